@@ -1,0 +1,575 @@
+#!/usr/bin/env python3
+"""Compare callfs with other servers on this machine, in the same minute: a table of ratios.
+
+    python3 examples/bench/compare.py                           everything, callfs against nginx
+    python3 examples/bench/compare.py --only get-1k,put-1k --rounds 5
+    python3 examples/bench/compare.py --peers nginx,lighttpd,rclone,caddy,copyparty
+    python3 examples/bench/compare.py --list
+
+callfs runs as `python3 callfs.py serve --config FILE` with sign-in, metadata, metrics and an access log to a file; nginx
+with one worker, sendfile and an access log. In each round the servers are measured one after the other, so that what
+else the machine does hits all of them; a ratio is always of two measurements of one round. wrk (apt) makes the load of
+small requests, sockets in this process that of large ones. Everything is on 127.0.0.1, in a scratch folder, and ends
+by itself. A round takes about a minute for everything against nginx.
+"""
+from __future__ import annotations
+
+import argparse
+import contextlib
+import http.client
+import importlib.util
+import json
+import os
+import platform
+import re
+import resource
+import shutil
+import socket
+import ssl
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+from typing import Any, Callable, Iterator, NamedTuple, Optional
+
+ROOT = Path(__file__).resolve().parents[2]
+KEY = "bench-key-0123456789abcdef"
+KIB, MIB = 1024, 1024 * 1024
+BIG, MANY = 256 * MIB, 100_000
+os.environ["PATH"] += ":/usr/sbin:/sbin"
+
+
+class Run:
+    """What every measurement needs to know: seconds of load, the scratch folder with what is served."""
+
+    def __init__(self, scratch: Path, seconds: float) -> None:
+        self.scratch, self.seconds, self.names = scratch, seconds, 0
+        self.root = scratch / "files"
+        self.root.mkdir()
+        (self.root / "in").mkdir()
+        (self.root / "1k").write_bytes(os.urandom(KIB))
+        self.cert, self.key = str(scratch / "cert.pem"), str(scratch / "key.pem")
+
+    def name(self, what: str) -> str:
+        """A name that was not used yet."""
+        self.names += 1
+        return f"{what}{self.names}"
+
+    def need_big(self) -> None:
+        """The 256 MiB file."""
+        if not (self.root / "big").exists():
+            block = os.urandom(MIB)
+            with open(self.root / "big", "wb") as file:
+                for _ in range(BIG // MIB):
+                    file.write(block)
+
+    def need_many(self) -> None:
+        """The folder of 100,000 entries."""
+        if not (self.root / "many").exists():
+            (self.root / "many").mkdir()
+            for number in range(MANY):
+                os.close(os.open(self.root / "many" / f"entry-{number:06d}", os.O_CREAT | os.O_WRONLY, 0o644))
+
+    def need_certificate(self) -> None:
+        """A self-signed pair."""
+        if not os.path.exists(self.cert):
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost",
+                            "-keyout", self.key, "-out", self.cert], check=True, stderr=subprocess.DEVNULL)
+
+
+# ---- the servers ------------------------------------------------------------------------------------------------
+
+class Server(NamedTuple):
+    """How to start one: `command(run, port, folder)` may write files into `folder`. Paths are prefixes of its URLs."""
+
+    command: Callable[[Run, int, Path], list[str]]
+    get: str = "/"
+    put: str = ""                           # where it takes PUT; "" where it does not
+    headers: tuple[tuple[str, str], ...] = ()
+    tls: bool = False
+    available: Callable[[], object] = lambda: True
+
+
+def _callfs(settings: str = "", tls: bool = False) -> Callable[[Run, int, Path], list[str]]:
+    def command(run: Run, port: int, folder: Path) -> list[str]:
+        secrets = "".join(f"  {name}: bench-{name}-0123456789\n" for name in ("internal_proxy_secret", "single_use_link_secret"))
+        certificate = f"  cert_file: {run.cert}\n  key_file: {run.key}\n" if tls else ""
+        (folder / "callfs.yaml").write_text(
+            f"server:\n  listen_addr: '127.0.0.1:{port}'\n{certificate}auth:\n  api_key_users:\n    bench: {KEY}\n{secrets}"
+            f"  admins: [bench]\nlog:\n  file: {folder}/access.log\n  format: json\nbackend:\n  localfs_root_path: {run.root}\n"
+            f"metadata_store:\n  sqlite_path: {run.scratch}/callfs.sqlite3\n{settings}")
+        return [sys.executable, str(ROOT / "callfs.py"), "serve", "--config", str(folder / "callfs.yaml")]
+    return command
+
+
+def _nginx(tls: bool = False) -> Callable[[Run, int, Path], list[str]]:
+    def command(run: Run, port: int, folder: Path) -> list[str]:
+        temporary = "".join(f"{kind}_temp_path {folder}/{kind};" for kind in ("proxy", "fastcgi", "scgi", "uwsgi"))
+        listen = f"listen 127.0.0.1:{port} backlog=4096 " + (f"ssl; ssl_certificate {run.cert}; ssl_certificate_key {run.key};"
+                                                             if tls else ";")
+        user = "user root;" if os.geteuid() == 0 else ""
+        (folder / "nginx.conf").write_text(f"""{user} worker_processes 1; daemon off; pid {folder}/pid; error_log {folder}/error.log;
+            events {{ worker_connections 8192; }}
+            http {{ sendfile on; tcp_nopush on; access_log {folder}/access.log; keepalive_requests 100000000; {temporary}
+              client_body_temp_path {run.root}/.nginx; client_max_body_size 0; default_type application/octet-stream;
+              client_header_timeout 60s;
+              server {{ {listen} root {run.root};
+                location / {{ autoindex on; autoindex_format json; }}
+                location /in/ {{ dav_methods PUT DELETE; create_full_put_path on; }} }} }}""")
+        return ["nginx", "-p", str(folder), "-c", str(folder / "nginx.conf"), "-e", str(folder / "error.log")]
+    return command
+
+
+def _lighttpd(run: Run, port: int, folder: Path) -> list[str]:
+    (folder / "l.conf").write_text(
+        f'server.document-root = "{run.root}"\nserver.port = {port}\nserver.bind = "127.0.0.1"\n'
+        f'server.modules = ("mod_accesslog")\naccesslog.filename = "{folder}/access.log"\nserver.max-keep-alive-requests = 100000000\n'
+        'server.max-fds = 8192\nserver.max-connections = 4096\nmimetype.assign = ("" => "application/octet-stream")\n')
+    return ["lighttpd", "-D", "-f", str(folder / "l.conf")]
+
+
+def _caddy(run: Run, port: int, folder: Path) -> list[str]:
+    (folder / "Caddyfile").write_text(f"{{\n admin off\n auto_https off\n}}\nhttp://127.0.0.1:{port} {{\n root * {run.root}\n"
+                                      f" file_server browse\n log {{\n  output file {folder}/access.log\n }}\n}}\n")
+    return ["caddy", "run", "--config", str(folder / "Caddyfile"), "--adapter", "caddyfile"]
+
+
+def _rclone(what: str) -> Callable[[Run, int, Path], list[str]]:
+    return lambda run, port, folder: ["rclone", "serve", what, str(run.root), "--addr", f"127.0.0.1:{port}", "--config", "",
+                                      "--log-file", str(folder / "log")]
+
+
+def _copyparty(run: Run, port: int, folder: Path) -> list[str]:
+    return [sys.executable, "-m", "copyparty", "-j2", "-q", "-i", "127.0.0.1", "-p", str(port), "-v", f"{run.root}::rwmd",
+            "--no-thumb", "-lo", str(folder / "log")]
+
+
+def _has(program: str) -> Callable[[], object]:
+    return lambda: shutil.which(program)
+
+
+_AUTH = (("Authorization", f"Bearer {KEY}"),)
+_HERE = lambda: (ROOT / "callfs.py").exists()                                       # noqa: E731
+SERVERS = {
+    "callfs": Server(_callfs(), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
+    "callfs-relaxed": Server(_callfs("storage:\n  durability: relaxed\n"), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
+    "callfs-tls": Server(_callfs(tls=True), "/v1/files/", "", _AUTH, True, available=_HERE),
+    "nginx": Server(_nginx(), put="/in/", available=_has("nginx")),
+    "nginx-tls": Server(_nginx(tls=True), tls=True, available=_has("nginx")),
+    "lighttpd": Server(_lighttpd, available=_has("lighttpd")),
+    "caddy": Server(_caddy, available=_has("caddy")),
+    "rclone": Server(_rclone("http"), available=_has("rclone")),
+    "rclone-webdav": Server(_rclone("webdav"), put="/in/", available=_has("rclone")),
+    "copyparty": Server(_copyparty, put="/in/", available=lambda: importlib.util.find_spec("copyparty")),
+}
+
+
+class Running:
+    """A started server. `started` is the time from the start to its first answer."""
+
+    def __init__(self, run: Run, name: str) -> None:
+        self.run, self.name, self.about = run, name, SERVERS[name]
+        self.start()
+
+    def start(self) -> None:
+        """On a free port, in a folder of its own for configuration and log."""
+        with contextlib.closing(socket.socket()) as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.folder = self.run.scratch / self.run.name(self.name + "-")
+        self.folder.mkdir()
+        command = self.about.command(self.run, self.port, self.folder)
+        begin = time.perf_counter()
+        with open(self.folder / "output", "wb") as output:
+            self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=self.folder)
+        try:
+            self._await()
+        except BaseException:
+            self.stop()
+            raise
+        self.started = time.perf_counter() - begin
+
+    def _await(self) -> None:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                return self._first()
+            except OSError:
+                if time.monotonic() > deadline or self.process.poll() is not None:
+                    raise SystemExit(f"{self.name} did not start:\n" + (self.folder / "output").read_text()[-2000:]) from None
+                time.sleep(0.002)
+
+    def _first(self) -> None:
+        with contextlib.closing(self.connection(10)) as connection:
+            connection.request("GET", self.about.get + "1k", headers=dict(self.about.headers))
+            answer = connection.getresponse()
+            if answer.status != 200 or len(answer.read()) != KIB:
+                raise SystemExit(f"{self.name} answers {answer.status} to its first request")
+
+    def connection(self, timeout: float = 120) -> http.client.HTTPConnection:
+        """A new connection."""
+        if self.about.tls:
+            return http.client.HTTPSConnection("127.0.0.1", self.port, timeout=timeout, context=ssl._create_unverified_context())
+        return http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+
+    def head(self, method: str, path: str, *more: str) -> bytes:
+        """A request's head in bytes."""
+        lines = [f"{method} {path} HTTP/1.1", f"Host: 127.0.0.1:{self.port}", *(f"{n}: {v}" for n, v in self.about.headers), *more]
+        return "\r\n".join([*lines, "", ""]).encode()
+
+    def resident(self) -> float:
+        """Resident memory in MiB, child processes included."""
+        pids, total = [self.process.pid], 0
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                pids += [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+                total += int(re.search(r"VmRSS:\s+(\d+)", Path(f"/proc/{pid}/status").read_text())[1])   # type: ignore[index]
+        return total / 1024
+
+    def stop(self) -> None:
+        """End this one process."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(15)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.process.wait()
+
+
+# ---- loads ------------------------------------------------------------------------------------------------------
+
+def wrk(server: Running, connections: int, path: str, script: str = "") -> tuple[float, float]:
+    """(requests a second, p99 in ms) of keep-alive connections. An answer that is not 2xx ends the comparison."""
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{server.run.seconds:g}s", "--latency", "--timeout", "20s"]
+    for name, value in server.about.headers:
+        command += ["-H", f"{name}: {value}"]
+    if script:
+        (server.folder / "load.lua").write_text(script)
+        command += ["-s", str(server.folder / "load.lua")]
+    text = subprocess.run([*command, f"http://127.0.0.1:{server.port}{path}"], stdout=subprocess.PIPE, text=True, timeout=300).stdout
+    rate, late = re.search(r"Requests/sec:\s+([\d.]+)", text), re.search(r"99%\s+([\d.]+)(us|ms|s|m)\n", text)
+    if not rate or not late or "Non-2xx" in text:
+        raise SystemExit(f"{server.name}: wrk says\n{text}")
+    return float(rate[1]), float(late[1]) * {"us": .001, "ms": 1, "s": 1000, "m": 60000}[late[2]]
+
+
+def get_1k(connections: int, which: int = 0) -> Callable[[Running], float]:
+    """Rate (or, `which` 1, p99) of GETs of 1 KiB."""
+    return lambda server: wrk(server, connections, server.about.get + "1k")[which]
+
+
+def put_1k(server: Running) -> float:
+    """Rate of PUTs of 1 KiB, a new name each."""
+    prefix = server.about.put + server.run.name("w")
+    return wrk(server, 16, server.about.put, f"""
+        local count, body = 0, string.rep("x", {KIB})
+        request = function()
+            count = count + 1
+            return wrk.format("PUT", "{prefix}-" .. count, nil, body)
+        end""")[0]
+
+
+def bare_loop(run: Run) -> float:
+    """Files a second by 16 threads of a process that does nothing but write, fsync, rename, fsync of the folder."""
+    folder = run.root / run.name("bare")
+    folder.mkdir()
+    code = f"""
+import os, threading, time
+folder, data, end, counts = {str(folder)!r}, b"x" * {KIB}, time.perf_counter() + {run.seconds}, [0] * 16
+def loop(me):
+    at = os.open(folder, os.O_RDONLY)
+    while time.perf_counter() < end:
+        counts[me] += 1
+        name = f"{{me}}-{{counts[me]}}"
+        fd = os.open("t" + name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600, dir_fd=at)
+        os.write(fd, data); os.fsync(fd); os.close(fd)
+        os.rename("t" + name, name, src_dir_fd=at, dst_dir_fd=at)
+        os.fsync(at)
+threads = [threading.Thread(target=loop, args=(i,)) for i in range(16)]
+begin = time.perf_counter()
+[t.start() for t in threads]; [t.join() for t in threads]
+print(sum(counts) / (time.perf_counter() - begin))"""
+    return float(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=300).stdout)
+
+
+def _opened(server: Running) -> socket.socket:
+    made = socket.create_connection(("127.0.0.1", server.port), timeout=120)
+    made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ssl._create_unverified_context().wrap_socket(made) if server.about.tls else made
+
+
+def get_big(server: Running) -> float:
+    """GB/s of one GET of 256 MiB; the count of bytes is checked."""
+    server.run.need_big()
+    view, got = memoryview(bytearray(MIB)), -1
+    with contextlib.closing(_opened(server)) as connection:
+        begin = time.perf_counter()
+        connection.sendall(server.head("GET", server.about.get + "big", "Connection: close"))
+        start = b""
+        while b"\r\n\r\n" not in start:
+            start += connection.recv(4096)
+        got = len(start) - start.index(b"\r\n\r\n") - 4
+        while got < BIG:
+            count = connection.recv_into(view)
+            if not count:
+                break
+            got += count
+        seconds = time.perf_counter() - begin
+    if got != BIG:
+        raise SystemExit(f"{server.name}: {got} of {BIG} bytes came")
+    return BIG / seconds / 1e9
+
+
+def put_big(server: Running) -> float:
+    """GB/s of one PUT of 256 MiB, up to the answer."""
+    block = memoryview(os.urandom(MIB))
+    name = server.run.name("big")
+    with contextlib.closing(_opened(server)) as connection:
+        begin = time.perf_counter()
+        connection.sendall(server.head("PUT", server.about.put + name, f"Content-Length: {BIG}", "Connection: close"))
+        for _ in range(BIG // MIB):
+            connection.sendall(block)
+        answer = connection.recv(4096)
+        seconds = time.perf_counter() - begin
+    if answer[9:10] != b"2":
+        raise SystemExit(f"{server.name}: {answer[:200]!r}")
+    (server.run.root / "in" / name).unlink()            # the disk is somebody's; a store notices by itself
+    os.sync()
+    return BIG / seconds / 1e9
+
+
+@contextlib.contextmanager
+def held_open(server: Running, count: int, data: bytes, answered: bool) -> Iterator[None]:
+    """`count` connections on which `data` was sent (and, `answered`, the answer read)."""
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            connection = stack.enter_context(contextlib.closing(_opened(server)))
+            connection.sendall(data)
+            if answered:
+                got = b""
+                while not (b"\r\n\r\n" in got and len(got) - got.index(b"\r\n\r\n") - 4 >= KIB):
+                    got += connection.recv(65536)
+        yield
+
+
+def idle_memory(server: Running) -> float:
+    """MiB that 1,000 idle keep-alive connections cost, each of which has had an answer."""
+    request = server.head("GET", server.about.get + "1k")
+    with held_open(server, 50, request, True):          # what the first requests cost once is not theirs
+        pass
+    before = server.resident()
+    with held_open(server, 1000, request, True):
+        return max(0.0, server.resident() - before)
+
+
+def beside(what: str) -> Callable[[Running], float]:
+    """Rate of GETs beside 1,000 connections that are idle (or have sent half a head), as a part of the rate without."""
+    def measure(server: Running) -> float:
+        request = server.head("GET", server.about.get + "1k")
+        alone = get_1k(16)(server)
+        with held_open(server, 1000, request if what == "idle" else request[:-20], what == "idle"):
+            return get_1k(16)(server) / alone
+    return measure
+
+
+def _listing(server: Running, page: str) -> tuple[float, bytes]:
+    path = f"/v1/directories/many{page}" if server.name.startswith("callfs") else server.about.get + "many/"
+    with contextlib.closing(server.connection()) as connection:
+        begin = time.perf_counter()
+        connection.request("GET", path, headers=dict(server.about.headers))
+        answer = connection.getresponse()
+        body = answer.read()
+    if answer.status != 200:
+        raise SystemExit(f"{server.name}: {answer.status} to {path}: {body[:200]!r}")
+    return time.perf_counter() - begin, body
+
+
+def list_whole(server: Running) -> float:
+    """Seconds for the listing of 100,000 entries."""
+    seconds, body = _listing(server, "")
+    if body.count(b'"name"') < MANY:
+        raise SystemExit(f"{server.name}: {body.count(b'name')} of {MANY} entries were listed")
+    return seconds
+
+
+def list_page(server: Running) -> float:
+    """Milliseconds for 1,000 entries out of the middle, the median of 21."""
+    found = [_listing(server, "?limit=1000&after=/many/entry-050000") for _ in range(21)]
+    if found[0][1].count(b'"name"') != 1000 or b'"entry-050001"' not in found[0][1]:
+        raise SystemExit(f"{server.name}: no page of 1,000 entries: {found[0][1][:200]!r}")
+    return 1000 * statistics.median(seconds for seconds, _ in found)
+
+
+def list_memory(server: Running) -> float:
+    """MiB that all pages of the listing leave behind (beyond what the first page costs)."""
+    pages = [f"?limit=1000&after=/many/entry-{number:06d}" for number in range(0, MANY, 1000)]
+    _listing(server, pages[0])
+    before = server.resident()
+    return max(0.0, max([(_listing(server, page), server.resident())[1] for page in pages]) - before)
+
+
+def start_time(server: Running) -> float:
+    """Seconds from the start of the process to its first answer."""
+    server.stop()
+    server.start()
+    return server.started
+
+
+def idle_resident(server: Running) -> float:
+    """MiB resident after the start and one request."""
+    return server.resident()
+
+
+# ---- the table --------------------------------------------------------------------------------------------------
+
+class Measurement(NamedTuple):
+    """A row: what is measured of which servers. `target` is for the ratio to the first peer, `bound` for us alone."""
+
+    name: str
+    title: str
+    unit: str
+    measure: Callable[[Running], float]
+    us: str = "callfs"
+    peers: tuple[str, ...] = ()             # those of them that --peers names (by what stands before the dash)
+    targets: dict[str, float] = {}          # at least this part of the peer's figure
+    bound: Optional[float] = None           # at most; at least where `more`
+    more: bool = True                       # more is better
+    prepare: str = ""                       # a method of Run
+
+
+_READERS = ("nginx", "caddy", "lighttpd", "rclone", "copyparty")
+TABLE = (
+    Measurement("get-1k", "GET 1 KiB, 16 connections", "req/s", get_1k(16), peers=_READERS,
+                targets={"nginx": .35, "caddy": 1.0, "copyparty": 2.5}),
+    Measurement("get-1k-one", "GET 1 KiB, one connection", "req/s", get_1k(1), peers=_READERS, targets={"nginx": .6}),
+    Measurement("get-1k-256", "GET 1 KiB, 256 connections, p99", "ms", get_1k(256, 1), peers=_READERS, bound=50, more=False),
+    Measurement("put-1k", "PUT 1 KiB, durability relaxed", "req/s", put_1k, "callfs-relaxed",
+                ("nginx", "rclone-webdav", "copyparty"), {"nginx": .4, "rclone-webdav": 1.5}),
+    Measurement("put-1k-full", "PUT 1 KiB, durability full", "req/s", put_1k, peers=("loop",), targets={"loop": .5}),
+    Measurement("get-256m", "GET 256 MiB", "GB/s", get_big, peers=_READERS, targets={"nginx": 1.0}, prepare="need_big"),
+    Measurement("get-256m-tls", "GET 256 MiB over TLS", "GB/s", get_big, "callfs-tls", ("nginx-tls",), {"nginx-tls": .9},
+                prepare="need_big"),
+    Measurement("put-256m", "PUT 256 MiB (ours with SHA-256 and fsync)", "GB/s", put_big,
+                peers=("nginx", "rclone-webdav", "copyparty"), targets={"nginx": 1.2}),
+    Measurement("put-256m-relaxed", "PUT 256 MiB (ours with SHA-256, no fsync)", "GB/s", put_big, "callfs-relaxed",
+                ("nginx", "rclone-webdav", "copyparty"), {"nginx": 1.2}),
+    Measurement("idle-memory", "1,000 idle connections, memory", "MiB", idle_memory, peers=("nginx",), bound=10, more=False),
+    Measurement("idle-rate", "1,000 idle connections, GET rate of without", "", beside("idle"), peers=("nginx",), bound=.9),
+    Measurement("slow-heads", "1,000 slow heads, GET rate of without", "", beside("slow"), peers=("nginx",), bound=.8),
+    Measurement("list", "listing of 100,000 entries", "s", list_whole, peers=("nginx",), bound=1.5, more=False, prepare="need_many"),
+    Measurement("list-page", "a page of 1,000 of them", "ms", list_page, bound=20, more=False, prepare="need_many"),
+    Measurement("list-memory", "all pages of them, memory", "MiB", list_memory, bound=5, more=False, prepare="need_many"),
+    Measurement("start", "start to first answer", "s", start_time, peers=("nginx",), bound=.6, more=False),
+    Measurement("resident", "resident when idle", "MiB", idle_resident, peers=("nginx",), bound=45, more=False),
+)
+
+
+def measure_row(run: Run, row: Measurement, names: list[str], rounds: int) -> dict[str, list[float]]:
+    """The figures of each server, a round each; every server runs through all rounds and is idle in between."""
+    with contextlib.ExitStack() as stack:
+        started: dict[str, Running] = {}
+        for name in names:
+            if name != "loop":
+                started[name] = Running(run, name)
+                stack.callback(started[name].stop)
+        figures: dict[str, list[float]] = {name: [] for name in names}
+        if row.prepare == "need_many":      # what lies there is taken in at the first look
+            for server in started.values():
+                _listing(server, "?limit=1")
+        for number in range(rounds):
+            for name in names if number % 2 == 0 else reversed(names):
+                figures[name].append(bare_loop(run) if name == "loop" else row.measure(started[name]))
+        return figures
+
+
+def judge(row: Measurement, figures: dict[str, list[float]], us: str) -> list[dict[str, Any]]:
+    """A line for each peer, or one for us alone; `ok` says whether the target was reached (None: there is none)."""
+    ours, lines = statistics.median(figures[us]), []
+    good = row.bound is None or (ours >= row.bound if row.more else ours <= row.bound)
+    bound = {"target": f"{'>=' if row.more else '<='} {row.bound:g} {row.unit}".strip(), "ok": good} if row.bound is not None else {}
+    for peer in [name for name in figures if name != us]:
+        ratios = sorted(a / b for a, b in zip(figures[us], figures[peer]) if b)
+        line = {"peer": peer, "theirs": statistics.median(figures[peer]),
+                "ratio": [ratios[0], statistics.median(ratios), ratios[-1]] if ratios else None}
+        if peer in row.targets and ratios:
+            line.update(target=f">= {row.targets[peer]:g} of {peer}", ok=line["ratio"][1] >= row.targets[peer])
+        lines.append(line)
+    if bound and lines:
+        lines[0].update(bound)
+    return [{"name": row.name, "title": row.title, "unit": row.unit, "us": us, "ours": ours, "figures": figures, **line}
+            for line in lines or [{"peer": "", **bound}]]
+
+
+def print_line(line: dict[str, Any]) -> None:
+    """One line of the table, in Markdown."""
+    theirs = f"{line['theirs']:.4g} ({line['peer']})" if line["peer"] else ""
+    ratio = "/".join(f"{value:.2f}" for value in line["ratio"]) if line.get("ratio") else ""
+    verdict = {True: "yes", False: "NO", None: ""}[line.get("ok")]
+    print(f"| {line['title']} | {line['ours']:.4g} {line['unit']} | {theirs} | {ratio} | {line.get('target', '')} | {verdict} |", flush=True)
+
+
+def machine() -> str:
+    """What the figures were measured on."""
+    with contextlib.suppress(OSError):
+        found = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text())
+        model = found[1] if found else platform.machine()
+        return f"{model}, {os.cpu_count()} cores shared by client and server, Linux {platform.release()}, Python {platform.python_version()}"
+    return platform.platform()
+
+
+def main() -> int:
+    """Measure and print; 1 where a target was missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="names of measurements, separated by commas")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=3, help="of load by wrk for one figure")
+    parser.add_argument("--peers", default="nginx,loop", help="of " + ", ".join(SERVERS) + " and loop; what is not installed is left out")
+    parser.add_argument("--subject", default="", help="measure another server in the place of callfs (to try this script)")
+    parser.add_argument("--scratch", default=None, help="folder on the disk to measure (default: the one for temporary files)")
+    parser.add_argument("--json", default="", metavar="FILE", help="also write everything there")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    if options.list:
+        print("\n".join(f"{row.name:18} {row.title}" for row in TABLE))
+        return 0
+    chosen = [name for name in options.only.split(",") if name] or [row.name for row in TABLE]
+    unknown = set(chosen) - {row.name for row in TABLE}
+    missing = [program for program in ("wrk", "openssl") if not shutil.which(program)]
+    if unknown or missing:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}" if unknown else f"not installed: {', '.join(missing)}")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
+    # A measurement that hangs must not hang for ever: well over what all of it can take.
+    watch = threading.Timer(60 + 240 * options.rounds * len(chosen), os._exit, (3,))
+    watch.daemon = True
+    watch.start()
+    with tempfile.TemporaryDirectory(prefix="callfs-bench-", dir=options.scratch) as scratch:
+        lines = _measure_all(Run(Path(scratch), options.seconds), [row for row in TABLE if row.name in chosen], options)
+    if options.json:
+        Path(options.json).write_text(json.dumps({"machine": machine(), "rounds": options.rounds, "rows": lines}, indent=1) + "\n")
+    return int(any(line.get("ok") is False for line in lines))
+
+
+def _measure_all(run: Run, rows: list[Measurement], options: argparse.Namespace) -> list[dict[str, Any]]:
+    wanted, lines = options.peers.split(","), []
+    print(f"{machine()}; {options.rounds} rounds, servers in turn\n\n| | callfs | peer | ratio min/median/max | target | reached |\n|---|---|---|---|---|---|")
+    run.need_certificate()
+    for row in rows:
+        if row.prepare:
+            getattr(run, row.prepare)()
+        us = options.subject + ("-tls" if row.us == "callfs-tls" else "") if options.subject else row.us
+        names = [us] + [peer for peer in row.peers if (peer in wanted or peer.split("-")[0] in wanted) and peer != us
+                        and (peer == "loop" or SERVERS[peer].available())]
+        if us not in SERVERS or row.measure in (put_1k, put_big) and not SERVERS[us].put:
+            continue
+        for line in judge(row, measure_row(run, row, names, options.rounds), us):
+            print_line(line)
+            lines.append(line)
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())
