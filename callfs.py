@@ -1823,8 +1823,10 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "must be true for metadata_store.type raft"),
     (lambda c: c.dlm.type == "redis" and not c.dlm.redis_addr, "dlm.redis_addr", "is needed for dlm.type redis"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
-    (lambda c: any(not _is_mount(item) for item in c.plugins.values()), "plugins",
+    (lambda c: any(not _is_mount(item) for name, item in c.plugins.items() if name != "anonymous"), "plugins",
      "must hold, for each name, a map with 'path: /...' or a list of such maps"),
+    (lambda c: c.plugins.get("anonymous", "none") not in ("none", "read", "write"), "plugins.anonymous",
+     "must be one of none, read, write"),
     *((lambda c, kind=kind, key=key: c.metadata_store.type == kind and not c.get(key), key,
        f"is needed for metadata_store.type {kind}")
       for kind, key in (("postgres", "metadata_store.dsn"), ("sqlite", "metadata_store.sqlite_path"),
@@ -2573,6 +2575,18 @@ class MetadataStore(abc.ABC):
         """Remove used and expired links; how many."""
 
     @abc.abstractmethod
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """(path, type, configuration as JSON) of every mount that was made at run time, by path."""
+
+    @abc.abstractmethod
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """Remember one; it takes the place of another at the same path."""
+
+    @abc.abstractmethod
+    def remove_mount(self, path: str) -> None:
+        """Forget one, if it is known."""
+
+    @abc.abstractmethod
     def check(self) -> None:
         """Raises Unavailable unless the store answers now."""
 
@@ -2596,6 +2610,10 @@ _SCHEMA = (
     CREATE INDEX links_by_owner ON links (owner, created);
     CREATE TABLE counters (name TEXT PRIMARY KEY, value INTEGER NOT NULL) WITHOUT ROWID;
     INSERT INTO counters VALUES ('version', 0);
+    """,
+    # 2: what was mounted at run time; `config` is JSON, with its secrets: the file is for nobody else to read
+    """
+    CREATE TABLE mounts (path TEXT PRIMARY KEY, fstype TEXT NOT NULL, config TEXT NOT NULL) WITHOUT ROWID;
     """,
 )
 _APPLICATION_ID = 0x63616C6C                # "call": the SQLite header says whose file this is
@@ -2893,6 +2911,21 @@ class SQLiteStore(MetadataStore):
         """As the interface says."""
         return self._write("sweep_links", lambda connection: connection.execute(
             "DELETE FROM links WHERE expires <= ? OR uses >= max_uses", (now,)).rowcount)
+
+    # -- mounts ------------------------------------------------------------------------------------------------
+
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """As the interface says."""
+        return self._read("mounts", "SELECT path, fstype, config FROM mounts ORDER BY path", ())
+
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """As the interface says."""
+        self._write("add_mount", lambda connection: connection.execute(
+            "INSERT OR REPLACE INTO mounts VALUES (?, ?, ?)", (path, fstype, config)))
+
+    def remove_mount(self, path: str) -> None:
+        """As the interface says."""
+        self._write("remove_mount", lambda connection: connection.execute("DELETE FROM mounts WHERE path = ?", (path,)))
 
     # -- the store itself --------------------------------------------------------------------------------------
 
@@ -3389,6 +3422,33 @@ class LocalDisk:
             raise FileNotFoundError(errno.ENOENT, "not a file")
         return fd, found
 
+    def chmod(self, path: str, mode: int) -> os.stat_result:
+        """Set the permission bits; the new `stat`. SymlinkMet for a link."""
+        with self._held(path) as at:
+            os.chmod(at, mode & ~self._umask)
+            return os.stat(at)
+
+    def touch(self, path: str, mtime_ns: int) -> os.stat_result:
+        """Set the time of the last change; the new `stat`. SymlinkMet for a link."""
+        with self._held(path) as at:
+            os.utime(at, ns=(mtime_ns, mtime_ns))
+            return os.stat(at)
+
+    @contextlib.contextmanager
+    def _held(self, path: str) -> Iterator[Union[int, str]]:
+        """A descriptor of what is there; on Windows, which has none for this, the path."""
+        with self._at(path) as (name, folder):
+            if stat.S_ISLNK(os.lstat(name, dir_fd=folder).st_mode):
+                raise SymlinkMet(path)
+            if os.chmod not in os.supports_fd or os.utime not in os.supports_fd:
+                yield name
+                return
+            fd = os.open(name, os.O_RDONLY | _O_READ, dir_fd=folder)    # a link by now: ELOOP
+            try:
+                yield fd
+            finally:
+                os.close(fd)
+
     def mkdir(self, path: str, mode: int) -> None:
         """As `os.mkdir`."""
         with self._at(path) as (name, fd):
@@ -3619,15 +3679,20 @@ class IntentLog:
 
 
 class Principal(NamedTuple):
-    """Who asks. `trusted` users (`root`, `internal-proxy`) pass every check."""
+    """Who asks. `trusted` users (`root`, `internal-proxy`) pass every check. `verbs` is what somebody without a key may
+    do at most; None: whoever this is has shown a key."""
 
     name: str
     trusted: bool = False
     admin: bool = False                     # may change the server: mounts, plugins
+    verbs: Optional[frozenset[str]] = None
 
 
 ROOT = Principal("root", trusted=True, admin=True)
-ANONYMOUS = Principal("anonymous")
+ANYONE = "*"                                # the owner of what every user may change (a queue, a key-value store)
+
+Wish = Mapping[str, str]                    # what a reader asks for besides bytes: {"stream": "true"}, {"wait": "30s"}
+NO_WISH: Wish = MappingProxyType({})
 
 Guard = Callable[[Optional[Entry]], None]   # is called with what is there, under the lock; raises to refuse
 
@@ -3653,6 +3718,8 @@ class Handle:
     closing a reader closes its handle. `data` are the bytes where they are in memory already."""
 
     data: Optional[bytes] = None
+    fixed = True                            # the bytes are those of `entry`: its size, ranges and ETag hold
+    consumes = False                        # a `reader` takes something out: only who asked for exactly this may have one
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -3694,8 +3761,30 @@ class MemoryHandle(Handle):
         return ChunkReader((part,), len(part))
 
 
+class LiveHandle(Handle):
+    """A handle on what has no size yet: a stream, the next message of a queue. `make` gives the reader, once."""
+
+    fixed = False
+
+    def __init__(self, entry: Entry, make: Callable[[], Reader], consumes: bool = False) -> None:
+        self.entry, self._make, self.consumes = entry, make, consumes
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """All of it: it has no parts."""
+        return self._make()
+
+
+class Meta(NamedTuple):
+    """What a filesystem says of an entry besides its numbers (pfs.md: `meta`)."""
+
+    name: str                               # the filesystem
+    type: str                               # what the entry is to it: file, directory, queue, control, stream, ...
+    content: Optional[Mapping[str, str]] = None
+
+
 class FileSystem:
-    """One mountable filesystem. Paths are canonical and relative to its mount point.
+    """One mountable filesystem. Paths are canonical and relative to its mount point; so are the paths of the entries
+    that it gives, which the tree turns into those that users see.
 
     Errors are CallFSErrors. What a filesystem can not do it leaves to this class, which answers 501. `guard` carries
     rights and conditions: a filesystem calls it with the entry that is there (or None) at the moment of the change,
@@ -3703,6 +3792,14 @@ class FileSystem:
     """
 
     name = "filesystem"
+    root_type = DIRECTORY                   # what its mount point is; a FILE has nothing below it
+    slow = False                            # its operations may wait for another machine or process
+
+    @dataclass
+    class Options:
+        """What its mounts can be told: fields made with `option`. `aliases` of the class are other spellings."""
+
+    aliases: Mapping[str, str] = MappingProxyType({})
 
     def stat(self, path: str) -> Entry:
         """The entry at a path. Raises FileNotFound."""
@@ -3715,9 +3812,13 @@ class FileSystem:
         except FileNotFound:
             return None
 
-    def open(self, path: str) -> Handle:
-        """A handle for reading; of a directory, one without a reader. Raises FileNotFound."""
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """A handle for reading; of a directory, one without a reader. Raises FileNotFound. Opening changes nothing."""
         raise self._unsupported("reading")
+
+    def describe(self, entry: Entry) -> Meta:
+        """What there is to say of one of its entries."""
+        return Meta(self.name, entry.type)
 
     def list(self, path: str, after: str = "") -> Iterator[Entry]:
         """Children by name in code point order, those behind the name `after`. Raises FileNotFound, Conflict."""
@@ -3743,23 +3844,36 @@ class FileSystem:
         """Rename within this filesystem, directories with all that is in them."""
         raise self._unsupported("moving")
 
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """Set the permission bits (at most 0o7777) of what is there. Raises FileNotFound by the guard."""
+        raise self._unsupported("changing modes")
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """Set the time of the last change of what is there; the bytes and their ETag stay."""
+        raise self._unsupported("setting times")
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """Cut a file, or fill it up with zeros, to `size` bytes."""
+        raise self._unsupported("truncating")
+
     def check(self) -> dict[str, str]:
         """Its parts by name, each with "ok" or with what keeps it from serving now."""
         return {}
 
     def close(self) -> None:
-        """Let go of everything."""
+        """Let go of everything; safe to call twice, and while operations are under way: those fail or finish, and
+        readers end."""
 
     def _unsupported(self, what: str) -> NotSupported:
         able = [verb for verb in _VERB_METHODS if getattr(type(self), verb) is not getattr(FileSystem, verb)]
         return NotSupported(f"{self.name} does not support {what}; it supports: {', '.join(able)}.")
 
 
-_VERB_METHODS = ("stat", "open", "list", "write", "patch", "mkdir", "remove", "move")
+_VERB_METHODS = ("stat", "open", "list", "write", "patch", "mkdir", "remove", "move", "chmod", "touch", "truncate")
 
 # verb: whether only the owner may (rest.md, "Ownership")
 VERBS = {"read": False, "list": False, "link": False, "create": False, "mkdir": False,
-         "replace": True, "patch": True, "delete": True, "move": True}
+         "replace": True, "patch": True, "delete": True, "move": True, "chmod": True, "touch": True}
 
 # What `auth.mode` leaves to users other than the trusted ones.
 MODES = {
@@ -3773,6 +3887,74 @@ MODES = {
 ANONYMOUS_VERBS = {
     "none": frozenset(), "read": frozenset({"read", "list"}), "write": frozenset(VERBS) - {"link"},
 }
+ANONYMOUS = {level: Principal("anonymous", verbs=verbs) for level, verbs in ANONYMOUS_VERBS.items()}
+
+
+MAX_DEPTH = 1000                            # levels that a walk goes down
+PROGRESS_SECONDS = 5.0
+DIGESTS: dict[str, Callable[[], Any]] = {   # checksums, not secrets: MD5 also where the system forbids it for those
+    "md5": functools.partial(hashlib.md5, usedforsecurity=False), "sha256": hashlib.sha256}
+
+
+class Place(NamedTuple):
+    """Where a path leads: the filesystem, its mount point ("" for the root) and the path inside."""
+
+    filesystem: FileSystem
+    mount: str
+    inner: str
+
+    def shown(self, entry: Entry) -> Entry:
+        """An entry of the filesystem under the path that users see."""
+        if not self.mount:
+            return entry
+        return entry._replace(path=self.mount if entry.path == "/" else self.mount + entry.path)
+
+    def written(self, written: Written) -> Written:
+        """The same for what a write did."""
+        return written if not self.mount else written._replace(entry=self.shown(written.entry))
+
+    def opened(self, handle: Handle) -> Handle:
+        """The same for a handle."""
+        if self.mount:
+            handle.entry = self.shown(handle.entry)
+        return handle
+
+
+class MountTable(NamedTuple):
+    """What is mounted where; never changed, only exchanged, so that looking up needs no lock.
+
+    `tops` are the first names of all mount points: most paths are done with one look into it. `inside` has, for each
+    directory that lies above a mount point, the names that lead on and since when.
+    """
+
+    mounts: Mapping[str, FileSystem] = MappingProxyType({})
+    since: Mapping[str, int] = MappingProxyType({})
+    tops: frozenset[str] = frozenset()
+    inside: Mapping[str, Mapping[str, int]] = MappingProxyType({})
+
+    def holds(self, path: str) -> list[str]:
+        """The mount points at a path and below it."""
+        return [mount for mount in self.mounts if is_below(mount, path)] if self.mounts else []
+
+    def with_mount(self, path: str, filesystem: FileSystem, since_ns: int) -> MountTable:
+        """One more."""
+        return _mount_table({**self.mounts, path: filesystem}, {**self.since, path: since_ns})
+
+    def without(self, path: str) -> MountTable:
+        """One fewer."""
+        left = {mount: filesystem for mount, filesystem in self.mounts.items() if mount != path}
+        return _mount_table(left, {mount: self.since[mount] for mount in left})
+
+
+def _mount_table(mounts: Mapping[str, FileSystem], since: Mapping[str, int]) -> MountTable:
+    inside: dict[str, dict[str, int]] = {}
+    for mount in mounts:
+        for above in (*ancestors(mount), mount):
+            parent, name = split_path(above)
+            if above != "/":
+                names = inside.setdefault(parent, {})
+                names[name] = max(names.get(name, 0), since[mount])
+    return MountTable(mounts, since, frozenset(mount.split("/", 2)[1] for mount in mounts), inside)
 
 
 class Tree:
@@ -3781,42 +3963,124 @@ class Tree:
     Every dialect calls this and nothing below it, so that no dialect can forget a check. A method is one operation:
     (principal, canonical path, ...). Whatever changes calls `guard` under the filesystem's lock, so that rights and
     conditions are those of the moment of the change.
+
+    The directories above a mount point are there whether or not a filesystem has them, and a mount point shows in the
+    listing of its parent, without being asked: a database that is down must not hold up a listing.
     """
 
-    def __init__(self, root: FileSystem, *, mode: str = "full", anonymous: str = "none",
-                 metrics: Optional[Metrics] = None) -> None:
-        self._mounts, self._metrics = {"/": root}, metrics or Metrics()
-        self._allowed, self._anonymous = MODES[mode], ANONYMOUS_VERBS[anonymous]
+    def __init__(self, root: FileSystem, *, mode: str = "full", metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None) -> None:
+        self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
+        self._metrics, self._log = metrics or Metrics(), log
+        self._allowed = MODES[mode]
 
     def close(self) -> None:
-        """Close every filesystem."""
-        for filesystem in self._mounts.values():
+        """Close every filesystem, the innermost first."""
+        for _, filesystem in sorted(self._table.mounts.items(), reverse=True):
             filesystem.close()
+        self._root.close()
 
     def check(self) -> dict[str, str]:
-        """Every part of every filesystem, with "ok" or what is wrong with it; those that are mounted by their path."""
-        return {part if path == "/" else f"{path}: {part}": state
-                for path, filesystem in self._mounts.items() for part, state in filesystem.check().items()}
+        """The parts of the store, each with "ok" or with what is wrong with it."""
+        return self._root.check()
 
-    def _find(self, path: str) -> tuple[FileSystem, str]:
+    def check_mounts(self) -> dict[str, str]:
+        """The same for what is mounted, by mount point: without it the server still does the rest of its work."""
+        return {f"{path}: {part}": state for path, filesystem in self._table.mounts.items()
+                for part, state in filesystem.check().items()}
+
+    # -- mounts ------------------------------------------------------------------------------------------------
+
+    def mount(self, path: str, filesystem: FileSystem) -> None:
+        """Cover a path. Raises Conflict where that can not be. Who may is the caller's business (`Mounts`)."""
+        with self._mounting:
+            self.may_mount(path)
+            self._table = self._table.with_mount(path, filesystem, time.time_ns())
+
+    def may_mount(self, path: str) -> None:
+        """Raises Conflict for the root, a mount point, and what has a file above it."""
+        if path == "/":
+            raise Conflict("The root is the store; choose another mount point, as /memfs.")
+        if path in self._table.mounts:
+            raise Conflict(f"Something is mounted at {path} already; unmount it first.")
+        for above in ancestors(path):
+            there = self._peek(above)
+            if there is not None and not there.is_dir:
+                raise Conflict(f"{above} is a file; nothing can be mounted below it.")
+
+    def unmount(self, path: str) -> FileSystem:
+        """Uncover a path; the filesystem is still open. Raises FileNotFound, and Conflict while another is inside."""
+        with self._mounting:
+            if path not in self._table.mounts:
+                raise FileNotFound("Nothing is mounted there.")
+            inner = [mount for mount in self._table.holds(path) if mount != path]
+            if inner:
+                raise Conflict(f"{inner[0]} is mounted inside; unmount it first.")
+            filesystem = self._table.mounts[path]
+            self._table = self._table.without(path)
+            return filesystem
+
+    def slow(self, path: str) -> bool:
+        """Whether what is asked of this path may have to wait for another machine: then others should go on."""
+        return bool(self._table.tops) and self._find(path).filesystem.slow
+
+    def _find(self, path: str) -> Place:
         """The filesystem of the longest mount point that holds a path, and the path inside it."""
-        if len(self._mounts) > 1:
-            for above in (path, *reversed(ancestors(path))):
-                if above in self._mounts and above != "/":
-                    return self._mounts[above], path[len(above):] or "/"
-        return self._mounts["/"], path
+        table = self._table
+        if table.tops and path.split("/", 2)[1] in table.tops:
+            above = path
+            while above:
+                filesystem = table.mounts.get(above)
+                if filesystem is not None:
+                    return Place(filesystem, above, path[len(above):] or "/")
+                above = above.rpartition("/")[0]
+        return Place(self._root, "", path)
+
+    def _mounted(self, path: str) -> Optional[Entry]:
+        """The entry of a mount point or of a directory above one, as far as the mount table knows."""
+        table, (parent, name) = self._table, split_path(path)
+        since = table.inside.get(parent, {}).get(name)
+        if since is None:
+            return None
+        filesystem = table.mounts.get(path)
+        kind, backend = (filesystem.root_type, filesystem.name) if filesystem else (DIRECTORY, "mount")
+        return Entry(path, kind, 0, 0o755 if kind == DIRECTORY else 0o644, "root", since, backend=backend)
+
+    def _peek(self, path: str) -> Optional[Entry]:
+        """What a writer to this path would find."""
+        place = self._find(path)
+        there = place.filesystem.peek(place.inner)
+        return place.shown(there) if there is not None else self._mounted(path) if self._table.inside else None
+
+    def _refuse_mounts(self, path: str, verb: str) -> None:
+        """Removing and moving must not reach what is mounted."""
+        inside = self._table.holds(path)
+        if inside:
+            raise Conflict(f"{inside[0]} is a mount point; it can not be {verb}, but it can be unmounted.")
 
     def authorise(self, who: Principal, verb: str, entry: Optional[Entry] = None) -> None:
         """Raises PermissionDenied, or AuthenticationFailed where a key could help. What came from outside is root's,
         and no key can be root's: an administrator may change it in root's place."""
         if who.trusted:
             return
-        if who is ANONYMOUS and verb not in self._anonymous:
+        if who.verbs is not None and verb not in who.verbs:
             raise AuthenticationFailed(headers=[("WWW-Authenticate", "Bearer")])
         if verb not in self._allowed:
             raise PermissionDenied(f"This server's mode does not let you {verb}.")
-        if VERBS[verb] and entry is not None and entry.owner != who.name and not (who.admin and entry.owner == "root"):
+        if VERBS[verb] and entry is not None and entry.owner not in (who.name, ANYONE) \
+                and not (who.admin and entry.owner == "root"):
             raise PermissionDenied(f"Only the owner ({entry.owner}) may {verb} this.")
+
+    @staticmethod
+    def administer(who: Principal) -> None:
+        """Raises PermissionDenied for who may not change the server (mounts, plugins), AuthenticationFailed without a
+        key."""
+        if who.verbs is not None:
+            raise AuthenticationFailed("Changing the server needs an administrator's key.",
+                                       headers=[("WWW-Authenticate", "Bearer")])
+        if not who.admin:
+            raise PermissionDenied("Only an administrator may change the server: the user root, or one that is named in "
+                                   "auth.admins.")
 
     def _count(self, operation: str, entry: Entry) -> None:
         self._metrics.count("callfs_file_operations_total", operation, entry.backend)
@@ -3826,22 +4090,57 @@ class Tree:
     def stat(self, who: Principal, path: str) -> Entry:
         """The entry at a path. Raises FileNotFound."""
         self.authorise(who, "read")
-        filesystem, inner = self._find(path)
-        return filesystem.stat(inner)
+        place = self._find(path)
+        try:
+            return place.shown(place.filesystem.stat(place.inner))
+        except FileNotFound:
+            return self._above_mounts(path)
 
-    def open(self, who: Principal, path: str) -> Handle:
+    def _above_mounts(self, path: str) -> Entry:
+        """The directory above a mount point that no filesystem has; else raises again what is being handled."""
+        entry = self._mounted(path) if path in self._table.inside else None
+        if entry is None:
+            raise                           # noqa: PLE0704 (called while FileNotFound is handled)
+        return entry
+
+    def open(self, who: Principal, path: str, wish: Wish = NO_WISH) -> Handle:
         """A handle for reading; the caller closes it. Raises FileNotFound."""
         self.authorise(who, "read")
-        filesystem, inner = self._find(path)
-        handle = filesystem.open(inner)
+        place = self._find(path)
+        try:
+            handle = place.opened(place.filesystem.open(place.inner, wish))
+        except FileNotFound:
+            handle = Handle(self._above_mounts(path))
         self._count("read", handle.entry)
         return handle
+
+    def describe(self, who: Principal, entry: Entry) -> Meta:
+        """What the filesystem of an entry says of it."""
+        self.authorise(who, "read")
+        place = self._find(entry.path)
+        return place.filesystem.describe(entry._replace(path=place.inner))
 
     def list(self, who: Principal, path: str, after: str = "") -> Iterator[Entry]:
         """Children by name. Raises FileNotFound, and Conflict where a file is."""
         self.authorise(who, "list")
-        filesystem, inner = self._find(path)
-        return filesystem.list(inner, after)
+        place, names = self._find(path), self._table.inside.get(path)
+        if not names:
+            found = place.filesystem.list(place.inner, after)
+            return map(place.shown, found) if place.mount else found
+        try:
+            found = map(place.shown, place.filesystem.list(place.inner, after))
+        except FileNotFound:
+            found = iter(())
+        return self._with_mounts(path, found, sorted(name for name in names if name > after))
+
+    def _with_mounts(self, path: str, found: Iterator[Entry], names: Sequence[str]) -> Iterator[Entry]:
+        """Children as a filesystem has them, and what the mount table adds to or puts in their place."""
+        added = (entry for entry in (self._mounted(join_path(path, name)) for name in names) if entry is not None)
+        name_of, last = operator.attrgetter("name"), None
+        for entry in heapq.merge(added, found, key=name_of):        # of equal names the added one comes first
+            if last is None or entry.name != last:
+                yield entry
+            last = entry.name
 
     def walk(self, who: Principal, path: str, depth: int, after: str = "") -> Iterator[Entry]:
         """A directory's children and `depth` levels below them, in the order of their paths as text.
@@ -3884,27 +4183,44 @@ class Tree:
         name = after[len(key):].partition("/")[0] if after.startswith(key) else ""
         for cut in range(1, len(name) + 1):
             if after[len(key) + cut:][:1] <= "/" and name[:cut] not in (".", ".."):
-                filesystem, inner = self._find(key + name[:cut])
-                entry = filesystem.peek(inner)
+                entry = self._peek(key + name[:cut])
                 if entry is not None and entry.is_dir and entry.backend != SYMLINK:
                     yield key + name[:cut]
+
+    def digest(self, who: Principal, path: str, algorithm: str = "sha256") -> str:
+        """MD5 or SHA-256 of a file's bytes, hexadecimal, read now. Raises BadRequest for what has no fixed bytes."""
+        if algorithm not in DIGESTS:
+            raise BadRequest(f"`algorithm` is one of {', '.join(DIGESTS)}.")
+        handle = self.open(who, path)
+        with contextlib.closing(handle):
+            self._only_file(handle)
+            state = DIGESTS[algorithm]()
+            for block in handle.reader():
+                state.update(block)
+        return state.hexdigest()
+
+    @staticmethod
+    def _only_file(handle: Handle) -> None:
+        """What reads a file's bytes for their own sake must not take a message out of a queue, or wait for ever."""
+        if handle.entry.is_dir:
+            raise BadRequest("This is a directory.")
+        if not handle.fixed:
+            raise BadRequest("This file has no fixed content: every look at it gives something else.")
 
     # -- changing ----------------------------------------------------------------------------------------------
 
     def write(self, who: Principal, path: str, body: Body, *, create: bool = False,
               conditions: Conditions = NO_CONDITIONS, options: WriteOptions = WriteOptions()) -> Written:
         """Create a file (`create`: only that) or replace it. The body is not touched before the rights are clear."""
-        guard = self._write_guard(who, create, conditions)
-        filesystem, inner = self._find(path)
-        guard(filesystem.peek(inner))
-        written = filesystem.write(inner, body, who.name, guard, options)
+        guard, place = self._write_guard(who, create, conditions), self._find(path)
+        guard(self._peek(path))
+        written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
         self._count("create" if written.created else "update", written.entry)
         return written
 
     def may_write(self, who: Principal, path: str) -> None:
         """Raises what `write` would raise before the first byte of a body."""
-        filesystem, inner = self._find(path)
-        self._write_guard(who, False, NO_CONDITIONS)(filesystem.peek(inner))
+        self._write_guard(who, False, NO_CONDITIONS)(self._peek(path))
 
     def _write_guard(self, who: Principal, create: bool, conditions: Conditions) -> Guard:
         def guard(there: Optional[Entry]) -> None:
@@ -3922,27 +4238,56 @@ class Tree:
     def patch(self, who: Principal, path: str, body: Body, offset: int,
               conditions: Conditions = NO_CONDITIONS) -> Written:
         """Write the body at an offset of a file. Raises FileNotFound, RangeNotSatisfiable."""
+        return self._changed(who, path, "patch", True, conditions,
+                             lambda place, guard: place.filesystem.patch(place.inner, body, offset, guard))
+
+    def truncate(self, who: Principal, path: str, size: int, conditions: Conditions = NO_CONDITIONS) -> Written:
+        """Cut a file, or fill it up with zeros, to `size` bytes. Raises FileNotFound."""
+        return self._changed(who, path, "patch", True, conditions,
+                             lambda place, guard: place.filesystem.truncate(place.inner, size, guard))
+
+    def chmod(self, who: Principal, path: str, mode: int) -> Entry:
+        """Set the permission bits of what is there. Raises FileNotFound."""
+        return self._changed(who, path, "chmod", False, NO_CONDITIONS, lambda place, guard: Written(
+            place.filesystem.chmod(place.inner, mode & 0o7777, guard), False)).entry
+
+    def touch(self, who: Principal, path: str, mtime_ns: Optional[int] = None) -> Written:
+        """Set the time of the last change (default: now); an empty file is made where nothing is."""
+        if self._peek(path) is None:
+            with contextlib.suppress(FileExists):       # somebody made it meanwhile
+                return self.write(who, path, bytes_body(b""), create=True, options=WriteOptions(mtime_ns=mtime_ns))
+        moment = time.time_ns() if mtime_ns is None else mtime_ns
+        return self._changed(who, path, "touch", False, NO_CONDITIONS, lambda place, guard: Written(
+            place.filesystem.touch(place.inner, moment, guard), False))
+
+    def _changed(self, who: Principal, path: str, verb: str, file: bool, conditions: Conditions,
+                 change: Callable[[Place, Guard], Written]) -> Written:
+        """A change of something that must be there (`file`: and be no directory)."""
         def guard(there: Optional[Entry]) -> None:
             if there is None:
                 raise FileNotFound()
-            if there.is_dir:
+            if file and there.is_dir:
                 raise BadRequest("A directory is there.")
-            self.authorise(who, "patch", there)
+            self.authorise(who, verb, there)
             conditions.check(there.etag, there.mtime_ns / 1e9, reading=False)
-        filesystem, inner = self._find(path)
-        guard(filesystem.peek(inner))
-        written = filesystem.patch(inner, body, offset, guard)
+        guard(self._peek(path))
+        place = self._find(path)
+        written = place.written(change(place, guard))
         self._count("update", written.entry)
         return written
 
-    def mkdir(self, who: Principal, path: str) -> Written:
+    def mkdir(self, who: Principal, path: str, mode: int = 0o755) -> Written:
         """Make a directory and its missing parents; `created` is False where it is there. Raises FileExists."""
         def guard(there: Optional[Entry]) -> None:
             self.authorise(who, "mkdir")
             if there is not None and not there.is_dir:
                 raise FileExists("A file is already there.")
-        filesystem, inner = self._find(path)
-        written = filesystem.mkdir(inner, who.name, guard)
+        mounted = self._mounted(path)
+        if mounted is not None:
+            guard(mounted)
+            return Written(mounted, False)
+        place = self._find(path)
+        written = place.written(place.filesystem.mkdir(place.inner, who.name, guard, mode))
         if written.created:
             self._count("create", written.entry)
         return written
@@ -3961,15 +4306,21 @@ class Tree:
             if not gone:
                 conditions.check(there.etag, there.mtime_ns / 1e9, reading=False)
                 gone.append(there)
-        filesystem, inner = self._find(path)
-        filesystem.remove(inner, recursive, guard)
+        place = self._find(path)
+        if self._table.mounts and path != "/":
+            self.authorise(who, "delete")
+            self._refuse_mounts(path, "removed")
+        place.filesystem.remove(place.inner, recursive, guard)
         self._count("delete", gone[0])
 
     def move(self, who: Principal, source: str, target: str, *, overwrite: bool = False,
              parents: bool = False) -> Entry:
-        """Rename. Raises BadRequest (into itself, no parent), FileNotFound, PermissionDenied, FileExists."""
+        """Rename; between filesystems everything is copied and then removed, so that a failure in between leaves the
+        source whole. Raises BadRequest (into itself, no parent), FileNotFound, PermissionDenied, FileExists."""
         if source == "/" or is_below(target, source):
             raise BadRequest("A path can not be moved into itself.")
+        for path, verb in ((source, "moved"), (target, "replaced")):
+            self._refuse_mounts(path, verb)
 
         def guard(there: Optional[Entry]) -> None:
             if there is None:
@@ -3980,12 +4331,147 @@ class Tree:
             self.authorise(who, "replace" if there else "create", there)
             if there is not None and not overwrite:
                 raise FileExists("The destination is already there; ask with `overwrite` to replace it.")
-        (filesystem, inner), (other, target_inner) = self._find(source), self._find(target)
-        if other is not filesystem:
-            raise NotSupported("Moving between filesystems is not supported yet.")
-        entry = filesystem.move(inner, target_inner, who.name, guard, target_guard, parents)
+        place, other = self._find(source), self._find(target)
+        if other.filesystem is not place.filesystem:
+            guard(self._peek(source))
+            target_guard(self._peek(target))
+            return self._move_across(who, source, target, overwrite, parents)
+        entry = place.shown(place.filesystem.move(place.inner, other.inner, who.name, guard, target_guard, parents))
         self._count("update", entry)
         return entry
+
+    def copy(self, who: Principal, source: str, target: str, *, recursive: bool = False,
+             overwrite: bool = True, progress: Optional[Progress] = None) -> Copied:
+        """Copy a file, or (`recursive`) a directory into the directory `target`, which is made; modes are kept.
+
+        What has no fixed content (the next message of a queue) is copied when it is named itself; in a directory it is
+        left out, as is what can not be read, and counted. Raises FileNotFound, FileExists, BadRequest.
+        """
+        if is_below(target, source):
+            raise BadRequest("A path can not be copied into itself.")
+        transfer = _Transfer(self, who, overwrite, progress or self._told("copying", source))
+        entry = self.stat(who, source)
+        if not entry.is_dir:
+            transfer.file(source, target)
+        elif recursive:
+            transfer.directory(source, target)
+        else:
+            raise BadRequest("This is a directory; ask with `recursive` to copy it.")
+        return transfer.done()
+
+    def _told(self, what: str, path: str) -> Progress:
+        """Progress for the log: a line every few seconds."""
+        last = [time.monotonic()]
+
+        def tell(done: Copied) -> None:
+            if self._log is not None and time.monotonic() - last[0] > PROGRESS_SECONDS:
+                last[0] = time.monotonic()
+                self._log.info(what, path=path, files=done.files, bytes=done.bytes)
+        return tell
+
+    def _move_across(self, who: Principal, source: str, target: str, overwrite: bool, parents: bool) -> Entry:
+        """Copy, then remove. Nothing is removed unless all of it was copied and may be removed."""
+        parent = split_path(target)[0]
+        if not parents and not (self._peek(parent) or NOTHING).is_dir:
+            raise BadRequest("The folder of the destination does not exist; ask with `create_parents` to make it.")
+        there = self._peek(target)
+        if there is not None and there.is_dir:
+            raise FileExists("A directory is already there.")
+        transfer = _Transfer(self, who, overwrite, self._told("moving across filesystems", source), keep=True)
+        if self.stat(who, source).is_dir:
+            for entry in self.walk(who, source, MAX_DEPTH):
+                self.authorise(who, "move", entry)
+            transfer.directory(source, target)
+        else:
+            transfer.file(source, target)
+        done = transfer.done()
+        if done.left_out:
+            raise Conflict(f"Not everything could be copied ({done.left_out} left out), so nothing was removed.")
+        self.remove(who, source, recursive=True)
+        return self.stat(who, target)
+
+
+class Copied(NamedTuple):
+    """How far a copy has come. `left_out`: what could not be read or has no fixed content."""
+
+    files: int = 0
+    directories: int = 0
+    bytes: int = 0
+    left_out: int = 0
+
+
+Progress = Callable[[Copied], None]
+NOTHING = Entry("", "")                     # stands for what is not there where only its type is asked
+
+
+class ReaderBody(Body):
+    """What a reader gives, as a body; it counts into `passed` and calls `tell` after each block."""
+
+    def __init__(self, reader: Reader, tell: Callable[[int], None] = lambda count: None) -> None:
+        self._reader, self.length, self._tell = reader, reader.length, tell
+
+    def readinto(self, view: memoryview) -> int:
+        """The next block."""
+        block = self._reader.read(len(view))
+        view[:len(block)] = block
+        self._tell(len(block))
+        return len(block)
+
+
+class _Transfer:
+    """Files from one place of the tree to another, whatever holds them: rights are checked at both ends."""
+
+    def __init__(self, tree: Tree, who: Principal, overwrite: bool, progress: Progress, keep: bool = False) -> None:
+        self._tree, self._who, self._overwrite, self._progress, self._keep = tree, who, overwrite, progress, keep
+        self._files = self._directories = self._bytes = self._left_out = 0
+
+    def done(self) -> Copied:
+        """So far."""
+        return Copied(self._files, self._directories, self._bytes, self._left_out)
+
+    def file(self, source: str, target: str) -> None:
+        """One file; a target that is a directory is refused by the tree."""
+        with contextlib.closing(self._tree.open(self._who, source)) as handle:
+            self._write(handle, target)
+
+    def _write(self, handle: Handle, target: str) -> None:
+        entry = handle.entry
+        self._tree.may_write(self._who, target)         # before something is taken out for nothing
+        options = WriteOptions(entry.mode & 0o777, entry.mtime_ns if self._keep else None)
+        with handle.reader() as reader:
+            self._tree.write(self._who, target, ReaderBody(reader, self._count), create=not self._overwrite,
+                             options=options)
+        self._files += 1
+        self._progress(self.done())
+
+    def _count(self, size: int) -> None:
+        self._bytes += size
+        self._progress(self.done())
+
+    def directory(self, source: str, target: str) -> None:
+        """A directory with all that is in it."""
+        self._tree.mkdir(self._who, target)
+        for entry in self._tree.walk(self._who, source, MAX_DEPTH):
+            inside = target + entry.path[len(source):] if source != "/" else join_path(target, entry.path[1:])
+            if entry.is_dir and entry.backend != SYMLINK:
+                self._tree.mkdir(self._who, inside)
+                self._directories += 1
+            elif not (entry.is_dir or entry.backend == SYMLINK) and self._readable(entry.path, inside):
+                continue
+            else:
+                self._left_out += 1
+
+    def _readable(self, source: str, target: str) -> bool:
+        """Copy a file that a walk has found; whether it could be read."""
+        try:
+            handle = self._tree.open(self._who, source)
+        except (FileNotFound, PermissionDenied, NotSupported):
+            return False
+        with contextlib.closing(handle):
+            if handle.fixed and not handle.entry.is_dir:
+                self._write(handle, target)
+                return True
+        return False
 
 
 def _inside(path: str) -> str:
@@ -4121,7 +4607,7 @@ class StoreFS(FileSystem):
             found = self._present(path)
             return self._agreed(path, found) if found is not None else None
 
-    def open(self, path: str) -> Handle:
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """As the interface says."""
         if path[1:2] == ".":
             _not_hidden(path, FileNotFound)
@@ -4518,6 +5004,43 @@ class StoreFS(FileSystem):
                 written = self._publish(staged, path, there, there.owner, WriteOptions()) if staged.size else None
             return written or Written(there, False)
 
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says. Into a copy: who has the file open reads its version to the end."""
+        _not_hidden(path, PermissionDenied)
+        self._settle()
+        with self._failures("truncate"), self._locks.hold(path):
+            there = self._there(path)
+            guard(there)
+            assert there is not None
+            fd, _ = self._disk.open_append(path)
+            try:
+                with self._staged(size) as staged:
+                    copy_file(fd, staged.fd)
+                    os.ftruncate(staged.fd, size)
+                    staged.size = size
+                    return self._publish(staged, path, there, there.owner, WriteOptions())
+            finally:
+                os.close(fd)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says; of the bits, those that the server's umask leaves."""
+        return self._set(path, guard, lambda there: (self._disk.chmod(path, mode & 0o777), mode))
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, lambda there: (self._disk.touch(path, mtime_ns), there.mode))
+
+    def _set(self, path: str, guard: Guard, change: Callable[[Entry], tuple[os.stat_result, int]]) -> Entry:
+        """A change of what is known of a path; the bytes, and so the ETag, stay."""
+        _not_hidden(path, PermissionDenied)
+        self._settle()
+        with self._failures("set"), self._locks.hold(path):
+            there = self._there(path)
+            guard(there)
+            assert there is not None
+            found, mode = change(there)
+            return self._store.put(there._replace(mode=mode, mtime_ns=_mtime_of(found), stamp=stamp_of(found)))
+
     # -- removing and moving -----------------------------------------------------------------------------------
 
     def remove(self, path: str, recursive: bool, guard: Guard) -> None:
@@ -4718,6 +5241,92 @@ def copy_file(source: int, target: int) -> None:
         block = os.read(source, BLOCK)
 
 # ============================================================================
+# Virtual filesystems: what they share, hello
+# ============================================================================
+
+
+class MountContext(NamedTuple):
+    """What a filesystem may use of the server that mounts it."""
+
+    path: str                               # the mount point
+    tree: Tree                              # all files: for those that show other filesystems
+    log: Log
+    metrics: Metrics
+    folder: str                             # relative paths in options are relative to this folder
+    spools: Optional[str] = None            # a folder for scratch files
+    version: str = ""
+
+
+def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder: str = "") -> Any:
+    """An instance of the filesystem's `Options` out of what a file, a request or a shell gave (texts are fine).
+
+    Raises BadRequest that names the key, says what is allowed, and never shows a value.
+    """
+    about = {each.name: each.metadata["option"] for each in dataclasses.fields(kind.Options)}
+    values: dict[str, Any] = {}
+    for name, value in given.items():
+        key = kind.aliases.get(name, name)
+        if key not in about:
+            raise BadRequest(f"{kind.name} has no option {name!r}; it has: {', '.join(sorted(about)) or 'none'}.")
+        if key in values:
+            raise BadRequest(f"{kind.name}: {name!r} and {key!r} are the same option; give one.")
+        try:
+            values[key] = about[key].read(_plain_option(about[key], value))
+        except ValueError as error:
+            raise BadRequest(f"{kind.name}: {name}: {error}") from None
+    return kind.Options(**values)
+
+
+def _plain_option(about: Option, value: Any) -> Any:
+    """YAML reads `password: 1234` and `http_port: 9000` as numbers; where a text is wanted they are meant as one."""
+    if about.kind in ("text", "secret") and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return str(value)
+    return value
+
+
+def shown_mount_options(kind: type[FileSystem], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What was given, secrets masked: by the table of options, and by the names and shapes that secrets have."""
+    about = {each.name: each.metadata["option"] for each in dataclasses.fields(kind.Options)}
+    masked = _mask_tree(given)
+    return {name: MASK if getattr(about.get(kind.aliases.get(name, name)), "secret", False) and value not in ("", None)
+            else masked[name] for name, value in given.items()}
+
+
+def generated(path: str, data: bytes, mtime_ns: int = 0, *, mode: int = 0o444, backend: str = "") -> MemoryHandle:
+    """A handle on a small file whose bytes were made just now; the ETag is that of the bytes."""
+    digest = hashlib.sha256(data).hexdigest()
+    return MemoryHandle(Entry(path, FILE, len(data), mode, ANYONE, mtime_ns, digest[:32], path, digest, backend), data)
+
+
+class HelloFS(FileSystem):
+    """The smallest example: a folder with one file, `hello`."""
+
+    name = "hellofs"
+    TEXT = b"Hello, World!\n"
+
+    def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
+        self._since = time.time_ns()
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self.open(path).entry
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        if path == "/":
+            return Handle(Entry("/", DIRECTORY, 0, 0o555, ANYONE, self._since, backend=self.name))
+        if path != "/hello":
+            raise FileNotFound()
+        return generated(path, self.TEXT, self._since, backend=self.name)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        if not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return iter([self.stat("/hello")] if after < "hello" else [])
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -4739,7 +5348,7 @@ class Request:
                  "id", "route", "tail", "principal", "started", "blocking", "_query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], body: Body, *, client: str = "",
-                 scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[str, Any]] = None) -> None:
+                 scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None) -> None:
         self.method, self.headers, self.body, self.version = method, headers, body, version
         self.path, _, self.query_text = target.partition("?")
         self.client, self.scheme, self.memo = client, scheme, {} if memo is None else memo
@@ -4823,8 +5432,8 @@ Handler = Callable[[Request], Response]
 class Route(NamedTuple):
     """One row of a dialect's table. A pattern that ends in `{path}` takes the rest of the path as `request.tail`.
 
-    `access`: `key` (a signed-in user, or what `auth.anonymous` lets in), `user` (a key, whatever `auth.anonymous`
-    says), `internal` (the internal secret alone), `open` (nobody is asked). `errors` turns what was raised into the
+    `access`: `key` (a signed-in user, or what `auth.anonymous` lets in), `pfs` (the same with `plugins.anonymous`),
+    `user` (a key, whatever those say), `internal` (the internal secret alone), `open` (nobody is asked). `errors` turns what was raised into the
     dialect's answer.
     """
 
@@ -6849,9 +7458,10 @@ class Authenticator:
     """Keys to principals. Looks keys up by their HMAC under a secret of this process, so that no comparison can be
     timed, for keys that nobody has as for those that somebody does."""
 
-    def __init__(self, options: AuthOptions, failures: RateLimiter) -> None:
+    def __init__(self, options: AuthOptions, failures: RateLimiter, plugins: str = "none") -> None:
         self._pepper, self._failures = secrets.token_bytes(32), failures
-        self._anonymous = options.anonymous != "none"
+        self._anonymous = {**dict.fromkeys(("key", "user", "internal"), ANONYMOUS[options.anonymous]),
+                           "pfs": ANONYMOUS[max(options.anonymous, plugins, key=list(ANONYMOUS).index)]}
         self._known: Cache[tuple[str, bytes], Principal] = Cache(10_000)
         named = {name: key for name, key in options.api_key_users.items()}
         named.update({f"api-user-{number}": key for number, key in enumerate(options.api_keys)})
@@ -6864,12 +7474,13 @@ class Authenticator:
     def _digest(self, key: bytes) -> bytes:
         return hmac.digest(self._pepper, key, "sha256")
 
-    def identify(self, request: Request) -> Principal:
+    def identify(self, request: Request, access: str = "key") -> Principal:
         """Who sent this. Raises AuthenticationFailed, and RateLimited for an address that guesses."""
         header = request.headers.get("authorization")
         if header is None:
-            if self._anonymous:
-                return ANONYMOUS
+            anonymous = self._anonymous[access]
+            if anonymous.verbs:
+                return anonymous
             raise self.refusal()
         key = _key_of(header)
         if key is None:
@@ -7035,12 +7646,12 @@ class Application:
     def _sign_in(self, request: Request, route: Route) -> None:
         """Sets `request.principal`. What the headers alone decide is kept as long as they stay the same."""
         memo = request.memo
-        principal = memo.get("principal") if memo.get("client") == request.client else None
+        known = (route.access, request.client)
+        principal = memo.get(known)
         if principal is None:
-            principal = self._auth.identify(request)
-            memo["principal"], memo["client"] = principal, request.client
+            principal = memo[known] = self._auth.identify(request, route.access)
         request.principal = principal
-        if route.access != "key" and principal is ANONYMOUS:
+        if principal.verbs is not None and route.access in ("user", "internal"):
             raise self._auth.refusal()
         if route.access == "internal" and principal.name != INTERNAL_USER:
             raise PermissionDenied("Only other nodes of the cluster may use this address.")
@@ -7275,6 +7886,154 @@ ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[byte
     "zip": ("application/zip", zip_chunks), "tar": ("application/x-tar", tar_chunks)}
 
 # ============================================================================
+# Mounts: filesystems by their type, from the configuration and at run time
+# ============================================================================
+
+FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
+    HelloFS,
+)})
+
+
+class MountSpec(NamedTuple):
+    """What somebody wants mounted. `kept`: it was made at run time and comes back after a restart."""
+
+    path: str
+    fstype: str
+    config: Mapping[str, Any]
+    kept: bool = False
+
+
+class BrokenFS(FileSystem):
+    """Stands where a filesystem could not be mounted at the start: a write must not fall through to what it covers."""
+
+    slow = False
+
+    def __init__(self, kind: str, reason: str) -> None:
+        self.name, self._reason = kind, reason
+
+    def _broken(self, *args: Any, **named: Any) -> NoReturn:
+        raise Unavailable(f"What belongs here could not be mounted: {self._reason}")
+
+    stat = open = list = write = patch = mkdir = remove = move = chmod = touch = truncate = _broken
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the others: not known."""
+        self._broken()
+
+    def check(self) -> dict[str, str]:
+        """What went wrong."""
+        return {"mount": self._reason}
+
+
+def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
+    """What the section `plugins` of the configuration mounts (pfs.md: one instance, a list of them, `localfs_home:`).
+
+    The type is `type`, else the name, else what stands before its first `_` (a type may not have one). Disabled ones
+    are left out. Raises ConfigError.
+    """
+    found = []
+    for name, value in plugins.items():
+        if name == "anonymous":
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            if item.get("enabled", True):
+                kind = item.get("type") or (name if name in FILESYSTEMS else name.partition("_")[0])
+                found.append(MountSpec(canonical_path(item["path"]), kind, item.get("config") or {}))
+    return sorted(found)
+
+
+class Mounts:
+    """Mounts and unmounts by type, for the configuration and for administrators; remembers the latter's."""
+
+    def __init__(self, tree: Tree, store: MetadataStore, context: MountContext, *, persist: bool = True) -> None:
+        self._tree, self._store, self._context, self._persist = tree, store, context, persist
+        self._specs: dict[str, MountSpec] = {}
+        self._faults: dict[str, str] = {}
+        self._changing = threading.Lock()
+        self.types: dict[str, type[FileSystem]] = dict(FILESYSTEMS)
+
+    def start(self, configured: Iterable[MountSpec]) -> None:
+        """Mount what the configuration says, then what was mounted at run time; what fails is logged and shown."""
+        specs = list(configured)
+        taken = {spec.path for spec in specs}
+        kept = [MountSpec(path, kind, json.loads(config), True) for path, kind, config in self._store.mounts()] \
+            if self._persist else []
+        for spec in sorted([*specs, *(spec for spec in kept if spec.path not in taken)]):
+            self._start(spec)
+
+    def _start(self, spec: MountSpec) -> None:
+        try:
+            filesystem = self._build(spec)
+        except CallFSError as error:
+            self._context.log.error("a filesystem could not be mounted", path=spec.path, type=spec.fstype,
+                                    reason=error.message)
+            self._faults[spec.path] = error.message
+            filesystem = BrokenFS(spec.fstype, error.message)
+        try:
+            self._tree.mount(spec.path, filesystem)
+            self._specs[spec.path] = spec
+        except CallFSError as error:
+            filesystem.close()
+            self._context.log.error("a filesystem could not be mounted", path=spec.path, reason=error.message)
+            self._faults[spec.path], self._specs[spec.path] = error.message, spec
+
+    def _build(self, spec: MountSpec) -> FileSystem:
+        kind = self.types.get(spec.fstype)
+        if kind is None:
+            raise BadRequest(f"There is no filesystem type {spec.fstype!r}; there are: {', '.join(sorted(self.types))}.")
+        options = read_mount_options(kind, spec.config)
+        try:
+            return kind(options, self._context._replace(path=spec.path))     # type: ignore[call-arg]
+        except OSError as error:
+            raise translate_os_error(error) from error
+
+    def mount(self, who: Principal, path: str, fstype: str, config: Mapping[str, Any]) -> None:
+        """Mount now, and again after every restart. Raises PermissionDenied, BadRequest (type, options), Conflict."""
+        self._tree.administer(who)
+        spec = MountSpec(path, fstype, dict(config), kept=self._persist)
+        with self._changing:
+            self._tree.may_mount(path)
+            filesystem = self._build(spec)
+            try:
+                self._tree.mount(path, filesystem)
+                if self._persist:
+                    self._store.add_mount(path, fstype, json.dumps(spec.config))
+            except BaseException:
+                with contextlib.suppress(FileNotFound):
+                    self._tree.unmount(path)
+                filesystem.close()
+                raise
+            self._specs[path] = spec
+        self._context.log.info("mounted", path=path, type=fstype, user=who.name)
+
+    def unmount(self, who: Principal, path: str) -> None:
+        """Unmount now, and for good where it was mounted at run time. Raises PermissionDenied, FileNotFound, Conflict."""
+        self._tree.administer(who)
+        with self._changing:
+            filesystem = self._tree.unmount(path)
+            spec = self._specs.pop(path, None)
+            self._faults.pop(path, None)
+            try:
+                if spec is not None and spec.kept:
+                    self._store.remove_mount(path)
+            finally:
+                filesystem.close()
+        self._context.log.info("unmounted", path=path, user=who.name)
+
+    def list(self, who: Principal) -> list[dict[str, Any]]:
+        """What is mounted, as `/api/v1/mounts` shows it, secrets masked; `error` where that failed at the start."""
+        self._tree.authorise(who, "list")
+        return [{"path": spec.path, "pluginName": spec.fstype,
+                 "config": shown_mount_options(self.types.get(spec.fstype, FileSystem), spec.config),
+                 **({"error": self._faults[path]} if path in self._faults else {})}
+                for path, spec in sorted(self._specs.items())]
+
+    def check(self) -> dict[str, str]:
+        """What failed at the start and stands nowhere in the tree, for `/ready`."""
+        return {f"mount {path}": reason for path, reason in self._faults.items()}
+
+
+# ============================================================================
 # Download links
 # ============================================================================
 
@@ -7356,7 +8115,6 @@ def _token_hash(token: str) -> str:
 MAX_LINK_BODY = 4096
 MAX_LINK_SECONDS = 86_400
 MAX_LINK_USES = 1_000_000
-MAX_DEPTH = 1000
 WS_CHUNK = 64 * 1024                        # a message of a download
 WS_MAX_UPLOAD = 100 * 1024 * 1024           # then close 1009
 WS_SPOOL = 8 * 1024 * 1024                  # in memory up to here
@@ -7770,6 +8528,7 @@ class RestDialect:
         """Whether requests would succeed: a line for each part."""
         parts = self._tree.check()
         good = all(state == "ok" for state in parts.values())
+        parts.update(self._tree.check_mounts())
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
 
     def metrics(self, request: Request) -> Response:
@@ -7876,6 +8635,34 @@ def write_options(request: Request) -> WriteOptions:
     return WriteOptions(None, round(float(mtime) * 1e9) if mtime else None, "".join(digests))
 
 # ============================================================================
+# The PFS dialect: /api/v1
+# ============================================================================
+
+
+class PfsDialect:
+    """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts."""
+
+    def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log) -> None:
+        self._tree, self._mounts, self._config, self._log = tree, mounts, config, log
+
+    def routes(self) -> list[Route]:
+        """The table."""
+        rows: list[tuple[str, Mapping[str, Handler]]] = [
+            ("/api/v1/mounts", {"GET": self.list_mounts}),
+        ]
+        return [Route(pattern, methods, "pfs", pfs_error) for pattern, methods in rows]
+
+    def list_mounts(self, request: Request) -> Response:
+        """`GET /api/v1/mounts`."""
+        return json_response({"mounts": self._mounts.list(_asking(request))})
+
+
+def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
+    """`{"error"}`."""
+    return json_response({"error": error.message}, error.status, error.headers)
+
+
+# ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
 
@@ -7928,7 +8715,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("erasure.enabled", bool, "false"),
     ("instance_discovery.peer_endpoints", bool, "no peers"),
     ("external_plugins.enabled", bool, "false"),
-    ("plugins", bool, "no plugins"),
 )
 
 
@@ -7992,7 +8778,10 @@ class Server:
         }
         for name, value in options.items():
             section, _, option_name = name.partition("__")
-            values.setdefault(section, {})[option_name] = value
+            if option_name:
+                values.setdefault(section, {})[option_name] = value
+            else:                           # `plugins={...}`: a section as a whole
+                values[section] = value
         return Config.from_mapping(values, "callfs.Server(...)")
 
     # -- building ----------------------------------------------------------------------------------------------
@@ -8005,6 +8794,7 @@ class Server:
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
         self.tree, self._store = self._build_tree()
         keep.callback(self.tree.close)
+        self.mounts = self._build_mounts()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -8023,7 +8813,16 @@ class Server:
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
                         metrics=self.metrics, log=self.log)
-        return Tree(files, mode=config.auth.mode, anonymous=config.auth.anonymous, metrics=self.metrics), store
+        return Tree(files, mode=config.auth.mode, metrics=self.metrics, log=self.log), store
+
+    def _build_mounts(self) -> Mounts:
+        config = self.config
+        folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
+            else os.getcwd()
+        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__)
+        mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
+        mounts.start(mount_specs(config.plugins))
+        return mounts
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
@@ -8033,7 +8832,8 @@ class Server:
                            spool_folder=self._spool_folder())
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
-        authenticator = Authenticator(config.auth, failures)
+        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
+        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log)
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
             router = Router()
@@ -8041,7 +8841,7 @@ class Server:
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback)
         own = not self._inherited and all(map(_is_loopback, listen))
-        main = app(rest.routes(), [address.host or "localhost" for address in listen] if own else ())
+        main = app([*rest.routes(), *pfs.routes()], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
                             unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
