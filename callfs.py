@@ -2955,6 +2955,8 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     parent, name = row[0], row[1]
+    if parent is None or row[-1] is None:               # never so in a sound database: a flipped bit can do it
+        raise _store_error(sqlite3.DatabaseError("malformed"))
     return Entry(join_path(parent, name) if parent else "/", *row[2:])
 
 
@@ -8832,8 +8834,9 @@ class PfsDialect:
 
 
 def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
-    """`{"error"}`."""
-    return json_response({"error": error.message}, error.status, error.headers)
+    """`{"error"}`; some clients look for exactly these words of a wrong method."""
+    text = "method not allowed" if isinstance(error, MethodNotAllowed) else error.message
+    return json_response({"error": text}, error.status, error.headers)
 
 
 # ============================================================================
