@@ -3771,8 +3771,10 @@ class Search:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
-            with child:                     # closes its pipes and waits
-                pass
+            for pipe in (child.stdin, child.stdout):
+                with contextlib.suppress(OSError):      # what it did not take any more
+                    pipe.close()            # type: ignore[union-attr]
+            child.wait()
 
 
 def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
