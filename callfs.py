@@ -2505,7 +2505,7 @@ _CONFLICTS = frozenset({"23505", "23P01", "1062", "1586", "1761", "SQLITE_CONSTR
 _FULL = frozenset({"53100", "1021", "1114", "SQLITE_FULL"})
 _RETRIED = frozenset({
     "40001", "40P01", "55P03", "26000",             # serialization, deadlock, lock; a prepared statement went away
-    "1205", "1213", "1615", "3572", "8002", "8022", "8028", "9007",
+    "1205", "1213", "1243", "1615", "3572", "8002", "8022", "8028", "9007",
     "SQLITE_BUSY"})
 _LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "1053", "1077", "1079", "1080", "1927", "4031"})
 _UNAVAILABLE = frozenset({
@@ -2911,8 +2911,11 @@ class _DatabaseSocket:
             self._socket.settimeout(target.connect_timeout)
             self._socket.connect(target.host)
         else:
-            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6),
+                                ("TCP_USER_TIMEOUT", int(target.connect_timeout * 1000))):
+                if hasattr(socket, name):
+                    self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
             self.local = ipaddress.ip_address(self._socket.getpeername()[0].partition("%")[0]).is_loopback
 
     def _wait(self) -> None:
@@ -2986,6 +2989,7 @@ class _WireConnection(_DatabaseConnection):
     def __init__(self, target: _DatabaseTarget) -> None:
         self._target = target
         self._statements: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+        self._numbers, self._sequence = itertools.count(1), 0
         with _database_failures(target.connect_timeout, "can not be reached"):
             self._wire = _DatabaseSocket(target)
         try:
@@ -3009,7 +3013,7 @@ class _WireConnection(_DatabaseConnection):
     def _exchange(self) -> Iterator[None]:
         """Messages there and back. Only one that ends well leaves a connection that can be used again."""
         self.broken = True
-        seconds = self._target.timeout
+        seconds = self._target.timeout + 1  # PostgreSQL gives up a statement by itself, a second before
         self._wire.deadline, self._wire.left = time.monotonic() + seconds, MAX_DATABASE_ANSWER
         with _database_failures(seconds, "went away", lost=True):
             yield
@@ -3051,7 +3055,7 @@ _POSTGRES_TYPES: dict[int, Callable[[bytes], Any]] = {      # by the OID of pg_t
 # Literals (with E'' and its backslashes), names, dollar quotes and comments (nested once) hold no placeholders.
 _SQL_PARTS = re.compile(r"""\b[eE]'(?:[^'\\]|''|\\.)*'|'[^']*'|"[^"]*"|--[^\n]*|/\*(?:/\*.*?\*/|.)*?\*/"""
                         r"""|\$((?:[A-Za-z_]\w*)?)\$.*?\$\1\$|(\?)""", re.S)
-# What was authenticated to this server, and whether that may travel: kind of request -> handler's name.
+# Kinds of AuthenticationXXX requests.
 _POSTGRES_LOGINS = {3: "_log_in_cleartext", 5: "_log_in_md5", 10: "_log_in_scram"}
 
 
@@ -3121,7 +3125,7 @@ class _PostgresConnection(_WireConnection):
     FAREWELL = _postgres_message(b"X")
 
     def _log_in(self) -> None:
-        target, proven = self._target, True
+        target = self._target
         if target.tls != "disable" and not target.host.startswith("/"):
             self._request_tls()
         pairs = {"user": target.user, "database": target.database, "client_encoding": "UTF8",
@@ -3179,7 +3183,7 @@ class _PostgresConnection(_WireConnection):
         return body.rest()
 
     def _set_up(self) -> None:
-        limit = int(self._target.timeout * 1000)
+        limit = max(1, int(self._target.timeout * 1000))
         self._simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
 
     # -- messages ----------------------------------------------------------------------------------------------
@@ -3241,8 +3245,7 @@ class _PostgresConnection(_WireConnection):
             text, count = _numbered(sql)
             if count != len(types):
                 raise DatabaseError(f"The statement has {count} placeholders and {len(types)} values.")
-            self._made = getattr(self, "_made", 0) + 1
-            name = b"s%d\0" % self._made
+            name = b"s%d\0" % next(self._numbers)
             answer = self._ask(b"".join((
                 _postgres_message(b"P", name, _cstring(text), struct.pack(f"!h{count}I", count, *types)),
                 _postgres_message(b"D", b"S", name), _postgres_message(b"S"))))
@@ -3266,8 +3269,9 @@ class _PostgresConnection(_WireConnection):
                 _postgres_message(b"B", b"\0", statement.key, formats, *data, results),
                 _postgres_message(b"E", b"\0", bytes(4)), _postgres_message(b"S"))),
                 [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns])
-        except CallFSError:
-            self._statements.pop((sql, types), None)            # perhaps it was its fault: prepared anew next time
+        except DatabaseUnavailable as error:
+            if error.state == "26000":
+                del self._statements[sql, types]
             raise
         number = answer.tag.rpartition(" ")[2]
         return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
@@ -3338,7 +3342,7 @@ class _Scram:
             raise DatabaseUnavailable("The database does not know the password that it asks for: it may be another's.")
 
 
-def _xor(left: bytes, right: bytes) -> bytes:
+def _xor(left: bytes, right: Iterable[int]) -> bytes:
     return bytes(a ^ b for a, b in zip(left, right))
 
 
@@ -3356,13 +3360,389 @@ def _prepared_password(password: str) -> bytes:
     return (password if not text or any(table(char) for table in tables for char in text) else text).encode()
 
 
+# ---- MySQL, MariaDB, TiDB (MySQL Internals, "Client/Server Protocol"; MariaDB's documents of the same)
+
+_PACKET = 0xFFFFFF                          # what one packet carries at most; a full one is followed by another
+_CLIENT_DATABASE, _CLIENT_SSL = 0x8, 0x800
+# LONG_PASSWORD, FOUND_ROWS (an UPDATE counts what it matches, as elsewhere), LONG_FLAG, PROTOCOL_41, TRANSACTIONS,
+# SECURE_CONNECTION, PLUGIN_AUTH, PLUGIN_AUTH_LENENC. Neither LOCAL_FILES nor MULTI_STATEMENTS nor DEPRECATE_EOF.
+_CLIENT_FLAGS = 0x1 | 0x2 | 0x4 | 0x200 | 0x2000 | 0x8000 | 0x80000 | 0x200000
+_UTF8MB4, _BINARY_CHARSET = 45, 63
+# Numbers of the binary protocol: type -> (format, bytes). YEAR is a SHORT, INT24 a LONG.
+_MYSQL_NUMBERS = {1: ("b", 1), 2: ("h", 2), 13: ("h", 2), 3: ("i", 4), 9: ("i", 4), 8: ("q", 8), 4: ("f", 4), 5: ("d", 8)}
+_MYSQL_DATE, _MYSQL_TIME, _MYSQL_DATES = 10, 11, frozenset({7, 10, 12})         # TIMESTAMP, DATE, DATETIME
+_MYSQL_TEXTS = frozenset({0, 245, 246})     # DECIMAL, JSON, NEWDECIMAL: text, whatever their character set says
+_NO_PREPARED = "1295"                       # "not supported in the prepared statement protocol yet"
+
+
 class _MySQL(Database):
-    """A MySQL, MariaDB or TiDB server."""
+    """A server that speaks MySQL's protocol: MySQL 5.7 or later, MariaDB, TiDB."""
 
     dialect = "mysql"
 
     def _connect(self) -> _DatabaseConnection:
-        raise NotSupported("MySQL is not spoken yet.")
+        return _MySQLConnection(self._target)
+
+
+class _Column(NamedTuple):
+    """A column of a result: its type, whether it is bytes, whether it is unsigned."""
+
+    type: int
+    binary: bool
+    unsigned: bool
+
+
+class _MySQLConnection(_WireConnection):
+    FAREWELL = b"\x01\0\0\0\x01"            # COM_QUIT
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def _send(self, payload: bytes) -> None:
+        parts = []
+        for start in range(0, len(payload) + 1, _PACKET):
+            part = payload[start:start + _PACKET]
+            parts += [struct.pack("<I", len(part))[:3], bytes((self._sequence,)), part]
+            self._sequence = (self._sequence + 1) & 0xFF
+        self._wire.send(b"".join(parts))
+
+    def _packet(self) -> _Fields:
+        """The next packet, joined from its parts. ERR is raised."""
+        parts, size = [], _PACKET
+        while size == _PACKET:
+            head = self._wire.read(4)
+            size = int.from_bytes(head[:3], "little")
+            if head[3] != self._sequence:
+                raise ValueError("a packet out of order")
+            self._sequence = (self._sequence + 1) & 0xFF
+            parts.append(self._wire.read(size))
+        packet = _Fields(parts[0] if len(parts) == 1 else b"".join(parts))
+        if packet.data[:1] == b"\xff":
+            raise self._error(packet)
+        return packet
+
+    def _error(self, packet: _Fields) -> CallFSError:
+        packet.take(1)
+        number, text = packet.little(2), packet.rest()
+        return self._said(str(number), text[6 if text[:1] == b"#" else 0:].decode("utf-8", "replace"))
+
+    def _ask(self, payload: bytes, read: Callable[[_Fields], T]) -> T:
+        """Send a command and `read` its answer; an ERR at any place of it leaves a usable connection."""
+        self._sequence, refused = 0, None
+        with self._exchange():
+            self._send(payload)
+            try:
+                answer = read(self._packet())
+            except CallFSError as error:    # out of an ERR packet
+                if getattr(error, "lost", False):
+                    raise
+                refused = error
+        if refused:
+            raise refused
+        return answer
+
+    # -- logging in --------------------------------------------------------------------------------------------
+
+    def _log_in(self) -> None:
+        target = self._target
+        flags, nonce, plugin = _read_greeting(self._packet())
+        wanted = _CLIENT_FLAGS | (_CLIENT_DATABASE if target.database else 0)
+        if target.tls != "disable" and not target.host.startswith("/"):
+            if flags & _CLIENT_SSL:
+                wanted |= _CLIENT_SSL
+                self._send(_login_head(wanted))
+                self._wire.encrypt(target)
+            elif target.tls != "prefer":
+                raise DatabaseUnavailable("The database does not speak TLS, which the configuration asks for.")
+        if plugin not in _MYSQL_LOGINS:     # the server then asks for another one
+            plugin = "caching_sha2_password"
+        proof = _MYSQL_LOGINS[plugin](target.password.encode(), nonce)
+        self._send(b"".join((_login_head(wanted), _cstring(target.user), bytes((len(proof),)), proof,
+                             _cstring(target.database) if target.database else b"", _cstring(plugin))))
+        self._authenticate(plugin, nonce)
+
+    def _authenticate(self, plugin: str, nonce: bytes) -> None:
+        """Until OK: AuthSwitchRequest (once), and what caching_sha2_password says in between."""
+        switched = False
+        while True:
+            packet = self._packet()
+            kind = packet.little(1)
+            if kind == 0:
+                return
+            if kind == 0xFE and not switched:
+                plugin, nonce, switched = packet.until_nul().decode(), packet.rest()[:20], True
+                if plugin not in _MYSQL_LOGINS:
+                    raise DatabaseUnavailable(f"The database wants a login by {_database_words(plugin)}, which is not "
+                                              "supported; caching_sha2_password and mysql_native_password are.")
+                self._send(_MYSQL_LOGINS[plugin](self._target.password.encode(), nonce))
+            elif kind == 1 and plugin == "caching_sha2_password" and packet.data in (b"\1\3", b"\1\4"):
+                if packet.data == b"\1\4":  # the server has no hash of the password at hand, and asks for itself
+                    self._send_password(nonce)
+            else:
+                raise ValueError("no login")
+
+    def _send_password(self, nonce: bytes) -> None:
+        password = _cstring(self._target.password)
+        if self._wire.encrypted or self._target.host.startswith("/"):
+            return self._send(password)
+        self._send(b"\2")                   # its public key, please
+        packet = self._packet()
+        if packet.little(1) != 1:
+            raise ValueError("no public key")
+        modulus, exponent = _read_rsa_key(packet.rest())
+        self._send(_rsa_oaep(_xor(password, itertools.cycle(nonce)), modulus, exponent))
+
+    def _set_up(self) -> None:
+        wait = max(1, int(self._target.timeout / 2))            # a lock that is waited for ends before the socket does
+        self._text("SET NAMES utf8mb4")
+        self._text("SET autocommit = 0, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), "
+                   f"innodb_lock_wait_timeout = {wait}")
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _text(self, sql: str) -> Rows:
+        return self._ask(b"\x03" + sql.encode(), functools.partial(self._result, row=_text_row))        # COM_QUERY
+
+    def _result(self, packet: _Fields, row: Callable[[_Fields, list[_Column]], tuple[Any, ...]]) -> Rows:
+        """OK, or a result set: column count, definitions, EOF, rows, EOF."""
+        if packet.data[:1] == b"\0":
+            packet.take(1)
+            return Rows([], packet.lenenc())
+        columns = self._columns(packet.lenenc())                # 0xFB, a request for a local file, is no length
+        if not columns:
+            raise ValueError("a result without columns")
+        rows, packet = [], self._packet()
+        while not _is_eof(packet):
+            rows.append(row(packet, columns))
+            packet = self._packet()
+        return Rows(rows, len(rows))
+
+    def _columns(self, count: int) -> list[_Column]:
+        """`count` column definitions and the EOF behind them."""
+        if count > 4096:                    # what a table, so a result, has at most
+            raise ValueError("too many columns")
+        columns = [_read_column(self._packet()) for _ in range(count)]
+        if count and not _is_eof(self._packet()):
+            raise ValueError("no end of the columns")
+        return columns
+
+    def _prepare(self, packet: _Fields) -> _Prepared:
+        """COM_STMT_PREPARE_OK."""
+        if packet.little(1):
+            raise ValueError("not prepared")
+        number, columns, params = packet.little(4), packet.little(2), packet.little(2)
+        for _ in range(params):
+            self._packet()
+        if params and not _is_eof(self._packet()):
+            raise ValueError("no end of the parameters")
+        return _Prepared(struct.pack("<I", number), params, tuple(self._columns(columns)))
+
+    def _prepared(self, sql: str) -> _Prepared:
+        found = self._recall(sql)
+        if found is None:
+            found = self._ask(b"\x16" + sql.encode(), self._prepare)
+            old = self._remember(sql, found)
+            if old:
+                self._forget(old)
+        return found
+
+    def _forget(self, old: _Prepared) -> None:
+        self._sequence = 0
+        with self._exchange():
+            self._send(b"\x19" + old.key)   # COM_STMT_CLOSE, which has no answer
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Prepared, with the binary protocol; the few statements that can not be are sent as text."""
+        sent = [_mysql_value(value) for value in values]
+        try:
+            statement = self._prepared(sql)
+        except DatabaseError as error:
+            if error.state != _NO_PREPARED or values:
+                raise
+            return self._text(sql)
+        if statement.params != len(values):
+            raise DatabaseError(f"The statement has {statement.params} placeholders and {len(values)} values.")
+        nulls = sum(1 << place for place, value in enumerate(values) if value is None)
+        bound = b"".join((nulls.to_bytes((len(sent) + 7) // 8, "little"), b"\1", *(bytes((kind, 0)) for kind, _ in sent),
+                          *(data for _, data in sent))) if sent else b""
+        try:
+            return self._ask(b"\x17" + statement.key + b"\0\1\0\0\0" + bound,           # COM_STMT_EXECUTE
+                             functools.partial(self._result, row=_binary_row))
+        except DatabaseUnavailable as error:
+            if error.state == "1243":       # a proxy went to another server, which never saw the statement
+                del self._statements[sql]
+            raise
+
+    def begin(self) -> None:
+        self._text("BEGIN")
+
+    def commit(self) -> None:
+        self._text("COMMIT")
+
+    def rollback(self) -> None:
+        self._text("ROLLBACK")
+
+
+def _read_greeting(packet: _Fields) -> tuple[int, bytes, str]:
+    """HandshakeV10: (capabilities, nonce, name of the login)."""
+    if packet.little(1) != 10:
+        raise ValueError("not version 10")
+    packet.until_nul()                      # version of the server
+    packet.take(4)
+    nonce = packet.take(8)
+    packet.take(1)
+    flags = packet.little(2)
+    packet.take(3)
+    flags |= packet.little(2) << 16
+    size = max(13, packet.little(1) - 8)
+    packet.take(10)
+    nonce += packet.take(size).rstrip(b"\0")
+    if flags & _CLIENT_FLAGS & 0x88200 != 0x88200 or len(nonce) != 20:
+        raise ValueError("a server older than 5.5")
+    return flags, nonce, packet.rest().partition(b"\0")[0].decode("ascii")
+
+
+def _login_head(flags: int) -> bytes:
+    return struct.pack("<IIB23x", flags, 1 << 30, _UTF8MB4)
+
+
+def _is_eof(packet: _Fields) -> bool:
+    return packet.data[:1] == b"\xfe" and len(packet.data) < 9
+
+
+def _read_column(packet: _Fields) -> _Column:
+    """ColumnDefinition41."""
+    for _ in range(6):                      # catalogue, database, table and name, as used and as defined
+        packet.lenenc_bytes()
+    packet.lenenc()
+    charset, _, kind, flags = struct.unpack("<HIBH", packet.take(9))
+    binary = charset == _BINARY_CHARSET and kind not in _MYSQL_TEXTS and kind not in _MYSQL_DATES and kind != _MYSQL_TIME
+    return _Column(kind, binary, bool(flags & 32))
+
+
+def _mysql_value(value: Any) -> tuple[int, bytes]:
+    """(type, bytes) of a parameter: NULL, TINY, LONGLONG, DOUBLE, BLOB (never converted), VAR_STRING (UTF-8)."""
+    if value is None:
+        return 6, b""
+    if isinstance(value, bool):
+        return 1, bytes((value,))
+    if isinstance(value, int):
+        return 8, struct.pack("<q", value)
+    if isinstance(value, float):
+        return 5, struct.pack("<d", value)
+    data = value if isinstance(value, bytes) else value.encode()
+    return 252 if isinstance(value, bytes) else 253, _lenenc(len(data)) + data
+
+
+def _lenenc(size: int) -> bytes:
+    if size < 0xFB:
+        return bytes((size,))
+    width, mark = (2, b"\xfc") if size < 1 << 16 else (3, b"\xfd") if size < 1 << 24 else (8, b"\xfe")
+    return mark + size.to_bytes(width, "little")
+
+
+def _text_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    return tuple([_text_value(packet, column) for column in columns])
+
+
+def _text_value(packet: _Fields, column: _Column) -> Any:
+    if packet.data[packet.at:packet.at + 1] == b"\xfb":
+        packet.take(1)
+        return None
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_NUMBERS:
+        return float(data) if column.type in (4, 5) else int(data)
+    return data if column.binary else data.decode()
+
+
+def _binary_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    if packet.little(1):
+        raise ValueError("not a row")
+    nulls = packet.little((len(columns) + 9) // 8) >> 2
+    return tuple([None if nulls >> place & 1 else _binary_value(packet, column) for place, column in enumerate(columns)])
+
+
+def _binary_value(packet: _Fields, column: _Column) -> Any:
+    if column.type in _MYSQL_NUMBERS:
+        form, size = _MYSQL_NUMBERS[column.type]
+        return struct.unpack("<" + (form.upper() if column.unsigned and form in "bhiq" else form), packet.take(size))[0]
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_DATES:
+        return _mysql_date(data, column.type == _MYSQL_DATE)
+    if column.type == _MYSQL_TIME:
+        return _mysql_time(data)
+    return data if column.binary else data.decode()
+
+
+def _mysql_date(data: bytes, only_day: bool) -> str:
+    year, month, day, hour, minute, second, micro = struct.unpack("<HBBBBBI", data.ljust(11, b"\0"))
+    clock = "" if only_day else f" {hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 7 else "")
+    return f"{year:04}-{month:02}-{day:02}{clock}"
+
+
+def _mysql_time(data: bytes) -> str:
+    negative, days, hour, minute, second, micro = struct.unpack("<BIBBBI", data.ljust(12, b"\0"))
+    return f"{'-' * bool(negative)}{days * 24 + hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 8 else "")
+
+
+def _native_proof(password: bytes, nonce: bytes) -> bytes:
+    """mysql_native_password: SHA1(password) XOR SHA1(nonce + SHA1(SHA1(password)))."""
+    if not password:
+        return b""
+    once = hashlib.sha1(password).digest()
+    return _xor(once, hashlib.sha1(nonce + hashlib.sha1(once).digest()).digest())
+
+
+def _sha2_proof(password: bytes, nonce: bytes) -> bytes:
+    """caching_sha2_password: SHA256(password) XOR SHA256(SHA256(SHA256(password)) + nonce)."""
+    if not password:
+        return b""
+    once = hashlib.sha256(password).digest()
+    return _xor(once, hashlib.sha256(hashlib.sha256(once).digest() + nonce).digest())
+
+
+_MYSQL_LOGINS: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "caching_sha2_password": _sha2_proof, "mysql_native_password": _native_proof}
+
+
+def _read_rsa_key(pem: bytes) -> tuple[int, int]:
+    """(modulus, exponent) of a PEM SubjectPublicKeyInfo (RFC 5280, 4.1; RFC 8017, A.1.1). Raises ValueError."""
+    found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
+    if not found:
+        raise ValueError("no public key")
+    outer = _Fields(_der(_Fields(base64.b64decode(found[1])), 0x30))
+    _der(outer, 0x30)                       # the algorithm; only RSA has this shape
+    key = _Fields(_der(_Fields(_der(outer, 0x03)[1:]), 0x30))
+    modulus, exponent = (int.from_bytes(_der(key, 0x02), "big") for _ in range(2))
+    if not (1024 <= modulus.bit_length() <= 8192 and exponent % 2 and 1 < exponent < 1 << 64):
+        raise ValueError("a key of no use")
+    return modulus, exponent
+
+
+def _der(fields: _Fields, tag: int) -> bytes:
+    """The content of the next DER element, which must have this tag."""
+    if fields.take(1)[0] != tag:
+        raise ValueError("not the key's DER")
+    size = fields.take(1)[0]
+    return fields.take(int.from_bytes(fields.take(size & 0x7F), "big") if size & 0x80 else size)
+
+
+def _rsa_oaep(message: bytes, modulus: int, exponent: int, seed: bytes = b"") -> bytes:
+    """RSAES-OAEP with SHA-1 and no label (RFC 8017, 7.1.1), as MySQL has it."""
+    size = (modulus.bit_length() + 7) // 8
+    if len(message) > size - 42:
+        raise DatabaseUnavailable("The password is too long for the database's public key; use TLS.")
+    seed = seed or secrets.token_bytes(20)
+    block = hashlib.sha1(b"").digest() + bytes(size - len(message) - 42) + b"\1" + message
+    masked = _xor(block, _mask(seed, len(block)))
+    padded = b"\0" + _xor(seed, _mask(masked, 20)) + masked
+    return pow(int.from_bytes(padded, "big"), exponent, modulus).to_bytes(size, "big")
+
+
+def _mask(seed: bytes, size: int) -> bytes:
+    """MGF1 with SHA-1 (RFC 8017, B.2.1)."""
+    blocks = (hashlib.sha1(seed + number.to_bytes(4, "big")).digest() for number in range(size // 20 + 1))
+    return b"".join(blocks)[:size]
+
 
 # ---- where the database is
 
