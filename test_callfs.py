@@ -1847,7 +1847,7 @@ class RealMariaDB(RealDatabase):
         with contextlib.closing(callfs.open_database(root)) as database, database.transaction() as session:
             session.execute("DELETE FROM mysql.global_priv WHERE User = ''")
             session.execute("FLUSH PRIVILEGES")
-            session.execute("CREATE DATABASE callfs")
+            session.execute("CREATE DATABASE callfs CHARACTER SET utf8mb4")
             for user, more in (("u", ""), ("x", " REQUIRE SSL")):
                 session.execute(f"GRANT ALL ON *.* TO {user}@'%' IDENTIFIED BY '{PASSWORD.replace(chr(39), chr(39) * 2)}'{more}")
 
@@ -1856,10 +1856,10 @@ class RealMariaDB(RealDatabase):
         return ["--user=root"] if os.getuid() == 0 else []
 
     def start(self) -> None:
-        """Without fsync."""
+        """Without fsync; what was committed outlives the process."""
         self.start_process(self.program, "--no-defaults", f"--datadir={self.folder}/data", *self.as_user(), f"--socket={self.folder}/sock",
                            f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve",
-                           "--max-allowed-packet=64M", "--innodb-flush-log-at-trx-commit=0", f"--pid-file={self.folder}/pid",
+                           "--max-allowed-packet=64M", "--innodb-flush-log-at-trx-commit=2", f"--pid-file={self.folder}/pid",
                            "--innodb-buffer-pool-size=64M", f"--ssl-cert={self.files[0]}", f"--ssl-key={self.files[1]}")
 
 
@@ -2620,16 +2620,17 @@ class MySQL8:
         return bytes(a ^ b for a, b in zip(done.stdout, itertools.cycle(nonce)))
 
 
+@pytest.fixture(scope="session")
+def rsa_key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a private key; its public one has `.pub` behind."""
+    path = str(tmp_path_factory.mktemp("rsa") / "key.pem")
+    for command in (["genrsa", "-out", path, "2048"], ["rsa", "-in", path, "-pubout", "-out", path + ".pub"]):
+        subprocess.run([need_program("openssl"), *command], check=True, capture_output=True)
+    return path
+
+
 class TestMySQLLogins:
     """MySQL 8 is no package of Debian: its side is played."""
-
-    @staticmethod
-    @pytest.fixture(scope="session")
-    def key(tmp_path_factory: pytest.TempPathFactory) -> str:
-        path = str(tmp_path_factory.mktemp("rsa") / "key.pem")
-        for command in (["genrsa", "-out", path, "2048"], ["rsa", "-in", path, "-pubout", "-out", path + ".pub"]):
-            subprocess.run([need_program("openssl"), *command], check=True, capture_output=True)
-        return path
 
     def login(self, script: Callable[[socket.socket], None], **more: Any) -> None:
         with scripted_server(script) as port:
@@ -2645,8 +2646,8 @@ class TestMySQLLogins:
         self.login(MySQL8(plugin, switch=switch))
 
     @pytest.mark.parametrize("switch", ["", "caching_sha2_password"])
-    def test_full_by_public_key(self, key: str, switch: str) -> None:
-        server = MySQL8(full=True, switch=switch, key=key)
+    def test_full_by_public_key(self, rsa_key: str, switch: str) -> None:
+        server = MySQL8(full=True, switch=switch, key=rsa_key)
         self.login(server)
         assert server.learned == PASSWORD.encode() + b"\0"
 
@@ -2671,8 +2672,8 @@ class TestMySQLLogins:
     def test_other_logins(self, kind: str) -> None:
         assert "not supported" in self.refused(MySQL8(switch=kind))
 
-    def test_a_public_key_of_no_use(self, key: str, tmp_path: Path) -> None:
-        for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", Path(key + ".pub").read_text().replace("A", "B", 9)):
+    def test_a_public_key_of_no_use(self, rsa_key: str, tmp_path: Path) -> None:
+        for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", Path(rsa_key + ".pub").read_text().replace("A", "B", 9)):
             (tmp_path / "k.pub").write_text(text)
             assert "protocol" in self.refused(MySQL8(full=True, key=str(tmp_path / "k")))
 
