@@ -6585,7 +6585,7 @@ def test_what_needs_no_key(rest: Any) -> None:
     put_file(rest, "/f", b"x")
     token = ask(rest, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60}, status=201).json()["token"]
     for headers in (NO_KEY, {"Authorization": "Bearer wrong-key-012345678"}, {"Authorization": "nonsense"}):
-        assert ask(rest, "GET", "/health", headers=headers, status=200).json() == {"status": "ok"}
+        assert ask(rest, "GET", "/health", headers=headers, status=200).json() == {"status": "ok", "version": callfs.__version__}
         ask(rest, "GET", "/ready", headers=headers, status=200)
         ask(rest, "HEAD", "/download/" + token, headers=headers, status=200)
     for route in all_routes(rest):
