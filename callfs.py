@@ -67,6 +67,7 @@ import sqlite3
 import ssl
 import stat
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -2954,6 +2955,8 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     parent, name = row[0], row[1]
+    if parent is None or row[-1] is None:               # never so in a sound database: a flipped bit can do it
+        raise _store_error(sqlite3.DatabaseError("malformed"))
     return Entry(join_path(parent, name) if parent else "/", *row[2:])
 
 
@@ -3674,6 +3677,133 @@ class IntentLog:
             os.close(fd)
 
 # ============================================================================
+# Search: lines that match, within a time box
+# ============================================================================
+
+PATTERN_LENGTH = 4096                       # characters of a pattern
+SEARCH_BLOCK = 1024 * 1024                  # bytes looked at in one step; a longer line is looked at in pieces of this
+SEARCH_SECONDS = 10.0                       # for a block: a good pattern needs some 10 ms
+SHOWN_LINE = 16 * 1024                      # characters of a line that are shown
+_NO_PATTERN = re.compile(r"[^][\\.^$*+?{}()|]*")      # text that means itself
+
+
+class Lines:
+    """Whole lines of a reader, in blocks of about SEARCH_BLOCK: (number of the first line, lines without their end)."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[tuple[int, list[bytes]]]:
+        number, rest = 1, b""
+        for data in iter(lambda: self._reader.read(SEARCH_BLOCK), b""):
+            block, newline, rest = (rest + data).rpartition(b"\n")
+            if newline:
+                lines = block.split(b"\n")
+                yield number, lines
+                number += len(lines)
+            elif len(rest) >= SEARCH_BLOCK:             # a line without an end: a piece of it
+                yield number, [rest]
+                rest = b""
+        if rest:
+            yield number, [rest]
+
+
+class Search:
+    """Which lines match a pattern. `find` takes lines and gives the indexes of those that do; close it at the end.
+
+    A text without anything special is looked for here. Python's regular expressions go back and try again, for some
+    patterns longer than anybody lives, and hold the interpreter's lock meanwhile (CVE-2026-28356): so a child process
+    runs them, which is killed when a block takes longer than SEARCH_SECONDS. Raises BadRequest for a pattern that is
+    none, or that takes too long.
+    """
+
+    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS) -> None:
+        if not pattern or len(pattern) > PATTERN_LENGTH:
+            raise BadRequest(f"`pattern` is a regular expression of 1 to {PATTERN_LENGTH} characters.")
+        self._seconds, self._child = seconds, None      # type: float, Optional[subprocess.Popen[bytes]]
+        if _NO_PATTERN.fullmatch(pattern) and not (ignore_case and not pattern.isascii()):
+            needle = pattern.encode("utf-8", "surrogateescape")
+            self.find = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
+        else:
+            self.find = self._ask
+            self._start(pattern, re.IGNORECASE if ignore_case else 0)
+
+    def _start(self, pattern: str, flags: int) -> None:
+        if not sys.executable:
+            raise NotSupported("Patterns need a Python interpreter beside this program; plain text can be searched for.")
+        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags))],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            self._exchange(pattern.encode("utf-8", "surrogateescape"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, lines: Sequence[bytes]) -> list[int]:
+        answer = self._exchange(b"\n".join(lines))
+        return list(struct.unpack(f">{len(answer) // 4}I", answer))
+
+    def _exchange(self, data: bytes) -> bytes:
+        """One frame to the child, one back: a byte that says whether it went well, and what it found."""
+        child = self._child
+        assert child is not None and child.stdin is not None and child.stdout is not None
+        watchdog = threading.Timer(self._seconds, child.kill)
+        watchdog.name, watchdog.daemon = "callfs-search", True
+        watchdog.start()
+        try:
+            child.stdin.write(struct.pack(">I", len(data)) + data)
+            child.stdin.flush()
+            head = child.stdout.read(5)
+            answer = child.stdout.read(int.from_bytes(head[1:], "big"))
+        except OSError:
+            head = b""
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+        if len(head) < 5:
+            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s); make it simpler.")
+        if head[:1] != b"+":
+            raise BadRequest(f"`pattern` is not a regular expression: {answer.decode('utf-8', 'replace')}.")
+        return answer
+
+    def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            with child:                     # closes its pipes and waits
+                pass
+
+
+def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
+    if ignore_case:
+        return [index for index, line in enumerate(lines) if needle in line.lower()]
+    return [index for index, line in enumerate(lines) if needle in line]
+
+
+# What the child runs: frames of a length (4 bytes) and data; the first is the pattern, the others are lines.
+_SEARCHER = """
+import re, struct, sys
+source, target = sys.stdin.buffer, sys.stdout.buffer
+def take():
+    head = source.read(4)
+    return source.read(int.from_bytes(head, 'big')).decode('utf-8', 'surrogateescape') if len(head) == 4 else None
+def give(kind, data=b''):
+    target.write(kind + struct.pack('>I', len(data)) + data)
+    target.flush()
+try:
+    search = re.compile(take(), int(sys.argv[1])).search
+except (re.error, OverflowError, RecursionError) as error:
+    give(b'-', str(error).encode('utf-8', 'replace'))
+    sys.exit()
+give(b'+')
+for lines in iter(take, None):
+    found = [index for index, line in enumerate(lines.split(chr(10))) if search(line)]
+    give(b'+', struct.pack('>%dI' % len(found), *found))
+"""
+
+
+# ============================================================================
 # The tree: the filesystem interface, principals and rights, the one way in
 # ============================================================================
 
@@ -3926,6 +4056,14 @@ class Place(NamedTuple):
         if self.mount:
             handle.entry = self.shown(handle.entry)
         return handle
+
+
+class Match(NamedTuple):
+    """A line that matches: where it is, its number from 1, its text."""
+
+    path: str
+    line: int
+    content: str
 
 
 class MountTable(NamedTuple):
@@ -4221,12 +4359,50 @@ class Tree:
         if not handle.fixed:
             raise BadRequest("This file has no fixed content: every look at it gives something else.")
 
+    def grep(self, who: Principal, path: str, pattern: str, *, recursive: bool = False,
+             ignore_case: bool = False) -> Iterator[Match]:
+        """Lines that match a regular expression (Python's), in a file or (`recursive`) in all files of a directory.
+
+        Files without fixed content and those that can not be read are passed over in a directory. Raises FileNotFound,
+        BadRequest (also later, for a pattern that takes too long). Close the iterator when you stop early.
+        """
+        entry = self.stat(who, path)
+        if entry.is_dir and not recursive:
+            raise BadRequest("This is a directory; ask with `recursive` to search in it.")
+        if not entry.is_dir:
+            with contextlib.closing(self.open(who, path)) as handle:
+                self._only_file(handle)
+        return self._matches(who, entry, Search(pattern, ignore_case))
+
+    def _matches(self, who: Principal, entry: Entry, search: Search) -> Iterator[Match]:
+        with contextlib.closing(search):
+            for each in self.walk(who, entry.path, MAX_DEPTH) if entry.is_dir else (entry,):
+                if each.is_dir:
+                    continue
+                try:
+                    handle = self.open(who, each.path)
+                except (FileNotFound, PermissionDenied, NotSupported):
+                    if each is entry:
+                        raise
+                    continue
+                with contextlib.closing(handle):
+                    if handle.fixed and not handle.entry.is_dir:
+                        yield from self._matching(each.path, handle, search)
+
+    @staticmethod
+    def _matching(path: str, handle: Handle, search: Search) -> Iterator[Match]:
+        with handle.reader() as reader:
+            for first, lines in Lines(reader):
+                for index in search.find(lines):
+                    text = lines[index].rstrip(b"\r").decode("utf-8", "replace")
+                    yield Match(path, first + index, text[:SHOWN_LINE])
+
     # -- changing ----------------------------------------------------------------------------------------------
 
     def write(self, who: Principal, path: str, body: Body, *, create: bool = False,
               conditions: Conditions = NO_CONDITIONS, options: WriteOptions = WriteOptions()) -> Written:
-        """Create a file (`create`: only that, but for a place to write to) or replace it. The body is not touched before
-        the rights are clear."""
+        """Create a file (`create`: only that, unless it is a place to write to) or replace it. The body is not touched
+        before the rights are clear."""
         guard, place = self._write_guard(who, create, conditions), self._find(path)
         guard(self._peek(path))
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
@@ -7792,8 +7968,8 @@ def refuse_consuming(handle: Handle) -> Handle:
 def file_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]] = ()) -> Response:
     """The bytes of an opened file, or a part of them, or why not; takes the handle over.
 
-    `block` are the header lines that hold for every form of the answer, `Content-Type` left out. Where the handle is not
-    `fixed` they promise neither size nor ETag nor ranges.
+    `block` are the header lines that hold for every form of the answer, `Content-Type` left out. Where the handle is
+    not `fixed` they promise neither size nor ETag nor ranges.
     """
     entry, conditions = handle.entry, conditions_of(request)
     try:
@@ -7822,7 +7998,7 @@ _NO_STORE = ("Cache-Control", "no-store")
 
 
 def _live_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]]) -> Response:
-    """What has no fixed bytes. The reader comes last: whatever is refused, and whoever only looks, takes nothing out."""
+    """What has no fixed bytes. The reader comes last: what is refused, and who only looks, takes nothing out."""
     entry, conditions, fields = handle.entry, conditions_of(request), [_OCTETS, _NO_STORE, *headers]
     unchanged = conditions is not NO_CONDITIONS and conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
     if unchanged or request.method == "HEAD":
@@ -8518,7 +8694,8 @@ class RestDialect:
             raise BadRequest("This is a directory.")
 
         def serve(socket: WebSocket) -> None:
-            with refuse_consuming(self._tree.open(who, path)).reader() as reader:   # not before: a client that is gone never comes here
+            # Not before: a client that is gone never comes here.
+            with refuse_consuming(self._tree.open(who, path)).reader() as reader:
                 for block in iter(lambda: reader.read(WS_CHUNK), b""):
                     socket.send(block)
             socket.close(1000)
@@ -8751,8 +8928,8 @@ def write_options(request: Request) -> WriteOptions:
 # ============================================================================
 
 
-PFS_FEATURES = ("files", "directories", "stat", "rename", "chmod", "touch", "truncate", "stream", "mounts", "grep", "digest",
-                "capabilities")
+PFS_FEATURES = ("files", "directories", "stat", "rename", "chmod", "touch", "truncate", "stream", "mounts", "grep",
+                "digest", "capabilities")
 _NUMBER = re.compile(r"-?[0-9]{1,18}")
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,5}")
 
@@ -8801,7 +8978,7 @@ class PfsDialect:
                         pfs_error) for name, methods in rows]
         absent = dict.fromkeys(_METHODS - {"OPTIONS"}, self.absent)
         health = Route("/api/v1/health", {"GET": self.health, "HEAD": self.health}, "open", pfs_error)
-        return [*routes, health, *(Route(pattern, absent, "open", pfs_error) for pattern in ("/api/v1", "/api/v1/{path}"))]
+        return [*routes, health, *(Route(f"/api/v1{rest}", absent, "open", pfs_error) for rest in ("", "/{path}"))]
 
     # -- files -------------------------------------------------------------------------------------------------
 
@@ -8971,9 +9148,8 @@ class PfsDialect:
         """`POST /api/v1/grep`: all matches at once, or (`stream`) a line of JSON for each as it is found."""
         wish = request.json()
         path, pattern = canonical_path(_text(wish, "path")), _text(wish, "pattern")
-        options = {name: _wants(wish, key) for name, key in (("recursive", "recursive"), ("ignore_case", "case_insensitive"))}
-        stream = _wants(wish, "stream")
-        matches = iter(self._tree.grep(_asking(request), path, pattern, **options))
+        recursive, ignore_case, stream = (_wants(wish, name) for name in ("recursive", "case_insensitive", "stream"))
+        matches = iter(self._tree.grep(_asking(request), path, pattern, recursive=recursive, ignore_case=ignore_case))
         if stream:
             first = list(itertools.islice(matches, 1))      # what is wrong with path or pattern shows now
             return Response(200, ChunkReader(_match_lines(itertools.chain(first, matches))),
@@ -9057,9 +9233,15 @@ def _match_lines(matches: Iterable[Any]) -> Iterator[bytes]:
 
 
 def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
+<<<<<<< HEAD
     """`{"error"}`; a wrong method has the one text that clients know."""
     message = "method not allowed" if isinstance(error, MethodNotAllowed) else error.message
     return json_response({"error": message}, error.status, error.headers)
+=======
+    """`{"error"}`; some clients look for exactly these words of a wrong method."""
+    text = "method not allowed" if isinstance(error, MethodNotAllowed) else error.message
+    return json_response({"error": text}, error.status, error.headers)
+>>>>>>> ground
 
 
 # ============================================================================
