@@ -9149,13 +9149,15 @@ class PfsDialect:
         wish = request.json()
         path, pattern = canonical_path(_text(wish, "path")), _text(wish, "pattern")
         recursive, ignore_case, stream = (_wants(wish, name) for name in ("recursive", "case_insensitive", "stream"))
-        matches = iter(self._tree.grep(_asking(request), path, pattern, recursive=recursive, ignore_case=ignore_case))
-        if stream:
-            first = list(itertools.islice(matches, 1))      # what is wrong with path or pattern shows now
-            return Response(200, ChunkReader(_match_lines(itertools.chain(first, matches))),
-                            headers=[("Content-Type", "application/x-ndjson")])
-        spool, count, _ = spool_items(self._spools, matches, b'{"matches":[', _shown_match)
-        return spooled(request, spool, b'],"count":%d}\n' % count)
+        matches = self._tree.grep(_asking(request), path, pattern, recursive=recursive, ignore_case=ignore_case)
+        with contextlib.ExitStack() as stack:
+            stack.callback(matches.close)               # type: ignore[attr-defined]
+            if not stream:
+                spool, count, _ = spool_items(self._spools, matches, b'{"matches":[', _shown_match)
+                return spooled(request, spool, b'],"count":%d}\n' % count)
+            first = list(itertools.islice(matches, 1))  # what is wrong with path or pattern shows now
+            reader = ChunkReader(_match_lines(itertools.chain(first, matches)), None, stack.pop_all().close)
+            return Response(200, reader, headers=[("Content-Type", "application/x-ndjson")])
 
     # -- the server itself -------------------------------------------------------------------------------------
 
@@ -9220,11 +9222,11 @@ def _text(wish: Mapping[str, Any], name: str) -> str:
     return value
 
 
-def _shown_match(match: Any) -> dict[str, Any]:
+def _shown_match(match: Match) -> dict[str, Any]:
     return {"file": match.path, "line": match.line, "content": match.content}
 
 
-def _match_lines(matches: Iterable[Any]) -> Iterator[bytes]:
+def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
     """A line of JSON for each match, and one that sums up."""
     count = 0
     for count, match in enumerate(matches, 1):
@@ -9233,15 +9235,9 @@ def _match_lines(matches: Iterable[Any]) -> Iterator[bytes]:
 
 
 def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
-<<<<<<< HEAD
     """`{"error"}`; a wrong method has the one text that clients know."""
     message = "method not allowed" if isinstance(error, MethodNotAllowed) else error.message
     return json_response({"error": message}, error.status, error.headers)
-=======
-    """`{"error"}`; some clients look for exactly these words of a wrong method."""
-    text = "method not allowed" if isinstance(error, MethodNotAllowed) else error.message
-    return json_response({"error": text}, error.status, error.headers)
->>>>>>> ground
 
 
 # ============================================================================
