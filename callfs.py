@@ -9718,6 +9718,18 @@ class BrokenFS(FileSystem):
         return {"mount": self._reason}
 
 
+def mount_reference() -> str:
+    """The types and their options in Markdown."""
+    lines = ["| Type | Option | Default | Meaning |", "|---|---|---|---|"]
+    for kind in FILESYSTEMS.values():
+        lines.append(f"| **{kind.name}** | | | {(kind.__doc__ or '').split(chr(10))[0]} |")
+        for each in dataclasses.fields(kind.Options):
+            about = each.metadata["option"]
+            others = "".join(f", `{name}`" for name, meant in kind.aliases.items() if meant == each.name)
+            lines.append(f"| | `{each.name}`{others} | `{_default_text(about)}` | {_meaning(about)} |")
+    return "\n".join(lines).replace(" |  |", " | |")
+
+
 def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
     """What the section `plugins` of the configuration mounts (pfs.md: one instance, a list of them, `localfs_home:`).
 
@@ -12441,6 +12453,7 @@ def _config_init(args: argparse.Namespace) -> int:
 
 def _config_reference(args: argparse.Namespace) -> int:
     _say(option_reference().rstrip("\n"))
+    _say("\n### Filesystems to mount\n\n" + mount_reference())
     return 0
 
 
