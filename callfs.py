@@ -5543,6 +5543,9 @@ class FileSystem:
         """Its parts by name, each with "ok" or with what keeps it from serving now."""
         return {}
 
+    def quiesce(self) -> None:
+        """The server stops: readers that wait for more end now, those to come at once; all else goes on."""
+
     def close(self) -> None:
         """Let go of everything; safe to call twice, and while operations are under way: those fail or finish, and
         readers end."""
@@ -5673,6 +5676,11 @@ class Tree:
         for _, filesystem in sorted(self._table.mounts.items(), reverse=True):
             filesystem.close()
         self._root.close()
+
+    def quiesce(self) -> None:
+        """End readers that would wait for ever, so that a server can stop."""
+        for filesystem in self._table.mounts.values():
+            filesystem.quiesce()
 
     def check(self) -> dict[str, str]:
         """The parts of the store, each with "ok" or with what is wrong with it."""
@@ -11080,6 +11088,7 @@ class Server:
         True when all of them ended by themselves. May be called again, also by another thread that waits less long.
         """
         seconds = self.config.server.shutdown_timeout if timeout is None else timeout
+        self.tree.quiesce()
         done = all([listener.drain(seconds) for listener in self._listeners])
         with self._ending:
             if not self._stopping.is_set():
