@@ -2351,10 +2351,12 @@ class Reader:
     """Bytes on their way out. Whoever gets one closes it.
 
     `length` is the number of bytes, None where nobody knows yet. Where the bytes lie in a file, `fd` is its descriptor
-    and `offset` where they start, so that a server can `sendfile`; else `fd` is -1.
+    and `offset` where they start, so that a server can `sendfile`; else `fd` is -1. `trailers` gives what can be said
+    of the bytes only behind them (HTTP: names and values of fields); the names are the same whenever it is asked.
     """
 
     length: Optional[int] = None
+    trailers: Optional[Callable[[], list[tuple[str, str]]]] = None
     fd = -1
     offset = 0
 
@@ -2435,9 +2437,11 @@ class Closeable(Protocol):
 
 
 class Body:
-    """Bytes on their way in. `length` is what was announced, None for a chunked body."""
+    """Bytes on their way in. `length` is what was announced, None for a chunked body. Whoever takes what comes as it
+    comes (a stream) sets `patient`: then the sender may pause for as long as it likes."""
 
     length: Optional[int] = 0
+    patient = False
 
     def readinto(self, view: memoryview) -> int:
         """Fill some of `view`; 0 at the end. Raises Disconnected when the body ends before its announced end."""
@@ -7074,6 +7078,437 @@ class HelloFS(FileSystem):
 
 
 # ============================================================================
+# streamfs: written pieces go to every reader
+# ============================================================================
+
+SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to here: each costs 100 bytes besides its own
+
+
+class StreamRing:
+    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is an offset, and costs nothing.
+
+    Offsets count from the stream's first byte; `start` is that of the oldest byte that is still here, `end` of the
+    next one. Memory is `capacity` bytes and at most one piece, however many read. No writer ever waits for a reader:
+    one that is more than `lag` bytes behind loses the oldest.
+    """
+
+    def __init__(self, capacity: int, lag: int) -> None:
+        self.capacity, self.lag = capacity, min(lag or capacity, capacity)
+        self.start, self.end, self.emptied, self.lost = 0, 0, 0, 0
+        self.mtime_ns, self.ended = time.time_ns(), False
+        self.readers: set[StreamReader] = set()
+        self.changed = threading.Condition()
+        self._pieces: list[bytes] = []
+        self._offsets: list[int] = []       # of the first byte of each piece
+        self._idle: set[StreamReader] = set()           # were told that there is nothing, and have not been woken since
+
+    @property
+    def floor(self) -> int:
+        """Where a reader must be at least."""
+        return max(self.start, self.end - self.lag)
+
+    def append(self, data: bytes) -> None:
+        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound after the end."""
+        with self.changed:
+            if self.ended:
+                raise FileNotFound("The stream was deleted.")
+            if self._pieces and len(self._pieces[-1]) + len(data) <= SMALL_PIECE:
+                self._pieces[-1] += data    # a new object: who has the old one keeps it
+            else:
+                self._pieces.append(data)
+                self._offsets.append(self.end)
+            self.end += len(data)
+            self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
+            self._drop(self.end - self.capacity)
+            woken = self._woken()
+        for reader in woken:
+            reader.wake()
+
+    def empty(self) -> None:
+        """Forget what is there; readers go on with what comes."""
+        with self.changed:
+            self.emptied += 1
+            self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
+            self._drop(self.end)
+
+    def finish(self) -> None:
+        """The stream is over: readers get what they have not got yet, then the end."""
+        with self.changed:
+            self.ended = True
+            woken = self._woken()
+        for reader in woken:
+            reader.wake()
+
+    def parts(self, offset: int, size: int) -> list[bytes]:
+        """At least one byte and up to `size` from an offset that is there (caller has the lock). A large piece comes
+        alone, as it lies there, small ones together: the caller joins them, without the lock."""
+        at = bisect.bisect_right(self._offsets, offset) - 1
+        skip = offset - self._offsets[at]
+        found = [self._pieces[at][skip:skip + size]]        # a whole slice of bytes is the same object
+        have = len(found[0])
+        while 2 * have < size and at + 1 < len(self._pieces):
+            at += 1
+            found.append(self._pieces[at][:size - have])
+            have += len(found[-1])
+        return found
+
+    def pieces(self) -> list[bytes]:
+        """All of it (caller has the lock); copies at most one piece."""
+        if self.start == self.end:
+            return []
+        return [self._pieces[0][self.start - self._offsets[0]:], *self._pieces[1:]]
+
+    def rest(self, reader: StreamReader) -> None:
+        """A reader was told that there is nothing (it has the lock)."""
+        self._idle.add(reader)
+
+    def leave(self, reader: StreamReader) -> None:
+        """A reader goes away."""
+        with self.changed:
+            self.readers.discard(reader)
+            self._idle.discard(reader)
+            self.changed.notify_all()
+
+    def _drop(self, start: int) -> None:
+        self.start = max(self.start, start)
+        gone = bisect.bisect_right(self._offsets, self.start) - (self.start < self.end)
+        if gone > 0:
+            del self._pieces[:gone], self._offsets[:gone]
+
+    def _woken(self) -> set[StreamReader]:
+        """Those to wake, once for all that comes until they read again."""
+        woken, self._idle = self._idle, set()
+        self.changed.notify_all()
+        return woken
+
+
+class StreamReader(Reader):
+    """What a stream holds and then what comes, until it is over. `dropped` bytes were lost because it lagged.
+
+    Where `attach` was called, `read` never blocks: None means nothing yet. Elsewhere it waits.
+    """
+
+    def __init__(self, ring: StreamRing) -> None:
+        self._ring, self.dropped, self._closed = ring, 0, False
+        self._wake: Optional[Callable[[], None]] = None
+        with ring.changed:
+            self._at = ring.floor
+            ring.readers.add(self)
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on call `wake` (any thread) when there is more after a `read` that gave None."""
+        self._wake = wake
+
+    def wake(self) -> None:
+        """There is more."""
+        if self._wake is not None:
+            self._wake()
+
+    def read(self, size: int = BLOCK) -> Optional[bytes]:       # type: ignore[override]
+        """The next bytes; None: not yet; b"": over."""
+        ring = self._ring
+        with ring.changed:
+            self._catch_up()
+            while self._at == ring.end:
+                if ring.ended or self._closed:
+                    return b""
+                if self._wake is not None:
+                    ring.rest(self)
+                    return None
+                ring.changed.wait()
+                self._catch_up()
+            parts = ring.parts(self._at, size)
+        block = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._at += len(block)
+        return block
+
+    def _catch_up(self) -> None:
+        behind = self.behind()
+        if behind > 0:
+            self._at += behind
+            self.dropped += behind
+            self._ring.lost += behind
+
+    def behind(self) -> int:
+        """How much it has lost and does not know of yet."""
+        return max(0, self._ring.floor - self._at)
+
+    def trailers(self) -> list[tuple[str, str]]:                # type: ignore[override]
+        """What it has lost so far."""
+        return [("X-Stream-Dropped", str(self.dropped))]
+
+    def close(self) -> None:
+        """Leave the stream; a `read` that waits ends."""
+        self._closed = True
+        self._ring.leave(self)
+
+
+class StreamSnapshot(Handle):
+    """What a stream holds now: a file like any other. Its pieces are those of the ring until that lets them go."""
+
+    def __init__(self, entry: Entry, pieces: list[bytes]) -> None:
+        self.entry, self._pieces = entry, pieces
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        last = self.entry.size if stop is None else stop
+        return ChunkReader(self._slices(start, last), last - start)
+
+    def _slices(self, start: int, stop: int) -> Iterator[bytes]:
+        at = 0
+        for piece in self._pieces:
+            part = piece[max(0, start - at):max(0, stop - at)]
+            at += len(piece)
+            if part:
+                yield part
+
+
+@dataclass
+class _StreamNode:
+    """A stream (`ring`), a text (`text`), or a directory."""
+
+    id: str
+    mode: int
+    mtime_ns: int
+    ring: Optional[StreamRing] = None
+    text: Optional[bytes] = None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.ring is None and self.text is None
+
+
+class StreamFS(FileSystem):
+    """Streams: what is written to one goes to all who read it with the wish `stream`, as it arrives.
+
+    Nothing is durable. Everybody may write to every stream, several at once: their pieces come one after the other,
+    each whole. Without the wish a stream is a file with what it holds at the moment.
+    """
+
+    name = "streamfs"
+    README = b"""streamfs: written pieces go to every reader
+
+  write --stream /live         make a stream, or go on with it; several may write at once
+  cat --stream /live           what it holds, then what comes, until the stream is deleted
+  cat /live                    what it holds now
+  stat /live                   how many read, and how many bytes those have lost who read too slowly
+  truncate /live to 0          forget what it holds
+  rm /live                     readers get the rest, then the end
+
+Each stream keeps its last bytes (buffer_size). A slow reader never holds up a writer: it loses the oldest.
+"""
+
+    @dataclass
+    class Options:
+        """As the base says."""
+
+        buffer_size: int = option("6MB", "Bytes that each stream keeps", kind="size", minimum=1)
+        channel_buffer_size: int = option("0", "Bytes that one reader may lag before it loses the oldest; 0: all "
+                                          "that the stream keeps", kind="size", minimum=0)
+
+    aliases = MappingProxyType({"ring_buffer_size": "buffer_size"})
+
+    def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
+        self._options, self._lock = options, threading.RLock()
+        now = time.time_ns()
+        self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+
+    def close(self) -> None:
+        """End all readers."""
+        with self._lock:
+            self._finish(self._nodes.values())
+
+    @staticmethod
+    def _finish(nodes: Iterable[_StreamNode]) -> None:
+        for node in nodes:
+            if node.ring is not None:
+                node.ring.finish()
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> _StreamNode:
+        node = self._nodes.get(path)
+        if node is None:
+            raise FileNotFound()
+        return node
+
+    def _entry(self, path: str, node: _StreamNode) -> Entry:
+        kind, ring = DIRECTORY if node.is_dir else FILE, node.ring
+        if ring is None:
+            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, "" if node.is_dir else "1",
+                         node.id, backend=self.name)
+        with ring.changed:
+            etag = f"{node.id}-{ring.end:x}-{ring.emptied:x}"
+            return Entry(path, kind, ring.end - ring.start, node.mode, ANYONE, max(ring.mtime_ns, node.mtime_ns), etag,
+                         node.id, backend=self.name)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says; the size is what the stream holds now."""
+        with self._lock:
+            return self._entry(path, self._node(path))
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says; with the wish `stream` a reader that ends with the stream, pushed or waiting."""
+        with self._lock:
+            node = self._node(path)
+            ring = node.ring
+            if ring is None:
+                entry = self._entry(path, node)
+                return Handle(entry) if node.text is None else MemoryHandle(entry, node.text)
+            if wish.get("stream", "").lower() in ("true", "1"):
+                return LiveHandle(self._entry(path, node), functools.partial(StreamReader, ring))
+            with ring.changed:
+                return StreamSnapshot(self._entry(path, node), ring.pieces())
+
+    def describe(self, entry: Entry) -> Meta:
+        """As the interface says: how many read, how much was written and lost."""
+        node = self._nodes.get(entry.path)
+        ring = node.ring if node else None
+        if ring is None:
+            return Meta(self.name, entry.type)
+        with ring.changed:
+            lost = ring.lost + sum(reader.behind() for reader in ring.readers)
+            return Meta(self.name, "stream", {"readers": str(len(ring.readers)), "written": str(ring.end),
+                                              "dropped": str(lost), "buffer_size": str(ring.capacity)})
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        with self._lock:
+            if not self._node(path).is_dir:
+                raise Conflict("This is a file, not a directory.")
+            names = sorted(name for parent, name in map(split_path, self._nodes) if parent == path and name > after)
+            return iter([self._entry(join_path(path, name), self._nodes[join_path(path, name)]) for name in names])
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """Make a stream or go on with it (never a replacement): what arrives is with the readers at once, so it has
+        been delivered also when the body breaks off later or its SHA-256 is not the announced one; the stream stays.
+        The sender may pause as long as it likes. Raises FileNotFound when the stream is deleted meanwhile."""
+        with self._lock:
+            guard(self.peek(path))
+            created = path not in self._nodes
+            node = self._nodes[path] if not created else self._make(path, options)
+        if node.ring is None:
+            raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
+        self._pour(node.ring, body, options.sha256)
+        return Written(self._entry(path, node), created)
+
+    def _make(self, path: str, options: WriteOptions) -> _StreamNode:
+        self._make_parents(split_path(path)[0])
+        ring = StreamRing(self._options.buffer_size, self._options.channel_buffer_size)
+        mode = 0o644 if options.mode is None else options.mode
+        node = self._nodes[path] = _StreamNode(secrets.token_hex(8), mode, options.mtime_ns or 0, ring)
+        if options.mtime_ns is not None:
+            ring.mtime_ns = options.mtime_ns
+        return node
+
+    def _make_parents(self, path: str, mode: int = 0o755) -> None:
+        for folder in (*ancestors(path), path):
+            node = self._nodes.setdefault(folder, _StreamNode(secrets.token_hex(8), mode, time.time_ns()))
+            if not node.is_dir:
+                raise Conflict("A file is in the way: a part of the path is no directory.")
+
+    @staticmethod
+    def _pour(ring: StreamRing, body: Body, sha256: str) -> None:
+        if body.length != 0:                # the empty body is one for all
+            body.patient = True
+        # One piece must not push out of a small ring what readers had no chance to take.
+        view = memoryview(bytearray(max(1, min(BLOCK, ring.lag // 4))))
+        digest, total, count = hashlib.sha256(), 0, body.readinto(view)
+        while count:
+            ring.append(bytes(view[:count]))
+            total += count
+            if sha256:
+                digest.update(view[:count])
+            count = body.readinto(view)
+        if body.length is not None and total != body.length:
+            raise Disconnected("The body is shorter than announced.")
+        if sha256 and digest.hexdigest() != sha256:
+            raise BadRequest("The body does not have the SHA-256 that was announced; readers have got it already.")
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says, to 0 only."""
+        node = self._changed(path, guard)
+        if size or node.ring is None:
+            raise BadRequest("A stream can only be emptied: truncate it to 0 bytes.")
+        node.ring.empty()
+        return Written(self._entry(path, node), False)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        node = self._changed(path, guard)
+        node.mode = mode
+        return self._entry(path, node)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        node = self._changed(path, guard)
+        node.mtime_ns = mtime_ns
+        if node.ring is not None:
+            node.ring.mtime_ns = mtime_ns
+        return self._entry(path, node)
+
+    def _changed(self, path: str, guard: Guard) -> _StreamNode:
+        with self._lock:
+            guard(self.peek(path))
+            node = self._node(path)
+            if node.text is not None:
+                raise PermissionDenied("This file is read-only.")
+            return node
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._lock:
+            there = self.peek(path)
+            guard(there)
+            if there is None:
+                self._make_parents(split_path(path)[0])
+            self._make_parents(path, mode)
+            return Written(self.stat(path), there is None)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; readers end."""
+        with self._lock:
+            self._changed(path, guard)
+            inside = [each for each in self._nodes if is_below(each, path) and each != path]
+            if inside and not recursive:
+                raise DirectoryNotEmpty()
+            for each in inside:
+                guard(self.stat(each))
+            gone = [self._nodes.pop(each) for each in (path, *inside)]
+        self._finish(gone)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says; readers stay with their stream, those of a stream that is replaced end."""
+        with self._lock:
+            node, other = self._changed(source, guard), self._nodes.get(target)
+            target_guard(self.peek(target))
+            self._check_target(source, node, target, other)
+            if parents:
+                self._make_parents(split_path(target)[0])
+            elif split_path(target)[0] not in self._nodes:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            self._make_parents(split_path(target)[0])
+            for each in [path for path in self._nodes if is_below(path, source)]:
+                self._nodes[target + each[len(source):]] = self._nodes.pop(each)
+        self._finish([other] if other else [])
+        return self.stat(target)
+
+    def _check_target(self, source: str, node: _StreamNode, target: str, other: Optional[_StreamNode]) -> None:
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        if other is not None and other.text is not None:
+            raise PermissionDenied("This file is read-only.")
+        if other is not None and other.is_dir != node.is_dir:
+            raise Conflict("A file can not replace a directory, nor a directory a file.")
+        if other is not None and any(split_path(path)[0] == target for path in self._nodes):
+            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -7260,6 +7695,7 @@ RECEIVE = 16384                             # one TLS record; the largest sensib
 SMALL_FILE = 65536                          # up to here pread and one send beat sendfile
 SENDFILE_STEP = 4 * 1024**2                 # 1-16 MiB a call are equal (performance.md)
 BULK = 1024**2                              # from here a transfer is worth leaving the pinned core for
+PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
 PATIENCE = 0.05                             # s a sender waits for a client that lags, before it parks the answer
 LINGER = 5.0                                # s in which a refused client may read why; nginx: lingering_timeout 5
 DRAIN_PATIENCE = 0.1                        # s of silence after which the rest of an unread body is given up
@@ -7603,6 +8039,8 @@ class SocketBody(Body):
 
     def _wait(self, events: int) -> None:
         """Only time spent here counts against the client, not what the disk takes."""
+        if self.patient:
+            return self._wait_patiently(events)
         begin = time.perf_counter()
         if not wait_socket(self._connection.sock, events, self._timeout):
             raise RequestTimeout(f"Nothing of the body came for {self._timeout:g} s.")
@@ -7611,6 +8049,19 @@ class SocketBody(Body):
             if self._moved < self._waited * self._limits.body_min_rate:
                 raise RequestTimeout(f"The body came slower than {self._limits.body_min_rate} bytes a second.")
             self._waited, self._moved = 0.0, 0
+
+    def _wait_patiently(self, events: int) -> None:
+        """A pause ends with more bytes, with the client (one that vanished is found by keepalive), or with the server.
+
+        Each paused sender holds one of `max_workers` threads: they bound how many there can be at once.
+        """
+        sock = self._connection.sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE") and sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)       # not after the 2 hours of Linux
+        while not wait_socket(sock, events, PATIENT_STEP):
+            if self._connection.server.draining:
+                raise Unavailable("The server is about to stop.")
 
     @property
     def complete(self) -> bool:
@@ -7627,6 +8078,7 @@ class SocketBody(Body):
             return True
         if self._broken or self._expects and not self._begun or self._left > self._limits.drain_bytes:
             return False
+        self.patient = False
         self._timeout, room, scratch = DRAIN_PATIENCE, self._limits.drain_bytes, memoryview(bytearray(8192))
         end = time.perf_counter() + 10 * DRAIN_PATIENCE
         try:
@@ -8101,7 +8553,7 @@ class _Answer:
             self.left -= len(block)
             if self.left < 0 or self.left and not block:
                 raise StorageError("The answer has another length than it announced.")
-        self.payload = memoryview(_chunk(block) if self.chunked else block)
+        self.payload = memoryview(_chunk(block, self.reader.trailers) if self.chunked else block)
         if not block or self.left == 0:
             self.release()
         return True
@@ -8127,8 +8579,11 @@ def _kind_of(reader: Optional[Reader], left: Optional[int], sendfile: bool) -> i
     return _FILE if sendfile else _COPY
 
 
-def _chunk(block: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(block), block)        # the empty one ends the body
+def _chunk(block: bytes, trailers: Optional[Callable[[], list[tuple[str, str]]]] = None) -> bytes:
+    """The empty one ends the body; behind its line stand the trailers (RFC 9112, 7.1.2)."""
+    if not block and trailers:
+        return b"0\r\n%b\r\n" % render_fields(trailers())
+    return b"%x\r\n%b\r\n" % (len(block), block)
 
 
 # ---- connections ------------------------------------------------------------------------------------------------
@@ -8381,6 +8836,9 @@ class _Connection:
             close = True                    # the end of the connection is the end of the body
         else:
             chunked, framing = True, b"Transfer-Encoding: chunked\r\n"
+            if isinstance(response.body, Reader) and response.body.trailers:
+                names = ", ".join(name for name, _ in response.body.trailers())
+                framing += render_fields([("Trailer", names)])
         if status != 101:
             framing += b"Connection: close\r\n\r\n" if close else b"Connection: keep-alive\r\n\r\n" if old else b"\r\n"
         else:
@@ -9691,7 +10149,7 @@ ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[byte
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS,
+    HelloFS, StreamFS,
 )})
 
 
