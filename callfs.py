@@ -92,9 +92,11 @@ __all__ = [
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
     "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "StorageError", "Disconnected",
+    "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
-    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree",
+    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
+    "Database", "open_database",
     # to serve something else with the same engine
     "HTTPServer", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
@@ -299,6 +301,41 @@ class StorageFull(CallFSError):
 
 class StorageError(CallFSError):
     """The storage failed."""
+
+
+class DatabaseError(StorageError):
+    """The database refused a statement. `state` is its own code: a SQLSTATE, MySQL's number, SQLite's name."""
+
+    code, state = "DATABASE_ERROR", ""
+
+    def __init__(self, message: str = "The database refused.", *, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class DatabaseConflict(Conflict):
+    """A row with this key is already there."""
+
+    code, state = "DATABASE_CONFLICT", ""
+
+    def __init__(self, message: str = "", *, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database can not be reached, or is too busy.
+
+    `lost`: the connection ended in the middle. `uncertain`: it did so before the answer to COMMIT, and whether what
+    was written is there nobody knows.
+    """
+
+    code, state, lost, uncertain = "DATABASE_UNAVAILABLE", "", False, False
+
+    def __init__(self, message: str = "The database can not be reached.", *, state: str = "", lost: bool = False,
+                 retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.state, self.lost = state, lost
 
 
 class Disconnected(CallFSError):
@@ -2454,6 +2491,1515 @@ else:                                       # Windows: no pread; nobody else use
         """As `os.pread`."""
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, size)
+
+# ============================================================================
+# Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
+# ============================================================================
+
+MAX_DATABASE_ANSWER = 1 << 30                        # bytes of one answer, checked before they are buffered; PostgreSQL's own
+MAX_STATEMENTS = 128                        # prepared for a connection; the server keeps a plan for each
+_INT64 = range(-1 << 63, 1 << 63)
+_TRANSACTION_WORD = re.compile(r"\s*(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b", re.I)
+
+# SQLSTATE of PostgreSQL, error number of MySQL and TiDB, name of SQLite's result code. What is in no table is an
+# error of the statement. PostgreSQL: appendix A. MySQL: server error reference. TiDB: error codes.
+_CONFLICTS = frozenset({"23505", "23P01", "1062", "1586", "1761", "SQLITE_CONSTRAINT_UNIQUE"})
+_FULL = frozenset({"53100", "1021", "1114", "SQLITE_FULL"})
+_RETRIED = frozenset({
+    "40001", "40P01", "55P03", "26000",             # serialization, deadlock, lock; a prepared statement went away
+    "1205", "1213", "1243", "1615", "3572", "8002", "8022", "8028", "9007",
+    "SQLITE_BUSY"})
+_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "1053", "1077", "1079", "1080", "1927", "4031"})
+_UNAVAILABLE = frozenset({
+    "53000", "53200", "53300", "53400", "57014", "25006", "1037", "1040", "1041", "1203", "1290", "1317", "1792",
+    "1836", "1969", "3024", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_INTERRUPT"})
+
+
+class Rows(NamedTuple):
+    """What a statement gave: its rows, and how many it returned or affected (matched, for an UPDATE)."""
+
+    rows: list[tuple[Any, ...]]
+    count: int
+
+
+class Session:
+    """One open transaction; for one thread, until its `with` block or its `work` ends.
+
+    The values of `execute` are None, bool, int (64 bits, signed), float, str and bytes; placeholders are `?`. Values
+    come back as the same types; decimals (so MySQL's and PostgreSQL's SUM of integers) and dates as str, a bool of
+    SQLite or MySQL as int. A statement that failed makes the transaction good for nothing but to be taken back, as
+    PostgreSQL has it, with every database: code that was tested with one works with all.
+    """
+
+    def __init__(self, connection: _DatabaseConnection) -> None:
+        self._connection, self._state = connection, "open"
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> Rows:
+        """Run one statement. Raises DatabaseConflict, DatabaseUnavailable, StorageFull, DatabaseError."""
+        if self._state != "open":
+            raise DatabaseError(f"The transaction {self._state}.")
+        if "\0" in sql or _TRANSACTION_WORD.match(sql):
+            raise DatabaseError("Transactions are begun and ended by `transaction` and `run` only.")
+        values = [_database_value(value) for value in params]
+        try:
+            return self._connection.query(sql, values)
+        except UnicodeEncodeError:          # raised before anything was sent
+            raise DatabaseError("A text has half a surrogate pair in it: no database stores that.") from None
+        except BaseException:
+            self._state = "had an error and can only be taken back"
+            raise
+
+    def _finish(self) -> None:
+        if self._state != "open":
+            raise DatabaseError(f"The transaction {self._state}.")
+        try:
+            self._connection.commit()
+        except DatabaseUnavailable as error:
+            error.uncertain = self._connection.broken           # no answer: done or not, nobody knows
+            raise
+
+    def _end(self) -> None:
+        self._state = "is over"
+
+
+def _database_value(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, float, str, bytes)):
+        return value
+    if isinstance(value, int) and value in _INT64:
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise DatabaseError("A number does not fit in 64 bits." if isinstance(value, int) else
+                        f"A {type(value).__name__} is no value for a database.")
+
+
+class Database(abc.ABC):
+    """A database with a bounded pool of connections; threads and forked children may share the object.
+
+    `transaction` and `run` raise DatabaseUnavailable when no connection can be had. A data definition statement of
+    MySQL commits what came before it (its manual, 13.3.3).
+    """
+
+    RETRIES = 12                            # of a deadlock; random pauses of at most 1 s, of 2 s in all on average
+    dialect: str                            # sqlite | postgres | mysql
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target = target
+        self._pool = _ConnectionPool(self._connect, target.pool_size, target.connect_timeout)
+
+    @abc.abstractmethod
+    def _connect(self) -> _DatabaseConnection: ...
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """`with database.transaction() as session:` commits at the end of the block, durably; any exception takes all
+        of it back. Where the answer to COMMIT was lost, the DatabaseUnavailable has `uncertain` set."""
+        connection = self._begin()
+        session = Session(connection)
+        try:
+            yield session
+            session._finish()
+        except BaseException:
+            if not connection.broken:
+                connection.take_back()
+            raise
+        finally:
+            session._end()
+            self._pool.give(connection)
+
+    def run(self, work: Callable[[Session], T], idempotent: bool = False) -> T:
+        """What `work(session)` returns, in a transaction of its own.
+
+        Deadlocks, serialization failures and busy databases are tried again, with random pauses, until RETRIES or the
+        time-out; a connection that was lost, once. One that was lost while COMMIT was under way raises
+        DatabaseUnavailable (`uncertain`), unless the work is `idempotent`: then that is tried again, too.
+        """
+        deadline, reconnects = time.monotonic() + self._target.timeout, 1
+        for attempt in itertools.count(1):
+            try:
+                with self.transaction() as session:
+                    return work(session)
+            except DatabaseUnavailable as error:
+                if error.uncertain and not idempotent:
+                    raise
+                reconnects -= error.lost
+                again = reconnects >= 0 if error.lost else error.state in _RETRIED and attempt <= self.RETRIES
+                if not again or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0, min(1.0, 0.002 * 2 ** attempt)))
+        raise AssertionError                # not reached: the loop has no end
+
+    def close(self) -> None:
+        """End all idle connections; those in use end when their transaction does."""
+        self._pool.close()
+
+    def _begin(self) -> _DatabaseConnection:
+        """A connection with an open transaction. One that went stale in the pool (the server was started again, a
+        firewall forgot it) is only found by trying; then none of its age is trusted."""
+        while True:
+            connection = self._pool.take()
+            try:
+                connection.begin()
+                connection.used = True
+                return connection
+            except BaseException as error:
+                stale = connection.broken and connection.used and isinstance(error, CallFSError)
+                self._pool.give(connection)
+                if not stale:
+                    raise
+                self._pool.flush()
+
+
+class _DatabaseConnection(abc.ABC):
+    """One connection: `broken` while an exchange is under way and after one that did not end as it should."""
+
+    broken = False
+    used = False                            # had a transaction before: may have gone stale since
+
+    @abc.abstractmethod
+    def query(self, sql: str, values: list[Any]) -> Rows: ...
+
+    @abc.abstractmethod
+    def begin(self) -> None: ...
+
+    @abc.abstractmethod
+    def commit(self) -> None: ...
+
+    @abc.abstractmethod
+    def rollback(self) -> None: ...
+
+    @abc.abstractmethod
+    def close(self) -> None: ...
+
+    def take_back(self) -> None:
+        """Roll back; a connection that can not even do that is not used again."""
+        try:
+            self.rollback()
+        except CallFSError:
+            self.broken = True
+
+
+class _ConnectionPool:
+    """At most `size` connections; the one used last goes out first, so that a quiet time leaves the others to age."""
+
+    IDLE_SECONDS = 240.0                    # below the 5 to 10 minutes after which firewalls and proxies forget
+
+    def __init__(self, connect: Callable[[], _DatabaseConnection], size: int, wait: float) -> None:
+        self._connect, self._size, self._wait = connect, size, wait
+        self._closed, self._forked_away = False, []         # type: bool, list[Any]
+        self._start()
+
+    def _start(self) -> None:
+        self._pid, self._free = os.getpid(), threading.Semaphore(self._size)
+        self._idle: collections.deque[tuple[_DatabaseConnection, float]] = collections.deque()
+
+    def take(self) -> _DatabaseConnection:
+        """An idle connection or a new one; `give` it back. Raises DatabaseUnavailable after the wait."""
+        if self._pid != os.getpid():        # a child: the connections are the parent's, not even to be closed here
+            self._forked_away.append(self._idle)
+            self._start()
+        if self._closed:
+            raise DatabaseUnavailable("The database was closed.")
+        if not self._free.acquire(timeout=self._wait):
+            raise DatabaseUnavailable(f"All {self._size} connections to the database are in use.")
+        try:
+            return self._reuse() or self._connect()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _reuse(self) -> Optional[_DatabaseConnection]:
+        with contextlib.suppress(IndexError):
+            while True:
+                connection, since = self._idle.pop()
+                if time.monotonic() - since < self.IDLE_SECONDS:
+                    return connection
+                connection.close()
+        return None
+
+    def give(self, connection: _DatabaseConnection) -> None:
+        """Back from its transaction."""
+        if connection.broken:
+            connection.close()
+        else:
+            self._idle.append((connection, time.monotonic()))
+        self._free.release()
+        if self._closed:
+            self.flush()
+
+    def flush(self) -> None:
+        """End what is idle."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
+
+    def close(self) -> None:
+        """End what is idle, and what comes back."""
+        self._closed = True
+        if self._pid == os.getpid():
+            self.flush()
+
+
+def _database_error(state: str, text: str) -> CallFSError:
+    """The error to raise for a state code of a database; `text` is what it said."""
+    if state in _CONFLICTS:
+        return DatabaseConflict(state=state)
+    if state in _FULL:
+        return StorageFull("The disk of the database is full.")
+    if state in _LOST or state in _RETRIED or state in _UNAVAILABLE or state.startswith("08"):
+        lost = state in _LOST or state.startswith("08")
+        return DatabaseUnavailable(f"The database can not do this now: {text}", state=state, lost=lost)
+    return DatabaseError(f"The database refused: {text}", state=state)
+
+
+# ---- SQLite
+
+# Its words, since only Python 3.11 gives its result codes.
+_SQLITE_STATES = (
+    ("UNIQUE constraint", "SQLITE_CONSTRAINT_UNIQUE"), ("PRIMARY KEY must be unique", "SQLITE_CONSTRAINT_UNIQUE"),
+    ("constraint", "SQLITE_CONSTRAINT"), ("locked", "SQLITE_BUSY"), ("or disk is full", "SQLITE_FULL"),
+    ("readonly", "SQLITE_READONLY"), ("unable to open", "SQLITE_CANTOPEN"), ("interrupted", "SQLITE_INTERRUPT"),
+    ("malformed", "SQLITE_CORRUPT"), ("not a database", "SQLITE_NOTADB"), ("disk I/O", "SQLITE_IOERR"))
+_SQLITE_WORDS = {
+    "SQLITE_CORRUPT": "The database file is damaged; restore a backup.",
+    "SQLITE_NOTADB": "The file is no SQLite database.",
+    "SQLITE_INTERRUPT": "The statement took too long.",
+}
+
+
+def _sqlite_error(error: Exception) -> CallFSError:
+    if isinstance(error, OverflowError):
+        return DatabaseError("A value is too large for SQLite.", state="SQLITE_TOOBIG")
+    text = str(error)
+    state = next((state for words, state in _SQLITE_STATES if words in text), "SQLITE_ERROR")
+    found = _database_error(state, text)
+    return found.__class__(_SQLITE_WORDS[state], state=state) if state in _SQLITE_WORDS else found
+
+
+class _SQLite(Database):
+    """A file; its folder is made when it is missing. Every transaction takes the write lock at its start: one at a
+    time, and none has to be taken back because another one wrote."""
+
+    dialect = "sqlite"
+
+    def _connect(self) -> _DatabaseConnection:
+        return _SQLiteConnection(self._target.path, self._target.connect_timeout, self._target.timeout)
+
+
+class _SQLiteConnection(_DatabaseConnection):
+    STEPS = 20_000                          # of its virtual machine between two looks at the clock: about 1 ms
+
+    def __init__(self, path: str, wait: float, timeout: float) -> None:
+        self._timeout, self._deadline = timeout, math.inf
+        try:
+            if path != ":memory:":
+                os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            self._connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False,
+                                               cached_statements=MAX_STATEMENTS)
+        except OSError as error:
+            raise DatabaseUnavailable(f"The database file can not be opened: {error.strerror}.") from None
+        except sqlite3.Error as error:
+            raise _sqlite_error(error) from None
+        self._set_up()
+
+    def _set_up(self) -> None:
+        try:
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                self._run(f"PRAGMA {pragma}")
+            self._connection.set_progress_handler(lambda: time.monotonic() > self._deadline, self.STEPS)
+        except CallFSError:
+            self.close()
+            raise
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, values)
+        except UnicodeEncodeError:
+            raise
+        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+            raise _sqlite_error(error) from None
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Rows are fetched whole: a cursor left open would hold the lock."""
+        self._deadline = time.monotonic() + self._timeout
+        try:
+            cursor = self._run(sql, values)
+            rows = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise _sqlite_error(error) from None
+        finally:
+            self._deadline = math.inf       # COMMIT is never cut off
+        return Rows(rows, len(rows) if cursor.description else max(0, cursor.rowcount))
+
+    def begin(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._run("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:         # a full disk: SQLite has taken back everything itself
+            self._run("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+# ---- what the two wire protocols share
+
+class _Fields:
+    """Reads fields out of one message; ValueError where it ends too early."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        found = self.data[self.at:self.at + size] if size >= 0 else b""
+        if len(found) != size:
+            raise ValueError("a message ends too early")
+        self.at += size
+        return found
+
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self.take(len(self.data) - self.at)
+
+    def until_nul(self) -> bytes:
+        """Up to a zero byte, which is skipped."""
+        end = self.data.index(0, self.at)
+        found = self.take(end - self.at)
+        self.at += 1
+        return found
+
+    def big(self, size: int) -> int:
+        """A number of PostgreSQL: the highest byte first, signed."""
+        return int.from_bytes(self.take(size), "big", signed=True)
+
+    def little(self, size: int) -> int:
+        """A number of MySQL: the lowest byte first, unsigned."""
+        return int.from_bytes(self.take(size), "little")
+
+    def lenenc(self) -> int:
+        """MySQL's length-encoded integer."""
+        first = self.little(1)
+        if first in (0xFB, 0xFF):
+            raise ValueError("not a length")
+        return first if first < 0xFB else self.little({0xFC: 2, 0xFD: 3, 0xFE: 8}[first])
+
+    def lenenc_bytes(self) -> bytes:
+        """MySQL's length-encoded string."""
+        return self.take(self.lenenc())
+
+
+class _DatabaseSocket:
+    """A socket with a buffer; each exchange has a deadline and a bound on what it reads. Raises OSError, ValueError."""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self.deadline, self.left = time.monotonic() + target.connect_timeout, MAX_DATABASE_ANSWER
+        self._buffer, self._at, self.encrypted = bytearray(), 0, False
+        self.local = target.host.startswith("/")            # no other machine sees what is sent
+        self._socket = socket.socket(socket.AF_UNIX) if self.local else \
+            socket.create_connection((target.host, target.port), target.connect_timeout)
+        try:
+            self._set_options(target)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _set_options(self, target: _DatabaseTarget) -> None:
+        if self.local:
+            self._socket.settimeout(target.connect_timeout)
+            self._socket.connect(target.host)
+        else:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6),
+                                ("TCP_USER_TIMEOUT", int(target.connect_timeout * 1000))):
+                if hasattr(socket, name):
+                    self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            self.local = ipaddress.ip_address(self._socket.getpeername()[0].partition("%")[0]).is_loopback
+
+    def _wait(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout
+        self._socket.settimeout(left)
+
+    def send(self, data: bytes) -> None:
+        """All of it."""
+        self._wait()
+        self._socket.sendall(data)
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; memory is taken only for what really comes."""
+        if not 0 <= size <= self.left:
+            raise ValueError("an answer is too long")
+        self.left -= size
+        while len(self._buffer) - self._at < size:
+            self._wait()
+            block = self._socket.recv(min(max(65536, size), 1 << 20))
+            if not block:
+                raise ConnectionResetError
+            self._buffer += block
+        found = bytes(memoryview(self._buffer)[self._at:self._at + size])
+        self._at += size
+        if self._at > 1 << 20 or self._at == len(self._buffer):
+            del self._buffer[:self._at]
+            self._at = 0
+        return found
+
+    def encrypt(self, target: _DatabaseTarget) -> None:
+        """TLS from here on. What came before it, unencrypted, is not taken for its start (CVE-2021-23222)."""
+        if self._buffer:
+            raise ValueError("bytes before the TLS handshake")
+        self._wait()
+        name = target.tls_server_name or target.host
+        self._socket = target.context.wrap_socket(self._socket, server_hostname=name)
+        self.encrypted = True
+
+    def close(self, farewell: bytes = b"") -> None:
+        """Say `farewell` if that needs no waiting, and close."""
+        with contextlib.suppress(OSError, ValueError):
+            self._socket.settimeout(0.1)
+            self._socket.sendall(farewell)
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def _database_failures(seconds: float, failure: str, lost: bool = False) -> Iterator[None]:
+    """What goes wrong with a socket and with the bytes out of it, as DatabaseUnavailable."""
+    try:
+        yield
+    except socket.timeout:
+        raise DatabaseUnavailable(f"The database did not answer within {format_duration(seconds)}.") from None
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or "the connection ended"
+        raise DatabaseUnavailable(f"TLS with the database failed: {_database_words(reason)}.", lost=lost) from None
+    except OSError as error:
+        text = f"The database {failure}: {error.strerror or 'the connection ended'}."
+        raise DatabaseUnavailable(text, lost=lost) from None
+    except (ValueError, IndexError, KeyError, struct.error):
+        raise DatabaseUnavailable("The database sent what its protocol does not allow.", state="protocol") from None
+
+
+class _WireConnection(_DatabaseConnection):
+    """What both protocols do around an exchange of messages."""
+
+    FAREWELL = b""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target = target
+        self._statements: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+        self._numbers, self._sequence = itertools.count(1), 0
+        with _database_failures(target.connect_timeout, "can not be reached"):
+            self._wire = _DatabaseSocket(target)
+        try:
+            self.broken = True
+            with _database_failures(target.connect_timeout, "closed the connection"):
+                self._log_in()
+            self._set_up()
+        except BaseException as error:
+            self._wire.close()
+            if isinstance(error, DatabaseError):        # whatever it is, there is no connection
+                raise DatabaseUnavailable(str(error), state=error.state) from None
+            raise
+
+    @abc.abstractmethod
+    def _log_in(self) -> None: ...
+
+    @abc.abstractmethod
+    def _set_up(self) -> None: ...
+
+    @contextlib.contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Messages there and back. Only one that ends well leaves a connection that can be used again."""
+        self.broken = True
+        seconds = self._target.timeout + 1  # PostgreSQL gives up a statement by itself, a second before
+        self._wire.deadline, self._wire.left = time.monotonic() + seconds, MAX_DATABASE_ANSWER
+        with _database_failures(seconds, "went away", lost=True):
+            yield
+        self.broken = False
+
+    def _said(self, state: str, text: str) -> CallFSError:
+        """An error message of the server, without the password that a proxy or a statement may have put in."""
+        if self._target.password:
+            text = text.replace(self._target.password, "***")
+        return _database_error(state, _database_words(text))
+
+    def _remember(self, key: Any, statement: Any) -> Any:
+        """Keep a prepared statement; the one that was not used for longest, when there are too many, to be closed."""
+        self._statements[key] = statement
+        return self._statements.popitem(last=False)[1] if len(self._statements) > MAX_STATEMENTS else None
+
+    def _recall(self, key: Any) -> Any:
+        found = self._statements.get(key)
+        if found is not None:
+            self._statements.move_to_end(key)
+        return found
+
+    def close(self) -> None:
+        """A healthy server is told, so that its log has no lost connections."""
+        self._wire.close(b"" if self.broken else self.FAREWELL)
+
+
+def _database_words(text: str) -> str:
+    """One line of somebody else's words, for a log and an answer."""
+    return text.translate(_CONTROLS)[:300]
+
+
+# ---- PostgreSQL (its documentation, chapter 55: "Frontend/Backend Protocol", version 3.0)
+
+_SSL_REQUEST, _PROTOCOL_3 = 80877103, 196608
+_BYTEA = 17
+_POSTGRES_TYPES: dict[int, Callable[[bytes], Any]] = {      # by the OID of pg_type.dat; others are text
+    16: lambda data: data == b"t", 20: int, 21: int, 23: int, 26: int, 700: float, 701: float, _BYTEA: bytes}
+# Literals (with E'' and its backslashes), names, dollar quotes and comments (nested once) hold no placeholders.
+_SQL_PARTS = re.compile(r"""\b[eE]'(?:[^'\\]|''|\\.)*'|'[^']*'|"[^"]*"|--[^\n]*|/\*(?:/\*.*?\*/|.)*?\*/"""
+                        r"""|\$((?:[A-Za-z_]\w*)?)\$.*?\$\1\$|(\?)""", re.S)
+# Kinds of AuthenticationXXX requests.
+_POSTGRES_LOGINS = {3: "_log_in_cleartext", 5: "_log_in_md5", 10: "_log_in_scram"}
+
+
+@functools.lru_cache(maxsize=1000)
+def _numbered(sql: str) -> tuple[str, int]:
+    """`?` as `$1`, `$2`, ...; and how many there are."""
+    numbers = itertools.count(1)
+    text = _SQL_PARTS.sub(lambda part: f"${next(numbers)}" if part[2] else part[0], sql)
+    return text, next(numbers) - 1
+
+
+def _postgres_message(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def _postgres_value(value: Any) -> tuple[int, int, Optional[bytes]]:
+    """(OID of its type, format: 0 text or 1 binary, bytes). What the statement does with a text decides its type; an
+    integer has the smallest one: all functions take that, and few take int8."""
+    if value is None:
+        return 0, 0, None
+    if isinstance(value, bool):
+        return 16, 0, b"t" if value else b"f"
+    if isinstance(value, int):
+        return 23 if -1 << 31 <= value < 1 << 31 else 20, 0, b"%d" % value
+    if isinstance(value, float):
+        return 701, 0, repr(value).encode()
+    return (_BYTEA, 1, value) if isinstance(value, bytes) else (0, 0, value.encode())
+
+
+class _Prepared(NamedTuple):
+    """A prepared statement: its name or number, parameters, and how to read each of its columns."""
+
+    key: Any
+    params: int
+    columns: tuple[Any, ...]
+
+
+class _PostgresAnswer:
+    """What came until the server was ready again."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.columns: tuple[int, ...] = ()
+        self.params, self.tag = 0, ""
+        self.error: Optional[CallFSError] = None
+
+
+class _Postgres(Database):
+    """A PostgreSQL server, 12 or later."""
+
+    dialect = "postgres"
+
+    def _connect(self) -> _DatabaseConnection:
+        target = self._target
+        if target.tls != "allow":
+            return _PostgresConnection(target)
+        try:
+            return _PostgresConnection(dataclasses.replace(target, tls="disable"))
+        except DatabaseUnavailable as error:
+            if error.state != "28000":
+                raise
+        return _PostgresConnection(dataclasses.replace(target, tls="require"))
+
+
+class _PostgresConnection(_WireConnection):
+    FAREWELL = _postgres_message(b"X")
+
+    def _log_in(self) -> None:
+        target = self._target
+        if target.tls != "disable" and not target.host.startswith("/"):
+            self._request_tls()
+        pairs = {"user": target.user, "database": target.database, "client_encoding": "UTF8",
+                 "application_name": target.application_name}
+        settings = b"".join(_cstring(name) + _cstring(value) for name, value in pairs.items() if value)
+        self._wire.send(_postgres_message(b"", struct.pack("!i", _PROTOCOL_3), settings, b"\0"))
+        while True:
+            kind, body = self._message()
+            request = body.big(4) if kind == b"R" else -1
+            if request in _POSTGRES_LOGINS:
+                getattr(self, _POSTGRES_LOGINS[request])(body)
+            elif request > 0:
+                raise DatabaseUnavailable(f"The database wants a login of kind {request}, which is not supported.")
+            elif kind == b"E":
+                raise self._error(body)[1]
+            elif kind == b"Z":
+                return
+
+    def _request_tls(self) -> None:
+        self._wire.send(struct.pack("!ii", 8, _SSL_REQUEST))
+        answer = self._wire.read(1)
+        if answer == b"S":
+            self._wire.encrypt(self._target)
+        elif answer != b"N":                # an ErrorResponse here was not authenticated by anybody: not repeated
+            raise ValueError("no answer to SSLRequest")
+        elif self._target.tls != "prefer":
+            raise DatabaseUnavailable("The database does not speak TLS, which the configuration asks for.")
+
+    def _log_in_cleartext(self, body: _Fields) -> None:
+        if not (self._wire.encrypted or self._wire.local):
+            raise DatabaseUnavailable("The database wants the password in clear, and the connection has no TLS.")
+        self._wire.send(_postgres_message(b"p", _cstring(self._target.password)))
+
+    def _log_in_md5(self, body: _Fields) -> None:
+        inner = hashlib.md5((self._target.password + self._target.user).encode()).hexdigest()
+        outer = hashlib.md5(inner.encode() + body.take(4)).hexdigest()
+        self._wire.send(_postgres_message(b"p", _cstring("md5" + outer)))
+
+    def _log_in_scram(self, body: _Fields) -> None:
+        if b"SCRAM-SHA-256" not in body.rest().split(b"\0"):
+            raise DatabaseUnavailable("The database offers no SCRAM-SHA-256.")
+        scram = _Scram(self._target.password)
+        first = scram.first()
+        self._wire.send(_postgres_message(b"p", b"SCRAM-SHA-256\0", struct.pack("!i", len(first)), first))
+        self._wire.send(_postgres_message(b"p", scram.final(self._sasl(11))))
+        scram.verify(self._sasl(12))
+
+    def _sasl(self, wanted: int) -> bytes:
+        """The server's next words in SASL; anything else, an early "welcome" too, does not do."""
+        kind, body = self._message()
+        if kind == b"E":
+            raise self._error(body)[1]
+        if kind != b"R" or body.big(4) != wanted:
+            raise ValueError("SASL was cut short")
+        return body.rest()
+
+    def _set_up(self) -> None:
+        limit = max(1, int(self._target.timeout * 1000))
+        self._simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def _message(self) -> tuple[bytes, _Fields]:
+        """The next message that is not just news."""
+        while True:
+            kind, size = struct.unpack("!ci", self._wire.read(5))
+            body = _Fields(self._wire.read(size - 4))
+            if kind not in b"NSA":          # NoticeResponse, ParameterStatus, NotificationResponse
+                return kind, body
+
+    def _error(self, body: _Fields) -> tuple[bool, CallFSError]:
+        """(whether the server ends the connection with it, the error)."""
+        fields = {part[:1]: part[1:].decode("utf-8", "replace") for part in body.rest().split(b"\0") if part}
+        state, text = fields.get(b"C", ""), fields.get(b"M", "")
+        if state == "0A000" and "cached plan" in text:
+            state = "26000"                 # a table changed below a prepared statement: prepared anew by the retry
+        return fields.get(b"V", fields.get(b"S")) in ("FATAL", "PANIC"), self._said(state, text)
+
+    def _ask(self, data: bytes, decoders: Sequence[Callable[[bytes], Any]] = ()) -> _PostgresAnswer:
+        """Send messages and read until ReadyForQuery. Raises the error that the server told of."""
+        answer = _PostgresAnswer()
+        with self._exchange():
+            self._wire.send(data)
+            kind, body = self._message()
+            while kind != b"Z":
+                self._take_in(answer, kind, body, decoders)
+                kind, body = self._message()
+        if answer.error:
+            raise answer.error
+        return answer
+
+    def _take_in(self, answer: _PostgresAnswer, kind: bytes, body: _Fields, decoders: Sequence[Callable[[bytes], Any]]) -> None:
+        if kind == b"D":
+            answer.rows.append(_postgres_row(body, decoders))
+        elif kind == b"C":
+            answer.tag = body.until_nul().decode()
+        elif kind == b"E":
+            fatal, error = self._error(body)
+            answer.error = answer.error or error
+            if fatal:
+                raise answer.error
+        elif kind == b"t":
+            answer.params = body.big(2)
+        elif kind == b"T":
+            answer.columns = tuple(_postgres_column(body) for _ in range(body.big(2)))
+        elif kind not in b"123nIs":         # Parse-, Bind-, CloseComplete, NoData, EmptyQuery, PortalSuspended
+            raise ValueError("COPY, or no message at all")
+
+    def _simple(self, sql: str) -> str:
+        return self._ask(_postgres_message(b"Q", _cstring(sql))).tag
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _prepared(self, sql: str, types: tuple[int, ...]) -> _Prepared:
+        found = self._recall((sql, types))
+        if found is None:
+            text, count = _numbered(sql)
+            if count != len(types):
+                raise DatabaseError(f"The statement has {count} placeholders and {len(types)} values.")
+            name = b"s%d\0" % next(self._numbers)
+            answer = self._ask(b"".join((
+                _postgres_message(b"P", name, _cstring(text), struct.pack(f"!h{count}I", count, *types)),
+                _postgres_message(b"D", b"S", name), _postgres_message(b"S"))))
+            found = _Prepared(name, answer.params, answer.columns)
+            old = self._remember((sql, types), found)
+            if old:
+                self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))
+        return found
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+        sent = [_postgres_value(value) for value in values]
+        types = tuple(oid for oid, _, _ in sent)
+        statement = self._prepared(sql, types)
+        count, columns = len(sent), statement.columns
+        formats = struct.pack(f"!h{count}hh", count, *(form for _, form, _ in sent), count)
+        data = [struct.pack("!i", -1) if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
+        results = struct.pack(f"!h{len(columns)}h", len(columns), *(int(oid == _BYTEA) for oid in columns))
+        try:
+            answer = self._ask(b"".join((
+                _postgres_message(b"B", b"\0", statement.key, formats, *data, results),
+                _postgres_message(b"E", b"\0", bytes(4)), _postgres_message(b"S"))),
+                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns])
+        except DatabaseUnavailable as error:
+            if error.state == "26000":
+                del self._statements[sql, types]
+            raise
+        number = answer.tag.rpartition(" ")[2]
+        return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
+
+    def begin(self) -> None:
+        self._simple("BEGIN")
+
+    def commit(self) -> None:
+        if self._simple("COMMIT") != "COMMIT":
+            raise DatabaseError("The database took the transaction back.")
+
+    def rollback(self) -> None:
+        self._simple("ROLLBACK")
+
+
+def _cstring(text: str) -> bytes:
+    return text.encode() + b"\0"
+
+
+def _postgres_column(body: _Fields) -> int:
+    """A field of RowDescription: its name and where it comes from (6 bytes) are skipped; the OID of its type."""
+    body.until_nul()
+    body.take(6)
+    oid = struct.unpack("!I", body.take(4))[0]
+    body.take(8)
+    return oid
+
+
+def _postgres_row(body: _Fields, decoders: Sequence[Callable[[bytes], Any]]) -> tuple[Any, ...]:
+    if body.big(2) != len(decoders):
+        raise ValueError("a row with other columns")
+    sizes = (body.big(4) for _ in decoders)
+    return tuple([None if size == -1 else decode(body.take(size)) for decode, size in zip(decoders, sizes)])
+
+
+class _Scram:
+    """The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding. The server proves, too, that
+    it knows the password: what is in its place without that does not pass `verify`."""
+
+    ITERATIONS = range(4096, 1_000_001)     # at least RFC 7677's; at most half a second
+
+    def __init__(self, password: str, nonce: str = "") -> None:
+        self._password, self._nonce = _prepared_password(password), nonce or secrets.token_urlsafe(18)
+        self._user, self._proof = "", b""
+
+    def first(self, user: str = "") -> bytes:
+        """PostgreSQL takes the user from the startup message and ignores this one."""
+        self._user = user
+        return f"n,,n={user},r={self._nonce}".encode()
+
+    def final(self, challenge: bytes) -> bytes:
+        """The proof, for the server's salt, nonce and iteration count."""
+        fields = dict(part.split("=", 1) for part in challenge.decode("ascii").split(","))
+        nonce, rounds, salt = fields["r"], int(fields["i"]), base64.b64decode(fields["s"], validate=True)
+        if not nonce.startswith(self._nonce) or nonce == self._nonce or rounds not in self.ITERATIONS or "m" in fields:
+            raise ValueError("a challenge that is not for us")
+        salted = hashlib.pbkdf2_hmac("sha256", self._password, salt, rounds)
+        plain = f"c=biws,r={nonce}"
+        signed = f"n={self._user},r={self._nonce},{challenge.decode()},{plain}".encode()
+        key = hmac.digest(salted, b"Client Key", "sha256")
+        signature = hmac.digest(hashlib.sha256(key).digest(), signed, "sha256")
+        self._proof = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
+        return f"{plain},p={base64.b64encode(_xor(key, signature)).decode()}".encode()
+
+    def verify(self, outcome: bytes) -> None:
+        """Raises unless the server knows the password, too."""
+        if not hmac.compare_digest(outcome, b"v=" + base64.b64encode(self._proof)):
+            raise DatabaseUnavailable("The database does not know the password that it asks for: it may be another's.")
+
+
+def _xor(left: bytes, right: Iterable[int]) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right))
+
+
+def _prepared_password(password: str) -> bytes:
+    """SASLprep (RFC 4013); where that refuses a text, PostgreSQL uses it as it stands."""
+    if password.isascii():
+        return password.encode()
+    import stringprep                       # tables of Unicode, for the few that need them
+    import unicodedata
+    mapped = (" " if stringprep.in_table_c12(char) else char for char in password if not stringprep.in_table_b1(char))
+    text = unicodedata.normalize("NFKC", "".join(mapped))
+    tables = (stringprep.in_table_c12, stringprep.in_table_c21_c22, stringprep.in_table_c3, stringprep.in_table_c4,
+              stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8,
+              stringprep.in_table_c9)
+    return (password if not text or any(table(char) for table in tables for char in text) else text).encode()
+
+
+# ---- MySQL, MariaDB, TiDB (MySQL Internals, "Client/Server Protocol"; MariaDB's documents of the same)
+
+_PACKET = 0xFFFFFF                          # what one packet carries at most; a full one is followed by another
+_CLIENT_DATABASE, _CLIENT_SSL = 0x8, 0x800
+# LONG_PASSWORD, FOUND_ROWS (an UPDATE counts what it matches, as elsewhere), LONG_FLAG, PROTOCOL_41, TRANSACTIONS,
+# SECURE_CONNECTION, PLUGIN_AUTH, PLUGIN_AUTH_LENENC. Neither LOCAL_FILES nor MULTI_STATEMENTS nor DEPRECATE_EOF.
+_CLIENT_FLAGS = 0x1 | 0x2 | 0x4 | 0x200 | 0x2000 | 0x8000 | 0x80000 | 0x200000
+_UTF8MB4, _BINARY_CHARSET = 45, 63
+# Numbers of the binary protocol: type -> (format, bytes). YEAR is a SHORT, INT24 a LONG.
+_MYSQL_NUMBERS = {1: ("b", 1), 2: ("h", 2), 13: ("h", 2), 3: ("i", 4), 9: ("i", 4), 8: ("q", 8), 4: ("f", 4), 5: ("d", 8)}
+_MYSQL_DATE, _MYSQL_TIME, _MYSQL_DATES = 10, 11, frozenset({7, 10, 12})         # TIMESTAMP, DATE, DATETIME
+_MYSQL_TEXTS = frozenset({0, 245, 246})     # DECIMAL, JSON, NEWDECIMAL: text, whatever their character set says
+_NO_PREPARED = "1295"                       # "not supported in the prepared statement protocol yet"
+
+
+class _MySQL(Database):
+    """A server that speaks MySQL's protocol: MySQL 5.7 or later, MariaDB, TiDB."""
+
+    dialect = "mysql"
+
+    def _connect(self) -> _DatabaseConnection:
+        return _MySQLConnection(self._target)
+
+
+class _Column(NamedTuple):
+    """A column of a result: its type, whether it is bytes, whether it is unsigned."""
+
+    type: int
+    binary: bool
+    unsigned: bool
+
+
+class _MySQLConnection(_WireConnection):
+    FAREWELL = b"\x01\0\0\0\x01"            # COM_QUIT
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def _send(self, payload: bytes) -> None:
+        parts = []
+        for start in range(0, len(payload) + 1, _PACKET):
+            part = payload[start:start + _PACKET]
+            parts += [struct.pack("<I", len(part))[:3], bytes((self._sequence,)), part]
+            self._sequence = (self._sequence + 1) & 0xFF
+        self._wire.send(b"".join(parts))
+
+    def _packet(self) -> _Fields:
+        """The next packet, joined from its parts. ERR is raised."""
+        parts, size = [], _PACKET
+        while size == _PACKET:
+            head = self._wire.read(4)
+            size = int.from_bytes(head[:3], "little")
+            if head[3] != self._sequence:
+                raise ValueError("a packet out of order")
+            self._sequence = (self._sequence + 1) & 0xFF
+            parts.append(self._wire.read(size))
+        packet = _Fields(parts[0] if len(parts) == 1 else b"".join(parts))
+        if packet.data[:1] == b"\xff":
+            raise self._error(packet)
+        return packet
+
+    def _error(self, packet: _Fields) -> CallFSError:
+        packet.take(1)
+        number, text = packet.little(2), packet.rest()
+        return self._said(str(number), text[6 if text[:1] == b"#" else 0:].decode("utf-8", "replace"))
+
+    def _ask(self, payload: bytes, read: Callable[[_Fields], T]) -> T:
+        """Send a command and `read` its answer; an ERR at any place of it leaves a usable connection."""
+        self._sequence, refused = 0, None
+        with self._exchange():
+            self._send(payload)
+            try:
+                answer = read(self._packet())
+            except CallFSError as error:    # out of an ERR packet
+                if getattr(error, "lost", False):
+                    raise
+                refused = error
+        if refused:
+            raise refused
+        return answer
+
+    # -- logging in --------------------------------------------------------------------------------------------
+
+    def _log_in(self) -> None:
+        target = self._target
+        flags, nonce, plugin = _read_greeting(self._packet())
+        wanted = _CLIENT_FLAGS | (_CLIENT_DATABASE if target.database else 0)
+        if target.tls != "disable" and not target.host.startswith("/"):
+            if flags & _CLIENT_SSL:
+                wanted |= _CLIENT_SSL
+                self._send(_login_head(wanted))
+                self._wire.encrypt(target)
+            elif target.tls != "prefer":
+                raise DatabaseUnavailable("The database does not speak TLS, which the configuration asks for.")
+        if plugin not in _MYSQL_LOGINS:     # the server then asks for another one
+            plugin = "caching_sha2_password"
+        proof = _MYSQL_LOGINS[plugin](target.password.encode(), nonce)
+        self._send(b"".join((_login_head(wanted), _cstring(target.user), bytes((len(proof),)), proof,
+                             _cstring(target.database) if target.database else b"", _cstring(plugin))))
+        self._authenticate(plugin, nonce)
+
+    def _authenticate(self, plugin: str, nonce: bytes) -> None:
+        """Until OK: AuthSwitchRequest (once), and what caching_sha2_password says in between."""
+        switched = False
+        while True:
+            packet = self._packet()
+            kind = packet.little(1)
+            if kind == 0:
+                return
+            if kind == 0xFE and not switched:
+                plugin, nonce, switched = packet.until_nul().decode(), packet.rest()[:20], True
+                if plugin not in _MYSQL_LOGINS:
+                    raise DatabaseUnavailable(f"The database wants a login by {_database_words(plugin)}, which is not "
+                                              "supported; caching_sha2_password and mysql_native_password are.")
+                self._send(_MYSQL_LOGINS[plugin](self._target.password.encode(), nonce))
+            elif kind == 1 and plugin == "caching_sha2_password" and packet.data in (b"\1\3", b"\1\4"):
+                if packet.data == b"\1\4":  # the server has no hash of the password at hand, and asks for itself
+                    self._send_password(nonce)
+            else:
+                raise ValueError("no login")
+
+    def _send_password(self, nonce: bytes) -> None:
+        password = _cstring(self._target.password)
+        if self._wire.encrypted or self._target.host.startswith("/"):
+            return self._send(password)
+        self._send(b"\2")                   # its public key, please
+        packet = self._packet()
+        if packet.little(1) != 1:
+            raise ValueError("no public key")
+        modulus, exponent = _read_rsa_key(packet.rest())
+        self._send(_rsa_oaep(_xor(password, itertools.cycle(nonce)), modulus, exponent))
+
+    def _set_up(self) -> None:
+        wait = max(1, int(self._target.timeout / 2))            # a lock that is waited for ends before the socket does
+        self._text("SET NAMES utf8mb4")
+        self._text("SET autocommit = 0, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), "
+                   f"innodb_lock_wait_timeout = {wait}")
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _text(self, sql: str) -> Rows:
+        return self._ask(b"\x03" + sql.encode(), functools.partial(self._result, row=_text_row))        # COM_QUERY
+
+    def _result(self, packet: _Fields, row: Callable[[_Fields, list[_Column]], tuple[Any, ...]]) -> Rows:
+        """OK, or a result set: column count, definitions, EOF, rows, EOF."""
+        if packet.data[:1] == b"\0":
+            packet.take(1)
+            return Rows([], packet.lenenc())
+        columns = self._columns(packet.lenenc())                # 0xFB, a request for a local file, is no length
+        if not columns:
+            raise ValueError("a result without columns")
+        rows, packet = [], self._packet()
+        while not _is_eof(packet):
+            rows.append(row(packet, columns))
+            packet = self._packet()
+        return Rows(rows, len(rows))
+
+    def _columns(self, count: int) -> list[_Column]:
+        """`count` column definitions and the EOF behind them."""
+        if count > 4096:                    # what a table, so a result, has at most
+            raise ValueError("too many columns")
+        columns = [_read_column(self._packet()) for _ in range(count)]
+        if count and not _is_eof(self._packet()):
+            raise ValueError("no end of the columns")
+        return columns
+
+    def _prepare(self, packet: _Fields) -> _Prepared:
+        """COM_STMT_PREPARE_OK."""
+        if packet.little(1):
+            raise ValueError("not prepared")
+        number, columns, params = packet.little(4), packet.little(2), packet.little(2)
+        for _ in range(params):
+            self._packet()
+        if params and not _is_eof(self._packet()):
+            raise ValueError("no end of the parameters")
+        return _Prepared(struct.pack("<I", number), params, tuple(self._columns(columns)))
+
+    def _prepared(self, sql: str) -> _Prepared:
+        found = self._recall(sql)
+        if found is None:
+            found = self._ask(b"\x16" + sql.encode(), self._prepare)
+            old = self._remember(sql, found)
+            if old:
+                self._forget(old)
+        return found
+
+    def _forget(self, old: _Prepared) -> None:
+        self._sequence = 0
+        with self._exchange():
+            self._send(b"\x19" + old.key)   # COM_STMT_CLOSE, which has no answer
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Prepared, with the binary protocol; the few statements that can not be are sent as text."""
+        sent = [_mysql_value(value) for value in values]
+        try:
+            statement = self._prepared(sql)
+        except DatabaseError as error:
+            if error.state != _NO_PREPARED or values:
+                raise
+            return self._text(sql)
+        if statement.params != len(values):
+            raise DatabaseError(f"The statement has {statement.params} placeholders and {len(values)} values.")
+        nulls = sum(1 << place for place, value in enumerate(values) if value is None)
+        bound = b"".join((nulls.to_bytes((len(sent) + 7) // 8, "little"), b"\1", *(bytes((kind, 0)) for kind, _ in sent),
+                          *(data for _, data in sent))) if sent else b""
+        try:
+            return self._ask(b"\x17" + statement.key + b"\0\1\0\0\0" + bound,           # COM_STMT_EXECUTE
+                             functools.partial(self._result, row=_binary_row))
+        except DatabaseUnavailable as error:
+            if error.state == "1243":       # a proxy went to another server, which never saw the statement
+                del self._statements[sql]
+            raise
+
+    def begin(self) -> None:
+        self._text("BEGIN")
+
+    def commit(self) -> None:
+        self._text("COMMIT")
+
+    def rollback(self) -> None:
+        self._text("ROLLBACK")
+
+
+def _read_greeting(packet: _Fields) -> tuple[int, bytes, str]:
+    """HandshakeV10: (capabilities, nonce, name of the login)."""
+    if packet.little(1) != 10:
+        raise ValueError("not version 10")
+    packet.until_nul()                      # version of the server
+    packet.take(4)
+    nonce = packet.take(8)
+    packet.take(1)
+    flags = packet.little(2)
+    packet.take(3)
+    flags |= packet.little(2) << 16
+    size = max(13, packet.little(1) - 8)
+    packet.take(10)
+    nonce += packet.take(size).rstrip(b"\0")
+    if flags & _CLIENT_FLAGS & 0x88200 != 0x88200 or len(nonce) != 20:
+        raise ValueError("a server older than 5.5")
+    return flags, nonce, packet.rest().partition(b"\0")[0].decode("ascii")
+
+
+def _login_head(flags: int) -> bytes:
+    return struct.pack("<IIB23x", flags, 1 << 30, _UTF8MB4)
+
+
+def _is_eof(packet: _Fields) -> bool:
+    return packet.data[:1] == b"\xfe" and len(packet.data) < 9
+
+
+def _read_column(packet: _Fields) -> _Column:
+    """ColumnDefinition41."""
+    for _ in range(6):                      # catalogue, database, table and name, as used and as defined
+        packet.lenenc_bytes()
+    packet.lenenc()
+    charset, _, kind, flags = struct.unpack("<HIBH", packet.take(9))
+    binary = charset == _BINARY_CHARSET and kind not in _MYSQL_TEXTS and kind not in _MYSQL_DATES and kind != _MYSQL_TIME
+    return _Column(kind, binary, bool(flags & 32))
+
+
+def _mysql_value(value: Any) -> tuple[int, bytes]:
+    """(type, bytes) of a parameter: NULL, TINY, LONGLONG, DOUBLE, BLOB (never converted), VAR_STRING (UTF-8)."""
+    if value is None:
+        return 6, b""
+    if isinstance(value, bool):
+        return 1, bytes((value,))
+    if isinstance(value, int):
+        return 8, struct.pack("<q", value)
+    if isinstance(value, float):
+        return 5, struct.pack("<d", value)
+    data = value if isinstance(value, bytes) else value.encode()
+    return 252 if isinstance(value, bytes) else 253, _lenenc(len(data)) + data
+
+
+def _lenenc(size: int) -> bytes:
+    if size < 0xFB:
+        return bytes((size,))
+    width, mark = (2, b"\xfc") if size < 1 << 16 else (3, b"\xfd") if size < 1 << 24 else (8, b"\xfe")
+    return mark + size.to_bytes(width, "little")
+
+
+def _text_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    return tuple([_text_value(packet, column) for column in columns])
+
+
+def _text_value(packet: _Fields, column: _Column) -> Any:
+    if packet.data[packet.at:packet.at + 1] == b"\xfb":
+        packet.take(1)
+        return None
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_NUMBERS:
+        return float(data) if column.type in (4, 5) else int(data)
+    return data if column.binary else data.decode()
+
+
+def _binary_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    if packet.little(1):
+        raise ValueError("not a row")
+    nulls = packet.little((len(columns) + 9) // 8) >> 2
+    return tuple([None if nulls >> place & 1 else _binary_value(packet, column) for place, column in enumerate(columns)])
+
+
+def _binary_value(packet: _Fields, column: _Column) -> Any:
+    if column.type in _MYSQL_NUMBERS:
+        form, size = _MYSQL_NUMBERS[column.type]
+        return struct.unpack("<" + (form.upper() if column.unsigned and form in "bhiq" else form), packet.take(size))[0]
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_DATES:
+        return _mysql_date(data, column.type == _MYSQL_DATE)
+    if column.type == _MYSQL_TIME:
+        return _mysql_time(data)
+    return data if column.binary else data.decode()
+
+
+def _mysql_date(data: bytes, only_day: bool) -> str:
+    year, month, day, hour, minute, second, micro = struct.unpack("<HBBBBBI", data.ljust(11, b"\0"))
+    clock = "" if only_day else f" {hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 7 else "")
+    return f"{year:04}-{month:02}-{day:02}{clock}"
+
+
+def _mysql_time(data: bytes) -> str:
+    negative, days, hour, minute, second, micro = struct.unpack("<BIBBBI", data.ljust(12, b"\0"))
+    return f"{'-' * bool(negative)}{days * 24 + hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 8 else "")
+
+
+def _native_proof(password: bytes, nonce: bytes) -> bytes:
+    """mysql_native_password: SHA1(password) XOR SHA1(nonce + SHA1(SHA1(password)))."""
+    if not password:
+        return b""
+    once = hashlib.sha1(password).digest()
+    return _xor(once, hashlib.sha1(nonce + hashlib.sha1(once).digest()).digest())
+
+
+def _sha2_proof(password: bytes, nonce: bytes) -> bytes:
+    """caching_sha2_password: SHA256(password) XOR SHA256(SHA256(SHA256(password)) + nonce)."""
+    if not password:
+        return b""
+    once = hashlib.sha256(password).digest()
+    return _xor(once, hashlib.sha256(hashlib.sha256(once).digest() + nonce).digest())
+
+
+_MYSQL_LOGINS: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "caching_sha2_password": _sha2_proof, "mysql_native_password": _native_proof}
+
+
+def _read_rsa_key(pem: bytes) -> tuple[int, int]:
+    """(modulus, exponent) of a PEM SubjectPublicKeyInfo (RFC 5280, 4.1; RFC 8017, A.1.1). Raises ValueError."""
+    found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
+    if not found:
+        raise ValueError("no public key")
+    outer = _Fields(_der(_Fields(base64.b64decode(found[1])), 0x30))
+    _der(outer, 0x30)                       # the algorithm; only RSA has this shape
+    key = _Fields(_der(_Fields(_der(outer, 0x03)[1:]), 0x30))
+    modulus, exponent = (int.from_bytes(_der(key, 0x02), "big") for _ in range(2))
+    if not (1024 <= modulus.bit_length() <= 8192 and exponent % 2 and 1 < exponent < 1 << 64):
+        raise ValueError("a key of no use")
+    return modulus, exponent
+
+
+def _der(fields: _Fields, tag: int) -> bytes:
+    """The content of the next DER element, which must have this tag."""
+    if fields.take(1)[0] != tag:
+        raise ValueError("not the key's DER")
+    size = fields.take(1)[0]
+    return fields.take(int.from_bytes(fields.take(size & 0x7F), "big") if size & 0x80 else size)
+
+
+def _rsa_oaep(message: bytes, modulus: int, exponent: int, seed: bytes = b"") -> bytes:
+    """RSAES-OAEP with SHA-1 and no label (RFC 8017, 7.1.1), as MySQL has it."""
+    size = (modulus.bit_length() + 7) // 8
+    if len(message) > size - 42:
+        raise DatabaseUnavailable("The password is too long for the database's public key; use TLS.")
+    seed = seed or secrets.token_bytes(20)
+    block = hashlib.sha1(b"").digest() + bytes(size - len(message) - 42) + b"\1" + message
+    masked = _xor(block, _mask(seed, len(block)))
+    padded = b"\0" + _xor(seed, _mask(masked, 20)) + masked
+    return pow(int.from_bytes(padded, "big"), exponent, modulus).to_bytes(size, "big")
+
+
+def _mask(seed: bytes, size: int) -> bytes:
+    """MGF1 with SHA-1 (RFC 8017, B.2.1)."""
+    blocks = (hashlib.sha1(seed + number.to_bytes(4, "big")).digest() for number in range(size // 20 + 1))
+    return b"".join(blocks)[:size]
+
+
+# ---- where the database is
+
+_DIALECTS = {"sqlite": "sqlite", "postgres": "postgres", "mysql": "mysql", "tidb": "mysql"}
+_PORTS = {"postgres": 5432, "mysql": 3306, "tidb": 4000}
+_TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_GO_TLS = {"false": "disable", "preferred": "prefer", "skip-verify": "require", "true": "verify-full"}
+_PLACE_KEYS = ("host", "port", "user", "password", "database")
+_TLS_KEYS = ("enable_tls", "tls_server_name", "tls_skip_verify")
+_DATABASE_KEYS = ("backend", "db_path", *_PLACE_KEYS, *_TLS_KEYS, "dsn", "pool_size", "connect_timeout", "timeout")
+# `user:password@tcp(host:port)/database?parameters`: the last "@" and "/" count, as in go-sql-driver/mysql.
+_GO_DSN = re.compile(r"(?:(?P<user>[^:@/]*)(?::(?P<password>.*))?@)?(?:(?P<net>tcp|unix)?(?:\((?P<address>[^()]*)\))?)"
+                     r"/(?P<database>[^/?]*)(?:\?(?P<query>.*))?", re.S)
+# Parameters of such a DSN that change nothing here: values come as they always do.
+_GO_IGNORED = frozenset({"charset", "collation", "parseTime", "loc", "interpolateParams", "allowNativePasswords",
+                         "clientFoundRows", "readTimeout", "writeTimeout", "maxAllowedPacket", "checkConnLiveness"})
+_LIBPQ_KEYS = {"host": "host", "port": "port", "user": "user", "password": "password", "dbname": "database",
+               "sslmode": "tls", "sslrootcert": "tls_root", "connect_timeout": "connect_timeout",
+               "application_name": "application_name"}
+_LIBPQ_PAIR = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\']|\\.)*)(?:\s+|\Z)", re.S)
+
+
+@dataclass(frozen=True)
+class _DatabaseTarget:
+    """Where a database is and how to speak with it. A host that begins with "/" is the path of a unix socket."""
+
+    backend: str
+    path: str = ""
+    host: str = "127.0.0.1"
+    port: int = 0
+    user: str = ""
+    password: str = field(default="", repr=False)
+    database: str = ""
+    tls: str = "disable"
+    tls_server_name: str = ""
+    tls_root: str = ""
+    application_name: str = "callfs"
+    pool_size: int = 8
+    connect_timeout: float = 10.0
+    timeout: float = 30.0
+
+    @functools.cached_property
+    def context(self) -> ssl.SSLContext:
+        """For TLS as the mode says. libpq, "SSL Support": `require` with a root certificate checks the chain."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = self.tls == "verify-full"
+        if not self.tls.startswith("verify") and not (self.tls == "require" and self.tls_root):
+            context.verify_mode = ssl.CERT_NONE
+        elif self.tls_root:
+            context.load_verify_locations(self.tls_root)
+        else:
+            context.load_default_certs()
+        return context
+
+
+def open_database(options: Mapping[str, Any]) -> Database:
+    """The database that plugin options name; nothing is connected yet. The caller closes it.
+
+    `backend` is sqlite, postgres, mysql or tidb; then `db_path`, or `host`, `port`, `user`, `password`, `database`,
+    `enable_tls`, `tls_server_name`, `tls_skip_verify`, or a `dsn` as PostgreSQL and Go's MySQL driver write it;
+    `pool_size` (8), `connect_timeout` (10s; also the wait for a connection), `timeout` (30s a statement). Raises
+    ConfigError, which never shows a value of `dsn` or `password`.
+    """
+    given = {key: value for key, value in options.items() if value is not None and value != ""}
+    for key in given:
+        if key not in _DATABASE_KEYS:
+            raise ConfigError(f"{key}: no such option of a database{_did_you_mean(key, _DATABASE_KEYS)}")
+    backend = _database_option(given, "backend", _read_text, "")
+    if backend not in _DIALECTS:
+        raise ConfigError(f"backend: must be one of {', '.join(_DIALECTS)}")
+    target = _sqlite_target(given) if backend == "sqlite" else _server_target(backend, given)
+    return {"sqlite": _SQLite, "postgres": _Postgres, "mysql": _MySQL}[_DIALECTS[backend]](target)
+
+
+def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any], default: Any) -> Any:
+    try:
+        return read(given[key]) if key in given else default
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _database_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    found = {"pool_size": _database_option(given, "pool_size", _read_int, 8),
+             "connect_timeout": _database_option(given, "connect_timeout", parse_duration, 10.0),
+             "timeout": _database_option(given, "timeout", parse_duration, 30.0)}
+    for key, value in found.items():
+        if not 0 < value <= 86400 or key == "pool_size" and value > 1000:
+            raise ConfigError(f"{key}: must be above 0, and not that large")
+    return found
+
+
+def _sqlite_target(given: Mapping[str, Any]) -> _DatabaseTarget:
+    for key in (*_PLACE_KEYS, *_TLS_KEYS, "dsn"):
+        if given.get(key):
+            raise ConfigError(f"{key}: SQLite has only a file, `db_path`")
+    limits, path = _database_limits(given), _database_option(given, "db_path", _read_text, "")
+    if not path:
+        raise ConfigError("db_path: SQLite needs the path of a file")
+    if path == ":memory:":
+        limits["pool_size"] = 1             # each connection would have a memory of its own
+    return _DatabaseTarget("sqlite", path=path, **limits)
+
+
+def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
+    if "db_path" in given:
+        raise ConfigError(f"db_path: only SQLite has a file; {backend} has a host or a dsn")
+    place = {key: _database_option(given, key, _read_int if key == "port" else _read_text, None) for key in _PLACE_KEYS}
+    place = {key: value for key, value in place.items() if value is not None}
+    limits = _database_limits(given)
+    if "dsn" in given:
+        if place:
+            raise ConfigError(f"{next(iter(place))}: is in `dsn` already; give one of the two")
+        place = _parse_dsn(_DIALECTS[backend], _database_option(given, "dsn", _read_text, ""))
+        limits["connect_timeout"] = place.pop("connect_timeout", limits["connect_timeout"])
+    mode = _tls_mode(_DIALECTS[backend], given, place.pop("tls", None))
+    place["port"] = place.get("port") or _PORTS[backend]
+    target = _DatabaseTarget(backend, **place, **limits, tls=mode,
+                     tls_server_name=_database_option(given, "tls_server_name", _read_text, ""))
+    return _checked_target(target)
+
+
+def _checked_target(target: _DatabaseTarget) -> _DatabaseTarget:
+    if not 0 < target.port < 65536:
+        raise ConfigError("port: must be from 1 to 65535")
+    if not target.user:
+        raise ConfigError("user: a database server asks for a user")
+    if target.host.startswith("/") and _DIALECTS[target.backend] == "postgres":
+        target = dataclasses.replace(target, host=f"{target.host}/.s.PGSQL.{target.port}")
+    try:
+        target.context                      # made once for all connections, and a missing file is told now
+    except OSError as error:
+        raise ConfigError(f"sslrootcert: can not be read: {error.strerror or 'no certificate in it'}") from None
+    return target
+
+
+def _tls_mode(dialect: str, given: Mapping[str, Any], told: Optional[str]) -> str:
+    """What `enable_tls` and its like say together with the DSN's own setting."""
+    enable, skip = (_database_option(given, key, _read_bool, None) for key in ("enable_tls", "tls_skip_verify"))
+    if not enable and (skip or given.get("tls_server_name")):
+        if told in (None, "disable") or enable is False:
+            key = "tls_skip_verify" if skip else "tls_server_name"
+            raise ConfigError(f"{key}: means something only with `enable_tls`")
+    wanted = None if enable is None else "disable" if not enable else "require" if skip else "verify-full"
+    if told and wanted and told != wanted and told != "custom":
+        raise ConfigError("enable_tls: `dsn` says something else about TLS")
+    if told == "custom" and not enable:
+        raise ConfigError("dsn: `tls` names a configuration of a Go program; set `enable_tls`")
+    if wanted or told:
+        return wanted or str(told)
+    return "prefer" if dialect == "postgres" else "disable"
+
+
+def _parse_dsn(dialect: str, dsn: str) -> dict[str, Any]:
+    scheme = dsn.partition("://")[0] if "://" in dsn.partition("@")[0] else ""
+    if scheme not in {"postgres": ("", "postgres", "postgresql"), "mysql": ("", "mysql", "tidb")}[dialect]:
+        raise ConfigError("dsn: does not fit `backend`")
+    try:
+        if scheme:
+            place, query = _parse_url(dsn)
+        elif dialect == "mysql":
+            place, query = _parse_go_dsn(dsn)
+        else:
+            place, query = {}, _parse_pairs(dsn)
+        return _with_parameters(place, query, dialect)
+    except (ValueError, IndexError):        # their texts may hold a part of the password
+        raise ConfigError("dsn: can not be read; is a character of the password not escaped?") from None
+
+
+def _parse_url(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
+    parts = urllib.parse.urlsplit(dsn)
+    found = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password,
+             "database": parts.path[1:]}
+    if parts.fragment or "," in parts.netloc.rpartition("@")[2]:
+        raise ValueError("several hosts, or a bare #")
+    place = {key: urllib.parse.unquote(value, errors="strict") if isinstance(value, str) else value
+             for key, value in found.items() if value}
+    return place, _dsn_query(parts.query)
+
+
+def _parse_go_dsn(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
+    found = _GO_DSN.fullmatch(dsn)
+    if not found:
+        raise ValueError("not a DSN")
+    place = {key: found[key] for key in ("user", "password", "database") if found[key]}
+    address = found["address"] or ""
+    if found["net"] == "unix":
+        place["host"] = address
+    elif address:
+        parts = urllib.parse.urlsplit("//" + address)
+        place.update({key: value for key, value in (("host", parts.hostname), ("port", parts.port)) if value})
+    return place, _dsn_query(found["query"] or "")
+
+
+def _dsn_query(query: str) -> dict[str, str]:
+    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a parameter is there twice")
+    return dict(pairs)
+
+
+def _parse_pairs(text: str) -> dict[str, str]:
+    """`host=... password='it\\'s'` (libpq, "Keyword/Value Connection Strings")."""
+    found, at = {}, 0
+    while at < len(text):
+        match = _LIBPQ_PAIR.match(text, at)
+        if not match or match[1] in found:
+            raise ValueError("not key=value, or twice")
+        value = match[2][1:-1] if match[2][:1] == "'" else match[2]
+        found[match[1]], at = re.sub(r"\\(.)", r"\1", value, flags=re.S), match.end()
+    return found
+
+
+def _with_parameters(place: dict[str, Any], query: Mapping[str, str], dialect: str) -> dict[str, Any]:
+    read = _postgres_parameter if dialect == "postgres" else _mysql_parameter
+    for key, value in query.items():
+        name, setting = read(key, value)
+        if name in place and place[name] != setting:
+            raise ConfigError(f"dsn: says `{key}` in two places")
+        if name:
+            place[name] = setting
+    if "\0" in "".join(value for value in place.values() if isinstance(value, str)):
+        raise ValueError("NUL")
+    return place
+
+
+def _postgres_parameter(key: str, value: str) -> tuple[str, Any]:
+    name = _LIBPQ_KEYS.get(key)
+    if not name:
+        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter{_did_you_mean(key, list(_LIBPQ_KEYS))}")
+    if name == "tls" and value not in _TLS_MODES:
+        raise ConfigError(f"dsn: sslmode: must be one of {', '.join(_TLS_MODES)}")
+    if name == "port":
+        return name, _read_int(value)
+    return name, _dsn_seconds(value) if name == "connect_timeout" else value
+
+
+def _mysql_parameter(key: str, value: str) -> tuple[str, Any]:
+    if key == "tls":
+        return "tls", _GO_TLS.get(value.lower(), "custom")
+    if key == "timeout":
+        return "connect_timeout", _dsn_seconds(value)
+    if key not in _GO_IGNORED or key == "charset" and "utf8" not in value:
+        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter, or not with this value")
+    return "", None
+
+
+def _dsn_seconds(value: str) -> float:
+    """A time-out; 0 means none, as with libpq: a day then."""
+    return min(parse_duration(value), 86400.0) or 86400.0
+
+
+def _did_you_mean(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
