@@ -6971,8 +6971,8 @@ class QueueStore(abc.ABC):
         """Give a queue a new path, with all that is in it; what is at `target` must be empty."""
 
     @abc.abstractmethod
-    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[int, bool]:
-        """Add a message at the end, (its id, whether the queue was made for it). Raises StorageFull."""
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """Add a message at the end: (the queue with it as `newest`, whether it was made now). Raises StorageFull."""
 
     @abc.abstractmethod
     def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
@@ -7088,7 +7088,11 @@ class MemoryQueues(QueueStore):
 
     def _info(self, path: str) -> Optional[QueueInfo]:
         found = self._find(path)
-        return found and QueueInfo(found.id, path, found.own, len(found.ready) + len(found.returned), found.newest)
+        return found and self._shown(found, path)
+
+    @staticmethod
+    def _shown(queue: _MemoryQueue, path: str) -> QueueInfo:
+        return QueueInfo(queue.id, path, queue.own, len(queue.ready) + len(queue.returned), queue.newest)
 
     def _make(self, path: str, own: bool) -> _MemoryQueue:
         queue = self._root
@@ -7150,18 +7154,18 @@ class MemoryQueues(QueueStore):
             self._make(parent, False).children[new] = queue
             del self._need(above).children[name]
 
-    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[int, bool]:
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
         """As the interface says."""
         with self._lock:
-            queue = self._find(path)
-            guard(self._info(path))
+            there = self._info(path)
+            guard(there)
             if self._bytes + _cost(data) > self._max_bytes:
                 raise StorageFull(f"The queues hold {self._max_bytes} bytes, as many as `max_bytes` lets them.")
             made = self._make(path, True)
             made.newest = self._next_id()
             made.ready.append((made.newest, data))
             self._bytes += _cost(data)
-            return made.newest, queue is None
+            return self._shown(made, path), there is None
 
     def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
         """As the interface says."""
@@ -7259,11 +7263,17 @@ class _QueueSession:
     """What one transaction knows of the queues: a row is read once and written once, however many jobs share it.
 
     A job raises its CallerErrors before it changes anything, so that the others of its transaction need not care.
+    Messages are added, read ahead and deleted by the dozen: a statement costs more than what it does.
     """
+
+    SMALL = 64 * 1024                       # bytes of a message that is worth that
 
     def __init__(self, session: Session, lock: str, clock: Callable[[], int], last: int = 0) -> None:
         self.execute, self._lock, self.last, self._clock = session.execute, lock, last, clock
         self.rows: dict[tuple[int, bytes], Optional[_QueueRow]] = {}
+        self._added: list[tuple[int, int, bytes]] = []      # messages to insert, (id, queue, data)
+        self._taken: list[int] = []                         # and to delete
+        self._heads: dict[int, collections.deque[tuple[Any, ...]]] = {}         # the first messages of queues
 
     def now(self) -> int:
         """The clock."""
@@ -7300,9 +7310,9 @@ class _QueueSession:
         return row
 
     def _settle(self, row: _QueueRow, now: int) -> None:
-        row.size += self.execute("UPDATE queuefs_messages SET lease = 0 WHERE queue = ? AND lease > 0 AND lease <= ?",
+        row.size += self.messages("UPDATE queuefs_messages SET lease = 0 WHERE queue = ? AND lease > 0 AND lease <= ?",
                                  (row.id, now)).count
-        left = self.execute("SELECT lease FROM queuefs_messages WHERE queue = ? AND lease > 0 ORDER BY lease LIMIT 1",
+        left = self.messages("SELECT lease FROM queuefs_messages WHERE queue = ? AND lease > 0 ORDER BY lease LIMIT 1",
                             (row.id,)).rows
         row.due, row.changed = left[0][0] if left else 0, True
 
@@ -7327,15 +7337,53 @@ class _QueueSession:
                              (row.id,)).rows
         return [_QueueRow(*values) for values in found]
 
+    def messages(self, sql: str, values: Sequence[Any]) -> Rows:
+        """A statement on the messages as they are now."""
+        self.flush()
+        self._heads.clear()
+        return self.execute(sql, values)
+
+    def add(self, row: _QueueRow, data: bytes) -> None:
+        """A message at the end of a queue."""
+        row.newest, row.size, row.changed = self.next_id(), row.size + 1, True
+        if len(data) > self.SMALL:
+            self.execute(f"{_INSERT_MESSAGES} (?, ?, 0, ?)", (row.newest, row.id, data))
+        else:
+            self._added.append((row.newest, row.id, data))
+
     def ready(self, row: _QueueRow, count: int) -> list[tuple[Any, ...]]:
-        """(id, data) of the first messages."""
-        return self.execute("SELECT id, data FROM queuefs_messages WHERE queue = ? AND lease = 0 "
-                            f"ORDER BY id LIMIT {int(count)}{self._lock}", (row.id,)).rows
+        """(id, data) of the first messages; of large ones (data None) no more than one is in memory."""
+        return self.messages(f"SELECT id, CASE WHEN LENGTH(data) <= {self.SMALL} THEN data END FROM queuefs_messages "
+                             f"WHERE queue = ? AND lease = 0 ORDER BY id LIMIT {int(count)}{self._lock}", (row.id,)).rows
+
+    def first(self, row: _QueueRow, ahead: int = 1) -> QueueMessage:
+        """The first message of a queue that has one; `ahead` of it are read at once for those who ask next."""
+        head = self._heads.get(row.id)
+        if not head:
+            head = collections.deque(self.ready(row, ahead))
+            self._heads[row.id] = head
+        number, data = head[0]
+        if data is None:
+            data = self.execute("SELECT data FROM queuefs_messages WHERE id = ?" + self._lock, (number,)).rows[0][0]
+        return QueueMessage(number, data, row.id)
+
+    def take(self, row: _QueueRow, lease: float, ahead: int) -> QueueMessage:
+        """The same, taken out or leased."""
+        message = self.first(row, ahead)
+        self._heads[row.id].popleft()
+        if lease:
+            until = self.now() + int(lease * 1e9)
+            self.execute("UPDATE queuefs_messages SET lease = ? WHERE id = ?", (until, message.id))
+            row.due = min(row.due or until, until)
+        else:
+            self._taken.append(message.id)
+        row.size, row.changed = row.size - 1, True
+        return message
 
     def drop(self, path: str, recursive: bool) -> None:
         """Remove a queue."""
         row = self.find(path)
-        busy = bool(row and (self.execute("SELECT id FROM queuefs_messages WHERE queue = ? LIMIT 1", (row.id,)).rows
+        busy = bool(row and (self.messages("SELECT id FROM queuefs_messages WHERE queue = ? LIMIT 1", (row.id,)).rows
                              or self.below(row)))
         _may_remove_queue(row and row.info(path), busy, recursive)
         waiting = [row]
@@ -7343,17 +7391,34 @@ class _QueueSession:
             gone = waiting.pop()
             assert gone is not None
             waiting.extend(self.below(gone))
-            self.execute("DELETE FROM queuefs_messages WHERE queue = ?", (gone.id,))
+            self.messages("DELETE FROM queuefs_messages WHERE queue = ?", (gone.id,))
             self.execute("DELETE FROM queuefs_queues WHERE id = ?", (gone.id,))
         self.rows.clear()
 
     def flush(self) -> None:
         """Write what has changed."""
+        added, taken, self._added, self._taken = self._added, self._taken, [], []
+        for some in _in_powers(added):
+            self.execute(_INSERT_MESSAGES + ", ".join(["(?, ?, 0, ?)"] * len(some)), list(itertools.chain(*some)))
+        for numbers in _in_powers(taken):
+            self.execute(f"DELETE FROM queuefs_messages WHERE id IN ({', '.join('?' * len(numbers))})", numbers)
         for row in self.rows.values():
             if row is not None and row.changed:
                 row.changed = False
                 self.execute("UPDATE queuefs_queues SET own = ?, size = ?, newest = ?, due = ? WHERE id = ?",
                              (row.own, row.size, row.newest, row.due, row.id))
+
+
+_INSERT_MESSAGES = "INSERT INTO queuefs_messages (id, queue, lease, data) VALUES "
+
+
+def _in_powers(items: list[T]) -> Iterator[list[T]]:
+    """Cut into lists of 64, 32, ... 1: so there are only seven statements to prepare, and few to send."""
+    start = 0
+    while start < len(items):
+        size = 1 << min(6, (len(items) - start).bit_length() - 1)
+        yield items[start:start + size]
+        start += size
 
 
 class DatabaseQueues(QueueStore):
@@ -7367,6 +7432,7 @@ class DatabaseQueues(QueueStore):
     """
 
     MAX_BATCH = 200                         # changes a commit
+    AHEAD = 32                              # messages read at once for the consumers of one commit
 
     def __init__(self, database: Database) -> None:
         self._database, self._commits = database, _SharedCommits(self._commit, self.MAX_BATCH)
@@ -7491,32 +7557,21 @@ class DatabaseQueues(QueueStore):
             queues.rows.clear()
         self._write(work)
 
-    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[int, bool]:
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
         """As the interface says."""
-        def work(queues: _QueueSession) -> tuple[int, bool]:
+        def work(queues: _QueueSession) -> tuple[QueueInfo, bool]:
             there = queues.find(path)
             guard(there and there.info(path))
             row = queues.make(path, True)
-            row.newest, row.size, row.changed = queues.next_id(), row.size + 1, True
-            queues.execute("INSERT INTO queuefs_messages (id, queue, lease, data) VALUES (?, ?, 0, ?)",
-                           (row.newest, row.id, data))
-            return row.newest, there is None
+            queues.add(row, data)
+            return row.info(path), there is None
         return self._write(work)
 
     def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
         """As the interface says."""
         def work(queues: _QueueSession) -> list[QueueMessage]:
             row = queues.need(path)
-            found = queues.ready(row, min(len(leases), row.size)) if row.size else []
-            for (number, _), lease in zip(found, leases):
-                until = queues.now() + int(lease * 1e9)
-                if lease:
-                    queues.execute("UPDATE queuefs_messages SET lease = ? WHERE id = ?", (until, number))
-                    row.due = min(row.due or until, until)
-                else:
-                    queues.execute("DELETE FROM queuefs_messages WHERE id = ?", (number,))
-            row.size, row.changed = row.size - len(found), row.changed or bool(found)
-            return [QueueMessage(number, data, row.id) for number, data in found]
+            return [queues.take(row, lease, self.AHEAD) for lease in leases[:row.size]]
         return self._write(work)
 
     def give_back(self, message: QueueMessage, leased: bool) -> None:
@@ -7525,39 +7580,39 @@ class DatabaseQueues(QueueStore):
             queues.flush()
             queues.rows.clear()
             if leased:
-                found = queues.execute("UPDATE queuefs_messages SET lease = 0 WHERE id = ? AND lease > 0", (message.id,))
-                count = found.count
+                count = queues.messages("UPDATE queuefs_messages SET lease = 0 WHERE id = ? AND lease > 0",
+                                        (message.id,)).count
             else:
                 count = len(queues.execute(f"SELECT id FROM queuefs_queues WHERE id = ?{self._lock}",
                                            (message.queue,)).rows)
                 if count:
-                    queues.execute("INSERT INTO queuefs_messages (id, queue, lease, data) VALUES (?, ?, 0, ?)",
-                                   (message.id, message.queue, message.data))
+                    queues.messages(_INSERT_MESSAGES + "(?, ?, 0, ?)", (message.id, message.queue, message.data))
             queues.execute("UPDATE queuefs_queues SET size = size + ? WHERE id = ?", (count, message.queue))
         self._write(work)
 
     def first(self, path: str) -> Optional[QueueMessage]:
         """As the interface says."""
         def work(queues: _QueueSession, row: _QueueRow) -> Optional[QueueMessage]:
-            found = queues.ready(row, 1)
-            return QueueMessage(*found[0], row.id) if found else None
+            with contextlib.suppress(IndexError):           # taken since its row was read
+                return queues.first(row) if row.size else None
+            return None
         return self._look(path, work)
 
     def acknowledge(self, path: str, message: int) -> None:
         """As the interface says."""
         def work(queues: _QueueSession) -> None:
             row = queues.need(path)
-            if not queues.execute("DELETE FROM queuefs_messages WHERE id = ? AND queue = ? AND lease > 0",
-                                  (message, row.id)).count:
-                _no_lease(bool(queues.execute(f"SELECT id FROM queuefs_messages WHERE id = ? AND queue = ?{self._lock}",
-                                              (message, row.id)).rows))
+            if not queues.messages("DELETE FROM queuefs_messages WHERE id = ? AND queue = ? AND lease > 0",
+                                   (message, row.id)).count:
+                _no_lease(bool(queues.messages(f"SELECT id FROM queuefs_messages WHERE id = ? AND queue = ?{self._lock}",
+                                               (message, row.id)).rows))
         self._write(work)
 
     def clear(self, path: str) -> None:
         """As the interface says."""
         def work(queues: _QueueSession) -> None:
             row = queues.need(path)
-            queues.execute("DELETE FROM queuefs_messages WHERE queue = ?", (row.id,))
+            queues.messages("DELETE FROM queuefs_messages WHERE queue = ?", (row.id,))
             row.size, row.due, row.changed = 0, 0, True
         self._write(work)
 
@@ -7868,7 +7923,8 @@ class QueueFS(FileSystem):
         self.slow = options.backend not in ("memory", "sqlite")
         self.store = self._open_store(options, context)
         self._waiters = _Waiters(self.store, context.log)
-        self._writers: Mapping[str, Callable[[str, bytes, Guard], tuple[str, bool]]] = {
+        self._seen: Cache[str, QueueInfo] = Cache(1000)
+        self._writers: Mapping[str, Callable[[str, bytes, Guard], Written]] = {
             "enqueue": self._enqueue, "ack": self._ack, "clear": self._clear}
 
     @staticmethod
@@ -7932,6 +7988,12 @@ class QueueFS(FileSystem):
         if info is None:
             raise FileNotFound(_NO_QUEUE)
         return self._control(info, control) if control else self._entry(info)
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the interface says. For one more message the queue is not looked up before, only in the transaction."""
+        queue, control = self._split(path)
+        info = self._seen.get(queue) if control == "enqueue" else None
+        return self._control(info, control) if info else super().peek(path)
 
     def describe(self, entry: Entry) -> Meta:
         """A queue with its backend and size, a control file, or the README."""
@@ -8004,8 +8066,7 @@ class QueueFS(FileSystem):
             raise Disconnected("The body broke off.")
         if options.sha256 and hashlib.sha256(data).hexdigest() != options.sha256:
             raise BadRequest("The body has another SHA-256 than announced.")
-        message, made = self._writers[control](queue, data, guard)
-        return Written(self.stat(path), made, message)
+        return self._writers[control](queue, data, guard)
 
     def _guarding(self, guard: Guard, control: str = "") -> QueueGuard:
         """A guard of entries as one of queues."""
@@ -8013,20 +8074,23 @@ class QueueFS(FileSystem):
             guard(None if info is None else self._control(info, control) if control else self._entry(info))
         return check
 
-    def _enqueue(self, queue: str, data: bytes, guard: Guard) -> tuple[str, bool]:
-        number, made = self.store.enqueue(queue, data, self._guarding(guard, "enqueue"))
+    def _enqueue(self, queue: str, data: bytes, guard: Guard) -> Written:
+        info, made = self.store.enqueue(queue, data, self._guarding(guard, "enqueue"))
         self._waiters.notify(queue)
-        return str(number), made
+        self._seen.put(queue, info)
+        return Written(self._control(info, "enqueue"), made, str(info.newest))
 
-    def _ack(self, queue: str, data: bytes, guard: Guard) -> tuple[str, bool]:
-        guard(self.stat(join_path(queue, "ack")))
+    def _ack(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "ack"))
+        guard(entry)
         self.store.acknowledge(queue, _message_id(data))
-        return "acknowledged", False
+        return Written(entry, False, "acknowledged")
 
-    def _clear(self, queue: str, data: bytes, guard: Guard) -> tuple[str, bool]:
-        guard(self.stat(join_path(queue, "clear")))
+    def _clear(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "clear"))
+        guard(entry)
         self.store.clear(queue)
-        return "cleared", False
+        return Written(entry, False, "cleared")
 
     def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
         """What appends to a file (`>>`) writes at its end, which for `enqueue`, `ack` and `clear` is 0."""
@@ -8049,14 +8113,19 @@ class QueueFS(FileSystem):
     def remove(self, path: str, recursive: bool, guard: Guard) -> None:
         """As the interface says."""
         self.store.remove(self._queue_to_change(path), recursive, self._guarding(guard))
-        self._waiters.notify_all()
+        self._moved()
 
     def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
         """As the interface says."""
         self._queue_path(target)
         self.store.move(self._queue_to_change(source), target, self._guarding(guard), self._guarding(target_guard), parents)
-        self._waiters.notify_all()
+        self._moved()
         return self.stat(target)
+
+    def _moved(self) -> None:
+        """Paths have changed."""
+        self._seen.clear()
+        self._waiters.notify_all()
 
     def _unchanged(self, path: str, guard: Guard) -> Entry:
         """Shells and drives set modes, times and sizes on their way to a write: nothing comes of it here."""
