@@ -2612,6 +2612,12 @@ class Database(abc.ABC):
             session._end()
             self._pool.give(connection)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """The same for a block that only looks: with SQLite it waits for no writer, and no writer for it."""
+        with self.transaction() as session:
+            yield session
+
     def run(self, work: Callable[[Session], T], idempotent: bool = False) -> T:
         """What `work(session)` returns, in a transaction of its own.
 
@@ -2789,6 +2795,17 @@ class _SQLite(Database):
 
     def _connect(self) -> _DatabaseConnection:
         return _SQLiteConnection(self._target.path, self._target.connect_timeout, self._target.timeout)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Each statement sees a state of its own."""
+        connection = self._pool.take()
+        session = Session(connection)
+        try:
+            yield session
+        finally:
+            session._end()
+            self._pool.give(connection)
 
 
 class _SQLiteConnection(_DatabaseConnection):
@@ -4180,17 +4197,37 @@ class _Job:
 
     __slots__ = ("work", "value", "error", "done")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[Any], Any]) -> None:
         self.work, self.done = work, False
         self.value: Any = None
         self.error: Optional[Exception] = None
 
 
+class _SharedCommits:
+    """Writers that come at the same time share a commit: each queues its work, the first to get the leader's lock has
+    `commit` run all that wait (at most `batch`) in one transaction, which sets `value` or `error`, and `done`, of each."""
+
+    def __init__(self, commit: Callable[[list[_Job]], None], batch: int) -> None:
+        self._commit, self._batch, self.leader = commit, batch, threading.Lock()
+        self.pending: collections.deque[_Job] = collections.deque()
+
+    def run(self, work: Callable[[Any], T]) -> T:
+        """What the work returned, after the commit; raises what it raised, or why there was no commit."""
+        job = _Job(work)
+        self.pending.append(job)
+        with self.leader:
+            while not job.done:             # once, unless more than a batch is ahead of this one
+                self._commit([self.pending.popleft() for _ in range(min(len(self.pending), self._batch))])
+        if job.error is not None:
+            raise job.error
+        return job.value
+
+
 class SQLiteStore(MetadataStore):
     """Records in one SQLite file, write-ahead logged; needs SQLite 3.24 (RHEL 9 has 3.34).
 
-    Writers that come at the same time share a commit: each queues its work, the first to get the leader's lock runs
-    all that wait in one transaction (measured with 16 threads and an fsync a commit: 3 times a transaction each).
+    Writers that come at the same time share a commit (measured with 16 threads and an fsync a commit: 3 times a
+    transaction each).
     Readers take a connection of a pool; the WAL lets them go on while a commit runs. With `durable`, a commit is on
     the disk before a write returns; without, it survives the process but perhaps not a power cut.
     """
@@ -4203,8 +4240,8 @@ class SQLiteStore(MetadataStore):
         self.path, self._durable, self._timeout = path, durable, timeout
         self._metrics = metrics or Metrics()
         self._idle: collections.deque[sqlite3.Connection] = collections.deque()
-        self._pending: collections.deque[_Job] = collections.deque()
-        self._leader, self._epoch, self._closed = threading.Lock(), 0, False
+        self._commits = _SharedCommits(self._commit, self.MAX_BATCH)
+        self._pending, self._epoch, self._closed = self._commits.pending, 0, False
         self._cache: Cache[str, Entry] = Cache(cache)
         self._filling = threading.Lock()
         self._make()
@@ -4281,15 +4318,11 @@ class SQLiteStore(MetadataStore):
     # -- shared commits ----------------------------------------------------------------------------------------
 
     def _write(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        started, job = time.perf_counter(), _Job(work)
-        self._pending.append(job)
-        with self._leader:
-            while not job.done:             # once, unless more than a batch is ahead of this one
-                self._commit([self._pending.popleft() for _ in range(min(len(self._pending), self.MAX_BATCH))])
-        self._measure(operation, started)
-        if job.error is not None:
-            raise job.error
-        return job.value
+        started = time.perf_counter()
+        try:
+            return self._commits.run(work)
+        finally:
+            self._measure(operation, started)
 
     def _commit(self, jobs: list[_Job]) -> None:
         """Run the jobs in one transaction. A job that fails takes back only itself; a failed commit fails them all."""
@@ -4487,7 +4520,7 @@ class SQLiteStore(MetadataStore):
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
-        with self._leader:
+        with self._commits.leader:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
@@ -7509,6 +7542,1278 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
 
 
 # ============================================================================
+# queuefs: message queues as directories
+# ============================================================================
+#
+# One QueueStore keeps queues and messages (memory, a database), one _Waiters serves those who wait for a message, and
+# QueueFS shows both as files. Ids of messages are their order, in all stores: what comes back (a lease that ran out, a
+# reader whose client went away) has its old id, so it stands in front of what came later.
+
+QUEUE_CONTROLS = {"ack": 0o222, "clear": 0o222, "dequeue": 0o444, "enqueue": 0o222, "peek": 0o444, "size": 0o444}
+MAX_QUEUE_WAIT = 3600.0                     # seconds: of a `wait` and of a lease
+_NO_QUEUE = "There is no such queue; make it with mkdir, or write to its `enqueue`."
+
+
+class QueueMessage(NamedTuple):
+    """A message: its id (nanoseconds since 1970, its place in the order), its bytes, and the id of its queue."""
+
+    id: int
+    data: bytes
+    queue: int
+
+
+class QueueInfo(NamedTuple):
+    """What is known of a queue. `size` counts messages that can be taken now, `newest` is the id of the last enqueue
+    (0: none), `own`: somebody made or used it itself, it is not only the parent of one. The id is when it was made."""
+
+    id: int
+    path: str
+    own: bool
+    size: int = 0
+    newest: int = 0
+
+
+QueueGuard = Callable[[Optional[QueueInfo]], None]      # is called with the queue that is there, before the change
+
+
+class QueueStore(abc.ABC):
+    """Where queues and their messages live. One class of contract tests holds every implementation.
+
+    Every method is atomic and may be called from any thread; what a database was told is durable on return. Paths are
+    canonical; "/" is no queue. Ids grow strictly, across restarts and with a clock that was set back, too. `clock`
+    gives nanoseconds since 1970; tests bend it. Methods raise FileNotFound where there is no queue.
+    """
+
+    clock: Callable[[], int] = staticmethod(time.time_ns)
+
+    @abc.abstractmethod
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """The queue at a path."""
+
+    @abc.abstractmethod
+    def children(self, path: str) -> list[QueueInfo]:
+        """The queues directly in a directory, by name in code point order."""
+
+    @abc.abstractmethod
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """Make a queue and the directories above it; False where it was a queue of its own already."""
+
+    @abc.abstractmethod
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """Remove a queue, messages and sub-queues; not `recursive`: only an empty one, else DirectoryNotEmpty."""
+
+    @abc.abstractmethod
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """Give a queue a new path, with all that is in it; what is at `target` must be empty."""
+
+    @abc.abstractmethod
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """Add a message at the end: (the queue with it as `newest`, whether it was made now). Raises StorageFull."""
+
+    @abc.abstractmethod
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """The first messages, at most one for each of `leases`: 0 takes it out, seconds hide it for that time."""
+
+    @abc.abstractmethod
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """Undo a `take`: the message has its place again. Nothing happens where its queue is gone."""
+
+    @abc.abstractmethod
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """The message that would be taken next."""
+
+    @abc.abstractmethod
+    def acknowledge(self, path: str, message: int) -> None:
+        """End a lease for good. Raises FileNotFound, and Conflict where it has run out."""
+
+    @abc.abstractmethod
+    def clear(self, path: str) -> None:
+        """Remove all messages, leased ones included."""
+
+    def check(self) -> None:
+        """Raises what keeps the store from serving."""
+        self.get("/")
+
+    def close(self) -> None:
+        """Let go."""
+
+
+def _may_remove_queue(info: Optional[QueueInfo], busy: bool, recursive: bool) -> None:
+    """Raises unless a queue (`busy`: with messages or sub-queues) may go."""
+    if info is None or info.id == 0:
+        raise FileNotFound(_NO_QUEUE) if info is None else BadRequest("The mount point can not be removed or replaced.")
+    if busy and not recursive:
+        raise DirectoryNotEmpty("The queue has messages or sub-queues.")
+
+
+# ---- in memory
+
+class _MemoryQueue:
+    """A queue in memory. `ready` is in the order of the ids; `returned` is a heap of those that came back."""
+
+    __slots__ = ("id", "own", "newest", "children", "ready", "returned", "leased", "expiries")
+
+    def __init__(self, number: int, own: bool) -> None:
+        self.id, self.own, self.newest = number, own, 0
+        self.children: dict[str, _MemoryQueue] = {}
+        self.ready: collections.deque[tuple[int, bytes]] = collections.deque()
+        self.returned: list[tuple[int, bytes]] = []
+        self.leased: dict[int, tuple[int, bytes]] = {}              # id -> (until, data)
+        self.expiries: list[tuple[int, int]] = []                   # a heap of (until, id); acknowledged ones lag behind
+
+    def settle(self, now: int) -> None:
+        """Take back the messages whose lease has run out."""
+        while self.expiries and self.expiries[0][0] <= now:
+            until, number = heapq.heappop(self.expiries)
+            if self.leased.get(number, (0, b""))[0] == until:
+                heapq.heappush(self.returned, (number, self.leased.pop(number)[1]))
+
+    def next(self) -> Sequence[tuple[int, bytes]]:
+        """The one of the two rows whose head is the first message."""
+        if self.returned and not (self.ready and self.ready[0] < self.returned[0]):
+            return self.returned
+        return self.ready
+
+    def pop(self) -> tuple[int, bytes]:
+        """Take that message out."""
+        return heapq.heappop(self.returned) if self.next() is self.returned else self.ready.popleft()
+
+    def lease(self, number: int, until: int, data: bytes) -> None:
+        """Hide a message; the heap is made anew when most of it is about leases that ended before their time."""
+        self.leased[number] = until, data
+        heapq.heappush(self.expiries, (until, number))
+        if len(self.expiries) > 2 * len(self.leased) + 64:
+            self.expiries = sorted((end, each) for each, (end, _) in self.leased.items())
+
+    def bytes(self) -> int:
+        """What all its messages count in the budget."""
+        return sum(map(_cost, itertools.chain((data for _, data in self.ready), (data for _, data in self.returned),
+                                              (data for _, data in self.leased.values()))))
+
+
+def _cost(data: bytes) -> int:
+    return len(data) + 160                  # measured with tracemalloc: tuple, int and bytes of an empty message
+
+
+class MemoryQueues(QueueStore):
+    """Queues in the memory of this process, at most `max_bytes` of messages."""
+
+    def __init__(self, max_bytes: int = 1 << 30) -> None:
+        self._lock, self._max_bytes, self._bytes, self._last = threading.Lock(), max_bytes, 0, 0
+        self._root = _MemoryQueue(0, False)
+        self._by_id: dict[int, _MemoryQueue] = {}
+
+    def _next_id(self) -> int:
+        self._last = max(self._last + 1, self.clock())
+        return self._last
+
+    def _find(self, path: str) -> Optional[_MemoryQueue]:
+        """The queue, settled."""
+        found: Optional[_MemoryQueue] = self._root
+        for name in path.split("/")[1:] if path != "/" else ():
+            found = found.children.get(name) if found else None
+        if found and found.expiries:
+            found.settle(self.clock())
+        return found
+
+    def _need(self, path: str) -> _MemoryQueue:
+        found = self._find(path)
+        if found is None:
+            raise FileNotFound(_NO_QUEUE)
+        return found
+
+    def _info(self, path: str) -> Optional[QueueInfo]:
+        found = self._find(path)
+        return found and self._shown(found, path)
+
+    @staticmethod
+    def _shown(queue: _MemoryQueue, path: str) -> QueueInfo:
+        return QueueInfo(queue.id, path, queue.own, len(queue.ready) + len(queue.returned), queue.newest)
+
+    def _make(self, path: str, own: bool) -> _MemoryQueue:
+        queue = self._root
+        for name in path.split("/")[1:] if path != "/" else ():
+            if name not in queue.children:
+                made = queue.children[name] = _MemoryQueue(self._next_id(), False)
+                self._by_id[made.id] = made
+            queue = queue.children[name]
+        queue.own = queue.own or own
+        return queue
+
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """As the interface says."""
+        with self._lock:
+            return self._info(path)
+
+    def children(self, path: str) -> list[QueueInfo]:
+        """As the interface says."""
+        with self._lock:
+            found = [self._info(join_path(path, name)) for name in sorted(self._need(path).children)]
+            return [info for info in found if info]
+
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """As the interface says."""
+        with self._lock:
+            there = self._info(path)
+            guard(there)
+            made = path != "/" and not (there and there.own)
+            if made:
+                self._make(path, True)
+            return made
+
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """As the interface says."""
+        with self._lock:
+            guard(self._info(path))
+            self._drop(path, recursive)
+
+    def _drop(self, path: str, recursive: bool) -> None:
+        queue, (parent, name) = self._find(path), split_path(path)
+        _may_remove_queue(self._info(path), bool(queue and (queue.children or queue.bytes())), recursive)
+        waiting = [self._need(parent).children.pop(name)]
+        while waiting:
+            gone = waiting.pop()
+            waiting.extend(gone.children.values())
+            self._bytes -= gone.bytes()
+            del self._by_id[gone.id]
+
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """As the interface says."""
+        with self._lock:
+            guard(self._info(source))
+            target_guard(self._info(target))
+            queue, (above, name), (parent, new) = self._need(source), split_path(source), split_path(target)
+            if not parents and self._find(parent) is None:
+                raise BadRequest("The parent of the destination does not exist; ask with `create_parents` to make it.")
+            if self._find(target):
+                self._drop(target, False)
+            self._make(parent, False).children[new] = queue
+            del self._need(above).children[name]
+
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """As the interface says."""
+        with self._lock:
+            there = self._info(path)
+            guard(there)
+            if self._bytes + _cost(data) > self._max_bytes:
+                raise StorageFull(f"The queues hold {self._max_bytes} bytes, as many as `max_bytes` lets them.")
+            made = self._make(path, True)
+            made.newest = self._next_id()
+            made.ready.append((made.newest, data))
+            self._bytes += _cost(data)
+            return self._shown(made, path), there is None
+
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """As the interface says."""
+        with self._lock:
+            queue, found = self._need(path), []
+            for lease in leases[:len(queue.ready) + len(queue.returned)]:
+                number, data = queue.pop()
+                if lease:
+                    queue.lease(number, self.clock() + int(lease * 1e9), data)
+                else:
+                    self._bytes -= _cost(data)
+                found.append(QueueMessage(number, data, queue.id))
+            return found
+
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._by_id.get(message.queue)
+            if queue is None or leased and queue.leased.pop(message.id, None) is None:
+                return
+            heapq.heappush(queue.returned, message[:2])
+            self._bytes += 0 if leased else _cost(message.data)
+
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            row = queue.next()
+            return QueueMessage(*row[0], queue.id) if row else None
+
+    def acknowledge(self, path: str, message: int) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            if message in queue.leased:
+                self._bytes -= _cost(queue.leased.pop(message)[1])
+            else:
+                _no_lease(any(number == message for number, _ in queue.returned))
+
+    def clear(self, path: str) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            self._bytes -= queue.bytes()
+            for messages in (queue.ready, queue.returned, queue.leased, queue.expiries):
+                messages.clear()            # type: ignore[attr-defined]
+
+
+def _no_lease(expired: bool) -> NoReturn:
+    if expired:
+        raise Conflict("The lease has run out: the message is in the queue again.")
+    raise FileNotFound("No message with this id is leased out here.")
+
+
+# ---- in a database
+
+_QUEUE_VERSION = 1                          # of the tables
+# Names are bytes: no collation of a server then takes two of them for one. A queue's messages refer to its number, so
+# that a rename changes one row. `due`: no lease of the queue ends before this (0: there are none).
+_QUEUE_TABLES = (
+    "CREATE TABLE IF NOT EXISTS queuefs_state (name {key} NOT NULL PRIMARY KEY, value BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS queuefs_queues (id BIGINT NOT NULL PRIMARY KEY, parent BIGINT NOT NULL, "
+    "name {name} NOT NULL, own BIGINT NOT NULL, size BIGINT NOT NULL, newest BIGINT NOT NULL, due BIGINT NOT NULL, "
+    "UNIQUE (parent, name))",
+    "CREATE TABLE IF NOT EXISTS queuefs_messages (id BIGINT NOT NULL PRIMARY KEY, queue BIGINT NOT NULL, "
+    "lease BIGINT NOT NULL, data {data} NOT NULL{inline})",
+    "{index}",
+)
+_QUEUE_INDEX = "CREATE INDEX IF NOT EXISTS queuefs_order ON queuefs_messages (queue, lease, id)"
+_QUEUE_TYPES = {
+    "sqlite": {"key": "TEXT", "name": "BLOB", "data": "BLOB", "inline": "", "index": _QUEUE_INDEX},
+    "postgres": {"key": "TEXT", "name": "BYTEA", "data": "BYTEA", "inline": "", "index": _QUEUE_INDEX},
+    "mysql": {"key": "VARCHAR(32)", "name": "VARBINARY(255)", "data": "LONGBLOB",
+              "inline": ", KEY queuefs_order (queue, lease, id)", "index": ""},
+}
+_QUEUE_COLUMNS = "id, parent, name, own, size, newest, due"
+
+
+class _QueueRow:
+    """A row of queuefs_queues; what changes is written once a transaction."""
+
+    __slots__ = ("id", "parent", "name", "own", "size", "newest", "due", "changed")
+
+    def __init__(self, number: int, parent: int, name: bytes, own: int = 0, size: int = 0, newest: int = 0,
+                 due: int = 0) -> None:
+        self.id, self.parent, self.name, self.own = number, parent, name, own
+        self.size, self.newest, self.due, self.changed = size, newest, due, False
+
+    def info(self, path: str) -> QueueInfo:
+        """For users of the store."""
+        return QueueInfo(self.id, path, bool(self.own), self.size, self.newest)
+
+
+class _QueueSession:
+    """What one transaction knows of the queues: a row is read once and written once, however many jobs share it.
+
+    A job raises its CallerErrors before it changes anything, so that the others of its transaction need not care.
+    Messages are added, read ahead and deleted by the dozen: a statement costs more than what it does.
+    """
+
+    SMALL = 64 * 1024                       # bytes of a message that is worth that
+
+    def __init__(self, session: Session, lock: str, clock: Callable[[], int], last: int = 0) -> None:
+        self.execute, self._lock, self.last, self._clock = session.execute, lock, last, clock
+        self.rows: dict[tuple[int, bytes], Optional[_QueueRow]] = {}
+        self._added: list[tuple[int, int, bytes]] = []      # messages to insert, (id, queue, data)
+        self._taken: list[int] = []                         # and to delete
+        self._heads: dict[int, collections.deque[tuple[Any, ...]]] = {}         # the first messages of queues
+
+    def now(self) -> int:
+        """The clock."""
+        return self._clock()
+
+    def next_id(self) -> int:
+        """An id above all before."""
+        self.last = max(self.last + 1, self._clock())
+        return self.last
+
+    def child(self, parent: int, name: bytes) -> Optional[_QueueRow]:
+        """A row by its parent and name."""
+        key = parent, name
+        if key not in self.rows:
+            found = self.execute(f"SELECT {_QUEUE_COLUMNS} FROM queuefs_queues WHERE parent = ? AND name = ?{self._lock}",
+                                 key).rows
+            self.rows[key] = _QueueRow(*found[0]) if found else None
+        return self.rows[key]
+
+    def find(self, path: str) -> Optional[_QueueRow]:
+        """The row of a path."""
+        row: Optional[_QueueRow] = _QueueRow(0, -1, b"")
+        for name in path.split("/")[1:] if path != "/" else ():
+            row = self.child(row.id, name.encode()) if row else None
+        return row
+
+    def need(self, path: str) -> _QueueRow:
+        """The same, settled; raises FileNotFound."""
+        row = self.find(path)
+        if row is None:
+            raise FileNotFound(_NO_QUEUE)
+        if row.due and row.due <= self.now():
+            self._settle(row, self.now())
+        return row
+
+    def _settle(self, row: _QueueRow, now: int) -> None:
+        row.size += self.messages("UPDATE queuefs_messages SET lease = 0 WHERE queue = ? AND lease > 0 AND lease <= ?",
+                                 (row.id, now)).count
+        left = self.messages("SELECT lease FROM queuefs_messages WHERE queue = ? AND lease > 0 ORDER BY lease LIMIT 1",
+                            (row.id,)).rows
+        row.due, row.changed = left[0][0] if left else 0, True
+
+    def make(self, path: str, own: bool) -> _QueueRow:
+        """The row of a path, made where it is missing, with those above it."""
+        row = _QueueRow(0, -1, b"")
+        for name in (part.encode() for part in path.split("/")[1:] if part):
+            found = self.child(row.id, name)
+            if found is None:
+                found = self.rows[row.id, name] = _QueueRow(self.next_id(), row.id, name)
+                self.execute(f"INSERT INTO queuefs_queues ({_QUEUE_COLUMNS}) VALUES (?, ?, ?, 0, 0, 0, 0)",
+                             (found.id, found.parent, found.name))
+            row = found
+        if own and not row.own:
+            row.own, row.changed = 1, True
+        return row
+
+    def below(self, row: _QueueRow) -> list[_QueueRow]:
+        """The rows directly in a directory, as they are now."""
+        self.flush()
+        found = self.execute(f"SELECT {_QUEUE_COLUMNS} FROM queuefs_queues WHERE parent = ? ORDER BY name{self._lock}",
+                             (row.id,)).rows
+        return [_QueueRow(*values) for values in found]
+
+    def messages(self, sql: str, values: Sequence[Any]) -> Rows:
+        """A statement on the messages as they are now."""
+        self.flush()
+        self._heads.clear()
+        return self.execute(sql, values)
+
+    def add(self, row: _QueueRow, data: bytes) -> None:
+        """A message at the end of a queue."""
+        row.newest, row.size, row.changed = self.next_id(), row.size + 1, True
+        if len(data) > self.SMALL:
+            self.execute(f"{_INSERT_MESSAGES} (?, ?, 0, ?)", (row.newest, row.id, data))
+        else:
+            self._added.append((row.newest, row.id, data))
+
+    def ready(self, row: _QueueRow, count: int) -> list[tuple[Any, ...]]:
+        """(id, data) of the first messages; of large ones (data None) no more than one is in memory."""
+        return self.messages(f"SELECT id, CASE WHEN LENGTH(data) <= {self.SMALL} THEN data END FROM queuefs_messages "
+                             f"WHERE queue = ? AND lease = 0 ORDER BY id LIMIT {int(count)}{self._lock}", (row.id,)).rows
+
+    def first(self, row: _QueueRow, ahead: int = 1) -> QueueMessage:
+        """The first message of a queue that has one; `ahead` of it are read at once for those who ask next."""
+        head = self._heads.get(row.id)
+        if not head:
+            head = collections.deque(self.ready(row, ahead))
+            self._heads[row.id] = head
+        number, data = head[0]
+        if data is None:
+            data = self.execute("SELECT data FROM queuefs_messages WHERE id = ?" + self._lock, (number,)).rows[0][0]
+        return QueueMessage(number, data, row.id)
+
+    def take(self, row: _QueueRow, lease: float, ahead: int) -> QueueMessage:
+        """The same, taken out or leased."""
+        message = self.first(row, ahead)
+        self._heads[row.id].popleft()
+        if lease:
+            until = self.now() + int(lease * 1e9)
+            self.execute("UPDATE queuefs_messages SET lease = ? WHERE id = ?", (until, message.id))
+            row.due = min(row.due or until, until)
+        else:
+            self._taken.append(message.id)
+        row.size, row.changed = row.size - 1, True
+        return message
+
+    def drop(self, path: str, recursive: bool) -> None:
+        """Remove a queue."""
+        row = self.find(path)
+        busy = bool(row and (self.messages("SELECT id FROM queuefs_messages WHERE queue = ? LIMIT 1", (row.id,)).rows
+                             or self.below(row)))
+        _may_remove_queue(row and row.info(path), busy, recursive)
+        waiting = [row]
+        while waiting:
+            gone = waiting.pop()
+            assert gone is not None
+            waiting.extend(self.below(gone))
+            self.messages("DELETE FROM queuefs_messages WHERE queue = ?", (gone.id,))
+            self.execute("DELETE FROM queuefs_queues WHERE id = ?", (gone.id,))
+        self.rows.clear()
+
+    def flush(self) -> None:
+        """Write what has changed."""
+        added, taken, self._added, self._taken = self._added, self._taken, [], []
+        for some in _in_powers(added):
+            self.execute(_INSERT_MESSAGES + ", ".join(["(?, ?, 0, ?)"] * len(some)), list(itertools.chain(*some)))
+        for numbers in _in_powers(taken):
+            self.execute(f"DELETE FROM queuefs_messages WHERE id IN ({', '.join('?' * len(numbers))})", numbers)
+        for row in self.rows.values():
+            if row is not None and row.changed:
+                row.changed = False
+                self.execute("UPDATE queuefs_queues SET own = ?, size = ?, newest = ?, due = ? WHERE id = ?",
+                             (row.own, row.size, row.newest, row.due, row.id))
+
+
+_INSERT_MESSAGES = "INSERT INTO queuefs_messages (id, queue, lease, data) VALUES "
+
+
+def _in_powers(items: list[T]) -> Iterator[list[T]]:
+    """Cut into lists of 64, 32, ... 1: so there are only seven statements to prepare, and few to send."""
+    start = 0
+    while start < len(items):
+        size = 1 << min(6, (len(items) - start).bit_length() - 1)
+        yield items[start:start + size]
+        start += size
+
+
+class DatabaseQueues(QueueStore):
+    """Queues in SQLite, PostgreSQL, MySQL or TiDB; servers may share one database. It owns the `database`.
+
+    Changes that come at the same time share a commit (`_SharedCommits`), and one transaction at a time changes the
+    queues of a database: it holds the row `last`. So counters are exact, the order is that of the commits, and there
+    are no deadlocks; `SKIP LOCKED`, which TiDB and old MariaDB do not have, could only make consumers overtake one
+    another. What is only looked at needs no lock. A plain `take` is gone when its commit is; only a lease survives a
+    consumer that crashes.
+    """
+
+    MAX_BATCH = 200                         # changes a commit
+    AHEAD = 32                              # messages read at once for the consumers of one commit
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._commits = database, _SharedCommits(self._commit, self.MAX_BATCH)
+        self._lock = "" if database.dialect == "sqlite" else " FOR UPDATE"      # TiDB reads the past without it
+        for statement in _QUEUE_TABLES:
+            text = statement.format(**_QUEUE_TYPES[database.dialect])
+            with contextlib.suppress(DatabaseConflict):     # two servers that start at once: the other one was first
+                text and database.run(lambda session, text=text: session.execute(text))     # type: ignore[misc]
+        self._remember("last", 0)
+        found = self._remember("version", _QUEUE_VERSION)
+        if found > _QUEUE_VERSION:
+            raise ConfigError(f"The queues were written by a later version of callfs (tables {found}, this one knows "
+                              f"{_QUEUE_VERSION}).")
+
+    def _remember(self, name: str, value: int) -> int:
+        """A row of queuefs_state, made where it is missing."""
+        query = "SELECT value FROM queuefs_state WHERE name = ?"
+        with contextlib.suppress(DatabaseConflict):
+            self._database.run(lambda session: session.execute(query, (name,)).rows or session.execute(
+                "INSERT INTO queuefs_state (name, value) VALUES (?, ?)", (name, value)))
+        return self._database.run(lambda session: session.execute(query, (name,)).rows[0][0])
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    def _write(self, work: Callable[[_QueueSession], T]) -> T:
+        return self._commits.run(work)
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """Run the jobs in one transaction; where it was taken back because of one of them, each in its own."""
+        try:
+            self._database.run(lambda session: self._work(session, jobs))
+        except BaseException as error:
+            alone = len(jobs) == 1 or isinstance(error, Unavailable) or not isinstance(error, Exception)
+            for job in jobs:
+                job.error = error if alone else None        # type: ignore[assignment]
+                if not alone:
+                    self._commit([job])
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _work(self, session: Session, jobs: list[_Job]) -> None:
+        last = session.execute(f"SELECT value FROM queuefs_state WHERE name = ?{self._lock}", ("last",)).rows[0][0]
+        queues = _QueueSession(session, self._lock, self.clock, last)
+        for job in jobs:
+            job.error = None
+            try:
+                job.value = job.work(queues)
+            except CallerError as error:
+                if isinstance(error, DatabaseConflict):
+                    raise
+                job.error = error
+        queues.flush()
+        if queues.last > last:
+            session.execute("UPDATE queuefs_state SET value = ? WHERE name = ?", (queues.last, "last"))
+
+    def _look(self, path: str, work: Callable[[_QueueSession, _QueueRow], T]) -> T:
+        """Look at a queue; leases that have run out are ended first, which is the only time that this writes."""
+        with self._database.reading() as session:
+            queues = _QueueSession(session, "", self.clock)
+            row = queues.find(path)
+            if row is None:
+                raise FileNotFound(_NO_QUEUE)
+            if not row.due or row.due > self.clock():
+                return work(queues, row)
+        return self._write(lambda queues: work(queues, queues.need(path)))
+
+    # -- the interface -----------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """As the interface says."""
+        try:
+            return self._look(path, lambda queues, row: row.info(path))
+        except FileNotFound:
+            return None
+
+    def children(self, path: str) -> list[QueueInfo]:
+        """As the interface says."""
+        found = self._look(path, lambda queues, row: queues.below(row))
+        paths = [(row, join_path(path, row.name.decode())) for row in found]
+        fresh = [self.get(below) if row.due else row.info(below) for row, below in paths]
+        return [info for info in fresh if info]
+
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> bool:
+            row = queues.find(path)
+            guard(row and row.info(path))
+            made = path != "/" and not (row and row.own)
+            if made:
+                queues.make(path, True)
+            return made
+        return self._write(work)
+
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.find(path)
+            guard(row and row.info(path))
+            queues.drop(path, recursive)
+        self._write(work)
+
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """As the interface says."""
+        (parent, name) = split_path(target)
+
+        def work(queues: _QueueSession) -> None:
+            row, there = queues.find(source), queues.find(target)
+            guard(row and row.info(source))
+            target_guard(there and there.info(target))
+            if row is None or not row.id:
+                raise FileNotFound(_NO_QUEUE)
+            if not parents and queues.find(parent) is None:
+                raise BadRequest("The parent of the destination does not exist; ask with `create_parents` to make it.")
+            if there:
+                queues.drop(target, False)
+            above = queues.make(parent, False)
+            queues.flush()
+            queues.execute("UPDATE queuefs_queues SET parent = ?, name = ? WHERE id = ?", (above.id, name.encode(), row.id))
+            queues.rows.clear()
+        self._write(work)
+
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> tuple[QueueInfo, bool]:
+            there = queues.find(path)
+            guard(there and there.info(path))
+            row = queues.make(path, True)
+            queues.add(row, data)
+            return row.info(path), there is None
+        return self._write(work)
+
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> list[QueueMessage]:
+            row = queues.need(path)
+            return [queues.take(row, lease, self.AHEAD) for lease in leases[:row.size]]
+        return self._write(work)
+
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """As the interface says. The queue may have another path by now: its counter is changed by number."""
+        def work(queues: _QueueSession) -> None:
+            queues.flush()
+            queues.rows.clear()
+            if leased:
+                count = queues.messages("UPDATE queuefs_messages SET lease = 0 WHERE id = ? AND lease > 0",
+                                        (message.id,)).count
+            else:
+                count = len(queues.execute(f"SELECT id FROM queuefs_queues WHERE id = ?{self._lock}",
+                                           (message.queue,)).rows)
+                if count:
+                    queues.messages(_INSERT_MESSAGES + "(?, ?, 0, ?)", (message.id, message.queue, message.data))
+            queues.execute("UPDATE queuefs_queues SET size = size + ? WHERE id = ?", (count, message.queue))
+        self._write(work)
+
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """As the interface says."""
+        def work(queues: _QueueSession, row: _QueueRow) -> Optional[QueueMessage]:
+            with contextlib.suppress(IndexError):           # taken since its row was read
+                return queues.first(row) if row.size else None
+            return None
+        return self._look(path, work)
+
+    def acknowledge(self, path: str, message: int) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.need(path)
+            if not queues.messages("DELETE FROM queuefs_messages WHERE id = ? AND queue = ? AND lease > 0",
+                                   (message, row.id)).count:
+                _no_lease(bool(queues.messages(f"SELECT id FROM queuefs_messages WHERE id = ? AND queue = ?{self._lock}",
+                                               (message, row.id)).rows))
+        self._write(work)
+
+    def clear(self, path: str) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.need(path)
+            queues.messages("DELETE FROM queuefs_messages WHERE queue = ?", (row.id,))
+            row.size, row.due, row.changed = 0, 0, True
+        self._write(work)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+# ---- readers
+
+def queue_json(message: Optional[QueueMessage]) -> bytes:
+    """What a reader of `dequeue` or `peek` gets; {} for None."""
+    if message is None:
+        return b"{}"
+    shown = {"id": str(message.id), "data": "", "timestamp": rfc3339(message.id)}
+    try:
+        shown["data"] = message.data.decode()
+    except UnicodeDecodeError:
+        shown.update(data=base64.b64encode(message.data).decode(), encoding="base64")
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class _TakenReader(Reader):
+    """A message that was taken out. Whoever closes this before the first `read` did not get it: `undo` is called."""
+
+    def __init__(self, message: Optional[QueueMessage], undo: Callable[[QueueMessage], None]) -> None:
+        self._rest, self._message, self._undo = queue_json(message), message, undo
+        self.length = len(self._rest)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """The JSON."""
+        self._message = None
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """As the class says."""
+        message, self._message = self._message, None
+        if message is not None:
+            self._undo(message)
+
+
+class _WaitingReader(Reader):
+    """A message that may be there later. All of its state belongs to the lock of the `_Waiters`."""
+
+    def __init__(self, waiters: _Waiters, path: str, lease: float, deadline: float) -> None:
+        self._waiters, self.path, self.lease, self.deadline = waiters, path, lease, deadline
+        self.message: Optional[QueueMessage] = None         # handed over, not yet read
+        self.rest: Optional[bytes] = None                   # None: nothing is there yet
+        self.closed, self.wake = False, None                # type: bool, Optional[Callable[[], None]]
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `read` never waits; `wake()` says that it has something."""
+        self.wake = wake
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """The JSON of a message, {} when the time is over. None, for who attached, while nothing is there."""
+        return self._waiters.read(self, size, self.wake is None)      # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Wait no more; a message that came but was not read goes back."""
+        self._waiters.leave(self)
+
+
+class _Waiters:
+    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them.
+
+    The thread takes messages out and hands them over, so that neither an engine that pushes nor who enqueues ever
+    waits for a store. It looks when this process has enqueued, and every POLL seconds, while somebody waits, for what
+    other processes enqueued and leases that ran out.
+    """
+
+    POLL = 0.2
+    BATCH = 64                              # messages taken at a time
+
+    def __init__(self, store: QueueStore, log: Log) -> None:
+        self._store, self._log, self._changed = store, log, threading.Condition()
+        self._queues: dict[str, dict[_WaitingReader, None]] = {}
+        self._handed: set[_WaitingReader] = set()           # have a message that nobody has read yet
+        self._deadlines: list[tuple[float, int, _WaitingReader]] = []
+        self._numbers, self._stop, self._dirty = itertools.count(), threading.Event(), set()  # type: Any, Any, set[str]
+        self._returned: list[tuple[QueueMessage, bool]] = []
+        self._thread: Optional[threading.Thread] = None
+
+    def busy(self, path: str) -> bool:
+        """Whether somebody waits for this queue already."""
+        return path in self._queues
+
+    def add(self, path: str, lease: float, seconds: float) -> _WaitingReader:
+        """One more, at the end of the line."""
+        waiter = _WaitingReader(self, path, lease, time.monotonic() + seconds)
+        with self._changed:
+            if self._stop.is_set():
+                waiter.rest = b"{}"
+                return waiter
+            self._queues.setdefault(path, {})[waiter] = None
+            heapq.heappush(self._deadlines, (waiter.deadline, next(self._numbers), waiter))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
+                self._thread.start()
+            self._tell(path)
+        return waiter
+
+    def notify(self, path: str) -> None:
+        """There may be messages in this queue, or it is gone."""
+        if path in self._queues:            # who comes into line later looks for itself
+            with self._changed:
+                self._tell(path)
+
+    def notify_all(self) -> None:
+        """Queues were moved or removed."""
+        with self._changed:
+            self._tell(*self._queues)
+
+    def _tell(self, *paths: str) -> None:
+        self._dirty.update(paths)
+        self._changed.notify_all()
+
+    def read(self, waiter: _WaitingReader, size: int, block: bool) -> Optional[bytes]:
+        """For `_WaitingReader.read`."""
+        with self._changed:
+            while waiter.rest is None and block:
+                self._changed.wait()
+            if waiter.rest is None:
+                return None
+            self._handed.discard(waiter)
+            waiter.message = None
+            found, waiter.rest = waiter.rest[:size], waiter.rest[size:]
+            return found
+
+    def leave(self, waiter: _WaitingReader) -> None:
+        """For `_WaitingReader.close`."""
+        with self._changed:
+            waiter.closed = True
+            self._finish(waiter, None)
+            message, waiter.message = waiter.message, None
+            self._handed.discard(waiter)
+            if message is not None:
+                self._returned.append((message, waiter.lease > 0))
+                self._tell(waiter.path)
+
+    def _finish(self, waiter: _WaitingReader, message: Optional[QueueMessage]) -> None:
+        """Out of the line, with a message or without."""
+        line = self._queues.get(waiter.path, {})
+        if waiter in line:
+            del line[waiter]
+            if not line:
+                del self._queues[waiter.path]
+            waiter.message, waiter.rest = message, queue_json(message)
+            if message is not None:
+                self._handed.add(waiter)
+
+    def close(self) -> None:
+        """Everybody gets {}; what was handed over and not read goes back. Returns when the thread has ended."""
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    # -- the thread --------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        poll = time.monotonic() + self.POLL
+        while not self._stop.is_set():
+            with self._changed:
+                if not (self._dirty or self._returned or self._stop.is_set()):
+                    self._changed.wait(self._pause(poll))
+                if time.monotonic() >= poll:
+                    self._dirty.update(self._queues)
+                    poll = time.monotonic() + self.POLL
+                paths, self._dirty = self._dirty, set()
+            try:
+                self._give_back()
+                for path in paths:
+                    self._hand_out(path)
+            except CallFSError as error:
+                self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                self._stop.wait(self.POLL)
+            self._expire(time.monotonic())
+        self._end()
+
+    def _pause(self, poll: float) -> Optional[float]:
+        """Seconds until there is something to do; None: until somebody says so."""
+        while self._deadlines and self._deadlines[0][2].rest is not None:
+            heapq.heappop(self._deadlines)
+        if not self._queues:
+            return None
+        return max(0.0, min(poll, self._deadlines[0][0]) - time.monotonic())
+
+    def _give_back(self) -> None:
+        while self._returned:
+            message, leased = self._returned[0]
+            self._store.give_back(message, leased)
+            self._returned.pop(0)           # only now: a store that does not answer is asked again
+
+    def _hand_out(self, path: str) -> None:
+        """Messages to those who wait longest."""
+        with self._changed:
+            line = list(itertools.islice(self._queues.get(path, ()), self.BATCH))
+        if not line:
+            return
+        info = self._store.get(path)
+        messages = self._store.take(path, [waiter.lease for waiter in line]) if info and info.size else []
+        with self._changed:
+            for waiter, message in zip(line, messages):
+                if waiter.closed or waiter.rest is not None:
+                    self._returned.append((message, waiter.lease > 0))
+                    self._dirty.add(path)
+                else:
+                    self._finish(waiter, message)
+            for waiter in line if info is None else ():
+                self._finish(waiter, None)
+            if info is not None and info.size > len(messages) and path in self._queues:
+                self._dirty.add(path)
+        self._wake(line)
+
+    def _expire(self, now: float) -> None:
+        over = []
+        with self._changed:
+            while self._deadlines and self._deadlines[0][0] <= now:
+                over.append(heapq.heappop(self._deadlines)[2])
+                self._finish(over[-1], None)
+            if len(self._deadlines) > 2 * sum(map(len, self._queues.values())) + 64:
+                self._deadlines = [each for each in self._deadlines if each[2].rest is None]
+                heapq.heapify(self._deadlines)
+        self._wake(over)
+
+    def _wake(self, waiters: Iterable[_WaitingReader]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+            wakes = [waiter.wake for waiter in waiters if waiter.wake and waiter.rest is not None and not waiter.closed]
+        for wake in wakes:                  # not under the lock: the engine has its own
+            wake()
+
+    def _end(self) -> None:
+        with self._changed:
+            waiters = [waiter for line in self._queues.values() for waiter in line]
+            for waiter in waiters:
+                self._finish(waiter, None)
+            for waiter in self._handed:
+                self._returned.append((waiter.message, waiter.lease > 0))      # type: ignore[arg-type]
+                waiter.message, waiter.rest = None, b"{}"
+            self._handed.clear()
+        self._wake(waiters)
+        try:
+            self._give_back()
+        except CallFSError as error:
+            self._log.error("messages could not be put back into their queue", count=len(self._returned),
+                            reason=error.message)
+
+
+# ---- the filesystem
+
+_QUEUE_README = b"""\
+# queuefs: message queues as directories
+
+Make a queue with `mkdir Q` (nested, too), or by writing to `Q/enqueue`. In each queue:
+
+    enqueue   write: a message, kept byte by byte; the answer is its id
+    dequeue   read: takes the first message out: {"id","data","timestamp"}, or {} when there is none.
+              Bytes that are no UTF-8 come as base64 with "encoding":"base64".
+              ?wait=30s waits for a message. ?ack=60s leases it: unless its id is written to `ack` in
+              that time, it comes back to its place.
+    peek      read: the first message, which stays; its time is that of the newest enqueue
+    size      read: how many messages there are, those that are leased out left aside
+    ack       write: {"id": "..."} or the id confirms a leased message
+    clear     write: removes all messages, leased ones, too
+
+A directory that is only the parent of queues lists no control files until it is used as a queue itself.
+Without `recursive`, only a queue without messages and sub-queues is removed.
+"""
+
+
+class QueueFS(FileSystem):
+    """Message queues as directories (pfs.md, "queuefs").
+
+    A directory that was only made as the parent of another shows its sub-queues alone; its control files show once it
+    is made by mkdir itself or enqueued to. They can be used before.
+    """
+
+    name = "queuefs"
+    README = _QUEUE_README
+
+    @dataclass
+    class Options:
+        """Where the queues are, and limits."""
+
+        backend: str = option("memory", "where the queues are",
+                              choices=("memory", "sqlite", "mysql", "tidb", "postgres"))
+        db_path: str = option("", "the SQLite file")
+        host: str = option("", "the database server")
+        port: int = option(0, "its port; 0: the usual one", kind="int", minimum=0, maximum=65535)
+        user: str = option("", "the user there")
+        password: str = option("", "the user's password", kind="secret")
+        database: str = option("", "the name of the database")
+        dsn: str = option("", "all of that in one text", kind="secret")
+        enable_tls: bool = option(False, "connect with TLS", kind="bool")
+        tls_server_name: str = option("", "the name in the server's certificate")
+        tls_skip_verify: bool = option(False, "accept any certificate", kind="bool")
+        pool_size: int = option(8, "connections at most", kind="int", minimum=1, maximum=1000)
+        max_message: int = option("16MiB", "bytes of a message at most", kind="size")
+        max_bytes: int = option("1GiB", "bytes of all messages at most (memory)", kind="size")
+
+    def __init__(self, options: QueueFS.Options, context: MountContext) -> None:
+        self._options, self._since = options, time.time_ns()
+        self.slow = options.backend not in ("memory", "sqlite")
+        self.store = self._open_store(options, context)
+        self._waiters = _Waiters(self.store, context.log)
+        self._seen: Cache[str, QueueInfo] = Cache(1000)
+        self._writers: Mapping[str, Callable[[str, bytes, Guard], Written]] = {
+            "enqueue": self._enqueue, "ack": self._ack, "clear": self._clear}
+
+    @staticmethod
+    def _open_store(options: QueueFS.Options, context: MountContext) -> QueueStore:
+        given = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)
+                 if not each.name.startswith("max_")}
+        if options.backend == "memory":
+            for name in ("db_path", "dsn", "host"):
+                if given[name]:
+                    raise BadRequest(f"queuefs: {name} is for a database; say which with `backend`.")
+            return MemoryQueues(options.max_bytes)
+        if options.db_path:
+            given["db_path"] = os.path.join(context.folder, options.db_path)
+        try:
+            database = open_database({name: value for name, value in given.items() if value})
+        except ConfigError as error:
+            raise BadRequest(f"queuefs: {error.message}") from None
+        try:
+            return DatabaseQueues(database)
+        except BaseException:
+            database.close()
+            raise
+
+    # -- what is there -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _split(path: str) -> tuple[str, str]:
+        """(path of the queue, name of the control file or "")."""
+        parent, name = split_path(path)
+        return (parent, name) if name in QUEUE_CONTROLS and parent != "/" else (path, "")
+
+    def _queue_path(self, path: str) -> str:
+        """A path that may be a queue's. Raises BadRequest."""
+        names = path.split("/")[1:]
+        if path == "/README" or any(name in QUEUE_CONTROLS for name in names):
+            raise BadRequest(f"README and the names of control files ({', '.join(QUEUE_CONTROLS)}) can not be queues.")
+        return path
+
+    def _entry(self, info: QueueInfo) -> Entry:
+        changed = max(info.newest, info.id) or self._since
+        return Entry(info.path, DIRECTORY, 0, 0o755, ANYONE, changed, self._etag(info), f"queue-{info.id}",
+                     backend=self.name, stamp=str(info.size))
+
+    @staticmethod
+    def _etag(info: QueueInfo) -> str:
+        return f"{info.id:x}-{info.newest:x}-{info.size:x}"
+
+    def _control(self, info: QueueInfo, control: str) -> Entry:
+        entry = self._entry(info)._replace(path=join_path(info.path, control), type=FILE, stamp="",
+                                           mode=QUEUE_CONTROLS[control], id=f"queue-{info.id}-{control}")
+        if control == "size":               # changes with what is taken out, too: nobody may think it unmodified
+            entry = entry._replace(size=len(str(info.size)), mtime_ns=self.store.clock())
+        return entry
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        if path == "/README":
+            return generated(path, self.README, self._since, backend=self.name).entry
+        queue, control = self._split(path)
+        info = self.store.get(queue)
+        if info is None:
+            raise FileNotFound(_NO_QUEUE)
+        return self._control(info, control) if control else self._entry(info)
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the interface says. For one more message the queue is not looked up before, only in the transaction."""
+        queue, control = self._split(path)
+        info = self._seen.get(queue) if control == "enqueue" else None
+        return self._control(info, control) if info else super().peek(path)
+
+    def describe(self, entry: Entry) -> Meta:
+        """A queue with its backend and size, a control file, or the README."""
+        if entry.is_dir:
+            return Meta(self.name, "queue", {"backend": self._options.backend, "size": entry.stamp})
+        return Meta(self.name, "readme" if entry.path == "/README" else "control", {"backend": self._options.backend})
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        if not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        info = self.store.get(path)
+        found = [self._entry(child) for child in self.store.children(path)]
+        if path == "/":
+            found.append(self.stat("/README"))
+        elif info and info.own:
+            found += [self._control(info, control) for control in QUEUE_CONTROLS]
+        found.sort(key=operator.attrgetter("name"))
+        return iter([entry for entry in found if entry.name > after])
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. `dequeue` takes the wishes `wait` and `ack` (durations up to an hour)."""
+        if path == "/README":
+            return generated(path, self.README, self._since, backend=self.name)
+        queue, control = self._split(path)
+        info = self.store.get(queue)
+        if info is None:
+            raise FileNotFound(_NO_QUEUE)
+        if not control:
+            return Handle(self._entry(info))
+        entry = self._control(info, control)
+        if not entry.mode & 0o444:
+            raise PermissionDenied(f"`{control}` can only be written.")
+        if control == "size":
+            return MemoryHandle(entry, str(info.size).encode())
+        if control == "peek":
+            return LiveHandle(entry, lambda: self._peek_reader(queue))
+        wait, lease = _queue_duration(wish, "wait"), _queue_duration(wish, "ack")
+        return LiveHandle(entry, lambda: self._take(queue, wait, lease), consumes=True)
+
+    def _peek_reader(self, queue: str) -> Reader:
+        data = queue_json(self.store.first(queue))
+        return ChunkReader((data,), len(data))
+
+    def _take(self, queue: str, wait: float, lease: float) -> Reader:
+        """The first message, now if there is one; whoever waits already goes first."""
+        found = [] if wait and self._waiters.busy(queue) else self.store.take(queue, [lease])
+        if wait and not found:
+            return self._waiters.add(queue, lease, wait)
+        return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
+
+    def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
+        self.store.give_back(message, leased)
+        self._waiters.notify(queue)
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """Enqueue, acknowledge or clear."""
+        queue, control = self._split(path)
+        if path == "/README" or control and control not in self._writers:
+            raise PermissionDenied(f"`{control or 'README'}` can only be read.")
+        if not control:
+            raise BadRequest("A queue has no files of its own: make one with mkdir, and write to its `enqueue`.")
+        self._queue_path(queue)
+        data = body.read(self._options.max_message)
+        if body.length is not None and len(data) != body.length:
+            raise Disconnected("The body broke off.")
+        if options.sha256 and hashlib.sha256(data).hexdigest() != options.sha256:
+            raise BadRequest("The body has another SHA-256 than announced.")
+        return self._writers[control](queue, data, guard)
+
+    def _guarding(self, guard: Guard, control: str = "") -> QueueGuard:
+        """A guard of entries as one of queues."""
+        def check(info: Optional[QueueInfo]) -> None:
+            guard(None if info is None else self._control(info, control) if control else self._entry(info))
+        return check
+
+    def _enqueue(self, queue: str, data: bytes, guard: Guard) -> Written:
+        info, made = self.store.enqueue(queue, data, self._guarding(guard, "enqueue"))
+        self._waiters.notify(queue)
+        self._seen.put(queue, info)
+        return Written(self._control(info, "enqueue"), made, str(info.newest))
+
+    def _ack(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "ack"))
+        guard(entry)
+        self.store.acknowledge(queue, _message_id(data))
+        return Written(entry, False, "acknowledged")
+
+    def _clear(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "clear"))
+        guard(entry)
+        self.store.clear(queue)
+        return Written(entry, False, "cleared")
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """What appends to a file (`>>`) writes at its end, which for `enqueue`, `ack` and `clear` is 0."""
+        if offset:
+            guard(self.peek(path))
+            raise RangeNotSatisfiable("This file is always empty.", headers=[("Content-Range", "bytes */0")])
+        return self.write(path, body, ANYONE, guard, WriteOptions())
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says: a queue."""
+        made = self.store.make(self._queue_path(path), self._guarding(guard))
+        return Written(self.stat(path), made)
+
+    def _queue_to_change(self, path: str) -> str:
+        """A path that is not that of a control file or the README."""
+        if path == "/README" or self._split(path)[1] and self.peek(path):
+            raise PermissionDenied("Control files and the README stay as long as their directory.")
+        return path
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        self.store.remove(self._queue_to_change(path), recursive, self._guarding(guard))
+        self._moved()
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        self._queue_path(target)
+        self.store.move(self._queue_to_change(source), target, self._guarding(guard), self._guarding(target_guard), parents)
+        self._moved()
+        return self.stat(target)
+
+    def _moved(self) -> None:
+        """Paths have changed."""
+        self._seen.clear()
+        self._waiters.notify_all()
+
+    def _unchanged(self, path: str, guard: Guard) -> Entry:
+        """Shells and drives set modes, times and sizes on their way to a write: nothing comes of it here."""
+        guard(self.peek(path))
+        return self.stat(path)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """Changes nothing."""
+        return self._unchanged(path, guard)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """Changes nothing."""
+        return self._unchanged(path, guard)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """Changes nothing: enqueues nothing, clears nothing."""
+        return Written(self._unchanged(path, guard), False)
+
+    def check(self) -> dict[str, str]:
+        """Whether the store answers."""
+        return {"queues": state_of(self.store.check)}
+
+    def close(self) -> None:
+        """Waiting readers end with {}."""
+        self._waiters.close()
+        self.store.close()
+
+
+def _queue_duration(wish: Wish, name: str) -> float:
+    """Seconds of a wish, 0 without it. Raises BadRequest."""
+    try:
+        seconds = parse_duration(wish[name]) if name in wish else 0.0
+    except ValueError as error:
+        raise BadRequest(f"`{name}`: {error}") from None
+    if seconds > MAX_QUEUE_WAIT or name == "ack" and name in wish and not seconds:
+        raise BadRequest(f"`{name}` is a duration above 0 of at most one hour.")
+    return seconds
+
+
+def _message_id(data: bytes) -> int:
+    """The id in what was written to `ack`: {"id": "..."}, or the id alone. Raises BadRequest."""
+    try:
+        found = json.loads(data)
+        number = int(found["id"] if isinstance(found, dict) else found)
+        if 0 < number < 1 << 63:
+            return number
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise BadRequest('Write the id of the message to `ack`: {"id": "1736936445000000000"}.')
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -10149,7 +11454,7 @@ ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[byte
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS,
+    HelloFS, StreamFS, QueueFS,
 )})
 
 
