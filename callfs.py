@@ -2456,6 +2456,516 @@ else:                                       # Windows: no pread; nobody else use
         return os.read(fd, size)
 
 # ============================================================================
+# HTTP client: connections, retries, bodies
+# ============================================================================
+
+CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
+MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
+MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
+_LATER = frozenset({429, 503})
+
+Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[bytes]]
+ByteProgress = Callable[[int, Optional[int]], None]     # (bytes done, bytes in all or None)
+
+
+def _error_kinds(kind: type[CallFSError] = CallFSError) -> Iterator[type[CallFSError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _error_kinds(below)
+
+
+# From an answer back to the class that the server raised. Only a class with a code of its own stands for it; a status
+# alone (an answer to HEAD has no body, one of a proxy no code) means the most general class that has it.
+_NAMED_KINDS = [kind for kind in _error_kinds() if "code" in vars(kind)]
+_KIND_OF_CODE = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
+_KIND_OF_STATUS = {**{kind.status: kind for kind in reversed(_NAMED_KINDS)},
+                   400: BadRequest, 404: FileNotFound, 500: CallFSError}
+
+
+def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+    """The error that an HTTP answer tells of; `details` holds the other fields of its JSON, and `request_id`."""
+    try:
+        told = json.loads(body)
+        code, message = str(told.pop("code")), str(told.pop("message"))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        told, code, message = {}, "", ""
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
+    if not message and status not in _KIND_OF_STATUS:
+        message = f"The server answered {status}."
+    # Not `kind(message)`: some classes take other arguments, which are not known here.
+    error: CallFSError = CallFSError.__new__(kind)
+    CallFSError.__init__(error, message, headers=list(headers.items()))
+    error.status, error.details = status, {**told, "request_id": headers.get("X-Request-ID") or ""}
+    return error
+
+
+class _Source:
+    """A body to send. `length` is None where nobody knows it; where `replayable`, `blocks` may be asked for again."""
+
+    def __init__(self, source: Upload) -> None:
+        if isinstance(source, str):
+            raise TypeError("a source is bytes, a pathlib.Path, a binary file or an iterable of bytes")
+        self._owned = isinstance(source, os.PathLike)
+        self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            self._source = io.BytesIO(source)
+        self.replayable = hasattr(self._source, "read") and self._source.seekable()
+        self._start = self._source.tell() if self.replayable else 0
+        self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else None
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
+        if self.length is not None:
+            yield from self._counted(self.length)
+        elif hasattr(self._source, "read"):
+            yield from iter(lambda: self._source.read(BLOCK), b"")
+        else:
+            yield from filter(None, self._source)       # an empty chunk would end the body
+
+    def _counted(self, left: int) -> Iterator[bytes]:
+        self._source.seek(self._start)
+        while left:
+            block = self._source.read(min(BLOCK, left))
+            if not block:
+                raise StorageError("The source became shorter while it was sent.")
+            left -= len(block)
+            yield block
+
+    def digest(self) -> str:
+        """The `Content-Digest` of a replayable source (RFC 9530)."""
+        hasher = hashlib.sha256()
+        for block in self.blocks():
+            hasher.update(block)
+        return f"sha-256=:{base64.b64encode(hasher.digest()).decode()}:"
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._owned:
+            self._source.close()
+
+
+class _Call(NamedTuple):
+    """One request, as often as it has to be sent."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: Optional[_Source] = None
+    stream: bool = False                # the caller reads the answer's body, and closes it
+    accept: tuple[int, ...] = ()        # statuses from 300 on that are answers all the same
+    idempotent: bool = False            # although its method is not
+    progress: Optional[ByteProgress] = None
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether to send it twice is the same as once. Under If-Match the second PUT would be refused (412)."""
+        guarded = self.method != "GET" and "If-Match" in self.headers
+        return self.idempotent or self.method in _IDEMPOTENT and not guarded
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be sent again."""
+        return self.body is None or self.body.replayable
+
+
+class _Broken(Exception):
+    """A connection failed after it was made."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        # It ended, as opposed to: the server is slow (and may be busy with the request), or answers nonsense.
+        self.cut = isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead))
+        self.unanswered = isinstance(error, (ConnectionError, ssl.SSLEOFError))
+        self.reason = _reason(error)
+
+
+class _Again(Exception):
+    """A request that may be sent again: at once (`pause` None), or after a pause of `asked` seconds, if it says."""
+
+    def __init__(self, error: CallFSError, at_once: bool = False, asked: Optional[float] = None) -> None:
+        super().__init__(error)
+        self.error, self.at_once, self.asked = error, at_once, asked
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
+    return text or type(error).__name__
+
+
+@contextlib.contextmanager
+def _wire_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(error) from None
+
+
+class _Unread(io.RawIOBase):
+    """A socket after a byte of the answer was taken from it."""
+
+    def __init__(self, first: bytes, sock: socket.socket) -> None:
+        self._first, self._raw = first, sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        if not self._first:
+            return self._raw.readinto(buffer)
+        buffer[:1], self._first = self._first, b""
+        return 1
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Lines(io.BufferedReader):
+    """What http.client reads an answer from. To it a head that is cut off is a shorter head; here it is an error."""
+
+    _begun = False
+
+    def makefile(self, mode: str) -> _Lines:
+        """Itself: HTTPResponse takes a socket, and calls this, no more."""
+        return self
+
+    def readline(self, size: Optional[int] = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size and (line or self._begun):
+            raise http.client.IncompleteRead(line)
+        self._begun = True
+        return line
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP through a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Wire:
+    """One connection. `reused`: an answer came through it before; `clean`: another request may follow."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection, self.reused, self.clean, self._first = connection, False, True, b""
+        connection.response_class = self._response      # type: ignore[assignment]
+
+    def _response(self, sock: Any, *rest: Any, **named: Any) -> http.client.HTTPResponse:
+        first, self._first = self._first, b""
+        lines: Any = _Lines(_Unread(first, sock) if first else sock.makefile("rb", buffering=0), BLOCK // 4)
+        return http.client.HTTPResponse(lines, *rest, **named)
+
+    def spoke(self) -> bool:
+        """Whether the server has sent something, or ended the connection. Does not wait.
+
+        Takes a byte for that: a TLS connection becomes readable by what is no answer (session tickets), and a peek is
+        not to be had there.
+        """
+        sock = self.connection.sock
+        sock.settimeout(0)
+        try:
+            self._first = sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            sock.settimeout(self.connection.timeout)
+        return True
+
+    def stale(self) -> bool:
+        """Whether the server has given up this idle connection."""
+        try:
+            return self.spoke()
+        except OSError:
+            return True
+
+    def exchange(self, call: _Call) -> http.client.HTTPResponse:
+        """Send a request; its answer, with the body still to be read. Raises _Broken, and what the source raises."""
+        with _wire_errors():
+            self.connection.putrequest(call.method, call.target)
+            for name, value in call.headers.items():
+                self.connection.putheader(name, value)
+            self.connection.endheaders()
+        if call.body is not None:
+            self.clean = self._send_body(call.body, call.progress)
+        with _wire_errors():
+            return self.connection.getresponse()
+
+    def _send_body(self, body: _Source, progress: Optional[ByteProgress]) -> bool:
+        """False where the server answered before all was sent: what it says (413, 403, 507) is the answer then."""
+        sent = 0
+        for block in body.blocks():
+            if not self._push(block if body.length is not None else b"%x\r\n%b\r\n" % (len(block), block)):
+                return False
+            sent += len(block)
+            if progress:
+                progress(sent, body.length)
+        return body.length is not None or self._push(b"0\r\n\r\n")
+
+    def _push(self, data: bytes) -> bool:
+        with _wire_errors():
+            if self.spoke():
+                return False
+            try:
+                self.connection.send(data)
+            except OSError:             # the server closed; its answer may have come before that
+                if not self.spoke():
+                    raise
+                return False
+        return True
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
+
+
+class _Reply:
+    """Status, headers and body of an answer. Whoever asked for a stream closes it; else `data` has the body."""
+
+    def __init__(self, wire: _Wire, response: http.client.HTTPResponse, release: Callable[[_Wire], None]) -> None:
+        self.wire, self.response, self._release = wire, response, release
+        self.status, self.data, self._closed = response.status, b"", False
+        self.headers: Any = response.headers    # by name in any case; None for what is not there
+
+    def read_all(self) -> None:
+        """Take the whole body in. Raises _Broken, and BadGateway for a body that no callfs server sends."""
+        found, response = bytearray(), self.response
+        with _wire_errors():
+            block = response.read(BLOCK // 4)
+            while block and len(found) <= MAX_ANSWER:
+                found += block
+                block = response.read(BLOCK // 4)
+            if block:
+                raise BadGateway(f"The answer has more than {MAX_ANSWER} bytes.")
+            if response.length:         # http.client takes a cut body for a short one when it is read in parts
+                raise http.client.IncompleteRead(bytes(found), response.length)
+        self.data = bytes(found)
+
+    def close(self) -> None:
+        """Give the connection back when the answer was read to its end, else end it. Safe to call twice."""
+        if self._closed:                # given back; somebody else may use it by now
+            return
+        self._closed, response = True, self.response
+        if response.isclosed() and not response.will_close and self.wire.clean:
+            return self._release(self.wire)
+        response.close()
+        self.wire.close()
+
+
+def _pause(attempt: int, asked: Optional[float] = None) -> float:
+    """Seconds to wait. With jitter: clients that were sent away together shall not come back together."""
+    return min(0.1 * 2 ** attempt if asked is None else asked, MAX_RETRY_WAIT) * (1 + random.random() / 4)
+
+
+def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
+    """What `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3)."""
+    text = (headers.get("Retry-After") or "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    moment = parse_http_date(text) if text else None
+    return None if moment is None else max(0.0, moment - time.time())
+
+
+def _target(route: str, path: str, **query: object) -> str:
+    """A request target; every name works, as every byte that could mean something is percent-encoded."""
+    given = {name: "true" if value is True else value for name, value in query.items()
+             if value is not None and value is not False and value != ""}
+    try:
+        return route + urllib.parse.quote(path.lstrip("/")) + ("?" + urllib.parse.urlencode(given) if given else "")
+    except UnicodeEncodeError:
+        raise BadRequest("The path is not UTF-8.") from None
+
+
+@contextlib.contextmanager
+def _foreign(url: str) -> Iterator[None]:
+    """What goes wrong when somebody else's answer is taken for a callfs server's."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise BadGateway(f"{url} does not answer as a callfs server does.") from None
+
+
+class _Address(NamedTuple):
+    """Where a server is: `dial` makes a connection to it, not yet opened."""
+
+    url: str                            # without the key, for messages
+    prefix: str
+    key: str
+    dial: Callable[[], http.client.HTTPConnection]
+
+
+def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
+    """Raises ConfigError; messages never hold what may be a key."""
+    try:
+        unix = url.startswith("unix:/")
+        parts = urllib.parse.urlsplit("http+unix://" + urllib.parse.quote(url[5:], safe="") if unix else url)
+        host, port, key = parts.hostname or "", parts.port, urllib.parse.unquote(parts.password or "")
+    except ValueError:
+        raise ConfigError("a server's URL can not be read") from None
+    if parts.scheme not in ("http", "https", "http+unix") or not host or parts.query or parts.fragment:
+        raise ConfigError("a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH")
+    prefix = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    where = parts.netloc.rpartition("@")[2]
+    if parts.scheme == "http+unix":     # not `hostname`, which is lower-case
+        path = urllib.parse.unquote(where)
+        return _Address("unix:" + path, prefix, key, lambda: _UnixConnection(path, timeout))
+    shown = f"{parts.scheme}://{where}{prefix}"
+    if parts.scheme == "http":
+        return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
+    context = _client_tls(ca_file, verify)
+    return _Address(shown, prefix, key,
+                    lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
+
+
+def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"{ca_file}: no certificates to trust there: {_reason(error)}") from None
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+_Self = TypeVar("_Self", bound="HTTPClient")
+
+
+class HTTPClient:
+    """One server over HTTP, whatever the dialect: connections, repeats, errors. Any number of threads may use it.
+
+    Sent again by itself, at most `retries` times: whatever found no server, what was answered 429, what was answered
+    503 and does the same when it is done twice. A connection that breaks is replaced once: for what does the same when
+    done twice, and for what went unanswered on a connection that had been idle, as a server closes those when it likes.
+    What must not be done twice (`_Call.idempotent` False) is sent once.
+    """
+
+    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
+                 verify: bool = True) -> None:
+        self._address = _server_address(url, timeout, ca_file, verify)
+        self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
+        key = key or self._address.key
+        if not re.fullmatch("[!-~]*", key):
+            raise ConfigError("a key has printable ASCII characters only, and no spaces")
+        self._authorization = {"Authorization": "Bearer " + key} if key else {}
+        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: ignore[var-annotated]
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the idle connections; those in use end when they are through. Safe to call twice."""
+        with self._lock:
+            idle, self._idle, self._closed = self._idle, [], True
+        for wire in idle:
+            wire.close()
+
+    # ---- connections and requests
+
+    def _take(self) -> _Wire:
+        while True:
+            with self._lock:
+                wire = self._idle.pop() if self._idle else None
+            if wire is None:
+                return self._connect()
+            if not wire.stale():
+                wire.reused = True
+                return wire
+            wire.close()
+
+    def _connect(self) -> _Wire:
+        wire = _Wire(self._address.dial())
+        try:
+            wire.connection.connect()
+        except OSError as failure:
+            wire.close()
+            error = Unavailable(f"cannot reach {self.url}: {_reason(failure)}")
+            if isinstance(failure, ConnectionError):    # a server that restarts; a wrong name stays wrong
+                raise _Again(error) from None
+            raise error from None
+        return wire
+
+    def _release(self, wire: _Wire) -> None:
+        with self._lock:
+            keep = not self._closed and len(self._idle) < CLIENT_POOL
+            if keep:
+                self._idle.append(wire)
+        if not keep:
+            wire.close()
+
+    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), *,
+              body: Optional[_Source] = None, **more: Any) -> _Reply:
+        """The answer to a request, sent as often as the class says. Raises CallFSError for a status that says so."""
+        framing = {"Content-Length": "0"} if method in ("POST", "PUT", "PATCH") else {}
+        if body is not None:
+            framing = {"Transfer-Encoding": "chunked"} if body.length is None else {"Content-Length": str(body.length)}
+        call = _Call(method, self._address.prefix + target, {**self._authorization, **headers, **framing}, body, **more)
+        broke, attempt = False, 0
+        while True:
+            try:
+                return self._once(call)
+            except _Again as again:
+                if broke and again.at_once or attempt >= self.retries and not again.at_once:
+                    raise again.error from None
+                broke = broke or again.at_once
+                if not again.at_once:
+                    self.sleep(_pause(attempt, again.asked))
+                    attempt += 1
+
+    def _once(self, call: _Call) -> _Reply:
+        wire = self._take()
+        try:
+            answer = _Reply(wire, wire.exchange(call), self._release)
+            failed = answer.status >= 300 and answer.status not in call.accept
+            if failed or not call.stream:
+                answer.read_all()
+        except _Broken as broken:
+            wire.close()
+            raise self._trouble(call, wire, broken) from None
+        except BaseException:
+            wire.close()
+            raise
+        if failed or not call.stream:
+            answer.close()
+        if failed:
+            raise self._refusal(call, answer)
+        return answer
+
+    def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
+        if call.repeatable:
+            error = Unavailable(f"cannot reach {self.url}: {broken.reason}")
+        else:
+            error = Unavailable(f"no answer from {self.url}: {broken.reason}; it may or may not have been done")
+        again = broken.cut and call.repeatable or broken.unanswered and wire.reused
+        return _Again(error, at_once=True) if again and call.replayable else error
+
+    def _refusal(self, call: _Call, answer: _Reply) -> Exception:
+        error = error_of_answer(answer.status, answer.headers, answer.data)
+        # 503 may come after a part of the work was done (a leader that was lost), 429 comes before any of it.
+        again = answer.status in _LATER and call.replayable and (answer.status == 429 or call.repeatable)
+        asked = _retry_after(answer.headers)
+        return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
+
+    def _json(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None) -> Any:
+        headers, body = {}, None
+        if value is not None:
+            headers, body = {"Content-Type": "application/json"}, _Source(json.dumps(value).encode())
+        answer = self._call(method, target, headers, body=body)
+        with _foreign(self.url):
+            return json.loads(answer.data)
+
+# ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
 # ============================================================================
 
@@ -9125,16 +9635,9 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
 # Client: the REST dialect from Python
 # ============================================================================
 
-CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
 CLIENT_PAGE = 1000                      # entries asked for at a time
-MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
-MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
-_LATER = frozenset({429, 503})
 
-Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[bytes]]
 Target = Union[str, "os.PathLike[str]", BinaryIO]
-Progress = Callable[[int, Optional[int]], None]         # (bytes done, bytes in all or None)
 
 
 class FileInfo(NamedTuple):
@@ -9195,298 +9698,6 @@ def _info_of_item(item: Mapping[str, Any]) -> FileInfo:
 def _link_of_item(item: Mapping[str, Any], path: str = "", max_uses: int = 1) -> LinkInfo:
     return LinkInfo(str(item.get("id", "")), item.get("url", ""), item.get("token", ""), item.get("path", path),
                     item["expires_at"], int(item.get("max_uses", max_uses)), int(item.get("uses", 0)))
-
-
-def _error_kinds(kind: type[CallFSError] = CallFSError) -> Iterator[type[CallFSError]]:
-    yield kind
-    for below in kind.__subclasses__():
-        yield from _error_kinds(below)
-
-
-# From an answer back to the class that the server raised. Only a class with a code of its own stands for it; a status
-# alone (an answer to HEAD has no body, one of a proxy no code) means the most general class that has it.
-_NAMED_KINDS = [kind for kind in _error_kinds() if "code" in vars(kind)]
-_KIND_OF_CODE = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
-_KIND_OF_STATUS = {**{kind.status: kind for kind in reversed(_NAMED_KINDS)},
-                   400: BadRequest, 404: FileNotFound, 500: CallFSError}
-
-
-def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
-    """The error that an HTTP answer tells of; `details` holds the other fields of its JSON, and `request_id`."""
-    try:
-        told = json.loads(body)
-        code, message = str(told.pop("code")), str(told.pop("message"))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        told, code, message = {}, "", ""
-    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
-    if not message and status not in _KIND_OF_STATUS:
-        message = f"The server answered {status}."
-    # Not `kind(message)`: some classes take other arguments, which are not known here.
-    error: CallFSError = CallFSError.__new__(kind)
-    CallFSError.__init__(error, message, headers=list(headers.items()))
-    error.status, error.details = status, {**told, "request_id": headers.get("X-Request-ID") or ""}
-    return error
-
-
-class _Source:
-    """A body to send. `length` is None where nobody knows it; where `replayable`, `blocks` may be asked for again."""
-
-    def __init__(self, source: Upload) -> None:
-        if isinstance(source, str):
-            raise TypeError("a source is bytes, a pathlib.Path, a binary file or an iterable of bytes")
-        self._owned = isinstance(source, os.PathLike)
-        self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            self._source = io.BytesIO(source)
-        self.replayable = hasattr(self._source, "read") and self._source.seekable()
-        self._start = self._source.tell() if self.replayable else 0
-        self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else None
-
-    def blocks(self) -> Iterator[bytes]:
-        """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
-        if self.length is not None:
-            yield from self._counted(self.length)
-        elif hasattr(self._source, "read"):
-            yield from iter(lambda: self._source.read(BLOCK), b"")
-        else:
-            yield from filter(None, self._source)       # an empty chunk would end the body
-
-    def _counted(self, left: int) -> Iterator[bytes]:
-        self._source.seek(self._start)
-        while left:
-            block = self._source.read(min(BLOCK, left))
-            if not block:
-                raise StorageError("The source became shorter while it was sent.")
-            left -= len(block)
-            yield block
-
-    def digest(self) -> str:
-        """The `Content-Digest` of a replayable source (RFC 9530)."""
-        hasher = hashlib.sha256()
-        for block in self.blocks():
-            hasher.update(block)
-        return f"sha-256=:{base64.b64encode(hasher.digest()).decode()}:"
-
-    def __enter__(self) -> _Source:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._owned:
-            self._source.close()
-
-
-class _Call(NamedTuple):
-    """One request, as often as it has to be sent."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str] = MappingProxyType({})
-    body: Optional[_Source] = None
-    stream: bool = False                # the caller reads the answer's body, and closes it
-    accept: tuple[int, ...] = ()        # statuses from 300 on that are answers all the same
-    idempotent: bool = False            # although its method is not
-    progress: Optional[Progress] = None
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether to send it twice is the same as once. Under If-Match the second PUT would be refused (412)."""
-        guarded = self.method != "GET" and "If-Match" in self.headers
-        return self.idempotent or self.method in _IDEMPOTENT and not guarded
-
-    @property
-    def replayable(self) -> bool:
-        """Whether the body can be sent again."""
-        return self.body is None or self.body.replayable
-
-
-class _Broken(Exception):
-    """A connection failed after it was made."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        # It ended, as opposed to: the server is slow (and may be busy with the request), or answers nonsense.
-        self.cut = isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead))
-        self.unanswered = isinstance(error, (ConnectionError, ssl.SSLEOFError))
-        self.reason = _reason(error)
-
-
-class _Again(Exception):
-    """A request that may be sent again: at once (`pause` None), or after a pause of `asked` seconds, if it says."""
-
-    def __init__(self, error: CallFSError, at_once: bool = False, asked: Optional[float] = None) -> None:
-        super().__init__(error)
-        self.error, self.at_once, self.asked = error, at_once, asked
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    return text or type(error).__name__
-
-
-@contextlib.contextmanager
-def _wire_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        raise _Broken(error) from None
-
-
-class _Unread(io.RawIOBase):
-    """A socket after a byte of the answer was taken from it."""
-
-    def __init__(self, first: bytes, sock: socket.socket) -> None:
-        self._first, self._raw = first, sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Optional[int]:
-        if not self._first:
-            return self._raw.readinto(buffer)
-        buffer[:1], self._first = self._first, b""
-        return 1
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Lines(io.BufferedReader):
-    """What http.client reads an answer from. To it a head that is cut off is a shorter head; here it is an error."""
-
-    _begun = False
-
-    def makefile(self, mode: str) -> _Lines:
-        """Itself: HTTPResponse takes a socket, and calls this, no more."""
-        return self
-
-    def readline(self, size: Optional[int] = -1) -> bytes:
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size and (line or self._begun):
-            raise http.client.IncompleteRead(line)
-        self._begun = True
-        return line
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP through a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class _Wire:
-    """One connection. `reused`: an answer came through it before; `clean`: another request may follow."""
-
-    def __init__(self, connection: http.client.HTTPConnection) -> None:
-        self.connection, self.reused, self.clean, self._first = connection, False, True, b""
-        connection.response_class = self._response      # type: ignore[assignment]
-
-    def _response(self, sock: Any, *rest: Any, **named: Any) -> http.client.HTTPResponse:
-        first, self._first = self._first, b""
-        lines: Any = _Lines(_Unread(first, sock) if first else sock.makefile("rb", buffering=0), BLOCK // 4)
-        return http.client.HTTPResponse(lines, *rest, **named)
-
-    def spoke(self) -> bool:
-        """Whether the server has sent something, or ended the connection. Does not wait.
-
-        Takes a byte for that: a TLS connection becomes readable by what is no answer (session tickets), and a peek is
-        not to be had there.
-        """
-        sock = self.connection.sock
-        sock.settimeout(0)
-        try:
-            self._first = sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
-        finally:
-            sock.settimeout(self.connection.timeout)
-        return True
-
-    def stale(self) -> bool:
-        """Whether the server has given up this idle connection."""
-        try:
-            return self.spoke()
-        except OSError:
-            return True
-
-    def exchange(self, call: _Call) -> http.client.HTTPResponse:
-        """Send a request; its answer, with the body still to be read. Raises _Broken, and what the source raises."""
-        with _wire_errors():
-            self.connection.putrequest(call.method, call.target)
-            for name, value in call.headers.items():
-                self.connection.putheader(name, value)
-            self.connection.endheaders()
-        if call.body is not None:
-            self.clean = self._send_body(call.body, call.progress)
-        with _wire_errors():
-            return self.connection.getresponse()
-
-    def _send_body(self, body: _Source, progress: Optional[Progress]) -> bool:
-        """False where the server answered before all was sent: what it says (413, 403, 507) is the answer then."""
-        sent = 0
-        for block in body.blocks():
-            if not self._push(block if body.length is not None else b"%x\r\n%b\r\n" % (len(block), block)):
-                return False
-            sent += len(block)
-            if progress:
-                progress(sent, body.length)
-        return body.length is not None or self._push(b"0\r\n\r\n")
-
-    def _push(self, data: bytes) -> bool:
-        with _wire_errors():
-            if self.spoke():
-                return False
-            try:
-                self.connection.send(data)
-            except OSError:             # the server closed; its answer may have come before that
-                if not self.spoke():
-                    raise
-                return False
-        return True
-
-    def close(self) -> None:
-        """End the connection."""
-        self.connection.close()
-
-
-class _Reply:
-    """Status, headers and body of an answer. Whoever asked for a stream closes it; else `data` has the body."""
-
-    def __init__(self, wire: _Wire, response: http.client.HTTPResponse, release: Callable[[_Wire], None]) -> None:
-        self.wire, self.response, self._release = wire, response, release
-        self.status, self.data, self._closed = response.status, b"", False
-        self.headers: Any = response.headers    # by name in any case; None for what is not there
-
-    def read_all(self) -> None:
-        """Take the whole body in. Raises _Broken, and BadGateway for a body that no callfs server sends."""
-        found, response = bytearray(), self.response
-        with _wire_errors():
-            block = response.read(BLOCK // 4)
-            while block and len(found) <= MAX_ANSWER:
-                found += block
-                block = response.read(BLOCK // 4)
-            if block:
-                raise BadGateway(f"The answer has more than {MAX_ANSWER} bytes.")
-            if response.length:         # http.client takes a cut body for a short one when it is read in parts
-                raise http.client.IncompleteRead(bytes(found), response.length)
-        self.data = bytes(found)
-
-    def close(self) -> None:
-        """Give the connection back when the answer was read to its end, else end it. Safe to call twice."""
-        if self._closed:                # given back; somebody else may use it by now
-            return
-        self._closed, response = True, self.response
-        if response.isclosed() and not response.will_close and self.wire.clean:
-            return self._release(self.wire)
-        response.close()
-        self.wire.close()
 
 
 class RemoteFile(io.RawIOBase):
@@ -9566,218 +9777,23 @@ class RemoteFile(io.RawIOBase):
         super().close()
 
 
-def _pause(attempt: int, asked: Optional[float] = None) -> float:
-    """Seconds to wait. With jitter: clients that were sent away together shall not come back together."""
-    return min(0.1 * 2 ** attempt if asked is None else asked, MAX_RETRY_WAIT) * (1 + random.random() / 4)
-
-
-def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
-    """What `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3)."""
-    text = (headers.get("Retry-After") or "").strip()
-    if text.isdecimal():
-        return float(text[:9])
-    moment = parse_http_date(text) if text else None
-    return None if moment is None else max(0.0, moment - time.time())
-
-
 def _file_target(path: str, **query: object) -> str:
     return _target("/v1/files/", path, **query)
 
 
-def _target(route: str, path: str, **query: object) -> str:
-    """A request target; every name works, as every byte that could mean something is percent-encoded."""
-    given = {name: "true" if value is True else value for name, value in query.items()
-             if value is not None and value is not False and value != ""}
-    try:
-        return route + urllib.parse.quote(path.lstrip("/")) + ("?" + urllib.parse.urlencode(given) if given else "")
-    except UnicodeEncodeError:
-        raise BadRequest("The path is not UTF-8.") from None
-
-
-@contextlib.contextmanager
-def _foreign(url: str) -> Iterator[None]:
-    """What goes wrong when somebody else's answer is taken for a callfs server's."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BadGateway(f"{url} does not answer as a callfs server does.") from None
-
-
-class _Address(NamedTuple):
-    """Where a server is: `dial` makes a connection to it, not yet opened."""
-
-    url: str                            # without the key, for messages
-    prefix: str
-    key: str
-    dial: Callable[[], http.client.HTTPConnection]
-
-
-def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
-    """Raises ConfigError; messages never hold what may be a key."""
-    try:
-        unix = url.startswith("unix:/")
-        parts = urllib.parse.urlsplit("http+unix://" + urllib.parse.quote(url[5:], safe="") if unix else url)
-        host, port, key = parts.hostname or "", parts.port, urllib.parse.unquote(parts.password or "")
-    except ValueError:
-        raise ConfigError("a server's URL can not be read") from None
-    if parts.scheme not in ("http", "https", "http+unix") or not host or parts.query or parts.fragment:
-        raise ConfigError("a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH")
-    prefix = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
-    where = parts.netloc.rpartition("@")[2]
-    if parts.scheme == "http+unix":     # not `hostname`, which is lower-case
-        path = urllib.parse.unquote(where)
-        return _Address("unix:" + path, prefix, key, lambda: _UnixConnection(path, timeout))
-    shown = f"{parts.scheme}://{where}{prefix}"
-    if parts.scheme == "http":
-        return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
-    context = _client_tls(ca_file, verify)
-    return _Address(shown, prefix, key,
-                    lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
-
-
-def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file or None)
-    except OSError as error:
-        raise ConfigError(f"{ca_file}: no certificates to trust there: {_reason(error)}") from None
-    if not verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-class Client:
+class Client(HTTPClient):
     """A callfs server, over its REST dialect. Any number of threads may use one client; `close` it, or use `with`.
 
     `url` is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH; the key may stand in it as a password
     (http://:KEY@HOST). `timeout` is for each wait on the network, in seconds. Errors that the server answers are raised
     as the class that the server raised; Unavailable also says that it can not be reached. OSError is of this side.
-
-    Sent again by itself, at most `retries` times: whatever found no server, what was answered 429, what was answered
-    503 and does the same when it is done twice. A connection that breaks is replaced once: for what does the same when
-    done twice, and for what went unanswered on a connection that had been idle, as a server closes those when it likes.
+    What is sent again, and when, is as `HTTPClient` says.
     """
-
-    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
-                 verify: bool = True) -> None:
-        self._address = _server_address(url, timeout, ca_file, verify)
-        self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
-        key = key or self._address.key
-        if not re.fullmatch("[!-~]*", key):
-            raise ConfigError("a key has printable ASCII characters only, and no spaces")
-        self._authorization = {"Authorization": "Bearer " + key} if key else {}
-        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: ignore[var-annotated]
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the idle connections; those in use end when they are through. Safe to call twice."""
-        with self._lock:
-            idle, self._idle, self._closed = self._idle, [], True
-        for wire in idle:
-            wire.close()
-
-    # ---- connections and requests
-
-    def _take(self) -> _Wire:
-        while True:
-            with self._lock:
-                wire = self._idle.pop() if self._idle else None
-            if wire is None:
-                return self._connect()
-            if not wire.stale():
-                wire.reused = True
-                return wire
-            wire.close()
-
-    def _connect(self) -> _Wire:
-        wire = _Wire(self._address.dial())
-        try:
-            wire.connection.connect()
-        except OSError as failure:
-            wire.close()
-            error = Unavailable(f"cannot reach {self.url}: {_reason(failure)}")
-            if isinstance(failure, ConnectionError):    # a server that restarts; a wrong name stays wrong
-                raise _Again(error) from None
-            raise error from None
-        return wire
-
-    def _release(self, wire: _Wire) -> None:
-        with self._lock:
-            keep = not self._closed and len(self._idle) < CLIENT_POOL
-            if keep:
-                self._idle.append(wire)
-        if not keep:
-            wire.close()
-
-    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), *,
-              body: Optional[_Source] = None, **more: Any) -> _Reply:
-        """The answer to a request, sent as often as the class says. Raises CallFSError for a status that says so."""
-        framing = {"Content-Length": "0"} if method in ("POST", "PUT", "PATCH") else {}
-        if body is not None:
-            framing = {"Transfer-Encoding": "chunked"} if body.length is None else {"Content-Length": str(body.length)}
-        call = _Call(method, self._address.prefix + target, {**self._authorization, **headers, **framing}, body, **more)
-        broke, attempt = False, 0
-        while True:
-            try:
-                return self._once(call)
-            except _Again as again:
-                if broke and again.at_once or attempt >= self.retries and not again.at_once:
-                    raise again.error from None
-                broke = broke or again.at_once
-                if not again.at_once:
-                    self.sleep(_pause(attempt, again.asked))
-                    attempt += 1
-
-    def _once(self, call: _Call) -> _Reply:
-        wire = self._take()
-        try:
-            answer = _Reply(wire, wire.exchange(call), self._release)
-            failed = answer.status >= 300 and answer.status not in call.accept
-            if failed or not call.stream:
-                answer.read_all()
-        except _Broken as broken:
-            wire.close()
-            raise self._trouble(call, wire, broken) from None
-        except BaseException:
-            wire.close()
-            raise
-        if failed or not call.stream:
-            answer.close()
-        if failed:
-            raise self._refusal(call, answer)
-        return answer
-
-    def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
-        if call.repeatable:
-            error = Unavailable(f"cannot reach {self.url}: {broken.reason}")
-        else:
-            error = Unavailable(f"no answer from {self.url}: {broken.reason}; it may or may not have been done")
-        again = broken.cut and call.repeatable or broken.unanswered and wire.reused
-        return _Again(error, at_once=True) if again and call.replayable else error
-
-    def _refusal(self, call: _Call, answer: _Reply) -> Exception:
-        error = error_of_answer(answer.status, answer.headers, answer.data)
-        # 503 may come after a part of the work was done (a leader that was lost), 429 comes before any of it.
-        again = answer.status in _LATER and call.replayable and (answer.status == 429 or call.repeatable)
-        asked = _retry_after(answer.headers)
-        return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
-
-    def _json(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None) -> Any:
-        headers, body = {}, None
-        if value is not None:
-            headers, body = {"Content-Type": "application/json"}, _Source(json.dumps(value).encode())
-        answer = self._call(method, target, headers, body=body)
-        with _foreign(self.url):
-            return json.loads(answer.data)
 
     # ---- files
 
     def upload(self, path: str, source: Upload, *, overwrite: bool = True, mtime: Optional[float] = None,
-               if_match: str = "", digest: bool = True, progress: Optional[Progress] = None) -> FileInfo:
+               if_match: str = "", digest: bool = True, progress: Optional[ByteProgress] = None) -> FileInfo:
         """Store bytes, a local file (`pathlib.Path`), an open binary file from its position on, or blocks, at `path`.
 
         All or nothing, and durable on return. Missing parents are made. `overwrite` false raises FileExists where
@@ -9794,7 +9810,7 @@ class Client:
                                 progress=progress)
         return self._info(answer)
 
-    def patch(self, path: str, offset: int, data: Upload, *, progress: Optional[Progress] = None) -> FileInfo:
+    def patch(self, path: str, offset: int, data: Upload, *, progress: Optional[ByteProgress] = None) -> FileInfo:
         """Write into a file, at `offset` (up to its size: there it grows). What arrived before a failure stays."""
         with _Source(data) as body:
             headers = {"RemFS-Offset": str(offset)}
@@ -9802,7 +9818,7 @@ class Client:
         return self._info(answer)
 
     def resume_upload(self, path: str, local_path: Union[str, os.PathLike[str]], *,
-                      progress: Optional[Progress] = None) -> FileInfo:
+                      progress: Optional[ByteProgress] = None) -> FileInfo:
         """Send what the server does not have yet of a local file; goes on after a break, and after an earlier call.
 
         What is there is taken for the beginning of the file. Raises Conflict where it is longer.
@@ -9823,7 +9839,7 @@ class Client:
             raise Conflict(f"{info.path} has {info.size} bytes, the local file only {size}.")
         return info
 
-    def _send_rest(self, path: str, file: BinaryIO, start: int, size: int, progress: Optional[Progress]) -> FileInfo:
+    def _send_rest(self, path: str, file: BinaryIO, start: int, size: int, progress: Optional[ByteProgress]) -> FileInfo:
         file.seek(start)
         rest = _Source(file)
         rest.replayable = False             # only what has not arrived is sent again
@@ -9842,7 +9858,7 @@ class Client:
         return RemoteFile(self, path, start, stop, if_match=if_match)
 
     def download(self, path: str, target: Optional[Target] = None, *, start: int = 0, stop: Optional[int] = None,
-                 resume: bool = False, progress: Optional[Progress] = None) -> Union[bytes, int]:
+                 resume: bool = False, progress: Optional[ByteProgress] = None) -> Union[bytes, int]:
         """The bytes themselves (`target` None), else how many `target`, a path or a binary file, got.
 
         A path is written beside and renamed when it is whole: it never holds a part. With `resume` what is left by a
@@ -9861,7 +9877,7 @@ class Client:
             raise ValueError("resume is for whole files")
         return self._download_rest(path, os.fspath(target), progress)
 
-    def _download_rest(self, path: str, target: str, progress: Optional[Progress]) -> int:
+    def _download_rest(self, path: str, target: str, progress: Optional[ByteProgress]) -> int:
         info = self.stat(path)
         folder, name = os.path.split(target)
         # Named after the version, so that what is there of another one is not continued.
@@ -9874,7 +9890,7 @@ class Client:
         os.replace(part, target)
         return size
 
-    def _copy(self, source: RemoteFile, target: BinaryIO, progress: Optional[Progress]) -> int:
+    def _copy(self, source: RemoteFile, target: BinaryIO, progress: Optional[ByteProgress]) -> int:
         view, start = memoryview(bytearray(BLOCK)), source.tell()
         with source:
             for count in iter(lambda: source.readinto(view), 0):
