@@ -2524,13 +2524,13 @@ class _Source:
         self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
         if isinstance(source, (bytes, bytearray, memoryview)):
             self._source = io.BytesIO(source)
-        self.replayable = hasattr(self._source, "read") and self._source.seekable()
+        self.replayable = self._seekable = hasattr(self._source, "read") and self._source.seekable()
         self._start = self._source.tell() if self.replayable else 0
         self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else length
 
     def blocks(self) -> Iterator[bytes]:
         """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
-        if self.replayable:
+        if self._seekable:
             yield from self._counted(self.length or 0)
             return
         read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
