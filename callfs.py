@@ -5105,7 +5105,7 @@ class SQLiteStore(MetadataStore):
         self.path, self._durable, self._timeout = path, durable, timeout
         self._metrics = metrics or Metrics()
         self._idle: collections.deque[sqlite3.Connection] = collections.deque()
-        self._commits = _SharedCommits(self._commit, self.MAX_BATCH)
+        self._commits = _SharedCommits(lambda jobs: self._commit(jobs), self.MAX_BATCH)    # late: a test may stand in
         self._pending, self._epoch, self._closed = self._commits.pending, 0, False
         self._cache: Cache[str, Entry] = Cache(cache)
         self._filling = threading.Lock()
