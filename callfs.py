@@ -67,6 +67,7 @@ import sqlite3
 import ssl
 import stat
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -92,9 +93,11 @@ __all__ = [
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
     "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "StorageError", "Disconnected",
+    "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
-    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree",
+    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
+    "Database", "open_database",
     # to serve something else with the same engine
     "HTTPServer", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
@@ -299,6 +302,41 @@ class StorageFull(CallFSError):
 
 class StorageError(CallFSError):
     """The storage failed."""
+
+
+class DatabaseError(StorageError):
+    """The database refused a statement. `state` is its own code: a SQLSTATE, MySQL's number, SQLite's name."""
+
+    code, state = "DATABASE_ERROR", ""
+
+    def __init__(self, message: str = "The database refused.", *, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class DatabaseConflict(Conflict):
+    """A row with this key is already there."""
+
+    code, state = "DATABASE_CONFLICT", ""
+
+    def __init__(self, message: str = "", *, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database can not be reached, or is too busy.
+
+    `lost`: the connection ended in the middle. `uncertain`: it did so before the answer to COMMIT, and whether what
+    was written is there nobody knows.
+    """
+
+    code, state, lost, uncertain = "DATABASE_UNAVAILABLE", "", False, False
+
+    def __init__(self, message: str = "The database can not be reached.", *, state: str = "", lost: bool = False,
+                 retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.state, self.lost = state, lost
 
 
 class Disconnected(CallFSError):
@@ -2313,10 +2351,12 @@ class Reader:
     """Bytes on their way out. Whoever gets one closes it.
 
     `length` is the number of bytes, None where nobody knows yet. Where the bytes lie in a file, `fd` is its descriptor
-    and `offset` where they start, so that a server can `sendfile`; else `fd` is -1.
+    and `offset` where they start, so that a server can `sendfile`; else `fd` is -1. `trailers` gives what can be said
+    of the bytes only behind them (HTTP: names and values of fields); the names are the same whenever it is asked.
     """
 
     length: Optional[int] = None
+    trailers: Optional[Callable[[], list[tuple[str, str]]]] = None
     fd = -1
     offset = 0
 
@@ -2397,9 +2437,11 @@ class Closeable(Protocol):
 
 
 class Body:
-    """Bytes on their way in. `length` is what was announced, None for a chunked body."""
+    """Bytes on their way in. `length` is what was announced, None for a chunked body. Whoever takes what comes as it
+    comes (a stream) sets `patient`: then the sender may pause for as long as it likes."""
 
     length: Optional[int] = 0
+    patient = False
 
     def readinto(self, view: memoryview) -> int:
         """Fill some of `view`; 0 at the end. Raises Disconnected when the body ends before its announced end."""
@@ -2467,6 +2509,1515 @@ else:                                       # Windows: no pread; nobody else use
         """As `os.pread`."""
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, size)
+
+# ============================================================================
+# Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
+# ============================================================================
+
+MAX_DATABASE_ANSWER = 1 << 30                        # bytes of one answer, checked before they are buffered; PostgreSQL's own
+MAX_STATEMENTS = 128                        # prepared for a connection; the server keeps a plan for each
+_INT64 = range(-1 << 63, 1 << 63)
+_TRANSACTION_WORD = re.compile(r"\s*(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b", re.I)
+
+# SQLSTATE of PostgreSQL, error number of MySQL and TiDB, name of SQLite's result code. What is in no table is an
+# error of the statement. PostgreSQL: appendix A. MySQL: server error reference. TiDB: error codes.
+_CONFLICTS = frozenset({"23505", "23P01", "1062", "1586", "1761", "SQLITE_CONSTRAINT_UNIQUE"})
+_FULL = frozenset({"53100", "1021", "1114", "SQLITE_FULL"})
+_RETRIED = frozenset({
+    "40001", "40P01", "55P03", "26000",             # serialization, deadlock, lock; a prepared statement went away
+    "1205", "1213", "1243", "1615", "3572", "8002", "8022", "8028", "9007",
+    "SQLITE_BUSY"})
+_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "1053", "1077", "1079", "1080", "1927", "4031"})
+_UNAVAILABLE = frozenset({
+    "53000", "53200", "53300", "53400", "57014", "25006", "1037", "1040", "1041", "1203", "1290", "1317", "1792",
+    "1836", "1969", "3024", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_INTERRUPT"})
+
+
+class Rows(NamedTuple):
+    """What a statement gave: its rows, and how many it returned or affected (matched, for an UPDATE)."""
+
+    rows: list[tuple[Any, ...]]
+    count: int
+
+
+class Session:
+    """One open transaction; for one thread, until its `with` block or its `work` ends.
+
+    The values of `execute` are None, bool, int (64 bits, signed), float, str and bytes; placeholders are `?`. Values
+    come back as the same types; decimals (so MySQL's and PostgreSQL's SUM of integers) and dates as str, a bool of
+    SQLite or MySQL as int. A statement that failed makes the transaction good for nothing but to be taken back, as
+    PostgreSQL has it, with every database: code that was tested with one works with all.
+    """
+
+    def __init__(self, connection: _DatabaseConnection) -> None:
+        self._connection, self._state = connection, "open"
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> Rows:
+        """Run one statement. Raises DatabaseConflict, DatabaseUnavailable, StorageFull, DatabaseError."""
+        if self._state != "open":
+            raise DatabaseError(f"The transaction {self._state}.")
+        if "\0" in sql or _TRANSACTION_WORD.match(sql):
+            raise DatabaseError("Transactions are begun and ended by `transaction` and `run` only.")
+        values = [_database_value(value) for value in params]
+        try:
+            return self._connection.query(sql, values)
+        except UnicodeEncodeError:          # raised before anything was sent
+            raise DatabaseError("A text has half a surrogate pair in it: no database stores that.") from None
+        except BaseException:
+            self._state = "had an error and can only be taken back"
+            raise
+
+    def _finish(self) -> None:
+        if self._state != "open":
+            raise DatabaseError(f"The transaction {self._state}.")
+        try:
+            self._connection.commit()
+        except DatabaseUnavailable as error:
+            error.uncertain = self._connection.broken           # no answer: done or not, nobody knows
+            raise
+
+    def _end(self) -> None:
+        self._state = "is over"
+
+
+def _database_value(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, float, str, bytes)):
+        return value
+    if isinstance(value, int) and value in _INT64:
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise DatabaseError("A number does not fit in 64 bits." if isinstance(value, int) else
+                        f"A {type(value).__name__} is no value for a database.")
+
+
+class Database(abc.ABC):
+    """A database with a bounded pool of connections; threads and forked children may share the object.
+
+    `transaction` and `run` raise DatabaseUnavailable when no connection can be had. A data definition statement of
+    MySQL commits what came before it (its manual, 13.3.3).
+    """
+
+    RETRIES = 12                            # of a deadlock; random pauses of at most 1 s, of 2 s in all on average
+    dialect: str                            # sqlite | postgres | mysql
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target = target
+        self._pool = _ConnectionPool(self._connect, target.pool_size, target.connect_timeout)
+
+    @abc.abstractmethod
+    def _connect(self) -> _DatabaseConnection: ...
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """`with database.transaction() as session:` commits at the end of the block, durably; any exception takes all
+        of it back. Where the answer to COMMIT was lost, the DatabaseUnavailable has `uncertain` set."""
+        connection = self._begin()
+        session = Session(connection)
+        try:
+            yield session
+            session._finish()
+        except BaseException:
+            if not connection.broken:
+                connection.take_back()
+            raise
+        finally:
+            session._end()
+            self._pool.give(connection)
+
+    def run(self, work: Callable[[Session], T], idempotent: bool = False) -> T:
+        """What `work(session)` returns, in a transaction of its own.
+
+        Deadlocks, serialization failures and busy databases are tried again, with random pauses, until RETRIES or the
+        time-out; a connection that was lost, once. One that was lost while COMMIT was under way raises
+        DatabaseUnavailable (`uncertain`), unless the work is `idempotent`: then that is tried again, too.
+        """
+        deadline, reconnects = time.monotonic() + self._target.timeout, 1
+        for attempt in itertools.count(1):
+            try:
+                with self.transaction() as session:
+                    return work(session)
+            except DatabaseUnavailable as error:
+                if error.uncertain and not idempotent:
+                    raise
+                reconnects -= error.lost
+                again = reconnects >= 0 if error.lost else error.state in _RETRIED and attempt <= self.RETRIES
+                if not again or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0, min(1.0, 0.002 * 2 ** attempt)))
+        raise AssertionError                # not reached: the loop has no end
+
+    def close(self) -> None:
+        """End all idle connections; those in use end when their transaction does."""
+        self._pool.close()
+
+    def _begin(self) -> _DatabaseConnection:
+        """A connection with an open transaction. One that went stale in the pool (the server was started again, a
+        firewall forgot it) is only found by trying; then none of its age is trusted."""
+        while True:
+            connection = self._pool.take()
+            try:
+                connection.begin()
+                connection.used = True
+                return connection
+            except BaseException as error:
+                stale = connection.broken and connection.used and isinstance(error, CallFSError)
+                self._pool.give(connection)
+                if not stale:
+                    raise
+                self._pool.flush()
+
+
+class _DatabaseConnection(abc.ABC):
+    """One connection: `broken` while an exchange is under way and after one that did not end as it should."""
+
+    broken = False
+    used = False                            # had a transaction before: may have gone stale since
+
+    @abc.abstractmethod
+    def query(self, sql: str, values: list[Any]) -> Rows: ...
+
+    @abc.abstractmethod
+    def begin(self) -> None: ...
+
+    @abc.abstractmethod
+    def commit(self) -> None: ...
+
+    @abc.abstractmethod
+    def rollback(self) -> None: ...
+
+    @abc.abstractmethod
+    def close(self) -> None: ...
+
+    def take_back(self) -> None:
+        """Roll back; a connection that can not even do that is not used again."""
+        try:
+            self.rollback()
+        except CallFSError:
+            self.broken = True
+
+
+class _ConnectionPool:
+    """At most `size` connections; the one used last goes out first, so that a quiet time leaves the others to age."""
+
+    IDLE_SECONDS = 240.0                    # below the 5 to 10 minutes after which firewalls and proxies forget
+
+    def __init__(self, connect: Callable[[], _DatabaseConnection], size: int, wait: float) -> None:
+        self._connect, self._size, self._wait = connect, size, wait
+        self._closed, self._forked_away = False, []         # type: bool, list[Any]
+        self._start()
+
+    def _start(self) -> None:
+        self._pid, self._free = os.getpid(), threading.Semaphore(self._size)
+        self._idle: collections.deque[tuple[_DatabaseConnection, float]] = collections.deque()
+
+    def take(self) -> _DatabaseConnection:
+        """An idle connection or a new one; `give` it back. Raises DatabaseUnavailable after the wait."""
+        if self._pid != os.getpid():        # a child: the connections are the parent's, not even to be closed here
+            self._forked_away.append(self._idle)
+            self._start()
+        if self._closed:
+            raise DatabaseUnavailable("The database was closed.")
+        if not self._free.acquire(timeout=self._wait):
+            raise DatabaseUnavailable(f"All {self._size} connections to the database are in use.")
+        try:
+            return self._reuse() or self._connect()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _reuse(self) -> Optional[_DatabaseConnection]:
+        with contextlib.suppress(IndexError):
+            while True:
+                connection, since = self._idle.pop()
+                if time.monotonic() - since < self.IDLE_SECONDS:
+                    return connection
+                connection.close()
+        return None
+
+    def give(self, connection: _DatabaseConnection) -> None:
+        """Back from its transaction."""
+        if connection.broken:
+            connection.close()
+        else:
+            self._idle.append((connection, time.monotonic()))
+        self._free.release()
+        if self._closed:
+            self.flush()
+
+    def flush(self) -> None:
+        """End what is idle."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
+
+    def close(self) -> None:
+        """End what is idle, and what comes back."""
+        self._closed = True
+        if self._pid == os.getpid():
+            self.flush()
+
+
+def _database_error(state: str, text: str) -> CallFSError:
+    """The error to raise for a state code of a database; `text` is what it said."""
+    if state in _CONFLICTS:
+        return DatabaseConflict(state=state)
+    if state in _FULL:
+        return StorageFull("The disk of the database is full.")
+    if state in _LOST or state in _RETRIED or state in _UNAVAILABLE or state.startswith("08"):
+        lost = state in _LOST or state.startswith("08")
+        return DatabaseUnavailable(f"The database can not do this now: {text}", state=state, lost=lost)
+    return DatabaseError(f"The database refused: {text}", state=state)
+
+
+# ---- SQLite
+
+# Its words, since only Python 3.11 gives its result codes.
+_SQLITE_STATES = (
+    ("UNIQUE constraint", "SQLITE_CONSTRAINT_UNIQUE"), ("PRIMARY KEY must be unique", "SQLITE_CONSTRAINT_UNIQUE"),
+    ("constraint", "SQLITE_CONSTRAINT"), ("locked", "SQLITE_BUSY"), ("or disk is full", "SQLITE_FULL"),
+    ("readonly", "SQLITE_READONLY"), ("unable to open", "SQLITE_CANTOPEN"), ("interrupted", "SQLITE_INTERRUPT"),
+    ("malformed", "SQLITE_CORRUPT"), ("not a database", "SQLITE_NOTADB"), ("disk I/O", "SQLITE_IOERR"))
+_SQLITE_WORDS = {
+    "SQLITE_CORRUPT": "The database file is damaged; restore a backup.",
+    "SQLITE_NOTADB": "The file is no SQLite database.",
+    "SQLITE_INTERRUPT": "The statement took too long.",
+}
+
+
+def _sqlite_error(error: Exception) -> CallFSError:
+    if isinstance(error, OverflowError):
+        return DatabaseError("A value is too large for SQLite.", state="SQLITE_TOOBIG")
+    text = str(error)
+    state = next((state for words, state in _SQLITE_STATES if words in text), "SQLITE_ERROR")
+    found = _database_error(state, text)
+    return found.__class__(_SQLITE_WORDS[state], state=state) if state in _SQLITE_WORDS else found
+
+
+class _SQLite(Database):
+    """A file; its folder is made when it is missing. Every transaction takes the write lock at its start: one at a
+    time, and none has to be taken back because another one wrote."""
+
+    dialect = "sqlite"
+
+    def _connect(self) -> _DatabaseConnection:
+        return _SQLiteConnection(self._target.path, self._target.connect_timeout, self._target.timeout)
+
+
+class _SQLiteConnection(_DatabaseConnection):
+    STEPS = 20_000                          # of its virtual machine between two looks at the clock: about 1 ms
+
+    def __init__(self, path: str, wait: float, timeout: float) -> None:
+        self._timeout, self._deadline = timeout, math.inf
+        try:
+            if path != ":memory:":
+                os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            self._connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False,
+                                               cached_statements=MAX_STATEMENTS)
+        except OSError as error:
+            raise DatabaseUnavailable(f"The database file can not be opened: {error.strerror}.") from None
+        except sqlite3.Error as error:
+            raise _sqlite_error(error) from None
+        self._set_up()
+
+    def _set_up(self) -> None:
+        try:
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                self._run(f"PRAGMA {pragma}")
+            self._connection.set_progress_handler(lambda: time.monotonic() > self._deadline, self.STEPS)
+        except CallFSError:
+            self.close()
+            raise
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, values)
+        except UnicodeEncodeError:
+            raise
+        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+            raise _sqlite_error(error) from None
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Rows are fetched whole: a cursor left open would hold the lock."""
+        self._deadline = time.monotonic() + self._timeout
+        try:
+            cursor = self._run(sql, values)
+            rows = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise _sqlite_error(error) from None
+        finally:
+            self._deadline = math.inf       # COMMIT is never cut off
+        return Rows(rows, len(rows) if cursor.description else max(0, cursor.rowcount))
+
+    def begin(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._run("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:         # a full disk: SQLite has taken back everything itself
+            self._run("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+# ---- what the two wire protocols share
+
+class _Fields:
+    """Reads fields out of one message; ValueError where it ends too early."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        found = self.data[self.at:self.at + size] if size >= 0 else b""
+        if len(found) != size:
+            raise ValueError("a message ends too early")
+        self.at += size
+        return found
+
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self.take(len(self.data) - self.at)
+
+    def until_nul(self) -> bytes:
+        """Up to a zero byte, which is skipped."""
+        end = self.data.index(0, self.at)
+        found = self.take(end - self.at)
+        self.at += 1
+        return found
+
+    def big(self, size: int) -> int:
+        """A number of PostgreSQL: the highest byte first, signed."""
+        return int.from_bytes(self.take(size), "big", signed=True)
+
+    def little(self, size: int) -> int:
+        """A number of MySQL: the lowest byte first, unsigned."""
+        return int.from_bytes(self.take(size), "little")
+
+    def lenenc(self) -> int:
+        """MySQL's length-encoded integer."""
+        first = self.little(1)
+        if first in (0xFB, 0xFF):
+            raise ValueError("not a length")
+        return first if first < 0xFB else self.little({0xFC: 2, 0xFD: 3, 0xFE: 8}[first])
+
+    def lenenc_bytes(self) -> bytes:
+        """MySQL's length-encoded string."""
+        return self.take(self.lenenc())
+
+
+class _DatabaseSocket:
+    """A socket with a buffer; each exchange has a deadline and a bound on what it reads. Raises OSError, ValueError."""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self.deadline, self.left = time.monotonic() + target.connect_timeout, MAX_DATABASE_ANSWER
+        self._buffer, self._at, self.encrypted = bytearray(), 0, False
+        self.local = target.host.startswith("/")            # no other machine sees what is sent
+        self._socket = socket.socket(socket.AF_UNIX) if self.local else \
+            socket.create_connection((target.host, target.port), target.connect_timeout)
+        try:
+            self._set_options(target)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _set_options(self, target: _DatabaseTarget) -> None:
+        if self.local:
+            self._socket.settimeout(target.connect_timeout)
+            self._socket.connect(target.host)
+        else:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6),
+                                ("TCP_USER_TIMEOUT", int(target.connect_timeout * 1000))):
+                if hasattr(socket, name):
+                    self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            self.local = ipaddress.ip_address(self._socket.getpeername()[0].partition("%")[0]).is_loopback
+
+    def _wait(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout
+        self._socket.settimeout(left)
+
+    def send(self, data: bytes) -> None:
+        """All of it."""
+        self._wait()
+        self._socket.sendall(data)
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; memory is taken only for what really comes."""
+        if not 0 <= size <= self.left:
+            raise ValueError("an answer is too long")
+        self.left -= size
+        while len(self._buffer) - self._at < size:
+            self._wait()
+            block = self._socket.recv(min(max(65536, size), 1 << 20))
+            if not block:
+                raise ConnectionResetError
+            self._buffer += block
+        found = bytes(memoryview(self._buffer)[self._at:self._at + size])
+        self._at += size
+        if self._at > 1 << 20 or self._at == len(self._buffer):
+            del self._buffer[:self._at]
+            self._at = 0
+        return found
+
+    def encrypt(self, target: _DatabaseTarget) -> None:
+        """TLS from here on. What came before it, unencrypted, is not taken for its start (CVE-2021-23222)."""
+        if self._buffer:
+            raise ValueError("bytes before the TLS handshake")
+        self._wait()
+        name = target.tls_server_name or target.host
+        self._socket = target.context.wrap_socket(self._socket, server_hostname=name)
+        self.encrypted = True
+
+    def close(self, farewell: bytes = b"") -> None:
+        """Say `farewell` if that needs no waiting, and close."""
+        with contextlib.suppress(OSError, ValueError):
+            self._socket.settimeout(0.1)
+            self._socket.sendall(farewell)
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def _database_failures(seconds: float, failure: str, lost: bool = False) -> Iterator[None]:
+    """What goes wrong with a socket and with the bytes out of it, as DatabaseUnavailable."""
+    try:
+        yield
+    except socket.timeout:
+        raise DatabaseUnavailable(f"The database did not answer within {format_duration(seconds)}.") from None
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or "the connection ended"
+        raise DatabaseUnavailable(f"TLS with the database failed: {_database_words(reason)}.", lost=lost) from None
+    except OSError as error:
+        text = f"The database {failure}: {error.strerror or 'the connection ended'}."
+        raise DatabaseUnavailable(text, lost=lost) from None
+    except (ValueError, IndexError, KeyError, struct.error):
+        raise DatabaseUnavailable("The database sent what its protocol does not allow.", state="protocol") from None
+
+
+class _WireConnection(_DatabaseConnection):
+    """What both protocols do around an exchange of messages."""
+
+    FAREWELL = b""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target = target
+        self._statements: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+        self._numbers, self._sequence = itertools.count(1), 0
+        with _database_failures(target.connect_timeout, "can not be reached"):
+            self._wire = _DatabaseSocket(target)
+        try:
+            self.broken = True
+            with _database_failures(target.connect_timeout, "closed the connection"):
+                self._log_in()
+            self._set_up()
+        except BaseException as error:
+            self._wire.close()
+            if isinstance(error, DatabaseError):        # whatever it is, there is no connection
+                raise DatabaseUnavailable(str(error), state=error.state) from None
+            raise
+
+    @abc.abstractmethod
+    def _log_in(self) -> None: ...
+
+    @abc.abstractmethod
+    def _set_up(self) -> None: ...
+
+    @contextlib.contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Messages there and back. Only one that ends well leaves a connection that can be used again."""
+        self.broken = True
+        seconds = self._target.timeout + 1  # PostgreSQL gives up a statement by itself, a second before
+        self._wire.deadline, self._wire.left = time.monotonic() + seconds, MAX_DATABASE_ANSWER
+        with _database_failures(seconds, "went away", lost=True):
+            yield
+        self.broken = False
+
+    def _said(self, state: str, text: str) -> CallFSError:
+        """An error message of the server, without the password that a proxy or a statement may have put in."""
+        if self._target.password:
+            text = text.replace(self._target.password, "***")
+        return _database_error(state, _database_words(text))
+
+    def _remember(self, key: Any, statement: Any) -> Any:
+        """Keep a prepared statement; the one that was not used for longest, when there are too many, to be closed."""
+        self._statements[key] = statement
+        return self._statements.popitem(last=False)[1] if len(self._statements) > MAX_STATEMENTS else None
+
+    def _recall(self, key: Any) -> Any:
+        found = self._statements.get(key)
+        if found is not None:
+            self._statements.move_to_end(key)
+        return found
+
+    def close(self) -> None:
+        """A healthy server is told, so that its log has no lost connections."""
+        self._wire.close(b"" if self.broken else self.FAREWELL)
+
+
+def _database_words(text: str) -> str:
+    """One line of somebody else's words, for a log and an answer."""
+    return text.translate(_CONTROLS)[:300]
+
+
+# ---- PostgreSQL (its documentation, chapter 55: "Frontend/Backend Protocol", version 3.0)
+
+_SSL_REQUEST, _PROTOCOL_3 = 80877103, 196608
+_BYTEA = 17
+_POSTGRES_TYPES: dict[int, Callable[[bytes], Any]] = {      # by the OID of pg_type.dat; others are text
+    16: lambda data: data == b"t", 20: int, 21: int, 23: int, 26: int, 700: float, 701: float, _BYTEA: bytes}
+# Literals (with E'' and its backslashes), names, dollar quotes and comments (nested once) hold no placeholders.
+_SQL_PARTS = re.compile(r"""\b[eE]'(?:[^'\\]|''|\\.)*'|'[^']*'|"[^"]*"|--[^\n]*|/\*(?:/\*.*?\*/|.)*?\*/"""
+                        r"""|\$((?:[A-Za-z_]\w*)?)\$.*?\$\1\$|(\?)""", re.S)
+# Kinds of AuthenticationXXX requests.
+_POSTGRES_LOGINS = {3: "_log_in_cleartext", 5: "_log_in_md5", 10: "_log_in_scram"}
+
+
+@functools.lru_cache(maxsize=1000)
+def _numbered(sql: str) -> tuple[str, int]:
+    """`?` as `$1`, `$2`, ...; and how many there are."""
+    numbers = itertools.count(1)
+    text = _SQL_PARTS.sub(lambda part: f"${next(numbers)}" if part[2] else part[0], sql)
+    return text, next(numbers) - 1
+
+
+def _postgres_message(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def _postgres_value(value: Any) -> tuple[int, int, Optional[bytes]]:
+    """(OID of its type, format: 0 text or 1 binary, bytes). What the statement does with a text decides its type; an
+    integer has the smallest one: all functions take that, and few take int8."""
+    if value is None:
+        return 0, 0, None
+    if isinstance(value, bool):
+        return 16, 0, b"t" if value else b"f"
+    if isinstance(value, int):
+        return 23 if -1 << 31 <= value < 1 << 31 else 20, 0, b"%d" % value
+    if isinstance(value, float):
+        return 701, 0, repr(value).encode()
+    return (_BYTEA, 1, value) if isinstance(value, bytes) else (0, 0, value.encode())
+
+
+class _Prepared(NamedTuple):
+    """A prepared statement: its name or number, parameters, and how to read each of its columns."""
+
+    key: Any
+    params: int
+    columns: tuple[Any, ...]
+
+
+class _PostgresAnswer:
+    """What came until the server was ready again."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.columns: tuple[int, ...] = ()
+        self.params, self.tag = 0, ""
+        self.error: Optional[CallFSError] = None
+
+
+class _Postgres(Database):
+    """A PostgreSQL server, 12 or later."""
+
+    dialect = "postgres"
+
+    def _connect(self) -> _DatabaseConnection:
+        target = self._target
+        if target.tls != "allow":
+            return _PostgresConnection(target)
+        try:
+            return _PostgresConnection(dataclasses.replace(target, tls="disable"))
+        except DatabaseUnavailable as error:
+            if error.state != "28000":
+                raise
+        return _PostgresConnection(dataclasses.replace(target, tls="require"))
+
+
+class _PostgresConnection(_WireConnection):
+    FAREWELL = _postgres_message(b"X")
+
+    def _log_in(self) -> None:
+        target = self._target
+        if target.tls != "disable" and not target.host.startswith("/"):
+            self._request_tls()
+        pairs = {"user": target.user, "database": target.database, "client_encoding": "UTF8",
+                 "application_name": target.application_name}
+        settings = b"".join(_cstring(name) + _cstring(value) for name, value in pairs.items() if value)
+        self._wire.send(_postgres_message(b"", struct.pack("!i", _PROTOCOL_3), settings, b"\0"))
+        while True:
+            kind, body = self._message()
+            request = body.big(4) if kind == b"R" else -1
+            if request in _POSTGRES_LOGINS:
+                getattr(self, _POSTGRES_LOGINS[request])(body)
+            elif request > 0:
+                raise DatabaseUnavailable(f"The database wants a login of kind {request}, which is not supported.")
+            elif kind == b"E":
+                raise self._error(body)[1]
+            elif kind == b"Z":
+                return
+
+    def _request_tls(self) -> None:
+        self._wire.send(struct.pack("!ii", 8, _SSL_REQUEST))
+        answer = self._wire.read(1)
+        if answer == b"S":
+            self._wire.encrypt(self._target)
+        elif answer != b"N":                # an ErrorResponse here was not authenticated by anybody: not repeated
+            raise ValueError("no answer to SSLRequest")
+        elif self._target.tls != "prefer":
+            raise DatabaseUnavailable("The database does not speak TLS, which the configuration asks for.")
+
+    def _log_in_cleartext(self, body: _Fields) -> None:
+        if not (self._wire.encrypted or self._wire.local):
+            raise DatabaseUnavailable("The database wants the password in clear, and the connection has no TLS.")
+        self._wire.send(_postgres_message(b"p", _cstring(self._target.password)))
+
+    def _log_in_md5(self, body: _Fields) -> None:
+        inner = hashlib.md5((self._target.password + self._target.user).encode()).hexdigest()
+        outer = hashlib.md5(inner.encode() + body.take(4)).hexdigest()
+        self._wire.send(_postgres_message(b"p", _cstring("md5" + outer)))
+
+    def _log_in_scram(self, body: _Fields) -> None:
+        if b"SCRAM-SHA-256" not in body.rest().split(b"\0"):
+            raise DatabaseUnavailable("The database offers no SCRAM-SHA-256.")
+        scram = _Scram(self._target.password)
+        first = scram.first()
+        self._wire.send(_postgres_message(b"p", b"SCRAM-SHA-256\0", struct.pack("!i", len(first)), first))
+        self._wire.send(_postgres_message(b"p", scram.final(self._sasl(11))))
+        scram.verify(self._sasl(12))
+
+    def _sasl(self, wanted: int) -> bytes:
+        """The server's next words in SASL; anything else, an early "welcome" too, does not do."""
+        kind, body = self._message()
+        if kind == b"E":
+            raise self._error(body)[1]
+        if kind != b"R" or body.big(4) != wanted:
+            raise ValueError("SASL was cut short")
+        return body.rest()
+
+    def _set_up(self) -> None:
+        limit = max(1, int(self._target.timeout * 1000))
+        self._simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def _message(self) -> tuple[bytes, _Fields]:
+        """The next message that is not just news."""
+        while True:
+            kind, size = struct.unpack("!ci", self._wire.read(5))
+            body = _Fields(self._wire.read(size - 4))
+            if kind not in b"NSA":          # NoticeResponse, ParameterStatus, NotificationResponse
+                return kind, body
+
+    def _error(self, body: _Fields) -> tuple[bool, CallFSError]:
+        """(whether the server ends the connection with it, the error)."""
+        fields = {part[:1]: part[1:].decode("utf-8", "replace") for part in body.rest().split(b"\0") if part}
+        state, text = fields.get(b"C", ""), fields.get(b"M", "")
+        if state == "0A000" and "cached plan" in text:
+            state = "26000"                 # a table changed below a prepared statement: prepared anew by the retry
+        return fields.get(b"V", fields.get(b"S")) in ("FATAL", "PANIC"), self._said(state, text)
+
+    def _ask(self, data: bytes, decoders: Sequence[Callable[[bytes], Any]] = ()) -> _PostgresAnswer:
+        """Send messages and read until ReadyForQuery. Raises the error that the server told of."""
+        answer = _PostgresAnswer()
+        with self._exchange():
+            self._wire.send(data)
+            kind, body = self._message()
+            while kind != b"Z":
+                self._take_in(answer, kind, body, decoders)
+                kind, body = self._message()
+        if answer.error:
+            raise answer.error
+        return answer
+
+    def _take_in(self, answer: _PostgresAnswer, kind: bytes, body: _Fields, decoders: Sequence[Callable[[bytes], Any]]) -> None:
+        if kind == b"D":
+            answer.rows.append(_postgres_row(body, decoders))
+        elif kind == b"C":
+            answer.tag = body.until_nul().decode()
+        elif kind == b"E":
+            fatal, error = self._error(body)
+            answer.error = answer.error or error
+            if fatal:
+                raise answer.error
+        elif kind == b"t":
+            answer.params = body.big(2)
+        elif kind == b"T":
+            answer.columns = tuple(_postgres_column(body) for _ in range(body.big(2)))
+        elif kind not in b"123nIs":         # Parse-, Bind-, CloseComplete, NoData, EmptyQuery, PortalSuspended
+            raise ValueError("COPY, or no message at all")
+
+    def _simple(self, sql: str) -> str:
+        return self._ask(_postgres_message(b"Q", _cstring(sql))).tag
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _prepared(self, sql: str, types: tuple[int, ...]) -> _Prepared:
+        found = self._recall((sql, types))
+        if found is None:
+            text, count = _numbered(sql)
+            if count != len(types):
+                raise DatabaseError(f"The statement has {count} placeholders and {len(types)} values.")
+            name = b"s%d\0" % next(self._numbers)
+            answer = self._ask(b"".join((
+                _postgres_message(b"P", name, _cstring(text), struct.pack(f"!h{count}I", count, *types)),
+                _postgres_message(b"D", b"S", name), _postgres_message(b"S"))))
+            found = _Prepared(name, answer.params, answer.columns)
+            old = self._remember((sql, types), found)
+            if old:
+                self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))
+        return found
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+        sent = [_postgres_value(value) for value in values]
+        types = tuple(oid for oid, _, _ in sent)
+        statement = self._prepared(sql, types)
+        count, columns = len(sent), statement.columns
+        formats = struct.pack(f"!h{count}hh", count, *(form for _, form, _ in sent), count)
+        data = [struct.pack("!i", -1) if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
+        results = struct.pack(f"!h{len(columns)}h", len(columns), *(int(oid == _BYTEA) for oid in columns))
+        try:
+            answer = self._ask(b"".join((
+                _postgres_message(b"B", b"\0", statement.key, formats, *data, results),
+                _postgres_message(b"E", b"\0", bytes(4)), _postgres_message(b"S"))),
+                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns])
+        except DatabaseUnavailable as error:
+            if error.state == "26000":
+                del self._statements[sql, types]
+            raise
+        number = answer.tag.rpartition(" ")[2]
+        return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
+
+    def begin(self) -> None:
+        self._simple("BEGIN")
+
+    def commit(self) -> None:
+        if self._simple("COMMIT") != "COMMIT":
+            raise DatabaseError("The database took the transaction back.")
+
+    def rollback(self) -> None:
+        self._simple("ROLLBACK")
+
+
+def _cstring(text: str) -> bytes:
+    return text.encode() + b"\0"
+
+
+def _postgres_column(body: _Fields) -> int:
+    """A field of RowDescription: its name and where it comes from (6 bytes) are skipped; the OID of its type."""
+    body.until_nul()
+    body.take(6)
+    oid = struct.unpack("!I", body.take(4))[0]
+    body.take(8)
+    return oid
+
+
+def _postgres_row(body: _Fields, decoders: Sequence[Callable[[bytes], Any]]) -> tuple[Any, ...]:
+    if body.big(2) != len(decoders):
+        raise ValueError("a row with other columns")
+    sizes = (body.big(4) for _ in decoders)
+    return tuple([None if size == -1 else decode(body.take(size)) for decode, size in zip(decoders, sizes)])
+
+
+class _Scram:
+    """The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding. The server proves, too, that
+    it knows the password: what is in its place without that does not pass `verify`."""
+
+    ITERATIONS = range(4096, 1_000_001)     # at least RFC 7677's; at most half a second
+
+    def __init__(self, password: str, nonce: str = "") -> None:
+        self._password, self._nonce = _prepared_password(password), nonce or secrets.token_urlsafe(18)
+        self._user, self._proof = "", b""
+
+    def first(self, user: str = "") -> bytes:
+        """PostgreSQL takes the user from the startup message and ignores this one."""
+        self._user = user
+        return f"n,,n={user},r={self._nonce}".encode()
+
+    def final(self, challenge: bytes) -> bytes:
+        """The proof, for the server's salt, nonce and iteration count."""
+        fields = dict(part.split("=", 1) for part in challenge.decode("ascii").split(","))
+        nonce, rounds, salt = fields["r"], int(fields["i"]), base64.b64decode(fields["s"], validate=True)
+        if not nonce.startswith(self._nonce) or nonce == self._nonce or rounds not in self.ITERATIONS or "m" in fields:
+            raise ValueError("a challenge that is not for us")
+        salted = hashlib.pbkdf2_hmac("sha256", self._password, salt, rounds)
+        plain = f"c=biws,r={nonce}"
+        signed = f"n={self._user},r={self._nonce},{challenge.decode()},{plain}".encode()
+        key = hmac.digest(salted, b"Client Key", "sha256")
+        signature = hmac.digest(hashlib.sha256(key).digest(), signed, "sha256")
+        self._proof = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
+        return f"{plain},p={base64.b64encode(_xor(key, signature)).decode()}".encode()
+
+    def verify(self, outcome: bytes) -> None:
+        """Raises unless the server knows the password, too."""
+        if not hmac.compare_digest(outcome, b"v=" + base64.b64encode(self._proof)):
+            raise DatabaseUnavailable("The database does not know the password that it asks for: it may be another's.")
+
+
+def _xor(left: bytes, right: Iterable[int]) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right))
+
+
+def _prepared_password(password: str) -> bytes:
+    """SASLprep (RFC 4013); where that refuses a text, PostgreSQL uses it as it stands."""
+    if password.isascii():
+        return password.encode()
+    import stringprep                       # tables of Unicode, for the few that need them
+    import unicodedata
+    mapped = (" " if stringprep.in_table_c12(char) else char for char in password if not stringprep.in_table_b1(char))
+    text = unicodedata.normalize("NFKC", "".join(mapped))
+    tables = (stringprep.in_table_c12, stringprep.in_table_c21_c22, stringprep.in_table_c3, stringprep.in_table_c4,
+              stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8,
+              stringprep.in_table_c9)
+    return (password if not text or any(table(char) for table in tables for char in text) else text).encode()
+
+
+# ---- MySQL, MariaDB, TiDB (MySQL Internals, "Client/Server Protocol"; MariaDB's documents of the same)
+
+_PACKET = 0xFFFFFF                          # what one packet carries at most; a full one is followed by another
+_CLIENT_DATABASE, _CLIENT_SSL = 0x8, 0x800
+# LONG_PASSWORD, FOUND_ROWS (an UPDATE counts what it matches, as elsewhere), LONG_FLAG, PROTOCOL_41, TRANSACTIONS,
+# SECURE_CONNECTION, PLUGIN_AUTH, PLUGIN_AUTH_LENENC. Neither LOCAL_FILES nor MULTI_STATEMENTS nor DEPRECATE_EOF.
+_CLIENT_FLAGS = 0x1 | 0x2 | 0x4 | 0x200 | 0x2000 | 0x8000 | 0x80000 | 0x200000
+_UTF8MB4, _BINARY_CHARSET = 45, 63
+# Numbers of the binary protocol: type -> (format, bytes). YEAR is a SHORT, INT24 a LONG.
+_MYSQL_NUMBERS = {1: ("b", 1), 2: ("h", 2), 13: ("h", 2), 3: ("i", 4), 9: ("i", 4), 8: ("q", 8), 4: ("f", 4), 5: ("d", 8)}
+_MYSQL_DATE, _MYSQL_TIME, _MYSQL_DATES = 10, 11, frozenset({7, 10, 12})         # TIMESTAMP, DATE, DATETIME
+_MYSQL_TEXTS = frozenset({0, 245, 246})     # DECIMAL, JSON, NEWDECIMAL: text, whatever their character set says
+_NO_PREPARED = "1295"                       # "not supported in the prepared statement protocol yet"
+
+
+class _MySQL(Database):
+    """A server that speaks MySQL's protocol: MySQL 5.7 or later, MariaDB, TiDB."""
+
+    dialect = "mysql"
+
+    def _connect(self) -> _DatabaseConnection:
+        return _MySQLConnection(self._target)
+
+
+class _Column(NamedTuple):
+    """A column of a result: its type, whether it is bytes, whether it is unsigned."""
+
+    type: int
+    binary: bool
+    unsigned: bool
+
+
+class _MySQLConnection(_WireConnection):
+    FAREWELL = b"\x01\0\0\0\x01"            # COM_QUIT
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def _send(self, payload: bytes) -> None:
+        parts = []
+        for start in range(0, len(payload) + 1, _PACKET):
+            part = payload[start:start + _PACKET]
+            parts += [struct.pack("<I", len(part))[:3], bytes((self._sequence,)), part]
+            self._sequence = (self._sequence + 1) & 0xFF
+        self._wire.send(b"".join(parts))
+
+    def _packet(self) -> _Fields:
+        """The next packet, joined from its parts. ERR is raised."""
+        parts, size = [], _PACKET
+        while size == _PACKET:
+            head = self._wire.read(4)
+            size = int.from_bytes(head[:3], "little")
+            if head[3] != self._sequence:
+                raise ValueError("a packet out of order")
+            self._sequence = (self._sequence + 1) & 0xFF
+            parts.append(self._wire.read(size))
+        packet = _Fields(parts[0] if len(parts) == 1 else b"".join(parts))
+        if packet.data[:1] == b"\xff":
+            raise self._error(packet)
+        return packet
+
+    def _error(self, packet: _Fields) -> CallFSError:
+        packet.take(1)
+        number, text = packet.little(2), packet.rest()
+        return self._said(str(number), text[6 if text[:1] == b"#" else 0:].decode("utf-8", "replace"))
+
+    def _ask(self, payload: bytes, read: Callable[[_Fields], T]) -> T:
+        """Send a command and `read` its answer; an ERR at any place of it leaves a usable connection."""
+        self._sequence, refused = 0, None
+        with self._exchange():
+            self._send(payload)
+            try:
+                answer = read(self._packet())
+            except CallFSError as error:    # out of an ERR packet
+                if getattr(error, "lost", False):
+                    raise
+                refused = error
+        if refused:
+            raise refused
+        return answer
+
+    # -- logging in --------------------------------------------------------------------------------------------
+
+    def _log_in(self) -> None:
+        target = self._target
+        flags, nonce, plugin = _read_greeting(self._packet())
+        wanted = _CLIENT_FLAGS | (_CLIENT_DATABASE if target.database else 0)
+        if target.tls != "disable" and not target.host.startswith("/"):
+            if flags & _CLIENT_SSL:
+                wanted |= _CLIENT_SSL
+                self._send(_login_head(wanted))
+                self._wire.encrypt(target)
+            elif target.tls != "prefer":
+                raise DatabaseUnavailable("The database does not speak TLS, which the configuration asks for.")
+        if plugin not in _MYSQL_LOGINS:     # the server then asks for another one
+            plugin = "caching_sha2_password"
+        proof = _MYSQL_LOGINS[plugin](target.password.encode(), nonce)
+        self._send(b"".join((_login_head(wanted), _cstring(target.user), bytes((len(proof),)), proof,
+                             _cstring(target.database) if target.database else b"", _cstring(plugin))))
+        self._authenticate(plugin, nonce)
+
+    def _authenticate(self, plugin: str, nonce: bytes) -> None:
+        """Until OK: AuthSwitchRequest (once), and what caching_sha2_password says in between."""
+        switched = False
+        while True:
+            packet = self._packet()
+            kind = packet.little(1)
+            if kind == 0:
+                return
+            if kind == 0xFE and not switched:
+                plugin, nonce, switched = packet.until_nul().decode(), packet.rest()[:20], True
+                if plugin not in _MYSQL_LOGINS:
+                    raise DatabaseUnavailable(f"The database wants a login by {_database_words(plugin)}, which is not "
+                                              "supported; caching_sha2_password and mysql_native_password are.")
+                self._send(_MYSQL_LOGINS[plugin](self._target.password.encode(), nonce))
+            elif kind == 1 and plugin == "caching_sha2_password" and packet.data in (b"\1\3", b"\1\4"):
+                if packet.data == b"\1\4":  # the server has no hash of the password at hand, and asks for itself
+                    self._send_password(nonce)
+            else:
+                raise ValueError("no login")
+
+    def _send_password(self, nonce: bytes) -> None:
+        password = _cstring(self._target.password)
+        if self._wire.encrypted or self._target.host.startswith("/"):
+            return self._send(password)
+        self._send(b"\2")                   # its public key, please
+        packet = self._packet()
+        if packet.little(1) != 1:
+            raise ValueError("no public key")
+        modulus, exponent = _read_rsa_key(packet.rest())
+        self._send(_rsa_oaep(_xor(password, itertools.cycle(nonce)), modulus, exponent))
+
+    def _set_up(self) -> None:
+        wait = max(1, int(self._target.timeout / 2))            # a lock that is waited for ends before the socket does
+        self._text("SET NAMES utf8mb4")
+        self._text("SET autocommit = 0, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), "
+                   f"innodb_lock_wait_timeout = {wait}")
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _text(self, sql: str) -> Rows:
+        return self._ask(b"\x03" + sql.encode(), functools.partial(self._result, row=_text_row))        # COM_QUERY
+
+    def _result(self, packet: _Fields, row: Callable[[_Fields, list[_Column]], tuple[Any, ...]]) -> Rows:
+        """OK, or a result set: column count, definitions, EOF, rows, EOF."""
+        if packet.data[:1] == b"\0":
+            packet.take(1)
+            return Rows([], packet.lenenc())
+        columns = self._columns(packet.lenenc())                # 0xFB, a request for a local file, is no length
+        if not columns:
+            raise ValueError("a result without columns")
+        rows, packet = [], self._packet()
+        while not _is_eof(packet):
+            rows.append(row(packet, columns))
+            packet = self._packet()
+        return Rows(rows, len(rows))
+
+    def _columns(self, count: int) -> list[_Column]:
+        """`count` column definitions and the EOF behind them."""
+        if count > 4096:                    # what a table, so a result, has at most
+            raise ValueError("too many columns")
+        columns = [_read_column(self._packet()) for _ in range(count)]
+        if count and not _is_eof(self._packet()):
+            raise ValueError("no end of the columns")
+        return columns
+
+    def _prepare(self, packet: _Fields) -> _Prepared:
+        """COM_STMT_PREPARE_OK."""
+        if packet.little(1):
+            raise ValueError("not prepared")
+        number, columns, params = packet.little(4), packet.little(2), packet.little(2)
+        for _ in range(params):
+            self._packet()
+        if params and not _is_eof(self._packet()):
+            raise ValueError("no end of the parameters")
+        return _Prepared(struct.pack("<I", number), params, tuple(self._columns(columns)))
+
+    def _prepared(self, sql: str) -> _Prepared:
+        found = self._recall(sql)
+        if found is None:
+            found = self._ask(b"\x16" + sql.encode(), self._prepare)
+            old = self._remember(sql, found)
+            if old:
+                self._forget(old)
+        return found
+
+    def _forget(self, old: _Prepared) -> None:
+        self._sequence = 0
+        with self._exchange():
+            self._send(b"\x19" + old.key)   # COM_STMT_CLOSE, which has no answer
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Prepared, with the binary protocol; the few statements that can not be are sent as text."""
+        sent = [_mysql_value(value) for value in values]
+        try:
+            statement = self._prepared(sql)
+        except DatabaseError as error:
+            if error.state != _NO_PREPARED or values:
+                raise
+            return self._text(sql)
+        if statement.params != len(values):
+            raise DatabaseError(f"The statement has {statement.params} placeholders and {len(values)} values.")
+        nulls = sum(1 << place for place, value in enumerate(values) if value is None)
+        bound = b"".join((nulls.to_bytes((len(sent) + 7) // 8, "little"), b"\1", *(bytes((kind, 0)) for kind, _ in sent),
+                          *(data for _, data in sent))) if sent else b""
+        try:
+            return self._ask(b"\x17" + statement.key + b"\0\1\0\0\0" + bound,           # COM_STMT_EXECUTE
+                             functools.partial(self._result, row=_binary_row))
+        except DatabaseUnavailable as error:
+            if error.state == "1243":       # a proxy went to another server, which never saw the statement
+                del self._statements[sql]
+            raise
+
+    def begin(self) -> None:
+        self._text("BEGIN")
+
+    def commit(self) -> None:
+        self._text("COMMIT")
+
+    def rollback(self) -> None:
+        self._text("ROLLBACK")
+
+
+def _read_greeting(packet: _Fields) -> tuple[int, bytes, str]:
+    """HandshakeV10: (capabilities, nonce, name of the login)."""
+    if packet.little(1) != 10:
+        raise ValueError("not version 10")
+    packet.until_nul()                      # version of the server
+    packet.take(4)
+    nonce = packet.take(8)
+    packet.take(1)
+    flags = packet.little(2)
+    packet.take(3)
+    flags |= packet.little(2) << 16
+    size = max(13, packet.little(1) - 8)
+    packet.take(10)
+    nonce += packet.take(size).rstrip(b"\0")
+    if flags & _CLIENT_FLAGS & 0x88200 != 0x88200 or len(nonce) != 20:
+        raise ValueError("a server older than 5.5")
+    return flags, nonce, packet.rest().partition(b"\0")[0].decode("ascii")
+
+
+def _login_head(flags: int) -> bytes:
+    return struct.pack("<IIB23x", flags, 1 << 30, _UTF8MB4)
+
+
+def _is_eof(packet: _Fields) -> bool:
+    return packet.data[:1] == b"\xfe" and len(packet.data) < 9
+
+
+def _read_column(packet: _Fields) -> _Column:
+    """ColumnDefinition41."""
+    for _ in range(6):                      # catalogue, database, table and name, as used and as defined
+        packet.lenenc_bytes()
+    packet.lenenc()
+    charset, _, kind, flags = struct.unpack("<HIBH", packet.take(9))
+    binary = charset == _BINARY_CHARSET and kind not in _MYSQL_TEXTS and kind not in _MYSQL_DATES and kind != _MYSQL_TIME
+    return _Column(kind, binary, bool(flags & 32))
+
+
+def _mysql_value(value: Any) -> tuple[int, bytes]:
+    """(type, bytes) of a parameter: NULL, TINY, LONGLONG, DOUBLE, BLOB (never converted), VAR_STRING (UTF-8)."""
+    if value is None:
+        return 6, b""
+    if isinstance(value, bool):
+        return 1, bytes((value,))
+    if isinstance(value, int):
+        return 8, struct.pack("<q", value)
+    if isinstance(value, float):
+        return 5, struct.pack("<d", value)
+    data = value if isinstance(value, bytes) else value.encode()
+    return 252 if isinstance(value, bytes) else 253, _lenenc(len(data)) + data
+
+
+def _lenenc(size: int) -> bytes:
+    if size < 0xFB:
+        return bytes((size,))
+    width, mark = (2, b"\xfc") if size < 1 << 16 else (3, b"\xfd") if size < 1 << 24 else (8, b"\xfe")
+    return mark + size.to_bytes(width, "little")
+
+
+def _text_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    return tuple([_text_value(packet, column) for column in columns])
+
+
+def _text_value(packet: _Fields, column: _Column) -> Any:
+    if packet.data[packet.at:packet.at + 1] == b"\xfb":
+        packet.take(1)
+        return None
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_NUMBERS:
+        return float(data) if column.type in (4, 5) else int(data)
+    return data if column.binary else data.decode()
+
+
+def _binary_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    if packet.little(1):
+        raise ValueError("not a row")
+    nulls = packet.little((len(columns) + 9) // 8) >> 2
+    return tuple([None if nulls >> place & 1 else _binary_value(packet, column) for place, column in enumerate(columns)])
+
+
+def _binary_value(packet: _Fields, column: _Column) -> Any:
+    if column.type in _MYSQL_NUMBERS:
+        form, size = _MYSQL_NUMBERS[column.type]
+        return struct.unpack("<" + (form.upper() if column.unsigned and form in "bhiq" else form), packet.take(size))[0]
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_DATES:
+        return _mysql_date(data, column.type == _MYSQL_DATE)
+    if column.type == _MYSQL_TIME:
+        return _mysql_time(data)
+    return data if column.binary else data.decode()
+
+
+def _mysql_date(data: bytes, only_day: bool) -> str:
+    year, month, day, hour, minute, second, micro = struct.unpack("<HBBBBBI", data.ljust(11, b"\0"))
+    clock = "" if only_day else f" {hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 7 else "")
+    return f"{year:04}-{month:02}-{day:02}{clock}"
+
+
+def _mysql_time(data: bytes) -> str:
+    negative, days, hour, minute, second, micro = struct.unpack("<BIBBBI", data.ljust(12, b"\0"))
+    return f"{'-' * bool(negative)}{days * 24 + hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 8 else "")
+
+
+def _native_proof(password: bytes, nonce: bytes) -> bytes:
+    """mysql_native_password: SHA1(password) XOR SHA1(nonce + SHA1(SHA1(password)))."""
+    if not password:
+        return b""
+    once = hashlib.sha1(password).digest()
+    return _xor(once, hashlib.sha1(nonce + hashlib.sha1(once).digest()).digest())
+
+
+def _sha2_proof(password: bytes, nonce: bytes) -> bytes:
+    """caching_sha2_password: SHA256(password) XOR SHA256(SHA256(SHA256(password)) + nonce)."""
+    if not password:
+        return b""
+    once = hashlib.sha256(password).digest()
+    return _xor(once, hashlib.sha256(hashlib.sha256(once).digest() + nonce).digest())
+
+
+_MYSQL_LOGINS: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "caching_sha2_password": _sha2_proof, "mysql_native_password": _native_proof}
+
+
+def _read_rsa_key(pem: bytes) -> tuple[int, int]:
+    """(modulus, exponent) of a PEM SubjectPublicKeyInfo (RFC 5280, 4.1; RFC 8017, A.1.1). Raises ValueError."""
+    found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
+    if not found:
+        raise ValueError("no public key")
+    outer = _Fields(_der(_Fields(base64.b64decode(found[1])), 0x30))
+    _der(outer, 0x30)                       # the algorithm; only RSA has this shape
+    key = _Fields(_der(_Fields(_der(outer, 0x03)[1:]), 0x30))
+    modulus, exponent = (int.from_bytes(_der(key, 0x02), "big") for _ in range(2))
+    if not (1024 <= modulus.bit_length() <= 8192 and exponent % 2 and 1 < exponent < 1 << 64):
+        raise ValueError("a key of no use")
+    return modulus, exponent
+
+
+def _der(fields: _Fields, tag: int) -> bytes:
+    """The content of the next DER element, which must have this tag."""
+    if fields.take(1)[0] != tag:
+        raise ValueError("not the key's DER")
+    size = fields.take(1)[0]
+    return fields.take(int.from_bytes(fields.take(size & 0x7F), "big") if size & 0x80 else size)
+
+
+def _rsa_oaep(message: bytes, modulus: int, exponent: int, seed: bytes = b"") -> bytes:
+    """RSAES-OAEP with SHA-1 and no label (RFC 8017, 7.1.1), as MySQL has it."""
+    size = (modulus.bit_length() + 7) // 8
+    if len(message) > size - 42:
+        raise DatabaseUnavailable("The password is too long for the database's public key; use TLS.")
+    seed = seed or secrets.token_bytes(20)
+    block = hashlib.sha1(b"").digest() + bytes(size - len(message) - 42) + b"\1" + message
+    masked = _xor(block, _mask(seed, len(block)))
+    padded = b"\0" + _xor(seed, _mask(masked, 20)) + masked
+    return pow(int.from_bytes(padded, "big"), exponent, modulus).to_bytes(size, "big")
+
+
+def _mask(seed: bytes, size: int) -> bytes:
+    """MGF1 with SHA-1 (RFC 8017, B.2.1)."""
+    blocks = (hashlib.sha1(seed + number.to_bytes(4, "big")).digest() for number in range(size // 20 + 1))
+    return b"".join(blocks)[:size]
+
+
+# ---- where the database is
+
+_DIALECTS = {"sqlite": "sqlite", "postgres": "postgres", "mysql": "mysql", "tidb": "mysql"}
+_PORTS = {"postgres": 5432, "mysql": 3306, "tidb": 4000}
+_TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_GO_TLS = {"false": "disable", "preferred": "prefer", "skip-verify": "require", "true": "verify-full"}
+_PLACE_KEYS = ("host", "port", "user", "password", "database")
+_TLS_KEYS = ("enable_tls", "tls_server_name", "tls_skip_verify")
+_DATABASE_KEYS = ("backend", "db_path", *_PLACE_KEYS, *_TLS_KEYS, "dsn", "pool_size", "connect_timeout", "timeout")
+# `user:password@tcp(host:port)/database?parameters`: the last "@" and "/" count, as in go-sql-driver/mysql.
+_GO_DSN = re.compile(r"(?:(?P<user>[^:@/]*)(?::(?P<password>.*))?@)?(?:(?P<net>tcp|unix)?(?:\((?P<address>[^()]*)\))?)"
+                     r"/(?P<database>[^/?]*)(?:\?(?P<query>.*))?", re.S)
+# Parameters of such a DSN that change nothing here: values come as they always do.
+_GO_IGNORED = frozenset({"charset", "collation", "parseTime", "loc", "interpolateParams", "allowNativePasswords",
+                         "clientFoundRows", "readTimeout", "writeTimeout", "maxAllowedPacket", "checkConnLiveness"})
+_LIBPQ_KEYS = {"host": "host", "port": "port", "user": "user", "password": "password", "dbname": "database",
+               "sslmode": "tls", "sslrootcert": "tls_root", "connect_timeout": "connect_timeout",
+               "application_name": "application_name"}
+_LIBPQ_PAIR = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\']|\\.)*)(?:\s+|\Z)", re.S)
+
+
+@dataclass(frozen=True)
+class _DatabaseTarget:
+    """Where a database is and how to speak with it. A host that begins with "/" is the path of a unix socket."""
+
+    backend: str
+    path: str = ""
+    host: str = "127.0.0.1"
+    port: int = 0
+    user: str = ""
+    password: str = field(default="", repr=False)
+    database: str = ""
+    tls: str = "disable"
+    tls_server_name: str = ""
+    tls_root: str = ""
+    application_name: str = "callfs"
+    pool_size: int = 8
+    connect_timeout: float = 10.0
+    timeout: float = 30.0
+
+    @functools.cached_property
+    def context(self) -> ssl.SSLContext:
+        """For TLS as the mode says. libpq, "SSL Support": `require` with a root certificate checks the chain."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = self.tls == "verify-full"
+        if not self.tls.startswith("verify") and not (self.tls == "require" and self.tls_root):
+            context.verify_mode = ssl.CERT_NONE
+        elif self.tls_root:
+            context.load_verify_locations(self.tls_root)
+        else:
+            context.load_default_certs()
+        return context
+
+
+def open_database(options: Mapping[str, Any]) -> Database:
+    """The database that plugin options name; nothing is connected yet. The caller closes it.
+
+    `backend` is sqlite, postgres, mysql or tidb; then `db_path`, or `host`, `port`, `user`, `password`, `database`,
+    `enable_tls`, `tls_server_name`, `tls_skip_verify`, or a `dsn` as PostgreSQL and Go's MySQL driver write it;
+    `pool_size` (8), `connect_timeout` (10s; also the wait for a connection), `timeout` (30s a statement). Raises
+    ConfigError, which never shows a value of `dsn` or `password`.
+    """
+    given = {key: value for key, value in options.items() if value is not None and value != ""}
+    for key in given:
+        if key not in _DATABASE_KEYS:
+            raise ConfigError(f"{key}: no such option of a database{_did_you_mean(key, _DATABASE_KEYS)}")
+    backend = _database_option(given, "backend", _read_text, "")
+    if backend not in _DIALECTS:
+        raise ConfigError(f"backend: must be one of {', '.join(_DIALECTS)}")
+    target = _sqlite_target(given) if backend == "sqlite" else _server_target(backend, given)
+    return {"sqlite": _SQLite, "postgres": _Postgres, "mysql": _MySQL}[_DIALECTS[backend]](target)
+
+
+def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any], default: Any) -> Any:
+    try:
+        return read(given[key]) if key in given else default
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _database_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    found = {"pool_size": _database_option(given, "pool_size", _read_int, 8),
+             "connect_timeout": _database_option(given, "connect_timeout", parse_duration, 10.0),
+             "timeout": _database_option(given, "timeout", parse_duration, 30.0)}
+    for key, value in found.items():
+        if not 0 < value <= 86400 or key == "pool_size" and value > 1000:
+            raise ConfigError(f"{key}: must be above 0, and not that large")
+    return found
+
+
+def _sqlite_target(given: Mapping[str, Any]) -> _DatabaseTarget:
+    for key in (*_PLACE_KEYS, *_TLS_KEYS, "dsn"):
+        if given.get(key):
+            raise ConfigError(f"{key}: SQLite has only a file, `db_path`")
+    limits, path = _database_limits(given), _database_option(given, "db_path", _read_text, "")
+    if not path:
+        raise ConfigError("db_path: SQLite needs the path of a file")
+    if path == ":memory:":
+        limits["pool_size"] = 1             # each connection would have a memory of its own
+    return _DatabaseTarget("sqlite", path=path, **limits)
+
+
+def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
+    if "db_path" in given:
+        raise ConfigError(f"db_path: only SQLite has a file; {backend} has a host or a dsn")
+    place = {key: _database_option(given, key, _read_int if key == "port" else _read_text, None) for key in _PLACE_KEYS}
+    place = {key: value for key, value in place.items() if value is not None}
+    limits = _database_limits(given)
+    if "dsn" in given:
+        if place:
+            raise ConfigError(f"{next(iter(place))}: is in `dsn` already; give one of the two")
+        place = _parse_dsn(_DIALECTS[backend], _database_option(given, "dsn", _read_text, ""))
+        limits["connect_timeout"] = place.pop("connect_timeout", limits["connect_timeout"])
+    mode = _tls_mode(_DIALECTS[backend], given, place.pop("tls", None))
+    place["port"] = place.get("port") or _PORTS[backend]
+    target = _DatabaseTarget(backend, **place, **limits, tls=mode,
+                     tls_server_name=_database_option(given, "tls_server_name", _read_text, ""))
+    return _checked_target(target)
+
+
+def _checked_target(target: _DatabaseTarget) -> _DatabaseTarget:
+    if not 0 < target.port < 65536:
+        raise ConfigError("port: must be from 1 to 65535")
+    if not target.user:
+        raise ConfigError("user: a database server asks for a user")
+    if target.host.startswith("/") and _DIALECTS[target.backend] == "postgres":
+        target = dataclasses.replace(target, host=f"{target.host}/.s.PGSQL.{target.port}")
+    try:
+        target.context                      # made once for all connections, and a missing file is told now
+    except OSError as error:
+        raise ConfigError(f"sslrootcert: can not be read: {error.strerror or 'no certificate in it'}") from None
+    return target
+
+
+def _tls_mode(dialect: str, given: Mapping[str, Any], told: Optional[str]) -> str:
+    """What `enable_tls` and its like say together with the DSN's own setting."""
+    enable, skip = (_database_option(given, key, _read_bool, None) for key in ("enable_tls", "tls_skip_verify"))
+    if not enable and (skip or given.get("tls_server_name")):
+        if told in (None, "disable") or enable is False:
+            key = "tls_skip_verify" if skip else "tls_server_name"
+            raise ConfigError(f"{key}: means something only with `enable_tls`")
+    wanted = None if enable is None else "disable" if not enable else "require" if skip else "verify-full"
+    if told and wanted and told != wanted and told != "custom":
+        raise ConfigError("enable_tls: `dsn` says something else about TLS")
+    if told == "custom" and not enable:
+        raise ConfigError("dsn: `tls` names a configuration of a Go program; set `enable_tls`")
+    if wanted or told:
+        return wanted or str(told)
+    return "prefer" if dialect == "postgres" else "disable"
+
+
+def _parse_dsn(dialect: str, dsn: str) -> dict[str, Any]:
+    scheme = dsn.partition("://")[0] if "://" in dsn.partition("@")[0] else ""
+    if scheme not in {"postgres": ("", "postgres", "postgresql"), "mysql": ("", "mysql", "tidb")}[dialect]:
+        raise ConfigError("dsn: does not fit `backend`")
+    try:
+        if scheme:
+            place, query = _parse_url(dsn)
+        elif dialect == "mysql":
+            place, query = _parse_go_dsn(dsn)
+        else:
+            place, query = {}, _parse_pairs(dsn)
+        return _with_parameters(place, query, dialect)
+    except (ValueError, IndexError):        # their texts may hold a part of the password
+        raise ConfigError("dsn: can not be read; is a character of the password not escaped?") from None
+
+
+def _parse_url(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
+    parts = urllib.parse.urlsplit(dsn)
+    found = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password,
+             "database": parts.path[1:]}
+    if parts.fragment or "," in parts.netloc.rpartition("@")[2]:
+        raise ValueError("several hosts, or a bare #")
+    place = {key: urllib.parse.unquote(value, errors="strict") if isinstance(value, str) else value
+             for key, value in found.items() if value}
+    return place, _dsn_query(parts.query)
+
+
+def _parse_go_dsn(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
+    found = _GO_DSN.fullmatch(dsn)
+    if not found:
+        raise ValueError("not a DSN")
+    place = {key: found[key] for key in ("user", "password", "database") if found[key]}
+    address = found["address"] or ""
+    if found["net"] == "unix":
+        place["host"] = address
+    elif address:
+        parts = urllib.parse.urlsplit("//" + address)
+        place.update({key: value for key, value in (("host", parts.hostname), ("port", parts.port)) if value})
+    return place, _dsn_query(found["query"] or "")
+
+
+def _dsn_query(query: str) -> dict[str, str]:
+    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a parameter is there twice")
+    return dict(pairs)
+
+
+def _parse_pairs(text: str) -> dict[str, str]:
+    """`host=... password='it\\'s'` (libpq, "Keyword/Value Connection Strings")."""
+    found, at = {}, 0
+    while at < len(text):
+        match = _LIBPQ_PAIR.match(text, at)
+        if not match or match[1] in found:
+            raise ValueError("not key=value, or twice")
+        value = match[2][1:-1] if match[2][:1] == "'" else match[2]
+        found[match[1]], at = re.sub(r"\\(.)", r"\1", value, flags=re.S), match.end()
+    return found
+
+
+def _with_parameters(place: dict[str, Any], query: Mapping[str, str], dialect: str) -> dict[str, Any]:
+    read = _postgres_parameter if dialect == "postgres" else _mysql_parameter
+    for key, value in query.items():
+        name, setting = read(key, value)
+        if name in place and place[name] != setting:
+            raise ConfigError(f"dsn: says `{key}` in two places")
+        if name:
+            place[name] = setting
+    if "\0" in "".join(value for value in place.values() if isinstance(value, str)):
+        raise ValueError("NUL")
+    return place
+
+
+def _postgres_parameter(key: str, value: str) -> tuple[str, Any]:
+    name = _LIBPQ_KEYS.get(key)
+    if not name:
+        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter{_did_you_mean(key, list(_LIBPQ_KEYS))}")
+    if name == "tls" and value not in _TLS_MODES:
+        raise ConfigError(f"dsn: sslmode: must be one of {', '.join(_TLS_MODES)}")
+    if name == "port":
+        return name, _read_int(value)
+    return name, _dsn_seconds(value) if name == "connect_timeout" else value
+
+
+def _mysql_parameter(key: str, value: str) -> tuple[str, Any]:
+    if key == "tls":
+        return "tls", _GO_TLS.get(value.lower(), "custom")
+    if key == "timeout":
+        return "connect_timeout", _dsn_seconds(value)
+    if key not in _GO_IGNORED or key == "charset" and "utf8" not in value:
+        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter, or not with this value")
+    return "", None
+
+
+def _dsn_seconds(value: str) -> float:
+    """A time-out; 0 means none, as with libpq: a day then."""
+    return min(parse_duration(value), 86400.0) or 86400.0
+
+
+def _did_you_mean(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
@@ -2977,6 +4528,8 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     parent, name = row[0], row[1]
+    if parent is None or row[-1] is None:               # never so in a sound database: a flipped bit can do it
+        raise _store_error(sqlite3.DatabaseError("malformed"))
     return Entry(join_path(parent, name) if parent else "/", *row[2:])
 
 
@@ -3701,6 +5254,135 @@ class IntentLog:
             os.close(fd)
 
 # ============================================================================
+# Search: lines that match, within a time box
+# ============================================================================
+
+PATTERN_LENGTH = 4096                       # characters of a pattern
+SEARCH_BLOCK = 1024 * 1024                  # bytes looked at in one step; a longer line is looked at in pieces of this
+SEARCH_SECONDS = 10.0                       # for a block: a good pattern needs some 10 ms
+SHOWN_LINE = 16 * 1024                      # characters of a line that are shown
+_NO_PATTERN = re.compile(r"[^][\\.^$*+?{}()|]*")      # text that means itself
+
+
+class Lines:
+    """Whole lines of a reader, in blocks of about SEARCH_BLOCK: (number of the first line, lines without their end)."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[tuple[int, list[bytes]]]:
+        number, rest = 1, b""
+        for data in iter(lambda: self._reader.read(SEARCH_BLOCK), b""):
+            block, newline, rest = (rest + data).rpartition(b"\n")
+            if newline:
+                lines = block.split(b"\n")
+                yield number, lines
+                number += len(lines)
+            elif len(rest) >= SEARCH_BLOCK:             # a line without an end: a piece of it
+                yield number, [rest]
+                rest = b""
+        if rest:
+            yield number, [rest]
+
+
+class Search:
+    """Which lines match a pattern. `find` takes lines and gives the indexes of those that do; close it at the end.
+
+    A text without anything special is looked for here. Python's regular expressions go back and try again, for some
+    patterns longer than anybody lives, and hold the interpreter's lock meanwhile (CVE-2026-28356): so a child process
+    runs them, which is killed when a block takes longer than SEARCH_SECONDS. Raises BadRequest for a pattern that is
+    none, or that takes too long.
+    """
+
+    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS) -> None:
+        if not pattern or len(pattern) > PATTERN_LENGTH:
+            raise BadRequest(f"`pattern` is a regular expression of 1 to {PATTERN_LENGTH} characters.")
+        self._seconds, self._child = seconds, None      # type: float, Optional[subprocess.Popen[bytes]]
+        if _NO_PATTERN.fullmatch(pattern) and not (ignore_case and not pattern.isascii()):
+            needle = pattern.encode("utf-8", "surrogateescape")
+            self.find = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
+        else:
+            self.find = self._ask
+            self._start(pattern, re.IGNORECASE if ignore_case else 0)
+
+    def _start(self, pattern: str, flags: int) -> None:
+        if not sys.executable:
+            raise NotSupported("Patterns need a Python interpreter beside this program; plain text can be searched for.")
+        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags))],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            self._exchange(pattern.encode("utf-8", "surrogateescape"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, lines: Sequence[bytes]) -> list[int]:
+        answer = self._exchange(b"\n".join(lines))
+        return list(struct.unpack(f">{len(answer) // 4}I", answer))
+
+    def _exchange(self, data: bytes) -> bytes:
+        """One frame to the child, one back: a byte that says whether it went well, and what it found."""
+        child = self._child
+        assert child is not None and child.stdin is not None and child.stdout is not None
+        watchdog = threading.Timer(self._seconds, child.kill)
+        watchdog.name, watchdog.daemon = "callfs-search", True
+        watchdog.start()
+        try:
+            child.stdin.write(struct.pack(">I", len(data)) + data)
+            child.stdin.flush()
+            head = child.stdout.read(5)
+            answer = child.stdout.read(int.from_bytes(head[1:], "big"))
+        except OSError:
+            head = b""
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+        if len(head) < 5:
+            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s); make it simpler.")
+        if head[:1] != b"+":
+            raise BadRequest(f"`pattern` is not a regular expression: {answer.decode('utf-8', 'replace')}.")
+        return answer
+
+    def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            for pipe in (child.stdin, child.stdout):
+                with contextlib.suppress(OSError):      # what it did not take any more
+                    pipe.close()            # type: ignore[union-attr]
+            child.wait()
+
+
+def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
+    if ignore_case:
+        return [index for index, line in enumerate(lines) if needle in line.lower()]
+    return [index for index, line in enumerate(lines) if needle in line]
+
+
+# What the child runs: frames of a length (4 bytes) and data; the first is the pattern, the others are lines.
+_SEARCHER = """
+import re, struct, sys
+source, target = sys.stdin.buffer, sys.stdout.buffer
+def take():
+    head = source.read(4)
+    return source.read(int.from_bytes(head, 'big')).decode('utf-8', 'surrogateescape') if len(head) == 4 else None
+def give(kind, data=b''):
+    target.write(kind + struct.pack('>I', len(data)) + data)
+    target.flush()
+try:
+    search = re.compile(take(), int(sys.argv[1])).search
+except (re.error, OverflowError, RecursionError) as error:
+    give(b'-', str(error).encode('utf-8', 'replace'))
+    sys.exit()
+give(b'+')
+for lines in iter(take, None):
+    found = [index for index, line in enumerate(lines.split(chr(10))) if search(line)]
+    give(b'+', struct.pack('>%dI' % len(found), *found))
+"""
+
+
+# ============================================================================
 # The tree: the filesystem interface, principals and rights, the one way in
 # ============================================================================
 
@@ -3757,6 +5439,11 @@ class Handle:
 
     def close(self) -> None:
         """Let go."""
+
+
+def takes_only(entry: Entry) -> bool:
+    """Whether this is a place to write to rather than a file that holds something (a queue's `enqueue`)."""
+    return entry.owner == ANYONE and not entry.is_dir and not entry.mode & 0o444
 
 
 class FileHandle(Handle):
@@ -3887,13 +5574,19 @@ class FileSystem:
         """Its parts by name, each with "ok" or with what keeps it from serving now."""
         return {}
 
+    def quiesce(self) -> None:
+        """The server stops: readers that wait for more end now, those to come at once; all else goes on."""
+
     def close(self) -> None:
         """Let go of everything; safe to call twice, and while operations are under way: those fail or finish, and
         readers end."""
 
+    def operations(self) -> list[str]:
+        """Those of the methods above that it has: what it was not given it can not do."""
+        return [verb for verb in _VERB_METHODS if getattr(type(self), verb) is not getattr(FileSystem, verb)]
+
     def _unsupported(self, what: str) -> NotSupported:
-        able = [verb for verb in _VERB_METHODS if getattr(type(self), verb) is not getattr(FileSystem, verb)]
-        return NotSupported(f"{self.name} does not support {what}; it supports: {', '.join(able)}.")
+        return NotSupported(f"{self.name} does not support {what}; it supports: {', '.join(self.operations())}.")
 
 
 _VERB_METHODS = ("stat", "open", "list", "write", "patch", "mkdir", "remove", "move", "chmod", "touch", "truncate")
@@ -3945,6 +5638,14 @@ class Place(NamedTuple):
         if self.mount:
             handle.entry = self.shown(handle.entry)
         return handle
+
+
+class Match(NamedTuple):
+    """A line that matches: where it is, its number from 1, its text."""
+
+    path: str
+    line: int
+    content: str
 
 
 class MountTable(NamedTuple):
@@ -4006,6 +5707,11 @@ class Tree:
         for _, filesystem in sorted(self._table.mounts.items(), reverse=True):
             filesystem.close()
         self._root.close()
+
+    def quiesce(self) -> None:
+        """End readers that would wait for ever, so that a server can stop."""
+        for filesystem in self._table.mounts.values():
+            filesystem.quiesce()
 
     def check(self) -> dict[str, str]:
         """The parts of the store, each with "ok" or with what is wrong with it."""
@@ -4151,6 +5857,12 @@ class Tree:
         place = self._find(entry.path)
         return place.filesystem.describe(entry._replace(path=place.inner))
 
+    def capabilities(self, who: Principal, path: str) -> tuple[str, list[str]]:
+        """The type of the filesystem that holds a path, which need not be there, and the operations that it has."""
+        self.authorise(who, "read")
+        filesystem = self._find(path).filesystem
+        return filesystem.name, filesystem.operations()
+
     def list(self, who: Principal, path: str, after: str = "") -> Iterator[Entry]:
         """Children by name. Raises FileNotFound, and Conflict where a file is."""
         self.authorise(who, "list")
@@ -4238,11 +5950,50 @@ class Tree:
         if not handle.fixed:
             raise BadRequest("This file has no fixed content: every look at it gives something else.")
 
+    def grep(self, who: Principal, path: str, pattern: str, *, recursive: bool = False,
+             ignore_case: bool = False) -> Iterator[Match]:
+        """Lines that match a regular expression (Python's), in a file or (`recursive`) in all files of a directory.
+
+        Files without fixed content and those that can not be read are passed over in a directory. Raises FileNotFound,
+        BadRequest (also later, for a pattern that takes too long). Close the iterator when you stop early.
+        """
+        entry = self.stat(who, path)
+        if entry.is_dir and not recursive:
+            raise BadRequest("This is a directory; ask with `recursive` to search in it.")
+        if not entry.is_dir:
+            with contextlib.closing(self.open(who, path)) as handle:
+                self._only_file(handle)
+        return self._matches(who, entry, Search(pattern, ignore_case))
+
+    def _matches(self, who: Principal, entry: Entry, search: Search) -> Iterator[Match]:
+        with contextlib.closing(search):
+            for each in self.walk(who, entry.path, MAX_DEPTH) if entry.is_dir else (entry,):
+                if each.is_dir:
+                    continue
+                try:
+                    handle = self.open(who, each.path)
+                except (FileNotFound, PermissionDenied, NotSupported):
+                    if each is entry:
+                        raise
+                    continue
+                with contextlib.closing(handle):
+                    if handle.fixed and not handle.entry.is_dir:
+                        yield from self._matching(each.path, handle, search)
+
+    @staticmethod
+    def _matching(path: str, handle: Handle, search: Search) -> Iterator[Match]:
+        with handle.reader() as reader:
+            for first, lines in Lines(reader):
+                for index in search.find(lines):
+                    text = lines[index].rstrip(b"\r").decode("utf-8", "replace")
+                    yield Match(path, first + index, text[:SHOWN_LINE])
+
     # -- changing ----------------------------------------------------------------------------------------------
 
     def write(self, who: Principal, path: str, body: Body, *, create: bool = False,
               conditions: Conditions = NO_CONDITIONS, options: WriteOptions = WriteOptions()) -> Written:
-        """Create a file (`create`: only that) or replace it. The body is not touched before the rights are clear."""
+        """Create a file (`create`: only that, unless it is a place to write to) or replace it. The body is not touched
+        before the rights are clear."""
         guard, place = self._write_guard(who, create, conditions), self._find(path)
         guard(self._peek(path))
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
@@ -4257,7 +6008,7 @@ class Tree:
         def guard(there: Optional[Entry]) -> None:
             if there is None:
                 self.authorise(who, "create")
-            elif create:
+            elif create and not takes_only(there):
                 raise FileExists("A directory is already there." if there.is_dir else "")
             elif there.is_dir:
                 raise BadRequest("A directory is there; a file can not take its place.")
@@ -6340,6 +8091,437 @@ def _json_lines(value: Any) -> bytes:
 
 
 # ============================================================================
+# streamfs: written pieces go to every reader
+# ============================================================================
+
+SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to here: each costs 100 bytes besides its own
+
+
+class StreamRing:
+    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is an offset, and costs nothing.
+
+    Offsets count from the stream's first byte; `start` is that of the oldest byte that is still here, `end` of the
+    next one. Memory is `capacity` bytes and at most one piece, however many read. No writer ever waits for a reader:
+    one that is more than `lag` bytes behind loses the oldest.
+    """
+
+    def __init__(self, capacity: int, lag: int) -> None:
+        self.capacity, self.lag = capacity, min(lag or capacity, capacity)
+        self.start, self.end, self.emptied, self.lost = 0, 0, 0, 0
+        self.mtime_ns, self.ended = time.time_ns(), False
+        self.readers: set[StreamReader] = set()
+        self.changed = threading.Condition()
+        self._pieces: list[bytes] = []
+        self._offsets: list[int] = []       # of the first byte of each piece
+        self._idle: set[StreamReader] = set()           # were told that there is nothing, and have not been woken since
+
+    @property
+    def floor(self) -> int:
+        """Where a reader must be at least."""
+        return max(self.start, self.end - self.lag)
+
+    def append(self, data: bytes) -> None:
+        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound after the end."""
+        with self.changed:
+            if self.ended:
+                raise FileNotFound("The stream was deleted.")
+            if self._pieces and len(self._pieces[-1]) + len(data) <= SMALL_PIECE:
+                self._pieces[-1] += data    # a new object: who has the old one keeps it
+            else:
+                self._pieces.append(data)
+                self._offsets.append(self.end)
+            self.end += len(data)
+            self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
+            self._drop(self.end - self.capacity)
+            woken = self._woken()
+        for reader in woken:
+            reader.wake()
+
+    def empty(self) -> None:
+        """Forget what is there; readers go on with what comes."""
+        with self.changed:
+            self.emptied += 1
+            self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
+            self._drop(self.end)
+
+    def finish(self) -> None:
+        """The stream is over: readers get what they have not got yet, then the end."""
+        with self.changed:
+            self.ended = True
+            woken = self._woken()
+        for reader in woken:
+            reader.wake()
+
+    def parts(self, offset: int, size: int) -> list[bytes]:
+        """At least one byte and up to `size` from an offset that is there (caller has the lock). A large piece comes
+        alone, as it lies there, small ones together: the caller joins them, without the lock."""
+        at = bisect.bisect_right(self._offsets, offset) - 1
+        skip = offset - self._offsets[at]
+        found = [self._pieces[at][skip:skip + size]]        # a whole slice of bytes is the same object
+        have = len(found[0])
+        while 2 * have < size and at + 1 < len(self._pieces):
+            at += 1
+            found.append(self._pieces[at][:size - have])
+            have += len(found[-1])
+        return found
+
+    def pieces(self) -> list[bytes]:
+        """All of it (caller has the lock); copies at most one piece."""
+        if self.start == self.end:
+            return []
+        return [self._pieces[0][self.start - self._offsets[0]:], *self._pieces[1:]]
+
+    def rest(self, reader: StreamReader) -> None:
+        """A reader was told that there is nothing (it has the lock)."""
+        self._idle.add(reader)
+
+    def leave(self, reader: StreamReader) -> None:
+        """A reader goes away."""
+        with self.changed:
+            self.readers.discard(reader)
+            self._idle.discard(reader)
+            self.changed.notify_all()
+
+    def _drop(self, start: int) -> None:
+        self.start = max(self.start, start)
+        gone = bisect.bisect_right(self._offsets, self.start) - (self.start < self.end)
+        if gone > 0:
+            del self._pieces[:gone], self._offsets[:gone]
+
+    def _woken(self) -> set[StreamReader]:
+        """Those to wake, once for all that comes until they read again."""
+        woken, self._idle = self._idle, set()
+        self.changed.notify_all()
+        return woken
+
+
+class StreamReader(Reader):
+    """What a stream holds and then what comes, until it is over. `dropped` bytes were lost because it lagged.
+
+    Where `attach` was called, `read` never blocks: None means nothing yet. Elsewhere it waits.
+    """
+
+    def __init__(self, ring: StreamRing) -> None:
+        self._ring, self.dropped, self._closed = ring, 0, False
+        self._wake: Optional[Callable[[], None]] = None
+        with ring.changed:
+            self._at = ring.floor
+            ring.readers.add(self)
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on call `wake` (any thread) when there is more after a `read` that gave None."""
+        self._wake = wake
+
+    def wake(self) -> None:
+        """There is more."""
+        if self._wake is not None:
+            self._wake()
+
+    def read(self, size: int = BLOCK) -> Optional[bytes]:       # type: ignore[override]
+        """The next bytes; None: not yet; b"": over."""
+        ring = self._ring
+        with ring.changed:
+            self._catch_up()
+            while self._at == ring.end:
+                if ring.ended or self._closed:
+                    return b""
+                if self._wake is not None:
+                    ring.rest(self)
+                    return None
+                ring.changed.wait()
+                self._catch_up()
+            parts = ring.parts(self._at, size)
+        block = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._at += len(block)
+        return block
+
+    def _catch_up(self) -> None:
+        behind = self.behind()
+        if behind > 0:
+            self._at += behind
+            self.dropped += behind
+            self._ring.lost += behind
+
+    def behind(self) -> int:
+        """How much it has lost and does not know of yet."""
+        return max(0, self._ring.floor - self._at)
+
+    def trailers(self) -> list[tuple[str, str]]:                # type: ignore[override]
+        """What it has lost so far."""
+        return [("X-Stream-Dropped", str(self.dropped))]
+
+    def close(self) -> None:
+        """Leave the stream; a `read` that waits ends."""
+        self._closed = True
+        self._ring.leave(self)
+
+
+class StreamSnapshot(Handle):
+    """What a stream holds now: a file like any other. Its pieces are those of the ring until that lets them go."""
+
+    def __init__(self, entry: Entry, pieces: list[bytes]) -> None:
+        self.entry, self._pieces = entry, pieces
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        last = self.entry.size if stop is None else stop
+        return ChunkReader(self._slices(start, last), last - start)
+
+    def _slices(self, start: int, stop: int) -> Iterator[bytes]:
+        at = 0
+        for piece in self._pieces:
+            part = piece[max(0, start - at):max(0, stop - at)]
+            at += len(piece)
+            if part:
+                yield part
+
+
+@dataclass
+class _StreamNode:
+    """A stream (`ring`), a text (`text`), or a directory."""
+
+    id: str
+    mode: int
+    mtime_ns: int
+    ring: Optional[StreamRing] = None
+    text: Optional[bytes] = None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.ring is None and self.text is None
+
+
+class StreamFS(FileSystem):
+    """Streams: what is written to one goes to all who read it with the wish `stream`, as it arrives.
+
+    Nothing is durable. Everybody may write to every stream, several at once: their pieces come one after the other,
+    each whole. Without the wish a stream is a file with what it holds at the moment.
+    """
+
+    name = "streamfs"
+    README = b"""streamfs: written pieces go to every reader
+
+  write --stream /live         make a stream, or go on with it; several may write at once
+  cat --stream /live           what it holds, then what comes, until the stream is deleted
+  cat /live                    what it holds now
+  stat /live                   how many read, and how many bytes those have lost who read too slowly
+  truncate /live to 0          forget what it holds
+  rm /live                     readers get the rest, then the end
+
+Each stream keeps its last bytes (buffer_size). A slow reader never holds up a writer: it loses the oldest.
+"""
+
+    @dataclass
+    class Options:
+        """As the base says."""
+
+        buffer_size: int = option("6MB", "Bytes that each stream keeps", kind="size", minimum=1)
+        channel_buffer_size: int = option("0", "Bytes that one reader may lag before it loses the oldest; 0: all "
+                                          "that the stream keeps", kind="size", minimum=0)
+
+    aliases = MappingProxyType({"ring_buffer_size": "buffer_size"})
+
+    def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
+        self._options, self._lock = options, threading.RLock()
+        now = time.time_ns()
+        self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+
+    def close(self) -> None:
+        """End all readers."""
+        with self._lock:
+            self._finish(self._nodes.values())
+
+    @staticmethod
+    def _finish(nodes: Iterable[_StreamNode]) -> None:
+        for node in nodes:
+            if node.ring is not None:
+                node.ring.finish()
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> _StreamNode:
+        node = self._nodes.get(path)
+        if node is None:
+            raise FileNotFound()
+        return node
+
+    def _entry(self, path: str, node: _StreamNode) -> Entry:
+        kind, ring = DIRECTORY if node.is_dir else FILE, node.ring
+        if ring is None:
+            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, "" if node.is_dir else "1",
+                         node.id, backend=self.name)
+        with ring.changed:
+            etag = f"{node.id}-{ring.end:x}-{ring.emptied:x}"
+            return Entry(path, kind, ring.end - ring.start, node.mode, ANYONE, max(ring.mtime_ns, node.mtime_ns), etag,
+                         node.id, backend=self.name)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says; the size is what the stream holds now."""
+        with self._lock:
+            return self._entry(path, self._node(path))
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says; with the wish `stream` a reader that ends with the stream, pushed or waiting."""
+        with self._lock:
+            node = self._node(path)
+            ring = node.ring
+            if ring is None:
+                entry = self._entry(path, node)
+                return Handle(entry) if node.text is None else MemoryHandle(entry, node.text)
+            if wish.get("stream", "").lower() in ("true", "1"):
+                return LiveHandle(self._entry(path, node), functools.partial(StreamReader, ring))
+            with ring.changed:
+                return StreamSnapshot(self._entry(path, node), ring.pieces())
+
+    def describe(self, entry: Entry) -> Meta:
+        """As the interface says: how many read, how much was written and lost."""
+        node = self._nodes.get(entry.path)
+        ring = node.ring if node else None
+        if ring is None:
+            return Meta(self.name, entry.type)
+        with ring.changed:
+            lost = ring.lost + sum(reader.behind() for reader in ring.readers)
+            return Meta(self.name, "stream", {"readers": str(len(ring.readers)), "written": str(ring.end),
+                                              "dropped": str(lost), "buffer_size": str(ring.capacity)})
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        with self._lock:
+            if not self._node(path).is_dir:
+                raise Conflict("This is a file, not a directory.")
+            names = sorted(name for parent, name in map(split_path, self._nodes) if parent == path and name > after)
+            return iter([self._entry(join_path(path, name), self._nodes[join_path(path, name)]) for name in names])
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """Make a stream or go on with it (never a replacement): what arrives is with the readers at once, so it has
+        been delivered also when the body breaks off later or its SHA-256 is not the announced one; the stream stays.
+        The sender may pause as long as it likes. Raises FileNotFound when the stream is deleted meanwhile."""
+        with self._lock:
+            guard(self.peek(path))
+            created = path not in self._nodes
+            node = self._nodes[path] if not created else self._make(path, options)
+        if node.ring is None:
+            raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
+        self._pour(node.ring, body, options.sha256)
+        return Written(self._entry(path, node), created)
+
+    def _make(self, path: str, options: WriteOptions) -> _StreamNode:
+        self._make_parents(split_path(path)[0])
+        ring = StreamRing(self._options.buffer_size, self._options.channel_buffer_size)
+        mode = 0o644 if options.mode is None else options.mode
+        node = self._nodes[path] = _StreamNode(secrets.token_hex(8), mode, options.mtime_ns or 0, ring)
+        if options.mtime_ns is not None:
+            ring.mtime_ns = options.mtime_ns
+        return node
+
+    def _make_parents(self, path: str, mode: int = 0o755) -> None:
+        for folder in (*ancestors(path), path):
+            node = self._nodes.setdefault(folder, _StreamNode(secrets.token_hex(8), mode, time.time_ns()))
+            if not node.is_dir:
+                raise Conflict("A file is in the way: a part of the path is no directory.")
+
+    @staticmethod
+    def _pour(ring: StreamRing, body: Body, sha256: str) -> None:
+        if body.length != 0:                # the empty body is one for all
+            body.patient = True
+        # One piece must not push out of a small ring what readers had no chance to take.
+        view = memoryview(bytearray(max(1, min(BLOCK, ring.lag // 4))))
+        digest, total, count = hashlib.sha256(), 0, body.readinto(view)
+        while count:
+            ring.append(bytes(view[:count]))
+            total += count
+            if sha256:
+                digest.update(view[:count])
+            count = body.readinto(view)
+        if body.length is not None and total != body.length:
+            raise Disconnected("The body is shorter than announced.")
+        if sha256 and digest.hexdigest() != sha256:
+            raise BadRequest("The body does not have the SHA-256 that was announced; readers have got it already.")
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says, to 0 only."""
+        node = self._changed(path, guard)
+        if size or node.ring is None:
+            raise BadRequest("A stream can only be emptied: truncate it to 0 bytes.")
+        node.ring.empty()
+        return Written(self._entry(path, node), False)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        node = self._changed(path, guard)
+        node.mode = mode
+        return self._entry(path, node)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        node = self._changed(path, guard)
+        node.mtime_ns = mtime_ns
+        if node.ring is not None:
+            node.ring.mtime_ns = mtime_ns
+        return self._entry(path, node)
+
+    def _changed(self, path: str, guard: Guard) -> _StreamNode:
+        with self._lock:
+            guard(self.peek(path))
+            node = self._node(path)
+            if node.text is not None:
+                raise PermissionDenied("This file is read-only.")
+            return node
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._lock:
+            there = self.peek(path)
+            guard(there)
+            if there is None:
+                self._make_parents(split_path(path)[0])
+            self._make_parents(path, mode)
+            return Written(self.stat(path), there is None)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; readers end."""
+        with self._lock:
+            self._changed(path, guard)
+            inside = [each for each in self._nodes if is_below(each, path) and each != path]
+            if inside and not recursive:
+                raise DirectoryNotEmpty()
+            for each in inside:
+                guard(self.stat(each))
+            gone = [self._nodes.pop(each) for each in (path, *inside)]
+        self._finish(gone)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says; readers stay with their stream, those of a stream that is replaced end."""
+        with self._lock:
+            node, other = self._changed(source, guard), self._nodes.get(target)
+            target_guard(self.peek(target))
+            self._check_target(source, node, target, other)
+            if parents:
+                self._make_parents(split_path(target)[0])
+            elif split_path(target)[0] not in self._nodes:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            self._make_parents(split_path(target)[0])
+            for each in [path for path in self._nodes if is_below(path, source)]:
+                self._nodes[target + each[len(source):]] = self._nodes.pop(each)
+        self._finish([other] if other else [])
+        return self.stat(target)
+
+    def _check_target(self, source: str, node: _StreamNode, target: str, other: Optional[_StreamNode]) -> None:
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        if other is not None and other.text is not None:
+            raise PermissionDenied("This file is read-only.")
+        if other is not None and other.is_dir != node.is_dir:
+            raise Conflict("A file can not replace a directory, nor a directory a file.")
+        if other is not None and any(split_path(path)[0] == target for path in self._nodes):
+            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -6526,6 +8708,7 @@ RECEIVE = 16384                             # one TLS record; the largest sensib
 SMALL_FILE = 65536                          # up to here pread and one send beat sendfile
 SENDFILE_STEP = 4 * 1024**2                 # 1-16 MiB a call are equal (performance.md)
 BULK = 1024**2                              # from here a transfer is worth leaving the pinned core for
+PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
 PATIENCE = 0.05                             # s a sender waits for a client that lags, before it parks the answer
 LINGER = 5.0                                # s in which a refused client may read why; nginx: lingering_timeout 5
 DRAIN_PATIENCE = 0.1                        # s of silence after which the rest of an unread body is given up
@@ -6869,6 +9052,8 @@ class SocketBody(Body):
 
     def _wait(self, events: int) -> None:
         """Only time spent here counts against the client, not what the disk takes."""
+        if self.patient:
+            return self._wait_patiently(events)
         begin = time.perf_counter()
         if not wait_socket(self._connection.sock, events, self._timeout):
             raise RequestTimeout(f"Nothing of the body came for {self._timeout:g} s.")
@@ -6877,6 +9062,19 @@ class SocketBody(Body):
             if self._moved < self._waited * self._limits.body_min_rate:
                 raise RequestTimeout(f"The body came slower than {self._limits.body_min_rate} bytes a second.")
             self._waited, self._moved = 0.0, 0
+
+    def _wait_patiently(self, events: int) -> None:
+        """A pause ends with more bytes, with the client (one that vanished is found by keepalive), or with the server.
+
+        Each paused sender holds one of `max_workers` threads: they bound how many there can be at once.
+        """
+        sock = self._connection.sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE") and sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)       # not after the 2 hours of Linux
+        while not wait_socket(sock, events, PATIENT_STEP):
+            if self._connection.server.draining:
+                raise Unavailable("The server is about to stop.")
 
     @property
     def complete(self) -> bool:
@@ -6893,6 +9091,7 @@ class SocketBody(Body):
             return True
         if self._broken or self._expects and not self._begun or self._left > self._limits.drain_bytes:
             return False
+        self.patient = False
         self._timeout, room, scratch = DRAIN_PATIENCE, self._limits.drain_bytes, memoryview(bytearray(8192))
         end = time.perf_counter() + 10 * DRAIN_PATIENCE
         try:
@@ -7367,7 +9566,7 @@ class _Answer:
             self.left -= len(block)
             if self.left < 0 or self.left and not block:
                 raise StorageError("The answer has another length than it announced.")
-        self.payload = memoryview(_chunk(block) if self.chunked else block)
+        self.payload = memoryview(_chunk(block, self.reader.trailers) if self.chunked else block)
         if not block or self.left == 0:
             self.release()
         return True
@@ -7393,8 +9592,11 @@ def _kind_of(reader: Optional[Reader], left: Optional[int], sendfile: bool) -> i
     return _FILE if sendfile else _COPY
 
 
-def _chunk(block: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(block), block)        # the empty one ends the body
+def _chunk(block: bytes, trailers: Optional[Callable[[], list[tuple[str, str]]]] = None) -> bytes:
+    """The empty one ends the body; behind its line stand the trailers (RFC 9112, 7.1.2)."""
+    if not block and trailers:
+        return b"0\r\n%b\r\n" % render_fields(trailers())
+    return b"%x\r\n%b\r\n" % (len(block), block)
 
 
 # ---- connections ------------------------------------------------------------------------------------------------
@@ -7576,6 +9778,8 @@ class _Connection:
         waits = server.limits.handlers_wait or body.length is None or body.length > len(self.buffer)
         if waits and not server.pool.enter(bulk):
             return self.reply(request, server.busy(), True)
+        if not waits:                       # else it has its slot already
+            request.blocking = server.pool.blocking
         try:
             response = server.app.handle(request)
             self.lingers = not body.finish()
@@ -7645,6 +9849,9 @@ class _Connection:
             close = True                    # the end of the connection is the end of the body
         else:
             chunked, framing = True, b"Transfer-Encoding: chunked\r\n"
+            if isinstance(response.body, Reader) and response.body.trailers:
+                names = ", ".join(name for name, _ in response.body.trailers())
+                framing += render_fields([("Trailer", names)])
         if status != 101:
             framing += b"Connection: close\r\n\r\n" if close else b"Connection: keep-alive\r\n\r\n" if old else b"\r\n"
         else:
@@ -8761,13 +10968,40 @@ def conditions_of(request: Request) -> Conditions:
     return conditions
 
 
+@contextlib.contextmanager
+def aside(request: Request) -> Iterator[None]:
+    """`request.blocking()`, once, however deep its uses are nested: two slots for one thread would be one too many."""
+    blocking, request.blocking = request.blocking, contextlib.nullcontext
+    with blocking():
+        yield
+
+
+def wish_of(request: Request) -> Wish:
+    """What a reader asks for besides bytes (pfs.md: `stream`, `wait`, `ack`)."""
+    if not request.query_text:
+        return NO_WISH
+    wish = {name: request.query[name] for name in ("wait", "ack") if name in request.query}
+    return {**wish, "stream": "true"} if request.flag("stream") else wish
+
+
+def refuse_consuming(handle: Handle) -> Handle:
+    """The same handle; a consuming one is closed. Raises BadRequest. For what reads on behalf of somebody else."""
+    if handle.consumes:
+        handle.close()
+        raise BadRequest("Reading this takes a message out, so it can only be read by a GET of exactly this path.")
+    return handle
+
+
 def file_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]] = ()) -> Response:
     """The bytes of an opened file, or a part of them, or why not; takes the handle over.
 
-    `block` are the header lines that hold for every form of the answer, `Content-Type` left out.
+    `block` are the header lines that hold for every form of the answer, `Content-Type` left out. Where the handle is
+    not `fixed` they promise neither size nor ETag nor ranges.
     """
     entry, conditions = handle.entry, conditions_of(request)
     try:
+        if not handle.fixed:
+            return _live_response(request, handle, block, headers)
         unchanged = conditions is not NO_CONDITIONS and \
             conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
         if unchanged or request.method == "HEAD":
@@ -8787,6 +11021,31 @@ def file_response(request: Request, handle: Handle, block: bytes, headers: Itera
 
 
 _OCTETS = ("Content-Type", "application/octet-stream")
+_NO_STORE = ("Cache-Control", "no-store")
+
+
+def _live_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]]) -> Response:
+    """What has no fixed bytes. The reader comes last: what is refused, and who only looks, takes nothing out."""
+    entry, conditions, fields = handle.entry, conditions_of(request), [_OCTETS, _NO_STORE, *headers]
+    unchanged = conditions is not NO_CONDITIONS and conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
+    if unchanged or request.method == "HEAD":
+        handle.close()
+        response = Response(304 if unchanged else 200, None, headers=fields, block=block)
+        response.length = None              # nobody knows how much a GET would give
+        return response
+    if handle.consumes:
+        _check_deliberate(request)
+    return Response(200, handle.reader(), headers=fields, block=block)
+
+
+def _check_deliberate(request: Request) -> None:
+    """Raises where a message would be torn, or be taken by a page that a browser opens or fetches in advance."""
+    headers = request.headers
+    if "range" in headers:
+        raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
+    purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
+    if headers.get("sec-fetch-mode") == "navigate" or "prefetch" in purpose:
+        raise Conflict("Reading this takes a message out; a browser's visit only looks. Nothing was taken.")
 
 
 def _ranges_of(request: Request, entry: Entry) -> Optional[list[tuple[int, int]]]:
@@ -8903,7 +11162,7 @@ ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[byte
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS,
+    HelloFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, StreamFS,
 )})
 
 
@@ -8936,6 +11195,18 @@ class BrokenFS(FileSystem):
     def check(self) -> dict[str, str]:
         """What went wrong."""
         return {"mount": self._reason}
+
+
+def mount_reference() -> str:
+    """The types and their options in Markdown."""
+    lines = ["| Type | Option | Default | Meaning |", "|---|---|---|---|"]
+    for kind in FILESYSTEMS.values():
+        lines.append(f"| **{kind.name}** | | | {(kind.__doc__ or '').split(chr(10))[0]} |")
+        for each in dataclasses.fields(kind.Options):
+            about = each.metadata["option"]
+            others = "".join(f", `{name}`" for name, meant in kind.aliases.items() if meant == each.name)
+            lines.append(f"| | `{each.name}`{others} | `{_default_text(about)}` | {_meaning(about)} |")
+    return "\n".join(lines).replace(" |  |", " | |")
 
 
 def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
@@ -9064,7 +11335,8 @@ class Links:
     def make(self, who: Principal, path: str, seconds: int, max_uses: int) -> tuple[str, Link]:
         """A token and its link. Raises FileNotFound, PermissionDenied, BadRequest for a directory."""
         self._tree.authorise(who, "link")
-        entry = self._tree.stat(who, path)
+        with contextlib.closing(refuse_consuming(self._tree.open(who, path))) as handle:
+            entry = handle.entry
         if entry.is_dir:
             raise BadRequest("A link leads to a file; this is a directory.")
         now, secret_id = self._clock(), secrets.token_bytes(16)
@@ -9096,7 +11368,7 @@ class Links:
 
     def open(self, link: Link) -> Handle:
         """The file of a link. One that was deleted and made again is not reached by the old link."""
-        handle = self._tree.open(Principal(link.owner), link.path)
+        handle = refuse_consuming(self._tree.open(Principal(link.owner), link.path))
         if handle.entry.id != link.entry_id or handle.entry.is_dir:
             handle.close()
             raise NotFound("The file of this link is gone.")
@@ -9139,18 +11411,59 @@ def entry_json(entry: Entry) -> dict[str, Any]:
             "mode": f"{entry.mode:04o}", "owner": entry.owner, "mtime": rfc3339(entry.mtime_ns)}
 
 
-def entry_headers(entry: Entry) -> list[tuple[str, str]]:
-    """What a file's or directory's answer says of it."""
+def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
+    """What a file's or directory's answer says of it; `fixed` as with a `Handle`."""
     mtime = entry.mtime_ns // 1_000_000_000
     headers = [("Last-Modified", http_date(mtime)), ("X-CallFS-Type", entry.type),
                ("X-CallFS-Size", str(entry.size)), ("X-CallFS-Mode", f"{entry.mode:04o}"),
                ("X-CallFS-Owner", header_text(entry.owner)), ("X-CallFS-MTime", rfc3339(entry.mtime_ns)),
                ("X-CallFS-Instance-ID", header_text(entry.instance_id))]
-    if not entry.is_dir:
+    if not entry.is_dir and fixed:
         headers += [("ETag", f'"{entry.etag}"'), ("Accept-Ranges", "bytes")]
-    if entry.digest:
+    if entry.digest and fixed:
         headers.append(("Repr-Digest", f"sha-256=:{base64.b64encode(bytes.fromhex(entry.digest)).decode()}:"))
     return headers
+
+
+def spool_items(folder: Optional[str], items: Iterable[Any], head: bytes, show: Callable[[Any], Any],
+                limit: Optional[int] = None) -> tuple[Any, int, str]:
+    """Render at most `limit` items as JSON into a spool, so that a million of them never lie in memory: the spool, how
+    many they are, the path of the last one when there are more."""
+    spool, count, last = open_spool(folder), 0, None
+    try:
+        with _disk_errors():
+            spool.write(head)
+            for item in items:
+                if count == limit:
+                    return spool, count, last.path
+                text = json.dumps(show(item), ensure_ascii=False, separators=(",", ":"))
+                spool.write((b"," if count else b"") + text.encode("utf-8", "surrogateescape"))
+                count, last = count + 1, item
+    except BaseException:
+        spool.close()
+        raise
+    return spool, count, ""
+
+
+def spooled(request: Request, spool: Any, tail: bytes, headers: Sequence[tuple[str, str]] = ()) -> Response:
+    """What was spooled as an answer of JSON; without a body for HEAD."""
+    with _disk_errors():
+        spool.write(tail)
+        reader = spool_reader(spool)
+    response = Response(200, reader, headers=[("Content-Type", "application/json"), *headers])
+    if request.method == "HEAD":
+        reader.close()
+        response.body = None
+    return response
+
+
+def check_size(request: Request, most: int) -> None:
+    """Before it is asked whether there is room: what is too large is so whatever the disk has left."""
+    if (request.body.length or 0) > most:
+        raise PayloadTooLarge(f"The body may have {most} bytes.")
+
+
+_AT_ONCE = contextlib.nullcontext()
 
 
 class RestDialect:
@@ -9194,8 +11507,15 @@ class RestDialect:
     def _path(request: Request) -> str:
         return canonical_path(decode_path(request.path[len("/v1/files"):]))
 
-    def _block(self, entry: Entry) -> bytes:
+    def _aside(self, request: Request, path: str) -> ContextManager[None]:
+        """Around what may have to wait for another machine: other requests go on meanwhile."""
+        return aside(request) if self._tree.slow(path) else _AT_ONCE
+
+    def _block(self, handle: Handle) -> bytes:
         """The header lines of an entry; rendered once for as long as the store gives the same object."""
+        entry = handle.entry
+        if not handle.fixed:
+            return header_block(entry_headers(entry, False))
         cached = self._blocks.get(entry.path)
         if cached is not None and cached[0] is entry:
             return cached[1]
@@ -9205,56 +11525,33 @@ class RestDialect:
 
     def get_file(self, request: Request) -> Response:
         """`GET` and `HEAD /v1/files/{path}`."""
-        path, headers = self._path(request), ()                 # type: str, Sequence[tuple[str, str]]
-        if request.query_text:
-            if request.query.get("archive"):
+        path = self._path(request)
+        with self._aside(request, path):
+            if request.query_text and request.query.get("archive"):
                 return self._archive(request, path)
-            if request.flag("manifest"):
+            if request.query_text and request.flag("manifest"):
                 self._tree.stat(_asking(request), path)
                 raise FileNotFound("This file is not erasure-coded and has no manifest.")
-            if request.flag("download"):
-                headers = [("Content-Disposition", content_disposition(split_path(path)[1]))]
-        handle = self._tree.open(_asking(request), path)
+            return self._get(request, path)
+
+    def _get(self, request: Request, path: str) -> Response:
+        handle = self._tree.open(_asking(request), path, wish_of(request))
         if handle.entry.is_dir:
             handle.close()
             return self._directory(request, handle.entry)
         if request.path.endswith("/"):
             handle.close()
             raise FileNotFound("This is a file; without the slash at the end it can be read.")
-        return file_response(request, handle, self._block(handle.entry), headers)
+        headers: Sequence[tuple[str, str]] = ()
+        if request.query_text and request.flag("download"):
+            headers = [("Content-Disposition", content_disposition(split_path(path)[1]))]
+        return file_response(request, handle, self._block(handle), headers)
 
     def _directory(self, request: Request, entry: Entry) -> Response:
         """A directory as a JSON array of its entries."""
-        with request.blocking():
-            spool, _, _ = self._spool(self._tree.list(_asking(request), entry.path), b"[", None)
-        return self._spooled(request, spool, b"]\n", entry_headers(entry))
-
-    def _spooled(self, request: Request, spool: Any, tail: bytes, headers: list[tuple[str, str]]) -> Response:
-        with _disk_errors():
-            spool.write(tail)
-            reader = spool_reader(spool)
-        response = Response(200, reader, headers=[("Content-Type", "application/json"), *headers])
-        if request.method == "HEAD":
-            reader.close()
-            response.body = None
-        return response
-
-    def _spool(self, entries: Iterable[Entry], head: bytes, limit: Optional[int]) -> tuple[Any, int, str]:
-        """Render at most `limit` entries into a spool: (spool, how many, the last path when there are more)."""
-        spool, count, last = open_spool(self._spools), 0, ""
-        try:
-            with _disk_errors():
-                spool.write(head)
-                for entry in entries:
-                    if count == limit:
-                        return spool, count, last
-                    text = json.dumps(entry_json(entry), ensure_ascii=False, separators=(",", ":"))
-                    spool.write((b"," if count else b"") + text.encode())
-                    count, last = count + 1, entry.path
-        except BaseException:
-            spool.close()
-            raise
-        return spool, count, ""
+        with aside(request):
+            spool, _, _ = spool_items(self._spools, self._tree.list(_asking(request), entry.path), b"[", entry_json)
+        return spooled(request, spool, b"]\n", entry_headers(entry))
 
     def _archive(self, request: Request, path: str) -> Response:
         kind = request.query["archive"]
@@ -9269,25 +11566,35 @@ class RestDialect:
         return Response(200, ChunkReader(chunks(self._sources(_asking(request), path, name))), headers=headers)
 
     def _sources(self, who: Principal, path: str, name: str) -> Iterator[ArchiveSource]:
-        """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out."""
+        """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out, as is
+        what has no fixed bytes or can not be read."""
         skip = len(path.rstrip("/"))
         for entry in self._tree.walk(who, path, MAX_DEPTH):
-            inside = name + entry.path[skip:]
-            try:
-                handle = None if entry.is_dir else self._tree.open(who, entry.path)
-            except FileNotFound:
+            handle = None if entry.is_dir else self._readable(who, entry)
+            if handle is None and not entry.is_dir:
                 continue
             try:
-                yield ArchiveSource(inside, handle.entry if handle else entry, handle)
+                yield ArchiveSource(name + entry.path[skip:], handle.entry if handle else entry, handle)
             finally:
                 if handle:
                     handle.close()
+
+    def _readable(self, who: Principal, entry: Entry) -> Optional[Handle]:
+        try:
+            handle = self._tree.open(who, entry.path)
+        except (FileNotFound, PermissionDenied, NotSupported):
+            return None
+        if handle.fixed and not handle.entry.is_dir and not takes_only(handle.entry):
+            return handle
+        handle.close()
+        return None
 
     def create(self, request: Request) -> Response:
         """`POST /v1/files/{path}`."""
         path = self._path(request)
         if request.path.endswith("/"):
-            return self._made(self._tree.mkdir(_asking(request), path))
+            with self._aside(request, path):
+                return self._made(self._tree.mkdir(_asking(request), path))
         return self._upload(request, path, create=True)
 
     def replace(self, request: Request) -> Response:
@@ -9297,19 +11604,14 @@ class RestDialect:
             raise BadRequest("A path that ends in / is a directory; POST makes one, PUT writes files.")
         return self._upload(request, path, create=False)
 
-    def _check_size(self, request: Request) -> None:
-        """Before it is asked whether there is room: what is too large is so whatever the disk has left."""
-        most = self._config.server.max_upload_bytes
-        if (request.body.length or 0) > most:
-            raise PayloadTooLarge(f"The body may have {most} bytes.")
-
     def _upload(self, request: Request, path: str, create: bool) -> Response:
         if "content-range" in request.headers:
             raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
         self._refuse_placement(request)
-        self._check_size(request)
-        return self._made(self._tree.write(_asking(request), path, request.body, create=create,
-                                           conditions=conditions_of(request), options=write_options(request)))
+        check_size(request, self._config.server.max_upload_bytes)
+        with self._aside(request, path):
+            return self._made(self._tree.write(_asking(request), path, request.body, create=create,
+                                               conditions=conditions_of(request), options=write_options(request)))
 
     def _made(self, written: Written) -> Response:
         entry = written.entry
@@ -9317,7 +11619,11 @@ class RestDialect:
         if written.created:
             prefix = self._config.server.path_prefix.rstrip("/")
             headers.append(("Location", f"{prefix}/v1/files{urllib.parse.quote(entry.path)}"))
-        return json_response(entry_json(entry), 201 if written.created else 200, headers)
+        value = entry_json(entry)
+        if written.message:
+            value["message"] = written.message
+            headers.append(("X-CallFS-Message", header_text(written.message)))
+        return json_response(value, 201 if written.created else 200, headers)
 
     def _refuse_placement(self, request: Request) -> None:
         """Where the bytes should lie: this server has one place."""
@@ -9335,14 +11641,17 @@ class RestDialect:
             return self._move(request, path)
         if not re.fullmatch(r"[0-9]{1,18}", offset):
             raise BadRequest("RemFS-Offset is a number of bytes.")
-        self._check_size(request)
-        return self._made(self._tree.patch(_asking(request), path, request.body, int(offset), conditions_of(request)))
+        check_size(request, self._config.server.max_upload_bytes)
+        with self._aside(request, path):
+            return self._made(self._tree.patch(_asking(request), path, request.body, int(offset),
+                                               conditions_of(request)))
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
-        entry = self._tree.move(_asking(request), path, self._target(path, wish),
-                                overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
-                                parents=_wants(wish, "create_parents") or request.flag("create_parents"))
+        with aside(request):                # between filesystems this copies
+            entry = self._tree.move(_asking(request), path, self._target(path, wish),
+                                    overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
+                                    parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
 
     def _target(self, path: str, wish: Mapping[str, Any]) -> str:
@@ -9364,8 +11673,10 @@ class RestDialect:
 
     def delete(self, request: Request) -> Response:
         """`DELETE /v1/files/{path}`."""
-        self._tree.remove(_asking(request), self._path(request), recursive=request.flag("recursive"),
-                          folder=request.path.endswith("/"), conditions=conditions_of(request))
+        path = self._path(request)
+        with self._aside(request, path):
+            self._tree.remove(_asking(request), path, recursive=request.flag("recursive"),
+                              folder=request.path.endswith("/"), conditions=conditions_of(request))
         return Response(204, None)
 
     # -- directories -------------------------------------------------------------------------------------------
@@ -9383,13 +11694,14 @@ class RestDialect:
         try:
             with request.blocking():
                 entries = self._tree.walk(who, path, depth if recursive else 0, after)
-                spool, count, last = self._spool(entries, text.encode(), _limit(query.get("limit")))
+                spool, count, last = spool_items(self._spools, entries, text.encode(), entry_json,
+                                                 _limit(query.get("limit")))
         except Conflict:
             raise BadRequest("This is a file, not a directory.") from None
         rest = {"count": count, **({"next": last} if last else {})}
         tail = b"]," + json.dumps(rest, ensure_ascii=False, separators=(",", ":"))[1:].encode() + b"\n"
-        return self._spooled(request, spool, tail, [("X-CallFS-Type", DIRECTORY), ("X-CallFS-Count", str(count)),
-                                                    ("X-CallFS-Recursive", str(recursive).lower())])
+        return spooled(request, spool, tail, [("X-CallFS-Type", DIRECTORY), ("X-CallFS-Count", str(count)),
+                                              ("X-CallFS-Recursive", str(recursive).lower())])
 
     # -- WebSocket ---------------------------------------------------------------------------------------------
 
@@ -9412,14 +11724,17 @@ class RestDialect:
     def _ws_download(self, request: Request, path: str) -> Callable[[Duplex], None]:
         who = _asking(request)
         try:
-            entry = self._tree.stat(who, path)
+            with self._aside(request, path), \
+                    contextlib.closing(refuse_consuming(self._tree.open(who, path))) as handle:
+                entry = handle.entry
         except PermissionDenied as error:
             return _closing(1008, error.message)
         if entry.is_dir:
             raise BadRequest("This is a directory.")
 
         def serve(socket: WebSocket) -> None:
-            with self._tree.open(who, path).reader() as reader:     # not before: a client that is gone never comes here
+            # Not before: a client that is gone never comes here.
+            with refuse_consuming(self._tree.open(who, path)).reader() as reader:
                 for block in iter(lambda: reader.read(WS_CHUNK), b""):
                     socket.send(block)
             socket.close(1000)
@@ -9513,8 +11828,8 @@ class RestDialect:
     def _redeem(self, request: Request) -> Response:
         link = self._links.find(request.tail)
         handle = self._links.open(link)
-        response = file_response(request, handle, self._block(handle.entry), [
-            ("Content-Disposition", content_disposition(handle.entry.name)), ("Cache-Control", "no-store")])
+        response = file_response(request, handle, self._block(handle), [
+            ("Content-Disposition", content_disposition(handle.entry.name)), *([_NO_STORE] if handle.fixed else ())])
         if isinstance(response.body, Reader):   # bytes will be sent: not for HEAD, 304, 412 and 416
             try:
                 self._links.use(link)
@@ -9535,7 +11850,7 @@ class RestDialect:
 
     def health(self, request: Request) -> Response:
         """The process answers; nothing is looked up."""
-        return json_response({"status": "ok"})
+        return json_response({"status": "ok", "version": __version__})
 
     def ready(self, request: Request) -> Response:
         """Whether requests would succeed: a line for each part."""
@@ -9652,27 +11967,316 @@ def write_options(request: Request) -> WriteOptions:
 # ============================================================================
 
 
-class PfsDialect:
-    """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts."""
+PFS_FEATURES = ("files", "directories", "stat", "rename", "chmod", "touch", "truncate", "stream", "mounts", "grep",
+                "digest", "capabilities")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_OCTAL = re.compile(r"(?:0o)?[0-7]{1,5}")
 
-    def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log) -> None:
+
+def file_info(entry: Entry, meta: Meta) -> dict[str, Any]:
+    """An entry as clients of PFS decode it, strictly: inner keys capitalised, the mode decimal without type bits."""
+    return {"name": entry.name, "size": entry.size, "mode": entry.mode & 0o7777,
+            "modTime": rfc3339(entry.mtime_ns, True), "isDir": entry.is_dir,
+            "meta": {"Name": meta.name, "Type": meta.type,
+                     "Content": None if meta.content is None else dict(meta.content)}}
+
+
+class PfsDialect:
+    """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts.
+
+    What is done may have to wait for another machine or copy a gigabyte, so every handler runs aside.
+    """
+
+    def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log,
+                 spool_folder: Optional[str] = None) -> None:
         self._tree, self._mounts, self._config, self._log = tree, mounts, config, log
+        self._spools = spool_folder
 
     def routes(self) -> list[Route]:
         """The table."""
         rows: list[tuple[str, Mapping[str, Handler]]] = [
-            ("/api/v1/mounts", {"GET": self.list_mounts}),
+            ("files", {"GET": self.read, "HEAD": self.read, "PUT": self.write, "POST": self.create,
+                       "DELETE": self.delete}),
+            ("directories", {"GET": self.list, "HEAD": self.list, "POST": self.mkdir, "DELETE": self.delete}),
+            ("stat", {"GET": self.stat, "HEAD": self.stat}),
+            ("rename", {"POST": self.rename}),
+            ("chmod", {"POST": self.chmod}),
+            ("touch", {"POST": self.touch}),
+            ("truncate", {"POST": self.truncate}),
+            ("mounts", {"GET": self.list_mounts, "HEAD": self.list_mounts}),
+            ("mount", {"POST": self.mount}),
+            ("unmount", {"POST": self.unmount}),
+            ("plugins", {"GET": self.list_plugins, "HEAD": self.list_plugins}),
+            ("plugins/load", {"POST": self.load_plugin}),
+            ("plugins/unload", {"POST": self.load_plugin}),
+            ("grep", {"POST": self.grep}),
+            ("digest", {"POST": self.digest}),
+            ("capabilities", {"GET": self.capabilities, "HEAD": self.capabilities}),
         ]
-        return [Route(pattern, methods, "pfs", pfs_error) for pattern, methods in rows]
+        routes = [Route(f"/api/v1/{name}", {verb: _run_aside(handler) for verb, handler in methods.items()}, "pfs",
+                        pfs_error) for name, methods in rows]
+        absent = dict.fromkeys(_METHODS - {"OPTIONS"}, self.absent)
+        health = Route("/api/v1/health", {"GET": self.health, "HEAD": self.health}, "open", pfs_error)
+        return [*routes, health, *(Route(f"/api/v1{rest}", absent, "open", pfs_error) for rest in ("", "/{path}"))]
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def read(self, request: Request) -> Response:
+        """`GET /api/v1/files`: all of a file as every dialect gives it, or the part from `offset` on."""
+        path, query = _pfs_path(request), request.query
+        start, size = _query_number(query, "offset", 0, 0), _query_number(query, "size", -1, -1)
+        handle = self._tree.open(_asking(request), path, wish_of(request))
+        if handle.entry.is_dir:
+            handle.close()
+            raise BadRequest("This is a directory; /api/v1/directories lists it.")
+        if not handle.fixed:
+            return self._live(request, handle, start)
+        if request.method == "HEAD" or not (request.flag("stream") or start or size >= 0):
+            return file_response(request, handle, header_block(_pfs_headers(handle.entry)))
+        start = min(start, handle.entry.size)
+        stop = handle.entry.size if size < 0 else min(start + size, handle.entry.size)
+        return self._part(handle, start, stop, request.flag("stream"))
+
+    @staticmethod
+    def _live(request: Request, handle: Handle, start: int) -> Response:
+        """What has no fixed bytes: behind its beginning there is nothing, and `size` would tear a message."""
+        if start:
+            handle.close()
+            return Response(200, b"", headers=[_OCTETS, _NO_STORE])
+        return file_response(request, handle, b"")
+
+    @staticmethod
+    def _part(handle: Handle, start: int, stop: int, chunked: bool) -> Response:
+        try:
+            reader = handle.reader(start, stop)
+        except CallFSError:
+            handle.close()
+            raise
+        if chunked:                         # without a length the body goes out in chunks
+            reader = ChunkReader(reader, None, reader.close)
+        return Response(200, reader, block=header_block([_OCTETS, *_pfs_headers(handle.entry)]))
+
+    def write(self, request: Request) -> Response:
+        """`PUT /api/v1/files`: the body is the file."""
+        path = _pfs_path(request)
+        check_size(request, self._config.server.max_upload_bytes)
+        written = self._tree.write(_asking(request), path, request.body, conditions=conditions_of(request),
+                                   options=write_options(request))
+        return _said(written.message or "OK")
+
+    def create(self, request: Request) -> Response:
+        """`POST /api/v1/files`: an empty file, never a write to what is there."""
+        try:
+            self._tree.write(_asking(request), _pfs_path(request), bytes_body(b""), create=True,
+                             conditions=Conditions(if_none_match="*"))
+        except PreconditionFailed:          # a place to write to: an empty message is nothing to create
+            raise FileExists() from None
+        return _said("file created", 201)
+
+    def delete(self, request: Request) -> Response:
+        """`DELETE` of files and directories alike."""
+        self._tree.remove(_asking(request), _pfs_path(request), recursive=request.flag("recursive"),
+                          conditions=conditions_of(request))
+        return _said("deleted")
+
+    def stat(self, request: Request) -> Response:
+        """`GET /api/v1/stat`."""
+        who = _asking(request)
+        entry = self._tree.stat(who, _pfs_path(request))
+        return json_response(file_info(entry, self._tree.describe(who, entry)))
+
+    def rename(self, request: Request) -> Response:
+        """`POST /api/v1/rename`."""
+        path, target = _pfs_path(request), canonical_path(_text(request.json(), "newPath"))
+        self._tree.move(_asking(request), path, target)
+        return _said("renamed")
+
+    def chmod(self, request: Request) -> Response:
+        """`POST /api/v1/chmod`."""
+        path, mode = _pfs_path(request), request.json().get("mode")
+        if isinstance(mode, str) and _OCTAL.fullmatch(mode):
+            mode = int(mode, 8)
+        if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o7777:
+            raise BadRequest('`mode` is a decimal number (420) or octal digits as text ("0644"), at most 0o7777.')
+        self._tree.chmod(_asking(request), path, mode)
+        return _said("permissions changed")
+
+    def touch(self, request: Request) -> Response:
+        """`POST /api/v1/touch`."""
+        self._tree.touch(_asking(request), _pfs_path(request))
+        return _said("touched")
+
+    def truncate(self, request: Request) -> Response:
+        """`POST /api/v1/truncate`."""
+        path, size = _pfs_path(request), _query_number(request.query, "size", None, 0)
+        if size > self._config.server.max_upload_bytes:
+            raise PayloadTooLarge(f"A file may have {self._config.server.max_upload_bytes} bytes.")
+        self._tree.truncate(_asking(request), path, size, conditions_of(request))
+        return _said("truncated")
+
+    # -- directories -------------------------------------------------------------------------------------------
+
+    def list(self, request: Request) -> Response:
+        """`GET /api/v1/directories`."""
+        who, path = _asking(request), _pfs_path(request)
+        try:
+            spool, _, _ = spool_items(self._spools, self._tree.list(who, path), b'{"files":[',
+                                      lambda entry: file_info(entry, self._tree.describe(who, entry)))
+        except Conflict:
+            raise BadRequest("This is a file, not a directory.") from None
+        return spooled(request, spool, b"]}\n")
+
+    def mkdir(self, request: Request) -> Response:
+        """`POST /api/v1/directories`."""
+        path, mode = _pfs_path(request), request.query.get("mode") or "755"
+        if not _OCTAL.fullmatch(mode) or int(mode, 8) > 0o7777:
+            raise BadRequest("`mode` is octal digits, as 755.")
+        if not self._tree.mkdir(_asking(request), path, int(mode, 8)).created:
+            raise FileExists("A directory is already there.")
+        return _said("directory created", 201)
+
+    # -- mounts and plugins ------------------------------------------------------------------------------------
 
     def list_mounts(self, request: Request) -> Response:
         """`GET /api/v1/mounts`."""
         return json_response({"mounts": self._mounts.list(_asking(request))})
 
+    def mount(self, request: Request) -> Response:
+        """`POST /api/v1/mount`."""
+        who = self._administrator(request)
+        wish = request.json()
+        path, kind, config = canonical_path(_text(wish, "path")), _text(wish, "fstype"), wish.get("config")
+        if not isinstance(config, (dict, type(None))):
+            raise BadRequest("`config` is an object.")
+        self._mounts.mount(who, path, kind, config or {})
+        return _said("plugin mounted")
+
+    def unmount(self, request: Request) -> Response:
+        """`POST /api/v1/unmount`."""
+        who = self._administrator(request)
+        self._mounts.unmount(who, canonical_path(_text(request.json(), "path")))
+        return _said("plugin unmounted")
+
+    def _administrator(self, request: Request) -> Principal:
+        """Who asks. Raises before the body is looked at what an ordinary user is answered."""
+        who = _asking(request)
+        self._tree.administer(who)
+        return who
+
+    def list_plugins(self, request: Request) -> Response:
+        """`GET /api/v1/plugins`: the external ones."""
+        self._tree.authorise(_asking(request), "list")
+        return json_response({"loaded_plugins": []})
+
+    def load_plugin(self, request: Request) -> Response:
+        """`POST /api/v1/plugins/load` and `unload`."""
+        self._administrator(request)
+        raise NotSupported("This version of callfs loads no external plugins; GET /api/v1/capabilities tells the "
+                           "filesystems that it has.")
+
+    # -- looking into files ------------------------------------------------------------------------------------
+
+    def digest(self, request: Request) -> Response:
+        """`POST /api/v1/digest`."""
+        wish = request.json()
+        path, algorithm = canonical_path(_text(wish, "path")), _text(wish, "algorithm")
+        return json_response({"algorithm": algorithm, "path": path,
+                              "digest": self._tree.digest(_asking(request), path, algorithm)})
+
+    def grep(self, request: Request) -> Response:
+        """`POST /api/v1/grep`: all matches at once, or (`stream`) a line of JSON for each as it is found."""
+        wish = request.json()
+        path, pattern = canonical_path(_text(wish, "path")), _text(wish, "pattern")
+        recursive, ignore_case, stream = (_wants(wish, name) for name in ("recursive", "case_insensitive", "stream"))
+        matches = self._tree.grep(_asking(request), path, pattern, recursive=recursive, ignore_case=ignore_case)
+        with contextlib.ExitStack() as stack:
+            stack.callback(matches.close)               # type: ignore[attr-defined]
+            if not stream:
+                spool, count, _ = spool_items(self._spools, matches, b'{"matches":[', _shown_match)
+                return spooled(request, spool, b'],"count":%d}\n' % count)
+            first = list(itertools.islice(matches, 1))  # what is wrong with path or pattern shows now
+            reader = ChunkReader(_match_lines(itertools.chain(first, matches)), None, stack.pop_all().close)
+            return Response(200, reader, headers=[("Content-Type", "application/x-ndjson")])
+
+    # -- the server itself -------------------------------------------------------------------------------------
+
+    def capabilities(self, request: Request) -> Response:
+        """`GET /api/v1/capabilities`: what this server can do, and with `path` what can be done there."""
+        self._tree.authorise(_asking(request), "list")
+        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs"], "features": list(PFS_FEATURES),
+                                 "filesystems": sorted(self._mounts.types), "digests": sorted(DIGESTS)}
+        if "path" in request.query:
+            path = _pfs_path(request)
+            kind, operations = self._tree.capabilities(_asking(request), path)
+            value.update({"path": path, "filesystem": kind, "operations": operations})
+        return json_response(value)
+
+    def health(self, request: Request) -> Response:
+        """`GET /api/v1/health`: nobody is asked, nothing is looked up."""
+        return json_response({"status": "healthy", "version": __version__})
+
+    def absent(self, request: Request) -> Response:
+        """Every other address."""
+        raise NotFound("There is no such address; /api/v1/files?path=/PATH reads a file.")
+
+
+def _run_aside(handler: Handler) -> Handler:
+    def run(request: Request) -> Response:
+        with aside(request):
+            return handler(request)
+    return run
+
+
+def _said(message: str, status: int = 200) -> Response:
+    return json_response({"message": message}, status)
+
+
+def _pfs_path(request: Request) -> str:
+    """The query parameter `path`, which every route about files needs."""
+    path = request.query.get("path")
+    if not path:
+        raise BadRequest("The query parameter `path` is missing.")
+    return canonical_path(path)
+
+
+def _pfs_headers(entry: Entry) -> list[tuple[str, str]]:
+    """What a file's answer says besides its bytes."""
+    return [("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
+            ("Accept-Ranges", "bytes")]
+
+
+def _query_number(query: Mapping[str, str], name: str, default: Optional[int], least: int) -> int:
+    text = query.get(name, "")
+    if not text and default is not None:
+        return default
+    if not _NUMBER.fullmatch(text) or int(text) < least:
+        raise BadRequest(f"`{name}` is a whole number from {least} on.")
+    return int(text)
+
+
+def _text(wish: Mapping[str, Any], name: str) -> str:
+    value = wish.get(name)
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"`{name}` is missing, or no text.")
+    return value
+
+
+def _shown_match(match: Match) -> dict[str, Any]:
+    return {"file": match.path, "line": match.line, "content": match.content}
+
+
+def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
+    """A line of JSON for each match, and one that sums up."""
+    count = 0
+    for count, match in enumerate(matches, 1):
+        yield json.dumps(_shown_match(match), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    yield b'{"type":"summary","count":%d}\n' % count
+
 
 def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
-    """`{"error"}`."""
-    return json_response({"error": error.message}, error.status, error.headers)
+    """`{"error"}`; a wrong method has the one text that clients know."""
+    message = "method not allowed" if isinstance(error, MethodNotAllowed) else error.message
+    return json_response({"error": message}, error.status, error.headers)
 
 
 # ============================================================================
@@ -9847,7 +12451,7 @@ class Server:
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
-        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log)
+        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
             router = Router()
@@ -9956,6 +12560,7 @@ class Server:
         True when all of them ended by themselves. May be called again, also by another thread that waits less long.
         """
         seconds = self.config.server.shutdown_timeout if timeout is None else timeout
+        self.tree.quiesce()
         done = all([listener.drain(seconds) for listener in self._listeners])
         with self._ending:
             if not self._stopping.is_set():
@@ -11329,6 +13934,7 @@ def _config_init(args: argparse.Namespace) -> int:
 
 def _config_reference(args: argparse.Namespace) -> int:
     _say(option_reference().rstrip("\n"))
+    _say("\n### Filesystems to mount\n\n" + mount_reference())
     return 0
 
 
