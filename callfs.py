@@ -2202,7 +2202,7 @@ class Metrics:
         """Ask `value` whenever the metrics are read."""
         self._gauges[name] = value
 
-    def _cells(self, name: str) -> dict[tuple[str, ...], Any]:
+    def cells(self, name: str) -> dict[tuple[str, ...], Any]:
         """A copy of what there is of a metric; of one that a histogram counts, those counts."""
         kind = self._table[name][0]
         with self._lock:
@@ -2214,7 +2214,7 @@ class Metrics:
         """A counter's or gauge's value now; of a histogram the number of observations."""
         if name in self._gauges:
             return self._gauges[name]()
-        cell = self._cells(name).get(labels, 0)
+        cell = self.cells(name).get(labels, 0)
         return sum(cell[1:]) if isinstance(cell, list) else cell
 
     def render(self) -> str:
@@ -2225,7 +2225,7 @@ class Metrics:
             lines += [f"# HELP {name} {help_text}.", f"# TYPE {name} {kind}"]
             if name in self._gauges:
                 lines.append(f"{name} {_number(self._gauges[name]())}")
-            for values, cell in sorted(self._cells(name).items()):
+            for values, cell in sorted(self.cells(name).items()):
                 pairs = [f'{label}="{_escape_label(value)}"' for label, value in zip(labels, values)]
                 lines += _histogram_lines(name, pairs, cell) if kind == "histogram" else \
                     [f"{name}{_braces(pairs)} {_number(cell)}"]
@@ -2477,6 +2477,19 @@ class FileBody(Body):
     def readinto(self, view: memoryview) -> int:
         """What the file gives."""
         return self._source.readinto(view) or 0
+
+
+def pour(body: Body, put: Callable[[memoryview], object]) -> int:
+    """Give a body to `put` as it comes; how many bytes it had. Raises Disconnected when it is not as announced."""
+    buffer = memoryview(bytearray(BLOCK if body.length is None else min(BLOCK, max(1, body.length))))
+    total, count = 0, body.readinto(buffer)
+    while count:
+        put(buffer[:count])
+        total += count
+        count = body.readinto(buffer)
+    if body.length is not None and total != body.length:
+        raise Disconnected("The body is shorter than announced.")
+    return total
 
 
 def bytes_body(data: bytes) -> Body:
@@ -5088,6 +5101,25 @@ class _SharedCommits:
         return job.value
 
 
+def make_private(path: str) -> None:
+    """A file that nobody else may read, where there is none yet."""
+    with contextlib.suppress(OSError):                  # who opens it then says better what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+
+
+def connect_sqlite(path: str, *, durable: bool = True, timeout: float = 5.0) -> sqlite3.Connection:
+    """A connection for any thread that begins its transactions itself. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False,
+                                 cached_statements=128)
+    try:
+        for pragma in ("journal_mode = WAL", f"synchronous = {'FULL' if durable else 'NORMAL'}", "cache_size = -4096"):
+            connection.execute("PRAGMA " + pragma)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
 class SQLiteStore(MetadataStore):
     """Records in one SQLite file, write-ahead logged; needs SQLite 3.24 (RHEL 9 has 3.34).
 
@@ -5121,22 +5153,13 @@ class SQLiteStore(MetadataStore):
 
     def _make(self) -> None:
         """The file, for nobody else to read: SQLite gives its log and index the same mode."""
-        with contextlib.suppress(OSError):              # SQLite says better what is wrong
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        make_private(self.path)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = None
         try:
-            connection = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None,
-                                         check_same_thread=False, cached_statements=128)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.execute("PRAGMA cache_size = -4096")
+            return connect_sqlite(self.path, durable=self._durable, timeout=self._timeout)
         except sqlite3.Error as error:
-            if connection is not None:
-                connection.close()
             raise _store_error(error) from error
-        return connection
 
     def _migrate(self) -> int:
         connection = self._writer
@@ -5408,17 +5431,18 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     return Entry(join_path(parent, name) if parent else "/", *row[2:])
 
 
-def _store_error(error: BaseException) -> CallFSError:
+def _store_error(error: BaseException, what: str = "metadata store") -> CallFSError:
     """SQLite's words in ours; what it says of paths and statements stays out."""
     text = str(error)
     if "full" in text:
-        return StorageFull("The disk of the metadata store is full.")
+        return StorageFull(f"The disk of the {what} is full.")
     if "readonly" in text or "read-only" in text:
-        return Unavailable("The metadata store is read-only.", retry_after=10)
+        return Unavailable(f"The {what} is read-only.", retry_after=10)
     if "not a database" in text or "malformed" in text:
-        return StorageError("The metadata store is damaged; restore a backup of it, or move it away and run "
-                            "`callfs fsck`, which makes a new one (all files are root's then).")
-    return Unavailable("The metadata store does not answer.")
+        return StorageError(f"The {what} is damaged; restore a backup of it" + (
+            ", or move it away and run `callfs fsck`, which makes a new one (all files are root's then)."
+            if what == "metadata store" else "."))
+    return Unavailable(f"The {what} does not answer.")
 
 # ============================================================================
 # Locks: who may change a path now
@@ -5603,14 +5627,17 @@ class LocalDisk:
             os.dup2(fd, self._tmp_fd, inheritable=False)        # others may be using that number right now
             os.close(fd)
 
-    def sweep(self) -> int:
+    def sweep(self, age: float = 0.0) -> int:
         """Remove what a killed server left in the scratch folders; how much it was. Only when nobody else writes:
-        call it with the data's lock (`DataLock`) held."""
+        call it with the data's lock (`DataLock`) held, or for what is `age` seconds old."""
         found = 0
         for folder in ("tmp", "trash"):
-            for name in os.listdir(os.path.join(self.root, HIDDEN, folder)):
-                self._destroy(os.path.join(self.root, HIDDEN, folder, name))
-                found += 1
+            above = os.path.join(self.root, HIDDEN, folder)
+            for name in os.listdir(above) if os.path.isdir(above) else ():
+                place = os.path.join(above, name)
+                if not age or time.time() - os.lstat(place).st_ctime > age:
+                    self._destroy(place)
+                    found += 1
         return found
 
     def _destroy(self, place: str) -> None:
@@ -6624,6 +6651,10 @@ class Tree:
             self._table = self._table.without(path)
             return filesystem
 
+    def mount_points(self) -> dict[str, str]:
+        """What type of filesystem is mounted where."""
+        return {path: filesystem.name for path, filesystem in sorted(self._table.mounts.items())}
+
     def slow(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine: then others should go on."""
         return bool(self._table.tops) and self._find(path).filesystem.slow
@@ -7387,15 +7418,20 @@ class StoreFS(FileSystem):
         return self._pages(path, physical, after)
 
     def _pages(self, path: str, physical: str, after: str) -> Iterator[Entry]:
-        page = self._store.page(physical, after)
-        while page:
+        for page in self._records(physical, after):
             with self._failures("list"):
                 found = self._disk.stats(physical, [record.name for record in page])
                 shown = [self._listed(record, info) for record, info in zip(page, found)]
             for entry in shown:
                 if entry is not None:
                     yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
-            page = self._store.page(physical, page[-1].name)
+
+    def _records(self, path: str, after: str) -> Iterator[list[Entry]]:
+        """The records of a directory's children in order, some at a time."""
+        page = self._store.page(path, after)
+        while page:
+            yield page
+            page = self._store.page(path, page[-1].name)
 
     def _listed(self, record: Entry, found: Optional[os.stat_result]) -> Optional[Entry]:
         """One line of a listing; None for what is gone, leads out of the root or is no file."""
@@ -7455,8 +7491,7 @@ class StoreFS(FileSystem):
         self._settle()
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
-            if options.sha256 and options.sha256 != staged.digest:
-                raise BadRequest("The body does not have the SHA-256 that was announced.")
+            check_digest(options, staged.digest)
             with self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
@@ -7480,22 +7515,19 @@ class StoreFS(FileSystem):
 
     def _receive(self, staged: Staged, body: Body, digest: Optional[Any]) -> None:
         """Take the body in at the descriptor's position; what arrived is counted even when it breaks off."""
-        buffer = memoryview(bytearray(min(BLOCK, max(1, BLOCK if body.length is None else body.length))))
         checked = 0
-        count = body.readinto(buffer)
-        while count:
-            part = buffer[:count]
+
+        def put(part: memoryview) -> None:
+            nonlocal checked
             write_all(staged.fd, part)
-            staged.size += count
+            staged.size += len(part)
             if digest is not None:
                 digest.update(part)
-            checked += count
+            checked += len(part)
             if checked > 64 * 1024 * 1024:
                 self._room_for(0)
                 checked = 0
-            count = body.readinto(buffer)
-        if body.length is not None and staged.size != body.length:
-            raise Disconnected("The body is shorter than announced.")
+        pour(body, put)
         staged.digest = digest.hexdigest() if digest is not None else ""
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str,
@@ -7585,9 +7617,9 @@ class StoreFS(FileSystem):
                     self._disk.mkdir(path, mode)
             except FileExistsError:         # another request was faster
                 return None
-            self._store.put(entry)
+            stored = self._store.put(entry)
         self._disk.sync_folder(parent)
-        return entry
+        return stored
 
     def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
         """As the interface says."""
@@ -7615,9 +7647,7 @@ class StoreFS(FileSystem):
             there = self._there(path)
             guard(there)
             assert there is not None        # the guard refuses what is not there
-            if offset > there.size:
-                raise RangeNotSatisfiable(f"The file has {there.size} bytes; it can be written up to there.",
-                                          headers=[("Content-Range", f"bytes */{there.size}")])
+            checked_offset(there, offset)
             fd, found = self._disk.open_append(path)
             try:
                 in_place = offset == found.st_size and found.st_nlink == 1
@@ -7751,10 +7781,7 @@ class StoreFS(FileSystem):
     def _check_target(self, there: Entry, other: Optional[Entry], target: str, parents: bool) -> None:
         if not parents and self._present(split_path(target)[0]) is None:
             raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
-        if other is not None and other.is_dir != there.is_dir:
-            raise Conflict("A file can not replace a directory, nor a directory a file.")
-        if other is not None and other.is_dir and next(self.list(target), None) is not None:
-            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+        check_replacing(there, other, lambda: next(self.list(target), None) is None)
 
     def _move(self, there: Entry, target: str, owner: str) -> None:
         old, new = split_path(there.path)[0], split_path(target)[0]
@@ -7869,6 +7896,28 @@ def _not_hidden(path: str, error: type[CallFSError]) -> None:
         raise error("This name is reserved." if error is PermissionDenied else "")
 
 
+def checked_offset(there: Entry, offset: int) -> int:
+    """An offset at which a file can be written. Raises RangeNotSatisfiable."""
+    if offset > there.size:
+        raise RangeNotSatisfiable(f"The file has {there.size} bytes; it can be written up to there.",
+                                  headers=[("Content-Range", f"bytes */{there.size}")])
+    return offset
+
+
+def check_digest(options: WriteOptions, digest: str) -> None:
+    """Raises BadRequest where another SHA-256 was announced."""
+    if options.sha256 and options.sha256 != digest:
+        raise BadRequest("The body does not have the SHA-256 that was announced.")
+
+
+def check_replacing(there: Entry, other: Optional[Entry], empty: Callable[[], bool]) -> None:
+    """What may take the place of what: raises Conflict, DirectoryNotEmpty."""
+    if other is not None and other.is_dir != there.is_dir:
+        raise Conflict("A file can not replace a directory, nor a directory a file.")
+    if other is not None and other.is_dir and not empty():
+        raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
 def copy_file(source: int, target: int) -> None:
     """All bytes of one descriptor to the position of another; by the kernel (a shared extent, if it can) on Linux."""
     left = os.fstat(source).st_size
@@ -7904,6 +7953,7 @@ class MountContext(NamedTuple):
     folder: str                             # relative paths in options are relative to this folder
     spools: Optional[str] = None            # a folder for scratch files
     version: str = ""
+    private: tuple[str, ...] = ()           # files and folders of the server itself, which nothing may show
 
 
 def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder: str = "") -> Any:
@@ -7947,14 +7997,12 @@ def generated(path: str, data: bytes, mtime_ns: int = 0, *, mode: int = 0o444, b
     return MemoryHandle(Entry(path, FILE, len(data), mode, ANYONE, mtime_ns, digest[:32], path, digest, backend), data)
 
 
-class HelloFS(FileSystem):
-    """The smallest example: a folder with one file, `hello`."""
+class GeneratedFS(FileSystem):
+    """A folder of files that are made when somebody opens them: `_files` has a function for each name."""
 
-    name = "hellofs"
-    TEXT = b"Hello, World!\n"
-
-    def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
+    def __init__(self, options: Any, context: MountContext) -> None:
         self._since = time.time_ns()
+        self._files: Mapping[str, Callable[[], bytes]] = {}
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -7964,15 +8012,980 @@ class HelloFS(FileSystem):
         """As the interface says."""
         if path == "/":
             return Handle(Entry("/", DIRECTORY, 0, 0o555, ANYONE, self._since, backend=self.name))
-        if path != "/hello":
+        make = self._files.get(path[1:])
+        if make is None:
             raise FileNotFound()
-        return generated(path, self.TEXT, self._since, backend=self.name)
+        return generated(path, make(), self._since, backend=self.name)
 
     def list(self, path: str, after: str = "") -> Iterator[Entry]:
         """As the interface says."""
         if not self.stat(path).is_dir:
             raise Conflict("This is a file, not a directory.")
-        return iter([self.stat("/hello")] if after < "hello" else [])
+        return (self.stat("/" + name) for name in sorted(self._files) if name > after)
+
+
+class HelloFS(GeneratedFS):
+    """The smallest example: a folder with one file, `hello`."""
+
+    name = "hellofs"
+
+    def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
+        super().__init__(options, context)
+        self._files = {"hello": lambda: b"Hello, World!\n"}
+
+
+# ============================================================================
+# memfs: a tree in memory
+# ============================================================================
+
+_ZEROS = bytes(BLOCK)
+
+
+def _appended(blocks: list[Any], data: memoryview) -> None:
+    """Append in place. All blocks but the last have BLOCK bytes, and a block only ever grows: who reads a file that
+    had fewer bytes finds them unchanged."""
+    while data:
+        if not blocks or len(blocks[-1]) == BLOCK:
+            blocks.append(bytearray())
+        elif isinstance(blocks[-1], bytes):
+            blocks[-1] = bytearray(blocks[-1])
+        room = BLOCK - len(blocks[-1])
+        blocks[-1] += data[:room]
+        data = data[room:]
+        if len(blocks[-1]) == BLOCK:
+            blocks[-1] = bytes(blocks[-1])  # without the room that a bytearray keeps for growing
+
+
+def _overlaid(blocks: list[Any], offset: int, pieces: Iterable[Any]) -> list[Any]:
+    """New blocks with `pieces` written at an offset; those that they do not touch are shared."""
+    fresh = list(blocks)
+    for piece in pieces:
+        while piece:
+            number, start = divmod(offset, BLOCK)
+            part = bytes(piece[:BLOCK - start])
+            old = bytes(fresh[number]) if number < len(fresh) else b""
+            fresh[number:number + 1] = [old[:start] + part + old[start + len(part):]]
+            offset, piece = offset + len(part), piece[len(part):]
+    return fresh
+
+
+def _resized(blocks: list[Any], old: int, new: int) -> list[Any]:
+    """New blocks, cut or filled up with zeros; whole blocks of zeros are one object and cost nothing."""
+    number, rest = divmod(new, BLOCK)
+    if new <= old:
+        return [*blocks[:number], *([bytes(blocks[number][:rest])] if rest else [])]
+    fresh = list(blocks)
+    if fresh:
+        fresh[-1] = bytes(fresh[-1]) + _ZEROS[:min(BLOCK - len(fresh[-1]), new - old)]
+    fresh += [_ZEROS] * (number - len(fresh))
+    return [*fresh, _ZEROS[:rest]] if rest and len(fresh) == number else fresh
+
+
+class BlocksHandle(Handle):
+    """A handle on a version of a file in memory."""
+
+    def __init__(self, entry: Entry, blocks: list[Any]) -> None:
+        self.entry, self._blocks = entry, blocks
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        stop = self.entry.size if stop is None else stop
+        return ChunkReader(self._parts(start, stop), stop - start)
+
+    def _parts(self, start: int, stop: int) -> Iterator[bytes]:
+        while start < stop:
+            number, cut = divmod(start, BLOCK)
+            part = bytes(self._blocks[number][cut:cut + stop - start])
+            start += len(part)
+            yield part
+
+
+class MemoryNode:
+    """A file (`blocks`, see `_appended`) or a directory (`children`) of memfs; `record` is its entry without path."""
+
+    __slots__ = ("record", "blocks", "children", "_order")
+
+    def __init__(self, kind: str, mode: int, owner: str) -> None:
+        self.record = Entry("", kind, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8), backend="memfs")
+        self.blocks: list[Any] = []
+        self.children: dict[str, MemoryNode] = {}
+        self._order: Optional[list[str]] = None         # the names, sorted, once somebody has asked for them
+
+    def put(self, name: str, node: MemoryNode) -> None:
+        """Give a child a name."""
+        if self._order is not None and name not in self.children:
+            bisect.insort(self._order, name)
+        self.children[name] = node
+        self.record = self.record._replace(mtime_ns=time.time_ns())
+
+    def drop(self, name: str) -> None:
+        """Forget a child."""
+        del self.children[name]
+        if self._order is not None:
+            del self._order[bisect.bisect_left(self._order, name)]
+        self.record = self.record._replace(mtime_ns=time.time_ns())
+
+    def page(self, after: str, count: int) -> list[tuple[str, Entry]]:
+        """The next children behind a name."""
+        if self._order is None:
+            self._order = sorted(self.children)
+        start = bisect.bisect_right(self._order, after) if after else 0
+        return [(name, self.children[name].record) for name in self._order[start:start + count]]
+
+    def walk(self, path: str) -> Iterator[tuple[str, MemoryNode]]:
+        """All that is below, `path` being where this is."""
+        waiting = [(path, self)]
+        while waiting:
+            above, node = waiting.pop()
+            for name, child in node.children.items():
+                yield join_path(above, name), child
+                waiting.append((join_path(above, name), child))
+
+
+class Arriving:
+    """A body on its way into memfs; its bytes count from the moment that they arrive."""
+
+    def __init__(self, charge: Callable[[int], None]) -> None:
+        self.blocks: list[Any] = []
+        self.size = self.charged = 0
+        self._charge, self._state = charge, hashlib.sha256()
+
+    def put(self, part: memoryview) -> None:
+        """A piece of it. Raises StorageFull."""
+        self._charge(len(part))
+        self.charged += len(part)
+        _appended(self.blocks, part)
+        self.size += len(part)
+        self._state.update(part)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what has arrived."""
+        return self._state.hexdigest()
+
+
+class MemFS(FileSystem):
+    """Files in the memory of this process; gone when it ends.
+
+    One lock, held for memory only: a body is read without it. `max_bytes` bounds the bytes of all files and of the
+    bodies that are arriving; what readers of older versions still hold does not count.
+    """
+
+    name = "memfs"
+
+    @dataclass
+    class Options:
+        """What a mount of it can be told."""
+
+        init_dirs: list[str] = option([], "Directories that are made at mount", kind="list")
+        max_bytes: int = option("1GiB", "Bytes of all files together, of those that are arriving, too", kind="size")
+        max_files: int = option(1_000_000, "Files and directories", kind="int", minimum=1)
+
+    def __init__(self, options: MemFS.Options, context: MountContext) -> None:
+        self._limit, self._most, self._used, self._count = options.max_bytes, options.max_files, 0, 0
+        self._lock = threading.Lock()
+        self._root = MemoryNode(DIRECTORY, 0o755, ROOT.name)
+        for path in options.init_dirs:
+            self._folder(canonical_path("/" + path), ROOT.name)
+
+    def close(self) -> None:
+        """Free the memory; readers keep theirs."""
+        with self._lock:
+            self._root, self._used, self._count = MemoryNode(DIRECTORY, 0o755, ROOT.name), 0, 0
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> Optional[MemoryNode]:
+        node: Optional[MemoryNode] = self._root
+        for name in path[1:].split("/") if path != "/" else ():
+            node = node.children.get(name) if node is not None else None
+        return node
+
+    def _found(self, path: str) -> MemoryNode:
+        node = self._node(path)
+        if node is None:
+            raise FileNotFound()
+        return node
+
+    def _guarded(self, path: str, guard: Guard) -> MemoryNode:
+        """What is to be changed."""
+        node = self._node(path)
+        guard(node.record._replace(path=path) if node is not None else None)
+        return self._found(path)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        with self._lock:
+            return self._found(path).record._replace(path=path)
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        with self._lock:
+            node = self._found(path)
+            entry, blocks = node.record._replace(path=path), node.blocks
+            if entry.is_dir:
+                return Handle(entry)
+            if entry.size <= HOT_FILE:
+                return MemoryHandle(entry, bytes(blocks[0][:entry.size]) if blocks else b"")
+            return BlocksHandle(entry, blocks)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        with self._lock:
+            node = self._found(path)
+        if not node.record.is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._pages(path, node, after)
+
+    def _pages(self, path: str, node: MemoryNode, after: str) -> Iterator[Entry]:
+        while True:
+            with self._lock:
+                page = node.page(after, 1000)
+            if not page:
+                return
+            for after, record in page:
+                yield record._replace(path=join_path(path, after))
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _charge(self, size: int) -> None:
+        with self._lock:
+            self._room_for(size)
+            self._used += size
+
+    def _room_for(self, size: int) -> None:
+        if self._used + size > self._limit:
+            raise StorageFull(f"This filesystem holds {format_size(self._limit)} (max_bytes); delete something first.")
+
+    @contextlib.contextmanager
+    def _arriving(self, body: Body) -> Iterator[Arriving]:
+        """Room for a body; what of it does not become a part of a file is given back."""
+        with self._lock:
+            self._room_for(body.length or 0)
+        arriving = Arriving(self._charge)
+        try:
+            yield arriving
+        finally:
+            with self._lock:
+                self._used = max(0, self._used - arriving.charged)      # 0: it was closed meanwhile
+
+    def _changed(self, node: MemoryNode, size: int, arriving: Arriving, **fields: Any) -> None:
+        """A node has a new version, out of what has arrived; the lock is held."""
+        self._used += size - node.record.size - arriving.charged
+        arriving.charged = 0
+        node.record = node.record._replace(**{"size": size, "etag": secrets.token_hex(8), "digest": "",
+                                              "mtime_ns": time.time_ns(), **fields})
+
+    def _add(self, folder: MemoryNode, name: str, node: MemoryNode) -> MemoryNode:
+        if self._count >= self._most:
+            raise StorageFull(f"This filesystem holds {self._most} files and directories (max_files).")
+        self._count += 1
+        folder.put(name, node)
+        return node
+
+    def _folder(self, path: str, owner: str, mode: int = 0o755) -> MemoryNode:
+        """The directory at a path, made with what is missing above it."""
+        node = self._root
+        for name in path[1:].split("/") if path != "/" else ():
+            if not node.record.is_dir:
+                break
+            child = node.children.get(name)
+            node = child if child is not None else self._add(node, name, MemoryNode(DIRECTORY, mode, owner))
+        if not node.record.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
+        return node
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says."""
+        with self._arriving(body) as arriving:
+            pour(body, arriving.put)
+            check_digest(options, arriving.digest)
+            with self._lock:
+                node = self._node(path)
+                guard(node.record._replace(path=path) if node is not None else None)
+                created = node is None
+                if node is None:
+                    parent, name = split_path(path)
+                    node = self._add(self._folder(parent, owner), name, MemoryNode(FILE, 0o644, owner))
+                node.blocks = arriving.blocks
+                self._changed(node, arriving.size, arriving, digest=arriving.digest,
+                              mode=node.record.mode if options.mode is None else options.mode,
+                              mtime_ns=time.time_ns() if options.mtime_ns is None else options.mtime_ns)
+                return Written(node.record._replace(path=path), created)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says; what arrives is seen when all has, or when it breaks off."""
+        with self._lock:
+            checked_offset(self._guarded(path, guard).record, offset)
+        with self._arriving(body) as arriving:
+            try:
+                pour(body, arriving.put)
+            finally:
+                written = self._patched(path, arriving, offset, guard)
+            return written
+
+    def _patched(self, path: str, arriving: Arriving, offset: int, guard: Guard) -> Written:
+        with self._lock:
+            node = self._guarded(path, guard)
+            size = node.record.size
+            checked_offset(node.record, offset)
+            if arriving.size:
+                if offset == size:
+                    for block in arriving.blocks:
+                        _appended(node.blocks, memoryview(block))
+                else:
+                    node.blocks = _overlaid(node.blocks, offset, arriving.blocks)
+                self._changed(node, max(size, offset + arriving.size), arriving)
+            return Written(node.record._replace(path=path), False)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._lock:
+            node = self._guarded(path, guard)
+            self._room_for(size - node.record.size)
+            node.blocks = _resized(node.blocks, node.record.size, size)
+            self._changed(node, size, Arriving(self._charge))
+            return Written(node.record._replace(path=path), False)
+
+    def _set(self, path: str, guard: Guard, **fields: Any) -> Entry:
+        with self._lock:
+            node = self._guarded(path, guard)
+            node.record = node.record._replace(**fields)
+            return node.record._replace(path=path)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._lock:
+            node = self._node(path)
+            guard(node.record._replace(path=path) if node is not None else None)
+            made = self._folder(path, owner, mode)
+            return Written(made.record._replace(path=path), node is None)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        with self._lock:
+            node = self._guarded(path, guard)
+            if node.children and not recursive:
+                raise DirectoryNotEmpty()
+            gone = [node]
+            for below, child in node.walk(path):
+                guard(child.record._replace(path=below))
+                gone.append(child)
+            self._drop(path, gone)
+
+    def _drop(self, path: str, gone: Sequence[MemoryNode]) -> None:
+        parent, name = split_path(path)
+        if not name:
+            raise BadRequest("The root can not be removed.")
+        self._found(parent).drop(name)
+        self._count -= len(gone)
+        self._used -= sum(node.record.size for node in gone)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        with self._lock:
+            other = self._node(target)
+            node = self._guarded(source, guard)
+            target_guard(other.record._replace(path=target) if other is not None else None)
+            parent, name = split_path(target)
+            if not parents and self._node(parent) is None:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            check_replacing(node.record, other.record if other is not None else None, lambda: not other.children)
+            folder = self._folder(parent, owner)
+            if other is not None:
+                self._drop(target, [other])
+            old, last = split_path(source)
+            self._found(old).drop(last)
+            folder.put(name, node)
+            return node.record._replace(path=target)
+
+
+# ============================================================================
+# localfs: a folder of this machine in place
+# ============================================================================
+
+LISTED_AT_ONCE = 100_000                    # names in memory; a directory that has more is read several times
+STALE_SCRATCH = 86400.0                     # seconds after which a temporary file belongs to a server that was killed
+
+
+class FolderDisk(LocalDisk):
+    """The disk of a folder that belongs to somebody else: nothing is made in it before it is needed, and what was
+    made goes at the end. Modes are what was asked for, as with `chmod`."""
+
+    def __init__(self, root: str, read_only: bool) -> None:
+        self._foreign = os.path.lexists(os.path.join(root, HIDDEN))     # another server's, perhaps
+        super().__init__(root)
+        self._umask = 0
+        self.writable = not read_only and os.access(self.root, os.W_OK)
+        if self.writable:
+            self.sweep(STALE_SCRATCH)
+
+    def _prepare(self) -> bool:
+        """Not yet."""
+        return False
+
+    def seal(self, staged: Staged, mode: int, mtime_ns: Optional[int]) -> os.stat_result:
+        """As the base says. The time is finer than the disk's own clock: it tells versions apart, as no record does."""
+        return super().seal(staged, mode, time.time_ns() if mtime_ns is None else mtime_ns)
+
+    def trash(self, path: str) -> Callable[[], None]:
+        """As the base says."""
+        os.makedirs(os.path.join(self.hidden, "trash"), mode=0o700, exist_ok=True)
+        return super().trash(path)
+
+    def close(self) -> None:
+        """As the base says."""
+        super().close()
+        for name in ("tmp", "trash", "") if self.writable and not self._foreign else ():
+            with contextlib.suppress(OSError):          # not there, or another mount of the folder uses it
+                os.rmdir(os.path.join(self.hidden, name))
+
+
+class _NoRecords:
+    """Stands for a metadata store where the disk itself is the truth: what is put is what is there."""
+
+    def __init__(self, look: Callable[[str], Entry]) -> None:
+        self._look = look
+
+    def get(self, path: str) -> Optional[Entry]:
+        """Nothing is recorded."""
+        return None
+
+    def put(self, entry: Entry) -> Entry:
+        """The entry as it is on the disk."""
+        return self._look(entry.path)
+
+    def forget(self, *paths: str) -> int:
+        """There is nothing to forget."""
+        return 0
+
+    delete = move = forget
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class LocalFS(StoreFS):
+    """A folder of this machine, served in place: owner, mode, time and ETag are those of its files.
+
+    It is the store without its records, so everybody with a key may change everything. `id` is the inode: a
+    file that is replaced is another one. `.callfs` in the folder is not shown; temporary files lie there.
+    """
+
+    name = "localfs"
+    aliases = MappingProxyType({"localDir": "local_dir", "path": "local_dir", "readonly": "read_only"})
+
+    @dataclass
+    class Options:
+        """What a mount of it can be told."""
+
+        local_dir: str = option("", "The folder; relative to that of the configuration file")
+        read_only: bool = option(False, "Refuse every change", kind="bool")
+
+    def __init__(self, options: LocalFS.Options, context: MountContext) -> None:
+        folder = served_folder(options.local_dir, options.read_only, context)
+        disk = FolderDisk(folder, options.read_only)
+        writable, disk.writable = disk.writable, False  # for the store, so that it notes nothing in somebody's folder
+        super().__init__(disk, _NoRecords(self._look), LocalLocks(30.0),     # type: ignore[arg-type]
+                         metrics=context.metrics, log=context.log)
+        disk.writable, self._told = writable, options.read_only
+
+    def check(self) -> dict[str, str]:
+        """As the interface says."""
+        return {"folder": state_of(self._check_disk)}
+
+    def _look(self, path: str) -> Entry:
+        return self._agreed(path, self._disk.stat(path))
+
+    def _agreed(self, path: str, found: os.stat_result, locked: bool = False) -> Entry:
+        """The entry of what is on the disk."""
+        return stranger(path, found, "")._replace(owner=ANYONE, mode=stat.S_IMODE(found.st_mode),
+                                                  id=f"{found.st_dev:x}-{found.st_ino:x}")
+
+    def _there(self, path: str) -> Optional[Entry]:
+        """As the store has it: every change asks for this first."""
+        if not self._disk.writable:
+            raise PermissionDenied("This filesystem was mounted read-only." if self._told else
+                                   "The server's account may not write into this folder.")
+        return super()._there(path)
+
+    @contextlib.contextmanager
+    def _noted(self, step: dict[str, Any], entry: Optional[Entry] = None) -> Iterator[None]:
+        """No record can differ from the disk, so nothing has to be caught up with after a crash."""
+        yield
+
+    def _take_in(self, path: str) -> None:
+        """Nor does a listing need any."""
+
+    def _records(self, path: str, after: str) -> Iterator[list[Entry]]:
+        names = iter(self._names(path, after))
+        return iter(lambda: [Entry(join_path(path, name)) for name in itertools.islice(names, 1000)], [])
+
+    def _names(self, path: str, after: str) -> Iterator[str]:
+        while True:
+            with self._failures("list"):
+                names = heapq.nsmallest(LISTED_AT_ONCE, (name for some in self._disk.scan(path) for name in some
+                                                         if name > after))
+            yield from names
+            if len(names) < LISTED_AT_ONCE:
+                return
+            after = names[-1]
+
+
+def served_folder(given: str, read_only: bool, context: MountContext) -> str:
+    """The real path of a folder that may be served. Raises BadRequest, with no other path than what was given."""
+    if not given:
+        raise BadRequest("localfs: local_dir is needed: the folder to serve.")
+    folder = os.path.realpath(os.path.join(context.folder, os.path.expanduser(given)))
+    if not os.path.isdir(folder):
+        raise BadRequest(f"localfs: {given!r} is no directory." if os.path.exists(folder) else
+                         f"localfs: there is no folder {given!r}.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise BadRequest(f"localfs: the server's account may not read the folder {given!r}.")
+    for private in map(os.path.realpath, filter(None, context.private)):
+        if _holds(folder, private) or _holds(private, folder):
+            raise BadRequest(f"localfs: {given!r} holds data of this server itself; choose another folder.")
+        root, name = os.path.split(private)
+        if name == HIDDEN and not read_only and _holds(root, folder):
+            raise BadRequest(f"localfs: {given!r} lies in the store, where it is served already; mount it with "
+                             "read_only, or choose another folder.")
+    return folder
+
+
+def _holds(folder: str, path: str) -> bool:
+    """Whether a real path is a folder or lies in it."""
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+# ============================================================================
+# kvfs: a key-value store
+# ============================================================================
+
+_KEY_SEPARATOR = "\x01"                     # for "/": sorts before all that a name can hold, so that keys come in the
+_KEY_END = "\x02"                           # order of a listing. `key + _KEY_END` is behind all that is below a key
+_LAST_KEY = "\U0010ffff" * 64              # behind every key: a name has at most 255 bytes
+_KEYS_ID = 0x63616B76                       # "cakv", SQLite's application_id
+_KEYS_SCHEMA = f"""
+    BEGIN IMMEDIATE;
+    CREATE TABLE keys (key TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, etag TEXT NOT NULL,
+                       id TEXT NOT NULL, digest TEXT NOT NULL, value BLOB NOT NULL);
+    PRAGMA application_id = {_KEYS_ID}; PRAGMA user_version = 1; COMMIT;
+"""
+_KEY_COLUMNS = "key, size, mtime_ns, etag, id, digest"
+KEYS_README = b"""# kvfs: a key-value store
+
+Every file below /keys is a value; its path there is the key.
+
+    write  /keys/NAME      set a value
+    read   /keys/NAME      get it
+    list   /keys           the keys
+    delete /keys/NAME      forget it
+
+A key may hold slashes: /keys/users/alice is the key "users/alice". The directories in between are there as long as a
+key is below them; making one does nothing, and it is gone with its last key. A key can not lie below another key.
+"""
+
+
+class KeyValueFS(FileSystem):
+    """Values by key, in SQLite: in a file (durable, for nobody else to read), or in memory.
+
+    Whoever may write may change every key. One lock for writing, held over a commit; readers of a file have a
+    connection of their own and go on meanwhile.
+    """
+
+    name = "kvfs"
+
+    @dataclass
+    class Options:
+        """What a mount of it can be told."""
+
+        initial_data: dict[str, Any] = option({}, "Values by key, set where there is none yet; a map in it is a "
+                                              "directory", kind="tree")
+        db_path: str = option("", "SQLite file that keeps the values; empty: memory")
+        max_value: int = option("16MiB", "Bytes of the largest value", kind="size")
+
+    def __init__(self, options: KeyValueFS.Options, context: MountContext) -> None:
+        self._limit, self._since = options.max_value, time.time_ns()
+        self._lock = self._read_lock = threading.Lock()
+        path = os.path.join(context.folder, options.db_path) if options.db_path else ":memory:"
+        if options.db_path:
+            if not os.path.isdir(os.path.dirname(path)):
+                raise BadRequest(f"kvfs: db_path: there is no folder for {options.db_path!r}; make it first.")
+            make_private(path)
+        with self._errors():
+            self._writer = self._reader = connect_sqlite(path)
+        try:
+            self._prepare()
+            self._fill(options.initial_data)
+            if options.db_path:
+                with self._errors():
+                    self._reader, self._read_lock = connect_sqlite(path), threading.Lock()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._errors():
+            about = [self._writer.execute("PRAGMA " + name).fetchone()[0] for name in ("application_id", "user_version")]
+            if not self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                self._writer.executescript(_KEYS_SCHEMA)
+            elif about != [_KEYS_ID, 1]:
+                raise BadRequest("kvfs: db_path: this is the database of another program or of a later version.")
+
+    def _fill(self, data: Mapping[str, Any]) -> None:
+        """Set the initial values, all of them or none; a key that is there, above or below, stays."""
+        wanted = _leaves(data)
+        with self._changing() as session:
+            for key, value in sorted(wanted.items()):
+                if self._in_the_way(session, key) in wanted:
+                    raise BadRequest("kvfs: initial_data: a key lies below another key.")
+                if self._entry(session, "/keys/" + key) is None and self._in_the_way(session, key) is None:
+                    self._put(session, key, value, None, digest=hashlib.sha256(value).hexdigest())
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _errors() -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _store_error(error, "key-value store") from error
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, durable at the end; an error takes it back."""
+        with self._lock, self._errors():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock, self._errors():
+            yield self._reader
+
+    def close(self) -> None:
+        """Close the database."""
+        for lock, connection in ((self._read_lock, self._reader), (self._lock, self._writer)):
+            with lock:
+                connection.close()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says."""
+        return {"keys": state_of(lambda: self.peek("/keys/x"))}
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _key(path: str) -> str:
+        """The key of a path that may be changed. Raises PermissionDenied."""
+        if not path.startswith("/keys/"):
+            raise PermissionDenied("Keys are below /keys: use /keys/NAME.")
+        return path[len("/keys/"):]
+
+    def _folder(self, path: str) -> Entry:
+        return Entry(path, DIRECTORY, 0, 0o755 if is_below(path, "/keys") else 0o555, ANYONE, self._since, id=path,
+                     backend=self.name)
+
+    def _file(self, row: Sequence[Any]) -> Entry:
+        key, size, mtime_ns, etag, number, digest = row[:6]
+        return Entry("/keys/" + key.replace(_KEY_SEPARATOR, "/"), FILE, size, 0o644, ANYONE, mtime_ns, etag, number, digest,
+                     self.name)
+
+    def _entry(self, session: sqlite3.Connection, path: str) -> Optional[Entry]:
+        if path in ("/", "/keys"):
+            return self._folder(path)
+        if path == "/README":
+            return generated(path, KEYS_README, self._since, backend=self.name).entry
+        if not path.startswith("/keys/"):
+            return None
+        key = _stored(self._key(path))
+        row = session.execute(f"SELECT {_KEY_COLUMNS} FROM keys WHERE key = ?", (key,)).fetchone()
+        if row is not None:
+            return self._file(row)
+        below = session.execute("SELECT 1 FROM keys WHERE key > ? AND key < ? LIMIT 1", _range(key)).fetchone()
+        return self._folder(path) if below else None
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        with self._reading() as session:
+            entry = self._entry(session, path)
+        if entry is None:
+            raise FileNotFound()
+        return entry
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        with self._reading() as session:
+            row = session.execute(f"SELECT {_KEY_COLUMNS}, value FROM keys WHERE key = ?",
+                                  (_stored(path[len("/keys/"):]),)).fetchone() if path.startswith("/keys/") else None
+        if row is not None:
+            return MemoryHandle(self._file(row), row[-1])
+        if path == "/README":
+            return generated(path, KEYS_README, self._since, backend=self.name)
+        return Handle(self.stat(path))
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        if not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        if path == "/":
+            return iter([entry for entry in map(self.stat, ("/README", "/keys")) if entry.name > after])
+        return self._children(path, after)
+
+    def _children(self, path: str, after: str) -> Iterator[Entry]:
+        """Some keys at a time; from one in a directory it goes on behind that directory."""
+        prefix = _stored(path[len("/keys/"):]) + _KEY_SEPARATOR if path != "/keys" else ""
+        last, stop = prefix + after + _KEY_END if after else prefix, prefix[:-1] + _KEY_END if prefix else _LAST_KEY
+        while True:
+            with self._reading() as session:
+                rows = session.execute(f"SELECT {_KEY_COLUMNS} FROM keys WHERE key > ? AND key < ? ORDER BY key LIMIT 100",
+                                       (last, stop)).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                name, deeper, _ = row[0][len(prefix):].partition(_KEY_SEPARATOR)
+                yield self._folder(join_path(path, name)) if deeper else self._file(row)
+                last = prefix + name + _KEY_END
+                if deeper:
+                    break
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _in_the_way(session: sqlite3.Connection, key: str) -> Optional[str]:
+        """A key that the key would lie below."""
+        above = [path[1:] for path in ancestors("/" + key)[1:]]
+        return next((one for one in above if session.execute("SELECT 1 FROM keys WHERE key = ?",
+                                                             (_stored(one),)).fetchone()), None)
+
+    def _free(self, session: sqlite3.Connection, key: str, there: Optional[Entry]) -> None:
+        """Raises Conflict where a key and a directory would have one name."""
+        above = self._in_the_way(session, key)
+        if above is not None:
+            raise Conflict(f"{above} is a key; no key can lie below it.")
+        if there is not None and there.is_dir:
+            raise Conflict("There are keys below this name; it can not be a key itself.")
+
+    def _put(self, session: sqlite3.Connection, key: str, value: bytes, there: Optional[Entry], digest: str = "",
+             mtime_ns: Optional[int] = None) -> Entry:
+        if len(value) > self._limit:
+            raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+        row = (_stored(key), len(value), time.time_ns() if mtime_ns is None else mtime_ns, secrets.token_hex(8),
+               there.id if there else secrets.token_hex(8), digest)
+        session.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, value))
+        return self._file(row)
+
+    def _take(self, body: Body, value: bytearray) -> None:
+        """Take in a body. Raises PayloadTooLarge."""
+        def put(part: memoryview) -> None:
+            if len(value) + len(part) > self._limit:
+                raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+            value.extend(part)
+        if (body.length or 0) > self._limit:
+            raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+        pour(body, put)
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. Keys have no mode."""
+        key, value = self._key(path), bytearray()
+        self._take(body, value)
+        digest = hashlib.sha256(value).hexdigest()
+        check_digest(options, digest)
+        with self._changing() as session:
+            there = self._entry(session, path)
+            guard(there)
+            self._free(session, key, there)
+            return Written(self._put(session, key, bytes(value), there, digest, options.mtime_ns), there is None)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says; what arrives is seen when all has, or when it breaks off."""
+        key, value = self._key(path), bytearray()
+        checked_offset(self.stat(path), offset)
+        try:
+            self._take(body, value)
+        finally:
+            written = self._edited(path, key, guard, lambda old: old[:offset] + value + old[offset + len(value):], offset)
+        return written
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        if size > self._limit:
+            raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+        return self._edited(path, self._key(path), guard, lambda old: old[:size] + bytes(max(0, size - len(old))))
+
+    def _edited(self, path: str, key: str, guard: Guard, edit: Callable[[bytes], bytes], offset: int = 0) -> Written:
+        with self._changing() as session:
+            there = self._present(session, path, guard)
+            if there.is_dir:
+                raise Conflict("A directory is there.")
+            checked_offset(there, offset)
+            old = session.execute("SELECT value FROM keys WHERE key = ?", (_stored(key),)).fetchone()[0]
+            new = edit(old)
+            return Written(there if new == old else self._put(session, key, new, there), False)
+
+    def _present(self, session: sqlite3.Connection, path: str, guard: Guard) -> Entry:
+        """The entry of what is to be changed."""
+        there = self._entry(session, path)
+        guard(there)
+        if there is None:
+            raise FileNotFound()
+        return there
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says; a directory has no time of its own."""
+        key = _stored(self._key(path))
+        with self._changing() as session:
+            there = self._present(session, path, guard)
+            if there.is_dir:
+                return there
+            session.execute("UPDATE keys SET mtime_ns = ? WHERE key = ?", (mtime_ns, key))
+            return there._replace(mtime_ns=mtime_ns)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """Directories come with the keys below them and need not be made: nothing happens where one could be."""
+        with self._changing() as session:
+            there = self._entry(session, path)
+            guard(there)
+            if there is not None:
+                return Written(there, False)
+            self._free(session, self._key(path), None)
+            return Written(self._folder(path), True)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        with self._changing() as session:
+            there = self._present(session, path, guard)
+            key = _stored(self._key(path))
+            if there.is_dir and not recursive:
+                raise DirectoryNotEmpty()
+            for row in session.execute(f"SELECT {_KEY_COLUMNS} FROM keys WHERE key > ? AND key < ?", _range(key)):
+                guard(self._file(row))
+            session.execute("DELETE FROM keys WHERE key = ? OR key > ? AND key < ?", (key, *_range(key)))
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says; a directory's keys get other names."""
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        with self._changing() as session:
+            there, other = self._present(session, source, guard), self._entry(session, target)
+            target_guard(other)
+            old, new = _stored(self._key(source)), _stored(self._key(target))
+            self._free(session, self._key(target), None)
+            check_replacing(there, other, lambda: False)
+            session.execute("DELETE FROM keys WHERE key = ?", (new,))
+            session.execute("UPDATE keys SET key = ? || substr(key, ?) WHERE key = ? OR key > ? AND key < ?",
+                            (new, len(old) + 1, old, *_range(old)))
+            return self._entry(session, target) or there._replace(path=target)
+
+
+def _stored(key: str) -> str:
+    """A key as the database has it."""
+    return key.replace("/", _KEY_SEPARATOR)
+
+
+def _range(key: str) -> tuple[str, str]:
+    """What lies below a stored key: behind the one, before the other."""
+    return key + _KEY_SEPARATOR, key + _KEY_END
+
+
+def _leaves(data: Mapping[str, Any], above: str = "") -> dict[str, bytes]:
+    """The values of a map of maps by key. Raises BadRequest."""
+    found: dict[str, bytes] = {}
+    for name, value in data.items():
+        key = canonical_path(f"/{above}/{name}")[1:]
+        if isinstance(value, list) or not key:
+            raise BadRequest("kvfs: initial_data: a value is a text, a number, true, false, null, or a map of those.")
+        if isinstance(value, Mapping):
+            found.update(_leaves(value, key))
+        else:
+            found[key] = value.encode() if isinstance(value, str) else b"" if value is None else json.dumps(value).encode()
+    return found
+
+
+# ============================================================================
+# serverinfofs: the server about itself
+# ============================================================================
+
+INFO_README = b"""# serverinfofs: the server about itself
+
+    version      the version of callfs
+    uptime       how long it has been running: 24h30m15s
+    stats        requests, operations, memory, threads, mounts (JSON)
+    server_info  what it runs on (JSON)
+"""
+
+
+def uptime_text(seconds: float) -> str:
+    """Whole hours, minutes and seconds: "24h30m15s", "5s"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest}s"
+
+
+def memory_bytes() -> int:
+    """What this process has in memory; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0
+
+
+class ServerInfoFS(GeneratedFS):
+    """Version, uptime and numbers of the server, made when they are read. Nothing in it tells a secret or a path of
+    the machine."""
+
+    name = "serverinfofs"
+
+    def __init__(self, options: ServerInfoFS.Options, context: MountContext) -> None:
+        super().__init__(options, context)
+        self._context = context
+        self._files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
+                       "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
+
+    def _uptime(self) -> float:
+        return self._context.metrics.value("callfs_uptime_seconds")
+
+    def _stats(self) -> bytes:
+        metrics, mounts = self._context.metrics, self._context.tree.mount_points()
+        operations: collections.Counter[str] = collections.Counter()
+        for (operation, *_), count in metrics.cells("callfs_file_operations_total").items():
+            operations[operation] += int(count)
+        return _json_lines({
+            "uptime_seconds": int(self._uptime()),
+            "requests": sum(metrics.cells("callfs_http_requests_total").values()),
+            "connections": int(metrics.value("callfs_http_connections")),
+            "bytes_sent": int(metrics.value("callfs_http_response_bytes_total")),
+            "operations": dict(sorted(operations.items())),
+            "errors": sum(metrics.cells("callfs_errors_total").values()),
+            "memory_bytes": memory_bytes(), "threads": threading.active_count(), "mounts": len(mounts)})
+
+    def _info(self) -> bytes:
+        return _json_lines({
+            "name": "callfs", "version": self._context.version, "python": sys.version.split()[0],
+            "implementation": sys.implementation.name, "platform": sys.platform, "byte_order": sys.byteorder,
+            "cpus": os.cpu_count(), "pid": os.getpid(), "started": rfc3339(time.time_ns() - int(self._uptime() * 1e9))})
+
+
+def _json_lines(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
 
 
 # ============================================================================
@@ -12319,7 +13332,7 @@ ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[byte
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS, QueueFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS,
 )})
 
 
@@ -13593,7 +14606,8 @@ class Server:
         config = self.config
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
             else os.getcwd()
-        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__)
+        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
+        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
         mounts.start(mount_specs(config.plugins))
         return mounts
