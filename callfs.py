@@ -67,6 +67,7 @@ import sqlite3
 import ssl
 import stat
 import struct
+import subprocess
 import sys
 import tarfile
 import tempfile
@@ -4504,6 +4505,8 @@ def _row(entry: Entry) -> tuple[Any, ...]:
 
 def _entry(row: tuple[Any, ...]) -> Entry:
     parent, name = row[0], row[1]
+    if parent is None or row[-1] is None:               # never so in a sound database: a flipped bit can do it
+        raise _store_error(sqlite3.DatabaseError("malformed"))
     return Entry(join_path(parent, name) if parent else "/", *row[2:])
 
 
@@ -5224,6 +5227,135 @@ class IntentLog:
             os.close(fd)
 
 # ============================================================================
+# Search: lines that match, within a time box
+# ============================================================================
+
+PATTERN_LENGTH = 4096                       # characters of a pattern
+SEARCH_BLOCK = 1024 * 1024                  # bytes looked at in one step; a longer line is looked at in pieces of this
+SEARCH_SECONDS = 10.0                       # for a block: a good pattern needs some 10 ms
+SHOWN_LINE = 16 * 1024                      # characters of a line that are shown
+_NO_PATTERN = re.compile(r"[^][\\.^$*+?{}()|]*")      # text that means itself
+
+
+class Lines:
+    """Whole lines of a reader, in blocks of about SEARCH_BLOCK: (number of the first line, lines without their end)."""
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __iter__(self) -> Iterator[tuple[int, list[bytes]]]:
+        number, rest = 1, b""
+        for data in iter(lambda: self._reader.read(SEARCH_BLOCK), b""):
+            block, newline, rest = (rest + data).rpartition(b"\n")
+            if newline:
+                lines = block.split(b"\n")
+                yield number, lines
+                number += len(lines)
+            elif len(rest) >= SEARCH_BLOCK:             # a line without an end: a piece of it
+                yield number, [rest]
+                rest = b""
+        if rest:
+            yield number, [rest]
+
+
+class Search:
+    """Which lines match a pattern. `find` takes lines and gives the indexes of those that do; close it at the end.
+
+    A text without anything special is looked for here. Python's regular expressions go back and try again, for some
+    patterns longer than anybody lives, and hold the interpreter's lock meanwhile (CVE-2026-28356): so a child process
+    runs them, which is killed when a block takes longer than SEARCH_SECONDS. Raises BadRequest for a pattern that is
+    none, or that takes too long.
+    """
+
+    def __init__(self, pattern: str, ignore_case: bool = False, seconds: float = SEARCH_SECONDS) -> None:
+        if not pattern or len(pattern) > PATTERN_LENGTH:
+            raise BadRequest(f"`pattern` is a regular expression of 1 to {PATTERN_LENGTH} characters.")
+        self._seconds, self._child = seconds, None      # type: float, Optional[subprocess.Popen[bytes]]
+        if _NO_PATTERN.fullmatch(pattern) and not (ignore_case and not pattern.isascii()):
+            needle = pattern.encode("utf-8", "surrogateescape")
+            self.find = functools.partial(_containing, needle.lower() if ignore_case else needle, ignore_case)
+        else:
+            self.find = self._ask
+            self._start(pattern, re.IGNORECASE if ignore_case else 0)
+
+    def _start(self, pattern: str, flags: int) -> None:
+        if not sys.executable:
+            raise NotSupported("Patterns need a Python interpreter beside this program; plain text can be searched for.")
+        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-c", _SEARCHER, str(int(flags))],
+                                       stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        try:
+            self._exchange(pattern.encode("utf-8", "surrogateescape"))
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, lines: Sequence[bytes]) -> list[int]:
+        answer = self._exchange(b"\n".join(lines))
+        return list(struct.unpack(f">{len(answer) // 4}I", answer))
+
+    def _exchange(self, data: bytes) -> bytes:
+        """One frame to the child, one back: a byte that says whether it went well, and what it found."""
+        child = self._child
+        assert child is not None and child.stdin is not None and child.stdout is not None
+        watchdog = threading.Timer(self._seconds, child.kill)
+        watchdog.name, watchdog.daemon = "callfs-search", True
+        watchdog.start()
+        try:
+            child.stdin.write(struct.pack(">I", len(data)) + data)
+            child.stdin.flush()
+            head = child.stdout.read(5)
+            answer = child.stdout.read(int.from_bytes(head[1:], "big"))
+        except OSError:
+            head = b""
+        finally:
+            watchdog.cancel()
+            watchdog.join()
+        if len(head) < 5:
+            raise BadRequest(f"Searching for this pattern takes too long (over {self._seconds:g} s); make it simpler.")
+        if head[:1] != b"+":
+            raise BadRequest(f"`pattern` is not a regular expression: {answer.decode('utf-8', 'replace')}.")
+        return answer
+
+    def close(self) -> None:
+        """End the child."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+            for pipe in (child.stdin, child.stdout):
+                with contextlib.suppress(OSError):      # what it did not take any more
+                    pipe.close()            # type: ignore[union-attr]
+            child.wait()
+
+
+def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
+    if ignore_case:
+        return [index for index, line in enumerate(lines) if needle in line.lower()]
+    return [index for index, line in enumerate(lines) if needle in line]
+
+
+# What the child runs: frames of a length (4 bytes) and data; the first is the pattern, the others are lines.
+_SEARCHER = """
+import re, struct, sys
+source, target = sys.stdin.buffer, sys.stdout.buffer
+def take():
+    head = source.read(4)
+    return source.read(int.from_bytes(head, 'big')).decode('utf-8', 'surrogateescape') if len(head) == 4 else None
+def give(kind, data=b''):
+    target.write(kind + struct.pack('>I', len(data)) + data)
+    target.flush()
+try:
+    search = re.compile(take(), int(sys.argv[1])).search
+except (re.error, OverflowError, RecursionError) as error:
+    give(b'-', str(error).encode('utf-8', 'replace'))
+    sys.exit()
+give(b'+')
+for lines in iter(take, None):
+    found = [index for index, line in enumerate(lines.split(chr(10))) if search(line)]
+    give(b'+', struct.pack('>%dI' % len(found), *found))
+"""
+
+
+# ============================================================================
 # The tree: the filesystem interface, principals and rights, the one way in
 # ============================================================================
 
@@ -5280,6 +5412,11 @@ class Handle:
 
     def close(self) -> None:
         """Let go."""
+
+
+def takes_only(entry: Entry) -> bool:
+    """Whether this is a place to write to rather than a file that holds something (a queue's `enqueue`)."""
+    return entry.owner == ANYONE and not entry.is_dir and not entry.mode & 0o444
 
 
 class FileHandle(Handle):
@@ -5410,13 +5547,19 @@ class FileSystem:
         """Its parts by name, each with "ok" or with what keeps it from serving now."""
         return {}
 
+    def quiesce(self) -> None:
+        """The server stops: readers that wait for more end now, those to come at once; all else goes on."""
+
     def close(self) -> None:
         """Let go of everything; safe to call twice, and while operations are under way: those fail or finish, and
         readers end."""
 
+    def operations(self) -> list[str]:
+        """Those of the methods above that it has: what it was not given it can not do."""
+        return [verb for verb in _VERB_METHODS if getattr(type(self), verb) is not getattr(FileSystem, verb)]
+
     def _unsupported(self, what: str) -> NotSupported:
-        able = [verb for verb in _VERB_METHODS if getattr(type(self), verb) is not getattr(FileSystem, verb)]
-        return NotSupported(f"{self.name} does not support {what}; it supports: {', '.join(able)}.")
+        return NotSupported(f"{self.name} does not support {what}; it supports: {', '.join(self.operations())}.")
 
 
 _VERB_METHODS = ("stat", "open", "list", "write", "patch", "mkdir", "remove", "move", "chmod", "touch", "truncate")
@@ -5468,6 +5611,14 @@ class Place(NamedTuple):
         if self.mount:
             handle.entry = self.shown(handle.entry)
         return handle
+
+
+class Match(NamedTuple):
+    """A line that matches: where it is, its number from 1, its text."""
+
+    path: str
+    line: int
+    content: str
 
 
 class MountTable(NamedTuple):
@@ -5529,6 +5680,11 @@ class Tree:
         for _, filesystem in sorted(self._table.mounts.items(), reverse=True):
             filesystem.close()
         self._root.close()
+
+    def quiesce(self) -> None:
+        """End readers that would wait for ever, so that a server can stop."""
+        for filesystem in self._table.mounts.values():
+            filesystem.quiesce()
 
     def check(self) -> dict[str, str]:
         """The parts of the store, each with "ok" or with what is wrong with it."""
@@ -5670,6 +5826,12 @@ class Tree:
         place = self._find(entry.path)
         return place.filesystem.describe(entry._replace(path=place.inner))
 
+    def capabilities(self, who: Principal, path: str) -> tuple[str, list[str]]:
+        """The type of the filesystem that holds a path, which need not be there, and the operations that it has."""
+        self.authorise(who, "read")
+        filesystem = self._find(path).filesystem
+        return filesystem.name, filesystem.operations()
+
     def list(self, who: Principal, path: str, after: str = "") -> Iterator[Entry]:
         """Children by name. Raises FileNotFound, and Conflict where a file is."""
         self.authorise(who, "list")
@@ -5757,11 +5919,50 @@ class Tree:
         if not handle.fixed:
             raise BadRequest("This file has no fixed content: every look at it gives something else.")
 
+    def grep(self, who: Principal, path: str, pattern: str, *, recursive: bool = False,
+             ignore_case: bool = False) -> Iterator[Match]:
+        """Lines that match a regular expression (Python's), in a file or (`recursive`) in all files of a directory.
+
+        Files without fixed content and those that can not be read are passed over in a directory. Raises FileNotFound,
+        BadRequest (also later, for a pattern that takes too long). Close the iterator when you stop early.
+        """
+        entry = self.stat(who, path)
+        if entry.is_dir and not recursive:
+            raise BadRequest("This is a directory; ask with `recursive` to search in it.")
+        if not entry.is_dir:
+            with contextlib.closing(self.open(who, path)) as handle:
+                self._only_file(handle)
+        return self._matches(who, entry, Search(pattern, ignore_case))
+
+    def _matches(self, who: Principal, entry: Entry, search: Search) -> Iterator[Match]:
+        with contextlib.closing(search):
+            for each in self.walk(who, entry.path, MAX_DEPTH) if entry.is_dir else (entry,):
+                if each.is_dir:
+                    continue
+                try:
+                    handle = self.open(who, each.path)
+                except (FileNotFound, PermissionDenied, NotSupported):
+                    if each is entry:
+                        raise
+                    continue
+                with contextlib.closing(handle):
+                    if handle.fixed and not handle.entry.is_dir:
+                        yield from self._matching(each.path, handle, search)
+
+    @staticmethod
+    def _matching(path: str, handle: Handle, search: Search) -> Iterator[Match]:
+        with handle.reader() as reader:
+            for first, lines in Lines(reader):
+                for index in search.find(lines):
+                    text = lines[index].rstrip(b"\r").decode("utf-8", "replace")
+                    yield Match(path, first + index, text[:SHOWN_LINE])
+
     # -- changing ----------------------------------------------------------------------------------------------
 
     def write(self, who: Principal, path: str, body: Body, *, create: bool = False,
               conditions: Conditions = NO_CONDITIONS, options: WriteOptions = WriteOptions()) -> Written:
-        """Create a file (`create`: only that) or replace it. The body is not touched before the rights are clear."""
+        """Create a file (`create`: only that, unless it is a place to write to) or replace it. The body is not touched
+        before the rights are clear."""
         guard, place = self._write_guard(who, create, conditions), self._find(path)
         guard(self._peek(path))
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
@@ -5776,7 +5977,7 @@ class Tree:
         def guard(there: Optional[Entry]) -> None:
             if there is None:
                 self.authorise(who, "create")
-            elif create:
+            elif create and not takes_only(there):
                 raise FileExists("A directory is already there." if there.is_dir else "")
             elif there.is_dir:
                 raise BadRequest("A directory is there; a file can not take its place.")
@@ -9248,6 +9449,8 @@ class _Connection:
         waits = server.limits.handlers_wait or body.length is None or body.length > len(self.buffer)
         if waits and not server.pool.enter(bulk):
             return self.reply(request, server.busy(), True)
+        if not waits:                       # else it has its slot already
+            request.blocking = server.pool.blocking
         try:
             response = server.app.handle(request)
             self.lingers = not body.finish()
@@ -10436,13 +10639,40 @@ def conditions_of(request: Request) -> Conditions:
     return conditions
 
 
+@contextlib.contextmanager
+def aside(request: Request) -> Iterator[None]:
+    """`request.blocking()`, once, however deep its uses are nested: two slots for one thread would be one too many."""
+    blocking, request.blocking = request.blocking, contextlib.nullcontext
+    with blocking():
+        yield
+
+
+def wish_of(request: Request) -> Wish:
+    """What a reader asks for besides bytes (pfs.md: `stream`, `wait`, `ack`)."""
+    if not request.query_text:
+        return NO_WISH
+    wish = {name: request.query[name] for name in ("wait", "ack") if name in request.query}
+    return {**wish, "stream": "true"} if request.flag("stream") else wish
+
+
+def refuse_consuming(handle: Handle) -> Handle:
+    """The same handle; a consuming one is closed. Raises BadRequest. For what reads on behalf of somebody else."""
+    if handle.consumes:
+        handle.close()
+        raise BadRequest("Reading this takes a message out, so it can only be read by a GET of exactly this path.")
+    return handle
+
+
 def file_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]] = ()) -> Response:
     """The bytes of an opened file, or a part of them, or why not; takes the handle over.
 
-    `block` are the header lines that hold for every form of the answer, `Content-Type` left out.
+    `block` are the header lines that hold for every form of the answer, `Content-Type` left out. Where the handle is
+    not `fixed` they promise neither size nor ETag nor ranges.
     """
     entry, conditions = handle.entry, conditions_of(request)
     try:
+        if not handle.fixed:
+            return _live_response(request, handle, block, headers)
         unchanged = conditions is not NO_CONDITIONS and \
             conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
         if unchanged or request.method == "HEAD":
@@ -10462,6 +10692,31 @@ def file_response(request: Request, handle: Handle, block: bytes, headers: Itera
 
 
 _OCTETS = ("Content-Type", "application/octet-stream")
+_NO_STORE = ("Cache-Control", "no-store")
+
+
+def _live_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]]) -> Response:
+    """What has no fixed bytes. The reader comes last: what is refused, and who only looks, takes nothing out."""
+    entry, conditions, fields = handle.entry, conditions_of(request), [_OCTETS, _NO_STORE, *headers]
+    unchanged = conditions is not NO_CONDITIONS and conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
+    if unchanged or request.method == "HEAD":
+        handle.close()
+        response = Response(304 if unchanged else 200, None, headers=fields, block=block)
+        response.length = None              # nobody knows how much a GET would give
+        return response
+    if handle.consumes:
+        _check_deliberate(request)
+    return Response(200, handle.reader(), headers=fields, block=block)
+
+
+def _check_deliberate(request: Request) -> None:
+    """Raises where a message would be torn, or be taken by a page that a browser opens or fetches in advance."""
+    headers = request.headers
+    if "range" in headers:
+        raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
+    purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
+    if headers.get("sec-fetch-mode") == "navigate" or "prefetch" in purpose:
+        raise Conflict("Reading this takes a message out; a browser's visit only looks. Nothing was taken.")
 
 
 def _ranges_of(request: Request, entry: Entry) -> Optional[list[tuple[int, int]]]:
@@ -10613,6 +10868,18 @@ class BrokenFS(FileSystem):
         return {"mount": self._reason}
 
 
+def mount_reference() -> str:
+    """The types and their options in Markdown."""
+    lines = ["| Type | Option | Default | Meaning |", "|---|---|---|---|"]
+    for kind in FILESYSTEMS.values():
+        lines.append(f"| **{kind.name}** | | | {(kind.__doc__ or '').split(chr(10))[0]} |")
+        for each in dataclasses.fields(kind.Options):
+            about = each.metadata["option"]
+            others = "".join(f", `{name}`" for name, meant in kind.aliases.items() if meant == each.name)
+            lines.append(f"| | `{each.name}`{others} | `{_default_text(about)}` | {_meaning(about)} |")
+    return "\n".join(lines).replace(" |  |", " | |")
+
+
 def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
     """What the section `plugins` of the configuration mounts (pfs.md: one instance, a list of them, `localfs_home:`).
 
@@ -10739,7 +11006,8 @@ class Links:
     def make(self, who: Principal, path: str, seconds: int, max_uses: int) -> tuple[str, Link]:
         """A token and its link. Raises FileNotFound, PermissionDenied, BadRequest for a directory."""
         self._tree.authorise(who, "link")
-        entry = self._tree.stat(who, path)
+        with contextlib.closing(refuse_consuming(self._tree.open(who, path))) as handle:
+            entry = handle.entry
         if entry.is_dir:
             raise BadRequest("A link leads to a file; this is a directory.")
         now, secret_id = self._clock(), secrets.token_bytes(16)
@@ -10771,7 +11039,7 @@ class Links:
 
     def open(self, link: Link) -> Handle:
         """The file of a link. One that was deleted and made again is not reached by the old link."""
-        handle = self._tree.open(Principal(link.owner), link.path)
+        handle = refuse_consuming(self._tree.open(Principal(link.owner), link.path))
         if handle.entry.id != link.entry_id or handle.entry.is_dir:
             handle.close()
             raise NotFound("The file of this link is gone.")
@@ -10814,18 +11082,59 @@ def entry_json(entry: Entry) -> dict[str, Any]:
             "mode": f"{entry.mode:04o}", "owner": entry.owner, "mtime": rfc3339(entry.mtime_ns)}
 
 
-def entry_headers(entry: Entry) -> list[tuple[str, str]]:
-    """What a file's or directory's answer says of it."""
+def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
+    """What a file's or directory's answer says of it; `fixed` as with a `Handle`."""
     mtime = entry.mtime_ns // 1_000_000_000
     headers = [("Last-Modified", http_date(mtime)), ("X-CallFS-Type", entry.type),
                ("X-CallFS-Size", str(entry.size)), ("X-CallFS-Mode", f"{entry.mode:04o}"),
                ("X-CallFS-Owner", header_text(entry.owner)), ("X-CallFS-MTime", rfc3339(entry.mtime_ns)),
                ("X-CallFS-Instance-ID", header_text(entry.instance_id))]
-    if not entry.is_dir:
+    if not entry.is_dir and fixed:
         headers += [("ETag", f'"{entry.etag}"'), ("Accept-Ranges", "bytes")]
-    if entry.digest:
+    if entry.digest and fixed:
         headers.append(("Repr-Digest", f"sha-256=:{base64.b64encode(bytes.fromhex(entry.digest)).decode()}:"))
     return headers
+
+
+def spool_items(folder: Optional[str], items: Iterable[Any], head: bytes, show: Callable[[Any], Any],
+                limit: Optional[int] = None) -> tuple[Any, int, str]:
+    """Render at most `limit` items as JSON into a spool, so that a million of them never lie in memory: the spool, how
+    many they are, the path of the last one when there are more."""
+    spool, count, last = open_spool(folder), 0, None
+    try:
+        with _disk_errors():
+            spool.write(head)
+            for item in items:
+                if count == limit:
+                    return spool, count, last.path
+                text = json.dumps(show(item), ensure_ascii=False, separators=(",", ":"))
+                spool.write((b"," if count else b"") + text.encode("utf-8", "surrogateescape"))
+                count, last = count + 1, item
+    except BaseException:
+        spool.close()
+        raise
+    return spool, count, ""
+
+
+def spooled(request: Request, spool: Any, tail: bytes, headers: Sequence[tuple[str, str]] = ()) -> Response:
+    """What was spooled as an answer of JSON; without a body for HEAD."""
+    with _disk_errors():
+        spool.write(tail)
+        reader = spool_reader(spool)
+    response = Response(200, reader, headers=[("Content-Type", "application/json"), *headers])
+    if request.method == "HEAD":
+        reader.close()
+        response.body = None
+    return response
+
+
+def check_size(request: Request, most: int) -> None:
+    """Before it is asked whether there is room: what is too large is so whatever the disk has left."""
+    if (request.body.length or 0) > most:
+        raise PayloadTooLarge(f"The body may have {most} bytes.")
+
+
+_AT_ONCE = contextlib.nullcontext()
 
 
 class RestDialect:
@@ -10869,8 +11178,15 @@ class RestDialect:
     def _path(request: Request) -> str:
         return canonical_path(decode_path(request.path[len("/v1/files"):]))
 
-    def _block(self, entry: Entry) -> bytes:
+    def _aside(self, request: Request, path: str) -> ContextManager[None]:
+        """Around what may have to wait for another machine: other requests go on meanwhile."""
+        return aside(request) if self._tree.slow(path) else _AT_ONCE
+
+    def _block(self, handle: Handle) -> bytes:
         """The header lines of an entry; rendered once for as long as the store gives the same object."""
+        entry = handle.entry
+        if not handle.fixed:
+            return header_block(entry_headers(entry, False))
         cached = self._blocks.get(entry.path)
         if cached is not None and cached[0] is entry:
             return cached[1]
@@ -10880,56 +11196,33 @@ class RestDialect:
 
     def get_file(self, request: Request) -> Response:
         """`GET` and `HEAD /v1/files/{path}`."""
-        path, headers = self._path(request), ()                 # type: str, Sequence[tuple[str, str]]
-        if request.query_text:
-            if request.query.get("archive"):
+        path = self._path(request)
+        with self._aside(request, path):
+            if request.query_text and request.query.get("archive"):
                 return self._archive(request, path)
-            if request.flag("manifest"):
+            if request.query_text and request.flag("manifest"):
                 self._tree.stat(_asking(request), path)
                 raise FileNotFound("This file is not erasure-coded and has no manifest.")
-            if request.flag("download"):
-                headers = [("Content-Disposition", content_disposition(split_path(path)[1]))]
-        handle = self._tree.open(_asking(request), path)
+            return self._get(request, path)
+
+    def _get(self, request: Request, path: str) -> Response:
+        handle = self._tree.open(_asking(request), path, wish_of(request))
         if handle.entry.is_dir:
             handle.close()
             return self._directory(request, handle.entry)
         if request.path.endswith("/"):
             handle.close()
             raise FileNotFound("This is a file; without the slash at the end it can be read.")
-        return file_response(request, handle, self._block(handle.entry), headers)
+        headers: Sequence[tuple[str, str]] = ()
+        if request.query_text and request.flag("download"):
+            headers = [("Content-Disposition", content_disposition(split_path(path)[1]))]
+        return file_response(request, handle, self._block(handle), headers)
 
     def _directory(self, request: Request, entry: Entry) -> Response:
         """A directory as a JSON array of its entries."""
-        with request.blocking():
-            spool, _, _ = self._spool(self._tree.list(_asking(request), entry.path), b"[", None)
-        return self._spooled(request, spool, b"]\n", entry_headers(entry))
-
-    def _spooled(self, request: Request, spool: Any, tail: bytes, headers: list[tuple[str, str]]) -> Response:
-        with _disk_errors():
-            spool.write(tail)
-            reader = spool_reader(spool)
-        response = Response(200, reader, headers=[("Content-Type", "application/json"), *headers])
-        if request.method == "HEAD":
-            reader.close()
-            response.body = None
-        return response
-
-    def _spool(self, entries: Iterable[Entry], head: bytes, limit: Optional[int]) -> tuple[Any, int, str]:
-        """Render at most `limit` entries into a spool: (spool, how many, the last path when there are more)."""
-        spool, count, last = open_spool(self._spools), 0, ""
-        try:
-            with _disk_errors():
-                spool.write(head)
-                for entry in entries:
-                    if count == limit:
-                        return spool, count, last
-                    text = json.dumps(entry_json(entry), ensure_ascii=False, separators=(",", ":"))
-                    spool.write((b"," if count else b"") + text.encode())
-                    count, last = count + 1, entry.path
-        except BaseException:
-            spool.close()
-            raise
-        return spool, count, ""
+        with aside(request):
+            spool, _, _ = spool_items(self._spools, self._tree.list(_asking(request), entry.path), b"[", entry_json)
+        return spooled(request, spool, b"]\n", entry_headers(entry))
 
     def _archive(self, request: Request, path: str) -> Response:
         kind = request.query["archive"]
@@ -10944,25 +11237,35 @@ class RestDialect:
         return Response(200, ChunkReader(chunks(self._sources(_asking(request), path, name))), headers=headers)
 
     def _sources(self, who: Principal, path: str, name: str) -> Iterator[ArchiveSource]:
-        """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out."""
+        """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out, as is
+        what has no fixed bytes or can not be read."""
         skip = len(path.rstrip("/"))
         for entry in self._tree.walk(who, path, MAX_DEPTH):
-            inside = name + entry.path[skip:]
-            try:
-                handle = None if entry.is_dir else self._tree.open(who, entry.path)
-            except FileNotFound:
+            handle = None if entry.is_dir else self._readable(who, entry)
+            if handle is None and not entry.is_dir:
                 continue
             try:
-                yield ArchiveSource(inside, handle.entry if handle else entry, handle)
+                yield ArchiveSource(name + entry.path[skip:], handle.entry if handle else entry, handle)
             finally:
                 if handle:
                     handle.close()
+
+    def _readable(self, who: Principal, entry: Entry) -> Optional[Handle]:
+        try:
+            handle = self._tree.open(who, entry.path)
+        except (FileNotFound, PermissionDenied, NotSupported):
+            return None
+        if handle.fixed and not handle.entry.is_dir and not takes_only(handle.entry):
+            return handle
+        handle.close()
+        return None
 
     def create(self, request: Request) -> Response:
         """`POST /v1/files/{path}`."""
         path = self._path(request)
         if request.path.endswith("/"):
-            return self._made(self._tree.mkdir(_asking(request), path))
+            with self._aside(request, path):
+                return self._made(self._tree.mkdir(_asking(request), path))
         return self._upload(request, path, create=True)
 
     def replace(self, request: Request) -> Response:
@@ -10972,19 +11275,14 @@ class RestDialect:
             raise BadRequest("A path that ends in / is a directory; POST makes one, PUT writes files.")
         return self._upload(request, path, create=False)
 
-    def _check_size(self, request: Request) -> None:
-        """Before it is asked whether there is room: what is too large is so whatever the disk has left."""
-        most = self._config.server.max_upload_bytes
-        if (request.body.length or 0) > most:
-            raise PayloadTooLarge(f"The body may have {most} bytes.")
-
     def _upload(self, request: Request, path: str, create: bool) -> Response:
         if "content-range" in request.headers:
             raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
         self._refuse_placement(request)
-        self._check_size(request)
-        return self._made(self._tree.write(_asking(request), path, request.body, create=create,
-                                           conditions=conditions_of(request), options=write_options(request)))
+        check_size(request, self._config.server.max_upload_bytes)
+        with self._aside(request, path):
+            return self._made(self._tree.write(_asking(request), path, request.body, create=create,
+                                               conditions=conditions_of(request), options=write_options(request)))
 
     def _made(self, written: Written) -> Response:
         entry = written.entry
@@ -10992,7 +11290,11 @@ class RestDialect:
         if written.created:
             prefix = self._config.server.path_prefix.rstrip("/")
             headers.append(("Location", f"{prefix}/v1/files{urllib.parse.quote(entry.path)}"))
-        return json_response(entry_json(entry), 201 if written.created else 200, headers)
+        value = entry_json(entry)
+        if written.message:
+            value["message"] = written.message
+            headers.append(("X-CallFS-Message", header_text(written.message)))
+        return json_response(value, 201 if written.created else 200, headers)
 
     def _refuse_placement(self, request: Request) -> None:
         """Where the bytes should lie: this server has one place."""
@@ -11010,14 +11312,17 @@ class RestDialect:
             return self._move(request, path)
         if not re.fullmatch(r"[0-9]{1,18}", offset):
             raise BadRequest("RemFS-Offset is a number of bytes.")
-        self._check_size(request)
-        return self._made(self._tree.patch(_asking(request), path, request.body, int(offset), conditions_of(request)))
+        check_size(request, self._config.server.max_upload_bytes)
+        with self._aside(request, path):
+            return self._made(self._tree.patch(_asking(request), path, request.body, int(offset),
+                                               conditions_of(request)))
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
-        entry = self._tree.move(_asking(request), path, self._target(path, wish),
-                                overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
-                                parents=_wants(wish, "create_parents") or request.flag("create_parents"))
+        with aside(request):                # between filesystems this copies
+            entry = self._tree.move(_asking(request), path, self._target(path, wish),
+                                    overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
+                                    parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
 
     def _target(self, path: str, wish: Mapping[str, Any]) -> str:
@@ -11039,8 +11344,10 @@ class RestDialect:
 
     def delete(self, request: Request) -> Response:
         """`DELETE /v1/files/{path}`."""
-        self._tree.remove(_asking(request), self._path(request), recursive=request.flag("recursive"),
-                          folder=request.path.endswith("/"), conditions=conditions_of(request))
+        path = self._path(request)
+        with self._aside(request, path):
+            self._tree.remove(_asking(request), path, recursive=request.flag("recursive"),
+                              folder=request.path.endswith("/"), conditions=conditions_of(request))
         return Response(204, None)
 
     # -- directories -------------------------------------------------------------------------------------------
@@ -11058,13 +11365,14 @@ class RestDialect:
         try:
             with request.blocking():
                 entries = self._tree.walk(who, path, depth if recursive else 0, after)
-                spool, count, last = self._spool(entries, text.encode(), _limit(query.get("limit")))
+                spool, count, last = spool_items(self._spools, entries, text.encode(), entry_json,
+                                                 _limit(query.get("limit")))
         except Conflict:
             raise BadRequest("This is a file, not a directory.") from None
         rest = {"count": count, **({"next": last} if last else {})}
         tail = b"]," + json.dumps(rest, ensure_ascii=False, separators=(",", ":"))[1:].encode() + b"\n"
-        return self._spooled(request, spool, tail, [("X-CallFS-Type", DIRECTORY), ("X-CallFS-Count", str(count)),
-                                                    ("X-CallFS-Recursive", str(recursive).lower())])
+        return spooled(request, spool, tail, [("X-CallFS-Type", DIRECTORY), ("X-CallFS-Count", str(count)),
+                                              ("X-CallFS-Recursive", str(recursive).lower())])
 
     # -- WebSocket ---------------------------------------------------------------------------------------------
 
@@ -11087,14 +11395,17 @@ class RestDialect:
     def _ws_download(self, request: Request, path: str) -> Callable[[Duplex], None]:
         who = _asking(request)
         try:
-            entry = self._tree.stat(who, path)
+            with self._aside(request, path), \
+                    contextlib.closing(refuse_consuming(self._tree.open(who, path))) as handle:
+                entry = handle.entry
         except PermissionDenied as error:
             return _closing(1008, error.message)
         if entry.is_dir:
             raise BadRequest("This is a directory.")
 
         def serve(socket: WebSocket) -> None:
-            with self._tree.open(who, path).reader() as reader:     # not before: a client that is gone never comes here
+            # Not before: a client that is gone never comes here.
+            with refuse_consuming(self._tree.open(who, path)).reader() as reader:
                 for block in iter(lambda: reader.read(WS_CHUNK), b""):
                     socket.send(block)
             socket.close(1000)
@@ -11188,8 +11499,8 @@ class RestDialect:
     def _redeem(self, request: Request) -> Response:
         link = self._links.find(request.tail)
         handle = self._links.open(link)
-        response = file_response(request, handle, self._block(handle.entry), [
-            ("Content-Disposition", content_disposition(handle.entry.name)), ("Cache-Control", "no-store")])
+        response = file_response(request, handle, self._block(handle), [
+            ("Content-Disposition", content_disposition(handle.entry.name)), *([_NO_STORE] if handle.fixed else ())])
         if isinstance(response.body, Reader):   # bytes will be sent: not for HEAD, 304, 412 and 416
             try:
                 self._links.use(link)
@@ -11210,7 +11521,7 @@ class RestDialect:
 
     def health(self, request: Request) -> Response:
         """The process answers; nothing is looked up."""
-        return json_response({"status": "ok"})
+        return json_response({"status": "ok", "version": __version__})
 
     def ready(self, request: Request) -> Response:
         """Whether requests would succeed: a line for each part."""
@@ -11327,27 +11638,316 @@ def write_options(request: Request) -> WriteOptions:
 # ============================================================================
 
 
-class PfsDialect:
-    """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts."""
+PFS_FEATURES = ("files", "directories", "stat", "rename", "chmod", "touch", "truncate", "stream", "mounts", "grep",
+                "digest", "capabilities")
+_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_OCTAL = re.compile(r"(?:0o)?[0-7]{1,5}")
 
-    def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log) -> None:
+
+def file_info(entry: Entry, meta: Meta) -> dict[str, Any]:
+    """An entry as clients of PFS decode it, strictly: inner keys capitalised, the mode decimal without type bits."""
+    return {"name": entry.name, "size": entry.size, "mode": entry.mode & 0o7777,
+            "modTime": rfc3339(entry.mtime_ns, True), "isDir": entry.is_dir,
+            "meta": {"Name": meta.name, "Type": meta.type,
+                     "Content": None if meta.content is None else dict(meta.content)}}
+
+
+class PfsDialect:
+    """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts.
+
+    What is done may have to wait for another machine or copy a gigabyte, so every handler runs aside.
+    """
+
+    def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log,
+                 spool_folder: Optional[str] = None) -> None:
         self._tree, self._mounts, self._config, self._log = tree, mounts, config, log
+        self._spools = spool_folder
 
     def routes(self) -> list[Route]:
         """The table."""
         rows: list[tuple[str, Mapping[str, Handler]]] = [
-            ("/api/v1/mounts", {"GET": self.list_mounts}),
+            ("files", {"GET": self.read, "HEAD": self.read, "PUT": self.write, "POST": self.create,
+                       "DELETE": self.delete}),
+            ("directories", {"GET": self.list, "HEAD": self.list, "POST": self.mkdir, "DELETE": self.delete}),
+            ("stat", {"GET": self.stat, "HEAD": self.stat}),
+            ("rename", {"POST": self.rename}),
+            ("chmod", {"POST": self.chmod}),
+            ("touch", {"POST": self.touch}),
+            ("truncate", {"POST": self.truncate}),
+            ("mounts", {"GET": self.list_mounts, "HEAD": self.list_mounts}),
+            ("mount", {"POST": self.mount}),
+            ("unmount", {"POST": self.unmount}),
+            ("plugins", {"GET": self.list_plugins, "HEAD": self.list_plugins}),
+            ("plugins/load", {"POST": self.load_plugin}),
+            ("plugins/unload", {"POST": self.load_plugin}),
+            ("grep", {"POST": self.grep}),
+            ("digest", {"POST": self.digest}),
+            ("capabilities", {"GET": self.capabilities, "HEAD": self.capabilities}),
         ]
-        return [Route(pattern, methods, "pfs", pfs_error) for pattern, methods in rows]
+        routes = [Route(f"/api/v1/{name}", {verb: _run_aside(handler) for verb, handler in methods.items()}, "pfs",
+                        pfs_error) for name, methods in rows]
+        absent = dict.fromkeys(_METHODS - {"OPTIONS"}, self.absent)
+        health = Route("/api/v1/health", {"GET": self.health, "HEAD": self.health}, "open", pfs_error)
+        return [*routes, health, *(Route(f"/api/v1{rest}", absent, "open", pfs_error) for rest in ("", "/{path}"))]
+
+    # -- files -------------------------------------------------------------------------------------------------
+
+    def read(self, request: Request) -> Response:
+        """`GET /api/v1/files`: all of a file as every dialect gives it, or the part from `offset` on."""
+        path, query = _pfs_path(request), request.query
+        start, size = _query_number(query, "offset", 0, 0), _query_number(query, "size", -1, -1)
+        handle = self._tree.open(_asking(request), path, wish_of(request))
+        if handle.entry.is_dir:
+            handle.close()
+            raise BadRequest("This is a directory; /api/v1/directories lists it.")
+        if not handle.fixed:
+            return self._live(request, handle, start)
+        if request.method == "HEAD" or not (request.flag("stream") or start or size >= 0):
+            return file_response(request, handle, header_block(_pfs_headers(handle.entry)))
+        start = min(start, handle.entry.size)
+        stop = handle.entry.size if size < 0 else min(start + size, handle.entry.size)
+        return self._part(handle, start, stop, request.flag("stream"))
+
+    @staticmethod
+    def _live(request: Request, handle: Handle, start: int) -> Response:
+        """What has no fixed bytes: behind its beginning there is nothing, and `size` would tear a message."""
+        if start:
+            handle.close()
+            return Response(200, b"", headers=[_OCTETS, _NO_STORE])
+        return file_response(request, handle, b"")
+
+    @staticmethod
+    def _part(handle: Handle, start: int, stop: int, chunked: bool) -> Response:
+        try:
+            reader = handle.reader(start, stop)
+        except CallFSError:
+            handle.close()
+            raise
+        if chunked:                         # without a length the body goes out in chunks
+            reader = ChunkReader(reader, None, reader.close)
+        return Response(200, reader, block=header_block([_OCTETS, *_pfs_headers(handle.entry)]))
+
+    def write(self, request: Request) -> Response:
+        """`PUT /api/v1/files`: the body is the file."""
+        path = _pfs_path(request)
+        check_size(request, self._config.server.max_upload_bytes)
+        written = self._tree.write(_asking(request), path, request.body, conditions=conditions_of(request),
+                                   options=write_options(request))
+        return _said(written.message or "OK")
+
+    def create(self, request: Request) -> Response:
+        """`POST /api/v1/files`: an empty file, never a write to what is there."""
+        try:
+            self._tree.write(_asking(request), _pfs_path(request), bytes_body(b""), create=True,
+                             conditions=Conditions(if_none_match="*"))
+        except PreconditionFailed:          # a place to write to: an empty message is nothing to create
+            raise FileExists() from None
+        return _said("file created", 201)
+
+    def delete(self, request: Request) -> Response:
+        """`DELETE` of files and directories alike."""
+        self._tree.remove(_asking(request), _pfs_path(request), recursive=request.flag("recursive"),
+                          conditions=conditions_of(request))
+        return _said("deleted")
+
+    def stat(self, request: Request) -> Response:
+        """`GET /api/v1/stat`."""
+        who = _asking(request)
+        entry = self._tree.stat(who, _pfs_path(request))
+        return json_response(file_info(entry, self._tree.describe(who, entry)))
+
+    def rename(self, request: Request) -> Response:
+        """`POST /api/v1/rename`."""
+        path, target = _pfs_path(request), canonical_path(_text(request.json(), "newPath"))
+        self._tree.move(_asking(request), path, target)
+        return _said("renamed")
+
+    def chmod(self, request: Request) -> Response:
+        """`POST /api/v1/chmod`."""
+        path, mode = _pfs_path(request), request.json().get("mode")
+        if isinstance(mode, str) and _OCTAL.fullmatch(mode):
+            mode = int(mode, 8)
+        if isinstance(mode, bool) or not isinstance(mode, int) or not 0 <= mode <= 0o7777:
+            raise BadRequest('`mode` is a decimal number (420) or octal digits as text ("0644"), at most 0o7777.')
+        self._tree.chmod(_asking(request), path, mode)
+        return _said("permissions changed")
+
+    def touch(self, request: Request) -> Response:
+        """`POST /api/v1/touch`."""
+        self._tree.touch(_asking(request), _pfs_path(request))
+        return _said("touched")
+
+    def truncate(self, request: Request) -> Response:
+        """`POST /api/v1/truncate`."""
+        path, size = _pfs_path(request), _query_number(request.query, "size", None, 0)
+        if size > self._config.server.max_upload_bytes:
+            raise PayloadTooLarge(f"A file may have {self._config.server.max_upload_bytes} bytes.")
+        self._tree.truncate(_asking(request), path, size, conditions_of(request))
+        return _said("truncated")
+
+    # -- directories -------------------------------------------------------------------------------------------
+
+    def list(self, request: Request) -> Response:
+        """`GET /api/v1/directories`."""
+        who, path = _asking(request), _pfs_path(request)
+        try:
+            spool, _, _ = spool_items(self._spools, self._tree.list(who, path), b'{"files":[',
+                                      lambda entry: file_info(entry, self._tree.describe(who, entry)))
+        except Conflict:
+            raise BadRequest("This is a file, not a directory.") from None
+        return spooled(request, spool, b"]}\n")
+
+    def mkdir(self, request: Request) -> Response:
+        """`POST /api/v1/directories`."""
+        path, mode = _pfs_path(request), request.query.get("mode") or "755"
+        if not _OCTAL.fullmatch(mode) or int(mode, 8) > 0o7777:
+            raise BadRequest("`mode` is octal digits, as 755.")
+        if not self._tree.mkdir(_asking(request), path, int(mode, 8)).created:
+            raise FileExists("A directory is already there.")
+        return _said("directory created", 201)
+
+    # -- mounts and plugins ------------------------------------------------------------------------------------
 
     def list_mounts(self, request: Request) -> Response:
         """`GET /api/v1/mounts`."""
         return json_response({"mounts": self._mounts.list(_asking(request))})
 
+    def mount(self, request: Request) -> Response:
+        """`POST /api/v1/mount`."""
+        who = self._administrator(request)
+        wish = request.json()
+        path, kind, config = canonical_path(_text(wish, "path")), _text(wish, "fstype"), wish.get("config")
+        if not isinstance(config, (dict, type(None))):
+            raise BadRequest("`config` is an object.")
+        self._mounts.mount(who, path, kind, config or {})
+        return _said("plugin mounted")
+
+    def unmount(self, request: Request) -> Response:
+        """`POST /api/v1/unmount`."""
+        who = self._administrator(request)
+        self._mounts.unmount(who, canonical_path(_text(request.json(), "path")))
+        return _said("plugin unmounted")
+
+    def _administrator(self, request: Request) -> Principal:
+        """Who asks. Raises before the body is looked at what an ordinary user is answered."""
+        who = _asking(request)
+        self._tree.administer(who)
+        return who
+
+    def list_plugins(self, request: Request) -> Response:
+        """`GET /api/v1/plugins`: the external ones."""
+        self._tree.authorise(_asking(request), "list")
+        return json_response({"loaded_plugins": []})
+
+    def load_plugin(self, request: Request) -> Response:
+        """`POST /api/v1/plugins/load` and `unload`."""
+        self._administrator(request)
+        raise NotSupported("This version of callfs loads no external plugins; GET /api/v1/capabilities tells the "
+                           "filesystems that it has.")
+
+    # -- looking into files ------------------------------------------------------------------------------------
+
+    def digest(self, request: Request) -> Response:
+        """`POST /api/v1/digest`."""
+        wish = request.json()
+        path, algorithm = canonical_path(_text(wish, "path")), _text(wish, "algorithm")
+        return json_response({"algorithm": algorithm, "path": path,
+                              "digest": self._tree.digest(_asking(request), path, algorithm)})
+
+    def grep(self, request: Request) -> Response:
+        """`POST /api/v1/grep`: all matches at once, or (`stream`) a line of JSON for each as it is found."""
+        wish = request.json()
+        path, pattern = canonical_path(_text(wish, "path")), _text(wish, "pattern")
+        recursive, ignore_case, stream = (_wants(wish, name) for name in ("recursive", "case_insensitive", "stream"))
+        matches = self._tree.grep(_asking(request), path, pattern, recursive=recursive, ignore_case=ignore_case)
+        with contextlib.ExitStack() as stack:
+            stack.callback(matches.close)               # type: ignore[attr-defined]
+            if not stream:
+                spool, count, _ = spool_items(self._spools, matches, b'{"matches":[', _shown_match)
+                return spooled(request, spool, b'],"count":%d}\n' % count)
+            first = list(itertools.islice(matches, 1))  # what is wrong with path or pattern shows now
+            reader = ChunkReader(_match_lines(itertools.chain(first, matches)), None, stack.pop_all().close)
+            return Response(200, reader, headers=[("Content-Type", "application/x-ndjson")])
+
+    # -- the server itself -------------------------------------------------------------------------------------
+
+    def capabilities(self, request: Request) -> Response:
+        """`GET /api/v1/capabilities`: what this server can do, and with `path` what can be done there."""
+        self._tree.authorise(_asking(request), "list")
+        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs"], "features": list(PFS_FEATURES),
+                                 "filesystems": sorted(self._mounts.types), "digests": sorted(DIGESTS)}
+        if "path" in request.query:
+            path = _pfs_path(request)
+            kind, operations = self._tree.capabilities(_asking(request), path)
+            value.update({"path": path, "filesystem": kind, "operations": operations})
+        return json_response(value)
+
+    def health(self, request: Request) -> Response:
+        """`GET /api/v1/health`: nobody is asked, nothing is looked up."""
+        return json_response({"status": "healthy", "version": __version__})
+
+    def absent(self, request: Request) -> Response:
+        """Every other address."""
+        raise NotFound("There is no such address; /api/v1/files?path=/PATH reads a file.")
+
+
+def _run_aside(handler: Handler) -> Handler:
+    def run(request: Request) -> Response:
+        with aside(request):
+            return handler(request)
+    return run
+
+
+def _said(message: str, status: int = 200) -> Response:
+    return json_response({"message": message}, status)
+
+
+def _pfs_path(request: Request) -> str:
+    """The query parameter `path`, which every route about files needs."""
+    path = request.query.get("path")
+    if not path:
+        raise BadRequest("The query parameter `path` is missing.")
+    return canonical_path(path)
+
+
+def _pfs_headers(entry: Entry) -> list[tuple[str, str]]:
+    """What a file's answer says besides its bytes."""
+    return [("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
+            ("Accept-Ranges", "bytes")]
+
+
+def _query_number(query: Mapping[str, str], name: str, default: Optional[int], least: int) -> int:
+    text = query.get(name, "")
+    if not text and default is not None:
+        return default
+    if not _NUMBER.fullmatch(text) or int(text) < least:
+        raise BadRequest(f"`{name}` is a whole number from {least} on.")
+    return int(text)
+
+
+def _text(wish: Mapping[str, Any], name: str) -> str:
+    value = wish.get(name)
+    if not isinstance(value, str) or not value:
+        raise BadRequest(f"`{name}` is missing, or no text.")
+    return value
+
+
+def _shown_match(match: Match) -> dict[str, Any]:
+    return {"file": match.path, "line": match.line, "content": match.content}
+
+
+def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
+    """A line of JSON for each match, and one that sums up."""
+    count = 0
+    for count, match in enumerate(matches, 1):
+        yield json.dumps(_shown_match(match), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    yield b'{"type":"summary","count":%d}\n' % count
+
 
 def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
-    """`{"error"}`."""
-    return json_response({"error": error.message}, error.status, error.headers)
+    """`{"error"}`; a wrong method has the one text that clients know."""
+    message = "method not allowed" if isinstance(error, MethodNotAllowed) else error.message
+    return json_response({"error": message}, error.status, error.headers)
 
 
 # ============================================================================
@@ -11521,7 +12121,7 @@ class Server:
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
-        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log)
+        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
             router = Router()
@@ -11630,6 +12230,7 @@ class Server:
         True when all of them ended by themselves. May be called again, also by another thread that waits less long.
         """
         seconds = self.config.server.shutdown_timeout if timeout is None else timeout
+        self.tree.quiesce()
         done = all([listener.drain(seconds) for listener in self._listeners])
         with self._ending:
             if not self._stopping.is_set():
@@ -13003,6 +13604,7 @@ def _config_init(args: argparse.Namespace) -> int:
 
 def _config_reference(args: argparse.Namespace) -> int:
     _say(option_reference().rstrip("\n"))
+    _say("\n### Filesystems to mount\n\n" + mount_reference())
     return 0
 
 
