@@ -7095,7 +7095,7 @@ class StreamRing:
     def __init__(self, capacity: int, lag: int) -> None:
         self.capacity, self.lag = capacity, min(lag or capacity, capacity)
         self.start, self.end, self.emptied, self.lost = 0, 0, 0, 0
-        self.mtime_ns, self.ended = time.time_ns(), False
+        self.mtime_ns, self.ended, self.deleted = time.time_ns(), False, False
         self.readers: set[StreamReader] = set()
         self.changed = threading.Condition()
         self._pieces: list[bytes] = []
@@ -7108,9 +7108,9 @@ class StreamRing:
         return max(self.start, self.end - self.lag)
 
     def append(self, data: bytes) -> None:
-        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound after the end."""
+        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound when it was deleted."""
         with self.changed:
-            if self.ended:
+            if self.deleted:
                 raise FileNotFound("The stream was deleted.")
             if self._pieces and len(self._pieces[-1]) + len(data) <= SMALL_PIECE:
                 self._pieces[-1] += data    # a new object: who has the old one keeps it
@@ -7131,10 +7131,10 @@ class StreamRing:
             self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
             self._drop(self.end)
 
-    def finish(self) -> None:
-        """The stream is over: readers get what they have not got yet, then the end."""
+    def finish(self, deleted: bool = True) -> None:
+        """Readers get what they have not got yet, then the end; `deleted`: nothing can be written any more."""
         with self.changed:
-            self.ended = True
+            self.ended, self.deleted = True, deleted
             woken = self._woken()
         for reader in woken:
             reader.wake()
@@ -7309,20 +7309,27 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     aliases = MappingProxyType({"ring_buffer_size": "buffer_size"})
 
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
-        self._options, self._lock = options, threading.RLock()
+        self._options, self._lock, self._quiet = options, threading.RLock(), False
         now = time.time_ns()
         self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+
+    def quiesce(self) -> None:
+        """As the interface says."""
+        with self._lock:
+            self._quiet = True
+            self._finish(self._nodes.values(), deleted=False)
 
     def close(self) -> None:
         """End all readers."""
         with self._lock:
+            self._quiet = True
             self._finish(self._nodes.values())
 
     @staticmethod
-    def _finish(nodes: Iterable[_StreamNode]) -> None:
+    def _finish(nodes: Iterable[_StreamNode], deleted: bool = True) -> None:
         for node in nodes:
             if node.ring is not None:
-                node.ring.finish()
+                node.ring.finish(deleted)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -7401,6 +7408,8 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
         node = self._nodes[path] = _StreamNode(secrets.token_hex(8), mode, options.mtime_ns or 0, ring)
         if options.mtime_ns is not None:
             ring.mtime_ns = options.mtime_ns
+        if self._quiet:
+            ring.finish(deleted=False)
         return node
 
     def _make_parents(self, path: str, mode: int = 0o755) -> None:
