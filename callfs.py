@@ -7085,7 +7085,7 @@ SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to he
 
 
 class StreamRing:
-    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is an offset, and costs nothing.
+    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is only an offset.
 
     Offsets count from the stream's first byte; `start` is that of the oldest byte that is still here, `end` of the
     next one. Memory is `capacity` bytes and at most one piece, however many read. No writer ever waits for a reader:
@@ -7311,7 +7311,8 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
         self._options, self._lock, self._quiet = options, threading.RLock(), False
         now = time.time_ns()
-        self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+        self._nodes = {"/": _StreamNode("root", 0o755, now),
+                       "/README": _StreamNode("readme", 0o444, now, text=self.README)}
 
     def quiesce(self) -> None:
         """As the interface says."""
@@ -7342,8 +7343,9 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     def _entry(self, path: str, node: _StreamNode) -> Entry:
         kind, ring = DIRECTORY if node.is_dir else FILE, node.ring
         if ring is None:
-            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, "" if node.is_dir else "1",
-                         node.id, backend=self.name)
+            etag = "" if node.is_dir else node.id
+            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, etag, node.id,
+                         backend=self.name)
         with ring.changed:
             etag = f"{node.id}-{ring.end:x}-{ring.emptied:x}"
             return Entry(path, kind, ring.end - ring.start, node.mode, ANYONE, max(ring.mtime_ns, node.mtime_ns), etag,
@@ -7541,8 +7543,8 @@ _SQL_TABLES = (
     "size {big} NOT NULL, mode {big} NOT NULL, owner {text} NOT NULL, mtime_ns {big} NOT NULL, etag {key} NOT NULL, "
     "id {key} NOT NULL, digest {text} NOT NULL, content {key} NOT NULL, generation {big} NOT NULL, "
     "PRIMARY KEY (parent, name){index})",
-    "CREATE TABLE IF NOT EXISTS sqlfs_chunks (content {key} NOT NULL, number {big} NOT NULL, generation {big} NOT NULL, "
-    "data {data} NOT NULL, PRIMARY KEY (content, number, generation))",
+    "CREATE TABLE IF NOT EXISTS sqlfs_chunks (content {key} NOT NULL, number {big} NOT NULL, "
+    "generation {big} NOT NULL, data {data} NOT NULL, PRIMARY KEY (content, number, generation))",
     "CREATE INDEX IF NOT EXISTS sqlfs_entries_content ON sqlfs_entries (content)",      # not MySQL's: see {index}
 )
 _SQL_TYPES = {
@@ -7751,7 +7753,7 @@ class SQLFS(FileSystem):
         self._cache: Cache[str, tuple[SQLRow, float]] = Cache(max(1, options.cache_max_size // 2))  # of 2 generations
         self._mark, self._marking = 0, threading.Lock()         # how many changes this process has made
         self._uses, self._metrics = ContentUses(), context.metrics
-        self._root = SQLRow(Entry("/", DIRECTORY, 0, 0o755, "root", time.time_ns(), id=_SQL_ROOT, backend=self.name), "")
+        self._root = SQLRow(Entry("/", DIRECTORY, 0, 0o755, "root", time.time_ns(), "", _SQL_ROOT, "", self.name), "")
         self._database = self._opened(options, context)
         try:
             self._set_up()
@@ -7879,13 +7881,14 @@ class SQLFS(FileSystem):
 
     @staticmethod
     def _chunks(session: Session, row: SQLRow, first: int, last: int) -> list[bytes]:
-        rows = session.execute("SELECT number, data FROM sqlfs_chunks WHERE content = ? AND number >= ? AND number <= ? "
-                               "AND generation <= ? ORDER BY number, generation",
+        rows = session.execute("SELECT number, data FROM sqlfs_chunks WHERE content = ? AND number >= ? "
+                               "AND number <= ? AND generation <= ? ORDER BY number, generation",
                                [row.content, first, last, row.generation]).rows
-        newest = {int(number): data for number, data in rows}
-        found = [newest.get(number, b"")[:max(0, row.entry.size - number * SQL_CHUNK)] for number in range(first, last + 1)]
-        for number, data in enumerate(found, first):
-            if len(data) < min(SQL_CHUNK, row.entry.size - number * SQL_CHUNK):
+        newest, found = {int(number): data for number, data in rows}, []
+        for number in range(first, last + 1):
+            size = min(SQL_CHUNK, row.entry.size - number * SQL_CHUNK)
+            found.append(newest.get(number, b"")[:size])
+            if len(found[-1]) < size:
                 raise StorageError("This version of the file was replaced by another process while it was read.")
         return found
 
@@ -8155,7 +8158,8 @@ class SQLFS(FileSystem):
 
     @staticmethod
     def _unlink(session: Session, row: SQLRow) -> None:
-        session.execute("DELETE FROM sqlfs_entries WHERE parent = ? AND name = ?", [row.parent, row.entry.name.encode()])
+        session.execute("DELETE FROM sqlfs_entries WHERE parent = ? AND name = ?",
+                        [row.parent, row.entry.name.encode()])
 
     def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
         """As the interface says, in one transaction; of a directory only its own row changes."""
@@ -8681,7 +8685,7 @@ class SocketBody(Body):
             connection.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _check_total(self, coming: int) -> None:
-        if self._total + coming > self._limits.max_upload_bytes:
+        if self._total + coming > self._limits.max_upload_bytes and not self.patient:   # a stream may go on for days
             raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
 
     def _read_plain(self, view: memoryview) -> int:

@@ -6070,327 +6070,6 @@ class TestMountTable:
 
 
 # ============================================================================
-# sqlfs: files in a table
-# ============================================================================
-
-def mount_context(folder: Path) -> Any:
-    """What a filesystem is given, without a server."""
-    folder.mkdir(exist_ok=True)
-    return callfs.MountContext("/", None, None, callfs.Metrics(), str(folder))
-
-
-def make_sqlfs(folder: Path, **options: Any) -> Any:
-    """A filesystem on tables: of SQLite in `folder`, unless the options name others."""
-    return callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, options), mount_context(folder))
-
-
-def sql_rows(filesystem: Any, statement: str, *values: Any) -> list[Any]:
-    """What the database has to say."""
-    return filesystem._database.run(lambda session: session.execute(statement, values)).rows
-
-
-def check_tables(filesystem: Any) -> None:
-    """Nothing is being read, nothing owed; each chunk belongs to an entry, each entry to a directory and has its bytes."""
-    assert not filesystem._uses._counts and not filesystem._uses._owed
-    entries = sql_rows(filesystem, "SELECT parent, id, type, size, content, generation FROM sqlfs_entries")
-    folders = {"root", *(row[1] for row in entries if row[2] == "directory")}
-    assert {row[0] for row in entries} <= folders
-    assert {row[0] for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")} <= {row[4] for row in entries}
-    for _, _, kind, size, content, generation in entries:
-        chunks = sql_rows(filesystem, "SELECT number, generation FROM sqlfs_chunks WHERE content = ? ORDER BY number", content)
-        assert [int(number) for number, _ in chunks] == list(range(-(-int(size) // callfs.SQL_CHUNK))), kind
-        assert all(int(one) <= int(generation) for _, one in chunks)
-
-
-class SQLFSContract(FileSystemContract):
-    """On every database the same."""
-
-    def check(self, tree: Any, folder: Path) -> None:
-        check_tables(tree._root)
-
-    @pytest.mark.parametrize("size", [0, 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, callfs.SQL_BATCH - 1, callfs.SQL_BATCH,
-                                      callfs.SQL_BATCH + 1, 2 * callfs.SQL_BATCH + callfs.SQL_CHUNK])
-    @pytest.mark.parametrize("announced", [True, False])
-    def test_sizes(self, tree: Any, size: int, announced: bool) -> None:
-        """Around the bounds of chunks and transactions; and parts of it."""
-        data = os.urandom(1000) * (size // 1000 + 1)
-        body = callfs.FileBody(io.BytesIO(data[:size]), size if announced else None)
-        assert tree.write(ALICE, "/f", body).entry.digest == hashlib.sha256(data[:size]).hexdigest()
-        assert fetch(tree, "/f") == data[:size]
-        for start in {0, size // 2, max(0, size - 1), min(size, callfs.SQL_CHUNK)}:
-            for stop in {start, min(size, start + 1), min(size, start + callfs.SQL_CHUNK), size}:
-                with contextlib.closing(tree.open(ALICE, "/f")) as handle:
-                    assert b"".join(handle.reader(start, stop)) == data[start:stop]
-
-    def test_patches_against_a_model(self, tree: Any) -> None:
-        """Patches and truncations of any place and size, with readers of old versions."""
-        some, model, handles = random.Random(1), bytearray(), []    # type: Any, bytearray, list[Any]
-        put(tree, "/f", b"")
-        bounds = [0, 1, callfs.SQL_CHUNK - 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, 3 * callfs.SQL_CHUNK, callfs.SQL_BATCH]
-        for turn in range(30):
-            offset = min(len(model), some.choice([*bounds, len(model), some.randrange(len(model) + 1)]))
-            if turn % 5 == 4:
-                size = some.choice([offset, len(model) + some.choice(bounds[:5])])
-                tree.truncate(ALICE, "/f", size)
-                model = model[:size] + bytes(max(0, size - len(model)))
-            else:
-                data = bytes([turn + 1]) * some.choice(bounds)
-                tree.patch(ALICE, "/f", callfs.bytes_body(data), offset)
-                model[offset:offset + len(data)] = data
-            assert fetch(tree, "/f") == model
-            if turn % 7 == 0:
-                handles.append((tree.open(ALICE, "/f"), bytes(model)))
-        for handle, data in handles:
-            with handle.reader() as reader:
-                assert b"".join(reader) == data
-
-    def test_truncate_chmod_and_touch(self, tree: Any) -> None:
-        """The bytes, or what is known of them."""
-        old = put(tree, "/f", b"abcdef").entry
-        assert tree.truncate(ALICE, "/f", 3).entry.size == 3 and fetch(tree, "/f") == b"abc"
-        entry = tree.truncate(ALICE, "/f", 5).entry
-        assert fetch(tree, "/f") == b"abc\0\0" and entry.etag != old.etag and entry.digest == ""
-        assert tree.chmod(ALICE, "/f", 0o600).mode == 0o600 == tree.stat(ALICE, "/f").mode
-        assert tree.touch(ALICE, "/f", 1_234_567_890_123_456_789).entry == tree.stat(ALICE, "/f")
-        now = tree.stat(ALICE, "/f")
-        assert (now.mtime_ns, now.etag, now.id) == (1_234_567_890_123_456_789, entry.etag, old.id)
-        for refused in (lambda: tree.chmod(ALICE, "/", 0o700), lambda: tree.touch(ALICE, "/", 1)):
-            with pytest.raises(callfs.CallerError):
-                refused()
-
-    def test_long_paths(self, tree: Any) -> None:
-        """As long as a path may be, deeper than one statement looks; what is longer is refused."""
-        path = "/" + "/".join(["é" * 120] * 16)
-        put(tree, path, b"deep")
-        tree.move(ALICE, "/" + "é" * 120, "/short")
-        assert fetch(tree, "/short" + path[121:]) == b"deep"
-        for wrong in ("/" + "x" * 256, "/" + "/".join(["x" * 250] * 17)):
-            with pytest.raises(callfs.BadRequest, match="longer"):
-                put(tree, wrong)
-
-    def test_two_processes(self, tree: Any, tmp_path: Path) -> None:
-        """Another one on the same tables sees a change after the time of its cache; a version that it reads and that is
-        replaced ends in an error, never in other bytes."""
-        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
-            other = callfs.Tree(filesystem)
-            size = 6 * callfs.SQL_CHUNK
-            put(tree, "/f", b"1" * size)
-            with contextlib.closing(other.open(ALICE, "/f")) as handle:
-                reader = handle.reader()
-                got = reader.read()
-                tree.patch(ALICE, "/f", callfs.bytes_body(b"2" * callfs.SQL_CHUNK), size - callfs.SQL_CHUNK)
-                with pytest.raises(callfs.StorageError, match="replaced"):
-                    for block in reader:
-                        got += block
-                assert set(got) == {ord("1")}
-            wait_for(lambda: other.stat(ALICE, "/f") == tree.stat(ALICE, "/f"), 10, "the end of the cache's time")
-            assert fetch(other, "/f")[-1:] == b"2"
-            with contextlib.closing(other.open(ALICE, "/f")) as handle:
-                put(tree, "/f", b"3" * size)
-                with pytest.raises(callfs.StorageError, match="replaced"):
-                    b"".join(handle.reader())
-
-    def test_writers_of_two_processes(self, tree: Any, tmp_path: Path) -> None:
-        """Into the same new directory: one directory, all files; counted up with conditions: no step is lost."""
-        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
-            trees = [tree, callfs.Tree(filesystem)]
-            in_threads(lambda number: put(trees[number % 2], f"/new/deep/{number}"), 8)
-            assert [entry.name for entry in trees[1].list(ALICE, "/new/deep")] == [str(number) for number in range(8)]
-            put(tree, "/n", b"0")
-
-            def step(number: int) -> None:
-                for _ in range(5):
-                    while True:
-                        one = trees[number % 2]
-                        with contextlib.suppress(callfs.PreconditionFailed, callfs.StorageError):
-                            with contextlib.closing(one.open(ALICE, "/n")) as handle:
-                                data = b"%d" % (int(b"".join(handle.reader())) + 1)
-                                put(one, "/n", data, conditions=callfs.Conditions(if_match=f'"{handle.entry.etag}"'))
-                                break
-                        one._root._forget()
-            in_threads(step, 4)
-            tree._root._forget()
-            assert fetch(tree, "/n") == b"20"
-
-
-class TestSQLFSOnSQLite(SQLFSContract):
-    """A file of its own."""
-
-    def make(self, folder: Path) -> Any:
-        return make_sqlfs(folder, cache_ttl_seconds="1s")
-
-    def test_the_file(self, tmp_path: Path) -> None:
-        """Relative to the context's folder, for nobody else; everything is there again after a restart."""
-        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db"))
-        put(tree, "/a/b", b"kept")
-        before = tree.stat(ALICE, "/a/b")
-        tree.close()
-        assert (tmp_path / "d/sub/my.db").stat().st_mode & 0o777 == 0o600
-        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db", cache_enabled="false"))
-        assert tree.stat(ALICE, "/a/b") == before and fetch(tree, "/a/b") == b"kept"
-        assert tree.check() == {"database": "ok"} and not tree._root.slow
-        tree.close()
-
-    @pytest.mark.parametrize("options", [{"backend": "oracle"}, {"backend": "postgres"}, {"host": "h"}, {"port": "x"},
-                                         {"backend": "mysql", "dsn": "nonsense"}])
-    def test_wrong_options(self, tmp_path: Path, options: dict[str, Any]) -> None:
-        """400."""
-        with pytest.raises(callfs.BadRequest):
-            make_sqlfs(tmp_path, **options)
-
-    def test_a_newer_schema(self, tmp_path: Path) -> None:
-        """Is left alone."""
-        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
-            filesystem._database.run(lambda session: session.execute("UPDATE sqlfs_schema SET version = 2"))
-        with nothing_left(2), pytest.raises(callfs.Unavailable, match="newer"):
-            make_sqlfs(tmp_path)
-
-    def test_left_over_chunks_are_swept(self, tmp_path: Path) -> None:
-        """When they are older than an hour; an upload whose chunks were swept says so and changes nothing."""
-        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
-            tree, now = callfs.Tree(filesystem), time.time_ns()
-            put(tree, "/f", b"data")
-            for content in (callfs._content_id(now - 3700 * 10**9), callfs._content_id(now - 3000 * 10**9)):
-                filesystem._database.run(lambda session: filesystem._put(session, content, 0, 0, memoryview(b"x")))
-
-            class Slow(callfs.Body):
-                length = None
-
-                def readinto(self, view: memoryview) -> int:
-                    filesystem._delete(callfs.StaleChunks(sql_rows(filesystem, "SELECT MAX(content) FROM sqlfs_chunks")[0][0]))
-                    self.readinto = lambda view: 0          # type: ignore[method-assign]
-                    return 0
-            body = io.BytesIO(bytes(callfs.SQL_BATCH))
-            slow = Slow()
-
-            class Both(callfs.Body):
-                length = None
-
-                def readinto(self, view: memoryview) -> int:
-                    return body.readinto(view) or slow.readinto(view)
-            with pytest.raises(callfs.Unavailable, match="swept"):
-                tree.write(ALICE, "/f", Both())
-            assert fetch(tree, "/f") == b"data"
-        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
-            ages = [now - int(row[0][:16], 16) for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")]
-            assert sorted(age // 10**9 for age in ages)[1:] == [3000] and len(ages) == 2
-            assert fetch(callfs.Tree(filesystem), "/f") == b"data"
-
-    def test_memory(self, tmp_path: Path) -> None:
-        """Of large files, in and out, it holds some transactions' bytes."""
-        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
-            size = 48 * 1024 * 1024
-            tracemalloc.start()
-            try:
-                callfs.Tree(filesystem).write(ALICE, "/f", callfs.ZeroBody(size))
-                with contextlib.closing(filesystem.open("/f")) as handle:
-                    assert sum(map(len, handle.reader())) == size
-                assert tracemalloc.get_traced_memory()[1] < 12 * 1024 * 1024
-            finally:
-                tracemalloc.stop()
-
-    def test_own_changes_are_seen_at_once(self, tmp_path: Path) -> None:
-        """Whatever is remembered; what others changed after the cache's time."""
-        with contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as filesystem, \
-                contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as other:
-            tree = callfs.Tree(filesystem)
-            for turn in range(50):
-                put(tree, "/d/f", b"%d" % turn)
-                assert fetch(tree, "/d/f") == b"%d" % turn and tree.stat(BOB, "/d").is_dir
-            tree.move(ALICE, "/d", "/e")
-            with pytest.raises(callfs.FileNotFound):
-                tree.stat(ALICE, "/d/f")
-            assert other.stat("/e/f").size == 2
-            put(tree, "/e/f", b"longer")
-            assert other.stat("/e/f").size == 2 and filesystem.stat("/e/f").size == 6
-
-    def test_kill_in_the_middle_of_writes(self, tmp_path: Path) -> None:
-        """-9 again and again: the file is a whole old or new one, never older than the last that was answered."""
-        script = textwrap.dedent("""
-            import sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True
-            import callfs
-            context = callfs.MountContext("/", None, None, callfs.Metrics(), sys.argv[2])
-            fs = callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, {}), context)
-            for number in range(int(sys.argv[3]), 1 << 30):
-                data = (b"%08d" % number) * 700_000
-                fs.write("/f", callfs.bytes_body(data), "alice", lambda there: None, callfs.WriteOptions())
-                print(number, flush=True)
-            """)
-        number = 0
-        for turn in range(4):
-            process = subprocess.Popen([sys.executable, "-c", script, HERE, str(tmp_path), str(number)], stdout=subprocess.PIPE)
-            assert process.stdout
-            lines = [process.stdout.readline() for _ in range(2)]
-            time.sleep(0.03 * turn)         # somewhere in the next write
-            process.kill()
-            lines += process.stdout.read().split(b"\n")
-            process.stdout.close()
-            process.wait()
-            answered = max(int(line) for line in lines if line.strip())
-            with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
-                data = fetch(callfs.Tree(filesystem), "/f")
-            number = int(data[:8])
-            assert data == data[:8] * 700_000 and number in (answered, answered + 1)
-
-    def test_over_http(self, serve: Any) -> None:
-        """In a server, from its configuration."""
-        with nothing_left():
-            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": "files.db"}}})
-            assert call(server, "PUT", "/v1/files/sql/100%25_/a", b"x" * 1_000_000).status in (200, 201)
-            answer = call(server, "GET", "/v1/files/sql/100%25_/a", headers={"range": "bytes=999990-"})
-            assert answer.status == 206 and answer.body == b"x" * 10
-            assert call(server, "DELETE", "/v1/files/sql/100%25_/a").status in (200, 204)
-            server.close()
-
-
-class ServedSQLFS(SQLFSContract):
-    """On a database server."""
-
-    @pytest.fixture(autouse=True)
-    def _tables(self, server: Any) -> None:
-        with contextlib.closing(callfs.open_database(server.options)) as database:
-            for table in ("schema", "entries", "chunks"):
-                database.run(lambda session: session.execute(f"DROP TABLE IF EXISTS sqlfs_{table}"))
-        self.options = server.options
-
-    def make(self, folder: Path) -> Any:
-        return make_sqlfs(folder, cache_ttl_seconds="1s", **self.options)
-
-    def test_the_server_goes_away(self, server: Any, tree: Any) -> None:
-        """503, then everything works again."""
-        put(tree, "/f", b"before")
-        server.stop(signal.SIGKILL if server.name == "mysql" else signal.SIGQUIT)
-        try:
-            for ask in (lambda: put(tree, "/f", b"not"), lambda: tree.stat(ALICE, "/g")):
-                with pytest.raises(callfs.Unavailable) as caught:
-                    ask()
-                assert caught.value.status == 503
-            assert tree.check()["database"] != "ok" and tree._root.slow
-        finally:
-            server.start()
-            server.wait(server.options)
-        assert fetch(tree, "/f") == b"before" and tree.check() == {"database": "ok"}
-        put(tree, "/f", b"after")
-        assert fetch(tree, "/f") == b"after"
-
-
-class TestSQLFSOnPostgres(ServedSQLFS):
-    """PostgreSQL."""
-
-    @pytest.fixture
-    def server(self, postgres_server: Any) -> Any:
-        return postgres_server
-
-
-class TestSQLFSOnMariaDB(ServedSQLFS):
-    """MariaDB."""
-
-    @pytest.fixture
-    def server(self, mariadb_server: Any) -> Any:
-        return mariadb_server
-
-
-# ============================================================================
 # streamfs: written pieces go to every reader
 # ============================================================================
 
@@ -6767,8 +6446,7 @@ class TestStreamsOverHTTP:
             reader.sendall(f"GET /api/v1/files?path=/streamfs/s&stream=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
                            f"{server.key}\r\n\r\n".encode())
             wait_for(lambda: readers_of(server, "/streamfs/s") == 1)
-            for ring in (server.tree._find("/streamfs/s").filesystem._nodes["/s"].ring,):
-                next(iter(ring.readers)).dropped = 7
+            next(iter(server.tree._find("/streamfs/s").filesystem._nodes["/s"].ring.readers)).dropped = 7
             server.tree.remove(callfs.ROOT, "/streamfs/s")
             answer = b""
             while not answer.endswith(b"X-Stream-Dropped: 7\r\n\r\n"):
@@ -6796,7 +6474,6 @@ class TestStreamsOverHTTP:
         try:
             for _ in range(40):
                 server.tree.write(callfs.ROOT, "/streamfs/s", callfs.ZeroBody(size // 40))
-                wait_for(lambda: not server.tree._find("/streamfs/s").filesystem._nodes["/s"].ring.readers or got[0] >= 0)
             assert tracemalloc.get_traced_memory()[1] < 6_000_000 + 4 * 1024 * 1024
         finally:
             tracemalloc.stop()
@@ -6845,18 +6522,19 @@ class TestPatience:
                 broken.append((request.path, type(error)))
                 raise
         app.answers = {"/patient": answer, "/other": answer}
-        with serving(app=app, read_timeout=0.3, body_window=0.2) as server:
+        with serving(app=app, read_timeout=0.3, body_window=0.2, max_upload_bytes=2) as server:
             url = f"http://127.0.0.1:{server.port}"
             with contextlib.closing(raw_socket(url)) as patient, contextlib.closing(raw_socket(url)) as gone:
                 for sender in (patient, gone):
                     sender.sendall(b"PUT /patient HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
                 for _ in range(2):
-                    assert raw(url, b"PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na").startswith(b"HTTP/1.1 408")
+                    assert raw(url, b"PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na").startswith(b"HTTP/1.1 408")
+                assert raw(url, b"PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").startswith(b"HTTP/1.1 413")
                 patient.sendall(b"bc")
                 assert patient.recv(1000).endswith(b"\r\n\r\nabc")
-                assert broken == [("/other", callfs.RequestTimeout)] * 2
+                assert broken == [("/other", callfs.RequestTimeout)] * 2 + [("/other", callfs.PayloadTooLarge)]
                 gone.close()
-                wait_for(lambda: broken[2:] == [("/patient", callfs.Disconnected)])
+                wait_for(lambda: broken[3:] == [("/patient", callfs.Disconnected)])
 
     def test_a_server_that_drains(self) -> None:
         """Does not wait for it: 503."""
@@ -6867,6 +6545,328 @@ class TestPatience:
             wait_for(lambda: app.requests)
             assert server.drain(20)
             assert sender.recv(1000).startswith(b"HTTP/1.1 503")
+
+
+# ============================================================================
+# sqlfs: files in a table
+# ============================================================================
+
+def mount_context(folder: Path) -> Any:
+    """What a filesystem is given, without a server."""
+    folder.mkdir(exist_ok=True)
+    return callfs.MountContext("/", None, None, callfs.Metrics(), str(folder))
+
+
+def make_sqlfs(folder: Path, **options: Any) -> Any:
+    """A filesystem on tables: of SQLite in `folder`, unless the options name others."""
+    return callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, options), mount_context(folder))
+
+
+def sql_rows(filesystem: Any, statement: str, *values: Any) -> list[Any]:
+    """What the database has to say."""
+    return filesystem._database.run(lambda session: session.execute(statement, values)).rows
+
+
+def check_tables(filesystem: Any) -> None:
+    """Nothing is being read, nothing owed; each chunk belongs to an entry, each entry to a directory and has its bytes."""
+    assert not filesystem._uses._counts and not filesystem._uses._owed
+    entries = sql_rows(filesystem, "SELECT parent, id, type, size, content, generation FROM sqlfs_entries")
+    folders = {"root", *(row[1] for row in entries if row[2] == "directory")}
+    assert {row[0] for row in entries} <= folders
+    assert {row[0] for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")} <= {row[4] for row in entries}
+    for _, _, kind, size, content, generation in entries:
+        chunks = sql_rows(filesystem, "SELECT number, generation FROM sqlfs_chunks WHERE content = ? ORDER BY number", content)
+        assert [int(number) for number, _ in chunks] == list(range(-(-int(size) // callfs.SQL_CHUNK))), kind
+        assert all(int(one) <= int(generation) for _, one in chunks)
+
+
+class SQLFSContract(FileSystemContract):
+    """On every database the same."""
+
+    def check(self, tree: Any, folder: Path) -> None:
+        check_tables(tree._root)
+
+    @pytest.mark.parametrize("size", [0, 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, callfs.SQL_BATCH - 1, callfs.SQL_BATCH,
+                                      callfs.SQL_BATCH + 1, 2 * callfs.SQL_BATCH + callfs.SQL_CHUNK])
+    @pytest.mark.parametrize("announced", [True, False])
+    def test_sizes(self, tree: Any, size: int, announced: bool) -> None:
+        """Around the bounds of chunks and transactions; and parts of it."""
+        data = os.urandom(1000) * (size // 1000 + 1)
+        body = callfs.FileBody(io.BytesIO(data[:size]), size if announced else None)
+        assert tree.write(ALICE, "/f", body).entry.digest == hashlib.sha256(data[:size]).hexdigest()
+        assert fetch(tree, "/f") == data[:size]
+        for start in {0, size // 2, max(0, size - 1), min(size, callfs.SQL_CHUNK)}:
+            for stop in {start, min(size, start + 1), min(size, start + callfs.SQL_CHUNK), size}:
+                with contextlib.closing(tree.open(ALICE, "/f")) as handle:
+                    assert b"".join(handle.reader(start, stop)) == data[start:stop]
+
+    def test_patches_against_a_model(self, tree: Any) -> None:
+        """Patches and truncations of any place and size, with readers of old versions."""
+        some, model, handles = random.Random(1), bytearray(), []    # type: Any, bytearray, list[Any]
+        put(tree, "/f", b"")
+        bounds = [0, 1, callfs.SQL_CHUNK - 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, 3 * callfs.SQL_CHUNK, callfs.SQL_BATCH]
+        for turn in range(30):
+            offset = min(len(model), some.choice([*bounds, len(model), some.randrange(len(model) + 1)]))
+            if turn % 5 == 4:
+                size = some.choice([offset, len(model) + some.choice(bounds[:5])])
+                tree.truncate(ALICE, "/f", size)
+                model = model[:size] + bytes(max(0, size - len(model)))
+            else:
+                data = bytes([turn + 1]) * some.choice(bounds)
+                tree.patch(ALICE, "/f", callfs.bytes_body(data), offset)
+                model[offset:offset + len(data)] = data
+            assert fetch(tree, "/f") == model
+            if turn % 7 == 0:
+                handles.append((tree.open(ALICE, "/f"), bytes(model)))
+        for handle, data in handles:
+            with handle.reader() as reader:
+                assert b"".join(reader) == data
+
+    def test_truncate_chmod_and_touch(self, tree: Any) -> None:
+        """The bytes, or what is known of them."""
+        old = put(tree, "/f", b"abcdef").entry
+        assert tree.truncate(ALICE, "/f", 3).entry.size == 3 and fetch(tree, "/f") == b"abc"
+        entry = tree.truncate(ALICE, "/f", 5).entry
+        assert fetch(tree, "/f") == b"abc\0\0" and entry.etag != old.etag and entry.digest == ""
+        assert tree.chmod(ALICE, "/f", 0o600).mode == 0o600 == tree.stat(ALICE, "/f").mode
+        assert tree.touch(ALICE, "/f", 1_234_567_890_123_456_789).entry == tree.stat(ALICE, "/f")
+        now = tree.stat(ALICE, "/f")
+        assert (now.mtime_ns, now.etag, now.id) == (1_234_567_890_123_456_789, entry.etag, old.id)
+        for refused in (lambda: tree.chmod(ALICE, "/", 0o700), lambda: tree.touch(ALICE, "/", 1)):
+            with pytest.raises(callfs.CallerError):
+                refused()
+
+    def test_long_paths(self, tree: Any) -> None:
+        """As long as a path may be, deeper than one statement looks; what is longer is refused."""
+        path = "/" + "/".join(["é" * 120] * 16)
+        put(tree, path, b"deep")
+        tree.move(ALICE, "/" + "é" * 120, "/short")
+        assert fetch(tree, "/short" + path[121:]) == b"deep"
+        for wrong in ("/" + "x" * 256, "/" + "/".join(["x" * 250] * 17)):
+            with pytest.raises(callfs.BadRequest, match="longer"):
+                put(tree, wrong)
+
+    def test_two_processes(self, tree: Any, tmp_path: Path) -> None:
+        """Another one on the same tables sees a change after the time of its cache; a version that it reads and that is
+        replaced ends in an error, never in other bytes."""
+        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
+            other = callfs.Tree(filesystem)
+            size = 6 * callfs.SQL_CHUNK
+            put(tree, "/f", b"1" * size)
+            with contextlib.closing(other.open(ALICE, "/f")) as handle:
+                reader = handle.reader()
+                got = reader.read()
+                tree.patch(ALICE, "/f", callfs.bytes_body(b"2" * callfs.SQL_CHUNK), size - callfs.SQL_CHUNK)
+                with pytest.raises(callfs.StorageError, match="replaced"):
+                    for block in reader:
+                        got += block
+                assert set(got) == {ord("1")}
+            wait_for(lambda: other.stat(ALICE, "/f") == tree.stat(ALICE, "/f"), 10, "the end of the cache's time")
+            assert fetch(other, "/f")[-1:] == b"2"
+            with contextlib.closing(other.open(ALICE, "/f")) as handle:
+                put(tree, "/f", b"3" * size)
+                with pytest.raises(callfs.StorageError, match="replaced"):
+                    b"".join(handle.reader())
+
+    def test_writers_of_two_processes(self, tree: Any, tmp_path: Path) -> None:
+        """Into the same new directory: one directory, all files; counted up with conditions: no step is lost."""
+        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
+            trees = [tree, callfs.Tree(filesystem)]
+            in_threads(lambda number: put(trees[number % 2], f"/new/deep/{number}"), 8)
+            assert [entry.name for entry in trees[1].list(ALICE, "/new/deep")] == [str(number) for number in range(8)]
+            put(tree, "/n", b"0")
+
+            def step(number: int) -> None:
+                for _ in range(5):
+                    while True:
+                        one = trees[number % 2]
+                        with contextlib.suppress(callfs.PreconditionFailed, callfs.StorageError):
+                            with contextlib.closing(one.open(ALICE, "/n")) as handle:
+                                data = b"%d" % (int(b"".join(handle.reader())) + 1)
+                                put(one, "/n", data, conditions=callfs.Conditions(if_match=f'"{handle.entry.etag}"'))
+                                break
+                        one._root._forget()
+            in_threads(step, 4)
+            tree._root._forget()
+            assert fetch(tree, "/n") == b"20"
+
+
+class TestSQLFSOnSQLite(SQLFSContract):
+    """A file of its own."""
+
+    def make(self, folder: Path) -> Any:
+        return make_sqlfs(folder, cache_ttl_seconds="1s")
+
+    def test_the_file(self, tmp_path: Path) -> None:
+        """Relative to the context's folder, for nobody else; everything is there again after a restart."""
+        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db"))
+        put(tree, "/a/b", b"kept")
+        before = tree.stat(ALICE, "/a/b")
+        tree.close()
+        assert (tmp_path / "d/sub/my.db").stat().st_mode & 0o777 == 0o600
+        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db", cache_enabled="false"))
+        assert tree.stat(ALICE, "/a/b") == before and fetch(tree, "/a/b") == b"kept"
+        assert tree.check() == {"database": "ok"} and not tree._root.slow
+        tree.close()
+
+    @pytest.mark.parametrize("options", [{"backend": "oracle"}, {"backend": "postgres"}, {"host": "h"}, {"port": "x"},
+                                         {"backend": "mysql", "dsn": "nonsense"}])
+    def test_wrong_options(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        """400."""
+        with pytest.raises(callfs.BadRequest):
+            make_sqlfs(tmp_path, **options)
+
+    def test_a_newer_schema(self, tmp_path: Path) -> None:
+        """Is left alone."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            filesystem._database.run(lambda session: session.execute("UPDATE sqlfs_schema SET version = 2"))
+        with nothing_left(2), pytest.raises(callfs.Unavailable, match="newer"):
+            make_sqlfs(tmp_path)
+
+    def test_left_over_chunks_are_swept(self, tmp_path: Path) -> None:
+        """When they are older than an hour; an upload whose chunks were swept says so and changes nothing."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            tree, now = callfs.Tree(filesystem), time.time_ns()
+            put(tree, "/f", b"data")
+            for content in (callfs._content_id(now - 3700 * 10**9), callfs._content_id(now - 3000 * 10**9)):
+                filesystem._database.run(lambda session: filesystem._put(session, content, 0, 0, memoryview(b"x")))
+
+            class Slow(callfs.Body):
+                length = None
+
+                def readinto(self, view: memoryview) -> int:
+                    filesystem._delete(callfs.StaleChunks(sql_rows(filesystem, "SELECT MAX(content) FROM sqlfs_chunks")[0][0]))
+                    self.readinto = lambda view: 0          # type: ignore[method-assign]
+                    return 0
+            body = io.BytesIO(bytes(callfs.SQL_BATCH))
+            slow = Slow()
+
+            class Both(callfs.Body):
+                length = None
+
+                def readinto(self, view: memoryview) -> int:
+                    return body.readinto(view) or slow.readinto(view)
+            with pytest.raises(callfs.Unavailable, match="swept"):
+                tree.write(ALICE, "/f", Both())
+            assert fetch(tree, "/f") == b"data"
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            ages = [now - int(row[0][:16], 16) for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")]
+            assert sorted(age // 10**9 for age in ages)[1:] == [3000] and len(ages) == 2
+            assert fetch(callfs.Tree(filesystem), "/f") == b"data"
+
+    def test_memory(self, tmp_path: Path) -> None:
+        """Of large files, in and out, it holds some transactions' bytes."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            size = 48 * 1024 * 1024
+            tracemalloc.start()
+            try:
+                callfs.Tree(filesystem).write(ALICE, "/f", callfs.ZeroBody(size))
+                with contextlib.closing(filesystem.open("/f")) as handle:
+                    assert sum(map(len, handle.reader())) == size
+                assert tracemalloc.get_traced_memory()[1] < 12 * 1024 * 1024
+            finally:
+                tracemalloc.stop()
+
+    def test_own_changes_are_seen_at_once(self, tmp_path: Path) -> None:
+        """Whatever is remembered; what others changed after the cache's time."""
+        with contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as filesystem, \
+                contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as other:
+            tree = callfs.Tree(filesystem)
+            for turn in range(50):
+                put(tree, "/d/f", b"%d" % turn)
+                assert fetch(tree, "/d/f") == b"%d" % turn and tree.stat(BOB, "/d").is_dir
+            tree.move(ALICE, "/d", "/e")
+            with pytest.raises(callfs.FileNotFound):
+                tree.stat(ALICE, "/d/f")
+            assert other.stat("/e/f").size == 2
+            put(tree, "/e/f", b"longer")
+            assert other.stat("/e/f").size == 2 and filesystem.stat("/e/f").size == 6
+
+    def test_kill_in_the_middle_of_writes(self, tmp_path: Path) -> None:
+        """-9 again and again: the file is a whole old or new one, never older than the last that was answered."""
+        script = textwrap.dedent("""
+            import sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True
+            import callfs
+            context = callfs.MountContext("/", None, None, callfs.Metrics(), sys.argv[2])
+            fs = callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, {}), context)
+            for number in range(int(sys.argv[3]), 1 << 30):
+                data = (b"%08d" % number) * 700_000
+                fs.write("/f", callfs.bytes_body(data), "alice", lambda there: None, callfs.WriteOptions())
+                print(number, flush=True)
+            """)
+        number = 0
+        for turn in range(4):
+            process = subprocess.Popen([sys.executable, "-c", script, HERE, str(tmp_path), str(number)], stdout=subprocess.PIPE)
+            assert process.stdout
+            lines = [process.stdout.readline() for _ in range(2)]
+            time.sleep(0.03 * turn)         # somewhere in the next write
+            process.kill()
+            lines += process.stdout.read().split(b"\n")
+            process.stdout.close()
+            process.wait()
+            answered = max(int(line) for line in lines if line.strip())
+            with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+                data = fetch(callfs.Tree(filesystem), "/f")
+            number = int(data[:8])
+            assert data == data[:8] * 700_000 and number in (answered, answered + 1)
+
+    def test_over_http(self, serve: Any) -> None:
+        """In a server, from its configuration."""
+        with nothing_left():
+            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": "files.db"}}})
+            assert call(server, "PUT", "/v1/files/sql/100%25_/a", b"x" * 1_000_000).status in (200, 201)
+            answer = call(server, "GET", "/v1/files/sql/100%25_/a", headers={"range": "bytes=999990-"})
+            assert answer.status == 206 and answer.body == b"x" * 10
+            assert call(server, "DELETE", "/v1/files/sql/100%25_/a").status in (200, 204)
+            server.close()
+
+
+class ServedSQLFS(SQLFSContract):
+    """On a database server."""
+
+    @pytest.fixture(autouse=True)
+    def _tables(self, server: Any) -> None:
+        with contextlib.closing(callfs.open_database(server.options)) as database:
+            for table in ("schema", "entries", "chunks"):
+                database.run(lambda session: session.execute(f"DROP TABLE IF EXISTS sqlfs_{table}"))
+        self.options = server.options
+
+    def make(self, folder: Path) -> Any:
+        known = {field.name for field in dataclasses.fields(callfs.SQLFS.Options)}
+        return make_sqlfs(folder, cache_ttl_seconds="1s", **{key: self.options[key] for key in known & set(self.options)})
+
+    def test_the_server_goes_away(self, server: Any, tree: Any) -> None:
+        """503, then everything works again."""
+        put(tree, "/f", b"before")
+        server.stop(signal.SIGKILL if server.name == "mysql" else signal.SIGQUIT)
+        try:
+            for ask in (lambda: put(tree, "/f", b"not"), lambda: tree.stat(ALICE, "/g")):
+                with pytest.raises(callfs.Unavailable) as caught:
+                    ask()
+                assert caught.value.status == 503
+            assert tree.check()["database"] != "ok" and tree._root.slow
+        finally:
+            server.start()
+            server.wait(server.options)
+        assert fetch(tree, "/f") == b"before" and tree.check() == {"database": "ok"}
+        put(tree, "/f", b"after")
+        assert fetch(tree, "/f") == b"after"
+
+
+class TestSQLFSOnPostgres(ServedSQLFS):
+    """PostgreSQL."""
+
+    @pytest.fixture
+    def server(self, postgres_server: Any) -> Any:
+        return postgres_server
+
+
+class TestSQLFSOnMariaDB(ServedSQLFS):
+    """MariaDB."""
+
+    @pytest.fixture
+    def server(self, mariadb_server: Any) -> Any:
+        return mariadb_server
 
 
 # ============================================================================
