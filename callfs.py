@@ -8996,7 +8996,7 @@ SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to he
 
 
 class StreamRing:
-    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is an offset, and costs nothing.
+    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is only an offset.
 
     Offsets count from the stream's first byte; `start` is that of the oldest byte that is still here, `end` of the
     next one. Memory is `capacity` bytes and at most one piece, however many read. No writer ever waits for a reader:
@@ -9006,7 +9006,7 @@ class StreamRing:
     def __init__(self, capacity: int, lag: int) -> None:
         self.capacity, self.lag = capacity, min(lag or capacity, capacity)
         self.start, self.end, self.emptied, self.lost = 0, 0, 0, 0
-        self.mtime_ns, self.ended = time.time_ns(), False
+        self.mtime_ns, self.ended, self.deleted = time.time_ns(), False, False
         self.readers: set[StreamReader] = set()
         self.changed = threading.Condition()
         self._pieces: list[bytes] = []
@@ -9019,9 +9019,9 @@ class StreamRing:
         return max(self.start, self.end - self.lag)
 
     def append(self, data: bytes) -> None:
-        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound after the end."""
+        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound when it was deleted."""
         with self.changed:
-            if self.ended:
+            if self.deleted:
                 raise FileNotFound("The stream was deleted.")
             if self._pieces and len(self._pieces[-1]) + len(data) <= SMALL_PIECE:
                 self._pieces[-1] += data    # a new object: who has the old one keeps it
@@ -9042,10 +9042,10 @@ class StreamRing:
             self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
             self._drop(self.end)
 
-    def finish(self) -> None:
-        """The stream is over: readers get what they have not got yet, then the end."""
+    def finish(self, deleted: bool = True) -> None:
+        """Readers get what they have not got yet, then the end; `deleted`: nothing can be written any more."""
         with self.changed:
-            self.ended = True
+            self.ended, self.deleted = True, deleted
             woken = self._woken()
         for reader in woken:
             reader.wake()
@@ -9220,20 +9220,28 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     aliases = MappingProxyType({"ring_buffer_size": "buffer_size"})
 
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
-        self._options, self._lock = options, threading.RLock()
+        self._options, self._lock, self._quiet = options, threading.RLock(), False
         now = time.time_ns()
-        self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+        self._nodes = {"/": _StreamNode("root", 0o755, now),
+                       "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+
+    def quiesce(self) -> None:
+        """As the interface says."""
+        with self._lock:
+            self._quiet = True
+            self._finish(self._nodes.values(), deleted=False)
 
     def close(self) -> None:
         """End all readers."""
         with self._lock:
+            self._quiet = True
             self._finish(self._nodes.values())
 
     @staticmethod
-    def _finish(nodes: Iterable[_StreamNode]) -> None:
+    def _finish(nodes: Iterable[_StreamNode], deleted: bool = True) -> None:
         for node in nodes:
             if node.ring is not None:
-                node.ring.finish()
+                node.ring.finish(deleted)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -9246,8 +9254,9 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     def _entry(self, path: str, node: _StreamNode) -> Entry:
         kind, ring = DIRECTORY if node.is_dir else FILE, node.ring
         if ring is None:
-            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, "" if node.is_dir else "1",
-                         node.id, backend=self.name)
+            etag = "" if node.is_dir else node.id
+            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, etag, node.id,
+                         backend=self.name)
         with ring.changed:
             etag = f"{node.id}-{ring.end:x}-{ring.emptied:x}"
             return Entry(path, kind, ring.end - ring.start, node.mode, ANYONE, max(ring.mtime_ns, node.mtime_ns), etag,
@@ -9312,6 +9321,8 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
         node = self._nodes[path] = _StreamNode(secrets.token_hex(8), mode, options.mtime_ns or 0, ring)
         if options.mtime_ns is not None:
             ring.mtime_ns = options.mtime_ns
+        if self._quiet:
+            ring.finish(deleted=False)
         return node
 
     def _make_parents(self, path: str, mode: int = 0o755) -> None:
@@ -10692,6 +10703,692 @@ def _message_id(data: bytes) -> int:
 
 
 # ============================================================================
+# sqlfs: files in a table
+# ============================================================================
+
+SQL_CHUNK = 256 * 1024                      # bytes of a row: below every default of MySQL's max_allowed_packet
+SQL_BATCH = 16 * SQL_CHUNK                  # of an upload in one transaction, and in memory: one fsync for 4 MiB
+SQL_READ = 4                                # chunks read in one transaction
+SQL_PAGE = 500                              # entries read in one transaction
+SQL_JOINED = 8                              # levels of a path looked up by one statement
+SQL_SWEPT = 256                             # chunks removed in one transaction: SQLite visits each page of them
+SQL_LEFT_OVER = 3600                        # s after which what no entry has is taken for a crashed upload's
+SQL_SCHEMA = 1
+_SQL_ROOT = "root"                          # the id of "/", which has no row
+
+# Names are bytes: the one order, and the one equality, that all databases agree on. A directory's id is the `parent` of
+# what is in it: moving it is one row, and no path is too long for an index. A file's bytes are the rows of its
+# `content`, of each chunk the one with the highest generation up to the entry's. `turn` is updated first by whatever
+# changes entries: so such transactions come one after the other, in all processes.
+_SQL_TABLES = (
+    "CREATE TABLE IF NOT EXISTS sqlfs_schema (id {big} PRIMARY KEY, version {big} NOT NULL, turn {big} NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS sqlfs_entries (parent {key} NOT NULL, name {name} NOT NULL, type {key} NOT NULL, "
+    "size {big} NOT NULL, mode {big} NOT NULL, owner {text} NOT NULL, mtime_ns {big} NOT NULL, etag {key} NOT NULL, "
+    "id {key} NOT NULL, digest {text} NOT NULL, content {key} NOT NULL, generation {big} NOT NULL, "
+    "PRIMARY KEY (parent, name){index})",
+    "CREATE TABLE IF NOT EXISTS sqlfs_chunks (content {key} NOT NULL, number {big} NOT NULL, "
+    "generation {big} NOT NULL, data {data} NOT NULL, PRIMARY KEY (content, number, generation))",
+    "CREATE INDEX IF NOT EXISTS sqlfs_entries_content ON sqlfs_entries (content)",      # not MySQL's: see {index}
+)
+_SQL_TYPES = {
+    "sqlite": {"big": "INTEGER", "key": "TEXT", "name": "BLOB", "text": "TEXT", "data": "BLOB", "index": ""},
+    "postgres": {"big": "BIGINT", "key": 'VARCHAR(48) COLLATE "C"', "name": "BYTEA", "text": "TEXT", "data": "BYTEA",
+                 "index": ""},
+    "mysql": {"big": "BIGINT", "key": "VARCHAR(48) CHARACTER SET ascii COLLATE ascii_bin", "name": "VARBINARY(255)",
+              "text": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "data": "MEDIUMBLOB",
+              "index": ", KEY sqlfs_entries_content (content)"},
+}
+_SQL_COLUMNS = ("parent", "name", "type", "size", "mode", "owner", "mtime_ns", "etag", "id", "digest", "content",
+                "generation")
+_SQL_INSERT = (f"INSERT INTO sqlfs_entries ({', '.join(_SQL_COLUMNS)}) VALUES ({', '.join('?' * len(_SQL_COLUMNS))})")
+_SQL_UPDATE = (f"UPDATE sqlfs_entries SET {', '.join(f'{column} = ?' for column in _SQL_COLUMNS)} "
+               "WHERE parent = ? AND name = ?")
+
+
+class SQLRow(NamedTuple):
+    """An entry as it lies in the table: in which directory, and where its bytes are."""
+
+    entry: Entry
+    parent: str
+    content: str = ""
+    generation: int = 0
+
+    def values(self) -> list[Any]:
+        """As _SQL_COLUMNS."""
+        entry = self.entry
+        return [self.parent, entry.name.encode(), entry.type, entry.size, entry.mode, entry.owner, entry.mtime_ns,
+                entry.etag, entry.id, entry.digest, self.content, self.generation]
+
+    def next(self, **changes: Any) -> SQLRow:
+        """The next version of the bytes."""
+        entry = self.entry._replace(mtime_ns=max(time.time_ns(), self.entry.mtime_ns + 1), etag=secrets.token_hex(8),
+                                    digest="", **changes)
+        return self._replace(entry=entry, generation=self.generation + 1)
+
+
+class StaleChunks(NamedTuple):
+    """Rows of a content that only readers of generations below `generation` can still want."""
+
+    content: str
+    low: int = 0
+    high: int = 1 << 62
+    generation: int = 1 << 62
+
+
+class ContentUses:
+    """Which versions are being read in this process, and what has to wait for that before it is deleted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, collections.Counter[int]] = {}
+        self._owed: dict[str, list[StaleChunks]] = {}
+
+    def take(self, row: SQLRow) -> None:
+        """Somebody reads this version."""
+        with self._lock:
+            self._counts.setdefault(row.content, collections.Counter())[row.generation] += 1
+
+    def give(self, row: SQLRow) -> list[StaleChunks]:
+        """Somebody is through; what may be deleted now."""
+        with self._lock:
+            counts = self._counts[row.content]
+            counts[row.generation] -= 1
+            if not counts[row.generation]:
+                del counts[row.generation]
+            if not counts:
+                del self._counts[row.content]
+            owed = self._owed.pop(row.content, [])
+            kept = [stale for stale in owed if self._wanted(stale)]
+            if kept:
+                self._owed[row.content] = kept
+            return [stale for stale in owed if stale not in kept]
+
+    def due(self, stale: StaleChunks) -> bool:
+        """Whether this may be deleted now; else it is owed."""
+        with self._lock:
+            wanted = self._wanted(stale)
+            if wanted:
+                self._owed.setdefault(stale.content, []).append(stale)
+            return not wanted
+
+    def _wanted(self, stale: StaleChunks) -> bool:
+        return any(generation < stale.generation for generation in self._counts.get(stale.content, ()))
+
+
+class BodyBatches:
+    """A body in large pieces, with its digest. A body that breaks off ends, with what it raised as `error`."""
+
+    def __init__(self, body: Body) -> None:
+        self._body, self.total, self._digest = body, 0, hashlib.sha256()
+        self.error: Optional[Exception] = None
+        self.over = False
+        # One byte more than a small body has: so its end is seen in the first piece.
+        self._view = memoryview(bytearray(min(SQL_BATCH, SQL_BATCH if body.length is None else body.length + 1)))
+
+    def next(self, size: int = SQL_BATCH) -> memoryview:
+        """The next piece, less than `size` only when the body is `over`. It holds until the next call."""
+        view, have, count = self._view[:size], 0, -1
+        try:
+            while have < len(view) and count:
+                count = self._body.readinto(view[have:])
+                have += count
+            if not count and self._body.length not in (None, self.total + have):
+                self.error = Disconnected("The body is shorter than announced.")
+        except Exception as error:          # kept, since what came before it may be wanted (patch)
+            self.error = error
+        self.total, self.over = self.total + have, not count or self.error is not None
+        self._digest.update(view[:have])
+        return view[:have]
+
+    def check(self, sha256: str) -> str:
+        """The digest of all of it. Raises what the body raised, BadRequest for another digest than announced."""
+        if self.error:
+            raise self.error
+        if sha256 and sha256 != self._digest.hexdigest():
+            raise BadRequest("The body does not have the SHA-256 that was announced.")
+        return self._digest.hexdigest()
+
+
+class ZeroBody(Body):
+    """So many zeros."""
+
+    def __init__(self, length: int) -> None:
+        self.length = self._left = length
+
+    def readinto(self, view: memoryview) -> int:
+        """Zeros."""
+        count = min(len(view), self._left)
+        view[:count] = bytes(count)
+        self._left -= count
+        return count
+
+
+@dataclass
+class _Upload:
+    """One write on its way: `chunks` lie in the table already; `written` and `old` once an attempt got that far."""
+
+    path: str
+    owner: str
+    guard: Guard
+    options: WriteOptions
+    content: str
+    chunks: int = 0
+    size: int = 0
+    digest: str = ""
+    written: Optional[Written] = None
+    old: Optional[SQLRow] = None
+
+
+class SQLHandle(Handle):
+    """A handle on one version of a file; its chunks stay until it is closed."""
+
+    def __init__(self, filesystem: SQLFS, row: SQLRow) -> None:
+        self.entry, self._filesystem, self._row = row.entry, filesystem, row
+        self._open = True
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        last = self.entry.size if stop is None else stop
+        return ChunkReader(self._filesystem.blocks(self._row, start, last), last - start, self.close)
+
+    def close(self) -> None:
+        """Let go, once."""
+        opened, self._open = self._open, False
+        if opened:
+            self._filesystem.give(self._row)
+
+
+class SQLFS(FileSystem):
+    """Files in tables of SQLite, PostgreSQL, MySQL or TiDB, in chunks: any size, in bounded memory.
+
+    A write puts its chunks under a new content id, in several transactions if it is large; the last one switches the
+    entry: killed anywhere, a path has its old or its new version whole. Who reads in this process reads its version to
+    the end; in another process a version that was replaced meanwhile ends in StorageError, never in other bytes.
+    Several processes may use the same tables.
+    """
+
+    name = "sqlfs"
+
+    @dataclass
+    class Options:
+        """As the base says."""
+
+        backend: str = option("sqlite", "The database", choices=("sqlite", "mysql", "tidb", "postgres"))
+        db_path: str = option("", "SQLite: its file (default sqlfs.db)")
+        host: str = option("", "Host of the database, or the path of its unix socket")
+        port: int = option(0, "Port of the database", kind="int", minimum=0, maximum=65535)
+        user: str = option("", "User of the database")
+        password: str = option("", "Password of that user", kind="secret")
+        database: str = option("", "Name of the database")
+        enable_tls: bool = option(False, "Speak TLS with the database", kind="bool")
+        tls_server_name: str = option("", "Name in the database's certificate")
+        tls_skip_verify: bool = option(False, "Do not check that certificate", kind="bool")
+        dsn: str = option("", "All of that in one text, as the database's own programs write it", kind="secret")
+        pool_size: int = option(8, "Connections", kind="int", minimum=1, maximum=1000)
+        cache_enabled: bool = option(True, "Remember entries; own changes are seen at once all the same", kind="bool")
+        cache_max_size: int = option(1000, "Entries that are remembered", kind="int", minimum=1, maximum=1 << 24)
+        cache_ttl_seconds: float = option("5", "How late changes of other processes may be seen", kind="duration",
+                                          minimum=0)
+
+    def __init__(self, options: SQLFS.Options, context: MountContext) -> None:
+        self.slow = options.backend != "sqlite"
+        self._ttl = options.cache_ttl_seconds if options.cache_enabled else 0.0
+        self._cache: Cache[str, tuple[SQLRow, float]] = Cache(max(1, options.cache_max_size // 2))  # of 2 generations
+        self._mark, self._marking = 0, threading.Lock()         # how many changes this process has made
+        self._uses, self._metrics = ContentUses(), context.metrics
+        self._root = SQLRow(Entry("/", DIRECTORY, 0, 0o755, "root", time.time_ns(), "", _SQL_ROOT, "", self.name), "")
+        self._database = self._opened(options, context)
+        try:
+            self._set_up()
+            self._sweep()
+        except BaseException:
+            self._database.close()
+            raise
+
+    @staticmethod
+    def _opened(options: SQLFS.Options, context: MountContext) -> Database:
+        given = {key: value for key, value in vars(options).items() if value and not key.startswith("cache_")}
+        if options.backend == "sqlite" and options.db_path != ":memory:":
+            given["db_path"] = os.path.join(context.folder, options.db_path or "sqlfs.db")
+        try:
+            return open_database(given)
+        except ConfigError as error:
+            raise BadRequest(f"sqlfs: {error.message}") from None
+
+    def _set_up(self) -> None:
+        """Make the tables, unless they are there. Two who do that at once may meet: then again."""
+        types = _SQL_TYPES[self._database.dialect]
+        for attempt in range(5):
+            try:
+                for table in _SQL_TABLES[:3 if types["index"] else 4]:
+                    self._database.run(lambda session: session.execute(table.format(**types)), idempotent=True)
+                version = self._database.run(self._version, idempotent=True)
+                break
+            except (DatabaseConflict, DatabaseError):
+                if attempt == 4:
+                    raise
+        if version > SQL_SCHEMA:
+            raise Unavailable("The tables were made by a newer version of callfs.")
+
+    @staticmethod
+    def _version(session: Session) -> int:
+        rows = session.execute("SELECT version FROM sqlfs_schema WHERE id = 1").rows
+        if not rows:
+            session.execute("INSERT INTO sqlfs_schema (id, version, turn) VALUES (1, ?, 0)", [SQL_SCHEMA])
+        return int(rows[0][0]) if rows else SQL_SCHEMA
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._database.close()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says."""
+        return {"database": state_of(lambda: self._database.run(lambda session: session.execute("SELECT 1"), True))}
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _row(self, session: Session, path: str) -> Optional[SQLRow]:
+        """The row of a path, None for nothing."""
+        if path == "/":
+            return self._root
+        parent, names, found = _SQL_ROOT, path[1:].encode().split(b"/"), ()     # type: str, list[bytes], Any
+        for at in range(0, len(names), SQL_JOINED):
+            part = names[at:at + SQL_JOINED]
+            rows = session.execute(_path_query(len(part)), [*part[1:], parent, part[0]]).rows
+            if not rows:
+                return None
+            found, parent = rows[0], rows[0][8]
+        return self._row_of(path, found)
+
+    def _row_of(self, path: str, values: Sequence[Any]) -> SQLRow:
+        parent, _, kind, size, mode, owner, mtime_ns, etag, key, digest, content, generation = values
+        entry = Entry(path, kind, int(size), int(mode), owner, int(mtime_ns), etag, key, digest, self.name)
+        return SQLRow(entry, parent, content, int(generation))
+
+    def _children(self, session: Session, folder: Entry, after: bytes) -> list[SQLRow]:
+        rows = session.execute(f"SELECT {', '.join(_SQL_COLUMNS)} FROM sqlfs_entries WHERE parent = ? AND name > ? "
+                               f"ORDER BY name LIMIT {SQL_PAGE}", [folder.id, after]).rows
+        return [self._row_of(join_path(folder.path, bytes(row[1]).decode()), row) for row in rows]
+
+    def _look(self, path: str) -> SQLRow:
+        """The row of a path, perhaps remembered. Raises FileNotFound."""
+        hit = self._cache.get(path)
+        if hit is not None and hit[1] > time.monotonic():
+            return hit[0]
+        mark = self._mark
+        row = self._database.run(lambda session: self._row(session, path), idempotent=True)
+        if row is None:
+            raise FileNotFound()
+        with self._marking:                 # not what was read before a change of ours
+            if self._mark == mark and self._ttl:
+                self._cache.put(path, (row, time.monotonic() + self._ttl))
+        return row
+
+    def _forget(self, *paths: str) -> None:
+        """After a change of ours; without a path, of many."""
+        with self._marking:
+            self._mark += 1
+            for path in paths:
+                self._cache.drop(path)
+            if not paths:
+                self._cache.clear()
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self._look(path).entry
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        while True:
+            mark, row = self._mark, self._look(path)
+            if row.entry.is_dir:
+                return Handle(row.entry)
+            self._uses.take(row)
+            if mark == self._mark or self._current(path, row):
+                return SQLHandle(self, row)
+            self.give(row)                  # its chunks may have gone before we were known to want them
+
+    def _current(self, path: str, row: SQLRow) -> bool:
+        now = self._database.run(lambda session: self._row(session, path), idempotent=True)
+        return now is not None and (now.content, now.generation) == (row.content, row.generation)
+
+    def blocks(self, row: SQLRow, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes of a version. Raises StorageError where its chunks are gone."""
+        while start < stop:
+            first = start // SQL_CHUNK
+            last = min((stop - 1) // SQL_CHUNK, first + SQL_READ - 1)
+            for number, data in enumerate(self._database.run(
+                    lambda session: self._chunks(session, row, first, last), idempotent=True), first):
+                yield data[start - number * SQL_CHUNK:stop - number * SQL_CHUNK]
+                start = (number + 1) * SQL_CHUNK
+
+    @staticmethod
+    def _chunks(session: Session, row: SQLRow, first: int, last: int) -> list[bytes]:
+        rows = session.execute("SELECT number, data FROM sqlfs_chunks WHERE content = ? AND number >= ? "
+                               "AND number <= ? AND generation <= ? ORDER BY number, generation",
+                               [row.content, first, last, row.generation]).rows
+        newest, found = {int(number): data for number, data in rows}, []
+        for number in range(first, last + 1):
+            size = min(SQL_CHUNK, row.entry.size - number * SQL_CHUNK)
+            found.append(newest.get(number, b"")[:size])
+            if len(found[-1]) < size:
+                raise StorageError("This version of the file was replaced by another process while it was read.")
+        return found
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says, page by page."""
+        folder = self._look(path).entry
+        if not folder.is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._listed(folder, after.encode("utf-8", "surrogatepass"))
+
+    def _listed(self, folder: Entry, after: bytes) -> Iterator[Entry]:
+        page = [None]                       # type: list[Any]
+        while page:
+            page = self._database.run(lambda session: self._children(session, folder, after), idempotent=True)
+            for row in page:
+                yield row.entry
+                after = row.entry.name.encode()
+
+    # -- what nobody needs any more ----------------------------------------------------------------------------
+
+    def give(self, row: SQLRow) -> None:
+        """A reader of this version is through."""
+        for stale in self._uses.give(row):
+            self._delete(stale)
+
+    def _release(self, *stale: StaleChunks) -> None:
+        """Delete what is not read any more, now or when its last reader is through. To be called after the commit."""
+        for each in stale:
+            if self._uses.due(each):
+                self._delete(each)
+
+    def _delete(self, stale: StaleChunks) -> None:
+        """What can not be deleted now is swept at a later mount: the change itself has worked."""
+        try:
+            top = self._database.run(lambda session: session.execute(
+                "SELECT MAX(number) FROM sqlfs_chunks WHERE content = ?", [stale.content]).rows[0][0], idempotent=True)
+            for low in range(stale.low, min(stale.high, -1 if top is None else int(top) + 1), SQL_SWEPT):
+                self._database.run(lambda session: session.execute(
+                    "DELETE FROM sqlfs_chunks WHERE content = ? AND number >= ? AND number < ? AND generation < ?",
+                    [stale.content, low, min(stale.high, low + SQL_SWEPT), stale.generation]), idempotent=True)
+        except CallFSError as error:
+            self._metrics.count("callfs_errors_total", self.name, type(error).__name__)
+
+    def _sweep(self) -> None:
+        """Delete what crashed uploads have left. A content's id begins with its time."""
+        before = _content_id(time.time_ns() - SQL_LEFT_OVER * 1_000_000_000)[:16]
+        for (content,) in self._database.run(lambda session: session.execute(
+                "SELECT DISTINCT c.content FROM sqlfs_chunks c WHERE c.content < ? AND NOT EXISTS "
+                "(SELECT 1 FROM sqlfs_entries e WHERE e.content = c.content)", [before]), idempotent=True).rows:
+            self._delete(StaleChunks(content))
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _turn(session: Session) -> None:
+        session.execute("UPDATE sqlfs_schema SET turn = turn + 1 WHERE id = 1")
+
+    @staticmethod
+    def _insert(session: Session, row: SQLRow) -> SQLRow:
+        session.execute(_SQL_INSERT, row.values())
+        return row
+
+    @staticmethod
+    def _update(session: Session, old: SQLRow, new: SQLRow) -> SQLRow:
+        session.execute(_SQL_UPDATE, [*new.values(), old.parent, old.entry.name.encode()])
+        return new
+
+    @staticmethod
+    def _put(session: Session, content: str, generation: int, number: int, data: memoryview) -> None:
+        for at in range(0, len(data), SQL_CHUNK):
+            session.execute("INSERT INTO sqlfs_chunks (content, number, generation, data) VALUES (?, ?, ?, ?)",
+                            [content, number + at // SQL_CHUNK, generation, bytes(data[at:at + SQL_CHUNK])])
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. A small file is one transaction."""
+        _check_lengths(path)
+        upload, batches = _Upload(path, owner, guard, options, _content_id(time.time_ns())), BodyBatches(body)
+        try:
+            batch = batches.next()
+            while not batches.over:
+                self._database.run(lambda session: self._put(session, upload.content, 0, upload.chunks, batch))
+                upload.chunks += len(batch) // SQL_CHUNK
+                batch = batches.next()
+            upload.digest, upload.size = batches.check(options.sha256), batches.total
+            self._database.run(lambda session: self._switch(session, upload, batch), idempotent=True)
+        except BaseException as error:
+            if upload.chunks and not getattr(error, "uncertain", False):
+                self._delete(StaleChunks(upload.content))
+            raise
+        finally:
+            self._forget(path)
+        if upload.old:
+            self._release(StaleChunks(upload.old.content))
+        assert upload.written is not None
+        return upload.written
+
+    def _switch(self, session: Session, upload: _Upload, rest: memoryview) -> None:
+        """The last chunks, and the entry that has them all."""
+        self._turn(session)
+        there = self._row(session, upload.path)
+        if there is not None and there.content == upload.content:
+            return                          # the answer to an attempt's COMMIT was lost, but it had worked
+        upload.guard(there.entry if there else None)
+        if there is not None and there.entry.is_dir:
+            raise Conflict("A directory is there.")
+        if upload.chunks and not session.execute("SELECT 1 FROM sqlfs_chunks WHERE content = ? AND number = 0",
+                                                 [upload.content]).rows:
+            raise Unavailable("The upload took so long that it was swept away as left over; try again.")
+        self._put(session, upload.content, 0, upload.chunks, rest)
+        old, mode = there.entry if there else None, upload.options.mode
+        moment = upload.options.mtime_ns
+        entry = Entry(upload.path, FILE, upload.size, mode if mode is not None else old.mode if old else 0o644,
+                      old.owner if old else upload.owner, time.time_ns() if moment is None else moment,
+                      secrets.token_hex(8), old.id if old else secrets.token_hex(8), upload.digest, self.name)
+        if there is not None:
+            self._update(session, there, SQLRow(entry, there.parent, upload.content))
+        else:
+            parent = self._folder(session, split_path(upload.path)[0], upload.owner)
+            self._insert(session, SQLRow(entry, parent, upload.content))
+        upload.written, upload.old = Written(entry, there is None), there
+
+    def _folder(self, session: Session, path: str, owner: str) -> str:
+        """The id of a directory, which is made when it is missing, with what is missing above it. Raises Conflict."""
+        row = self._row(session, path)
+        if row is None:
+            row = self._root
+            for each in (*ancestors(path)[1:], path):
+                row = self._row(session, each) or self._insert(session, self._new_folder(each, row.entry.id, owner))
+                if not row.entry.is_dir:
+                    break
+        if not row.entry.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
+        return row.entry.id
+
+    def _new_folder(self, path: str, parent: str, owner: str, mode: int = 0o755) -> SQLRow:
+        return SQLRow(Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
+                            backend=self.name), parent)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        _check_lengths(path)
+
+        def work(session: Session) -> Written:
+            self._turn(session)
+            there = self._row(session, path)
+            guard(there.entry if there else None)
+            if there is not None:
+                return Written(there.entry, False)
+            parent = self._folder(session, split_path(path)[0], owner)
+            return Written(self._insert(session, self._new_folder(path, parent, owner, mode)).entry, True)
+        written = self._database.run(work)
+        self._forget(path)
+        return written
+
+    def _there(self, session: Session, path: str, guard: Guard) -> SQLRow:
+        """What is about to be changed, with the turn to change it. Raises what the guard raises, FileNotFound."""
+        self._turn(session)
+        there = self._row(session, path)
+        guard(there.entry if there else None)
+        if there is None:
+            raise FileNotFound()
+        if there.parent == "":
+            raise BadRequest("The mount point itself can not be changed.")
+        return there
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says. Every 4 MiB is a transaction of its own; only touched chunks are written anew."""
+        batches, content = BodyBatches(body), ""
+
+        def work(session: Session) -> tuple[SQLRow, SQLRow]:
+            there = self._there(session, path, guard if not content else lambda there: None)
+            if content and there.content != content:
+                raise Conflict("The file was replaced while it was written.")
+            if offset > there.entry.size:
+                raise RangeNotSatisfiable(f"The file has {there.entry.size} bytes; it can be written up to there.",
+                                          headers=[("Content-Range", f"bytes */{there.entry.size}")])
+            return there, self._overlay(session, there, batch, offset)
+        try:
+            while True:
+                batch = batches.next(SQL_BATCH - offset % SQL_CHUNK)
+                old, new = self._database.run(work)
+                self._forget(path)
+                first, last = offset // SQL_CHUNK, -(-(offset + len(batch)) // SQL_CHUNK)
+                if new is not old:
+                    self._release(StaleChunks(old.content, first, last, new.generation))
+                content, offset = old.content, offset + len(batch)
+                batches.check("")
+                if batches.over:
+                    return Written(new.entry, False)
+        finally:
+            self._forget(path)
+
+    def _overlay(self, session: Session, there: SQLRow, data: memoryview, offset: int) -> SQLRow:
+        """Write chunks of the next generation: `data` with what stands before and behind it in its chunks."""
+        if not data:
+            return there
+        end, first = offset + len(data), offset // SQL_CHUNK
+        head, tail = b"", b""
+        if offset % SQL_CHUNK:
+            head = self._chunks(session, there, first, first)[0][:offset % SQL_CHUNK]
+        if end % SQL_CHUNK and end < there.entry.size:
+            tail = self._chunks(session, there, end // SQL_CHUNK, end // SQL_CHUNK)[0][end % SQL_CHUNK:]
+        new = there.next(size=max(there.entry.size, end))
+        self._put(session, there.content, new.generation, first, memoryview(b"".join((head, data, tail))))
+        return self._update(session, there, new)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        def work(session: Session) -> tuple[SQLRow, SQLRow]:
+            there = self._there(session, path, guard)
+            if there.entry.is_dir:
+                raise BadRequest("A directory is there.")
+            return there, self._update(session, there, there.next(size=min(size, there.entry.size)))
+        try:
+            old, new = self._database.run(work)
+        finally:
+            self._forget(path)
+        self._release(StaleChunks(old.content, -(-new.entry.size // SQL_CHUNK), 1 << 62, new.generation))
+        if size <= new.entry.size:
+            return Written(new.entry, False)
+        return self.patch(path, ZeroBody(size - new.entry.size), new.entry.size, lambda there: None)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+        def work(session: Session) -> Entry:
+            there = self._there(session, path, guard)
+            return self._update(session, there, there._replace(entry=there.entry._replace(**changes))).entry
+        try:
+            return self._database.run(work)
+        finally:
+            self._forget(path)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        try:
+            contents = self._database.run(lambda session: self._remove(session, path, recursive, guard))
+        finally:
+            self._forget()
+        self._release(*map(StaleChunks, contents))
+
+    def _remove(self, session: Session, path: str, recursive: bool, guard: Guard) -> list[str]:
+        """The contents that are free now."""
+        there = self._there(session, path, guard)
+        folders, contents = [there.entry] if there.entry.is_dir else [], [there.content] if there.content else []
+        for folder in folders:              # it grows meanwhile
+            children = self._children(session, folder, b"")
+            while children:
+                if not recursive:
+                    raise DirectoryNotEmpty()
+                for child in children:
+                    guard(child.entry)
+                folders += [child.entry for child in children if child.entry.is_dir]
+                contents += [child.content for child in children if child.content]
+                children = self._children(session, folder, children[-1].entry.name.encode())
+            session.execute("DELETE FROM sqlfs_entries WHERE parent = ?", [folder.id])
+        self._unlink(session, there)
+        return contents
+
+    @staticmethod
+    def _unlink(session: Session, row: SQLRow) -> None:
+        session.execute("DELETE FROM sqlfs_entries WHERE parent = ? AND name = ?",
+                        [row.parent, row.entry.name.encode()])
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says, in one transaction; of a directory only its own row changes."""
+        _check_lengths(target)
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+
+        def work(session: Session) -> tuple[SQLRow, Optional[SQLRow]]:
+            there, other = self._there(session, source, guard), self._row(session, target)
+            target_guard(other.entry if other else None)
+            if other is not None:
+                self._check_target(session, there, other)
+                self._unlink(session, other)
+            if not parents and self._row(session, split_path(target)[0]) is None:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            parent = self._folder(session, split_path(target)[0], owner)
+            new = there._replace(entry=there.entry._replace(path=target), parent=parent)
+            return self._update(session, there, new), other
+        try:
+            moved, other = self._database.run(work)
+        finally:
+            self._forget()
+        if other is not None and other.content:
+            self._release(StaleChunks(other.content))
+        return moved.entry
+
+    def _check_target(self, session: Session, there: SQLRow, other: SQLRow) -> None:
+        if other.entry.is_dir != there.entry.is_dir:
+            raise Conflict("A file can not replace a directory, nor a directory a file.")
+        if other.entry.is_dir and self._children(session, other.entry, b""):
+            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
+def _content_id(time_ns: int) -> str:
+    return f"{time_ns:016x}{secrets.token_hex(8)}"
+
+
+def _path_query(levels: int) -> str:
+    """The row of a path of so many names, given the later names, the parent of the first, and the first."""
+    joins = "".join(f" JOIN sqlfs_entries e{level} ON e{level}.parent = e{level - 1}.id AND e{level}.name = ?"
+                    for level in range(1, levels))
+    columns = ", ".join(f"e{levels - 1}.{column}" for column in _SQL_COLUMNS)
+    return f"SELECT {columns} FROM sqlfs_entries e0{joins} WHERE e0.parent = ? AND e0.name = ?"
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -11171,7 +11868,7 @@ class SocketBody(Body):
             connection.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _check_total(self, coming: int) -> None:
-        if self._total + coming > self._limits.max_upload_bytes:
+        if self._total + coming > self._limits.max_upload_bytes and not self.patient:   # a stream may go on for days
             raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
 
     def _read_plain(self, view: memoryview) -> int:
@@ -13332,7 +14029,7 @@ ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[byte
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS,
 )})
 
 

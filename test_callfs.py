@@ -6414,6 +6414,806 @@ class TestMountTable:
 
 
 # ============================================================================
+# streamfs: written pieces go to every reader
+# ============================================================================
+
+def make_streamfs(**options: Any) -> Any:
+    """A filesystem of streams."""
+    return callfs.StreamFS(callfs.read_mount_options(callfs.StreamFS, options), None)
+
+
+def live(tree: Any, path: str = "/s", who: Any = ALICE) -> Any:
+    """A reader of what comes."""
+    handle = tree.open(who, path, {"stream": "true"})
+    assert not handle.fixed and not handle.consumes
+    return handle.reader()
+
+
+class Noticing:
+    """Attached to a reader: what it gave so far, and how often it was woken."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader, self.wakes, self.data, self.over = reader, 0, b"", False
+        reader.attach(self.wake)
+
+    def wake(self) -> None:
+        """There is more."""
+        self.wakes += 1
+
+    def drain(self, size: int = callfs.BLOCK) -> bytes:
+        """All that there is now."""
+        block = self.reader.read(size)
+        while block:
+            self.data += block
+            block = self.reader.read(size)
+        self.over = block == b""
+        return self.data
+
+
+class TestStreamRing:
+    """The ring and its readers."""
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_readers_against_a_model(self, seed: int) -> None:
+        """Any pieces, any reads: what a reader got is the stream without the oldest that it lost, which it counted."""
+        some = random.Random(seed)
+        capacity, lag = some.choice([1, 10, 1000, 60_000]), some.choice([0, 5, 700, 10**9])
+        ring, written, readers = callfs.StreamRing(capacity, lag), b"", []  # type: Any, bytes, list[Any]
+        for _ in range(300):
+            act = some.randrange(5)
+            if act == 0 and len(readers) < 5:
+                reader = callfs.StreamReader(ring)
+                reader.attach(lambda: None)
+                kept = min(len(written), capacity, lag or capacity)
+                readers.append((reader, [len(written) - kept]))
+            elif act == 1:
+                piece = bytes(some.randrange(256) for _ in range(some.choice([1, 3, 20, 700])))
+                ring.append(piece * some.choice([1, 1, 30]))
+                written = b"".join([written, b"".join(ring.pieces())[-(ring.end - len(written)):]]) \
+                    if ring.end - len(written) <= capacity else written + bytes(ring.end - len(written) - capacity) \
+                    + b"".join(ring.pieces())
+            elif readers:
+                reader, at = some.choice(readers)
+                before = reader.dropped
+                block = reader.read(some.choice([1, 7, 5000, callfs.BLOCK]))
+                at[0] += reader.dropped - before
+                if block is None:
+                    assert at[0] == len(written)
+                else:
+                    assert block and written[at[0]:at[0] + len(block)] == block
+                    at[0] += len(block)
+            assert b"".join(ring.pieces()) == written[len(written) - min(capacity, len(written)):]
+            assert ring.end == len(written) and ring.end - ring.start == min(capacity, len(written))
+
+    def test_all_readers_share_the_pieces(self) -> None:
+        """A large piece goes out as it lies there; small ones come together."""
+        ring = callfs.StreamRing(10**7, 0)
+        readers = [callfs.StreamReader(ring) for _ in range(50)]
+        piece = os.urandom(callfs.BLOCK)
+        ring.append(piece)
+        assert all(reader.read() is piece for reader in readers)
+        for _ in range(1000):
+            ring.append(b"x" * 100)
+        assert {len(reader.read()) for reader in readers} == {100_000}
+
+    def test_memory_is_bounded(self) -> None:
+        """By the ring, whatever is written in whatever pieces while 50 readers stall; they can see how much they lost."""
+        for size, count in ((1, 300_000), (100, 100_000), (callfs.BLOCK, 100)):
+            ring = callfs.StreamRing(1_000_000, 0)
+            readers = [callfs.StreamReader(ring) for _ in range(50)]
+            tracemalloc.start()
+            try:
+                for number in range(count):
+                    ring.append(bytes(size))
+                assert tracemalloc.get_traced_memory()[1] < 1_000_000 + callfs.BLOCK + 300_000, size
+            finally:
+                tracemalloc.stop()
+            got = len(readers[0].read())
+            assert readers[0].dropped == max(0, size * count - 1_000_000) and got > 0
+            assert readers[0].trailers() == [("X-Stream-Dropped", str(readers[0].dropped))]
+
+    def test_one_wake_until_the_next_read(self) -> None:
+        """However much is written meanwhile; none for who has not read all."""
+        ring = callfs.StreamRing(10**6, 0)
+        seen = Noticing(callfs.StreamReader(ring))
+        ring.append(b"a")
+        assert seen.wakes == 0              # it has not been told that there is nothing
+        seen.drain()
+        for _ in range(1000):
+            ring.append(b"a")
+        assert seen.wakes == 1 and len(seen.drain()) == 1001
+        seen.reader.close()
+        ring.append(b"a")
+        assert seen.wakes == 1 and not ring.readers and not ring._idle
+
+    def test_waiting_readers(self) -> None:
+        """Without `attach`: they wait for bytes, for the end, and for `close` by another thread."""
+        ring = callfs.StreamRing(10**6, 0)
+        reader, closed = callfs.StreamReader(ring), callfs.StreamReader(ring)
+        got: list[bytes] = []
+        threads = [threading.Thread(target=lambda: got.extend(reader)), threading.Thread(target=closed.read)]
+        for thread in threads:
+            thread.start()
+        ring.append(b"one")
+        wait_for(lambda: got == [b"one"])
+        closed.close()
+        ring.finish()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert got == [b"one"]
+        with pytest.raises(callfs.FileNotFound, match="deleted"):
+            ring.append(b"x")
+
+
+class TestStreamFS:
+    """Streams in a tree."""
+
+    @pytest.fixture
+    def tree(self) -> Iterator[Any]:
+        tree = callfs.Tree(make_streamfs(buffer_size="1000", channel_buffer_size=0))
+        yield tree
+        tree.close()
+
+    def test_options(self) -> None:
+        """Both names; texts and numbers."""
+        for given in ({"buffer_size": "10MB"}, {"ring_buffer_size": 10_000_000}, {"ring_buffer_size": "10000000"}):
+            assert make_streamfs(**given)._options.buffer_size == 10_000_000
+        assert make_streamfs()._options.buffer_size == 6_000_000
+        for wrong in ({"buffer_size": "0"}, {"buffer_size": 1, "ring_buffer_size": 1}, {"channel_buffer_size": "x"}):
+            with pytest.raises(callfs.BadRequest):
+                make_streamfs(**wrong)
+
+    def test_writing_goes_on_where_it_was(self, tree: Any) -> None:
+        """Made by a write with its folders, or by touch; never truncated; the ETag changes each time, the id does not."""
+        first = put(tree, "/a/b/s", b"one")
+        assert first.created and first.entry.size == 3 and tree.stat(BOB, "/a/b").is_dir
+        again = put(tree, "/a/b/s", b"two", BOB)
+        assert not again.created and again.entry.id == first.entry.id and again.entry.etag != first.entry.etag
+        assert again.entry.mtime_ns > first.entry.mtime_ns and fetch(tree, "/a/b/s") == b"onetwo"
+        put(tree, "/a/b/s", b"x" * 999)
+        assert fetch(tree, "/a/b/s") == b"o" + b"x" * 999
+        assert tree.touch(ALICE, "/t").created and not tree.touch(ALICE, "/t").created and fetch(tree, "/t") == b""
+        assert tree.mkdir(ALICE, "/d/e").created and not tree.mkdir(BOB, "/d/e").created
+        assert [entry.name for entry in tree.list(ALICE, "/")] == ["README", "a", "d", "t"]
+        assert [entry.name for entry in tree.list(ALICE, "/", "README")] == ["a", "d", "t"]
+
+    def test_what_is_refused(self, tree: Any) -> None:
+        """And changes nothing."""
+        put(tree, "/s", b"abc")
+        tree.mkdir(ALICE, "/d")
+        put(tree, "/d/f", b"f")
+        before = {entry.path: entry for entry in tree.walk(ALICE, "/", 9)}
+        for error, ask in (
+                (callfs.PermissionDenied, lambda: put(tree, "/README")), (callfs.Conflict, lambda: put(tree, "/README/x")),
+                (callfs.PermissionDenied, lambda: tree.remove(ALICE, "/README")), (callfs.Conflict, lambda: put(tree, "/s/x")),
+                (callfs.PermissionDenied, lambda: tree.move(ALICE, "/s", "/README", overwrite=True)),
+                (callfs.PermissionDenied, lambda: tree.chmod(ALICE, "/README", 0o777)), (callfs.BadRequest, lambda: put(tree, "/d")),
+                (callfs.Conflict, lambda: tree.mkdir(ALICE, "/s")), (callfs.Conflict, lambda: tree.mkdir(ALICE, "/s/x")),
+                (callfs.BadRequest, lambda: tree.truncate(ALICE, "/s", 1)), (callfs.DirectoryNotEmpty, lambda: tree.remove(ALICE, "/d")),
+                (callfs.BadRequest, lambda: tree.move(ALICE, "/d", "/d/x")), (callfs.FileNotFound, lambda: tree.remove(ALICE, "/n")),
+                (callfs.Conflict, lambda: tree.move(ALICE, "/s", "/d", overwrite=True)),
+                (callfs.BadRequest, lambda: tree.move(ALICE, "/s", "/n/s")), (callfs.FileNotFound, lambda: tree.open(ALICE, "/n")),
+                (callfs.Conflict, lambda: tree.list(ALICE, "/s")), (callfs.BadRequest, lambda: tree.remove(ALICE, "/", recursive=True)),
+                (callfs.NotSupported, lambda: tree.patch(ALICE, "/s", callfs.bytes_body(b"x"), 0)),
+                (callfs.FileExists, lambda: tree.move(ALICE, "/s", "/d/f"))):
+            with pytest.raises(error):
+                ask()
+        assert {entry.path: entry for entry in tree.walk(ALICE, "/", 9)} == before
+        assert fetch(tree, "/README").startswith(b"streamfs") and tree.stat(ALICE, "/README").mode == 0o444
+
+    def test_a_reader_gets_what_is_there_and_what_comes(self, tree: Any) -> None:
+        """From every writer; the file without the wish stays as it was opened, and can be read in parts."""
+        put(tree, "/s", b"before ")
+        seen, handle = Noticing(live(tree)), tree.open(ALICE, "/s")
+        assert seen.drain() == b"before "
+        put(tree, "/s", b"after", BOB)
+        assert seen.wakes == 1 and seen.drain() == b"before after" and not seen.over
+        with handle.reader() as reader, handle.reader(2, 6) as part:
+            assert (b"".join(reader), b"".join(part), part.length) == (b"before ", b"fore", 4)
+        assert tree.digest(ALICE, "/s") == hashlib.sha256(b"before after").hexdigest()
+        assert tree.copy(ALICE, "/s", "/copy").bytes == 12 and fetch(tree, "/copy") == b"before after"
+
+    def test_pieces_come_before_the_body_ends(self, tree: Any) -> None:
+        """What arrived is with the readers, also when the body breaks off or is not what was announced; the sender is
+        allowed to pause."""
+        put(tree, "/s", b"")
+        seen = Noticing(live(tree))
+
+        class Slow(callfs.Body):
+            length, pieces = None, [b"one", b"two"]
+
+            def readinto(self, view: memoryview) -> int:
+                assert self.patient and seen.drain() == b"".join([b"one", b"two"][:2 - len(self.pieces)])
+                if not self.pieces:
+                    raise callfs.Disconnected()
+                view[:3] = self.pieces.pop(0)
+                return 3
+        with pytest.raises(callfs.Disconnected):
+            tree.write(ALICE, "/s", Slow())
+        with pytest.raises(callfs.Disconnected):
+            tree.write(ALICE, "/s", BrokenBody(b"three", 7))
+        with pytest.raises(callfs.BadRequest, match="SHA-256"):
+            put(tree, "/s", b"four", options=callfs.WriteOptions(sha256="0" * 64))
+        assert seen.drain() == b"onetwothreefour" == fetch(tree, "/s") and not seen.over
+        assert put(tree, "/s", b"5", options=callfs.WriteOptions(sha256=hashlib.sha256(b"5").hexdigest())).entry.size == 16
+
+    def test_several_writers(self) -> None:
+        """Their pieces come whole, one after the other; every reader sees the same."""
+        tree = callfs.Tree(make_streamfs())
+        put(tree, "/s", b"")
+        readers = [Noticing(live(tree)) for _ in range(5)]
+
+        class Lines(callfs.Body):
+            def __init__(self, number: int) -> None:
+                self.length, self.left, self.line = None, 200, b"%d" % number * 99 + b"\n"
+
+            def readinto(self, view: memoryview) -> int:
+                if not self.left:
+                    return 0
+                self.left -= 1
+                view[:len(self.line)] = self.line
+                return len(self.line)
+        in_threads(lambda number: tree.write(ALICE, "/s", Lines(number)), 6)
+        found = [reader.drain() for reader in readers]
+        lines = collections.Counter(found[0].split(b"\n")[:-1])
+        assert set(found) == {found[0]} and lines == {b"%d" % number * 99: 200 for number in range(6)}
+
+    def test_a_slow_reader_loses_the_oldest(self) -> None:
+        """More than its lag, and sees how much: the reader, and the meta of the stream, also before it has read."""
+        tree = callfs.Tree(make_streamfs(buffer_size=1000, channel_buffer_size=100))
+        put(tree, "/s", b"")
+        seen, lost = Noticing(live(tree)), lambda: tree.describe(ALICE, tree.stat(ALICE, "/s")).content
+        put(tree, "/s", b"a" * 300 + b"b" * 60)
+        assert lost() == {"readers": "1", "written": "360", "dropped": "260", "buffer_size": "1000"}
+        assert seen.drain() == b"a" * 40 + b"b" * 60 and seen.reader.dropped == 260
+        assert Noticing(live(tree)).drain() == seen.data and len(fetch(tree, "/s")) == 360
+        seen.reader.close()
+        assert lost() == {"readers": "1", "written": "360", "dropped": "260", "buffer_size": "1000"}
+        assert tree.describe(ALICE, tree.stat(ALICE, "/README")).content is None
+
+    ENDS = {"remove": lambda tree: tree.remove(ALICE, "/d/s"), "all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+            "replace": lambda tree: tree.move(ALICE, "/other", "/d/s", overwrite=True), "unmount": lambda tree: tree.close(),
+            "stop": lambda tree: tree._root.quiesce()}
+
+    @pytest.mark.parametrize("how", ENDS)
+    def test_readers_end(self, tree: Any, how: str) -> None:
+        """After what there is; those that wait, too."""
+        put(tree, "/other", b"other")
+        put(tree, "/d/s", b"last words")
+        slow, waiting = Noticing(live(tree, "/d/s")), live(tree, "/d/s")
+        quick = Noticing(live(tree, "/d/s"))
+        quick.drain()
+        thread = threading.Thread(target=lambda: list(waiting))
+        thread.start()
+        self.ENDS[how](tree)
+        thread.join(10)
+        assert not thread.is_alive() and quick.wakes == 1
+        for one in (slow, quick):
+            assert one.drain() == b"last words" and one.over
+        if how == "stop":
+            put(tree, "/d/s", b"!")         # all else goes on
+            put(tree, "/new", b"x")
+            assert Noticing(live(tree, "/new")).drain() == b"x"
+
+    def test_a_writer_to_a_stream_that_is_deleted(self, tree: Any) -> None:
+        """Is told so."""
+        class Deleting(callfs.Body):
+            length = None
+
+            def readinto(self, view: memoryview) -> int:
+                tree.remove(ALICE, "/s")
+                view[:1] = b"x"
+                return 1
+        with pytest.raises(callfs.FileNotFound, match="deleted"):
+            tree.write(ALICE, "/s", Deleting())
+
+    def test_renamed_and_emptied(self, tree: Any) -> None:
+        """Readers go on."""
+        put(tree, "/d/s", b"one")
+        seen = Noticing(live(tree, "/d/s"))
+        seen.drain()
+        tree.move(ALICE, "/d", "/e/f", parents=True)
+        put(tree, "/e/f/s", b"two")
+        assert tree.truncate(ALICE, "/e/f/s", 0).entry.size == 0 and fetch(tree, "/e/f/s") == b""
+        put(tree, "/e/f/s", b"three")
+        assert seen.drain() == b"onethree" and seen.reader.dropped == 3 and fetch(tree, "/e/f/s") == b"three"
+        assert tree.chmod(ALICE, "/e/f/s", 0o600).mode == 0o600
+        assert tree.touch(ALICE, "/e/f/s", 5).entry.mtime_ns == 5 == tree.stat(ALICE, "/e/f/s").mtime_ns
+
+
+def follow(server: Any, path: str) -> tuple[Any, Any]:
+    """A client that reads a stream: its connection and the answer, whose head is there."""
+    connection = connect(server.url)
+    connection.request("GET", f"/api/v1/files?stream=true&path={path}", headers={"authorization": f"Bearer {server.key}"})
+    answer = connection.getresponse()
+    assert answer.status == 200 and answer.getheader("transfer-encoding") == "chunked"
+    return connection, answer
+
+
+def readers_of(server: Any, path: str) -> int:
+    """How many read a stream now."""
+    return int(server.tree.describe(callfs.ROOT, server.tree.stat(callfs.ROOT, path)).content["readers"])
+
+
+class TestStreamsOverHTTP:
+    """Through real sockets."""
+
+    @pytest.fixture
+    def server(self, serve: Any) -> Iterator[Any]:
+        with nothing_left():
+            server = serve(plugins={"streamfs": {"path": "/streamfs"}})
+            assert call(server, "PUT", "/api/v1/files?path=/streamfs/s", b"held ").status == 200
+            yield server
+            server.close()
+
+    def test_fifty_readers(self, server: Any) -> None:
+        """All get all of it while it is being written, in the order of the pieces, and the end when it is deleted."""
+        data, clients = os.urandom(1_000_000), [follow(server, "/streamfs/s") for _ in range(50)]
+        found: list[bytes] = []
+        threads = [threading.Thread(target=lambda answer=answer: found.append(answer.read())) for _, answer in clients]
+        for thread in threads:
+            thread.start()
+        for part in range(4):
+            assert call(server, "PUT", "/api/v1/files?path=/streamfs/s", data[part * 250_000:(part + 1) * 250_000]).status == 200
+        assert readers_of(server, "/streamfs/s") == 50
+        assert call(server, "DELETE", "/api/v1/files?path=/streamfs/s").status == 200
+        for thread in threads:
+            thread.join(30)
+        assert len(found) == 50 and set(found) == {b"held " + data}
+        for connection, _ in clients:       # the body had its proper end: the connection can be used again
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            connection.close()
+
+    def test_pieces_arrive_at_once_and_readers_may_leave(self, server: Any) -> None:
+        """Each piece of a chunked upload is with the reader before the next is sent; who leaves is noticed."""
+        first, answer = follow(server, "/streamfs/s")
+        second, _ = follow(server, "/streamfs/s")
+        assert answer.read(5) == b"held " and readers_of(server, "/streamfs/s") == 2
+        with contextlib.closing(raw_socket(server.url)) as sender:
+            sender.sendall(b"PUT /api/v1/files?path=/streamfs/s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                           b"Authorization: Bearer " + server.key.encode() + b"\r\n\r\n")
+            for piece in (b"one", b"two", b"three"):
+                sender.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                assert answer.read(len(piece)) == piece
+            second.close()
+            wait_for(lambda: readers_of(server, "/streamfs/s") == 1, what="the reader that left")
+            sender.sendall(b"0\r\n\r\n")
+            assert sender.recv(1000).startswith(b"HTTP/1.1 200")
+        first.close()
+        wait_for(lambda: readers_of(server, "/streamfs/s") == 0, what="the other one")
+
+    def test_what_was_dropped_is_told_at_the_end(self, server: Any) -> None:
+        """In a trailer that was announced."""
+        with contextlib.closing(raw_socket(server.url)) as reader:
+            reader.sendall(f"GET /api/v1/files?path=/streamfs/s&stream=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                           f"{server.key}\r\n\r\n".encode())
+            wait_for(lambda: readers_of(server, "/streamfs/s") == 1)
+            next(iter(server.tree._find("/streamfs/s").filesystem._nodes["/s"].ring.readers)).dropped = 7
+            server.tree.remove(callfs.ROOT, "/streamfs/s")
+            answer = b""
+            while not answer.endswith(b"X-Stream-Dropped: 7\r\n\r\n"):
+                block = reader.recv(65536)
+                assert block, answer
+                answer += block
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert b"\r\nTrailer: X-Stream-Dropped\r\n" in head + b"\r\n"
+            assert body == b"5\r\nheld \r\n0\r\nX-Stream-Dropped: 7\r\n\r\n"
+
+    def test_a_stalled_reader_costs_nothing(self, server: Any) -> None:
+        """It reads nothing: others get everything, and memory stays within the ring."""
+        connection, answer = follow(server, "/streamfs/s")
+        stalled, _ = follow(server, "/streamfs/s")
+        size, got = 40_000_000, [0]
+
+        def read() -> None:
+            block = answer.read1(1 << 20)
+            while block:
+                got[0] += len(block)
+                block = answer.read1(1 << 20)
+        thread = threading.Thread(target=read)
+        thread.start()
+        tracemalloc.start()
+        try:
+            for _ in range(40):
+                server.tree.write(callfs.ROOT, "/streamfs/s", callfs.ZeroBody(size // 40))
+            assert tracemalloc.get_traced_memory()[1] < 6_000_000 + 4 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
+        lost = int(server.tree.describe(callfs.ROOT, server.tree.stat(callfs.ROOT, "/streamfs/s")).content["dropped"])
+        assert lost > 20_000_000
+        server.tree.remove(callfs.ROOT, "/streamfs/s")
+        thread.join(30)
+        stalled.close()
+        connection.close()
+
+    def test_other_ways_to_look_end(self, server: Any) -> None:
+        """Without the wish it is a file: its length, its parts, HEAD, conditions."""
+        answer = call(server, "GET", "/v1/files/streamfs/s")
+        assert answer.body == b"held " and answer.headers["content-length"] == "5"
+        assert call(server, "HEAD", "/v1/files/streamfs/s").headers["content-length"] == "5"
+        assert call(server, "GET", "/v1/files/streamfs/s", headers={"range": "bytes=1-2"}).body == b"el"
+        assert call(server, "GET", "/v1/files/streamfs/s", headers={"if-none-match": answer.headers["etag"]}).status == 304
+
+    def test_the_server_stops(self, serve: Any) -> None:
+        """Readers get a proper end, at once; a writer that pauses does not hold it up."""
+        with nothing_left():
+            server = serve(plugins={"streamfs": {"path": "/streamfs"}})
+            call(server, "PUT", "/api/v1/files?path=/streamfs/s", b"held")
+            connection, answer = follow(server, "/streamfs/s")
+            with contextlib.closing(raw_socket(server.url)) as sender:
+                sender.sendall(b"PUT /api/v1/files?path=/streamfs/s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                               b"Authorization: Bearer " + server.key.encode() + b"\r\n\r\n1\r\n!\r\n")
+                assert answer.read(5) == b"held!"
+                assert server.stop(20)
+            assert answer.read() == b""
+            connection.close()
+
+
+class TestPatience:
+    """Bodies whose sender may pause."""
+
+    def test_no_least_rate(self) -> None:
+        """One that is patient waits while another is cut off; a client that goes away ends it."""
+        app, broken = App(), []     # type: Any, list[Any]
+
+        def answer(request: Any) -> Any:
+            request.body.patient = request.path == "/patient"
+            try:
+                return callfs.Response(200, request.body.read(100))
+            except callfs.CallFSError as error:
+                broken.append((request.path, type(error)))
+                raise
+        app.answers = {"/patient": answer, "/other": answer}
+        with serving(app=app, read_timeout=0.3, body_window=0.2, max_upload_bytes=2) as server:
+            url = f"http://127.0.0.1:{server.port}"
+            with contextlib.closing(raw_socket(url)) as patient, contextlib.closing(raw_socket(url)) as gone:
+                for sender in (patient, gone):
+                    sender.sendall(b"PUT /patient HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
+                for _ in range(2):
+                    assert raw(url, b"PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na").startswith(b"HTTP/1.1 408")
+                assert raw(url, b"PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").startswith(b"HTTP/1.1 413")
+                patient.sendall(b"bc")
+                assert patient.recv(1000).endswith(b"\r\n\r\nabc")
+                assert broken == [("/other", callfs.RequestTimeout)] * 2 + [("/other", callfs.PayloadTooLarge)]
+                gone.close()
+                wait_for(lambda: broken[3:] == [("/patient", callfs.Disconnected)])
+
+    def test_a_server_that_drains(self) -> None:
+        """Does not wait for it: 503."""
+        app = App()
+        app.answers = {"/": lambda request: setattr(request.body, "patient", True) or request.body.read(100)}
+        with serving(app=app) as server, contextlib.closing(raw_socket(f"http://127.0.0.1:{server.port}")) as sender:
+            sender.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
+            wait_for(lambda: app.requests)
+            assert server.drain(20)
+            assert sender.recv(1000).startswith(b"HTTP/1.1 503")
+
+
+# ============================================================================
+# sqlfs: files in a table
+# ============================================================================
+
+def mount_context(folder: Path) -> Any:
+    """What a filesystem is given, without a server."""
+    folder.mkdir(exist_ok=True)
+    return callfs.MountContext("/", None, None, callfs.Metrics(), str(folder))
+
+
+def make_sqlfs(folder: Path, **options: Any) -> Any:
+    """A filesystem on tables: of SQLite in `folder`, unless the options name others."""
+    return callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, options), mount_context(folder))
+
+
+def sql_rows(filesystem: Any, statement: str, *values: Any) -> list[Any]:
+    """What the database has to say."""
+    return filesystem._database.run(lambda session: session.execute(statement, values)).rows
+
+
+def check_tables(filesystem: Any) -> None:
+    """Nothing is being read, nothing owed; each chunk belongs to an entry, each entry to a directory and has its bytes."""
+    assert not filesystem._uses._counts and not filesystem._uses._owed
+    entries = sql_rows(filesystem, "SELECT parent, id, type, size, content, generation FROM sqlfs_entries")
+    folders = {"root", *(row[1] for row in entries if row[2] == "directory")}
+    assert {row[0] for row in entries} <= folders
+    assert {row[0] for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")} <= {row[4] for row in entries}
+    for _, _, kind, size, content, generation in entries:
+        chunks = sql_rows(filesystem, "SELECT number, generation FROM sqlfs_chunks WHERE content = ? ORDER BY number", content)
+        assert [int(number) for number, _ in chunks] == list(range(-(-int(size) // callfs.SQL_CHUNK))), kind
+        assert all(int(one) <= int(generation) for _, one in chunks)
+
+
+class SQLFSContract(FileSystemContract):
+    """On every database the same."""
+
+    def check(self, tree: Any, folder: Path) -> None:
+        check_tables(tree._root)
+
+    @pytest.mark.parametrize("size", [0, 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, callfs.SQL_BATCH - 1, callfs.SQL_BATCH,
+                                      callfs.SQL_BATCH + 1, 2 * callfs.SQL_BATCH + callfs.SQL_CHUNK])
+    @pytest.mark.parametrize("announced", [True, False])
+    def test_sizes(self, tree: Any, size: int, announced: bool) -> None:
+        """Around the bounds of chunks and transactions; and parts of it."""
+        data = os.urandom(1000) * (size // 1000 + 1)
+        body = callfs.FileBody(io.BytesIO(data[:size]), size if announced else None)
+        assert tree.write(ALICE, "/f", body).entry.digest == hashlib.sha256(data[:size]).hexdigest()
+        assert fetch(tree, "/f") == data[:size]
+        for start in {0, size // 2, max(0, size - 1), min(size, callfs.SQL_CHUNK)}:
+            for stop in {start, min(size, start + 1), min(size, start + callfs.SQL_CHUNK), size}:
+                with contextlib.closing(tree.open(ALICE, "/f")) as handle:
+                    assert b"".join(handle.reader(start, stop)) == data[start:stop]
+
+    def test_patches_against_a_model(self, tree: Any) -> None:
+        """Patches and truncations of any place and size, with readers of old versions."""
+        some, model, handles = random.Random(1), bytearray(), []    # type: Any, bytearray, list[Any]
+        put(tree, "/f", b"")
+        bounds = [0, 1, callfs.SQL_CHUNK - 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, 3 * callfs.SQL_CHUNK, callfs.SQL_BATCH]
+        for turn in range(30):
+            offset = min(len(model), some.choice([*bounds, len(model), some.randrange(len(model) + 1)]))
+            if turn % 5 == 4:
+                size = some.choice([offset, len(model) + some.choice(bounds[:5])])
+                tree.truncate(ALICE, "/f", size)
+                model = model[:size] + bytes(max(0, size - len(model)))
+            else:
+                data = bytes([turn + 1]) * some.choice(bounds)
+                tree.patch(ALICE, "/f", callfs.bytes_body(data), offset)
+                model[offset:offset + len(data)] = data
+            assert fetch(tree, "/f") == model
+            if turn % 7 == 0:
+                handles.append((tree.open(ALICE, "/f"), bytes(model)))
+        for handle, data in handles:
+            with handle.reader() as reader:
+                assert b"".join(reader) == data
+
+    def test_truncate_chmod_and_touch(self, tree: Any) -> None:
+        """The bytes, or what is known of them."""
+        old = put(tree, "/f", b"abcdef").entry
+        assert tree.truncate(ALICE, "/f", 3).entry.size == 3 and fetch(tree, "/f") == b"abc"
+        entry = tree.truncate(ALICE, "/f", 5).entry
+        assert fetch(tree, "/f") == b"abc\0\0" and entry.etag != old.etag and entry.digest == ""
+        assert tree.chmod(ALICE, "/f", 0o600).mode == 0o600 == tree.stat(ALICE, "/f").mode
+        assert tree.touch(ALICE, "/f", 1_234_567_890_123_456_789).entry == tree.stat(ALICE, "/f")
+        now = tree.stat(ALICE, "/f")
+        assert (now.mtime_ns, now.etag, now.id) == (1_234_567_890_123_456_789, entry.etag, old.id)
+        for refused in (lambda: tree.chmod(ALICE, "/", 0o700), lambda: tree.touch(ALICE, "/", 1)):
+            with pytest.raises(callfs.CallerError):
+                refused()
+
+    def test_long_paths(self, tree: Any) -> None:
+        """As long as a path may be, deeper than one statement looks; what is longer is refused."""
+        path = "/" + "/".join(["é" * 120] * 16)
+        put(tree, path, b"deep")
+        tree.move(ALICE, "/" + "é" * 120, "/short")
+        assert fetch(tree, "/short" + path[121:]) == b"deep"
+        for wrong in ("/" + "x" * 256, "/" + "/".join(["x" * 250] * 17)):
+            with pytest.raises(callfs.BadRequest, match="longer"):
+                put(tree, wrong)
+
+    def test_two_processes(self, tree: Any, tmp_path: Path) -> None:
+        """Another one on the same tables sees a change after the time of its cache; a version that it reads and that is
+        replaced ends in an error, never in other bytes."""
+        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
+            other = callfs.Tree(filesystem)
+            size = 6 * callfs.SQL_CHUNK
+            put(tree, "/f", b"1" * size)
+            with contextlib.closing(other.open(ALICE, "/f")) as handle:
+                reader = handle.reader()
+                got = reader.read()
+                tree.patch(ALICE, "/f", callfs.bytes_body(b"2" * callfs.SQL_CHUNK), size - callfs.SQL_CHUNK)
+                with pytest.raises(callfs.StorageError, match="replaced"):
+                    for block in reader:
+                        got += block
+                assert set(got) == {ord("1")}
+            wait_for(lambda: other.stat(ALICE, "/f") == tree.stat(ALICE, "/f"), 10, "the end of the cache's time")
+            assert fetch(other, "/f")[-1:] == b"2"
+            with contextlib.closing(other.open(ALICE, "/f")) as handle:
+                put(tree, "/f", b"3" * size)
+                with pytest.raises(callfs.StorageError, match="replaced"):
+                    b"".join(handle.reader())
+
+    def test_writers_of_two_processes(self, tree: Any, tmp_path: Path) -> None:
+        """Into the same new directory: one directory, all files; counted up with conditions: no step is lost."""
+        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
+            trees = [tree, callfs.Tree(filesystem)]
+            in_threads(lambda number: put(trees[number % 2], f"/new/deep/{number}"), 8)
+            assert [entry.name for entry in trees[1].list(ALICE, "/new/deep")] == [str(number) for number in range(8)]
+            put(tree, "/n", b"0")
+
+            def step(number: int) -> None:
+                for _ in range(5):
+                    while True:
+                        one = trees[number % 2]
+                        with contextlib.suppress(callfs.PreconditionFailed, callfs.StorageError):
+                            with contextlib.closing(one.open(ALICE, "/n")) as handle:
+                                data = b"%d" % (int(b"".join(handle.reader())) + 1)
+                                put(one, "/n", data, conditions=callfs.Conditions(if_match=f'"{handle.entry.etag}"'))
+                                break
+                        one._root._forget()
+            in_threads(step, 4)
+            tree._root._forget()
+            assert fetch(tree, "/n") == b"20"
+
+
+class TestSQLFSOnSQLite(SQLFSContract):
+    """A file of its own."""
+
+    def make(self, folder: Path) -> Any:
+        return make_sqlfs(folder, cache_ttl_seconds="1s")
+
+    def test_the_file(self, tmp_path: Path) -> None:
+        """Relative to the context's folder, for nobody else; everything is there again after a restart."""
+        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db"))
+        put(tree, "/a/b", b"kept")
+        before = tree.stat(ALICE, "/a/b")
+        tree.close()
+        assert (tmp_path / "d/sub/my.db").stat().st_mode & 0o777 == 0o600
+        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db", cache_enabled="false"))
+        assert tree.stat(ALICE, "/a/b") == before and fetch(tree, "/a/b") == b"kept"
+        assert tree.check() == {"database": "ok"} and not tree._root.slow
+        tree.close()
+
+    @pytest.mark.parametrize("options", [{"backend": "oracle"}, {"backend": "postgres"}, {"host": "h"}, {"port": "x"},
+                                         {"backend": "mysql", "dsn": "nonsense"}])
+    def test_wrong_options(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        """400."""
+        with pytest.raises(callfs.BadRequest):
+            make_sqlfs(tmp_path, **options)
+
+    def test_a_newer_schema(self, tmp_path: Path) -> None:
+        """Is left alone."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            filesystem._database.run(lambda session: session.execute("UPDATE sqlfs_schema SET version = 2"))
+        with nothing_left(2), pytest.raises(callfs.Unavailable, match="newer"):
+            make_sqlfs(tmp_path)
+
+    def test_left_over_chunks_are_swept(self, tmp_path: Path) -> None:
+        """When they are older than an hour; an upload whose chunks were swept says so and changes nothing."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            tree, now = callfs.Tree(filesystem), time.time_ns()
+            put(tree, "/f", b"data")
+            for content in (callfs._content_id(now - 3700 * 10**9), callfs._content_id(now - 3000 * 10**9)):
+                filesystem._database.run(lambda session: filesystem._put(session, content, 0, 0, memoryview(b"x")))
+
+            class Slow(callfs.Body):
+                length = None
+
+                def readinto(self, view: memoryview) -> int:
+                    filesystem._delete(callfs.StaleChunks(sql_rows(filesystem, "SELECT MAX(content) FROM sqlfs_chunks")[0][0]))
+                    self.readinto = lambda view: 0          # type: ignore[method-assign]
+                    return 0
+            body = io.BytesIO(bytes(callfs.SQL_BATCH))
+            slow = Slow()
+
+            class Both(callfs.Body):
+                length = None
+
+                def readinto(self, view: memoryview) -> int:
+                    return body.readinto(view) or slow.readinto(view)
+            with pytest.raises(callfs.Unavailable, match="swept"):
+                tree.write(ALICE, "/f", Both())
+            assert fetch(tree, "/f") == b"data"
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            ages = [now - int(row[0][:16], 16) for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")]
+            assert sorted(age // 10**9 for age in ages)[1:] == [3000] and len(ages) == 2
+            assert fetch(callfs.Tree(filesystem), "/f") == b"data"
+
+    def test_memory(self, tmp_path: Path) -> None:
+        """Of large files, in and out, it holds some transactions' bytes."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            size = 48 * 1024 * 1024
+            tracemalloc.start()
+            try:
+                callfs.Tree(filesystem).write(ALICE, "/f", callfs.ZeroBody(size))
+                with contextlib.closing(filesystem.open("/f")) as handle:
+                    assert sum(map(len, handle.reader())) == size
+                assert tracemalloc.get_traced_memory()[1] < 12 * 1024 * 1024
+            finally:
+                tracemalloc.stop()
+
+    def test_own_changes_are_seen_at_once(self, tmp_path: Path) -> None:
+        """Whatever is remembered; what others changed after the cache's time."""
+        with contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as filesystem, \
+                contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as other:
+            tree = callfs.Tree(filesystem)
+            for turn in range(50):
+                put(tree, "/d/f", b"%d" % turn)
+                assert fetch(tree, "/d/f") == b"%d" % turn and tree.stat(BOB, "/d").is_dir
+            tree.move(ALICE, "/d", "/e")
+            with pytest.raises(callfs.FileNotFound):
+                tree.stat(ALICE, "/d/f")
+            assert other.stat("/e/f").size == 2
+            put(tree, "/e/f", b"longer")
+            assert other.stat("/e/f").size == 2 and filesystem.stat("/e/f").size == 6
+
+    def test_kill_in_the_middle_of_writes(self, tmp_path: Path) -> None:
+        """-9 again and again: the file is a whole old or new one, never older than the last that was answered."""
+        script = textwrap.dedent("""
+            import sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True
+            import callfs
+            context = callfs.MountContext("/", None, None, callfs.Metrics(), sys.argv[2])
+            fs = callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, {}), context)
+            for number in range(int(sys.argv[3]), 1 << 30):
+                data = (b"%08d" % number) * 700_000
+                fs.write("/f", callfs.bytes_body(data), "alice", lambda there: None, callfs.WriteOptions())
+                print(number, flush=True)
+            """)
+        number = 0
+        for turn in range(4):
+            process = subprocess.Popen([sys.executable, "-c", script, HERE, str(tmp_path), str(number)], stdout=subprocess.PIPE)
+            assert process.stdout
+            lines = [process.stdout.readline() for _ in range(2)]
+            time.sleep(0.03 * turn)         # somewhere in the next write
+            process.kill()
+            lines += process.stdout.read().split(b"\n")
+            process.stdout.close()
+            process.wait()
+            answered = max(int(line) for line in lines if line.strip())
+            with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+                data = fetch(callfs.Tree(filesystem), "/f")
+            number = int(data[:8])
+            assert data == data[:8] * 700_000 and number in (answered, answered + 1)
+
+    def test_over_http(self, serve: Any) -> None:
+        """In a server, from its configuration."""
+        with nothing_left():
+            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": "files.db"}}})
+            assert call(server, "PUT", "/v1/files/sql/100%25_/a", b"x" * 1_000_000).status in (200, 201)
+            answer = call(server, "GET", "/v1/files/sql/100%25_/a", headers={"range": "bytes=999990-"})
+            assert answer.status == 206 and answer.body == b"x" * 10
+            assert call(server, "DELETE", "/v1/files/sql/100%25_/a").status in (200, 204)
+            server.close()
+
+
+class ServedSQLFS(SQLFSContract):
+    """On a database server."""
+
+    @pytest.fixture(autouse=True)
+    def _tables(self, server: Any) -> None:
+        with contextlib.closing(callfs.open_database(server.options)) as database:
+            for table in ("schema", "entries", "chunks"):
+                database.run(lambda session: session.execute(f"DROP TABLE IF EXISTS sqlfs_{table}"))
+        self.options = server.options
+
+    def make(self, folder: Path) -> Any:
+        known = {field.name for field in dataclasses.fields(callfs.SQLFS.Options)}
+        return make_sqlfs(folder, cache_ttl_seconds="1s", **{key: self.options[key] for key in known & set(self.options)})
+
+    def test_the_server_goes_away(self, server: Any, tree: Any) -> None:
+        """503, then everything works again."""
+        put(tree, "/f", b"before")
+        server.stop(signal.SIGKILL if server.name == "mysql" else signal.SIGQUIT)
+        try:
+            for ask in (lambda: put(tree, "/f", b"not"), lambda: tree.stat(ALICE, "/g")):
+                with pytest.raises(callfs.Unavailable) as caught:
+                    ask()
+                assert caught.value.status == 503
+            assert tree.check()["database"] != "ok" and tree._root.slow
+        finally:
+            server.start()
+            server.wait(server.options)
+        assert fetch(tree, "/f") == b"before" and tree.check() == {"database": "ok"}
+        put(tree, "/f", b"after")
+        assert fetch(tree, "/f") == b"after"
+
+
+class TestSQLFSOnPostgres(ServedSQLFS):
+    """PostgreSQL."""
+
+    @pytest.fixture
+    def server(self, postgres_server: Any) -> Any:
+        return postgres_server
+
+
+class TestSQLFSOnMariaDB(ServedSQLFS):
+    """MariaDB."""
+
+    @pytest.fixture
+    def server(self, mariadb_server: Any) -> Any:
+        return mariadb_server
+
+
+# ============================================================================
 # Mounts: filesystems by their type, from the configuration and at run time
 # ============================================================================
 
