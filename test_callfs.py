@@ -7218,6 +7218,277 @@ def test_archive_reader_that_leaves_holds_nothing(rest: Any) -> None:
     wait_for(lambda: not holders_of(rest, "/d/a"), what="the descriptors of the readers that left")
 
 
+# ---- handles without fixed bytes --------------------------------------------------------------------------------
+
+class Live(callfs.Reader):
+    """What a live stream gives: pushed by the engine; `feed` and `end` come from the test."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.ended = self.closed = False
+        self.wake: Callable[[], None] = lambda: None
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Whom to call when there is more."""
+        self.wake = wake
+
+    def feed(self, block: bytes) -> None:
+        """More."""
+        self.blocks.append(block)
+        self.wake()
+
+    def read(self, size: int = 0) -> Any:
+        """A block, None for nothing yet, b"" at the end."""
+        return self.blocks.pop(0) if self.blocks else b"" if self.ended else None
+
+    def close(self) -> None:
+        """The client is gone, or it was the end."""
+        self.closed = True
+
+
+class PocketFS(callfs.FileSystem):
+    """For tests: `/take` gives the next message out, `/live` never ends, `/drop` takes messages, `/plain` is a file."""
+
+    name = "pocketfs"
+
+    def __init__(self, options: Any = None, context: Any = None) -> None:
+        self.messages, self.dropped, self.wishes, self.readers = collections.deque([b"one", b"two"]), [], [], []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _entry(self, path: str) -> Any:
+        self.gate.wait(20)
+        modes = {"/take": 0o444, "/live": 0o444, "/drop": 0o222, "/plain": 0o644}
+        if path == "/":
+            return callfs.Entry("/", callfs.DIRECTORY, mode=0o755, owner="*", etag="d", id="/", backend=self.name)
+        if path not in modes:
+            raise callfs.FileNotFound()
+        return callfs.Entry(path, size=5 if path == "/plain" else 0, mode=modes[path], owner="*", mtime_ns=10**18,
+                            etag="tag", id=path, backend=self.name)
+
+    stat = _entry
+
+    def mkdir(self, path: str, *args: Any) -> Any:
+        """Waits at the gate, too, and then can not."""
+        self.gate.wait(20)
+        raise callfs.NotSupported()
+
+    remove = mkdir
+
+    def open(self, path: str, wish: Mapping[str, str] = {}) -> Any:
+        """As the interface says."""
+        self.wishes.append(dict(wish))
+        entry = self._entry(path)
+        if path == "/drop":
+            raise callfs.PermissionDenied("This can only be written to.")
+        if path == "/plain":
+            return callfs.MemoryHandle(entry, b"plain")
+        return callfs.Handle(entry) if path == "/" else callfs.LiveHandle(entry, self._reader(path), path == "/take")
+
+    def _reader(self, path: str) -> Callable[[], Any]:
+        def take() -> Any:
+            return callfs.ChunkReader((self.messages.popleft(),))
+
+        def live() -> Any:
+            self.readers.append(Live())
+            return self.readers[-1]
+        return take if path == "/take" else live
+
+    def list(self, path: str, after: str = "") -> Iterator[Any]:
+        """As the interface says."""
+        return (self._entry(name) for name in ("/drop", "/live", "/plain", "/take") if name[1:] > after)
+
+    def write(self, path: str, body: Any, owner: str, guard: Any, options: Any) -> Any:
+        """As the interface says; `/drop` answers a number."""
+        if path != "/drop":
+            raise callfs.PermissionDenied("This can not be written to.")
+        entry = self._entry(path)
+        guard(entry)
+        self.dropped.append(body.read(1 << 20))
+        return callfs.Written(entry, False, f"id-{len(self.dropped)} é")
+
+
+@pytest.fixture
+def pocket(rest: Any) -> Any:
+    """A server with a PocketFS at /p, which is `rest.pocket`."""
+    rest.pocket = PocketFS()
+    rest.tree.mount("/p", rest.pocket)
+    return rest
+
+
+TAKE_URLS = ["/v1/files/p/take", "/api/v1/files?path=/p/take"]
+TAKEN = [b"one", b"two"]
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+def test_what_is_consumed_promises_nothing(pocket: Any, url: str) -> None:
+    """No ETag, no ranges, no caching; each GET takes one."""
+    for message in TAKEN:
+        answer = call(pocket, "GET", url)
+        assert (answer.status, answer.body) == (200, message) and answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert not {"etag", "accept-ranges", "repr-digest"} & set(answer.headers)
+    assert not pocket.pocket.messages
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+@pytest.mark.parametrize("method, headers, status", [
+    ("HEAD", {}, 200), ("GET", {"Range": "bytes=0-1"}, 416), ("GET", {"Range": "bytes=0-"}, 416),
+    ("GET", {"If-None-Match": '"tag"'}, 304), ("GET", {"If-None-Match": "*"}, 304), ("GET", {"If-Match": '"x"'}, 412),
+    ("GET", {"If-Unmodified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}, 412),
+    ("GET", {"Sec-Fetch-Mode": "navigate"}, 409), ("GET", {"Sec-Purpose": "prefetch;prerender"}, 409),
+    ("GET", {"Purpose": "prefetch"}, 409), ("GET", {"Authorization": None}, 401),
+])
+def test_who_only_looks_consumes_nothing(pocket: Any, url: str, method: str, headers: dict[str, Any], status: int) -> None:
+    answer = call(pocket, method, url, headers=headers)
+    assert answer.status == status and list(pocket.pocket.messages) == TAKEN, answer
+    if status == 200:
+        assert "content-length" not in answer.headers
+    if status in (409, 416):
+        assert b"othing was taken" in answer.body
+    assert call(pocket, "GET", url, headers={"Sec-Fetch-Mode": "cors"}).body == b"one"
+
+
+def test_looking_around_consumes_nothing(pocket: Any) -> None:
+    """Stat, listings, archives, links, WebSocket downloads, digests, searches and copies."""
+    for path in ("/v1/files/p", "/v1/directories/p", "/v1/directories/?recursive=true", "/api/v1/stat?path=/p/take",
+                 "/api/v1/directories?path=/p"):
+        assert call(pocket, "GET", path).status == 200
+    for kind in ("zip", "tar"):
+        data = ask(pocket, "GET", f"/v1/files/?archive={kind}", status=200).body
+        names = zipfile.ZipFile(io.BytesIO(data)).namelist() if kind == "zip" else \
+            tarfile.open(fileobj=io.BytesIO(data)).getnames()
+        assert {name.rstrip("/") for name in names} == {"files/p", "files/p/plain"}
+    ask(pocket, "POST", "/v1/links/generate", {"path": "/p/take", "expiry_seconds": 60}, status=400)
+    for mode, path in (("grep", "/p"), ("digest", "/p/take")):
+        call(pocket, "POST", f"/api/v1/{mode}", {"path": path, "algorithm": "md5", "pattern": "o", "recursive": True})
+    with RawWebSocket(pocket, "/v1/files/ws/p/take") as peer:
+        assert peer.status == 400 and b"takes a message out" in peer.answer.body
+    assert call(pocket, "POST", "/api/v1/digest", {"path": "/p/take", "algorithm": "md5"}).status == 400
+    assert list(pocket.pocket.messages) == TAKEN and not any(pocket.pocket.wishes)
+
+
+def test_a_link_that_became_consuming_takes_nothing(pocket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_link(pocket, "/p/plain")
+    real = PocketFS.open
+    monkeypatch.setattr(PocketFS, "open", lambda self, path, wish={}: callfs.LiveHandle(
+        real(self, path).entry, self._reader("/take"), True))
+    ask(pocket, "GET", "/download/" + made["token"], headers=NO_KEY, status=400)
+    monkeypatch.undo()
+    assert ask(pocket, "GET", "/download/" + made["token"], headers=NO_KEY, status=200).body == b"plain"
+    assert list(pocket.pocket.messages) == TAKEN
+
+
+def test_archive_of_a_mount(pocket: Any) -> None:
+    archive = zipfile.ZipFile(io.BytesIO(ask(pocket, "GET", "/v1/files/p?archive=zip", status=200).body))
+    assert archive.namelist() == ["p/plain"] and archive.read("p/plain") == b"plain"
+
+
+@pytest.mark.parametrize("url", ["/v1/files/p/live?", "/api/v1/files?path=/p/live&"])
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-3"}, {"Sec-Fetch-Mode": "navigate"}])
+def test_a_live_stream_comes_as_it_is_fed(pocket: Any, url: str, headers: dict[str, str]) -> None:
+    """Each block at once, whole to the end; a range means nothing there."""
+    connection = connect(pocket.url)
+    connection.request("GET", url + "stream=true", headers={"Authorization": f"Bearer {pocket.key}", **headers})
+    wait_for(lambda: pocket.pocket.readers)
+    response, source = None, pocket.pocket.readers[0]
+    for block in (b"first", b"second" * 100):
+        source.feed(block)
+        response = response or connection.getresponse()
+        assert response.status == 200 and response.read(len(block)) == block
+    source.ended = True
+    source.wake()
+    assert response and response.read() == b"" and response.getheader("transfer-encoding") == "chunked"
+    wait_for(lambda: source.closed)
+    assert pocket.pocket.wishes == [{"stream": "true"}]
+    connection.close()
+
+
+def test_a_client_that_vanishes_in_a_stream_is_noticed(pocket: Any) -> None:
+    """Silent streams too: nobody writes, the reader is let go of all the same."""
+    for url in ("/v1/files/p/live", "/api/v1/files?path=/p/live&stream=true"):
+        connection = raw_socket(pocket.url)
+        connection.sendall(head_of("GET", url))
+        source = wait_for(lambda: pocket.pocket.readers and pocket.pocket.readers[-1])
+        source.feed(b"x")
+        assert b"200 OK" in connection.recv(1000)
+        connection.close()
+        wait_for(lambda: source.closed, what="the end of the reader")
+        pocket.pocket.readers.clear()
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+def test_wishes_reach_the_filesystem(pocket: Any, url: str) -> None:
+    more = "&" if "?" in url else "?"
+    assert call(pocket, "GET", f"{url}{more}wait=30s&ack=60s&stream=false&other=1").status == 200
+    assert pocket.pocket.wishes == [{"wait": "30s", "ack": "60s"}]
+
+
+@pytest.mark.parametrize("query, body, left", [
+    ("offset=1", b"", 2), ("offset=0", b"one", 1), ("offset=0&size=1", b"one", 1), ("size=0", b"one", 1),
+    ("stream=true", b"one", 1)])
+def test_offset_and_size_never_tear_a_message(pocket: Any, query: str, body: bytes, left: int) -> None:
+    answer = call(pocket, "GET", "/api/v1/files?path=/p/take&" + query)
+    assert (answer.status, answer.body, len(pocket.pocket.messages)) == (200, body, left)
+
+
+def test_a_place_to_write_to(pocket: Any) -> None:
+    """PUT and POST are writes there, and what the filesystem says of them reaches the client."""
+    for number, method in enumerate(("PUT", "POST"), 1):
+        answer = ask(pocket, method, "/v1/files/p/drop", b"body", status=200)
+        assert answer.json()["message"] == f"id-{number} é" and answer.json()["path"] == "/p/drop"
+        assert answer.headers["x-callfs-message"] == f"id-{number} %C3%A9"
+    assert call(pocket, "PUT", "/api/v1/files?path=/p/drop", b"body", AS_BOB).json() == {"message": "id-3 é"}
+    with RawWebSocket(pocket, "/v1/files/ws/p/drop?mode=upload") as peer:
+        peer.send(b"body")
+        peer.send(b"")
+        assert peer.receive() == (1, b"ok:4")
+    assert pocket.pocket.dropped == [b"body"] * 4
+    ask(pocket, "POST", "/v1/files/p/plain", b"body", status=409)
+    assert call(pocket, "POST", "/api/v1/files?path=/p/drop").status == 409     # creates, and writes nothing
+    for url in ("/v1/files/p/drop", "/api/v1/files?path=/p/drop"):
+        assert call(pocket, "GET", url).status == 403
+    assert len(pocket.pocket.dropped) == 4
+
+
+def test_a_file_of_somebody_is_no_place_to_write_to(rest: Any) -> None:
+    """Whoever takes all rights to read off a file still keeps it from being written over by POST."""
+    put_file(rest, "/f", b"kept")
+    rest.tree.chmod(callfs.ROOT, "/f", 0o200)
+    ask(rest, "POST", "/v1/files/f", b"other", status=409)
+    assert get_file(rest, "/f") == b"kept"
+
+
+SLOW_REQUESTS = [
+    ("GET", "/v1/files/p/plain"), ("HEAD", "/v1/files/p/plain"), ("GET", "/v1/files/p"), ("DELETE", "/v1/files/p/plain"),
+    ("GET", "/v1/directories/p"), ("GET", "/v1/files/p/?archive=zip"), ("GET", "/api/v1/files?path=/p/plain"),
+    ("GET", "/api/v1/stat?path=/p/plain"), ("GET", "/api/v1/directories?path=/p"), ("POST", "/api/v1/touch?path=/p/x"),
+    ("POST", "/v1/files/p/x/"), ("GET", "/v1/files/ws/p/plain"),
+]
+
+
+@pytest.mark.parametrize("method, url", SLOW_REQUESTS, ids=[" ".join(row) for row in SLOW_REQUESTS])
+def test_slow_filesystems_hold_nobody_up(pocket: Any, monkeypatch: pytest.MonkeyPatch, method: str, url: str) -> None:
+    """More slow requests than threads that poll, and the next one is answered at once."""
+    monkeypatch.setattr(PocketFS, "slow", True)
+    pocket.pocket.gate.clear()
+    waiting = [raw_socket(pocket.url) for _ in range(pocket.config.server.workers + 1)]
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()} if "/ws/" in url else {}
+    try:
+        for connection in waiting:
+            connection.sendall(head_of(method, url, upgrade))
+        for _ in range(3):
+            ask(pocket, "GET", "/health", status=200, timeout=5)
+        put_file(pocket, "/store", b"x")
+        assert call(pocket, "GET", "/api/v1/files?path=/store", timeout=5).body == b"x"
+    finally:
+        pocket.pocket.gate.set()
+    for connection in waiting:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 ")
+        connection.close()
+
+
 # ============================================================================
 # Download links
 # ============================================================================
@@ -8303,7 +8574,7 @@ def test_health_looks_nothing_up(rest: Any) -> None:
     before = metrics_of(rest.metrics.render())
     for method in ("GET", "HEAD"):
         answer = ask(rest, method, "/health", headers=NO_KEY, status=200)
-    assert call(rest, "GET", "/health").body == b'{"status":"ok"}\n' and answer.headers["content-type"] == "application/json"
+    assert call(rest, "GET", "/health").json()["status"] == "ok" and answer.headers["content-type"] == "application/json"
     after = metrics_of(rest.metrics.render())
     for name in ("callfs_metadata_db_queries_total", "callfs_backend_ops_total"):
         assert after.get(name) == before.get(name)
