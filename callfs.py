@@ -8921,7 +8921,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, round(float(mtime) * 1e9) if mtime else None, "".join(digests))
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests))
 
 # ============================================================================
 # The PFS dialect: /api/v1

@@ -8613,6 +8613,616 @@ def test_not_ready_when_the_disk_is_full(serve_users: Callable[..., Any]) -> Non
 
 
 # ============================================================================
+# The PFS dialect: /api/v1
+# ============================================================================
+
+ROLES = {"nobody": None, "user": USERS["bob"], "admin": USERS["ann"]}
+MESSAGES = {                                # what clients of the reference know, by method and route
+    ("POST", "files"): "file created", ("DELETE", "files"): "deleted", ("DELETE", "directories"): "deleted",
+    ("POST", "directories"): "directory created", ("POST", "rename"): "renamed", ("POST", "chmod"): "permissions changed",
+    ("POST", "touch"): "touched", ("POST", "truncate"): "truncated", ("POST", "mount"): "plugin mounted",
+    ("POST", "unmount"): "plugin unmounted", ("PUT", "files"): "OK",
+}
+PFS_CASES = ("missing", "bad", "absent", "file", "directory", "mount")
+# Of each route: its body ({} stands for one that holds `path`), the statuses of PFS_CASES for a user, and for an
+# administrator where they differ.
+PFS_TABLE: list[tuple[str, str, Any, tuple[int, ...], Optional[tuple[int, ...]]]] = [
+    ("GET", "files", None, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "files?offset=1&size=2", None, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "files?stream=true", None, (400, 400, 404, 200, 400, 400), None),
+    ("HEAD", "files", None, (400, 400, 404, 200, 400, 400), None),
+    ("PUT", "files", b"new", (400, 400, 200, 200, 400, 400), None),
+    ("POST", "files", None, (400, 400, 201, 409, 409, 409), None),
+    ("DELETE", "files", None, (400, 400, 404, 200, 409, 409), None),
+    ("DELETE", "files?recursive=true", None, (400, 400, 404, 200, 200, 409), None),
+    ("DELETE", "directories", None, (400, 400, 404, 200, 409, 409), None),
+    ("GET", "directories", None, (400, 400, 404, 400, 200, 200), None),
+    ("POST", "directories", None, (400, 400, 201, 409, 409, 409), None),
+    ("POST", "directories?mode=700", None, (400, 400, 201, 409, 409, 409), None),
+    ("GET", "stat", None, (400, 400, 404, 200, 200, 200), None),
+    ("POST", "rename", {"newPath": "/new"}, (400, 400, 404, 200, 200, 409), None),
+    ("POST", "chmod", {"mode": 420}, (400, 400, 404, 200, 200, 501), None),
+    ("POST", "touch", None, (400, 400, 200, 200, 200, 501), None),
+    ("POST", "truncate?size=3", None, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "digest", {"path": "", "algorithm": "md5"}, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "grep", {"path": "", "pattern": "a"}, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "grep", {"path": "", "pattern": "a", "stream": True}, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "capabilities", None, (200, 400, 200, 200, 200, 200), None),
+    ("POST", "mount", {"path": "", "fstype": "hellofs"}, (403,) * 6, (400, 400, 200, 200, 200, 409)),
+    ("POST", "unmount", {"path": ""}, (403,) * 6, (400, 400, 404, 404, 404, 200)),
+    ("GET", "mounts", None, (200,) * 6, None),
+    ("GET", "plugins", None, (200,) * 6, None),
+    ("POST", "plugins/load", {"library_path": "./x.so"}, (403,) * 6, (501,) * 6),
+    ("POST", "plugins/unload", {"library_path": "./x.so"}, (403,) * 6, (501,) * 6),
+]
+
+
+@pytest.fixture
+def pfs(serve_users: Callable[..., Any]) -> Any:
+    """A server where ann is an administrator and bob is a user."""
+    return serve_users(auth__admins=["ann"])
+
+
+def as_role(role: str) -> dict[str, Optional[str]]:
+    """The header of a role."""
+    return {"Authorization": f"Bearer {ROLES[role]}" if ROLES[role] else None}
+
+
+def api(server: Any, method: str, route: str, path: Optional[str] = None, body: Any = None, role: str = "admin",
+        status: Optional[int] = None, **more: Any) -> Answer:
+    """A call below /api/v1 with `path` as the query parameter; errors must be `{"error": TEXT}` and nothing else."""
+    if path is not None:
+        route += ("&" if "?" in route else "?") + urllib.parse.urlencode({"path": path})
+    answer = call(server, method, "/api/v1/" + route, body, {**as_role(role), **more.pop("headers", {})}, **more)
+    if answer.status >= 400 and method != "HEAD":
+        assert list(answer.json()) == ["error"] and answer.json()["error"] and "\n" not in answer.json()["error"]
+        assert answer.headers["content-type"] == "application/json"
+    assert status is None or answer.status == status, (method, route, path, answer.status, answer.body[:300])
+    return answer
+
+
+def check_info(value: Any) -> dict[str, Any]:
+    """A FileInfo as a strict client decodes it: every field, its type, no other."""
+    assert set(value) == {"name", "size", "mode", "modTime", "isDir", "meta"}
+    assert type(value["name"]) is str and "/" not in value["name"].strip("/") and type(value["isDir"]) is bool
+    assert type(value["size"]) is int and value["size"] >= 0 and type(value["mode"]) is int and 0 <= value["mode"] < 2**32
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z", value["modTime"])
+    meta = value["meta"]
+    assert set(meta) == {"Name", "Type", "Content"} and type(meta["Name"]) is type(meta["Type"]) is str
+    assert meta["Content"] is None or all(type(each) is str for pair in meta["Content"].items() for each in pair)
+    return value
+
+
+def names_in(server: Any, path: str, role: str = "admin") -> list[str]:
+    """What a listing shows."""
+    return [check_info(one)["name"] for one in api(server, "GET", "directories", path, role=role, status=200).json()["files"]]
+
+
+@pytest.mark.parametrize("row", PFS_TABLE, ids=[f"{row[0]} {row[1]} {number}" for number, row in enumerate(PFS_TABLE)])
+@pytest.mark.parametrize("role", ROLES)
+def test_pfs_route(pfs: Any, row: Any, role: str) -> None:
+    """Every route with every key on everything there may be, and the message of those that succeed."""
+    method, route, body, user, admin = row
+    owner = callfs.Principal("bob" if role == "user" else "ann")
+    pfs.tree.write(owner, "/file", callfs.bytes_body(b"a file"))
+    pfs.tree.write(owner, "/directory/child", callfs.bytes_body(b""))
+    pfs.mounts.mount(callfs.ROOT, "/mount", "hellofs", {})
+    statuses = (401,) * 6 if role == "nobody" else admin if role == "admin" and admin else user
+    for case, status in zip(PFS_CASES, statuses):
+        path = {"missing": None, "bad": "/a\\b"}.get(case, "/" + case)
+        sent, query = body, path
+        if isinstance(body, dict) and "path" in body:
+            sent, query = {**body, "path": path}, None
+        if route == "rename":
+            sent = {"newPath": "/new-" + case}
+        answer = api(pfs, method, route, query, sent, role, status)
+        if answer.status < 300 and (method, route.partition("?")[0]) in MESSAGES:
+            assert answer.json() == {"message": MESSAGES[method, route.partition("?")[0]]}
+
+
+@pytest.mark.parametrize("route", sorted({row[1].partition("?")[0] for row in PFS_TABLE} | {"health"}))
+def test_pfs_wrong_method(pfs: Any, route: str) -> None:
+    """405 with exactly the reference's words, before anything else is looked at."""
+    known = {row[0] for row in PFS_TABLE if row[1].partition("?")[0] == route} | ({"GET"} if route == "health" else set())
+    for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - known:
+        answer = api(pfs, method, route, "/x", role="nobody", status=405)
+        assert answer.body == b'{"error":"method not allowed"}\n' and set(answer.headers["allow"].split(", ")) >= known
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/files/x", "/api/v1/plugins/other"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_pfs_unknown_route(pfs: Any, path: str, method: str) -> None:
+    answer = call(pfs, method, path)
+    assert answer.status == 404 and list(answer.json()) == ["error"]
+
+
+def test_pfs_health(pfs: Any) -> None:
+    """For whoever asks."""
+    found = api(pfs, "GET", "health", role="nobody", status=200).json()
+    assert found == {"status": "healthy", "version": callfs.__version__}
+    assert call(pfs, "GET", "/health", headers=NO_KEY).json()["version"] == callfs.__version__
+
+
+@pytest.mark.parametrize("query, wanted", [
+    ("", TEN), ("offset=3", TEN[3:]), ("offset=3&size=4", TEN[3:7]), ("size=4", TEN[:4]), ("size=0", b""), ("size=-1", TEN),
+    ("offset=9&size=9", b"9"), ("offset=10", b""), ("offset=11&size=2", b""), ("offset=99999999999999999", b""),
+    ("offset=0&size=10", TEN), ("offset=", TEN), ("size=&offset=2", TEN[2:]), ("stream=true", TEN),
+    ("stream=true&offset=8", b"89"), ("stream=false", TEN), ("offset=-1", None), ("size=-2", None), ("offset=x", None),
+    ("offset=1.5", None), ("size=1e3", None), ("offset=+1", None), ("offset=0x1", None), ("size=" + "9" * 30, None),
+    ("offset=%D9%A1", None),
+])
+def test_pfs_parts_of_a_file(pfs: Any, query: str, wanted: Optional[bytes]) -> None:
+    """Behind the end there is nothing; what is no number is refused."""
+    for path, data in (("/ten", TEN), ("/large", bytes(70_000) + TEN)):
+        put_file(pfs, path, data)
+    answer = api(pfs, "GET", "files?" + query, "/ten", status=400 if wanted is None else 200)
+    if wanted is not None:
+        assert answer.body == wanted and answer.headers["content-type"] == "application/octet-stream"
+        assert ("transfer-encoding" in answer.headers) == ("stream=true" in query)
+    assert api(pfs, "GET", "files?stream=true&offset=70000", "/large", status=200).body == TEN
+    wait_for(lambda: not holders_of(pfs, "/large"), what="the descriptors of the readers")
+
+
+def test_pfs_reads_like_every_dialect(pfs: Any) -> None:
+    """Ranges and conditions hold, and a file is the same file."""
+    etag = put_file(pfs, "/ten", TEN).headers["etag"]
+    whole = api(pfs, "GET", "files", "/ten", status=200)
+    assert whole.headers["etag"] == etag and whole.headers["content-length"] == "10"
+    assert api(pfs, "GET", "files", "/ten", headers={"Range": "bytes=2-4"}, status=206).body == b"234"
+    assert api(pfs, "GET", "files", "/ten", headers={"If-None-Match": etag}, status=304).body == b""
+    head = api(pfs, "HEAD", "files", "/ten", status=200)
+    assert head.headers["content-length"] == "10"
+    api(pfs, "PUT", "files", "/ten", b"x", headers={"If-Match": '"other"'}, status=412)
+    api(pfs, "PUT", "files", "/ten", b"x", headers={"If-Match": etag}, status=200)
+    api(pfs, "DELETE", "files", "/ten", headers={"If-Match": etag}, status=412)
+    api(pfs, "PUT", "files", "/d", b"x", headers={"Content-Digest": "sha-256=:" + "A" * 43 + "=:"}, status=400)
+    api(pfs, "GET", "stat", "/d", status=404)
+
+
+@pytest.mark.parametrize("sent, path", [
+    ("/a b+c%d.txt", "/a b+c%d.txt"), ("ten", "/ten"), ("//x/./y//", "/x/y"), ("/x/../y", "/y"), ("/ü/日本", "/ü/日本"), ("/..", None),
+    ("/../etc/passwd", None), ("/a/../../b", None), ("/a\0b", None), ("/" + "x" * 256, None),
+])
+def test_pfs_one_spelling_of_a_path(pfs: Any, sent: str, path: Optional[str]) -> None:
+    """From the query and from JSON bodies."""
+    api(pfs, "PUT", "files", sent, b"data", status=400 if path is None else 200)
+    if path:
+        assert get_file(pfs, path) == b"data"
+        check_info(api(pfs, "GET", "stat", sent, status=200).json())
+        pfs.tree.remove(callfs.ROOT, path)
+    api(pfs, "PUT", "files", "/source", b"data", status=200)
+    api(pfs, "POST", "rename", "/source", {"newPath": sent}, status=400 if path is None else 200)
+    assert get_file(pfs, path or "/source") == b"data"
+
+
+def test_pfs_two_dots_never_leave_a_mount_for_the_machine(pfs: Any) -> None:
+    """`..` works on the path that users see; a mount's filesystem never gets one."""
+    pfs.mounts.mount(callfs.ROOT, "/m/h", "hellofs", {})
+    put_file(pfs, "/beside", b"beside")
+    assert api(pfs, "GET", "files", "/m/h/../../beside", status=200).body == b"beside"
+    api(pfs, "GET", "files", "/m/h/../../../beside", status=400)
+
+
+def test_pfs_file_infos(pfs: Any) -> None:
+    """Every field of every kind of entry; sizes, modes and times are those of the other dialect."""
+    api(pfs, "PUT", "files", "/d/f", b"12345", headers={"X-OC-Mtime": "1700000000.25"}, status=200)
+    api(pfs, "POST", "chmod", "/d/f", {"mode": 0o750}, status=200)
+    pfs.mounts.mount(callfs.ROOT, "/d/m/h", "hellofs", {})
+    found = check_info(api(pfs, "GET", "stat", "/d/f", status=200).json())
+    assert found == {"name": "f", "size": 5, "mode": 0o750, "modTime": "2023-11-14T22:13:20.250000000Z", "isDir": False,
+                     "meta": {"Name": found["meta"]["Name"], "Type": "file", "Content": None}}
+    assert names_in(pfs, "/d") == ["f", "m"] and names_in(pfs, "/d/m") == ["h"] and names_in(pfs, "/d/m/h") == ["hello"]
+    for path in ("/", "/d", "/d/m", "/d/m/h", "/d/m/h/hello"):
+        assert check_info(api(pfs, "GET", "stat", path, status=200).json())["isDir"] == (path != "/d/m/h/hello")
+    assert check_info(api(pfs, "GET", "stat", "/d/m/h/hello").json())["meta"]["Name"] == "hellofs"
+    assert api(pfs, "GET", "stat", "/").json()["name"] == "/"
+    api(pfs, "POST", "directories", "/empty", status=201)
+    assert api(pfs, "GET", "directories", "/empty").body == b'{"files":[]}\n'
+
+
+def test_pfs_a_large_directory(pfs: Any) -> None:
+    """In order, none missing."""
+    for number in range(2_500):
+        Path(pfs.config.backend.localfs_root_path, f"{number:05d}").touch()
+    assert names_in(pfs, "/") == [f"{number:05d}" for number in range(2_500)]
+
+
+@pytest.mark.parametrize("mode, wanted", [
+    (420, 0o644), (0, 0), (0o7777, 0o7777), ("0644", 0o644), ("755", 0o755), ("0o600", 0o600), ("0", 0), (True, None), (-1, None),
+    (0o10000, None), ("10000", None), ("999", None), ("rw", None), ("", None), (420.0, None), (None, None), ([420], None), ("-1", None),
+    ({}, None), (10**30, None),
+])
+def test_pfs_chmod(pfs: Any, mode: Any, wanted: Optional[int]) -> None:
+    put_file(pfs, "/f", b"x")
+    api(pfs, "POST", "chmod", "/f", {"mode": mode, "other": 1}, status=400 if wanted is None else 200)
+    assert api(pfs, "GET", "stat", "/f").json()["mode"] == (0o644 if wanted is None else wanted)
+    api(pfs, "POST", "chmod", "/f", {"mode": 0o600}, role="user", status=403)
+
+
+@pytest.mark.parametrize("mode, status", [("755", 201), ("0700", 201), ("", 201), ("1777", 201), ("8", 400), ("rwx", 400),
+                                          ("-7", 400), ("77777", 400)])
+def test_pfs_mkdir_modes(pfs: Any, mode: str, status: int) -> None:
+    api(pfs, "POST", "directories?mode=" + mode, "/a/b/c", status=status)
+    if status == 201:
+        assert check_info(api(pfs, "GET", "stat", "/a/b/c", status=200).json())["isDir"]
+
+
+def test_pfs_touch_and_truncate(pfs: Any) -> None:
+    """Touch makes what is missing and moves the time; truncate cuts and fills up."""
+    api(pfs, "POST", "touch", "/f", status=200)
+    first = api(pfs, "GET", "stat", "/f", status=200).json()
+    assert first["size"] == 0
+    api(pfs, "PUT", "files", "/f", TEN, headers={"X-OC-Mtime": "1"}, status=200)
+    api(pfs, "POST", "touch", "/f", status=200)
+    assert api(pfs, "GET", "stat", "/f").json()["modTime"] > first["modTime"] and get_file(pfs, "/f") == TEN
+    for size, left in (("4", TEN[:4]), ("6", TEN[:4] + b"\0\0"), ("0", b"")):
+        api(pfs, "POST", "truncate?size=" + size, "/f", status=200)
+        assert get_file(pfs, "/f") == left
+    for size in ("", "-1", "x", "1.5"):
+        api(pfs, "POST", "truncate?size=" + size, "/f", status=400)
+    api(pfs, "POST", "truncate?size=999999999999999999", "/f", status=413)
+
+
+@pytest.mark.parametrize("route", ["rename?path=/f", "chmod?path=/f", "mount", "unmount", "digest", "grep"])
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b"null", b'"text"', b"{", b"{}", b'{"newPath":1,"mode":[],"path":1}', b"\xff",
+                                  b'{"newPath":null,"path":null}', b'{"newPath":{},"path":["/f"],"pattern":"x"}', b"[" * 100_000])
+def test_pfs_bodies_that_are_none(pfs: Any, route: str, body: bytes) -> None:
+    """No JSON, another type, a field of another type: 400."""
+    put_file(pfs, "/f", b"x")
+    api(pfs, "POST", route, None, body, status=400)
+
+
+@pytest.mark.parametrize("body", [
+    {"path": "/m", "fstype": "nofs"}, {"path": "/m", "fstype": 7}, {"path": "/m"}, {"fstype": "hellofs"}, {"path": "", "fstype": "hellofs"},
+    {"path": "/m", "fstype": "hellofs", "config": {"unknown": 1}}, {"path": "/m", "fstype": "hellofs", "config": []},
+    {"path": "/../m", "fstype": "hellofs"}])
+def test_pfs_mounts_refused(pfs: Any, body: Any) -> None:
+    api(pfs, "POST", "mount", None, body, status=400)
+    assert api(pfs, "GET", "mounts", status=200).json() == {"mounts": []}
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/json", "application/x-www-form-urlencoded", "image/png"])
+def test_pfs_bodies_are_json_whatever_they_are_called(pfs: Any, kind: Optional[str]) -> None:
+    body = b' {"fstype":"hellofs","path":"/m","config":null,"comment":"unknown keys are ignored"}\n'
+    api(pfs, "POST", "mount", None, body, headers={"Content-Type": kind}, status=200)
+    assert api(pfs, "GET", "files", "/m/hello", role="user", status=200).body == b"Hello, World!\n"
+    assert api(pfs, "GET", "mounts", role="user", status=200).json() == {
+        "mounts": [{"path": "/m", "pluginName": "hellofs", "config": {}}]}
+    api(pfs, "POST", "unmount", None, {"path": "/m"}, status=200)
+    api(pfs, "GET", "files", "/m/hello", status=404)
+
+
+def test_pfs_rename(pfs: Any) -> None:
+    """Within the store, over what is there, into nothing, across a mount."""
+    put_file(pfs, "/f", b"f")
+    put_file(pfs, "/g", b"g")
+    pfs.tree.mount("/p", PocketFS())
+    api(pfs, "POST", "rename", "/f", {"newPath": "/g"}, status=409)
+    api(pfs, "POST", "rename", "/f", {"newPath": "/absent/f"}, status=400)
+    api(pfs, "POST", "rename", "/f", {"newPath": "/new"}, role="user", status=403)
+    api(pfs, "POST", "rename", "/f", {"newPath": "/new"}, status=200)
+    api(pfs, "POST", "rename", "/new", {"newPath": "/p/plain"}, status=409)
+    assert api(pfs, "POST", "rename", "/p/plain", {"newPath": "/from-there"}, status=501).json()["error"]
+    assert get_file(pfs, "/new") == b"f" and names_in(pfs, "/p") == ["drop", "live", "plain", "take"]
+    api(pfs, "POST", "directories", "/d", status=201)
+    api(pfs, "POST", "rename", "/d", {"newPath": "/d/inside"}, status=400)
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_pfs_digest(pfs: Any, algorithm: str) -> None:
+    data = os.urandom(700_000)
+    put_file(pfs, "/f", data)
+    wanted = {"algorithm": algorithm, "path": "/f", "digest": hashlib.new(algorithm, data).hexdigest()}
+    assert api(pfs, "POST", "digest", None, {"algorithm": algorithm, "path": "/f"}, status=200).json() == wanted
+    assert "md5" in api(pfs, "POST", "digest", None, {"algorithm": "xxh3", "path": "/f"}, status=400).json()["error"]
+
+
+def test_pfs_grep(pfs: Any) -> None:
+    """All at once, and a line for each as it is found with one that sums up."""
+    put_file(pfs, "/d/a", b"one\ntwo error\nthree\n")
+    put_file(pfs, "/d/b/c", "ERROR \u00fc\nerror".encode())
+    wanted = [{"file": "/d/a", "line": 2, "content": "two error"}, {"file": "/d/b/c", "line": 2, "content": "error"}]
+    wish: dict[str, Any] = {"path": "/d", "pattern": "err+or", "recursive": True}
+    assert api(pfs, "POST", "grep", None, wish, status=200).json() == {"matches": wanted, "count": 2}
+    found = api(pfs, "POST", "grep", None, {**wish, "stream": True}, status=200)
+    lines = found.body.decode().splitlines()
+    assert [json.loads(line) for line in lines] == [*wanted, {"type": "summary", "count": 2}]
+    assert found.headers["content-type"] == "application/x-ndjson" and "transfer-encoding" in found.headers
+    folded = api(pfs, "POST", "grep", None, {**wish, "case_insensitive": True}, status=200).json()
+    assert folded["count"] == 3 and folded["matches"][1]["content"] == "ERROR \u00fc"
+    assert api(pfs, "POST", "grep", None, {**wish, "pattern": "nothing"}, status=200).json() == {"matches": [], "count": 0}
+    for bad in ({"recursive": 1}, {"pattern": "("}, {"pattern": ""}, {"recursive": False}, {"stream": "yes"}):
+        api(pfs, "POST", "grep", None, {**wish, **bad}, status=400)
+        api(pfs, "POST", "grep", None, {**wish, "stream": True, **bad}, status=400)
+
+
+def test_pfs_capabilities(pfs: Any) -> None:
+    pfs.mounts.mount(callfs.ROOT, "/m", "hellofs", {})
+    found = api(pfs, "GET", "capabilities", status=200).json()
+    assert found["version"] == callfs.__version__ and {"rest", "pfs"} <= set(found["dialects"])
+    assert found["filesystems"] == sorted(callfs.FILESYSTEMS) and "grep" in found["features"]
+    there = api(pfs, "GET", "capabilities", "/m/x", status=200).json()
+    assert (there["filesystem"], there["operations"]) == ("hellofs", ["stat", "open", "list"])
+    assert "write" in api(pfs, "GET", "capabilities", "/absent", status=200).json()["operations"]
+
+
+# ---- who may what -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("level, reads, writes", [("none", 401, 401), ("read", 200, 401), ("write", 200, 200)])
+def test_pfs_anonymous(serve_users: Callable[..., Any], level: str, reads: int, writes: int) -> None:
+    """`plugins.anonymous` opens this dialect and no other, and never what changes the server."""
+    server = serve_users(plugins={"anonymous": level}, auth__admins=["ann"])
+    put_file(server, "/f", b"x")
+    for method, route, path, body, status in (
+            ("GET", "files", "/f", None, reads), ("GET", "directories", "/", None, reads), ("GET", "mounts", None, None, reads),
+            ("GET", "plugins", None, None, reads), ("GET", "capabilities", None, None, reads),
+            ("PUT", "files", "/new", b"x", writes), ("POST", "touch", "/new", None, writes), ("DELETE", "files", "/new", None, 404 if level == "read" else writes),
+            ("DELETE", "files", "/f", None, 403 if level == "write" else 401),
+            ("POST", "mount", None, {"fstype": "hellofs", "path": "/m"}, 401), ("POST", "unmount", None, {"path": "/m"}, 401),
+            ("POST", "plugins/load", None, {}, 401)):
+        api(server, method, route, path, body, "nobody", status)
+    ask(server, "GET", "/v1/files/f", headers=NO_KEY, status=401)
+    api(server, "GET", "files", "/f", headers={"Authorization": "Bearer wrong-key-of-nobody"}, status=401)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json", None])
+@pytest.mark.parametrize("method, route", [("POST", "rename?path=/f"), ("POST", "mount"), ("PUT", "files?path=/f"),
+                                           ("DELETE", "files?path=/f"), ("POST", "files?path=/new"), ("POST", "touch?path=/f")])
+def test_pfs_pages_of_other_sites_change_nothing(serve_users: Callable[..., Any], method: str, route: str,
+                                                 kind: Optional[str]) -> None:
+    """What a browser sends without asking first, to a server without keys and with the user's own."""
+    server = serve_users(plugins={"anonymous": "write"}, auth__admins=["ann"])
+    put_file(server, "/f", b"kept")
+    body = b'{"newPath":"/gone","fstype":"hellofs","path":"/m"}'
+    for key in ({}, basic(USERS["ann"])):
+        for origin in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+            sent = {"Authorization": None, "Content-Type": kind, **key, **origin}
+            assert call(server, method, "/api/v1/" + route, body, sent).status == 403
+        rebound = call(server, method, "/api/v1/" + route, body, {"Authorization": None, "Host": "evil.example", **key})
+        assert rebound.status == 421
+    assert names_in(server, "/") == ["f"] and get_file(server, "/f") == b"kept"
+    own = {"Origin": server.url, "Authorization": basic(USERS["ann"])["Authorization"]}
+    assert call(server, method, "/api/v1/" + route, body, own).status < 300
+
+
+def test_pfs_upload_limit(serve_users: Callable[..., Any]) -> None:
+    server = serve_users(server__max_upload_bytes=1000)
+    api(server, "PUT", "files", "/f", bytes(1000), status=200)
+    api(server, "PUT", "files", "/f", bytes(1001), status=413)
+    api(server, "PUT", "files", "/f", iter([bytes(600), bytes(600)]), status=413)
+    assert get_file(server, "/f") == bytes(1000)
+
+
+# ---- clients of others ------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def pypfs_client(serve_users: Callable[..., Any]) -> Iterator[Any]:
+    """The Python client of PFS at a server for everybody; `client.server` is that."""
+    pypfs = pytest.importorskip("pypfs")
+    server = serve_users(plugins={"anonymous": "write"}, auth__admins=["ann"])
+    client = pypfs.PFSClient(server.url)
+    client.server = server
+    yield client
+    client.session.close()
+
+
+def test_pypfs_every_method(pypfs_client: Any) -> None:
+    client = pypfs_client
+    assert client.health()["status"] == "healthy" and client.ls("/") == [] and client.list_plugins() == []
+    assert client.mkdir("/d") == {"message": "directory created"} and client.create("/d/e") == {"message": "file created"}
+    assert client.write("/d/f", TEN) == "OK" and client.cat("/d/f") == TEN
+    assert client.cat("/d/f", offset=2, size=3) == b"234" and client.cat("/d/f", offset=50) == b""
+    with client.cat("/d/f", stream=True) as streamed:
+        assert b"".join(streamed.iter_content(3)) == TEN
+    assert [check_info(one)["name"] for one in client.ls("/d")] == ["e", "f"]
+    assert client.chmod("/d/f", 0o600) == {"message": "permissions changed"} and client.stat("/d/f")["mode"] == 0o600
+    assert client.mv("/d/f", "/d/g") == {"message": "renamed"} and client.rm("/d/e") == {"message": "deleted"}
+    assert client.grep("/d", "3", recursive=True)["count"] == 1
+    assert list(client.grep("/d", "3", recursive=True, stream=True))[-1] == {"type": "summary", "count": 1}
+    assert client.digest("/d/g", "md5")["digest"] == hashlib.md5(TEN).hexdigest()
+    assert client.rm("/d", recursive=True) == {"message": "deleted"} and client.mounts() == []
+    client.session.headers["Authorization"] = f"Bearer {USERS['ann']}"
+    assert client.mount("hellofs", "/h", {}) == {"message": "plugin mounted"} and client.cat("/h/hello") == b"Hello, World!\n"
+    assert client.mounts() == [{"path": "/h", "pluginName": "hellofs", "config": {}}]
+    assert client.unmount("/h") == {"message": "plugin unmounted"} and client.ls("/") == []
+
+
+PYPFS_ERRORS: list[tuple[str, Callable[[Any], Any], str]] = [
+    ("ls", lambda c: c.ls("/absent"), "No such file or directory"), ("cat", lambda c: c.cat("/absent"), "No such file"),
+    ("cat of a directory", lambda c: c.cat("/d"), "directory"), ("write", lambda c: c.write("/d", b"x"), "directory"),
+    ("create", lambda c: c.create("/f"), "already there"), ("mkdir", lambda c: c.mkdir("/d"), "already there"),
+    ("rm", lambda c: c.rm("/d"), "not empty"), ("rm of nothing", lambda c: c.rm("/absent"), "No such file"),
+    ("stat", lambda c: c.stat("/absent"), "No such file"), ("mv", lambda c: c.mv("/f", "/d/g"), "already there"),
+    ("chmod", lambda c: c.chmod("/absent", 1), "No such file"), ("mount", lambda c: c.mount("hellofs", "/h", {}), "administrator"),
+    ("unmount", lambda c: c.unmount("/h"), "administrator"), ("load", lambda c: c.load_plugin("./x.so"), "administrator"),
+    ("unload", lambda c: c.unload_plugin("./x.so"), "administrator"), ("digest", lambda c: c.digest("/f"), "md5"),
+    ("grep", lambda c: c.grep("/absent", "x"), "No such file"), ("path", lambda c: c.ls("/../x"), "leaves the root"),
+]
+
+
+@pytest.mark.parametrize("work, words", [row[1:] for row in PYPFS_ERRORS], ids=[row[0] for row in PYPFS_ERRORS])
+def test_pypfs_errors_say_why(pypfs_client: Any, work: Callable[[Any], Any], words: str) -> None:
+    """The client shows the text that the server gave."""
+    for path in ("/f", "/d/g"):
+        pypfs_client.write(path, b"x")
+    with pytest.raises(sys.modules["pypfs"].PFSClientError, match=words):
+        work(pypfs_client)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pypfs_helpers(pypfs_client: Any, tmp_path: Path, stream: bool) -> None:
+    """Trees up, across and down again are what they were."""
+    helpers, source = sys.modules["pypfs"], tmp_path / "source"
+    wanted = {"a.txt": b"a", "b/c.bin": os.urandom(300_000), "b/d/empty": b"", "b/\u00fc + %.txt": b"odd"}
+    for name, data in wanted.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    helpers.upload(pypfs_client, str(source), "/up", recursive=True, stream=stream)
+    helpers.cp(pypfs_client, "/up", "/copy", recursive=True, stream=stream)
+    helpers.cp(pypfs_client, "/up/a.txt", "/deep/er/a.txt", stream=stream)
+    helpers.download(pypfs_client, "/copy", str(tmp_path / "back"), recursive=True, stream=stream)
+    found = {str(one.relative_to(tmp_path / "back")): one.read_bytes() for one in (tmp_path / "back").rglob("*") if one.is_file()}
+    assert found == wanted and pypfs_client.cat("/deep/er/a.txt") == b"a"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_requests_puts_20_megabytes(pfs: Any, chunked: bool) -> None:
+    requests, data = pytest.importorskip("requests"), os.urandom(1 << 20) * 20
+    sent = iter([data[place:place + 300_000] for place in range(0, len(data), 300_000)]) if chunked else data
+    with requests.Session() as session:
+        session.headers.update(Authorization=f"Bearer {pfs.key}")
+        answer = session.put(pfs.url + "/api/v1/files", params={"path": "/large"}, data=sent, timeout=60)
+        assert answer.json() == {"message": "OK"}
+        answer = session.get(pfs.url + "/api/v1/files", params={"path": "/large"}, timeout=60)
+        assert hashlib.sha256(answer.content).digest() == hashlib.sha256(data).digest()
+
+
+def test_pfs_clients_that_vanish_hold_nothing(pfs: Any) -> None:
+    put_file(pfs, "/large", os.urandom(8_000_000))
+    for _ in range(5):
+        connection = raw_socket(pfs.url)
+        connection.sendall(head_of("GET", "/api/v1/files?path=/large&stream=true"))
+        connection.recv(1000)
+        connection.close()
+        raw(pfs.url, head_of("PUT", "/api/v1/files?path=/cut", {"Content-Length": "1000"}) + b"half", half_close=True)
+    wait_for(lambda: not holders_of(pfs, "/large"), what="the descriptors of the readers that left")
+    assert names_in(pfs, "/") == ["large"] and not scratch_of(pfs)
+
+
+# ---- the examples of the seed -----------------------------------------------------------------------------------
+
+MESSAGE_SHOWN = r'\{"id": ?"\d{19}", ?"data": ?"First message", ?"timestamp": ?"[^"]+Z"\}'
+# Mounts, the block as the seed has it, and of each curl its status and a pattern of what it prints.
+SEED_EXAMPLES: dict[str, tuple[tuple[str, ...], str, list[tuple[int, str]]]] = {
+    "queuefs": (("queuefs",), """
+        # Create queue
+        curl -X POST "http://localhost:8080/api/v1/directories?path=/queuefs/myqueue"
+        # Enqueue messages
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/enqueue" \\
+        -d "First message"
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/enqueue" \\
+        -d "Second message"
+        # Check size
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/size"
+        # Peek at next message
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/peek"
+        # Check peek file stat for poll offset
+        curl "http://localhost:8080/api/v1/stat?path=/queuefs/myqueue/peek"
+        # Dequeue message
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/dequeue"
+        # Clear queue
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/clear" -d ""
+        # Delete queue
+        curl -X DELETE "http://localhost:8080/api/v1/files?path=/queuefs/myqueue&recursive=true"
+        """, [(201, "directory created"), (200, r'\{"message":"\d{19}"\}'), (200, r'\{"message":"\d{19}"\}'), (200, r"2\n?"),
+              (200, MESSAGE_SHOWN), (200, r'.*"modTime":.*'), (200, MESSAGE_SHOWN), (200, ".*message.*"), (200, "deleted")]),
+    "kvfs": (("kvfs",), """
+        # Set
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey" -d "myvalue"
+        # Get
+        curl "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey"
+        # List
+        curl "http://localhost:8080/api/v1/directories?path=/kvfs/keys"
+        # Delete
+        curl -X DELETE "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey"
+        """, [(200, ".*message.*"), (200, "myvalue"), (200, '.*"name":"mykey".*'), (200, "deleted")]),
+    "localfs": (("localfs",), """
+        # List directory
+        curl "http://localhost:8080/api/v1/directories?path=/local"
+        # Read file
+        curl "http://localhost:8080/api/v1/files?path=/local/file.txt"
+        # Write file
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/local/output.txt" -d "content"
+        # Create directory
+        curl -X POST "http://localhost:8080/api/v1/directories?path=/local/newdir"
+        """, [(200, '.*"name":"file.txt".*'), (200, "local text"), (200, ".*message.*"), (201, "directory created")]),
+    "httpfs": (("httpfs", "memfs"), """
+        # Dynamic mount
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -H "Content-Type: application/json" \\
+        -d '{
+        "fstype": "httpfs",
+        "path": "/my-http",
+        "config": {
+        "pfs_path": "/memfs",
+        "http_port": "10000"
+        }
+        }'
+        # Check status
+        curl "http://localhost:8080/api/v1/files?path=/my-http"
+        # Access HTTP server
+        curl http://localhost:10000/
+        # Unmount
+        curl -X POST http://localhost:8080/api/v1/unmount \\
+        -H "Content-Type: application/json" \\
+        -d '{"path": "/my-http"}'
+        """, [(200, "plugin mounted"), (200, ".*Running.*"), (200, ".*"), (200, "plugin unmounted")]),
+    "mounting memfs": (("memfs",), """
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -H "Content-Type: application/json" \\
+        -d '{
+        "fstype": "memfs",
+        "path": "/test/memory",
+        "config": {}
+        }'
+        curl http://localhost:8080/api/v1/mounts
+        curl -X POST http://localhost:8080/api/v1/unmount \\
+        -H "Content-Type: application/json" \\
+        -d '{"path": "/test/memory"}'
+        """, [(200, "plugin mounted"), (200, '.*"path":"/test/memory","pluginName":"memfs".*'), (200, "plugin unmounted")]),
+    "plugins": ((), """
+        # List loaded plugins
+        curl http://localhost:8080/api/v1/plugins
+        """, [(200, '.*"loaded_plugins".*')]),
+    "hellofs and the store": ((), """
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -d '{"fstype": "hellofs", "path": "/helloc", "config": {}}'
+        curl "http://localhost:8080/api/v1/files?path=/helloc/hello"
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/data/file.txt" -d "content"
+        curl "http://localhost:8080/api/v1/files?path=/data/file.txt"
+        curl -X POST http://localhost:8080/api/v1/unmount -d '{"path": "/helloc"}'
+        """, [(200, "plugin mounted"), (200, "Hello, World!\n"), (200, "OK"), (200, "content"), (200, "plugin unmounted")]),
+}
+SEED_CONFIGS: dict[str, dict[str, Any]] = {
+    "memfs": {"init_dirs": ["/home", "/tmp"]}, "queuefs": {}, "kvfs": {"initial_data": {"welcome": "Hello from PFS!"}}}
+
+
+def run_curls(block: str, server: Any, replacements: Mapping[str, str] = {}) -> list[tuple[int, str]]:
+    """Run a block of the seed in bash; of each curl its status and what it printed."""
+    for old, new in {"http://localhost:8080": server.url, **replacements}.items():
+        block = block.replace(old, new)
+    function = (f'curl() {{ command curl -sS -w "\\n%{{http_code}}\\n--next--\\n" -H "Authorization: Bearer {server.key}" '
+                '"$@" || echo "curl: $?"; }\n')
+    done = subprocess.run([need_program("bash"), "-c", function + textwrap.dedent(block)], capture_output=True, text=True,
+                          timeout=60)
+    assert not done.stderr, done.stderr
+    parts = [part.rsplit("\n", 2) for part in done.stdout.split("--next--\n")[:-1]]
+    return [(int(status), text) for text, status, _ in parts]
+
+
+@pytest.mark.parametrize("name", SEED_EXAMPLES)
+def test_example_of_the_seed(serve_users: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    """Its curl lines with nothing changed but the address and a key; each kind runs as soon as it is there."""
+    needs, block, wanted = SEED_EXAMPLES[name]
+    missing = [kind for kind in needs if kind not in callfs.FILESYSTEMS]
+    if missing:
+        pytest.skip(f"{missing[0]} is not in this version")
+    need_program("curl")
+    (tmp_path / "file.txt").write_text("local text")
+    configs = {**SEED_CONFIGS, "localfs": {"local_dir": str(tmp_path)}}
+    plugins = {kind: {"enabled": True, "path": "/local" if kind == "localfs" else f"/{kind}", "config": configs[kind]}
+               for kind in needs if kind in configs}
+    server = serve_users(plugins=plugins, auth__admins=["ann"])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    found = run_curls(block, server, {"10000": port})
+    assert [status for status, _ in found] == [status for status, _ in wanted], found
+    for (_, text), (_, pattern) in zip(found, wanted):
+        said = json.loads(text)["message"] if re.fullmatch(r'\{"message":"[^"]*"\}\s*', text) and "message" not in pattern else text
+        assert re.fullmatch(pattern, said.rstrip("\n") if not pattern.endswith("\n") else said + "\n" * (said[-1:] != "\n"), re.S), found
+
+
+# ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
 
