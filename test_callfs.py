@@ -10566,7 +10566,7 @@ PFS_TABLE: list[tuple[str, str, Any, tuple[int, ...], Optional[tuple[int, ...]]]
 
 
 @pytest.fixture
-def pfs(serve_users: Callable[..., Any]) -> Any:
+def pfs_server(serve_users: Callable[..., Any]) -> Any:
     """A server where ann is an administrator and bob is a user."""
     return serve_users(auth__admins=["ann"])
 
@@ -10608,13 +10608,13 @@ def names_in(server: Any, path: str, role: str = "admin") -> list[str]:
 
 @pytest.mark.parametrize("row", PFS_TABLE, ids=[f"{row[0]} {row[1]} {number}" for number, row in enumerate(PFS_TABLE)])
 @pytest.mark.parametrize("role", ROLES)
-def test_pfs_route(pfs: Any, row: Any, role: str) -> None:
+def test_pfs_route(pfs_server: Any, row: Any, role: str) -> None:
     """Every route with every key on everything there may be, and the message of those that succeed."""
     method, route, body, user, admin = row
     owner = callfs.Principal("bob" if role == "user" else "ann")
-    pfs.tree.write(owner, "/file", callfs.bytes_body(b"a file"))
-    pfs.tree.write(owner, "/directory/child", callfs.bytes_body(b""))
-    pfs.mounts.mount(callfs.ROOT, "/mount", "hellofs", {})
+    pfs_server.tree.write(owner, "/file", callfs.bytes_body(b"a file"))
+    pfs_server.tree.write(owner, "/directory/child", callfs.bytes_body(b""))
+    pfs_server.mounts.mount(callfs.ROOT, "/mount", "hellofs", {})
     statuses = (401,) * 6 if role == "nobody" else admin if role == "admin" and admin else user
     for case, status in zip(PFS_CASES, statuses):
         path = {"missing": None, "bad": "/a\\b"}.get(case, "/" + case)
@@ -10623,32 +10623,32 @@ def test_pfs_route(pfs: Any, row: Any, role: str) -> None:
             sent, query = {**body, "path": path}, None
         if route == "rename":
             sent = {"newPath": "/new-" + case}
-        answer = api(pfs, method, route, query, sent, role, status)
+        answer = api(pfs_server, method, route, query, sent, role, status)
         if answer.status < 300 and (method, route.partition("?")[0]) in MESSAGES:
             assert answer.json() == {"message": MESSAGES[method, route.partition("?")[0]]}
 
 
 @pytest.mark.parametrize("route", sorted({row[1].partition("?")[0] for row in PFS_TABLE} | {"health"}))
-def test_pfs_wrong_method(pfs: Any, route: str) -> None:
+def test_pfs_wrong_method(pfs_server: Any, route: str) -> None:
     """405 with exactly the reference's words, before anything else is looked at."""
     known = {row[0] for row in PFS_TABLE if row[1].partition("?")[0] == route} | ({"GET"} if route == "health" else set())
     for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - known:
-        answer = api(pfs, method, route, "/x", role="nobody", status=405)
+        answer = api(pfs_server, method, route, "/x", role="nobody", status=405)
         assert answer.body == b'{"error":"method not allowed"}\n' and set(answer.headers["allow"].split(", ")) >= known
 
 
 @pytest.mark.parametrize("path", ["/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/files/x", "/api/v1/plugins/other"])
 @pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
-def test_pfs_unknown_route(pfs: Any, path: str, method: str) -> None:
-    answer = call(pfs, method, path)
+def test_pfs_unknown_route(pfs_server: Any, path: str, method: str) -> None:
+    answer = call(pfs_server, method, path)
     assert answer.status == 404 and list(answer.json()) == ["error"]
 
 
-def test_pfs_health(pfs: Any) -> None:
+def test_pfs_health(pfs_server: Any) -> None:
     """For whoever asks."""
-    found = api(pfs, "GET", "health", role="nobody", status=200).json()
+    found = api(pfs_server, "GET", "health", role="nobody", status=200).json()
     assert found == {"status": "healthy", "version": callfs.__version__}
-    assert call(pfs, "GET", "/health", headers=NO_KEY).json()["version"] == callfs.__version__
+    assert call(pfs_server, "GET", "/health", headers=NO_KEY).json()["version"] == callfs.__version__
 
 
 @pytest.mark.parametrize("query, wanted", [
@@ -10659,80 +10659,80 @@ def test_pfs_health(pfs: Any) -> None:
     ("offset=1.5", None), ("size=1e3", None), ("offset=+1", None), ("offset=0x1", None), ("size=" + "9" * 30, None),
     ("offset=%D9%A1", None),
 ])
-def test_pfs_parts_of_a_file(pfs: Any, query: str, wanted: Optional[bytes]) -> None:
+def test_pfs_parts_of_a_file(pfs_server: Any, query: str, wanted: Optional[bytes]) -> None:
     """Behind the end there is nothing; what is no number is refused."""
     for path, data in (("/ten", TEN), ("/large", bytes(70_000) + TEN)):
-        put_file(pfs, path, data)
-    answer = api(pfs, "GET", "files?" + query, "/ten", status=400 if wanted is None else 200)
+        put_file(pfs_server, path, data)
+    answer = api(pfs_server, "GET", "files?" + query, "/ten", status=400 if wanted is None else 200)
     if wanted is not None:
         assert answer.body == wanted and answer.headers["content-type"] == "application/octet-stream"
         assert ("transfer-encoding" in answer.headers) == ("stream=true" in query)
-    assert api(pfs, "GET", "files?stream=true&offset=70000", "/large", status=200).body == TEN
-    wait_for(lambda: not holders_of(pfs, "/large"), what="the descriptors of the readers")
+    assert api(pfs_server, "GET", "files?stream=true&offset=70000", "/large", status=200).body == TEN
+    wait_for(lambda: not holders_of(pfs_server, "/large"), what="the descriptors of the readers")
 
 
-def test_pfs_reads_like_every_dialect(pfs: Any) -> None:
+def test_pfs_reads_like_every_dialect(pfs_server: Any) -> None:
     """Ranges and conditions hold, and a file is the same file."""
-    etag = put_file(pfs, "/ten", TEN).headers["etag"]
-    whole = api(pfs, "GET", "files", "/ten", status=200)
+    etag = put_file(pfs_server, "/ten", TEN).headers["etag"]
+    whole = api(pfs_server, "GET", "files", "/ten", status=200)
     assert whole.headers["etag"] == etag and whole.headers["content-length"] == "10"
-    assert api(pfs, "GET", "files", "/ten", headers={"Range": "bytes=2-4"}, status=206).body == b"234"
-    assert api(pfs, "GET", "files", "/ten", headers={"If-None-Match": etag}, status=304).body == b""
-    head = api(pfs, "HEAD", "files", "/ten", status=200)
+    assert api(pfs_server, "GET", "files", "/ten", headers={"Range": "bytes=2-4"}, status=206).body == b"234"
+    assert api(pfs_server, "GET", "files", "/ten", headers={"If-None-Match": etag}, status=304).body == b""
+    head = api(pfs_server, "HEAD", "files", "/ten", status=200)
     assert head.headers["content-length"] == "10"
-    api(pfs, "PUT", "files", "/ten", b"x", headers={"If-Match": '"other"'}, status=412)
-    api(pfs, "PUT", "files", "/ten", b"x", headers={"If-Match": etag}, status=200)
-    api(pfs, "DELETE", "files", "/ten", headers={"If-Match": etag}, status=412)
-    api(pfs, "PUT", "files", "/d", b"x", headers={"Content-Digest": "sha-256=:" + "A" * 43 + "=:"}, status=400)
-    api(pfs, "GET", "stat", "/d", status=404)
+    api(pfs_server, "PUT", "files", "/ten", b"x", headers={"If-Match": '"other"'}, status=412)
+    api(pfs_server, "PUT", "files", "/ten", b"x", headers={"If-Match": etag}, status=200)
+    api(pfs_server, "DELETE", "files", "/ten", headers={"If-Match": etag}, status=412)
+    api(pfs_server, "PUT", "files", "/d", b"x", headers={"Content-Digest": "sha-256=:" + "A" * 43 + "=:"}, status=400)
+    api(pfs_server, "GET", "stat", "/d", status=404)
 
 
 @pytest.mark.parametrize("sent, path", [
     ("/a b+c%d.txt", "/a b+c%d.txt"), ("ten", "/ten"), ("//x/./y//", "/x/y"), ("/x/../y", "/y"), ("/ü/日本", "/ü/日本"), ("/..", None),
     ("/../etc/passwd", None), ("/a/../../b", None), ("/a\0b", None), ("/" + "x" * 256, None),
 ])
-def test_pfs_one_spelling_of_a_path(pfs: Any, sent: str, path: Optional[str]) -> None:
+def test_pfs_one_spelling_of_a_path(pfs_server: Any, sent: str, path: Optional[str]) -> None:
     """From the query and from JSON bodies."""
-    api(pfs, "PUT", "files", sent, b"data", status=400 if path is None else 200)
+    api(pfs_server, "PUT", "files", sent, b"data", status=400 if path is None else 200)
     if path:
-        assert get_file(pfs, path) == b"data"
-        check_info(api(pfs, "GET", "stat", sent, status=200).json())
-        pfs.tree.remove(callfs.ROOT, path)
-    api(pfs, "PUT", "files", "/source", b"data", status=200)
-    api(pfs, "POST", "rename", "/source", {"newPath": sent}, status=400 if path is None else 200)
-    assert get_file(pfs, path or "/source") == b"data"
+        assert get_file(pfs_server, path) == b"data"
+        check_info(api(pfs_server, "GET", "stat", sent, status=200).json())
+        pfs_server.tree.remove(callfs.ROOT, path)
+    api(pfs_server, "PUT", "files", "/source", b"data", status=200)
+    api(pfs_server, "POST", "rename", "/source", {"newPath": sent}, status=400 if path is None else 200)
+    assert get_file(pfs_server, path or "/source") == b"data"
 
 
-def test_pfs_two_dots_never_leave_a_mount_for_the_machine(pfs: Any) -> None:
+def test_pfs_two_dots_never_leave_a_mount_for_the_machine(pfs_server: Any) -> None:
     """`..` works on the path that users see; a mount's filesystem never gets one."""
-    pfs.mounts.mount(callfs.ROOT, "/m/h", "hellofs", {})
-    put_file(pfs, "/beside", b"beside")
-    assert api(pfs, "GET", "files", "/m/h/../../beside", status=200).body == b"beside"
-    api(pfs, "GET", "files", "/m/h/../../../beside", status=400)
+    pfs_server.mounts.mount(callfs.ROOT, "/m/h", "hellofs", {})
+    put_file(pfs_server, "/beside", b"beside")
+    assert api(pfs_server, "GET", "files", "/m/h/../../beside", status=200).body == b"beside"
+    api(pfs_server, "GET", "files", "/m/h/../../../beside", status=400)
 
 
-def test_pfs_file_infos(pfs: Any) -> None:
+def test_pfs_file_infos(pfs_server: Any) -> None:
     """Every field of every kind of entry; sizes, modes and times are those of the other dialect."""
-    api(pfs, "PUT", "files", "/d/f", b"12345", headers={"X-OC-Mtime": "1700000000.25"}, status=200)
-    api(pfs, "POST", "chmod", "/d/f", {"mode": 0o750}, status=200)
-    pfs.mounts.mount(callfs.ROOT, "/d/m/h", "hellofs", {})
-    found = check_info(api(pfs, "GET", "stat", "/d/f", status=200).json())
+    api(pfs_server, "PUT", "files", "/d/f", b"12345", headers={"X-OC-Mtime": "1700000000.25"}, status=200)
+    api(pfs_server, "POST", "chmod", "/d/f", {"mode": 0o750}, status=200)
+    pfs_server.mounts.mount(callfs.ROOT, "/d/m/h", "hellofs", {})
+    found = check_info(api(pfs_server, "GET", "stat", "/d/f", status=200).json())
     assert found == {"name": "f", "size": 5, "mode": 0o750, "modTime": "2023-11-14T22:13:20.250000000Z", "isDir": False,
                      "meta": {"Name": found["meta"]["Name"], "Type": "file", "Content": None}}
-    assert names_in(pfs, "/d") == ["f", "m"] and names_in(pfs, "/d/m") == ["h"] and names_in(pfs, "/d/m/h") == ["hello"]
+    assert names_in(pfs_server, "/d") == ["f", "m"] and names_in(pfs_server, "/d/m") == ["h"] and names_in(pfs_server, "/d/m/h") == ["hello"]
     for path in ("/", "/d", "/d/m", "/d/m/h", "/d/m/h/hello"):
-        assert check_info(api(pfs, "GET", "stat", path, status=200).json())["isDir"] == (path != "/d/m/h/hello")
-    assert check_info(api(pfs, "GET", "stat", "/d/m/h/hello").json())["meta"]["Name"] == "hellofs"
-    assert api(pfs, "GET", "stat", "/").json()["name"] == "/"
-    api(pfs, "POST", "directories", "/empty", status=201)
-    assert api(pfs, "GET", "directories", "/empty").body == b'{"files":[]}\n'
+        assert check_info(api(pfs_server, "GET", "stat", path, status=200).json())["isDir"] == (path != "/d/m/h/hello")
+    assert check_info(api(pfs_server, "GET", "stat", "/d/m/h/hello").json())["meta"]["Name"] == "hellofs"
+    assert api(pfs_server, "GET", "stat", "/").json()["name"] == "/"
+    api(pfs_server, "POST", "directories", "/empty", status=201)
+    assert api(pfs_server, "GET", "directories", "/empty").body == b'{"files":[]}\n'
 
 
-def test_pfs_a_large_directory(pfs: Any) -> None:
+def test_pfs_a_large_directory(pfs_server: Any) -> None:
     """In order, none missing."""
     for number in range(2_500):
-        Path(pfs.config.backend.localfs_root_path, f"{number:05d}").touch()
-    assert names_in(pfs, "/") == [f"{number:05d}" for number in range(2_500)]
+        Path(pfs_server.config.backend.localfs_root_path, f"{number:05d}").touch()
+    assert names_in(pfs_server, "/") == [f"{number:05d}" for number in range(2_500)]
 
 
 @pytest.mark.parametrize("mode, wanted", [
@@ -10740,118 +10740,118 @@ def test_pfs_a_large_directory(pfs: Any) -> None:
     (0o10000, None), ("10000", None), ("999", None), ("rw", None), ("", None), (420.0, None), (None, None), ([420], None), ("-1", None),
     ({}, None), (10**30, None),
 ])
-def test_pfs_chmod(pfs: Any, mode: Any, wanted: Optional[int]) -> None:
-    put_file(pfs, "/f", b"x")
-    api(pfs, "POST", "chmod", "/f", {"mode": mode, "other": 1}, status=400 if wanted is None else 200)
-    assert api(pfs, "GET", "stat", "/f").json()["mode"] == (0o644 if wanted is None else wanted)
-    api(pfs, "POST", "chmod", "/f", {"mode": 0o600}, role="user", status=403)
+def test_pfs_chmod(pfs_server: Any, mode: Any, wanted: Optional[int]) -> None:
+    put_file(pfs_server, "/f", b"x")
+    api(pfs_server, "POST", "chmod", "/f", {"mode": mode, "other": 1}, status=400 if wanted is None else 200)
+    assert api(pfs_server, "GET", "stat", "/f").json()["mode"] == (0o644 if wanted is None else wanted)
+    api(pfs_server, "POST", "chmod", "/f", {"mode": 0o600}, role="user", status=403)
 
 
 @pytest.mark.parametrize("mode, status", [("755", 201), ("0700", 201), ("", 201), ("1777", 201), ("8", 400), ("rwx", 400),
                                           ("-7", 400), ("77777", 400)])
-def test_pfs_mkdir_modes(pfs: Any, mode: str, status: int) -> None:
-    api(pfs, "POST", "directories?mode=" + mode, "/a/b/c", status=status)
+def test_pfs_mkdir_modes(pfs_server: Any, mode: str, status: int) -> None:
+    api(pfs_server, "POST", "directories?mode=" + mode, "/a/b/c", status=status)
     if status == 201:
-        assert check_info(api(pfs, "GET", "stat", "/a/b/c", status=200).json())["isDir"]
+        assert check_info(api(pfs_server, "GET", "stat", "/a/b/c", status=200).json())["isDir"]
 
 
-def test_pfs_touch_and_truncate(pfs: Any) -> None:
+def test_pfs_touch_and_truncate(pfs_server: Any) -> None:
     """Touch makes what is missing and moves the time; truncate cuts and fills up."""
-    api(pfs, "POST", "touch", "/f", status=200)
-    first = api(pfs, "GET", "stat", "/f", status=200).json()
+    api(pfs_server, "POST", "touch", "/f", status=200)
+    first = api(pfs_server, "GET", "stat", "/f", status=200).json()
     assert first["size"] == 0
-    api(pfs, "PUT", "files", "/f", TEN, headers={"X-OC-Mtime": "1"}, status=200)
-    api(pfs, "POST", "touch", "/f", status=200)
-    assert api(pfs, "GET", "stat", "/f").json()["modTime"] > first["modTime"] and get_file(pfs, "/f") == TEN
+    api(pfs_server, "PUT", "files", "/f", TEN, headers={"X-OC-Mtime": "1"}, status=200)
+    api(pfs_server, "POST", "touch", "/f", status=200)
+    assert api(pfs_server, "GET", "stat", "/f").json()["modTime"] > first["modTime"] and get_file(pfs_server, "/f") == TEN
     for size, left in (("4", TEN[:4]), ("6", TEN[:4] + b"\0\0"), ("0", b"")):
-        api(pfs, "POST", "truncate?size=" + size, "/f", status=200)
-        assert get_file(pfs, "/f") == left
+        api(pfs_server, "POST", "truncate?size=" + size, "/f", status=200)
+        assert get_file(pfs_server, "/f") == left
     for size in ("", "-1", "x", "1.5"):
-        api(pfs, "POST", "truncate?size=" + size, "/f", status=400)
-    api(pfs, "POST", "truncate?size=999999999999999999", "/f", status=413)
+        api(pfs_server, "POST", "truncate?size=" + size, "/f", status=400)
+    api(pfs_server, "POST", "truncate?size=999999999999999999", "/f", status=413)
 
 
 @pytest.mark.parametrize("route", ["rename?path=/f", "chmod?path=/f", "mount", "unmount", "digest", "grep"])
 @pytest.mark.parametrize("body", [b"", b"x", b"[]", b"null", b'"text"', b"{", b"{}", b'{"newPath":1,"mode":[],"path":1}', b"\xff",
                                   b'{"newPath":null,"path":null}', b'{"newPath":{},"path":["/f"],"pattern":"x"}', b"[" * 100_000])
-def test_pfs_bodies_that_are_none(pfs: Any, route: str, body: bytes) -> None:
+def test_pfs_bodies_that_are_none(pfs_server: Any, route: str, body: bytes) -> None:
     """No JSON, another type, a field of another type: 400."""
-    put_file(pfs, "/f", b"x")
-    api(pfs, "POST", route, None, body, status=400)
+    put_file(pfs_server, "/f", b"x")
+    api(pfs_server, "POST", route, None, body, status=400)
 
 
 @pytest.mark.parametrize("body", [
     {"path": "/m", "fstype": "nofs"}, {"path": "/m", "fstype": 7}, {"path": "/m"}, {"fstype": "hellofs"}, {"path": "", "fstype": "hellofs"},
     {"path": "/m", "fstype": "hellofs", "config": {"unknown": 1}}, {"path": "/m", "fstype": "hellofs", "config": []},
     {"path": "/../m", "fstype": "hellofs"}])
-def test_pfs_mounts_refused(pfs: Any, body: Any) -> None:
-    api(pfs, "POST", "mount", None, body, status=400)
-    assert api(pfs, "GET", "mounts", status=200).json() == {"mounts": []}
+def test_pfs_mounts_refused(pfs_server: Any, body: Any) -> None:
+    api(pfs_server, "POST", "mount", None, body, status=400)
+    assert api(pfs_server, "GET", "mounts", status=200).json() == {"mounts": []}
 
 
 @pytest.mark.parametrize("kind", [None, "text/plain", "application/json", "application/x-www-form-urlencoded", "image/png"])
-def test_pfs_bodies_are_json_whatever_they_are_called(pfs: Any, kind: Optional[str]) -> None:
+def test_pfs_bodies_are_json_whatever_they_are_called(pfs_server: Any, kind: Optional[str]) -> None:
     body = b' {"fstype":"hellofs","path":"/m","config":null,"comment":"unknown keys are ignored"}\n'
-    api(pfs, "POST", "mount", None, body, headers={"Content-Type": kind}, status=200)
-    assert api(pfs, "GET", "files", "/m/hello", role="user", status=200).body == b"Hello, World!\n"
-    assert api(pfs, "GET", "mounts", role="user", status=200).json() == {
+    api(pfs_server, "POST", "mount", None, body, headers={"Content-Type": kind}, status=200)
+    assert api(pfs_server, "GET", "files", "/m/hello", role="user", status=200).body == b"Hello, World!\n"
+    assert api(pfs_server, "GET", "mounts", role="user", status=200).json() == {
         "mounts": [{"path": "/m", "pluginName": "hellofs", "config": {}}]}
-    api(pfs, "POST", "unmount", None, {"path": "/m"}, status=200)
-    api(pfs, "GET", "files", "/m/hello", status=404)
+    api(pfs_server, "POST", "unmount", None, {"path": "/m"}, status=200)
+    api(pfs_server, "GET", "files", "/m/hello", status=404)
 
 
-def test_pfs_rename(pfs: Any) -> None:
+def test_pfs_rename(pfs_server: Any) -> None:
     """Within the store, over what is there, into nothing, across a mount."""
-    put_file(pfs, "/f", b"f")
-    put_file(pfs, "/g", b"g")
-    pfs.tree.mount("/p", PocketFS())
-    api(pfs, "POST", "rename", "/f", {"newPath": "/g"}, status=409)
-    api(pfs, "POST", "rename", "/f", {"newPath": "/absent/f"}, status=400)
-    api(pfs, "POST", "rename", "/f", {"newPath": "/new"}, role="user", status=403)
-    api(pfs, "POST", "rename", "/f", {"newPath": "/new"}, status=200)
-    api(pfs, "POST", "rename", "/new", {"newPath": "/p/plain"}, status=409)
-    assert api(pfs, "POST", "rename", "/p/plain", {"newPath": "/from-there"}, status=501).json()["error"]
-    assert get_file(pfs, "/new") == b"f" and names_in(pfs, "/p") == ["drop", "live", "plain", "take"]
-    api(pfs, "POST", "directories", "/d", status=201)
-    api(pfs, "POST", "rename", "/d", {"newPath": "/d/inside"}, status=400)
+    put_file(pfs_server, "/f", b"f")
+    put_file(pfs_server, "/g", b"g")
+    pfs_server.tree.mount("/p", PocketFS())
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/g"}, status=409)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/absent/f"}, status=400)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/new"}, role="user", status=403)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/new"}, status=200)
+    api(pfs_server, "POST", "rename", "/new", {"newPath": "/p/plain"}, status=409)
+    assert api(pfs_server, "POST", "rename", "/p/plain", {"newPath": "/from-there"}, status=501).json()["error"]
+    assert get_file(pfs_server, "/new") == b"f" and names_in(pfs_server, "/p") == ["drop", "live", "plain", "take"]
+    api(pfs_server, "POST", "directories", "/d", status=201)
+    api(pfs_server, "POST", "rename", "/d", {"newPath": "/d/inside"}, status=400)
 
 
 @pytest.mark.parametrize("algorithm", ["md5", "sha256"])
-def test_pfs_digest(pfs: Any, algorithm: str) -> None:
+def test_pfs_digest(pfs_server: Any, algorithm: str) -> None:
     data = os.urandom(700_000)
-    put_file(pfs, "/f", data)
+    put_file(pfs_server, "/f", data)
     wanted = {"algorithm": algorithm, "path": "/f", "digest": hashlib.new(algorithm, data).hexdigest()}
-    assert api(pfs, "POST", "digest", None, {"algorithm": algorithm, "path": "/f"}, status=200).json() == wanted
-    assert "md5" in api(pfs, "POST", "digest", None, {"algorithm": "xxh3", "path": "/f"}, status=400).json()["error"]
+    assert api(pfs_server, "POST", "digest", None, {"algorithm": algorithm, "path": "/f"}, status=200).json() == wanted
+    assert "md5" in api(pfs_server, "POST", "digest", None, {"algorithm": "xxh3", "path": "/f"}, status=400).json()["error"]
 
 
-def test_pfs_grep(pfs: Any) -> None:
+def test_pfs_search(pfs_server: Any) -> None:
     """All at once, and a line for each as it is found with one that sums up."""
-    put_file(pfs, "/d/a", b"one\ntwo error\nthree\n")
-    put_file(pfs, "/d/b/c", "ERROR \u00fc\nerror".encode())
+    put_file(pfs_server, "/d/a", b"one\ntwo error\nthree\n")
+    put_file(pfs_server, "/d/b/c", "ERROR \u00fc\nerror".encode())
     wanted = [{"file": "/d/a", "line": 2, "content": "two error"}, {"file": "/d/b/c", "line": 2, "content": "error"}]
     wish: dict[str, Any] = {"path": "/d", "pattern": "err+or", "recursive": True}
-    assert api(pfs, "POST", "grep", None, wish, status=200).json() == {"matches": wanted, "count": 2}
-    found = api(pfs, "POST", "grep", None, {**wish, "stream": True}, status=200)
+    assert api(pfs_server, "POST", "grep", None, wish, status=200).json() == {"matches": wanted, "count": 2}
+    found = api(pfs_server, "POST", "grep", None, {**wish, "stream": True}, status=200)
     lines = found.body.decode().splitlines()
     assert [json.loads(line) for line in lines] == [*wanted, {"type": "summary", "count": 2}]
     assert found.headers["content-type"] == "application/x-ndjson" and "transfer-encoding" in found.headers
-    folded = api(pfs, "POST", "grep", None, {**wish, "case_insensitive": True}, status=200).json()
+    folded = api(pfs_server, "POST", "grep", None, {**wish, "case_insensitive": True}, status=200).json()
     assert folded["count"] == 3 and folded["matches"][1]["content"] == "ERROR \u00fc"
-    assert api(pfs, "POST", "grep", None, {**wish, "pattern": "nothing"}, status=200).json() == {"matches": [], "count": 0}
+    assert api(pfs_server, "POST", "grep", None, {**wish, "pattern": "nothing"}, status=200).json() == {"matches": [], "count": 0}
     for bad in ({"recursive": 1}, {"pattern": "("}, {"pattern": ""}, {"recursive": False}, {"stream": "yes"}):
-        api(pfs, "POST", "grep", None, {**wish, **bad}, status=400)
-        api(pfs, "POST", "grep", None, {**wish, "stream": True, **bad}, status=400)
+        api(pfs_server, "POST", "grep", None, {**wish, **bad}, status=400)
+        api(pfs_server, "POST", "grep", None, {**wish, "stream": True, **bad}, status=400)
 
 
-def test_pfs_capabilities(pfs: Any) -> None:
-    pfs.mounts.mount(callfs.ROOT, "/m", "hellofs", {})
-    found = api(pfs, "GET", "capabilities", status=200).json()
+def test_pfs_capabilities(pfs_server: Any) -> None:
+    pfs_server.mounts.mount(callfs.ROOT, "/m", "hellofs", {})
+    found = api(pfs_server, "GET", "capabilities", status=200).json()
     assert found["version"] == callfs.__version__ and {"rest", "pfs"} <= set(found["dialects"])
     assert found["filesystems"] == sorted(callfs.FILESYSTEMS) and "grep" in found["features"]
-    there = api(pfs, "GET", "capabilities", "/m/x", status=200).json()
+    there = api(pfs_server, "GET", "capabilities", "/m/x", status=200).json()
     assert (there["filesystem"], there["operations"]) == ("hellofs", ["stat", "open", "list"])
-    assert "write" in api(pfs, "GET", "capabilities", "/absent", status=200).json()["operations"]
+    assert "write" in api(pfs_server, "GET", "capabilities", "/absent", status=200).json()["operations"]
 
 
 # ---- who may what -----------------------------------------------------------------------------------------------
@@ -10974,27 +10974,27 @@ def test_pypfs_helpers(pypfs_client: Any, tmp_path: Path, stream: bool) -> None:
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-def test_requests_puts_20_megabytes(pfs: Any, chunked: bool) -> None:
+def test_requests_puts_20_megabytes(pfs_server: Any, chunked: bool) -> None:
     requests, data = pytest.importorskip("requests"), os.urandom(1 << 20) * 20
     sent = iter([data[place:place + 300_000] for place in range(0, len(data), 300_000)]) if chunked else data
     with requests.Session() as session:
-        session.headers.update(Authorization=f"Bearer {pfs.key}")
-        answer = session.put(pfs.url + "/api/v1/files", params={"path": "/large"}, data=sent, timeout=60)
+        session.headers.update(Authorization=f"Bearer {pfs_server.key}")
+        answer = session.put(pfs_server.url + "/api/v1/files", params={"path": "/large"}, data=sent, timeout=60)
         assert answer.json() == {"message": "OK"}
-        answer = session.get(pfs.url + "/api/v1/files", params={"path": "/large"}, timeout=60)
+        answer = session.get(pfs_server.url + "/api/v1/files", params={"path": "/large"}, timeout=60)
         assert hashlib.sha256(answer.content).digest() == hashlib.sha256(data).digest()
 
 
-def test_pfs_clients_that_vanish_hold_nothing(pfs: Any) -> None:
-    put_file(pfs, "/large", os.urandom(8_000_000))
+def test_pfs_clients_that_vanish_hold_nothing(pfs_server: Any) -> None:
+    put_file(pfs_server, "/large", os.urandom(8_000_000))
     for _ in range(5):
-        connection = raw_socket(pfs.url)
+        connection = raw_socket(pfs_server.url)
         connection.sendall(head_of("GET", "/api/v1/files?path=/large&stream=true"))
         connection.recv(1000)
         connection.close()
-        raw(pfs.url, head_of("PUT", "/api/v1/files?path=/cut", {"Content-Length": "1000"}) + b"half", half_close=True)
-    wait_for(lambda: not holders_of(pfs, "/large"), what="the descriptors of the readers that left")
-    assert names_in(pfs, "/") == ["large"] and not scratch_of(pfs)
+        raw(pfs_server.url, head_of("PUT", "/api/v1/files?path=/cut", {"Content-Length": "1000"}) + b"half", half_close=True)
+    wait_for(lambda: not holders_of(pfs_server, "/large"), what="the descriptors of the readers that left")
+    assert names_in(pfs_server, "/") == ["large"] and not scratch_of(pfs_server)
 
 
 # ---- the examples of the seed -----------------------------------------------------------------------------------
