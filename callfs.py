@@ -9697,7 +9697,7 @@ class Request:
     """
 
     __slots__ = ("method", "path", "query_text", "version", "headers", "body", "client", "scheme", "memo",
-                 "id", "route", "tail", "principal", "started", "blocking", "_query")
+                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "_query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], body: Body, *, client: str = "",
                  scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None) -> None:
@@ -9707,6 +9707,7 @@ class Request:
         self.id, self.tail, self.started = "", "", time.perf_counter()
         self.route: Optional[Route] = None
         self.principal: Optional[Principal] = None
+        self.foreign = False                # a page of another site made a browser send it
         self.blocking: Callable[[], ContextManager[Any]] = contextlib.nullcontext
         self._query: Optional[dict[str, str]] = None
 
@@ -12048,12 +12049,11 @@ class Application:
         if self._names and host and _host_name(host) not in self._names and not self._proxied:
             raise MisdirectedRequest("This server listens on loopback and does not answer to that name; if the name "
                                      "is right, set server.external_url to it.")
-        if request.method in _SAFE_METHODS and "upgrade" not in headers:
-            return
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site") == "cross-site" if origin is None else \
             urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
-        if foreign and not self._listed(origin):
+        request.foreign = foreign and not self._listed(origin)
+        if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
             raise PermissionDenied("A page of another site may not do this; list it in server.cors_origins.")
 
     def _refuse(self, request: Request, error: CallFSError) -> Response:
@@ -12196,12 +12196,14 @@ def _live_response(request: Request, handle: Handle, block: bytes, headers: Iter
 
 
 def _check_deliberate(request: Request) -> None:
-    """Raises where a message would be torn, or be taken by a page that a browser opens or fetches in advance."""
+    """Raises where a message would be torn, or be taken by a page that a browser opens, shows or fetches in advance.
+    What a script of our own page fetches has the destination "empty" (Fetch Metadata, 2.2)."""
     headers = request.headers
     if "range" in headers:
         raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
     purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
-    if headers.get("sec-fetch-mode") == "navigate" or "prefetch" in purpose:
+    if request.foreign or "prefetch" in purpose or headers.get("sec-fetch-mode") == "navigate" or \
+            headers.get("sec-fetch-dest", "empty") != "empty":
         raise Conflict("Reading this takes a message out; a browser's visit only looks. Nothing was taken.")
 
 

@@ -9245,7 +9245,9 @@ def test_what_is_consumed_promises_nothing(pocket: Any, url: str) -> None:
     ("GET", {"If-None-Match": '"tag"'}, 304), ("GET", {"If-None-Match": "*"}, 304), ("GET", {"If-Match": '"x"'}, 412),
     ("GET", {"If-Unmodified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}, 412),
     ("GET", {"Sec-Fetch-Mode": "navigate"}, 409), ("GET", {"Sec-Purpose": "prefetch;prerender"}, 409),
-    ("GET", {"Purpose": "prefetch"}, 409), ("GET", {"Authorization": None}, 401),
+    ("GET", {"Purpose": "prefetch"}, 409), ("GET", {"Authorization": None}, 401), ("GET", {"Sec-Fetch-Dest": "image"}, 409),
+    ("GET", {**basic(USERS["bob"]), "Origin": "https://evil.example"}, 409),
+    ("GET", {**basic(USERS["bob"]), "Sec-Fetch-Site": "cross-site"}, 409),
 ])
 def test_who_only_looks_consumes_nothing(pocket: Any, url: str, method: str, headers: dict[str, Any], status: int) -> None:
     answer = call(pocket, method, url, headers=headers)
@@ -9254,7 +9256,8 @@ def test_who_only_looks_consumes_nothing(pocket: Any, url: str, method: str, hea
         assert "content-length" not in answer.headers
     if status in (409, 416):
         assert b"othing was taken" in answer.body
-    assert call(pocket, "GET", url, headers={"Sec-Fetch-Mode": "cors"}).body == b"one"
+    own = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Origin": pocket.url, **basic(USERS["bob"])}
+    assert call(pocket, "GET", url, headers=own).body == b"one"
 
 
 def test_looking_around_consumes_nothing(pocket: Any) -> None:
