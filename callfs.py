@@ -11407,7 +11407,7 @@ class Request:
     """
 
     __slots__ = ("method", "path", "query_text", "version", "headers", "body", "client", "scheme", "memo",
-                 "id", "route", "tail", "principal", "started", "blocking", "_query")
+                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "_query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], body: Body, *, client: str = "",
                  scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None) -> None:
@@ -11417,6 +11417,7 @@ class Request:
         self.id, self.tail, self.started = "", "", time.perf_counter()
         self.route: Optional[Route] = None
         self.principal: Optional[Principal] = None
+        self.foreign = False                # a page of another site made a browser send it
         self.blocking: Callable[[], ContextManager[Any]] = contextlib.nullcontext
         self._query: Optional[dict[str, str]] = None
 
@@ -13758,12 +13759,11 @@ class Application:
         if self._names and host and _host_name(host) not in self._names and not self._proxied:
             raise MisdirectedRequest("This server listens on loopback and does not answer to that name; if the name "
                                      "is right, set server.external_url to it.")
-        if request.method in _SAFE_METHODS and "upgrade" not in headers:
-            return
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site") == "cross-site" if origin is None else \
             urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
-        if foreign and not self._listed(origin):
+        request.foreign = foreign and not self._listed(origin)
+        if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
             raise PermissionDenied("A page of another site may not do this; list it in server.cors_origins.")
 
     def _refuse(self, request: Request, error: CallFSError) -> Response:
@@ -13906,12 +13906,14 @@ def _live_response(request: Request, handle: Handle, block: bytes, headers: Iter
 
 
 def _check_deliberate(request: Request) -> None:
-    """Raises where a message would be torn, or be taken by a page that a browser opens or fetches in advance."""
+    """Raises where a message would be torn, or be taken by a page that a browser opens, shows or fetches in advance.
+    What a script of our own page fetches has the destination "empty" (Fetch Metadata, 2.2)."""
     headers = request.headers
     if "range" in headers:
         raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
     purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
-    if headers.get("sec-fetch-mode") == "navigate" or "prefetch" in purpose:
+    if request.foreign or "prefetch" in purpose or headers.get("sec-fetch-mode") == "navigate" or \
+            headers.get("sec-fetch-dest", "empty") != "empty":
         raise Conflict("Reading this takes a message out; a browser's visit only looks. Nothing was taken.")
 
 
@@ -14827,7 +14829,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, round(float(mtime) * 1e9) if mtime else None, "".join(digests))
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests))
 
 # ============================================================================
 # The PFS dialect: /api/v1
@@ -14851,7 +14853,8 @@ def file_info(entry: Entry, meta: Meta) -> dict[str, Any]:
 class PfsDialect:
     """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts.
 
-    What is done may have to wait for another machine or copy a gigabyte, so every handler runs aside.
+    What is done may have to wait for another machine or copy a gigabyte, so handlers run aside. Not so those that
+    are done at once where the filesystem is: waking another thread would take longer than they do.
     """
 
     def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log,
@@ -14880,11 +14883,22 @@ class PfsDialect:
             ("digest", {"POST": self.digest}),
             ("capabilities", {"GET": self.capabilities, "HEAD": self.capabilities}),
         ]
-        routes = [Route(f"/api/v1/{name}", {verb: _run_aside(handler) for verb, handler in methods.items()}, "pfs",
+        routes = [Route(f"/api/v1/{name}", {verb: self._set_aside(handler) for verb, handler in methods.items()}, "pfs",
                         pfs_error) for name, methods in rows]
         absent = dict.fromkeys(_METHODS - {"OPTIONS"}, self.absent)
         health = Route("/api/v1/health", {"GET": self.health, "HEAD": self.health}, "open", pfs_error)
         return [*routes, health, *(Route(f"/api/v1{rest}", absent, "open", pfs_error) for rest in ("", "/{path}"))]
+
+    def _set_aside(self, handler: Handler) -> Handler:
+        quick = handler in (self.read, self.stat, self.capabilities, self.list_mounts, self.list_plugins)
+
+        def run(request: Request) -> Response:
+            path = request.query.get("path") if quick else None
+            if quick and not (path and self._tree.slow(canonical_path(path))):
+                return handler(request)
+            with aside(request):
+                return handler(request)
+        return run
 
     # -- files -------------------------------------------------------------------------------------------------
 
@@ -15085,13 +15099,6 @@ class PfsDialect:
     def absent(self, request: Request) -> Response:
         """Every other address."""
         raise NotFound("There is no such address; /api/v1/files?path=/PATH reads a file.")
-
-
-def _run_aside(handler: Handler) -> Handler:
-    def run(request: Request) -> Response:
-        with aside(request):
-            return handler(request)
-    return run
 
 
 def _said(message: str, status: int = 200) -> Response:

@@ -9926,6 +9926,280 @@ def test_archive_reader_that_leaves_holds_nothing(rest: Any) -> None:
     wait_for(lambda: not holders_of(rest, "/d/a"), what="the descriptors of the readers that left")
 
 
+# ---- handles without fixed bytes --------------------------------------------------------------------------------
+
+class Live(callfs.Reader):
+    """What a live stream gives: pushed by the engine; `feed` and `end` come from the test."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.ended = self.closed = False
+        self.wake: Callable[[], None] = lambda: None
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Whom to call when there is more."""
+        self.wake = wake
+
+    def feed(self, block: bytes) -> None:
+        """More."""
+        self.blocks.append(block)
+        self.wake()
+
+    def read(self, size: int = 0) -> Any:
+        """A block, None for nothing yet, b"" at the end."""
+        return self.blocks.pop(0) if self.blocks else b"" if self.ended else None
+
+    def close(self) -> None:
+        """The client is gone, or it was the end."""
+        self.closed = True
+
+
+class PocketFS(callfs.FileSystem):
+    """For tests: `/take` gives the next message out, `/live` never ends, `/drop` takes messages, `/plain` is a file."""
+
+    name = "pocketfs"
+
+    def __init__(self, options: Any = None, context: Any = None) -> None:
+        self.messages, self.dropped, self.wishes, self.readers = collections.deque([b"one", b"two"]), [], [], []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _entry(self, path: str) -> Any:
+        self.gate.wait(20)
+        modes = {"/take": 0o444, "/live": 0o444, "/drop": 0o222, "/plain": 0o644}
+        if path == "/":
+            return callfs.Entry("/", callfs.DIRECTORY, mode=0o755, owner="*", etag="d", id="/", backend=self.name)
+        if path not in modes:
+            raise callfs.FileNotFound()
+        return callfs.Entry(path, size=5 if path == "/plain" else 0, mode=modes[path], owner="*", mtime_ns=10**18,
+                            etag="tag", id=path, backend=self.name)
+
+    stat = _entry
+
+    def mkdir(self, path: str, *args: Any) -> Any:
+        """Waits at the gate, too, and then can not."""
+        self.gate.wait(20)
+        raise callfs.NotSupported()
+
+    remove = mkdir
+
+    def open(self, path: str, wish: Mapping[str, str] = {}) -> Any:
+        """As the interface says."""
+        self.wishes.append(dict(wish))
+        entry = self._entry(path)
+        if path == "/drop":
+            raise callfs.PermissionDenied("This can only be written to.")
+        if path == "/plain":
+            return callfs.MemoryHandle(entry, b"plain")
+        return callfs.Handle(entry) if path == "/" else callfs.LiveHandle(entry, self._reader(path), path == "/take")
+
+    def _reader(self, path: str) -> Callable[[], Any]:
+        def take() -> Any:
+            return callfs.ChunkReader((self.messages.popleft(),))
+
+        def live() -> Any:
+            self.readers.append(Live())
+            return self.readers[-1]
+        return take if path == "/take" else live
+
+    def list(self, path: str, after: str = "") -> Iterator[Any]:
+        """As the interface says."""
+        return (self._entry(name) for name in ("/drop", "/live", "/plain", "/take") if name[1:] > after)
+
+    def write(self, path: str, body: Any, owner: str, guard: Any, options: Any) -> Any:
+        """As the interface says; `/drop` answers a number."""
+        if path != "/drop":
+            raise callfs.PermissionDenied("This can not be written to.")
+        entry = self._entry(path)
+        guard(entry)
+        self.dropped.append(body.read(1 << 20))
+        return callfs.Written(entry, False, f"id-{len(self.dropped)} é")
+
+
+@pytest.fixture
+def pocket(rest: Any) -> Any:
+    """A server with a PocketFS at /p, which is `rest.pocket`."""
+    rest.pocket = PocketFS()
+    rest.tree.mount("/p", rest.pocket)
+    return rest
+
+
+TAKE_URLS = ["/v1/files/p/take", "/api/v1/files?path=/p/take"]
+TAKEN = [b"one", b"two"]
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+def test_what_is_consumed_promises_nothing(pocket: Any, url: str) -> None:
+    """No ETag, no ranges, no caching; each GET takes one."""
+    for message in TAKEN:
+        answer = call(pocket, "GET", url)
+        assert (answer.status, answer.body) == (200, message) and answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert not {"etag", "accept-ranges", "repr-digest"} & set(answer.headers)
+    assert not pocket.pocket.messages
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+@pytest.mark.parametrize("method, headers, status", [
+    ("HEAD", {}, 200), ("GET", {"Range": "bytes=0-1"}, 416), ("GET", {"Range": "bytes=0-"}, 416),
+    ("GET", {"If-None-Match": '"tag"'}, 304), ("GET", {"If-None-Match": "*"}, 304), ("GET", {"If-Match": '"x"'}, 412),
+    ("GET", {"If-Unmodified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}, 412),
+    ("GET", {"Sec-Fetch-Mode": "navigate"}, 409), ("GET", {"Sec-Purpose": "prefetch;prerender"}, 409),
+    ("GET", {"Purpose": "prefetch"}, 409), ("GET", {"Authorization": None}, 401), ("GET", {"Sec-Fetch-Dest": "image"}, 409),
+    ("GET", {**basic(USERS["bob"]), "Origin": "https://evil.example"}, 409),
+    ("GET", {**basic(USERS["bob"]), "Sec-Fetch-Site": "cross-site"}, 409),
+])
+def test_who_only_looks_consumes_nothing(pocket: Any, url: str, method: str, headers: dict[str, Any], status: int) -> None:
+    answer = call(pocket, method, url, headers=headers)
+    assert answer.status == status and list(pocket.pocket.messages) == TAKEN, answer
+    if status == 200:
+        assert "content-length" not in answer.headers
+    if status in (409, 416):
+        assert b"othing was taken" in answer.body
+    own = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Origin": pocket.url, **basic(USERS["bob"])}
+    assert call(pocket, "GET", url, headers=own).body == b"one"
+
+
+def test_looking_around_consumes_nothing(pocket: Any) -> None:
+    """Stat, listings, archives, links, WebSocket downloads, digests, searches and copies."""
+    for path in ("/v1/files/p", "/v1/directories/p", "/v1/directories/?recursive=true", "/api/v1/stat?path=/p/take",
+                 "/api/v1/directories?path=/p"):
+        assert call(pocket, "GET", path).status == 200
+    for kind in ("zip", "tar"):
+        data = ask(pocket, "GET", f"/v1/files/?archive={kind}", status=200).body
+        names = zipfile.ZipFile(io.BytesIO(data)).namelist() if kind == "zip" else \
+            tarfile.open(fileobj=io.BytesIO(data)).getnames()
+        assert {name.rstrip("/") for name in names} == {"files/p", "files/p/plain"}
+    ask(pocket, "POST", "/v1/links/generate", {"path": "/p/take", "expiry_seconds": 60}, status=400)
+    for mode, path in (("grep", "/p"), ("digest", "/p/take")):
+        call(pocket, "POST", f"/api/v1/{mode}", {"path": path, "algorithm": "md5", "pattern": "o", "recursive": True})
+    with RawWebSocket(pocket, "/v1/files/ws/p/take") as peer:
+        assert peer.status == 400 and b"takes a message out" in peer.answer.body
+    assert call(pocket, "POST", "/api/v1/digest", {"path": "/p/take", "algorithm": "md5"}).status == 400
+    assert list(pocket.pocket.messages) == TAKEN and not any(pocket.pocket.wishes)
+
+
+def test_a_link_that_became_consuming_takes_nothing(pocket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_link(pocket, "/p/plain")
+    real = PocketFS.open
+    monkeypatch.setattr(PocketFS, "open", lambda self, path, wish={}: callfs.LiveHandle(
+        real(self, path).entry, self._reader("/take"), True))
+    ask(pocket, "GET", "/download/" + made["token"], headers=NO_KEY, status=400)
+    monkeypatch.undo()
+    assert ask(pocket, "GET", "/download/" + made["token"], headers=NO_KEY, status=200).body == b"plain"
+    assert list(pocket.pocket.messages) == TAKEN
+
+
+def test_archive_of_a_mount(pocket: Any) -> None:
+    archive = zipfile.ZipFile(io.BytesIO(ask(pocket, "GET", "/v1/files/p?archive=zip", status=200).body))
+    assert archive.namelist() == ["p/plain"] and archive.read("p/plain") == b"plain"
+
+
+@pytest.mark.parametrize("url", ["/v1/files/p/live?", "/api/v1/files?path=/p/live&"])
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-3"}, {"Sec-Fetch-Mode": "navigate"}])
+def test_a_live_stream_comes_as_it_is_fed(pocket: Any, url: str, headers: dict[str, str]) -> None:
+    """Each block at once, whole to the end; a range means nothing there."""
+    connection = connect(pocket.url)
+    connection.request("GET", url + "stream=true", headers={"Authorization": f"Bearer {pocket.key}", **headers})
+    wait_for(lambda: pocket.pocket.readers)
+    response, source = None, pocket.pocket.readers[0]
+    for block in (b"first", b"second" * 100):
+        source.feed(block)
+        response = response or connection.getresponse()
+        assert response.status == 200 and response.read(len(block)) == block
+    source.ended = True
+    source.wake()
+    assert response and response.read() == b"" and response.getheader("transfer-encoding") == "chunked"
+    wait_for(lambda: source.closed)
+    assert pocket.pocket.wishes == [{"stream": "true"}]
+    connection.close()
+
+
+def test_a_client_that_vanishes_in_a_stream_is_noticed(pocket: Any) -> None:
+    """Silent streams too: nobody writes, the reader is let go of all the same."""
+    for url in ("/v1/files/p/live", "/api/v1/files?path=/p/live&stream=true"):
+        connection = raw_socket(pocket.url)
+        connection.sendall(head_of("GET", url))
+        source = wait_for(lambda: pocket.pocket.readers and pocket.pocket.readers[-1])
+        source.feed(b"x")
+        assert b"200 OK" in connection.recv(1000)
+        connection.close()
+        wait_for(lambda: source.closed, what="the end of the reader")
+        pocket.pocket.readers.clear()
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+def test_wishes_reach_the_filesystem(pocket: Any, url: str) -> None:
+    more = "&" if "?" in url else "?"
+    assert call(pocket, "GET", f"{url}{more}wait=30s&ack=60s&stream=false&other=1").status == 200
+    assert pocket.pocket.wishes == [{"wait": "30s", "ack": "60s"}]
+
+
+@pytest.mark.parametrize("query, body, left", [
+    ("offset=1", b"", 2), ("offset=0", b"one", 1), ("offset=0&size=1", b"one", 1), ("size=0", b"one", 1),
+    ("stream=true", b"one", 1)])
+def test_offset_and_size_never_tear_a_message(pocket: Any, query: str, body: bytes, left: int) -> None:
+    answer = call(pocket, "GET", "/api/v1/files?path=/p/take&" + query)
+    assert (answer.status, answer.body, len(pocket.pocket.messages)) == (200, body, left)
+
+
+def test_a_place_to_write_to(pocket: Any) -> None:
+    """PUT and POST are writes there, and what the filesystem says of them reaches the client."""
+    for number, method in enumerate(("PUT", "POST"), 1):
+        answer = ask(pocket, method, "/v1/files/p/drop", b"body", status=200)
+        assert answer.json()["message"] == f"id-{number} é" and answer.json()["path"] == "/p/drop"
+        assert answer.headers["x-callfs-message"] == f"id-{number} %C3%A9"
+    assert call(pocket, "PUT", "/api/v1/files?path=/p/drop", b"body", AS_BOB).json() == {"message": "id-3 é"}
+    with RawWebSocket(pocket, "/v1/files/ws/p/drop?mode=upload") as peer:
+        peer.send(b"body")
+        peer.send(b"")
+        assert peer.receive() == (1, b"ok:4")
+    assert pocket.pocket.dropped == [b"body"] * 4
+    ask(pocket, "POST", "/v1/files/p/plain", b"body", status=409)
+    assert call(pocket, "POST", "/api/v1/files?path=/p/drop").status == 409     # creates, and writes nothing
+    for url in ("/v1/files/p/drop", "/api/v1/files?path=/p/drop"):
+        assert call(pocket, "GET", url).status == 403
+    assert len(pocket.pocket.dropped) == 4
+
+
+def test_a_file_of_somebody_is_no_place_to_write_to(rest: Any) -> None:
+    """Whoever takes all rights to read off a file still keeps it from being written over by POST."""
+    put_file(rest, "/f", b"kept")
+    rest.tree.chmod(callfs.ROOT, "/f", 0o200)
+    ask(rest, "POST", "/v1/files/f", b"other", status=409)
+    assert get_file(rest, "/f") == b"kept"
+
+
+SLOW_REQUESTS = [
+    ("GET", "/v1/files/p/plain"), ("HEAD", "/v1/files/p/plain"), ("GET", "/v1/files/p"), ("DELETE", "/v1/files/p/plain"),
+    ("GET", "/v1/directories/p"), ("GET", "/v1/files/p/?archive=zip"), ("GET", "/api/v1/files?path=/p/plain"),
+    ("GET", "/api/v1/stat?path=/p/plain"), ("GET", "/api/v1/directories?path=/p"), ("POST", "/api/v1/touch?path=/p/x"),
+    ("POST", "/v1/files/p/x/"), ("GET", "/v1/files/ws/p/plain"),
+]
+
+
+@pytest.mark.parametrize("method, url", SLOW_REQUESTS, ids=[" ".join(row) for row in SLOW_REQUESTS])
+def test_slow_filesystems_hold_nobody_up(pocket: Any, monkeypatch: pytest.MonkeyPatch, method: str, url: str) -> None:
+    """More slow requests than threads that poll, and the next one is answered at once."""
+    monkeypatch.setattr(PocketFS, "slow", True)
+    pocket.pocket.gate.clear()
+    waiting = [raw_socket(pocket.url) for _ in range(pocket.config.server.workers + 1)]
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()} if "/ws/" in url else {}
+    try:
+        for connection in waiting:
+            connection.sendall(head_of(method, url, upgrade))
+        for _ in range(3):
+            ask(pocket, "GET", "/health", status=200, timeout=5)
+        put_file(pocket, "/store", b"x")
+        assert call(pocket, "GET", "/api/v1/files?path=/store", timeout=5).body == b"x"
+    finally:
+        pocket.pocket.gate.set()
+    for connection in waiting:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 ")
+        connection.close()
+
+
 # ============================================================================
 # Download links
 # ============================================================================
@@ -11011,7 +11285,7 @@ def test_health_looks_nothing_up(rest: Any) -> None:
     before = metrics_of(rest.metrics.render())
     for method in ("GET", "HEAD"):
         answer = ask(rest, method, "/health", headers=NO_KEY, status=200)
-    assert call(rest, "GET", "/health").body == b'{"status":"ok"}\n' and answer.headers["content-type"] == "application/json"
+    assert call(rest, "GET", "/health").json()["status"] == "ok" and answer.headers["content-type"] == "application/json"
     after = metrics_of(rest.metrics.render())
     for name in ("callfs_metadata_db_queries_total", "callfs_backend_ops_total"):
         assert after.get(name) == before.get(name)
@@ -11047,6 +11321,616 @@ def test_not_ready_when_the_disk_is_full(serve_users: Callable[..., Any]) -> Non
     rest = serve_users(storage__min_free_bytes=1 << 60)
     ask(rest, "GET", "/ready", status=503)
     ask(rest, "GET", "/health", status=200)
+
+
+# ============================================================================
+# The PFS dialect: /api/v1
+# ============================================================================
+
+ROLES = {"nobody": None, "user": USERS["bob"], "admin": USERS["ann"]}
+MESSAGES = {                                # what clients of the reference know, by method and route
+    ("POST", "files"): "file created", ("DELETE", "files"): "deleted", ("DELETE", "directories"): "deleted",
+    ("POST", "directories"): "directory created", ("POST", "rename"): "renamed", ("POST", "chmod"): "permissions changed",
+    ("POST", "touch"): "touched", ("POST", "truncate"): "truncated", ("POST", "mount"): "plugin mounted",
+    ("POST", "unmount"): "plugin unmounted", ("PUT", "files"): "OK",
+}
+PFS_CASES = ("missing", "bad", "absent", "file", "directory", "mount")
+# Of each route: its body ({} stands for one that holds `path`), the statuses of PFS_CASES for a user, and for an
+# administrator where they differ.
+PFS_TABLE: list[tuple[str, str, Any, tuple[int, ...], Optional[tuple[int, ...]]]] = [
+    ("GET", "files", None, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "files?offset=1&size=2", None, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "files?stream=true", None, (400, 400, 404, 200, 400, 400), None),
+    ("HEAD", "files", None, (400, 400, 404, 200, 400, 400), None),
+    ("PUT", "files", b"new", (400, 400, 200, 200, 400, 400), None),
+    ("POST", "files", None, (400, 400, 201, 409, 409, 409), None),
+    ("DELETE", "files", None, (400, 400, 404, 200, 409, 409), None),
+    ("DELETE", "files?recursive=true", None, (400, 400, 404, 200, 200, 409), None),
+    ("DELETE", "directories", None, (400, 400, 404, 200, 409, 409), None),
+    ("GET", "directories", None, (400, 400, 404, 400, 200, 200), None),
+    ("POST", "directories", None, (400, 400, 201, 409, 409, 409), None),
+    ("POST", "directories?mode=700", None, (400, 400, 201, 409, 409, 409), None),
+    ("GET", "stat", None, (400, 400, 404, 200, 200, 200), None),
+    ("POST", "rename", {"newPath": "/new"}, (400, 400, 404, 200, 200, 409), None),
+    ("POST", "chmod", {"mode": 420}, (400, 400, 404, 200, 200, 501), None),
+    ("POST", "touch", None, (400, 400, 200, 200, 200, 501), None),
+    ("POST", "truncate?size=3", None, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "digest", {"path": "", "algorithm": "md5"}, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "grep", {"path": "", "pattern": "a"}, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "grep", {"path": "", "pattern": "a", "stream": True}, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "capabilities", None, (200, 400, 200, 200, 200, 200), None),
+    ("POST", "mount", {"path": "", "fstype": "hellofs"}, (403,) * 6, (400, 400, 200, 200, 200, 409)),
+    ("POST", "unmount", {"path": ""}, (403,) * 6, (400, 400, 404, 404, 404, 200)),
+    ("GET", "mounts", None, (200,) * 6, None),
+    ("GET", "plugins", None, (200,) * 6, None),
+    ("POST", "plugins/load", {"library_path": "./x.so"}, (403,) * 6, (501,) * 6),
+    ("POST", "plugins/unload", {"library_path": "./x.so"}, (403,) * 6, (501,) * 6),
+]
+
+
+@pytest.fixture
+def pfs_server(serve_users: Callable[..., Any]) -> Any:
+    """A server where ann is an administrator and bob is a user."""
+    return serve_users(auth__admins=["ann"])
+
+
+def as_role(role: str) -> dict[str, Optional[str]]:
+    """The header of a role."""
+    return {"Authorization": f"Bearer {ROLES[role]}" if ROLES[role] else None}
+
+
+def api(server: Any, method: str, route: str, path: Optional[str] = None, body: Any = None, role: str = "admin",
+        status: Optional[int] = None, **more: Any) -> Answer:
+    """A call below /api/v1 with `path` as the query parameter; errors must be `{"error": TEXT}` and nothing else."""
+    if path is not None:
+        route += ("&" if "?" in route else "?") + urllib.parse.urlencode({"path": path})
+    answer = call(server, method, "/api/v1/" + route, body, {**as_role(role), **more.pop("headers", {})}, **more)
+    if answer.status >= 400 and method != "HEAD":
+        assert list(answer.json()) == ["error"] and answer.json()["error"] and "\n" not in answer.json()["error"]
+        assert answer.headers["content-type"] == "application/json"
+    assert status is None or answer.status == status, (method, route, path, answer.status, answer.body[:300])
+    return answer
+
+
+def check_info(value: Any) -> dict[str, Any]:
+    """A FileInfo as a strict client decodes it: every field, its type, no other."""
+    assert set(value) == {"name", "size", "mode", "modTime", "isDir", "meta"}
+    assert type(value["name"]) is str and "/" not in value["name"].strip("/") and type(value["isDir"]) is bool
+    assert type(value["size"]) is int and value["size"] >= 0 and type(value["mode"]) is int and 0 <= value["mode"] < 2**32
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z", value["modTime"])
+    meta = value["meta"]
+    assert set(meta) == {"Name", "Type", "Content"} and type(meta["Name"]) is type(meta["Type"]) is str
+    assert meta["Content"] is None or all(type(each) is str for pair in meta["Content"].items() for each in pair)
+    return value
+
+
+def names_in(server: Any, path: str, role: str = "admin") -> list[str]:
+    """What a listing shows."""
+    return [check_info(one)["name"] for one in api(server, "GET", "directories", path, role=role, status=200).json()["files"]]
+
+
+@pytest.mark.parametrize("row", PFS_TABLE, ids=[f"{row[0]} {row[1]} {number}" for number, row in enumerate(PFS_TABLE)])
+@pytest.mark.parametrize("role", ROLES)
+def test_pfs_route(pfs_server: Any, row: Any, role: str) -> None:
+    """Every route with every key on everything there may be, and the message of those that succeed."""
+    method, route, body, user, admin = row
+    owner = callfs.Principal("bob" if role == "user" else "ann")
+    pfs_server.tree.write(owner, "/file", callfs.bytes_body(b"a file"))
+    pfs_server.tree.write(owner, "/directory/child", callfs.bytes_body(b""))
+    pfs_server.mounts.mount(callfs.ROOT, "/mount", "hellofs", {})
+    statuses = (401,) * 6 if role == "nobody" else admin if role == "admin" and admin else user
+    for case, status in zip(PFS_CASES, statuses):
+        path = {"missing": None, "bad": "/a\\b"}.get(case, "/" + case)
+        sent, query = body, path
+        if isinstance(body, dict) and "path" in body:
+            sent, query = {**body, "path": path}, None
+        if route == "rename":
+            sent = {"newPath": "/new-" + case}
+        answer = api(pfs_server, method, route, query, sent, role, status)
+        if answer.status < 300 and (method, route.partition("?")[0]) in MESSAGES:
+            assert answer.json() == {"message": MESSAGES[method, route.partition("?")[0]]}
+
+
+@pytest.mark.parametrize("route", sorted({row[1].partition("?")[0] for row in PFS_TABLE} | {"health"}))
+def test_pfs_wrong_method(pfs_server: Any, route: str) -> None:
+    """405 with exactly the reference's words, before anything else is looked at."""
+    known = {row[0] for row in PFS_TABLE if row[1].partition("?")[0] == route} | ({"GET"} if route == "health" else set())
+    for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - known:
+        answer = api(pfs_server, method, route, "/x", role="nobody", status=405)
+        assert answer.body == b'{"error":"method not allowed"}\n' and set(answer.headers["allow"].split(", ")) >= known
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/files/x", "/api/v1/plugins/other"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_pfs_unknown_route(pfs_server: Any, path: str, method: str) -> None:
+    answer = call(pfs_server, method, path)
+    assert answer.status == 404 and list(answer.json()) == ["error"]
+
+
+def test_pfs_health(pfs_server: Any) -> None:
+    """For whoever asks."""
+    found = api(pfs_server, "GET", "health", role="nobody", status=200).json()
+    assert found == {"status": "healthy", "version": callfs.__version__}
+    assert call(pfs_server, "GET", "/health", headers=NO_KEY).json()["version"] == callfs.__version__
+
+
+@pytest.mark.parametrize("query, wanted", [
+    ("", TEN), ("offset=3", TEN[3:]), ("offset=3&size=4", TEN[3:7]), ("size=4", TEN[:4]), ("size=0", b""), ("size=-1", TEN),
+    ("offset=9&size=9", b"9"), ("offset=10", b""), ("offset=11&size=2", b""), ("offset=99999999999999999", b""),
+    ("offset=0&size=10", TEN), ("offset=", TEN), ("size=&offset=2", TEN[2:]), ("stream=true", TEN),
+    ("stream=true&offset=8", b"89"), ("stream=false", TEN), ("offset=-1", None), ("size=-2", None), ("offset=x", None),
+    ("offset=1.5", None), ("size=1e3", None), ("offset=+1", None), ("offset=0x1", None), ("size=" + "9" * 30, None),
+    ("offset=%D9%A1", None),
+])
+def test_pfs_parts_of_a_file(pfs_server: Any, query: str, wanted: Optional[bytes]) -> None:
+    """Behind the end there is nothing; what is no number is refused."""
+    for path, data in (("/ten", TEN), ("/large", bytes(70_000) + TEN)):
+        put_file(pfs_server, path, data)
+    answer = api(pfs_server, "GET", "files?" + query, "/ten", status=400 if wanted is None else 200)
+    if wanted is not None:
+        assert answer.body == wanted and answer.headers["content-type"] == "application/octet-stream"
+        assert ("transfer-encoding" in answer.headers) == ("stream=true" in query)
+    assert api(pfs_server, "GET", "files?stream=true&offset=70000", "/large", status=200).body == TEN
+    wait_for(lambda: not holders_of(pfs_server, "/large"), what="the descriptors of the readers")
+
+
+def test_pfs_reads_like_every_dialect(pfs_server: Any) -> None:
+    """Ranges and conditions hold, and a file is the same file."""
+    etag = put_file(pfs_server, "/ten", TEN).headers["etag"]
+    whole = api(pfs_server, "GET", "files", "/ten", status=200)
+    assert whole.headers["etag"] == etag and whole.headers["content-length"] == "10"
+    assert api(pfs_server, "GET", "files", "/ten", headers={"Range": "bytes=2-4"}, status=206).body == b"234"
+    assert api(pfs_server, "GET", "files", "/ten", headers={"If-None-Match": etag}, status=304).body == b""
+    head = api(pfs_server, "HEAD", "files", "/ten", status=200)
+    assert head.headers["content-length"] == "10"
+    api(pfs_server, "PUT", "files", "/ten", b"x", headers={"If-Match": '"other"'}, status=412)
+    api(pfs_server, "PUT", "files", "/ten", b"x", headers={"If-Match": etag}, status=200)
+    api(pfs_server, "DELETE", "files", "/ten", headers={"If-Match": etag}, status=412)
+    api(pfs_server, "PUT", "files", "/d", b"x", headers={"Content-Digest": "sha-256=:" + "A" * 43 + "=:"}, status=400)
+    api(pfs_server, "GET", "stat", "/d", status=404)
+
+
+@pytest.mark.parametrize("sent, path", [
+    ("/a b+c%d.txt", "/a b+c%d.txt"), ("ten", "/ten"), ("//x/./y//", "/x/y"), ("/x/../y", "/y"), ("/ü/日本", "/ü/日本"), ("/..", None),
+    ("/../etc/passwd", None), ("/a/../../b", None), ("/a\0b", None), ("/" + "x" * 256, None),
+])
+def test_pfs_one_spelling_of_a_path(pfs_server: Any, sent: str, path: Optional[str]) -> None:
+    """From the query and from JSON bodies."""
+    api(pfs_server, "PUT", "files", sent, b"data", status=400 if path is None else 200)
+    if path:
+        assert get_file(pfs_server, path) == b"data"
+        check_info(api(pfs_server, "GET", "stat", sent, status=200).json())
+        pfs_server.tree.remove(callfs.ROOT, path)
+    api(pfs_server, "PUT", "files", "/source", b"data", status=200)
+    api(pfs_server, "POST", "rename", "/source", {"newPath": sent}, status=400 if path is None else 200)
+    assert get_file(pfs_server, path or "/source") == b"data"
+
+
+def test_pfs_two_dots_never_leave_a_mount_for_the_machine(pfs_server: Any) -> None:
+    """`..` works on the path that users see; a mount's filesystem never gets one."""
+    pfs_server.mounts.mount(callfs.ROOT, "/m/h", "hellofs", {})
+    put_file(pfs_server, "/beside", b"beside")
+    assert api(pfs_server, "GET", "files", "/m/h/../../beside", status=200).body == b"beside"
+    api(pfs_server, "GET", "files", "/m/h/../../../beside", status=400)
+
+
+def test_pfs_file_infos(pfs_server: Any) -> None:
+    """Every field of every kind of entry; sizes, modes and times are those of the other dialect."""
+    api(pfs_server, "PUT", "files", "/d/f", b"12345", headers={"X-OC-Mtime": "1700000000.25"}, status=200)
+    api(pfs_server, "POST", "chmod", "/d/f", {"mode": 0o750}, status=200)
+    pfs_server.mounts.mount(callfs.ROOT, "/d/m/h", "hellofs", {})
+    found = check_info(api(pfs_server, "GET", "stat", "/d/f", status=200).json())
+    assert found == {"name": "f", "size": 5, "mode": 0o750, "modTime": "2023-11-14T22:13:20.250000000Z", "isDir": False,
+                     "meta": {"Name": found["meta"]["Name"], "Type": "file", "Content": None}}
+    assert names_in(pfs_server, "/d") == ["f", "m"] and names_in(pfs_server, "/d/m") == ["h"] and names_in(pfs_server, "/d/m/h") == ["hello"]
+    for path in ("/", "/d", "/d/m", "/d/m/h", "/d/m/h/hello"):
+        assert check_info(api(pfs_server, "GET", "stat", path, status=200).json())["isDir"] == (path != "/d/m/h/hello")
+    assert check_info(api(pfs_server, "GET", "stat", "/d/m/h/hello").json())["meta"]["Name"] == "hellofs"
+    assert api(pfs_server, "GET", "stat", "/").json()["name"] == "/"
+    api(pfs_server, "POST", "directories", "/empty", status=201)
+    assert api(pfs_server, "GET", "directories", "/empty").body == b'{"files":[]}\n'
+
+
+def test_pfs_a_large_directory(pfs_server: Any) -> None:
+    """In order, none missing."""
+    for number in range(2_500):
+        Path(pfs_server.config.backend.localfs_root_path, f"{number:05d}").touch()
+    assert names_in(pfs_server, "/") == [f"{number:05d}" for number in range(2_500)]
+
+
+@pytest.mark.parametrize("mode, wanted", [
+    (420, 0o644), (0, 0), (0o7777, 0o7777), ("0644", 0o644), ("755", 0o755), ("0o600", 0o600), ("0", 0), (True, None), (-1, None),
+    (0o10000, None), ("10000", None), ("999", None), ("rw", None), ("", None), (420.0, None), (None, None), ([420], None), ("-1", None),
+    ({}, None), (10**30, None),
+])
+def test_pfs_chmod(pfs_server: Any, mode: Any, wanted: Optional[int]) -> None:
+    put_file(pfs_server, "/f", b"x")
+    api(pfs_server, "POST", "chmod", "/f", {"mode": mode, "other": 1}, status=400 if wanted is None else 200)
+    assert api(pfs_server, "GET", "stat", "/f").json()["mode"] == (0o644 if wanted is None else wanted)
+    api(pfs_server, "POST", "chmod", "/f", {"mode": 0o600}, role="user", status=403)
+
+
+@pytest.mark.parametrize("mode, status", [("755", 201), ("0700", 201), ("", 201), ("1777", 201), ("8", 400), ("rwx", 400),
+                                          ("-7", 400), ("77777", 400)])
+def test_pfs_mkdir_modes(pfs_server: Any, mode: str, status: int) -> None:
+    api(pfs_server, "POST", "directories?mode=" + mode, "/a/b/c", status=status)
+    if status == 201:
+        assert check_info(api(pfs_server, "GET", "stat", "/a/b/c", status=200).json())["isDir"]
+
+
+def test_pfs_touch_and_truncate(pfs_server: Any) -> None:
+    """Touch makes what is missing and moves the time; truncate cuts and fills up."""
+    api(pfs_server, "POST", "touch", "/f", status=200)
+    first = api(pfs_server, "GET", "stat", "/f", status=200).json()
+    assert first["size"] == 0
+    api(pfs_server, "PUT", "files", "/f", TEN, headers={"X-OC-Mtime": "1"}, status=200)
+    api(pfs_server, "POST", "touch", "/f", status=200)
+    assert api(pfs_server, "GET", "stat", "/f").json()["modTime"] > first["modTime"] and get_file(pfs_server, "/f") == TEN
+    for size, left in (("4", TEN[:4]), ("6", TEN[:4] + b"\0\0"), ("0", b"")):
+        api(pfs_server, "POST", "truncate?size=" + size, "/f", status=200)
+        assert get_file(pfs_server, "/f") == left
+    for size in ("", "-1", "x", "1.5"):
+        api(pfs_server, "POST", "truncate?size=" + size, "/f", status=400)
+    api(pfs_server, "POST", "truncate?size=999999999999999999", "/f", status=413)
+
+
+@pytest.mark.parametrize("route", ["rename?path=/f", "chmod?path=/f", "mount", "unmount", "digest", "grep"])
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b"null", b'"text"', b"{", b"{}", b'{"newPath":1,"mode":[],"path":1}', b"\xff",
+                                  b'{"newPath":null,"path":null}', b'{"newPath":{},"path":["/f"],"pattern":"x"}', b"[" * 100_000])
+def test_pfs_bodies_that_are_none(pfs_server: Any, route: str, body: bytes) -> None:
+    """No JSON, another type, a field of another type: 400."""
+    put_file(pfs_server, "/f", b"x")
+    api(pfs_server, "POST", route, None, body, status=400)
+
+
+@pytest.mark.parametrize("body", [
+    {"path": "/m", "fstype": "nofs"}, {"path": "/m", "fstype": 7}, {"path": "/m"}, {"fstype": "hellofs"}, {"path": "", "fstype": "hellofs"},
+    {"path": "/m", "fstype": "hellofs", "config": {"unknown": 1}}, {"path": "/m", "fstype": "hellofs", "config": []},
+    {"path": "/../m", "fstype": "hellofs"}])
+def test_pfs_mounts_refused(pfs_server: Any, body: Any) -> None:
+    api(pfs_server, "POST", "mount", None, body, status=400)
+    assert api(pfs_server, "GET", "mounts", status=200).json() == {"mounts": []}
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/json", "application/x-www-form-urlencoded", "image/png"])
+def test_pfs_bodies_are_json_whatever_they_are_called(pfs_server: Any, kind: Optional[str]) -> None:
+    body = b' {"fstype":"hellofs","path":"/m","config":null,"comment":"unknown keys are ignored"}\n'
+    api(pfs_server, "POST", "mount", None, body, headers={"Content-Type": kind}, status=200)
+    assert api(pfs_server, "GET", "files", "/m/hello", role="user", status=200).body == b"Hello, World!\n"
+    assert api(pfs_server, "GET", "mounts", role="user", status=200).json() == {
+        "mounts": [{"path": "/m", "pluginName": "hellofs", "config": {}}]}
+    api(pfs_server, "POST", "unmount", None, {"path": "/m"}, status=200)
+    api(pfs_server, "GET", "files", "/m/hello", status=404)
+
+
+def test_pfs_rename(pfs_server: Any) -> None:
+    """Within the store, over what is there, into nothing, across a mount."""
+    put_file(pfs_server, "/f", b"f")
+    put_file(pfs_server, "/g", b"g")
+    pfs_server.tree.mount("/p", PocketFS())
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/g"}, status=409)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/absent/f"}, status=400)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/new"}, role="user", status=403)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/new"}, status=200)
+    api(pfs_server, "POST", "rename", "/new", {"newPath": "/p/plain"}, status=409)
+    assert api(pfs_server, "POST", "rename", "/p/plain", {"newPath": "/from-there"}, status=501).json()["error"]
+    assert get_file(pfs_server, "/new") == b"f" and names_in(pfs_server, "/p") == ["drop", "live", "plain", "take"]
+    api(pfs_server, "POST", "directories", "/d", status=201)
+    api(pfs_server, "POST", "rename", "/d", {"newPath": "/d/inside"}, status=400)
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_pfs_digest(pfs_server: Any, algorithm: str) -> None:
+    data = os.urandom(700_000)
+    put_file(pfs_server, "/f", data)
+    wanted = {"algorithm": algorithm, "path": "/f", "digest": hashlib.new(algorithm, data).hexdigest()}
+    assert api(pfs_server, "POST", "digest", None, {"algorithm": algorithm, "path": "/f"}, status=200).json() == wanted
+    assert "md5" in api(pfs_server, "POST", "digest", None, {"algorithm": "xxh3", "path": "/f"}, status=400).json()["error"]
+
+
+def test_pfs_search(pfs_server: Any) -> None:
+    """All at once, and a line for each as it is found with one that sums up."""
+    put_file(pfs_server, "/d/a", b"one\ntwo error\nthree\n")
+    put_file(pfs_server, "/d/b/c", "ERROR \u00fc\nerror".encode())
+    wanted = [{"file": "/d/a", "line": 2, "content": "two error"}, {"file": "/d/b/c", "line": 2, "content": "error"}]
+    wish: dict[str, Any] = {"path": "/d", "pattern": "err+or", "recursive": True}
+    assert api(pfs_server, "POST", "grep", None, wish, status=200).json() == {"matches": wanted, "count": 2}
+    found = api(pfs_server, "POST", "grep", None, {**wish, "stream": True}, status=200)
+    lines = found.body.decode().splitlines()
+    assert [json.loads(line) for line in lines] == [*wanted, {"type": "summary", "count": 2}]
+    assert found.headers["content-type"] == "application/x-ndjson" and "transfer-encoding" in found.headers
+    folded = api(pfs_server, "POST", "grep", None, {**wish, "case_insensitive": True}, status=200).json()
+    assert folded["count"] == 3 and folded["matches"][1]["content"] == "ERROR \u00fc"
+    assert api(pfs_server, "POST", "grep", None, {**wish, "pattern": "nothing"}, status=200).json() == {"matches": [], "count": 0}
+    for bad in ({"recursive": 1}, {"pattern": "("}, {"pattern": ""}, {"recursive": False}, {"stream": "yes"}):
+        api(pfs_server, "POST", "grep", None, {**wish, **bad}, status=400)
+        api(pfs_server, "POST", "grep", None, {**wish, "stream": True, **bad}, status=400)
+
+
+def test_pfs_capabilities(pfs_server: Any) -> None:
+    pfs_server.mounts.mount(callfs.ROOT, "/m", "hellofs", {})
+    found = api(pfs_server, "GET", "capabilities", status=200).json()
+    assert found["version"] == callfs.__version__ and {"rest", "pfs"} <= set(found["dialects"])
+    assert found["filesystems"] == sorted(callfs.FILESYSTEMS) and "grep" in found["features"]
+    there = api(pfs_server, "GET", "capabilities", "/m/x", status=200).json()
+    assert (there["filesystem"], there["operations"]) == ("hellofs", ["stat", "open", "list"])
+    assert "write" in api(pfs_server, "GET", "capabilities", "/absent", status=200).json()["operations"]
+
+
+# ---- who may what -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("level, reads, writes", [("none", 401, 401), ("read", 200, 401), ("write", 200, 200)])
+def test_pfs_anonymous(serve_users: Callable[..., Any], level: str, reads: int, writes: int) -> None:
+    """`plugins.anonymous` opens this dialect and no other, and never what changes the server."""
+    server = serve_users(plugins={"anonymous": level}, auth__admins=["ann"])
+    put_file(server, "/f", b"x")
+    for method, route, path, body, status in (
+            ("GET", "files", "/f", None, reads), ("GET", "directories", "/", None, reads), ("GET", "mounts", None, None, reads),
+            ("GET", "plugins", None, None, reads), ("GET", "capabilities", None, None, reads),
+            ("PUT", "files", "/new", b"x", writes), ("POST", "touch", "/new", None, writes), ("DELETE", "files", "/new", None, 404 if level == "read" else writes),
+            ("DELETE", "files", "/f", None, 403 if level == "write" else 401),
+            ("POST", "mount", None, {"fstype": "hellofs", "path": "/m"}, 401), ("POST", "unmount", None, {"path": "/m"}, 401),
+            ("POST", "plugins/load", None, {}, 401)):
+        api(server, method, route, path, body, "nobody", status)
+    ask(server, "GET", "/v1/files/f", headers=NO_KEY, status=401)
+    api(server, "GET", "files", "/f", headers={"Authorization": "Bearer wrong-key-of-nobody"}, status=401)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json", None])
+@pytest.mark.parametrize("method, route", [("POST", "rename?path=/f"), ("POST", "mount"), ("PUT", "files?path=/f"),
+                                           ("DELETE", "files?path=/f"), ("POST", "files?path=/new"), ("POST", "touch?path=/f")])
+def test_pfs_pages_of_other_sites_change_nothing(serve_users: Callable[..., Any], method: str, route: str,
+                                                 kind: Optional[str]) -> None:
+    """What a browser sends without asking first, to a server without keys and with the user's own."""
+    server = serve_users(plugins={"anonymous": "write"}, auth__admins=["ann"])
+    put_file(server, "/f", b"kept")
+    body = b'{"newPath":"/gone","fstype":"hellofs","path":"/m"}'
+    for key in ({}, basic(USERS["ann"])):
+        for origin in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+            sent = {"Authorization": None, "Content-Type": kind, **key, **origin}
+            assert call(server, method, "/api/v1/" + route, body, sent).status == 403
+        rebound = call(server, method, "/api/v1/" + route, body, {"Authorization": None, "Host": "evil.example", **key})
+        assert rebound.status == 421
+    assert names_in(server, "/") == ["f"] and get_file(server, "/f") == b"kept"
+    own = {"Origin": server.url, "Authorization": basic(USERS["ann"])["Authorization"]}
+    assert call(server, method, "/api/v1/" + route, body, own).status < 300
+
+
+def test_pfs_upload_limit(serve_users: Callable[..., Any]) -> None:
+    server = serve_users(server__max_upload_bytes=1000)
+    api(server, "PUT", "files", "/f", bytes(1000), status=200)
+    api(server, "PUT", "files", "/f", bytes(1001), status=413)
+    api(server, "PUT", "files", "/f", iter([bytes(600), bytes(600)]), status=413)
+    assert get_file(server, "/f") == bytes(1000)
+
+
+# ---- clients of others ------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def pypfs_client(serve_users: Callable[..., Any]) -> Iterator[Any]:
+    """The Python client of PFS at a server for everybody; `client.server` is that."""
+    pypfs = pytest.importorskip("pypfs")
+    server = serve_users(plugins={"anonymous": "write"}, auth__admins=["ann"])
+    client = pypfs.PFSClient(server.url)
+    client.server = server
+    yield client
+    client.session.close()
+
+
+def test_pypfs_every_method(pypfs_client: Any) -> None:
+    client = pypfs_client
+    assert client.health()["status"] == "healthy" and client.ls("/") == [] and client.list_plugins() == []
+    assert client.mkdir("/d") == {"message": "directory created"} and client.create("/d/e") == {"message": "file created"}
+    assert client.write("/d/f", TEN) == "OK" and client.cat("/d/f") == TEN
+    assert client.cat("/d/f", offset=2, size=3) == b"234" and client.cat("/d/f", offset=50) == b""
+    with client.cat("/d/f", stream=True) as streamed:
+        assert b"".join(streamed.iter_content(3)) == TEN
+    assert [check_info(one)["name"] for one in client.ls("/d")] == ["e", "f"]
+    assert client.chmod("/d/f", 0o600) == {"message": "permissions changed"} and client.stat("/d/f")["mode"] == 0o600
+    assert client.mv("/d/f", "/d/g") == {"message": "renamed"} and client.rm("/d/e") == {"message": "deleted"}
+    assert client.grep("/d", "3", recursive=True)["count"] == 1
+    assert list(client.grep("/d", "3", recursive=True, stream=True))[-1] == {"type": "summary", "count": 1}
+    assert client.digest("/d/g", "md5")["digest"] == hashlib.md5(TEN).hexdigest()
+    assert client.rm("/d", recursive=True) == {"message": "deleted"} and client.mounts() == []
+    client.session.headers["Authorization"] = f"Bearer {USERS['ann']}"
+    assert client.mount("hellofs", "/h", {}) == {"message": "plugin mounted"} and client.cat("/h/hello") == b"Hello, World!\n"
+    assert client.mounts() == [{"path": "/h", "pluginName": "hellofs", "config": {}}]
+    assert client.unmount("/h") == {"message": "plugin unmounted"} and client.ls("/") == []
+
+
+PYPFS_ERRORS: list[tuple[str, Callable[[Any], Any], str]] = [
+    ("ls", lambda c: c.ls("/absent"), "No such file or directory"), ("cat", lambda c: c.cat("/absent"), "No such file"),
+    ("cat of a directory", lambda c: c.cat("/d"), "directory"), ("write", lambda c: c.write("/d", b"x"), "directory"),
+    ("create", lambda c: c.create("/f"), "already there"), ("mkdir", lambda c: c.mkdir("/d"), "already there"),
+    ("rm", lambda c: c.rm("/d"), "not empty"), ("rm of nothing", lambda c: c.rm("/absent"), "No such file"),
+    ("stat", lambda c: c.stat("/absent"), "No such file"), ("mv", lambda c: c.mv("/f", "/d/g"), "already there"),
+    ("chmod", lambda c: c.chmod("/absent", 1), "No such file"), ("mount", lambda c: c.mount("hellofs", "/h", {}), "administrator"),
+    ("unmount", lambda c: c.unmount("/h"), "administrator"), ("load", lambda c: c.load_plugin("./x.so"), "administrator"),
+    ("unload", lambda c: c.unload_plugin("./x.so"), "administrator"), ("digest", lambda c: c.digest("/f"), "md5"),
+    ("grep", lambda c: c.grep("/absent", "x"), "No such file"), ("path", lambda c: c.ls("/../x"), "leaves the root"),
+]
+
+
+@pytest.mark.parametrize("work, words", [row[1:] for row in PYPFS_ERRORS], ids=[row[0] for row in PYPFS_ERRORS])
+def test_pypfs_errors_say_why(pypfs_client: Any, work: Callable[[Any], Any], words: str) -> None:
+    """The client shows the text that the server gave."""
+    for path in ("/f", "/d/g"):
+        pypfs_client.write(path, b"x")
+    with pytest.raises(sys.modules["pypfs"].PFSClientError, match=words):
+        work(pypfs_client)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pypfs_helpers(pypfs_client: Any, tmp_path: Path, stream: bool) -> None:
+    """Trees up, across and down again are what they were."""
+    helpers, source = sys.modules["pypfs"], tmp_path / "source"
+    wanted = {"a.txt": b"a", "b/c.bin": os.urandom(300_000), "b/d/empty": b"", "b/\u00fc + %.txt": b"odd"}
+    for name, data in wanted.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    helpers.upload(pypfs_client, str(source), "/up", recursive=True, stream=stream)
+    helpers.cp(pypfs_client, "/up", "/copy", recursive=True, stream=stream)
+    helpers.cp(pypfs_client, "/up/a.txt", "/deep/er/a.txt", stream=stream)
+    helpers.download(pypfs_client, "/copy", str(tmp_path / "back"), recursive=True, stream=stream)
+    found = {str(one.relative_to(tmp_path / "back")): one.read_bytes() for one in (tmp_path / "back").rglob("*") if one.is_file()}
+    assert found == wanted and pypfs_client.cat("/deep/er/a.txt") == b"a"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_requests_puts_20_megabytes(pfs_server: Any, chunked: bool) -> None:
+    requests, data = pytest.importorskip("requests"), os.urandom(1 << 20) * 20
+    sent = iter([data[place:place + 300_000] for place in range(0, len(data), 300_000)]) if chunked else data
+    with requests.Session() as session:
+        session.headers.update(Authorization=f"Bearer {pfs_server.key}")
+        answer = session.put(pfs_server.url + "/api/v1/files", params={"path": "/large"}, data=sent, timeout=60)
+        assert answer.json() == {"message": "OK"}
+        answer = session.get(pfs_server.url + "/api/v1/files", params={"path": "/large"}, timeout=60)
+        assert hashlib.sha256(answer.content).digest() == hashlib.sha256(data).digest()
+
+
+def test_pfs_clients_that_vanish_hold_nothing(pfs_server: Any) -> None:
+    put_file(pfs_server, "/large", os.urandom(8_000_000))
+    for _ in range(5):
+        connection = raw_socket(pfs_server.url)
+        connection.sendall(head_of("GET", "/api/v1/files?path=/large&stream=true"))
+        connection.recv(1000)
+        connection.close()
+        raw(pfs_server.url, head_of("PUT", "/api/v1/files?path=/cut", {"Content-Length": "1000"}) + b"half", half_close=True)
+    wait_for(lambda: not holders_of(pfs_server, "/large"), what="the descriptors of the readers that left")
+    assert names_in(pfs_server, "/") == ["large"] and not scratch_of(pfs_server)
+
+
+# ---- the examples of the seed -----------------------------------------------------------------------------------
+
+MESSAGE_SHOWN = r'\{"id": ?"\d{19}", ?"data": ?"First message", ?"timestamp": ?"[^"]+Z"\}'
+# Mounts, the block as the seed has it, and of each curl its status and a pattern of what it prints.
+SEED_EXAMPLES: dict[str, tuple[tuple[str, ...], str, list[tuple[int, str]]]] = {
+    "queuefs": (("queuefs",), """
+        # Create queue
+        curl -X POST "http://localhost:8080/api/v1/directories?path=/queuefs/myqueue"
+        # Enqueue messages
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/enqueue" \\
+        -d "First message"
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/enqueue" \\
+        -d "Second message"
+        # Check size
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/size"
+        # Peek at next message
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/peek"
+        # Check peek file stat for poll offset
+        curl "http://localhost:8080/api/v1/stat?path=/queuefs/myqueue/peek"
+        # Dequeue message
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/dequeue"
+        # Clear queue
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/clear" -d ""
+        # Delete queue
+        curl -X DELETE "http://localhost:8080/api/v1/files?path=/queuefs/myqueue&recursive=true"
+        """, [(201, "directory created"), (200, r'\{"message":"\d{19}"\}'), (200, r'\{"message":"\d{19}"\}'), (200, r"2\n?"),
+              (200, MESSAGE_SHOWN), (200, r'.*"modTime":.*'), (200, MESSAGE_SHOWN), (200, ".*message.*"), (200, "deleted")]),
+    "kvfs": (("kvfs",), """
+        # Set
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey" -d "myvalue"
+        # Get
+        curl "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey"
+        # List
+        curl "http://localhost:8080/api/v1/directories?path=/kvfs/keys"
+        # Delete
+        curl -X DELETE "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey"
+        """, [(200, ".*message.*"), (200, "myvalue"), (200, '.*"name":"mykey".*'), (200, "deleted")]),
+    "localfs": (("localfs",), """
+        # List directory
+        curl "http://localhost:8080/api/v1/directories?path=/local"
+        # Read file
+        curl "http://localhost:8080/api/v1/files?path=/local/file.txt"
+        # Write file
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/local/output.txt" -d "content"
+        # Create directory
+        curl -X POST "http://localhost:8080/api/v1/directories?path=/local/newdir"
+        """, [(200, '.*"name":"file.txt".*'), (200, "local text"), (200, ".*message.*"), (201, "directory created")]),
+    "httpfs": (("httpfs", "memfs"), """
+        # Dynamic mount
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -H "Content-Type: application/json" \\
+        -d '{
+        "fstype": "httpfs",
+        "path": "/my-http",
+        "config": {
+        "pfs_path": "/memfs",
+        "http_port": "10000"
+        }
+        }'
+        # Check status
+        curl "http://localhost:8080/api/v1/files?path=/my-http"
+        # Access HTTP server
+        curl http://localhost:10000/
+        # Unmount
+        curl -X POST http://localhost:8080/api/v1/unmount \\
+        -H "Content-Type: application/json" \\
+        -d '{"path": "/my-http"}'
+        """, [(200, "plugin mounted"), (200, ".*Running.*"), (200, ".*"), (200, "plugin unmounted")]),
+    "mounting memfs": (("memfs",), """
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -H "Content-Type: application/json" \\
+        -d '{
+        "fstype": "memfs",
+        "path": "/test/memory",
+        "config": {}
+        }'
+        curl http://localhost:8080/api/v1/mounts
+        curl -X POST http://localhost:8080/api/v1/unmount \\
+        -H "Content-Type: application/json" \\
+        -d '{"path": "/test/memory"}'
+        """, [(200, "plugin mounted"), (200, '.*"path":"/test/memory","pluginName":"memfs".*'), (200, "plugin unmounted")]),
+    "plugins": ((), """
+        # List loaded plugins
+        curl http://localhost:8080/api/v1/plugins
+        """, [(200, '.*"loaded_plugins".*')]),
+    "hellofs and the store": ((), """
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -d '{"fstype": "hellofs", "path": "/helloc", "config": {}}'
+        curl "http://localhost:8080/api/v1/files?path=/helloc/hello"
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/data/file.txt" -d "content"
+        curl "http://localhost:8080/api/v1/files?path=/data/file.txt"
+        curl -X POST http://localhost:8080/api/v1/unmount -d '{"path": "/helloc"}'
+        """, [(200, "plugin mounted"), (200, "Hello, World!\n"), (200, "OK"), (200, "content"), (200, "plugin unmounted")]),
+}
+SEED_CONFIGS: dict[str, dict[str, Any]] = {
+    "memfs": {"init_dirs": ["/home", "/tmp"]}, "queuefs": {}, "kvfs": {"initial_data": {"welcome": "Hello from PFS!"}}}
+
+
+def run_curls(block: str, server: Any, replacements: Mapping[str, str] = {}) -> list[tuple[int, str]]:
+    """Run a block of the seed in bash; of each curl its status and what it printed."""
+    for old, new in {"http://localhost:8080": server.url, **replacements}.items():
+        block = block.replace(old, new)
+    function = (f'curl() {{ command curl -sS -w "\\n%{{http_code}}\\n--next--\\n" -H "Authorization: Bearer {server.key}" '
+                '"$@" || echo "curl: $?"; }\n')
+    done = subprocess.run([need_program("bash"), "-c", function + textwrap.dedent(block)], capture_output=True, text=True,
+                          timeout=60)
+    assert not done.stderr, done.stderr
+    parts = [part.rsplit("\n", 2) for part in done.stdout.split("--next--\n")[:-1]]
+    return [(int(status), text) for text, status, _ in parts]
+
+
+@pytest.mark.parametrize("name", SEED_EXAMPLES)
+def test_example_of_the_seed(serve_users: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    """Its curl lines with nothing changed but the address and a key; each kind runs as soon as it is there."""
+    needs, block, wanted = SEED_EXAMPLES[name]
+    missing = [kind for kind in needs if kind not in callfs.FILESYSTEMS]
+    if missing:
+        pytest.skip(f"{missing[0]} is not in this version")
+    need_program("curl")
+    (tmp_path / "file.txt").write_text("local text")
+    configs = {**SEED_CONFIGS, "localfs": {"local_dir": str(tmp_path)}}
+    plugins = {kind: {"enabled": True, "path": "/local" if kind == "localfs" else f"/{kind}", "config": configs[kind]}
+               for kind in needs if kind in configs}
+    server = serve_users(plugins=plugins, auth__admins=["ann"])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    found = run_curls(block, server, {"10000": port})
+    assert [status for status, _ in found] == [status for status, _ in wanted], found
+    for (_, text), (_, pattern) in zip(found, wanted):
+        said = json.loads(text)["message"] if re.fullmatch(r'\{"message":"[^"]*"\}\s*', text) and "message" not in pattern else text
+        assert re.fullmatch(pattern, said.rstrip("\n") if not pattern.endswith("\n") else said + "\n" * (said[-1:] != "\n"), re.S), found
 
 
 # ============================================================================
