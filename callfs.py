@@ -8003,10 +8003,14 @@ class QueueFS(FileSystem):
         return f"{info.id:x}-{info.newest:x}-{info.size:x}"
 
     def _control(self, info: QueueInfo, control: str) -> Entry:
-        entry = self._entry(info)._replace(path=join_path(info.path, control), type=FILE, stamp="",
-                                           mode=QUEUE_CONTROLS[control], id=f"queue-{info.id}-{control}")
+        entry, mode = self._entry(info), QUEUE_CONTROLS[control]
+        etag = entry.etag if mode == 0o444 else f"{info.id:x}"          # what is only written always holds nothing
+        entry = entry._replace(path=join_path(info.path, control), type=FILE, stamp="", mode=mode, etag=etag,
+                               id=f"queue-{info.id}-{control}")
         if control == "size":               # changes with what is taken out, too: nobody may think it unmodified
             entry = entry._replace(size=len(str(info.size)), mtime_ns=self.store.clock())
+        elif control == "dequeue":          # every read is another one
+            entry = entry._replace(etag=f"{info.id:x}-{self.store.clock():x}")
         return entry
 
     def stat(self, path: str) -> Entry:
@@ -8140,6 +8144,8 @@ class QueueFS(FileSystem):
 
     def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
         """As the interface says: a queue."""
+        if path == "/README" or self._split(path)[1]:
+            guard(self.peek(path))
         made = self.store.make(self._queue_path(path), self._guarding(guard))
         return Written(self.stat(path), made)
 
