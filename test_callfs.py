@@ -7353,6 +7353,840 @@ def test_mounts_come_back_after_a_restart(tmp_path: Path) -> None:
 
 
 # ============================================================================
+# queuefs: message queues as directories
+# ============================================================================
+
+def anyone(info: Any) -> None:
+    """A guard that lets everything pass."""
+
+
+class FakeClock:
+    """Nanoseconds that go on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def step(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += int(seconds * 1e9)
+
+
+def drain(store: Any, path: str) -> list[bytes]:
+    """All messages of a queue, in order."""
+    found = []
+    while True:
+        taken = store.take(path, [0])
+        if not taken:
+            return found
+        found.append(taken[0].data)
+
+
+class QueueStoreContract:
+    """What every QueueStore does. A subclass says how to make one, and whether it is there after a restart."""
+
+    durable = True
+
+    def make(self, folder: Path) -> Any:
+        """A store; made again on the same folder it has what was there."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Any]:
+        with nothing_left(3):
+            store = self.make(tmp_path)
+            yield store
+            store.close()
+
+    def put(self, store: Any, *messages: bytes, path: str = "/q") -> list[int]:
+        """Enqueue; the ids."""
+        return [store.enqueue(path, data, anyone)[0].newest for data in messages]
+
+    def test_first_in_first_out(self, store: Any) -> None:
+        """Bytes are kept exactly, empty ones too; ids grow; peeking takes nothing."""
+        messages = [b"", b"\0\xff", "é".encode(), b"x" * 300_000, b"y" * 100_000, b"", b"last"]
+        ids = self.put(store, *messages)
+        assert ids == sorted(set(ids)) and abs(ids[0] - time.time_ns()) < 60e9
+        assert store.first("/q").data == b"" and store.get("/q").size == 7 and store.get("/q").newest == ids[-1]
+        taken = store.take("/q", [0] * 5)
+        assert [(one.id, one.data) for one in taken] == list(zip(ids, messages))[:5]
+        assert store.first("/q").data == b"" and store.get("/q").size == 2
+        assert drain(store, "/q") == messages[5:] and store.first("/q") is None
+        assert store.get("/q").size == 0 and store.get("/q").newest == ids[-1]
+
+    def test_absent(self, store: Any) -> None:
+        """What needs a queue says so."""
+        assert store.get("/no") is None and store.get("/no/deep") is None
+        for ask in (lambda: store.take("/no", [0]), lambda: store.first("/no"), lambda: store.clear("/no"),
+                    lambda: store.acknowledge("/no", 1), lambda: store.children("/no"),
+                    lambda: store.remove("/no", True, anyone),
+                    lambda: store.move("/no", "/new", anyone, anyone, True)):
+            with pytest.raises(callfs.FileNotFound):
+                ask()
+        assert store.children("/") == [] and store.get("/").id == 0
+
+    def test_directories(self, store: Any) -> None:
+        """Parents are made, but are no queues of their own until they are made or used; names sort by code point."""
+        assert store.make("/a/b/c", anyone) and not store.make("/a/b/c", anyone)
+        assert [store.get(path).own for path in ("/a", "/a/b", "/a/b/c")] == [False, False, True]
+        assert store.make("/a", anyone) and store.get("/a").own
+        self.put(store, b"1", path="/a/b")
+        assert store.get("/a/b").own and store.get("/a/b").size == 1
+        for name in ("\U0001f600", "é", "e ", "E", "e", "e%_"):
+            store.make("/n/" + name, anyone)
+        assert [info.path for info in store.children("/n")] == ["/n/E", "/n/e", "/n/e ", "/n/e%_", "/n/é", "/n/\U0001f600"]
+        assert [info.path for info in store.children("/")] == ["/a", "/n"]
+
+    def test_removing_loses_nothing_by_accident(self, store: Any) -> None:
+        """Only an empty queue goes without being asked twice; leased messages count."""
+        self.put(store, b"1", path="/q")
+        self.put(store, b"2", path="/q/sub")
+        for path in ("/q", "/q/sub"):
+            with pytest.raises(callfs.DirectoryNotEmpty):
+                store.remove(path, False, anyone)
+        taken = store.take("/q/sub", [60])[0]
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            store.remove("/q/sub", False, anyone)
+        store.acknowledge("/q/sub", taken.id)
+        store.remove("/q/sub", False, anyone)
+        self.put(store, b"3", path="/q/sub/deep")
+        store.remove("/q", True, anyone)
+        assert store.get("/q") is None and store.get("/q/sub/deep") is None
+        store.make("/q/sub/deep", anyone)
+        assert store.get("/q/sub/deep").size == 0 and store.first("/q/sub/deep") is None
+        with pytest.raises(callfs.BadRequest):
+            store.remove("/", True, anyone)
+
+    def test_guards_decide(self, store: Any) -> None:
+        """A guard sees what is there, and what it refuses does not happen, also in a commit with others."""
+        seen: list[Any] = []
+
+        def refuse(info: Any) -> None:
+            seen.append(info and info.path)
+            raise callfs.PermissionDenied()
+        self.put(store, b"1")
+        for ask in (lambda: store.enqueue("/q", b"", refuse), lambda: store.enqueue("/new/x", b"", refuse),
+                    lambda: store.make("/new", refuse), lambda: store.remove("/q", True, refuse),
+                    lambda: store.move("/q", "/p", refuse, anyone, True),
+                    lambda: store.move("/q", "/p", anyone, refuse, True)):
+            with pytest.raises(callfs.PermissionDenied):
+                ask()
+        assert seen == ["/q", None, None, "/q", "/q", None]
+        assert [info.path for info in store.children("/")] == ["/q"] and store.get("/q").size == 1
+
+    def test_moving(self, store: Any) -> None:
+        """A queue with its messages, leases and sub-queues gets another path; what is in the way must be empty."""
+        self.put(store, b"1", b"2", path="/a/q")
+        self.put(store, b"s", path="/a/q/sub")
+        leased = store.take("/a/q", [60])[0]
+        with pytest.raises(callfs.BadRequest):
+            store.move("/a/q", "/b/c/q", anyone, anyone, False)
+        store.move("/a/q", "/b/c/q", anyone, anyone, True)
+        assert store.get("/a/q") is None and store.children("/a") == [] and store.get("/b/c/q").size == 1
+        store.acknowledge("/b/c/q", leased.id)
+        self.put(store, b"full", path="/full")
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            store.move("/b/c/q", "/full", anyone, anyone, True)
+        store.make("/empty", anyone)
+        store.move("/b/c/q", "/empty", anyone, anyone, True)
+        assert drain(store, "/empty") == [b"2"] and drain(store, "/empty/sub") == [b"s"] and drain(store, "/full") == [b"full"]
+
+    def test_leases(self, store: Any) -> None:
+        """A leased message is hidden, confirmed once, or comes back to its place with its id."""
+        clock = store.clock = FakeClock()
+        ids = self.put(store, b"1", b"2", b"3")
+        first, second = store.take("/q", [60, 30])
+        assert (first.data, second.data) == (b"1", b"2") and store.get("/q").size == 1 and store.first("/q").data == b"3"
+        store.acknowledge("/q", first.id)
+        for number in (first.id, ids[2] + 1):
+            with pytest.raises(callfs.FileNotFound):
+                store.acknowledge("/q", number)
+        clock.step(29.9)
+        assert store.first("/q").data == b"3" and store.get("/q").size == 1
+        clock.step(0.2)
+        assert store.get("/q").size == 2 and store.first("/q") == second
+        with pytest.raises(callfs.Conflict, match="run out"):
+            store.acknowledge("/q", second.id)
+        assert [one.data for one in store.take("/q", [10, 5])] == [b"2", b"3"]
+        clock.step(6)
+        self.put(store, b"4")
+        assert store.children("/")[0].size == 2 and store.first("/q").data == b"3"
+        clock.step(60)
+        assert drain(store, "/q") == [b"2", b"3", b"4"]
+
+    def test_giving_back(self, store: Any) -> None:
+        """In front of what came later, in the old order, leased or not, after a move too; into nothing: lost."""
+        self.put(store, b"1", b"2", b"3")
+        one, two = store.take("/q", [0, 60])
+        store.give_back(two, True)
+        store.move("/q", "/p", anyone, anyone, True)
+        store.give_back(one, False)
+        assert store.get("/p").size == 3 and drain(store, "/p") == [b"1", b"2", b"3"]
+        store.give_back(two, True)          # is no lease any more: must not come twice
+        assert store.get("/p").size == 0
+        store.remove("/p", True, anyone)
+        store.give_back(one, False)
+        assert store.children("/") == []
+
+    def test_clearing(self, store: Any) -> None:
+        """Leased messages too; the queue stays."""
+        self.put(store, *(b"%d" % number for number in range(100)))
+        leased = store.take("/q", [60] * 3)
+        store.clear("/q")
+        with pytest.raises(callfs.FileNotFound):
+            store.acknowledge("/q", leased[0].id)
+        assert store.get("/q").size == 0 and store.get("/q").newest and drain(store, "/q") == []
+        self.put(store, b"new")
+        assert drain(store, "/q") == [b"new"]
+
+    def test_ids_grow_whatever_the_clock_does(self, store: Any, tmp_path: Path) -> None:
+        """It stands still, it is set back; and over a restart."""
+        clock = store.clock = FakeClock()
+        ids = self.put(store, b"1", b"2", path="/a") + self.put(store, b"3", path="/b")
+        clock.step(-3600)
+        ids += self.put(store, b"4", path="/a")
+        assert ids == sorted(set(ids))
+        if self.durable:
+            store.close()
+            again = self.make(tmp_path)
+            try:
+                again.clock = clock
+                assert self.put(again, b"5", path="/b")[0] > ids[-1]
+                assert drain(again, "/a") == [b"1", b"2", b"4"] and drain(again, "/b") == [b"3", b"5"]
+            finally:
+                again.close()
+
+    def test_exactly_once(self, store: Any) -> None:
+        """16 producers and 16 consumers: every message comes out once, in order for each producer."""
+        count, taken, done = 30, collections.defaultdict(list), threading.Event()    # type: int, Any, Any
+
+        def produce(producer: int) -> None:
+            for number in range(count):
+                store.enqueue("/q", b"%d %d" % (producer, number), anyone)
+
+        def consume(consumer: int) -> None:
+            while True:
+                last = done.is_set()        # asked before, so that nothing comes between
+                found = store.take("/q", [0, 0] if consumer % 2 else [0])
+                taken[consumer] += [tuple(map(int, one.data.split())) for one in found]
+                if last and not found:
+                    return
+        store.make("/q", anyone)
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            consumers = [pool.submit(consume, number) for number in range(16)]
+            for producer in [pool.submit(produce, number) for number in range(16)]:
+                producer.result(60)
+            done.set()
+            for consumer in consumers:
+                consumer.result(60)
+        everything = [one for some in taken.values() for one in some]
+        assert sorted(everything) == [(producer, number) for producer in range(16) for number in range(count)]
+        for some in taken.values():
+            for producer in range(16):
+                mine = [number for one, number in some if one == producer]
+                assert mine == sorted(mine)
+        assert store.get("/q").size == 0 and store.first("/q") is None
+
+    STEPS = 40
+
+    def test_model(self, tmp_path: Path) -> None:
+        """Random steps against two lists: what waits, what is leased."""
+        strategy = {"steps": lambda st: st.lists(st.tuples(st.sampled_from("eeetttlagcx"), st.integers(0, 3)), max_size=self.STEPS)}
+        store, runs = self.make(tmp_path), itertools.count()
+        try:
+            property_test(25, **strategy)(lambda steps: self.check_model(store, f"/model{next(runs)}", steps))()
+        finally:
+            store.close()
+
+    def check_model(self, store: Any, path: str, steps: list[tuple[str, int]]) -> None:
+        """e: enqueue; t: take; l: lease; a: acknowledge; g: give back what was leased; c: clear; x: time passes."""
+        clock = store.clock = FakeClock()
+        clock.now = store.enqueue(path, b"start", anyone)[0].newest
+        waiting, leased = store.take(path, [0])[:0], []         # type: list[Any], list[Any]
+        for number, (step, count) in enumerate(steps):
+            if step == "e":
+                data = b"%d" % number
+                waiting.append((store.enqueue(path, data, anyone)[0].newest, data))
+            elif step in "tl":
+                found = store.take(path, [10.0 if step == "l" else 0] * count)
+                assert [one[:2] for one in found] == waiting[:count]
+                leased += found if step == "l" else []
+                del waiting[:count]
+            elif step == "c" and count == 0:
+                store.clear(path)
+                waiting, leased = [], []
+            elif step == "x":
+                clock.step(11)
+                waiting, leased = sorted([*waiting, *(one[:2] for one in leased)]), []
+            elif leased and step in "ag":
+                one = leased.pop(count % len(leased))
+                if step == "a":
+                    store.acknowledge(path, one.id)
+                else:
+                    store.give_back(one, True)
+                    waiting = sorted([*waiting, one[:2]])
+            first = store.first(path)
+            assert store.get(path).size == len(waiting) and (first and first[:2]) == (waiting[0] if waiting else None)
+
+
+class TestMemoryQueues(QueueStoreContract):
+    """In memory."""
+
+    durable = False
+
+    def make(self, folder: Path) -> Any:
+        """Anew."""
+        return callfs.MemoryQueues()
+
+    def test_a_budget(self) -> None:
+        """`max_bytes` bounds all messages together; what goes out makes room, by every way out."""
+        store = callfs.MemoryQueues(10_000)
+        with pytest.raises(callfs.StorageFull):
+            for _ in range(100):
+                store.enqueue("/q", b"x" * 1000, anyone)
+        count = store.get("/q").size
+        assert 7 <= count <= 10
+        for way in (lambda: store.take("/q", [0]), lambda: store.acknowledge("/q", store.take("/q", [60])[0].id),
+                    lambda: store.clear("/q"), lambda: store.remove("/q", True, anyone)):
+            way()
+            while store._bytes + 1160 <= 10_000:
+                store.enqueue("/q", b"x" * 1000, anyone)
+            assert store.get("/q").size == count
+        store.give_back(store.take("/q", [0])[0], False)
+        store.clear("/q")
+        assert store._bytes == 0
+
+    def test_a_small_message_is_small(self) -> None:
+        """At most 400 bytes besides its own; at 20,000 messages as at none, taking the first is quick."""
+        store = callfs.MemoryQueues()
+        store.make("/q", anyone)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(20_000):
+                store.enqueue("/q", b"%010d" % number, anyone)
+            each = (tracemalloc.get_traced_memory()[0] - before) / 20_000
+        finally:
+            tracemalloc.stop()
+        assert each < 410 and store._bytes / 20_000 > each * 0.7
+
+    def test_leases_that_ended_are_forgotten(self) -> None:
+        """However many are confirmed before their time."""
+        store = callfs.MemoryQueues()
+        for _ in range(1000):
+            store.enqueue("/q", b"x", anyone)
+            store.acknowledge("/q", store.take("/q", [3600])[0].id)
+        assert len(store._find("/q").expiries) < 100
+
+
+class TestSQLiteQueues(QueueStoreContract):
+    """In a file."""
+
+    def make(self, folder: Path) -> Any:
+        """On the same file."""
+        return callfs.DatabaseQueues(callfs.open_database({"backend": "sqlite", "db_path": str(folder / "q.db")}))
+
+    def test_one_that_fails_takes_no_other_with_it(self, store: Any) -> None:
+        """A bug or a refusal of the database in a shared commit: the others are done, each in its own."""
+        def broken(queues: Any) -> None:
+            queues.execute("INSERT INTO no_such_table VALUES (1)")
+        good = [callfs._Job(lambda queues: queues.add(queues.make("/q", True), b"x")) for _ in range(3)]
+        bad = [callfs._Job(broken), callfs._Job(lambda queues: 1 / 0)]
+        store._commit([good[0], bad[0], good[1], bad[1], good[2]])
+        assert [type(job.error) for job in bad] == [callfs.DatabaseError, ZeroDivisionError]
+        assert all(job.done and job.error is None for job in good) and store.get("/q").size == 3
+
+    def test_looking_waits_for_no_writer(self, store: Any, tmp_path: Path) -> None:
+        """While another process writes, size and peek answer."""
+        self.put(store, b"1")
+        with contextlib.closing(sqlite3.connect(tmp_path / "q.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert store.get("/q").size == 1 and store.first("/q").data == b"1" and store.children("/")
+            other.execute("ROLLBACK")
+
+    def test_tables_of_a_later_version(self, store: Any, tmp_path: Path) -> None:
+        """Are left alone."""
+        store._database.run(lambda session: session.execute("UPDATE queuefs_state SET value = 2 WHERE name = 'version'"))
+        with pytest.raises(callfs.ConfigError, match="later version"):
+            store.__init__(store._database)
+
+    def test_finding_needs_no_walk(self, store: Any) -> None:
+        """The first message and leases that ran out are found by the index, and no sort: O(log n) at any size."""
+        for query in ("SELECT id FROM queuefs_messages WHERE queue = 1 AND lease = 0 ORDER BY id LIMIT 1",
+                      "SELECT lease FROM queuefs_messages WHERE queue = 1 AND lease > 0 ORDER BY lease LIMIT 1",
+                      "SELECT id FROM queuefs_messages WHERE queue = 1 AND lease > 0 AND lease <= 5"):
+            plan = store._database.run(lambda session, query=query: session.execute("EXPLAIN QUERY PLAN " + query)).rows
+            assert "queuefs_order (queue=?" in str(plan) and "TEMP B-TREE" not in str(plan), plan
+
+    KILLED = """if True:
+        import sys, callfs, threading
+        store = callfs.DatabaseQueues(callfs.open_database({"backend": "sqlite", "db_path": sys.argv[1]}))
+        mutex = threading.Lock()
+
+        def say(*words):
+            with mutex:
+                sys.stdout.write(" ".join(map(str, words)) + "\\n")
+                sys.stdout.flush()
+
+        def produce(name):
+            for number in range(100000):
+                say("in", store.enqueue("/q", b"%d %d" % (name, number), lambda info: None)[0].newest)
+
+        def consume():
+            while True:
+                for message in store.take("/q", [3600]):
+                    store.acknowledge("/q", message.id)
+                    say("out", message.id)
+        store.make("/q", lambda info: None)
+        for name in range(4):
+            threading.Thread(target=produce, args=(name,), daemon=True).start()
+        for name in range(3):
+            threading.Thread(target=consume, daemon=True).start()
+        threading.Event().wait()
+    """
+
+    @pytest.mark.parametrize("lines", [20, 300])
+    def test_killed(self, tmp_path: Path, lines: int) -> None:
+        """What was acknowledged is there, what was confirmed is not; the rest comes once; the counter is right."""
+        path = str(tmp_path / "q.db")
+        environ = {**os.environ, "PYTHONPATH": HERE, "PYTHONDONTWRITEBYTECODE": "1"}
+        process = subprocess.Popen([sys.executable, "-c", self.KILLED, path], stdout=subprocess.PIPE, env=environ, text=True)
+        said = [process.stdout.readline() for _ in range(lines)]
+        process.kill()
+        said += process.stdout.readlines()
+        process.stdout.close()
+        process.wait()
+        words = [line.split() for line in said if line.endswith("\n")]
+        put, confirmed = ({int(number) for what, number in words if what == kind} for kind in ("in", "out"))
+        assert put and (confirmed or lines == 20)
+        store = self.make(tmp_path)
+        try:
+            store.clock = lambda: time.time_ns() + 2 * 3600 * 10**9
+            size = store.get("/q").size
+            left = [message.id for message in store.take("/q", [0] * size)]
+            assert len(left) == size == len(set(left)) and left == sorted(left) and drain(store, "/q") == []
+            assert not confirmed & set(left)
+            # what is neither confirmed nor left was confirmed without time to say so: one for each consumer at most
+            assert len(put - confirmed - set(left)) <= 3
+        finally:
+            store.close()
+
+
+class ServerQueues(QueueStoreContract):
+    """In a database server; a test finds its tables empty."""
+
+    @pytest.fixture(autouse=True)
+    def options(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        """Where the server is; no tables yet."""
+        self.place = request.getfixturevalue(self.server).options
+        with contextlib.closing(callfs.open_database(self.place)) as database:
+            for table in ("state", "queues", "messages"):
+                database.run(lambda session, table=table: session.execute(f"DROP TABLE IF EXISTS queuefs_{table}"))
+        yield
+
+    def make(self, folder: Path) -> Any:
+        """On the same tables."""
+        return callfs.DatabaseQueues(callfs.open_database(self.place))
+
+    def test_two_servers(self, tmp_path: Path) -> None:
+        """That start at once and share the queues: exactly once, in order, ids unique, whoever enqueued."""
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            stores = list(pool.map(lambda _: self.make(tmp_path), range(3)))
+            try:
+                put = [future.result(60) for future in
+                       [pool.submit(self.put, stores[number % 3], *[b"%d %d" % (number, each) for each in range(20)])
+                        for number in range(6)]]
+                taken = [one for future in [pool.submit(store.take, "/q", [0] * 20) for store in stores * 2]
+                         for one in future.result(60)]
+                assert sorted(one.id for one in taken) == sorted(itertools.chain(*put)) and len(taken) == 120
+                assert stores[0].get("/q").size == 0
+            finally:
+                for store in stores:
+                    store.close()
+
+
+class TestPostgresQueues(ServerQueues):
+    """PostgreSQL."""
+
+    server = "postgres_server"
+
+
+class TestMariaDBQueues(ServerQueues):
+    """MariaDB."""
+
+    server = "mariadb_server"
+
+
+# ---- the filesystem
+
+class Messages:
+    """A queuefs by itself, as a tree."""
+
+    def __init__(self, folder: Path, **config: Any) -> None:
+        self.log: list[str] = []
+        quiet = type("Log", (), {level: staticmethod(lambda text, **more: self.log.append(text))
+                                 for level in ("info", "warning", "error")})()
+        context = callfs.MountContext("/queuefs", None, quiet, callfs.Metrics(), str(folder))
+        self.fs = callfs.QueueFS(callfs.read_mount_options(callfs.QueueFS, config), context)
+        self.tree = callfs.Tree(self.fs)
+
+    def put(self, path: str, data: bytes = b"data") -> str:
+        """Write; the message."""
+        return self.tree.write(ALICE, path, callfs.bytes_body(data)).message
+
+    def get(self, path: str, **wish: str) -> Any:
+        """Read to the end; JSON."""
+        with contextlib.closing(self.tree.open(BOB, path, wish)) as handle, handle.reader() as reader:
+            return json.loads(b"".join(reader))
+
+    def names(self, path: str) -> list[str]:
+        """A listing."""
+        return [entry.name for entry in self.tree.list(BOB, path)]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def messages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Messages]:
+    """A queuefs with each of the stores that are in the process."""
+    with nothing_left(3):
+        made = Messages(tmp_path, **({} if request.param == "memory" else {"backend": "sqlite", "db_path": "q.db"}))
+        yield made
+        made.tree.close()
+        made.tree.close()
+
+
+CONTROLS = ["ack", "clear", "dequeue", "enqueue", "peek", "size"]
+
+
+class TestQueueFS:
+    """Queues as files."""
+
+    def test_the_seed(self, messages: Messages) -> None:
+        """Its session, line by line; a parent shows only its sub-queues."""
+        tree = messages.tree
+        assert tree.mkdir(ALICE, "/tasks").created and not tree.mkdir(BOB, "/tasks").created
+        ids = [messages.put("/tasks/enqueue", data) for data in (b"Process order #123", b"Send email", "Ünï".encode())]
+        assert messages.get("/tasks/size") == 3
+        first = {"id": ids[0], "data": "Process order #123", "timestamp": callfs.rfc3339(int(ids[0]))}
+        assert messages.get("/tasks/peek") == first == messages.get("/tasks/dequeue") and list(first) == ["id", "data", "timestamp"]
+        assert messages.get("/tasks/size") == 2 and tree.stat(BOB, "/tasks/peek").mtime_ns == int(ids[-1])
+        assert messages.put("/tasks/clear", b"\n") == "cleared" and messages.get("/tasks/dequeue") == {} == messages.get("/tasks/peek")
+        for path in ("/logs/errors", "/logs/warnings", "/logs/info", "/orders"):
+            tree.mkdir(ALICE, path)
+        assert messages.names("/") == ["README", "logs", "orders", "tasks"]
+        assert messages.names("/logs") == ["errors", "info", "warnings"] and messages.names("/logs/info") == CONTROLS
+        messages.put("/logs/enqueue", b"Database connected")
+        assert messages.names("/logs") == ["ack", "clear", "dequeue", "enqueue", "errors", "info", "peek", "size", "warnings"]
+        assert [entry.name for entry in tree.list(BOB, "/logs", "errors")] == ["info", "peek", "size", "warnings"]
+        tree.remove(ALICE, "/tasks", recursive=True)
+        with pytest.raises(callfs.FileNotFound):
+            messages.get("/tasks/dequeue")
+
+    def test_the_bytes_on_the_wire(self, messages: Messages) -> None:
+        """Compact JSON with keys in their order, a length, base64 for what is no text; `size` without a newline."""
+        number = messages.put("/q/enqueue", b'a"\n\xc3\xa9')
+        for path, expected in (("/q/size", b"1"), ("/q/dequeue", b'{"id":"%s","data":"a\\"\\n\xc3\xa9","timestamp":"%s"}' % (
+                number.encode(), callfs.rfc3339(int(number)).encode())), ("/q/dequeue", b"{}"), ("/q/size", b"0")):
+            with messages.tree.open(BOB, path).reader() as reader:
+                assert reader.length == len(expected) and b"".join(reader) == expected
+        messages.put("/q/enqueue", b"\xff\0")
+        assert messages.get("/q/peek")["encoding"] == "base64" and base64.b64decode(messages.get("/q/dequeue")["data"]) == b"\xff\0"
+        messages.put("/q/enqueue", b"")
+        assert messages.get("/q/dequeue")["data"] == ""
+
+    @pytest.mark.parametrize("verb, path, error", [
+        ("read", "/q/enqueue", "PermissionDenied"), ("read", "/q/clear", "PermissionDenied"), ("read", "/q/ack", "PermissionDenied"),
+        ("write", "/q/dequeue", "PermissionDenied"), ("write", "/q/peek", "PermissionDenied"), ("write", "/q/size", "PermissionDenied"),
+        ("write", "/README", "PermissionDenied"), ("write", "/q/other", "BadRequest"), ("write", "/q", "BadRequest"),
+        ("write", "/enqueue", "BadRequest"), ("write", "/q/enqueue/enqueue", "BadRequest"), ("read", "/enqueue", "FileNotFound"),
+        ("read", "/no/dequeue", "FileNotFound"), ("read", "/q/enqueue/size", "FileNotFound"), ("write", "/no/clear", "FileNotFound"),
+        ("write", "/no/ack", "FileNotFound"), ("mkdir", "/q/enqueue", "FileExists"), ("mkdir", "/new/size", "BadRequest"),
+        ("mkdir", "/size/new", "BadRequest"), ("mkdir", "/README", "FileExists"), ("remove", "/q/enqueue", "PermissionDenied"),
+        ("remove", "/README", "PermissionDenied"), ("remove", "/q", "DirectoryNotEmpty"), ("remove", "/no/size", "FileNotFound"),
+        ("list", "/q/size", "Conflict"), ("list", "/no", "FileNotFound"), ("move", "/q/size", "PermissionDenied"),
+        ("move to", "/q2/peek", "BadRequest"), ("touch", "/q/absent", "BadRequest"), ("patch", "/q/size", "PermissionDenied")])
+    def test_what_is_refused(self, messages: Messages, verb: str, path: str, error: str) -> None:
+        """And changes nothing."""
+        tree, kept = messages.tree, messages.put("/q/enqueue")
+        with pytest.raises(getattr(callfs, error)):
+            {"read": lambda: tree.open(BOB, path), "write": lambda: messages.put(path), "mkdir": lambda: tree.mkdir(BOB, path),
+             "remove": lambda: tree.remove(BOB, path), "list": lambda: list(tree.list(BOB, path)),
+             "move": lambda: tree.move(BOB, path, "/x"), "move to": lambda: tree.move(BOB, "/q", path, parents=True),
+             "touch": lambda: tree.touch(BOB, path), "patch": lambda: tree.patch(BOB, path, callfs.bytes_body(b"x"), 0)}[verb]()
+        assert messages.names("/") == ["README", "q"] and messages.get("/q/peek")["id"] == kept and messages.get("/q/size") == 1
+
+    def test_shells_and_drives(self, messages: Messages) -> None:
+        """They truncate, touch and chmod on their way: nothing comes of it. `>>` appends at 0, which enqueues."""
+        tree, number = messages.tree, messages.put("/q/enqueue")
+        for name in CONTROLS:
+            assert not tree.truncate(BOB, f"/q/{name}", 0).created
+            tree.touch(BOB, f"/q/{name}")
+            tree.chmod(BOB, f"/q/{name}", 0o600)
+        assert tree.stat(BOB, "/q/enqueue").mode == 0o222 and messages.get("/q/size") == 1
+        assert int(tree.patch(BOB, "/q/enqueue", callfs.bytes_body(b"more"), 0).message) > int(number)
+        with pytest.raises(callfs.RangeNotSatisfiable):
+            tree.patch(BOB, "/q/enqueue", callfs.bytes_body(b"more"), 1)
+        assert messages.get("/q/size") == 2
+
+    def test_bodies(self, messages: Messages, tmp_path: Path) -> None:
+        """One that breaks off, is too large or another one than announced is no message."""
+        messages.tree.mkdir(ALICE, "/q")
+        for length, error in BREAKS:
+            with pytest.raises(type(error) if error else callfs.Disconnected):
+                messages.tree.write(ALICE, "/q/enqueue", BrokenBody(b"x", length, error))
+        with pytest.raises(callfs.BadRequest, match="SHA-256"):
+            put(messages.tree, "/q/enqueue", options=callfs.WriteOptions(sha256="0" * 64))
+        small = Messages(tmp_path, max_message="10")
+        small.put("/q/enqueue", b"x" * 10)
+        for body in (callfs.bytes_body(b"x" * 11), callfs.FileBody(io.BytesIO(b"x" * 11))):
+            with pytest.raises(callfs.PayloadTooLarge):
+                small.tree.write(ALICE, "/q/enqueue", body)
+        small.tree.close()
+        assert messages.get("/q/size") == 0
+
+    def test_looking_takes_nothing(self, messages: Messages) -> None:
+        """Opening, stat, listings, walks, digests and readers that nobody reads."""
+        tree = messages.tree
+        numbers = [messages.put("/q/enqueue", b"%d" % number) for number in range(3)]
+        for path in ("/q/dequeue", "/q/peek", "/q/size", "/q", "/README"):
+            tree.open(BOB, path, {"wait": "1s", "ack": "1s"}).close()
+            assert tree.stat(BOB, path).owner == "*" and tree.stat(BOB, path).backend == "queuefs"
+            assert tree.open(BOB, path).fixed != (path in ("/q/dequeue", "/q/peek"))
+        assert [entry.path for entry in tree.walk(BOB, "/", 9)] == ["/README", "/q", *("/q/" + name for name in CONTROLS)]
+        with pytest.raises(callfs.BadRequest):
+            tree.digest(BOB, "/q/dequeue")
+        handle = tree.open(BOB, "/q/dequeue")
+        assert handle.consumes and not tree.open(BOB, "/q/peek").consumes
+        for wish in ({}, {"ack": "60s"}, {"wait": "9s"}):
+            tree.open(BOB, "/q/dequeue", wish).reader().close()
+        assert [messages.get("/q/dequeue")["id"] for _ in range(3)] == numbers
+        assert tree.stat(BOB, "/q/dequeue").etag != tree.stat(BOB, "/q/dequeue").etag
+
+    def test_what_is_said_of_it(self, messages: Messages) -> None:
+        """`describe`, sizes and stable ids."""
+        messages.put("/q/enqueue")
+        tree = messages.tree
+        backend = messages.fs._options.backend
+        assert tree.describe(BOB, tree.stat(BOB, "/q")) == ("queuefs", "queue", {"backend": backend, "size": "1"})
+        assert tree.describe(BOB, tree.stat(BOB, "/q/peek")).type == "control"
+        assert tree.describe(BOB, tree.stat(BOB, "/README")).type == "readme" and fetch(tree, "/README").startswith(b"# queuefs")
+        old = tree.stat(BOB, "/q")
+        tree.move(BOB, "/q", "/p")
+        assert tree.stat(BOB, "/p").id == old.id and fetch(tree, "/p/size") == b"1" and messages.fs.check() == {"queues": "ok"}
+
+    def test_leases(self, messages: Messages) -> None:
+        """`ack` takes JSON or the id; the same message comes again when the lease has run out."""
+        clock = messages.fs.store.clock = FakeClock()
+        numbers = [messages.put("/q/enqueue", b"%d" % number) for number in range(3)]
+        assert [messages.get("/q/dequeue", ack="60s")["id"] for _ in range(3)] == numbers
+        assert messages.get("/q/dequeue") == {} and messages.get("/q/size") == 0
+        assert messages.put("/q/ack", json.dumps({"id": numbers[0]}).encode()) == "acknowledged"
+        assert messages.put("/q/ack", numbers[1].encode() + b"\n") == "acknowledged"
+        clock.step(61)
+        with pytest.raises(callfs.Conflict):
+            messages.put("/q/ack", numbers[2].encode())
+        for bad in (b"", b"x", b"{}", b"[]", b'{"id":null}', b"-1", b"9" * 40, b"\xff", b"[" * 100_000):
+            with pytest.raises(callfs.BadRequest):
+                messages.put("/q/ack", bad)
+        assert messages.get("/q/dequeue", ack="1m") == {"id": numbers[2], "data": "2", "timestamp": callfs.rfc3339(int(numbers[2]))}
+
+    @pytest.mark.parametrize("wish", [{"wait": "x"}, {"wait": "61m"}, {"ack": "0"}, {"ack": "-1s"}, {"ack": "1h1s"}, {"ack": ""}])
+    def test_wishes(self, tmp_path: Path, wish: dict[str, str]) -> None:
+        """Bad ones are refused by `open`."""
+        messages = Messages(tmp_path)
+        messages.put("/q/enqueue")
+        with pytest.raises(callfs.BadRequest, match=next(iter(wish))):
+            messages.tree.open(BOB, "/q/dequeue", wish)
+
+    @pytest.mark.parametrize("config, words", [
+        ({"backend": "sqlite"}, "db_path"), ({"backend": "redis"}, "backend"), ({"db_path": "x"}, "backend"),
+        ({"backend": "postgres", "db_path": "x"}, "db_path"), ({"nonsense": 1}, "nonsense")])
+    def test_options(self, tmp_path: Path, config: dict[str, Any], words: str) -> None:
+        """What can not work is refused, by its name."""
+        with pytest.raises(callfs.BadRequest, match=words):
+            Messages(tmp_path, **config)
+        assert Messages(tmp_path, max_message="1K").fs._options.max_message == 1024 and not Messages(tmp_path).fs.slow
+
+
+class TestQueueWaiters:
+    """`dequeue?wait=`."""
+
+    def wait_in(self, messages: Messages, path: str = "/q", **wish: str) -> Any:
+        """A reader that waits, as the HTTP engine has it; `woken` counts."""
+        reader = messages.tree.open(BOB, path + "/dequeue", {"wait": "60s", **wish}).reader()
+        reader.woken = [] if hasattr(reader, "attach") else [1]         # there was one at once
+        if not reader.woken:
+            reader.attach(lambda: reader.woken.append(1))
+        return reader
+
+    def test_blocking(self, messages: Messages) -> None:
+        """Without `attach` a read waits for the message, or for the end of the time."""
+        messages.tree.mkdir(ALICE, "/q")
+        started = time.monotonic()
+        assert messages.get("/q/dequeue", wait="0.2s") == {} and time.monotonic() - started > 0.19
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            future = pool.submit(messages.get, "/q/dequeue", wait="60s")
+            wait_for(lambda: messages.fs._waiters.busy("/q"))
+            number = messages.put("/q/enqueue", b"hello")
+            assert future.result(10)["id"] == number
+        number = messages.put("/q/enqueue", b"at once")
+        assert messages.get("/q/dequeue", wait="60s")["id"] == number and not messages.fs._waiters.busy("/q")
+
+    def test_many_wait_in_line(self, messages: Messages) -> None:
+        """500 take one thread together, and get messages in the order in which they came."""
+        messages.tree.mkdir(ALICE, "/q")
+        before = threading.active_count()
+        readers = [self.wait_in(messages) for _ in range(500)]
+        assert threading.active_count() <= before + 1 and all(reader.read() is None for reader in readers)
+        for gone in readers[1:100]:
+            gone.close()
+        for number in range(100):
+            messages.put("/q/enqueue", b"%d" % number)
+        served = [readers[0], *readers[100:199]]
+        wait_for(lambda: served[-1].woken)
+        assert [json.loads(reader.read())["data"] for reader in served] == [str(number) for number in range(100)]
+        assert all(reader.read() == b"" for reader in served) and readers[199].read() is None and not readers[199].woken
+        assert messages.get("/q/size") == 0
+
+    def test_who_has_gone_takes_nothing(self, messages: Messages) -> None:
+        """Before a message came; after it came but before it was read: the next in line gets it, in its order."""
+        messages.tree.mkdir(ALICE, "/q")
+        for wish in ({}, {"ack": "60s"}):
+            first, second, third = (self.wait_in(messages, **wish) for _ in range(3))
+            first.close()
+            numbers = [messages.put("/q/enqueue", b"1")]
+            wait_for(lambda: second.woken)
+            second.close()
+            second.close()
+            wait_for(lambda: third.woken)
+            assert json.loads(third.read())["id"] == numbers[0]
+            fourth = self.wait_in(messages, **wish)
+            number = messages.put("/q/enqueue", b"2")
+            wait_for(lambda: fourth.woken)
+            fourth.close()
+            wait_for(lambda: messages.get("/q/size") == 1)
+            assert messages.get("/q/dequeue")["id"] == number and messages.get("/q/size") == 0
+            third.close()
+
+    def test_the_end_of_the_time(self, messages: Messages) -> None:
+        """{}, whoever else waits longer."""
+        messages.tree.mkdir(ALICE, "/q")
+        patient, hasty = self.wait_in(messages), self.wait_in(messages, wait="0.1s")
+        wait_for(lambda: hasty.woken)
+        assert hasty.read() == b"{}" and hasty.read() == b"" and patient.read() is None
+        messages.put("/q/enqueue", b"x")
+        wait_for(lambda: patient.woken)
+        assert json.loads(patient.read())["data"] == "x"
+
+    def test_removed_and_unmounted(self, messages: Messages) -> None:
+        """Waiting ends with {}; what was handed over and not read is back in the queue."""
+        messages.tree.mkdir(ALICE, "/q")
+        messages.tree.mkdir(ALICE, "/r")
+        reader = self.wait_in(messages)
+        messages.tree.remove(ALICE, "/q", recursive=True)
+        wait_for(lambda: reader.woken)
+        assert reader.read() == b"{}"
+        waiting, handed = self.wait_in(messages, "/r"), self.wait_in(messages, "/r")
+        other = self.wait_in(messages, "/r")
+        number = messages.put("/r/enqueue", b"1")
+        wait_for(lambda: waiting.woken)
+        store, kept = messages.fs.store, []
+        closing, store.close = store.close, lambda: (kept.extend(store.take("/r", [0])) if not kept else None, closing())
+        messages.tree.close()
+        assert [waiting.read(), handed.read(), other.read()] == [b"{}"] * 3 and str(kept[0].id) == number
+        waiting.close()
+        with contextlib.suppress(callfs.Unavailable):
+            late = messages.fs._waiters.add("/r", 0, 60)
+            assert late.read() == b"{}"
+
+    def test_leases_that_run_out_wake(self, messages: Messages) -> None:
+        """Nobody enqueues, and still there is a message."""
+        number = messages.put("/q/enqueue")
+        assert messages.get("/q/dequeue", ack="0.3s")["id"] == number
+        assert messages.get("/q/dequeue", wait="30s")["id"] == number
+
+    def test_another_process(self, tmp_path: Path) -> None:
+        """What it enqueues into the same database is seen soon."""
+        config = {"backend": "sqlite", "db_path": "q.db"}
+        one, two = Messages(tmp_path, **config), Messages(tmp_path, **config)
+        one.tree.mkdir(ALICE, "/q")
+        reader = self.wait_in(one)
+        number = two.put("/q/enqueue")
+        wait_for(lambda: reader.woken)
+        assert json.loads(reader.read())["id"] == number
+        two.tree.remove(ALICE, "/q", recursive=True)
+        with pytest.raises(callfs.FileNotFound):
+            one.get("/q/dequeue")
+        for each in (one, two):
+            each.tree.close()
+
+    def test_a_store_that_does_not_answer(self, tmp_path: Path) -> None:
+        """Is logged and asked again; nobody waits in vain afterwards."""
+        messages = Messages(tmp_path)
+        messages.tree.mkdir(ALICE, "/q")
+        store, take, failures = messages.fs.store, messages.fs.store.take, [1, 2]
+
+        def failing(path: str, leases: Any) -> Any:
+            if failures and leases != [0] * 0 and store.get(path).size:
+                failures.pop()
+                raise callfs.Unavailable()
+            return take(path, leases)
+        reader = self.wait_in(messages)
+        store.take = failing
+        messages.put("/q/enqueue", b"x")
+        wait_for(lambda: reader.woken)
+        assert json.loads(reader.read())["data"] == "x" and len(messages.log) == 2
+        messages.tree.close()
+
+    def test_nothing_is_lost_among_those_who_come_and_go(self, messages: Messages) -> None:
+        """Waiters that give up at any moment: every message is read once or still there."""
+        messages.tree.mkdir(ALICE, "/q")
+        read: list[str] = []
+
+        def come_and_go(seed: int) -> None:
+            chance = random.Random(seed)
+            for _ in range(15):
+                reader = self.wait_in(messages, wait="5s")
+                if chance.random() < 0.6:
+                    wait_for(lambda: reader.woken, 10)
+                if reader.woken and chance.random() < 0.7:
+                    read.append(json.loads(reader.read()).get("id"))
+                reader.close()
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            futures = [pool.submit(come_and_go, seed) for seed in range(4)]
+            numbers = [messages.put("/q/enqueue", b"%d" % number) for number in range(80)]
+            for future in futures:
+                future.result(60)
+        got = [number for number in read if number]
+        wait_for(lambda: messages.get("/q/size") == 80 - len(got))
+        left = [messages.get("/q/dequeue")["id"] for _ in range(80 - len(got))]
+        assert sorted(got + left) == sorted(numbers)
+
+
+class TestQueuesOverHTTP:
+    """Through a real server."""
+
+    def test_a_mount(self, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """Enqueue, look, dequeue, copy, remove; the store's files are elsewhere."""
+        server = serve(plugins={"queuefs": {"path": "/queuefs", "config": {}}})
+        tree = server.tree
+        assert tree.mkdir(callfs.ROOT, "/queuefs/jobs").created
+        numbers = [tree.write(callfs.ROOT, "/queuefs/jobs/enqueue", callfs.bytes_body(b"%d" % each)).message for each in range(3)]
+        copied = tree.copy(callfs.ROOT, "/queuefs", "/copy", recursive=True)
+        assert copied.left_out == 5 and {entry.path for entry in tree.walk(callfs.ROOT, "/copy", 9)} == {
+            "/copy/README", "/copy/jobs", "/copy/jobs/size"}
+        with pytest.raises(callfs.Conflict):
+            tree.move(callfs.ROOT, "/queuefs/jobs", "/elsewhere")
+        with pytest.raises(callfs.Conflict):
+            tree.remove(callfs.ROOT, "/queuefs", recursive=True)
+        tree.copy(callfs.ROOT, "/queuefs/jobs/dequeue", "/taken")
+        assert json.loads(fetch(tree, "/taken", callfs.ROOT))["id"] == numbers[0]
+        tree.copy(callfs.ROOT, "/taken", "/queuefs/jobs/enqueue")
+        assert fetch(tree, "/queuefs/jobs/size", callfs.ROOT) == b"3"
+
+
+# ============================================================================
 # Download links
 # ============================================================================
 
