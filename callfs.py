@@ -11008,7 +11008,7 @@ class Pipeline(NamedTuple):
 
 _MAGIC = re.compile(r"[*?[]")
 _QUOTED_MAGIC = re.compile(r"\[([*?[])\]")
-_TOKEN = re.compile(r"""(?P<space>\s+) | (?P<operator>\|\|?|&&|>>?|[;<]) | '(?P<single>[^']*)'
+_SHELL_TOKEN = re.compile(r"""(?P<space>\s+) | (?P<operator>\|\|?|&&|>>?|[;<]) | '(?P<single>[^']*)'
     | "(?P<double>(?:[^"\\]|\\.)*)" | \\(?P<escape>.) | (?P<plain>[^\s'"\\|;&<>]+)""", re.X | re.S)
 _UNREADABLE = {"'": "a ' is not closed", '"': 'a " is not closed', "\\": "a \\ at the end of the line quotes nothing",
                "&": "& alone means nothing here; in quotes it is a character"}
@@ -11026,7 +11026,7 @@ def tokenize(line: str) -> list[Union[Word, Operator]]:
     pieces: list[Piece] = []
     position = 0
     while position < len(line):
-        match = _TOKEN.match(line, position)
+        match = _SHELL_TOKEN.match(line, position)
         if match is None:
             raise ShellSyntaxError(_UNREADABLE.get(line[position], "this can not be read"))
         kind, position = str(match.lastgroup), match.end()
@@ -11882,7 +11882,7 @@ def _size(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def _whole_number(text: str) -> int:
+def _counting(text: str) -> int:
     if not re.fullmatch("[0-9]{1,9}", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number")
     return int(text)
@@ -11892,7 +11892,7 @@ _PATH = _arg("path", metavar="PATH")
 _PATHS = _arg("path", nargs="+", metavar="PATH")
 _ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
 _RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
-_LINES = _arg("-n", "--lines", type=_whole_number, default=10, metavar="N", help="how many lines (default 10)")
+_LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
 _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
 _UP = (_RECURSIVE, _arg("path", nargs="+", metavar=("LOCAL", "REMOTE"), help="- is standard input"))
 _DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar=("REMOTE", "LOCAL"), help="LOCAL may be - for standard output"))
@@ -11919,7 +11919,7 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
     FileCommand("cp", "copy, between filesystems too", _cp, (_RECURSIVE, _PATHS)),
     FileCommand("stat", "tell what is known of files", _stat, (_PATHS,)),
     FileCommand("tree", "show a directory with all below it", _tree, (
-        _arg("-L", dest="level", type=_whole_number, default=TREE_DEPTH, metavar="N", help="how many levels"),
+        _arg("-L", dest="level", type=_counting, default=TREE_DEPTH, metavar="N", help="how many levels"),
         _arg("path", nargs="?", default="", metavar="PATH"))),
     FileCommand("head", "print the first lines", _head, (
         _LINES, _arg("--stream", action="store_true", help=argparse.SUPPRESS), _ANY_PATHS)),
@@ -11950,8 +11950,8 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
     FileCommand("cd", "go to a directory", _cd, (_arg("path", nargs="?", default="/", metavar="PATH"),), alone=False),
     FileCommand("pwd", "tell where you are", _pwd, alone=False),
     FileCommand("help", "tell how commands are used", _help, (_arg("command", nargs="?", metavar="COMMAND"),), alone=False),
-    FileCommand("exit", "leave the shell", _exit, (_arg("code", type=_whole_number, nargs="?", metavar="CODE"),), alone=False),
-    FileCommand("quit", "the same as exit", _exit, (_arg("code", type=_whole_number, nargs="?", metavar="CODE"),), alone=False),
+    FileCommand("exit", "leave the shell", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
+    FileCommand("quit", "the same as exit", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
 )})
 
 
