@@ -98,9 +98,12 @@ __all__ = [
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
     "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected",
+    "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "StorageError", "Disconnected",
+    "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
-    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree",
+    "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
+    "Database", "open_database",
     # to serve something else with the same engine
     "HTTPServer", "HTTPLimits", "Request", "Response", "Route", "Router", "WebSocket", "ListenAddress",
 ]
@@ -311,6 +314,41 @@ class LoopDetected(CallFSError):
 
 class StorageError(CallFSError):
     """The storage failed."""
+
+
+class DatabaseError(StorageError):
+    """The database refused a statement. `state` is its own code: a SQLSTATE, MySQL's number, SQLite's name."""
+
+    code, state = "DATABASE_ERROR", ""
+
+    def __init__(self, message: str = "The database refused.", *, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class DatabaseConflict(Conflict):
+    """A row with this key is already there."""
+
+    code, state = "DATABASE_CONFLICT", ""
+
+    def __init__(self, message: str = "", *, state: str = "") -> None:
+        super().__init__(message)
+        self.state = state
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database can not be reached, or is too busy.
+
+    `lost`: the connection ended in the middle. `uncertain`: it did so before the answer to COMMIT, and whether what
+    was written is there nobody knows.
+    """
+
+    code, state, lost, uncertain = "DATABASE_UNAVAILABLE", "", False, False
+
+    def __init__(self, message: str = "The database can not be reached.", *, state: str = "", lost: bool = False,
+                 retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after=retry_after)
+        self.state, self.lost = state, lost
 
 
 class Disconnected(CallFSError):
@@ -2325,10 +2363,12 @@ class Reader:
     """Bytes on their way out. Whoever gets one closes it.
 
     `length` is the number of bytes, None where nobody knows yet. Where the bytes lie in a file, `fd` is its descriptor
-    and `offset` where they start, so that a server can `sendfile`; else `fd` is -1.
+    and `offset` where they start, so that a server can `sendfile`; else `fd` is -1. `trailers` gives what can be said
+    of the bytes only behind them (HTTP: names and values of fields); the names are the same whenever it is asked.
     """
 
     length: Optional[int] = None
+    trailers: Optional[Callable[[], list[tuple[str, str]]]] = None
     fd = -1
     offset = 0
 
@@ -2409,9 +2449,11 @@ class Closeable(Protocol):
 
 
 class Body:
-    """Bytes on their way in. `length` is what was announced, None for a chunked body."""
+    """Bytes on their way in. `length` is what was announced, None for a chunked body. Whoever takes what comes as it
+    comes (a stream) sets `patient`: then the sender may pause for as long as it likes."""
 
     length: Optional[int] = 0
+    patient = False
 
     def readinto(self, view: memoryview) -> int:
         """Fill some of `view`; 0 at the end. Raises Disconnected when the body ends before its announced end."""
@@ -3325,6 +3367,1532 @@ def _grep_items(value: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 # ============================================================================
+# Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
+# ============================================================================
+
+MAX_DATABASE_ANSWER = 1 << 30                        # bytes of one answer, checked before they are buffered; PostgreSQL's own
+MAX_STATEMENTS = 128                        # prepared for a connection; the server keeps a plan for each
+_INT64 = range(-1 << 63, 1 << 63)
+_TRANSACTION_WORD = re.compile(r"\s*(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b", re.I)
+
+# SQLSTATE of PostgreSQL, error number of MySQL and TiDB, name of SQLite's result code. What is in no table is an
+# error of the statement. PostgreSQL: appendix A. MySQL: server error reference. TiDB: error codes.
+_CONFLICTS = frozenset({"23505", "23P01", "1062", "1586", "1761", "SQLITE_CONSTRAINT_UNIQUE"})
+_FULL = frozenset({"53100", "1021", "1114", "SQLITE_FULL"})
+_RETRIED = frozenset({
+    "40001", "40P01", "55P03", "26000",             # serialization, deadlock, lock; a prepared statement went away
+    "1205", "1213", "1243", "1615", "3572", "8002", "8022", "8028", "9007",
+    "SQLITE_BUSY"})
+_LOST = frozenset({"57P01", "57P02", "57P03", "57P05", "1053", "1077", "1079", "1080", "1927", "4031"})
+_UNAVAILABLE = frozenset({
+    "53000", "53200", "53300", "53400", "57014", "25006", "1037", "1040", "1041", "1203", "1290", "1317", "1792",
+    "1836", "1969", "3024", "SQLITE_READONLY", "SQLITE_CANTOPEN", "SQLITE_INTERRUPT"})
+
+
+class Rows(NamedTuple):
+    """What a statement gave: its rows, and how many it returned or affected (matched, for an UPDATE)."""
+
+    rows: list[tuple[Any, ...]]
+    count: int
+
+
+class Session:
+    """One open transaction; for one thread, until its `with` block or its `work` ends.
+
+    The values of `execute` are None, bool, int (64 bits, signed), float, str and bytes; placeholders are `?`. Values
+    come back as the same types; decimals (so MySQL's and PostgreSQL's SUM of integers) and dates as str, a bool of
+    SQLite or MySQL as int. A statement that failed makes the transaction good for nothing but to be taken back, as
+    PostgreSQL has it, with every database: code that was tested with one works with all.
+    """
+
+    def __init__(self, connection: _DatabaseConnection) -> None:
+        self._connection, self._state = connection, "open"
+
+    def execute(self, sql: str, params: Sequence[Any] = ()) -> Rows:
+        """Run one statement. Raises DatabaseConflict, DatabaseUnavailable, StorageFull, DatabaseError."""
+        if self._state != "open":
+            raise DatabaseError(f"The transaction {self._state}.")
+        if "\0" in sql or _TRANSACTION_WORD.match(sql):
+            raise DatabaseError("Transactions are begun and ended by `transaction` and `run` only.")
+        values = [_database_value(value) for value in params]
+        try:
+            return self._connection.query(sql, values)
+        except UnicodeEncodeError:          # raised before anything was sent
+            raise DatabaseError("A text has half a surrogate pair in it: no database stores that.") from None
+        except BaseException:
+            self._state = "had an error and can only be taken back"
+            raise
+
+    def _finish(self) -> None:
+        if self._state != "open":
+            raise DatabaseError(f"The transaction {self._state}.")
+        try:
+            self._connection.commit()
+        except DatabaseUnavailable as error:
+            error.uncertain = self._connection.broken           # no answer: done or not, nobody knows
+            raise
+
+    def _end(self) -> None:
+        self._state = "is over"
+
+
+def _database_value(value: Any) -> Any:
+    if value is None or isinstance(value, (bool, float, str, bytes)):
+        return value
+    if isinstance(value, int) and value in _INT64:
+        return value
+    if isinstance(value, (bytearray, memoryview)):
+        return bytes(value)
+    raise DatabaseError("A number does not fit in 64 bits." if isinstance(value, int) else
+                        f"A {type(value).__name__} is no value for a database.")
+
+
+class Database(abc.ABC):
+    """A database with a bounded pool of connections; threads and forked children may share the object.
+
+    `transaction` and `run` raise DatabaseUnavailable when no connection can be had. A data definition statement of
+    MySQL commits what came before it (its manual, 13.3.3).
+    """
+
+    RETRIES = 12                            # of a deadlock; random pauses of at most 1 s, of 2 s in all on average
+    dialect: str                            # sqlite | postgres | mysql
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target = target
+        self._pool = _ConnectionPool(self._connect, target.pool_size, target.connect_timeout)
+
+    @abc.abstractmethod
+    def _connect(self) -> _DatabaseConnection: ...
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """`with database.transaction() as session:` commits at the end of the block, durably; any exception takes all
+        of it back. Where the answer to COMMIT was lost, the DatabaseUnavailable has `uncertain` set."""
+        connection = self._begin()
+        session = Session(connection)
+        try:
+            yield session
+            session._finish()
+        except BaseException:
+            if not connection.broken:
+                connection.take_back()
+            raise
+        finally:
+            session._end()
+            self._pool.give(connection)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """The same for a block that only looks: with SQLite it waits for no writer, and no writer for it."""
+        with self.transaction() as session:
+            yield session
+
+    def run(self, work: Callable[[Session], T], idempotent: bool = False) -> T:
+        """What `work(session)` returns, in a transaction of its own.
+
+        Deadlocks, serialization failures and busy databases are tried again, with random pauses, until RETRIES or the
+        time-out; a connection that was lost, once. One that was lost while COMMIT was under way raises
+        DatabaseUnavailable (`uncertain`), unless the work is `idempotent`: then that is tried again, too.
+        """
+        deadline, reconnects = time.monotonic() + self._target.timeout, 1
+        for attempt in itertools.count(1):
+            try:
+                with self.transaction() as session:
+                    return work(session)
+            except DatabaseUnavailable as error:
+                if error.uncertain and not idempotent:
+                    raise
+                reconnects -= error.lost
+                again = reconnects >= 0 if error.lost else error.state in _RETRIED and attempt <= self.RETRIES
+                if not again or time.monotonic() > deadline:
+                    raise
+            time.sleep(random.uniform(0, min(1.0, 0.002 * 2 ** attempt)))
+        raise AssertionError                # not reached: the loop has no end
+
+    def close(self) -> None:
+        """End all idle connections; those in use end when their transaction does."""
+        self._pool.close()
+
+    def _begin(self) -> _DatabaseConnection:
+        """A connection with an open transaction. One that went stale in the pool (the server was started again, a
+        firewall forgot it) is only found by trying; then none of its age is trusted."""
+        while True:
+            connection = self._pool.take()
+            try:
+                connection.begin()
+                connection.used = True
+                return connection
+            except BaseException as error:
+                stale = connection.broken and connection.used and isinstance(error, CallFSError)
+                self._pool.give(connection)
+                if not stale:
+                    raise
+                self._pool.flush()
+
+
+class _DatabaseConnection(abc.ABC):
+    """One connection: `broken` while an exchange is under way and after one that did not end as it should."""
+
+    broken = False
+    used = False                            # had a transaction before: may have gone stale since
+
+    @abc.abstractmethod
+    def query(self, sql: str, values: list[Any]) -> Rows: ...
+
+    @abc.abstractmethod
+    def begin(self) -> None: ...
+
+    @abc.abstractmethod
+    def commit(self) -> None: ...
+
+    @abc.abstractmethod
+    def rollback(self) -> None: ...
+
+    @abc.abstractmethod
+    def close(self) -> None: ...
+
+    def take_back(self) -> None:
+        """Roll back; a connection that can not even do that is not used again."""
+        try:
+            self.rollback()
+        except CallFSError:
+            self.broken = True
+
+
+class _ConnectionPool:
+    """At most `size` connections; the one used last goes out first, so that a quiet time leaves the others to age."""
+
+    IDLE_SECONDS = 240.0                    # below the 5 to 10 minutes after which firewalls and proxies forget
+
+    def __init__(self, connect: Callable[[], _DatabaseConnection], size: int, wait: float) -> None:
+        self._connect, self._size, self._wait = connect, size, wait
+        self._closed, self._forked_away = False, []         # type: bool, list[Any]
+        self._start()
+
+    def _start(self) -> None:
+        self._pid, self._free = os.getpid(), threading.Semaphore(self._size)
+        self._idle: collections.deque[tuple[_DatabaseConnection, float]] = collections.deque()
+
+    def take(self) -> _DatabaseConnection:
+        """An idle connection or a new one; `give` it back. Raises DatabaseUnavailable after the wait."""
+        if self._pid != os.getpid():        # a child: the connections are the parent's, not even to be closed here
+            self._forked_away.append(self._idle)
+            self._start()
+        if self._closed:
+            raise DatabaseUnavailable("The database was closed.")
+        if not self._free.acquire(timeout=self._wait):
+            raise DatabaseUnavailable(f"All {self._size} connections to the database are in use.")
+        try:
+            return self._reuse() or self._connect()
+        except BaseException:
+            self._free.release()
+            raise
+
+    def _reuse(self) -> Optional[_DatabaseConnection]:
+        with contextlib.suppress(IndexError):
+            while True:
+                connection, since = self._idle.pop()
+                if time.monotonic() - since < self.IDLE_SECONDS:
+                    return connection
+                connection.close()
+        return None
+
+    def give(self, connection: _DatabaseConnection) -> None:
+        """Back from its transaction."""
+        if connection.broken:
+            connection.close()
+        else:
+            self._idle.append((connection, time.monotonic()))
+        self._free.release()
+        if self._closed:
+            self.flush()
+
+    def flush(self) -> None:
+        """End what is idle."""
+        with contextlib.suppress(IndexError):
+            while True:
+                self._idle.pop()[0].close()
+
+    def close(self) -> None:
+        """End what is idle, and what comes back."""
+        self._closed = True
+        if self._pid == os.getpid():
+            self.flush()
+
+
+def _database_error(state: str, text: str) -> CallFSError:
+    """The error to raise for a state code of a database; `text` is what it said."""
+    if state in _CONFLICTS:
+        return DatabaseConflict(state=state)
+    if state in _FULL:
+        return StorageFull("The disk of the database is full.")
+    if state in _LOST or state in _RETRIED or state in _UNAVAILABLE or state.startswith("08"):
+        lost = state in _LOST or state.startswith("08")
+        return DatabaseUnavailable(f"The database can not do this now: {text}", state=state, lost=lost)
+    return DatabaseError(f"The database refused: {text}", state=state)
+
+
+# ---- SQLite
+
+# Its words, since only Python 3.11 gives its result codes.
+_SQLITE_STATES = (
+    ("UNIQUE constraint", "SQLITE_CONSTRAINT_UNIQUE"), ("PRIMARY KEY must be unique", "SQLITE_CONSTRAINT_UNIQUE"),
+    ("constraint", "SQLITE_CONSTRAINT"), ("locked", "SQLITE_BUSY"), ("or disk is full", "SQLITE_FULL"),
+    ("readonly", "SQLITE_READONLY"), ("unable to open", "SQLITE_CANTOPEN"), ("interrupted", "SQLITE_INTERRUPT"),
+    ("malformed", "SQLITE_CORRUPT"), ("not a database", "SQLITE_NOTADB"), ("disk I/O", "SQLITE_IOERR"))
+_SQLITE_WORDS = {
+    "SQLITE_CORRUPT": "The database file is damaged; restore a backup.",
+    "SQLITE_NOTADB": "The file is no SQLite database.",
+    "SQLITE_INTERRUPT": "The statement took too long.",
+}
+
+
+def _sqlite_error(error: Exception) -> CallFSError:
+    if isinstance(error, OverflowError):
+        return DatabaseError("A value is too large for SQLite.", state="SQLITE_TOOBIG")
+    text = str(error)
+    state = next((state for words, state in _SQLITE_STATES if words in text), "SQLITE_ERROR")
+    found = _database_error(state, text)
+    return found.__class__(_SQLITE_WORDS[state], state=state) if state in _SQLITE_WORDS else found
+
+
+class _SQLite(Database):
+    """A file; its folder is made when it is missing. Every transaction takes the write lock at its start: one at a
+    time, and none has to be taken back because another one wrote."""
+
+    dialect = "sqlite"
+
+    def _connect(self) -> _DatabaseConnection:
+        return _SQLiteConnection(self._target.path, self._target.connect_timeout, self._target.timeout)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Each statement sees a state of its own."""
+        connection = self._pool.take()
+        session = Session(connection)
+        try:
+            yield session
+        finally:
+            session._end()
+            self._pool.give(connection)
+
+
+class _SQLiteConnection(_DatabaseConnection):
+    STEPS = 20_000                          # of its virtual machine between two looks at the clock: about 1 ms
+
+    def __init__(self, path: str, wait: float, timeout: float) -> None:
+        self._timeout, self._deadline = timeout, math.inf
+        try:
+            if path != ":memory:":
+                os.makedirs(os.path.dirname(os.path.abspath(path)), mode=0o700, exist_ok=True)
+                os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+            self._connection = sqlite3.connect(path, timeout=wait, isolation_level=None, check_same_thread=False,
+                                               cached_statements=MAX_STATEMENTS)
+        except OSError as error:
+            raise DatabaseUnavailable(f"The database file can not be opened: {error.strerror}.") from None
+        except sqlite3.Error as error:
+            raise _sqlite_error(error) from None
+        self._set_up()
+
+    def _set_up(self) -> None:
+        try:
+            for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+                self._run(f"PRAGMA {pragma}")
+            self._connection.set_progress_handler(lambda: time.monotonic() > self._deadline, self.STEPS)
+        except CallFSError:
+            self.close()
+            raise
+
+    def _run(self, sql: str, values: Sequence[Any] = ()) -> sqlite3.Cursor:
+        try:
+            return self._connection.execute(sql, values)
+        except UnicodeEncodeError:
+            raise
+        except (sqlite3.Error, sqlite3.Warning, ValueError, OverflowError) as error:
+            raise _sqlite_error(error) from None
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Rows are fetched whole: a cursor left open would hold the lock."""
+        self._deadline = time.monotonic() + self._timeout
+        try:
+            cursor = self._run(sql, values)
+            rows = cursor.fetchall()
+        except sqlite3.Error as error:
+            raise _sqlite_error(error) from None
+        finally:
+            self._deadline = math.inf       # COMMIT is never cut off
+        return Rows(rows, len(rows) if cursor.description else max(0, cursor.rowcount))
+
+    def begin(self) -> None:
+        self._run("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        self._run("COMMIT")
+
+    def rollback(self) -> None:
+        if self._connection.in_transaction:         # a full disk: SQLite has taken back everything itself
+            self._run("ROLLBACK")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+# ---- what the two wire protocols share
+
+class _Fields:
+    """Reads fields out of one message; ValueError where it ends too early."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> bytes:
+        """Exactly `size` bytes."""
+        found = self.data[self.at:self.at + size] if size >= 0 else b""
+        if len(found) != size:
+            raise ValueError("a message ends too early")
+        self.at += size
+        return found
+
+    def rest(self) -> bytes:
+        """Everything that is left."""
+        return self.take(len(self.data) - self.at)
+
+    def until_nul(self) -> bytes:
+        """Up to a zero byte, which is skipped."""
+        end = self.data.index(0, self.at)
+        found = self.take(end - self.at)
+        self.at += 1
+        return found
+
+    def big(self, size: int) -> int:
+        """A number of PostgreSQL: the highest byte first, signed."""
+        return int.from_bytes(self.take(size), "big", signed=True)
+
+    def little(self, size: int) -> int:
+        """A number of MySQL: the lowest byte first, unsigned."""
+        return int.from_bytes(self.take(size), "little")
+
+    def lenenc(self) -> int:
+        """MySQL's length-encoded integer."""
+        first = self.little(1)
+        if first in (0xFB, 0xFF):
+            raise ValueError("not a length")
+        return first if first < 0xFB else self.little({0xFC: 2, 0xFD: 3, 0xFE: 8}[first])
+
+    def lenenc_bytes(self) -> bytes:
+        """MySQL's length-encoded string."""
+        return self.take(self.lenenc())
+
+
+class _DatabaseSocket:
+    """A socket with a buffer; each exchange has a deadline and a bound on what it reads. Raises OSError, ValueError."""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self.deadline, self.left = time.monotonic() + target.connect_timeout, MAX_DATABASE_ANSWER
+        self._buffer, self._at, self.encrypted = bytearray(), 0, False
+        self.local = target.host.startswith("/")            # no other machine sees what is sent
+        self._socket = socket.socket(socket.AF_UNIX) if self.local else \
+            socket.create_connection((target.host, target.port), target.connect_timeout)
+        try:
+            self._set_options(target)
+        except BaseException:
+            self._socket.close()
+            raise
+
+    def _set_options(self, target: _DatabaseTarget) -> None:
+        if self.local:
+            self._socket.settimeout(target.connect_timeout)
+            self._socket.connect(target.host)
+        else:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            for name, value in (("TCP_NODELAY", 1), ("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 6),
+                                ("TCP_USER_TIMEOUT", int(target.connect_timeout * 1000))):
+                if hasattr(socket, name):
+                    self._socket.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+            self.local = ipaddress.ip_address(self._socket.getpeername()[0].partition("%")[0]).is_loopback
+
+    def _wait(self) -> None:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise socket.timeout
+        self._socket.settimeout(left)
+
+    def send(self, data: bytes) -> None:
+        """All of it."""
+        self._wait()
+        self._socket.sendall(data)
+
+    def read(self, size: int) -> bytes:
+        """Exactly `size` bytes; memory is taken only for what really comes."""
+        if not 0 <= size <= self.left:
+            raise ValueError("an answer is too long")
+        self.left -= size
+        while len(self._buffer) - self._at < size:
+            self._wait()
+            block = self._socket.recv(min(max(65536, size), 1 << 20))
+            if not block:
+                raise ConnectionResetError
+            self._buffer += block
+        found = bytes(memoryview(self._buffer)[self._at:self._at + size])
+        self._at += size
+        if self._at > 1 << 20 or self._at == len(self._buffer):
+            del self._buffer[:self._at]
+            self._at = 0
+        return found
+
+    def encrypt(self, target: _DatabaseTarget) -> None:
+        """TLS from here on. What came before it, unencrypted, is not taken for its start (CVE-2021-23222)."""
+        if self._buffer:
+            raise ValueError("bytes before the TLS handshake")
+        self._wait()
+        name = target.tls_server_name or target.host
+        self._socket = target.context.wrap_socket(self._socket, server_hostname=name)
+        self.encrypted = True
+
+    def close(self, farewell: bytes = b"") -> None:
+        """Say `farewell` if that needs no waiting, and close."""
+        with contextlib.suppress(OSError, ValueError):
+            self._socket.settimeout(0.1)
+            self._socket.sendall(farewell)
+        self._socket.close()
+
+
+@contextlib.contextmanager
+def _database_failures(seconds: float, failure: str, lost: bool = False) -> Iterator[None]:
+    """What goes wrong with a socket and with the bytes out of it, as DatabaseUnavailable."""
+    try:
+        yield
+    except socket.timeout:
+        raise DatabaseUnavailable(f"The database did not answer within {format_duration(seconds)}.") from None
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or "the connection ended"
+        raise DatabaseUnavailable(f"TLS with the database failed: {_database_words(reason)}.", lost=lost) from None
+    except OSError as error:
+        text = f"The database {failure}: {error.strerror or 'the connection ended'}."
+        raise DatabaseUnavailable(text, lost=lost) from None
+    except (ValueError, IndexError, KeyError, struct.error):
+        raise DatabaseUnavailable("The database sent what its protocol does not allow.", state="protocol") from None
+
+
+class _WireConnection(_DatabaseConnection):
+    """What both protocols do around an exchange of messages."""
+
+    FAREWELL = b""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target = target
+        self._statements: collections.OrderedDict[Any, Any] = collections.OrderedDict()
+        self._numbers, self._sequence = itertools.count(1), 0
+        with _database_failures(target.connect_timeout, "can not be reached"):
+            self._wire = _DatabaseSocket(target)
+        try:
+            self.broken = True
+            with _database_failures(target.connect_timeout, "closed the connection"):
+                self._log_in()
+            self._set_up()
+        except BaseException as error:
+            self._wire.close()
+            if isinstance(error, DatabaseError):        # whatever it is, there is no connection
+                raise DatabaseUnavailable(str(error), state=error.state) from None
+            raise
+
+    @abc.abstractmethod
+    def _log_in(self) -> None: ...
+
+    @abc.abstractmethod
+    def _set_up(self) -> None: ...
+
+    @contextlib.contextmanager
+    def _exchange(self) -> Iterator[None]:
+        """Messages there and back. Only one that ends well leaves a connection that can be used again."""
+        self.broken = True
+        seconds = self._target.timeout + 1  # PostgreSQL gives up a statement by itself, a second before
+        self._wire.deadline, self._wire.left = time.monotonic() + seconds, MAX_DATABASE_ANSWER
+        with _database_failures(seconds, "went away", lost=True):
+            yield
+        self.broken = False
+
+    def _said(self, state: str, text: str) -> CallFSError:
+        """An error message of the server, without the password that a proxy or a statement may have put in."""
+        if self._target.password:
+            text = text.replace(self._target.password, "***")
+        return _database_error(state, _database_words(text))
+
+    def _remember(self, key: Any, statement: Any) -> Any:
+        """Keep a prepared statement; the one that was not used for longest, when there are too many, to be closed."""
+        self._statements[key] = statement
+        return self._statements.popitem(last=False)[1] if len(self._statements) > MAX_STATEMENTS else None
+
+    def _recall(self, key: Any) -> Any:
+        found = self._statements.get(key)
+        if found is not None:
+            self._statements.move_to_end(key)
+        return found
+
+    def close(self) -> None:
+        """A healthy server is told, so that its log has no lost connections."""
+        self._wire.close(b"" if self.broken else self.FAREWELL)
+
+
+def _database_words(text: str) -> str:
+    """One line of somebody else's words, for a log and an answer."""
+    return text.translate(_CONTROLS)[:300]
+
+
+# ---- PostgreSQL (its documentation, chapter 55: "Frontend/Backend Protocol", version 3.0)
+
+_SSL_REQUEST, _PROTOCOL_3 = 80877103, 196608
+_BYTEA = 17
+_POSTGRES_TYPES: dict[int, Callable[[bytes], Any]] = {      # by the OID of pg_type.dat; others are text
+    16: lambda data: data == b"t", 20: int, 21: int, 23: int, 26: int, 700: float, 701: float, _BYTEA: bytes}
+# Literals (with E'' and its backslashes), names, dollar quotes and comments (nested once) hold no placeholders.
+_SQL_PARTS = re.compile(r"""\b[eE]'(?:[^'\\]|''|\\.)*'|'[^']*'|"[^"]*"|--[^\n]*|/\*(?:/\*.*?\*/|.)*?\*/"""
+                        r"""|\$((?:[A-Za-z_]\w*)?)\$.*?\$\1\$|(\?)""", re.S)
+# Kinds of AuthenticationXXX requests.
+_POSTGRES_LOGINS = {3: "_log_in_cleartext", 5: "_log_in_md5", 10: "_log_in_scram"}
+
+
+@functools.lru_cache(maxsize=1000)
+def _numbered(sql: str) -> tuple[str, int]:
+    """`?` as `$1`, `$2`, ...; and how many there are."""
+    numbers = itertools.count(1)
+    text = _SQL_PARTS.sub(lambda part: f"${next(numbers)}" if part[2] else part[0], sql)
+    return text, next(numbers) - 1
+
+
+def _postgres_message(kind: bytes, *parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return kind + struct.pack("!i", len(body) + 4) + body
+
+
+def _postgres_value(value: Any) -> tuple[int, int, Optional[bytes]]:
+    """(OID of its type, format: 0 text or 1 binary, bytes). What the statement does with a text decides its type; an
+    integer has the smallest one: all functions take that, and few take int8."""
+    if value is None:
+        return 0, 0, None
+    if isinstance(value, bool):
+        return 16, 0, b"t" if value else b"f"
+    if isinstance(value, int):
+        return 23 if -1 << 31 <= value < 1 << 31 else 20, 0, b"%d" % value
+    if isinstance(value, float):
+        return 701, 0, repr(value).encode()
+    return (_BYTEA, 1, value) if isinstance(value, bytes) else (0, 0, value.encode())
+
+
+class _Prepared(NamedTuple):
+    """A prepared statement: its name or number, parameters, and how to read each of its columns."""
+
+    key: Any
+    params: int
+    columns: tuple[Any, ...]
+
+
+class _PostgresAnswer:
+    """What came until the server was ready again."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[Any, ...]] = []
+        self.columns: tuple[int, ...] = ()
+        self.params, self.tag = 0, ""
+        self.error: Optional[CallFSError] = None
+
+
+class _Postgres(Database):
+    """A PostgreSQL server, 12 or later."""
+
+    dialect = "postgres"
+
+    def _connect(self) -> _DatabaseConnection:
+        target = self._target
+        if target.tls != "allow":
+            return _PostgresConnection(target)
+        try:
+            return _PostgresConnection(dataclasses.replace(target, tls="disable"))
+        except DatabaseUnavailable as error:
+            if error.state != "28000":
+                raise
+        return _PostgresConnection(dataclasses.replace(target, tls="require"))
+
+
+class _PostgresConnection(_WireConnection):
+    FAREWELL = _postgres_message(b"X")
+
+    def _log_in(self) -> None:
+        target = self._target
+        if target.tls != "disable" and not target.host.startswith("/"):
+            self._request_tls()
+        pairs = {"user": target.user, "database": target.database, "client_encoding": "UTF8",
+                 "application_name": target.application_name}
+        settings = b"".join(_cstring(name) + _cstring(value) for name, value in pairs.items() if value)
+        self._wire.send(_postgres_message(b"", struct.pack("!i", _PROTOCOL_3), settings, b"\0"))
+        while True:
+            kind, body = self._message()
+            request = body.big(4) if kind == b"R" else -1
+            if request in _POSTGRES_LOGINS:
+                getattr(self, _POSTGRES_LOGINS[request])(body)
+            elif request > 0:
+                raise DatabaseUnavailable(f"The database wants a login of kind {request}, which is not supported.")
+            elif kind == b"E":
+                raise self._error(body)[1]
+            elif kind == b"Z":
+                return
+
+    def _request_tls(self) -> None:
+        self._wire.send(struct.pack("!ii", 8, _SSL_REQUEST))
+        answer = self._wire.read(1)
+        if answer == b"S":
+            self._wire.encrypt(self._target)
+        elif answer != b"N":                # an ErrorResponse here was not authenticated by anybody: not repeated
+            raise ValueError("no answer to SSLRequest")
+        elif self._target.tls != "prefer":
+            raise DatabaseUnavailable("The database does not speak TLS, which the configuration asks for.")
+
+    def _log_in_cleartext(self, body: _Fields) -> None:
+        if not (self._wire.encrypted or self._wire.local):
+            raise DatabaseUnavailable("The database wants the password in clear, and the connection has no TLS.")
+        self._wire.send(_postgres_message(b"p", _cstring(self._target.password)))
+
+    def _log_in_md5(self, body: _Fields) -> None:
+        inner = hashlib.md5((self._target.password + self._target.user).encode()).hexdigest()
+        outer = hashlib.md5(inner.encode() + body.take(4)).hexdigest()
+        self._wire.send(_postgres_message(b"p", _cstring("md5" + outer)))
+
+    def _log_in_scram(self, body: _Fields) -> None:
+        if b"SCRAM-SHA-256" not in body.rest().split(b"\0"):
+            raise DatabaseUnavailable("The database offers no SCRAM-SHA-256.")
+        scram = _Scram(self._target.password)
+        first = scram.first()
+        self._wire.send(_postgres_message(b"p", b"SCRAM-SHA-256\0", struct.pack("!i", len(first)), first))
+        self._wire.send(_postgres_message(b"p", scram.final(self._sasl(11))))
+        scram.verify(self._sasl(12))
+
+    def _sasl(self, wanted: int) -> bytes:
+        """The server's next words in SASL; anything else, an early "welcome" too, does not do."""
+        kind, body = self._message()
+        if kind == b"E":
+            raise self._error(body)[1]
+        if kind != b"R" or body.big(4) != wanted:
+            raise ValueError("SASL was cut short")
+        return body.rest()
+
+    def _set_up(self) -> None:
+        limit = max(1, int(self._target.timeout * 1000))
+        self._simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def _message(self) -> tuple[bytes, _Fields]:
+        """The next message that is not just news."""
+        while True:
+            kind, size = struct.unpack("!ci", self._wire.read(5))
+            body = _Fields(self._wire.read(size - 4))
+            if kind not in b"NSA":          # NoticeResponse, ParameterStatus, NotificationResponse
+                return kind, body
+
+    def _error(self, body: _Fields) -> tuple[bool, CallFSError]:
+        """(whether the server ends the connection with it, the error)."""
+        fields = {part[:1]: part[1:].decode("utf-8", "replace") for part in body.rest().split(b"\0") if part}
+        state, text = fields.get(b"C", ""), fields.get(b"M", "")
+        if state == "0A000" and "cached plan" in text:
+            state = "26000"                 # a table changed below a prepared statement: prepared anew by the retry
+        return fields.get(b"V", fields.get(b"S")) in ("FATAL", "PANIC"), self._said(state, text)
+
+    def _ask(self, data: bytes, decoders: Sequence[Callable[[bytes], Any]] = ()) -> _PostgresAnswer:
+        """Send messages and read until ReadyForQuery. Raises the error that the server told of."""
+        answer = _PostgresAnswer()
+        with self._exchange():
+            self._wire.send(data)
+            kind, body = self._message()
+            while kind != b"Z":
+                self._take_in(answer, kind, body, decoders)
+                kind, body = self._message()
+        if answer.error:
+            raise answer.error
+        return answer
+
+    def _take_in(self, answer: _PostgresAnswer, kind: bytes, body: _Fields, decoders: Sequence[Callable[[bytes], Any]]) -> None:
+        if kind == b"D":
+            answer.rows.append(_postgres_row(body, decoders))
+        elif kind == b"C":
+            answer.tag = body.until_nul().decode()
+        elif kind == b"E":
+            fatal, error = self._error(body)
+            answer.error = answer.error or error
+            if fatal:
+                raise answer.error
+        elif kind == b"t":
+            answer.params = body.big(2)
+        elif kind == b"T":
+            answer.columns = tuple(_postgres_column(body) for _ in range(body.big(2)))
+        elif kind not in b"123nIs":         # Parse-, Bind-, CloseComplete, NoData, EmptyQuery, PortalSuspended
+            raise ValueError("COPY, or no message at all")
+
+    def _simple(self, sql: str) -> str:
+        return self._ask(_postgres_message(b"Q", _cstring(sql))).tag
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _prepared(self, sql: str, types: tuple[int, ...]) -> _Prepared:
+        found = self._recall((sql, types))
+        if found is None:
+            text, count = _numbered(sql)
+            if count != len(types):
+                raise DatabaseError(f"The statement has {count} placeholders and {len(types)} values.")
+            name = b"s%d\0" % next(self._numbers)
+            answer = self._ask(b"".join((
+                _postgres_message(b"P", name, _cstring(text), struct.pack(f"!h{count}I", count, *types)),
+                _postgres_message(b"D", b"S", name), _postgres_message(b"S"))))
+            found = _Prepared(name, answer.params, answer.columns)
+            old = self._remember((sql, types), found)
+            if old:
+                self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))
+        return found
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+        sent = [_postgres_value(value) for value in values]
+        types = tuple(oid for oid, _, _ in sent)
+        statement = self._prepared(sql, types)
+        count, columns = len(sent), statement.columns
+        formats = struct.pack(f"!h{count}hh", count, *(form for _, form, _ in sent), count)
+        data = [struct.pack("!i", -1) if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
+        results = struct.pack(f"!h{len(columns)}h", len(columns), *(int(oid == _BYTEA) for oid in columns))
+        try:
+            answer = self._ask(b"".join((
+                _postgres_message(b"B", b"\0", statement.key, formats, *data, results),
+                _postgres_message(b"E", b"\0", bytes(4)), _postgres_message(b"S"))),
+                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns])
+        except DatabaseUnavailable as error:
+            if error.state == "26000":
+                del self._statements[sql, types]
+            raise
+        number = answer.tag.rpartition(" ")[2]
+        return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
+
+    def begin(self) -> None:
+        self._simple("BEGIN")
+
+    def commit(self) -> None:
+        if self._simple("COMMIT") != "COMMIT":
+            raise DatabaseError("The database took the transaction back.")
+
+    def rollback(self) -> None:
+        self._simple("ROLLBACK")
+
+
+def _cstring(text: str) -> bytes:
+    return text.encode() + b"\0"
+
+
+def _postgres_column(body: _Fields) -> int:
+    """A field of RowDescription: its name and where it comes from (6 bytes) are skipped; the OID of its type."""
+    body.until_nul()
+    body.take(6)
+    oid = struct.unpack("!I", body.take(4))[0]
+    body.take(8)
+    return oid
+
+
+def _postgres_row(body: _Fields, decoders: Sequence[Callable[[bytes], Any]]) -> tuple[Any, ...]:
+    if body.big(2) != len(decoders):
+        raise ValueError("a row with other columns")
+    sizes = (body.big(4) for _ in decoders)
+    return tuple([None if size == -1 else decode(body.take(size)) for decode, size in zip(decoders, sizes)])
+
+
+class _Scram:
+    """The client's side of SCRAM-SHA-256 (RFC 5802, RFC 7677), without channel binding. The server proves, too, that
+    it knows the password: what is in its place without that does not pass `verify`."""
+
+    ITERATIONS = range(4096, 1_000_001)     # at least RFC 7677's; at most half a second
+
+    def __init__(self, password: str, nonce: str = "") -> None:
+        self._password, self._nonce = _prepared_password(password), nonce or secrets.token_urlsafe(18)
+        self._user, self._proof = "", b""
+
+    def first(self, user: str = "") -> bytes:
+        """PostgreSQL takes the user from the startup message and ignores this one."""
+        self._user = user
+        return f"n,,n={user},r={self._nonce}".encode()
+
+    def final(self, challenge: bytes) -> bytes:
+        """The proof, for the server's salt, nonce and iteration count."""
+        fields = dict(part.split("=", 1) for part in challenge.decode("ascii").split(","))
+        nonce, rounds, salt = fields["r"], int(fields["i"]), base64.b64decode(fields["s"], validate=True)
+        if not nonce.startswith(self._nonce) or nonce == self._nonce or rounds not in self.ITERATIONS or "m" in fields:
+            raise ValueError("a challenge that is not for us")
+        salted = hashlib.pbkdf2_hmac("sha256", self._password, salt, rounds)
+        plain = f"c=biws,r={nonce}"
+        signed = f"n={self._user},r={self._nonce},{challenge.decode()},{plain}".encode()
+        key = hmac.digest(salted, b"Client Key", "sha256")
+        signature = hmac.digest(hashlib.sha256(key).digest(), signed, "sha256")
+        self._proof = hmac.digest(hmac.digest(salted, b"Server Key", "sha256"), signed, "sha256")
+        return f"{plain},p={base64.b64encode(_xor(key, signature)).decode()}".encode()
+
+    def verify(self, outcome: bytes) -> None:
+        """Raises unless the server knows the password, too."""
+        if not hmac.compare_digest(outcome, b"v=" + base64.b64encode(self._proof)):
+            raise DatabaseUnavailable("The database does not know the password that it asks for: it may be another's.")
+
+
+def _xor(left: bytes, right: Iterable[int]) -> bytes:
+    return bytes(a ^ b for a, b in zip(left, right))
+
+
+def _prepared_password(password: str) -> bytes:
+    """SASLprep (RFC 4013); where that refuses a text, PostgreSQL uses it as it stands."""
+    if password.isascii():
+        return password.encode()
+    import stringprep                       # tables of Unicode, for the few that need them
+    import unicodedata
+    mapped = (" " if stringprep.in_table_c12(char) else char for char in password if not stringprep.in_table_b1(char))
+    text = unicodedata.normalize("NFKC", "".join(mapped))
+    tables = (stringprep.in_table_c12, stringprep.in_table_c21_c22, stringprep.in_table_c3, stringprep.in_table_c4,
+              stringprep.in_table_c5, stringprep.in_table_c6, stringprep.in_table_c7, stringprep.in_table_c8,
+              stringprep.in_table_c9)
+    return (password if not text or any(table(char) for table in tables for char in text) else text).encode()
+
+
+# ---- MySQL, MariaDB, TiDB (MySQL Internals, "Client/Server Protocol"; MariaDB's documents of the same)
+
+_PACKET = 0xFFFFFF                          # what one packet carries at most; a full one is followed by another
+_CLIENT_DATABASE, _CLIENT_SSL = 0x8, 0x800
+# LONG_PASSWORD, FOUND_ROWS (an UPDATE counts what it matches, as elsewhere), LONG_FLAG, PROTOCOL_41, TRANSACTIONS,
+# SECURE_CONNECTION, PLUGIN_AUTH, PLUGIN_AUTH_LENENC. Neither LOCAL_FILES nor MULTI_STATEMENTS nor DEPRECATE_EOF.
+_CLIENT_FLAGS = 0x1 | 0x2 | 0x4 | 0x200 | 0x2000 | 0x8000 | 0x80000 | 0x200000
+_UTF8MB4, _BINARY_CHARSET = 45, 63
+# Numbers of the binary protocol: type -> (format, bytes). YEAR is a SHORT, INT24 a LONG.
+_MYSQL_NUMBERS = {1: ("b", 1), 2: ("h", 2), 13: ("h", 2), 3: ("i", 4), 9: ("i", 4), 8: ("q", 8), 4: ("f", 4), 5: ("d", 8)}
+_MYSQL_DATE, _MYSQL_TIME, _MYSQL_DATES = 10, 11, frozenset({7, 10, 12})         # TIMESTAMP, DATE, DATETIME
+_MYSQL_TEXTS = frozenset({0, 245, 246})     # DECIMAL, JSON, NEWDECIMAL: text, whatever their character set says
+_NO_PREPARED = "1295"                       # "not supported in the prepared statement protocol yet"
+
+
+class _MySQL(Database):
+    """A server that speaks MySQL's protocol: MySQL 5.7 or later, MariaDB, TiDB."""
+
+    dialect = "mysql"
+
+    def _connect(self) -> _DatabaseConnection:
+        return _MySQLConnection(self._target)
+
+
+class _Column(NamedTuple):
+    """A column of a result: its type, whether it is bytes, whether it is unsigned."""
+
+    type: int
+    binary: bool
+    unsigned: bool
+
+
+class _MySQLConnection(_WireConnection):
+    FAREWELL = b"\x01\0\0\0\x01"            # COM_QUIT
+
+    # -- packets -----------------------------------------------------------------------------------------------
+
+    def _send(self, payload: bytes) -> None:
+        parts = []
+        for start in range(0, len(payload) + 1, _PACKET):
+            part = payload[start:start + _PACKET]
+            parts += [struct.pack("<I", len(part))[:3], bytes((self._sequence,)), part]
+            self._sequence = (self._sequence + 1) & 0xFF
+        self._wire.send(b"".join(parts))
+
+    def _packet(self) -> _Fields:
+        """The next packet, joined from its parts. ERR is raised."""
+        parts, size = [], _PACKET
+        while size == _PACKET:
+            head = self._wire.read(4)
+            size = int.from_bytes(head[:3], "little")
+            if head[3] != self._sequence:
+                raise ValueError("a packet out of order")
+            self._sequence = (self._sequence + 1) & 0xFF
+            parts.append(self._wire.read(size))
+        packet = _Fields(parts[0] if len(parts) == 1 else b"".join(parts))
+        if packet.data[:1] == b"\xff":
+            raise self._error(packet)
+        return packet
+
+    def _error(self, packet: _Fields) -> CallFSError:
+        packet.take(1)
+        number, text = packet.little(2), packet.rest()
+        return self._said(str(number), text[6 if text[:1] == b"#" else 0:].decode("utf-8", "replace"))
+
+    def _ask(self, payload: bytes, read: Callable[[_Fields], T]) -> T:
+        """Send a command and `read` its answer; an ERR at any place of it leaves a usable connection."""
+        self._sequence, refused = 0, None
+        with self._exchange():
+            self._send(payload)
+            try:
+                answer = read(self._packet())
+            except CallFSError as error:    # out of an ERR packet
+                if getattr(error, "lost", False):
+                    raise
+                refused = error
+        if refused:
+            raise refused
+        return answer
+
+    # -- logging in --------------------------------------------------------------------------------------------
+
+    def _log_in(self) -> None:
+        target = self._target
+        flags, nonce, plugin = _read_greeting(self._packet())
+        wanted = _CLIENT_FLAGS | (_CLIENT_DATABASE if target.database else 0)
+        if target.tls != "disable" and not target.host.startswith("/"):
+            if flags & _CLIENT_SSL:
+                wanted |= _CLIENT_SSL
+                self._send(_login_head(wanted))
+                self._wire.encrypt(target)
+            elif target.tls != "prefer":
+                raise DatabaseUnavailable("The database does not speak TLS, which the configuration asks for.")
+        if plugin not in _MYSQL_LOGINS:     # the server then asks for another one
+            plugin = "caching_sha2_password"
+        proof = _MYSQL_LOGINS[plugin](target.password.encode(), nonce)
+        self._send(b"".join((_login_head(wanted), _cstring(target.user), bytes((len(proof),)), proof,
+                             _cstring(target.database) if target.database else b"", _cstring(plugin))))
+        self._authenticate(plugin, nonce)
+
+    def _authenticate(self, plugin: str, nonce: bytes) -> None:
+        """Until OK: AuthSwitchRequest (once), and what caching_sha2_password says in between."""
+        switched = False
+        while True:
+            packet = self._packet()
+            kind = packet.little(1)
+            if kind == 0:
+                return
+            if kind == 0xFE and not switched:
+                plugin, nonce, switched = packet.until_nul().decode(), packet.rest()[:20], True
+                if plugin not in _MYSQL_LOGINS:
+                    raise DatabaseUnavailable(f"The database wants a login by {_database_words(plugin)}, which is not "
+                                              "supported; caching_sha2_password and mysql_native_password are.")
+                self._send(_MYSQL_LOGINS[plugin](self._target.password.encode(), nonce))
+            elif kind == 1 and plugin == "caching_sha2_password" and packet.data in (b"\1\3", b"\1\4"):
+                if packet.data == b"\1\4":  # the server has no hash of the password at hand, and asks for itself
+                    self._send_password(nonce)
+            else:
+                raise ValueError("no login")
+
+    def _send_password(self, nonce: bytes) -> None:
+        password = _cstring(self._target.password)
+        if self._wire.encrypted or self._target.host.startswith("/"):
+            return self._send(password)
+        self._send(b"\2")                   # its public key, please
+        packet = self._packet()
+        if packet.little(1) != 1:
+            raise ValueError("no public key")
+        modulus, exponent = _read_rsa_key(packet.rest())
+        self._send(_rsa_oaep(_xor(password, itertools.cycle(nonce)), modulus, exponent))
+
+    def _set_up(self) -> None:
+        wait = max(1, int(self._target.timeout / 2))            # a lock that is waited for ends before the socket does
+        self._text("SET NAMES utf8mb4")
+        self._text("SET autocommit = 0, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), "
+                   f"innodb_lock_wait_timeout = {wait}")
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _text(self, sql: str) -> Rows:
+        return self._ask(b"\x03" + sql.encode(), functools.partial(self._result, row=_text_row))        # COM_QUERY
+
+    def _result(self, packet: _Fields, row: Callable[[_Fields, list[_Column]], tuple[Any, ...]]) -> Rows:
+        """OK, or a result set: column count, definitions, EOF, rows, EOF."""
+        if packet.data[:1] == b"\0":
+            packet.take(1)
+            return Rows([], packet.lenenc())
+        columns = self._columns(packet.lenenc())                # 0xFB, a request for a local file, is no length
+        if not columns:
+            raise ValueError("a result without columns")
+        rows, packet = [], self._packet()
+        while not _is_eof(packet):
+            rows.append(row(packet, columns))
+            packet = self._packet()
+        return Rows(rows, len(rows))
+
+    def _columns(self, count: int) -> list[_Column]:
+        """`count` column definitions and the EOF behind them."""
+        if count > 4096:                    # what a table, so a result, has at most
+            raise ValueError("too many columns")
+        columns = [_read_column(self._packet()) for _ in range(count)]
+        if count and not _is_eof(self._packet()):
+            raise ValueError("no end of the columns")
+        return columns
+
+    def _prepare(self, packet: _Fields) -> _Prepared:
+        """COM_STMT_PREPARE_OK."""
+        if packet.little(1):
+            raise ValueError("not prepared")
+        number, columns, params = packet.little(4), packet.little(2), packet.little(2)
+        for _ in range(params):
+            self._packet()
+        if params and not _is_eof(self._packet()):
+            raise ValueError("no end of the parameters")
+        return _Prepared(struct.pack("<I", number), params, tuple(self._columns(columns)))
+
+    def _prepared(self, sql: str) -> _Prepared:
+        found = self._recall(sql)
+        if found is None:
+            found = self._ask(b"\x16" + sql.encode(), self._prepare)
+            old = self._remember(sql, found)
+            if old:
+                self._forget(old)
+        return found
+
+    def _forget(self, old: _Prepared) -> None:
+        self._sequence = 0
+        with self._exchange():
+            self._send(b"\x19" + old.key)   # COM_STMT_CLOSE, which has no answer
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Prepared, with the binary protocol; the few statements that can not be are sent as text."""
+        sent = [_mysql_value(value) for value in values]
+        try:
+            statement = self._prepared(sql)
+        except DatabaseError as error:
+            if error.state != _NO_PREPARED or values:
+                raise
+            return self._text(sql)
+        if statement.params != len(values):
+            raise DatabaseError(f"The statement has {statement.params} placeholders and {len(values)} values.")
+        nulls = sum(1 << place for place, value in enumerate(values) if value is None)
+        bound = b"".join((nulls.to_bytes((len(sent) + 7) // 8, "little"), b"\1", *(bytes((kind, 0)) for kind, _ in sent),
+                          *(data for _, data in sent))) if sent else b""
+        try:
+            return self._ask(b"\x17" + statement.key + b"\0\1\0\0\0" + bound,           # COM_STMT_EXECUTE
+                             functools.partial(self._result, row=_binary_row))
+        except DatabaseUnavailable as error:
+            if error.state == "1243":       # a proxy went to another server, which never saw the statement
+                del self._statements[sql]
+            raise
+
+    def begin(self) -> None:
+        self._text("BEGIN")
+
+    def commit(self) -> None:
+        self._text("COMMIT")
+
+    def rollback(self) -> None:
+        self._text("ROLLBACK")
+
+
+def _read_greeting(packet: _Fields) -> tuple[int, bytes, str]:
+    """HandshakeV10: (capabilities, nonce, name of the login)."""
+    if packet.little(1) != 10:
+        raise ValueError("not version 10")
+    packet.until_nul()                      # version of the server
+    packet.take(4)
+    nonce = packet.take(8)
+    packet.take(1)
+    flags = packet.little(2)
+    packet.take(3)
+    flags |= packet.little(2) << 16
+    size = max(13, packet.little(1) - 8)
+    packet.take(10)
+    nonce += packet.take(size).rstrip(b"\0")
+    if flags & _CLIENT_FLAGS & 0x88200 != 0x88200 or len(nonce) != 20:
+        raise ValueError("a server older than 5.5")
+    return flags, nonce, packet.rest().partition(b"\0")[0].decode("ascii")
+
+
+def _login_head(flags: int) -> bytes:
+    return struct.pack("<IIB23x", flags, 1 << 30, _UTF8MB4)
+
+
+def _is_eof(packet: _Fields) -> bool:
+    return packet.data[:1] == b"\xfe" and len(packet.data) < 9
+
+
+def _read_column(packet: _Fields) -> _Column:
+    """ColumnDefinition41."""
+    for _ in range(6):                      # catalogue, database, table and name, as used and as defined
+        packet.lenenc_bytes()
+    packet.lenenc()
+    charset, _, kind, flags = struct.unpack("<HIBH", packet.take(9))
+    binary = charset == _BINARY_CHARSET and kind not in _MYSQL_TEXTS and kind not in _MYSQL_DATES and kind != _MYSQL_TIME
+    return _Column(kind, binary, bool(flags & 32))
+
+
+def _mysql_value(value: Any) -> tuple[int, bytes]:
+    """(type, bytes) of a parameter: NULL, TINY, LONGLONG, DOUBLE, BLOB (never converted), VAR_STRING (UTF-8)."""
+    if value is None:
+        return 6, b""
+    if isinstance(value, bool):
+        return 1, bytes((value,))
+    if isinstance(value, int):
+        return 8, struct.pack("<q", value)
+    if isinstance(value, float):
+        return 5, struct.pack("<d", value)
+    data = value if isinstance(value, bytes) else value.encode()
+    return 252 if isinstance(value, bytes) else 253, _lenenc(len(data)) + data
+
+
+def _lenenc(size: int) -> bytes:
+    if size < 0xFB:
+        return bytes((size,))
+    width, mark = (2, b"\xfc") if size < 1 << 16 else (3, b"\xfd") if size < 1 << 24 else (8, b"\xfe")
+    return mark + size.to_bytes(width, "little")
+
+
+def _text_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    return tuple([_text_value(packet, column) for column in columns])
+
+
+def _text_value(packet: _Fields, column: _Column) -> Any:
+    if packet.data[packet.at:packet.at + 1] == b"\xfb":
+        packet.take(1)
+        return None
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_NUMBERS:
+        return float(data) if column.type in (4, 5) else int(data)
+    return data if column.binary else data.decode()
+
+
+def _binary_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
+    if packet.little(1):
+        raise ValueError("not a row")
+    nulls = packet.little((len(columns) + 9) // 8) >> 2
+    return tuple([None if nulls >> place & 1 else _binary_value(packet, column) for place, column in enumerate(columns)])
+
+
+def _binary_value(packet: _Fields, column: _Column) -> Any:
+    if column.type in _MYSQL_NUMBERS:
+        form, size = _MYSQL_NUMBERS[column.type]
+        return struct.unpack("<" + (form.upper() if column.unsigned and form in "bhiq" else form), packet.take(size))[0]
+    data = packet.lenenc_bytes()
+    if column.type in _MYSQL_DATES:
+        return _mysql_date(data, column.type == _MYSQL_DATE)
+    if column.type == _MYSQL_TIME:
+        return _mysql_time(data)
+    return data if column.binary else data.decode()
+
+
+def _mysql_date(data: bytes, only_day: bool) -> str:
+    year, month, day, hour, minute, second, micro = struct.unpack("<HBBBBBI", data.ljust(11, b"\0"))
+    clock = "" if only_day else f" {hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 7 else "")
+    return f"{year:04}-{month:02}-{day:02}{clock}"
+
+
+def _mysql_time(data: bytes) -> str:
+    negative, days, hour, minute, second, micro = struct.unpack("<BIBBBI", data.ljust(12, b"\0"))
+    return f"{'-' * bool(negative)}{days * 24 + hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 8 else "")
+
+
+def _native_proof(password: bytes, nonce: bytes) -> bytes:
+    """mysql_native_password: SHA1(password) XOR SHA1(nonce + SHA1(SHA1(password)))."""
+    if not password:
+        return b""
+    once = hashlib.sha1(password).digest()
+    return _xor(once, hashlib.sha1(nonce + hashlib.sha1(once).digest()).digest())
+
+
+def _sha2_proof(password: bytes, nonce: bytes) -> bytes:
+    """caching_sha2_password: SHA256(password) XOR SHA256(SHA256(SHA256(password)) + nonce)."""
+    if not password:
+        return b""
+    once = hashlib.sha256(password).digest()
+    return _xor(once, hashlib.sha256(hashlib.sha256(once).digest() + nonce).digest())
+
+
+_MYSQL_LOGINS: dict[str, Callable[[bytes, bytes], bytes]] = {
+    "caching_sha2_password": _sha2_proof, "mysql_native_password": _native_proof}
+
+
+def _read_rsa_key(pem: bytes) -> tuple[int, int]:
+    """(modulus, exponent) of a PEM SubjectPublicKeyInfo (RFC 5280, 4.1; RFC 8017, A.1.1). Raises ValueError."""
+    found = re.search(rb"-----BEGIN PUBLIC KEY-----([A-Za-z0-9+/=\s]+)-----END PUBLIC KEY-----", pem)
+    if not found:
+        raise ValueError("no public key")
+    outer = _Fields(_der(_Fields(base64.b64decode(found[1])), 0x30))
+    _der(outer, 0x30)                       # the algorithm; only RSA has this shape
+    key = _Fields(_der(_Fields(_der(outer, 0x03)[1:]), 0x30))
+    modulus, exponent = (int.from_bytes(_der(key, 0x02), "big") for _ in range(2))
+    if not (1024 <= modulus.bit_length() <= 8192 and exponent % 2 and 1 < exponent < 1 << 64):
+        raise ValueError("a key of no use")
+    return modulus, exponent
+
+
+def _der(fields: _Fields, tag: int) -> bytes:
+    """The content of the next DER element, which must have this tag."""
+    if fields.take(1)[0] != tag:
+        raise ValueError("not the key's DER")
+    size = fields.take(1)[0]
+    return fields.take(int.from_bytes(fields.take(size & 0x7F), "big") if size & 0x80 else size)
+
+
+def _rsa_oaep(message: bytes, modulus: int, exponent: int, seed: bytes = b"") -> bytes:
+    """RSAES-OAEP with SHA-1 and no label (RFC 8017, 7.1.1), as MySQL has it."""
+    size = (modulus.bit_length() + 7) // 8
+    if len(message) > size - 42:
+        raise DatabaseUnavailable("The password is too long for the database's public key; use TLS.")
+    seed = seed or secrets.token_bytes(20)
+    block = hashlib.sha1(b"").digest() + bytes(size - len(message) - 42) + b"\1" + message
+    masked = _xor(block, _mask(seed, len(block)))
+    padded = b"\0" + _xor(seed, _mask(masked, 20)) + masked
+    return pow(int.from_bytes(padded, "big"), exponent, modulus).to_bytes(size, "big")
+
+
+def _mask(seed: bytes, size: int) -> bytes:
+    """MGF1 with SHA-1 (RFC 8017, B.2.1)."""
+    blocks = (hashlib.sha1(seed + number.to_bytes(4, "big")).digest() for number in range(size // 20 + 1))
+    return b"".join(blocks)[:size]
+
+
+# ---- where the database is
+
+_DIALECTS = {"sqlite": "sqlite", "postgres": "postgres", "mysql": "mysql", "tidb": "mysql"}
+_PORTS = {"postgres": 5432, "mysql": 3306, "tidb": 4000}
+_TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_GO_TLS = {"false": "disable", "preferred": "prefer", "skip-verify": "require", "true": "verify-full"}
+_PLACE_KEYS = ("host", "port", "user", "password", "database")
+_TLS_KEYS = ("enable_tls", "tls_server_name", "tls_skip_verify")
+_DATABASE_KEYS = ("backend", "db_path", *_PLACE_KEYS, *_TLS_KEYS, "dsn", "pool_size", "connect_timeout", "timeout")
+# `user:password@tcp(host:port)/database?parameters`: the last "@" and "/" count, as in go-sql-driver/mysql.
+_GO_DSN = re.compile(r"(?:(?P<user>[^:@/]*)(?::(?P<password>.*))?@)?(?:(?P<net>tcp|unix)?(?:\((?P<address>[^()]*)\))?)"
+                     r"/(?P<database>[^/?]*)(?:\?(?P<query>.*))?", re.S)
+# Parameters of such a DSN that change nothing here: values come as they always do.
+_GO_IGNORED = frozenset({"charset", "collation", "parseTime", "loc", "interpolateParams", "allowNativePasswords",
+                         "clientFoundRows", "readTimeout", "writeTimeout", "maxAllowedPacket", "checkConnLiveness"})
+_LIBPQ_KEYS = {"host": "host", "port": "port", "user": "user", "password": "password", "dbname": "database",
+               "sslmode": "tls", "sslrootcert": "tls_root", "connect_timeout": "connect_timeout",
+               "application_name": "application_name"}
+_LIBPQ_PAIR = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\']|\\.)*)(?:\s+|\Z)", re.S)
+
+
+@dataclass(frozen=True)
+class _DatabaseTarget:
+    """Where a database is and how to speak with it. A host that begins with "/" is the path of a unix socket."""
+
+    backend: str
+    path: str = ""
+    host: str = "127.0.0.1"
+    port: int = 0
+    user: str = ""
+    password: str = field(default="", repr=False)
+    database: str = ""
+    tls: str = "disable"
+    tls_server_name: str = ""
+    tls_root: str = ""
+    application_name: str = "callfs"
+    pool_size: int = 8
+    connect_timeout: float = 10.0
+    timeout: float = 30.0
+
+    @functools.cached_property
+    def context(self) -> ssl.SSLContext:
+        """For TLS as the mode says. libpq, "SSL Support": `require` with a root certificate checks the chain."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        context.check_hostname = self.tls == "verify-full"
+        if not self.tls.startswith("verify") and not (self.tls == "require" and self.tls_root):
+            context.verify_mode = ssl.CERT_NONE
+        elif self.tls_root:
+            context.load_verify_locations(self.tls_root)
+        else:
+            context.load_default_certs()
+        return context
+
+
+def open_database(options: Mapping[str, Any]) -> Database:
+    """The database that plugin options name; nothing is connected yet. The caller closes it.
+
+    `backend` is sqlite, postgres, mysql or tidb; then `db_path`, or `host`, `port`, `user`, `password`, `database`,
+    `enable_tls`, `tls_server_name`, `tls_skip_verify`, or a `dsn` as PostgreSQL and Go's MySQL driver write it;
+    `pool_size` (8), `connect_timeout` (10s; also the wait for a connection), `timeout` (30s a statement). Raises
+    ConfigError, which never shows a value of `dsn` or `password`.
+    """
+    given = {key: value for key, value in options.items() if value is not None and value != ""}
+    for key in given:
+        if key not in _DATABASE_KEYS:
+            raise ConfigError(f"{key}: no such option of a database{_did_you_mean(key, _DATABASE_KEYS)}")
+    backend = _database_option(given, "backend", _read_text, "")
+    if backend not in _DIALECTS:
+        raise ConfigError(f"backend: must be one of {', '.join(_DIALECTS)}")
+    target = _sqlite_target(given) if backend == "sqlite" else _server_target(backend, given)
+    return {"sqlite": _SQLite, "postgres": _Postgres, "mysql": _MySQL}[_DIALECTS[backend]](target)
+
+
+def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any], default: Any) -> Any:
+    try:
+        return read(given[key]) if key in given else default
+    except ValueError as error:
+        raise ConfigError(f"{key}: {error}") from None
+
+
+def _database_limits(given: Mapping[str, Any]) -> dict[str, Any]:
+    found = {"pool_size": _database_option(given, "pool_size", _read_int, 8),
+             "connect_timeout": _database_option(given, "connect_timeout", parse_duration, 10.0),
+             "timeout": _database_option(given, "timeout", parse_duration, 30.0)}
+    for key, value in found.items():
+        if not 0 < value <= 86400 or key == "pool_size" and value > 1000:
+            raise ConfigError(f"{key}: must be above 0, and not that large")
+    return found
+
+
+def _sqlite_target(given: Mapping[str, Any]) -> _DatabaseTarget:
+    for key in (*_PLACE_KEYS, *_TLS_KEYS, "dsn"):
+        if given.get(key):
+            raise ConfigError(f"{key}: SQLite has only a file, `db_path`")
+    limits, path = _database_limits(given), _database_option(given, "db_path", _read_text, "")
+    if not path:
+        raise ConfigError("db_path: SQLite needs the path of a file")
+    if path == ":memory:":
+        limits["pool_size"] = 1             # each connection would have a memory of its own
+    return _DatabaseTarget("sqlite", path=path, **limits)
+
+
+def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
+    if "db_path" in given:
+        raise ConfigError(f"db_path: only SQLite has a file; {backend} has a host or a dsn")
+    place = {key: _database_option(given, key, _read_int if key == "port" else _read_text, None) for key in _PLACE_KEYS}
+    place = {key: value for key, value in place.items() if value is not None}
+    limits = _database_limits(given)
+    if "dsn" in given:
+        if place:
+            raise ConfigError(f"{next(iter(place))}: is in `dsn` already; give one of the two")
+        place = _parse_dsn(_DIALECTS[backend], _database_option(given, "dsn", _read_text, ""))
+        limits["connect_timeout"] = place.pop("connect_timeout", limits["connect_timeout"])
+    mode = _tls_mode(_DIALECTS[backend], given, place.pop("tls", None))
+    place["port"] = place.get("port") or _PORTS[backend]
+    target = _DatabaseTarget(backend, **place, **limits, tls=mode,
+                     tls_server_name=_database_option(given, "tls_server_name", _read_text, ""))
+    return _checked_target(target)
+
+
+def _checked_target(target: _DatabaseTarget) -> _DatabaseTarget:
+    if not 0 < target.port < 65536:
+        raise ConfigError("port: must be from 1 to 65535")
+    if not target.user:
+        raise ConfigError("user: a database server asks for a user")
+    if target.host.startswith("/") and _DIALECTS[target.backend] == "postgres":
+        target = dataclasses.replace(target, host=f"{target.host}/.s.PGSQL.{target.port}")
+    try:
+        target.context                      # made once for all connections, and a missing file is told now
+    except OSError as error:
+        raise ConfigError(f"sslrootcert: can not be read: {error.strerror or 'no certificate in it'}") from None
+    return target
+
+
+def _tls_mode(dialect: str, given: Mapping[str, Any], told: Optional[str]) -> str:
+    """What `enable_tls` and its like say together with the DSN's own setting."""
+    enable, skip = (_database_option(given, key, _read_bool, None) for key in ("enable_tls", "tls_skip_verify"))
+    if not enable and (skip or given.get("tls_server_name")):
+        if told in (None, "disable") or enable is False:
+            key = "tls_skip_verify" if skip else "tls_server_name"
+            raise ConfigError(f"{key}: means something only with `enable_tls`")
+    wanted = None if enable is None else "disable" if not enable else "require" if skip else "verify-full"
+    if told and wanted and told != wanted and told != "custom":
+        raise ConfigError("enable_tls: `dsn` says something else about TLS")
+    if told == "custom" and not enable:
+        raise ConfigError("dsn: `tls` names a configuration of a Go program; set `enable_tls`")
+    if wanted or told:
+        return wanted or str(told)
+    return "prefer" if dialect == "postgres" else "disable"
+
+
+def _parse_dsn(dialect: str, dsn: str) -> dict[str, Any]:
+    scheme = dsn.partition("://")[0] if "://" in dsn.partition("@")[0] else ""
+    if scheme not in {"postgres": ("", "postgres", "postgresql"), "mysql": ("", "mysql", "tidb")}[dialect]:
+        raise ConfigError("dsn: does not fit `backend`")
+    try:
+        if scheme:
+            place, query = _parse_url(dsn)
+        elif dialect == "mysql":
+            place, query = _parse_go_dsn(dsn)
+        else:
+            place, query = {}, _parse_pairs(dsn)
+        return _with_parameters(place, query, dialect)
+    except (ValueError, IndexError):        # their texts may hold a part of the password
+        raise ConfigError("dsn: can not be read; is a character of the password not escaped?") from None
+
+
+def _parse_url(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
+    parts = urllib.parse.urlsplit(dsn)
+    found = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password,
+             "database": parts.path[1:]}
+    if parts.fragment or "," in parts.netloc.rpartition("@")[2]:
+        raise ValueError("several hosts, or a bare #")
+    place = {key: urllib.parse.unquote(value, errors="strict") if isinstance(value, str) else value
+             for key, value in found.items() if value}
+    return place, _dsn_query(parts.query)
+
+
+def _parse_go_dsn(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
+    found = _GO_DSN.fullmatch(dsn)
+    if not found:
+        raise ValueError("not a DSN")
+    place = {key: found[key] for key in ("user", "password", "database") if found[key]}
+    address = found["address"] or ""
+    if found["net"] == "unix":
+        place["host"] = address
+    elif address:
+        parts = urllib.parse.urlsplit("//" + address)
+        place.update({key: value for key, value in (("host", parts.hostname), ("port", parts.port)) if value})
+    return place, _dsn_query(found["query"] or "")
+
+
+def _dsn_query(query: str) -> dict[str, str]:
+    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+    if len(dict(pairs)) != len(pairs):
+        raise ValueError("a parameter is there twice")
+    return dict(pairs)
+
+
+def _parse_pairs(text: str) -> dict[str, str]:
+    """`host=... password='it\\'s'` (libpq, "Keyword/Value Connection Strings")."""
+    found, at = {}, 0
+    while at < len(text):
+        match = _LIBPQ_PAIR.match(text, at)
+        if not match or match[1] in found:
+            raise ValueError("not key=value, or twice")
+        value = match[2][1:-1] if match[2][:1] == "'" else match[2]
+        found[match[1]], at = re.sub(r"\\(.)", r"\1", value, flags=re.S), match.end()
+    return found
+
+
+def _with_parameters(place: dict[str, Any], query: Mapping[str, str], dialect: str) -> dict[str, Any]:
+    read = _postgres_parameter if dialect == "postgres" else _mysql_parameter
+    for key, value in query.items():
+        name, setting = read(key, value)
+        if name in place and place[name] != setting:
+            raise ConfigError(f"dsn: says `{key}` in two places")
+        if name:
+            place[name] = setting
+    if "\0" in "".join(value for value in place.values() if isinstance(value, str)):
+        raise ValueError("NUL")
+    return place
+
+
+def _postgres_parameter(key: str, value: str) -> tuple[str, Any]:
+    name = _LIBPQ_KEYS.get(key)
+    if not name:
+        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter{_did_you_mean(key, list(_LIBPQ_KEYS))}")
+    if name == "tls" and value not in _TLS_MODES:
+        raise ConfigError(f"dsn: sslmode: must be one of {', '.join(_TLS_MODES)}")
+    if name == "port":
+        return name, _read_int(value)
+    return name, _dsn_seconds(value) if name == "connect_timeout" else value
+
+
+def _mysql_parameter(key: str, value: str) -> tuple[str, Any]:
+    if key == "tls":
+        return "tls", _GO_TLS.get(value.lower(), "custom")
+    if key == "timeout":
+        return "connect_timeout", _dsn_seconds(value)
+    if key not in _GO_IGNORED or key == "charset" and "utf8" not in value:
+        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter, or not with this value")
+    return "", None
+
+
+def _dsn_seconds(value: str) -> float:
+    """A time-out; 0 means none, as with libpq: a day then."""
+    return min(parse_duration(value), 86400.0) or 86400.0
+
+
+def _did_you_mean(key: str, known: Sequence[str]) -> str:
+    near = difflib.get_close_matches(key, known, 1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+# ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
 # ============================================================================
 
@@ -3498,17 +5066,37 @@ class _Job:
 
     __slots__ = ("work", "value", "error", "done")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def __init__(self, work: Callable[[Any], Any]) -> None:
         self.work, self.done = work, False
         self.value: Any = None
         self.error: Optional[Exception] = None
 
 
+class _SharedCommits:
+    """Writers that come at the same time share a commit: each queues its work, the first to get the leader's lock has
+    `commit` run all that wait (at most `batch`) in one transaction, which sets `value` or `error`, and `done`, of each."""
+
+    def __init__(self, commit: Callable[[list[_Job]], None], batch: int) -> None:
+        self._commit, self._batch, self.leader = commit, batch, threading.Lock()
+        self.pending: collections.deque[_Job] = collections.deque()
+
+    def run(self, work: Callable[[Any], T]) -> T:
+        """What the work returned, after the commit; raises what it raised, or why there was no commit."""
+        job = _Job(work)
+        self.pending.append(job)
+        with self.leader:
+            while not job.done:             # once, unless more than a batch is ahead of this one
+                self._commit([self.pending.popleft() for _ in range(min(len(self.pending), self._batch))])
+        if job.error is not None:
+            raise job.error
+        return job.value
+
+
 class SQLiteStore(MetadataStore):
     """Records in one SQLite file, write-ahead logged; needs SQLite 3.24 (RHEL 9 has 3.34).
 
-    Writers that come at the same time share a commit: each queues its work, the first to get the leader's lock runs
-    all that wait in one transaction (measured with 16 threads and an fsync a commit: 3 times a transaction each).
+    Writers that come at the same time share a commit (measured with 16 threads and an fsync a commit: 3 times a
+    transaction each).
     Readers take a connection of a pool; the WAL lets them go on while a commit runs. With `durable`, a commit is on
     the disk before a write returns; without, it survives the process but perhaps not a power cut.
     """
@@ -3521,8 +5109,8 @@ class SQLiteStore(MetadataStore):
         self.path, self._durable, self._timeout = path, durable, timeout
         self._metrics = metrics or Metrics()
         self._idle: collections.deque[sqlite3.Connection] = collections.deque()
-        self._pending: collections.deque[_Job] = collections.deque()
-        self._leader, self._epoch, self._closed = threading.Lock(), 0, False
+        self._commits = _SharedCommits(self._commit, self.MAX_BATCH)
+        self._pending, self._epoch, self._closed = self._commits.pending, 0, False
         self._cache: Cache[str, Entry] = Cache(cache)
         self._filling = threading.Lock()
         self._make()
@@ -3599,15 +5187,11 @@ class SQLiteStore(MetadataStore):
     # -- shared commits ----------------------------------------------------------------------------------------
 
     def _write(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        started, job = time.perf_counter(), _Job(work)
-        self._pending.append(job)
-        with self._leader:
-            while not job.done:             # once, unless more than a batch is ahead of this one
-                self._commit([self._pending.popleft() for _ in range(min(len(self._pending), self.MAX_BATCH))])
-        self._measure(operation, started)
-        if job.error is not None:
-            raise job.error
-        return job.value
+        started = time.perf_counter()
+        try:
+            return self._commits.run(work)
+        finally:
+            self._measure(operation, started)
 
     def _commit(self, jobs: list[_Job]) -> None:
         """Run the jobs in one transaction. A job that fails takes back only itself; a failed commit fails them all."""
@@ -3805,7 +5389,7 @@ class SQLiteStore(MetadataStore):
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
-        with self._leader:
+        with self._commits.leader:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
@@ -4639,8 +6223,10 @@ class Search:
         child, self._child = self._child, None
         if child is not None:
             child.kill()
-            with child:                     # closes its pipes and waits
-                pass
+            for pipe in (child.stdin, child.stdout):
+                with contextlib.suppress(OSError):      # what it did not take any more
+                    pipe.close()            # type: ignore[union-attr]
+            child.wait()
 
 
 def _containing(needle: bytes, ignore_case: bool, lines: Sequence[bytes]) -> list[int]:
@@ -4863,6 +6449,9 @@ class FileSystem:
         """Its parts by name, each with "ok" or with what keeps it from serving now."""
         return {}
 
+    def quiesce(self) -> None:
+        """The server stops: readers that wait for more end now, those to come at once; all else goes on."""
+
     def close(self) -> None:
         """Let go of everything; safe to call twice, and while operations are under way: those fail or finish, and
         readers end."""
@@ -4993,6 +6582,11 @@ class Tree:
         for _, filesystem in sorted(self._table.mounts.items(), reverse=True):
             filesystem.close()
         self._root.close()
+
+    def quiesce(self) -> None:
+        """End readers that would wait for ever, so that a server can stop."""
+        for filesystem in self._table.mounts.values():
+            filesystem.quiesce()
 
     def check(self) -> dict[str, str]:
         """The parts of the store, each with "ok" or with what is wrong with it."""
@@ -6386,6 +7980,1709 @@ class HelloFS(FileSystem):
 
 
 # ============================================================================
+# streamfs: written pieces go to every reader
+# ============================================================================
+
+SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to here: each costs 100 bytes besides its own
+
+
+class StreamRing:
+    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is an offset, and costs nothing.
+
+    Offsets count from the stream's first byte; `start` is that of the oldest byte that is still here, `end` of the
+    next one. Memory is `capacity` bytes and at most one piece, however many read. No writer ever waits for a reader:
+    one that is more than `lag` bytes behind loses the oldest.
+    """
+
+    def __init__(self, capacity: int, lag: int) -> None:
+        self.capacity, self.lag = capacity, min(lag or capacity, capacity)
+        self.start, self.end, self.emptied, self.lost = 0, 0, 0, 0
+        self.mtime_ns, self.ended = time.time_ns(), False
+        self.readers: set[StreamReader] = set()
+        self.changed = threading.Condition()
+        self._pieces: list[bytes] = []
+        self._offsets: list[int] = []       # of the first byte of each piece
+        self._idle: set[StreamReader] = set()           # were told that there is nothing, and have not been woken since
+
+    @property
+    def floor(self) -> int:
+        """Where a reader must be at least."""
+        return max(self.start, self.end - self.lag)
+
+    def append(self, data: bytes) -> None:
+        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound after the end."""
+        with self.changed:
+            if self.ended:
+                raise FileNotFound("The stream was deleted.")
+            if self._pieces and len(self._pieces[-1]) + len(data) <= SMALL_PIECE:
+                self._pieces[-1] += data    # a new object: who has the old one keeps it
+            else:
+                self._pieces.append(data)
+                self._offsets.append(self.end)
+            self.end += len(data)
+            self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
+            self._drop(self.end - self.capacity)
+            woken = self._woken()
+        for reader in woken:
+            reader.wake()
+
+    def empty(self) -> None:
+        """Forget what is there; readers go on with what comes."""
+        with self.changed:
+            self.emptied += 1
+            self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
+            self._drop(self.end)
+
+    def finish(self) -> None:
+        """The stream is over: readers get what they have not got yet, then the end."""
+        with self.changed:
+            self.ended = True
+            woken = self._woken()
+        for reader in woken:
+            reader.wake()
+
+    def parts(self, offset: int, size: int) -> list[bytes]:
+        """At least one byte and up to `size` from an offset that is there (caller has the lock). A large piece comes
+        alone, as it lies there, small ones together: the caller joins them, without the lock."""
+        at = bisect.bisect_right(self._offsets, offset) - 1
+        skip = offset - self._offsets[at]
+        found = [self._pieces[at][skip:skip + size]]        # a whole slice of bytes is the same object
+        have = len(found[0])
+        while 2 * have < size and at + 1 < len(self._pieces):
+            at += 1
+            found.append(self._pieces[at][:size - have])
+            have += len(found[-1])
+        return found
+
+    def pieces(self) -> list[bytes]:
+        """All of it (caller has the lock); copies at most one piece."""
+        if self.start == self.end:
+            return []
+        return [self._pieces[0][self.start - self._offsets[0]:], *self._pieces[1:]]
+
+    def rest(self, reader: StreamReader) -> None:
+        """A reader was told that there is nothing (it has the lock)."""
+        self._idle.add(reader)
+
+    def leave(self, reader: StreamReader) -> None:
+        """A reader goes away."""
+        with self.changed:
+            self.readers.discard(reader)
+            self._idle.discard(reader)
+            self.changed.notify_all()
+
+    def _drop(self, start: int) -> None:
+        self.start = max(self.start, start)
+        gone = bisect.bisect_right(self._offsets, self.start) - (self.start < self.end)
+        if gone > 0:
+            del self._pieces[:gone], self._offsets[:gone]
+
+    def _woken(self) -> set[StreamReader]:
+        """Those to wake, once for all that comes until they read again."""
+        woken, self._idle = self._idle, set()
+        self.changed.notify_all()
+        return woken
+
+
+class StreamReader(Reader):
+    """What a stream holds and then what comes, until it is over. `dropped` bytes were lost because it lagged.
+
+    Where `attach` was called, `read` never blocks: None means nothing yet. Elsewhere it waits.
+    """
+
+    def __init__(self, ring: StreamRing) -> None:
+        self._ring, self.dropped, self._closed = ring, 0, False
+        self._wake: Optional[Callable[[], None]] = None
+        with ring.changed:
+            self._at = ring.floor
+            ring.readers.add(self)
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on call `wake` (any thread) when there is more after a `read` that gave None."""
+        self._wake = wake
+
+    def wake(self) -> None:
+        """There is more."""
+        if self._wake is not None:
+            self._wake()
+
+    def read(self, size: int = BLOCK) -> Optional[bytes]:       # type: ignore[override]
+        """The next bytes; None: not yet; b"": over."""
+        ring = self._ring
+        with ring.changed:
+            self._catch_up()
+            while self._at == ring.end:
+                if ring.ended or self._closed:
+                    return b""
+                if self._wake is not None:
+                    ring.rest(self)
+                    return None
+                ring.changed.wait()
+                self._catch_up()
+            parts = ring.parts(self._at, size)
+        block = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._at += len(block)
+        return block
+
+    def _catch_up(self) -> None:
+        behind = self.behind()
+        if behind > 0:
+            self._at += behind
+            self.dropped += behind
+            self._ring.lost += behind
+
+    def behind(self) -> int:
+        """How much it has lost and does not know of yet."""
+        return max(0, self._ring.floor - self._at)
+
+    def trailers(self) -> list[tuple[str, str]]:                # type: ignore[override]
+        """What it has lost so far."""
+        return [("X-Stream-Dropped", str(self.dropped))]
+
+    def close(self) -> None:
+        """Leave the stream; a `read` that waits ends."""
+        self._closed = True
+        self._ring.leave(self)
+
+
+class StreamSnapshot(Handle):
+    """What a stream holds now: a file like any other. Its pieces are those of the ring until that lets them go."""
+
+    def __init__(self, entry: Entry, pieces: list[bytes]) -> None:
+        self.entry, self._pieces = entry, pieces
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        last = self.entry.size if stop is None else stop
+        return ChunkReader(self._slices(start, last), last - start)
+
+    def _slices(self, start: int, stop: int) -> Iterator[bytes]:
+        at = 0
+        for piece in self._pieces:
+            part = piece[max(0, start - at):max(0, stop - at)]
+            at += len(piece)
+            if part:
+                yield part
+
+
+@dataclass
+class _StreamNode:
+    """A stream (`ring`), a text (`text`), or a directory."""
+
+    id: str
+    mode: int
+    mtime_ns: int
+    ring: Optional[StreamRing] = None
+    text: Optional[bytes] = None
+
+    @property
+    def is_dir(self) -> bool:
+        return self.ring is None and self.text is None
+
+
+class StreamFS(FileSystem):
+    """Streams: what is written to one goes to all who read it with the wish `stream`, as it arrives.
+
+    Nothing is durable. Everybody may write to every stream, several at once: their pieces come one after the other,
+    each whole. Without the wish a stream is a file with what it holds at the moment.
+    """
+
+    name = "streamfs"
+    README = b"""streamfs: written pieces go to every reader
+
+  write --stream /live         make a stream, or go on with it; several may write at once
+  cat --stream /live           what it holds, then what comes, until the stream is deleted
+  cat /live                    what it holds now
+  stat /live                   how many read, and how many bytes those have lost who read too slowly
+  truncate /live to 0          forget what it holds
+  rm /live                     readers get the rest, then the end
+
+Each stream keeps its last bytes (buffer_size). A slow reader never holds up a writer: it loses the oldest.
+"""
+
+    @dataclass
+    class Options:
+        """As the base says."""
+
+        buffer_size: int = option("6MB", "Bytes that each stream keeps", kind="size", minimum=1)
+        channel_buffer_size: int = option("0", "Bytes that one reader may lag before it loses the oldest; 0: all "
+                                          "that the stream keeps", kind="size", minimum=0)
+
+    aliases = MappingProxyType({"ring_buffer_size": "buffer_size"})
+
+    def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
+        self._options, self._lock = options, threading.RLock()
+        now = time.time_ns()
+        self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+
+    def close(self) -> None:
+        """End all readers."""
+        with self._lock:
+            self._finish(self._nodes.values())
+
+    @staticmethod
+    def _finish(nodes: Iterable[_StreamNode]) -> None:
+        for node in nodes:
+            if node.ring is not None:
+                node.ring.finish()
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> _StreamNode:
+        node = self._nodes.get(path)
+        if node is None:
+            raise FileNotFound()
+        return node
+
+    def _entry(self, path: str, node: _StreamNode) -> Entry:
+        kind, ring = DIRECTORY if node.is_dir else FILE, node.ring
+        if ring is None:
+            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, "" if node.is_dir else "1",
+                         node.id, backend=self.name)
+        with ring.changed:
+            etag = f"{node.id}-{ring.end:x}-{ring.emptied:x}"
+            return Entry(path, kind, ring.end - ring.start, node.mode, ANYONE, max(ring.mtime_ns, node.mtime_ns), etag,
+                         node.id, backend=self.name)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says; the size is what the stream holds now."""
+        with self._lock:
+            return self._entry(path, self._node(path))
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says; with the wish `stream` a reader that ends with the stream, pushed or waiting."""
+        with self._lock:
+            node = self._node(path)
+            ring = node.ring
+            if ring is None:
+                entry = self._entry(path, node)
+                return Handle(entry) if node.text is None else MemoryHandle(entry, node.text)
+            if wish.get("stream", "").lower() in ("true", "1"):
+                return LiveHandle(self._entry(path, node), functools.partial(StreamReader, ring))
+            with ring.changed:
+                return StreamSnapshot(self._entry(path, node), ring.pieces())
+
+    def describe(self, entry: Entry) -> Meta:
+        """As the interface says: how many read, how much was written and lost."""
+        node = self._nodes.get(entry.path)
+        ring = node.ring if node else None
+        if ring is None:
+            return Meta(self.name, entry.type)
+        with ring.changed:
+            lost = ring.lost + sum(reader.behind() for reader in ring.readers)
+            return Meta(self.name, "stream", {"readers": str(len(ring.readers)), "written": str(ring.end),
+                                              "dropped": str(lost), "buffer_size": str(ring.capacity)})
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        with self._lock:
+            if not self._node(path).is_dir:
+                raise Conflict("This is a file, not a directory.")
+            names = sorted(name for parent, name in map(split_path, self._nodes) if parent == path and name > after)
+            return iter([self._entry(join_path(path, name), self._nodes[join_path(path, name)]) for name in names])
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """Make a stream or go on with it (never a replacement): what arrives is with the readers at once, so it has
+        been delivered also when the body breaks off later or its SHA-256 is not the announced one; the stream stays.
+        The sender may pause as long as it likes. Raises FileNotFound when the stream is deleted meanwhile."""
+        with self._lock:
+            guard(self.peek(path))
+            created = path not in self._nodes
+            node = self._nodes[path] if not created else self._make(path, options)
+        if node.ring is None:
+            raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
+        self._pour(node.ring, body, options.sha256)
+        return Written(self._entry(path, node), created)
+
+    def _make(self, path: str, options: WriteOptions) -> _StreamNode:
+        self._make_parents(split_path(path)[0])
+        ring = StreamRing(self._options.buffer_size, self._options.channel_buffer_size)
+        mode = 0o644 if options.mode is None else options.mode
+        node = self._nodes[path] = _StreamNode(secrets.token_hex(8), mode, options.mtime_ns or 0, ring)
+        if options.mtime_ns is not None:
+            ring.mtime_ns = options.mtime_ns
+        return node
+
+    def _make_parents(self, path: str, mode: int = 0o755) -> None:
+        for folder in (*ancestors(path), path):
+            node = self._nodes.setdefault(folder, _StreamNode(secrets.token_hex(8), mode, time.time_ns()))
+            if not node.is_dir:
+                raise Conflict("A file is in the way: a part of the path is no directory.")
+
+    @staticmethod
+    def _pour(ring: StreamRing, body: Body, sha256: str) -> None:
+        if body.length != 0:                # the empty body is one for all
+            body.patient = True
+        # One piece must not push out of a small ring what readers had no chance to take.
+        view = memoryview(bytearray(max(1, min(BLOCK, ring.lag // 4))))
+        digest, total, count = hashlib.sha256(), 0, body.readinto(view)
+        while count:
+            ring.append(bytes(view[:count]))
+            total += count
+            if sha256:
+                digest.update(view[:count])
+            count = body.readinto(view)
+        if body.length is not None and total != body.length:
+            raise Disconnected("The body is shorter than announced.")
+        if sha256 and digest.hexdigest() != sha256:
+            raise BadRequest("The body does not have the SHA-256 that was announced; readers have got it already.")
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says, to 0 only."""
+        node = self._changed(path, guard)
+        if size or node.ring is None:
+            raise BadRequest("A stream can only be emptied: truncate it to 0 bytes.")
+        node.ring.empty()
+        return Written(self._entry(path, node), False)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        node = self._changed(path, guard)
+        node.mode = mode
+        return self._entry(path, node)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        node = self._changed(path, guard)
+        node.mtime_ns = mtime_ns
+        if node.ring is not None:
+            node.ring.mtime_ns = mtime_ns
+        return self._entry(path, node)
+
+    def _changed(self, path: str, guard: Guard) -> _StreamNode:
+        with self._lock:
+            guard(self.peek(path))
+            node = self._node(path)
+            if node.text is not None:
+                raise PermissionDenied("This file is read-only.")
+            return node
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._lock:
+            there = self.peek(path)
+            guard(there)
+            if there is None:
+                self._make_parents(split_path(path)[0])
+            self._make_parents(path, mode)
+            return Written(self.stat(path), there is None)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; readers end."""
+        with self._lock:
+            self._changed(path, guard)
+            inside = [each for each in self._nodes if is_below(each, path) and each != path]
+            if inside and not recursive:
+                raise DirectoryNotEmpty()
+            for each in inside:
+                guard(self.stat(each))
+            gone = [self._nodes.pop(each) for each in (path, *inside)]
+        self._finish(gone)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says; readers stay with their stream, those of a stream that is replaced end."""
+        with self._lock:
+            node, other = self._changed(source, guard), self._nodes.get(target)
+            target_guard(self.peek(target))
+            self._check_target(source, node, target, other)
+            if parents:
+                self._make_parents(split_path(target)[0])
+            elif split_path(target)[0] not in self._nodes:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            self._make_parents(split_path(target)[0])
+            for each in [path for path in self._nodes if is_below(path, source)]:
+                self._nodes[target + each[len(source):]] = self._nodes.pop(each)
+        self._finish([other] if other else [])
+        return self.stat(target)
+
+    def _check_target(self, source: str, node: _StreamNode, target: str, other: Optional[_StreamNode]) -> None:
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        if other is not None and other.text is not None:
+            raise PermissionDenied("This file is read-only.")
+        if other is not None and other.is_dir != node.is_dir:
+            raise Conflict("A file can not replace a directory, nor a directory a file.")
+        if other is not None and any(split_path(path)[0] == target for path in self._nodes):
+            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
+# ============================================================================
+# queuefs: message queues as directories
+# ============================================================================
+#
+# One QueueStore keeps queues and messages (memory, a database), one _Waiters serves those who wait for a message, and
+# QueueFS shows both as files. Ids of messages are their order, in all stores: what comes back (a lease that ran out, a
+# reader whose client went away) has its old id, so it stands in front of what came later.
+
+QUEUE_CONTROLS = {"ack": 0o222, "clear": 0o222, "dequeue": 0o444, "enqueue": 0o222, "peek": 0o444, "size": 0o444}
+MAX_QUEUE_WAIT = 3600.0                     # seconds: of a `wait` and of a lease
+_NO_QUEUE = "There is no such queue; make it with mkdir, or write to its `enqueue`."
+
+
+class QueueMessage(NamedTuple):
+    """A message: its id (nanoseconds since 1970, its place in the order), its bytes, and the id of its queue."""
+
+    id: int
+    data: bytes
+    queue: int
+
+
+class QueueInfo(NamedTuple):
+    """What is known of a queue. `size` counts messages that can be taken now, `newest` is the id of the last enqueue
+    (0: none), `own`: somebody made or used it itself, it is not only the parent of one. The id is when it was made."""
+
+    id: int
+    path: str
+    own: bool
+    size: int = 0
+    newest: int = 0
+
+
+QueueGuard = Callable[[Optional[QueueInfo]], None]      # is called with the queue that is there, before the change
+
+
+class QueueStore(abc.ABC):
+    """Where queues and their messages live. One class of contract tests holds every implementation.
+
+    Every method is atomic and may be called from any thread; what a database was told is durable on return. Paths are
+    canonical; "/" is no queue. Ids grow strictly, across restarts and with a clock that was set back, too. `clock`
+    gives nanoseconds since 1970; tests bend it. Methods raise FileNotFound where there is no queue.
+    """
+
+    clock: Callable[[], int] = staticmethod(time.time_ns)
+
+    @abc.abstractmethod
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """The queue at a path."""
+
+    @abc.abstractmethod
+    def children(self, path: str) -> list[QueueInfo]:
+        """The queues directly in a directory, by name in code point order."""
+
+    @abc.abstractmethod
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """Make a queue and the directories above it; False where it was a queue of its own already."""
+
+    @abc.abstractmethod
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """Remove a queue, messages and sub-queues; not `recursive`: only an empty one, else DirectoryNotEmpty."""
+
+    @abc.abstractmethod
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """Give a queue a new path, with all that is in it; what is at `target` must be empty."""
+
+    @abc.abstractmethod
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """Add a message at the end: (the queue with it as `newest`, whether it was made now). Raises StorageFull."""
+
+    @abc.abstractmethod
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """The first messages, at most one for each of `leases`: 0 takes it out, seconds hide it for that time."""
+
+    @abc.abstractmethod
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """Undo a `take`: the message has its place again. Nothing happens where its queue is gone."""
+
+    @abc.abstractmethod
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """The message that would be taken next."""
+
+    @abc.abstractmethod
+    def acknowledge(self, path: str, message: int) -> None:
+        """End a lease for good. Raises FileNotFound, and Conflict where it has run out."""
+
+    @abc.abstractmethod
+    def clear(self, path: str) -> None:
+        """Remove all messages, leased ones included."""
+
+    def check(self) -> None:
+        """Raises what keeps the store from serving."""
+        self.get("/")
+
+    def close(self) -> None:
+        """Let go."""
+
+
+def _may_remove_queue(info: Optional[QueueInfo], busy: bool, recursive: bool) -> None:
+    """Raises unless a queue (`busy`: with messages or sub-queues) may go."""
+    if info is None or info.id == 0:
+        raise FileNotFound(_NO_QUEUE) if info is None else BadRequest("The mount point can not be removed or replaced.")
+    if busy and not recursive:
+        raise DirectoryNotEmpty("The queue has messages or sub-queues.")
+
+
+# ---- in memory
+
+class _MemoryQueue:
+    """A queue in memory. `ready` is in the order of the ids; `returned` is a heap of those that came back."""
+
+    __slots__ = ("id", "own", "newest", "children", "ready", "returned", "leased", "expiries")
+
+    def __init__(self, number: int, own: bool) -> None:
+        self.id, self.own, self.newest = number, own, 0
+        self.children: dict[str, _MemoryQueue] = {}
+        self.ready: collections.deque[tuple[int, bytes]] = collections.deque()
+        self.returned: list[tuple[int, bytes]] = []
+        self.leased: dict[int, tuple[int, bytes]] = {}              # id -> (until, data)
+        self.expiries: list[tuple[int, int]] = []                   # a heap of (until, id); acknowledged ones lag behind
+
+    def settle(self, now: int) -> None:
+        """Take back the messages whose lease has run out."""
+        while self.expiries and self.expiries[0][0] <= now:
+            until, number = heapq.heappop(self.expiries)
+            if self.leased.get(number, (0, b""))[0] == until:
+                heapq.heappush(self.returned, (number, self.leased.pop(number)[1]))
+
+    def next(self) -> Sequence[tuple[int, bytes]]:
+        """The one of the two rows whose head is the first message."""
+        if self.returned and not (self.ready and self.ready[0] < self.returned[0]):
+            return self.returned
+        return self.ready
+
+    def pop(self) -> tuple[int, bytes]:
+        """Take that message out."""
+        return heapq.heappop(self.returned) if self.next() is self.returned else self.ready.popleft()
+
+    def lease(self, number: int, until: int, data: bytes) -> None:
+        """Hide a message; the heap is made anew when most of it is about leases that ended before their time."""
+        self.leased[number] = until, data
+        heapq.heappush(self.expiries, (until, number))
+        if len(self.expiries) > 2 * len(self.leased) + 64:
+            self.expiries = sorted((end, each) for each, (end, _) in self.leased.items())
+
+    def bytes(self) -> int:
+        """What all its messages count in the budget."""
+        return sum(map(_cost, itertools.chain((data for _, data in self.ready), (data for _, data in self.returned),
+                                              (data for _, data in self.leased.values()))))
+
+
+def _cost(data: bytes) -> int:
+    return len(data) + 160                  # measured with tracemalloc: tuple, int and bytes of an empty message
+
+
+class MemoryQueues(QueueStore):
+    """Queues in the memory of this process, at most `max_bytes` of messages."""
+
+    def __init__(self, max_bytes: int = 1 << 30) -> None:
+        self._lock, self._max_bytes, self._bytes, self._last = threading.Lock(), max_bytes, 0, 0
+        self._root = _MemoryQueue(0, False)
+        self._by_id: dict[int, _MemoryQueue] = {}
+
+    def _next_id(self) -> int:
+        self._last = max(self._last + 1, self.clock())
+        return self._last
+
+    def _find(self, path: str) -> Optional[_MemoryQueue]:
+        """The queue, settled."""
+        found: Optional[_MemoryQueue] = self._root
+        for name in path.split("/")[1:] if path != "/" else ():
+            found = found.children.get(name) if found else None
+        if found and found.expiries:
+            found.settle(self.clock())
+        return found
+
+    def _need(self, path: str) -> _MemoryQueue:
+        found = self._find(path)
+        if found is None:
+            raise FileNotFound(_NO_QUEUE)
+        return found
+
+    def _info(self, path: str) -> Optional[QueueInfo]:
+        found = self._find(path)
+        return found and self._shown(found, path)
+
+    @staticmethod
+    def _shown(queue: _MemoryQueue, path: str) -> QueueInfo:
+        return QueueInfo(queue.id, path, queue.own, len(queue.ready) + len(queue.returned), queue.newest)
+
+    def _make(self, path: str, own: bool) -> _MemoryQueue:
+        queue = self._root
+        for name in path.split("/")[1:] if path != "/" else ():
+            if name not in queue.children:
+                made = queue.children[name] = _MemoryQueue(self._next_id(), False)
+                self._by_id[made.id] = made
+            queue = queue.children[name]
+        queue.own = queue.own or own
+        return queue
+
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """As the interface says."""
+        with self._lock:
+            return self._info(path)
+
+    def children(self, path: str) -> list[QueueInfo]:
+        """As the interface says."""
+        with self._lock:
+            found = [self._info(join_path(path, name)) for name in sorted(self._need(path).children)]
+            return [info for info in found if info]
+
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """As the interface says."""
+        with self._lock:
+            there = self._info(path)
+            guard(there)
+            made = path != "/" and not (there and there.own)
+            if made:
+                self._make(path, True)
+            return made
+
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """As the interface says."""
+        with self._lock:
+            guard(self._info(path))
+            self._drop(path, recursive)
+
+    def _drop(self, path: str, recursive: bool) -> None:
+        queue, (parent, name) = self._find(path), split_path(path)
+        _may_remove_queue(self._info(path), bool(queue and (queue.children or queue.bytes())), recursive)
+        waiting = [self._need(parent).children.pop(name)]
+        while waiting:
+            gone = waiting.pop()
+            waiting.extend(gone.children.values())
+            self._bytes -= gone.bytes()
+            del self._by_id[gone.id]
+
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """As the interface says."""
+        with self._lock:
+            guard(self._info(source))
+            target_guard(self._info(target))
+            queue, (above, name), (parent, new) = self._need(source), split_path(source), split_path(target)
+            if not parents and self._find(parent) is None:
+                raise BadRequest("The parent of the destination does not exist; ask with `create_parents` to make it.")
+            if self._find(target):
+                self._drop(target, False)
+            self._make(parent, False).children[new] = queue
+            del self._need(above).children[name]
+
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """As the interface says."""
+        with self._lock:
+            there = self._info(path)
+            guard(there)
+            if self._bytes + _cost(data) > self._max_bytes:
+                raise StorageFull(f"The queues hold {self._max_bytes} bytes, as many as `max_bytes` lets them.")
+            made = self._make(path, True)
+            made.newest = self._next_id()
+            made.ready.append((made.newest, data))
+            self._bytes += _cost(data)
+            return self._shown(made, path), there is None
+
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """As the interface says."""
+        with self._lock:
+            queue, found = self._need(path), []
+            for lease in leases[:len(queue.ready) + len(queue.returned)]:
+                number, data = queue.pop()
+                if lease:
+                    queue.lease(number, self.clock() + int(lease * 1e9), data)
+                else:
+                    self._bytes -= _cost(data)
+                found.append(QueueMessage(number, data, queue.id))
+            return found
+
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._by_id.get(message.queue)
+            if queue is None or leased and queue.leased.pop(message.id, None) is None:
+                return
+            heapq.heappush(queue.returned, message[:2])
+            self._bytes += 0 if leased else _cost(message.data)
+
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            row = queue.next()
+            return QueueMessage(*row[0], queue.id) if row else None
+
+    def acknowledge(self, path: str, message: int) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            if message in queue.leased:
+                self._bytes -= _cost(queue.leased.pop(message)[1])
+            else:
+                _no_lease(any(number == message for number, _ in queue.returned))
+
+    def clear(self, path: str) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            self._bytes -= queue.bytes()
+            for messages in (queue.ready, queue.returned, queue.leased, queue.expiries):
+                messages.clear()            # type: ignore[attr-defined]
+
+
+def _no_lease(expired: bool) -> NoReturn:
+    if expired:
+        raise Conflict("The lease has run out: the message is in the queue again.")
+    raise FileNotFound("No message with this id is leased out here.")
+
+
+# ---- in a database
+
+_QUEUE_VERSION = 1                          # of the tables
+# Names are bytes: no collation of a server then takes two of them for one. A queue's messages refer to its number, so
+# that a rename changes one row. `due`: no lease of the queue ends before this (0: there are none).
+_QUEUE_TABLES = (
+    "CREATE TABLE IF NOT EXISTS queuefs_state (name {key} NOT NULL PRIMARY KEY, value BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS queuefs_queues (id BIGINT NOT NULL PRIMARY KEY, parent BIGINT NOT NULL, "
+    "name {name} NOT NULL, own BIGINT NOT NULL, size BIGINT NOT NULL, newest BIGINT NOT NULL, due BIGINT NOT NULL, "
+    "UNIQUE (parent, name))",
+    "CREATE TABLE IF NOT EXISTS queuefs_messages (id BIGINT NOT NULL PRIMARY KEY, queue BIGINT NOT NULL, "
+    "lease BIGINT NOT NULL, data {data} NOT NULL{inline})",
+    "{index}",
+)
+_QUEUE_INDEX = "CREATE INDEX IF NOT EXISTS queuefs_order ON queuefs_messages (queue, lease, id)"
+_QUEUE_TYPES = {
+    "sqlite": {"key": "TEXT", "name": "BLOB", "data": "BLOB", "inline": "", "index": _QUEUE_INDEX},
+    "postgres": {"key": "TEXT", "name": "BYTEA", "data": "BYTEA", "inline": "", "index": _QUEUE_INDEX},
+    "mysql": {"key": "VARCHAR(32)", "name": "VARBINARY(255)", "data": "LONGBLOB",
+              "inline": ", KEY queuefs_order (queue, lease, id)", "index": ""},
+}
+_QUEUE_COLUMNS = "id, parent, name, own, size, newest, due"
+
+
+class _QueueRow:
+    """A row of queuefs_queues; what changes is written once a transaction."""
+
+    __slots__ = ("id", "parent", "name", "own", "size", "newest", "due", "changed")
+
+    def __init__(self, number: int, parent: int, name: bytes, own: int = 0, size: int = 0, newest: int = 0,
+                 due: int = 0) -> None:
+        self.id, self.parent, self.name, self.own = number, parent, name, own
+        self.size, self.newest, self.due, self.changed = size, newest, due, False
+
+    def info(self, path: str) -> QueueInfo:
+        """For users of the store."""
+        return QueueInfo(self.id, path, bool(self.own), self.size, self.newest)
+
+
+class _QueueSession:
+    """What one transaction knows of the queues: a row is read once and written once, however many jobs share it.
+
+    A job raises its CallerErrors before it changes anything, so that the others of its transaction need not care.
+    Messages are added, read ahead and deleted by the dozen: a statement costs more than what it does.
+    """
+
+    SMALL = 64 * 1024                       # bytes of a message that is worth that
+
+    def __init__(self, session: Session, lock: str, clock: Callable[[], int], last: int = 0) -> None:
+        self.execute, self._lock, self.last, self._clock = session.execute, lock, last, clock
+        self.rows: dict[tuple[int, bytes], Optional[_QueueRow]] = {}
+        self._added: list[tuple[int, int, bytes]] = []      # messages to insert, (id, queue, data)
+        self._taken: list[int] = []                         # and to delete
+        self._heads: dict[int, collections.deque[tuple[Any, ...]]] = {}         # the first messages of queues
+
+    def now(self) -> int:
+        """The clock."""
+        return self._clock()
+
+    def next_id(self) -> int:
+        """An id above all before."""
+        self.last = max(self.last + 1, self._clock())
+        return self.last
+
+    def child(self, parent: int, name: bytes) -> Optional[_QueueRow]:
+        """A row by its parent and name."""
+        key = parent, name
+        if key not in self.rows:
+            found = self.execute(f"SELECT {_QUEUE_COLUMNS} FROM queuefs_queues WHERE parent = ? AND name = ?{self._lock}",
+                                 key).rows
+            self.rows[key] = _QueueRow(*found[0]) if found else None
+        return self.rows[key]
+
+    def find(self, path: str) -> Optional[_QueueRow]:
+        """The row of a path."""
+        row: Optional[_QueueRow] = _QueueRow(0, -1, b"")
+        for name in path.split("/")[1:] if path != "/" else ():
+            row = self.child(row.id, name.encode()) if row else None
+        return row
+
+    def need(self, path: str) -> _QueueRow:
+        """The same, settled; raises FileNotFound."""
+        row = self.find(path)
+        if row is None:
+            raise FileNotFound(_NO_QUEUE)
+        if row.due and row.due <= self.now():
+            self._settle(row, self.now())
+        return row
+
+    def _settle(self, row: _QueueRow, now: int) -> None:
+        row.size += self.messages("UPDATE queuefs_messages SET lease = 0 WHERE queue = ? AND lease > 0 AND lease <= ?",
+                                 (row.id, now)).count
+        left = self.messages("SELECT lease FROM queuefs_messages WHERE queue = ? AND lease > 0 ORDER BY lease LIMIT 1",
+                            (row.id,)).rows
+        row.due, row.changed = left[0][0] if left else 0, True
+
+    def make(self, path: str, own: bool) -> _QueueRow:
+        """The row of a path, made where it is missing, with those above it."""
+        row = _QueueRow(0, -1, b"")
+        for name in (part.encode() for part in path.split("/")[1:] if part):
+            found = self.child(row.id, name)
+            if found is None:
+                found = self.rows[row.id, name] = _QueueRow(self.next_id(), row.id, name)
+                self.execute(f"INSERT INTO queuefs_queues ({_QUEUE_COLUMNS}) VALUES (?, ?, ?, 0, 0, 0, 0)",
+                             (found.id, found.parent, found.name))
+            row = found
+        if own and not row.own:
+            row.own, row.changed = 1, True
+        return row
+
+    def below(self, row: _QueueRow) -> list[_QueueRow]:
+        """The rows directly in a directory, as they are now."""
+        self.flush()
+        found = self.execute(f"SELECT {_QUEUE_COLUMNS} FROM queuefs_queues WHERE parent = ? ORDER BY name{self._lock}",
+                             (row.id,)).rows
+        return [_QueueRow(*values) for values in found]
+
+    def messages(self, sql: str, values: Sequence[Any]) -> Rows:
+        """A statement on the messages as they are now."""
+        self.flush()
+        self._heads.clear()
+        return self.execute(sql, values)
+
+    def add(self, row: _QueueRow, data: bytes) -> None:
+        """A message at the end of a queue."""
+        row.newest, row.size, row.changed = self.next_id(), row.size + 1, True
+        if len(data) > self.SMALL:
+            self.execute(f"{_INSERT_MESSAGES} (?, ?, 0, ?)", (row.newest, row.id, data))
+        else:
+            self._added.append((row.newest, row.id, data))
+
+    def ready(self, row: _QueueRow, count: int) -> list[tuple[Any, ...]]:
+        """(id, data) of the first messages; of large ones (data None) no more than one is in memory."""
+        return self.messages(f"SELECT id, CASE WHEN LENGTH(data) <= {self.SMALL} THEN data END FROM queuefs_messages "
+                             f"WHERE queue = ? AND lease = 0 ORDER BY id LIMIT {int(count)}{self._lock}", (row.id,)).rows
+
+    def first(self, row: _QueueRow, ahead: int = 1) -> QueueMessage:
+        """The first message of a queue that has one; `ahead` of it are read at once for those who ask next."""
+        head = self._heads.get(row.id)
+        if not head:
+            head = collections.deque(self.ready(row, ahead))
+            self._heads[row.id] = head
+        number, data = head[0]
+        if data is None:
+            data = self.execute("SELECT data FROM queuefs_messages WHERE id = ?" + self._lock, (number,)).rows[0][0]
+        return QueueMessage(number, data, row.id)
+
+    def take(self, row: _QueueRow, lease: float, ahead: int) -> QueueMessage:
+        """The same, taken out or leased."""
+        message = self.first(row, ahead)
+        self._heads[row.id].popleft()
+        if lease:
+            until = self.now() + int(lease * 1e9)
+            self.execute("UPDATE queuefs_messages SET lease = ? WHERE id = ?", (until, message.id))
+            row.due = min(row.due or until, until)
+        else:
+            self._taken.append(message.id)
+        row.size, row.changed = row.size - 1, True
+        return message
+
+    def drop(self, path: str, recursive: bool) -> None:
+        """Remove a queue."""
+        row = self.find(path)
+        busy = bool(row and (self.messages("SELECT id FROM queuefs_messages WHERE queue = ? LIMIT 1", (row.id,)).rows
+                             or self.below(row)))
+        _may_remove_queue(row and row.info(path), busy, recursive)
+        waiting = [row]
+        while waiting:
+            gone = waiting.pop()
+            assert gone is not None
+            waiting.extend(self.below(gone))
+            self.messages("DELETE FROM queuefs_messages WHERE queue = ?", (gone.id,))
+            self.execute("DELETE FROM queuefs_queues WHERE id = ?", (gone.id,))
+        self.rows.clear()
+
+    def flush(self) -> None:
+        """Write what has changed."""
+        added, taken, self._added, self._taken = self._added, self._taken, [], []
+        for some in _in_powers(added):
+            self.execute(_INSERT_MESSAGES + ", ".join(["(?, ?, 0, ?)"] * len(some)), list(itertools.chain(*some)))
+        for numbers in _in_powers(taken):
+            self.execute(f"DELETE FROM queuefs_messages WHERE id IN ({', '.join('?' * len(numbers))})", numbers)
+        for row in self.rows.values():
+            if row is not None and row.changed:
+                row.changed = False
+                self.execute("UPDATE queuefs_queues SET own = ?, size = ?, newest = ?, due = ? WHERE id = ?",
+                             (row.own, row.size, row.newest, row.due, row.id))
+
+
+_INSERT_MESSAGES = "INSERT INTO queuefs_messages (id, queue, lease, data) VALUES "
+
+
+def _in_powers(items: list[T]) -> Iterator[list[T]]:
+    """Cut into lists of 64, 32, ... 1: so there are only seven statements to prepare, and few to send."""
+    start = 0
+    while start < len(items):
+        size = 1 << min(6, (len(items) - start).bit_length() - 1)
+        yield items[start:start + size]
+        start += size
+
+
+class DatabaseQueues(QueueStore):
+    """Queues in SQLite, PostgreSQL, MySQL or TiDB; servers may share one database. It owns the `database`.
+
+    Changes that come at the same time share a commit (`_SharedCommits`), and one transaction at a time changes the
+    queues of a database: it holds the row `last`. So counters are exact, the order is that of the commits, and there
+    are no deadlocks; `SKIP LOCKED`, which TiDB and old MariaDB do not have, could only make consumers overtake one
+    another. What is only looked at needs no lock. A plain `take` is gone when its commit is; only a lease survives a
+    consumer that crashes.
+    """
+
+    MAX_BATCH = 200                         # changes a commit
+    AHEAD = 32                              # messages read at once for the consumers of one commit
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._commits = database, _SharedCommits(self._commit, self.MAX_BATCH)
+        self._lock = "" if database.dialect == "sqlite" else " FOR UPDATE"      # TiDB reads the past without it
+        for statement in _QUEUE_TABLES:
+            text = statement.format(**_QUEUE_TYPES[database.dialect])
+            with contextlib.suppress(DatabaseConflict):     # two servers that start at once: the other one was first
+                text and database.run(lambda session, text=text: session.execute(text))     # type: ignore[misc]
+        self._remember("last", 0)
+        found = self._remember("version", _QUEUE_VERSION)
+        if found > _QUEUE_VERSION:
+            raise ConfigError(f"The queues were written by a later version of callfs (tables {found}, this one knows "
+                              f"{_QUEUE_VERSION}).")
+
+    def _remember(self, name: str, value: int) -> int:
+        """A row of queuefs_state, made where it is missing."""
+        query = "SELECT value FROM queuefs_state WHERE name = ?"
+        with contextlib.suppress(DatabaseConflict):
+            self._database.run(lambda session: session.execute(query, (name,)).rows or session.execute(
+                "INSERT INTO queuefs_state (name, value) VALUES (?, ?)", (name, value)))
+        return self._database.run(lambda session: session.execute(query, (name,)).rows[0][0])
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    def _write(self, work: Callable[[_QueueSession], T]) -> T:
+        return self._commits.run(work)
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """Run the jobs in one transaction; where it was taken back because of one of them, each in its own."""
+        try:
+            self._database.run(lambda session: self._work(session, jobs))
+        except BaseException as error:
+            alone = len(jobs) == 1 or isinstance(error, Unavailable) or not isinstance(error, Exception)
+            for job in jobs:
+                job.error = error if alone else None        # type: ignore[assignment]
+                if not alone:
+                    self._commit([job])
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _work(self, session: Session, jobs: list[_Job]) -> None:
+        last = session.execute(f"SELECT value FROM queuefs_state WHERE name = ?{self._lock}", ("last",)).rows[0][0]
+        queues = _QueueSession(session, self._lock, self.clock, last)
+        for job in jobs:
+            job.error = None
+            try:
+                job.value = job.work(queues)
+            except CallerError as error:
+                if isinstance(error, DatabaseConflict):
+                    raise
+                job.error = error
+        queues.flush()
+        if queues.last > last:
+            session.execute("UPDATE queuefs_state SET value = ? WHERE name = ?", (queues.last, "last"))
+
+    def _look(self, path: str, work: Callable[[_QueueSession, _QueueRow], T]) -> T:
+        """Look at a queue; leases that have run out are ended first, which is the only time that this writes."""
+        with self._database.reading() as session:
+            queues = _QueueSession(session, "", self.clock)
+            row = queues.find(path)
+            if row is None:
+                raise FileNotFound(_NO_QUEUE)
+            if not row.due or row.due > self.clock():
+                return work(queues, row)
+        return self._write(lambda queues: work(queues, queues.need(path)))
+
+    # -- the interface -----------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """As the interface says."""
+        try:
+            return self._look(path, lambda queues, row: row.info(path))
+        except FileNotFound:
+            return None
+
+    def children(self, path: str) -> list[QueueInfo]:
+        """As the interface says."""
+        found = self._look(path, lambda queues, row: queues.below(row))
+        paths = [(row, join_path(path, row.name.decode())) for row in found]
+        fresh = [self.get(below) if row.due else row.info(below) for row, below in paths]
+        return [info for info in fresh if info]
+
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> bool:
+            row = queues.find(path)
+            guard(row and row.info(path))
+            made = path != "/" and not (row and row.own)
+            if made:
+                queues.make(path, True)
+            return made
+        return self._write(work)
+
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.find(path)
+            guard(row and row.info(path))
+            queues.drop(path, recursive)
+        self._write(work)
+
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """As the interface says."""
+        (parent, name) = split_path(target)
+
+        def work(queues: _QueueSession) -> None:
+            row, there = queues.find(source), queues.find(target)
+            guard(row and row.info(source))
+            target_guard(there and there.info(target))
+            if row is None or not row.id:
+                raise FileNotFound(_NO_QUEUE)
+            if not parents and queues.find(parent) is None:
+                raise BadRequest("The parent of the destination does not exist; ask with `create_parents` to make it.")
+            if there:
+                queues.drop(target, False)
+            above = queues.make(parent, False)
+            queues.flush()
+            queues.execute("UPDATE queuefs_queues SET parent = ?, name = ? WHERE id = ?", (above.id, name.encode(), row.id))
+            queues.rows.clear()
+        self._write(work)
+
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> tuple[QueueInfo, bool]:
+            there = queues.find(path)
+            guard(there and there.info(path))
+            row = queues.make(path, True)
+            queues.add(row, data)
+            return row.info(path), there is None
+        return self._write(work)
+
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> list[QueueMessage]:
+            row = queues.need(path)
+            return [queues.take(row, lease, self.AHEAD) for lease in leases[:row.size]]
+        return self._write(work)
+
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """As the interface says. The queue may have another path by now: its counter is changed by number."""
+        def work(queues: _QueueSession) -> None:
+            queues.flush()
+            queues.rows.clear()
+            if leased:
+                count = queues.messages("UPDATE queuefs_messages SET lease = 0 WHERE id = ? AND lease > 0",
+                                        (message.id,)).count
+            else:
+                count = len(queues.execute(f"SELECT id FROM queuefs_queues WHERE id = ?{self._lock}",
+                                           (message.queue,)).rows)
+                if count:
+                    queues.messages(_INSERT_MESSAGES + "(?, ?, 0, ?)", (message.id, message.queue, message.data))
+            queues.execute("UPDATE queuefs_queues SET size = size + ? WHERE id = ?", (count, message.queue))
+        self._write(work)
+
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """As the interface says."""
+        def work(queues: _QueueSession, row: _QueueRow) -> Optional[QueueMessage]:
+            with contextlib.suppress(IndexError):           # taken since its row was read
+                return queues.first(row) if row.size else None
+            return None
+        return self._look(path, work)
+
+    def acknowledge(self, path: str, message: int) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.need(path)
+            if not queues.messages("DELETE FROM queuefs_messages WHERE id = ? AND queue = ? AND lease > 0",
+                                   (message, row.id)).count:
+                _no_lease(bool(queues.messages(f"SELECT id FROM queuefs_messages WHERE id = ? AND queue = ?{self._lock}",
+                                               (message, row.id)).rows))
+        self._write(work)
+
+    def clear(self, path: str) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.need(path)
+            queues.messages("DELETE FROM queuefs_messages WHERE queue = ?", (row.id,))
+            row.size, row.due, row.changed = 0, 0, True
+        self._write(work)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+# ---- readers
+
+def queue_json(message: Optional[QueueMessage]) -> bytes:
+    """What a reader of `dequeue` or `peek` gets; {} for None."""
+    if message is None:
+        return b"{}"
+    shown = {"id": str(message.id), "data": "", "timestamp": rfc3339(message.id)}
+    try:
+        shown["data"] = message.data.decode()
+    except UnicodeDecodeError:
+        shown.update(data=base64.b64encode(message.data).decode(), encoding="base64")
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class _TakenReader(Reader):
+    """A message that was taken out. Whoever closes this before the first `read` did not get it: `undo` is called."""
+
+    def __init__(self, message: Optional[QueueMessage], undo: Callable[[QueueMessage], None]) -> None:
+        self._rest, self._message, self._undo = queue_json(message), message, undo
+        self.length = len(self._rest)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """The JSON."""
+        self._message = None
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """As the class says."""
+        message, self._message = self._message, None
+        if message is not None:
+            self._undo(message)
+
+
+class _WaitingReader(Reader):
+    """A message that may be there later. All of its state belongs to the lock of the `_Waiters`."""
+
+    def __init__(self, waiters: _Waiters, path: str, lease: float, deadline: float) -> None:
+        self._waiters, self.path, self.lease, self.deadline = waiters, path, lease, deadline
+        self.message: Optional[QueueMessage] = None         # handed over, not yet read
+        self.rest: Optional[bytes] = None                   # None: nothing is there yet
+        self.closed, self.wake = False, None                # type: bool, Optional[Callable[[], None]]
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `read` never waits; `wake()` says that it has something."""
+        self.wake = wake
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """The JSON of a message, {} when the time is over. None, for who attached, while nothing is there."""
+        return self._waiters.read(self, size, self.wake is None)      # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Wait no more; a message that came but was not read goes back."""
+        self._waiters.leave(self)
+
+
+class _Waiters:
+    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them.
+
+    The thread takes messages out and hands them over, so that neither an engine that pushes nor who enqueues ever
+    waits for a store. It looks when this process has enqueued, and every POLL seconds, while somebody waits, for what
+    other processes enqueued and leases that ran out.
+    """
+
+    POLL = 0.2
+    BATCH = 64                              # messages taken at a time
+
+    def __init__(self, store: QueueStore, log: Log) -> None:
+        self._store, self._log, self._changed = store, log, threading.Condition()
+        self._queues: dict[str, dict[_WaitingReader, None]] = {}
+        self._handed: set[_WaitingReader] = set()           # have a message that nobody has read yet
+        self._deadlines: list[tuple[float, int, _WaitingReader]] = []
+        self._numbers, self._stop, self._dirty = itertools.count(), threading.Event(), set()  # type: Any, Any, set[str]
+        self._returned: list[tuple[QueueMessage, bool]] = []
+        self._thread: Optional[threading.Thread] = None
+
+    def busy(self, path: str) -> bool:
+        """Whether somebody waits for this queue already."""
+        return path in self._queues
+
+    def add(self, path: str, lease: float, seconds: float) -> _WaitingReader:
+        """One more, at the end of the line."""
+        waiter = _WaitingReader(self, path, lease, time.monotonic() + seconds)
+        with self._changed:
+            if self._stop.is_set():
+                waiter.rest = b"{}"
+                return waiter
+            self._queues.setdefault(path, {})[waiter] = None
+            heapq.heappush(self._deadlines, (waiter.deadline, next(self._numbers), waiter))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
+                self._thread.start()
+            self._tell(path)
+        return waiter
+
+    def notify(self, path: str) -> None:
+        """There may be messages in this queue, or it is gone."""
+        if path in self._queues:            # who comes into line later looks for itself
+            with self._changed:
+                self._tell(path)
+
+    def notify_all(self) -> None:
+        """Queues were moved or removed."""
+        with self._changed:
+            self._tell(*self._queues)
+
+    def _tell(self, *paths: str) -> None:
+        self._dirty.update(paths)
+        self._changed.notify_all()
+
+    def read(self, waiter: _WaitingReader, size: int, block: bool) -> Optional[bytes]:
+        """For `_WaitingReader.read`."""
+        with self._changed:
+            while waiter.rest is None and block:
+                self._changed.wait()
+            if waiter.rest is None:
+                return None
+            self._handed.discard(waiter)
+            waiter.message = None
+            found, waiter.rest = waiter.rest[:size], waiter.rest[size:]
+            return found
+
+    def leave(self, waiter: _WaitingReader) -> None:
+        """For `_WaitingReader.close`."""
+        with self._changed:
+            waiter.closed = True
+            self._finish(waiter, None)
+            message, waiter.message = waiter.message, None
+            self._handed.discard(waiter)
+            if message is not None:
+                self._returned.append((message, waiter.lease > 0))
+                self._tell(waiter.path)
+
+    def _finish(self, waiter: _WaitingReader, message: Optional[QueueMessage]) -> None:
+        """Out of the line, with a message or without."""
+        line = self._queues.get(waiter.path, {})
+        if waiter in line:
+            del line[waiter]
+            if not line:
+                del self._queues[waiter.path]
+            waiter.message, waiter.rest = message, queue_json(message)
+            if message is not None:
+                self._handed.add(waiter)
+
+    def close(self) -> None:
+        """Everybody gets {}; what was handed over and not read goes back. Returns when the thread has ended."""
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    # -- the thread --------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        poll = time.monotonic() + self.POLL
+        while not self._stop.is_set():
+            with self._changed:
+                if not (self._dirty or self._returned or self._stop.is_set()):
+                    self._changed.wait(self._pause(poll))
+                if time.monotonic() >= poll:
+                    self._dirty.update(self._queues)
+                    poll = time.monotonic() + self.POLL
+                paths, self._dirty = self._dirty, set()
+            try:
+                self._give_back()
+                for path in paths:
+                    self._hand_out(path)
+            except CallFSError as error:
+                self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                self._stop.wait(self.POLL)
+            self._expire(time.monotonic())
+        self._end()
+
+    def _pause(self, poll: float) -> Optional[float]:
+        """Seconds until there is something to do; None: until somebody says so."""
+        while self._deadlines and self._deadlines[0][2].rest is not None:
+            heapq.heappop(self._deadlines)
+        if not self._queues:
+            return None
+        return max(0.0, min(poll, self._deadlines[0][0]) - time.monotonic())
+
+    def _give_back(self) -> None:
+        while self._returned:
+            message, leased = self._returned[0]
+            self._store.give_back(message, leased)
+            self._returned.pop(0)           # only now: a store that does not answer is asked again
+
+    def _hand_out(self, path: str) -> None:
+        """Messages to those who wait longest."""
+        with self._changed:
+            line = list(itertools.islice(self._queues.get(path, ()), self.BATCH))
+        if not line:
+            return
+        info = self._store.get(path)
+        messages = self._store.take(path, [waiter.lease for waiter in line]) if info and info.size else []
+        with self._changed:
+            for waiter, message in zip(line, messages):
+                if waiter.closed or waiter.rest is not None:
+                    self._returned.append((message, waiter.lease > 0))
+                    self._dirty.add(path)
+                else:
+                    self._finish(waiter, message)
+            for waiter in line if info is None else ():
+                self._finish(waiter, None)
+            if info is not None and info.size > len(messages) and path in self._queues:
+                self._dirty.add(path)
+        self._wake(line)
+
+    def _expire(self, now: float) -> None:
+        over = []
+        with self._changed:
+            while self._deadlines and self._deadlines[0][0] <= now:
+                over.append(heapq.heappop(self._deadlines)[2])
+                self._finish(over[-1], None)
+            if len(self._deadlines) > 2 * sum(map(len, self._queues.values())) + 64:
+                self._deadlines = [each for each in self._deadlines if each[2].rest is None]
+                heapq.heapify(self._deadlines)
+        self._wake(over)
+
+    def _wake(self, waiters: Iterable[_WaitingReader]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+            wakes = [waiter.wake for waiter in waiters if waiter.wake and waiter.rest is not None and not waiter.closed]
+        for wake in wakes:                  # not under the lock: the engine has its own
+            wake()
+
+    def _end(self) -> None:
+        with self._changed:
+            waiters = [waiter for line in self._queues.values() for waiter in line]
+            for waiter in waiters:
+                self._finish(waiter, None)
+            for waiter in self._handed:
+                self._returned.append((waiter.message, waiter.lease > 0))      # type: ignore[arg-type]
+                waiter.message, waiter.rest = None, b"{}"
+            self._handed.clear()
+        self._wake(waiters)
+        try:
+            self._give_back()
+        except CallFSError as error:
+            self._log.error("messages could not be put back into their queue", count=len(self._returned),
+                            reason=error.message)
+
+
+# ---- the filesystem
+
+_QUEUE_README = b"""\
+# queuefs: message queues as directories
+
+Make a queue with `mkdir Q` (nested, too), or by writing to `Q/enqueue`. In each queue:
+
+    enqueue   write: a message, kept byte by byte; the answer is its id
+    dequeue   read: takes the first message out: {"id","data","timestamp"}, or {} when there is none.
+              Bytes that are no UTF-8 come as base64 with "encoding":"base64".
+              ?wait=30s waits for a message. ?ack=60s leases it: unless its id is written to `ack` in
+              that time, it comes back to its place.
+    peek      read: the first message, which stays; its time is that of the newest enqueue
+    size      read: how many messages there are, those that are leased out left aside
+    ack       write: {"id": "..."} or the id confirms a leased message
+    clear     write: removes all messages, leased ones, too
+
+A directory that is only the parent of queues lists no control files until it is used as a queue itself.
+Without `recursive`, only a queue without messages and sub-queues is removed.
+"""
+
+
+class QueueFS(FileSystem):
+    """Message queues as directories (pfs.md, "queuefs").
+
+    A directory that was only made as the parent of another shows its sub-queues alone; its control files show once it
+    is made by mkdir itself or enqueued to. They can be used before.
+    """
+
+    name = "queuefs"
+    README = _QUEUE_README
+
+    @dataclass
+    class Options:
+        """Where the queues are, and limits."""
+
+        backend: str = option("memory", "where the queues are",
+                              choices=("memory", "sqlite", "mysql", "tidb", "postgres"))
+        db_path: str = option("", "the SQLite file")
+        host: str = option("", "the database server")
+        port: int = option(0, "its port; 0: the usual one", kind="int", minimum=0, maximum=65535)
+        user: str = option("", "the user there")
+        password: str = option("", "the user's password", kind="secret")
+        database: str = option("", "the name of the database")
+        dsn: str = option("", "all of that in one text", kind="secret")
+        enable_tls: bool = option(False, "connect with TLS", kind="bool")
+        tls_server_name: str = option("", "the name in the server's certificate")
+        tls_skip_verify: bool = option(False, "accept any certificate", kind="bool")
+        pool_size: int = option(8, "connections at most", kind="int", minimum=1, maximum=1000)
+        max_message: int = option("16MiB", "bytes of a message at most", kind="size")
+        max_bytes: int = option("1GiB", "bytes of all messages at most (memory)", kind="size")
+
+    def __init__(self, options: QueueFS.Options, context: MountContext) -> None:
+        self._options, self._since = options, time.time_ns()
+        self.slow = options.backend not in ("memory", "sqlite")
+        self.store = self._open_store(options, context)
+        self._waiters = _Waiters(self.store, context.log)
+        self._seen: Cache[str, QueueInfo] = Cache(1000)
+        self._writers: Mapping[str, Callable[[str, bytes, Guard], Written]] = {
+            "enqueue": self._enqueue, "ack": self._ack, "clear": self._clear}
+
+    @staticmethod
+    def _open_store(options: QueueFS.Options, context: MountContext) -> QueueStore:
+        given = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)
+                 if not each.name.startswith("max_")}
+        if options.backend == "memory":
+            for name in ("db_path", "dsn", "host"):
+                if given[name]:
+                    raise BadRequest(f"queuefs: {name} is for a database; say which with `backend`.")
+            return MemoryQueues(options.max_bytes)
+        if options.db_path:
+            given["db_path"] = os.path.join(context.folder, options.db_path)
+        try:
+            database = open_database({name: value for name, value in given.items() if value})
+        except ConfigError as error:
+            raise BadRequest(f"queuefs: {error.message}") from None
+        try:
+            return DatabaseQueues(database)
+        except BaseException:
+            database.close()
+            raise
+
+    # -- what is there -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _split(path: str) -> tuple[str, str]:
+        """(path of the queue, name of the control file or "")."""
+        parent, name = split_path(path)
+        return (parent, name) if name in QUEUE_CONTROLS and parent != "/" else (path, "")
+
+    def _queue_path(self, path: str) -> str:
+        """A path that may be a queue's. Raises BadRequest."""
+        names = path.split("/")[1:]
+        if path == "/README" or any(name in QUEUE_CONTROLS for name in names):
+            raise BadRequest(f"README and the names of control files ({', '.join(QUEUE_CONTROLS)}) can not be queues.")
+        return path
+
+    def _entry(self, info: QueueInfo) -> Entry:
+        changed = max(info.newest, info.id) or self._since
+        return Entry(info.path, DIRECTORY, 0, 0o755, ANYONE, changed, self._etag(info), f"queue-{info.id}",
+                     backend=self.name, stamp=str(info.size))
+
+    @staticmethod
+    def _etag(info: QueueInfo) -> str:
+        return f"{info.id:x}-{info.newest:x}-{info.size:x}"
+
+    def _control(self, info: QueueInfo, control: str) -> Entry:
+        entry = self._entry(info)._replace(path=join_path(info.path, control), type=FILE, stamp="",
+                                           mode=QUEUE_CONTROLS[control], id=f"queue-{info.id}-{control}")
+        if control == "size":               # changes with what is taken out, too: nobody may think it unmodified
+            entry = entry._replace(size=len(str(info.size)), mtime_ns=self.store.clock())
+        return entry
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        if path == "/README":
+            return generated(path, self.README, self._since, backend=self.name).entry
+        queue, control = self._split(path)
+        info = self.store.get(queue)
+        if info is None:
+            raise FileNotFound(_NO_QUEUE)
+        return self._control(info, control) if control else self._entry(info)
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the interface says. For one more message the queue is not looked up before, only in the transaction."""
+        queue, control = self._split(path)
+        info = self._seen.get(queue) if control == "enqueue" else None
+        return self._control(info, control) if info else super().peek(path)
+
+    def describe(self, entry: Entry) -> Meta:
+        """A queue with its backend and size, a control file, or the README."""
+        if entry.is_dir:
+            return Meta(self.name, "queue", {"backend": self._options.backend, "size": entry.stamp})
+        return Meta(self.name, "readme" if entry.path == "/README" else "control", {"backend": self._options.backend})
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        if not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        info = self.store.get(path)
+        found = [self._entry(child) for child in self.store.children(path)]
+        if path == "/":
+            found.append(self.stat("/README"))
+        elif info and info.own:
+            found += [self._control(info, control) for control in QUEUE_CONTROLS]
+        found.sort(key=operator.attrgetter("name"))
+        return iter([entry for entry in found if entry.name > after])
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. `dequeue` takes the wishes `wait` and `ack` (durations up to an hour)."""
+        if path == "/README":
+            return generated(path, self.README, self._since, backend=self.name)
+        queue, control = self._split(path)
+        info = self.store.get(queue)
+        if info is None:
+            raise FileNotFound(_NO_QUEUE)
+        if not control:
+            return Handle(self._entry(info))
+        entry = self._control(info, control)
+        if not entry.mode & 0o444:
+            raise PermissionDenied(f"`{control}` can only be written.")
+        if control == "size":
+            return MemoryHandle(entry, str(info.size).encode())
+        if control == "peek":
+            return LiveHandle(entry, lambda: self._peek_reader(queue))
+        wait, lease = _queue_duration(wish, "wait"), _queue_duration(wish, "ack")
+        return LiveHandle(entry, lambda: self._take(queue, wait, lease), consumes=True)
+
+    def _peek_reader(self, queue: str) -> Reader:
+        data = queue_json(self.store.first(queue))
+        return ChunkReader((data,), len(data))
+
+    def _take(self, queue: str, wait: float, lease: float) -> Reader:
+        """The first message, now if there is one; whoever waits already goes first."""
+        found = [] if wait and self._waiters.busy(queue) else self.store.take(queue, [lease])
+        if wait and not found:
+            return self._waiters.add(queue, lease, wait)
+        return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
+
+    def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
+        self.store.give_back(message, leased)
+        self._waiters.notify(queue)
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """Enqueue, acknowledge or clear."""
+        queue, control = self._split(path)
+        if path == "/README" or control and control not in self._writers:
+            raise PermissionDenied(f"`{control or 'README'}` can only be read.")
+        if not control:
+            raise BadRequest("A queue has no files of its own: make one with mkdir, and write to its `enqueue`.")
+        self._queue_path(queue)
+        data = body.read(self._options.max_message)
+        if body.length is not None and len(data) != body.length:
+            raise Disconnected("The body broke off.")
+        if options.sha256 and hashlib.sha256(data).hexdigest() != options.sha256:
+            raise BadRequest("The body has another SHA-256 than announced.")
+        return self._writers[control](queue, data, guard)
+
+    def _guarding(self, guard: Guard, control: str = "") -> QueueGuard:
+        """A guard of entries as one of queues."""
+        def check(info: Optional[QueueInfo]) -> None:
+            guard(None if info is None else self._control(info, control) if control else self._entry(info))
+        return check
+
+    def _enqueue(self, queue: str, data: bytes, guard: Guard) -> Written:
+        info, made = self.store.enqueue(queue, data, self._guarding(guard, "enqueue"))
+        self._waiters.notify(queue)
+        self._seen.put(queue, info)
+        return Written(self._control(info, "enqueue"), made, str(info.newest))
+
+    def _ack(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "ack"))
+        guard(entry)
+        self.store.acknowledge(queue, _message_id(data))
+        return Written(entry, False, "acknowledged")
+
+    def _clear(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "clear"))
+        guard(entry)
+        self.store.clear(queue)
+        return Written(entry, False, "cleared")
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """What appends to a file (`>>`) writes at its end, which for `enqueue`, `ack` and `clear` is 0."""
+        if offset:
+            guard(self.peek(path))
+            raise RangeNotSatisfiable("This file is always empty.", headers=[("Content-Range", "bytes */0")])
+        return self.write(path, body, ANYONE, guard, WriteOptions())
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says: a queue."""
+        made = self.store.make(self._queue_path(path), self._guarding(guard))
+        return Written(self.stat(path), made)
+
+    def _queue_to_change(self, path: str) -> str:
+        """A path that is not that of a control file or the README."""
+        if path == "/README" or self._split(path)[1] and self.peek(path):
+            raise PermissionDenied("Control files and the README stay as long as their directory.")
+        return path
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        self.store.remove(self._queue_to_change(path), recursive, self._guarding(guard))
+        self._moved()
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        self._queue_path(target)
+        self.store.move(self._queue_to_change(source), target, self._guarding(guard), self._guarding(target_guard), parents)
+        self._moved()
+        return self.stat(target)
+
+    def _moved(self) -> None:
+        """Paths have changed."""
+        self._seen.clear()
+        self._waiters.notify_all()
+
+    def _unchanged(self, path: str, guard: Guard) -> Entry:
+        """Shells and drives set modes, times and sizes on their way to a write: nothing comes of it here."""
+        guard(self.peek(path))
+        return self.stat(path)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """Changes nothing."""
+        return self._unchanged(path, guard)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """Changes nothing."""
+        return self._unchanged(path, guard)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """Changes nothing: enqueues nothing, clears nothing."""
+        return Written(self._unchanged(path, guard), False)
+
+    def check(self) -> dict[str, str]:
+        """Whether the store answers."""
+        return {"queues": state_of(self.store.check)}
+
+    def close(self) -> None:
+        """Waiting readers end with {}."""
+        self._waiters.close()
+        self.store.close()
+
+
+def _queue_duration(wish: Wish, name: str) -> float:
+    """Seconds of a wish, 0 without it. Raises BadRequest."""
+    try:
+        seconds = parse_duration(wish[name]) if name in wish else 0.0
+    except ValueError as error:
+        raise BadRequest(f"`{name}`: {error}") from None
+    if seconds > MAX_QUEUE_WAIT or name == "ack" and name in wish and not seconds:
+        raise BadRequest(f"`{name}` is a duration above 0 of at most one hour.")
+    return seconds
+
+
+def _message_id(data: bytes) -> int:
+    """The id in what was written to `ack`: {"id": "..."}, or the id alone. Raises BadRequest."""
+    try:
+        found = json.loads(data)
+        number = int(found["id"] if isinstance(found, dict) else found)
+        if 0 < number < 1 << 63:
+            return number
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise BadRequest('Write the id of the message to `ack`: {"id": "1736936445000000000"}.')
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -6572,6 +9869,7 @@ RECEIVE = 16384                             # one TLS record; the largest sensib
 SMALL_FILE = 65536                          # up to here pread and one send beat sendfile
 SENDFILE_STEP = 4 * 1024**2                 # 1-16 MiB a call are equal (performance.md)
 BULK = 1024**2                              # from here a transfer is worth leaving the pinned core for
+PATIENT_STEP = 0.5                          # s between two looks of a patient body at whether the server stops
 PATIENCE = 0.05                             # s a sender waits for a client that lags, before it parks the answer
 LINGER = 5.0                                # s in which a refused client may read why; nginx: lingering_timeout 5
 DRAIN_PATIENCE = 0.1                        # s of silence after which the rest of an unread body is given up
@@ -6915,6 +10213,8 @@ class SocketBody(Body):
 
     def _wait(self, events: int) -> None:
         """Only time spent here counts against the client, not what the disk takes."""
+        if self.patient:
+            return self._wait_patiently(events)
         begin = time.perf_counter()
         if not wait_socket(self._connection.sock, events, self._timeout):
             raise RequestTimeout(f"Nothing of the body came for {self._timeout:g} s.")
@@ -6923,6 +10223,19 @@ class SocketBody(Body):
             if self._moved < self._waited * self._limits.body_min_rate:
                 raise RequestTimeout(f"The body came slower than {self._limits.body_min_rate} bytes a second.")
             self._waited, self._moved = 0.0, 0
+
+    def _wait_patiently(self, events: int) -> None:
+        """A pause ends with more bytes, with the client (one that vanished is found by keepalive), or with the server.
+
+        Each paused sender holds one of `max_workers` threads: they bound how many there can be at once.
+        """
+        sock = self._connection.sock
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if hasattr(socket, "TCP_KEEPIDLE") and sock.family != getattr(socket, "AF_UNIX", None):
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 60)       # not after the 2 hours of Linux
+        while not wait_socket(sock, events, PATIENT_STEP):
+            if self._connection.server.draining:
+                raise Unavailable("The server is about to stop.")
 
     @property
     def complete(self) -> bool:
@@ -6939,6 +10252,7 @@ class SocketBody(Body):
             return True
         if self._broken or self._expects and not self._begun or self._left > self._limits.drain_bytes:
             return False
+        self.patient = False
         self._timeout, room, scratch = DRAIN_PATIENCE, self._limits.drain_bytes, memoryview(bytearray(8192))
         end = time.perf_counter() + 10 * DRAIN_PATIENCE
         try:
@@ -7413,7 +10727,7 @@ class _Answer:
             self.left -= len(block)
             if self.left < 0 or self.left and not block:
                 raise StorageError("The answer has another length than it announced.")
-        self.payload = memoryview(_chunk(block) if self.chunked else block)
+        self.payload = memoryview(_chunk(block, self.reader.trailers) if self.chunked else block)
         if not block or self.left == 0:
             self.release()
         return True
@@ -7439,8 +10753,11 @@ def _kind_of(reader: Optional[Reader], left: Optional[int], sendfile: bool) -> i
     return _FILE if sendfile else _COPY
 
 
-def _chunk(block: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(block), block)        # the empty one ends the body
+def _chunk(block: bytes, trailers: Optional[Callable[[], list[tuple[str, str]]]] = None) -> bytes:
+    """The empty one ends the body; behind its line stand the trailers (RFC 9112, 7.1.2)."""
+    if not block and trailers:
+        return b"0\r\n%b\r\n" % render_fields(trailers())
+    return b"%x\r\n%b\r\n" % (len(block), block)
 
 
 # ---- connections ------------------------------------------------------------------------------------------------
@@ -7693,6 +11010,9 @@ class _Connection:
             close = True                    # the end of the connection is the end of the body
         else:
             chunked, framing = True, b"Transfer-Encoding: chunked\r\n"
+            if isinstance(response.body, Reader) and response.body.trailers:
+                names = ", ".join(name for name, _ in response.body.trailers())
+                framing += render_fields([("Trailer", names)])
         if status != 101:
             framing += b"Connection: close\r\n\r\n" if close else b"Connection: keep-alive\r\n\r\n" if old else b"\r\n"
         else:
@@ -9003,7 +12323,7 @@ ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[byte
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS,
+    HelloFS, StreamFS, QueueFS,
 )})
 
 
@@ -9036,6 +12356,18 @@ class BrokenFS(FileSystem):
     def check(self) -> dict[str, str]:
         """What went wrong."""
         return {"mount": self._reason}
+
+
+def mount_reference() -> str:
+    """The types and their options in Markdown."""
+    lines = ["| Type | Option | Default | Meaning |", "|---|---|---|---|"]
+    for kind in FILESYSTEMS.values():
+        lines.append(f"| **{kind.name}** | | | {(kind.__doc__ or '').split(chr(10))[0]} |")
+        for each in dataclasses.fields(kind.Options):
+            about = each.metadata["option"]
+            others = "".join(f", `{name}`" for name, meant in kind.aliases.items() if meant == each.name)
+            lines.append(f"| | `{each.name}`{others} | `{_default_text(about)}` | {_meaning(about)} |")
+    return "\n".join(lines).replace(" |  |", " | |")
 
 
 def mount_specs(plugins: Mapping[str, Any]) -> list[MountSpec]:
@@ -10388,6 +13720,7 @@ class Server:
         True when all of them ended by themselves. May be called again, also by another thread that waits less long.
         """
         seconds = self.config.server.shutdown_timeout if timeout is None else timeout
+        self.tree.quiesce()
         done = all([listener.drain(seconds) for listener in self._listeners])
         with self._ending:
             if not self._stopping.is_set():
@@ -12348,6 +15681,7 @@ def _config_init(args: argparse.Namespace) -> int:
 
 def _config_reference(args: argparse.Namespace) -> int:
     _say(option_reference().rstrip("\n"))
+    _say("\n### Filesystems to mount\n\n" + mount_reference())
     return 0
 
 

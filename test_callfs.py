@@ -113,23 +113,27 @@ import collections                          # noqa: E402
 import base64                               # noqa: E402
 import collections.abc                      # noqa: E402
 import concurrent.futures                   # noqa: E402
+import dataclasses                          # noqa: E402
 import datetime                             # noqa: E402
 import email                                # noqa: E402
 import email.policy                         # noqa: E402
 import email.utils                          # noqa: E402
 import errno                                # noqa: E402
 import fcntl                                # noqa: E402
+import glob                                 # noqa: E402
 import hashlib                              # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
 import pathlib                              # noqa: E402
 import random                               # noqa: E402
+import select                               # noqa: E402
 import shlex                                # noqa: E402
 import sqlite3                              # noqa: E402
 import stat                                 # noqa: E402
 import struct                               # noqa: E402
 import tarfile                              # noqa: E402
 import textwrap                             # noqa: E402
+import traceback                            # noqa: E402
 import tracemalloc                          # noqa: E402
 import urllib.request                       # noqa: E402
 import zipfile                              # noqa: E402
@@ -154,7 +158,7 @@ import callfs                               # noqa: E402
 KEY = "test-key-of-tester-0123456789"
 SECRETS = {"internal_proxy_secret": "test-internal-secret-0123", "single_use_link_secret": "test-link-secret-01234567"}
 LISTENING = re.compile(r"^Listening on (\S+)$", re.M)   # what `serve` prints, a line for each address
-NGINX_PLACES = ("/usr/sbin", "/usr/local/sbin", "/sbin")
+PROGRAM_PLACES = ("/usr/sbin", "/usr/local/sbin", "/sbin", *sorted(glob.glob("/usr/lib/postgresql/*/bin"), reverse=True))
 
 
 # ---- pytest -----------------------------------------------------------------------------------------------------
@@ -191,7 +195,7 @@ def _skip_reason(report: Any) -> str:
 
 def need_program(name: str) -> str:
     """The path of a program that a test drives; without it the test is skipped (CI installs all: there it fails)."""
-    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(NGINX_PLACES))
+    found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(PROGRAM_PLACES))
     if not found and os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
         pytest.fail(f"{name} is not installed, and CALLFS_TEST_PROGRAMS says that it must be")
     if not found:
@@ -2030,6 +2034,1118 @@ def test_pfs_grep(fake: FakeServer, pfs: callfs.PFSClient, mode: str) -> None:
     fake.types["grep"] = "cut"
     with pytest.raises(callfs.BadGateway, match="summary"):
         list(pfs.grep("/", "x"))
+# ============================================================================
+# Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
+# ============================================================================
+
+import pwd                                  # noqa: E402
+
+PASSWORD = "sécret-'p@ss/word"               # nothing that needs no care
+
+
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class RealDatabase:
+    """A database server of its own in a short folder; `options` are for `open_database`."""
+
+    name = ""
+
+    def __init__(self) -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="cdb-", dir="/tmp"))          # pytest's own are closed to other users
+        self.port, self.process = free_port(), None
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """Where it is and who may come."""
+        return {"backend": self.name, "host": "127.0.0.1", "port": self.port, "user": "u", "password": PASSWORD,
+                "database": "callfs", "connect_timeout": 5}
+
+    def run_program(self, *command: str) -> None:
+        """One of its tools, to its end."""
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=self.folder, **self.account())
+        assert done.returncode == 0, done.stdout
+
+    def start_process(self, *command: str) -> None:
+        """The server, in the background."""
+        with open(self.folder / "log", "ab") as log:
+            self.process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, **self.account())
+
+    def account(self) -> dict[str, Any]:
+        """Options of `subprocess` for the user it runs as."""
+        return {}
+
+    def wait(self, options: Mapping[str, Any]) -> None:
+        """Until it lets these in."""
+        def answers() -> bool:
+            try:
+                with contextlib.closing(callfs.open_database(options)) as database:
+                    database.run(lambda session: session.execute("SELECT 1"))
+                return True
+            except callfs.DatabaseUnavailable:
+                return False
+        try:
+            wait_for(answers, 30, f"{self.name} to start")
+        except BaseException:
+            print((self.folder / "log").read_text(errors="replace")[-3000:])
+            self.stop()
+            raise
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End this one process, and wait."""
+        self.process.send_signal(how)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def restart(self) -> None:
+        """Killed and started again."""
+        self.stop(signal.SIGKILL if self.name == "mysql" else signal.SIGQUIT)
+        self.start()
+        self.wait(self.options)
+
+    def start(self) -> None:
+        """Start it."""
+        raise NotImplementedError
+
+
+class RealPostgres(RealDatabase):
+    """PostgreSQL; users u (scram), m (md5), p (password), t (trust), x (TLS only)."""
+
+    name = "postgres"
+    HBA = ("local all u scram-sha-256\nhost all u,admin 127.0.0.1/32 scram-sha-256\nhost all m 127.0.0.1/32 md5\n"
+           "host all p 127.0.0.1/32 password\nhost all t 127.0.0.1/32 trust\nhostssl all x 127.0.0.1/32 scram-sha-256\n")
+
+    def __init__(self, certificate: tuple[str, str]) -> None:
+        super().__init__()
+        self.program = need_program("postgres")
+        self.certificate = certificate[0]
+        for source, name in zip(certificate, ("cert.pem", "key.pem")):
+            shutil.copy(source, self.folder / name)
+        (self.folder / "key.pem").chmod(0o600)
+        (self.folder / "password").write_text(PASSWORD)
+        self.own()
+        self.run_program(os.path.join(os.path.dirname(os.path.realpath(self.program)), "initdb"), "-D", "data", "-U", "admin", "--pwfile", "password",
+                         "-A", "scram-sha-256", "--no-sync", "-E", "UTF8", "--locale=C")
+        (self.folder / "data/pg_hba.conf").write_text(self.HBA)
+        self.start()
+        admin = {**self.options, "user": "admin", "database": "postgres"}
+        self.wait(admin)
+        quoted = "'" + PASSWORD.replace("'", "''") + "'"
+        with contextlib.closing(callfs.open_database(admin)) as database, database.transaction() as session:
+            for user in "umptx":
+                session.execute(f"SET password_encryption = '{'md5' if user == 'm' else 'scram-sha-256'}'")
+                session.execute(f"CREATE ROLE {user} LOGIN SUPERUSER PASSWORD {quoted}")
+        # CREATE DATABASE runs in no transaction
+        with contextlib.closing(callfs.open_database(admin)) as database:
+            connection = database._pool.take()
+            connection._simple("CREATE DATABASE callfs")
+            database._pool.give(connection)
+
+    def own(self) -> None:
+        """Give the folder to the user that the server runs as."""
+        if os.getuid() == 0:
+            for path in (self.folder, *self.folder.iterdir()):
+                shutil.chown(path, self.account()["user"])
+
+    def account(self) -> dict[str, Any]:
+        """PostgreSQL does not run as root."""
+        if os.getuid():
+            return {}
+        names = {entry.pw_name: entry for entry in pwd.getpwall()}
+        entry = names.get("postgres") or names["nobody"]
+        return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+
+    def start(self) -> None:
+        """Without fsync: nothing here outlives the test."""
+        self.start_process(self.program, "-D", "data", "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
+                           "-c", f"unix_socket_directories={self.folder}", "-c", "ssl=on", "-c", f"ssl_cert_file={self.folder}/cert.pem",
+                           "-c", f"ssl_key_file={self.folder}/key.pem", "-c", "max_connections=50")
+
+    def stop(self, how: int = signal.SIGINT) -> None:
+        """Its fast shutdown: clients are not waited for."""
+        super().stop(signal.SIGINT if how == signal.SIGTERM else how)
+
+
+class RealMariaDB(RealDatabase):
+    """MariaDB, with TLS; user u with mysql_native_password."""
+
+    name = "mysql"
+
+    def __init__(self, certificate: tuple[str, str]) -> None:
+        super().__init__()
+        self.program = need_program("mariadbd")
+        self.files = certificate
+        self.run_program(need_program("mariadb-install-db"), "--no-defaults", f"--datadir={self.folder}/data", *self.as_user(),
+                         "--auth-root-authentication-method=normal", "--skip-test-db", "--skip-name-resolve")
+        self.start()
+        root = {"backend": "mysql", "dsn": f"root@unix({self.folder}/sock)/mysql"}
+        self.wait(root)
+        with contextlib.closing(callfs.open_database(root)) as database, database.transaction() as session:
+            session.execute("DELETE FROM mysql.global_priv WHERE User = ''")
+            session.execute("FLUSH PRIVILEGES")
+            session.execute("CREATE DATABASE callfs CHARACTER SET utf8mb4")
+            for user, more in (("u", ""), ("x", " REQUIRE SSL")):
+                session.execute(f"GRANT ALL ON *.* TO {user}@'%' IDENTIFIED BY '{PASSWORD.replace(chr(39), chr(39) * 2)}'{more}")
+
+    def as_user(self) -> list[str]:
+        """It runs as root only when it is told to."""
+        return ["--user=root"] if os.getuid() == 0 else []
+
+    def start(self) -> None:
+        """Without fsync; what was committed outlives the process."""
+        self.start_process(self.program, "--no-defaults", f"--datadir={self.folder}/data", *self.as_user(), f"--socket={self.folder}/sock",
+                           f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve",
+                           "--max-allowed-packet=64M", "--innodb-flush-log-at-trx-commit=2", f"--pid-file={self.folder}/pid",
+                           "--innodb-buffer-pool-size=64M", f"--ssl-cert={self.files[0]}", f"--ssl-key={self.files[1]}")
+
+
+def real_database(kind: type[RealDatabase], certificate: tuple[str, str]) -> Iterator[RealDatabase]:
+    """One for the whole run, without a trace at its end."""
+    server = None
+    try:
+        server = kind(certificate)
+        yield server
+    finally:
+        if server:
+            server.stop()
+            shutil.rmtree(server.folder)
+
+
+@pytest.fixture(scope="session")
+def postgres_server(certificate: tuple[str, str]) -> Iterator[RealDatabase]:
+    """A PostgreSQL server of our own."""
+    yield from real_database(RealPostgres, certificate)
+
+
+@pytest.fixture(scope="session")
+def mariadb_server(certificate: tuple[str, str]) -> Iterator[RealDatabase]:
+    """A MariaDB server of our own."""
+    yield from real_database(RealMariaDB, certificate)
+
+
+class Relay:
+    """A port before a server. Keeps what the server said; with `cut`, ends a connection when a client says that."""
+
+    def __init__(self, port: int, cut: bytes = b"", deliver: bool = False) -> None:
+        self.said, self.cut, self.deliver, self.cuts = b"", cut, deliver, 0
+        self._target, self._listener = port, socket.create_server(("127.0.0.1", 0))
+        self.port = self._listener.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                thread = threading.Thread(target=self._pump, args=(client,), daemon=True)
+                self._threads.append(thread)
+                thread.start()
+
+    def _pump(self, client: socket.socket) -> None:
+        with client, socket.create_connection(("127.0.0.1", self._target)) as server, contextlib.suppress(OSError):
+            while True:
+                for ready in select.select([client, server], [], [], 30)[0]:
+                    data = ready.recv(65536)
+                    if not data:
+                        return
+                    if ready is server:
+                        self.said += data
+                        client.sendall(data)
+                        continue
+                    found = bool(self.cut) and self.cut in data
+                    if not found or self.deliver:
+                        server.sendall(data)
+                    if found:
+                        self.cuts += 1
+                        time.sleep(0.1 if self.deliver else 0)
+                        return
+
+    def __enter__(self) -> Relay:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(10)
+
+
+@contextlib.contextmanager
+def scripted_server(script: Callable[[socket.socket], None], connections: int = 1) -> Iterator[int]:
+    """The port of a server that plays `script` with each connection; what that raises fails the test."""
+    wrong: list[BaseException] = []
+
+    def serve_all() -> None:
+        for _ in range(connections):
+            try:
+                with listener.accept()[0] as sock:
+                    sock.settimeout(10)
+                    script(sock)
+            except BaseException as error:
+                wrong.append(error)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(10)
+        thread = threading.Thread(target=serve_all, daemon=True)
+        thread.start()
+        yield listener.getsockname()[1]
+        thread.join(15)
+    if wrong:
+        raise wrong[0]
+
+
+class DatabaseContract:
+    """What each database does alike."""
+
+    BLOB, TEXT, FLOAT, SLOW = "BLOB", "TEXT", "DOUBLE PRECISION", ""
+
+    @pytest.fixture
+    def options(self) -> dict[str, Any]:
+        raise NotImplementedError
+
+    @pytest.fixture
+    def database(self, options: dict[str, Any]) -> Iterator[Any]:
+        with contextlib.closing(callfs.open_database(options)) as made:
+            made.run(lambda session: session.execute("DROP TABLE IF EXISTS things"))
+            made.run(lambda session: session.execute(
+                f"CREATE TABLE things (k VARCHAR(190) NOT NULL PRIMARY KEY, n BIGINT, f {self.FLOAT}, t {self.TEXT}, b {self.BLOB}, o SMALLINT)"))
+            yield made
+
+    def rows(self, database: Any, sql: str, *params: Any) -> list[Any]:
+        return database.run(lambda session: session.execute(sql, params)).rows
+
+    def add(self, database: Any, key: str, number: int = 0) -> Any:
+        return database.run(lambda session: session.execute("INSERT INTO things (k, n) VALUES (?, ?)", (key, number)))
+
+    @pytest.mark.parametrize("column, value", [
+        *(("n", number) for number in (0, 1, -1, 2**31 - 1, 2**31, -2**31 - 1, 2**63 - 1, -2**63, None)),
+        *(("f", number) for number in (0.0, -1.5, 0.1, 1e308, 5e-324, 2**53 + 1.0, None)),
+        *(("t", text) for text in ("", "a", "é", "😀", "it's ? \"q\" \\ %s $1 :x", "x" * 70000, "\r\n\t", None)),
+        *(("b", data) for data in (b"", b"\x00", bytes(range(256)), b"\\x00", b"'" * 300, b"\xff" * 70000, None)),
+        ("o", True), ("o", False)])
+    def test_values_come_back(self, database: Any, column: str, value: Any) -> None:
+        database.run(lambda session: session.execute(f"INSERT INTO things (k, {column}) VALUES (?, ?)",
+                                                     ("k", int(value) if column == "o" else value)))
+        (found, key), = self.rows(database, f"SELECT {column}, k FROM things")
+        assert found == value and key == "k"
+        assert column == "o" or type(found) is type(value)
+        if value is not None:
+            assert self.rows(database, f"SELECT k FROM things WHERE {column} = ?", value if column != "o" else int(value)) == [("k",)]
+
+    def test_a_row_with_many_nulls(self, database: Any) -> None:
+        columns = ", ".join("NULL" if place % 3 else "?" for place in range(40))
+        values = [place for place in range(40) if not place % 3]
+        expected = [None if place % 3 else place for place in range(40)]
+        assert list(self.rows(database, f"SELECT {columns}", *values)[0]) == expected
+
+    def test_counts(self, database: Any) -> None:
+        with database.transaction() as session:
+            for key in "abc":
+                assert session.execute("INSERT INTO things (k, n) VALUES (?, 1)", (key,)) == ([], 1)
+            assert session.execute("UPDATE things SET n = 1 WHERE k < ?", ("c",)).count == 2        # matched, not changed
+            assert session.execute("SELECT k FROM things ORDER BY k").count == 3
+            assert session.execute("SELECT k FROM things WHERE k = 'x'") == ([], 0)
+            assert session.execute("DELETE FROM things").count == 3
+
+    def test_an_exception_takes_it_all_back(self, database: Any) -> None:
+        with pytest.raises(ZeroDivisionError), database.transaction() as session:
+            session.execute("INSERT INTO things (k) VALUES ('a')")
+            1 / 0
+        assert self.rows(database, "SELECT * FROM things") == []
+        with pytest.raises(callfs.DatabaseError, match="is over"):
+            session.execute("SELECT 1")
+
+    def test_a_failed_statement_leaves_a_good_connection(self, database: Any) -> None:
+        self.add(database, "before")
+        connection = database._pool._idle[-1][0]
+        for bad in ("SELECT * FROM nothing_there", "SELEC 1", "SELECT 1; SELECT 2", "SELECT ?"):
+            with pytest.raises(callfs.DatabaseError) as caught, database.transaction() as session:
+                session.execute("DELETE FROM things")
+                session.execute(bad)
+            assert caught.value.status == 500
+        assert self.rows(database, "SELECT k FROM things") == [("before",)]
+        assert database._pool._idle[-1][0] is connection
+
+    def test_a_swallowed_error_does_not_commit(self, database: Any) -> None:
+        def work(session: Any) -> None:
+            session.execute("INSERT INTO things (k) VALUES ('a')")
+            with contextlib.suppress(callfs.DatabaseError):
+                session.execute("SELECT * FROM nothing_there")
+            with pytest.raises(callfs.DatabaseError, match="taken back"):
+                session.execute("SELECT 1")
+        with pytest.raises(callfs.DatabaseError, match="taken back"):
+            database.run(work)
+        assert self.rows(database, "SELECT k FROM things") == []
+
+    def test_a_key_twice_is_a_conflict(self, database: Any) -> None:
+        self.add(database, "a")
+        for _ in range(200):                # each of them with the same prepared statement
+            with pytest.raises(callfs.DatabaseConflict) as caught:
+                self.add(database, "a")
+        assert (caught.value.status, bool(caught.value.state), caught.value.fault) == (409, True, "caller")
+
+    def test_not_null_is_no_conflict(self, database: Any) -> None:
+        with pytest.raises(callfs.DatabaseError):
+            database.run(lambda session: session.execute("INSERT INTO things (k) VALUES (?)", (None,)))
+
+    @pytest.mark.parametrize("sql, params, message", [
+        ("SELECT '\0'", (), "Transactions"), ("BEGIN", (), "begun"), (" commit", (), "begun"), ("SELECT ?", (2**63,), "64 bits"),
+        ("SELECT ?", ([],), "list"), ("SELECT ?", ("\ud800",), "surrogate"), ("SELECT ?", (1, 2), "."), ("SELECT ?, ?", (1,), ".")])
+    def test_what_is_no_statement(self, database: Any, sql: str, params: tuple[Any, ...], message: str) -> None:
+        with pytest.raises(callfs.DatabaseError, match=message):
+            self.rows(database, sql, *params)
+        assert self.add(database, "a").count == 1
+
+    def test_question_marks_that_are_no_placeholders(self, database: Any) -> None:
+        assert self.rows(database, "SELECT '?', 'it''s ?', /* ? */ ? -- ?", "x") == [("?", "it's ?", "x")]
+
+    def test_sixteen_threads(self, options: dict[str, Any], database: Any) -> None:
+        self.add(database, "counter")
+
+        def bump(session: Any) -> None:
+            session.execute("UPDATE things SET n = n + 1 WHERE k = ?", ("counter",))
+            assert session.execute("SELECT n FROM things WHERE k = 'counter'").rows[0][0] > 0
+
+        with contextlib.closing(callfs.open_database({**options, "pool_size": 4, "connect_timeout": 20})) as shared:
+            with concurrent.futures.ThreadPoolExecutor(16) as threads:
+                list(threads.map(lambda _: shared.run(bump), range(320)))
+            assert len(shared._pool._idle) <= 4
+        assert self.rows(database, "SELECT n FROM things") == [(320,)]
+
+    def test_an_exhausted_pool(self, options: dict[str, Any], database: Any) -> None:
+        with contextlib.closing(callfs.open_database({**options, "pool_size": 1, "connect_timeout": "1s"})) as small:
+            with small.transaction() as session:
+                with pytest.raises(callfs.DatabaseUnavailable, match="All 1 connections") as caught, small.transaction():
+                    pass
+                assert caught.value.status == 503 and dict(caught.value.headers)["Retry-After"] == "1"
+                assert session.execute("SELECT 1").rows == [(1,)]
+            assert self.rows(small, "SELECT 2") == [(2,)]
+
+    def test_twenty_megabytes(self, database: Any) -> None:
+        data = random.Random(1).getrandbits(8 * 20_000_000).to_bytes(20_000_000, "big")
+        database.run(lambda session: session.execute("INSERT INTO things (k, b) VALUES ('big', ?)", (data,)))
+        assert self.rows(database, "SELECT b FROM things")[0][0] == data
+
+    @pytest.mark.parametrize("size", [2**24 - 30, *range(2**24 - 14, 2**24 + 2)])
+    @pytest.mark.long
+    def test_sizes_around_a_full_packet(self, database: Any, size: int) -> None:
+        assert self.rows(database, "SELECT LENGTH(?)", b"x" * size) == [(size,)]
+        database.run(lambda session: session.execute("INSERT INTO things (k, b) VALUES ('big', ?)", (b"y" * size,)))
+        assert self.rows(database, "SELECT b FROM things")[0][0] == b"y" * size
+
+    def test_more_statements_than_are_kept(self, database: Any) -> None:
+        with database.transaction() as session:
+            for turn in range(2):
+                for number in range(callfs.MAX_STATEMENTS + 40):
+                    assert session.execute(f"SELECT {number} + ?", (turn,)).rows == [(number + turn,)]
+
+    def test_a_table_that_changes_below_a_statement(self, database: Any, options: dict[str, Any]) -> None:
+        self.add(database, "a", 7)
+        for column in ("extra1", "extra2"):
+            before = len(self.rows(database, "SELECT * FROM things")[0])
+            with contextlib.closing(callfs.open_database(options)) as other:
+                other.run(lambda session: session.execute(f"ALTER TABLE things ADD COLUMN {column} INTEGER"))
+            assert len(self.rows(database, "SELECT * FROM things")[0]) == before + 1
+
+    def test_too_slow(self, options: dict[str, Any]) -> None:
+        with contextlib.closing(callfs.open_database({**options, "timeout": 0.3})) as hasty:
+            started = time.monotonic()
+            with pytest.raises(callfs.DatabaseUnavailable):
+                self.rows(hasty, self.SLOW)
+            assert time.monotonic() - started < 4
+            assert self.rows(hasty, "SELECT 3") == [(3,)]
+
+    def test_close(self, options: dict[str, Any]) -> None:
+        with nothing_left():
+            database = callfs.open_database(options)
+            with database.transaction() as session:
+                session.execute("SELECT 1")
+                database.close()
+                assert session.execute("SELECT 2").rows == [(2,)]           # what runs may end
+            database.close()
+            with pytest.raises(callfs.DatabaseUnavailable, match="closed"):
+                self.rows(database, "SELECT 1")
+
+    def test_idle_connections_are_closed(self, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.add(database, "a")
+        first = database._pool._idle[-1][0]
+        self.add(database, "b")
+        assert database._pool._idle[-1][0] is first
+        monkeypatch.setattr(callfs._ConnectionPool, "IDLE_SECONDS", 0)
+        self.add(database, "c")
+        assert [connection for connection, _ in database._pool._idle] != [first]
+
+    def test_a_forked_child_has_connections_of_its_own(self, database: Any) -> None:
+        self.add(database, "parent")
+        child = os.fork()
+        if not child:
+            with contextlib.suppress(BaseException):
+                self.add(database, "child")
+                database.close()
+                os._exit(0)
+            os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert self.rows(database, "SELECT k FROM things ORDER BY k") == [("child",), ("parent",)]
+
+    @pytest.mark.parametrize("state, times, works", [("40001", 3, True), ("1213", 3, True), ("SQLITE_BUSY", 1, True), ("57014", 1, False),
+                                                     ("40001", 99, False)])
+    def test_what_is_tried_again(self, database: Any, state: str, times: int, works: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(callfs.time, "sleep", lambda seconds: None)
+        calls = []
+
+        def work(session: Any) -> int:
+            session.execute("INSERT INTO things (k) VALUES ('a')")
+            calls.append(1)
+            if len(calls) <= times:
+                raise callfs.DatabaseUnavailable(state=state)
+            return 7
+        if works:
+            assert database.run(work) == 7 and len(calls) == times + 1
+        else:
+            with pytest.raises(callfs.DatabaseUnavailable):
+                database.run(work)
+            assert len(calls) == (1 if times == 1 else database.RETRIES + 1)
+        assert len(self.rows(database, "SELECT k FROM things")) == works
+
+
+class TestSQLiteDatabase(DatabaseContract):
+    """The contract, and what only a file has."""
+
+    SLOW = "WITH RECURSIVE c(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+
+    @pytest.fixture
+    def options(self, tmp_path: Path) -> dict[str, Any]:
+        return {"backend": "sqlite", "db_path": str(tmp_path / "made" / "x.db")}
+
+    def test_the_file(self, database: Any, options: dict[str, Any]) -> None:
+        path = Path(options["db_path"])
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        assert self.rows(database, "PRAGMA journal_mode") == [("wal",)] and self.rows(database, "PRAGMA synchronous") == [(2,)]
+
+    def test_memory(self) -> None:
+        with contextlib.closing(callfs.open_database({"backend": "sqlite", "db_path": ":memory:"})) as database:
+            database.run(lambda session: session.execute("CREATE TABLE x (a)"))
+            assert self.rows(database, "SELECT * FROM x") == []
+
+    def test_not_a_database(self, tmp_path: Path) -> None:
+        (tmp_path / "x").write_bytes(b"no database at all" * 100)
+        with contextlib.closing(callfs.open_database({"backend": "sqlite", "db_path": str(tmp_path / "x")})) as database:
+            with pytest.raises(callfs.DatabaseError, match="no SQLite database"):
+                self.rows(database, "SELECT 1")
+
+    def test_a_folder_in_the_way(self, tmp_path: Path) -> None:
+        with contextlib.closing(callfs.open_database({"backend": "sqlite", "db_path": str(tmp_path)})) as database:
+            with pytest.raises(callfs.DatabaseUnavailable):
+                self.rows(database, "SELECT 1")
+
+    def test_full(self, database: Any) -> None:
+        with pytest.raises(callfs.StorageFull) as caught, database.transaction() as session:
+            session.execute("PRAGMA max_page_count = 10")
+            session.execute("INSERT INTO things (k, b) VALUES ('a', ?)", (bytes(200_000),))
+        assert caught.value.status == 507
+
+    def test_busy(self, options: dict[str, Any], database: Any) -> None:
+        with contextlib.closing(callfs.open_database({**options, "connect_timeout": 0.05, "timeout": 0.5})) as other:
+            with database.transaction(), pytest.raises(callfs.DatabaseUnavailable) as caught:
+                other.run(lambda session: session.execute("SELECT 1"))
+            assert caught.value.state == "SQLITE_BUSY"
+            assert self.rows(other, "SELECT 1") == [(1,)]
+
+
+class ServerContract(DatabaseContract):
+    """What each server does alike."""
+
+    QUERY = "SELECT k, n, f, t, b, ? FROM things"
+    PLAIN: dict[str, Any] = {}              # what keeps it from TLS
+    RECORDED: dict[str, Any] = {}           # and from a proof that a recording can not give
+
+    def test_a_restart_in_the_middle(self, server: RealDatabase, database: Any) -> None:
+        self.add(database, "before")
+        with pytest.raises(callfs.DatabaseUnavailable) as caught, database.transaction() as session:
+            session.execute("INSERT INTO things (k) VALUES ('lost')")
+            server.restart()
+            session.execute("INSERT INTO things (k) VALUES ('lost, too')")
+        assert caught.value.lost and not caught.value.uncertain
+        assert self.rows(database, "SELECT k FROM things") == [("before",)]
+
+    def test_a_restart_between_transactions_goes_unnoticed(self, server: RealDatabase, database: Any) -> None:
+        with contextlib.ExitStack() as stack:
+            for _ in range(4):              # four idle connections, all of them stale then
+                stack.enter_context(database.transaction())
+        server.restart()
+        with database.transaction() as session:
+            assert session.execute("SELECT 1").rows == [(1,)]
+
+    def test_a_server_that_is_away(self, server: RealDatabase, options: dict[str, Any]) -> None:
+        with contextlib.closing(callfs.open_database({**options, "port": free_port()})) as database:
+            with pytest.raises(callfs.DatabaseUnavailable, match="can not be reached: Connection refused"):
+                self.rows(database, "SELECT 1")
+
+    def test_a_wrong_password(self, options: dict[str, Any]) -> None:
+        with contextlib.closing(callfs.open_database({**options, "password": "wrong-secret"})) as database:
+            with pytest.raises(callfs.DatabaseUnavailable) as caught:
+                self.rows(database, "SELECT 1")
+            shown = str(caught.value) + repr(caught.value) + repr(database) + repr(database._target) + repr(vars(caught.value))
+            assert caught.value.state in ("28P01", "1045") and "wrong-secret" not in shown
+
+    def test_a_database_that_is_not_there(self, options: dict[str, Any]) -> None:
+        with contextlib.closing(callfs.open_database({**options, "database": "nix"})) as database:
+            with pytest.raises(callfs.DatabaseUnavailable, match="nix") as caught:
+                self.rows(database, "SELECT 1")
+            assert caught.value.state in ("3D000", "1049")
+
+    @pytest.mark.parametrize("deliver", [False, True])
+    def test_a_connection_lost_at_commit(self, options: dict[str, Any], database: Any, deliver: bool) -> None:
+        with Relay(options["port"], b"COMMIT", deliver) as relay:
+            with contextlib.closing(callfs.open_database({**options, "port": relay.port, **self.PLAIN})) as cut:
+                with pytest.raises(callfs.DatabaseUnavailable) as caught:
+                    self.add(cut, "a")
+                assert caught.value.uncertain and relay.cuts == 1
+                assert len(self.rows(database, "SELECT k FROM things")) == deliver
+                with pytest.raises(callfs.DatabaseUnavailable):
+                    cut.run(lambda session: session.execute("DELETE FROM things"), idempotent=True)
+                assert relay.cuts == 3      # twice, no more
+
+    def test_a_connection_lost_before_commit_is_tried_once_more(self, options: dict[str, Any], database: Any) -> None:
+        with Relay(options["port"], b"cut here") as relay:
+            with contextlib.closing(callfs.open_database({**options, "port": relay.port, **self.PLAIN})) as cut:
+                sql = iter(["SELECT 'cut here'", "SELECT 'whole'"])
+                assert cut.run(lambda session: session.execute(next(sql))).rows == [("whole",)]
+                with pytest.raises(callfs.DatabaseUnavailable):
+                    self.rows(cut, "SELECT 'cut here'")
+                assert relay.cuts == 3
+
+    def test_an_interrupted_answer(self, database: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A KeyboardInterrupt in the middle of an answer: that connection is not used again."""
+        self.add(database, "a")
+        wire = database._pool._idle[-1][0]._wire
+        with pytest.raises(KeyboardInterrupt), database.transaction() as session:
+            session.execute("DELETE FROM things")
+            with monkeypatch.context() as patch:
+                patch.setattr(wire, "read", lambda size: signal.default_int_handler(2, None))
+                session.execute("SELECT 1")
+        assert wire._socket.fileno() == -1
+        assert self.rows(database, "SELECT k FROM things") == [("a",)]
+
+    def test_deadlocks_are_tried_again(self, database: Any) -> None:
+        self.add(database, "a")
+        self.add(database, "b")
+        meeting, calls = threading.Barrier(2, timeout=20), []
+
+        def cross(first: str, second: str) -> None:
+            def work(session: Any) -> None:
+                calls.append(first)
+                session.execute("UPDATE things SET n = n + 1 WHERE k = ?", (first,))
+                if len(calls) <= 2:
+                    meeting.wait()
+                session.execute("UPDATE things SET n = n + 1 WHERE k = ?", (second,))
+            database.run(work)
+
+        with concurrent.futures.ThreadPoolExecutor(2) as threads:
+            for future in [threads.submit(cross, "a", "b"), threads.submit(cross, "b", "a")]:
+                future.result(60)
+        assert len(calls) >= 3 and self.rows(database, "SELECT n FROM things") == [(2,), (2,)]
+
+    def test_conversations_that_go_wrong(self, options: dict[str, Any], database: Any) -> None:
+        """What a real server said, cut off anywhere and with bits turned: a clean error or an answer, at once."""
+        self.add(database, "a", 5)
+
+        plain = {**options, **self.RECORDED, "connect_timeout": 3, "timeout": 3}
+        with Relay(options["port"]) as relay:
+            with contextlib.closing(callfs.open_database({**plain, "port": relay.port})) as recorded:
+                expected = self.rows(recorded, self.QUERY, 1.5)
+        said, dice = relay.said, random.Random(7)
+        cases = [said, *(said[:cut] for cut in range(0, len(said), 5))]
+        for _ in range(150):
+            broken = bytearray(said)
+            for _ in range(dice.choice((1, 1, 3))):
+                broken[dice.randrange(len(said))] = dice.choice((0, 1, 127, 128, 251, 254, 255, dice.randrange(256)))
+            cases.append(bytes(broken))
+        cases += [dice.randbytes(dice.randrange(1, 400)) if hasattr(dice, "randbytes") else os.urandom(99) for _ in range(50)]
+        cases += [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"R\x7f\xff\xff\xff", b"\xff\xff\xff\x00" * 9, b"E\0\0\0\4", b"\1\0\0\0\xff"]
+        for number, case in enumerate(cases):
+            self.replay(case, plain, expected if not number else None)
+
+    def replay(self, said: bytes, options: dict[str, Any], expected: Any) -> None:
+        def script(sock: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                sock.sendall(said)
+                sock.shutdown(socket.SHUT_WR)
+                while sock.recv(65536):
+                    pass
+        started = time.monotonic()
+        with scripted_server(script) as port, contextlib.closing(callfs.open_database({**options, "port": port})) as database:
+            try:                            # not by `run`, which would try again
+                connection = database._begin()
+                try:
+                    found = callfs.Session(connection).execute(self.QUERY, (1.5,)).rows
+                    assert expected is None or found == expected
+                finally:
+                    database._pool.give(connection)
+            except callfs.CallFSError as error:
+                assert expected is None, error
+        assert time.monotonic() - started < 5
+
+
+class TestPostgresDatabase(ServerContract):
+    """The contract with a real PostgreSQL."""
+
+    BLOB, SLOW = "BYTEA", "SELECT pg_sleep(9)"
+    PLAIN = {"enable_tls": False}
+    RECORDED = {"enable_tls": False, "user": "t"}
+
+    @pytest.fixture
+    def server(self, postgres_server: RealDatabase) -> RealDatabase:
+        return postgres_server
+
+    @pytest.fixture
+    def options(self, postgres_server: RealDatabase) -> dict[str, Any]:
+        return postgres_server.options
+
+    def login(self, server: Any, user: str, password: str, more: str = "") -> Any:
+        dsn = f"postgres://{user}:{urllib.parse.quote(password, safe='')}@127.0.0.1:{server.port}/callfs{more}"
+        with contextlib.closing(callfs.open_database({"backend": "postgres", "dsn": dsn})) as database:
+            return self.rows(database, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")[0][0]
+
+    @pytest.mark.parametrize("mode, encrypted", [("disable", False), ("allow", False), ("prefer", True), ("require", True)])
+    @pytest.mark.parametrize("user", "umpt")
+    def test_logins(self, server: Any, user: str, mode: str, encrypted: bool) -> None:
+        assert self.login(server, user, PASSWORD, f"?sslmode={mode}") is encrypted
+        if user != "t":
+            with pytest.raises(callfs.DatabaseUnavailable, match="password authentication failed") as caught:
+                self.login(server, user, "wrong", f"?sslmode={mode}")
+            assert caught.value.state == "28P01"
+
+    def test_only_with_tls(self, server: Any) -> None:
+        for mode in ("allow", "prefer", "require", f"verify-ca&sslrootcert={server.certificate}", f"verify-full&sslrootcert={server.certificate}",
+                     f"require&sslrootcert={server.certificate}"):
+            assert self.login(server, "x", PASSWORD, "?sslmode=" + mode) is True
+        with pytest.raises(callfs.DatabaseUnavailable, match="no encryption"):
+            self.login(server, "x", PASSWORD, "?sslmode=disable")
+        with pytest.raises(callfs.DatabaseUnavailable, match="self.signed"):
+            self.login(server, "x", PASSWORD, "?sslmode=verify-full")
+
+    def test_the_name_in_the_certificate(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("SSL_CERT_FILE", server.certificate)
+        for name, good in (("localhost", True), ("elsewhere", False)):
+            options = {**server.options, "enable_tls": True, "tls_server_name": name}
+            with contextlib.closing(callfs.open_database(options)) as database:
+                with contextlib.nullcontext() if good else pytest.raises(callfs.DatabaseUnavailable, match="[Hh]ostname"):
+                    self.rows(database, "SELECT 1")
+
+    def test_unix_socket(self, server: Any) -> None:
+        dsn = f"host={server.folder} port={server.port} user=u password='{PASSWORD.replace(chr(39), chr(92) + chr(39))}' dbname=callfs"
+        with contextlib.closing(callfs.open_database({"backend": "postgres", "dsn": dsn})) as database:
+            assert self.rows(database, "SELECT ?", "x") == [("x",)]
+
+    @pytest.mark.parametrize("sql, value", [
+        ("true", True), ("1::smallint", 1), ("1.5::real", 1.5), ("'NaN'::float8", None), ("12.50::numeric", "12.50"), ("'2024-01-02'::date", "2024-01-02"),
+        ("'{\"a\": 1}'::jsonb", '{"a": 1}'), ("ARRAY[1,2]", "{1,2}"), ("substr('abc', 2)", "bc"), ("4000000000::oid", 4000000000)])
+    def test_types(self, options: dict[str, Any], sql: str, value: Any) -> None:
+        with contextlib.closing(callfs.open_database(options)) as database:
+            found = self.rows(database, f"SELECT {sql}")[0][0]
+            assert found == value or value is None and found != found
+            assert self.rows(database, "SELECT substr(?, ?)", "abc", 2) == [("bc",)]
+            assert self.rows(database, "SELECT 1 WHERE ? < clock_timestamp()", "2020-01-01") == [(1,)]
+
+    def test_copy_is_refused(self, options: dict[str, Any]) -> None:
+        with contextlib.closing(callfs.open_database(options)) as database:
+            with pytest.raises(callfs.DatabaseUnavailable, match="protocol"):
+                self.rows(database, "COPY (SELECT 1) TO STDOUT")
+            assert self.rows(database, "SELECT 1") == [(1,)]
+
+    def test_notices_and_ended_sessions(self, options: dict[str, Any]) -> None:
+        with contextlib.closing(callfs.open_database(options)) as database:
+            with pytest.raises(callfs.DatabaseUnavailable) as caught, database.transaction() as session:
+                session.execute("DROP TABLE IF EXISTS nothing_there")
+                session.execute("SET LOCAL application_name = 'other'")
+                pid = session.execute("SELECT pg_backend_pid()").rows[0][0]
+                with contextlib.closing(callfs.open_database(options)) as other:
+                    assert self.rows(other, "SELECT pg_terminate_backend(?)", pid) == [(True,)]
+                session.execute("SELECT 1")
+            assert (caught.value.lost, caught.value.state) == (True, "57P01")
+            assert self.rows(database, "SELECT 1") == [(1,)]
+
+
+class TestMariaDBDatabase(ServerContract):
+    """The contract with a real MariaDB."""
+
+    BLOB, TEXT, SLOW = "LONGBLOB", "LONGTEXT", "SELECT SLEEP(9)"
+
+    @pytest.fixture
+    def server(self, mariadb_server: RealDatabase) -> RealDatabase:
+        return mariadb_server
+
+    @pytest.fixture
+    def options(self, mariadb_server: RealDatabase) -> dict[str, Any]:
+        return mariadb_server.options
+
+    @pytest.mark.parametrize("user, tls, cipher", [
+        ("u", "", False), ("u", "?tls=false", False), ("u", "?tls=preferred", True), ("u", "?tls=skip-verify", True), ("x", "?tls=skip-verify", True)])
+    def test_logins(self, server: Any, user: str, tls: str, cipher: bool) -> None:
+        for dsn in (f"{user}:{PASSWORD}@tcp(127.0.0.1:{server.port})/callfs{tls}",
+                    f"mysql://{user}:{urllib.parse.quote(PASSWORD, safe='')}@127.0.0.1:{server.port}/callfs{tls}"):
+            with contextlib.closing(callfs.open_database({"backend": "mysql", "dsn": dsn})) as database:
+                assert bool(self.rows(database, "SHOW STATUS LIKE 'Ssl_cipher'")[0][1]) is cipher
+
+    def test_verified_tls(self, server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        def login(**more: Any) -> None:
+            with contextlib.closing(callfs.open_database({**server.options, "user": "x", **more})) as database:
+                self.rows(database, "SELECT 1")
+        with pytest.raises(callfs.DatabaseUnavailable, match="self.signed"):
+            login(enable_tls=True)
+        with pytest.raises(callfs.DatabaseUnavailable, match="Access denied"):
+            login()
+        login(enable_tls=True, tls_skip_verify=True)
+        monkeypatch.setenv("SSL_CERT_FILE", server.files[0])
+        login(enable_tls=True, tls_server_name="localhost")
+        with pytest.raises(callfs.DatabaseUnavailable, match="[Hh]ostname"):
+            login(enable_tls=True, tls_server_name="elsewhere")
+
+    @pytest.mark.parametrize("sql, value", [
+        ("true", 1), ("1.50", "1.50"), ("DATE '2024-01-02'", "2024-01-02"), ("TIMESTAMP '2024-01-02 03:04:05.5'", "2024-01-02 03:04:05.500000"),
+        ("TIME '-01:02:03'", "-01:02:03"), ("CAST(18446744073709551615 AS UNSIGNED)", 2**64 - 1), ("x'00ff'", b"\0\xff"), ("'a'", "a"),
+        ("JSON_OBJECT('a', 1)", '{"a": 1}'), ("CAST(1.5 AS FLOAT)", 1.5)])
+    def test_types(self, options: dict[str, Any], sql: str, value: Any) -> None:
+        with contextlib.closing(callfs.open_database(options)) as database:
+            assert self.rows(database, f"SELECT {sql}") == [(value,)]
+            with database.transaction() as session:
+                text = session._connection._text(f"SELECT {sql}").rows
+                assert text[0][0] == value or str(text[0][0]).rstrip("0") == str(value).rstrip("0")
+
+    def test_too_long_is_refused(self, database: Any) -> None:
+        """Strict mode: nothing is cut off silently."""
+        with pytest.raises(callfs.DatabaseError) as caught:
+            self.add(database, "x" * 191)
+        assert caught.value.state == "1406"
+
+    def test_local_files_stay_here(self, database: Any, tmp_path: Path) -> None:
+        (tmp_path / "secret").write_text("secret")
+        with pytest.raises(callfs.CallFSError):
+            self.rows(database, f"LOAD DATA LOCAL INFILE '{tmp_path}/secret' INTO TABLE things (k)")
+        assert self.rows(database, "SELECT * FROM things") == []
+
+
+# ---- the parts of the protocols that values can test
+
+def test_scram_by_rfc_7677() -> None:
+    """RFC 7677, section 3."""
+    scram = callfs._Scram("pencil", "rOprNGfwEbeRWgbNEkqO")
+    assert scram.first("user") == b"n,,n=user,r=rOprNGfwEbeRWgbNEkqO"
+    challenge = b"r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"
+    assert scram.final(challenge) == (b"c=biws,r=rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0,"
+                                      b"p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=")
+    scram.verify(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=")
+    for wrong in (b"v=7rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4=", b"", b"v="):
+        with pytest.raises(callfs.DatabaseUnavailable):
+            scram.verify(wrong)
+
+
+@pytest.mark.parametrize("challenge", [
+    b"", b"r=abc", b"r=abc,s=AAAA,i=4096", b"r=other1,s=AAAA,i=4096", b"r=abcd,s=AAAA,i=1", b"r=abcd,s=AAAA,i=1000001", b"r=abcd,s=!,i=4096",
+    b"m=x,r=abcd,s=AAAA,i=4096", b"r=abcd,s=AAAA,i=x", b"\xff"])
+def test_scram_challenges_that_are_refused(challenge: bytes) -> None:
+    with pytest.raises((ValueError, KeyError)):
+        callfs._Scram("pencil", "abc").final(challenge)
+
+
+@pytest.mark.parametrize("password, prepared", [
+    ("I\u00adX", b"IX"), ("\u00aa", b"a"), ("\u2168", b"IX"), ("a\u00a0b", b"a b"), ("é\u0007", "é\u0007".encode()), ("plain", b"plain")])
+def test_saslprep(password: str, prepared: bytes) -> None:
+    """RFC 4013, section 3; what is prohibited stays as it is (PostgreSQL does so)."""
+    assert callfs._prepared_password(password) == prepared
+
+
+@pytest.mark.parametrize("sql, numbered", [
+    ("a ? b ?", "a $1 b $2"), ("'?' ?", "'?' $1"), ("'it''s ?' ?", "'it''s ?' $1"), (r"E'\'?' ?", r"E'\'?' $1"), (r"'\' ?", r"'\' $1"),
+    ('"a?" ?', '"a?" $1'), ("-- ?\n?", "-- ?\n$1"), ("/* ? */ ?", "/* ? */ $1"), ("/* /* ? */ ? */ ?", "/* /* ? */ ? */ $1"),
+    ("$$ ? $$ ?", "$$ ? $$ $1"), ("$a$ ? $$ ? $a$ ?", "$a$ ? $$ ? $a$ $1"), ("x::text = ?", "x::text = $1"), ("", "")])
+def test_placeholders(sql: str, numbered: str) -> None:
+    assert callfs._numbered(sql) == (numbered, numbered.count("$1"))  if numbered.count("$2") == 0 else ("a $1 b $2", 2)
+
+
+GREETING = bytes.fromhex(                       # MySQL Internals, "Protocol::HandshakeV10": 5.6.4-m7-log
+    "500000000a352e362e342d6d372d6c6f6700560a0000524233767a26477200ffff0802000fc01500000000000000000000"
+    "70762 13d505c5a322a7a493f006d7973716c5f6e61746976655f70617373776f726400".replace(" ", ""))
+
+
+def test_a_recorded_greeting() -> None:
+    flags, nonce, plugin = callfs._read_greeting(callfs._Fields(GREETING[4:]))
+    assert (nonce, plugin, flags) == (b"RB3vz&Grpv!=P\\Z2*zI?", "mysql_native_password", 0xC00FFFFF)
+    for size in range(4, len(GREETING) - 25):
+        with pytest.raises(ValueError):
+            callfs._read_greeting(callfs._Fields(GREETING[4:size]))
+
+
+class MySQL8:
+    """The server's side of a login by caching_sha2_password, after MySQL's documentation."""
+
+    NONCE = bytes(range(33, 53))
+
+    def __init__(self, plugin: str = "caching_sha2_password", full: bool = False, switch: str = "", key: str = "",
+                 tls: Optional[tuple[str, str]] = None) -> None:
+        self.plugin, self.full, self.switch, self.key, self.tls = plugin, full, switch, key, tls
+        self.learned = b""                  # the password, where the client gave it
+
+    def packet(self, sock: socket.socket) -> bytes:
+        head = self.exactly(sock, 4)
+        self.sequence = head[3] + 1
+        return self.exactly(sock, int.from_bytes(head[:3], "little"))
+
+    def exactly(self, sock: socket.socket, size: int) -> bytes:
+        data = b""
+        while len(data) < size:
+            more = sock.recv(size - len(data))
+            assert more, "the client went away"
+            data += more
+        return data
+
+    def say(self, sock: socket.socket, payload: bytes) -> None:
+        sock.sendall(len(payload).to_bytes(3, "little") + bytes((self.sequence & 255,)) + payload)
+        self.sequence += 1
+
+    def __call__(self, sock: socket.socket) -> None:
+        self.sequence = 0
+        flags = 0xDFFFFFFF if self.tls else 0xDFFFF7FF
+        self.say(sock, b"\x0a8.0.36\0" + struct.pack("<I", 9) + self.NONCE[:8] + b"\0" + struct.pack("<HBHHB", flags & 0xFFFF, 255, 2, flags >> 16, 21)
+                 + bytes(10) + self.NONCE[8:] + b"\0" + self.plugin.encode() + b"\0")
+        login = self.packet(sock)
+        if self.tls:
+            assert len(login) == 32 and struct.unpack("<I", login[:4])[0] & 0x800
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*self.tls)
+            sock = context.wrap_socket(sock, server_side=True)
+            login = self.packet(sock)
+        assert not struct.unpack("<I", login[:4])[0] & (0x80 | 0x10000 | 0x1000000)     # LOCAL_FILES, MULTI_STATEMENTS, DEPRECATE_EOF
+        user, _, rest = login[32:].partition(b"\0")
+        proof, tail = rest[1:1 + rest[0]], rest[1 + rest[0]:]
+        assert (user, tail) == (b"u", b"db\0" + (self.plugin if self.plugin != "odd" else "caching_sha2_password").encode() + b"\0")
+        nonce = self.NONCE
+        if self.switch:
+            nonce = bytes(range(60, 80))
+            self.say(sock, b"\xfe" + self.switch.encode() + b"\0" + nonce + b"\0")
+            proof = self.packet(sock)
+        self.check(self.switch or self.plugin, proof, nonce)
+        if self.full:
+            self.say(sock, b"\1\4")
+            self.learned = self.packet(sock)
+            if self.learned == b"\2":
+                self.say(sock, b"\1" + Path(self.key + ".pub").read_bytes())
+                self.learned = self.decrypt(self.packet(sock), nonce)
+        elif (self.switch or self.plugin) == "caching_sha2_password":
+            self.say(sock, b"\1\3")
+        self.say(sock, bytes.fromhex("00000002000000"))
+        with contextlib.suppress(AssertionError, OSError):      # SET, SET, BEGIN, ..., then the client goes
+            while self.packet(sock) != b"\1":
+                self.sequence = 1
+                self.say(sock, bytes.fromhex("00000002000000"))
+
+    def check(self, plugin: str, proof: bytes, nonce: bytes) -> None:
+        """What the server does: it knows only the hash of the hash."""
+        name, order = ("sha256", lambda twice: twice + nonce) if plugin == "caching_sha2_password" else ("sha1", lambda twice: nonce + twice)
+        def digest(data: bytes) -> bytes:
+            return hashlib.new(name, data).digest()
+        twice = digest(digest(PASSWORD.encode()))
+        once = bytes(a ^ b for a, b in zip(proof, digest(order(twice))))
+        assert digest(once) == twice
+
+    def decrypt(self, secret: bytes, nonce: bytes) -> bytes:
+        """By OpenSSL, whose OAEP is with SHA-1 unless it is told otherwise."""
+        done = subprocess.run([need_program("openssl"), "pkeyutl", "-decrypt", "-inkey", self.key, "-pkeyopt", "rsa_padding_mode:oaep"],
+                              input=secret, stdout=subprocess.PIPE, check=True)
+        return bytes(a ^ b for a, b in zip(done.stdout, itertools.cycle(nonce)))
+
+
+@pytest.fixture(scope="session")
+def rsa_key(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The path of a private key; its public one has `.pub` behind."""
+    path = str(tmp_path_factory.mktemp("rsa") / "key.pem")
+    for command in (["genrsa", "-out", path, "2048"], ["rsa", "-in", path, "-pubout", "-out", path + ".pub"]):
+        subprocess.run([need_program("openssl"), *command], check=True, capture_output=True)
+    return path
+
+
+class TestMySQLLogins:
+    """MySQL 8 is no package of Debian: its side is played."""
+
+    def login(self, script: Callable[[socket.socket], None], **more: Any) -> None:
+        with scripted_server(script) as port:
+            with contextlib.closing(callfs.open_database({"backend": "mysql", "host": "127.0.0.1", "port": port, "user": "u", "password": PASSWORD,
+                                                          "database": "db", "connect_timeout": 5, **more})) as database:
+                with database.transaction():
+                    pass
+
+    @pytest.mark.parametrize("plugin, switch", [
+        ("caching_sha2_password", ""), ("mysql_native_password", ""), ("mysql_native_password", "caching_sha2_password"),
+        ("caching_sha2_password", "mysql_native_password"), ("odd", "caching_sha2_password")])
+    def test_fast(self, plugin: str, switch: str) -> None:
+        self.login(MySQL8(plugin, switch=switch))
+
+    @pytest.mark.parametrize("switch", ["", "caching_sha2_password"])
+    def test_full_by_public_key(self, rsa_key: str, switch: str) -> None:
+        server = MySQL8(full=True, switch=switch, key=rsa_key)
+        self.login(server)
+        assert server.learned == PASSWORD.encode() + b"\0"
+
+    def test_full_over_tls(self, certificate: tuple[str, str]) -> None:
+        server = MySQL8(full=True, tls=certificate)
+        self.login(server, enable_tls=True, tls_skip_verify=True)
+        assert server.learned == PASSWORD.encode() + b"\0"
+
+    def refused(self, script: Callable[[socket.socket], None], **more: Any) -> str:
+        def play(sock: socket.socket) -> None:
+            with contextlib.suppress(AssertionError, OSError):
+                script(sock)
+        with pytest.raises(callfs.DatabaseUnavailable) as caught:
+            self.login(play, **more)
+        assert PASSWORD not in str(caught.value)
+        return str(caught.value)
+
+    def test_no_tls(self) -> None:
+        assert "does not speak TLS" in self.refused(MySQL8(), enable_tls=True)
+
+    @pytest.mark.parametrize("kind", ["dialog", "mysql_clear_password", "sha256_password", "client_ed25519", "\x1b[31m"])
+    def test_other_logins(self, kind: str) -> None:
+        assert "not supported" in self.refused(MySQL8(switch=kind))
+
+    def test_a_public_key_of_no_use(self, rsa_key: str, tmp_path: Path) -> None:
+        for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", Path(rsa_key + ".pub").read_text().replace("A", "B", 9)):
+            (tmp_path / "k.pub").write_text(text)
+            assert "protocol" in self.refused(MySQL8(full=True, key=str(tmp_path / "k")))
+
+    def test_a_request_for_a_local_file(self) -> None:
+        class Thief(MySQL8):
+            def say(self, sock: socket.socket, payload: bytes) -> None:
+                super().say(sock, b"\xfb/etc/passwd" if self.sequence == 1 else payload)
+        assert "protocol" in self.refused(Thief())
+
+    def test_an_error_that_holds_the_password(self) -> None:
+        def script(sock: socket.socket) -> None:
+            text = b"\xff\x15\x04#28000No: " + PASSWORD.encode() + b"\x1b[31m\nforged"
+            sock.sendall(len(text).to_bytes(3, "little") + b"\0" + text)
+        assert self.refused(script) == "The database refused: No: ***\\x1b[31m\\x0aforged"
+
+
+class TestPostgresLogins:
+    """A server that does not mean well."""
+
+    def refused(self, *said: bytes, **more: Any) -> str:
+        def script(sock: socket.socket) -> None:
+            with contextlib.suppress(OSError):
+                for each in said:
+                    sock.recv(65536)
+                    sock.sendall(each)
+                sock.recv(65536)
+        with scripted_server(script) as port, pytest.raises(callfs.DatabaseUnavailable) as caught:
+            options = {"backend": "postgres", "host": "127.0.0.1", "port": port, "user": "u", "password": PASSWORD, "connect_timeout": 2,
+                       "enable_tls": False, **more}
+            with contextlib.closing(callfs.open_database(options)) as database, database.transaction():
+                pass
+        return str(caught.value)
+
+    @staticmethod
+    def request(kind: int, rest: bytes = b"") -> bytes:
+        return callfs._postgres_message(b"R", struct.pack("!i", kind), rest)
+
+    def test_a_welcome_in_the_middle_of_scram(self) -> None:
+        """It never proved that it knows the password."""
+        assert "protocol" in self.refused(self.request(10, b"SCRAM-SHA-256\0\0"), self.request(0) + b"Z\0\0\0\5I")
+
+    def test_only_unknown_mechanisms(self) -> None:
+        assert "SCRAM-SHA-256" in self.refused(self.request(10, b"SCRAM-SHA-1\0\0"))
+        assert "kind 7" in self.refused(self.request(7))
+
+    def test_no_tls(self) -> None:
+        assert "does not speak TLS" in self.refused(b"N", enable_tls=True)
+        assert "protocol" in self.refused(b"E", enable_tls=True)
+        assert "protocol" in self.refused(b"Sstuffed", enable_tls=True)
+
+    def test_a_cleartext_password_only_where_nobody_listens(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        original = callfs._DatabaseSocket._set_options
+        def far_away(self: Any, target: Any) -> None:
+            original(self, target)
+            self.local = False
+        monkeypatch.setattr(callfs._DatabaseSocket, "_set_options", far_away)
+        assert "in clear" in self.refused(self.request(3))
+
+    def test_a_frame_that_is_too_long(self) -> None:
+        tracemalloc.start()
+        assert "protocol" in self.refused(b"R\x7f\xff\xff\xff")
+        assert tracemalloc.get_traced_memory()[1] < 20_000_000
+        tracemalloc.stop()
+
+    def test_silence(self) -> None:
+        started = time.monotonic()
+        assert "did not answer within 300ms" in self.refused(b"", connect_timeout=0.3)
+        assert time.monotonic() - started < 3
+
+
+# ---- options
+
+def target_of(**options: Any) -> Any:
+    return callfs.open_database(options)._target
+
+
+@pytest.mark.parametrize("backend, dsn, expected", [
+    ("mysql", "u:p@tcp(h:4001)/db", dict(host="h", port=4001, user="u", password="p", database="db", tls="disable")),
+    ("tidb", "u:p@tcp(h)/db?charset=utf8mb4&parseTime=True&tls=true", dict(host="h", port=4000, tls="verify-full")),
+    ("mysql", "u:a@b/c:d?e@tcp([::1]:1)/db?tls=skip-verify", dict(host="::1", port=1, password="a@b/c:d?e", database="db", tls="require")),
+    ("mysql", "u@unix(/run/m.sock)/db?timeout=3s", dict(host="/run/m.sock", password="", connect_timeout=3.0)),
+    ("mysql", "u@/db", dict(host="127.0.0.1", port=3306)), ("mysql", "u@tcp(h:1)/", dict(database="")),
+    ("mysql", "mysql://u:p%40%2F@h/db?tls=preferred", dict(password="p@/", port=3306, tls="prefer")),
+    ("postgres", "postgres://u:p%40@h:1/db?sslmode=require&connect_timeout=4&application_name=x",
+     dict(host="h", port=1, password="p@", database="db", tls="require", connect_timeout=4.0, application_name="x")),
+    ("postgres", "postgresql:///db?host=/var/run/postgresql&user=u", dict(host="/var/run/postgresql/.s.PGSQL.5432", user="u", tls="prefer")),
+    ("postgres", "postgres://u@%2Ftmp:7/db", dict(host="/tmp/.s.PGSQL.7")),
+    ("postgres", r"host=h user = u password='a\'b c\\' dbname=d sslmode=disable", dict(password="a'b c\\", database="d", tls="disable")),
+])
+def test_dsn(backend: str, dsn: str, expected: dict[str, Any]) -> None:
+    target = target_of(backend=backend, dsn=dsn)
+    assert {key: getattr(target, key) for key in expected} == expected
+
+
+@pytest.mark.parametrize("options, named", [
+    ({}, "backend"), ({"backend": "oracle"}, "backend"), ({"backend": "sqlite"}, "db_path"), ({"backend": "sqlite", "db_path": 1}, "db_path"),
+    ({"backend": "sqlite", "db_path": "x", "host": "h"}, "host"), ({"backend": "mysql", "user": "u", "db_path": "x"}, "db_path"),
+    ({"backend": "mysql", "user": "u", "hots": "h"}, "hots: .* host"), ({"backend": "mysql"}, "user"), ({"backend": "mysql", "user": "u", "port": "x"}, "port"),
+    ({"backend": "mysql", "user": "u", "port": 70000}, "port"), ({"backend": "mysql", "user": "u", "pool_size": 0}, "pool_size"),
+    ({"backend": "mysql", "user": "u", "timeout": "soon"}, "timeout"), ({"backend": "mysql", "user": "u", "tls_skip_verify": True}, "tls_skip_verify"),
+    ({"backend": "mysql", "user": "u", "tls_server_name": "x"}, "tls_server_name"), ({"backend": "mysql", "user": "u", "enable_tls": "maybe"}, "enable_tls"),
+    ({"backend": "mysql", "user": "a\0b"}, "user"), ({"backend": "mysql", "dsn": "u:s3cret@tcp(h)/d", "user": "u"}, "user"),
+    ({"backend": "mysql", "dsn": "u:s3cret@tcp(h)/d?tls=true", "enable_tls": False}, "enable_tls"), ({"backend": "mysql", "dsn": "u:s3cret@tcp(h)/d?tls=mine"}, "tls"),
+    ({"backend": "mysql", "dsn": "u:s3cret@tcp(h)/d?multiStatements=true"}, "multiStatements"), ({"backend": "mysql", "dsn": "u:s3cret@tcp(h)"}, "dsn"),
+    ({"backend": "mysql", "dsn": "postgres://u:s3cret@h/d"}, "dsn"), ({"backend": "mysql", "dsn": "u:s3cret@tcp(h:s3cret)/d"}, "dsn"),
+    ({"backend": "postgres", "dsn": "postgres://u:s3cret@h:s3cret/d"}, "dsn"), ({"backend": "postgres", "dsn": "postgres://u:s3cret@a,b/d"}, "dsn"),
+    ({"backend": "postgres", "dsn": "postgres://u:s3cret@h/d?sslmode=maybe"}, "sslmode"), ({"backend": "postgres", "dsn": "postgres://u:s3cret@h/d?nix=1"}, "nix"),
+    ({"backend": "postgres", "dsn": "postgres://u:s3cret@h/d?host=other"}, "host"), ({"backend": "postgres", "dsn": "user=u password='s3cret"}, "dsn"),
+    ({"backend": "postgres", "dsn": "postgres://u:s3cret@h/d?sslmode=verify-ca&sslrootcert=/nix"}, "sslrootcert"),
+    ({"backend": "postgres", "dsn": "postgres://u:s3cret%00@h/d"}, "dsn"), ({"backend": "postgres", "dsn": "user=u user=v"}, "dsn"),
+])
+def test_options_that_are_refused(options: dict[str, Any], named: str) -> None:
+    with pytest.raises(callfs.ConfigError, match=named) as caught:
+        callfs.open_database(options)
+    shown = "".join(traceback.format_exception(type(caught.value), caught.value, None))
+    assert "s3cret" not in shown
+
+
+@pytest.mark.parametrize("options, tls", [
+    ({"backend": "mysql"}, "disable"), ({"backend": "postgres"}, "prefer"), ({"backend": "postgres", "enable_tls": False}, "disable"),
+    ({"backend": "postgres", "enable_tls": "true"}, "verify-full"), ({"backend": "tidb", "enable_tls": True, "tls_skip_verify": True}, "require"),
+    ({"backend": "mysql", "enable_tls": True, "tls_server_name": "x"}, "verify-full")])
+def test_tls_by_options(options: dict[str, Any], tls: str) -> None:
+    assert target_of(user="u", host="h", **options).tls == tls
+
+
+def test_a_go_program_s_name_for_tls() -> None:
+    target = target_of(backend="tidb", dsn="u:p@tcp(h:4000)/d?tls=tidb", enable_tls=True, tls_server_name="x")
+    assert (target.tls, target.tls_server_name, "p" in repr(target).split("password")[0]) == ("verify-full", "x", True)
 
 
 # ============================================================================
@@ -3010,6 +4126,88 @@ class TestIntentLog:
                 log.note({"op": "drop", "path": "/lost"})
         log.done(log.note({"op": "drop", "path": "/1"}))
         assert [step["path"] for step in log.read()] == ["/0", "/1"] and list(log._open) == [1]
+
+
+# ============================================================================
+# Search: lines that match, within a time box
+# ============================================================================
+
+
+def found_lines(data: bytes, pattern: str, ignore_case: bool = False, step: int = 1 << 20) -> list[int]:
+    """Numbers of the lines that match; the bytes come in steps."""
+    reader = callfs.ChunkReader([data[start:start + step] for start in range(0, len(data), step)] or [b""])
+    with contextlib.closing(callfs.Search(pattern, ignore_case)) as search:
+        return [first + index for first, lines in callfs.Lines(reader) for index in search.find(lines)]
+
+
+class TestSearch:
+    """`callfs.Search` and `callfs.Lines`."""
+
+    TEXT = "one\nTwo\n\nthree.four\nÜber\nend".encode()
+
+    @pytest.mark.parametrize("pattern, ignore_case, expected", [
+        ("one", False, [1]), ("two", False, []), ("two", True, [2]), ("e", False, [1, 4, 5, 6]), ("über", True, [5]),
+        ("three.four", False, [4]), (r"e\.f", False, [4]), ("e,f", False, []), ("^$", False, [3]), ("^...$", False, [1, 2, 6]),
+        ("^.ber$", False, [5]), ("O|W", True, [1, 2, 4]), (r"\d", False, []), ("(?i)TWO", False, [2])])
+    @pytest.mark.parametrize("step", [1, 3, 1 << 20])
+    def test_lines(self, pattern: str, ignore_case: bool, expected: list[int], step: int) -> None:
+        """Plain text and patterns alike, however the bytes come."""
+        assert found_lines(self.TEXT, pattern, ignore_case, step) == expected
+
+    @pytest.mark.parametrize("pattern", ["x", "[x]"])
+    def test_long_lines_are_looked_at_in_pieces(self, pattern: str) -> None:
+        """Memory stays bounded; the number stays that of the line."""
+        data = b"a" * (callfs.SEARCH_BLOCK * 3) + b"x\nb\nx\n"
+        assert found_lines(data, pattern, step=callfs.SEARCH_BLOCK) == [1, 3]
+
+    @pytest.mark.parametrize("pattern", ["(", "[", "*", "a{2,1}", "(?P<x>a)(?P<x>b)", "", "x" * 5000, "(?z)"])
+    def test_what_is_no_pattern(self, pattern: str) -> None:
+        """400, with what is wrong, and no child left behind."""
+        with nothing_left(5), pytest.raises(callfs.BadRequest, match="pattern"):
+            callfs.Search(pattern)
+
+    def test_a_pattern_that_never_ends(self) -> None:
+        """CVE-2026-28356: killed when its time is over, while other threads go on."""
+        with nothing_left(5), contextlib.closing(callfs.Search("(a+)+b$", seconds=0.3)) as search:
+            counted = 0
+            with pytest.raises(callfs.BadRequest, match="too long"):
+                search.find([b"a" * 60])
+            counted += 1
+        assert counted
+
+    def test_a_child_that_dies(self) -> None:
+        """An error, not a hang."""
+        with contextlib.closing(callfs.Search("[x]")) as search:
+            search._child.kill()
+            search._child.wait()
+            with pytest.raises(callfs.BadRequest):
+                search.find([b"x"])
+
+    def test_without_an_interpreter(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Embedded in a program: plain text works, a pattern says why not."""
+        monkeypatch.setattr(sys, "executable", "")
+        assert found_lines(b"x", "x") == [1]
+        with pytest.raises(callfs.NotSupported):
+            callfs.Search("[x]")
+
+    def test_through_the_tree(self, tmp_path: Path) -> None:
+        """Files of a directory in order; what is no file is passed over; rights are asked for."""
+        with contextlib.closing(Rig(tmp_path, durable=False)) as rig:
+            for path, data in (("/d/a", b"x1\r\n"), ("/d/b/c", b"y\nx2"), ("/e", b"x3"), ("/d/n", b"\0x\xff\n")):
+                put(rig.tree, path, data)
+            rig.tree.mkdir(ALICE, "/d/empty")
+            found = [(each.path, each.line, each.content) for each in rig.tree.grep(ALICE, "/d", "x", recursive=True)]
+            assert found == [("/d/a", 1, "x1"), ("/d/b/c", 2, "x2"), ("/d/n", 1, "\0x\ufffd")]
+            assert [each.path for each in rig.tree.grep(ALICE, "/e", "X.", ignore_case=True)] == ["/e"]
+            for path, error in (("/d", callfs.BadRequest), ("/absent", callfs.FileNotFound)):
+                with pytest.raises(error):
+                    rig.tree.grep(ALICE, path, "x")
+            with pytest.raises(callfs.AuthenticationFailed):
+                rig.tree.grep(callfs.ANONYMOUS["none"], "/d", "x", recursive=True)
+            with nothing_left(5):
+                stopped = rig.tree.grep(ALICE, "/d", "[x]", recursive=True)
+                next(stopped)
+                stopped.close()
 
 
 # ============================================================================
@@ -4986,6 +6184,370 @@ def test_nobody_else_reads_the_records(rig: Rig) -> None:
     for name in os.listdir(os.path.join(rig.root, callfs.HIDDEN)):
         if name.startswith("records.sqlite3"):
             assert os.stat(os.path.join(rig.root, callfs.HIDDEN, name)).st_mode & 0o077 == 0, name
+
+
+# ---- mounts -----------------------------------------------------------------------------------------------------
+
+class MountedRig(Rig):
+    """A store with other filesystems mounted in it: stores again, so that everything can be done everywhere."""
+
+    def __init__(self, root: Any, *mounts: str, **more: Any) -> None:
+        super().__init__(os.path.join(root, "store"), durable=False, **more)
+        self.others = {}
+        for number, mount in enumerate(mounts):
+            other = Rig(os.path.join(root, f"other-{number}"), durable=False)
+            self.others[mount] = other.fs
+            self.tree.mount(mount, other.fs)
+
+
+def shown(tree: Any, path: str = "/", after: str = "") -> list[str]:
+    """Paths of a listing."""
+    return [entry.path for entry in tree.list(ALICE, path, after)]
+
+
+class TestMountTable:
+    """One tree, many filesystems (pfs.md, "The tree")."""
+
+    @pytest.fixture
+    def rig(self, tmp_path: Path) -> Iterator[MountedRig]:
+        with contextlib.closing(MountedRig(tmp_path, "/m", "/deep/er/est", "/m/inner")) as rig:
+            yield rig
+
+    def test_the_longest_mount_wins(self, rig: MountedRig) -> None:
+        """Each path reaches its own filesystem, and only that; entries carry the path that users see."""
+        for path in ("/f", "/m/f", "/m/inner/f", "/deep/er/est/d/f", "/mm", "/deep/f"):
+            assert put(rig.tree, path, path.encode()).entry.path == path
+            assert rig.tree.stat(ALICE, path).path == path and fetch(rig.tree, path) == path.encode()
+        assert [entry.path for entry in rig.others["/m"].list("/")] == ["/f"]
+        assert [entry.path for entry in rig.others["/m/inner"].list("/")] == ["/f"]
+        assert [entry.path for entry in rig.others["/deep/er/est"].list("/d")] == ["/d/f"]
+        assert sorted(entry.path for entry in rig.fs.list("/")) == ["/deep", "/f", "/mm"]
+
+    def test_parents_and_listings(self, rig: MountedRig) -> None:
+        """Parents of a mount are directories, whether or not a filesystem has them; a mount shows in its parent."""
+        assert shown(rig.tree) == ["/deep", "/m"] and shown(rig.tree, "/deep") == ["/deep/er"]
+        assert shown(rig.tree, "/deep/er") == ["/deep/er/est"] and shown(rig.tree, "/m") == ["/m/inner"]
+        for path in ("/deep", "/deep/er", "/deep/er/est", "/m"):
+            assert rig.tree.stat(ALICE, path).is_dir
+            with contextlib.closing(rig.tree.open(ALICE, path)) as handle:
+                assert handle.entry.is_dir and handle.entry.path == path
+            assert not rig.tree.mkdir(ALICE, path).created
+            with pytest.raises(callfs.BadRequest):
+                put(rig.tree, path)
+        put(rig.tree, "/deep/a")
+        put(rig.tree, "/deep/z")
+        assert shown(rig.tree, "/deep") == ["/deep/a", "/deep/er", "/deep/z"]
+        assert shown(rig.tree, "/deep", after="a") == ["/deep/er", "/deep/z"]
+        assert shown(rig.tree, "/deep", after="er") == ["/deep/z"]
+        with pytest.raises(callfs.FileNotFound):
+            rig.tree.stat(ALICE, "/deep/none")
+        with pytest.raises(callfs.FileNotFound):
+            shown(rig.tree, "/deeper")
+
+    def test_a_mount_covers_what_was_there(self, rig: MountedRig, tmp_path: Path) -> None:
+        """And gives it back when it goes."""
+        put(rig.tree, "/cover/old", b"old")
+        other = Rig(tmp_path / "late", durable=False)
+        rig.tree.mount("/cover", other.fs)
+        with pytest.raises(callfs.FileNotFound):
+            rig.tree.stat(ALICE, "/cover/old")
+        assert shown(rig.tree, "/cover") == [] and shown(rig.tree).count("/cover") == 1
+        put(rig.tree, "/cover/new", b"new")
+        rig.tree.unmount("/cover").close()
+        assert shown(rig.tree, "/cover") == ["/cover/old"] and fetch(rig.tree, "/cover/old") == b"old"
+
+    @pytest.mark.parametrize("path, error", [("/", callfs.Conflict), ("/m", callfs.Conflict), ("/file/below", callfs.Conflict)])
+    def test_what_can_not_be_mounted(self, rig: MountedRig, path: str, error: Any) -> None:
+        put(rig.tree, "/file")
+        with pytest.raises(error):
+            rig.tree.mount(path, DictFS({}))
+        assert shown(rig.tree) == ["/deep", "/file", "/m"]
+
+    def test_unmount_refuses_while_another_is_inside(self, rig: MountedRig) -> None:
+        with pytest.raises(callfs.Conflict, match="/m/inner"):
+            rig.tree.unmount("/m")
+        for path in ("/none", "/", "/deep", "/m/x"):
+            with pytest.raises(callfs.FileNotFound):
+                rig.tree.unmount(path)
+        for path in ("/m/inner", "/m"):
+            rig.tree.unmount(path).close()
+        assert shown(rig.tree) == ["/deep"]
+
+    @pytest.mark.parametrize("path", ["/m", "/deep", "/deep/er", "/m/inner"])
+    def test_mounts_are_not_removed_or_moved(self, rig: MountedRig, path: str) -> None:
+        """Neither they nor what holds them; nothing is lost."""
+        put(rig.tree, "/m/inner/f")
+        put(rig.tree, "/file")
+        for change in (lambda: rig.tree.remove(callfs.ROOT, path, recursive=True),
+                       lambda: rig.tree.move(callfs.ROOT, path, "/elsewhere"),
+                       lambda: rig.tree.move(callfs.ROOT, "/file", path, overwrite=True)):
+            with pytest.raises(callfs.Conflict):
+                change()
+        assert fetch(rig.tree, "/m/inner/f") == b"data" and fetch(rig.tree, "/file") == b"data"
+
+    def test_dots_never_leave_a_mount(self) -> None:
+        """They are gone, or refused, before a path gets to the tree."""
+        with pytest.raises(callfs.BadRequest):
+            callfs.canonical_path("/m/../../f")
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_walk_across_mounts(self, tmp_path: Path, seed: int) -> None:
+        """In the order of the paths, with every cut, as if all were one filesystem."""
+        some, paths = random.Random(seed), random_paths(seed)
+        folders = [path for path, folder in paths.items() if folder]
+        mounts = sorted(some.sample(folders, min(len(folders), 4)))
+        expected = dict(paths)
+        with contextlib.closing(MountedRig(tmp_path, *mounts)) as rig:
+            for path, folder in paths.items():
+                rig.tree.mkdir(ALICE, path) if folder else put(rig.tree, path)
+            assert [entry.path for entry in rig.tree.walk(ALICE, "/", 100)] == sorted(expected)
+            for cut in [*paths, *(path + "!" for path in paths)]:
+                assert [entry.path for entry in rig.tree.walk(ALICE, "/", 100, cut)] == \
+                    sorted(path for path in expected if path > cut)
+
+    def test_two_hundred_mounts_cost_nothing(self) -> None:
+        """A look-up does as many steps with 200 mounts as with one."""
+        def steps(count: int) -> int:
+            tree, seen = callfs.Tree(DictFS({})), []       # type: Any, list[int]
+            for number in range(count):
+                tree.mount(f"/a{number}/b", DictFS({"/f": False}))
+            sys.setprofile(lambda frame, event, arg: seen.append(1))
+            try:
+                tree.stat(ALICE, "/a0/b/f")
+            finally:
+                sys.setprofile(None)
+            return len(seen)
+        assert steps(200) == steps(1)
+
+    def test_mounting_beside_requests(self, rig: MountedRig, tmp_path: Path) -> None:
+        """Whoever is reading or listing while mounts come and go gets one answer or the other."""
+        put(rig.tree, "/cover/f", b"below")
+        other = Rig(tmp_path / "late", durable=False)
+        put(callfs.Tree(other.fs), "/f", b"above")
+        stop, wrong = threading.Event(), []        # type: Any, list[Any]
+
+        def look() -> None:
+            while not stop.is_set():
+                try:
+                    if fetch(rig.tree, "/cover/f") not in (b"below", b"above") or "/cover" not in shown(rig.tree):
+                        wrong.append("other bytes")
+                except Exception as error:          # noqa: BLE001
+                    wrong.append(error)
+        threads = [threading.Thread(target=look) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        for _ in range(200):
+            rig.tree.mount("/cover", other.fs)
+            rig.tree.unmount("/cover")
+        stop.set()
+        for thread in threads:
+            thread.join()
+        other.close()
+        assert not wrong
+
+    def test_copying_and_moving_between_filesystems(self, rig: MountedRig) -> None:
+        """Files and folders, with their modes; a move keeps times too, and leaves nothing behind."""
+        put(rig.tree, "/s/f", b"1", options=callfs.WriteOptions(mode=0o600, mtime_ns=10**18))
+        put(rig.tree, "/s/d/g", b"22")
+        told: list[Any] = []
+        done = rig.tree.copy(ALICE, "/s", "/m/t", recursive=True, progress=told.append)
+        assert done == callfs.Copied(2, 1, 3, 0) and told[-1].files == 2
+        assert fetch(rig.tree, "/m/t/d/g") == b"22" and rig.tree.stat(ALICE, "/m/t/f").mode == 0o600
+        moved = rig.tree.move(ALICE, "/s", "/deep/er/est/u")
+        assert moved.path == "/deep/er/est/u" and rig.tree.stat(ALICE, "/deep/er/est/u/f").mtime_ns == 10**18
+        with pytest.raises(callfs.FileNotFound):
+            rig.tree.stat(ALICE, "/s")
+        assert rig.tree.move(ALICE, "/m/t/f", "/back").path == "/back" and fetch(rig.tree, "/back") == b"1"
+
+    def test_what_a_move_between_filesystems_refuses(self, rig: MountedRig) -> None:
+        """Everything stays where it was."""
+        put(rig.tree, "/s/f", b"1")
+        put(rig.tree, "/s/of-bob", b"2", who=BOB)
+        put(rig.tree, "/m/f", b"3", who=BOB)
+        put(rig.tree, "/m/mine", b"4")
+        for source, target, more, error in (
+                ("/s", "/m/t", {}, callfs.PermissionDenied), ("/s/f", "/m/mine", {}, callfs.FileExists),
+                ("/s/f", "/m/f", {"overwrite": True}, callfs.PermissionDenied), ("/s/f", "/m/no/f", {}, callfs.BadRequest),
+                ("/s/f", "/m/inner", {"overwrite": True}, callfs.Conflict), ("/none", "/m/x", {}, callfs.FileNotFound)):
+            with pytest.raises(error):
+                rig.tree.move(ALICE, source, target, **more)
+        assert fetch(rig.tree, "/s/f") == b"1" and fetch(rig.tree, "/m/f") == b"3" and fetch(rig.tree, "/m/mine") == b"4"
+        assert rig.tree.move(ALICE, "/s/f", "/m/no/f", parents=True).path == "/m/no/f"
+
+    def test_what_a_copy_refuses(self, rig: MountedRig) -> None:
+        put(rig.tree, "/s/f", b"1")
+        for source, target, more, error in (
+                ("/s", "/m/t", {}, callfs.BadRequest), ("/s", "/s/t", {"recursive": True}, callfs.BadRequest),
+                ("/s/f", "/m", {}, callfs.BadRequest), ("/none", "/m/x", {}, callfs.FileNotFound),
+                ("/s/f", "/s/f", {}, callfs.BadRequest)):
+            with pytest.raises(error):
+                rig.tree.copy(ALICE, source, target, **more)
+        rig.tree.copy(ALICE, "/s/f", "/m/f")
+        with pytest.raises(callfs.FileExists):
+            rig.tree.copy(ALICE, "/s/f", "/m/f", overwrite=False)
+
+    def test_a_source_that_breaks_off_leaves_everything(self, rig: MountedRig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A move whose source can not be read to its end: nothing is removed, and the target is not there in part."""
+        put(rig.tree, "/s", b"x" * 1_000_000)
+        read, calls = callfs.FileReader.read, []        # type: Any, list[int]
+
+        def failing(self: Any, size: int = callfs.BLOCK) -> bytes:
+            calls.append(1)
+            if len(calls) == 3:
+                raise callfs.StorageError("broken")
+            return read(self, size)
+        monkeypatch.setattr(callfs.FileReader, "read", failing)
+        with pytest.raises(callfs.StorageError):
+            rig.tree.move(ALICE, "/s", "/m/t")
+        monkeypatch.undo()
+        assert len(fetch(rig.tree, "/s")) == 1_000_000 and shown(rig.tree, "/m") == ["/m/inner"]
+
+    def test_a_digest(self, rig: MountedRig) -> None:
+        put(rig.tree, "/m/f", b"abc")
+        assert rig.tree.digest(ALICE, "/m/f", "md5") == "900150983cd24fb0d6963f7d28e17f72"
+        assert rig.tree.digest(ALICE, "/m/f") == hashlib.sha256(b"abc").hexdigest()
+        for path, algorithm in (("/m", "md5"), ("/m/f", "crc")):
+            with pytest.raises(callfs.BadRequest):
+                rig.tree.digest(ALICE, path, algorithm)
+
+
+# ============================================================================
+# Mounts: filesystems by their type, from the configuration and at run time
+# ============================================================================
+
+
+class OptionsFS(callfs.HelloFS):
+    """Has an option of each kind."""
+
+    name = "optionsfs"
+    aliases = {"port": "http_port"}
+
+    @dataclasses.dataclass
+    class Options:
+        http_port: int = callfs.option(0, "A port", kind="int", minimum=0, maximum=65535)
+        password: str = callfs.option("", "A secret", kind="secret")
+        folder: str = callfs.option("", "A text")
+        init_dirs: list = callfs.option([], "A list", kind="list")
+        on: bool = callfs.option(False, "A flag", kind="bool")
+        size: int = callfs.option("1MB", "A size", kind="size")
+        fail: bool = callfs.option(False, "Do not work", kind="bool")
+
+    def __init__(self, options: Any, context: Any) -> None:
+        super().__init__(options, context)
+        self.options, self.context, self.closed = options, context, False
+        if options.fail:
+            raise callfs.Unavailable("The other side does not answer.")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+@pytest.fixture
+def mounting(rig: Rig) -> Iterator[Any]:
+    """`callfs.Mounts` on a store, with the types hellofs and optionsfs."""
+    log = callfs.Log("error", "console", "", False)
+    mounts = callfs.Mounts(rig.tree, rig.store, callfs.MountContext("/", rig.tree, log, rig.metrics, rig.root))
+    mounts.types["optionsfs"] = OptionsFS
+    yield mounts
+    log.close()
+
+
+ADMIN = callfs.Principal("admin", admin=True)
+
+
+class TestMounts:
+    """`callfs.Mounts`."""
+
+    def test_options_in_every_spelling(self, mounting: Any, rig: Rig) -> None:
+        """Numbers as texts (a shell), texts as numbers (YAML), the other name of an option."""
+        given = {"port": "9000", "password": 1234, "folder": "x", "init_dirs": "/a,/b", "on": "true", "size": "10MB"}
+        mounting.mount(ADMIN, "/o", "optionsfs", given)
+        options = rig.tree._find("/o").filesystem.options
+        assert dataclasses.asdict(options) == {"http_port": 9000, "password": "1234", "folder": "x", "on": True,
+                                               "init_dirs": ["/a", "/b"], "size": 10_000_000, "fail": False}
+        assert mounting.list(ALICE) == [{"path": "/o", "pluginName": "optionsfs",
+                                         "config": {**given, "password": callfs.MASK}}]
+
+    @pytest.mark.parametrize("path, kind, config, error, word", [
+        ("/x", "nofs", {}, callfs.BadRequest, "hellofs"), ("/x", "optionsfs", {"colour": 1}, callfs.BadRequest, "http_port"),
+        ("/x", "optionsfs", {"http_port": "many"}, callfs.BadRequest, "http_port"),
+        ("/x", "optionsfs", {"http_port": 70000}, callfs.BadRequest, "65535"),
+        ("/x", "optionsfs", {"port": 1, "http_port": 2}, callfs.BadRequest, "same option"),
+        ("/x", "hellofs", {"a": 1}, callfs.BadRequest, "none"), ("/", "hellofs", {}, callfs.Conflict, "root"),
+        ("/f/x", "hellofs", {}, callfs.Conflict, "file"), ("/x", "optionsfs", {"fail": True}, callfs.Unavailable, "answer")])
+    def test_what_is_refused(self, mounting: Any, rig: Rig, path: str, kind: str, config: Any, error: Any, word: str) -> None:
+        """With what is allowed; nothing is mounted or remembered."""
+        put(rig.tree, "/f")
+        with pytest.raises(error, match=word):
+            mounting.mount(ADMIN, path, kind, config)
+        assert mounting.list(ALICE) == [] == rig.store.mounts() and shown(rig.tree) == ["/f"]
+
+    def test_who_may(self, mounting: Any) -> None:
+        """Administrators; everybody may look."""
+        for who, error in ((ALICE, callfs.PermissionDenied), (callfs.ANONYMOUS["write"], callfs.AuthenticationFailed)):
+            with pytest.raises(error):
+                mounting.mount(who, "/x", "hellofs", {})
+        for who in (ADMIN, callfs.ROOT):
+            mounting.mount(who, "/x", "hellofs", {})
+            with pytest.raises(callfs.PermissionDenied):
+                mounting.unmount(ALICE, "/x")
+            mounting.unmount(who, "/x")
+        with pytest.raises(callfs.FileNotFound):
+            mounting.unmount(ADMIN, "/x")
+
+    def test_a_mount_that_can_not_be_remembered_is_not_made(self, mounting: Any, rig: Rig,
+                                                            monkeypatch: pytest.MonkeyPatch) -> None:
+        """Or it would be gone after a restart without a word."""
+        built: list[Any] = []
+        monkeypatch.setattr(OptionsFS, "__init__", lambda self, options, context: built.append(self))
+        monkeypatch.setattr(rig.store, "add_mount", lambda *row: (_ for _ in ()).throw(callfs.Unavailable()))
+        with pytest.raises(callfs.Unavailable):
+            mounting.mount(ADMIN, "/x", "optionsfs", {})
+        assert shown(rig.tree) == [] and built[0].closed
+
+    def test_a_broken_one_keeps_its_place(self, mounting: Any, rig: Rig) -> None:
+        """503 with the reason, for readers and writers: nothing may fall through to what is covered."""
+        put(rig.tree, "/x/below")
+        mounting.start([callfs.MountSpec("/x", "optionsfs", {"fail": True}), callfs.MountSpec("/y", "nofs", {})])
+        for ask in (lambda: rig.tree.stat(ALICE, "/x/below"), lambda: put(rig.tree, "/x/new"), lambda: shown(rig.tree, "/y"),
+                    lambda: rig.tree.mkdir(ALICE, "/x/d"), lambda: rig.tree.remove(ALICE, "/x/below")):
+            with pytest.raises(callfs.Unavailable, match="could not be mounted"):
+                ask()
+        assert {row["path"]: row.get("error", "")[:9] for row in mounting.list(ALICE)} == {"/x": "The other", "/y": "There is "}
+        assert set(rig.tree.check_mounts()) == {"/x: mount", "/y: mount"} and shown(rig.tree) == ["/x", "/y"]
+        mounting.unmount(ADMIN, "/x")
+        assert fetch(rig.tree, "/x/below") == b"data"
+
+
+@pytest.mark.parametrize("plugins, expected", [
+    ({"hellofs": {"path": "/h"}}, [("/h", "hellofs")]),
+    ({"hellofs": [{"name": "a", "path": "/h1"}, {"path": "/h2"}, {"path": "/h3", "enabled": False}]},
+     [("/h1", "hellofs"), ("/h2", "hellofs")]),
+    ({"hellofs_home": {"path": "/h/"}, "other": {"path": "/o", "type": "hellofs"}}, [("/h", "hellofs"), ("/o", "hellofs")]),
+    ({"anonymous": "read"}, []), ({"hellofs": {"path": "/h", "enabled": True, "config": None}}, [("/h", "hellofs")]),
+])
+def test_mount_specs(plugins: Any, expected: Any) -> None:
+    """One instance, a list of them, a name with the type before its `_`, or the type itself."""
+    callfs.Config(plugins=plugins).validate(require_keys=False)
+    assert [(spec.path, spec.fstype) for spec in callfs.mount_specs(plugins)] == expected
+
+
+def test_mounts_come_back_after_a_restart(tmp_path: Path) -> None:
+    """Those made at run time, with their options; those of the configuration by the configuration, which wins."""
+    folder = str(tmp_path / "root")
+    with callfs.Server(root=folder, plugins={"hellofs": {"path": "/of/config"}}) as server:
+        server.mounts.mount(callfs.ROOT, "/kept/here", "hellofs", {})
+        server.mounts.mount(callfs.ROOT, "/gone", "hellofs", {})
+        server.mounts.unmount(callfs.ROOT, "/gone")
+        server.mounts.unmount(callfs.ROOT, "/of/config")
+    with callfs.Server(root=folder, plugins={"hellofs": [{"path": "/of/config"}, {"path": "/kept"}]}) as server:
+        assert [row["path"] for row in server.mounts.list(callfs.ROOT)] == ["/kept", "/kept/here", "/of/config"]
+        assert fetch(server.tree, "/kept/here/hello") == callfs.HelloFS.TEXT
+    with callfs.Server(root=folder, mounts__persist=False) as server:
+        assert server.mounts.list(callfs.ROOT) == []
+        server.mounts.mount(callfs.ROOT, "/brief", "hellofs", {})
+    with callfs.Server(root=folder) as server:
+        assert [row["path"] for row in server.mounts.list(callfs.ROOT)] == ["/kept/here"]
 
 
 # ============================================================================
