@@ -97,9 +97,7 @@ __all__ = [
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
     "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
-    "Disconnected",
-    "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "StorageError", "Disconnected",
-    "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
+    "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
     "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
