@@ -2508,863 +2508,6 @@ else:                                       # Windows: no pread; nobody else use
         return os.read(fd, size)
 
 # ============================================================================
-# HTTP client: connections, retries, bodies
-# ============================================================================
-
-CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
-MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
-MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
-_LATER = frozenset({429, 503})
-
-Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[bytes]]
-ByteProgress = Callable[[int, Optional[int]], None]     # (bytes done, bytes in all or None)
-
-
-def _error_kinds(kind: type[CallFSError] = CallFSError) -> Iterator[type[CallFSError]]:
-    yield kind
-    for below in kind.__subclasses__():
-        yield from _error_kinds(below)
-
-
-# From an answer back to the class that the server raised. Only a class with a code of its own stands for it; a status
-# alone (an answer to HEAD has no body, one of a proxy no code) means the most general class that has it.
-_NAMED_KINDS = [kind for kind in _error_kinds() if "code" in vars(kind)]
-_KIND_OF_CODE = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
-_KIND_OF_STATUS = {**{kind.status: kind for kind in reversed(_NAMED_KINDS)},
-                   400: BadRequest, 404: FileNotFound, 500: CallFSError}
-
-
-def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
-    """The error that an HTTP answer tells of; `details` holds the other fields of its JSON, and `request_id`."""
-    try:
-        told = json.loads(body)
-        code, message = str(told.pop("code")), str(told.pop("message"))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        told, code, message = {}, "", ""
-    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
-    if not message and status not in _KIND_OF_STATUS:
-        message = f"The server answered {status}."
-    error = _error_as(kind, status, message, headers.items())
-    error.details = {**told, "request_id": headers.get("X-Request-ID") or ""}
-    return error
-
-
-def _error_as(kind: type[CallFSError], status: int, message: str, headers: Iterable[tuple[str, str]]) -> CallFSError:
-    # Not `kind(message)`: some classes take other arguments, which are not known here.
-    error: CallFSError = CallFSError.__new__(kind)
-    CallFSError.__init__(error, message, headers=list(headers))
-    error.status = status
-    return error
-
-
-class _Source:
-    """A body to send. `length` is None where nobody knows it; where `replayable`, `blocks` may be asked for again."""
-
-    def __init__(self, source: Upload, length: Optional[int] = None) -> None:
-        if isinstance(source, str):
-            raise TypeError("a source is bytes, a pathlib.Path, a binary file or an iterable of bytes")
-        self._owned = isinstance(source, os.PathLike)
-        self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            self._source = io.BytesIO(source)
-        self.replayable = self._seekable = hasattr(self._source, "read") and self._source.seekable()
-        self._start = self._source.tell() if self.replayable else 0
-        self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else length
-
-    def blocks(self) -> Iterator[bytes]:
-        """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
-        if self._seekable:
-            yield from self._counted(self.length or 0)
-            return
-        read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
-        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk would end it
-        yield from pieces if self.length is None else self._announced(pieces, self.length)
-
-    @staticmethod
-    def _announced(pieces: Iterable[bytes], left: int) -> Iterator[bytes]:
-        for piece in pieces:
-            left -= len(piece)
-            if left < 0:
-                break
-            yield piece
-        if left:
-            raise StorageError("The source has not the length that was announced.")
-
-    def _counted(self, left: int) -> Iterator[bytes]:
-        self._source.seek(self._start)
-        while left:
-            block = self._source.read(min(BLOCK, left))
-            if not block:
-                raise StorageError("The source became shorter while it was sent.")
-            left -= len(block)
-            yield block
-
-    def digest(self) -> str:
-        """The `Content-Digest` of a replayable source (RFC 9530)."""
-        hasher = hashlib.sha256()
-        for block in self.blocks():
-            hasher.update(block)
-        return f"sha-256=:{base64.b64encode(hasher.digest()).decode()}:"
-
-    def __enter__(self) -> _Source:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._owned:
-            self._source.close()
-
-
-class _Call(NamedTuple):
-    """One request, as often as it has to be sent."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str] = MappingProxyType({})
-    body: Optional[_Source] = None
-    stream: bool = False                # the caller reads the answer's body, and closes it
-    accept: tuple[int, ...] = ()        # statuses from 300 on that are answers all the same
-    idempotent: Optional[bool] = None   # where that is not as its method says; False: not to be sent twice, ever
-    progress: Optional[ByteProgress] = None
-    patience: float = 0.0               # seconds that the server may think longer than usual
-    limit: int = MAX_ANSWER             # bytes of an answer that is taken in whole
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether to send it twice is the same as once. Under If-Match the second PUT would be refused (412)."""
-        guarded = self.method != "GET" and "If-Match" in self.headers
-        return self.method in _IDEMPOTENT and not guarded if self.idempotent is None else self.idempotent
-
-    @property
-    def replayable(self) -> bool:
-        """Whether the body can be sent again."""
-        return self.body is None or self.body.replayable
-
-
-class _Broken(Exception):
-    """A connection failed after it was made."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        # It ended, as opposed to: the server is slow (and may be busy with the request), or answers nonsense.
-        self.cut = isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead))
-        self.unanswered = isinstance(error, (ConnectionError, ssl.SSLEOFError))
-        self.reason = _reason(error)
-
-
-class _Again(Exception):
-    """A request that may be sent again: at once (`pause` None), or after a pause of `asked` seconds, if it says."""
-
-    def __init__(self, error: CallFSError, at_once: bool = False, asked: Optional[float] = None) -> None:
-        super().__init__(error)
-        self.error, self.at_once, self.asked = error, at_once, asked
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    return text or type(error).__name__
-
-
-@contextlib.contextmanager
-def _wire_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        raise _Broken(error) from None
-
-
-class _Unread(io.RawIOBase):
-    """A socket after a byte of the answer was taken from it."""
-
-    def __init__(self, first: bytes, sock: socket.socket) -> None:
-        self._first, self._raw = first, sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Optional[int]:
-        if not self._first:
-            return self._raw.readinto(buffer)
-        buffer[:1], self._first = self._first, b""
-        return 1
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Lines(io.BufferedReader):
-    """What http.client reads an answer from. To it a head that is cut off is a shorter head; here it is an error."""
-
-    _begun = False
-
-    def makefile(self, mode: str) -> _Lines:
-        """Itself: HTTPResponse takes a socket, and calls this, no more."""
-        return self
-
-    def readline(self, size: Optional[int] = -1) -> bytes:
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size and (line or self._begun):
-            raise http.client.IncompleteRead(line)
-        self._begun = True
-        return line
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP through a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class _Wire:
-    """One connection. `reused`: an answer came through it before; `clean`: another request may follow."""
-
-    def __init__(self, connection: http.client.HTTPConnection) -> None:
-        self.connection, self.reused, self.clean, self._first = connection, False, True, b""
-        self.timeout, self.sock = connection.timeout, None      # type: Optional[float], Optional[socket.socket]
-        connection.response_class = self._response      # type: ignore[assignment]
-
-    def _response(self, sock: Any, *rest: Any, **named: Any) -> http.client.HTTPResponse:
-        first, self._first, self.sock = self._first, b"", sock
-        lines: Any = _Lines(_Unread(first, sock) if first else sock.makefile("rb", buffering=0), BLOCK // 4)
-        return http.client.HTTPResponse(lines, *rest, **named)
-
-    def spoke(self) -> bool:
-        """Whether the server has sent something, or ended the connection. Does not wait.
-
-        Takes a byte for that: a TLS connection becomes readable by what is no answer (session tickets), and a peek is
-        not to be had there.
-        """
-        sock = self.connection.sock
-        sock.settimeout(0)
-        try:
-            self._first = sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
-        finally:
-            sock.settimeout(self.connection.timeout)
-        return True
-
-    def wait(self, seconds: Optional[float]) -> None:
-        """Set how long each wait on the network may take (None: for ever)."""
-        self.connection.timeout = seconds
-        sock = self.connection.sock or self.sock        # http.client forgets the socket of a last answer
-        if sock is not None:
-            sock.settimeout(seconds)
-
-    def stale(self) -> bool:
-        """Whether the server has given up this idle connection."""
-        try:
-            return self.spoke()
-        except OSError:
-            return True
-
-    def exchange(self, call: _Call) -> http.client.HTTPResponse:
-        """Send a request; its answer, with the body still to be read. Raises _Broken, and what the source raises."""
-        with _wire_errors():
-            self.wait((self.timeout or 0) + call.patience)
-            self.connection.putrequest(call.method, call.target)
-            for name, value in call.headers.items():
-                self.connection.putheader(name, value)
-            self.connection.endheaders()
-        if call.body is not None:
-            self.clean = self._send_body(call.body, call.progress)
-        with _wire_errors():
-            return self.connection.getresponse()
-
-    def _send_body(self, body: _Source, progress: Optional[ByteProgress]) -> bool:
-        """False where the server answered before all was sent: what it says (413, 403, 507) is the answer then."""
-        sent = 0
-        for block in body.blocks():
-            if not self._push(block if body.length is not None else b"%x\r\n%b\r\n" % (len(block), block)):
-                return False
-            sent += len(block)
-            if progress:
-                progress(sent, body.length)
-        return body.length is not None or self._push(b"0\r\n\r\n")
-
-    def _push(self, data: bytes) -> bool:
-        with _wire_errors():
-            if self.spoke():
-                return False
-            try:
-                self.connection.send(data)
-            except OSError:             # the server closed; its answer may have come before that
-                if not self.spoke():
-                    raise
-                return False
-        return True
-
-    def close(self) -> None:
-        """End the connection."""
-        self.connection.close()
-
-
-class _Reply:
-    """Status, headers and body of an answer. Whoever asked for a stream closes it; else `data` has the body."""
-
-    def __init__(self, wire: _Wire, response: http.client.HTTPResponse, release: Callable[[_Wire], None]) -> None:
-        self.wire, self.response, self._release = wire, response, release
-        self.status, self.data, self._closed = response.status, b"", False
-        self.headers: Any = response.headers    # by name in any case; None for what is not there
-
-    def read_all(self, limit: int = MAX_ANSWER) -> None:
-        """Take the whole body in. Raises _Broken, and BadGateway for a body that no callfs server sends."""
-        found, response = bytearray(), self.response
-        with _wire_errors():
-            block = response.read(BLOCK // 4)
-            while block and len(found) <= limit:
-                found += block
-                block = response.read(BLOCK // 4)
-            if block:
-                raise BadGateway(f"The answer has more than {limit} bytes.")
-            if response.length:         # http.client takes a cut body for a short one when it is read in parts
-                raise http.client.IncompleteRead(bytes(found), response.length)
-        self.data = bytes(found)
-
-    def close(self) -> None:
-        """Give the connection back when the answer was read to its end, else end it. Safe to call twice."""
-        if self._closed:                # given back; somebody else may use it by now
-            return
-        self._closed, response = True, self.response
-        if response.isclosed() and not response.will_close and self.wire.clean:
-            return self._release(self.wire)
-        response.close()
-        self.wire.close()
-
-
-def _pause(attempt: int, asked: Optional[float] = None) -> float:
-    """Seconds to wait. With jitter: clients that were sent away together shall not come back together."""
-    return min(0.1 * 2 ** attempt if asked is None else asked, MAX_RETRY_WAIT) * (1 + random.random() / 4)
-
-
-def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
-    """What `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3)."""
-    text = (headers.get("Retry-After") or "").strip()
-    if text.isdecimal():
-        return float(text[:9])
-    moment = parse_http_date(text) if text else None
-    return None if moment is None else max(0.0, moment - time.time())
-
-
-def _target(route: str, path: str, **query: object) -> str:
-    """A request target; every name works, as every byte that could mean something is percent-encoded."""
-    given = {name: "true" if value is True else value for name, value in query.items()
-             if value is not None and value is not False and value != ""}
-    try:
-        return route + urllib.parse.quote(path.lstrip("/")) + ("?" + urllib.parse.urlencode(given) if given else "")
-    except UnicodeEncodeError:
-        raise BadRequest("The path is not UTF-8.") from None
-
-
-@contextlib.contextmanager
-def _foreign(url: str) -> Iterator[None]:
-    """What goes wrong when somebody else's answer is taken for a callfs server's."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BadGateway(f"{url} does not answer as a callfs server does.") from None
-
-
-class _Address(NamedTuple):
-    """Where a server is: `dial` makes a connection to it, not yet opened."""
-
-    url: str                            # without the key, for messages
-    prefix: str
-    key: str
-    dial: Callable[[], http.client.HTTPConnection]
-
-
-def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
-    """Raises ConfigError; messages never hold what may be a key."""
-    try:
-        unix = url.startswith("unix:/")
-        parts = urllib.parse.urlsplit("http+unix://" + urllib.parse.quote(url[5:], safe="") if unix else url)
-        host, port, key = parts.hostname or "", parts.port, urllib.parse.unquote(parts.password or "")
-    except ValueError:
-        raise ConfigError("a server's URL can not be read") from None
-    if parts.scheme not in ("http", "https", "http+unix") or not host or parts.query or parts.fragment:
-        raise ConfigError("a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH")
-    prefix = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
-    where = parts.netloc.rpartition("@")[2]
-    if parts.scheme == "http+unix":     # not `hostname`, which is lower-case
-        path = urllib.parse.unquote(where)
-        return _Address("unix:" + path, prefix, key, lambda: _UnixConnection(path, timeout))
-    shown = f"{parts.scheme}://{where}{prefix}"
-    if parts.scheme == "http":
-        return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
-    context = _client_tls(ca_file, verify)
-    return _Address(shown, prefix, key,
-                    lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
-
-
-def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file or None)
-    except OSError as error:
-        raise ConfigError(f"{ca_file}: no certificates to trust there: {_reason(error)}") from None
-    if not verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-_Self = TypeVar("_Self", bound="HTTPClient")
-
-
-class HTTPClient:
-    """One server over HTTP, whatever the dialect: connections, repeats, errors. Any number of threads may use it.
-
-    Sent again by itself, at most `retries` times: whatever found no server, what was answered 429, what was answered
-    503 and does the same when it is done twice. A connection that breaks is replaced once: for what does the same when
-    done twice, and for what went unanswered on a connection that had been idle, as a server closes those when it likes.
-    What must not be done twice (`_Call.idempotent` False) is sent once.
-    """
-
-    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
-                 verify: bool = True) -> None:
-        self._address = _server_address(url, timeout, ca_file, verify)
-        self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
-        key = key or self._address.key
-        if not re.fullmatch("[!-~]*", key):
-            raise ConfigError("a key has printable ASCII characters only, and no spaces")
-        self._authorization = {"Authorization": "Bearer " + key} if key else {}
-        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: ignore[var-annotated]
-
-    def __enter__(self: _Self) -> _Self:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the idle connections; those in use end when they are through. Safe to call twice."""
-        with self._lock:
-            idle, self._idle, self._closed = self._idle, [], True
-        for wire in idle:
-            wire.close()
-
-    # ---- connections and requests
-
-    def _take(self) -> _Wire:
-        while True:
-            with self._lock:
-                wire = self._idle.pop() if self._idle else None
-            if wire is None:
-                return self._connect()
-            if not wire.stale():
-                wire.reused = True
-                return wire
-            wire.close()
-
-    def _connect(self) -> _Wire:
-        wire = _Wire(self._address.dial())
-        try:
-            wire.connection.connect()
-        except OSError as failure:
-            wire.close()
-            error = self._unreachable(failure)
-            if isinstance(failure, ConnectionError):    # a server that restarts; a wrong name stays wrong
-                raise _Again(error) from None
-            raise error from None
-        return wire
-
-    def _unreachable(self, failure: OSError) -> CallFSError:
-        return Unavailable(f"cannot reach {self.url}: {_reason(failure)}")
-
-    def _release(self, wire: _Wire) -> None:
-        with self._lock:
-            keep = not self._closed and len(self._idle) < CLIENT_POOL
-            if keep:
-                self._idle.append(wire)
-        if not keep:
-            wire.close()
-
-    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), *,
-              body: Optional[_Source] = None, **more: Any) -> _Reply:
-        """The answer to a request, sent as often as the class says. Raises CallFSError for a status that says so."""
-        framing = {"Content-Length": "0"} if method in ("POST", "PUT", "PATCH") else {}
-        if body is not None:
-            framing = {"Transfer-Encoding": "chunked"} if body.length is None else {"Content-Length": str(body.length)}
-        call = _Call(method, self._address.prefix + target, {**self._authorization, **headers, **framing}, body, **more)
-        broke, attempt = False, 0
-        while True:
-            try:
-                return self._once(call)
-            except _Again as again:
-                if broke and again.at_once or attempt >= self.retries and not again.at_once:
-                    raise again.error from None
-                broke = broke or again.at_once
-                if not again.at_once:
-                    self.sleep(_pause(attempt, again.asked))
-                    attempt += 1
-
-    def _once(self, call: _Call) -> _Reply:
-        wire = self._take()
-        try:
-            answer = _Reply(wire, wire.exchange(call), self._release)
-            failed = answer.status >= 300 and answer.status not in call.accept
-            if failed or not call.stream:
-                answer.read_all(call.limit)
-        except _Broken as broken:
-            wire.close()
-            raise self._trouble(call, wire, broken) from None
-        except BaseException:
-            wire.close()
-            raise
-        if failed or not call.stream:
-            answer.close()
-        if failed:
-            raise self._refusal(call, answer)
-        return answer
-
-    def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
-        if call.repeatable:
-            error = Unavailable(f"cannot reach {self.url}: {broken.reason}")
-        else:
-            error = Unavailable(f"no answer from {self.url}: {broken.reason}; it may or may not have been done")
-        again = broken.cut and call.repeatable or broken.unanswered and wire.reused and call.idempotent is not False
-        return _Again(error, at_once=True) if again and call.replayable else error
-
-    def _refusal(self, call: _Call, answer: _Reply) -> Exception:
-        error = self._error_of(answer.status, answer.headers, answer.data)
-        # 503 may come after a part of the work was done (a leader that was lost), 429 comes before any of it.
-        again = answer.status in _LATER and call.replayable and (answer.status == 429 or call.repeatable)
-        asked = _retry_after(answer.headers)
-        return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
-
-    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
-        """What an answer that is an error means in this dialect."""
-        return error_of_answer(status, headers, body)
-
-    def _json(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> Any:
-        headers, body = {}, None
-        if value is not None:
-            headers, body = {"Content-Type": "application/json"}, _Source(json.dumps(value).encode())
-        answer = self._call(method, target, headers, body=body, **more)
-        with _foreign(self.url):
-            return json.loads(answer.data)
-
-# ============================================================================
-# PFS client: /api/v1 from Python
-# ============================================================================
-
-MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages, and a million names have 200 MB
-_PFS_ROOT = "/api/v1"
-_PFS_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(?:[Zz]|([+-]\d\d:\d\d))?")
-
-
-class RemoteInfo(NamedTuple):
-    """What a PFS server says of a file: `size` in bytes (-1: it does not say), `mode` its permission bits, `meta` with
-    `Name` (the filesystem), `Type` and `Content` as far as the server tells them."""
-
-    name: str
-    size: int = 0
-    mode: int = 0o644
-    mtime_ns: int = 0
-    is_dir: bool = False
-    meta: Mapping[str, Any] = MappingProxyType({})
-
-
-def pfs_time_ns(text: str) -> int:
-    """Nanoseconds since 1970 of an RFC 3339 time with any fraction and zone; 0 before that (Go's zero is year 1)."""
-    match = _PFS_TIME.fullmatch(text)
-    if match is None:
-        raise ValueError("not an RFC 3339 time")
-    day, clock, fraction, zone = match.groups()
-    moment = datetime.datetime.fromisoformat(f"{day}T{clock}{zone or '+00:00'}")
-    seconds = (moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) // datetime.timedelta(seconds=1)
-    return max(0, seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0")))
-
-
-def _remote_info(item: Mapping[str, Any]) -> RemoteInfo:
-    meta, size = item.get("meta") or {}, item.get("size")
-    return RemoteInfo(str(item["name"]), -1 if size is None else int(size), int(item.get("mode") or 0) & 0o7777,
-                      pfs_time_ns(item.get("modTime") or "1970-01-01T00:00:00Z"), bool(item.get("isDir")), dict(meta))
-
-
-# The reference answers 500, or 400, for nearly all that goes wrong; then its words have to tell what it was.
-_PFS_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
-    ("not empty", DirectoryNotEmpty), ("already exist", FileExists), ("already there", FileExists),
-    ("already mounted", Conflict), ("not found", FileNotFound), ("no such file", FileNotFound),
-    ("does not exist", FileNotFound), ("permission denied", PermissionDenied), ("read-only", PermissionDenied),
-    ("write-only", PermissionDenied), ("not supported", NotSupported), ("unsupported", NotSupported),
-    ("not implemented", NotSupported), ("not a directory", Conflict), ("is a directory", Conflict),
-)
-_PFS_VAGUE = frozenset({400, 409, 500})     # statuses whose class the words may refine
-
-
-def error_of_pfs_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
-    """The error that an answer of /api/v1 tells of: its class by `code`, status or words, its message the `error`."""
-    try:
-        told = json.loads(body)
-        code, text = str(told.get("code", "")), str(told.get("error") or told.get("message") or "")
-    except (ValueError, AttributeError, RecursionError):
-        code, text = "", body[:500].decode("utf-8", "replace").strip()
-    text = "".join(each if each.isprintable() else " " for each in text)[:2000]
-    if status < 400:
-        return BadGateway("The server sends its callers elsewhere (a redirect); give its right URL.")
-    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
-    if not code and status in _PFS_VAGUE:
-        kind = next((named for words, named in _PFS_WORDS if words in text.lower()), kind)
-        status = kind.status if kind is not CallFSError else status
-    again = [("Retry-After", headers["Retry-After"])] if headers.get("Retry-After") else []
-    return _error_as(kind, status, text or f"The server answered {status}.", again)
-
-
-class RemoteReader(Reader):
-    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
-
-    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
-    """
-
-    def __init__(self, url: str, reply: _Reply) -> None:
-        self._url, self._reply, self._over = url, reply, False
-        self.length = reply.response.length
-
-    def read(self, size: int = BLOCK) -> bytes:
-        """As the base says."""
-        response, reason = self._reply.response, "the answer ended early"
-        if self._over:
-            return b""
-        try:
-            with _wire_errors():
-                # read1 of an answer that is not in chunks forgets to count in Python 3.9
-                block = response.read1(size) if response.chunked else response.read(size)
-            if block or not response.length:
-                return block
-        except _Broken as broken:
-            reason = broken.reason
-        except (ValueError, AttributeError):            # closed by another thread just now
-            reason = "it was closed"
-        if self._over:
-            return b""
-        raise BadGateway(f"{self._url} broke off: {reason}")
-
-    def close(self) -> None:
-        """End the connection unless all was read; then it serves again."""
-        over, self._over = self._over, True
-        sock = self._reply.wire.sock
-        if not over and not self._reply.response.isclosed() and sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
-        self._reply.close()
-
-
-def _body_blocks(body: Body) -> Iterator[bytes]:
-    view = memoryview(bytearray(BLOCK))
-    for count in iter(lambda: body.readinto(view), 0):
-        yield bytes(view[:count])
-
-
-class PFSClient(HTTPClient):
-    """A server that speaks the PFS dialect, this one or the reference. Threads may share it; `close` it, or use `with`.
-
-    `url` is http(s)://[user:key@]HOST[:PORT][/PREFIX][/api/v1]. `timeout` is for each wait on the network, in seconds.
-    `headers` go with every request; a function is asked anew for each. Errors are of the class that fits the answer,
-    with the server's words; Unavailable says that the server can not be reached, BadGateway that it answers nonsense.
-    Nothing that changes or may consume is sent twice: not even reading, which takes messages out of a queue.
-    """
-
-    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0,
-                 headers: Union[Mapping[str, str], Callable[[], Mapping[str, str]]] = MappingProxyType({}),
-                 ca_file: str = "", verify: bool = True) -> None:
-        super().__init__(url, key, timeout=timeout, retries=0, ca_file=ca_file, verify=verify)
-        prefix = self._address.prefix
-        if not prefix.endswith(_PFS_ROOT):
-            self._address = self._address._replace(prefix=prefix + _PFS_ROOT)
-        self._headers = headers
-
-    def _unreachable(self, failure: OSError) -> CallFSError:
-        if isinstance(failure, ConnectionRefusedError):
-            where = self.url.partition("://")[2].partition("/")[0] or self.url
-            return Unavailable(f"Connection refused - server not running at {where}")
-        return super()._unreachable(failure)
-
-    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
-        return error_of_pfs_answer(status, headers, body)
-
-    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), **more: Any) -> _Reply:
-        given = self._headers() if callable(self._headers) else self._headers
-        return super()._call(method, target, {**given, **headers}, **more)
-
-    @staticmethod
-    def _at(route: str, path: str = "", **query: object) -> str:
-        given = {**({"path": "/" + path.lstrip("/")} if path else {}), **query}
-        try:
-            told = {name: "true" if value is True else value for name, value in given.items() if value is not False}
-            return route + ("?" + urllib.parse.urlencode(told) if told else "")
-        except UnicodeEncodeError:
-            raise BadRequest("The path is not UTF-8.") from None
-
-    def _look(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> Any:
-        """The JSON of a question, which may be asked twice."""
-        return self._json(method, target, value, idempotent=True, **more)
-
-    def _do(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> dict[str, Any]:
-        """The JSON object that a change is answered with; a change is sent once."""
-        answer = self._json(method, target, value, idempotent=False, **more)
-        return answer if isinstance(answer, dict) else {}
-
-    # ---- files
-
-    def stat(self, path: str) -> RemoteInfo:
-        """What is at a path. Raises FileNotFound."""
-        item = self._look("GET", self._at("/stat", path or "/"))
-        with _foreign(self.url):
-            return _remote_info(item)
-
-    def list(self, path: str) -> list[RemoteInfo]:
-        """What is in a directory, in the server's order. Raises FileNotFound."""
-        answer = self._look("GET", self._at("/directories", path or "/"), limit=MAX_PFS_LISTING)
-        with _foreign(self.url):
-            return [_remote_info(item) for item in answer["files"] or ()]
-
-    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
-        """The bytes of a file, all of them in memory; past its end none."""
-        with self.open(path, offset, size) as reader:
-            return b"".join(reader)
-
-    def open(self, path: str, offset: int = 0, size: int = -1, stream: bool = False,
-             query: Mapping[str, str] = MappingProxyType({}), patience: float = 0.0) -> Reader:
-        """The bytes of a file in bounded memory; the caller closes the reader. Of a `stream` they come as they are
-        written, with no time-out between them. `query` has what the file itself understands (`wait`, `ack`); the server
-        may think `patience` seconds longer than usual before it answers."""
-        part = {**({"offset": offset} if offset else {}), **({"size": size} if size >= 0 else {})}
-        reply = self._call("GET", self._at("/files", path, **{**query, **part}, stream=stream), stream=True,
-                           idempotent=False, patience=patience)
-        if stream:
-            reply.wire.wait(None)
-        return RemoteReader(self.url, reply)
-
-    def write(self, path: str, source: Union[Upload, Body]) -> str:
-        """Replace a file by bytes, a Body, an open binary file or blocks; the server's message (a queue: an id).
-
-        Each block is sent as it comes; without a known length in chunks.
-        """
-        body = _Source(_body_blocks(source), source.length) if isinstance(source, Body) else _Source(source)
-        with body:
-            reply = self._call("PUT", self._at("/files", path), body=body, idempotent=False)
-        with _foreign(self.url):
-            return str(json.loads(reply.data).get("message", "")) if reply.data.strip() else ""
-
-    def create(self, path: str) -> None:
-        """Make an empty file. Raises FileExists."""
-        self._do("POST", self._at("/files", path))
-
-    def mkdir(self, path: str, mode: int = 0o755) -> None:
-        """Make a directory. Raises FileExists."""
-        self._do("POST", self._at("/directories", path, mode=f"{mode:o}"))
-
-    def remove(self, path: str, recursive: bool = False) -> None:
-        """Remove a file or directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
-        self._do("DELETE", self._at("/files", path, recursive=recursive))
-
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file or directory. Raises FileNotFound, FileExists."""
-        self._do("POST", self._at("/rename", old), {"newPath": new})
-
-    def chmod(self, path: str, mode: int) -> None:
-        """Set the permission bits."""
-        self._do("POST", self._at("/chmod", path), {"mode": mode})
-
-    def touch(self, path: str) -> None:
-        """Set the time of the last change to now; makes an empty file where nothing is."""
-        self._do("POST", self._at("/touch", path))
-
-    def truncate(self, path: str, size: int) -> None:
-        """Cut a file, or fill it up with zeros, to `size` bytes."""
-        self._do("POST", self._at("/truncate", path, size=size))
-
-    def grep(self, path: str, pattern: str, recursive: bool = False, ignore_case: bool = False) -> Iterator[dict[str, Any]]:
-        """Matches (`file`, `line`, `content`) as they are found, at last `{"type": "summary", "count": n}`."""
-        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case, "stream": True}
-        reply = self._call("POST", "/grep", {"Content-Type": "application/json"}, stream=True, idempotent=True,
-                           body=_Source(json.dumps(wish).encode()))
-        reply.wire.wait(None)               # a long search may find nothing for a long time
-        with RemoteReader(self.url, reply) as reader:
-            for line in _lines_of(reader):
-                with _foreign(self.url):
-                    found = _grep_items(json.loads(line))
-                yield from found
-                if found and found[-1].get("type") == "summary":
-                    return
-        raise BadGateway(f"{self.url} broke off: the search's summary is missing")
-
-    def digest(self, path: str, algorithm: str = "sha256") -> str:
-        """`md5` or `sha256` of a file, hexadecimal, worked out by the server."""
-        answer = self._look("POST", "/digest", {"path": path, "algorithm": algorithm}, patience=3600)
-        with _foreign(self.url):
-            return str(answer["digest"])
-
-    # ---- the server
-
-    def mounts(self) -> list[dict[str, Any]]:
-        """What is mounted: `path`, `pluginName`, `config`."""
-        answer = self._look("GET", "/mounts")
-        with _foreign(self.url):
-            return list(answer["mounts"] or ())
-
-    def mount(self, fstype: str, path: str, config: Mapping[str, Any] = MappingProxyType({})) -> None:
-        """Mount a filesystem. Raises Conflict where something is, BadRequest for a type or option that is not known."""
-        self._do("POST", "/mount", {"fstype": fstype, "path": path, "config": dict(config)})
-
-    def unmount(self, path: str) -> None:
-        """Unmount. Raises FileNotFound."""
-        self._do("POST", "/unmount", {"path": path})
-
-    def plugins(self) -> list[Any]:
-        """The external plugins that are loaded."""
-        answer = self._look("GET", "/plugins")
-        with _foreign(self.url):
-            return list(answer["loaded_plugins"] or ())
-
-    def load_plugin(self, library_path: str) -> dict[str, Any]:
-        """Load a plugin, a file of the server's machine; `plugin_name` in the answer is what mounts it."""
-        return self._do("POST", "/plugins/load", {"library_path": library_path})
-
-    def unload_plugin(self, library_path: str) -> dict[str, Any]:
-        """Unload a plugin."""
-        return self._do("POST", "/plugins/unload", {"library_path": library_path})
-
-    def capabilities(self, path: str = "") -> dict[str, Any]:
-        """What the server, and what holds `path`, can do."""
-        return self._look("GET", self._at("/capabilities", path))
-
-    def health(self) -> dict[str, Any]:
-        """What the server says when it runs. Raises Unavailable."""
-        return self._look("GET", "/health")
-
-
-def _lines_of(reader: Reader) -> Iterator[bytes]:
-    """Lines as they come, empty ones left out. Raises BadGateway for one that is too long."""
-    rest = b""
-    for block in reader:
-        *lines, rest = (rest + block).split(b"\n")
-        yield from (line for line in lines if line.strip())
-        if len(rest) > MAX_ANSWER:
-            raise BadGateway(f"The answer has a line of more than {MAX_ANSWER} bytes.")
-    if rest.strip():
-        yield rest
-
-
-def _grep_items(value: dict[str, Any]) -> list[dict[str, Any]]:
-    """The matches of one line; a server that does not stream puts all into one."""
-    if "matches" in value:
-        found = list(value["matches"] or ())
-        return [*found, {"type": "summary", "count": value.get("count", len(found))}]
-    if "error" in value:
-        raise error_of_pfs_answer(500, {}, json.dumps(value).encode())
-    return [value]
-
-
-# ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
@@ -4889,6 +4032,864 @@ def _dsn_seconds(value: str) -> float:
 def _did_you_mean(key: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(key, known, 1)
     return f" (did you mean {near[0]}?)" if near else ""
+
+
+# ============================================================================
+# HTTP client: connections, retries, bodies
+# ============================================================================
+
+CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
+MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
+MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
+_LATER = frozenset({429, 503})
+
+Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[bytes]]
+ByteProgress = Callable[[int, Optional[int]], None]     # (bytes done, bytes in all or None)
+
+
+def _error_kinds(kind: type[CallFSError] = CallFSError) -> Iterator[type[CallFSError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _error_kinds(below)
+
+
+# From an answer back to the class that the server raised. Only a class with a code of its own stands for it; a status
+# alone (an answer to HEAD has no body, one of a proxy no code) means the most general class that has it.
+_NAMED_KINDS = [kind for kind in _error_kinds() if "code" in vars(kind)]
+_KIND_OF_CODE = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
+_KIND_OF_STATUS = {**{kind.status: kind for kind in reversed(_NAMED_KINDS)},
+                   400: BadRequest, 404: FileNotFound, 500: CallFSError}
+
+
+def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+    """The error that an HTTP answer tells of; `details` holds the other fields of its JSON, and `request_id`."""
+    try:
+        told = json.loads(body)
+        code, message = str(told.pop("code")), str(told.pop("message"))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        told, code, message = {}, "", ""
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
+    if not message and status not in _KIND_OF_STATUS:
+        message = f"The server answered {status}."
+    error = _error_as(kind, status, message, headers.items())
+    error.details = {**told, "request_id": headers.get("X-Request-ID") or ""}
+    return error
+
+
+def _error_as(kind: type[CallFSError], status: int, message: str, headers: Iterable[tuple[str, str]]) -> CallFSError:
+    # Not `kind(message)`: some classes take other arguments, which are not known here.
+    error: CallFSError = CallFSError.__new__(kind)
+    CallFSError.__init__(error, message, headers=list(headers))
+    error.status = status
+    return error
+
+
+class _Source:
+    """A body to send. `length` is None where nobody knows it; where `replayable`, `blocks` may be asked for again."""
+
+    def __init__(self, source: Upload, length: Optional[int] = None) -> None:
+        if isinstance(source, str):
+            raise TypeError("a source is bytes, a pathlib.Path, a binary file or an iterable of bytes")
+        self._owned = isinstance(source, os.PathLike)
+        self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            self._source = io.BytesIO(source)
+        self.replayable = self._seekable = hasattr(self._source, "read") and self._source.seekable()
+        self._start = self._source.tell() if self.replayable else 0
+        self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else length
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
+        if self._seekable:
+            yield from self._counted(self.length or 0)
+            return
+        read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
+        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk would end it
+        yield from pieces if self.length is None else self._announced(pieces, self.length)
+
+    @staticmethod
+    def _announced(pieces: Iterable[bytes], left: int) -> Iterator[bytes]:
+        for piece in pieces:
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+        if left:
+            raise StorageError("The source has not the length that was announced.")
+
+    def _counted(self, left: int) -> Iterator[bytes]:
+        self._source.seek(self._start)
+        while left:
+            block = self._source.read(min(BLOCK, left))
+            if not block:
+                raise StorageError("The source became shorter while it was sent.")
+            left -= len(block)
+            yield block
+
+    def digest(self) -> str:
+        """The `Content-Digest` of a replayable source (RFC 9530)."""
+        hasher = hashlib.sha256()
+        for block in self.blocks():
+            hasher.update(block)
+        return f"sha-256=:{base64.b64encode(hasher.digest()).decode()}:"
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._owned:
+            self._source.close()
+
+
+class _Call(NamedTuple):
+    """One request, as often as it has to be sent."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: Optional[_Source] = None
+    stream: bool = False                # the caller reads the answer's body, and closes it
+    accept: tuple[int, ...] = ()        # statuses from 300 on that are answers all the same
+    idempotent: Optional[bool] = None   # where that is not as its method says; False: not to be sent twice, ever
+    progress: Optional[ByteProgress] = None
+    patience: float = 0.0               # seconds that the server may think longer than usual
+    limit: int = MAX_ANSWER             # bytes of an answer that is taken in whole
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether to send it twice is the same as once. Under If-Match the second PUT would be refused (412)."""
+        guarded = self.method != "GET" and "If-Match" in self.headers
+        return self.method in _IDEMPOTENT and not guarded if self.idempotent is None else self.idempotent
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be sent again."""
+        return self.body is None or self.body.replayable
+
+
+class _Broken(Exception):
+    """A connection failed after it was made."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        # It ended, as opposed to: the server is slow (and may be busy with the request), or answers nonsense.
+        self.cut = isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead))
+        self.unanswered = isinstance(error, (ConnectionError, ssl.SSLEOFError))
+        self.reason = _reason(error)
+
+
+class _Again(Exception):
+    """A request that may be sent again: at once (`pause` None), or after a pause of `asked` seconds, if it says."""
+
+    def __init__(self, error: CallFSError, at_once: bool = False, asked: Optional[float] = None) -> None:
+        super().__init__(error)
+        self.error, self.at_once, self.asked = error, at_once, asked
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
+    return text or type(error).__name__
+
+
+@contextlib.contextmanager
+def _wire_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(error) from None
+
+
+class _Unread(io.RawIOBase):
+    """A socket after a byte of the answer was taken from it."""
+
+    def __init__(self, first: bytes, sock: socket.socket) -> None:
+        self._first, self._raw = first, sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        if not self._first:
+            return self._raw.readinto(buffer)
+        buffer[:1], self._first = self._first, b""
+        return 1
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Lines(io.BufferedReader):
+    """What http.client reads an answer from. To it a head that is cut off is a shorter head; here it is an error."""
+
+    _begun = False
+
+    def makefile(self, mode: str) -> _Lines:
+        """Itself: HTTPResponse takes a socket, and calls this, no more."""
+        return self
+
+    def readline(self, size: Optional[int] = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size and (line or self._begun):
+            raise http.client.IncompleteRead(line)
+        self._begun = True
+        return line
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP through a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Wire:
+    """One connection. `reused`: an answer came through it before; `clean`: another request may follow."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection, self.reused, self.clean, self._first = connection, False, True, b""
+        self.timeout, self.sock = connection.timeout, None      # type: Optional[float], Optional[socket.socket]
+        connection.response_class = self._response      # type: ignore[assignment]
+
+    def _response(self, sock: Any, *rest: Any, **named: Any) -> http.client.HTTPResponse:
+        first, self._first, self.sock = self._first, b"", sock
+        lines: Any = _Lines(_Unread(first, sock) if first else sock.makefile("rb", buffering=0), BLOCK // 4)
+        return http.client.HTTPResponse(lines, *rest, **named)
+
+    def spoke(self) -> bool:
+        """Whether the server has sent something, or ended the connection. Does not wait.
+
+        Takes a byte for that: a TLS connection becomes readable by what is no answer (session tickets), and a peek is
+        not to be had there.
+        """
+        sock = self.connection.sock
+        sock.settimeout(0)
+        try:
+            self._first = sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            sock.settimeout(self.connection.timeout)
+        return True
+
+    def wait(self, seconds: Optional[float]) -> None:
+        """Set how long each wait on the network may take (None: for ever)."""
+        self.connection.timeout = seconds
+        sock = self.connection.sock or self.sock        # http.client forgets the socket of a last answer
+        if sock is not None:
+            sock.settimeout(seconds)
+
+    def stale(self) -> bool:
+        """Whether the server has given up this idle connection."""
+        try:
+            return self.spoke()
+        except OSError:
+            return True
+
+    def exchange(self, call: _Call) -> http.client.HTTPResponse:
+        """Send a request; its answer, with the body still to be read. Raises _Broken, and what the source raises."""
+        with _wire_errors():
+            self.wait((self.timeout or 0) + call.patience)
+            self.connection.putrequest(call.method, call.target)
+            for name, value in call.headers.items():
+                self.connection.putheader(name, value)
+            self.connection.endheaders()
+        if call.body is not None:
+            self.clean = self._send_body(call.body, call.progress)
+        with _wire_errors():
+            return self.connection.getresponse()
+
+    def _send_body(self, body: _Source, progress: Optional[ByteProgress]) -> bool:
+        """False where the server answered before all was sent: what it says (413, 403, 507) is the answer then."""
+        sent = 0
+        for block in body.blocks():
+            if not self._push(block if body.length is not None else b"%x\r\n%b\r\n" % (len(block), block)):
+                return False
+            sent += len(block)
+            if progress:
+                progress(sent, body.length)
+        return body.length is not None or self._push(b"0\r\n\r\n")
+
+    def _push(self, data: bytes) -> bool:
+        with _wire_errors():
+            if self.spoke():
+                return False
+            try:
+                self.connection.send(data)
+            except OSError:             # the server closed; its answer may have come before that
+                if not self.spoke():
+                    raise
+                return False
+        return True
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
+
+
+class _Reply:
+    """Status, headers and body of an answer. Whoever asked for a stream closes it; else `data` has the body."""
+
+    def __init__(self, wire: _Wire, response: http.client.HTTPResponse, release: Callable[[_Wire], None]) -> None:
+        self.wire, self.response, self._release = wire, response, release
+        self.status, self.data, self._closed = response.status, b"", False
+        self.headers: Any = response.headers    # by name in any case; None for what is not there
+
+    def read_all(self, limit: int = MAX_ANSWER) -> None:
+        """Take the whole body in. Raises _Broken, and BadGateway for a body that no callfs server sends."""
+        found, response = bytearray(), self.response
+        with _wire_errors():
+            block = response.read(BLOCK // 4)
+            while block and len(found) <= limit:
+                found += block
+                block = response.read(BLOCK // 4)
+            if block:
+                raise BadGateway(f"The answer has more than {limit} bytes.")
+            if response.length:         # http.client takes a cut body for a short one when it is read in parts
+                raise http.client.IncompleteRead(bytes(found), response.length)
+        self.data = bytes(found)
+
+    def close(self) -> None:
+        """Give the connection back when the answer was read to its end, else end it. Safe to call twice."""
+        if self._closed:                # given back; somebody else may use it by now
+            return
+        self._closed, response = True, self.response
+        if response.isclosed() and not response.will_close and self.wire.clean:
+            return self._release(self.wire)
+        response.close()
+        self.wire.close()
+
+
+def _pause(attempt: int, asked: Optional[float] = None) -> float:
+    """Seconds to wait. With jitter: clients that were sent away together shall not come back together."""
+    return min(0.1 * 2 ** attempt if asked is None else asked, MAX_RETRY_WAIT) * (1 + random.random() / 4)
+
+
+def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
+    """What `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3)."""
+    text = (headers.get("Retry-After") or "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    moment = parse_http_date(text) if text else None
+    return None if moment is None else max(0.0, moment - time.time())
+
+
+def _target(route: str, path: str, **query: object) -> str:
+    """A request target; every name works, as every byte that could mean something is percent-encoded."""
+    given = {name: "true" if value is True else value for name, value in query.items()
+             if value is not None and value is not False and value != ""}
+    try:
+        return route + urllib.parse.quote(path.lstrip("/")) + ("?" + urllib.parse.urlencode(given) if given else "")
+    except UnicodeEncodeError:
+        raise BadRequest("The path is not UTF-8.") from None
+
+
+@contextlib.contextmanager
+def _foreign(url: str) -> Iterator[None]:
+    """What goes wrong when somebody else's answer is taken for a callfs server's."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise BadGateway(f"{url} does not answer as a callfs server does.") from None
+
+
+class _Address(NamedTuple):
+    """Where a server is: `dial` makes a connection to it, not yet opened."""
+
+    url: str                            # without the key, for messages
+    prefix: str
+    key: str
+    dial: Callable[[], http.client.HTTPConnection]
+
+
+def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
+    """Raises ConfigError; messages never hold what may be a key."""
+    try:
+        unix = url.startswith("unix:/")
+        parts = urllib.parse.urlsplit("http+unix://" + urllib.parse.quote(url[5:], safe="") if unix else url)
+        host, port, key = parts.hostname or "", parts.port, urllib.parse.unquote(parts.password or "")
+    except ValueError:
+        raise ConfigError("a server's URL can not be read") from None
+    if parts.scheme not in ("http", "https", "http+unix") or not host or parts.query or parts.fragment:
+        raise ConfigError("a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH")
+    prefix = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    where = parts.netloc.rpartition("@")[2]
+    if parts.scheme == "http+unix":     # not `hostname`, which is lower-case
+        path = urllib.parse.unquote(where)
+        return _Address("unix:" + path, prefix, key, lambda: _UnixConnection(path, timeout))
+    shown = f"{parts.scheme}://{where}{prefix}"
+    if parts.scheme == "http":
+        return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
+    context = _client_tls(ca_file, verify)
+    return _Address(shown, prefix, key,
+                    lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
+
+
+def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"{ca_file}: no certificates to trust there: {_reason(error)}") from None
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+_Self = TypeVar("_Self", bound="HTTPClient")
+
+
+class HTTPClient:
+    """One server over HTTP, whatever the dialect: connections, repeats, errors. Any number of threads may use it.
+
+    Sent again by itself, at most `retries` times: whatever found no server, what was answered 429, what was answered
+    503 and does the same when it is done twice. A connection that breaks is replaced once: for what does the same when
+    done twice, and for what went unanswered on a connection that had been idle, as a server closes those when it likes.
+    What must not be done twice (`_Call.idempotent` False) is sent once.
+    """
+
+    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
+                 verify: bool = True) -> None:
+        self._address = _server_address(url, timeout, ca_file, verify)
+        self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
+        key = key or self._address.key
+        if not re.fullmatch("[!-~]*", key):
+            raise ConfigError("a key has printable ASCII characters only, and no spaces")
+        self._authorization = {"Authorization": "Bearer " + key} if key else {}
+        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: ignore[var-annotated]
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the idle connections; those in use end when they are through. Safe to call twice."""
+        with self._lock:
+            idle, self._idle, self._closed = self._idle, [], True
+        for wire in idle:
+            wire.close()
+
+    # ---- connections and requests
+
+    def _take(self) -> _Wire:
+        while True:
+            with self._lock:
+                wire = self._idle.pop() if self._idle else None
+            if wire is None:
+                return self._connect()
+            if not wire.stale():
+                wire.reused = True
+                return wire
+            wire.close()
+
+    def _connect(self) -> _Wire:
+        wire = _Wire(self._address.dial())
+        try:
+            wire.connection.connect()
+        except OSError as failure:
+            wire.close()
+            error = self._unreachable(failure)
+            if isinstance(failure, ConnectionError):    # a server that restarts; a wrong name stays wrong
+                raise _Again(error) from None
+            raise error from None
+        return wire
+
+    def _unreachable(self, failure: OSError) -> CallFSError:
+        return Unavailable(f"cannot reach {self.url}: {_reason(failure)}")
+
+    def _release(self, wire: _Wire) -> None:
+        with self._lock:
+            keep = not self._closed and len(self._idle) < CLIENT_POOL
+            if keep:
+                self._idle.append(wire)
+        if not keep:
+            wire.close()
+
+    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), *,
+              body: Optional[_Source] = None, **more: Any) -> _Reply:
+        """The answer to a request, sent as often as the class says. Raises CallFSError for a status that says so."""
+        framing = {"Content-Length": "0"} if method in ("POST", "PUT", "PATCH") else {}
+        if body is not None:
+            framing = {"Transfer-Encoding": "chunked"} if body.length is None else {"Content-Length": str(body.length)}
+        call = _Call(method, self._address.prefix + target, {**self._authorization, **headers, **framing}, body, **more)
+        broke, attempt = False, 0
+        while True:
+            try:
+                return self._once(call)
+            except _Again as again:
+                if broke and again.at_once or attempt >= self.retries and not again.at_once:
+                    raise again.error from None
+                broke = broke or again.at_once
+                if not again.at_once:
+                    self.sleep(_pause(attempt, again.asked))
+                    attempt += 1
+
+    def _once(self, call: _Call) -> _Reply:
+        wire = self._take()
+        try:
+            answer = _Reply(wire, wire.exchange(call), self._release)
+            failed = answer.status >= 300 and answer.status not in call.accept
+            if failed or not call.stream:
+                answer.read_all(call.limit)
+        except _Broken as broken:
+            wire.close()
+            raise self._trouble(call, wire, broken) from None
+        except BaseException:
+            wire.close()
+            raise
+        if failed or not call.stream:
+            answer.close()
+        if failed:
+            raise self._refusal(call, answer)
+        return answer
+
+    def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
+        if call.repeatable:
+            error = Unavailable(f"cannot reach {self.url}: {broken.reason}")
+        else:
+            error = Unavailable(f"no answer from {self.url}: {broken.reason}; it may or may not have been done")
+        again = broken.cut and call.repeatable or broken.unanswered and wire.reused and call.idempotent is not False
+        return _Again(error, at_once=True) if again and call.replayable else error
+
+    def _refusal(self, call: _Call, answer: _Reply) -> Exception:
+        error = self._error_of(answer.status, answer.headers, answer.data)
+        # 503 may come after a part of the work was done (a leader that was lost), 429 comes before any of it.
+        again = answer.status in _LATER and call.replayable and (answer.status == 429 or call.repeatable)
+        asked = _retry_after(answer.headers)
+        return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
+
+    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+        """What an answer that is an error means in this dialect."""
+        return error_of_answer(status, headers, body)
+
+    def _json(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> Any:
+        headers, body = {}, None
+        if value is not None:
+            headers, body = {"Content-Type": "application/json"}, _Source(json.dumps(value).encode())
+        answer = self._call(method, target, headers, body=body, **more)
+        with _foreign(self.url):
+            return json.loads(answer.data)
+
+# ============================================================================
+# PFS client: /api/v1 from Python
+# ============================================================================
+
+MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages, and a million names have 200 MB
+_PFS_ROOT = "/api/v1"
+_PFS_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(?:[Zz]|([+-]\d\d:\d\d))?")
+
+
+class RemoteInfo(NamedTuple):
+    """What a PFS server says of a file: `size` in bytes (-1: it does not say), `mode` its permission bits, `meta` with
+    `Name` (the filesystem), `Type` and `Content` as far as the server tells them."""
+
+    name: str
+    size: int = 0
+    mode: int = 0o644
+    mtime_ns: int = 0
+    is_dir: bool = False
+    meta: Mapping[str, Any] = MappingProxyType({})
+
+
+def pfs_time_ns(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time with any fraction and zone; 0 before that (Go's zero is year 1)."""
+    match = _PFS_TIME.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 time")
+    day, clock, fraction, zone = match.groups()
+    moment = datetime.datetime.fromisoformat(f"{day}T{clock}{zone or '+00:00'}")
+    seconds = (moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) // datetime.timedelta(seconds=1)
+    return max(0, seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0")))
+
+
+def _remote_info(item: Mapping[str, Any]) -> RemoteInfo:
+    meta, size = item.get("meta") or {}, item.get("size")
+    return RemoteInfo(str(item["name"]), -1 if size is None else int(size), int(item.get("mode") or 0) & 0o7777,
+                      pfs_time_ns(item.get("modTime") or "1970-01-01T00:00:00Z"), bool(item.get("isDir")), dict(meta))
+
+
+# The reference answers 500, or 400, for nearly all that goes wrong; then its words have to tell what it was.
+_PFS_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
+    ("not empty", DirectoryNotEmpty), ("already exist", FileExists), ("already there", FileExists),
+    ("already mounted", Conflict), ("not found", FileNotFound), ("no such file", FileNotFound),
+    ("does not exist", FileNotFound), ("permission denied", PermissionDenied), ("read-only", PermissionDenied),
+    ("write-only", PermissionDenied), ("not supported", NotSupported), ("unsupported", NotSupported),
+    ("not implemented", NotSupported), ("not a directory", Conflict), ("is a directory", Conflict),
+)
+_PFS_VAGUE = frozenset({400, 409, 500})     # statuses whose class the words may refine
+
+
+def error_of_pfs_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+    """The error that an answer of /api/v1 tells of: its class by `code`, status or words, its message the `error`."""
+    try:
+        told = json.loads(body)
+        code, text = str(told.get("code", "")), str(told.get("error") or told.get("message") or "")
+    except (ValueError, AttributeError, RecursionError):
+        code, text = "", body[:500].decode("utf-8", "replace").strip()
+    text = "".join(each if each.isprintable() else " " for each in text)[:2000]
+    if status < 400:
+        return BadGateway("The server sends its callers elsewhere (a redirect); give its right URL.")
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
+    if not code and status in _PFS_VAGUE:
+        kind = next((named for words, named in _PFS_WORDS if words in text.lower()), kind)
+        status = kind.status if kind is not CallFSError else status
+    again = [("Retry-After", headers["Retry-After"])] if headers.get("Retry-After") else []
+    return _error_as(kind, status, text or f"The server answered {status}.", again)
+
+
+class RemoteReader(Reader):
+    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
+
+    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
+    """
+
+    def __init__(self, url: str, reply: _Reply) -> None:
+        self._url, self._reply, self._over = url, reply, False
+        self.length = reply.response.length
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        response, reason = self._reply.response, "the answer ended early"
+        if self._over:
+            return b""
+        try:
+            with _wire_errors():
+                # read1 of an answer that is not in chunks forgets to count in Python 3.9
+                block = response.read1(size) if response.chunked else response.read(size)
+            if block or not response.length:
+                return block
+        except _Broken as broken:
+            reason = broken.reason
+        except (ValueError, AttributeError):            # closed by another thread just now
+            reason = "it was closed"
+        if self._over:
+            return b""
+        raise BadGateway(f"{self._url} broke off: {reason}")
+
+    def close(self) -> None:
+        """End the connection unless all was read; then it serves again."""
+        over, self._over = self._over, True
+        sock = self._reply.wire.sock
+        if not over and not self._reply.response.isclosed() and sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
+        self._reply.close()
+
+
+def _body_blocks(body: Body) -> Iterator[bytes]:
+    view = memoryview(bytearray(BLOCK))
+    for count in iter(lambda: body.readinto(view), 0):
+        yield bytes(view[:count])
+
+
+class PFSClient(HTTPClient):
+    """A server that speaks the PFS dialect, this one or the reference. Threads may share it; `close` it, or use `with`.
+
+    `url` is http(s)://[user:key@]HOST[:PORT][/PREFIX][/api/v1]. `timeout` is for each wait on the network, in seconds.
+    `headers` go with every request; a function is asked anew for each. Errors are of the class that fits the answer,
+    with the server's words; Unavailable says that the server can not be reached, BadGateway that it answers nonsense.
+    Nothing that changes or may consume is sent twice: not even reading, which takes messages out of a queue.
+    """
+
+    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0,
+                 headers: Union[Mapping[str, str], Callable[[], Mapping[str, str]]] = MappingProxyType({}),
+                 ca_file: str = "", verify: bool = True) -> None:
+        super().__init__(url, key, timeout=timeout, retries=0, ca_file=ca_file, verify=verify)
+        prefix = self._address.prefix
+        if not prefix.endswith(_PFS_ROOT):
+            self._address = self._address._replace(prefix=prefix + _PFS_ROOT)
+        self._headers = headers
+
+    def _unreachable(self, failure: OSError) -> CallFSError:
+        if isinstance(failure, ConnectionRefusedError):
+            where = self.url.partition("://")[2].partition("/")[0] or self.url
+            return Unavailable(f"Connection refused - server not running at {where}")
+        return super()._unreachable(failure)
+
+    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+        return error_of_pfs_answer(status, headers, body)
+
+    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), **more: Any) -> _Reply:
+        given = self._headers() if callable(self._headers) else self._headers
+        return super()._call(method, target, {**given, **headers}, **more)
+
+    @staticmethod
+    def _at(route: str, path: str = "", **query: object) -> str:
+        given = {**({"path": "/" + path.lstrip("/")} if path else {}), **query}
+        try:
+            told = {name: "true" if value is True else value for name, value in given.items() if value is not False}
+            return route + ("?" + urllib.parse.urlencode(told) if told else "")
+        except UnicodeEncodeError:
+            raise BadRequest("The path is not UTF-8.") from None
+
+    def _look(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> Any:
+        """The JSON of a question, which may be asked twice."""
+        return self._json(method, target, value, idempotent=True, **more)
+
+    def _do(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> dict[str, Any]:
+        """The JSON object that a change is answered with; a change is sent once."""
+        answer = self._json(method, target, value, idempotent=False, **more)
+        return answer if isinstance(answer, dict) else {}
+
+    # ---- files
+
+    def stat(self, path: str) -> RemoteInfo:
+        """What is at a path. Raises FileNotFound."""
+        item = self._look("GET", self._at("/stat", path or "/"))
+        with _foreign(self.url):
+            return _remote_info(item)
+
+    def list(self, path: str) -> list[RemoteInfo]:
+        """What is in a directory, in the server's order. Raises FileNotFound."""
+        answer = self._look("GET", self._at("/directories", path or "/"), limit=MAX_PFS_LISTING)
+        with _foreign(self.url):
+            return [_remote_info(item) for item in answer["files"] or ()]
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
+        """The bytes of a file, all of them in memory; past its end none."""
+        with self.open(path, offset, size) as reader:
+            return b"".join(reader)
+
+    def open(self, path: str, offset: int = 0, size: int = -1, stream: bool = False,
+             query: Mapping[str, str] = MappingProxyType({}), patience: float = 0.0) -> Reader:
+        """The bytes of a file in bounded memory; the caller closes the reader. Of a `stream` they come as they are
+        written, with no time-out between them. `query` has what the file itself understands (`wait`, `ack`); the server
+        may think `patience` seconds longer than usual before it answers."""
+        part = {**({"offset": offset} if offset else {}), **({"size": size} if size >= 0 else {})}
+        reply = self._call("GET", self._at("/files", path, **{**query, **part}, stream=stream), stream=True,
+                           idempotent=False, patience=patience)
+        if stream:
+            reply.wire.wait(None)
+        return RemoteReader(self.url, reply)
+
+    def write(self, path: str, source: Union[Upload, Body]) -> str:
+        """Replace a file by bytes, a Body, an open binary file or blocks; the server's message (a queue: an id).
+
+        Each block is sent as it comes; without a known length in chunks.
+        """
+        body = _Source(_body_blocks(source), source.length) if isinstance(source, Body) else _Source(source)
+        with body:
+            reply = self._call("PUT", self._at("/files", path), body=body, idempotent=False)
+        with _foreign(self.url):
+            return str(json.loads(reply.data).get("message", "")) if reply.data.strip() else ""
+
+    def create(self, path: str) -> None:
+        """Make an empty file. Raises FileExists."""
+        self._do("POST", self._at("/files", path))
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        """Make a directory. Raises FileExists."""
+        self._do("POST", self._at("/directories", path, mode=f"{mode:o}"))
+
+    def remove(self, path: str, recursive: bool = False) -> None:
+        """Remove a file or directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
+        self._do("DELETE", self._at("/files", path, recursive=recursive))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file or directory. Raises FileNotFound, FileExists."""
+        self._do("POST", self._at("/rename", old), {"newPath": new})
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Set the permission bits."""
+        self._do("POST", self._at("/chmod", path), {"mode": mode})
+
+    def touch(self, path: str) -> None:
+        """Set the time of the last change to now; makes an empty file where nothing is."""
+        self._do("POST", self._at("/touch", path))
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a file, or fill it up with zeros, to `size` bytes."""
+        self._do("POST", self._at("/truncate", path, size=size))
+
+    def grep(self, path: str, pattern: str, recursive: bool = False, ignore_case: bool = False) -> Iterator[dict[str, Any]]:
+        """Matches (`file`, `line`, `content`) as they are found, at last `{"type": "summary", "count": n}`."""
+        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case, "stream": True}
+        reply = self._call("POST", "/grep", {"Content-Type": "application/json"}, stream=True, idempotent=True,
+                           body=_Source(json.dumps(wish).encode()))
+        reply.wire.wait(None)               # a long search may find nothing for a long time
+        with RemoteReader(self.url, reply) as reader:
+            for line in _lines_of(reader):
+                with _foreign(self.url):
+                    found = _grep_items(json.loads(line))
+                yield from found
+                if found and found[-1].get("type") == "summary":
+                    return
+        raise BadGateway(f"{self.url} broke off: the search's summary is missing")
+
+    def digest(self, path: str, algorithm: str = "sha256") -> str:
+        """`md5` or `sha256` of a file, hexadecimal, worked out by the server."""
+        answer = self._look("POST", "/digest", {"path": path, "algorithm": algorithm}, patience=3600)
+        with _foreign(self.url):
+            return str(answer["digest"])
+
+    # ---- the server
+
+    def mounts(self) -> list[dict[str, Any]]:
+        """What is mounted: `path`, `pluginName`, `config`."""
+        answer = self._look("GET", "/mounts")
+        with _foreign(self.url):
+            return list(answer["mounts"] or ())
+
+    def mount(self, fstype: str, path: str, config: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Mount a filesystem. Raises Conflict where something is, BadRequest for a type or option that is not known."""
+        self._do("POST", "/mount", {"fstype": fstype, "path": path, "config": dict(config)})
+
+    def unmount(self, path: str) -> None:
+        """Unmount. Raises FileNotFound."""
+        self._do("POST", "/unmount", {"path": path})
+
+    def plugins(self) -> list[Any]:
+        """The external plugins that are loaded."""
+        answer = self._look("GET", "/plugins")
+        with _foreign(self.url):
+            return list(answer["loaded_plugins"] or ())
+
+    def load_plugin(self, library_path: str) -> dict[str, Any]:
+        """Load a plugin, a file of the server's machine; `plugin_name` in the answer is what mounts it."""
+        return self._do("POST", "/plugins/load", {"library_path": library_path})
+
+    def unload_plugin(self, library_path: str) -> dict[str, Any]:
+        """Unload a plugin."""
+        return self._do("POST", "/plugins/unload", {"library_path": library_path})
+
+    def capabilities(self, path: str = "") -> dict[str, Any]:
+        """What the server, and what holds `path`, can do."""
+        return self._look("GET", self._at("/capabilities", path))
+
+    def health(self) -> dict[str, Any]:
+        """What the server says when it runs. Raises Unavailable."""
+        return self._look("GET", "/health")
+
+
+def _lines_of(reader: Reader) -> Iterator[bytes]:
+    """Lines as they come, empty ones left out. Raises BadGateway for one that is too long."""
+    rest = b""
+    for block in reader:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line for line in lines if line.strip())
+        if len(rest) > MAX_ANSWER:
+            raise BadGateway(f"The answer has a line of more than {MAX_ANSWER} bytes.")
+    if rest.strip():
+        yield rest
+
+
+def _grep_items(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The matches of one line; a server that does not stream puts all into one."""
+    if "matches" in value:
+        found = list(value["matches"] or ())
+        return [*found, {"type": "summary", "count": value.get("count", len(found))}]
+    if "error" in value:
+        raise error_of_pfs_answer(500, {}, json.dumps(value).encode())
+    return [value]
+
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite

@@ -1694,347 +1694,6 @@ def test_body_read(length: int, limit: int, works: bool, announced: bool) -> Non
 
 
 # ============================================================================
-# PFS client: a scripted server, and one that behaves as the reference does
-# ============================================================================
-
-
-class FakePFS(http.server.BaseHTTPRequestHandler):
-    """The reference's answers: 500 for nearly every error, its own words, `files: null`, times with fraction and zone."""
-
-    protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: Any) -> None:
-        pass
-
-    def _say(self, value: Any, status: int = 200) -> None:
-        data = value if isinstance(value, bytes) else json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
-        self.send_header("Set-Cookie", "upstream=1")
-        self.end_headers()
-        self.wfile.write(data)
-
-    def _fail(self, text: str, status: int = 500) -> None:
-        self._say({"error": text}, status)
-
-    def _info(self, path: str) -> dict[str, Any]:
-        data, mode = self.files[path], self.modes.get(path, 0o644)
-        return {"name": path.rpartition("/")[2] or "/", "size": 0 if data is None else len(data), "mode": mode,
-                "modTime": "2026-01-02T03:04:05.123456789+02:00", "isDir": data is None,
-                "meta": {"Name": "fakefs", "Type": self.types.get(path, ""), "Content": None}}
-
-    def _serve(self) -> None:
-        server: Any = self.server
-        self.files, self.modes, self.types = server.files, server.modes, server.types
-        target = urllib.parse.urlsplit(self.path)
-        query = dict(urllib.parse.parse_qsl(target.query))
-        body = b""
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            while size := int(self.rfile.readline(), 16):
-                body += self.rfile.read(size)
-                server.pieces.append(size)
-                self.rfile.readline()
-            self.rfile.readline()
-        else:
-            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        server.heard.append((self.command, target.path, query, dict(self.headers)))
-        if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
-            return self._fail("unauthorized", 401)
-        route = target.path[len("/api/v1/"):].replace("/", "_")
-        getattr(self, f"on_{self.command}_{route}", lambda *args: self._fail("404 page", 404))(query.get("path", "/"), query, body)
-
-    do_GET = do_PUT = do_POST = do_DELETE = _serve      # noqa: N815
-
-    def on_GET_health(self, path: str, query: Any, body: bytes) -> None:
-        self._say({"status": "healthy", "version": "x"})
-
-    def on_GET_stat(self, path: str, query: Any, body: bytes) -> None:
-        self._say(self._info(path)) if path in self.files else self._fail(f"file not found: {path}")
-
-    def on_GET_directories(self, path: str, query: Any, body: bytes) -> None:
-        if self.files.get(path, b"") is not None:
-            return self._fail(f"no such file or directory: {path}")
-        inside = [each for each in self.files if each != "/" and (each.rpartition("/")[0] or "/") == path]
-        self._say({"files": [self._info(each) for each in reversed(sorted(inside))] or None})
-
-    def on_GET_files(self, path: str, query: Any, body: bytes) -> None:
-        data = self.files.get(path)
-        if data is None:
-            return self._fail(f"file not found: {path}")
-        if self.types.get(path) == "control":
-            self.files[path] = b""              # a look takes it
-        if query.get("stream") == "true":
-            return self._stream(data)
-        start, size = int(query.get("offset", 0)), int(query.get("size", -1))
-        self._say(data[start:] if size < 0 else data[start:start + size])
-
-    def _stream(self, data: bytes) -> None:
-        self.send_response(200)
-        self.send_header("Transfer-Encoding", "chunked")
-        self.end_headers()
-        for piece in data.split(b","):
-            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
-            self.server.go.acquire(timeout=10)
-        self.wfile.write(b"0\r\n\r\n")
-
-    def on_PUT_files(self, path: str, query: Any, body: bytes) -> None:
-        if self.modes.get(path) == 0o444:
-            return self._fail("permission denied: read only")
-        self.files[path] = body
-        self._say({"message": f"Written {len(body)} bytes"})
-
-    def on_POST_files(self, path: str, query: Any, body: bytes) -> None:
-        if path in self.files:
-            return self._fail(f"file already exists: {path}")
-        self.files[path] = b""
-        self._say({"message": "file created"}, 201)
-
-    def on_POST_directories(self, path: str, query: Any, body: bytes) -> None:
-        self.files[path], self.modes[path] = None, int(query["mode"], 8)
-        self._say({"message": "directory created"}, 201)
-
-    def on_DELETE_files(self, path: str, query: Any, body: bytes) -> None:
-        below = [each for each in self.files if each.startswith(path + "/")]
-        if below and query.get("recursive") != "true":
-            return self._fail("directory not empty")
-        for each in (path, *below):
-            if self.files.pop(each, 0) == 0:
-                return self._fail(f"file not found: {each}")
-        self._say({"message": "deleted"})
-
-    def on_POST_rename(self, path: str, query: Any, body: bytes) -> None:
-        if path not in self.files:
-            return self._fail(f"file not found: {path}")
-        self.files[json.loads(body)["newPath"]] = self.files.pop(path)
-        self._say({"message": "renamed"})
-
-    def on_POST_chmod(self, path: str, query: Any, body: bytes) -> None:
-        self.modes[path] = json.loads(body)["mode"]
-        self._say({"message": "permissions changed"})
-
-    def on_POST_touch(self, path: str, query: Any, body: bytes) -> None:
-        self._fail("operation not supported")
-
-    def on_POST_grep(self, path: str, query: Any, body: bytes) -> None:
-        found = [{"file": "/a", "line": 1, "content": "x"}]
-        if self.server.types.get("grep") == "plain":
-            return self._say({"matches": found, "count": 1})
-        lines = [*found, *([] if self.server.types.get("grep") == "cut" else [{"type": "summary", "count": 1}])]
-        self._say(b"".join(json.dumps(each).encode() + b"\n" for each in lines))
-
-    def on_POST_digest(self, path: str, query: Any, body: bytes) -> None:
-        wish = json.loads(body)
-        digest = hashlib.new(wish["algorithm"], self.files[wish["path"]]).hexdigest()
-        self._say({"algorithm": wish["algorithm"], "path": wish["path"], "digest": digest})
-
-    def on_GET_mounts(self, path: str, query: Any, body: bytes) -> None:
-        self._say({"mounts": None})
-
-
-class FakeServer(http.server.ThreadingHTTPServer):
-    """`FakePFS` on a port; `stop` and `start` again on the same one."""
-
-    daemon_threads = True
-
-    def __init__(self, port: int = 0, files: Optional[dict[str, Any]] = None) -> None:
-        super().__init__(("127.0.0.1", port), FakePFS)
-        self.files: dict[str, Any] = {"/": None, "/d": None, "/d/x": b"0123456789"} if files is None else files
-        self.modes: dict[str, int] = {"/": 0o755, "/d": 0o755}
-        self.types: dict[str, str] = {}
-        self.heard: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
-        self.pieces: list[int] = []
-        self.token, self.go, self._open = "", threading.Semaphore(0), set()     # type: ignore[var-annotated]
-        self.url = f"http://127.0.0.1:{self.server_address[1]}"
-        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
-        self._thread.start()
-
-    def process_request(self, request: Any, client_address: Any) -> None:
-        self._open.add(request)
-        super().process_request(request, client_address)
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        pass
-
-    def __exit__(self, *exc: object) -> None:
-        self.shutdown()
-        self._thread.join(10)
-        self.server_close()
-        for each in self._open:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
-
-    def count(self, method: str, route: str) -> int:
-        return sum(heard[:2] == (method, "/api/v1/" + route) for heard in self.heard)
-
-
-@pytest.fixture
-def fake() -> Iterator[FakeServer]:
-    with FakeServer() as server:
-        yield server
-
-
-@pytest.fixture
-def pfs(fake: FakeServer) -> Iterator[callfs.PFSClient]:
-    with callfs.PFSClient(fake.url, timeout=10) as client:
-        yield client
-
-
-def test_pfs_client_does_everything(fake: FakeServer, pfs: callfs.PFSClient) -> None:
-    pfs.mkdir("/new", 0o750)
-    pfs.create("/new/a")
-    assert pfs.write("/new/a", b"hello") == "Written 5 bytes"
-    assert pfs.read("/new/a") == b"hello" and pfs.read("/new/a", 1, 3) == b"ell" and pfs.read("/new/a", 99) == b""
-    info = pfs.stat("/new/a")
-    assert info[:3] == ("a", 5, 0o644) and info.mtime_ns == 1767315845_123456789 and not info.is_dir
-    assert info.meta == {"Name": "fakefs", "Type": "", "Content": None} and fake.modes["/new"] == 0o750
-    pfs.rename("/new/a", "/new/b & c?.txt")
-    pfs.chmod("/new/b & c?.txt", 0o600)
-    assert [each.name for each in pfs.list("/new")] == ["b & c?.txt"] and fake.modes["/new/b & c?.txt"] == 0o600
-    assert pfs.digest("/new/b & c?.txt", "md5") == hashlib.md5(b"hello").hexdigest()
-    pfs.remove("/new", recursive=True)
-    pfs.mkdir("/empty")
-    assert pfs.list("/empty") == [] and pfs.mounts() == [] and pfs.health()["status"] == "healthy"
-
-
-@pytest.mark.parametrize("how, word, kind, status", [
-    (lambda c: c.stat("/no"), "file not found: /no", callfs.FileNotFound, 404),
-    (lambda c: c.list("/d/x"), "no such file", callfs.FileNotFound, 404),
-    (lambda c: c.create("/d/x"), "already exists", callfs.FileExists, 409),
-    (lambda c: c.remove("/d"), "not empty", callfs.DirectoryNotEmpty, 409),
-    (lambda c: c.write("/r", b""), "permission denied", callfs.PermissionDenied, 403),
-    (lambda c: c.touch("/d/x"), "not supported", callfs.NotSupported, 501),
-    (lambda c: c.truncate("/d/x", 0), "404 page", callfs.NotFound, 404),
-])
-def test_pfs_errors_of_the_reference(fake: FakeServer, pfs: callfs.PFSClient, how: Any, word: str, kind: Any,
-                                     status: int) -> None:
-    fake.modes["/r"] = 0o444
-    with pytest.raises(kind, match=word) as caught:
-        how(pfs)
-    assert caught.value.status == status and not caught.value.headers       # nothing of the other server's headers
-
-
-@pytest.mark.parametrize("status, body, kind, message", [
-    (500, b'{"error":"boom\\nX: y"}', callfs.CallFSError, "boom X: y"),
-    (409, b'{"error":"A file is already there."}', callfs.FileExists, "A file is already there."),
-    (409, b'{"error":"mount"}', callfs.Conflict, "mount"), (302, b"", callfs.BadGateway, "redirect"),
-    (404, b"<html>", callfs.FileNotFound, "<html>"), (507, b'{"error":"full"}', callfs.StorageFull, "full"),
-    (508, b'{"error":"loop"}', callfs.LoopDetected, "loop"), (418, b"[" * 9999, callfs.CallFSError, "[["),
-    (503, b'{"error":"later","code":"UNAVAILABLE"}', callfs.Unavailable, "later"), (500, b"", callfs.CallFSError, "500"),
-])
-def test_error_of_pfs_answer(status: int, body: bytes, kind: Any, message: str) -> None:
-    error = callfs.error_of_pfs_answer(status, {"Retry-After": "7", "Set-Cookie": "x"}, body)
-    assert type(error) is kind and message in error.message
-    assert error.status in (status, kind.status) and (status == 302 or error.headers == (("Retry-After", "7"),))
-
-
-@pytest.mark.parametrize("text, moment", [
-    ("2026-01-02T03:04:05Z", 1767323045 * 10**9), ("2026-01-02T03:04:05.5Z", 1767323045_500000000),
-    ("2026-01-02T03:04:05.123456789-01:30", 1767328445_123456789), ("0001-01-01T00:00:00Z", 0),
-])
-def test_pfs_time(text: str, moment: int) -> None:
-    assert callfs.pfs_time_ns(text) == moment
-    with pytest.raises(ValueError):
-        callfs.pfs_time_ns(text + "x")
-
-
-@pytest.mark.parametrize("source, chunked", [
-    (lambda: b"abc" * 3, False), (lambda: callfs.bytes_body(b"abc" * 3), False), (lambda: io.BytesIO(b"abc" * 3), False),
-    (lambda: iter([b"abc"] * 3), True), (lambda: callfs.FileBody(io.BytesIO(b"abc" * 3)), True),
-])
-def test_pfs_write_takes(fake: FakeServer, pfs: callfs.PFSClient, source: Any, chunked: bool) -> None:
-    assert pfs.write("/w", source()) == "Written 9 bytes" and fake.files["/w"] == b"abc" * 3
-    assert bool(fake.pieces) == chunked
-
-
-def test_pfs_write_sends_each_piece_at_once(fake: FakeServer, pfs: callfs.PFSClient) -> None:
-    def pieces() -> Iterator[bytes]:
-        for number in range(3):
-            yield b"%d" % number
-            wait_for(lambda: len(fake.pieces) > number, what="the piece before the next is made")
-    pfs.write("/w", pieces())
-    assert fake.files["/w"] == b"012" and fake.pieces == [1, 1, 1]
-
-
-def test_pfs_write_of_a_body_that_lies(fake: FakeServer, pfs: callfs.PFSClient) -> None:
-    for length in (5, 2):
-        with pytest.raises(callfs.StorageError):
-            pfs.write("/w", callfs.FileBody(io.BytesIO(b"abc"), length))
-    assert "/w" not in fake.files and pfs.health()
-
-
-def test_pfs_stream_comes_as_it_is_written(fake: FakeServer) -> None:
-    fake.files["/s"] = b"one,two,three"
-    with callfs.PFSClient(fake.url, timeout=0.3) as client, client.open("/s", stream=True) as reader:
-        assert reader.length is None and reader.read() == b"one"
-        timer = threading.Timer(0.6, fake.go.release)   # later than the time-out, which holds for heads only
-        timer.start()
-        assert reader.read() == b"two"
-        for _ in range(2):
-            fake.go.release()
-        assert reader.read() == b"three" and reader.read() == b"" and client.health()
-        timer.join()
-    assert fake.heard[0][2] == {"path": "/s", "stream": "true"}
-
-
-def test_pfs_stream_closed_while_it_is_read(fake: FakeServer, pfs: callfs.PFSClient) -> None:
-    fake.files["/s"] = b"one,two"
-    reader = pfs.open("/s", stream=True)
-    assert reader.read() == b"one"
-    found: list[bytes] = []
-    thread = threading.Thread(target=lambda: found.append(reader.read()))
-    thread.start()
-    reader.close()
-    reader.close()
-    thread.join(5)
-    assert found == [b""] and not thread.is_alive()
-    fake.go.release()
-
-
-@pytest.mark.parametrize("act, twice", [
-    (lambda c: c.stat("/a"), True), (lambda c: c.list("/a"), True), (lambda c: c.read("/q/dequeue"), False),
-    (lambda c: c.write("/q/enqueue", b"x"), False), (lambda c: c.remove("/a"), False), (lambda c: c.mkdir("/a"), False),
-])
-@pytest.mark.parametrize("reused", [False, True])
-def test_pfs_client_sends_nothing_twice_that_counts(act: Any, twice: bool, reused: bool) -> None:
-    first = [answer(body=b"{}")] if reused else []
-    cut = lambda sock: sock.shutdown(socket.SHUT_RDWR)              # noqa: E731 (taken, and not answered)
-    with Scripted([*first, cut], [answer(503, b'{"error":"later"}')]) as server, callfs.PFSClient(server.url) as client:
-        if reused:
-            client.health()
-        with pytest.raises(callfs.Unavailable):
-            act(client)
-        assert len(server.heard) == len(first) + 1 + twice
-
-
-def test_pfs_client_cut_answers_and_nonsense() -> None:
-    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123"
-    chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
-    with Scripted([cut], [chunk], [answer(body=b"[1]")], [answer(302, Location="http://127.0.0.1:9/")]) as server, \
-            callfs.PFSClient(server.url + "/prefix/api/v1/", "key") as client:
-        for wrong in (lambda: client.read("/a"), lambda: client.read("/a"), lambda: client.stat("/a"),
-                      lambda: client.stat("/a")):
-            with pytest.raises(callfs.BadGateway):
-                wrong()
-        assert server.heard[0].target == "/prefix/api/v1/files?path=%2Fa"
-        assert server.heard[0].headers["authorization"] == "Bearer key"
-
-
-def test_pfs_client_without_a_server() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port = sock.getsockname()[1]
-    with callfs.PFSClient(f"http://user:secretkey@127.0.0.1:{port}") as client, \
-            pytest.raises(callfs.Unavailable, match=f"Connection refused - server not running at 127.0.0.1:{port}$"):
-        client.health()
-
-
-@pytest.mark.parametrize("mode", ["stream", "plain"])
-def test_pfs_grep(fake: FakeServer, pfs: callfs.PFSClient, mode: str) -> None:
-    fake.types["grep"] = mode
-    assert list(pfs.grep("/", "x", True)) == [{"file": "/a", "line": 1, "content": "x"}, {"type": "summary", "count": 1}]
-    fake.types["grep"] = "cut"
-    with pytest.raises(callfs.BadGateway, match="summary"):
-        list(pfs.grep("/", "x"))
-# ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
@@ -3146,6 +2805,349 @@ def test_tls_by_options(options: dict[str, Any], tls: str) -> None:
 def test_a_go_program_s_name_for_tls() -> None:
     target = target_of(backend="tidb", dsn="u:p@tcp(h:4000)/d?tls=tidb", enable_tls=True, tls_server_name="x")
     assert (target.tls, target.tls_server_name, "p" in repr(target).split("password")[0]) == ("verify-full", "x", True)
+
+
+# ============================================================================
+# PFS client: a scripted server, and one that behaves as the reference does
+# ============================================================================
+
+
+class FakePFS(http.server.BaseHTTPRequestHandler):
+    """The reference's answers: 500 for nearly every error, its own words, `files: null`, times with fraction and zone."""
+
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+    def _say(self, value: Any, status: int = 200) -> None:
+        data = value if isinstance(value, bytes) else json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Set-Cookie", "upstream=1")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def _fail(self, text: str, status: int = 500) -> None:
+        self._say({"error": text}, status)
+
+    def _info(self, path: str) -> dict[str, Any]:
+        data, mode = self.files[path], self.modes.get(path, 0o644)
+        return {"name": path.rpartition("/")[2] or "/", "size": 0 if data is None else len(data), "mode": mode,
+                "modTime": "2026-01-02T03:04:05.123456789+02:00", "isDir": data is None,
+                "meta": {"Name": "fakefs", "Type": self.types.get(path, ""), "Content": None}}
+
+    def _serve(self) -> None:
+        server: Any = self.server
+        self.files, self.modes, self.types = server.files, server.modes, server.types
+        target = urllib.parse.urlsplit(self.path)
+        query = dict(urllib.parse.parse_qsl(target.query))
+        body = b""
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                server.pieces.append(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        server.heard.append((self.command, target.path, query, dict(self.headers)))
+        if server.token and self.headers.get("Authorization") != f"Bearer {server.token}":
+            return self._fail("unauthorized", 401)
+        route = target.path[len("/api/v1/"):].replace("/", "_")
+        getattr(self, f"on_{self.command}_{route}", lambda *args: self._fail("404 page", 404))(query.get("path", "/"), query, body)
+
+    do_GET = do_PUT = do_POST = do_DELETE = _serve      # noqa: N815
+
+    def on_GET_health(self, path: str, query: Any, body: bytes) -> None:
+        self._say({"status": "healthy", "version": "x"})
+
+    def on_GET_stat(self, path: str, query: Any, body: bytes) -> None:
+        self._say(self._info(path)) if path in self.files else self._fail(f"file not found: {path}")
+
+    def on_GET_directories(self, path: str, query: Any, body: bytes) -> None:
+        if self.files.get(path, b"") is not None:
+            return self._fail(f"no such file or directory: {path}")
+        inside = [each for each in self.files if each != "/" and (each.rpartition("/")[0] or "/") == path]
+        self._say({"files": [self._info(each) for each in reversed(sorted(inside))] or None})
+
+    def on_GET_files(self, path: str, query: Any, body: bytes) -> None:
+        data = self.files.get(path)
+        if data is None:
+            return self._fail(f"file not found: {path}")
+        if self.types.get(path) == "control":
+            self.files[path] = b""              # a look takes it
+        if query.get("stream") == "true":
+            return self._stream(data)
+        start, size = int(query.get("offset", 0)), int(query.get("size", -1))
+        self._say(data[start:] if size < 0 else data[start:start + size])
+
+    def _stream(self, data: bytes) -> None:
+        self.send_response(200)
+        self.send_header("Transfer-Encoding", "chunked")
+        self.end_headers()
+        for piece in data.split(b","):
+            self.wfile.write(b"%x\r\n%b\r\n" % (len(piece), piece))
+            self.server.go.acquire(timeout=10)
+        self.wfile.write(b"0\r\n\r\n")
+
+    def on_PUT_files(self, path: str, query: Any, body: bytes) -> None:
+        if self.modes.get(path) == 0o444:
+            return self._fail("permission denied: read only")
+        self.files[path] = body
+        self._say({"message": f"Written {len(body)} bytes"})
+
+    def on_POST_files(self, path: str, query: Any, body: bytes) -> None:
+        if path in self.files:
+            return self._fail(f"file already exists: {path}")
+        self.files[path] = b""
+        self._say({"message": "file created"}, 201)
+
+    def on_POST_directories(self, path: str, query: Any, body: bytes) -> None:
+        self.files[path], self.modes[path] = None, int(query["mode"], 8)
+        self._say({"message": "directory created"}, 201)
+
+    def on_DELETE_files(self, path: str, query: Any, body: bytes) -> None:
+        below = [each for each in self.files if each.startswith(path + "/")]
+        if below and query.get("recursive") != "true":
+            return self._fail("directory not empty")
+        for each in (path, *below):
+            if self.files.pop(each, 0) == 0:
+                return self._fail(f"file not found: {each}")
+        self._say({"message": "deleted"})
+
+    def on_POST_rename(self, path: str, query: Any, body: bytes) -> None:
+        if path not in self.files:
+            return self._fail(f"file not found: {path}")
+        self.files[json.loads(body)["newPath"]] = self.files.pop(path)
+        self._say({"message": "renamed"})
+
+    def on_POST_chmod(self, path: str, query: Any, body: bytes) -> None:
+        self.modes[path] = json.loads(body)["mode"]
+        self._say({"message": "permissions changed"})
+
+    def on_POST_touch(self, path: str, query: Any, body: bytes) -> None:
+        self._fail("operation not supported")
+
+    def on_POST_grep(self, path: str, query: Any, body: bytes) -> None:
+        found = [{"file": "/a", "line": 1, "content": "x"}]
+        if self.server.types.get("grep") == "plain":
+            return self._say({"matches": found, "count": 1})
+        lines = [*found, *([] if self.server.types.get("grep") == "cut" else [{"type": "summary", "count": 1}])]
+        self._say(b"".join(json.dumps(each).encode() + b"\n" for each in lines))
+
+    def on_POST_digest(self, path: str, query: Any, body: bytes) -> None:
+        wish = json.loads(body)
+        digest = hashlib.new(wish["algorithm"], self.files[wish["path"]]).hexdigest()
+        self._say({"algorithm": wish["algorithm"], "path": wish["path"], "digest": digest})
+
+    def on_GET_mounts(self, path: str, query: Any, body: bytes) -> None:
+        self._say({"mounts": None})
+
+
+class FakeServer(http.server.ThreadingHTTPServer):
+    """`FakePFS` on a port; `stop` and `start` again on the same one."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int = 0, files: Optional[dict[str, Any]] = None) -> None:
+        super().__init__(("127.0.0.1", port), FakePFS)
+        self.files: dict[str, Any] = {"/": None, "/d": None, "/d/x": b"0123456789"} if files is None else files
+        self.modes: dict[str, int] = {"/": 0o755, "/d": 0o755}
+        self.types: dict[str, str] = {}
+        self.heard: list[tuple[str, str, dict[str, str], dict[str, str]]] = []
+        self.pieces: list[int] = []
+        self.token, self.go, self._open = "", threading.Semaphore(0), set()     # type: ignore[var-annotated]
+        self.url = f"http://127.0.0.1:{self.server_address[1]}"
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._open.add(request)
+        super().process_request(request, client_address)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        pass
+
+    def __exit__(self, *exc: object) -> None:
+        self.shutdown()
+        self._thread.join(10)
+        self.server_close()
+        for each in self._open:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def count(self, method: str, route: str) -> int:
+        return sum(heard[:2] == (method, "/api/v1/" + route) for heard in self.heard)
+
+
+@pytest.fixture
+def fake() -> Iterator[FakeServer]:
+    with FakeServer() as server:
+        yield server
+
+
+@pytest.fixture
+def pfs(fake: FakeServer) -> Iterator[callfs.PFSClient]:
+    with callfs.PFSClient(fake.url, timeout=10) as client:
+        yield client
+
+
+def test_pfs_client_does_everything(fake: FakeServer, pfs: callfs.PFSClient) -> None:
+    pfs.mkdir("/new", 0o750)
+    pfs.create("/new/a")
+    assert pfs.write("/new/a", b"hello") == "Written 5 bytes"
+    assert pfs.read("/new/a") == b"hello" and pfs.read("/new/a", 1, 3) == b"ell" and pfs.read("/new/a", 99) == b""
+    info = pfs.stat("/new/a")
+    assert info[:3] == ("a", 5, 0o644) and info.mtime_ns == 1767315845_123456789 and not info.is_dir
+    assert info.meta == {"Name": "fakefs", "Type": "", "Content": None} and fake.modes["/new"] == 0o750
+    pfs.rename("/new/a", "/new/b & c?.txt")
+    pfs.chmod("/new/b & c?.txt", 0o600)
+    assert [each.name for each in pfs.list("/new")] == ["b & c?.txt"] and fake.modes["/new/b & c?.txt"] == 0o600
+    assert pfs.digest("/new/b & c?.txt", "md5") == hashlib.md5(b"hello").hexdigest()
+    pfs.remove("/new", recursive=True)
+    pfs.mkdir("/empty")
+    assert pfs.list("/empty") == [] and pfs.mounts() == [] and pfs.health()["status"] == "healthy"
+
+
+@pytest.mark.parametrize("how, word, kind, status", [
+    (lambda c: c.stat("/no"), "file not found: /no", callfs.FileNotFound, 404),
+    (lambda c: c.list("/d/x"), "no such file", callfs.FileNotFound, 404),
+    (lambda c: c.create("/d/x"), "already exists", callfs.FileExists, 409),
+    (lambda c: c.remove("/d"), "not empty", callfs.DirectoryNotEmpty, 409),
+    (lambda c: c.write("/r", b""), "permission denied", callfs.PermissionDenied, 403),
+    (lambda c: c.touch("/d/x"), "not supported", callfs.NotSupported, 501),
+    (lambda c: c.truncate("/d/x", 0), "404 page", callfs.NotFound, 404),
+])
+def test_pfs_errors_of_the_reference(fake: FakeServer, pfs: callfs.PFSClient, how: Any, word: str, kind: Any,
+                                     status: int) -> None:
+    fake.modes["/r"] = 0o444
+    with pytest.raises(kind, match=word) as caught:
+        how(pfs)
+    assert caught.value.status == status and not caught.value.headers       # nothing of the other server's headers
+
+
+@pytest.mark.parametrize("status, body, kind, message", [
+    (500, b'{"error":"boom\\nX: y"}', callfs.CallFSError, "boom X: y"),
+    (409, b'{"error":"A file is already there."}', callfs.FileExists, "A file is already there."),
+    (409, b'{"error":"mount"}', callfs.Conflict, "mount"), (302, b"", callfs.BadGateway, "redirect"),
+    (404, b"<html>", callfs.FileNotFound, "<html>"), (507, b'{"error":"full"}', callfs.StorageFull, "full"),
+    (508, b'{"error":"loop"}', callfs.LoopDetected, "loop"), (418, b"[" * 9999, callfs.CallFSError, "[["),
+    (503, b'{"error":"later","code":"UNAVAILABLE"}', callfs.Unavailable, "later"), (500, b"", callfs.CallFSError, "500"),
+])
+def test_error_of_pfs_answer(status: int, body: bytes, kind: Any, message: str) -> None:
+    error = callfs.error_of_pfs_answer(status, {"Retry-After": "7", "Set-Cookie": "x"}, body)
+    assert type(error) is kind and message in error.message
+    assert error.status in (status, kind.status) and (status == 302 or error.headers == (("Retry-After", "7"),))
+
+
+@pytest.mark.parametrize("text, moment", [
+    ("2026-01-02T03:04:05Z", 1767323045 * 10**9), ("2026-01-02T03:04:05.5Z", 1767323045_500000000),
+    ("2026-01-02T03:04:05.123456789-01:30", 1767328445_123456789), ("0001-01-01T00:00:00Z", 0),
+])
+def test_pfs_time(text: str, moment: int) -> None:
+    assert callfs.pfs_time_ns(text) == moment
+    with pytest.raises(ValueError):
+        callfs.pfs_time_ns(text + "x")
+
+
+@pytest.mark.parametrize("source, chunked", [
+    (lambda: b"abc" * 3, False), (lambda: callfs.bytes_body(b"abc" * 3), False), (lambda: io.BytesIO(b"abc" * 3), False),
+    (lambda: iter([b"abc"] * 3), True), (lambda: callfs.FileBody(io.BytesIO(b"abc" * 3)), True),
+])
+def test_pfs_write_takes(fake: FakeServer, pfs: callfs.PFSClient, source: Any, chunked: bool) -> None:
+    assert pfs.write("/w", source()) == "Written 9 bytes" and fake.files["/w"] == b"abc" * 3
+    assert bool(fake.pieces) == chunked
+
+
+def test_pfs_write_sends_each_piece_at_once(fake: FakeServer, pfs: callfs.PFSClient) -> None:
+    def pieces() -> Iterator[bytes]:
+        for number in range(3):
+            yield b"%d" % number
+            wait_for(lambda: len(fake.pieces) > number, what="the piece before the next is made")
+    pfs.write("/w", pieces())
+    assert fake.files["/w"] == b"012" and fake.pieces == [1, 1, 1]
+
+
+def test_pfs_write_of_a_body_that_lies(fake: FakeServer, pfs: callfs.PFSClient) -> None:
+    for length in (5, 2):
+        with pytest.raises(callfs.StorageError):
+            pfs.write("/w", callfs.FileBody(io.BytesIO(b"abc"), length))
+    assert "/w" not in fake.files and pfs.health()
+
+
+def test_pfs_stream_comes_as_it_is_written(fake: FakeServer) -> None:
+    fake.files["/s"] = b"one,two,three"
+    with callfs.PFSClient(fake.url, timeout=0.3) as client, client.open("/s", stream=True) as reader:
+        assert reader.length is None and reader.read() == b"one"
+        timer = threading.Timer(0.6, fake.go.release)   # later than the time-out, which holds for heads only
+        timer.start()
+        assert reader.read() == b"two"
+        for _ in range(2):
+            fake.go.release()
+        assert reader.read() == b"three" and reader.read() == b"" and client.health()
+        timer.join()
+    assert fake.heard[0][2] == {"path": "/s", "stream": "true"}
+
+
+def test_pfs_stream_closed_while_it_is_read(fake: FakeServer, pfs: callfs.PFSClient) -> None:
+    fake.files["/s"] = b"one,two"
+    reader = pfs.open("/s", stream=True)
+    assert reader.read() == b"one"
+    found: list[bytes] = []
+    thread = threading.Thread(target=lambda: found.append(reader.read()))
+    thread.start()
+    reader.close()
+    reader.close()
+    thread.join(5)
+    assert found == [b""] and not thread.is_alive()
+    fake.go.release()
+
+
+@pytest.mark.parametrize("act, twice", [
+    (lambda c: c.stat("/a"), True), (lambda c: c.list("/a"), True), (lambda c: c.read("/q/dequeue"), False),
+    (lambda c: c.write("/q/enqueue", b"x"), False), (lambda c: c.remove("/a"), False), (lambda c: c.mkdir("/a"), False),
+])
+@pytest.mark.parametrize("reused", [False, True])
+def test_pfs_client_sends_nothing_twice_that_counts(act: Any, twice: bool, reused: bool) -> None:
+    first = [answer(body=b"{}")] if reused else []
+    cut = lambda sock: sock.shutdown(socket.SHUT_RDWR)              # noqa: E731 (taken, and not answered)
+    with Scripted([*first, cut], [answer(503, b'{"error":"later"}')]) as server, callfs.PFSClient(server.url) as client:
+        if reused:
+            client.health()
+        with pytest.raises(callfs.Unavailable):
+            act(client)
+        assert len(server.heard) == len(first) + 1 + twice
+
+
+def test_pfs_client_cut_answers_and_nonsense() -> None:
+    cut = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n123"
+    chunk = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n"
+    with Scripted([cut], [chunk], [answer(body=b"[1]")], [answer(302, Location="http://127.0.0.1:9/")]) as server, \
+            callfs.PFSClient(server.url + "/prefix/api/v1/", "key") as client:
+        for wrong in (lambda: client.read("/a"), lambda: client.read("/a"), lambda: client.stat("/a"),
+                      lambda: client.stat("/a")):
+            with pytest.raises(callfs.BadGateway):
+                wrong()
+        assert server.heard[0].target == "/prefix/api/v1/files?path=%2Fa"
+        assert server.heard[0].headers["authorization"] == "Bearer key"
+
+
+def test_pfs_client_without_a_server() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        port = sock.getsockname()[1]
+    with callfs.PFSClient(f"http://user:secretkey@127.0.0.1:{port}") as client, \
+            pytest.raises(callfs.Unavailable, match=f"Connection refused - server not running at 127.0.0.1:{port}$"):
+        client.health()
+
+
+@pytest.mark.parametrize("mode", ["stream", "plain"])
+def test_pfs_grep(fake: FakeServer, pfs: callfs.PFSClient, mode: str) -> None:
+    fake.types["grep"] = mode
+    assert list(pfs.grep("/", "x", True)) == [{"file": "/a", "line": 1, "content": "x"}, {"type": "summary", "count": 1}]
+    fake.types["grep"] = "cut"
+    with pytest.raises(callfs.BadGateway, match="summary"):
+        list(pfs.grep("/", "x"))
 
 
 # ============================================================================
