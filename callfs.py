@@ -38,7 +38,9 @@ import datetime
 import difflib
 import email.utils
 import errno
+import fnmatch
 import functools
+import glob
 import hashlib
 import heapq
 import hmac
@@ -53,6 +55,7 @@ import logging
 import math
 import operator
 import os
+import posixpath
 import queue
 import random
 import re
@@ -16026,14 +16029,901 @@ def _written_beside(target: Union[str, os.PathLike[str]]) -> Iterator[BinaryIO]:
 
 
 # ============================================================================
-# Command line
+# Shell: the file commands, one by one or at a prompt
 # ============================================================================
 
-DATA_FOLDER = "callfs-data"             # where the defaults of the configuration put files and metadata
-FIRST_RUN_LISTEN = "127.0.0.1:8443"
-FIRST_RUN_USER = "admin"
-_SECRET_NAMES = ("internal_proxy_secret", "single_use_link_secret")
+TAIL_POLL = 1.0                         # seconds between two looks of `tail -f` at a file that is no stream
+TREE_DEPTH = 64                         # levels that `tree` and the recursive copies go down: foreign servers may lie
+HISTORY_FILE = os.path.join("~", ".callfs_history")
+HISTORY_LINES = 1000
+MESSAGES = ("queuefs", "kvfs")          # where a file is a value, to which the line end of `echo` does not belong
+FLOWS = ("queuefs", "streamfs")         # where a write adds and replaces nothing
 
+Output = Union[bytes, Iterator[bytes], None]
+
+
+class ShellSyntaxError(BadRequest):
+    """The line can not be read."""
+
+
+class _Usage(Exception):
+    """A command was called with wrong arguments."""
+
+
+class _Failed(Exception):
+    """A command can not go on, and has said why."""
+
+
+# ---- a line: words, operators, pipelines
+
+class Piece(NamedTuple):
+    """A part of a word; `quote` is how it was quoted: "", '"' or, where each character means itself, "'"."""
+
+    text: str
+    quote: str = ""
+
+
+class Word(str):
+    """A word of a line: its text, and how its parts were quoted."""
+
+    pieces: tuple[Piece, ...] = ()
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> Word:
+        """The word that is made of these."""
+        word = cls("".join(piece.text for piece in pieces))
+        word.pieces = tuple(pieces)
+        return word
+
+    @property
+    def pattern(self) -> str:
+        """What `glob` takes; "" where no unquoted character asks for it."""
+        if not any(_MAGIC.search(piece.text) for piece in self.pieces if not piece.quote):
+            return ""
+        return "".join(_MAGIC.sub(r"[\g<0>]", piece.text) if piece.quote else piece.text for piece in self.pieces)
+
+
+class Operator(str):
+    """One of | || && ; < > >>."""
+
+
+class Stage(NamedTuple):
+    """One command of a pipeline. `redirects` has the words after < > >>, by operator."""
+
+    words: list[Word]
+    redirects: dict[str, Word]
+
+
+class Pipeline(NamedTuple):
+    """Commands joined by |. `after` is the operator before it: ; or && or ||."""
+
+    after: str
+    stages: tuple[Stage, ...]
+
+
+_MAGIC = re.compile(r"[*?[]")
+_QUOTED_MAGIC = re.compile(r"\[([*?[])\]")
+_SHELL_TOKEN = re.compile(r"""(?P<space>\s+) | (?P<operator>\|\|?|&&|>>?|[;<]) | '(?P<single>[^']*)'
+    | "(?P<double>(?:[^"\\]|\\.)*)" | \\(?P<escape>.) | (?P<plain>[^\s'"\\|;&<>]+)""", re.X | re.S)
+_UNREADABLE = {"'": "a ' is not closed", '"': 'a " is not closed', "\\": "a \\ at the end of the line quotes nothing",
+               "&": "& alone means nothing here; in quotes it is a character"}
+_ESCAPABLE = " \t'\"\\|;&<>*?[]#"
+_ESCAPE = re.compile(r"\\(?:([abefnrtv\\])|0([0-7]{0,3})|x([0-9a-fA-F]{1,2}))")
+_ESCAPES = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+
+
+def tokenize(line: str) -> list[Union[Word, Operator]]:
+    """The words and operators of a line, a comment left out. Raises ShellSyntaxError.
+
+    A backslash quotes a character that means something, before others it stays: `\\n` is for the commands to read.
+    """
+    found: list[Union[Word, Operator]] = []
+    pieces: list[Piece] = []
+    position = 0
+    while position < len(line):
+        match = _SHELL_TOKEN.match(line, position)
+        if match is None:
+            raise ShellSyntaxError(_UNREADABLE.get(line[position], "this can not be read"))
+        kind, position = str(match.lastgroup), match.end()
+        if kind == "plain" and match[0][0] == "#" and not pieces:
+            break
+        if kind not in ("space", "operator"):
+            pieces += _pieces(kind, match[kind])
+            continue
+        found += [Word.of(pieces)] if pieces else []
+        found += [Operator(match[0])] if kind == "operator" else []
+        pieces = []
+    return [*found, Word.of(pieces)] if pieces else found
+
+
+def _pieces(kind: str, text: str) -> list[Piece]:
+    if kind == "double":
+        parts = re.split(r'\\(["\\$`])', text)          # every second one is a quoted character
+        return [Piece(part, "'" if number % 2 else '"') for number, part in enumerate(parts)]
+    if kind == "escape":
+        return [Piece(text, "'") if text in _ESCAPABLE else Piece("\\" + text)]
+    return [Piece(text, "'" if kind == "single" else "")]
+
+
+def parse_line(line: str) -> list[Pipeline]:
+    """The pipelines of a line, [] for an empty one. Raises ShellSyntaxError."""
+    pipelines: list[Pipeline] = []
+    stages: list[Stage] = []
+    stage, after, tokens = Stage([], {}), ";", iter([*tokenize(line), Operator(";")])
+    for token in tokens:
+        if isinstance(token, Word):
+            stage.words.append(token)
+        elif token[0] in "<>":
+            _redirect(stage, token, next(tokens))
+        elif stage.words:
+            stages.append(stage)
+            stage = Stage([], {})
+            if token != "|":
+                pipelines.append(Pipeline(after, tuple(stages)))
+                stages, after = [], token
+        elif stages or stage.redirects or after != ";" or token != ";":
+            raise ShellSyntaxError(f"a command is missing before {token}" if token != ";" else "a command is missing")
+    return pipelines
+
+
+def _redirect(stage: Stage, operator: str, word: Union[Word, Operator]) -> None:
+    if not isinstance(word, Word):
+        raise ShellSyntaxError(f"after {operator} the name of a file is missing")
+    if any(operator[0] == other[0] for other in stage.redirects):
+        raise ShellSyntaxError(f"{operator[0]} is there twice")
+    stage.redirects[operator] = word
+
+
+def unescape(text: str) -> str:
+    r"""A text with `\n`, `\t`, `\x41`, `\0101` ... read; what was in single quotes or after a backslash stays."""
+    pieces = getattr(text, "pieces", None) or (Piece(text),)
+    return "".join(piece.text if piece.quote == "'" else _ESCAPE.sub(_escaped, piece.text) for piece in pieces)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match[1]:
+        return _ESCAPES[match[1]]
+    return chr(int(match[2] or "0", 8) if match[2] is not None else int(match[3], 16))
+
+
+# ---- what runs a line
+
+class Shell:
+    """Runs lines of commands against a PFS server. `status` is the exit code of the last one.
+
+    The streams are binary files; their owner closes them, and the client.
+    """
+
+    def __init__(self, client: PFSClient, *, stdin: Any = None, stdout: Any = None, stderr: Any = None) -> None:
+        self.client, self.cwd, self.status, self.leaving = client, "/", 0, False
+        self.stdin = stdin or getattr(sys.stdin, "buffer", io.BytesIO())
+        self.stdout = stdout or sys.stdout.buffer
+        self.stderr = stderr or sys.stderr.buffer
+        self.at_line_start = True
+        self._mounts: Optional[list[tuple[str, str]]] = None
+        self._features: Optional[Sequence[str]] = None
+
+    def path(self, text: str) -> str:
+        """The canonical remote path that a word means here. Raises BadRequest."""
+        return canonical_path("/" + posixpath.normpath("/" + posixpath.join(self.cwd, text)).lstrip("/"))
+
+    def plugin_of(self, path: str) -> str:
+        """The type of the filesystem that holds a canonical path; "" for the server's own files."""
+        if self._mounts is None:
+            with contextlib.suppress(PermissionDenied, NotFound, NotSupported):
+                self._mounts = [(str(each["path"]), str(each["pluginName"])) for each in self.client.mounts()]
+        holding = [mount for mount in self._mounts or () if is_below(path, mount[0])]
+        return max(holding, key=lambda mount: len(mount[0]), default=("", ""))[1]
+
+    def can(self, feature: str) -> bool:
+        """Whether the server offers something that not every server does."""
+        if self._features is None:
+            self._features = ()
+            with contextlib.suppress(CallerError, NotSupported, AttributeError):
+                self._features = self.client.capabilities().get("features") or ()
+        return feature in self._features
+
+    def complain(self, text: str) -> None:
+        """A line on standard error; controls in it are escaped."""
+        line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+        self.stderr.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        self.stderr.flush()
+
+    def run_line(self, line: str) -> int:
+        """Run a line; the exit code of its last command, 2 for one that can not be read."""
+        try:
+            pipelines = parse_line(line)
+        except ShellSyntaxError as error:
+            self.complain(f"syntax error: {error.message}")
+            self.status = 2
+            return 2
+        for pipeline in pipelines:
+            if not self.leaving and (pipeline.after == ";" or (pipeline.after == "&&") == (self.status == 0)):
+                self.status = self.run_pipeline(pipeline.stages)
+        return self.status
+
+    def run_lines(self, lines: Iterable[str], stop: bool = False) -> int:
+        """Run lines, up to `exit`, or with `stop` up to the first that fails; the last exit code."""
+        for line in lines:
+            self.run_line(line)
+            if self.leaving or stop and self.status:
+                break
+        return self.status
+
+    def run_pipeline(self, stages: Sequence[Stage]) -> int:
+        """Run commands, each reading what the one before it gives; the exit code: the highest of theirs."""
+        runs: list[Run] = []
+        output: Output = None
+        self._mounts = None                 # others mount and unmount, too
+        with contextlib.ExitStack() as stack, contextlib.suppress(_Failed):
+            for number, stage in enumerate(stages):
+                runs.append(Run(self, stage, output if number == 0 else output or b"", stack, stage is stages[-1]))
+                output = runs[-1].start()
+            self.show(output)
+        return max(run.code for run in runs)
+
+    def show(self, output: Output) -> None:
+        """Send to standard output, each block as it comes."""
+        for block in [output] if isinstance(output, bytes) else output or ():
+            if block:
+                self.stdout.write(block)
+                self.stdout.flush()
+                self.at_line_start = block.endswith(b"\n")
+
+    def glob(self, pattern: str) -> list[str]:
+        """The remote paths that a pattern of `Word.pattern` matches, sorted; relative ones to a relative pattern."""
+        found, parts = ["/" if pattern.startswith("/") else ""], [part for part in pattern.split("/") if part]
+        for number, part in enumerate(parts):
+            found = [path for folder in found for path in self._matching(folder, part, number + 1 < len(parts))]
+        return found
+
+    def _matching(self, folder: str, part: str, inner: bool) -> list[str]:
+        beginning = folder + "/" if folder.strip("/") else folder
+        if not _MAGIC.search(_QUOTED_MAGIC.sub("", part)):
+            name = beginning + _QUOTED_MAGIC.sub(r"\1", part)
+            with contextlib.suppress(CallerError):
+                return [name] if inner or name in ("..", ".") or self.client.stat(self.path(name)) else []
+            return []
+        with contextlib.suppress(CallerError):          # not there, no directory, not for this key
+            matches = re.compile(fnmatch.translate(part.replace("[^", "[!"))).match
+            return [beginning + info.name for info in sorted(self.client.list(self.path(folder)))
+                    if matches(info.name) and (info.is_dir or not inner) and (info.name[0] != "." or part[0] == ".")]
+        return []
+
+    # ---- at a prompt
+
+    def converse(self) -> int:
+        """Read lines from the terminal until its end or `exit`. Ctrl-C ends the command, not the shell."""
+        with _line_editing(self):
+            while not self.leaving:
+                try:
+                    if not self.at_line_start and self.stdout.isatty():
+                        self.show(b"\n")
+                    self.run_line(input(f"pfs:{self.cwd}> " if self.stdout.isatty() else ""))
+                except EOFError:
+                    self.show(b"\n")
+                    break
+                except KeyboardInterrupt:
+                    self.status, self.at_line_start = 130, True
+                    self.show(b"\n")
+        return self.status
+
+    def script(self, source: Any) -> Iterator[str]:
+        """The lines of a binary file."""
+        return (line.decode("utf-8", "surrogateescape") for line in iter(source.readline, b""))
+
+
+class Run:
+    """One command, as it runs. `code` is its exit code so far; `args` are what its row of the table asks for."""
+
+    def __init__(self, shell: Shell, stage: Stage, given: Output, stack: contextlib.ExitStack, last: bool) -> None:
+        self.shell, self.client, self.code, self.stack = shell, shell.client, 0, stack
+        self.name, self._stage, self._given = str(stage.words[0]), stage, given
+        self.target = stage.redirects.get(">") or stage.redirects.get(">>")
+        self.to_terminal = last and self.target is None and shell.stdout.isatty()
+
+    def start(self) -> Output:
+        """What the command gives; None where that went to a file. Raises _Failed."""
+        try:
+            command = FILE_COMMANDS.get(self.name)
+            if command is None:
+                self.code = 127
+                raise BadRequest("there is no such command; `help` lists all")
+            self._open_input()
+            output = self._call(command)
+            return output if self.target is None else self._store(self.target, output)
+        except _Usage as error:
+            self.code = 2
+            self.shell.complain(f"{self.name}: {error}")
+        except _SHELL_ERRORS as error:
+            self.fail("", error)
+        raise _Failed
+
+    def _call(self, command: FileCommand) -> Output:
+        if "--help" in self._stage.words[1:]:
+            return command.parser().format_help().encode()
+        words = [each for word in self._stage.words[1:] for each in self._expanded(word, command.local)]
+        self.args = argparse.Namespace(words=words) if command.arguments is None else command.parse(words)
+        output = command.run(self)
+        return output if output is None or isinstance(output, bytes) else self._guarded(output)
+
+    def _expanded(self, word: Word, local: bool) -> Sequence[str]:
+        if not word.pattern:
+            return [word]
+        return (sorted(glob.glob(word.pattern)) if local else self.shell.glob(word.pattern)) or [word]
+
+    def _guarded(self, output: Iterator[bytes]) -> Iterator[bytes]:
+        """The same; what goes wrong under way is said by this command, and ends the pipeline."""
+        self.stack.callback(getattr(output, "close", int))
+        try:
+            yield from output
+        except _SHELL_ERRORS as error:
+            self.fail("", error)
+            raise _Failed from None
+
+    # ---- input and output
+
+    def _open_input(self) -> None:
+        name = self._stage.redirects.get("<")
+        if name is not None:
+            self._given, self._file = None, self.stack.enter_context(open(name, "rb"))
+        else:
+            self._file = self.shell.stdin
+
+    def body(self, live: bool = False) -> Union[bytes, Iterator[bytes], BinaryIO]:
+        """What comes in, for `PFSClient.write`; `live`: each piece as soon as it is there."""
+        if self._given is not None:
+            return self._given
+        live = live or self._file.isatty()
+        return iter(lambda: self._file.read1(BLOCK), b"") if live and hasattr(self._file, "read1") else self._file
+
+    def input(self) -> Iterator[bytes]:
+        """What comes in, in blocks as they come."""
+        body: Any = self.body(True)
+        if isinstance(body, bytes):
+            return iter([body] if body else [])
+        return iter(lambda: body.read(BLOCK), b"") if hasattr(body, "read") else body
+
+    def _store(self, target: Word, output: Output) -> None:
+        """`>` and `>>`. A command that failed and gave nothing leaves the file as it was."""
+        path, blocks = self.path(target), iter([output or b""]) if isinstance(output, bytes) else output or iter([b""])
+        first = next(blocks, None)
+        if first is None and self.code:
+            return
+        whole = isinstance(output, (bytes, type(None))) or first is None
+        self.write(path, first or b"" if whole else itertools.chain([first or b""], blocks), ">>" in self._stage.redirects)
+
+    def write(self, path: str, source: Any, append: bool = False) -> None:
+        """Replace a file or, with `append`, make it longer. Raises CallFSError."""
+        if append and self.shell.plugin_of(path) not in FLOWS:
+            source = self._behind(path, source)
+        self.client.write(path, source)
+
+    def _behind(self, path: str, source: Any) -> BinaryIO:
+        """What the file has now and `source`: spooled, as the file is written whole and must not be read meanwhile."""
+        spool = self.stack.enter_context(tempfile.TemporaryFile())
+        with contextlib.suppress(FileNotFound), self.client.open(path) as reader:
+            spool.writelines(reader)
+        spool.writelines([source] if isinstance(source, bytes) else source)
+        spool.seek(0)
+        return spool
+
+    def progress(self, label: str, blocks: Iterable[bytes], total: int = -1) -> Iterator[bytes]:
+        """The same blocks; how far they are shows on standard error, if that is a terminal."""
+        if not self.shell.stderr.isatty():
+            yield from blocks
+            return
+        done, shown, of = 0, 0.0, f" of {_short_size(total)}" if total > 0 else ""
+        for block in blocks:
+            yield block
+            done += len(block)
+            if time.monotonic() - shown > 0.1:
+                shown = time.monotonic()
+                self.shell.stderr.write(f"\r{self.shown(label)}: {_short_size(done)}{of}\x1b[K".encode())
+                self.shell.stderr.flush()
+        self.shell.stderr.write(b"\r\x1b[K")
+        self.shell.stderr.flush()
+
+    # ---- paths and failures
+
+    def path(self, text: str) -> str:
+        """As `Shell.path`."""
+        return self.shell.path(text)
+
+    def shown(self, name: str) -> str:
+        """A name for a terminal: one in a listing must not move the cursor."""
+        return "".join(each if each.isprintable() else "?" for each in name)
+
+    def fail(self, where: str, error: Union[Exception, str]) -> None:
+        """Say what went wrong with what; the exit code becomes 1, if it was 0."""
+        self.code = self.code or 1
+        where = "" if isinstance(error, _SERVER_ERRORS) else where
+        words = error if isinstance(error, str) else _error_words(error)
+        self.shell.complain(": ".join(filter(None, (self.name, where, words))))
+
+    @contextlib.contextmanager
+    def trying(self, where: str) -> Iterator[None]:
+        """What fails is said, with `where`, and the command goes on; without the server it does not."""
+        try:
+            yield
+        except _SHELL_ERRORS as error:
+            self.fail(where, error)
+            if isinstance(error, _SERVER_ERRORS):
+                raise _Failed from None
+
+    def landing(self, sources: Sequence[str], target: str) -> list[str]:
+        """The path that each source gets: in `target` where that is a directory, or where there are several."""
+        path = self.path(target)
+        into = len(sources) > 1 or target.endswith("/") or path == "/"
+        if not into:
+            with contextlib.suppress(FileNotFound):
+                into = self.client.stat(path).is_dir
+        return [join_path(path, _last_part(source)) if into else path for source in sources]
+
+
+_SHELL_ERRORS = (CallFSError, OSError, UnicodeError)
+_SERVER_ERRORS = (Unavailable, AuthenticationFailed, BadGateway)
+_ERROR_WORDS: Mapping[type[Exception], str] = {FileNotFound: "No such file or directory", FileExists: "File exists",
+                                               DirectoryNotEmpty: "Directory not empty"}
+
+
+def _error_words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
+    if isinstance(error, UnicodeError):
+        return "this is no UTF-8"
+    return _ERROR_WORDS.get(type(error)) or error.message       # type: ignore[attr-defined]
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]" if os.name == "nt" else "/", path.rstrip("/"))[-1] or "root"
+
+
+def _short_size(size: int) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024                    # type: ignore[assignment]
+    return f"{size:.4g} TiB"
+
+
+def _shell_lines(*lines: str) -> bytes:
+    return "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines with their ends, as they come; one without an end in blocks of its own."""
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if len(rest) > BLOCK:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+# ---- the commands: to look
+
+def _ls(run: Run) -> Iterator[bytes]:
+    paths, between = run.args.path or [""], b""
+    for text in paths:
+        with run.trying(text):
+            info = run.client.stat(run.path(text))
+            found = run.client.list(run.path(text)) if info.is_dir else [info._replace(name=text)]
+            if info.is_dir and len(paths) > 1:
+                yield between + _shell_lines(f"{text}:")
+            between = b"\n"
+            yield _listing(run, found)
+
+
+def _listing(run: Run, found: Sequence[RemoteInfo]) -> bytes:
+    if run.args.long:
+        width = max((len(str(info.size)) for info in found), default=0)
+        return _shell_lines(*(f"{_mode(info)} {info.size:>{width}} {rfc3339(info.mtime_ns)} {run.shown(info.name)}"
+                       for info in found))
+    if not run.to_terminal or run.args.single:
+        return _shell_lines(*(info.name for info in found))
+    return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns))
+
+
+def _mode(info: RemoteInfo) -> str:
+    return stat.filemode((stat.S_IFDIR if info.is_dir else stat.S_IFREG) | info.mode & 0o7777)
+
+
+def _columns(names: Sequence[str], width: int) -> list[str]:
+    """Names with two spaces between them: on one line where that is enough, else in columns, downwards."""
+    line = "  ".join(names)
+    if len(line) <= width:
+        return [line] if names else []
+    cell = max(map(len, names)) + 2
+    rows = -(-len(names) // max(1, width // cell))
+    return ["".join(name.ljust(cell) for name in names[row::rows]).rstrip() for row in range(rows)]
+
+
+def _cat(run: Run) -> Iterator[bytes]:
+    if not run.args.path:
+        yield from run.input()
+    for text in run.args.path:
+        with run.trying(text), run.client.open(run.path(text), stream=run.args.stream) as reader:
+            yield from reader
+
+
+def _tree(run: Run) -> Iterator[bytes]:
+    path, counts = run.path(run.args.path), [0, 0]
+    yield _shell_lines(run.args.path or path)
+    yield from _branches(run, path, "", min(run.args.level, TREE_DEPTH), counts)
+    yield _shell_lines("", f"{counts[1]} director{'y' if counts[1] == 1 else 'ies'}, {counts[0]} file{'s' * (counts[0] != 1)}")
+
+
+def _branches(run: Run, folder: str, indent: str, levels: int, counts: list[int]) -> Iterator[bytes]:
+    with run.trying(folder):
+        found = sorted(run.client.list(folder))
+        for info in found:
+            last = info is found[-1]
+            counts[info.is_dir] += 1
+            yield _shell_lines(indent + ("└── " if last else "├── ") + run.shown(info.name))
+            if info.is_dir and levels > 1:
+                yield from _branches(run, join_path(folder, info.name), indent + ("    " if last else "│   "),
+                                     levels - 1, counts)
+
+
+def _stat(run: Run) -> Iterator[bytes]:
+    for text in run.args.path:
+        with run.trying(text):
+            path = run.path(text)
+            info = run.client.stat(path)
+            content = info.meta.get("Content")
+            facts = {"Path": path, "Size": info.size, "Mode": f"{info.mode & 0o7777:04o} {_mode(info)}",
+                     "ModTime": rfc3339(info.mtime_ns, bool(info.mtime_ns % 1_000_000_000)), "IsDir": info.is_dir,
+                     "Filesystem": info.meta.get("Name"), "Type": info.meta.get("Type"),
+                     **(content if isinstance(content, Mapping) else {})}
+            yield _shell_lines(*(f"{key}: {json.dumps(value) if isinstance(value, bool) else run.shown(str(value))}"
+                          for key, value in facts.items() if value not in (None, "")))
+
+
+def _digest(run: Run) -> Iterator[bytes]:
+    for text in run.args.path:
+        with run.trying(text):
+            yield _shell_lines(f"{run.client.digest(run.path(text), run.args.algorithm)}  {text}")
+
+
+def _head(run: Run) -> Iterator[bytes]:
+    yield from itertools.islice(_lines(_cat(run)), run.args.lines)
+
+
+def _tail(run: Run) -> Iterator[bytes]:
+    if not run.args.path:
+        yield from collections.deque(_lines(run.input()), run.args.lines)
+    for text in run.args.path:
+        with run.trying(text):
+            yield from _tail_of(run, run.path(text))
+
+
+def _tail_of(run: Run, path: str) -> Iterator[bytes]:
+    if run.args.follow and run.shell.plugin_of(path) == "streamfs":
+        with run.client.open(path, stream=True) as reader:
+            yield from reader
+        return
+    size = run.client.stat(path).size
+    position = _tail_start(run.client, path, size, run.args.lines)
+    with run.client.open(path, position) as reader:
+        for line in collections.deque(_lines(reader), run.args.lines):
+            yield line
+    while run.args.follow:
+        yield from _growth(run, path, size)
+        size = max(0, run.client.stat(path).size)
+        time.sleep(TAIL_POLL)
+
+
+def _growth(run: Run, path: str, size: int) -> Iterator[bytes]:
+    """What a file has from `size` on; one that is shorter now is another one, and comes whole."""
+    now = run.client.stat(path).size
+    if now != size:
+        start = size if now > size else 0
+        with run.client.open(path, start, now - start) as reader:
+            yield from reader
+
+
+def _tail_start(client: PFSClient, path: str, size: int, lines: int) -> int:
+    """Where the last lines begin, or a little before. Looks from the end: logs are long. 0 where no size is known."""
+    start, left = max(0, size), lines
+    while start > 0 and left >= 0:
+        step = min(start, BLOCK // 4)
+        start -= step
+        left -= client.read(path, start, step).count(b"\n")
+    return start
+
+
+def _grep(run: Run) -> Iterator[bytes]:
+    """Exit code 1 where nothing is found."""
+    run.code, counts = 1, 0
+    search = _grep_server if run.args.path else _grep_input
+    for text in search(run):
+        counts += 1
+        if not run.args.count:
+            yield text
+        run.code = run.code if run.code > 1 else 0
+    if run.args.count:
+        yield _shell_lines(str(counts))
+
+
+def _grep_server(run: Run) -> Iterator[bytes]:
+    named = run.args.recursive or len(run.args.path) > 1
+    for text in run.args.path:
+        with run.trying(text):
+            for match in run.client.grep(run.path(text), run.args.pattern, run.args.recursive, run.args.ignore_case):
+                if "content" in match:
+                    labels = ([run.shown(str(match.get("file") or text))] if named else []) + \
+                        ([str(match.get("line"))] if run.args.number else [])
+                    yield _shell_lines(":".join([*labels, str(match["content"]).rstrip("\r\n")]))
+    
+
+def _grep_input(run: Run) -> Iterator[bytes]:
+    pattern, flags = run.args.pattern.encode("utf-8", "surrogateescape"), re.I if run.args.ignore_case else 0
+    try:
+        matches = re.compile(pattern, flags).search
+    except re.error as error:
+        raise BadRequest(f"the pattern can not be read: {error}") from None
+    for number, line in enumerate(_lines(run.input()), 1):
+        if matches(line.rstrip(b"\r\n")):
+            yield (b"%d:" % number if run.args.number else b"") + line.rstrip(b"\n") + b"\n"
+
+
+# ---- the commands: to change
+
+def _write(run: Run) -> None:
+    text = " ".join(map(unescape, run.args.text))
+    run.client.write(run.path(run.args.path), text.encode("utf-8", "surrogateescape") if run.args.text else
+                     run.body(run.args.stream))
+
+
+def _tee(run: Run) -> Iterator[bytes]:
+    """The files get all of it when the input has ended; an interrupted one changes nothing."""
+    with tempfile.TemporaryFile() as spool:
+        for block in run.input():
+            spool.write(block)
+            yield block
+        for text in run.args.path:
+            spool.seek(0)
+            with run.trying(text):
+                run.write(run.path(text), spool, run.args.append)
+
+
+def _echo(run: Run) -> bytes:
+    words = list(run.args.words)
+    flags = "".join(itertools.takewhile(lambda word: re.fullmatch("-[neE]+", word), words)).replace("-", "")
+    while words and re.fullmatch("-[neE]+", words[0]):
+        del words[0]
+    text = " ".join(map(unescape, words) if "e" in flags else words)
+    bare = "n" in flags or run.target is not None and run.shell.plugin_of(run.path(run.target)) in MESSAGES
+    return (text if bare else text + "\n").encode("utf-8", "surrogateescape")
+
+
+def _mkdir(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            make = _make_all if run.args.parents else run.client.mkdir
+            make(*([run.client] if run.args.parents else []), run.path(text), run.args.mode)
+
+
+def _make_all(client: PFSClient, path: str, mode: int = 0o755) -> None:
+    """A directory with its missing parents; no error where it is there."""
+    try:
+        if path != "/":
+            client.mkdir(path, mode)
+    except FileNotFound:
+        _make_all(client, split_path(path)[0])
+        client.mkdir(path, mode)
+    except Conflict:
+        if not client.stat(path).is_dir:
+            raise
+
+
+def _rm(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text), contextlib.suppress(*([FileNotFound] if run.args.force else [])):
+            path = run.path(text)
+            if path == "/":
+                raise Conflict("this would remove everything, and is refused")
+            if not run.args.recursive and run.client.stat(path).is_dir:
+                raise Conflict("Is a directory (rm -r removes it)")
+            run.client.remove(path, run.args.recursive)
+
+
+def _mv(run: Run) -> None:
+    sources, targets = _from_to(run)
+    for text, target in zip(sources, targets):
+        with run.trying(text):
+            run.client.rename(run.path(text), target)
+
+
+def _from_to(run: Run) -> tuple[list[str], list[str]]:
+    *sources, target = run.args.path
+    if not sources:
+        raise _Usage("the target is missing")
+    return sources, run.landing(sources, target)
+
+
+def _cp(run: Run) -> None:
+    sources, targets = _from_to(run)
+    for text, target in zip(sources, targets):
+        with run.trying(text):
+            path = run.path(text)
+            info = run.client.stat(path)
+            if info.is_dir and not run.args.recursive:
+                raise Conflict("Is a directory (cp -r copies it)")
+            if is_below(target, path) and (info.is_dir or path == target):
+                raise Conflict("can not be copied to itself" if path == target else "can not be copied into itself")
+            if run.shell.can("copy"):
+                run.client.copy(path, target, info.is_dir)
+            else:
+                _copy(run, path, target, info)
+
+
+def _copy(run: Run, path: str, target: str, info: RemoteInfo, levels: int = TREE_DEPTH) -> None:
+    """Through this process, in bounded memory."""
+    if not info.is_dir:
+        with run.client.open(path) as reader:
+            run.client.write(target, run.progress(path, reader, info.size))
+        return
+    _make_all(run.client, target)
+    for each in run.client.list(path) if levels else ():
+        inner = join_path(path, _safe_name(each.name))
+        with run.trying(inner):
+            _copy(run, inner, join_path(target, each.name), each, levels - 1)
+
+
+def _safe_name(name: str) -> str:
+    """A name as it came from a server, which must not lead elsewhere. Raises BadGateway."""
+    if name in ("", ".", "..") or re.search(r"[/\x00]" if os.name != "nt" else r"[/\\:\x00]", name):
+        raise BadGateway(f"the server tells of a file with the name {name!r}")
+    return name
+
+
+def _upload(run: Run) -> None:
+    sources, remote = (run.args.path[:-1], run.args.path[-1]) if len(run.args.path) > 1 else (run.args.path, ".")
+    for local, target in zip(sources, run.landing([os.path.abspath(each) for each in sources], remote)):
+        with run.trying(local):
+            if local == "-":
+                run.client.write(target, run.body(True))
+            elif os.path.isdir(local) and not run.args.recursive:
+                raise Conflict("Is a directory (-r uploads it)")
+            elif os.path.isdir(local):
+                _upload_folder(run, local, target)
+            else:
+                _upload_file(run, local, target)
+
+
+def _upload_folder(run: Run, local: str, target: str) -> None:
+    for folder, names, files in os.walk(local):
+        inner = os.path.relpath(folder, local).replace(os.sep, "/")
+        remote = target if inner == "." else join_path(target, inner)
+        names.sort()
+        _make_all(run.client, remote)
+        for name in sorted(files):
+            with run.trying(os.path.join(folder, name)):
+                _upload_file(run, os.path.join(folder, name), join_path(remote, name))
+
+
+def _upload_file(run: Run, local: str, target: str) -> None:
+    with open(local, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        blocks = run.progress(local, iter(lambda: file.read(BLOCK), b""), size)
+        run.client.write(target, blocks if run.shell.stderr.isatty() else file)
+
+
+def _download(run: Run) -> Iterator[bytes]:
+    sources, local = (run.args.path[:-1], run.args.path[-1]) if len(run.args.path) > 1 else (run.args.path, ".")
+    into = len(sources) > 1 or local.endswith("/") or os.path.isdir(local)
+    for text in sources:
+        with run.trying(text):
+            info = run.client.stat(run.path(text))
+            if local == "-":
+                with run.client.open(run.path(text)) as reader:
+                    yield from reader
+            elif info.is_dir and not run.args.recursive:
+                raise Conflict("Is a directory (-r downloads it)")
+            else:
+                _fetch(run, run.path(text), os.path.join(local, _last_part(run.path(text))) if into else local, info)
+
+
+def _fetch(run: Run, path: str, local: str, info: RemoteInfo, levels: int = TREE_DEPTH) -> None:
+    if not info.is_dir:
+        with run.client.open(path) as reader, _written_beside(local) as file:
+            file.writelines(run.progress(path, reader, info.size))
+        return
+    os.makedirs(local, exist_ok=True)
+    for each in run.client.list(path) if levels else ():
+        inner = join_path(path, _safe_name(each.name))
+        with run.trying(inner):
+            _fetch(run, inner, os.path.join(local, each.name), each, levels - 1)
+
+
+def _chmod(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.chmod(run.path(text), run.args.mode)
+
+
+def _touch(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.touch(run.path(text))
+
+
+def _truncate(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.truncate(run.path(text), run.args.size)
+
+
+# ---- the commands: the server and the shell
+
+def _mount(run: Run) -> None:
+    pairs = [text.partition("=") for text in run.args.option]
+    wrong = next((key for key, equals, _ in pairs if not key or not equals), None)
+    if wrong is not None:
+        raise _Usage(f"{wrong!r} is no option: options are key=value")
+    run.client.mount(run.args.type, run.path(run.args.path), {key: value for key, _, value in pairs})
+
+
+def _unmount(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.unmount(run.path(text))
+
+
+def _mounts(run: Run) -> bytes:
+    return _shell_lines(*(run.shown(f"{each['pluginName']} on {each['path']}" + _mount_details(each))
+                   for each in run.client.mounts()))
+
+
+def _mount_details(each: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+                        for key, value in (each.get("config") or {}).items())
+    return (f" ({options})" if options else "") + (f": {each['error']}" if each.get("error") else "")
+
+
+def _plugins(run: Run) -> bytes:
+    if run.args.action == "list":
+        return _shell_lines(*(each if isinstance(each, str) else json.dumps(each) for each in run.client.plugins()))
+    if not run.args.library:
+        raise _Usage(f"plugins {run.args.action} needs the plugin's file on the server")
+    change = run.client.load_plugin if run.args.action == "load" else run.client.unload_plugin
+    answer = change(run.args.library)
+    return _shell_lines(str(answer.get("plugin_name") or answer.get("message") or "done"))
+
+
+def _cd(run: Run) -> None:
+    path = run.path(run.args.path)
+    with run.trying(run.args.path):
+        if not run.client.stat(path).is_dir:
+            raise Conflict("Not a directory")
+        run.shell.cwd = path
+
+
+def _pwd(run: Run) -> bytes:
+    return _shell_lines(run.shell.cwd)
+
+
+def _help(run: Run) -> bytes:
+    if run.args.command is None:
+        width = max(map(len, FILE_COMMANDS))
+        return _shell_lines(*(f"{name.ljust(width)}  {each.help}" for name, each in FILE_COMMANDS.items()),
+                     "", "a | b    a > PATH    a >> PATH    a < LOCAL    a; b    a && b    a || b    # comment",
+                     "`help COMMAND` shows how one is used.")
+    if run.args.command not in FILE_COMMANDS:
+        raise BadRequest(f"{run.args.command}: there is no such command; `help` lists all")
+    return FILE_COMMANDS[run.args.command].parser().format_help().encode()
+
+
+def _exit(run: Run) -> None:
+    run.shell.leaving, run.code = True, run.shell.status if run.args.code is None else run.args.code
+
+
+# ---- the table
 
 class _Argument(NamedTuple):
     names: tuple[str, ...]
@@ -16044,6 +16934,199 @@ def _arg(*names: str, **settings: Any) -> _Argument:
     return _Argument(names, settings)
 
 
+class _WordParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(f"{message} ({' '.join(self.format_usage().split())})")
+
+
+class FileCommand(NamedTuple):
+    """A command of the shell. `arguments` None: it reads its words itself; `local`: its patterns are for files here;
+    `alone`: it makes sense as `callfs NAME`, too."""
+
+    name: str
+    help: str
+    run: Callable[[Run], Output]
+    arguments: Optional[tuple[_Argument, ...]] = ()
+    local: bool = False
+    alone: bool = True
+
+    def parser(self) -> argparse.ArgumentParser:
+        """What reads the command's words."""
+        parser = _WordParser(self.name, description=self.help, add_help=False, allow_abbrev=False,
+                             epilog="As `callfs %s` it also takes --url, --key, --ca-file and --insecure." % self.name
+                             if self.alone else None)
+        for argument in self.arguments or ():
+            parser.add_argument(*argument.names, **argument.settings)
+        return parser
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments in words. Raises _Usage."""
+        return self.parser().parse_intermixed_args(list(words))
+
+
+def _octal(text: str) -> int:
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode: 644, 0755")
+    return int(text, 8)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _counting(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return int(text)
+
+
+_PATH = _arg("path", metavar="PATH")
+_PATHS = _arg("path", nargs="+", metavar="PATH")
+_ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
+_RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
+_LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
+_MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
+_UP = (_RECURSIVE, _arg("path", nargs="+", metavar=("LOCAL", "REMOTE"), help="- is standard input"))
+_DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar=("REMOTE", "LOCAL"), help="LOCAL may be - for standard output"))
+_STREAM = _arg("--stream", action="store_true", help="pass each piece on as it comes")
+
+# Whoever adds a command adds a row.
+FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: command for command in (
+    FileCommand("ls", "list directories", _ls, (
+        _arg("-l", dest="long", action="store_true", help="with mode, size and time"),
+        _arg("-1", dest="single", action="store_true", help="one name a line"),
+        _arg("-a", dest="all", action="store_true", help="everything, as always"), _ANY_PATHS)),
+    FileCommand("cat", "print files", _cat, (_STREAM, _ANY_PATHS)),
+    FileCommand("write", "replace a file by a text, or by standard input", _write, (
+        _STREAM, _PATH, _arg("text", nargs="*", metavar="TEXT", help="\\n, \\t ... are read; not in single quotes"))),
+    FileCommand("put", "upload files", _upload, _UP, local=True),
+    FileCommand("get", "download files", _download, _DOWN),
+    FileCommand("upload", "the same as put", _upload, _UP, local=True),
+    FileCommand("download", "the same as get", _download, _DOWN),
+    FileCommand("mkdir", "make directories", _mkdir, (
+        _arg("-p", "--parents", action="store_true", help="parents too; no error where it is there"), _MODE, _PATHS)),
+    FileCommand("rm", "remove files", _rm, (
+        _RECURSIVE, _arg("-f", "--force", action="store_true", help="no error where nothing is"), _PATHS)),
+    FileCommand("mv", "move or rename", _mv, (_PATHS,)),
+    FileCommand("cp", "copy, between filesystems too", _cp, (_RECURSIVE, _PATHS)),
+    FileCommand("stat", "tell what is known of files", _stat, (_PATHS,)),
+    FileCommand("tree", "show a directory with all below it", _tree, (
+        _arg("-L", dest="level", type=_counting, default=TREE_DEPTH, metavar="N", help="how many levels"),
+        _arg("path", nargs="?", default="", metavar="PATH"))),
+    FileCommand("head", "print the first lines", _head, (
+        _LINES, _arg("--stream", action="store_true", help=argparse.SUPPRESS), _ANY_PATHS)),
+    FileCommand("tail", "print the last lines", _tail, (
+        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"), _ANY_PATHS)),
+    FileCommand("grep", "find lines, in files on the server or in standard input", _grep, (
+        _RECURSIVE, _arg("-i", "--ignore-case", action="store_true"),
+        _arg("-n", "--number", action="store_true", help="with line numbers"),
+        _arg("-c", "--count", action="store_true", help="only how many"),
+        _arg("pattern", metavar="PATTERN"), _ANY_PATHS)),
+    FileCommand("digest", "print checksums, made by the server", _digest, (
+        _arg("-a", "--algorithm", choices=("sha256", "md5"), default="sha256"), _PATHS)),
+    FileCommand("chmod", "set permissions", _chmod, (_arg("mode", type=_octal, metavar="MODE", help="octal"), _PATHS)),
+    FileCommand("touch", "set times to now; make empty files", _touch, (_PATHS,)),
+    FileCommand("truncate", "cut or fill up files", _truncate, (
+        _arg("-s", "--size", type=_size, required=True, metavar="SIZE", help="100, 10MB, 64KiB"), _PATHS)),
+    FileCommand("tee", "print standard input, and write it to files", _tee, (
+        _arg("-a", "--append", action="store_true", help="behind what is there"), _PATHS)),
+    FileCommand("mount", "mount a filesystem", _mount, (
+        _arg("type", metavar="TYPE", help="memfs, queuefs, sqlfs ..."), _PATH,
+        _arg("option", nargs="*", metavar="KEY=VALUE", help="its options; commas between the items of a list")), local=True),
+    FileCommand("unmount", "unmount filesystems", _unmount, (_PATHS,)),
+    FileCommand("mounts", "list what is mounted", _mounts),
+    FileCommand("plugins", "list, load and unload external plugins", _plugins, (
+        _arg("action", choices=("list", "load", "unload"), nargs="?", default="list"),
+        _arg("library", nargs="?", metavar="FILE", help="a file of the server's machine"))),
+    FileCommand("echo", "print words (-n: no line end, -e: with \\n and the like read)", _echo, None, alone=False),
+    FileCommand("cd", "go to a directory", _cd, (_arg("path", nargs="?", default="/", metavar="PATH"),), alone=False),
+    FileCommand("pwd", "tell where you are", _pwd, alone=False),
+    FileCommand("help", "tell how commands are used", _help, (_arg("command", nargs="?", metavar="COMMAND"),), alone=False),
+    FileCommand("exit", "leave the shell", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
+    FileCommand("quit", "the same as exit", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
+)})
+
+
+# ---- editing a line: readline, where Python has it
+
+_SECRET_OPTION = re.compile(r"(secret|password|token|key|dsn)\w*=", re.I)
+_LAST_WORD = re.compile(r"""(?:\\.|[^\s\\|;&<>"'])*$""")
+
+
+@contextlib.contextmanager
+def _line_editing(shell: Shell) -> Iterator[None]:
+    """History and completion for `input`. Lines that may hold a secret are not kept."""
+    try:
+        import readline
+    except ImportError:                 # Windows
+        yield
+        return
+    path, complete = os.path.expanduser(HISTORY_FILE), Completer(shell)
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_completer_delims(" \t\n|;&<>\"'")
+    readline.set_completer(lambda text, state: complete(readline.get_line_buffer()[:readline.get_endidx()], text, state))
+    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
+    try:
+        yield
+    finally:
+        readline.set_completer(None)
+        with contextlib.suppress(OSError):
+            _keep_history(readline, path)
+
+
+def _keep_history(readline: Any, path: str) -> None:
+    for index in range(readline.get_current_history_length(), 0, -1):
+        if _SECRET_OPTION.search(readline.get_history_item(index) or ""):
+            readline.remove_history_item(index - 1)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    os.chmod(path, 0o600)
+    readline.set_history_length(HISTORY_LINES)
+    readline.write_history_file(path)
+
+
+class Completer:
+    """Completes commands at the beginning of a command, remote paths elsewhere."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell, self._found = shell, []            # type: ignore[var-annotated]
+
+    def __call__(self, line: str, text: str, state: int) -> Optional[str]:
+        """As `readline.set_completer` wants it; `line` is what stands before the cursor."""
+        if state == 0:
+            try:
+                self._found = self._candidates(line, text)
+            except _SHELL_ERRORS:       # no answer is no completion; Enter will say what is wrong
+                self._found = []
+        return self._found[state] if state < len(self._found) else None
+
+    def _candidates(self, line: str, text: str) -> list[str]:
+        raw = _LAST_WORD.search(line)[0]                # type: ignore[index]
+        before = re.split(r"[|;&]", line[:len(line) - len(raw)])[-1].strip(" \t\"'")
+        if not before:
+            return [name + " " for name in FILE_COMMANDS if name.startswith(text)]
+        skip, folder = len(raw) - len(text), raw[:raw.rfind("/") + 1]
+        quote = raw == "" and line[-1:] in ("'", '"') or line.count('"') % 2 or line.count("'") % 2
+        names = ((info.name, info.is_dir) for info in sorted(self._shell.client.list(
+            self._shell.path(re.sub(r"\\(.)", r"\1", folder)))))
+        shown = ((name if quote else re.sub(r"([\s'\"\\|;&<>*?[\]#])", r"\\\1", name), is_dir) for name, is_dir in names)
+        return [(folder + name + ("/" if is_dir else "" if quote else " "))[skip:]
+                for name, is_dir in shown if name.startswith(raw[len(folder):])]
+
+
+# ============================================================================
+# Command line
+# ============================================================================
+
+DATA_FOLDER = "callfs-data"             # where the defaults of the configuration put files and metadata
+FIRST_RUN_LISTEN = "127.0.0.1:8443"
+FIRST_RUN_USER = "admin"
+_SECRET_NAMES = ("internal_proxy_secret", "single_use_link_secret")
+
+
 class Command(NamedTuple):
     """One command: "link", or "config show" for one of a group. `run` gives the exit code, or raises CallFSError."""
 
@@ -16052,6 +17135,7 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace], int]
     arguments: tuple[_Argument, ...] = ()
     aliases: tuple[str, ...] = ()
+    words: bool = False                 # it reads its arguments itself: `args.words`, its name first
 
 
 def _say(text: str) -> None:
@@ -16373,10 +17457,39 @@ def _say_finding(finding: Finding) -> None:
     _say(": ".join(filter(None, (finding.kind, finding.path, FINDINGS[finding.kind][0], finding.detail))))
 
 
-def _client_of(args: argparse.Namespace) -> Client:
-    url = args.url or os.environ.get("CALLFS_URL") or "http://" + FIRST_RUN_LISTEN
+def _address_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Which server is meant, for the clients: by flags, by the environment, else the one of a first run here."""
+    url = args.url or os.environ.get("CALLFS_URL") or os.environ.get("PFS_API_URL")
     key = args.key or os.environ.get("CALLFS_KEY", "")
-    return Client(url, key, ca_file=args.ca_file, verify=not args.insecure)
+    if not url and not key:
+        with contextlib.suppress(OSError):
+            key = _kept_secrets(os.path.join(DATA_FOLDER, "secrets.json")).get("key", "")
+    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file, "verify": not args.insecure}
+
+
+def _client_of(args: argparse.Namespace) -> Client:
+    return Client(**_address_of(args))
+
+
+def _shell(args: argparse.Namespace) -> int:
+    """Lines from -c, from a file, from a pipe, or typed."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(args.file, "rb")) if args.file else sys.stdin.buffer
+        shell = Shell(stack.enter_context(PFSClient(**_address_of(args))))
+        if args.line is None and not args.file and sys.stdin.isatty():
+            return shell.converse()
+        return shell.run_lines(shell.script(file) if args.line is None else args.line.splitlines(), args.stop)
+
+
+def _file_command(args: argparse.Namespace) -> int:
+    """One command of the shell, as `callfs NAME`."""
+    parser = argparse.ArgumentParser("callfs", add_help=False, allow_abbrev=False)
+    for argument in _CLIENT_ARGUMENTS:
+        parser.add_argument(*argument.names, **argument.settings)
+    split = args.words.index("--") if "--" in args.words else len(args.words)
+    args, words = parser.parse_known_args(args.words[:split], args)
+    with PFSClient(**_address_of(args)) as client:
+        return Shell(client).run_pipeline([Stage([Word(word) for word in [*words, *args.words[split:]]], {})])
 
 
 def _link(args: argparse.Namespace) -> int:
@@ -16406,10 +17519,10 @@ _CONFIG_ARGUMENTS = (
            help=about.help.replace("%", "%%")) for about in OPTIONS if about.flag),
 )
 _CLIENT_ARGUMENTS = (
-    _arg("--url", help=f"the server (else CALLFS_URL, else http://{FIRST_RUN_LISTEN})"),
+    _arg("--url", help=f"the server (else CALLFS_URL, PFS_API_URL, else http://{FIRST_RUN_LISTEN})"),
     _arg("--key", help="the key (else CALLFS_KEY, which other users of the machine can not see)"),
     _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
-    _arg("--insecure", action="store_true", help="trust any certificate"),
+    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
 )
 _GROUPS = {"config": "look at the configuration, or begin one"}
 
@@ -16428,6 +17541,11 @@ COMMANDS = [
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
              _arg("--expires", type=_duration, default=3600.0, metavar="TIME", help="30m, 12h; up to 1d (default 1h)"),
              _arg("--uses", type=int, default=1, metavar="N", help="downloads that it is good for (default 1)"))),
+    Command("sh", "the shell: the file commands below at a prompt, from a file or a pipe", _shell,
+            (_arg("file", nargs="?", metavar="FILE", help="lines to run, instead of a prompt"), *_CLIENT_ARGUMENTS,
+             _arg("-c", dest="line", metavar="LINES", help="lines to run, instead of a prompt"),
+             _arg("-e", dest="stop", action="store_true", help="stop at the first command that fails"))),
+    *(Command(each.name, each.help, _file_command, words=True) for each in FILE_COMMANDS.values() if each.alone),
     Command("version", "print the version", _version),
 ]
 
@@ -16459,11 +17577,19 @@ def _printing_help(parser: argparse.ArgumentParser, code: int) -> Callable[[argp
     return run
 
 
+def _parsed(argv: list[str], args: argparse.Namespace) -> argparse.Namespace:
+    command = next((each for each in COMMANDS if each.words and argv[:1] == [each.name]), None)
+    if command is None:
+        return build_parser().parse_args(argv, args)
+    args.run, args.words = command.run, argv
+    return args
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command. 0: done; 1: it failed; 2: wrong usage or configuration; 130: interrupted. Raises nothing."""
     args = argparse.Namespace()
     try:
-        args = build_parser().parse_args(argv, args)
+        args = _parsed(sys.argv[1:] if argv is None else list(argv), args)
         code = args.run(args)
         sys.stdout.flush()
         return code

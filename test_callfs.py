@@ -14247,3 +14247,684 @@ def test_readme_runner_starts_servers_in_the_background(line: str, expected: str
 def test_readme_runner_fails_when_a_command_fails(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="(?s)exit code 1.*README.md:7"):
         _run_readme([Block(7, "", "false\ntrue")], tmp_path)
+
+
+# ============================================================================
+# Shell: the file commands, one by one or at a prompt
+# ============================================================================
+
+import pty                                  # noqa: E402
+import select                               # noqa: E402
+
+
+class Terminal(io.BytesIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        """True."""
+        return True
+
+
+class Sh:
+    """A shell on a server with captured streams: `sh("ls")` is what it printed; `error` and `code` are of that line."""
+
+    def __init__(self, client: Any, terminal: bool = False) -> None:
+        self.shell = callfs.Shell(client)
+        self.kind, self.error, self.code = Terminal if terminal else io.BytesIO, "", 0
+
+    def bytes(self, line: str, stdin: Any = b"") -> bytes:
+        shell = self.shell
+        shell.stdin = io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin
+        shell.stdout, shell.stderr = self.kind(), io.BytesIO()
+        self.code = shell.run_line(line)
+        self.error = shell.stderr.getvalue().decode()
+        return shell.stdout.getvalue()
+
+    def __call__(self, line: str, stdin: Any = b"") -> str:
+        return self.bytes(line, stdin).decode()
+
+
+@pytest.fixture
+def shell_on(serve: Any) -> Iterator[Callable[..., Sh]]:
+    """`shell_on(plugins={...}, terminal=False)`: a shell on a server of its own; `sh.server` is that."""
+    with contextlib.ExitStack() as stack:
+        def make(terminal: bool = False, **options: Any) -> Sh:
+            server = serve(**options)
+            sh = Sh(stack.enter_context(callfs.PFSClient(server.url, server.key)), terminal)
+            sh.server = server              # type: ignore[attr-defined]
+            return sh
+        yield make
+
+
+@pytest.fixture
+def sh(shell_on: Any) -> Sh:
+    """A shell on a server without mounts."""
+    return shell_on()
+
+
+# ---- lines
+
+@pytest.mark.parametrize("line, words", [
+    ("", []), ("  ", []), ("# nothing", []), ("a b", ["a", "b"]), ("a  b # c", ["a", "b"]), ("a#b", ["a#b"]),
+    ("'a b' c", ["a b", "c"]), ('"a b"c\'d e\'', ["a bcd e"]), ("''", [""]), ('a "" b', ["a", "", "b"]),
+    ('"a\\"b"', ['a"b']), ("'a\\'", ["a\\"]), (r"a\ b", ["a b"]), (r"a\nb", [r"a\nb"]), (r'"a\nb"', [r"a\nb"]),
+    (r'"\\n"', [r"\n"]), (r"C:\x\y", [r"C:\x\y"]), (r"\#x", ["#x"]), ("a|b", ["a", "|", "b"]), ("a||b", ["a", "||", "b"]),
+    ("a>b", ["a", ">", "b"]), ("a>>b", ["a", ">>", "b"]), ("a<b;c", ["a", "<", "b", ";", "c"]), ("'a|b'", ["a|b"]),
+    ("a&&b", ["a", "&&", "b"]), ("ä\u00a0ö", ["ä", "ö"]), ('x\'"\'"\'"', ["x\"'"]), ("\"#\" '#'", ["#", "#"]),
+    ("echo 1=2,3 {a} $x ~", ["echo", "1=2,3", "{a}", "$x", "~"]),
+])
+def test_shell_words(line: str, words: list[str]) -> None:
+    assert callfs.tokenize(line) == words
+
+
+@pytest.mark.parametrize("line, message", [
+    ("echo 'a", "' is not closed"), ('echo "a', '" is not closed'), ('"a\\"', '" is not closed'), ("a\\", "quotes nothing"),
+    ("a & b", "& alone"), ("| a", "before |"), ("a |", "missing"), ("a | | b", "before |"), ("a &&", "missing"),
+    ("&& a", "before &&"), ("a || && b", "before &&"), ("a >", "after >"), ("a > > b", "after >"), ("a > b > c", "twice"),
+    ("a > b >> c", "twice"), ("a <", "after <"), ("> a", "missing"), ("a | > b", "missing"), ("a > | b", "after >"),
+])
+def test_shell_syntax_errors_are_one_clear_line(line: str, message: str) -> None:
+    sh = Sh(None)
+    assert sh(line) == "" and sh.code == 2
+    assert sh.error.startswith("syntax error: ") and sh.error.count("\n") == 1 and message in sh.error
+
+
+@pytest.mark.parametrize("line, pattern", [
+    ("*.txt", "*.txt"), ("'*'", ""), (r"\*", ""), ("'a*'*", "a[*]*"), ("a?[bc]", "a?[bc]"), ('"["*', "[[]*"), ("plain", "")])
+def test_shell_patterns_know_what_was_quoted(line: str, pattern: str) -> None:
+    assert callfs.tokenize(line)[0].pattern == pattern
+
+
+@pytest.mark.parametrize("line, text", [
+    (r'"a\n\tb"', "a\n\tb"), (r"a\nb", "a\nb"), (r"'a\nb'", r"a\nb"), (r'"a\\n"', r"a\n"), (r'"\x41\0101\q"', r"AA\q"),
+    ('"ä\\e"', "ä\x1b"), (r'"\"\n"', '"\n')])
+def test_shell_escapes(line: str, text: str) -> None:
+    assert callfs.unescape(callfs.tokenize(line)[0]) == text
+
+
+@property_test(300, text=lambda s: s.text(alphabet="ab '\"\\|;&<>#*?[\n\t\0é", max_size=30))
+def test_shell_any_line_is_read_or_refused(text: str) -> None:
+    try:
+        pipelines = callfs.parse_line(text)
+    except callfs.ShellSyntaxError:
+        return
+    assert all(stage.words for pipeline in pipelines for stage in pipeline.stages)
+
+
+class FakePFS:
+    """The part of `PFSClient` that a random line may reach, over a dictionary: None is a directory."""
+
+    def __init__(self) -> None:
+        self.files: dict[str, Optional[bytes]] = {"/": None, "/a": b"one\ntwo\n", "/d": None, "/d/b c": b"\xff\0", "/d/*": b""}
+
+    def stat(self, path: str) -> Any:
+        if path not in self.files:
+            raise callfs.FileNotFound()
+        data = self.files[path]
+        return callfs.RemoteInfo(path.rpartition("/")[2] or "/", len(data or b""), 0o644, 0, data is None)
+
+    def list(self, path: str) -> list[Any]:
+        if not self.stat(path).is_dir:
+            raise callfs.Conflict("A file is there.")
+        return [self.stat(each) for each in sorted(self.files) if each != "/" and (each.rpartition("/")[0] or "/") == path]
+
+    def open(self, path: str, offset: int = 0, size: int = -1, stream: bool = False) -> Any:
+        data = (b"" if self.stat(path).is_dir else self.files[path] or b"")[offset:]
+        return callfs.ChunkReader(iter([data] if data else []))
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
+        return (self.files[path] or b"")[offset:][:size if size >= 0 else None]
+
+    def write(self, path: str, source: Any) -> str:
+        if path == "/":
+            raise callfs.Conflict("A directory is there.")
+        self.files[path] = source if isinstance(source, bytes) else b"".join(source)
+        return ""
+
+    def remove(self, path: str, recursive: bool = False) -> None:
+        del self.files[self.stat(path) and path]
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        if path in self.files:
+            raise callfs.FileExists()
+        self.files[path] = None
+
+    def mounts(self) -> list[dict[str, Any]]:
+        return [{"path": "/d", "pluginName": "kvfs", "config": {"a": 1}}]
+
+    def capabilities(self) -> dict[str, Any]:
+        return {}
+
+    def __getattr__(self, name: str) -> Any:
+        def refuse(*args: Any, **named: Any) -> Any:
+            raise callfs.NotSupported(f"no {name} here")
+        return refuse
+
+
+SHELL_PARTS = ["ls", "cat", "echo", "write", "mkdir", "rm", "mv", "cp", "stat", "tree", "head", "tail", "grep", "digest", "chmod",
+               "touch", "truncate", "tee", "mount", "unmount", "mounts", "plugins", "cd", "pwd", "help", "nonsense", "|", ">",
+               ">>", "&&", "||", ";", "/a", "/d", "/d/*", "*", "'b c'", '"', "'", "-r", "-n", "-l", "-p", "--", "-", "644", "3",
+               "a=b", "[", "..", "/d/../..", "\ud800", "\0", "x" * 300, "#"]
+
+
+@property_test(400, words=lambda s: s.lists(s.sampled_from(SHELL_PARTS), max_size=9))
+def test_shell_any_line_ends_cleanly(words: list[str]) -> None:
+    sh = Sh(FakePFS())
+    sh.bytes(" ".join(words), b"some\ninput")
+    assert sh.code in (0, 1, 2, 127) and "Traceback" not in sh.error
+    assert all(line.isprintable() for line in sh.error.split("\n"))
+    assert bool(sh.error) or sh.code in (0, 1)          # `grep` finds nothing without a word
+
+
+# ---- the commands, on a real server
+
+SHELL_SESSION = [                           # (line, what it prints, what it complains about, exit code)
+    ("pwd", "/\n", "", 0),
+    ("ls", "", "", 0),
+    ("echo hello   'big  world'", "hello big  world\n", "", 0),
+    (r"echo -e 'a\n' 'b'", "a\\n b\n", "", 0), (r'echo -e "a\tb"', "a\tb\n", "", 0), (r'echo "a\tb"', "a\\tb\n", "", 0),
+    ("echo -n x", "x", "", 0), ("echo -ne x", "x", "", 0), ("echo - -- -x", "- -- -x\n", "", 0), ("echo", "\n", "", 0),
+    ("echo one > a.txt", "", "", 0), ("cat a.txt /a.txt", "one\none\n", "", 0),
+    ("echo two >> a.txt; echo new >> fresh; cat a.txt fresh", "one\ntwo\nnew\n", "", 0),
+    (r'write /README.md "# Project\n\nDocumentation here"', "", "", 0),
+    ("cat README.md", "# Project\n\nDocumentation here", "", 0),
+    (r"write /j '{\"a\": \"b\n\"}'; cat j", r'{\"a\": \"b\n\"}', "", 0), ("write /two a b; cat two; rm two j", "a b", "", 0),
+    ("mkdir d; cd d; pwd", "/d\n", "", 0), ("cat ../a.txt", "one\ntwo\n", "", 0), ("cd ../..; pwd", "/\n", "", 0),
+    ("cd a.txt", "", "cd: a.txt: Not a directory\n", 1), ("cd nope", "", "cd: nope: No such file or directory\n", 1),
+    ("mkdir d", "", "mkdir: d: File exists\n", 1), ("mkdir -p d d/e/f /; ls d/e", "f\n", "", 0),
+    ("mkdir -p a.txt", "", "mkdir: a.txt: File exists\n", 1),
+    ("ls /x /a.txt", "/a.txt\n", "ls: /x: No such file or directory\n", 1), ("ls d a.txt", "d:\ne\na.txt\n", "", 0),
+    ("cat nope a.txt", "one\ntwo\n", "cat: nope: No such file or directory\n", 1),
+    ("cat nope > a.txt; cat a.txt", "one\ntwo\n", "cat: nope: No such file or directory\n", 0),
+    ("cp a.txt d; cp -r d d2; mv d2/a.txt d2/b.txt; ls d2", "b.txt\ne\n", "", 0),
+    ("cp d x", "", "cp: d: Is a directory (cp -r copies it)\n", 1), ("cp a.txt a.txt", "", "cp: a.txt: can not be copied to itself\n", 1),
+    ("cp -r d d/e", "", "cp: d: can not be copied into itself\n", 1), ("cp a.txt", "", "cp: the target is missing\n", 2),
+    ("cp a.txt fresh d2/; ls d2", "a.txt\nb.txt\ne\nfresh\n", "", 0), ("mv nope x", "", "mv: nope: No such file or directory\n", 1),
+    ("tree d2 -L 1", "d2\n├── a.txt\n├── b.txt\n├── e\n└── fresh\n\n1 directory, 3 files\n", "", 0),
+    ("tree d", "d\n├── a.txt\n└── e\n    └── f\n\n2 directories, 1 file\n", "", 0),
+    ("rm d2", "", "rm: d2: Is a directory (rm -r removes it)\n", 1), ("rm -rf d2 nope; ls d2", "", "ls: d2: No such file or directory\n", 1),
+    ("rm nope", "", "rm: nope: No such file or directory\n", 1), ("rm -rf /", "", "rm: /: this would remove everything, and is refused\n", 1),
+    ("ls *.txt", "a.txt\n", "", 0), ("ls /d/*/", "f\n", "", 0), ("cat '*.txt'", "", "cat: *.txt: No such file or directory\n", 1),
+    ("echo d/* no*pe '*' [ab].txt /*/*.txt", "d/a.txt d/e no*pe * a.txt /d/a.txt\n", "", 0),
+    ("echo x > 'odd *'; echo odd* \"odd \"*; cat odd\\ \\*; rm odd*", "odd * odd *\nx\n", "", 0),
+    ("cat a.txt | grep o | grep -v", "", "grep: unrecognized arguments: -v", 2), ("cat a.txt | grep -c o", "2\n", "", 0),
+    ("cat a.txt | grep -n TWO -i", "2:two\n", "", 0), ("cat a.txt | grep xyz", "", "", 1), ("cat a.txt | grep [", "", "grep: the pattern", 1),
+    ("grep two a.txt", "two\n", "", 0), ("grep -n two a.txt", "2:two\n", "", 0), ("grep -rn o. /d", "/d/a.txt:1:one\n", "", 0),
+    ("grep -c o a.txt", "2\n", "", 0), ("grep o nope", "", "grep: nope: No such file or directory\n", 1), ("grep zzz a.txt", "", "", 1),
+    ("cat a.txt | tee t1 t2 | tail -n 1", "two\n", "", 0), ("cat t1 t2 | head -n 3", "one\ntwo\none\n", "", 0), ("rm t1 t2", "", "", 0),
+    ("head -n 1 a.txt; tail -n 1 a.txt; tail -n 0 a.txt", "one\ntwo\n", "", 0),
+    ("digest -a md5 a.txt", hashlib.md5(b"one\ntwo\n").hexdigest() + "  a.txt\n", "", 0),
+    ("digest a.txt", hashlib.sha256(b"one\ntwo\n").hexdigest() + "  a.txt\n", "", 0),
+    ("chmod 600 a.txt; stat a.txt | grep Mode", "Mode: 0600 -rw-------\n", "", 0), ("chmod 9 a.txt", "", "chmod: argument MODE", 2),
+    ("truncate -s 3 a.txt; cat a.txt", "one", "", 0), ("truncate -s 1x a.txt", "", "truncate: argument -s", 2),
+    ("touch new; stat new | grep Size", "Size: 0\n", "", 0), ("stat nope", "", "stat: nope: No such file or directory\n", 1),
+    ("mounts", "", "", 0), ("mount hellofs /h; mounts; cat /h/hello; unmount /h; mounts", "hellofs on /h\nHello, World!\n", "", 0),
+    ("mount nofs /n", "", "mount: There is no filesystem type 'nofs'", 1), ("mount hellofs /n x", "", "mount: 'x' is no option", 2),
+    ("mount hellofs /n a=b", "", "mount: hellofs has no option 'a'", 1), ("unmount /n", "", "unmount: /n: ", 1),
+    ("nonsense", "", "nonsense: there is no such command; `help` lists all\n", 127), ("ls --nonsense", "", "ls: unrecognized", 2),
+    ("nope || echo b", "b\n", "nope: there", 0), ("pwd && echo b", "/\nb\n", "", 0), ("cat nope && echo b", "", "cat: nope", 1),
+    ("pwd || echo b", "/\n", "", 0), ("# pwd", "", "", 0), ("help nonsense", "", "help: nonsense: there is no", 1),
+    ("plugins list", "", "", 0), ("plugins load", "", "plugins: plugins load needs", 2), ("cat a\u202eb", "", "cat: a\\u202eb: The path holds", 1),
+    ("exit 3; pwd", "", "", 3),
+]
+
+
+def test_shell_session(sh: Sh) -> None:
+    for line, output, complaint, code in SHELL_SESSION:
+        assert sh(line) == output, line
+        assert (sh.error.startswith(complaint) if complaint else not sh.error), (line, sh.error)
+        assert sh.code == code, line
+    assert sh.shell.leaving
+
+
+def test_shell_help_is_made_from_the_table(sh: Sh) -> None:
+    text = sh("help")
+    for name, command in callfs.FILE_COMMANDS.items():
+        assert re.search(rf"^{name} +{re.escape(command.help)}$", text, re.M)
+        assert sh(f"help {name}").startswith(f"usage: {name}") and sh(f"{name} --help") == sh(f"help {name}")
+
+
+def test_shell_long_listing_and_columns(shell_on: Any) -> None:
+    sh = shell_on(terminal=True)
+    sh("mkdir d; echo x > a; echo 12345678901 > 'b c'; chmod 755 d; chmod 640 a")
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    assert re.fullmatch(rf"-rw-r-----  2 {time} a\n-rw-r--r-- 12 {time} b c\ndrwxr-xr-x  0 {time} d\n", sh("ls -l"))
+    assert sh("ls") == "a  b c  d\n" and sh("ls -1") == "a\nb c\nd\n" and sh("ls | cat") == "a\nb c\nd\n"
+    assert callfs._columns(["aaa", "b", "c", "d", "e"], 11) == ["aaa  d", "b    e", "c"]
+    assert callfs._columns(["a" * 50, "b"], 11) == ["a" * 50, "b"] and callfs._columns([], 80) == []
+
+
+def test_shell_names_do_not_move_the_cursor() -> None:
+    fake = FakePFS()
+    fake.files["/\x1b[2Jx"] = b""
+    sh = Sh(fake, terminal=True)
+    assert "\x1b" not in sh("ls; tree; ls -l; stat /?*2Jx") and "?[2Jx" in sh("ls")
+    assert Sh(fake)("ls").startswith("\x1b[2Jx\n")       # exactly, to a program
+
+
+def test_shell_input_from_a_local_file(sh: Sh, tmp_path: Path) -> None:
+    data = os.urandom(3_000_000)
+    (tmp_path / "report.pdf").write_bytes(data)
+    assert sh(f"write /r < {tmp_path}/report.pdf") == "" and sh.bytes("cat /r") == data
+    assert sh.bytes(f"cat < {tmp_path}/report.pdf | cat | cat > /s; cat /s") == data
+    assert sh("write /t", b"from stdin") == "" and sh("cat t") == "from stdin"
+    assert sh("write /r < /no/such") == "" and "write: /no/such: No such file" in sh.error and sh.code == 1
+    assert sh.bytes("cat /r") == data
+
+
+def test_shell_uploads_and_downloads(sh: Sh, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in" / "sub dir").mkdir(parents=True)
+    (tmp_path / "in" / "a").write_bytes(b"A")
+    (tmp_path / "in" / "sub dir" / "b").write_bytes(b"B" * 1_000_000)
+    assert sh("put in") == "" and "Is a directory" in sh.error and sh.code == 1
+    assert sh("upload -r in /up; mkdir /dir; put in/a /dir; put in/a 'in/sub dir/b' /many/; put in/* /dir") == ""
+    assert sh("tree /up").endswith("2 files\n") and sh("ls /dir /many") == "/dir:\na\n\n/many:\na\nb\n"
+    assert "put: in/sub dir: Is a directory" in sh("put in/* /dir") + sh.error
+    assert sh("get -r /up out; download /dir/a; get /up/a named; get -r /up out") == "" and not sh.error
+    assert (tmp_path / "out" / "sub dir" / "b").read_bytes() == b"B" * 1_000_000 == (tmp_path / "out/up/sub dir/b").read_bytes()
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "named").read_bytes() == b"A"
+    assert sh("get /up/a -") == "A" and sh("put - /piped", b"P") == "" and sh("cat /piped") == "P"
+    assert sh("get /nope x") == "" and sh.error == "get: /nope: No such file or directory\n" and not (tmp_path / "x").exists()
+    assert sh("get /up x") == "" and "Is a directory" in sh.error and sh("put nope /x") == "" and "nope" in sh.error
+    assert sorted(os.listdir(tmp_path / "out" / "sub dir")) == ["b"]
+
+
+def test_shell_downloads_stay_in_their_folder(tmp_path: Path) -> None:
+    fake = FakePFS()
+    fake.list = lambda path: [callfs.RemoteInfo("../evil", 1)]       # type: ignore[method-assign]
+    sh = Sh(fake)
+    sh(f"get -r /d {tmp_path}/x")
+    assert sh.code == 1 and "'../evil'" in sh.error and os.listdir(tmp_path) == ["x"] and not os.listdir(tmp_path / "x")
+
+
+def test_shell_progress_is_for_terminals(sh: Sh, tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x" * 2_000_000)
+    assert sh(f"put {tmp_path}/f /f; cp /f /g; get /g {tmp_path}/g") == "" and sh.error == ""
+    sh.shell.stderr = Terminal()
+    for line in (f"put {tmp_path}/f /f", "cp /f /g", f"get /g {tmp_path}/g"):
+        sh.shell.run_line(line)
+    shown = sh.shell.stderr.getvalue()
+    assert shown.count(b" of 1.907 MiB") >= 3 and shown.endswith(b"\r\x1b[K") and (tmp_path / "g").stat().st_size == 2_000_000
+
+
+def test_shell_copies_on_the_server_where_that_can() -> None:
+    fake, copied = FakePFS(), []
+    fake.capabilities = lambda: {"features": ["copy"]}               # type: ignore[method-assign]
+    fake.copy = lambda *given: copied.append(given)                   # type: ignore[attr-defined]
+    sh = Sh(fake)
+    assert sh("cp /a /x; cp -r /d /y; cp /a /d") == "" and copied == [("/a", "/x", False), ("/d", "/y", True), ("/a", "/d/a", False)]
+
+
+def test_shell_large_files_stay_out_of_memory(sh: Sh, tmp_path: Path) -> None:
+    with open(tmp_path / "big", "wb") as file:
+        file.truncate(64 << 20)
+    sh.shell.stdout = open(os.devnull, "wb")
+    tracemalloc.start()
+    try:
+        for line in (f"put {tmp_path}/big /big", "cp /big /big2", f"get /big2 {tmp_path}/back", "cat /big | cat > /big3",
+                     "echo x >> /big3", "cat /big | tail -n 1 | head -n 1 > /short", "tail -n 1 /big > /short"):
+            assert sh.shell.run_line(line) == 0, line
+            if line.startswith("cat /big |"):
+                continue
+        assert sh.shell.run_line("cat /big | grep y") == 1
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        sh.shell.stdout.close()
+    assert (tmp_path / "back").stat().st_size == 64 << 20
+    assert peak < 180 << 20                 # the last line of a file of zeros is the whole file
+
+
+def test_shell_says_when_nobody_answers(tmp_path: Path) -> None:
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        with callfs.PFSClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3) as client:
+            sh = Sh(client)
+            for line in ("ls a b", "cat a b", "rm -f a b", "mkdir -p a b", "grep x a b", "cp a b", f"get a b {tmp_path}", "mounts"):
+                assert sh(line) == "" and sh.code == 1 and sh.error.count("\n") == 1, (line, sh.error)
+                assert "127.0.0.1" in sh.error
+
+
+# ---- the seed's examples
+
+SEED_LINES = {
+    "queuefs": r"""
+pfs:/> mkdir /queuefs/tasks
+pfs:/> echo "Process order #123" > /queuefs/tasks/enqueue
+pfs:/> echo "Send email to user" > /queuefs/tasks/enqueue
+pfs:/> echo "Update inventory" > /queuefs/tasks/enqueue
+pfs:/> cat /queuefs/tasks/size
+3
+pfs:/> cat /queuefs/tasks/peek
+{"id":"1736936445000000000","data":"Process order #123","timestamp":"2025-01-15T10:30:45Z"}
+pfs:/> cat /queuefs/tasks/dequeue
+{"id":"1736936445000000000","data":"Process order #123","timestamp":"2025-01-15T10:30:45Z"}
+pfs:/> cat /queuefs/tasks/size
+2
+pfs:/> echo "" > /queuefs/tasks/clear
+pfs:/> cat /queuefs/tasks/dequeue
+{}
+pfs:/> cat /queuefs/tasks/peek
+{}
+pfs:/> cat /queuefs/tasks/size
+0
+pfs:/> stat /queuefs/tasks/peek
+...ModTime: 2025-01-15T10:30:45Z...
+pfs:/> rm -rf /queuefs/tasks
+pfs:/> mkdir /queuefs/orders
+pfs:/> mkdir /queuefs/notifications
+pfs:/> mkdir /queuefs/logs
+pfs:/> echo "order-456" > /queuefs/orders/enqueue
+pfs:/> echo "User logged in" > /queuefs/notifications/enqueue
+pfs:/> echo "Database connected" > /queuefs/logs/enqueue
+pfs:/> ls /queuefs/
+README  logs  notifications  orders
+pfs:/> cat /queuefs/orders/dequeue
+{"id":"1736936450000000000","data":"order-456","timestamp":"2025-01-15T10:30:50Z"}
+pfs:/> mkdir -p /queuefs/logs/errors
+pfs:/> mkdir -p /queuefs/logs/warnings
+pfs:/> mkdir -p /queuefs/logs/info
+pfs:/> echo "Connection timeout" > /queuefs/logs/errors/enqueue
+pfs:/> echo "Slow query detected" > /queuefs/logs/warnings/enqueue
+pfs:/> echo "Service started" > /queuefs/logs/info/enqueue
+pfs:/> ls /queuefs/logs/
+...errors...info...warnings...
+pfs:/> cat /queuefs/logs/errors/dequeue
+{"id":"1736936460000000000","data":"Connection timeout","timestamp":"2025-01-15T10:31:00Z"}""",
+    "kvfs": r"""
+pfs:/> echo "alice" > /kvfs/keys/username
+pfs:/> echo "alice@example.com" > /kvfs/keys/email
+pfs:/> cat /kvfs/keys/username
+alice
+pfs:/> ls /kvfs/keys
+email  username
+pfs:/> rm /kvfs/keys/username
+pfs:/> ls /kvfs/keys
+email""",
+    "sqlfs": r"""
+pfs:/> write /sqlfs/data/config.json '{"key": "value"}'
+pfs:/> cat /sqlfs/data/config.json
+{"key": "value"}
+pfs:/> write /sqlfs/local.txt "local data"
+pfs:/> write /sqlfs_prod/prod.txt "production data"
+pfs:/> cat /sqlfs_prod/prod.txt
+production data""",
+    "proxyfs": r"""
+pfs:/> ls /remote/server1
+data  file.txt
+pfs:/> cat /remote/server1/data/file.txt
+of the other server
+pfs:/> write /remote/server2/upload.txt "data"
+pfs:/> cp /remote/server1/file.txt /remote/server2/file.txt
+pfs:/> cat /remote/server2/upload.txt /remote/server2/file.txt
+datato be copied""",
+    "localfs memfs": r"""
+pfs:/> ls /local
+config.txt
+pfs:/> cat /local/config.txt
+a = 1
+pfs:/> echo "data" > /local/output.txt
+pfs:/> mkdir /local/newdir
+pfs:/> write /memfs/temp.txt "temporary"
+pfs:/> cp /memfs/temp.txt /local/backup.txt
+pfs:/> cat /local/output.txt /local/backup.txt
+data
+temporary
+pfs:/> ls /local
+backup.txt  config.txt  newdir  output.txt""",
+    "httpfs memfs": r"""
+pfs:/> write /memfs/report.pdf < report.pdf
+pfs:/> write /memfs/README.md "# Project\n\nDocumentation here"
+pfs:/> cat /memfs/README.md
+# Project
+
+Documentation here
+pfs:/> mount httpfs /temp-http pfs_path=/memfs http_port=10000
+pfs:/> cat /temp-http
+HTTPFS Instance Status
+======================
+...Virtual Path: /temp-http...PFS Source Path: /memfs...HTTP Port: 10000...Server Status: Running...Uptime: ...
+pfs:/> unmount /temp-http
+pfs:/> mkdir /memfs/docs
+pfs:/> mkdir /memfs/images
+pfs:/> mount httpfs /docs pfs_path=/memfs/docs http_port=8001
+pfs:/> mount httpfs /images pfs_path=/memfs/images http_port=8002
+pfs:/> unmount /docs
+pfs:/> unmount /images""",
+    "serverinfofs": r"""
+pfs:/> cat /serverinfofs/version
+...
+pfs:/> cat /serverinfofs/uptime
+...s""",
+    "memfs sqlfs": r"""
+pfs:/> mount memfs /test/memory
+pfs:/> mount sqlfs /test/db backend=sqlite db_path=/tmp/test.db
+pfs:/> mounts
+...memfs on /test/memory...
+pfs:/> unmount /test/memory""",
+    "streamfs": r"""
+pfs:/> write --stream /streamfs/live < report.pdf
+pfs:/> cat --stream /streamfs/live | head -n 1
+%PDF-1.4""",
+}
+
+
+def seed_plugins(tmp_path: Path, other: Any) -> dict[str, Any]:
+    """What the seed's examples find mounted, by type."""
+    def remote(folder: str) -> dict[str, str]:
+        return {"base_url": other.url.replace("//", f"//:{other.key}@") + "/api/v1" + folder}
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "config.txt").write_bytes(b"a = 1\n")
+    return {"queuefs": {"path": "/queuefs"}, "kvfs": {"path": "/kvfs"}, "streamfs": {"path": "/streamfs"},
+            "memfs": {"path": "/memfs"}, "serverinfofs": {"path": "/serverinfofs"},
+            "sqlfs": [{"path": path, "config": {"backend": "sqlite", "db_path": str(tmp_path / (path[1:] + ".db"))}}
+                      for path in ("/sqlfs", "/sqlfs_prod")],
+            "proxyfs": [{"path": "/remote/server1", "config": remote("")}, {"path": "/remote/server2", "config": remote("")}],
+            "localfs": {"path": "/local", "config": {"local_dir": str(tmp_path / "local")}}}
+
+
+def seed_pattern(lines: list[str]) -> str:
+    """What the seed prints as a regular expression: identifiers and times differ, `...` is anything."""
+    text = re.escape("\n".join(lines)).replace(re.escape("..."), "(?s:.*)")
+    text = re.sub(r"\d{19}", r"\\d{19}", text)
+    return re.sub(r"\d{4}\\?-\d\d\\?-\d\dT\d\d:\d\d:\d\d", r"\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(?:\\.\\d+)?", text)
+
+
+@pytest.mark.parametrize("kinds", SEED_LINES)
+def test_shell_runs_the_seed(kinds: str, serve: Any, shell_on: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = [kind for kind in kinds.split() if kind not in callfs.FILESYSTEMS]
+    if missing:
+        pytest.skip(f"{missing[0]} is not built yet")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "report.pdf").write_bytes(b"%PDF-1.4\nrest")
+    other = serve()
+    for name, data in (("data/file.txt", b"of the other server"), ("file.txt", b"to be copied")):
+        assert call(other, "PUT", f"/v1/files/{name}", data).status == 201
+    plugins = {kind: each for kind, each in seed_plugins(tmp_path, other).items() if kind in kinds.split()}
+    sh = shell_on(terminal=True, plugins=plugins)
+    text = SEED_LINES[kinds].replace("/tmp/test.db", str(tmp_path / "test.db"))
+    for port in ("10000", "8001", "8002"):
+        text = text.replace(port, str(free_port()))
+    for part in text.split("\npfs:/> ")[1:]:
+        line, *expected = part.split("\n")
+        shown = sh(line).rstrip("\n")
+        assert not sh.error and sh.code == 0, (line, sh.error)
+        assert re.fullmatch(seed_pattern(expected), shown), (line, shown)
+
+
+def free_port() -> int:
+    """A port that nobody listens on now."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        return int(probe.getsockname()[1])
+
+
+# ---- as a process
+
+def callfs_process(server: Any, arguments: list[str], tmp_path: Path, **more: Any) -> subprocess.Popen[bytes]:
+    """`callfs ...` with the server in its environment. The caller waits for it."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("CALLFS_", "PFS_"))}
+    url, key = (server, "") if isinstance(server, str) else (server.url, server.key)
+    return subprocess.Popen([sys.executable, os.path.join(HERE, "callfs.py"), *arguments], cwd=tmp_path,
+                            env={**clean, "CALLFS_URL": url, "CALLFS_KEY": key, "HOME": str(tmp_path), "TERM": "dumb"},
+                            **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more})
+
+
+def callfs_run(server: Any, arguments: list[str], tmp_path: Path, data: bytes = b"") -> tuple[int, str, str]:
+    """Exit code, output and errors of `callfs ...`."""
+    process = callfs_process(server, arguments, tmp_path)
+    out, err = process.communicate(data, timeout=60)
+    return process.returncode, out.decode(), err.decode()
+
+
+def test_shell_through_a_pipe(serve: Any, tmp_path: Path) -> None:
+    server = serve()
+    lines = "echo a > /f\n\ncat /f\ncat /nope\n# no\ncd /\necho 'open\nwrite /g\nto the end"
+    assert callfs_run(server, ["sh"], tmp_path, lines.encode()) == (
+        0, "a\n", "cat: /nope: No such file or directory\nsyntax error: a ' is not closed\n")
+    assert callfs_run(server, ["cat", "/g"], tmp_path) == (0, "to the end", "")
+    assert callfs_run(server, ["sh"], tmp_path, b"pwd\ncat /nope\n")[0] == 1
+    assert callfs_run(server, ["sh"], tmp_path, b"cat /nope\npwd\n")[:2] == (0, "/\n")
+    assert callfs_run(server, ["sh", "-e"], tmp_path, b"cat /nope\npwd\n")[:2] == (1, "")
+    assert callfs_run(server, ["sh", "-c", "pwd; exit 4\npwd"], tmp_path)[:2] == (4, "/\n")
+    (tmp_path / "script").write_text("write /h\ncat /h\n")
+    assert callfs_run(server, ["sh", "script"], tmp_path, b"data") == (0, "data", "")
+
+
+def test_file_commands_one_by_one(serve: Any, tmp_path: Path) -> None:
+    server = serve()
+    (tmp_path / "local").write_bytes(b"local\n")
+    for arguments, code, output, error in (
+            (["put", "local", "/f"], 0, "", ""), (["cat", "/f"], 0, "local\n", ""), (["get", "/f", "back"], 0, "", ""),
+            (["write", "/g", r"a\nb"], 0, "", ""), (["cat", "/g"], 0, "a\nb", ""), (["mkdir", "-p", "/x/y"], 0, "", ""),
+            (["ls", "/"], 0, "f\ng\nx\n", ""), (["ls", "/*"], 1, "", "ls: /*: No such file or directory\n"),
+            (["rm", "/nope"], 1, "", "rm: /nope: No such file or directory\n"), (["rm", "/f", "-f", "/nope"], 0, "", ""),
+            (["ls", "--nonsense"], 2, "", "ls: unrecognized arguments: --nonsense (usage: ls [-l] [-1] [-a] [PATH ...])\n"),
+            (["tail", "/g", "-n", "1"], 0, "b", ""), (["rm", "--", "--url"], 1, "", "rm: --url: No such file or directory\n"),
+            (["ls", "--url", server.url, "--key", "wrong-key-0123456789", "/"], 1, "", "ls: The key is not valid.\n"),
+            (["ls", "--url", "ftp://x"], 2, "", "callfs: a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH\n")):
+        assert callfs_run(server, arguments, tmp_path) == (code, output, error), arguments
+    assert (tmp_path / "back").read_bytes() == b"local\n"
+    assert callfs_run(server, ["write", "/p"], tmp_path, b"piped") == (0, "", "")
+    assert callfs_run(server, ["cat", "/p"], tmp_path)[1] == "piped"
+    assert "not running at" in callfs_run(f"http://127.0.0.1:{free_port()}", ["ls"], tmp_path)[2]
+
+
+def test_file_commands_over_tls(serve: Any, certificate: tuple[str, str], tmp_path: Path) -> None:
+    server = serve(server={"cert_file": certificate[0], "key_file": certificate[1]})
+    assert callfs_run(server, ["ls"], tmp_path)[0] == 1
+    assert callfs_run(server, ["ls", "--no-verify"], tmp_path) == (0, "", "")
+    assert callfs_run(server, ["ls", "--ca-file", certificate[0]], tmp_path) == (0, "", "")
+
+
+def test_file_commands_find_the_first_run_of_this_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("CALLFS_URL", "CALLFS_KEY", "PFS_API_URL"):
+        monkeypatch.delenv(name, raising=False)
+    kept = callfs._draw_secrets(os.path.join(callfs.DATA_FOLDER, "secrets.json"))
+    args = callfs.argparse.Namespace(url=None, key=None, ca_file="", insecure=False)
+    assert callfs._address_of(args) == {"url": "http://127.0.0.1:8443", "key": kept["key"], "ca_file": "", "verify": True}
+    monkeypatch.setenv("PFS_API_URL", "http://h:1/api/v1")
+    assert callfs._address_of(args)["url"] == "http://h:1/api/v1" and not callfs._address_of(args)["key"]   # not to others
+
+
+def test_shell_streams_come_as_they_are_written_and_end_with_ctrl_c(serve: Any, tmp_path: Path) -> None:
+    server = serve(plugins={"streamfs": {"path": "/s"}})
+    assert callfs_run(server, ["write", "/s/live", "one"], tmp_path)[0] == 0
+    assert callfs_run(server, ["write", "/log", r"1\n"], tmp_path)[0] == 0
+    for arguments, more in ((["cat", "--stream", "/s/live"], ["write", "/s/live", "two"]),
+                            (["tail", "-f", "/log"], ["sh", "-c", "echo two >> /log"])):
+        process = callfs_process(server, arguments, tmp_path)
+        found = os.read(process.stdout.fileno(), 100)               # type: ignore[union-attr]
+        assert found in (b"one", b"1\n")
+        assert callfs_run(server, more, tmp_path)[0] == 0
+        assert os.read(process.stdout.fileno(), 100).startswith(b"two")     # type: ignore[union-attr]
+        process.send_signal(signal.SIGINT)
+        assert process.communicate(timeout=10)[1] == b"" and process.returncode == 130
+
+
+def test_shell_write_stream_sends_each_piece(serve: Any, tmp_path: Path) -> None:
+    server = serve(plugins={"streamfs": {"path": "/s"}})
+    writer = callfs_process(server, ["write", "--stream", "/s/live"], tmp_path)
+    writer.stdin.write(b"first")            # type: ignore[union-attr]
+    writer.stdin.flush()                    # type: ignore[union-attr]
+    wait_for(lambda: b"first" == call(server, "GET", "/api/v1/files?path=/s/live").body, 20)
+    reader = callfs_process(server, ["cat", "--stream", "/s/live"], tmp_path)
+    assert os.read(reader.stdout.fileno(), 100) == b"first"         # type: ignore[union-attr]
+    writer.communicate(b"second", timeout=20)
+    assert os.read(reader.stdout.fileno(), 100) == b"second" and writer.returncode == 0     # type: ignore[union-attr]
+    reader.send_signal(signal.SIGINT)
+    reader.communicate(timeout=10)
+
+
+class Typist:
+    """`callfs sh` on a terminal: what it shows collects in `shown`."""
+
+    def __init__(self, server: Any, tmp_path: Path) -> None:
+        self.master, slave = pty.openpty()
+        self.process = callfs_process(server, ["sh"], tmp_path, stdin=slave, stdout=slave, stderr=slave,
+                                      start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))
+        os.close(slave)
+        self.shown = ""
+
+    def type(self, keys: str, until: str) -> str:
+        """Type, and read until a pattern shows; what was shown since."""
+        os.write(self.master, keys.encode())
+        self.shown, deadline = "", time.monotonic() + 20
+        while not re.search(until, self.shown):
+            assert select.select([self.master], [], [], deadline - time.monotonic())[0], (until, self.shown)
+            try:
+                block = os.read(self.master, 4096)
+            except OSError:                 # the other side is closed
+                block = b""
+            assert block, (until, self.shown)
+            self.shown += block.decode()
+        return self.shown
+
+    def end(self) -> int:
+        """Its exit code."""
+        try:
+            return self.process.wait(20)
+        finally:
+            self.process.kill()
+            os.close(self.master)
+
+
+import termios                              # noqa: E402
+
+
+def test_shell_at_a_terminal(serve: Any, tmp_path: Path) -> None:
+    server = serve(plugins={"hellofs": {"path": "/greetings"}})
+    call(server, "PUT", "/v1/files/no%20newline", b"text")
+    user = Typist(server, tmp_path)
+    prompt = r"pfs:(/\w*)> $"
+    user.type("", prompt)
+    assert re.search(r"text\r\npfs:/> $", user.type("cat 'no newline'\n", r"text(\r\n)?\S*" + prompt))
+    assert "greetings  no newline" in user.type("ls\n", prompt)
+    user.type("cat /gre\t", r"greetings/")
+    assert "Hello, World!" in user.type("h\t\n", "World.*\n.*" + prompt)
+    user.type("cat no\t", r"no\\ newline ")
+    assert "text" in user.type("\n", "text" + r".*\r\n.*" + prompt)
+    user.type("unmou\t", "unmount ")
+    user.type("\x03", prompt)
+    user.type("cd greetings\n", r"pfs:/greetings> $")
+    user.type("tail -f hello\n", "World")
+    user.type("\x03", r"pfs:/greetings> $")                          # the command ends, the shell goes on
+    user.type("mount s3fs /x secret_access_key=TOPSECRET\n", prompt)
+    user.type("nonsense\n", "no such command.*\n.*" + prompt)
+    os.write(user.master, b"\x04")
+    assert user.end() == 127
+    history = tmp_path / ".callfs_history"
+    assert history.stat().st_mode & 0o777 == 0o600
+    assert "tail -f hello" in history.read_text() and "TOPSECRET" not in history.read_text()
+
+
+def test_shell_completes(sh: Sh) -> None:
+    sh("mkdir /dir; touch /dir/file '/dir/odd name' /dir/x")
+    complete = callfs.Completer(sh.shell)
+
+    def found(line: str, text: str) -> list[str]:
+        return list(iter((complete(line, text, state) for state in itertools.count()).__next__, None))
+    assert found("unm", "unm") == ["unmount "] and found("ls | gr", "gr") == ["grep "] and found("x; pw", "pw") == ["pwd "]
+    assert found("ls /d", "/d") == ["/dir/"] and found("cat d", "d") == ["dir/"] and found("ls /nope/", "/nope/") == []
+    assert found("cat /dir/", "/dir/") == ["/dir/file ", "/dir/odd\\ name ", "/dir/x "]
+    assert found("cat '/dir/od", "/dir/od") == ["/dir/odd name"] and found("cat /dir/odd\\ n", "n") == ["name "]
