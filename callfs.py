@@ -42,6 +42,7 @@ import functools
 import hashlib
 import heapq
 import hmac
+import html
 import http
 import http.client
 import http.server
@@ -2535,7 +2536,7 @@ class _Source:
             yield from self._counted(self.length or 0)
             return
         read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
-        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk would end it
+        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk is the end
         yield from pieces if self.length is None else self._announced(pieces, self.length)
 
     @staticmethod
@@ -3012,7 +3013,7 @@ class HTTPClient:
 # PFS client: /api/v1 from Python
 # ============================================================================
 
-MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages, and a million names have 200 MB
+MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages; a million names have 200 MB
 _PFS_ROOT = "/api/v1"
 _PFS_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(?:[Zz]|([+-]\d\d:\d\d))?")
 
@@ -3239,9 +3240,11 @@ class PFSClient(HTTPClient):
         """Cut a file, or fill it up with zeros, to `size` bytes."""
         self._do("POST", self._at("/truncate", path, size=size))
 
-    def grep(self, path: str, pattern: str, recursive: bool = False, ignore_case: bool = False) -> Iterator[dict[str, Any]]:
+    def grep(self, path: str, pattern: str, recursive: bool = False,
+             ignore_case: bool = False) -> Iterator[dict[str, Any]]:
         """Matches (`file`, `line`, `content`) as they are found, at last `{"type": "summary", "count": n}`."""
-        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case, "stream": True}
+        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case,
+                "stream": True}
         reply = self._call("POST", "/grep", {"Content-Type": "application/json"}, stream=True, idempotent=True,
                            body=_Source(json.dumps(wish).encode()))
         reply.wire.wait(None)               # a long search may find nothing for a long time
@@ -4968,7 +4971,7 @@ def _mount_table(mounts: Mapping[str, FileSystem], since: Mapping[str, int]) -> 
     return MountTable(mounts, since, frozenset(mount.split("/", 2)[1] for mount in mounts), inside)
 
 
-MAX_HOPS = 8                                # servers that one request may go through; two that show each other never end
+MAX_HOPS = 8                                # servers that a request may go through; two that show each other never end
 HOPS_HEADER = "X-CallFS-Hops"
 
 
@@ -9377,12 +9380,236 @@ def _blocks_of(source: ArchiveSource) -> Iterable[bytes]:
 ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[bytes]]]] = {
     "zip": ("application/zip", zip_chunks), "tar": ("application/x-tar", tar_chunks)}
 
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
+    try:
+        yield
+    except OSError as error:
+        ours = translate_os_error(error)
+        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
+
+
+# ============================================================================
+# httpfs: its own HTTP server for any folder of the tree, to read
+# ============================================================================
+
+_PAGE_STYLE = ("body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
+               "table{border-collapse:collapse;width:100%}td,th{padding:.2em .8em;text-align:left}"
+               "td+td,th+th{text-align:right;white-space:nowrap}tr:hover{background:#8882}")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_PAGE_STYLE.encode()).digest()).decode()
+_CSP = "Content-Security-Policy"
+# No script and no form; a sandbox without `allow-downloads` would keep browsers from saving what they are shown.
+_PAGE_CSP = (_CSP, f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; "
+                   "form-action 'none'; sandbox allow-downloads")
+# What is shown and not saved. Stored bytes are never active: nothing here is run by a browser (so no SVG, no PDF).
+_SHOWN_TYPES = {
+    **dict.fromkeys(("png", "gif", "webp", "avif", "bmp"), "image/{}"), "jpg": "image/jpeg", "jpeg": "image/jpeg",
+    **dict.fromkeys(("txt", "md", "log", "csv"), "text/plain; charset=utf-8"),
+}
+_README_NAMES = frozenset({"README", "README.md", "README.txt"})
+_LISTEN_FAILURES = {errno.EADDRINUSE: "the port is in use; choose another http_port",
+                    errno.EACCES: "this account may not use the port; choose one from 1024 on",
+                    errno.EADDRNOTAVAIL: "this machine does not have that address; choose another host"}
+
+
+def shown_type(name: str) -> str:
+    """The Content-Type under which a browser may show a file of this name, "" for what it shall save."""
+    ending = name.rpartition(".")[2].lower()
+    return "text/plain; charset=utf-8" if name in _README_NAMES else _SHOWN_TYPES.get(ending, "").format(ending)
+
+
+class _Anyone(Authenticator):
+    """Takes everybody for somebody without a key, who may read."""
+
+    def __init__(self) -> None:
+        pass
+
+    def identify(self, request: Request, access: str = "key") -> Principal:
+        """Nobody is asked: to serve without a key is what an administrator has mounted this for."""
+        return ANONYMOUS["read"]
+
+
+class _FolderApplication(Application):
+    """An application whose answers may bring a policy for the browser of their own."""
+
+    def _dress(self, request: Request, response: Response) -> None:
+        own = any(name == _CSP for name, _ in response.headers)
+        headers = [pair for pair in _SECURITY_HEADERS if not own or pair[0] != _CSP]
+        response.headers += [*headers, ("X-Request-ID", request.id)]
+
+
+class HTTPFS(FileSystem):
+    """Serves a folder of the tree over HTTP on a port of its own, without a key and to read only; itself a file that
+    tells how that goes. Everything is read through the tree, which checks what may be read."""
+
+    name = "httpfs"
+    root_type = FILE
+    aliases = MappingProxyType({"port": "http_port"})
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        pfs_path: str = option("", "The folder to serve")
+        http_port: int = option(0, "Port to listen on; 0 takes a free one", kind="int", minimum=0, maximum=65535)
+        host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in")
+
+    def __init__(self, options: HTTPFS.Options, context: MountContext) -> None:
+        if not options.pfs_path.startswith("/"):
+            raise BadRequest("httpfs needs `pfs_path`, the path of a folder, as /memfs.")
+        self._folder, self._context, self._since = canonical_path(options.pfs_path), context, time.time_ns()
+        loopback = _only_here(options.host)
+        router = Router()
+        router.add([Route("/{path}", {"GET": self._browse, "HEAD": self._browse}, "key", _plain_error)])
+        app = _FolderApplication(router, _Anyone(), ServerOptions(), metrics=context.metrics, log=context.log,
+                                 loopback=[options.host] if loopback else (), calls=context.tree.calls)
+        limits = HTTPLimits(workers=2, max_workers=64, max_connections=1000, pin_workers="off")
+        self._server = _listening(app, limits, options.host, options.http_port, context.log)
+        self._host, self._port = options.host, self._server.addresses[0].port
+        self._server.start()
+
+    def close(self) -> None:
+        """Free the port, end connections and threads."""
+        self._server.server_close()
+
+    # -- the status file ---------------------------------------------------------------------------------------
+
+    def _url(self) -> str:
+        host = "localhost" if self._host in ("", "0.0.0.0", "::") or _only_here(self._host) else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
+
+    def _status(self) -> bytes:
+        uptime = (time.time_ns() - self._since) // 1_000_000_000
+        url, reach = self._url(), "this machine only" if _only_here(self._host) else "every machine that reaches it"
+        return (f"HTTPFS Instance Status\n======================\n\n"
+                f"Virtual Path: {self._context.path}\nPFS Source Path: {self._folder}\nHTTP Host: {self._host}\n"
+                f"HTTP Port: {self._port}\nHTTP Endpoint: {url}\nServer Status: Running\n"
+                f"Start Time: {rfc3339(self._since)}\nUptime: {format_duration(uptime)}\n\n"
+                f"Access via HTTP\n  Browser: {url}\n  CLI: curl {url}\n\n"
+                f"Answers {reach}, without a key, GET and HEAD only.\n"
+                f"For other machines mount it with host=0.0.0.0. Remove it with: unmount {self._context.path}\n").encode()
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """The status, as of now."""
+        if path != "/":
+            raise FileNotFound()
+        return generated("/", self._status(), time.time_ns(), backend=self.name)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self.open(path).entry
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """There is nothing below a file."""
+        self.stat(path)
+        raise Conflict("This is a file, not a directory.")
+
+    def describe(self, entry: Entry) -> Meta:
+        """Where it listens and what it serves."""
+        return Meta(self.name, "status", {"pfs_path": self._folder, "host": self._host, "port": str(self._port),
+                                          "url": self._url(), "status": "running"})
+
+    # -- what browsers get -------------------------------------------------------------------------------------
+
+    def _browse(self, request: Request) -> Response:
+        shown = canonical_path(decode_path(request.path))
+        path = self._folder.rstrip("/") + shown if shown != "/" else self._folder
+        with aside(request):
+            handle = self._context.tree.open(ANONYMOUS["read"], path)
+            if not handle.entry.is_dir:
+                return self._file(request, handle)
+            handle.close()
+            if not request.path.endswith("/"):
+                # Of the canonical path, which begins with one slash: `//host` would lead to another server.
+                return Response(301, b"", headers=[("Location", urllib.parse.quote(shown) + "/")])
+            return self._page(request, shown, path)
+
+    @staticmethod
+    def _file(request: Request, handle: Handle) -> Response:
+        entry, kind = handle.entry, shown_type(handle.entry.name)
+        refusal = "This file can only be written." if not entry.mode & 0o444 else \
+            "Reading this file takes something out, and who browses only looks; read it through the API." \
+            if handle.consumes else ""
+        if refusal or request.path.endswith("/"):
+            handle.close()
+            raise PermissionDenied(refusal) if refusal else FileNotFound("This is a file; leave out the last slash.")
+        block = header_block([("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
+                              ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]) if handle.fixed else b""
+        headers = [] if kind else [("Content-Disposition", content_disposition(entry.name))]
+        response = file_response(request, handle, block, headers)
+        if kind:
+            response.headers = [("Content-Type", kind) if pair == _OCTETS else pair for pair in response.headers]
+        return response
+
+    def _page(self, request: Request, shown: str, path: str) -> Response:
+        with _disk_errors():
+            spool = open_spool(self._context.spools)
+            try:
+                for part in self._page_parts(shown, path):
+                    spool.write(part.encode("utf-8", "replace"))
+                reader = spool_reader(spool)
+            except BaseException:
+                spool.close()
+                raise
+        response = Response(200, reader, headers=[("Content-Type", "text/html; charset=utf-8"), _PAGE_CSP,
+                                                  ("Cache-Control", "no-cache")])
+        if request.method == "HEAD":
+            reader.close()
+            response.body = None
+        return response
+
+    def _page_parts(self, shown: str, path: str) -> Iterator[str]:
+        title = html.escape(f"Index of {shown}")
+        yield (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+               f"<style>{_PAGE_STYLE}</style></head><body><h1>{title}</h1>\n<table><thead><tr><th>Name</th><th>Size</th>"
+               "<th>Modified</th></tr></thead><tbody>\n")
+        if shown != "/":
+            yield '<tr><td><a href="../">../</a></td><td></td><td></td></tr>\n'
+        for entry in self._context.tree.list(ANONYMOUS["read"], path):
+            yield _page_row(entry)
+        yield "</tbody></table></body></html>\n"
+
+
+def _page_row(entry: Entry) -> str:
+    slash, size = ("/", "") if entry.is_dir else ("", str(entry.size))
+    moment = rfc3339(entry.mtime_ns).replace("T", " ").rstrip("Z") if entry.mtime_ns else ""
+    # "./": a name with a colon would be an address with a scheme (javascript:).
+    return (f'<tr><td><a href="./{urllib.parse.quote(entry.name, safe="")}{slash}">{html.escape(entry.name)}{slash}</a>'
+            f"</td><td>{size}</td><td>{moment}</td></tr>\n")
+
+
+def _plain_error(request: Optional[Request], error: CallFSError) -> Response:
+    """A line for people."""
+    text = f"{error.status} {REASONS.get(error.status, '')}\n{error.message}\n"
+    return Response(error.status, text.encode(), headers=[("Content-Type", "text/plain; charset=utf-8"),
+                                                          *error.headers])
+
+
+def _only_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(app: Application, limits: HTTPLimits, host: str, port: int, log: Log) -> HTTPServer:
+    """A server that holds its port. Raises Conflict where somebody else does, Unavailable where it can not be had."""
+    try:
+        sock = _listen_tcp(host, port, limits.backlog)
+    except OSError as error:
+        reason = _LISTEN_FAILURES.get(error.errno or 0) or error.strerror or str(error)
+        raise (Conflict if error.errno == errno.EADDRINUSE else Unavailable)(
+            f"httpfs can not listen on {host}:{port}: {reason}.") from None
+    return HTTPServer(app, limits, inherited=[sock], log=log)
+
+
 # ============================================================================
 # Mounts: filesystems by their type, from the configuration and at run time
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, ProxyFS,
+    HelloFS, ProxyFS, HTTPFS,
 )})
 
 
@@ -10121,16 +10348,6 @@ def _conversation(serve: Callable[[WebSocket], None]) -> Callable[[Duplex], None
         except CallFSError as error:
             socket.close(1008 if error.status == 403 else 1011, error.message)
     return upgrade
-
-
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
-    try:
-        yield
-    except OSError as error:
-        ours = translate_os_error(error)
-        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
 
 
 def _closing(code: int, reason: str) -> Callable[[Duplex], None]:
