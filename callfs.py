@@ -9488,7 +9488,8 @@ class HTTPFS(FileSystem):
                 f"Start Time: {rfc3339(self._since)}\nUptime: {format_duration(uptime)}\n\n"
                 f"Access via HTTP\n  Browser: {url}\n  CLI: curl {url}\n\n"
                 f"Answers {reach}, without a key, GET and HEAD only.\n"
-                f"For other machines mount it with host=0.0.0.0. Remove it with: unmount {self._context.path}\n").encode()
+                f"For other machines mount it with host=0.0.0.0. "
+                f"Remove it with: unmount {self._context.path}\n").encode()
 
     def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """The status, as of now."""
@@ -9534,8 +9535,9 @@ class HTTPFS(FileSystem):
         if refusal or request.path.endswith("/"):
             handle.close()
             raise PermissionDenied(refusal) if refusal else FileNotFound("This is a file; leave out the last slash.")
-        block = header_block([("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
-                              ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]) if handle.fixed else b""
+        fields = [("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
+                  ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
+        block = header_block(fields) if handle.fixed else b""
         headers = [] if kind else [("Content-Disposition", content_disposition(entry.name))]
         response = file_response(request, handle, block, headers)
         if kind:
@@ -9562,8 +9564,8 @@ class HTTPFS(FileSystem):
     def _page_parts(self, shown: str, path: str) -> Iterator[str]:
         title = html.escape(f"Index of {shown}")
         yield (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-               f"<style>{_PAGE_STYLE}</style></head><body><h1>{title}</h1>\n<table><thead><tr><th>Name</th><th>Size</th>"
-               "<th>Modified</th></tr></thead><tbody>\n")
+               f"<style>{_PAGE_STYLE}</style></head><body><h1>{title}</h1>\n<table><thead><tr><th>Name</th>"
+               "<th>Size</th><th>Modified</th></tr></thead><tbody>\n")
         if shown != "/":
             yield '<tr><td><a href="../">../</a></td><td></td><td></td></tr>\n'
         for entry in self._context.tree.list(ANONYMOUS["read"], path):
