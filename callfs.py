@@ -44,6 +44,7 @@ import glob
 import hashlib
 import heapq
 import hmac
+import html
 import http
 import http.client
 import http.server
@@ -4118,7 +4119,7 @@ class _Source:
             yield from self._counted(self.length or 0)
             return
         read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
-        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk would end it
+        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk is the end
         yield from pieces if self.length is None else self._announced(pieces, self.length)
 
     @staticmethod
@@ -4595,7 +4596,7 @@ class HTTPClient:
 # PFS client: /api/v1 from Python
 # ============================================================================
 
-MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages, and a million names have 200 MB
+MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages; a million names have 200 MB
 _PFS_ROOT = "/api/v1"
 _PFS_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(?:[Zz]|([+-]\d\d:\d\d))?")
 
@@ -4822,9 +4823,11 @@ class PFSClient(HTTPClient):
         """Cut a file, or fill it up with zeros, to `size` bytes."""
         self._do("POST", self._at("/truncate", path, size=size))
 
-    def grep(self, path: str, pattern: str, recursive: bool = False, ignore_case: bool = False) -> Iterator[dict[str, Any]]:
+    def grep(self, path: str, pattern: str, recursive: bool = False,
+             ignore_case: bool = False) -> Iterator[dict[str, Any]]:
         """Matches (`file`, `line`, `content`) as they are found, at last `{"type": "summary", "count": n}`."""
-        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case, "stream": True}
+        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case,
+                "stream": True}
         reply = self._call("POST", "/grep", {"Content-Type": "application/json"}, stream=True, idempotent=True,
                            body=_Source(json.dumps(wish).encode()))
         reply.wire.wait(None)               # a long search may find nothing for a long time
@@ -6616,6 +6619,30 @@ def _mount_table(mounts: Mapping[str, FileSystem], since: Mapping[str, int]) -> 
     return MountTable(mounts, since, frozenset(mount.split("/", 2)[1] for mount in mounts), inside)
 
 
+MAX_HOPS = 8                                # servers that a request may go through; two that show each other never end
+HOPS_HEADER = "X-CallFS-Hops"
+
+
+class CallContext(threading.local):
+    """What a filesystem may know of the call that this thread is in the middle of.
+
+    `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
+    not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
+    that asks. So whoever takes requests in sets it for the thread and the time of the call.
+    """
+
+    hops = 0
+
+    @contextlib.contextmanager
+    def at(self, hops: int) -> Iterator[None]:
+        """As if the call had come through so many servers."""
+        before, self.hops = self.hops, hops
+        try:
+            yield
+        finally:
+            self.hops = before
+
+
 class Tree:
     """All files, whatever holds them: finds the filesystem of a path, checks rights, counts.
 
@@ -6632,6 +6659,7 @@ class Tree:
         self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
         self._metrics, self._log = metrics or Metrics(), log
         self._allowed = MODES[mode]
+        self.calls = CallContext()
 
     def close(self) -> None:
         """Close every filesystem, the innermost first."""
@@ -11437,6 +11465,358 @@ def _path_query(levels: int) -> str:
 
 
 # ============================================================================
+# proxyfs: a remote PFS server as a folder
+# ============================================================================
+
+RELOAD = "/reload"                          # writing to it reconnects
+_LIVE_TYPES = frozenset({"control", "stream"})
+
+
+class ProxyFS(FileSystem):
+    """A remote PFS server, this one or the reference, as a folder. It need not be up when it is mounted.
+
+    What is a queue's control file there is one here: it is opened only when its bytes are asked for. Who may do what
+    is decided there, by the token, so everything belongs to everyone here. The remote has no locks to hold: a guard
+    sees what was there a moment before. Errors keep class and status, but for those that are about the token (401)
+    or the connection: those are 502 here, as no caller of this server could act on them.
+    """
+
+    name = "proxyfs"
+    slow = True
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        base_url: str = option("", "The remote server: http(s)://HOST[:PORT][/PREFIX][/api/v1]")
+        token: str = option("", "Its key", kind="secret")
+        cache_ttl_seconds: float = option(0, "How long stat and listings may be old; 0: not at all", kind="duration")
+        timeout: float = option("30s", "Longest wait for the remote server", kind="duration", minimum=0.01)
+
+    def __init__(self, options: ProxyFS.Options, context: MountContext) -> None:
+        if not re.match("https?://", options.base_url):
+            raise BadRequest("proxyfs needs `base_url`, an http:// or https:// address.")
+        self._options, self._calls = options, context.tree.calls
+        self._client = self._connected()
+        self._known: Cache[tuple[str, str], tuple[float, Any]] = Cache(10_000)
+        self._readers: set[Reader] = set()
+        self._lock, self._closed, self._state = threading.Lock(), False, "ok"
+        self._since = time.time_ns()
+
+    def _connected(self) -> PFSClient:
+        try:
+            return PFSClient(self._options.base_url, self._options.token, timeout=self._options.timeout,
+                             headers=self._hop)
+        except ConfigError as error:
+            raise BadRequest(f"proxyfs: {error.message}.") from None
+
+    def _hop(self) -> Mapping[str, str]:
+        hops = self._calls.hops + 1
+        if hops > MAX_HOPS:
+            raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        return {HOPS_HEADER: str(hops)}
+
+    @contextlib.contextmanager
+    def _remote(self) -> Iterator[PFSClient]:
+        """The client, around one question to the remote server; remembers for `check` whether that is well."""
+        if self._closed:
+            raise Unavailable("This was unmounted.")
+        try:
+            yield self._client
+            self._state = "ok"
+        except (AuthenticationFailed, MisdirectedRequest) as error:
+            self._state = f"the remote server refuses this mount: {error.message}"
+            raise BadGateway("The remote server does not accept this mount's token or address.") from None
+        except (Unavailable, BadGateway) as error:
+            self._state = error.message
+            raise
+
+    def _recall(self, kind: str, path: str, ask: Callable[[PFSClient], Any]) -> Any:
+        ttl, known = self._options.cache_ttl_seconds, self._known    # a change meanwhile exchanges the cache
+        found = known.get((kind, path)) if ttl else None
+        if found is not None and time.monotonic() - found[0] < ttl:
+            return found[1]
+        with self._remote() as client:
+            value = ask(client)
+        if ttl:
+            known.put((kind, path), (time.monotonic(), value), 1 + len(value) if kind == "list" else 1)
+        return value
+
+    def _forget(self) -> None:
+        self._known = Cache(10_000)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def _entry(self, path: str, info: RemoteInfo) -> Entry:
+        kind, label = DIRECTORY if info.is_dir else FILE, info.meta.get("Type") or ""
+        version = f"{self._client.url}\n{path}\n{info.size}\n{info.mtime_ns}\n{kind}".encode("utf-8", "surrogateescape")
+        # `stamp` is free for a filesystem's own use: `describe` needs what the listing has told already.
+        return Entry(path, kind, max(info.size, 0) if kind == FILE else 0, info.mode, ANYONE, info.mtime_ns,
+                     hashlib.sha256(version).hexdigest()[:32], path, backend=self.name,
+                     stamp=json.dumps([label, info.meta.get("Content")]))
+
+    def _own(self) -> Entry:
+        return Entry(RELOAD, FILE, 0, 0o222, ANYONE, self._since, "reload", RELOAD, backend=self.name,
+                     stamp='["control", null]')
+
+    def _info(self, path: str) -> RemoteInfo:
+        return self._recall("stat", path, lambda client: client.stat(path))
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        try:
+            return self._entry(path, self._info(path))
+        except (FileNotFound, Unavailable, BadGateway):
+            if path == RELOAD:              # it is needed most while the remote is away
+                return self._own()
+            raise
+
+    def describe(self, entry: Entry) -> Meta:
+        """What the remote says of it."""
+        label, content = json.loads(entry.stamp) if entry.stamp else ("", None)
+        told = {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else None
+        return Meta(self.name, label or entry.type, told)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here (a slash, control characters) are left out."""
+        try:
+            infos = self._recall("list", path, lambda client: client.list(path))
+        except CallFSError:
+            if path != "/" and not self.stat(path).is_dir:
+                raise Conflict("This is a file, not a directory.") from None
+            raise
+        found = {info.name: self._entry(join_path(path, info.name), info) for info in infos if _is_name(info.name)}
+        if path == "/":
+            found.setdefault(RELOAD[1:], self._own())
+        return iter([found[name] for name in sorted(found) if name > after])
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. The cache is not asked: a size that is wrong would cut the file."""
+        self._known.drop(("stat", path))
+        entry = self.stat(path)
+        if entry.is_dir:
+            return Handle(entry)
+        label = json.loads(entry.stamp)[0]
+        if entry.mode and not entry.mode & 0o444:
+            raise PermissionDenied("This can only be written.")
+        # An empty file that nobody may write is a control file, too, or one whose size is not known beforehand.
+        if label in _LIVE_TYPES or not entry.size and not entry.mode & 0o222:
+            endless = wish.get("stream") == "true" or label == "stream"
+            make = functools.partial(self._live, path, dict(wish), endless, self._calls.hops)
+            return LiveHandle(entry, make, consumes=label != "stream")
+        return _ProxyHandle(entry, functools.partial(self._bytes, path))
+
+    def _live(self, path: str, wish: dict[str, str], endless: bool, hops: int) -> Reader:
+        """A reader of what has no size. It is asked for after the call that `hops` belongs to."""
+        asked = {name: value for name, value in wish.items() if name != "stream"}
+        with self._calls.at(hops):
+            return self._reader(path, stream=endless, query=asked, patience=_asked_wait(wish))
+
+    def _bytes(self, path: str, offset: int, size: int) -> Reader:
+        return self._reader(path, offset, size)
+
+    def _reader(self, path: str, *args: Any, **named: Any) -> Reader:
+        with self._remote() as client:
+            reader = _ProxyReader(client.open(path, *args, **named), self._readers)
+        if self._closed:                    # `close` may have missed it
+            reader.close()
+        return reader
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def _checked(self, path: str, guard: Guard) -> Optional[Entry]:
+        """What is there, if the guard lets it be changed."""
+        self._known.drop(("stat", path))
+        there = self.peek(path)
+        guard(there)
+        return there
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[PFSClient]:
+        """As `_remote`; whatever comes of it, what was known before does not count."""
+        try:
+            with self._remote() as client:
+                yield client
+        finally:
+            self._forget()
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says; the remote sets the time."""
+        there = self._checked(path, guard)
+        if there is not None and path == RELOAD and there.etag == "reload":
+            return self._reload(body)
+        if there is None:
+            self._make_parents(path)
+        with self._change() as client:
+            message = client.write(path, _CheckedBody(body, options.sha256) if options.sha256 else body)
+            if options.mode is not None and (there is None or there.mode & 0o777 != options.mode):
+                with contextlib.suppress(NotSupported, PermissionDenied, NotFound):      # a mode is a wish
+                    client.chmod(path, options.mode)
+        return Written(self.stat(path), there is None, message)
+
+    def _reload(self, body: Body) -> Written:
+        body.read(MAX_RELOAD)
+        with self._lock:
+            old, self._client = self._client, self._connected()
+        old.close()
+        self._forget()
+        with self._remote() as client:
+            version = client.health().get("version", "")
+        return Written(self._own(), False, f"connected again {version}".strip())
+
+    def _make_parents(self, path: str) -> None:
+        parent = split_path(path)[0]
+        if parent == "/":
+            return
+        there = self.peek(parent)
+        if there is not None:
+            if not there.is_dir:
+                raise Conflict(f"{parent} is a file.")
+            return
+        self._make_parents(parent)
+        with self._change() as client, contextlib.suppress(FileExists):
+            client.mkdir(parent)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        there = self._checked(path, guard)
+        if there is not None:
+            return Written(there, False)
+        self._make_parents(path)
+        with self._change() as client:
+            client.mkdir(path, mode)
+        return Written(self.stat(path), True)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        there = self._checked(path, guard)
+        if there is not None and path == RELOAD and there.etag == "reload":
+            raise PermissionDenied("This file belongs to the mount.")
+        with self._change() as client:
+            client.remove(path, recursive)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says. The dialect can not replace by renaming: a file in the way is removed first."""
+        self._checked(source, guard)
+        there = self._checked(target, target_guard)
+        if there is not None and there.is_dir:
+            raise FileExists("A directory is already there.")
+        parent = split_path(target)[0]
+        if parents:
+            self._make_parents(target)
+        elif parent != "/" and not (self.peek(parent) or NOTHING).is_dir:
+            raise BadRequest("The folder of the destination does not exist; ask with `create_parents` to make it.")
+        with self._change() as client:
+            if there is not None:
+                client.remove(target)
+            client.rename(source, target)
+        return self.stat(target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.chmod(path, mode)
+        return self.stat(path)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says, but that the remote's clock gives the time: the dialect takes none."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.touch(path)
+        return self.stat(path)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.truncate(path, size)
+        return Written(self.stat(path), False)
+
+    def check(self) -> dict[str, str]:
+        """How the last question to the remote went; none is asked for this."""
+        return {"remote": self._state}
+
+    def close(self) -> None:
+        """End readers and connections."""
+        self._closed = True
+        for reader in list(self._readers):
+            reader.close()
+        self._client.close()
+
+
+MAX_RELOAD = 65536                          # bytes written to `/reload`, which nobody looks at
+
+
+def _is_name(name: str) -> bool:
+    """Whether this can be one part of a path."""
+    try:
+        return "/" not in name and name != "" and canonical_path("/" + name) == "/" + name
+    except CallFSError:
+        return False
+
+
+def _asked_wait(wish: Wish) -> float:
+    """Seconds that a reader lets the other side wait for something to come; what is no duration it will refuse."""
+    try:
+        return min(parse_duration(wish.get("wait") or 0), 86400.0)
+    except ValueError:
+        return 0.0
+
+
+class _ProxyHandle(Handle):
+    """A remote file. `make` (offset, size) gives its bytes."""
+
+    def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
+        self.entry, self._make = entry, make
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """All bytes are as many as the remote has by now; a part is exactly that, or an error."""
+        if start == 0 and (stop is None or stop == self.entry.size):
+            return self._make(0, -1)
+        size = (self.entry.size if stop is None else stop) - start
+        reader = self._make(start, size)
+        if reader.length not in (None, size):
+            reader.close()
+            raise BadGateway("The remote file has changed, or its server gives no parts of files.")
+        return reader
+
+
+class _ProxyReader(Reader):
+    """A reader that the mount knows of until it is closed."""
+
+    def __init__(self, reader: Reader, known: set[Reader]) -> None:
+        self._reader, self.length, self._known = reader, reader.length, known
+        known.add(self)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        return self._reader.read(size)
+
+    def close(self) -> None:
+        """As the base says."""
+        self._known.discard(self)
+        self._reader.close()
+
+
+class _CheckedBody(Body):
+    """A body whose digest must be right. Its length is kept back: a body in chunks can be broken off at its end."""
+
+    length = None
+
+    def __init__(self, body: Body, sha256: str) -> None:
+        self._body, self._wanted, self._state = body, sha256, hashlib.sha256()
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says. Raises BadRequest at the end."""
+        count = self._body.readinto(view)
+        self._state.update(view[:count])
+        if not count and self._state.hexdigest() != self._wanted:
+            raise BadRequest("The body does not have the digest that was announced.")
+        return count
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -13560,6 +13940,7 @@ class WebSocket:
 # ============================================================================
 
 INTERNAL_USER = "internal-proxy"
+_HOPS = HOPS_HEADER.lower()
 
 # Sent with every answer (rest.md, "Conventions"). Stored bytes are never active in this origin (CVE-2023-38501).
 _SECURITY_HEADERS = (
@@ -13709,8 +14090,8 @@ class Application:
     """
 
     def __init__(self, router: Router, authenticator: Authenticator, options: ServerOptions, *,
-                 metrics: Metrics, log: Log, loopback: Iterable[str] = ()) -> None:
-        self.router, self._auth, self._options = router, authenticator, options
+                 metrics: Metrics, log: Log, loopback: Iterable[str] = (), calls: Optional[CallContext] = None) -> None:
+        self.router, self._auth, self._options, self._calls = router, authenticator, options, calls or CallContext()
         self._metrics, self._log = metrics, log
         self._prefix = options.path_prefix.rstrip("/")
         self._trust = ProxyTrust(options.trusted_proxies)
@@ -13754,7 +14135,11 @@ class Application:
             return self._other_method(request, route)
         if route.access != "open":
             self._sign_in(request, route)
-        return handler(request)
+        hops = request.headers.get(_HOPS)
+        if hops is None:
+            return handler(request)
+        with self._calls.at(int(hops) if re.fullmatch("[0-9]{1,4}", hops) else MAX_HOPS):
+            return handler(request)
 
     def _strip_prefix(self, request: Request) -> None:
         if not request.path.startswith(self._prefix + "/"):
@@ -14074,12 +14459,238 @@ def _blocks_of(source: ArchiveSource) -> Iterable[bytes]:
 ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[bytes]]]] = {
     "zip": ("application/zip", zip_chunks), "tar": ("application/x-tar", tar_chunks)}
 
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
+    try:
+        yield
+    except OSError as error:
+        ours = translate_os_error(error)
+        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
+
+
+# ============================================================================
+# httpfs: its own HTTP server for any folder of the tree, to read
+# ============================================================================
+
+_PAGE_STYLE = ("body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
+               "table{border-collapse:collapse;width:100%}td,th{padding:.2em .8em;text-align:left}"
+               "td+td,th+th{text-align:right;white-space:nowrap}tr:hover{background:#8882}")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_PAGE_STYLE.encode()).digest()).decode()
+_CSP = "Content-Security-Policy"
+# No script and no form; a sandbox without `allow-downloads` would keep browsers from saving what they are shown.
+_PAGE_CSP = (_CSP, f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; "
+                   "form-action 'none'; sandbox allow-downloads")
+# What is shown and not saved. Stored bytes are never active: nothing here is run by a browser (so no SVG, no PDF).
+_SHOWN_TYPES = {
+    **dict.fromkeys(("png", "gif", "webp", "avif", "bmp"), "image/{}"), "jpg": "image/jpeg", "jpeg": "image/jpeg",
+    **dict.fromkeys(("txt", "md", "log", "csv"), "text/plain; charset=utf-8"),
+}
+_README_NAMES = frozenset({"README", "README.md", "README.txt"})
+_LISTEN_FAILURES = {errno.EADDRINUSE: "the port is in use; choose another http_port",
+                    errno.EACCES: "this account may not use the port; choose one from 1024 on",
+                    errno.EADDRNOTAVAIL: "this machine does not have that address; choose another host"}
+
+
+def shown_type(name: str) -> str:
+    """The Content-Type under which a browser may show a file of this name, "" for what it shall save."""
+    ending = name.rpartition(".")[2].lower()
+    return "text/plain; charset=utf-8" if name in _README_NAMES else _SHOWN_TYPES.get(ending, "").format(ending)
+
+
+class _Anyone(Authenticator):
+    """Takes everybody for somebody without a key, who may read."""
+
+    def __init__(self) -> None:
+        pass
+
+    def identify(self, request: Request, access: str = "key") -> Principal:
+        """Nobody is asked: to serve without a key is what an administrator has mounted this for."""
+        return ANONYMOUS["read"]
+
+
+class _FolderApplication(Application):
+    """An application whose answers may bring a policy for the browser of their own."""
+
+    def _dress(self, request: Request, response: Response) -> None:
+        own = any(name == _CSP for name, _ in response.headers)
+        headers = [pair for pair in _SECURITY_HEADERS if not own or pair[0] != _CSP]
+        response.headers += [*headers, ("X-Request-ID", request.id)]
+
+
+class HTTPFS(FileSystem):
+    """Serves a folder of the tree over HTTP on a port of its own, without a key and to read only; itself a file that
+    tells how that goes. Everything is read through the tree, which checks what may be read."""
+
+    name = "httpfs"
+    root_type = FILE
+    aliases = MappingProxyType({"port": "http_port"})
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        pfs_path: str = option("", "The folder to serve")
+        http_port: int = option(0, "Port to listen on; 0 takes a free one", kind="int", minimum=0, maximum=65535)
+        host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in")
+
+    def __init__(self, options: HTTPFS.Options, context: MountContext) -> None:
+        if not options.pfs_path.startswith("/"):
+            raise BadRequest("httpfs needs `pfs_path`, the path of a folder, as /memfs.")
+        self._folder, self._context, self._since = canonical_path(options.pfs_path), context, time.time_ns()
+        loopback = _only_here(options.host)
+        router = Router()
+        router.add([Route("/{path}", {"GET": self._browse, "HEAD": self._browse}, "key", _plain_error)])
+        app = _FolderApplication(router, _Anyone(), ServerOptions(), metrics=context.metrics, log=context.log,
+                                 loopback=[options.host] if loopback else (), calls=context.tree.calls)
+        limits = HTTPLimits(workers=2, max_workers=64, max_connections=1000, pin_workers="off")
+        self._server = _listening(app, limits, options.host, options.http_port, context.log)
+        self._host, self._port = options.host, self._server.addresses[0].port
+        self._server.start()
+
+    def close(self) -> None:
+        """Free the port, end connections and threads."""
+        self._server.server_close()
+
+    # -- the status file ---------------------------------------------------------------------------------------
+
+    def _url(self) -> str:
+        host = "localhost" if self._host in ("", "0.0.0.0", "::") or _only_here(self._host) else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
+
+    def _status(self) -> bytes:
+        uptime = (time.time_ns() - self._since) // 1_000_000_000
+        url, reach = self._url(), "this machine only" if _only_here(self._host) else "every machine that reaches it"
+        return (f"HTTPFS Instance Status\n======================\n\n"
+                f"Virtual Path: {self._context.path}\nPFS Source Path: {self._folder}\nHTTP Host: {self._host}\n"
+                f"HTTP Port: {self._port}\nHTTP Endpoint: {url}\nServer Status: Running\n"
+                f"Start Time: {rfc3339(self._since)}\nUptime: {format_duration(uptime)}\n\n"
+                f"Access via HTTP\n  Browser: {url}\n  CLI: curl {url}\n\n"
+                f"Answers {reach}, without a key, GET and HEAD only.\n"
+                f"For other machines mount it with host=0.0.0.0. "
+                f"Remove it with: unmount {self._context.path}\n").encode()
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """The status, as of now."""
+        if path != "/":
+            raise FileNotFound()
+        return generated("/", self._status(), time.time_ns(), backend=self.name)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self.open(path).entry
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """There is nothing below a file."""
+        self.stat(path)
+        raise Conflict("This is a file, not a directory.")
+
+    def describe(self, entry: Entry) -> Meta:
+        """Where it listens and what it serves."""
+        return Meta(self.name, "status", {"pfs_path": self._folder, "host": self._host, "port": str(self._port),
+                                          "url": self._url(), "status": "running"})
+
+    # -- what browsers get -------------------------------------------------------------------------------------
+
+    def _browse(self, request: Request) -> Response:
+        shown = canonical_path(decode_path(request.path))
+        path = self._folder.rstrip("/") + shown if shown != "/" else self._folder
+        with aside(request):
+            handle = self._context.tree.open(ANONYMOUS["read"], path)
+            if not handle.entry.is_dir:
+                return self._file(request, handle)
+            handle.close()
+            if not request.path.endswith("/"):
+                # Of the canonical path, which begins with one slash: `//host` would lead to another server.
+                return Response(301, b"", headers=[("Location", urllib.parse.quote(shown) + "/")])
+            return self._page(request, shown, path)
+
+    @staticmethod
+    def _file(request: Request, handle: Handle) -> Response:
+        entry, kind = handle.entry, shown_type(handle.entry.name)
+        refusal = "This file can only be written." if not entry.mode & 0o444 else \
+            "Reading this file takes something out, and who browses only looks; read it through the API." \
+            if handle.consumes else ""
+        if refusal or request.path.endswith("/"):
+            handle.close()
+            raise PermissionDenied(refusal) if refusal else FileNotFound("This is a file; leave out the last slash.")
+        fields = [("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
+                  ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
+        block = header_block(fields) if handle.fixed else b""
+        headers = [] if kind else [("Content-Disposition", content_disposition(entry.name))]
+        response = file_response(request, handle, block, headers)
+        if kind:
+            response.headers = [("Content-Type", kind) if pair == _OCTETS else pair for pair in response.headers]
+        return response
+
+    def _page(self, request: Request, shown: str, path: str) -> Response:
+        with _disk_errors():
+            spool = open_spool(self._context.spools)
+            try:
+                for part in self._page_parts(shown, path):
+                    spool.write(part.encode("utf-8", "replace"))
+                reader = spool_reader(spool)
+            except BaseException:
+                spool.close()
+                raise
+        response = Response(200, reader, headers=[("Content-Type", "text/html; charset=utf-8"), _PAGE_CSP,
+                                                  ("Cache-Control", "no-cache")])
+        if request.method == "HEAD":
+            reader.close()
+            response.body = None
+        return response
+
+    def _page_parts(self, shown: str, path: str) -> Iterator[str]:
+        title = html.escape(f"Index of {shown}")
+        yield (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+               f"<style>{_PAGE_STYLE}</style></head><body><h1>{title}</h1>\n<table><thead><tr><th>Name</th>"
+               "<th>Size</th><th>Modified</th></tr></thead><tbody>\n")
+        if shown != "/":
+            yield '<tr><td><a href="../">../</a></td><td></td><td></td></tr>\n'
+        for entry in self._context.tree.list(ANONYMOUS["read"], path):
+            yield _page_row(entry)
+        yield "</tbody></table></body></html>\n"
+
+
+def _page_row(entry: Entry) -> str:
+    slash, size = ("/", "") if entry.is_dir else ("", str(entry.size))
+    moment = rfc3339(entry.mtime_ns).replace("T", " ").rstrip("Z") if entry.mtime_ns else ""
+    # "./": a name with a colon would be an address with a scheme (javascript:).
+    return (f'<tr><td><a href="./{urllib.parse.quote(entry.name, safe="")}{slash}">{html.escape(entry.name)}{slash}</a>'
+            f"</td><td>{size}</td><td>{moment}</td></tr>\n")
+
+
+def _plain_error(request: Optional[Request], error: CallFSError) -> Response:
+    """A line for people."""
+    text = f"{error.status} {REASONS.get(error.status, '')}\n{error.message}\n"
+    return Response(error.status, text.encode(), headers=[("Content-Type", "text/plain; charset=utf-8"),
+                                                          *error.headers])
+
+
+def _only_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(app: Application, limits: HTTPLimits, host: str, port: int, log: Log) -> HTTPServer:
+    """A server that holds its port. Raises Conflict where somebody else does, Unavailable where it can not be had."""
+    try:
+        sock = _listen_tcp(host, port, limits.backlog)
+    except OSError as error:
+        reason = _LISTEN_FAILURES.get(error.errno or 0) or error.strerror or str(error)
+        raise (Conflict if error.errno == errno.EADDRINUSE else Unavailable)(
+            f"httpfs can not listen on {host}:{port}: {reason}.") from None
+    return HTTPServer(app, limits, inherited=[sock], log=log)
+
+
 # ============================================================================
 # Mounts: filesystems by their type, from the configuration and at run time
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, HTTPFS,
 )})
 
 
@@ -14832,16 +15443,6 @@ def _conversation(serve: Callable[[WebSocket], None]) -> Callable[[Duplex], None
     return upgrade
 
 
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
-    try:
-        yield
-    except OSError as error:
-        ours = translate_os_error(error)
-        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
-
-
 def _closing(code: int, reason: str) -> Callable[[Duplex], None]:
     """An upgrade that only says why not: browsers show no status of a refused handshake (rest.md, "WebSocket")."""
     return lambda duplex: WebSocket(duplex).close(code, reason)
@@ -15379,7 +15980,7 @@ class Server:
             router = Router()
             router.add(routes)
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
-                               loopback=loopback)
+                               loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
         main = app([*rest.routes(), *pfs.routes()], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,

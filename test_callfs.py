@@ -9897,6 +9897,234 @@ class RawWebSocket:
 
 
 # ============================================================================
+# proxyfs: against a fake of the reference, and against callfs itself
+# ============================================================================
+
+
+class Proxied(NamedTuple):
+    """A remote server, the one that shows it at /p, and a client of the latter."""
+
+    far: Any
+    near: Any
+    client: callfs.PFSClient
+
+
+@pytest.fixture
+def proxied(fake: FakeServer, serve: Any) -> Iterator[Proxied]:
+    fake.token = "far-token-0123456789"
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": fake.url, "token": fake.token})
+        yield Proxied(fake, near, client)
+
+
+@pytest.fixture
+def twins(serve: Any) -> Iterator[Proxied]:
+    far, near = serve(), serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": far.url + "/api/v1", "token": far.key})
+        yield Proxied(far, near, client)
+
+
+@pytest.mark.parametrize("pair", ["proxied", "twins"])
+def test_proxyfs_does_everything(pair: str, request: pytest.FixtureRequest) -> None:
+    _, near, client = request.getfixturevalue(pair)
+    data = os.urandom(300_000)
+    client.write("/p/new/deep/a b&c.bin", iter([data[:100_000], data[100_000:]]))      # parents are made
+    assert client.read("/p/new/deep/a b&c.bin") == data
+    assert client.read("/p/new/deep/a b&c.bin", 99_999, 5) == data[99_999:100_004]
+    ranged = call(near, "GET", "/v1/files/p/new/deep/a%20b%26c.bin", headers={"Range": "bytes=-3"})
+    assert (ranged.status, ranged.body) == (206, data[-3:])
+    head = call(near, "HEAD", "/v1/files/p/new/deep/a%20b%26c.bin")
+    same = call(near, "GET", "/v1/files/p/new/deep/a%20b%26c.bin", headers={"If-None-Match": head.headers["etag"]})
+    assert head.headers["content-length"] == "300000" and same.status == 304
+    client.rename("/p/new/deep/a b&c.bin", "/p/new/b")
+    client.chmod("/p/new/b", 0o600)
+    assert client.stat("/p/new/b")[:3] == ("b", 300_000, 0o600)
+    client.mkdir("/p/new/empty")
+    assert [each.name for each in client.list("/p/new")] == ["b", "deep", "empty"] and client.list("/p/new/empty") == []
+    with pytest.raises(callfs.DirectoryNotEmpty):
+        client.remove("/p/new")
+    client.remove("/p/new", recursive=True)
+    for gone in (client.stat, client.read, client.list, client.remove):
+        with pytest.raises(callfs.FileNotFound):
+            gone("/p/new")
+    assert "reload" in [each.name for each in client.list("/p")]
+
+
+def test_proxyfs_between_callfs_servers(twins: Proxied) -> None:
+    twins.client.write("/p/f", b"12345")
+    twins.client.truncate("/p/f", 2)
+    before = twins.client.stat("/p/f").mtime_ns
+    twins.client.touch("/p/f")
+    assert twins.client.read("/p/f") == b"12" and twins.client.stat("/p/f").mtime_ns > before
+    moved = call(twins.near, "PATCH", "/v1/files/p/f", {"destination": "/p/g"})
+    put = call(twins.near, "PUT", "/v1/files/p/f", b"new", {"If-None-Match": "*"})
+    over = call(twins.near, "PATCH", "/v1/files/p/f", {"destination": "/p/g", "overwrite": True})
+    assert (moved.status, put.status, over.status) == (200, 201, 200) and twins.client.read("/p/g") == b"new"
+    assert call(twins.near, "PUT", "/v1/files/p/g", b"x", {"If-None-Match": "*"}).status == 412
+    assert call(twins.near, "POST", "/v1/files/p/g", b"x").status == 409
+    wrong = {"Content-Digest": f"sha-256=:{base64.b64encode(bytes(32)).decode()}:"}
+    assert call(twins.near, "PUT", "/v1/files/p/g", b"x", wrong).status == 400 and twins.client.read("/p/g") == b"new"
+    assert call(twins.near, "PATCH", "/v1/files/p/g", b"x", {"RemFS-Offset": "1"}).status == 501
+    twins.client.rename("/p/g", "/local")                           # from one server to the other
+    assert call(twins.near, "GET", "/v1/files/local").body == b"new"
+    assert list(twins.client.grep("/p", "no", True))[-1] == {"type": "summary", "count": 0}
+
+
+def test_proxyfs_does_not_look_into_queues(proxied: Proxied) -> None:
+    fake, near, client = proxied
+    fake.files.update({"/q": None, "/q/dequeue": b"", "/q/enqueue": b"", "/q/odd": b""})
+    fake.files["/q/dequeue"] = b'{"id":"1"}'
+    fake.modes.update({"/q/dequeue": 0o444, "/q/enqueue": 0o222, "/q/odd": 0o444})
+    fake.types["/q/dequeue"] = "control"
+    for look in ("HEAD /v1/files/p/q/dequeue", "GET /v1/directories/p/q", "GET /api/v1/stat?path=/p/q/dequeue",
+                 "GET /v1/files/p/q?archive=zip", "GET /api/v1/directories?path=/p/q"):
+        call(near, *look.split())
+    assert call(near, "GET", "/v1/files/p/q/enqueue").status == 403
+    assert fake.count("GET", "files") == 0
+    assert client.open("/p/q/dequeue", query={"wait": "2s", "ack": "60s"}).read() == b'{"id":"1"}'
+    assert [heard[2] for heard in fake.heard if heard[:2] == ("GET", "/api/v1/files")] == \
+        [{"path": "/q/dequeue", "wait": "2s", "ack": "60s"}]
+    assert client.write("/p/q/enqueue", b"") == "Written 0 bytes" and fake.count("PUT", "files") == 1
+
+
+def test_proxyfs_streams_in_both_directions(proxied: Proxied) -> None:
+    fake, near, client = proxied
+    fake.files["/s"], fake.types["/s"], fake.modes["/s"] = b"one,two", "stream", 0o644
+    with client.open("/p/s", stream=True) as reader:
+        assert reader.read() == b"one"      # although the rest has not come yet
+        fake.go.release()
+        assert reader.read() == b"two"
+        fake.go.release()
+        assert reader.read() == b""
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(3):
+            yield b"%d" % number
+            wait_for(lambda: len(fake.pieces) > number, what="the piece passes through before the next is made")
+    client.write("/p/w", pieces())
+    assert fake.files["/w"] == b"012"
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_proxyfs_in_bounded_memory(twins: Proxied, way: str) -> None:
+    block, count = bytes(1 << 18), 160
+    if way == "read":
+        with callfs.PFSClient(twins.far.url, twins.far.key) as far:
+            far.write("/big", itertools.repeat(block, count))
+    tracemalloc.start()
+    try:
+        if way == "read":
+            with twins.client.open("/p/big") as reader:
+                assert sum(map(len, reader)) == count << 18
+        else:
+            twins.client.write("/p/big", itertools.repeat(block, count))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("status, text, answered", [
+    (500, "file not found", 404), (500, "already exists", 409), (403, "no", 403), (501, "not supported", 501),
+    (507, "full", 507), (500, "boom", 500), (401, "who", 502), (302, "away", 502), (429, "slow down", 429),
+    (503, "later", 503), (418, "teapot", 418),
+])
+def test_proxyfs_errors_keep_their_status(serve: Any, status: int, text: str, answered: int) -> None:
+    near = serve()
+    say = answer(status, json.dumps({"error": text}).encode(), Set_Cookie="a=b", Location="http://127.0.0.1:9/")
+    with Scripted(*[[say] for _ in range(2)]) as far, callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": far.url})
+        for path in ("/v1/files/p/x", "/api/v1/stat?path=/p/x"):
+            found = call(near, "GET", path)
+            assert found.status == answered and "set-cookie" not in found.headers and "location" not in found.headers
+            assert answered in (404, 502) or text in found.body.decode()
+        client.unmount("/p")
+
+
+def test_proxyfs_remote_goes_and_comes_back(serve: Any) -> None:
+    near = serve()
+    with FakeServer() as fake, callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": f"http://me:secret-word@127.0.0.1:{fake.server_address[1]}"})
+        assert client.read("/p/d/x") == b"0123456789"
+        port = fake.server_address[1]
+    gone = call(near, "GET", "/v1/files/p/d/x")
+    assert gone.status == 503 and "not running" in gone.body.decode() and "secret-word" not in gone.body.decode()
+    assert call(near, "GET", "/v1/files/p/reload").status == 403 and call(near, "HEAD", "/v1/files/p/reload").status == 403
+    assert call(near, "PUT", "/v1/files/p/reload", b"").status == 503
+    assert "secret-word" not in call(near, "GET", "/api/v1/mounts").body.decode()
+    with FakeServer(port), callfs.PFSClient(near.url, near.key) as client:
+        assert client.read("/p/d/x") == b"0123456789"
+        assert client.write("/p/reload", b"") == "connected again x"
+
+
+def test_proxyfs_cache(serve: Any, fake: FakeServer) -> None:
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": fake.url, "cache_ttl_seconds": "3600"})
+        for _ in range(3):
+            assert client.stat("/p/d/x").size == 10 and len(client.list("/p/d")) == 1
+        assert fake.count("GET", "stat") == fake.count("GET", "directories") == 1
+        fake.files["/d/x"] = b"longer than before"
+        assert client.stat("/p/d/x").size == 10 and client.read("/p/d/x") == b"longer than before"
+        client.write("/p/d/y", b"")                                 # a change through the mount is seen at once
+        assert len(client.list("/p/d")) == 2 and client.stat("/p/d/x").size == 18
+
+
+@pytest.mark.parametrize("path", ["/v1/files{}", "/api/v1/files?path={}", "/api/v1/stat?path={}", "/v1/directories{}/.."])
+def test_proxyfs_loops_are_cut(serve: Any, path: str) -> None:
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.write("/f", b"found")
+        client.mount("proxyfs", "/p", {"base_url": near.url, "token": near.key})
+        assert call(near, "GET", path.format("/p" * 8 + "/f")).status == 200
+        started = time.monotonic()
+        many = in_threads(lambda number: call(near, "GET", path.format("/p" * (9 + number) + "/f")).status, 6)
+        assert many == [508] * 6 and time.monotonic() - started < 20
+        assert call(near, "GET", "/v1/directories/?recursive=true").status == 508
+        assert call(near, "GET", "/v1/files/f", headers={"X-CallFS-Hops": "8"}).status == 200
+        for hops in ("8", "99", "x", "-1"):
+            assert call(near, "GET", "/v1/files/p/f", headers={"X-CallFS-Hops": hops}).status == 508
+        assert call(near, "GET", "/v1/files/p/f").status == 200     # nothing of that stays with a thread
+
+
+def test_proxyfs_names_that_are_none(proxied: Proxied) -> None:
+    fake, near, client = proxied
+    names = ["..", ".", "a/b", "line\nfeed", "ok"]
+    info = {"size": 1, "mode": 0o644, "modTime": "2026-01-01T00:00:00Z", "isDir": False, "meta": {}}
+    body = json.dumps({"files": [{"name": name, **info} for name in names]}).encode()
+    with Scripted([answer(200, body)]) as far:
+        client.mount("proxyfs", "/odd", {"base_url": far.url})
+        assert [each.name for each in client.list("/odd")] == ["ok", "reload"]
+        client.unmount("/odd")
+
+
+@pytest.mark.parametrize("config, word", [
+    ({}, "base_url"), ({"base_url": "unix:/x"}, "http"), ({"base_url": "file:///etc"}, "http"),
+    ({"base_url": "http://h/?q"}, "URL"), ({"base_url": "http://h", "token": "secret word"}, "key"),
+    ({"base_url": "http://h", "no": 1}, "no option"),
+])
+def test_proxyfs_refuses(serve: Any, config: dict[str, Any], word: str) -> None:
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client, pytest.raises(callfs.BadRequest, match=word) as caught:
+        client.mount("proxyfs", "/p", config)
+    assert "secret word" not in caught.value.message
+
+
+def test_proxyfs_unmount_ends_readers(serve: Any, fake: FakeServer) -> None:
+    near = serve()
+    fake.files["/s"], fake.types["/s"] = b"one,two", "stream"
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": fake.url})
+        with client.open("/p/s", stream=True) as reader:
+            assert reader.read() == b"one"
+            client.unmount("/p")
+            with contextlib.suppress(callfs.BadGateway):
+                assert reader.read() == b""
+        fake.go.release(2)
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router
 # ============================================================================
 
@@ -11032,6 +11260,205 @@ def test_slow_filesystems_hold_nobody_up(pocket: Any, monkeypatch: pytest.Monkey
     for connection in waiting:
         assert connection.recv(1000).startswith(b"HTTP/1.1 ")
         connection.close()
+
+
+# ============================================================================
+# httpfs: a folder on a port of its own
+# ============================================================================
+
+
+class Web(NamedTuple):
+    """A server, a client of it, and where its folder /d is served."""
+
+    server: Any
+    client: callfs.PFSClient
+    url: str
+
+
+@pytest.fixture
+def web(serve: Any) -> Iterator[Web]:
+    server = serve()
+    with callfs.PFSClient(server.url, server.key) as client:
+        client.write("/d/a.bin", bytes(range(256)) * 4)
+        client.write("/d/README.md", b"# hello <b>")
+        client.mount("httpfs", "/web", {"pfs_path": "/d", "http_port": "0"})
+        yield Web(server, client, client.stat("/web").meta["Content"]["url"].rstrip("/"))
+
+
+def test_httpfs_status_file(web: Web) -> None:
+    info, text = web.client.stat("/web"), web.client.read("/web").decode()
+    port = web.url.rpartition(":")[2]
+    assert not info.is_dir and info.meta["Name"] == "httpfs" and info.meta["Content"]["port"] == port != "0"
+    for line in ("HTTPFS Instance Status", "Virtual Path: /web", "PFS Source Path: /d", f"HTTP Port: {port}",
+                 "Server Status: Running", "Uptime: ", f"curl http://localhost:{port}/", "host=0.0.0.0"):
+        assert line in text
+    assert [each.is_dir for each in web.client.list("/") if each.name == "web"] == [False]
+    with pytest.raises(callfs.CallFSError):
+        web.client.write("/web", b"x")
+
+
+def test_httpfs_gives_files(web: Web) -> None:
+    whole = call(web.url, "GET", "/a.bin")
+    assert whole.body == bytes(range(256)) * 4 and whole.headers["content-type"] == "application/octet-stream"
+    assert whole.headers["content-disposition"].startswith("attachment") and "sandbox" in whole.headers["content-security-policy"]
+    part = call(web.url, "GET", "/a.bin", headers={"Range": "bytes=1-3"})
+    assert (part.status, part.body, part.headers["content-range"]) == (206, b"\1\2\3", "bytes 1-3/1024")
+    assert call(web.url, "GET", "/a.bin", headers={"Range": "bytes=9999-"}).status == 416
+    assert call(web.url, "GET", "/a.bin", headers={"If-None-Match": whole.headers["etag"]}).status == 304
+    head = call(web.url, "HEAD", "/a.bin")
+    assert (head.headers["content-length"], head.body) == ("1024", b"")
+    readme = call(web.url, "GET", "/README.md")
+    assert readme.headers["content-type"] == "text/plain; charset=utf-8" and "content-disposition" not in readme.headers
+    assert readme.headers["x-content-type-options"] == "nosniff" and readme.body == b"# hello <b>"
+    assert call(web.url, "GET", "/nope").status == 404 and call(web.url, "GET", "/a.bin/").status == 404
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("x.png", "image/png"), ("x.JPG", "image/jpeg"), ("x.txt", "text/plain; charset=utf-8"), ("README", "text/plain; charset=utf-8"),
+    ("x.html", ""), ("x.svg", ""), ("x.js", ""), ("x.pdf", ""), ("x", ""), ("readme", ""),
+])
+def test_httpfs_shows_only_what_is_never_active(name: str, kind: str) -> None:
+    assert callfs.shown_type(name) == kind
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
+def test_httpfs_only_reads(web: Web, method: str) -> None:
+    refused = call(web.url, method, "/a.bin", b"x")
+    assert refused.status == 405 and refused.headers["allow"] == "GET, HEAD, OPTIONS"
+    assert len(web.client.read("/d/a.bin")) == 1024
+
+
+HOSTILE_NAMES = ['<script>alert(1)</script>', '"onclick="x', "javascript:alert(1)", "a&amp;b", "100%2f", "?q#h", "ümlaut ☃"]
+
+
+def test_httpfs_pages(web: Web) -> None:
+    for name in HOSTILE_NAMES:
+        web.client.write(f"/d/sub/{name.replace('/', '_')}", b"hi")
+    for number in range(200):
+        web.client.write(f"/d/sub/n{number:03}", b"x" * number)
+    page = call(web.url, "GET", "/sub/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8" and "<script" not in page.body.decode()
+    style = re.search("<style>(.*?)</style>", page.body.decode(), re.S)[1].encode()      # type: ignore[index]
+    policy = page.headers["content-security-policy"]
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(style).digest()).decode()}'" in policy and "default-src 'none'" in policy
+    assert "unsafe" not in policy and page.body.decode().count("<tr>") == 1 + 1 + 200 + len(HOSTILE_NAMES)
+    links = re.findall(r'href="([^"]*)"', page.body.decode())
+    names = [urllib.parse.unquote(link[2:]) for link in links[1:]]
+    assert links[0] == "../" and names == sorted(names) and all(link.startswith("./") for link in links[1:])
+    for link, name in zip(links[1:], names):                        # every link leads to its file
+        if not name.startswith("n"):
+            assert call(web.url, "GET", "/sub/" + link).body == b"hi"
+    head = call(web.url, "HEAD", "/sub/")
+    assert head.status == 200 and head.body == b"" and head.headers["content-length"] == str(len(page.body))
+    assert "../" not in call(web.url, "GET", "/").body.decode()
+
+
+@pytest.mark.parametrize("target, status, location", [
+    ("/sub", 301, "/sub/"), ("//sub", 301, "/sub/"), ("///sub", 301, "/sub/"), ("/%2fsub", 301, "/sub/"),
+    ("/./sub", 301, "/sub/"), ("/sub/../sub", 301, "/sub/"), ("/../web", 400, ""), ("/%2e%2e/web", 400, ""),
+    ("/..%2fweb", 400, ""), ("/sub%0d%0aX:y", 400, ""), ("/%5c%5chost", 400, ""), ("/sub/", 200, ""), ("//", 200, ""),
+    ("/%ff", 400, ""),
+])
+def test_httpfs_paths(web: Web, target: str, status: int, location: str) -> None:
+    web.client.mkdir("/d/sub")
+    found = call(web.url, "GET", target)
+    assert found.status == status and found.headers.get("location", "") == location
+
+
+class TakingFS(callfs.HelloFS):
+    """A queue: reading `hello` takes something out; `in` is only written to."""
+
+    taken = 0
+
+    def open(self, path: str, wish: Any = callfs.NO_WISH) -> Any:
+        if path == "/in":
+            return callfs.MemoryHandle(callfs.Entry(path, mode=0o222), b"secret")
+        handle = super().open(path)
+
+        def take() -> callfs.Reader:
+            self.taken += 1
+            return callfs.ChunkReader((b"message",))
+        return handle if handle.entry.is_dir else callfs.LiveHandle(handle.entry, take, consumes=True)
+
+    def list(self, path: str, after: str = "") -> Any:
+        return iter([self.open("/hello").entry, self.open("/in").entry])
+
+
+def test_httpfs_takes_nothing_out(web: Web) -> None:
+    queue = TakingFS(None, None)            # type: ignore[arg-type]
+    web.server.tree.mount("/d/q", queue)
+    assert "hello" in call(web.url, "GET", "/q/").body.decode()
+    for method in ("GET", "HEAD"):
+        assert call(web.url, method, "/q/hello").status == 403 and call(web.url, method, "/q/in").status == 403
+    assert "takes something out" in call(web.url, "GET", "/q/hello").body.decode() and queue.taken == 0
+
+
+def test_httpfs_answers_to_its_names_only(web: Web) -> None:
+    port = web.url.rpartition(":")[2]
+    for host, status in ((f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200), ("evil.example", 421)):
+        assert call(web.url, "GET", "/", headers={"Host": host}).status == status
+
+
+def test_httpfs_instances_ports_and_what_is_left(serve: Any) -> None:
+    server = serve()
+    with callfs.PFSClient(server.url, server.key) as client:
+        client.write("/a/x", b"in a")
+        client.write("/b/x", b"in b")
+        with nothing_left():
+            urls = []
+            for name in "ab":
+                client.mount("httpfs", f"/web-{name}", {"pfs_path": f"/{name}", "port": 0})
+                urls.append(client.stat(f"/web-{name}").meta["Content"]["url"].rstrip("/"))
+                assert call(urls[-1], "GET", "/x").body.decode() == f"in {name}"
+            port = int(urls[0].rpartition(":")[2])
+            with pytest.raises(callfs.Conflict, match="in use"):
+                client.mount("httpfs", "/again", {"pfs_path": "/a", "http_port": port})
+            assert "/again" not in [mount["path"] for mount in client.mounts()]
+            with raw_socket(urls[0]) as idle:
+                idle.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert idle.recv(99)
+                client.unmount("/web-a")
+                assert wait_for(lambda: not idle.recv(9999), what="the connection to end")
+            with pytest.raises(OSError):
+                call(urls[0], "GET", "/x")
+            client.mount("httpfs", "/again", {"pfs_path": "/b", "http_port": str(port)})       # the port is free again
+            assert call(urls[0], "GET", "/x").body.decode() == call(urls[1], "GET", "/x").body.decode() == "in b"
+            for path in ("/again", "/web-b"):
+                client.unmount(path)
+
+
+@pytest.mark.parametrize("config, word", [
+    ({"http_port": 0}, "pfs_path"), ({"pfs_path": "d"}, "pfs_path"), ({"pfs_path": "/d", "port": 65536}, "port"),
+    ({"pfs_path": "/d", "port": "x"}, "port"), ({"pfs_path": "/d", "port": 1, "http_port": 2}, "same option"),
+])
+def test_httpfs_refuses(serve: Any, config: dict[str, Any], word: str) -> None:
+    server = serve()
+    with callfs.PFSClient(server.url, server.key) as client:
+        with pytest.raises(callfs.BadRequest, match=word):
+            client.mount("httpfs", "/web", config)
+        with pytest.raises(callfs.Unavailable, match="address"):
+            client.mount("httpfs", "/web", {"pfs_path": "/", "host": "203.0.113.1"})
+
+
+def test_httpfs_ends_with_the_server(tmp_path: Path) -> None:
+    with nothing_left():
+        with callfs.Server(root=tmp_path) as server, callfs.PFSClient(server.url, server.key) as client:
+            client.mount("httpfs", "/web", {"pfs_path": "/", "port": 0})
+            url = client.stat("/web").meta["Content"]["url"].rstrip("/")
+            assert call(url, "GET", "/web").body.decode().startswith("HTTPFS")      # it shows itself as the file that it is
+        with pytest.raises(OSError):
+            call(url, "GET", "/")
+
+
+@pytest.mark.parametrize("program, arguments", [
+    ("curl", ["-sSf", "-r", "0-", "-o", "got"]), ("wget", ["-q", "-O", "got"]),
+    ("aria2c", ["-q", "-x", "4", "-s", "4", "--min-split-size=1M", "-o", "got"]),
+])
+def test_httpfs_with_programs(web: Web, tmp_path: Path, program: str, arguments: list[str]) -> None:
+    path, data = need_program(program), os.urandom(5 << 20)
+    web.client.write("/d/big.bin", data)
+    subprocess.run([path, *arguments, web.url + "/big.bin"], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "got").read_bytes() == data
 
 
 # ============================================================================
