@@ -23,6 +23,7 @@ import os
 import platform
 import re
 import resource
+import selectors
 import shutil
 import socket
 import ssl
@@ -151,11 +152,20 @@ def _has(program: str) -> Callable[[], object]:
     return lambda: shutil.which(program)
 
 
+_MOUNTS = """plugins:
+  queuefs:
+    - {path: /queue/memory}
+    - {path: /queue/sqlite, config: {backend: sqlite, db_path: queue.db}}
+  streamfs: {path: /streams, config: {buffer_size: 64MB}}
+  hellofs:
+""" + "".join(f"    - {{path: /mounted/{number}}}\n" for number in range(200))
+
 _AUTH = (("Authorization", f"Bearer {KEY}"),)
 _HERE = lambda: (ROOT / "callfs.py").exists()                                       # noqa: E731
 SERVERS = {
     "callfs": Server(_callfs(), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-relaxed": Server(_callfs("storage:\n  durability: relaxed\n"), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
+    "callfs-mounts": Server(_callfs(_MOUNTS), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-tls": Server(_callfs(tls=True), "/v1/files/", "", _AUTH, True, available=_HERE),
     "nginx": Server(_nginx(), put="/in/", available=_has("nginx")),
     "nginx-tls": Server(_nginx(tls=True), tls=True, available=_has("nginx")),
@@ -424,6 +434,100 @@ def idle_resident(server: Running) -> float:
     return server.resident()
 
 
+def queue_in(server: Running, backend: str, seconds: float = 0) -> float:
+    """Messages of 100 bytes a second that 16 clients put into a queue."""
+    usual, server.run.seconds = server.run.seconds, seconds or server.run.seconds
+    try:
+        return wrk(server, 16, f"/v1/files/queue/{backend}/q/enqueue", 'wrk.method, wrk.body = "PUT", string.rep("x", 100)')[0]
+    finally:
+        server.run.seconds = usual
+
+
+def _ask(server: Running, method: str, path: str, body: Optional[bytes] = None) -> bytes:
+    with contextlib.closing(server.connection()) as connection:
+        connection.request(method, path, body, headers=dict(server.about.headers))
+        answer = connection.getresponse()
+        data = answer.read()
+        if answer.status >= 300:
+            raise SystemExit(f"{server.name}: {method} {path}: {answer.status} {data[:200]!r}")
+        return data
+
+
+def queue_out(server: Running, backend: str) -> float:
+    """Messages a second that 16 clients take out; enough are put in before."""
+    size = f"/v1/files/queue/{backend}/q/size"
+    _ask(server, "PUT", f"/v1/files/queue/{backend}/q/enqueue", b"")
+    while int(_ask(server, "GET", size)) < 20_000 * server.run.seconds:
+        queue_in(server, backend, 2)
+    rate = wrk(server, 16, f"/v1/files/queue/{backend}/q/dequeue")[0]
+    if not int(_ask(server, "GET", size)):
+        raise SystemExit("the queue ran dry; take fewer --seconds")
+    return rate
+
+
+_MILLION = """
+import sys, time; sys.path.insert(0, {root!r})
+import callfs
+store = callfs.{store}
+def rate(change, count):
+    begin = time.perf_counter()
+    for _ in range(count):
+        change()
+    return count / (time.perf_counter() - begin)
+put, get = (lambda: store.enqueue("/q", b"x" * 100, lambda *there: None)), (lambda: store.take("/q", [0]))
+rate(put, 2000); rate(get, 2000)
+low = rate(put, {count}), rate(get, {count})
+for _ in range(1_000_000):
+    put()
+high = rate(put, {count}), rate(get, {count})
+print(min(high[0] / low[0], high[1] / low[1]))
+"""
+
+
+def queue_million(server: Running) -> float:
+    """Rates of a queue in memory that holds a million messages, as parts of those of an empty one; the lower one."""
+    code = _MILLION.format(root=str(ROOT), store="MemoryQueues(1 << 40)", count=20_000)
+    return float(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=300).stdout)
+
+
+def stream_out(server: Running) -> float:
+    """MB a second that 50 readers of one stream get in all while one client writes to it."""
+    path, readers = f"/v1/files/streams/{server.run.name('s')}", []        # type: str, list[socket.socket]
+    _ask(server, "PUT", path, b"")
+    selector, got, block = selectors.DefaultSelector(), 0, memoryview(bytearray(MIB))
+    for _ in range(50):
+        sock = _opened(server)
+        sock.sendall(server.head("GET", path + "?stream=true"))
+        selector.register(sock, selectors.EVENT_READ)
+        readers.append(sock)
+    stop = threading.Event()
+    writer = threading.Thread(target=_write_stream, args=(server, path, stop))
+    writer.start()
+    end = begin = time.perf_counter()
+    try:
+        while end - begin < server.run.seconds:
+            for key, _ in selector.select(1):
+                got += key.fileobj.recv_into(block)                         # type: ignore[union-attr]
+            end = time.perf_counter()
+    finally:
+        stop.set()
+        for sock in readers:
+            sock.close()
+        selector.close()
+        writer.join()
+    return got / (end - begin) / 1e6
+
+
+def _write_stream(server: Running, path: str, stop: threading.Event) -> None:
+    piece = b"%x\r\n%b\r\n" % (256 * KIB, os.urandom(256 * KIB))
+    with _opened(server) as sock:
+        sock.sendall(server.head("PUT", path, "Transfer-Encoding: chunked"))
+        while not stop.is_set():
+            sock.sendall(piece)
+        sock.sendall(b"0\r\n\r\n")
+        sock.recv(1000)
+
+
 # ---- the table --------------------------------------------------------------------------------------------------
 
 class Measurement(NamedTuple):
@@ -463,6 +567,19 @@ TABLE = (
     Measurement("list", "listing of 100,000 entries", "s", list_whole, peers=("nginx",), bound=1.5, more=False, prepare="need_many"),
     Measurement("list-page", "a page of 1,000 of them", "ms", list_page, bound=20, more=False, prepare="need_many"),
     Measurement("list-memory", "all pages of them, memory", "MiB", list_memory, bound=5, more=False, prepare="need_many"),
+    Measurement("queue-memory-in", "queue in memory, messages in", "msg/s", lambda server: queue_in(server, "memory"),
+                "callfs-mounts", bound=8000),
+    Measurement("queue-memory-out", "queue in memory, messages out", "msg/s", lambda server: queue_out(server, "memory"),
+                "callfs-mounts", bound=8000),
+    Measurement("queue-sqlite-in", "queue on SQLite (durable), messages in", "msg/s", lambda server: queue_in(server, "sqlite"),
+                "callfs-mounts", bound=3000),
+    Measurement("queue-sqlite-out", "queue on SQLite (durable), messages out", "msg/s", lambda server: queue_out(server, "sqlite"),
+                "callfs-mounts", bound=3000),
+    Measurement("queue-million", "queue with a million messages, rates of an empty one", "", queue_million, "callfs-mounts",
+                bound=.8),
+    Measurement("stream-50", "stream to 50 readers", "MB/s", stream_out, "callfs-mounts", bound=500),
+    Measurement("mounts-200", "GET 1 KiB beside 200 mounts", "req/s", get_1k(16), "callfs-mounts", ("callfs",),
+                {"callfs": .97}),
     Measurement("start", "start to first answer", "s", start_time, peers=("nginx",), bound=.6, more=False),
     Measurement("resident", "resident when idle", "MiB", idle_resident, peers=("nginx",), bound=45, more=False),
 )
