@@ -1802,7 +1802,7 @@ class RealPostgres(RealDatabase):
         # CREATE DATABASE runs in no transaction
         with contextlib.closing(callfs.open_database(admin)) as database:
             connection = database._pool.take()
-            connection._simple("CREATE DATABASE callfs")
+            connection.simple("CREATE DATABASE callfs")
             database._pool.give(connection)
 
     def own(self) -> None:
@@ -1860,7 +1860,7 @@ class RealMariaDB(RealDatabase):
         self.start_process(self.program, "--no-defaults", f"--datadir={self.folder}/data", *self.as_user(), f"--socket={self.folder}/sock",
                            f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve",
                            "--max-allowed-packet=64M", "--innodb-flush-log-at-trx-commit=2", f"--pid-file={self.folder}/pid",
-                           "--innodb-buffer-pool-size=64M", f"--ssl-cert={self.files[0]}", f"--ssl-key={self.files[1]}")
+                           "--innodb-buffer-pool-size=64M", "--sql-mode=", f"--ssl-cert={self.files[0]}", f"--ssl-key={self.files[1]}")
 
 
 def real_database(kind: type[RealDatabase], certificate: tuple[str, str]) -> Iterator[RealDatabase]:
@@ -2141,14 +2141,18 @@ class DatabaseContract:
 
     def test_a_forked_child_has_connections_of_its_own(self, database: Any) -> None:
         self.add(database, "parent")
+        first = database._pool._idle[-1][0]
         child = os.fork()
         if not child:
             with contextlib.suppress(BaseException):
                 self.add(database, "child")
+                assert database._pool._idle[-1][0] is not first
                 database.close()
                 os._exit(0)
             os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert os.waitpid(child, 0)[1] == 0 and database._pool._idle[-1][0] is first
+        first.begin()
+        first.commit()
         assert self.rows(database, "SELECT k FROM things ORDER BY k") == [("child",), ("parent",)]
 
     @pytest.mark.parametrize("state, times, works", [("40001", 3, True), ("1213", 3, True), ("SQLITE_BUSY", 1, True), ("57014", 1, False),
@@ -2676,6 +2680,13 @@ class TestMySQLLogins:
         for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", Path(rsa_key + ".pub").read_text().replace("A", "B", 9)):
             (tmp_path / "k.pub").write_text(text)
             assert "protocol" in self.refused(MySQL8(full=True, key=str(tmp_path / "k")))
+
+    def test_packets_out_of_order(self) -> None:
+        class Confused(MySQL8):
+            def say(self, sock: socket.socket, payload: bytes) -> None:
+                self.sequence += 1
+                super().say(sock, payload)
+        assert "protocol" in self.refused(Confused())
 
     def test_a_request_for_a_local_file(self) -> None:
         class Thief(MySQL8):
