@@ -2497,6 +2497,7 @@ else:                                       # Windows: no pread; nobody else use
 MAX_DATABASE_ANSWER = 1 << 30               # bytes of one answer, checked before they are buffered
 MAX_LOGIN_BYTES = 1 << 20                   # before the server let us in
 MAX_STATEMENTS = 128                        # prepared for a connection; the server keeps a plan for each
+MAX_VALUES = 32_766                         # of a statement: SQLite's limit; the others have 65,535
 _INT64 = range(-1 << 63, 1 << 63)
 _TRANSACTION_WORD = re.compile(r"\s*(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b", re.I)
 
@@ -2539,11 +2540,15 @@ class Session:
             raise DatabaseError(f"The transaction {self._state}.")
         if "\0" in sql or _TRANSACTION_WORD.match(sql):
             raise DatabaseError("Transactions are begun and ended by `transaction` and `run` only.")
+        if len(params) > MAX_VALUES:
+            raise DatabaseError(f"A statement takes at most {MAX_VALUES} values.")
         values = [_database_value(value) for value in params]
         try:
             return self._connection.query(sql, values)
-        except UnicodeEncodeError:          # raised before anything was sent
+        except UnicodeEncodeError:          # this and the next are raised before anything was sent
             raise DatabaseError("A text has half a surrogate pair in it: no database stores that.") from None
+        except struct.error:
+            raise DatabaseError("The values are larger than a message can be.") from None
         except BaseException:
             self._state = "had an error and can only be taken back"
             raise
@@ -3100,7 +3105,7 @@ class _PostgresAnswer:
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
         self.columns: tuple[int, ...] = ()
-        self.params, self.tag = 0, ""
+        self.tag = ""
         self.error: Optional[CallFSError] = None
 
 
@@ -3228,11 +3233,9 @@ class _PostgresConnection(_WireConnection):
             answer.error = answer.error or error
             if fatal:
                 raise answer.error
-        elif kind == b"t":
-            answer.params = body.big(2)
         elif kind == b"T":
             answer.columns = tuple(_postgres_column(body) for _ in range(body.big(2)))
-        elif kind not in b"123nIs":         # Parse-, Bind-, CloseComplete, NoData, EmptyQuery, PortalSuspended
+        elif kind not in b"123tnIs":        # Parse-, Bind-, CloseComplete, ParameterDescription, NoData, EmptyQuery
             raise ValueError("COPY, or no message at all")
 
     def simple(self, sql: str) -> str:
@@ -3251,7 +3254,7 @@ class _PostgresConnection(_WireConnection):
             answer = self._ask(b"".join((
                 _postgres_message(b"P", name, _cstring(text), struct.pack(f"!h{count}I", count, *types)),
                 _postgres_message(b"D", b"S", name), _postgres_message(b"S"))))
-            found = _Prepared(name, answer.params, answer.columns)
+            found = _Prepared(name, count, answer.columns)
             old = self._remember((sql, types), found)
             if old:
                 self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))

@@ -2054,11 +2054,16 @@ class DatabaseContract:
 
     @pytest.mark.parametrize("sql, params, message", [
         ("SELECT '\0'", (), "Transactions"), ("BEGIN", (), "begun"), (" commit", (), "begun"), ("SELECT ?", (2**63,), "64 bits"),
-        ("SELECT ?", ([],), "list"), ("SELECT ?", ("\ud800",), "surrogate"), ("SELECT ?", (1, 2), "."), ("SELECT ?, ?", (1,), ".")])
+        ("SELECT ?", ([],), "list"), ("SELECT ?", ("\ud800",), "surrogate"), ("SELECT ?", (1,) * 40000, "at most 32766"), ("SELECT ?", (1, 2), "."), ("SELECT ?, ?", (1,), ".")])
     def test_what_is_no_statement(self, database: Any, sql: str, params: tuple[Any, ...], message: str) -> None:
         with pytest.raises(callfs.DatabaseError, match=message):
             self.rows(database, sql, *params)
         assert self.add(database, "a").count == 1
+
+    def test_many_values(self, database: Any) -> None:
+        marks = ",".join("?" * 900)
+        assert self.rows(database, f"SELECT 1 WHERE ? IN ({marks})" if database.dialect != "mysql" else
+                         f"SELECT 1 FROM DUAL WHERE ? IN ({marks})", 899, *range(900)) == [(1,)]
 
     def test_question_marks_that_are_no_placeholders(self, database: Any) -> None:
         assert self.rows(database, "SELECT '?', 'it''s ?', /* ? */ ? -- ?", "x") == [("?", "it's ?", "x")]
@@ -2582,8 +2587,12 @@ class MySQL8:
             assert len(login) == 32 and struct.unpack("<I", login[:4])[0] & 0x800
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self.tls)
-            sock = context.wrap_socket(sock, server_side=True)
-            login = self.packet(sock)
+            with context.wrap_socket(sock, server_side=True) as encrypted:
+                return self.let_in(encrypted, self.packet(encrypted))
+        self.let_in(sock, login)
+
+    def let_in(self, sock: socket.socket, login: bytes) -> None:
+        """From HandshakeResponse41 to the end."""
         assert not struct.unpack("<I", login[:4])[0] & (0x80 | 0x10000 | 0x1000000)     # LOCAL_FILES, MULTI_STATEMENTS, DEPRECATE_EOF
         user, _, rest = login[32:].partition(b"\0")
         proof, tail = rest[1:1 + rest[0]], rest[1 + rest[0]:]
