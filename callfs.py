@@ -2525,8 +2525,10 @@ else:                                       # Windows: no pread; nobody else use
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
-MAX_DATABASE_ANSWER = 1 << 30                        # bytes of one answer, checked before they are buffered; PostgreSQL's own
+MAX_DATABASE_ANSWER = 1 << 30               # bytes of one answer, checked before they are buffered
+MAX_LOGIN_BYTES = 1 << 20                   # before the server let us in
 MAX_STATEMENTS = 128                        # prepared for a connection; the server keeps a plan for each
+MAX_VALUES = 32_766                         # of a statement: SQLite's limit; the others have 65,535
 _INT64 = range(-1 << 63, 1 << 63)
 _TRANSACTION_WORD = re.compile(r"\s*(?:BEGIN|START|COMMIT|END|ROLLBACK|ABORT|SAVEPOINT|RELEASE)\b", re.I)
 
@@ -2569,11 +2571,15 @@ class Session:
             raise DatabaseError(f"The transaction {self._state}.")
         if "\0" in sql or _TRANSACTION_WORD.match(sql):
             raise DatabaseError("Transactions are begun and ended by `transaction` and `run` only.")
+        if len(params) > MAX_VALUES:
+            raise DatabaseError(f"A statement takes at most {MAX_VALUES} values.")
         values = [_database_value(value) for value in params]
         try:
             return self._connection.query(sql, values)
-        except UnicodeEncodeError:          # raised before anything was sent
+        except UnicodeEncodeError:          # this and the next are raised before anything was sent
             raise DatabaseError("A text has half a surrogate pair in it: no database stores that.") from None
+        except struct.error:
+            raise DatabaseError("The values are larger than a message can be.") from None
         except BaseException:
             self._state = "had an error and can only be taken back"
             raise
@@ -2606,7 +2612,7 @@ class Database(abc.ABC):
     """A database with a bounded pool of connections; threads and forked children may share the object.
 
     `transaction` and `run` raise DatabaseUnavailable when no connection can be had. A data definition statement of
-    MySQL commits what came before it (its manual, 13.3.3).
+    MySQL commits what came before it (its manual, 13.3.3), and its tables are to say CHARACTER SET utf8mb4.
     """
 
     RETRIES = 12                            # of a deadlock; random pauses of at most 1 s, of 2 s in all on average
@@ -2695,21 +2701,24 @@ class _DatabaseConnection(abc.ABC):
     def query(self, sql: str, values: list[Any]) -> Rows: ...
 
     @abc.abstractmethod
-    def begin(self) -> None: ...
-
-    @abc.abstractmethod
-    def commit(self) -> None: ...
-
-    @abc.abstractmethod
-    def rollback(self) -> None: ...
+    def simple(self, sql: str) -> str:
+        """Run a statement without values and rows; what the server calls it now."""
 
     @abc.abstractmethod
     def close(self) -> None: ...
 
+    def begin(self) -> None:
+        self.simple("BEGIN")
+
+    def commit(self) -> None:
+        """PostgreSQL answers ROLLBACK to the COMMIT of a transaction in which something failed."""
+        if self.simple("COMMIT") != "COMMIT":
+            raise DatabaseError("The database took the transaction back.")
+
     def take_back(self) -> None:
         """Roll back; a connection that can not even do that is not used again."""
         try:
-            self.rollback()
+            self.simple("ROLLBACK")
         except CallFSError:
             self.broken = True
 
@@ -2878,15 +2887,11 @@ class _SQLiteConnection(_DatabaseConnection):
             self._deadline = math.inf       # COMMIT is never cut off
         return Rows(rows, len(rows) if cursor.description else max(0, cursor.rowcount))
 
-    def begin(self) -> None:
-        self._run("BEGIN IMMEDIATE")
-
-    def commit(self) -> None:
-        self._run("COMMIT")
-
-    def rollback(self) -> None:
-        if self._connection.in_transaction:         # a full disk: SQLite has taken back everything itself
-            self._run("ROLLBACK")
+    def simple(self, sql: str) -> str:
+        """BEGIN takes the write lock; after a full disk SQLite has taken back everything itself."""
+        if sql != "ROLLBACK" or self._connection.in_transaction:
+            self._run("BEGIN IMMEDIATE" if sql == "BEGIN" else sql)
+        return sql
 
     def close(self) -> None:
         self._connection.close()
@@ -2943,7 +2948,7 @@ class _DatabaseSocket:
     """A socket with a buffer; each exchange has a deadline and a bound on what it reads. Raises OSError, ValueError."""
 
     def __init__(self, target: _DatabaseTarget) -> None:
-        self.deadline, self.left = time.monotonic() + target.connect_timeout, MAX_DATABASE_ANSWER
+        self.deadline, self.left = time.monotonic() + target.connect_timeout, MAX_LOGIN_BYTES
         self._buffer, self._at, self.encrypted = bytearray(), 0, False
         self.local = target.host.startswith("/")            # no other machine sees what is sent
         self._socket = socket.socket(socket.AF_UNIX) if self.local else \
@@ -3148,7 +3153,7 @@ class _PostgresAnswer:
     def __init__(self) -> None:
         self.rows: list[tuple[Any, ...]] = []
         self.columns: tuple[int, ...] = ()
-        self.params, self.tag = 0, ""
+        self.tag = ""
         self.error: Optional[CallFSError] = None
 
 
@@ -3232,7 +3237,7 @@ class _PostgresConnection(_WireConnection):
 
     def _set_up(self) -> None:
         limit = max(1, int(self._target.timeout * 1000))
-        self._simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
+        self.simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
 
     # -- messages ----------------------------------------------------------------------------------------------
 
@@ -3265,7 +3270,8 @@ class _PostgresConnection(_WireConnection):
             raise answer.error
         return answer
 
-    def _take_in(self, answer: _PostgresAnswer, kind: bytes, body: _Fields, decoders: Sequence[Callable[[bytes], Any]]) -> None:
+    def _take_in(self, answer: _PostgresAnswer, kind: bytes, body: _Fields,
+                 decoders: Sequence[Callable[[bytes], Any]]) -> None:
         if kind == b"D":
             answer.rows.append(_postgres_row(body, decoders))
         elif kind == b"C":
@@ -3275,14 +3281,13 @@ class _PostgresConnection(_WireConnection):
             answer.error = answer.error or error
             if fatal:
                 raise answer.error
-        elif kind == b"t":
-            answer.params = body.big(2)
         elif kind == b"T":
             answer.columns = tuple(_postgres_column(body) for _ in range(body.big(2)))
-        elif kind not in b"123nIs":         # Parse-, Bind-, CloseComplete, NoData, EmptyQuery, PortalSuspended
+        elif kind not in b"123tnIs":        # Parse-, Bind-, CloseComplete, ParameterDescription, NoData, EmptyQuery
             raise ValueError("COPY, or no message at all")
 
-    def _simple(self, sql: str) -> str:
+    def simple(self, sql: str) -> str:
+        """The simple query protocol."""
         return self._ask(_postgres_message(b"Q", _cstring(sql))).tag
 
     # -- statements --------------------------------------------------------------------------------------------
@@ -3297,7 +3302,7 @@ class _PostgresConnection(_WireConnection):
             answer = self._ask(b"".join((
                 _postgres_message(b"P", name, _cstring(text), struct.pack(f"!h{count}I", count, *types)),
                 _postgres_message(b"D", b"S", name), _postgres_message(b"S"))))
-            found = _Prepared(name, answer.params, answer.columns)
+            found = _Prepared(name, count, answer.columns)
             old = self._remember((sql, types), found)
             if old:
                 self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))
@@ -3310,7 +3315,7 @@ class _PostgresConnection(_WireConnection):
         statement = self._prepared(sql, types)
         count, columns = len(sent), statement.columns
         formats = struct.pack(f"!h{count}hh", count, *(form for _, form, _ in sent), count)
-        data = [struct.pack("!i", -1) if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
+        data = [b"\xff" * 4 if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
         results = struct.pack(f"!h{len(columns)}h", len(columns), *(int(oid == _BYTEA) for oid in columns))
         try:
             answer = self._ask(b"".join((
@@ -3323,16 +3328,6 @@ class _PostgresConnection(_WireConnection):
             raise
         number = answer.tag.rpartition(" ")[2]
         return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
-
-    def begin(self) -> None:
-        self._simple("BEGIN")
-
-    def commit(self) -> None:
-        if self._simple("COMMIT") != "COMMIT":
-            raise DatabaseError("The database took the transaction back.")
-
-    def rollback(self) -> None:
-        self._simple("ROLLBACK")
 
 
 def _cstring(text: str) -> bytes:
@@ -3417,9 +3412,10 @@ _CLIENT_DATABASE, _CLIENT_SSL = 0x8, 0x800
 _CLIENT_FLAGS = 0x1 | 0x2 | 0x4 | 0x200 | 0x2000 | 0x8000 | 0x80000 | 0x200000
 _UTF8MB4, _BINARY_CHARSET = 45, 63
 # Numbers of the binary protocol: type -> (format, bytes). YEAR is a SHORT, INT24 a LONG.
-_MYSQL_NUMBERS = {1: ("b", 1), 2: ("h", 2), 13: ("h", 2), 3: ("i", 4), 9: ("i", 4), 8: ("q", 8), 4: ("f", 4), 5: ("d", 8)}
+_MYSQL_NUMBERS = {1: ("b", 1), 2: ("h", 2), 13: ("h", 2), 3: ("i", 4), 9: ("i", 4), 8: ("q", 8), 4: ("f", 4),
+                  5: ("d", 8)}
 _MYSQL_DATE, _MYSQL_TIME, _MYSQL_DATES = 10, 11, frozenset({7, 10, 12})         # TIMESTAMP, DATE, DATETIME
-_MYSQL_TEXTS = frozenset({0, 245, 246})     # DECIMAL, JSON, NEWDECIMAL: text, whatever their character set says
+_MYSQL_TEXTS = frozenset({0, 7, 10, 11, 12, 245, 246})     # dates, decimals, JSON: whatever their character set says
 _NO_PREPARED = "1295"                       # "not supported in the prepared statement protocol yet"
 
 
@@ -3541,11 +3537,16 @@ class _MySQLConnection(_WireConnection):
 
     def _set_up(self) -> None:
         wait = max(1, int(self._target.timeout / 2))            # a lock that is waited for ends before the socket does
-        self._text("SET NAMES utf8mb4")
-        self._text("SET autocommit = 0, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), "
-                   f"innodb_lock_wait_timeout = {wait}")
+        self.simple("SET NAMES utf8mb4")
+        self.simple("SET autocommit = 0, sql_mode = CONCAT(@@sql_mode, ',STRICT_ALL_TABLES'), "
+                    f"innodb_lock_wait_timeout = {wait}")
 
     # -- statements --------------------------------------------------------------------------------------------
+
+    def simple(self, sql: str) -> str:
+        """The text protocol; an error is raised, so what was asked for is done."""
+        self._text(sql)
+        return sql
 
     def _text(self, sql: str) -> Rows:
         return self._ask(b"\x03" + sql.encode(), functools.partial(self._result, row=_text_row))        # COM_QUERY
@@ -3610,8 +3611,8 @@ class _MySQLConnection(_WireConnection):
         if statement.params != len(values):
             raise DatabaseError(f"The statement has {statement.params} placeholders and {len(values)} values.")
         nulls = sum(1 << place for place, value in enumerate(values) if value is None)
-        bound = b"".join((nulls.to_bytes((len(sent) + 7) // 8, "little"), b"\1", *(bytes((kind, 0)) for kind, _ in sent),
-                          *(data for _, data in sent))) if sent else b""
+        kinds, data = (b"".join(parts) for parts in zip((b"", b""), *((bytes((kind, 0)), data) for kind, data in sent)))
+        bound = nulls.to_bytes((len(sent) + 7) // 8, "little") + b"\1" + kinds + data if sent else b""
         try:
             return self._ask(b"\x17" + statement.key + b"\0\1\0\0\0" + bound,           # COM_STMT_EXECUTE
                              functools.partial(self._result, row=_binary_row))
@@ -3619,15 +3620,6 @@ class _MySQLConnection(_WireConnection):
             if error.state == "1243":       # a proxy went to another server, which never saw the statement
                 del self._statements[sql]
             raise
-
-    def begin(self) -> None:
-        self._text("BEGIN")
-
-    def commit(self) -> None:
-        self._text("COMMIT")
-
-    def rollback(self) -> None:
-        self._text("ROLLBACK")
 
 
 def _read_greeting(packet: _Fields) -> tuple[int, bytes, str]:
@@ -3663,7 +3655,7 @@ def _read_column(packet: _Fields) -> _Column:
         packet.lenenc_bytes()
     packet.lenenc()
     charset, _, kind, flags = struct.unpack("<HIBH", packet.take(9))
-    binary = charset == _BINARY_CHARSET and kind not in _MYSQL_TEXTS and kind not in _MYSQL_DATES and kind != _MYSQL_TIME
+    binary = charset == _BINARY_CHARSET and kind not in _MYSQL_TEXTS
     return _Column(kind, binary, bool(flags & 32))
 
 
@@ -3706,7 +3698,8 @@ def _binary_row(packet: _Fields, columns: list[_Column]) -> tuple[Any, ...]:
     if packet.little(1):
         raise ValueError("not a row")
     nulls = packet.little((len(columns) + 9) // 8) >> 2
-    return tuple([None if nulls >> place & 1 else _binary_value(packet, column) for place, column in enumerate(columns)])
+    return tuple([None if nulls >> place & 1 else _binary_value(packet, column)
+                  for place, column in enumerate(columns)])
 
 
 def _binary_value(packet: _Fields, column: _Column) -> Any:
@@ -3729,7 +3722,8 @@ def _mysql_date(data: bytes, only_day: bool) -> str:
 
 def _mysql_time(data: bytes) -> str:
     negative, days, hour, minute, second, micro = struct.unpack("<BIBBBI", data.ljust(12, b"\0"))
-    return f"{'-' * bool(negative)}{days * 24 + hour:02}:{minute:02}:{second:02}" + (f".{micro:06}" if len(data) > 8 else "")
+    clock = f"{'-' * bool(negative)}{days * 24 + hour:02}:{minute:02}:{second:02}"
+    return clock + f".{micro:06}" if len(data) > 8 else clock
 
 
 def _native_proof(password: bytes, nonce: bytes) -> bytes:
@@ -3794,9 +3788,9 @@ def _mask(seed: bytes, size: int) -> bytes:
 
 # ---- where the database is
 
-_DIALECTS = {"sqlite": "sqlite", "postgres": "postgres", "mysql": "mysql", "tidb": "mysql"}
+_DIALECTS = {"sqlite": _SQLite, "postgres": _Postgres, "mysql": _MySQL, "tidb": _MySQL}
 _PORTS = {"postgres": 5432, "mysql": 3306, "tidb": 4000}
-_TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+_TLS_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")          # of libpq
 _GO_TLS = {"false": "disable", "preferred": "prefer", "skip-verify": "require", "true": "verify-full"}
 _PLACE_KEYS = ("host", "port", "user", "password", "database")
 _TLS_KEYS = ("enable_tls", "tls_server_name", "tls_skip_verify")
@@ -3804,12 +3798,13 @@ _DATABASE_KEYS = ("backend", "db_path", *_PLACE_KEYS, *_TLS_KEYS, "dsn", "pool_s
 # `user:password@tcp(host:port)/database?parameters`: the last "@" and "/" count, as in go-sql-driver/mysql.
 _GO_DSN = re.compile(r"(?:(?P<user>[^:@/]*)(?::(?P<password>.*))?@)?(?:(?P<net>tcp|unix)?(?:\((?P<address>[^()]*)\))?)"
                      r"/(?P<database>[^/?]*)(?:\?(?P<query>.*))?", re.S)
-# Parameters of such a DSN that change nothing here: values come as they always do.
-_GO_IGNORED = frozenset({"charset", "collation", "parseTime", "loc", "interpolateParams", "allowNativePasswords",
-                         "clientFoundRows", "readTimeout", "writeTimeout", "maxAllowedPacket", "checkConnLiveness"})
-_LIBPQ_KEYS = {"host": "host", "port": "port", "user": "user", "password": "password", "dbname": "database",
-               "sslmode": "tls", "sslrootcert": "tls_root", "connect_timeout": "connect_timeout",
-               "application_name": "application_name"}
+# Parameters of a DSN -> our name of it; "" changes nothing here: values come as they always do.
+_POSTGRES_PARAMETERS = {"host": "host", "port": "port", "user": "user", "password": "password", "dbname": "database",
+                        "sslmode": "tls", "sslrootcert": "tls_root", "connect_timeout": "connect_timeout",
+                        "application_name": "application_name"}
+_MYSQL_PARAMETERS = {"tls": "tls", "timeout": "connect_timeout", **dict.fromkeys((
+    "charset", "collation", "parseTime", "loc", "interpolateParams", "allowNativePasswords", "clientFoundRows",
+    "readTimeout", "writeTimeout", "maxAllowedPacket", "checkConnLiveness"), "")}
 _LIBPQ_PAIR = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s\\']|\\.)*)(?:\s+|\Z)", re.S)
 
 
@@ -3858,15 +3853,16 @@ def open_database(options: Mapping[str, Any]) -> Database:
     given = {key: value for key, value in options.items() if value is not None and value != ""}
     for key in given:
         if key not in _DATABASE_KEYS:
-            raise ConfigError(f"{key}: no such option of a database{_did_you_mean(key, _DATABASE_KEYS)}")
-    backend = _database_option(given, "backend", _read_text, "")
+            raise ConfigError(f"{key}: no such option of a database{_nearest(key, _DATABASE_KEYS)}")
+    backend = given.get("backend")
     if backend not in _DIALECTS:
         raise ConfigError(f"backend: must be one of {', '.join(_DIALECTS)}")
     target = _sqlite_target(given) if backend == "sqlite" else _server_target(backend, given)
-    return {"sqlite": _SQLite, "postgres": _Postgres, "mysql": _MySQL}[_DIALECTS[backend]](target)
+    return _DIALECTS[backend](target)
 
 
-def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any], default: Any) -> Any:
+def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any] = _read_text,
+                     default: Any = "") -> Any:
     try:
         return read(given[key]) if key in given else default
     except ValueError as error:
@@ -3874,12 +3870,12 @@ def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], A
 
 
 def _database_limits(given: Mapping[str, Any]) -> dict[str, Any]:
-    found = {"pool_size": _database_option(given, "pool_size", _read_int, 8),
-             "connect_timeout": _database_option(given, "connect_timeout", parse_duration, 10.0),
-             "timeout": _database_option(given, "timeout", parse_duration, 30.0)}
-    for key, value in found.items():
-        if not 0 < value <= 86400 or key == "pool_size" and value > 1000:
-            raise ConfigError(f"{key}: must be above 0, and not that large")
+    table = (("pool_size", _read_int, 8, 1000), ("connect_timeout", parse_duration, 10.0, 86400),
+             ("timeout", parse_duration, 30.0, 86400))
+    found = {key: _database_option(given, key, read, default) for key, read, default, _ in table}
+    for key, _, _, most in table:
+        if not 0 < found[key] <= most:
+            raise ConfigError(f"{key}: must be above 0, and at most {most}")
     return found
 
 
@@ -3887,7 +3883,7 @@ def _sqlite_target(given: Mapping[str, Any]) -> _DatabaseTarget:
     for key in (*_PLACE_KEYS, *_TLS_KEYS, "dsn"):
         if given.get(key):
             raise ConfigError(f"{key}: SQLite has only a file, `db_path`")
-    limits, path = _database_limits(given), _database_option(given, "db_path", _read_text, "")
+    limits, path = _database_limits(given), _database_option(given, "db_path")
     if not path:
         raise ConfigError("db_path: SQLite needs the path of a file")
     if path == ":memory:":
@@ -3896,29 +3892,23 @@ def _sqlite_target(given: Mapping[str, Any]) -> _DatabaseTarget:
 
 
 def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
-    if "db_path" in given:
-        raise ConfigError(f"db_path: only SQLite has a file; {backend} has a host or a dsn")
-    place = {key: _database_option(given, key, _read_int if key == "port" else _read_text, None) for key in _PLACE_KEYS}
-    place = {key: value for key, value in place.items() if value is not None}
+    dialect = _DIALECTS[backend].dialect
+    place = {key: _database_option(given, key, _read_int if key == "port" else _read_text)
+             for key in _PLACE_KEYS if key in given}
+    for key in ("db_path", *(place if "dsn" in given else ())):
+        if key in given:
+            raise ConfigError(f"{key}: does not go with {'`dsn`' if 'dsn' in given else backend}")
     limits = _database_limits(given)
     if "dsn" in given:
-        if place:
-            raise ConfigError(f"{next(iter(place))}: is in `dsn` already; give one of the two")
-        place = _parse_dsn(_DIALECTS[backend], _database_option(given, "dsn", _read_text, ""))
-        limits["connect_timeout"] = place.pop("connect_timeout", limits["connect_timeout"])
-    mode = _tls_mode(_DIALECTS[backend], given, place.pop("tls", None))
-    place["port"] = place.get("port") or _PORTS[backend]
-    target = _DatabaseTarget(backend, **place, **limits, tls=mode,
-                     tls_server_name=_database_option(given, "tls_server_name", _read_text, ""))
-    return _checked_target(target)
-
-
-def _checked_target(target: _DatabaseTarget) -> _DatabaseTarget:
+        place = _parse_dsn(dialect, _database_option(given, "dsn"))
+    mode = _tls_mode(dialect, given, place.pop("tls", ""))
+    target = _DatabaseTarget(backend, **{"port": _PORTS[backend], **limits, **place}, tls=mode,
+                             tls_server_name=_database_option(given, "tls_server_name"))
     if not 0 < target.port < 65536:
         raise ConfigError("port: must be from 1 to 65535")
     if not target.user:
         raise ConfigError("user: a database server asks for a user")
-    if target.host.startswith("/") and _DIALECTS[target.backend] == "postgres":
+    if target.host.startswith("/") and dialect == "postgres":
         target = dataclasses.replace(target, host=f"{target.host}/.s.PGSQL.{target.port}")
     try:
         target.context                      # made once for all connections, and a missing file is told now
@@ -3927,125 +3917,90 @@ def _checked_target(target: _DatabaseTarget) -> _DatabaseTarget:
     return target
 
 
-def _tls_mode(dialect: str, given: Mapping[str, Any], told: Optional[str]) -> str:
+def _tls_mode(dialect: str, given: Mapping[str, Any], told: str) -> str:
     """What `enable_tls` and its like say together with the DSN's own setting."""
     enable, skip = (_database_option(given, key, _read_bool, None) for key in ("enable_tls", "tls_skip_verify"))
-    if not enable and (skip or given.get("tls_server_name")):
-        if told in (None, "disable") or enable is False:
-            key = "tls_skip_verify" if skip else "tls_server_name"
-            raise ConfigError(f"{key}: means something only with `enable_tls`")
-    wanted = None if enable is None else "disable" if not enable else "require" if skip else "verify-full"
-    if told and wanted and told != wanted and told != "custom":
-        raise ConfigError("enable_tls: `dsn` says something else about TLS")
+    if not enable and (skip or "tls_server_name" in given) and (enable is False or told in ("", "disable")):
+        raise ConfigError(f"{'tls_skip_verify' if skip else 'tls_server_name'}: means something only with `enable_tls`")
+    wanted = "" if enable is None else "disable" if not enable else "require" if skip else "verify-full"
     if told == "custom" and not enable:
         raise ConfigError("dsn: `tls` names a configuration of a Go program; set `enable_tls`")
-    if wanted or told:
-        return wanted or str(told)
-    return "prefer" if dialect == "postgres" else "disable"
+    if wanted and told not in ("", "custom", wanted):
+        raise ConfigError("enable_tls: `dsn` says something else about TLS")
+    return wanted or told or ("prefer" if dialect == "postgres" else "disable")
 
 
 def _parse_dsn(dialect: str, dsn: str) -> dict[str, Any]:
+    """Fields of a target. Raises ConfigError."""
     scheme = dsn.partition("://")[0] if "://" in dsn.partition("@")[0] else ""
     if scheme not in {"postgres": ("", "postgres", "postgresql"), "mysql": ("", "mysql", "tidb")}[dialect]:
         raise ConfigError("dsn: does not fit `backend`")
     try:
-        if scheme:
-            place, query = _parse_url(dsn)
-        elif dialect == "mysql":
-            place, query = _parse_go_dsn(dsn)
-        else:
-            place, query = {}, _parse_pairs(dsn)
-        return _with_parameters(place, query, dialect)
+        parse = _parse_url if scheme else _parse_go_dsn if dialect == "mysql" else _parse_pairs
+        found, query = parse(dsn)
+        found = {key: value for key, value in found.items() if value}
+        for key, value in query:
+            name, setting = _dsn_parameter(dialect, key, value)
+            if name and found.setdefault(name, setting) != setting:
+                raise ConfigError(f"dsn: says `{key}` twice")
     except (ValueError, IndexError):        # their texts may hold a part of the password
         raise ConfigError("dsn: can not be read; is a character of the password not escaped?") from None
-
-
-def _parse_url(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
-    parts = urllib.parse.urlsplit(dsn)
-    found = {"host": parts.hostname, "port": parts.port, "user": parts.username, "password": parts.password,
-             "database": parts.path[1:]}
-    if parts.fragment or "," in parts.netloc.rpartition("@")[2]:
-        raise ValueError("several hosts, or a bare #")
-    place = {key: urllib.parse.unquote(value, errors="strict") if isinstance(value, str) else value
-             for key, value in found.items() if value}
-    return place, _dsn_query(parts.query)
-
-
-def _parse_go_dsn(dsn: str) -> tuple[dict[str, Any], dict[str, str]]:
-    found = _GO_DSN.fullmatch(dsn)
-    if not found:
-        raise ValueError("not a DSN")
-    place = {key: found[key] for key in ("user", "password", "database") if found[key]}
-    address = found["address"] or ""
-    if found["net"] == "unix":
-        place["host"] = address
-    elif address:
-        parts = urllib.parse.urlsplit("//" + address)
-        place.update({key: value for key, value in (("host", parts.hostname), ("port", parts.port)) if value})
-    return place, _dsn_query(found["query"] or "")
-
-
-def _dsn_query(query: str) -> dict[str, str]:
-    pairs = urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
-    if len(dict(pairs)) != len(pairs):
-        raise ValueError("a parameter is there twice")
-    return dict(pairs)
-
-
-def _parse_pairs(text: str) -> dict[str, str]:
-    """`host=... password='it\\'s'` (libpq, "Keyword/Value Connection Strings")."""
-    found, at = {}, 0
-    while at < len(text):
-        match = _LIBPQ_PAIR.match(text, at)
-        if not match or match[1] in found:
-            raise ValueError("not key=value, or twice")
-        value = match[2][1:-1] if match[2][:1] == "'" else match[2]
-        found[match[1]], at = re.sub(r"\\(.)", r"\1", value, flags=re.S), match.end()
+    if any("\0" in value for value in found.values() if isinstance(value, str)):
+        raise ConfigError("dsn: must not hold a NUL character")
     return found
 
 
-def _with_parameters(place: dict[str, Any], query: Mapping[str, str], dialect: str) -> dict[str, Any]:
-    read = _postgres_parameter if dialect == "postgres" else _mysql_parameter
-    for key, value in query.items():
-        name, setting = read(key, value)
-        if name in place and place[name] != setting:
-            raise ConfigError(f"dsn: says `{key}` in two places")
-        if name:
-            place[name] = setting
-    if "\0" in "".join(value for value in place.values() if isinstance(value, str)):
-        raise ValueError("NUL")
-    return place
+def _parse_url(dsn: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    parts = urllib.parse.urlsplit(dsn)
+    if parts.fragment or "," in parts.netloc.rpartition("@")[2]:
+        raise ValueError("several hosts, or a bare #")
+    texts = {"host": parts.hostname, "user": parts.username, "password": parts.password, "database": parts.path[1:]}
+    place = {key: urllib.parse.unquote(value or "", errors="strict") for key, value in texts.items()}
+    return {**place, "port": parts.port}, _parse_dsn_query(parts.query)
 
 
-def _postgres_parameter(key: str, value: str) -> tuple[str, Any]:
-    name = _LIBPQ_KEYS.get(key)
-    if not name:
-        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter{_did_you_mean(key, list(_LIBPQ_KEYS))}")
+def _parse_go_dsn(dsn: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    found = _GO_DSN.fullmatch(dsn)
+    if not found:
+        raise ValueError("not a DSN")
+    parts = urllib.parse.urlsplit("//" + (found["address"] or ""))
+    place = {"host": found["address"] if found["net"] == "unix" else parts.hostname,
+             "port": None if found["net"] == "unix" else parts.port,
+             **{key: found[key] for key in ("user", "password", "database")}}
+    return place, _parse_dsn_query(found["query"] or "")
+
+
+def _parse_dsn_query(query: str) -> list[tuple[str, str]]:
+    return urllib.parse.parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), errors="strict")
+
+
+def _parse_pairs(text: str) -> tuple[dict[str, Any], list[tuple[str, str]]]:
+    """`host=... password='it\\'s'` (libpq, "Keyword/Value Connection Strings")."""
+    found, at = [], 0
+    while at < len(text):
+        match = _LIBPQ_PAIR.match(text, at)
+        if not match:
+            raise ValueError("not key=value")
+        value = match[2][1:-1] if match[2][:1] == "'" else match[2]
+        found.append((match[1], re.sub(r"\\(.)", r"\1", value, flags=re.S)))
+        at = match.end()
+    return {}, found
+
+
+def _dsn_parameter(dialect: str, key: str, value: str) -> tuple[str, Any]:
+    """(name of the target's field, value); "" for what changes nothing here."""
+    known = _POSTGRES_PARAMETERS if dialect == "postgres" else _MYSQL_PARAMETERS
+    if key not in known or key == "charset" and "utf8" not in value:
+        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter, or not with this value"
+                          + _nearest(key, known))
+    name = known[key]
+    if name == "tls" and dialect == "mysql":
+        return name, _GO_TLS.get(value.lower(), "custom")
     if name == "tls" and value not in _TLS_MODES:
         raise ConfigError(f"dsn: sslmode: must be one of {', '.join(_TLS_MODES)}")
-    if name == "port":
-        return name, _read_int(value)
-    return name, _dsn_seconds(value) if name == "connect_timeout" else value
-
-
-def _mysql_parameter(key: str, value: str) -> tuple[str, Any]:
-    if key == "tls":
-        return "tls", _GO_TLS.get(value.lower(), "custom")
-    if key == "timeout":
-        return "connect_timeout", _dsn_seconds(value)
-    if key not in _GO_IGNORED or key == "charset" and "utf8" not in value:
-        raise ConfigError(f"dsn: {_database_words(key)}: no such parameter, or not with this value")
-    return "", None
-
-
-def _dsn_seconds(value: str) -> float:
-    """A time-out; 0 means none, as with libpq: a day then."""
-    return min(parse_duration(value), 86400.0) or 86400.0
-
-
-def _did_you_mean(key: str, known: Sequence[str]) -> str:
-    near = difflib.get_close_matches(key, known, 1)
-    return f" (did you mean {near[0]}?)" if near else ""
+    if name == "connect_timeout":           # 0 means none there: a day then
+        return name, min(parse_duration(value), 86400.0) or 86400.0
+    return name, _read_int(value) if name == "port" else value
 
 
 # ============================================================================

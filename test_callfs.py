@@ -1804,7 +1804,7 @@ class RealPostgres(RealDatabase):
         # CREATE DATABASE runs in no transaction
         with contextlib.closing(callfs.open_database(admin)) as database:
             connection = database._pool.take()
-            connection._simple("CREATE DATABASE callfs")
+            connection.simple("CREATE DATABASE callfs")
             database._pool.give(connection)
 
     def own(self) -> None:
@@ -1862,7 +1862,7 @@ class RealMariaDB(RealDatabase):
         self.start_process(self.program, "--no-defaults", f"--datadir={self.folder}/data", *self.as_user(), f"--socket={self.folder}/sock",
                            f"--port={self.port}", "--bind-address=127.0.0.1", "--skip-networking=0", "--skip-name-resolve",
                            "--max-allowed-packet=64M", "--innodb-flush-log-at-trx-commit=2", f"--pid-file={self.folder}/pid",
-                           "--innodb-buffer-pool-size=64M", f"--ssl-cert={self.files[0]}", f"--ssl-key={self.files[1]}")
+                           "--innodb-buffer-pool-size=64M", "--sql-mode=", f"--ssl-cert={self.files[0]}", f"--ssl-key={self.files[1]}")
 
 
 def real_database(kind: type[RealDatabase], certificate: tuple[str, str]) -> Iterator[RealDatabase]:
@@ -2056,11 +2056,16 @@ class DatabaseContract:
 
     @pytest.mark.parametrize("sql, params, message", [
         ("SELECT '\0'", (), "Transactions"), ("BEGIN", (), "begun"), (" commit", (), "begun"), ("SELECT ?", (2**63,), "64 bits"),
-        ("SELECT ?", ([],), "list"), ("SELECT ?", ("\ud800",), "surrogate"), ("SELECT ?", (1, 2), "."), ("SELECT ?, ?", (1,), ".")])
+        ("SELECT ?", ([],), "list"), ("SELECT ?", ("\ud800",), "surrogate"), ("SELECT ?", (1,) * 40000, "at most 32766"), ("SELECT ?", (1, 2), "."), ("SELECT ?, ?", (1,), ".")])
     def test_what_is_no_statement(self, database: Any, sql: str, params: tuple[Any, ...], message: str) -> None:
         with pytest.raises(callfs.DatabaseError, match=message):
             self.rows(database, sql, *params)
         assert self.add(database, "a").count == 1
+
+    def test_many_values(self, database: Any) -> None:
+        marks = ",".join("?" * 900)
+        assert self.rows(database, f"SELECT 1 WHERE ? IN ({marks})" if database.dialect != "mysql" else
+                         f"SELECT 1 FROM DUAL WHERE ? IN ({marks})", 899, *range(900)) == [(1,)]
 
     def test_question_marks_that_are_no_placeholders(self, database: Any) -> None:
         assert self.rows(database, "SELECT '?', 'it''s ?', /* ? */ ? -- ?", "x") == [("?", "it's ?", "x")]
@@ -2143,14 +2148,18 @@ class DatabaseContract:
 
     def test_a_forked_child_has_connections_of_its_own(self, database: Any) -> None:
         self.add(database, "parent")
+        first = database._pool._idle[-1][0]
         child = os.fork()
         if not child:
             with contextlib.suppress(BaseException):
                 self.add(database, "child")
+                assert database._pool._idle[-1][0] is not first
                 database.close()
                 os._exit(0)
             os._exit(1)
-        assert os.waitpid(child, 0)[1] == 0
+        assert os.waitpid(child, 0)[1] == 0 and database._pool._idle[-1][0] is first
+        first.begin()
+        first.commit()
         assert self.rows(database, "SELECT k FROM things ORDER BY k") == [("child",), ("parent",)]
 
     @pytest.mark.parametrize("state, times, works", [("40001", 3, True), ("1213", 3, True), ("SQLITE_BUSY", 1, True), ("57014", 1, False),
@@ -2580,8 +2589,12 @@ class MySQL8:
             assert len(login) == 32 and struct.unpack("<I", login[:4])[0] & 0x800
             context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             context.load_cert_chain(*self.tls)
-            sock = context.wrap_socket(sock, server_side=True)
-            login = self.packet(sock)
+            with context.wrap_socket(sock, server_side=True) as encrypted:
+                return self.let_in(encrypted, self.packet(encrypted))
+        self.let_in(sock, login)
+
+    def let_in(self, sock: socket.socket, login: bytes) -> None:
+        """From HandshakeResponse41 to the end."""
         assert not struct.unpack("<I", login[:4])[0] & (0x80 | 0x10000 | 0x1000000)     # LOCAL_FILES, MULTI_STATEMENTS, DEPRECATE_EOF
         user, _, rest = login[32:].partition(b"\0")
         proof, tail = rest[1:1 + rest[0]], rest[1 + rest[0]:]
@@ -2678,6 +2691,13 @@ class TestMySQLLogins:
         for text in ("", "-----BEGIN PUBLIC KEY-----\nAAAA\n-----END PUBLIC KEY-----", Path(rsa_key + ".pub").read_text().replace("A", "B", 9)):
             (tmp_path / "k.pub").write_text(text)
             assert "protocol" in self.refused(MySQL8(full=True, key=str(tmp_path / "k")))
+
+    def test_packets_out_of_order(self) -> None:
+        class Confused(MySQL8):
+            def say(self, sock: socket.socket, payload: bytes) -> None:
+                self.sequence += 1
+                super().say(sock, payload)
+        assert "protocol" in self.refused(Confused())
 
     def test_a_request_for_a_local_file(self) -> None:
         class Thief(MySQL8):
