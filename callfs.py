@@ -11829,11 +11829,11 @@ class RestDialect:
         handle = self._links.open(link)
         response = file_response(request, handle, self._block(handle), [
             ("Content-Disposition", content_disposition(handle.entry.name)), *([_NO_STORE] if handle.fixed else ())])
-        if isinstance(response.body, Reader):   # bytes will be sent: not for HEAD, 304, 412 and 416
+        if response.body is not None:       # bytes will be sent: not for HEAD, 304, 412 and 416
             try:
                 self._links.use(link)
             except CallFSError:
-                response.body.close()
+                _close_body(response.body)
                 raise
         return response
 

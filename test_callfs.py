@@ -6349,6 +6349,16 @@ class TestMemFSServed:
             assert (first.status, first.body) == (200, b"linked") if not replaced else first.status in (404, 410)
             assert call(server.url, "GET", "/download/" + made.json()["token"]).status in (404, 410)
 
+    def test_single_use_link_of_a_hot_file(self, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file that is answered from memory is a use like any other (found by the test above, 2026-11)."""
+        monkeypatch.setattr(callfs, "AT_REST", -10.0)
+        server = serve()
+        call(server, "PUT", "/v1/files/f", b"hot")
+        assert call(server, "GET", "/v1/files/f").body == b"hot" and server.tree.open(callfs.ROOT, "/f").data == b"hot"
+        made = call(server, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60}).json()
+        assert call(server.url, "HEAD", "/download/" + made["token"]).status == 200
+        assert [call(server.url, "GET", "/download/" + made["token"]).status for _ in range(2)] == [200, 410]
+
     def test_moves_over_the_border(self, server: Any) -> None:
         """Both ways, a directory too, with owner and bytes."""
         user = callfs.Principal("api-user-1")
@@ -6609,6 +6619,7 @@ class TestKeyValueFS:
     @pytest.mark.parametrize("name", ODD_NAMES)
     def test_round_trip(self, keys: Any, name: str) -> None:
         """Set, get, replace, rename, forget; any bytes."""
+        keys.remove(ALICE, "/kv/keys/a", recursive=True)
         for path in ("/kv/keys/" + name, "/kv/keys/some/" + name):
             made = put(keys, path, bytes(range(256)))
             entry = keys.stat(BOB, path)
@@ -6621,7 +6632,7 @@ class TestKeyValueFS:
             keys.remove(BOB, moved.path)
             assert keys._peek(path) is keys._peek(moved.path) is None
         assert [entry.path for entry in keys.walk(ALICE, "/kv", 9)] == [
-            "/kv/README", "/kv/keys", "/kv/keys/a", "/kv/keys/a/b", "/kv/keys/welcome"]
+            "/kv/README", "/kv/keys", "/kv/keys/welcome"]
 
     def test_directories_are_their_keys(self, keys: Any) -> None:
         """Made by a key, gone with the last one; mkdir is no error and does nothing."""
