@@ -38,10 +38,13 @@ import datetime
 import difflib
 import email.utils
 import errno
+import fnmatch
 import functools
+import glob
 import hashlib
 import heapq
 import hmac
+import html
 import http
 import http.client
 import http.server
@@ -53,6 +56,7 @@ import logging
 import math
 import operator
 import os
+import posixpath
 import queue
 import random
 import re
@@ -86,14 +90,15 @@ __version__ = "0.1.0"
 
 __all__ = [
     # to run and to use a server
-    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "Config", "OPTIONS", "main", "run_fsck", "Finding",
+    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "Config", "OPTIONS", "main",
+    "run_fsck", "Finding",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "StorageError", "Disconnected",
-    "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
+    "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
+    "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
     "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
@@ -298,6 +303,12 @@ class StorageFull(CallFSError):
     """The disk is full."""
 
     status, code = 507, "STORAGE_FULL"
+
+
+class LoopDetected(CallFSError):
+    """The request goes round in a circle."""
+
+    status, code, fault = 508, "LOOP_DETECTED", "caller"
 
 
 class StorageError(CallFSError):
@@ -2625,6 +2636,12 @@ class Database(abc.ABC):
             session._end()
             self._pool.give(connection)
 
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """The same for a block that only looks: with SQLite it waits for no writer, and no writer for it."""
+        with self.transaction() as session:
+            yield session
+
     def run(self, work: Callable[[Session], T], idempotent: bool = False) -> T:
         """What `work(session)` returns, in a transaction of its own.
 
@@ -2802,6 +2819,17 @@ class _SQLite(Database):
 
     def _connect(self) -> _DatabaseConnection:
         return _SQLiteConnection(self._target.path, self._target.connect_timeout, self._target.timeout)
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Session]:
+        """Each statement sees a state of its own."""
+        connection = self._pool.take()
+        session = Session(connection)
+        try:
+            yield session
+        finally:
+            session._end()
+            self._pool.give(connection)
 
 
 class _SQLiteConnection(_DatabaseConnection):
@@ -4019,6 +4047,866 @@ def _did_you_mean(key: str, known: Sequence[str]) -> str:
     near = difflib.get_close_matches(key, known, 1)
     return f" (did you mean {near[0]}?)" if near else ""
 
+
+# ============================================================================
+# HTTP client: connections, retries, bodies
+# ============================================================================
+
+CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
+MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
+MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
+_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
+_LATER = frozenset({429, 503})
+
+Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[bytes]]
+ByteProgress = Callable[[int, Optional[int]], None]     # (bytes done, bytes in all or None)
+
+
+def _error_kinds(kind: type[CallFSError] = CallFSError) -> Iterator[type[CallFSError]]:
+    yield kind
+    for below in kind.__subclasses__():
+        yield from _error_kinds(below)
+
+
+# From an answer back to the class that the server raised. Only a class with a code of its own stands for it; a status
+# alone (an answer to HEAD has no body, one of a proxy no code) means the most general class that has it.
+_NAMED_KINDS = [kind for kind in _error_kinds() if "code" in vars(kind)]
+_KIND_OF_CODE = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
+_KIND_OF_STATUS = {**{kind.status: kind for kind in reversed(_NAMED_KINDS)},
+                   400: BadRequest, 404: FileNotFound, 500: CallFSError}
+
+
+def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+    """The error that an HTTP answer tells of; `details` holds the other fields of its JSON, and `request_id`."""
+    try:
+        told = json.loads(body)
+        code, message = str(told.pop("code")), str(told.pop("message"))
+    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
+        told, code, message = {}, "", ""
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
+    if not message and status not in _KIND_OF_STATUS:
+        message = f"The server answered {status}."
+    error = _error_as(kind, status, message, headers.items())
+    error.details = {**told, "request_id": headers.get("X-Request-ID") or ""}
+    return error
+
+
+def _error_as(kind: type[CallFSError], status: int, message: str, headers: Iterable[tuple[str, str]]) -> CallFSError:
+    # Not `kind(message)`: some classes take other arguments, which are not known here.
+    error: CallFSError = CallFSError.__new__(kind)
+    CallFSError.__init__(error, message, headers=list(headers))
+    error.status = status
+    return error
+
+
+class _Source:
+    """A body to send. `length` is None where nobody knows it; where `replayable`, `blocks` may be asked for again."""
+
+    def __init__(self, source: Upload, length: Optional[int] = None) -> None:
+        if isinstance(source, str):
+            raise TypeError("a source is bytes, a pathlib.Path, a binary file or an iterable of bytes")
+        self._owned = isinstance(source, os.PathLike)
+        self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
+        if isinstance(source, (bytes, bytearray, memoryview)):
+            self._source = io.BytesIO(source)
+        self.replayable = self._seekable = hasattr(self._source, "read") and self._source.seekable()
+        self._start = self._source.tell() if self.replayable else 0
+        self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else length
+
+    def blocks(self) -> Iterator[bytes]:
+        """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
+        if self._seekable:
+            yield from self._counted(self.length or 0)
+            return
+        read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
+        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk is the end
+        yield from pieces if self.length is None else self._announced(pieces, self.length)
+
+    @staticmethod
+    def _announced(pieces: Iterable[bytes], left: int) -> Iterator[bytes]:
+        for piece in pieces:
+            left -= len(piece)
+            if left < 0:
+                break
+            yield piece
+        if left:
+            raise StorageError("The source has not the length that was announced.")
+
+    def _counted(self, left: int) -> Iterator[bytes]:
+        self._source.seek(self._start)
+        while left:
+            block = self._source.read(min(BLOCK, left))
+            if not block:
+                raise StorageError("The source became shorter while it was sent.")
+            left -= len(block)
+            yield block
+
+    def digest(self) -> str:
+        """The `Content-Digest` of a replayable source (RFC 9530)."""
+        hasher = hashlib.sha256()
+        for block in self.blocks():
+            hasher.update(block)
+        return f"sha-256=:{base64.b64encode(hasher.digest()).decode()}:"
+
+    def __enter__(self) -> _Source:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._owned:
+            self._source.close()
+
+
+class _Call(NamedTuple):
+    """One request, as often as it has to be sent."""
+
+    method: str
+    target: str
+    headers: Mapping[str, str] = MappingProxyType({})
+    body: Optional[_Source] = None
+    stream: bool = False                # the caller reads the answer's body, and closes it
+    accept: tuple[int, ...] = ()        # statuses from 300 on that are answers all the same
+    idempotent: Optional[bool] = None   # where that is not as its method says; False: not to be sent twice, ever
+    progress: Optional[ByteProgress] = None
+    patience: float = 0.0               # seconds that the server may think longer than usual
+    limit: int = MAX_ANSWER             # bytes of an answer that is taken in whole
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether to send it twice is the same as once. Under If-Match the second PUT would be refused (412)."""
+        guarded = self.method != "GET" and "If-Match" in self.headers
+        return self.method in _IDEMPOTENT and not guarded if self.idempotent is None else self.idempotent
+
+    @property
+    def replayable(self) -> bool:
+        """Whether the body can be sent again."""
+        return self.body is None or self.body.replayable
+
+
+class _Broken(Exception):
+    """A connection failed after it was made."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        # It ended, as opposed to: the server is slow (and may be busy with the request), or answers nonsense.
+        self.cut = isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead))
+        self.unanswered = isinstance(error, (ConnectionError, ssl.SSLEOFError))
+        self.reason = _reason(error)
+
+
+class _Again(Exception):
+    """A request that may be sent again: at once (`pause` None), or after a pause of `asked` seconds, if it says."""
+
+    def __init__(self, error: CallFSError, at_once: bool = False, asked: Optional[float] = None) -> None:
+        super().__init__(error)
+        self.error, self.at_once, self.asked = error, at_once, asked
+
+
+def _reason(error: Exception) -> str:
+    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
+    return text or type(error).__name__
+
+
+@contextlib.contextmanager
+def _wire_errors() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, http.client.HTTPException) as error:
+        raise _Broken(error) from None
+
+
+class _Unread(io.RawIOBase):
+    """A socket after a byte of the answer was taken from it."""
+
+    def __init__(self, first: bytes, sock: socket.socket) -> None:
+        self._first, self._raw = first, sock.makefile("rb", buffering=0)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> Optional[int]:
+        if not self._first:
+            return self._raw.readinto(buffer)
+        buffer[:1], self._first = self._first, b""
+        return 1
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _Lines(io.BufferedReader):
+    """What http.client reads an answer from. To it a head that is cut off is a shorter head; here it is an error."""
+
+    _begun = False
+
+    def makefile(self, mode: str) -> _Lines:
+        """Itself: HTTPResponse takes a socket, and calls this, no more."""
+        return self
+
+    def readline(self, size: Optional[int] = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size and (line or self._begun):
+            raise http.client.IncompleteRead(line)
+        self._begun = True
+        return line
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    """HTTP through a unix socket."""
+
+    def __init__(self, path: str, timeout: float) -> None:
+        super().__init__("localhost", timeout=timeout)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class _Wire:
+    """One connection. `reused`: an answer came through it before; `clean`: another request may follow."""
+
+    def __init__(self, connection: http.client.HTTPConnection) -> None:
+        self.connection, self.reused, self.clean, self._first = connection, False, True, b""
+        self.timeout, self.sock = connection.timeout, None      # type: Optional[float], Optional[socket.socket]
+        connection.response_class = self._response      # type: ignore[assignment]
+
+    def _response(self, sock: Any, *rest: Any, **named: Any) -> http.client.HTTPResponse:
+        first, self._first, self.sock = self._first, b"", sock
+        lines: Any = _Lines(_Unread(first, sock) if first else sock.makefile("rb", buffering=0), BLOCK // 4)
+        return http.client.HTTPResponse(lines, *rest, **named)
+
+    def spoke(self) -> bool:
+        """Whether the server has sent something, or ended the connection. Does not wait.
+
+        Takes a byte for that: a TLS connection becomes readable by what is no answer (session tickets), and a peek is
+        not to be had there.
+        """
+        sock = self.connection.sock
+        sock.settimeout(0)
+        try:
+            self._first = sock.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return False
+        finally:
+            sock.settimeout(self.connection.timeout)
+        return True
+
+    def wait(self, seconds: Optional[float]) -> None:
+        """Set how long each wait on the network may take (None: for ever)."""
+        self.connection.timeout = seconds
+        sock = self.connection.sock or self.sock        # http.client forgets the socket of a last answer
+        if sock is not None:
+            sock.settimeout(seconds)
+
+    def stale(self) -> bool:
+        """Whether the server has given up this idle connection."""
+        try:
+            return self.spoke()
+        except OSError:
+            return True
+
+    def exchange(self, call: _Call) -> http.client.HTTPResponse:
+        """Send a request; its answer, with the body still to be read. Raises _Broken, and what the source raises."""
+        with _wire_errors():
+            self.wait((self.timeout or 0) + call.patience)
+            self.connection.putrequest(call.method, call.target)
+            for name, value in call.headers.items():
+                self.connection.putheader(name, value)
+            self.connection.endheaders()
+        if call.body is not None:
+            self.clean = self._send_body(call.body, call.progress)
+        with _wire_errors():
+            return self.connection.getresponse()
+
+    def _send_body(self, body: _Source, progress: Optional[ByteProgress]) -> bool:
+        """False where the server answered before all was sent: what it says (413, 403, 507) is the answer then."""
+        sent = 0
+        for block in body.blocks():
+            if not self._push(block if body.length is not None else b"%x\r\n%b\r\n" % (len(block), block)):
+                return False
+            sent += len(block)
+            if progress:
+                progress(sent, body.length)
+        return body.length is not None or self._push(b"0\r\n\r\n")
+
+    def _push(self, data: bytes) -> bool:
+        with _wire_errors():
+            if self.spoke():
+                return False
+            try:
+                self.connection.send(data)
+            except OSError:             # the server closed; its answer may have come before that
+                if not self.spoke():
+                    raise
+                return False
+        return True
+
+    def close(self) -> None:
+        """End the connection."""
+        self.connection.close()
+
+
+class _Reply:
+    """Status, headers and body of an answer. Whoever asked for a stream closes it; else `data` has the body."""
+
+    def __init__(self, wire: _Wire, response: http.client.HTTPResponse, release: Callable[[_Wire], None]) -> None:
+        self.wire, self.response, self._release = wire, response, release
+        self.status, self.data, self._closed = response.status, b"", False
+        self.headers: Any = response.headers    # by name in any case; None for what is not there
+
+    def read_all(self, limit: int = MAX_ANSWER) -> None:
+        """Take the whole body in. Raises _Broken, and BadGateway for a body that no callfs server sends."""
+        found, response = bytearray(), self.response
+        with _wire_errors():
+            block = response.read(BLOCK // 4)
+            while block and len(found) <= limit:
+                found += block
+                block = response.read(BLOCK // 4)
+            if block:
+                raise BadGateway(f"The answer has more than {limit} bytes.")
+            if response.length:         # http.client takes a cut body for a short one when it is read in parts
+                raise http.client.IncompleteRead(bytes(found), response.length)
+        self.data = bytes(found)
+
+    def close(self) -> None:
+        """Give the connection back when the answer was read to its end, else end it. Safe to call twice."""
+        if self._closed:                # given back; somebody else may use it by now
+            return
+        self._closed, response = True, self.response
+        if response.isclosed() and not response.will_close and self.wire.clean:
+            return self._release(self.wire)
+        response.close()
+        self.wire.close()
+
+
+def _pause(attempt: int, asked: Optional[float] = None) -> float:
+    """Seconds to wait. With jitter: clients that were sent away together shall not come back together."""
+    return min(0.1 * 2 ** attempt if asked is None else asked, MAX_RETRY_WAIT) * (1 + random.random() / 4)
+
+
+def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
+    """What `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3)."""
+    text = (headers.get("Retry-After") or "").strip()
+    if text.isdecimal():
+        return float(text[:9])
+    moment = parse_http_date(text) if text else None
+    return None if moment is None else max(0.0, moment - time.time())
+
+
+def _target(route: str, path: str, **query: object) -> str:
+    """A request target; every name works, as every byte that could mean something is percent-encoded."""
+    given = {name: "true" if value is True else value for name, value in query.items()
+             if value is not None and value is not False and value != ""}
+    try:
+        return route + urllib.parse.quote(path.lstrip("/")) + ("?" + urllib.parse.urlencode(given) if given else "")
+    except UnicodeEncodeError:
+        raise BadRequest("The path is not UTF-8.") from None
+
+
+@contextlib.contextmanager
+def _foreign(url: str) -> Iterator[None]:
+    """What goes wrong when somebody else's answer is taken for a callfs server's."""
+    try:
+        yield
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        raise BadGateway(f"{url} does not answer as a callfs server does.") from None
+
+
+class _Address(NamedTuple):
+    """Where a server is: `dial` makes a connection to it, not yet opened."""
+
+    url: str                            # without the key, for messages
+    prefix: str
+    key: str
+    dial: Callable[[], http.client.HTTPConnection]
+
+
+def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
+    """Raises ConfigError; messages never hold what may be a key."""
+    try:
+        unix = url.startswith("unix:/")
+        parts = urllib.parse.urlsplit("http+unix://" + urllib.parse.quote(url[5:], safe="") if unix else url)
+        host, port, key = parts.hostname or "", parts.port, urllib.parse.unquote(parts.password or "")
+    except ValueError:
+        raise ConfigError("a server's URL can not be read") from None
+    if parts.scheme not in ("http", "https", "http+unix") or not host or parts.query or parts.fragment:
+        raise ConfigError("a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH")
+    prefix = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
+    where = parts.netloc.rpartition("@")[2]
+    if parts.scheme == "http+unix":     # not `hostname`, which is lower-case
+        path = urllib.parse.unquote(where)
+        return _Address("unix:" + path, prefix, key, lambda: _UnixConnection(path, timeout))
+    shown = f"{parts.scheme}://{where}{prefix}"
+    if parts.scheme == "http":
+        return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
+    context = _client_tls(ca_file, verify)
+    return _Address(shown, prefix, key,
+                    lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
+
+
+def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=ca_file or None)
+    except OSError as error:
+        raise ConfigError(f"{ca_file}: no certificates to trust there: {_reason(error)}") from None
+    if not verify:
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+_Self = TypeVar("_Self", bound="HTTPClient")
+
+
+class HTTPClient:
+    """One server over HTTP, whatever the dialect: connections, repeats, errors. Any number of threads may use it.
+
+    Sent again by itself, at most `retries` times: whatever found no server, what was answered 429, what was answered
+    503 and does the same when it is done twice. A connection that breaks is replaced once: for what does the same when
+    done twice, and for what went unanswered on a connection that had been idle, as a server closes those when it likes.
+    What must not be done twice (`_Call.idempotent` False) is sent once.
+    """
+
+    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
+                 verify: bool = True) -> None:
+        self._address = _server_address(url, timeout, ca_file, verify)
+        self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
+        key = key or self._address.key
+        if not re.fullmatch("[!-~]*", key):
+            raise ConfigError("a key has printable ASCII characters only, and no spaces")
+        self._authorization = {"Authorization": "Bearer " + key} if key else {}
+        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: ignore[var-annotated]
+
+    def __enter__(self: _Self) -> _Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the idle connections; those in use end when they are through. Safe to call twice."""
+        with self._lock:
+            idle, self._idle, self._closed = self._idle, [], True
+        for wire in idle:
+            wire.close()
+
+    # ---- connections and requests
+
+    def _take(self) -> _Wire:
+        while True:
+            with self._lock:
+                wire = self._idle.pop() if self._idle else None
+            if wire is None:
+                return self._connect()
+            if not wire.stale():
+                wire.reused = True
+                return wire
+            wire.close()
+
+    def _connect(self) -> _Wire:
+        wire = _Wire(self._address.dial())
+        try:
+            wire.connection.connect()
+        except OSError as failure:
+            wire.close()
+            error = self._unreachable(failure)
+            if isinstance(failure, ConnectionError):    # a server that restarts; a wrong name stays wrong
+                raise _Again(error) from None
+            raise error from None
+        return wire
+
+    def _unreachable(self, failure: OSError) -> CallFSError:
+        return Unavailable(f"cannot reach {self.url}: {_reason(failure)}")
+
+    def _release(self, wire: _Wire) -> None:
+        with self._lock:
+            keep = not self._closed and len(self._idle) < CLIENT_POOL
+            if keep:
+                self._idle.append(wire)
+        if not keep:
+            wire.close()
+
+    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), *,
+              body: Optional[_Source] = None, **more: Any) -> _Reply:
+        """The answer to a request, sent as often as the class says. Raises CallFSError for a status that says so."""
+        framing = {"Content-Length": "0"} if method in ("POST", "PUT", "PATCH") else {}
+        if body is not None:
+            framing = {"Transfer-Encoding": "chunked"} if body.length is None else {"Content-Length": str(body.length)}
+        call = _Call(method, self._address.prefix + target, {**self._authorization, **headers, **framing}, body, **more)
+        broke, attempt = False, 0
+        while True:
+            try:
+                return self._once(call)
+            except _Again as again:
+                if broke and again.at_once or attempt >= self.retries and not again.at_once:
+                    raise again.error from None
+                broke = broke or again.at_once
+                if not again.at_once:
+                    self.sleep(_pause(attempt, again.asked))
+                    attempt += 1
+
+    def _once(self, call: _Call) -> _Reply:
+        wire = self._take()
+        try:
+            answer = _Reply(wire, wire.exchange(call), self._release)
+            failed = answer.status >= 300 and answer.status not in call.accept
+            if failed or not call.stream:
+                answer.read_all(call.limit)
+        except _Broken as broken:
+            wire.close()
+            raise self._trouble(call, wire, broken) from None
+        except BaseException:
+            wire.close()
+            raise
+        if failed or not call.stream:
+            answer.close()
+        if failed:
+            raise self._refusal(call, answer)
+        return answer
+
+    def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
+        if call.repeatable:
+            error = Unavailable(f"cannot reach {self.url}: {broken.reason}")
+        else:
+            error = Unavailable(f"no answer from {self.url}: {broken.reason}; it may or may not have been done")
+        again = broken.cut and call.repeatable or broken.unanswered and wire.reused and call.idempotent is not False
+        return _Again(error, at_once=True) if again and call.replayable else error
+
+    def _refusal(self, call: _Call, answer: _Reply) -> Exception:
+        error = self._error_of(answer.status, answer.headers, answer.data)
+        # 503 may come after a part of the work was done (a leader that was lost), 429 comes before any of it.
+        again = answer.status in _LATER and call.replayable and (answer.status == 429 or call.repeatable)
+        asked = _retry_after(answer.headers)
+        return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
+
+    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+        """What an answer that is an error means in this dialect."""
+        return error_of_answer(status, headers, body)
+
+    def _json(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> Any:
+        headers, body = {}, None
+        if value is not None:
+            headers, body = {"Content-Type": "application/json"}, _Source(json.dumps(value).encode())
+        answer = self._call(method, target, headers, body=body, **more)
+        with _foreign(self.url):
+            return json.loads(answer.data)
+
+# ============================================================================
+# PFS client: /api/v1 from Python
+# ============================================================================
+
+MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages; a million names have 200 MB
+_PFS_ROOT = "/api/v1"
+_PFS_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(?:[Zz]|([+-]\d\d:\d\d))?")
+
+
+class RemoteInfo(NamedTuple):
+    """What a PFS server says of a file: `size` in bytes (-1: it does not say), `mode` its permission bits, `meta` with
+    `Name` (the filesystem), `Type` and `Content` as far as the server tells them."""
+
+    name: str
+    size: int = 0
+    mode: int = 0o644
+    mtime_ns: int = 0
+    is_dir: bool = False
+    meta: Mapping[str, Any] = MappingProxyType({})
+
+
+def pfs_time_ns(text: str) -> int:
+    """Nanoseconds since 1970 of an RFC 3339 time with any fraction and zone; 0 before that (Go's zero is year 1)."""
+    match = _PFS_TIME.fullmatch(text)
+    if match is None:
+        raise ValueError("not an RFC 3339 time")
+    day, clock, fraction, zone = match.groups()
+    moment = datetime.datetime.fromisoformat(f"{day}T{clock}{zone or '+00:00'}")
+    seconds = (moment - datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)) // datetime.timedelta(seconds=1)
+    return max(0, seconds * 1_000_000_000 + int((fraction or "0").ljust(9, "0")))
+
+
+def _remote_info(item: Mapping[str, Any]) -> RemoteInfo:
+    meta, size = item.get("meta") or {}, item.get("size")
+    return RemoteInfo(str(item["name"]), -1 if size is None else int(size), int(item.get("mode") or 0) & 0o7777,
+                      pfs_time_ns(item.get("modTime") or "1970-01-01T00:00:00Z"), bool(item.get("isDir")), dict(meta))
+
+
+# The reference answers 500, or 400, for nearly all that goes wrong; then its words have to tell what it was.
+_PFS_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
+    ("not empty", DirectoryNotEmpty), ("already exist", FileExists), ("already there", FileExists),
+    ("already mounted", Conflict), ("not found", FileNotFound), ("no such file", FileNotFound),
+    ("does not exist", FileNotFound), ("permission denied", PermissionDenied), ("read-only", PermissionDenied),
+    ("write-only", PermissionDenied), ("not supported", NotSupported), ("unsupported", NotSupported),
+    ("not implemented", NotSupported), ("not a directory", Conflict), ("is a directory", Conflict),
+)
+_PFS_VAGUE = frozenset({400, 409, 500})     # statuses whose class the words may refine
+
+
+def error_of_pfs_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+    """The error that an answer of /api/v1 tells of: its class by `code`, status or words, its message the `error`."""
+    try:
+        told = json.loads(body)
+        code, text = str(told.get("code", "")), str(told.get("error") or told.get("message") or "")
+    except (ValueError, AttributeError, RecursionError):
+        code, text = "", body[:500].decode("utf-8", "replace").strip()
+    text = "".join(each if each.isprintable() else " " for each in text)[:2000]
+    if status < 400:
+        return BadGateway("The server sends its callers elsewhere (a redirect); give its right URL.")
+    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
+    if not code and status in _PFS_VAGUE:
+        kind = next((named for words, named in _PFS_WORDS if words in text.lower()), kind)
+        status = kind.status if kind is not CallFSError else status
+    again = [("Retry-After", headers["Retry-After"])] if headers.get("Retry-After") else []
+    return _error_as(kind, status, text or f"The server answered {status}.", again)
+
+
+class RemoteReader(Reader):
+    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
+
+    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
+    """
+
+    def __init__(self, url: str, reply: _Reply) -> None:
+        self._url, self._reply, self._over = url, reply, False
+        self.length = reply.response.length
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        response, reason = self._reply.response, "the answer ended early"
+        if self._over:
+            return b""
+        try:
+            with _wire_errors():
+                # read1 of an answer that is not in chunks forgets to count in Python 3.9
+                block = response.read1(size) if response.chunked else response.read(size)
+            if block or not response.length:
+                return block
+        except _Broken as broken:
+            reason = broken.reason
+        except (ValueError, AttributeError):            # closed by another thread just now
+            reason = "it was closed"
+        if self._over:
+            return b""
+        raise BadGateway(f"{self._url} broke off: {reason}")
+
+    def close(self) -> None:
+        """End the connection unless all was read; then it serves again."""
+        over, self._over = self._over, True
+        sock = self._reply.wire.sock
+        if not over and not self._reply.response.isclosed() and sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
+        self._reply.close()
+
+
+def _body_blocks(body: Body) -> Iterator[bytes]:
+    view = memoryview(bytearray(BLOCK))
+    for count in iter(lambda: body.readinto(view), 0):
+        yield bytes(view[:count])
+
+
+class PFSClient(HTTPClient):
+    """A server that speaks the PFS dialect, this one or the reference. Threads may share it; `close` it, or use `with`.
+
+    `url` is http(s)://[user:key@]HOST[:PORT][/PREFIX][/api/v1]. `timeout` is for each wait on the network, in seconds.
+    `headers` go with every request; a function is asked anew for each. Errors are of the class that fits the answer,
+    with the server's words; Unavailable says that the server can not be reached, BadGateway that it answers nonsense.
+    Nothing that changes or may consume is sent twice: not even reading, which takes messages out of a queue.
+    """
+
+    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0,
+                 headers: Union[Mapping[str, str], Callable[[], Mapping[str, str]]] = MappingProxyType({}),
+                 ca_file: str = "", verify: bool = True) -> None:
+        super().__init__(url, key, timeout=timeout, retries=0, ca_file=ca_file, verify=verify)
+        prefix = self._address.prefix
+        if not prefix.endswith(_PFS_ROOT):
+            self._address = self._address._replace(prefix=prefix + _PFS_ROOT)
+        self._headers = headers
+
+    def _unreachable(self, failure: OSError) -> CallFSError:
+        if isinstance(failure, ConnectionRefusedError):
+            where = self.url.partition("://")[2].partition("/")[0] or self.url
+            return Unavailable(f"Connection refused - server not running at {where}")
+        return super()._unreachable(failure)
+
+    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+        return error_of_pfs_answer(status, headers, body)
+
+    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), **more: Any) -> _Reply:
+        given = self._headers() if callable(self._headers) else self._headers
+        return super()._call(method, target, {**given, **headers}, **more)
+
+    @staticmethod
+    def _at(route: str, path: str = "", **query: object) -> str:
+        given = {**({"path": "/" + path.lstrip("/")} if path else {}), **query}
+        try:
+            told = {name: "true" if value is True else value for name, value in given.items() if value is not False}
+            return route + ("?" + urllib.parse.urlencode(told) if told else "")
+        except UnicodeEncodeError:
+            raise BadRequest("The path is not UTF-8.") from None
+
+    def _look(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> Any:
+        """The JSON of a question, which may be asked twice."""
+        return self._json(method, target, value, idempotent=True, **more)
+
+    def _do(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None, **more: Any) -> dict[str, Any]:
+        """The JSON object that a change is answered with; a change is sent once."""
+        answer = self._json(method, target, value, idempotent=False, **more)
+        return answer if isinstance(answer, dict) else {}
+
+    # ---- files
+
+    def stat(self, path: str) -> RemoteInfo:
+        """What is at a path. Raises FileNotFound."""
+        item = self._look("GET", self._at("/stat", path or "/"))
+        with _foreign(self.url):
+            return _remote_info(item)
+
+    def list(self, path: str) -> list[RemoteInfo]:
+        """What is in a directory, in the server's order. Raises FileNotFound."""
+        answer = self._look("GET", self._at("/directories", path or "/"), limit=MAX_PFS_LISTING)
+        with _foreign(self.url):
+            return [_remote_info(item) for item in answer["files"] or ()]
+
+    def read(self, path: str, offset: int = 0, size: int = -1) -> bytes:
+        """The bytes of a file, all of them in memory; past its end none."""
+        with self.open(path, offset, size) as reader:
+            return b"".join(reader)
+
+    def open(self, path: str, offset: int = 0, size: int = -1, stream: bool = False,
+             query: Mapping[str, str] = MappingProxyType({}), patience: float = 0.0) -> Reader:
+        """The bytes of a file in bounded memory; the caller closes the reader. Of a `stream` they come as they are
+        written, with no time-out between them. `query` has what the file itself understands (`wait`, `ack`); the server
+        may think `patience` seconds longer than usual before it answers."""
+        part = {**({"offset": offset} if offset else {}), **({"size": size} if size >= 0 else {})}
+        reply = self._call("GET", self._at("/files", path, **{**query, **part}, stream=stream), stream=True,
+                           idempotent=False, patience=patience)
+        if stream:
+            reply.wire.wait(None)
+        return RemoteReader(self.url, reply)
+
+    def write(self, path: str, source: Union[Upload, Body]) -> str:
+        """Replace a file by bytes, a Body, an open binary file or blocks; the server's message (a queue: an id).
+
+        Each block is sent as it comes; without a known length in chunks.
+        """
+        body = _Source(_body_blocks(source), source.length) if isinstance(source, Body) else _Source(source)
+        with body:
+            reply = self._call("PUT", self._at("/files", path), body=body, idempotent=False)
+        with _foreign(self.url):
+            return str(json.loads(reply.data).get("message", "")) if reply.data.strip() else ""
+
+    def create(self, path: str) -> None:
+        """Make an empty file. Raises FileExists."""
+        self._do("POST", self._at("/files", path))
+
+    def mkdir(self, path: str, mode: int = 0o755) -> None:
+        """Make a directory. Raises FileExists."""
+        self._do("POST", self._at("/directories", path, mode=f"{mode:o}"))
+
+    def remove(self, path: str, recursive: bool = False) -> None:
+        """Remove a file or directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
+        self._do("DELETE", self._at("/files", path, recursive=recursive))
+
+    def rename(self, old: str, new: str) -> None:
+        """Rename a file or directory. Raises FileNotFound, FileExists."""
+        self._do("POST", self._at("/rename", old), {"newPath": new})
+
+    def chmod(self, path: str, mode: int) -> None:
+        """Set the permission bits."""
+        self._do("POST", self._at("/chmod", path), {"mode": mode})
+
+    def touch(self, path: str) -> None:
+        """Set the time of the last change to now; makes an empty file where nothing is."""
+        self._do("POST", self._at("/touch", path))
+
+    def truncate(self, path: str, size: int) -> None:
+        """Cut a file, or fill it up with zeros, to `size` bytes."""
+        self._do("POST", self._at("/truncate", path, size=size))
+
+    def grep(self, path: str, pattern: str, recursive: bool = False,
+             ignore_case: bool = False) -> Iterator[dict[str, Any]]:
+        """Matches (`file`, `line`, `content`) as they are found, at last `{"type": "summary", "count": n}`."""
+        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case,
+                "stream": True}
+        reply = self._call("POST", "/grep", {"Content-Type": "application/json"}, stream=True, idempotent=True,
+                           body=_Source(json.dumps(wish).encode()))
+        reply.wire.wait(None)               # a long search may find nothing for a long time
+        with RemoteReader(self.url, reply) as reader:
+            for line in _lines_of(reader):
+                with _foreign(self.url):
+                    found = _grep_items(json.loads(line))
+                yield from found
+                if found and found[-1].get("type") == "summary":
+                    return
+        raise BadGateway(f"{self.url} broke off: the search's summary is missing")
+
+    def digest(self, path: str, algorithm: str = "sha256") -> str:
+        """`md5` or `sha256` of a file, hexadecimal, worked out by the server."""
+        answer = self._look("POST", "/digest", {"path": path, "algorithm": algorithm}, patience=3600)
+        with _foreign(self.url):
+            return str(answer["digest"])
+
+    # ---- the server
+
+    def mounts(self) -> list[dict[str, Any]]:
+        """What is mounted: `path`, `pluginName`, `config`."""
+        answer = self._look("GET", "/mounts")
+        with _foreign(self.url):
+            return list(answer["mounts"] or ())
+
+    def mount(self, fstype: str, path: str, config: Mapping[str, Any] = MappingProxyType({})) -> None:
+        """Mount a filesystem. Raises Conflict where something is, BadRequest for a type or option that is not known."""
+        self._do("POST", "/mount", {"fstype": fstype, "path": path, "config": dict(config)})
+
+    def unmount(self, path: str) -> None:
+        """Unmount. Raises FileNotFound."""
+        self._do("POST", "/unmount", {"path": path})
+
+    def plugins(self) -> list[Any]:
+        """The external plugins that are loaded."""
+        answer = self._look("GET", "/plugins")
+        with _foreign(self.url):
+            return list(answer["loaded_plugins"] or ())
+
+    def load_plugin(self, library_path: str) -> dict[str, Any]:
+        """Load a plugin, a file of the server's machine; `plugin_name` in the answer is what mounts it."""
+        return self._do("POST", "/plugins/load", {"library_path": library_path})
+
+    def unload_plugin(self, library_path: str) -> dict[str, Any]:
+        """Unload a plugin."""
+        return self._do("POST", "/plugins/unload", {"library_path": library_path})
+
+    def capabilities(self, path: str = "") -> dict[str, Any]:
+        """What the server, and what holds `path`, can do."""
+        return self._look("GET", self._at("/capabilities", path))
+
+    def health(self) -> dict[str, Any]:
+        """What the server says when it runs. Raises Unavailable."""
+        return self._look("GET", "/health")
+
+
+def _lines_of(reader: Reader) -> Iterator[bytes]:
+    """Lines as they come, empty ones left out. Raises BadGateway for one that is too long."""
+    rest = b""
+    for block in reader:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line for line in lines if line.strip())
+        if len(rest) > MAX_ANSWER:
+            raise BadGateway(f"The answer has a line of more than {MAX_ANSWER} bytes.")
+    if rest.strip():
+        yield rest
+
+
+def _grep_items(value: dict[str, Any]) -> list[dict[str, Any]]:
+    """The matches of one line; a server that does not stream puts all into one."""
+    if "matches" in value:
+        found = list(value["matches"] or ())
+        return [*found, {"type": "summary", "count": value.get("count", len(found))}]
+    if "error" in value:
+        raise error_of_pfs_answer(500, {}, json.dumps(value).encode())
+    return [value]
+
+
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
 # ============================================================================
@@ -4191,12 +5079,62 @@ _BELOW = "(parent = ?1 OR (parent >= ?2 AND parent < ?3))"
 class _Job:
     """One write that waits for a shared commit."""
 
-    __slots__ = ("work", "value", "error", "done")
+    __slots__ = ("work", "value", "error", "done", "turn")
 
-    def __init__(self, work: Callable[[sqlite3.Connection], Any]) -> None:
-        self.work, self.done = work, False
+    def __init__(self, work: Callable[[Any], Any]) -> None:
+        self.work, self.done, self.turn = work, False, threading.Lock()
+        self.turn.acquire()                 # released when it is done, or when its thread has to lead
         self.value: Any = None
         self.error: Optional[Exception] = None
+
+
+class _SharedCommits:
+    """Writers that come at the same time share a commit: the first leads, and has `commit` run all that wait (at most
+    `batch`) in one transaction, which sets `value` or `error`, and `done`, of each. Then the next that waits leads.
+
+    Who is done goes at once, and so is back with more before the next commit ends (against one lock for all, which
+    everybody has to pass on his way out: 16 threads, an fsync of 2 ms: batches of 10 and not of 2).
+    """
+
+    def __init__(self, commit: Callable[[list[_Job]], None], batch: int) -> None:
+        self._commit, self._batch, self.leader = commit, batch, threading.Lock()
+        self._mutex, self._led = threading.Lock(), False
+        self.pending: collections.deque[_Job] = collections.deque()
+
+    def run(self, work: Callable[[Any], T]) -> T:
+        """What the work returned, after the commit; raises what it raised, or why there was no commit."""
+        job = _Job(work)
+        with self._mutex:
+            self.pending.append(job)
+            leads, self._led = not self._led, True
+        try:
+            self._finish(job, leads)
+        except BaseException:
+            if not job.done:                # a KeyboardInterrupt: its turn must not be lost for those behind it
+                threading.Thread(target=self._finish, args=(job, False), name="callfs-commit", daemon=True).start()
+            raise
+        if job.error is not None:
+            raise job.error
+        return job.value
+
+    def _finish(self, job: _Job, leads: bool) -> None:
+        """Wait until a job is done, or lead."""
+        if not leads:
+            job.turn.acquire()
+        if job.done:
+            return
+        some: list[_Job] = []
+        try:
+            with self.leader:
+                some = [self.pending.popleft() for _ in range(min(len(self.pending), self._batch))]     # itself first
+                self._commit(some)
+        finally:
+            for each in some:
+                each.turn.release()
+            with self._mutex:
+                self._led = bool(self.pending)
+                if self._led:
+                    self.pending[0].turn.release()
 
 
 def make_private(path: str) -> None:
@@ -4221,8 +5159,8 @@ def connect_sqlite(path: str, *, durable: bool = True, timeout: float = 5.0) -> 
 class SQLiteStore(MetadataStore):
     """Records in one SQLite file, write-ahead logged; needs SQLite 3.24 (RHEL 9 has 3.34).
 
-    Writers that come at the same time share a commit: each queues its work, the first to get the leader's lock runs
-    all that wait in one transaction (measured with 16 threads and an fsync a commit: 3 times a transaction each).
+    Writers that come at the same time share a commit (measured with 16 threads and an fsync a commit: 3 times a
+    transaction each).
     Readers take a connection of a pool; the WAL lets them go on while a commit runs. With `durable`, a commit is on
     the disk before a write returns; without, it survives the process but perhaps not a power cut.
     """
@@ -4235,8 +5173,8 @@ class SQLiteStore(MetadataStore):
         self.path, self._durable, self._timeout = path, durable, timeout
         self._metrics = metrics or Metrics()
         self._idle: collections.deque[sqlite3.Connection] = collections.deque()
-        self._pending: collections.deque[_Job] = collections.deque()
-        self._leader, self._epoch, self._closed = threading.Lock(), 0, False
+        self._commits = _SharedCommits(lambda jobs: self._commit(jobs), self.MAX_BATCH)    # late: a test may stand in
+        self._pending, self._epoch, self._closed = self._commits.pending, 0, False
         self._cache: Cache[str, Entry] = Cache(cache)
         self._filling = threading.Lock()
         self._make()
@@ -4304,15 +5242,11 @@ class SQLiteStore(MetadataStore):
     # -- shared commits ----------------------------------------------------------------------------------------
 
     def _write(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
-        started, job = time.perf_counter(), _Job(work)
-        self._pending.append(job)
-        with self._leader:
-            while not job.done:             # once, unless more than a batch is ahead of this one
-                self._commit([self._pending.popleft() for _ in range(min(len(self._pending), self.MAX_BATCH))])
-        self._measure(operation, started)
-        if job.error is not None:
-            raise job.error
-        return job.value
+        started = time.perf_counter()
+        try:
+            return self._commits.run(work)
+        finally:
+            self._measure(operation, started)
 
     def _commit(self, jobs: list[_Job]) -> None:
         """Run the jobs in one transaction. A job that fails takes back only itself; a failed commit fails them all."""
@@ -4510,7 +5444,7 @@ class SQLiteStore(MetadataStore):
 
     def close(self) -> None:
         """Close every connection; the last one folds the log into the file."""
-        with self._leader:
+        with self._commits.leader:
             self._closed = True
             while self._idle:
                 self._idle.pop().close()
@@ -5685,6 +6619,30 @@ def _mount_table(mounts: Mapping[str, FileSystem], since: Mapping[str, int]) -> 
     return MountTable(mounts, since, frozenset(mount.split("/", 2)[1] for mount in mounts), inside)
 
 
+MAX_HOPS = 8                                # servers that a request may go through; two that show each other never end
+HOPS_HEADER = "X-CallFS-Hops"
+
+
+class CallContext(threading.local):
+    """What a filesystem may know of the call that this thread is in the middle of.
+
+    `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
+    not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
+    that asks. So whoever takes requests in sets it for the thread and the time of the call.
+    """
+
+    hops = 0
+
+    @contextlib.contextmanager
+    def at(self, hops: int) -> Iterator[None]:
+        """As if the call had come through so many servers."""
+        before, self.hops = self.hops, hops
+        try:
+            yield
+        finally:
+            self.hops = before
+
+
 class Tree:
     """All files, whatever holds them: finds the filesystem of a path, checks rights, counts.
 
@@ -5701,6 +6659,7 @@ class Tree:
         self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
         self._metrics, self._log = metrics or Metrics(), log
         self._allowed = MODES[mode]
+        self.calls = CallContext()
 
     def close(self) -> None:
         """Close every filesystem, the innermost first."""
@@ -8097,7 +9056,7 @@ SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to he
 
 
 class StreamRing:
-    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is an offset, and costs nothing.
+    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is only an offset.
 
     Offsets count from the stream's first byte; `start` is that of the oldest byte that is still here, `end` of the
     next one. Memory is `capacity` bytes and at most one piece, however many read. No writer ever waits for a reader:
@@ -8107,7 +9066,7 @@ class StreamRing:
     def __init__(self, capacity: int, lag: int) -> None:
         self.capacity, self.lag = capacity, min(lag or capacity, capacity)
         self.start, self.end, self.emptied, self.lost = 0, 0, 0, 0
-        self.mtime_ns, self.ended = time.time_ns(), False
+        self.mtime_ns, self.ended, self.deleted = time.time_ns(), False, False
         self.readers: set[StreamReader] = set()
         self.changed = threading.Condition()
         self._pieces: list[bytes] = []
@@ -8120,9 +9079,9 @@ class StreamRing:
         return max(self.start, self.end - self.lag)
 
     def append(self, data: bytes) -> None:
-        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound after the end."""
+        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound when it was deleted."""
         with self.changed:
-            if self.ended:
+            if self.deleted:
                 raise FileNotFound("The stream was deleted.")
             if self._pieces and len(self._pieces[-1]) + len(data) <= SMALL_PIECE:
                 self._pieces[-1] += data    # a new object: who has the old one keeps it
@@ -8143,10 +9102,10 @@ class StreamRing:
             self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
             self._drop(self.end)
 
-    def finish(self) -> None:
-        """The stream is over: readers get what they have not got yet, then the end."""
+    def finish(self, deleted: bool = True) -> None:
+        """Readers get what they have not got yet, then the end; `deleted`: nothing can be written any more."""
         with self.changed:
-            self.ended = True
+            self.ended, self.deleted = True, deleted
             woken = self._woken()
         for reader in woken:
             reader.wake()
@@ -8321,20 +9280,28 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     aliases = MappingProxyType({"ring_buffer_size": "buffer_size"})
 
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
-        self._options, self._lock = options, threading.RLock()
+        self._options, self._lock, self._quiet = options, threading.RLock(), False
         now = time.time_ns()
-        self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+        self._nodes = {"/": _StreamNode("root", 0o755, now),
+                       "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+
+    def quiesce(self) -> None:
+        """As the interface says."""
+        with self._lock:
+            self._quiet = True
+            self._finish(self._nodes.values(), deleted=False)
 
     def close(self) -> None:
         """End all readers."""
         with self._lock:
+            self._quiet = True
             self._finish(self._nodes.values())
 
     @staticmethod
-    def _finish(nodes: Iterable[_StreamNode]) -> None:
+    def _finish(nodes: Iterable[_StreamNode], deleted: bool = True) -> None:
         for node in nodes:
             if node.ring is not None:
-                node.ring.finish()
+                node.ring.finish(deleted)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -8347,8 +9314,9 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     def _entry(self, path: str, node: _StreamNode) -> Entry:
         kind, ring = DIRECTORY if node.is_dir else FILE, node.ring
         if ring is None:
-            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, "" if node.is_dir else "1",
-                         node.id, backend=self.name)
+            etag = "" if node.is_dir else node.id
+            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, etag, node.id,
+                         backend=self.name)
         with ring.changed:
             etag = f"{node.id}-{ring.end:x}-{ring.emptied:x}"
             return Entry(path, kind, ring.end - ring.start, node.mode, ANYONE, max(ring.mtime_ns, node.mtime_ns), etag,
@@ -8413,6 +9381,8 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
         node = self._nodes[path] = _StreamNode(secrets.token_hex(8), mode, options.mtime_ns or 0, ring)
         if options.mtime_ns is not None:
             ring.mtime_ns = options.mtime_ns
+        if self._quiet:
+            ring.finish(deleted=False)
         return node
 
     def _make_parents(self, path: str, mode: int = 0o755) -> None:
@@ -8521,6 +9491,2331 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
 
 
 # ============================================================================
+# queuefs: message queues as directories
+# ============================================================================
+#
+# One QueueStore keeps queues and messages (memory, a database), one _Waiters serves those who wait for a message, and
+# QueueFS shows both as files. Ids of messages are their order, in all stores: what comes back (a lease that ran out, a
+# reader whose client went away) has its old id, so it stands in front of what came later.
+
+QUEUE_CONTROLS = {"ack": 0o222, "clear": 0o222, "dequeue": 0o444, "enqueue": 0o222, "peek": 0o444, "size": 0o444}
+MAX_QUEUE_WAIT = 3600.0                     # seconds: of a `wait` and of a lease
+_NO_QUEUE = "There is no such queue; make it with mkdir, or write to its `enqueue`."
+
+
+class QueueMessage(NamedTuple):
+    """A message: its id (nanoseconds since 1970, its place in the order), its bytes, and the id of its queue."""
+
+    id: int
+    data: bytes
+    queue: int
+
+
+class QueueInfo(NamedTuple):
+    """What is known of a queue. `size` counts messages that can be taken now, `newest` is the id of the last enqueue
+    (0: none), `own`: somebody made or used it itself, it is not only the parent of one. The id is when it was made."""
+
+    id: int
+    path: str
+    own: bool
+    size: int = 0
+    newest: int = 0
+
+
+QueueGuard = Callable[[Optional[QueueInfo]], None]      # is called with the queue that is there, before the change
+
+
+class QueueStore(abc.ABC):
+    """Where queues and their messages live. One class of contract tests holds every implementation.
+
+    Every method is atomic and may be called from any thread; what a database was told is durable on return. Paths are
+    canonical; "/" is no queue. Ids grow strictly, across restarts and with a clock that was set back, too. `clock`
+    gives nanoseconds since 1970; tests bend it. Methods raise FileNotFound where there is no queue.
+    """
+
+    clock: Callable[[], int] = staticmethod(time.time_ns)
+
+    @abc.abstractmethod
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """The queue at a path."""
+
+    @abc.abstractmethod
+    def children(self, path: str) -> list[QueueInfo]:
+        """The queues directly in a directory, by name in code point order."""
+
+    @abc.abstractmethod
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """Make a queue and the directories above it; False where it was a queue of its own already."""
+
+    @abc.abstractmethod
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """Remove a queue, messages and sub-queues; not `recursive`: only an empty one, else DirectoryNotEmpty."""
+
+    @abc.abstractmethod
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """Give a queue a new path, with all that is in it; what is at `target` must be empty."""
+
+    @abc.abstractmethod
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """Add a message at the end: (the queue with it as `newest`, whether it was made now). Raises StorageFull."""
+
+    @abc.abstractmethod
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """The first messages, at most one for each of `leases`: 0 takes it out, seconds hide it for that time."""
+
+    @abc.abstractmethod
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """Undo a `take`: the message has its place again. Nothing happens where its queue is gone."""
+
+    @abc.abstractmethod
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """The message that would be taken next."""
+
+    @abc.abstractmethod
+    def acknowledge(self, path: str, message: int) -> None:
+        """End a lease for good. Raises FileNotFound, and Conflict where it has run out."""
+
+    @abc.abstractmethod
+    def clear(self, path: str) -> None:
+        """Remove all messages, leased ones included."""
+
+    def check(self) -> None:
+        """Raises what keeps the store from serving."""
+        self.get("/")
+
+    def close(self) -> None:
+        """Let go."""
+
+
+def _may_remove_queue(info: Optional[QueueInfo], busy: bool, recursive: bool) -> None:
+    """Raises unless a queue (`busy`: with messages or sub-queues) may go."""
+    if info is None or info.id == 0:
+        raise FileNotFound(_NO_QUEUE) if info is None else BadRequest("The mount point can not be removed or replaced.")
+    if busy and not recursive:
+        raise DirectoryNotEmpty("The queue has messages or sub-queues.")
+
+
+# ---- in memory
+
+class _MemoryQueue:
+    """A queue in memory. `ready` is in the order of the ids; `returned` is a heap of those that came back."""
+
+    __slots__ = ("id", "own", "newest", "children", "ready", "returned", "leased", "expiries")
+
+    def __init__(self, number: int, own: bool) -> None:
+        self.id, self.own, self.newest = number, own, 0
+        self.children: dict[str, _MemoryQueue] = {}
+        self.ready: collections.deque[tuple[int, bytes]] = collections.deque()
+        self.returned: list[tuple[int, bytes]] = []
+        self.leased: dict[int, tuple[int, bytes]] = {}              # id -> (until, data)
+        self.expiries: list[tuple[int, int]] = []                   # a heap of (until, id); acknowledged ones lag behind
+
+    def settle(self, now: int) -> None:
+        """Take back the messages whose lease has run out."""
+        while self.expiries and self.expiries[0][0] <= now:
+            until, number = heapq.heappop(self.expiries)
+            if self.leased.get(number, (0, b""))[0] == until:
+                heapq.heappush(self.returned, (number, self.leased.pop(number)[1]))
+
+    def next(self) -> Sequence[tuple[int, bytes]]:
+        """The one of the two rows whose head is the first message."""
+        if self.returned and not (self.ready and self.ready[0] < self.returned[0]):
+            return self.returned
+        return self.ready
+
+    def pop(self) -> tuple[int, bytes]:
+        """Take that message out."""
+        return heapq.heappop(self.returned) if self.next() is self.returned else self.ready.popleft()
+
+    def lease(self, number: int, until: int, data: bytes) -> None:
+        """Hide a message; the heap is made anew when most of it is about leases that ended before their time."""
+        self.leased[number] = until, data
+        heapq.heappush(self.expiries, (until, number))
+        if len(self.expiries) > 2 * len(self.leased) + 64:
+            self.expiries = sorted((end, each) for each, (end, _) in self.leased.items())
+
+    def bytes(self) -> int:
+        """What all its messages count in the budget."""
+        return sum(map(_cost, itertools.chain((data for _, data in self.ready), (data for _, data in self.returned),
+                                              (data for _, data in self.leased.values()))))
+
+
+def _cost(data: bytes) -> int:
+    return len(data) + 160                  # measured with tracemalloc: tuple, int and bytes of an empty message
+
+
+class MemoryQueues(QueueStore):
+    """Queues in the memory of this process, at most `max_bytes` of messages."""
+
+    def __init__(self, max_bytes: int = 1 << 30) -> None:
+        self._lock, self._max_bytes, self._bytes, self._last = threading.Lock(), max_bytes, 0, 0
+        self._root = _MemoryQueue(0, False)
+        self._by_id: dict[int, _MemoryQueue] = {}
+
+    def _next_id(self) -> int:
+        self._last = max(self._last + 1, self.clock())
+        return self._last
+
+    def _find(self, path: str) -> Optional[_MemoryQueue]:
+        """The queue, settled."""
+        found: Optional[_MemoryQueue] = self._root
+        for name in path.split("/")[1:] if path != "/" else ():
+            found = found.children.get(name) if found else None
+        if found and found.expiries:
+            found.settle(self.clock())
+        return found
+
+    def _need(self, path: str) -> _MemoryQueue:
+        found = self._find(path)
+        if found is None:
+            raise FileNotFound(_NO_QUEUE)
+        return found
+
+    def _info(self, path: str) -> Optional[QueueInfo]:
+        found = self._find(path)
+        return found and self._shown(found, path)
+
+    @staticmethod
+    def _shown(queue: _MemoryQueue, path: str) -> QueueInfo:
+        return QueueInfo(queue.id, path, queue.own, len(queue.ready) + len(queue.returned), queue.newest)
+
+    def _make(self, path: str, own: bool) -> _MemoryQueue:
+        queue = self._root
+        for name in path.split("/")[1:] if path != "/" else ():
+            if name not in queue.children:
+                made = queue.children[name] = _MemoryQueue(self._next_id(), False)
+                self._by_id[made.id] = made
+            queue = queue.children[name]
+        queue.own = queue.own or own
+        return queue
+
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """As the interface says."""
+        with self._lock:
+            return self._info(path)
+
+    def children(self, path: str) -> list[QueueInfo]:
+        """As the interface says."""
+        with self._lock:
+            found = [self._info(join_path(path, name)) for name in sorted(self._need(path).children)]
+            return [info for info in found if info]
+
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """As the interface says."""
+        with self._lock:
+            there = self._info(path)
+            guard(there)
+            made = path != "/" and not (there and there.own)
+            if made:
+                self._make(path, True)
+            return made
+
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """As the interface says."""
+        with self._lock:
+            guard(self._info(path))
+            self._drop(path, recursive)
+
+    def _drop(self, path: str, recursive: bool) -> None:
+        queue, (parent, name) = self._find(path), split_path(path)
+        _may_remove_queue(self._info(path), bool(queue and (queue.children or queue.bytes())), recursive)
+        waiting = [self._need(parent).children.pop(name)]
+        while waiting:
+            gone = waiting.pop()
+            waiting.extend(gone.children.values())
+            self._bytes -= gone.bytes()
+            del self._by_id[gone.id]
+
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """As the interface says."""
+        with self._lock:
+            guard(self._info(source))
+            target_guard(self._info(target))
+            queue, (above, name), (parent, new) = self._need(source), split_path(source), split_path(target)
+            if not parents and self._find(parent) is None:
+                raise BadRequest("The parent of the destination does not exist; ask with `create_parents` to make it.")
+            if self._find(target):
+                self._drop(target, False)
+            self._make(parent, False).children[new] = queue
+            del self._need(above).children[name]
+
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """As the interface says."""
+        with self._lock:
+            there = self._info(path)
+            guard(there)
+            if self._bytes + _cost(data) > self._max_bytes:
+                raise StorageFull(f"The queues hold {self._max_bytes} bytes, as many as `max_bytes` lets them.")
+            made = self._make(path, True)
+            made.newest = self._next_id()
+            made.ready.append((made.newest, data))
+            self._bytes += _cost(data)
+            return self._shown(made, path), there is None
+
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """As the interface says."""
+        with self._lock:
+            queue, found = self._need(path), []
+            for lease in leases[:len(queue.ready) + len(queue.returned)]:
+                number, data = queue.pop()
+                if lease:
+                    queue.lease(number, self.clock() + int(lease * 1e9), data)
+                else:
+                    self._bytes -= _cost(data)
+                found.append(QueueMessage(number, data, queue.id))
+            return found
+
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._by_id.get(message.queue)
+            if queue is None or leased and queue.leased.pop(message.id, None) is None:
+                return
+            heapq.heappush(queue.returned, message[:2])
+            self._bytes += 0 if leased else _cost(message.data)
+
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            row = queue.next()
+            return QueueMessage(*row[0], queue.id) if row else None
+
+    def acknowledge(self, path: str, message: int) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            if message in queue.leased:
+                self._bytes -= _cost(queue.leased.pop(message)[1])
+            else:
+                _no_lease(any(number == message for number, _ in queue.returned))
+
+    def clear(self, path: str) -> None:
+        """As the interface says."""
+        with self._lock:
+            queue = self._need(path)
+            self._bytes -= queue.bytes()
+            for messages in (queue.ready, queue.returned, queue.leased, queue.expiries):
+                messages.clear()            # type: ignore[attr-defined]
+
+
+def _no_lease(expired: bool) -> NoReturn:
+    if expired:
+        raise Conflict("The lease has run out: the message is in the queue again.")
+    raise FileNotFound("No message with this id is leased out here.")
+
+
+# ---- in a database
+
+_QUEUE_VERSION = 1                          # of the tables
+# Names are bytes: no collation of a server then takes two of them for one. A queue's messages refer to its number, so
+# that a rename changes one row. `due`: no lease of the queue ends before this (0: there are none).
+_QUEUE_TABLES = (
+    "CREATE TABLE IF NOT EXISTS queuefs_state (name {key} NOT NULL PRIMARY KEY, value BIGINT NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS queuefs_queues (id BIGINT NOT NULL PRIMARY KEY, parent BIGINT NOT NULL, "
+    "name {name} NOT NULL, own BIGINT NOT NULL, size BIGINT NOT NULL, newest BIGINT NOT NULL, due BIGINT NOT NULL, "
+    "UNIQUE (parent, name))",
+    "CREATE TABLE IF NOT EXISTS queuefs_messages (id BIGINT NOT NULL PRIMARY KEY, queue BIGINT NOT NULL, "
+    "lease BIGINT NOT NULL, data {data} NOT NULL{inline})",
+    "{index}",
+)
+_QUEUE_INDEX = "CREATE INDEX IF NOT EXISTS queuefs_order ON queuefs_messages (queue, lease, id)"
+_QUEUE_TYPES = {
+    "sqlite": {"key": "TEXT", "name": "BLOB", "data": "BLOB", "inline": "", "index": _QUEUE_INDEX},
+    "postgres": {"key": "TEXT", "name": "BYTEA", "data": "BYTEA", "inline": "", "index": _QUEUE_INDEX},
+    "mysql": {"key": "VARCHAR(32)", "name": "VARBINARY(255)", "data": "LONGBLOB",
+              "inline": ", KEY queuefs_order (queue, lease, id)", "index": ""},
+}
+_QUEUE_COLUMNS = "id, parent, name, own, size, newest, due"
+
+
+class _QueueRow:
+    """A row of queuefs_queues; what changes is written once a transaction."""
+
+    __slots__ = ("id", "parent", "name", "own", "size", "newest", "due", "changed")
+
+    def __init__(self, number: int, parent: int, name: bytes, own: int = 0, size: int = 0, newest: int = 0,
+                 due: int = 0) -> None:
+        self.id, self.parent, self.name, self.own = number, parent, name, own
+        self.size, self.newest, self.due, self.changed = size, newest, due, False
+
+    def info(self, path: str) -> QueueInfo:
+        """For users of the store."""
+        return QueueInfo(self.id, path, bool(self.own), self.size, self.newest)
+
+
+class _QueueSession:
+    """What one transaction knows of the queues: a row is read once and written once, however many jobs share it.
+
+    A job raises its CallerErrors before it changes anything, so that the others of its transaction need not care.
+    Messages are added, read ahead and deleted by the dozen: a statement costs more than what it does.
+    """
+
+    SMALL = 64 * 1024                       # bytes of a message that is worth that
+
+    def __init__(self, session: Session, lock: str, clock: Callable[[], int], last: int = 0) -> None:
+        self.execute, self._lock, self.last, self._clock = session.execute, lock, last, clock
+        self.rows: dict[tuple[int, bytes], Optional[_QueueRow]] = {}
+        self._added: list[tuple[int, int, bytes]] = []      # messages to insert, (id, queue, data)
+        self._taken: list[int] = []                         # and to delete
+        self._heads: dict[int, collections.deque[tuple[Any, ...]]] = {}         # the first messages of queues
+
+    def now(self) -> int:
+        """The clock."""
+        return self._clock()
+
+    def next_id(self) -> int:
+        """An id above all before."""
+        self.last = max(self.last + 1, self._clock())
+        return self.last
+
+    def child(self, parent: int, name: bytes) -> Optional[_QueueRow]:
+        """A row by its parent and name."""
+        key = parent, name
+        if key not in self.rows:
+            found = self.execute(f"SELECT {_QUEUE_COLUMNS} FROM queuefs_queues WHERE parent = ? AND name = ?{self._lock}",
+                                 key).rows
+            self.rows[key] = _QueueRow(*found[0]) if found else None
+        return self.rows[key]
+
+    def find(self, path: str) -> Optional[_QueueRow]:
+        """The row of a path."""
+        row: Optional[_QueueRow] = _QueueRow(0, -1, b"")
+        for name in path.split("/")[1:] if path != "/" else ():
+            row = self.child(row.id, name.encode()) if row else None
+        return row
+
+    def need(self, path: str) -> _QueueRow:
+        """The same, settled; raises FileNotFound."""
+        row = self.find(path)
+        if row is None:
+            raise FileNotFound(_NO_QUEUE)
+        if row.due and row.due <= self.now():
+            self._settle(row, self.now())
+        return row
+
+    def _settle(self, row: _QueueRow, now: int) -> None:
+        row.size += self.messages("UPDATE queuefs_messages SET lease = 0 WHERE queue = ? AND lease > 0 AND lease <= ?",
+                                 (row.id, now)).count
+        left = self.messages("SELECT lease FROM queuefs_messages WHERE queue = ? AND lease > 0 ORDER BY lease LIMIT 1",
+                            (row.id,)).rows
+        row.due, row.changed = left[0][0] if left else 0, True
+
+    def make(self, path: str, own: bool) -> _QueueRow:
+        """The row of a path, made where it is missing, with those above it."""
+        row = _QueueRow(0, -1, b"")
+        for name in (part.encode() for part in path.split("/")[1:] if part):
+            found = self.child(row.id, name)
+            if found is None:
+                found = self.rows[row.id, name] = _QueueRow(self.next_id(), row.id, name)
+                self.execute(f"INSERT INTO queuefs_queues ({_QUEUE_COLUMNS}) VALUES (?, ?, ?, 0, 0, 0, 0)",
+                             (found.id, found.parent, found.name))
+            row = found
+        if own and not row.own:
+            row.own, row.changed = 1, True
+        return row
+
+    def below(self, row: _QueueRow) -> list[_QueueRow]:
+        """The rows directly in a directory, as they are now."""
+        self.flush()
+        found = self.execute(f"SELECT {_QUEUE_COLUMNS} FROM queuefs_queues WHERE parent = ? ORDER BY name{self._lock}",
+                             (row.id,)).rows
+        return [_QueueRow(*values) for values in found]
+
+    def messages(self, sql: str, values: Sequence[Any]) -> Rows:
+        """A statement on the messages as they are now."""
+        self.flush()
+        self._heads.clear()
+        return self.execute(sql, values)
+
+    def add(self, row: _QueueRow, data: bytes) -> None:
+        """A message at the end of a queue."""
+        row.newest, row.size, row.changed = self.next_id(), row.size + 1, True
+        if len(data) > self.SMALL:
+            self.execute(f"{_INSERT_MESSAGES} (?, ?, 0, ?)", (row.newest, row.id, data))
+        else:
+            self._added.append((row.newest, row.id, data))
+
+    def ready(self, row: _QueueRow, count: int) -> list[tuple[Any, ...]]:
+        """(id, data) of the first messages; of large ones (data None) no more than one is in memory."""
+        return self.messages(f"SELECT id, CASE WHEN LENGTH(data) <= {self.SMALL} THEN data END FROM queuefs_messages "
+                             f"WHERE queue = ? AND lease = 0 ORDER BY id LIMIT {int(count)}{self._lock}", (row.id,)).rows
+
+    def first(self, row: _QueueRow, ahead: int = 1) -> QueueMessage:
+        """The first message of a queue that has one; `ahead` of it are read at once for those who ask next."""
+        head = self._heads.get(row.id)
+        if not head:
+            head = collections.deque(self.ready(row, ahead))
+            self._heads[row.id] = head
+        number, data = head[0]
+        if data is None:
+            data = self.execute("SELECT data FROM queuefs_messages WHERE id = ?" + self._lock, (number,)).rows[0][0]
+        return QueueMessage(number, data, row.id)
+
+    def take(self, row: _QueueRow, lease: float, ahead: int) -> QueueMessage:
+        """The same, taken out or leased."""
+        message = self.first(row, ahead)
+        self._heads[row.id].popleft()
+        if lease:
+            until = self.now() + int(lease * 1e9)
+            self.execute("UPDATE queuefs_messages SET lease = ? WHERE id = ?", (until, message.id))
+            row.due = min(row.due or until, until)
+        else:
+            self._taken.append(message.id)
+        row.size, row.changed = row.size - 1, True
+        return message
+
+    def drop(self, path: str, recursive: bool) -> None:
+        """Remove a queue."""
+        row = self.find(path)
+        busy = bool(row and (self.messages("SELECT id FROM queuefs_messages WHERE queue = ? LIMIT 1", (row.id,)).rows
+                             or self.below(row)))
+        _may_remove_queue(row and row.info(path), busy, recursive)
+        waiting = [row]
+        while waiting:
+            gone = waiting.pop()
+            assert gone is not None
+            waiting.extend(self.below(gone))
+            self.messages("DELETE FROM queuefs_messages WHERE queue = ?", (gone.id,))
+            self.execute("DELETE FROM queuefs_queues WHERE id = ?", (gone.id,))
+        self.rows.clear()
+
+    def flush(self) -> None:
+        """Write what has changed."""
+        added, taken, self._added, self._taken = self._added, self._taken, [], []
+        for some in _in_powers(added):
+            self.execute(_INSERT_MESSAGES + ", ".join(["(?, ?, 0, ?)"] * len(some)), list(itertools.chain(*some)))
+        for numbers in _in_powers(taken):
+            self.execute(f"DELETE FROM queuefs_messages WHERE id IN ({', '.join('?' * len(numbers))})", numbers)
+        for row in self.rows.values():
+            if row is not None and row.changed:
+                row.changed = False
+                self.execute("UPDATE queuefs_queues SET own = ?, size = ?, newest = ?, due = ? WHERE id = ?",
+                             (row.own, row.size, row.newest, row.due, row.id))
+
+
+_INSERT_MESSAGES = "INSERT INTO queuefs_messages (id, queue, lease, data) VALUES "
+
+
+def _in_powers(items: list[T]) -> Iterator[list[T]]:
+    """Cut into lists of 64, 32, ... 1: so there are only seven statements to prepare, and few to send."""
+    start = 0
+    while start < len(items):
+        size = 1 << min(6, (len(items) - start).bit_length() - 1)
+        yield items[start:start + size]
+        start += size
+
+
+class DatabaseQueues(QueueStore):
+    """Queues in SQLite, PostgreSQL, MySQL or TiDB; servers may share one database. It owns the `database`.
+
+    Changes that come at the same time share a commit (`_SharedCommits`), and one transaction at a time changes the
+    queues of a database: it holds the row `last`. So counters are exact, the order is that of the commits, and there
+    are no deadlocks; `SKIP LOCKED`, which TiDB and old MariaDB do not have, could only make consumers overtake one
+    another. What is only looked at needs no lock. A plain `take` is gone when its commit is; only a lease survives a
+    consumer that crashes.
+    """
+
+    MAX_BATCH = 200                         # changes a commit
+    AHEAD = 32                              # messages read at once for the consumers of one commit
+
+    def __init__(self, database: Database) -> None:
+        self._database, self._commits = database, _SharedCommits(self._commit, self.MAX_BATCH)
+        self._lock = "" if database.dialect == "sqlite" else " FOR UPDATE"      # TiDB reads the past without it
+        for statement in _QUEUE_TABLES:
+            text = statement.format(**_QUEUE_TYPES[database.dialect])
+            with contextlib.suppress(DatabaseConflict):     # two servers that start at once: the other one was first
+                text and database.run(lambda session, text=text: session.execute(text))     # type: ignore[misc]
+        self._remember("last", 0)
+        found = self._remember("version", _QUEUE_VERSION)
+        if found > _QUEUE_VERSION:
+            raise ConfigError(f"The queues were written by a later version of callfs (tables {found}, this one knows "
+                              f"{_QUEUE_VERSION}).")
+
+    def _remember(self, name: str, value: int) -> int:
+        """A row of queuefs_state, made where it is missing."""
+        query = "SELECT value FROM queuefs_state WHERE name = ?"
+        with contextlib.suppress(DatabaseConflict):
+            self._database.run(lambda session: session.execute(query, (name,)).rows or session.execute(
+                "INSERT INTO queuefs_state (name, value) VALUES (?, ?)", (name, value)))
+        return self._database.run(lambda session: session.execute(query, (name,)).rows[0][0])
+
+    # -- transactions ------------------------------------------------------------------------------------------
+
+    def _write(self, work: Callable[[_QueueSession], T]) -> T:
+        return self._commits.run(work)
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """Run the jobs in one transaction; where it was taken back because of one of them, each in its own."""
+        try:
+            self._database.run(lambda session: self._work(session, jobs))
+        except BaseException as error:
+            alone = len(jobs) == 1 or isinstance(error, Unavailable) or not isinstance(error, Exception)
+            for job in jobs:
+                job.error = error if alone else None        # type: ignore[assignment]
+                if not alone:
+                    self._commit([job])
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _work(self, session: Session, jobs: list[_Job]) -> None:
+        last = session.execute(f"SELECT value FROM queuefs_state WHERE name = ?{self._lock}", ("last",)).rows[0][0]
+        queues = _QueueSession(session, self._lock, self.clock, last)
+        for job in jobs:
+            job.error = None
+            try:
+                job.value = job.work(queues)
+            except CallerError as error:
+                if isinstance(error, DatabaseConflict):
+                    raise
+                job.error = error
+        queues.flush()
+        if queues.last > last:
+            session.execute("UPDATE queuefs_state SET value = ? WHERE name = ?", (queues.last, "last"))
+
+    def _look(self, path: str, work: Callable[[_QueueSession, _QueueRow], T]) -> T:
+        """Look at a queue; leases that have run out are ended first, which is the only time that this writes."""
+        with self._database.reading() as session:
+            queues = _QueueSession(session, "", self.clock)
+            row = queues.find(path)
+            if row is None:
+                raise FileNotFound(_NO_QUEUE)
+            if not row.due or row.due > self.clock():
+                return work(queues, row)
+        return self._write(lambda queues: work(queues, queues.need(path)))
+
+    # -- the interface -----------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[QueueInfo]:
+        """As the interface says."""
+        try:
+            return self._look(path, lambda queues, row: row.info(path))
+        except FileNotFound:
+            return None
+
+    def children(self, path: str) -> list[QueueInfo]:
+        """As the interface says."""
+        found = self._look(path, lambda queues, row: queues.below(row))
+        paths = [(row, join_path(path, row.name.decode())) for row in found]
+        fresh = [self.get(below) if row.due else row.info(below) for row, below in paths]
+        return [info for info in fresh if info]
+
+    def make(self, path: str, guard: QueueGuard) -> bool:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> bool:
+            row = queues.find(path)
+            guard(row and row.info(path))
+            made = path != "/" and not (row and row.own)
+            if made:
+                queues.make(path, True)
+            return made
+        return self._write(work)
+
+    def remove(self, path: str, recursive: bool, guard: QueueGuard) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.find(path)
+            guard(row and row.info(path))
+            queues.drop(path, recursive)
+        self._write(work)
+
+    def move(self, source: str, target: str, guard: QueueGuard, target_guard: QueueGuard, parents: bool) -> None:
+        """As the interface says."""
+        (parent, name) = split_path(target)
+
+        def work(queues: _QueueSession) -> None:
+            row, there = queues.find(source), queues.find(target)
+            guard(row and row.info(source))
+            target_guard(there and there.info(target))
+            if row is None or not row.id:
+                raise FileNotFound(_NO_QUEUE)
+            if not parents and queues.find(parent) is None:
+                raise BadRequest("The parent of the destination does not exist; ask with `create_parents` to make it.")
+            if there:
+                queues.drop(target, False)
+            above = queues.make(parent, False)
+            queues.flush()
+            queues.execute("UPDATE queuefs_queues SET parent = ?, name = ? WHERE id = ?", (above.id, name.encode(), row.id))
+            queues.rows.clear()
+        self._write(work)
+
+    def enqueue(self, path: str, data: bytes, guard: QueueGuard) -> tuple[QueueInfo, bool]:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> tuple[QueueInfo, bool]:
+            there = queues.find(path)
+            guard(there and there.info(path))
+            row = queues.make(path, True)
+            queues.add(row, data)
+            return row.info(path), there is None
+        return self._write(work)
+
+    def take(self, path: str, leases: Sequence[float]) -> list[QueueMessage]:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> list[QueueMessage]:
+            row = queues.need(path)
+            return [queues.take(row, lease, self.AHEAD) for lease in leases[:row.size]]
+        return self._write(work)
+
+    def give_back(self, message: QueueMessage, leased: bool) -> None:
+        """As the interface says. The queue may have another path by now: its counter is changed by number."""
+        def work(queues: _QueueSession) -> None:
+            queues.flush()
+            queues.rows.clear()
+            if leased:
+                count = queues.messages("UPDATE queuefs_messages SET lease = 0 WHERE id = ? AND lease > 0",
+                                        (message.id,)).count
+            else:
+                count = len(queues.execute(f"SELECT id FROM queuefs_queues WHERE id = ?{self._lock}",
+                                           (message.queue,)).rows)
+                if count:
+                    queues.messages(_INSERT_MESSAGES + "(?, ?, 0, ?)", (message.id, message.queue, message.data))
+            queues.execute("UPDATE queuefs_queues SET size = size + ? WHERE id = ?", (count, message.queue))
+        self._write(work)
+
+    def first(self, path: str) -> Optional[QueueMessage]:
+        """As the interface says."""
+        def work(queues: _QueueSession, row: _QueueRow) -> Optional[QueueMessage]:
+            with contextlib.suppress(IndexError):           # taken since its row was read
+                return queues.first(row) if row.size else None
+            return None
+        return self._look(path, work)
+
+    def acknowledge(self, path: str, message: int) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.need(path)
+            if not queues.messages("DELETE FROM queuefs_messages WHERE id = ? AND queue = ? AND lease > 0",
+                                   (message, row.id)).count:
+                _no_lease(bool(queues.messages(f"SELECT id FROM queuefs_messages WHERE id = ? AND queue = ?{self._lock}",
+                                               (message, row.id)).rows))
+        self._write(work)
+
+    def clear(self, path: str) -> None:
+        """As the interface says."""
+        def work(queues: _QueueSession) -> None:
+            row = queues.need(path)
+            queues.messages("DELETE FROM queuefs_messages WHERE queue = ?", (row.id,))
+            row.size, row.due, row.changed = 0, 0, True
+        self._write(work)
+
+    def close(self) -> None:
+        """Close the database."""
+        self._database.close()
+
+
+# ---- readers
+
+def queue_json(message: Optional[QueueMessage]) -> bytes:
+    """What a reader of `dequeue` or `peek` gets; {} for None."""
+    if message is None:
+        return b"{}"
+    shown = {"id": str(message.id), "data": "", "timestamp": rfc3339(message.id)}
+    try:
+        shown["data"] = message.data.decode()
+    except UnicodeDecodeError:
+        shown.update(data=base64.b64encode(message.data).decode(), encoding="base64")
+    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+class _TakenReader(Reader):
+    """A message that was taken out. Whoever closes this before the first `read` did not get it: `undo` is called."""
+
+    def __init__(self, message: Optional[QueueMessage], undo: Callable[[QueueMessage], None]) -> None:
+        self._rest, self._message, self._undo = queue_json(message), message, undo
+        self.length = len(self._rest)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """The JSON."""
+        self._message = None
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """As the class says."""
+        message, self._message = self._message, None
+        if message is not None:
+            self._undo(message)
+
+
+class _WaitingReader(Reader):
+    """A message that may be there later. All of its state belongs to the lock of the `_Waiters`."""
+
+    def __init__(self, waiters: _Waiters, path: str, lease: float, deadline: float) -> None:
+        self._waiters, self.path, self.lease, self.deadline = waiters, path, lease, deadline
+        self.message: Optional[QueueMessage] = None         # handed over, not yet read
+        self.rest: Optional[bytes] = None                   # None: nothing is there yet
+        self.closed, self.wake = False, None                # type: bool, Optional[Callable[[], None]]
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `read` never waits; `wake()` says that it has something."""
+        self.wake = wake
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """The JSON of a message, {} when the time is over. None, for who attached, while nothing is there."""
+        return self._waiters.read(self, size, self.wake is None)      # type: ignore[return-value]
+
+    def close(self) -> None:
+        """Wait no more; a message that came but was not read goes back."""
+        self._waiters.leave(self)
+
+
+class _Waiters:
+    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them.
+
+    The thread takes messages out and hands them over, so that neither an engine that pushes nor who enqueues ever
+    waits for a store. It looks when this process has enqueued, and every POLL seconds, while somebody waits, for what
+    other processes enqueued and leases that ran out.
+    """
+
+    POLL = 0.2
+    BATCH = 64                              # messages taken at a time
+
+    def __init__(self, store: QueueStore, log: Log) -> None:
+        self._store, self._log, self._changed = store, log, threading.Condition()
+        self._queues: dict[str, dict[_WaitingReader, None]] = {}
+        self._handed: set[_WaitingReader] = set()           # have a message that nobody has read yet
+        self._deadlines: list[tuple[float, int, _WaitingReader]] = []
+        self._numbers, self._stop, self._dirty = itertools.count(), threading.Event(), set()  # type: Any, Any, set[str]
+        self._returned: list[tuple[QueueMessage, bool]] = []
+        self._thread: Optional[threading.Thread] = None
+
+    def busy(self, path: str) -> bool:
+        """Whether somebody waits for this queue already."""
+        return path in self._queues
+
+    def add(self, path: str, lease: float, seconds: float) -> _WaitingReader:
+        """One more, at the end of the line."""
+        waiter = _WaitingReader(self, path, lease, time.monotonic() + seconds)
+        with self._changed:
+            if self._stop.is_set():
+                waiter.rest = b"{}"
+                return waiter
+            self._queues.setdefault(path, {})[waiter] = None
+            heapq.heappush(self._deadlines, (waiter.deadline, next(self._numbers), waiter))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
+                self._thread.start()
+            self._tell(path)
+        return waiter
+
+    def notify(self, path: str) -> None:
+        """There may be messages in this queue, or it is gone."""
+        if path in self._queues:            # who comes into line later looks for itself
+            with self._changed:
+                self._tell(path)
+
+    def notify_all(self) -> None:
+        """Queues were moved or removed."""
+        with self._changed:
+            self._tell(*self._queues)
+
+    def _tell(self, *paths: str) -> None:
+        self._dirty.update(paths)
+        self._changed.notify_all()
+
+    def read(self, waiter: _WaitingReader, size: int, block: bool) -> Optional[bytes]:
+        """For `_WaitingReader.read`."""
+        with self._changed:
+            while waiter.rest is None and block:
+                self._changed.wait()
+            if waiter.rest is None:
+                return None
+            self._handed.discard(waiter)
+            waiter.message = None
+            found, waiter.rest = waiter.rest[:size], waiter.rest[size:]
+            return found
+
+    def leave(self, waiter: _WaitingReader) -> None:
+        """For `_WaitingReader.close`."""
+        with self._changed:
+            waiter.closed = True
+            self._finish(waiter, None)
+            message, waiter.message = waiter.message, None
+            self._handed.discard(waiter)
+            if message is not None:
+                self._returned.append((message, waiter.lease > 0))
+                self._tell(waiter.path)
+
+    def _finish(self, waiter: _WaitingReader, message: Optional[QueueMessage]) -> None:
+        """Out of the line, with a message or without."""
+        line = self._queues.get(waiter.path, {})
+        if waiter in line:
+            del line[waiter]
+            if not line:
+                del self._queues[waiter.path]
+            waiter.message, waiter.rest = message, queue_json(message)
+            if message is not None:
+                self._handed.add(waiter)
+
+    def close(self) -> None:
+        """Everybody gets {}; what was handed over and not read goes back. Returns when the thread has ended."""
+        with self._changed:
+            self._stop.set()
+            self._changed.notify_all()
+            thread = self._thread
+        if thread is not None:
+            thread.join()
+
+    # -- the thread --------------------------------------------------------------------------------------------
+
+    def _main(self) -> None:
+        poll = time.monotonic() + self.POLL
+        while not self._stop.is_set():
+            with self._changed:
+                if not (self._dirty or self._returned or self._stop.is_set()):
+                    self._changed.wait(self._pause(poll))
+                if time.monotonic() >= poll:
+                    self._dirty.update(self._queues)
+                    poll = time.monotonic() + self.POLL
+                paths, self._dirty = self._dirty, set()
+            try:
+                self._give_back()
+                for path in paths:
+                    self._hand_out(path)
+            except CallFSError as error:
+                self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                self._stop.wait(self.POLL)
+            self._expire(time.monotonic())
+        self._end()
+
+    def _pause(self, poll: float) -> Optional[float]:
+        """Seconds until there is something to do; None: until somebody says so."""
+        while self._deadlines and self._deadlines[0][2].rest is not None:
+            heapq.heappop(self._deadlines)
+        if not self._queues:
+            return None
+        return max(0.0, min(poll, self._deadlines[0][0]) - time.monotonic())
+
+    def _give_back(self) -> None:
+        while self._returned:
+            message, leased = self._returned[0]
+            self._store.give_back(message, leased)
+            self._returned.pop(0)           # only now: a store that does not answer is asked again
+
+    def _hand_out(self, path: str) -> None:
+        """Messages to those who wait longest."""
+        with self._changed:
+            line = list(itertools.islice(self._queues.get(path, ()), self.BATCH))
+        if not line:
+            return
+        info = self._store.get(path)
+        messages = self._store.take(path, [waiter.lease for waiter in line]) if info and info.size else []
+        with self._changed:
+            for waiter, message in zip(line, messages):
+                if waiter.closed or waiter.rest is not None:
+                    self._returned.append((message, waiter.lease > 0))
+                    self._dirty.add(path)
+                else:
+                    self._finish(waiter, message)
+            for waiter in line if info is None else ():
+                self._finish(waiter, None)
+            if info is not None and info.size > len(messages) and path in self._queues:
+                self._dirty.add(path)
+        self._wake(line)
+
+    def _expire(self, now: float) -> None:
+        over = []
+        with self._changed:
+            while self._deadlines and self._deadlines[0][0] <= now:
+                over.append(heapq.heappop(self._deadlines)[2])
+                self._finish(over[-1], None)
+            if len(self._deadlines) > 2 * sum(map(len, self._queues.values())) + 64:
+                self._deadlines = [each for each in self._deadlines if each[2].rest is None]
+                heapq.heapify(self._deadlines)
+        self._wake(over)
+
+    def _wake(self, waiters: Iterable[_WaitingReader]) -> None:
+        with self._changed:
+            self._changed.notify_all()
+            wakes = [waiter.wake for waiter in waiters if waiter.wake and waiter.rest is not None and not waiter.closed]
+        for wake in wakes:                  # not under the lock: the engine has its own
+            wake()
+
+    def _end(self) -> None:
+        with self._changed:
+            waiters = [waiter for line in self._queues.values() for waiter in line]
+            for waiter in waiters:
+                self._finish(waiter, None)
+            for waiter in self._handed:
+                self._returned.append((waiter.message, waiter.lease > 0))      # type: ignore[arg-type]
+                waiter.message, waiter.rest = None, b"{}"
+            self._handed.clear()
+        self._wake(waiters)
+        try:
+            self._give_back()
+        except CallFSError as error:
+            self._log.error("messages could not be put back into their queue", count=len(self._returned),
+                            reason=error.message)
+
+
+# ---- the filesystem
+
+_QUEUE_README = b"""\
+# queuefs: message queues as directories
+
+Make a queue with `mkdir Q` (nested, too), or by writing to `Q/enqueue`. In each queue:
+
+    enqueue   write: a message, kept byte by byte; the answer is its id
+    dequeue   read: takes the first message out: {"id","data","timestamp"}, or {} when there is none.
+              Bytes that are no UTF-8 come as base64 with "encoding":"base64".
+              ?wait=30s waits for a message. ?ack=60s leases it: unless its id is written to `ack` in
+              that time, it comes back to its place.
+    peek      read: the first message, which stays; its time is that of the newest enqueue
+    size      read: how many messages there are, those that are leased out left aside
+    ack       write: {"id": "..."} or the id confirms a leased message
+    clear     write: removes all messages, leased ones, too
+
+A directory that is only the parent of queues lists no control files until it is used as a queue itself.
+Without `recursive`, only a queue without messages and sub-queues is removed.
+"""
+
+
+class QueueFS(FileSystem):
+    """Message queues as directories (pfs.md, "queuefs").
+
+    A directory that was only made as the parent of another shows its sub-queues alone; its control files show once it
+    is made by mkdir itself or enqueued to. They can be used before.
+    """
+
+    name = "queuefs"
+    README = _QUEUE_README
+
+    @dataclass
+    class Options:
+        """Where the queues are, and limits."""
+
+        backend: str = option("memory", "where the queues are",
+                              choices=("memory", "sqlite", "mysql", "tidb", "postgres"))
+        db_path: str = option("", "the SQLite file")
+        host: str = option("", "the database server")
+        port: int = option(0, "its port; 0: the usual one", kind="int", minimum=0, maximum=65535)
+        user: str = option("", "the user there")
+        password: str = option("", "the user's password", kind="secret")
+        database: str = option("", "the name of the database")
+        dsn: str = option("", "all of that in one text", kind="secret")
+        enable_tls: bool = option(False, "connect with TLS", kind="bool")
+        tls_server_name: str = option("", "the name in the server's certificate")
+        tls_skip_verify: bool = option(False, "accept any certificate", kind="bool")
+        pool_size: int = option(8, "connections at most", kind="int", minimum=1, maximum=1000)
+        max_message: int = option("16MiB", "bytes of a message at most", kind="size")
+        max_bytes: int = option("1GiB", "bytes of all messages at most (memory)", kind="size")
+
+    def __init__(self, options: QueueFS.Options, context: MountContext) -> None:
+        self._options, self._since = options, time.time_ns()
+        self.slow = options.backend not in ("memory", "sqlite")
+        self.store = self._open_store(options, context)
+        self._waiters = _Waiters(self.store, context.log)
+        self._seen: Cache[str, QueueInfo] = Cache(1000)
+        self._writers: Mapping[str, Callable[[str, bytes, Guard], Written]] = {
+            "enqueue": self._enqueue, "ack": self._ack, "clear": self._clear}
+
+    @staticmethod
+    def _open_store(options: QueueFS.Options, context: MountContext) -> QueueStore:
+        given = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)
+                 if not each.name.startswith("max_")}
+        if options.backend == "memory":
+            for name in ("db_path", "dsn", "host"):
+                if given[name]:
+                    raise BadRequest(f"queuefs: {name} is for a database; say which with `backend`.")
+            return MemoryQueues(options.max_bytes)
+        if options.db_path:
+            given["db_path"] = os.path.join(context.folder, options.db_path)
+        try:
+            database = open_database({name: value for name, value in given.items() if value})
+        except ConfigError as error:
+            raise BadRequest(f"queuefs: {error.message}") from None
+        try:
+            return DatabaseQueues(database)
+        except BaseException:
+            database.close()
+            raise
+
+    # -- what is there -----------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _split(path: str) -> tuple[str, str]:
+        """(path of the queue, name of the control file or "")."""
+        parent, name = split_path(path)
+        return (parent, name) if name in QUEUE_CONTROLS and parent != "/" else (path, "")
+
+    def _queue_path(self, path: str) -> str:
+        """A path that may be a queue's. Raises BadRequest."""
+        names = path.split("/")[1:]
+        if path == "/README" or any(name in QUEUE_CONTROLS for name in names):
+            raise BadRequest(f"README and the names of control files ({', '.join(QUEUE_CONTROLS)}) can not be queues.")
+        return path
+
+    def _entry(self, info: QueueInfo) -> Entry:
+        changed = max(info.newest, info.id) or self._since
+        return Entry(info.path, DIRECTORY, 0, 0o755, ANYONE, changed, self._etag(info), f"queue-{info.id}",
+                     backend=self.name, stamp=str(info.size))
+
+    @staticmethod
+    def _etag(info: QueueInfo) -> str:
+        return f"{info.id:x}-{info.newest:x}-{info.size:x}"
+
+    def _control(self, info: QueueInfo, control: str) -> Entry:
+        entry, mode = self._entry(info), QUEUE_CONTROLS[control]
+        etag = entry.etag if mode == 0o444 else f"{info.id:x}"          # what is only written always holds nothing
+        entry = entry._replace(path=join_path(info.path, control), type=FILE, stamp="", mode=mode, etag=etag,
+                               id=f"queue-{info.id}-{control}")
+        if control == "size":               # changes with what is taken out, too: nobody may think it unmodified
+            entry = entry._replace(size=len(str(info.size)), mtime_ns=self.store.clock())
+        elif control == "dequeue":          # every read is another one
+            entry = entry._replace(etag=f"{info.id:x}-{self.store.clock():x}")
+        return entry
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        if path == "/README":
+            return generated(path, self.README, self._since, backend=self.name).entry
+        queue, control = self._split(path)
+        info = self._look_up(queue)
+        return self._control(info, control) if control else self._entry(info)
+
+    def _look_up(self, queue: str) -> QueueInfo:
+        info = self.store.get(queue)
+        if info is None:
+            self._seen.drop(queue)
+            raise FileNotFound(_NO_QUEUE)
+        self._seen.put(queue, info)
+        return info
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the interface says. For one more message (and to take one) a queue that was seen before is not looked up
+        again: the transaction does that, and raises when another server has removed it meanwhile."""
+        queue, control = self._split(path)
+        info = self._seen.get(queue) if control == "enqueue" else None
+        return self._control(info, control) if info else super().peek(path)
+
+    def describe(self, entry: Entry) -> Meta:
+        """A queue with its backend and size, a control file, or the README."""
+        if entry.is_dir:
+            return Meta(self.name, "queue", {"backend": self._options.backend, "size": entry.stamp})
+        return Meta(self.name, "readme" if entry.path == "/README" else "control", {"backend": self._options.backend})
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        if not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        info = self.store.get(path)
+        found = [self._entry(child) for child in self.store.children(path)]
+        if path == "/":
+            found.append(self.stat("/README"))
+        elif info and info.own:
+            found += [self._control(info, control) for control in QUEUE_CONTROLS]
+        found.sort(key=operator.attrgetter("name"))
+        return iter([entry for entry in found if entry.name > after])
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. `dequeue` takes the wishes `wait` and `ack` (durations up to an hour)."""
+        if path == "/README":
+            return generated(path, self.README, self._since, backend=self.name)
+        queue, control = self._split(path)
+        info = (self._seen.get(queue) if control == "dequeue" else None) or self._look_up(queue)
+        if not control:
+            return Handle(self._entry(info))
+        entry = self._control(info, control)
+        if not entry.mode & 0o444:
+            raise PermissionDenied(f"`{control}` can only be written.")
+        if control == "size":
+            return MemoryHandle(entry, str(info.size).encode())
+        if control == "peek":
+            return LiveHandle(entry, lambda: self._peek_reader(queue))
+        wait, lease = _queue_duration(wish, "wait"), _queue_duration(wish, "ack")
+        return LiveHandle(entry, lambda: self._take(queue, wait, lease), consumes=True)
+
+    def _peek_reader(self, queue: str) -> Reader:
+        data = queue_json(self.store.first(queue))
+        return ChunkReader((data,), len(data))
+
+    def _take(self, queue: str, wait: float, lease: float) -> Reader:
+        """The first message, now if there is one; whoever waits already goes first."""
+        try:
+            found = [] if wait and self._waiters.busy(queue) else self.store.take(queue, [lease])
+        except FileNotFound:
+            self._seen.drop(queue)
+            raise
+        if wait and not found:
+            return self._waiters.add(queue, lease, wait)
+        return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
+
+    def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
+        self.store.give_back(message, leased)
+        self._waiters.notify(queue)
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """Enqueue, acknowledge or clear."""
+        queue, control = self._split(path)
+        if path == "/README" or control and control not in self._writers:
+            raise PermissionDenied(f"`{control or 'README'}` can only be read.")
+        if not control:
+            raise BadRequest("A queue has no files of its own: make one with mkdir, and write to its `enqueue`.")
+        self._queue_path(queue)
+        data = body.read(self._options.max_message)
+        if body.length is not None and len(data) != body.length:
+            raise Disconnected("The body broke off.")
+        if options.sha256 and hashlib.sha256(data).hexdigest() != options.sha256:
+            raise BadRequest("The body has another SHA-256 than announced.")
+        return self._writers[control](queue, data, guard)
+
+    def _guarding(self, guard: Guard, control: str = "") -> QueueGuard:
+        """A guard of entries as one of queues."""
+        def check(info: Optional[QueueInfo]) -> None:
+            guard(None if info is None else self._control(info, control) if control else self._entry(info))
+        return check
+
+    def _enqueue(self, queue: str, data: bytes, guard: Guard) -> Written:
+        info, made = self.store.enqueue(queue, data, self._guarding(guard, "enqueue"))
+        self._waiters.notify(queue)
+        self._seen.put(queue, info)
+        return Written(self._control(info, "enqueue"), made, str(info.newest))
+
+    def _ack(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "ack"))
+        guard(entry)
+        self.store.acknowledge(queue, _message_id(data))
+        return Written(entry, False, "acknowledged")
+
+    def _clear(self, queue: str, data: bytes, guard: Guard) -> Written:
+        entry = self.stat(join_path(queue, "clear"))
+        guard(entry)
+        self.store.clear(queue)
+        return Written(entry, False, "cleared")
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """What appends to a file (`>>`) writes at its end, which for `enqueue`, `ack` and `clear` is 0."""
+        if offset:
+            guard(self.peek(path))
+            raise RangeNotSatisfiable("This file is always empty.", headers=[("Content-Range", "bytes */0")])
+        return self.write(path, body, ANYONE, guard, WriteOptions())
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says: a queue."""
+        if path == "/README" or self._split(path)[1]:
+            guard(self.peek(path))
+        made = self.store.make(self._queue_path(path), self._guarding(guard))
+        return Written(self.stat(path), made)
+
+    def _queue_to_change(self, path: str) -> str:
+        """A path that is not that of a control file or the README."""
+        if path == "/README" or self._split(path)[1] and self.peek(path):
+            raise PermissionDenied("Control files and the README stay as long as their directory.")
+        return path
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        self.store.remove(self._queue_to_change(path), recursive, self._guarding(guard))
+        self._moved()
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        self._queue_path(target)
+        self.store.move(self._queue_to_change(source), target, self._guarding(guard), self._guarding(target_guard), parents)
+        self._moved()
+        return self.stat(target)
+
+    def _moved(self) -> None:
+        """Paths have changed."""
+        self._seen.clear()
+        self._waiters.notify_all()
+
+    def _unchanged(self, path: str, guard: Guard) -> Entry:
+        """Shells and drives set modes, times and sizes on their way to a write: nothing comes of it here."""
+        guard(self.peek(path))
+        return self.stat(path)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """Changes nothing."""
+        return self._unchanged(path, guard)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """Changes nothing."""
+        return self._unchanged(path, guard)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """Changes nothing: enqueues nothing, clears nothing."""
+        return Written(self._unchanged(path, guard), False)
+
+    def check(self) -> dict[str, str]:
+        """Whether the store answers."""
+        return {"queues": state_of(self.store.check)}
+
+    def close(self) -> None:
+        """Waiting readers end with {}."""
+        self._waiters.close()
+        self.store.close()
+
+
+def _queue_duration(wish: Wish, name: str) -> float:
+    """Seconds of a wish, 0 without it. Raises BadRequest."""
+    try:
+        seconds = parse_duration(wish[name]) if name in wish else 0.0
+    except ValueError as error:
+        raise BadRequest(f"`{name}`: {error}") from None
+    if seconds > MAX_QUEUE_WAIT or name == "ack" and name in wish and not seconds:
+        raise BadRequest(f"`{name}` is a duration above 0 of at most one hour.")
+    return seconds
+
+
+def _message_id(data: bytes) -> int:
+    """The id in what was written to `ack`: {"id": "..."}, or the id alone. Raises BadRequest."""
+    try:
+        found = json.loads(data)
+        number = int(found["id"] if isinstance(found, dict) else found)
+        if 0 < number < 1 << 63:
+            return number
+    except (ValueError, KeyError, TypeError, RecursionError):
+        pass
+    raise BadRequest('Write the id of the message to `ack`: {"id": "1736936445000000000"}.')
+
+
+# ============================================================================
+# sqlfs: files in a table
+# ============================================================================
+
+SQL_CHUNK = 256 * 1024                      # bytes of a row: below every default of MySQL's max_allowed_packet
+SQL_BATCH = 16 * SQL_CHUNK                  # of an upload in one transaction, and in memory: one fsync for 4 MiB
+SQL_READ = 4                                # chunks read in one transaction
+SQL_PAGE = 500                              # entries read in one transaction
+SQL_JOINED = 8                              # levels of a path looked up by one statement
+SQL_SWEPT = 256                             # chunks removed in one transaction: SQLite visits each page of them
+SQL_LEFT_OVER = 3600                        # s after which what no entry has is taken for a crashed upload's
+SQL_SCHEMA = 1
+_SQL_ROOT = "root"                          # the id of "/", which has no row
+
+# Names are bytes: the one order, and the one equality, that all databases agree on. A directory's id is the `parent` of
+# what is in it: moving it is one row, and no path is too long for an index. A file's bytes are the rows of its
+# `content`, of each chunk the one with the highest generation up to the entry's. `turn` is updated first by whatever
+# changes entries: so such transactions come one after the other, in all processes.
+_SQL_TABLES = (
+    "CREATE TABLE IF NOT EXISTS sqlfs_schema (id {big} PRIMARY KEY, version {big} NOT NULL, turn {big} NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS sqlfs_entries (parent {key} NOT NULL, name {name} NOT NULL, type {key} NOT NULL, "
+    "size {big} NOT NULL, mode {big} NOT NULL, owner {text} NOT NULL, mtime_ns {big} NOT NULL, etag {key} NOT NULL, "
+    "id {key} NOT NULL, digest {text} NOT NULL, content {key} NOT NULL, generation {big} NOT NULL, "
+    "PRIMARY KEY (parent, name){index})",
+    "CREATE TABLE IF NOT EXISTS sqlfs_chunks (content {key} NOT NULL, number {big} NOT NULL, "
+    "generation {big} NOT NULL, data {data} NOT NULL, PRIMARY KEY (content, number, generation))",
+    "CREATE INDEX IF NOT EXISTS sqlfs_entries_content ON sqlfs_entries (content)",      # not MySQL's: see {index}
+)
+_SQL_TYPES = {
+    "sqlite": {"big": "INTEGER", "key": "TEXT", "name": "BLOB", "text": "TEXT", "data": "BLOB", "index": ""},
+    "postgres": {"big": "BIGINT", "key": 'VARCHAR(48) COLLATE "C"', "name": "BYTEA", "text": "TEXT", "data": "BYTEA",
+                 "index": ""},
+    "mysql": {"big": "BIGINT", "key": "VARCHAR(48) CHARACTER SET ascii COLLATE ascii_bin", "name": "VARBINARY(255)",
+              "text": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "data": "MEDIUMBLOB",
+              "index": ", KEY sqlfs_entries_content (content)"},
+}
+_SQL_COLUMNS = ("parent", "name", "type", "size", "mode", "owner", "mtime_ns", "etag", "id", "digest", "content",
+                "generation")
+_SQL_INSERT = (f"INSERT INTO sqlfs_entries ({', '.join(_SQL_COLUMNS)}) VALUES ({', '.join('?' * len(_SQL_COLUMNS))})")
+_SQL_UPDATE = (f"UPDATE sqlfs_entries SET {', '.join(f'{column} = ?' for column in _SQL_COLUMNS)} "
+               "WHERE parent = ? AND name = ?")
+
+
+class SQLRow(NamedTuple):
+    """An entry as it lies in the table: in which directory, and where its bytes are."""
+
+    entry: Entry
+    parent: str
+    content: str = ""
+    generation: int = 0
+
+    def values(self) -> list[Any]:
+        """As _SQL_COLUMNS."""
+        entry = self.entry
+        return [self.parent, entry.name.encode(), entry.type, entry.size, entry.mode, entry.owner, entry.mtime_ns,
+                entry.etag, entry.id, entry.digest, self.content, self.generation]
+
+    def next(self, **changes: Any) -> SQLRow:
+        """The next version of the bytes."""
+        entry = self.entry._replace(mtime_ns=max(time.time_ns(), self.entry.mtime_ns + 1), etag=secrets.token_hex(8),
+                                    digest="", **changes)
+        return self._replace(entry=entry, generation=self.generation + 1)
+
+
+class StaleChunks(NamedTuple):
+    """Rows of a content that only readers of generations below `generation` can still want."""
+
+    content: str
+    low: int = 0
+    high: int = 1 << 62
+    generation: int = 1 << 62
+
+
+class ContentUses:
+    """Which versions are being read in this process, and what has to wait for that before it is deleted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, collections.Counter[int]] = {}
+        self._owed: dict[str, list[StaleChunks]] = {}
+
+    def take(self, row: SQLRow) -> None:
+        """Somebody reads this version."""
+        with self._lock:
+            self._counts.setdefault(row.content, collections.Counter())[row.generation] += 1
+
+    def give(self, row: SQLRow) -> list[StaleChunks]:
+        """Somebody is through; what may be deleted now."""
+        with self._lock:
+            counts = self._counts[row.content]
+            counts[row.generation] -= 1
+            if not counts[row.generation]:
+                del counts[row.generation]
+            if not counts:
+                del self._counts[row.content]
+            owed = self._owed.pop(row.content, [])
+            kept = [stale for stale in owed if self._wanted(stale)]
+            if kept:
+                self._owed[row.content] = kept
+            return [stale for stale in owed if stale not in kept]
+
+    def due(self, stale: StaleChunks) -> bool:
+        """Whether this may be deleted now; else it is owed."""
+        with self._lock:
+            wanted = self._wanted(stale)
+            if wanted:
+                self._owed.setdefault(stale.content, []).append(stale)
+            return not wanted
+
+    def _wanted(self, stale: StaleChunks) -> bool:
+        return any(generation < stale.generation for generation in self._counts.get(stale.content, ()))
+
+
+class BodyBatches:
+    """A body in large pieces, with its digest. A body that breaks off ends, with what it raised as `error`."""
+
+    def __init__(self, body: Body) -> None:
+        self._body, self.total, self._digest = body, 0, hashlib.sha256()
+        self.error: Optional[Exception] = None
+        self.over = False
+        # One byte more than a small body has: so its end is seen in the first piece.
+        self._view = memoryview(bytearray(min(SQL_BATCH, SQL_BATCH if body.length is None else body.length + 1)))
+
+    def next(self, size: int = SQL_BATCH) -> memoryview:
+        """The next piece, less than `size` only when the body is `over`. It holds until the next call."""
+        view, have, count = self._view[:size], 0, -1
+        try:
+            while have < len(view) and count:
+                count = self._body.readinto(view[have:])
+                have += count
+            if not count and self._body.length not in (None, self.total + have):
+                self.error = Disconnected("The body is shorter than announced.")
+        except Exception as error:          # kept, since what came before it may be wanted (patch)
+            self.error = error
+        self.total, self.over = self.total + have, not count or self.error is not None
+        self._digest.update(view[:have])
+        return view[:have]
+
+    def check(self, sha256: str) -> str:
+        """The digest of all of it. Raises what the body raised, BadRequest for another digest than announced."""
+        if self.error:
+            raise self.error
+        if sha256 and sha256 != self._digest.hexdigest():
+            raise BadRequest("The body does not have the SHA-256 that was announced.")
+        return self._digest.hexdigest()
+
+
+class ZeroBody(Body):
+    """So many zeros."""
+
+    def __init__(self, length: int) -> None:
+        self.length = self._left = length
+
+    def readinto(self, view: memoryview) -> int:
+        """Zeros."""
+        count = min(len(view), self._left)
+        view[:count] = bytes(count)
+        self._left -= count
+        return count
+
+
+@dataclass
+class _Upload:
+    """One write on its way: `chunks` lie in the table already; `written` and `old` once an attempt got that far."""
+
+    path: str
+    owner: str
+    guard: Guard
+    options: WriteOptions
+    content: str
+    chunks: int = 0
+    size: int = 0
+    digest: str = ""
+    written: Optional[Written] = None
+    old: Optional[SQLRow] = None
+
+
+class SQLHandle(Handle):
+    """A handle on one version of a file; its chunks stay until it is closed."""
+
+    def __init__(self, filesystem: SQLFS, row: SQLRow) -> None:
+        self.entry, self._filesystem, self._row = row.entry, filesystem, row
+        self._open = True
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        last = self.entry.size if stop is None else stop
+        return ChunkReader(self._filesystem.blocks(self._row, start, last), last - start, self.close)
+
+    def close(self) -> None:
+        """Let go, once."""
+        opened, self._open = self._open, False
+        if opened:
+            self._filesystem.give(self._row)
+
+
+class SQLFS(FileSystem):
+    """Files in tables of SQLite, PostgreSQL, MySQL or TiDB, in chunks: any size, in bounded memory.
+
+    A write puts its chunks under a new content id, in several transactions if it is large; the last one switches the
+    entry: killed anywhere, a path has its old or its new version whole. Who reads in this process reads its version to
+    the end; in another process a version that was replaced meanwhile ends in StorageError, never in other bytes.
+    Several processes may use the same tables.
+    """
+
+    name = "sqlfs"
+
+    @dataclass
+    class Options:
+        """As the base says."""
+
+        backend: str = option("sqlite", "The database", choices=("sqlite", "mysql", "tidb", "postgres"))
+        db_path: str = option("", "SQLite: its file (default sqlfs.db)")
+        host: str = option("", "Host of the database, or the path of its unix socket")
+        port: int = option(0, "Port of the database", kind="int", minimum=0, maximum=65535)
+        user: str = option("", "User of the database")
+        password: str = option("", "Password of that user", kind="secret")
+        database: str = option("", "Name of the database")
+        enable_tls: bool = option(False, "Speak TLS with the database", kind="bool")
+        tls_server_name: str = option("", "Name in the database's certificate")
+        tls_skip_verify: bool = option(False, "Do not check that certificate", kind="bool")
+        dsn: str = option("", "All of that in one text, as the database's own programs write it", kind="secret")
+        pool_size: int = option(8, "Connections", kind="int", minimum=1, maximum=1000)
+        cache_enabled: bool = option(True, "Remember entries; own changes are seen at once all the same", kind="bool")
+        cache_max_size: int = option(1000, "Entries that are remembered", kind="int", minimum=1, maximum=1 << 24)
+        cache_ttl_seconds: float = option("5", "How late changes of other processes may be seen", kind="duration",
+                                          minimum=0)
+
+    def __init__(self, options: SQLFS.Options, context: MountContext) -> None:
+        self.slow = options.backend != "sqlite"
+        self._ttl = options.cache_ttl_seconds if options.cache_enabled else 0.0
+        self._cache: Cache[str, tuple[SQLRow, float]] = Cache(max(1, options.cache_max_size // 2))  # of 2 generations
+        self._mark, self._marking = 0, threading.Lock()         # how many changes this process has made
+        self._uses, self._metrics = ContentUses(), context.metrics
+        self._root = SQLRow(Entry("/", DIRECTORY, 0, 0o755, "root", time.time_ns(), "", _SQL_ROOT, "", self.name), "")
+        self._database = self._opened(options, context)
+        try:
+            self._set_up()
+            self._sweep()
+        except BaseException:
+            self._database.close()
+            raise
+
+    @staticmethod
+    def _opened(options: SQLFS.Options, context: MountContext) -> Database:
+        given = {key: value for key, value in vars(options).items() if value and not key.startswith("cache_")}
+        if options.backend == "sqlite" and options.db_path != ":memory:":
+            given["db_path"] = os.path.join(context.folder, options.db_path or "sqlfs.db")
+        try:
+            return open_database(given)
+        except ConfigError as error:
+            raise BadRequest(f"sqlfs: {error.message}") from None
+
+    def _set_up(self) -> None:
+        """Make the tables, unless they are there. Two who do that at once may meet: then again."""
+        types = _SQL_TYPES[self._database.dialect]
+        for attempt in range(5):
+            try:
+                for table in _SQL_TABLES[:3 if types["index"] else 4]:
+                    self._database.run(lambda session: session.execute(table.format(**types)), idempotent=True)
+                version = self._database.run(self._version, idempotent=True)
+                break
+            except (DatabaseConflict, DatabaseError):
+                if attempt == 4:
+                    raise
+        if version > SQL_SCHEMA:
+            raise Unavailable("The tables were made by a newer version of callfs.")
+
+    @staticmethod
+    def _version(session: Session) -> int:
+        rows = session.execute("SELECT version FROM sqlfs_schema WHERE id = 1").rows
+        if not rows:
+            session.execute("INSERT INTO sqlfs_schema (id, version, turn) VALUES (1, ?, 0)", [SQL_SCHEMA])
+        return int(rows[0][0]) if rows else SQL_SCHEMA
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._database.close()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says."""
+        return {"database": state_of(lambda: self._database.run(lambda session: session.execute("SELECT 1"), True))}
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _row(self, session: Session, path: str) -> Optional[SQLRow]:
+        """The row of a path, None for nothing."""
+        if path == "/":
+            return self._root
+        parent, names, found = _SQL_ROOT, path[1:].encode().split(b"/"), ()     # type: str, list[bytes], Any
+        for at in range(0, len(names), SQL_JOINED):
+            part = names[at:at + SQL_JOINED]
+            rows = session.execute(_path_query(len(part)), [*part[1:], parent, part[0]]).rows
+            if not rows:
+                return None
+            found, parent = rows[0], rows[0][8]
+        return self._row_of(path, found)
+
+    def _row_of(self, path: str, values: Sequence[Any]) -> SQLRow:
+        parent, _, kind, size, mode, owner, mtime_ns, etag, key, digest, content, generation = values
+        entry = Entry(path, kind, int(size), int(mode), owner, int(mtime_ns), etag, key, digest, self.name)
+        return SQLRow(entry, parent, content, int(generation))
+
+    def _children(self, session: Session, folder: Entry, after: bytes) -> list[SQLRow]:
+        rows = session.execute(f"SELECT {', '.join(_SQL_COLUMNS)} FROM sqlfs_entries WHERE parent = ? AND name > ? "
+                               f"ORDER BY name LIMIT {SQL_PAGE}", [folder.id, after]).rows
+        return [self._row_of(join_path(folder.path, bytes(row[1]).decode()), row) for row in rows]
+
+    def _look(self, path: str) -> SQLRow:
+        """The row of a path, perhaps remembered. Raises FileNotFound."""
+        hit = self._cache.get(path)
+        if hit is not None and hit[1] > time.monotonic():
+            return hit[0]
+        mark = self._mark
+        row = self._database.run(lambda session: self._row(session, path), idempotent=True)
+        if row is None:
+            raise FileNotFound()
+        with self._marking:                 # not what was read before a change of ours
+            if self._mark == mark and self._ttl:
+                self._cache.put(path, (row, time.monotonic() + self._ttl))
+        return row
+
+    def _forget(self, *paths: str) -> None:
+        """After a change of ours; without a path, of many."""
+        with self._marking:
+            self._mark += 1
+            for path in paths:
+                self._cache.drop(path)
+            if not paths:
+                self._cache.clear()
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self._look(path).entry
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        while True:
+            mark, row = self._mark, self._look(path)
+            if row.entry.is_dir:
+                return Handle(row.entry)
+            self._uses.take(row)
+            if mark == self._mark or self._current(path, row):
+                return SQLHandle(self, row)
+            self.give(row)                  # its chunks may have gone before we were known to want them
+
+    def _current(self, path: str, row: SQLRow) -> bool:
+        now = self._database.run(lambda session: self._row(session, path), idempotent=True)
+        return now is not None and (now.content, now.generation) == (row.content, row.generation)
+
+    def blocks(self, row: SQLRow, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes of a version. Raises StorageError where its chunks are gone."""
+        while start < stop:
+            first = start // SQL_CHUNK
+            last = min((stop - 1) // SQL_CHUNK, first + SQL_READ - 1)
+            for number, data in enumerate(self._database.run(
+                    lambda session: self._chunks(session, row, first, last), idempotent=True), first):
+                yield data[start - number * SQL_CHUNK:stop - number * SQL_CHUNK]
+                start = (number + 1) * SQL_CHUNK
+
+    @staticmethod
+    def _chunks(session: Session, row: SQLRow, first: int, last: int) -> list[bytes]:
+        rows = session.execute("SELECT number, data FROM sqlfs_chunks WHERE content = ? AND number >= ? "
+                               "AND number <= ? AND generation <= ? ORDER BY number, generation",
+                               [row.content, first, last, row.generation]).rows
+        newest, found = {int(number): data for number, data in rows}, []
+        for number in range(first, last + 1):
+            size = min(SQL_CHUNK, row.entry.size - number * SQL_CHUNK)
+            found.append(newest.get(number, b"")[:size])
+            if len(found[-1]) < size:
+                raise StorageError("This version of the file was replaced by another process while it was read.")
+        return found
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says, page by page."""
+        folder = self._look(path).entry
+        if not folder.is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._listed(folder, after.encode("utf-8", "surrogatepass"))
+
+    def _listed(self, folder: Entry, after: bytes) -> Iterator[Entry]:
+        page = [None]                       # type: list[Any]
+        while page:
+            page = self._database.run(lambda session: self._children(session, folder, after), idempotent=True)
+            for row in page:
+                yield row.entry
+                after = row.entry.name.encode()
+
+    # -- what nobody needs any more ----------------------------------------------------------------------------
+
+    def give(self, row: SQLRow) -> None:
+        """A reader of this version is through."""
+        for stale in self._uses.give(row):
+            self._delete(stale)
+
+    def _release(self, *stale: StaleChunks) -> None:
+        """Delete what is not read any more, now or when its last reader is through. To be called after the commit."""
+        for each in stale:
+            if self._uses.due(each):
+                self._delete(each)
+
+    def _delete(self, stale: StaleChunks) -> None:
+        """What can not be deleted now is swept at a later mount: the change itself has worked."""
+        try:
+            top = self._database.run(lambda session: session.execute(
+                "SELECT MAX(number) FROM sqlfs_chunks WHERE content = ?", [stale.content]).rows[0][0], idempotent=True)
+            for low in range(stale.low, min(stale.high, -1 if top is None else int(top) + 1), SQL_SWEPT):
+                self._database.run(lambda session: session.execute(
+                    "DELETE FROM sqlfs_chunks WHERE content = ? AND number >= ? AND number < ? AND generation < ?",
+                    [stale.content, low, min(stale.high, low + SQL_SWEPT), stale.generation]), idempotent=True)
+        except CallFSError as error:
+            self._metrics.count("callfs_errors_total", self.name, type(error).__name__)
+
+    def _sweep(self) -> None:
+        """Delete what crashed uploads have left. A content's id begins with its time."""
+        before = _content_id(time.time_ns() - SQL_LEFT_OVER * 1_000_000_000)[:16]
+        for (content,) in self._database.run(lambda session: session.execute(
+                "SELECT DISTINCT c.content FROM sqlfs_chunks c WHERE c.content < ? AND NOT EXISTS "
+                "(SELECT 1 FROM sqlfs_entries e WHERE e.content = c.content)", [before]), idempotent=True).rows:
+            self._delete(StaleChunks(content))
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _turn(session: Session) -> None:
+        session.execute("UPDATE sqlfs_schema SET turn = turn + 1 WHERE id = 1")
+
+    @staticmethod
+    def _insert(session: Session, row: SQLRow) -> SQLRow:
+        session.execute(_SQL_INSERT, row.values())
+        return row
+
+    @staticmethod
+    def _update(session: Session, old: SQLRow, new: SQLRow) -> SQLRow:
+        session.execute(_SQL_UPDATE, [*new.values(), old.parent, old.entry.name.encode()])
+        return new
+
+    @staticmethod
+    def _put(session: Session, content: str, generation: int, number: int, data: memoryview) -> None:
+        for at in range(0, len(data), SQL_CHUNK):
+            session.execute("INSERT INTO sqlfs_chunks (content, number, generation, data) VALUES (?, ?, ?, ?)",
+                            [content, number + at // SQL_CHUNK, generation, bytes(data[at:at + SQL_CHUNK])])
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. A small file is one transaction."""
+        _check_lengths(path)
+        upload, batches = _Upload(path, owner, guard, options, _content_id(time.time_ns())), BodyBatches(body)
+        try:
+            batch = batches.next()
+            while not batches.over:
+                self._database.run(lambda session: self._put(session, upload.content, 0, upload.chunks, batch))
+                upload.chunks += len(batch) // SQL_CHUNK
+                batch = batches.next()
+            upload.digest, upload.size = batches.check(options.sha256), batches.total
+            self._database.run(lambda session: self._switch(session, upload, batch), idempotent=True)
+        except BaseException as error:
+            if upload.chunks and not getattr(error, "uncertain", False):
+                self._delete(StaleChunks(upload.content))
+            raise
+        finally:
+            self._forget(path)
+        if upload.old:
+            self._release(StaleChunks(upload.old.content))
+        assert upload.written is not None
+        return upload.written
+
+    def _switch(self, session: Session, upload: _Upload, rest: memoryview) -> None:
+        """The last chunks, and the entry that has them all."""
+        self._turn(session)
+        there = self._row(session, upload.path)
+        if there is not None and there.content == upload.content:
+            return                          # the answer to an attempt's COMMIT was lost, but it had worked
+        upload.guard(there.entry if there else None)
+        if there is not None and there.entry.is_dir:
+            raise Conflict("A directory is there.")
+        if upload.chunks and not session.execute("SELECT 1 FROM sqlfs_chunks WHERE content = ? AND number = 0",
+                                                 [upload.content]).rows:
+            raise Unavailable("The upload took so long that it was swept away as left over; try again.")
+        self._put(session, upload.content, 0, upload.chunks, rest)
+        old, mode = there.entry if there else None, upload.options.mode
+        moment = upload.options.mtime_ns
+        entry = Entry(upload.path, FILE, upload.size, mode if mode is not None else old.mode if old else 0o644,
+                      old.owner if old else upload.owner, time.time_ns() if moment is None else moment,
+                      secrets.token_hex(8), old.id if old else secrets.token_hex(8), upload.digest, self.name)
+        if there is not None:
+            self._update(session, there, SQLRow(entry, there.parent, upload.content))
+        else:
+            parent = self._folder(session, split_path(upload.path)[0], upload.owner)
+            self._insert(session, SQLRow(entry, parent, upload.content))
+        upload.written, upload.old = Written(entry, there is None), there
+
+    def _folder(self, session: Session, path: str, owner: str) -> str:
+        """The id of a directory, which is made when it is missing, with what is missing above it. Raises Conflict."""
+        row = self._row(session, path)
+        if row is None:
+            row = self._root
+            for each in (*ancestors(path)[1:], path):
+                row = self._row(session, each) or self._insert(session, self._new_folder(each, row.entry.id, owner))
+                if not row.entry.is_dir:
+                    break
+        if not row.entry.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
+        return row.entry.id
+
+    def _new_folder(self, path: str, parent: str, owner: str, mode: int = 0o755) -> SQLRow:
+        return SQLRow(Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
+                            backend=self.name), parent)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        _check_lengths(path)
+
+        def work(session: Session) -> Written:
+            self._turn(session)
+            there = self._row(session, path)
+            guard(there.entry if there else None)
+            if there is not None:
+                return Written(there.entry, False)
+            parent = self._folder(session, split_path(path)[0], owner)
+            return Written(self._insert(session, self._new_folder(path, parent, owner, mode)).entry, True)
+        written = self._database.run(work)
+        self._forget(path)
+        return written
+
+    def _there(self, session: Session, path: str, guard: Guard) -> SQLRow:
+        """What is about to be changed, with the turn to change it. Raises what the guard raises, FileNotFound."""
+        self._turn(session)
+        there = self._row(session, path)
+        guard(there.entry if there else None)
+        if there is None:
+            raise FileNotFound()
+        if there.parent == "":
+            raise BadRequest("The mount point itself can not be changed.")
+        return there
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says. Every 4 MiB is a transaction of its own; only touched chunks are written anew."""
+        batches, content = BodyBatches(body), ""
+
+        def work(session: Session) -> tuple[SQLRow, SQLRow]:
+            there = self._there(session, path, guard if not content else lambda there: None)
+            if content and there.content != content:
+                raise Conflict("The file was replaced while it was written.")
+            if offset > there.entry.size:
+                raise RangeNotSatisfiable(f"The file has {there.entry.size} bytes; it can be written up to there.",
+                                          headers=[("Content-Range", f"bytes */{there.entry.size}")])
+            return there, self._overlay(session, there, batch, offset)
+        try:
+            while True:
+                batch = batches.next(SQL_BATCH - offset % SQL_CHUNK)
+                old, new = self._database.run(work)
+                self._forget(path)
+                first, last = offset // SQL_CHUNK, -(-(offset + len(batch)) // SQL_CHUNK)
+                if new is not old:
+                    self._release(StaleChunks(old.content, first, last, new.generation))
+                content, offset = old.content, offset + len(batch)
+                batches.check("")
+                if batches.over:
+                    return Written(new.entry, False)
+        finally:
+            self._forget(path)
+
+    def _overlay(self, session: Session, there: SQLRow, data: memoryview, offset: int) -> SQLRow:
+        """Write chunks of the next generation: `data` with what stands before and behind it in its chunks."""
+        if not data:
+            return there
+        end, first = offset + len(data), offset // SQL_CHUNK
+        head, tail = b"", b""
+        if offset % SQL_CHUNK:
+            head = self._chunks(session, there, first, first)[0][:offset % SQL_CHUNK]
+        if end % SQL_CHUNK and end < there.entry.size:
+            tail = self._chunks(session, there, end // SQL_CHUNK, end // SQL_CHUNK)[0][end % SQL_CHUNK:]
+        new = there.next(size=max(there.entry.size, end))
+        self._put(session, there.content, new.generation, first, memoryview(b"".join((head, data, tail))))
+        return self._update(session, there, new)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        def work(session: Session) -> tuple[SQLRow, SQLRow]:
+            there = self._there(session, path, guard)
+            if there.entry.is_dir:
+                raise BadRequest("A directory is there.")
+            return there, self._update(session, there, there.next(size=min(size, there.entry.size)))
+        try:
+            old, new = self._database.run(work)
+        finally:
+            self._forget(path)
+        self._release(StaleChunks(old.content, -(-new.entry.size // SQL_CHUNK), 1 << 62, new.generation))
+        if size <= new.entry.size:
+            return Written(new.entry, False)
+        return self.patch(path, ZeroBody(size - new.entry.size), new.entry.size, lambda there: None)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+        def work(session: Session) -> Entry:
+            there = self._there(session, path, guard)
+            return self._update(session, there, there._replace(entry=there.entry._replace(**changes))).entry
+        try:
+            return self._database.run(work)
+        finally:
+            self._forget(path)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        try:
+            contents = self._database.run(lambda session: self._remove(session, path, recursive, guard))
+        finally:
+            self._forget()
+        self._release(*map(StaleChunks, contents))
+
+    def _remove(self, session: Session, path: str, recursive: bool, guard: Guard) -> list[str]:
+        """The contents that are free now."""
+        there = self._there(session, path, guard)
+        folders, contents = [there.entry] if there.entry.is_dir else [], [there.content] if there.content else []
+        for folder in folders:              # it grows meanwhile
+            children = self._children(session, folder, b"")
+            while children:
+                if not recursive:
+                    raise DirectoryNotEmpty()
+                for child in children:
+                    guard(child.entry)
+                folders += [child.entry for child in children if child.entry.is_dir]
+                contents += [child.content for child in children if child.content]
+                children = self._children(session, folder, children[-1].entry.name.encode())
+            session.execute("DELETE FROM sqlfs_entries WHERE parent = ?", [folder.id])
+        self._unlink(session, there)
+        return contents
+
+    @staticmethod
+    def _unlink(session: Session, row: SQLRow) -> None:
+        session.execute("DELETE FROM sqlfs_entries WHERE parent = ? AND name = ?",
+                        [row.parent, row.entry.name.encode()])
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says, in one transaction; of a directory only its own row changes."""
+        _check_lengths(target)
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+
+        def work(session: Session) -> tuple[SQLRow, Optional[SQLRow]]:
+            there, other = self._there(session, source, guard), self._row(session, target)
+            target_guard(other.entry if other else None)
+            if other is not None:
+                self._check_target(session, there, other)
+                self._unlink(session, other)
+            if not parents and self._row(session, split_path(target)[0]) is None:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            parent = self._folder(session, split_path(target)[0], owner)
+            new = there._replace(entry=there.entry._replace(path=target), parent=parent)
+            return self._update(session, there, new), other
+        try:
+            moved, other = self._database.run(work)
+        finally:
+            self._forget()
+        if other is not None and other.content:
+            self._release(StaleChunks(other.content))
+        return moved.entry
+
+    def _check_target(self, session: Session, there: SQLRow, other: SQLRow) -> None:
+        if other.entry.is_dir != there.entry.is_dir:
+            raise Conflict("A file can not replace a directory, nor a directory a file.")
+        if other.entry.is_dir and self._children(session, other.entry, b""):
+            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
+def _content_id(time_ns: int) -> str:
+    return f"{time_ns:016x}{secrets.token_hex(8)}"
+
+
+def _path_query(levels: int) -> str:
+    """The row of a path of so many names, given the later names, the parent of the first, and the first."""
+    joins = "".join(f" JOIN sqlfs_entries e{level} ON e{level}.parent = e{level - 1}.id AND e{level}.name = ?"
+                    for level in range(1, levels))
+    columns = ", ".join(f"e{levels - 1}.{column}" for column in _SQL_COLUMNS)
+    return f"SELECT {columns} FROM sqlfs_entries e0{joins} WHERE e0.parent = ? AND e0.name = ?"
+
+
+# ============================================================================
+# proxyfs: a remote PFS server as a folder
+# ============================================================================
+
+RELOAD = "/reload"                          # writing to it reconnects
+_LIVE_TYPES = frozenset({"control", "stream"})
+
+
+class ProxyFS(FileSystem):
+    """A remote PFS server, this one or the reference, as a folder. It need not be up when it is mounted.
+
+    What is a queue's control file there is one here: it is opened only when its bytes are asked for. Who may do what
+    is decided there, by the token, so everything belongs to everyone here. The remote has no locks to hold: a guard
+    sees what was there a moment before. Errors keep class and status, but for those that are about the token (401)
+    or the connection: those are 502 here, as no caller of this server could act on them.
+    """
+
+    name = "proxyfs"
+    slow = True
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        base_url: str = option("", "The remote server: http(s)://HOST[:PORT][/PREFIX][/api/v1]")
+        token: str = option("", "Its key", kind="secret")
+        cache_ttl_seconds: float = option(0, "How long stat and listings may be old; 0: not at all", kind="duration")
+        timeout: float = option("30s", "Longest wait for the remote server", kind="duration", minimum=0.01)
+
+    def __init__(self, options: ProxyFS.Options, context: MountContext) -> None:
+        if not re.match("https?://", options.base_url):
+            raise BadRequest("proxyfs needs `base_url`, an http:// or https:// address.")
+        self._options, self._calls = options, context.tree.calls
+        self._client = self._connected()
+        self._known: Cache[tuple[str, str], tuple[float, Any]] = Cache(10_000)
+        self._readers: set[Reader] = set()
+        self._lock, self._closed, self._state = threading.Lock(), False, "ok"
+        self._since = time.time_ns()
+
+    def _connected(self) -> PFSClient:
+        try:
+            return PFSClient(self._options.base_url, self._options.token, timeout=self._options.timeout,
+                             headers=self._hop)
+        except ConfigError as error:
+            raise BadRequest(f"proxyfs: {error.message}.") from None
+
+    def _hop(self) -> Mapping[str, str]:
+        hops = self._calls.hops + 1
+        if hops > MAX_HOPS:
+            raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        return {HOPS_HEADER: str(hops)}
+
+    @contextlib.contextmanager
+    def _remote(self) -> Iterator[PFSClient]:
+        """The client, around one question to the remote server; remembers for `check` whether that is well."""
+        if self._closed:
+            raise Unavailable("This was unmounted.")
+        try:
+            yield self._client
+            self._state = "ok"
+        except (AuthenticationFailed, MisdirectedRequest) as error:
+            self._state = f"the remote server refuses this mount: {error.message}"
+            raise BadGateway("The remote server does not accept this mount's token or address.") from None
+        except (Unavailable, BadGateway) as error:
+            self._state = error.message
+            raise
+
+    def _recall(self, kind: str, path: str, ask: Callable[[PFSClient], Any]) -> Any:
+        ttl, known = self._options.cache_ttl_seconds, self._known    # a change meanwhile exchanges the cache
+        found = known.get((kind, path)) if ttl else None
+        if found is not None and time.monotonic() - found[0] < ttl:
+            return found[1]
+        with self._remote() as client:
+            value = ask(client)
+        if ttl:
+            known.put((kind, path), (time.monotonic(), value), 1 + len(value) if kind == "list" else 1)
+        return value
+
+    def _forget(self) -> None:
+        self._known = Cache(10_000)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def _entry(self, path: str, info: RemoteInfo) -> Entry:
+        kind, label = DIRECTORY if info.is_dir else FILE, info.meta.get("Type") or ""
+        version = f"{self._client.url}\n{path}\n{info.size}\n{info.mtime_ns}\n{kind}".encode("utf-8", "surrogateescape")
+        # `stamp` is free for a filesystem's own use: `describe` needs what the listing has told already.
+        return Entry(path, kind, max(info.size, 0) if kind == FILE else 0, info.mode, ANYONE, info.mtime_ns,
+                     hashlib.sha256(version).hexdigest()[:32], path, backend=self.name,
+                     stamp=json.dumps([label, info.meta.get("Content")]))
+
+    def _own(self) -> Entry:
+        return Entry(RELOAD, FILE, 0, 0o222, ANYONE, self._since, "reload", RELOAD, backend=self.name,
+                     stamp='["control", null]')
+
+    def _info(self, path: str) -> RemoteInfo:
+        return self._recall("stat", path, lambda client: client.stat(path))
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        try:
+            return self._entry(path, self._info(path))
+        except (FileNotFound, Unavailable, BadGateway):
+            if path == RELOAD:              # it is needed most while the remote is away
+                return self._own()
+            raise
+
+    def describe(self, entry: Entry) -> Meta:
+        """What the remote says of it."""
+        label, content = json.loads(entry.stamp) if entry.stamp else ("", None)
+        told = {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else None
+        return Meta(self.name, label or entry.type, told)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here (a slash, control characters) are left out."""
+        try:
+            infos = self._recall("list", path, lambda client: client.list(path))
+        except CallFSError:
+            if path != "/" and not self.stat(path).is_dir:
+                raise Conflict("This is a file, not a directory.") from None
+            raise
+        found = {info.name: self._entry(join_path(path, info.name), info) for info in infos if _is_name(info.name)}
+        if path == "/":
+            found.setdefault(RELOAD[1:], self._own())
+        return iter([found[name] for name in sorted(found) if name > after])
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. The cache is not asked: a size that is wrong would cut the file."""
+        self._known.drop(("stat", path))
+        entry = self.stat(path)
+        if entry.is_dir:
+            return Handle(entry)
+        label = json.loads(entry.stamp)[0]
+        if entry.mode and not entry.mode & 0o444:
+            raise PermissionDenied("This can only be written.")
+        # An empty file that nobody may write is a control file, too, or one whose size is not known beforehand.
+        if label in _LIVE_TYPES or not entry.size and not entry.mode & 0o222:
+            endless = wish.get("stream") == "true" or label == "stream"
+            make = functools.partial(self._live, path, dict(wish), endless, self._calls.hops)
+            return LiveHandle(entry, make, consumes=label != "stream")
+        return _ProxyHandle(entry, functools.partial(self._bytes, path))
+
+    def _live(self, path: str, wish: dict[str, str], endless: bool, hops: int) -> Reader:
+        """A reader of what has no size. It is asked for after the call that `hops` belongs to."""
+        asked = {name: value for name, value in wish.items() if name != "stream"}
+        with self._calls.at(hops):
+            return self._reader(path, stream=endless, query=asked, patience=_asked_wait(wish))
+
+    def _bytes(self, path: str, offset: int, size: int) -> Reader:
+        return self._reader(path, offset, size)
+
+    def _reader(self, path: str, *args: Any, **named: Any) -> Reader:
+        with self._remote() as client:
+            reader = _ProxyReader(client.open(path, *args, **named), self._readers)
+        if self._closed:                    # `close` may have missed it
+            reader.close()
+        return reader
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def _checked(self, path: str, guard: Guard) -> Optional[Entry]:
+        """What is there, if the guard lets it be changed."""
+        self._known.drop(("stat", path))
+        there = self.peek(path)
+        guard(there)
+        return there
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[PFSClient]:
+        """As `_remote`; whatever comes of it, what was known before does not count."""
+        try:
+            with self._remote() as client:
+                yield client
+        finally:
+            self._forget()
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says; the remote sets the time."""
+        there = self._checked(path, guard)
+        if there is not None and path == RELOAD and there.etag == "reload":
+            return self._reload(body)
+        if there is None:
+            self._make_parents(path)
+        with self._change() as client:
+            message = client.write(path, _CheckedBody(body, options.sha256) if options.sha256 else body)
+            if options.mode is not None and (there is None or there.mode & 0o777 != options.mode):
+                with contextlib.suppress(NotSupported, PermissionDenied, NotFound):      # a mode is a wish
+                    client.chmod(path, options.mode)
+        return Written(self.stat(path), there is None, message)
+
+    def _reload(self, body: Body) -> Written:
+        body.read(MAX_RELOAD)
+        with self._lock:
+            old, self._client = self._client, self._connected()
+        old.close()
+        self._forget()
+        with self._remote() as client:
+            version = client.health().get("version", "")
+        return Written(self._own(), False, f"connected again {version}".strip())
+
+    def _make_parents(self, path: str) -> None:
+        parent = split_path(path)[0]
+        if parent == "/":
+            return
+        there = self.peek(parent)
+        if there is not None:
+            if not there.is_dir:
+                raise Conflict(f"{parent} is a file.")
+            return
+        self._make_parents(parent)
+        with self._change() as client, contextlib.suppress(FileExists):
+            client.mkdir(parent)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        there = self._checked(path, guard)
+        if there is not None:
+            return Written(there, False)
+        self._make_parents(path)
+        with self._change() as client:
+            client.mkdir(path, mode)
+        return Written(self.stat(path), True)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        there = self._checked(path, guard)
+        if there is not None and path == RELOAD and there.etag == "reload":
+            raise PermissionDenied("This file belongs to the mount.")
+        with self._change() as client:
+            client.remove(path, recursive)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says. The dialect can not replace by renaming: a file in the way is removed first."""
+        self._checked(source, guard)
+        there = self._checked(target, target_guard)
+        if there is not None and there.is_dir:
+            raise FileExists("A directory is already there.")
+        parent = split_path(target)[0]
+        if parents:
+            self._make_parents(target)
+        elif parent != "/" and not (self.peek(parent) or NOTHING).is_dir:
+            raise BadRequest("The folder of the destination does not exist; ask with `create_parents` to make it.")
+        with self._change() as client:
+            if there is not None:
+                client.remove(target)
+            client.rename(source, target)
+        return self.stat(target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.chmod(path, mode)
+        return self.stat(path)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says, but that the remote's clock gives the time: the dialect takes none."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.touch(path)
+        return self.stat(path)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.truncate(path, size)
+        return Written(self.stat(path), False)
+
+    def check(self) -> dict[str, str]:
+        """How the last question to the remote went; none is asked for this."""
+        return {"remote": self._state}
+
+    def close(self) -> None:
+        """End readers and connections."""
+        self._closed = True
+        for reader in list(self._readers):
+            reader.close()
+        self._client.close()
+
+
+MAX_RELOAD = 65536                          # bytes written to `/reload`, which nobody looks at
+
+
+def _is_name(name: str) -> bool:
+    """Whether this can be one part of a path."""
+    try:
+        return "/" not in name and name != "" and canonical_path("/" + name) == "/" + name
+    except CallFSError:
+        return False
+
+
+def _asked_wait(wish: Wish) -> float:
+    """Seconds that a reader lets the other side wait for something to come; what is no duration it will refuse."""
+    try:
+        return min(parse_duration(wish.get("wait") or 0), 86400.0)
+    except ValueError:
+        return 0.0
+
+
+class _ProxyHandle(Handle):
+    """A remote file. `make` (offset, size) gives its bytes."""
+
+    def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
+        self.entry, self._make = entry, make
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """All bytes are as many as the remote has by now; a part is exactly that, or an error."""
+        if start == 0 and (stop is None or stop == self.entry.size):
+            return self._make(0, -1)
+        size = (self.entry.size if stop is None else stop) - start
+        reader = self._make(start, size)
+        if reader.length not in (None, size):
+            reader.close()
+            raise BadGateway("The remote file has changed, or its server gives no parts of files.")
+        return reader
+
+
+class _ProxyReader(Reader):
+    """A reader that the mount knows of until it is closed."""
+
+    def __init__(self, reader: Reader, known: set[Reader]) -> None:
+        self._reader, self.length, self._known = reader, reader.length, known
+        known.add(self)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        return self._reader.read(size)
+
+    def close(self) -> None:
+        """As the base says."""
+        self._known.discard(self)
+        self._reader.close()
+
+
+class _CheckedBody(Body):
+    """A body whose digest must be right. Its length is kept back: a body in chunks can be broken off at its end."""
+
+    length = None
+
+    def __init__(self, body: Body, sha256: str) -> None:
+        self._body, self._wanted, self._state = body, sha256, hashlib.sha256()
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says. Raises BadRequest at the end."""
+        count = self._body.readinto(view)
+        self._state.update(view[:count])
+        if not count and self._state.hexdigest() != self._wanted:
+            raise BadRequest("The body does not have the digest that was announced.")
+        return count
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -8539,7 +11834,7 @@ class Request:
     """
 
     __slots__ = ("method", "path", "query_text", "version", "headers", "body", "client", "scheme", "memo",
-                 "id", "route", "tail", "principal", "started", "blocking", "_query")
+                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "_query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], body: Body, *, client: str = "",
                  scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None) -> None:
@@ -8549,6 +11844,7 @@ class Request:
         self.id, self.tail, self.started = "", "", time.perf_counter()
         self.route: Optional[Route] = None
         self.principal: Optional[Principal] = None
+        self.foreign = False                # a page of another site made a browser send it
         self.blocking: Callable[[], ContextManager[Any]] = contextlib.nullcontext
         self._query: Optional[dict[str, str]] = None
 
@@ -9000,7 +12296,7 @@ class SocketBody(Body):
             connection.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _check_total(self, coming: int) -> None:
-        if self._total + coming > self._limits.max_upload_bytes:
+        if self._total + coming > self._limits.max_upload_bytes and not self.patient:   # a stream may go on for days
             raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
 
     def _read_plain(self, view: memoryview) -> int:
@@ -10643,6 +13939,7 @@ class WebSocket:
 # ============================================================================
 
 INTERNAL_USER = "internal-proxy"
+_HOPS = HOPS_HEADER.lower()
 
 # Sent with every answer (rest.md, "Conventions"). Stored bytes are never active in this origin (CVE-2023-38501).
 _SECURITY_HEADERS = (
@@ -10792,8 +14089,8 @@ class Application:
     """
 
     def __init__(self, router: Router, authenticator: Authenticator, options: ServerOptions, *,
-                 metrics: Metrics, log: Log, loopback: Iterable[str] = ()) -> None:
-        self.router, self._auth, self._options = router, authenticator, options
+                 metrics: Metrics, log: Log, loopback: Iterable[str] = (), calls: Optional[CallContext] = None) -> None:
+        self.router, self._auth, self._options, self._calls = router, authenticator, options, calls or CallContext()
         self._metrics, self._log = metrics, log
         self._prefix = options.path_prefix.rstrip("/")
         self._trust = ProxyTrust(options.trusted_proxies)
@@ -10837,7 +14134,11 @@ class Application:
             return self._other_method(request, route)
         if route.access != "open":
             self._sign_in(request, route)
-        return handler(request)
+        hops = request.headers.get(_HOPS)
+        if hops is None:
+            return handler(request)
+        with self._calls.at(int(hops) if re.fullmatch("[0-9]{1,4}", hops) else MAX_HOPS):
+            return handler(request)
 
     def _strip_prefix(self, request: Request) -> None:
         if not request.path.startswith(self._prefix + "/"):
@@ -10890,12 +14191,11 @@ class Application:
         if self._names and host and _host_name(host) not in self._names and not self._proxied:
             raise MisdirectedRequest("This server listens on loopback and does not answer to that name; if the name "
                                      "is right, set server.external_url to it.")
-        if request.method in _SAFE_METHODS and "upgrade" not in headers:
-            return
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site") == "cross-site" if origin is None else \
             urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
-        if foreign and not self._listed(origin):
+        request.foreign = foreign and not self._listed(origin)
+        if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
             raise PermissionDenied("A page of another site may not do this; list it in server.cors_origins.")
 
     def _refuse(self, request: Request, error: CallFSError) -> Response:
@@ -11038,12 +14338,14 @@ def _live_response(request: Request, handle: Handle, block: bytes, headers: Iter
 
 
 def _check_deliberate(request: Request) -> None:
-    """Raises where a message would be torn, or be taken by a page that a browser opens or fetches in advance."""
+    """Raises where a message would be torn, or be taken by a page that a browser opens, shows or fetches in advance.
+    What a script of our own page fetches has the destination "empty" (Fetch Metadata, 2.2)."""
     headers = request.headers
     if "range" in headers:
         raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
     purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
-    if headers.get("sec-fetch-mode") == "navigate" or "prefetch" in purpose:
+    if request.foreign or "prefetch" in purpose or headers.get("sec-fetch-mode") == "navigate" or \
+            headers.get("sec-fetch-dest", "empty") != "empty":
         raise Conflict("Reading this takes a message out; a browser's visit only looks. Nothing was taken.")
 
 
@@ -11156,12 +14458,238 @@ def _blocks_of(source: ArchiveSource) -> Iterable[bytes]:
 ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[bytes]]]] = {
     "zip": ("application/zip", zip_chunks), "tar": ("application/x-tar", tar_chunks)}
 
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
+    try:
+        yield
+    except OSError as error:
+        ours = translate_os_error(error)
+        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
+
+
+# ============================================================================
+# httpfs: its own HTTP server for any folder of the tree, to read
+# ============================================================================
+
+_PAGE_STYLE = ("body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
+               "table{border-collapse:collapse;width:100%}td,th{padding:.2em .8em;text-align:left}"
+               "td+td,th+th{text-align:right;white-space:nowrap}tr:hover{background:#8882}")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_PAGE_STYLE.encode()).digest()).decode()
+_CSP = "Content-Security-Policy"
+# No script and no form; a sandbox without `allow-downloads` would keep browsers from saving what they are shown.
+_PAGE_CSP = (_CSP, f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; "
+                   "form-action 'none'; sandbox allow-downloads")
+# What is shown and not saved. Stored bytes are never active: nothing here is run by a browser (so no SVG, no PDF).
+_SHOWN_TYPES = {
+    **dict.fromkeys(("png", "gif", "webp", "avif", "bmp"), "image/{}"), "jpg": "image/jpeg", "jpeg": "image/jpeg",
+    **dict.fromkeys(("txt", "md", "log", "csv"), "text/plain; charset=utf-8"),
+}
+_README_NAMES = frozenset({"README", "README.md", "README.txt"})
+_LISTEN_FAILURES = {errno.EADDRINUSE: "the port is in use; choose another http_port",
+                    errno.EACCES: "this account may not use the port; choose one from 1024 on",
+                    errno.EADDRNOTAVAIL: "this machine does not have that address; choose another host"}
+
+
+def shown_type(name: str) -> str:
+    """The Content-Type under which a browser may show a file of this name, "" for what it shall save."""
+    ending = name.rpartition(".")[2].lower()
+    return "text/plain; charset=utf-8" if name in _README_NAMES else _SHOWN_TYPES.get(ending, "").format(ending)
+
+
+class _Anyone(Authenticator):
+    """Takes everybody for somebody without a key, who may read."""
+
+    def __init__(self) -> None:
+        pass
+
+    def identify(self, request: Request, access: str = "key") -> Principal:
+        """Nobody is asked: to serve without a key is what an administrator has mounted this for."""
+        return ANONYMOUS["read"]
+
+
+class _FolderApplication(Application):
+    """An application whose answers may bring a policy for the browser of their own."""
+
+    def _dress(self, request: Request, response: Response) -> None:
+        own = any(name == _CSP for name, _ in response.headers)
+        headers = [pair for pair in _SECURITY_HEADERS if not own or pair[0] != _CSP]
+        response.headers += [*headers, ("X-Request-ID", request.id)]
+
+
+class HTTPFS(FileSystem):
+    """Serves a folder of the tree over HTTP on a port of its own, without a key and to read only; itself a file that
+    tells how that goes. Everything is read through the tree, which checks what may be read."""
+
+    name = "httpfs"
+    root_type = FILE
+    aliases = MappingProxyType({"port": "http_port"})
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        pfs_path: str = option("", "The folder to serve")
+        http_port: int = option(0, "Port to listen on; 0 takes a free one", kind="int", minimum=0, maximum=65535)
+        host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in")
+
+    def __init__(self, options: HTTPFS.Options, context: MountContext) -> None:
+        if not options.pfs_path.startswith("/"):
+            raise BadRequest("httpfs needs `pfs_path`, the path of a folder, as /memfs.")
+        self._folder, self._context, self._since = canonical_path(options.pfs_path), context, time.time_ns()
+        loopback = _only_here(options.host)
+        router = Router()
+        router.add([Route("/{path}", {"GET": self._browse, "HEAD": self._browse}, "key", _plain_error)])
+        app = _FolderApplication(router, _Anyone(), ServerOptions(), metrics=context.metrics, log=context.log,
+                                 loopback=[options.host] if loopback else (), calls=context.tree.calls)
+        limits = HTTPLimits(workers=2, max_workers=64, max_connections=1000, pin_workers="off")
+        self._server = _listening(app, limits, options.host, options.http_port, context.log)
+        self._host, self._port = options.host, self._server.addresses[0].port
+        self._server.start()
+
+    def close(self) -> None:
+        """Free the port, end connections and threads."""
+        self._server.server_close()
+
+    # -- the status file ---------------------------------------------------------------------------------------
+
+    def _url(self) -> str:
+        host = "localhost" if self._host in ("", "0.0.0.0", "::") or _only_here(self._host) else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
+
+    def _status(self) -> bytes:
+        uptime = (time.time_ns() - self._since) // 1_000_000_000
+        url, reach = self._url(), "this machine only" if _only_here(self._host) else "every machine that reaches it"
+        return (f"HTTPFS Instance Status\n======================\n\n"
+                f"Virtual Path: {self._context.path}\nPFS Source Path: {self._folder}\nHTTP Host: {self._host}\n"
+                f"HTTP Port: {self._port}\nHTTP Endpoint: {url}\nServer Status: Running\n"
+                f"Start Time: {rfc3339(self._since)}\nUptime: {format_duration(uptime)}\n\n"
+                f"Access via HTTP\n  Browser: {url}\n  CLI: curl {url}\n\n"
+                f"Answers {reach}, without a key, GET and HEAD only.\n"
+                f"For other machines mount it with host=0.0.0.0. "
+                f"Remove it with: unmount {self._context.path}\n").encode()
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """The status, as of now."""
+        if path != "/":
+            raise FileNotFound()
+        return generated("/", self._status(), time.time_ns(), backend=self.name)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self.open(path).entry
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """There is nothing below a file."""
+        self.stat(path)
+        raise Conflict("This is a file, not a directory.")
+
+    def describe(self, entry: Entry) -> Meta:
+        """Where it listens and what it serves."""
+        return Meta(self.name, "status", {"pfs_path": self._folder, "host": self._host, "port": str(self._port),
+                                          "url": self._url(), "status": "running"})
+
+    # -- what browsers get -------------------------------------------------------------------------------------
+
+    def _browse(self, request: Request) -> Response:
+        shown = canonical_path(decode_path(request.path))
+        path = self._folder.rstrip("/") + shown if shown != "/" else self._folder
+        with aside(request):
+            handle = self._context.tree.open(ANONYMOUS["read"], path)
+            if not handle.entry.is_dir:
+                return self._file(request, handle)
+            handle.close()
+            if not request.path.endswith("/"):
+                # Of the canonical path, which begins with one slash: `//host` would lead to another server.
+                return Response(301, b"", headers=[("Location", urllib.parse.quote(shown) + "/")])
+            return self._page(request, shown, path)
+
+    @staticmethod
+    def _file(request: Request, handle: Handle) -> Response:
+        entry, kind = handle.entry, shown_type(handle.entry.name)
+        refusal = "This file can only be written." if not entry.mode & 0o444 else \
+            "Reading this file takes something out, and who browses only looks; read it through the API." \
+            if handle.consumes else ""
+        if refusal or request.path.endswith("/"):
+            handle.close()
+            raise PermissionDenied(refusal) if refusal else FileNotFound("This is a file; leave out the last slash.")
+        fields = [("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
+                  ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
+        block = header_block(fields) if handle.fixed else b""
+        headers = [] if kind else [("Content-Disposition", content_disposition(entry.name))]
+        response = file_response(request, handle, block, headers)
+        if kind:
+            response.headers = [("Content-Type", kind) if pair == _OCTETS else pair for pair in response.headers]
+        return response
+
+    def _page(self, request: Request, shown: str, path: str) -> Response:
+        with _disk_errors():
+            spool = open_spool(self._context.spools)
+            try:
+                for part in self._page_parts(shown, path):
+                    spool.write(part.encode("utf-8", "replace"))
+                reader = spool_reader(spool)
+            except BaseException:
+                spool.close()
+                raise
+        response = Response(200, reader, headers=[("Content-Type", "text/html; charset=utf-8"), _PAGE_CSP,
+                                                  ("Cache-Control", "no-cache")])
+        if request.method == "HEAD":
+            reader.close()
+            response.body = None
+        return response
+
+    def _page_parts(self, shown: str, path: str) -> Iterator[str]:
+        title = html.escape(f"Index of {shown}")
+        yield (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+               f"<style>{_PAGE_STYLE}</style></head><body><h1>{title}</h1>\n<table><thead><tr><th>Name</th>"
+               "<th>Size</th><th>Modified</th></tr></thead><tbody>\n")
+        if shown != "/":
+            yield '<tr><td><a href="../">../</a></td><td></td><td></td></tr>\n'
+        for entry in self._context.tree.list(ANONYMOUS["read"], path):
+            yield _page_row(entry)
+        yield "</tbody></table></body></html>\n"
+
+
+def _page_row(entry: Entry) -> str:
+    slash, size = ("/", "") if entry.is_dir else ("", str(entry.size))
+    moment = rfc3339(entry.mtime_ns).replace("T", " ").rstrip("Z") if entry.mtime_ns else ""
+    # "./": a name with a colon would be an address with a scheme (javascript:).
+    return (f'<tr><td><a href="./{urllib.parse.quote(entry.name, safe="")}{slash}">{html.escape(entry.name)}{slash}</a>'
+            f"</td><td>{size}</td><td>{moment}</td></tr>\n")
+
+
+def _plain_error(request: Optional[Request], error: CallFSError) -> Response:
+    """A line for people."""
+    text = f"{error.status} {REASONS.get(error.status, '')}\n{error.message}\n"
+    return Response(error.status, text.encode(), headers=[("Content-Type", "text/plain; charset=utf-8"),
+                                                          *error.headers])
+
+
+def _only_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(app: Application, limits: HTTPLimits, host: str, port: int, log: Log) -> HTTPServer:
+    """A server that holds its port. Raises Conflict where somebody else does, Unavailable where it can not be had."""
+    try:
+        sock = _listen_tcp(host, port, limits.backlog)
+    except OSError as error:
+        reason = _LISTEN_FAILURES.get(error.errno or 0) or error.strerror or str(error)
+        raise (Conflict if error.errno == errno.EADDRINUSE else Unavailable)(
+            f"httpfs can not listen on {host}:{port}: {reason}.") from None
+    return HTTPServer(app, limits, inherited=[sock], log=log)
+
+
 # ============================================================================
 # Mounts: filesystems by their type, from the configuration and at run time
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, StreamFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, HTTPFS,
 )})
 
 
@@ -11914,16 +15442,6 @@ def _conversation(serve: Callable[[WebSocket], None]) -> Callable[[Duplex], None
     return upgrade
 
 
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
-    try:
-        yield
-    except OSError as error:
-        ours = translate_os_error(error)
-        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
-
-
 def _closing(code: int, reason: str) -> Callable[[Duplex], None]:
     """An upgrade that only says why not: browsers show no status of a refused handshake (rest.md, "WebSocket")."""
     return lambda duplex: WebSocket(duplex).close(code, reason)
@@ -11959,7 +15477,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, round(float(mtime) * 1e9) if mtime else None, "".join(digests))
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests))
 
 # ============================================================================
 # The PFS dialect: /api/v1
@@ -11983,7 +15501,8 @@ def file_info(entry: Entry, meta: Meta) -> dict[str, Any]:
 class PfsDialect:
     """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts.
 
-    What is done may have to wait for another machine or copy a gigabyte, so every handler runs aside.
+    What is done may have to wait for another machine or copy a gigabyte, so handlers run aside. Not so those that
+    are done at once where the filesystem is: waking another thread would take longer than they do.
     """
 
     def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log,
@@ -12012,11 +15531,22 @@ class PfsDialect:
             ("digest", {"POST": self.digest}),
             ("capabilities", {"GET": self.capabilities, "HEAD": self.capabilities}),
         ]
-        routes = [Route(f"/api/v1/{name}", {verb: _run_aside(handler) for verb, handler in methods.items()}, "pfs",
+        routes = [Route(f"/api/v1/{name}", {verb: self._set_aside(handler) for verb, handler in methods.items()}, "pfs",
                         pfs_error) for name, methods in rows]
         absent = dict.fromkeys(_METHODS - {"OPTIONS"}, self.absent)
         health = Route("/api/v1/health", {"GET": self.health, "HEAD": self.health}, "open", pfs_error)
         return [*routes, health, *(Route(f"/api/v1{rest}", absent, "open", pfs_error) for rest in ("", "/{path}"))]
+
+    def _set_aside(self, handler: Handler) -> Handler:
+        quick = handler in (self.read, self.stat, self.capabilities, self.list_mounts, self.list_plugins)
+
+        def run(request: Request) -> Response:
+            path = request.query.get("path") if quick else None
+            if quick and not (path and self._tree.slow(canonical_path(path))):
+                return handler(request)
+            with aside(request):
+                return handler(request)
+        return run
 
     # -- files -------------------------------------------------------------------------------------------------
 
@@ -12217,13 +15747,6 @@ class PfsDialect:
     def absent(self, request: Request) -> Response:
         """Every other address."""
         raise NotFound("There is no such address; /api/v1/files?path=/PATH reads a file.")
-
-
-def _run_aside(handler: Handler) -> Handler:
-    def run(request: Request) -> Response:
-        with aside(request):
-            return handler(request)
-    return run
 
 
 def _said(message: str, status: int = 200) -> Response:
@@ -12456,7 +15979,7 @@ class Server:
             router = Router()
             router.add(routes)
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
-                               loopback=loopback)
+                               loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
         main = app([*rest.routes(), *pfs.routes()], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
@@ -12743,16 +16266,9 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
 # Client: the REST dialect from Python
 # ============================================================================
 
-CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
 CLIENT_PAGE = 1000                      # entries asked for at a time
-MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
-MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
-_IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
-_LATER = frozenset({429, 503})
 
-Upload = Union[bytes, bytearray, memoryview, "os.PathLike[str]", BinaryIO, Iterable[bytes]]
 Target = Union[str, "os.PathLike[str]", BinaryIO]
-Progress = Callable[[int, Optional[int]], None]         # (bytes done, bytes in all or None)
 
 
 class FileInfo(NamedTuple):
@@ -12813,298 +16329,6 @@ def _info_of_item(item: Mapping[str, Any]) -> FileInfo:
 def _link_of_item(item: Mapping[str, Any], path: str = "", max_uses: int = 1) -> LinkInfo:
     return LinkInfo(str(item.get("id", "")), item.get("url", ""), item.get("token", ""), item.get("path", path),
                     item["expires_at"], int(item.get("max_uses", max_uses)), int(item.get("uses", 0)))
-
-
-def _error_kinds(kind: type[CallFSError] = CallFSError) -> Iterator[type[CallFSError]]:
-    yield kind
-    for below in kind.__subclasses__():
-        yield from _error_kinds(below)
-
-
-# From an answer back to the class that the server raised. Only a class with a code of its own stands for it; a status
-# alone (an answer to HEAD has no body, one of a proxy no code) means the most general class that has it.
-_NAMED_KINDS = [kind for kind in _error_kinds() if "code" in vars(kind)]
-_KIND_OF_CODE = {**{kind.code: kind for kind in _NAMED_KINDS}, "BAD_REQUEST": BadRequest}
-_KIND_OF_STATUS = {**{kind.status: kind for kind in reversed(_NAMED_KINDS)},
-                   400: BadRequest, 404: FileNotFound, 500: CallFSError}
-
-
-def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
-    """The error that an HTTP answer tells of; `details` holds the other fields of its JSON, and `request_id`."""
-    try:
-        told = json.loads(body)
-        code, message = str(told.pop("code")), str(told.pop("message"))
-    except (ValueError, KeyError, AttributeError, TypeError, RecursionError):
-        told, code, message = {}, "", ""
-    kind = _KIND_OF_CODE.get(code) or _KIND_OF_STATUS.get(status, CallFSError)
-    if not message and status not in _KIND_OF_STATUS:
-        message = f"The server answered {status}."
-    # Not `kind(message)`: some classes take other arguments, which are not known here.
-    error: CallFSError = CallFSError.__new__(kind)
-    CallFSError.__init__(error, message, headers=list(headers.items()))
-    error.status, error.details = status, {**told, "request_id": headers.get("X-Request-ID") or ""}
-    return error
-
-
-class _Source:
-    """A body to send. `length` is None where nobody knows it; where `replayable`, `blocks` may be asked for again."""
-
-    def __init__(self, source: Upload) -> None:
-        if isinstance(source, str):
-            raise TypeError("a source is bytes, a pathlib.Path, a binary file or an iterable of bytes")
-        self._owned = isinstance(source, os.PathLike)
-        self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
-        if isinstance(source, (bytes, bytearray, memoryview)):
-            self._source = io.BytesIO(source)
-        self.replayable = hasattr(self._source, "read") and self._source.seekable()
-        self._start = self._source.tell() if self.replayable else 0
-        self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else None
-
-    def blocks(self) -> Iterator[bytes]:
-        """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
-        if self.length is not None:
-            yield from self._counted(self.length)
-        elif hasattr(self._source, "read"):
-            yield from iter(lambda: self._source.read(BLOCK), b"")
-        else:
-            yield from filter(None, self._source)       # an empty chunk would end the body
-
-    def _counted(self, left: int) -> Iterator[bytes]:
-        self._source.seek(self._start)
-        while left:
-            block = self._source.read(min(BLOCK, left))
-            if not block:
-                raise StorageError("The source became shorter while it was sent.")
-            left -= len(block)
-            yield block
-
-    def digest(self) -> str:
-        """The `Content-Digest` of a replayable source (RFC 9530)."""
-        hasher = hashlib.sha256()
-        for block in self.blocks():
-            hasher.update(block)
-        return f"sha-256=:{base64.b64encode(hasher.digest()).decode()}:"
-
-    def __enter__(self) -> _Source:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._owned:
-            self._source.close()
-
-
-class _Call(NamedTuple):
-    """One request, as often as it has to be sent."""
-
-    method: str
-    target: str
-    headers: Mapping[str, str] = MappingProxyType({})
-    body: Optional[_Source] = None
-    stream: bool = False                # the caller reads the answer's body, and closes it
-    accept: tuple[int, ...] = ()        # statuses from 300 on that are answers all the same
-    idempotent: bool = False            # although its method is not
-    progress: Optional[Progress] = None
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether to send it twice is the same as once. Under If-Match the second PUT would be refused (412)."""
-        guarded = self.method != "GET" and "If-Match" in self.headers
-        return self.idempotent or self.method in _IDEMPOTENT and not guarded
-
-    @property
-    def replayable(self) -> bool:
-        """Whether the body can be sent again."""
-        return self.body is None or self.body.replayable
-
-
-class _Broken(Exception):
-    """A connection failed after it was made."""
-
-    def __init__(self, error: Exception) -> None:
-        super().__init__(str(error))
-        # It ended, as opposed to: the server is slow (and may be busy with the request), or answers nonsense.
-        self.cut = isinstance(error, (ConnectionError, ssl.SSLEOFError, http.client.IncompleteRead))
-        self.unanswered = isinstance(error, (ConnectionError, ssl.SSLEOFError))
-        self.reason = _reason(error)
-
-
-class _Again(Exception):
-    """A request that may be sent again: at once (`pause` None), or after a pause of `asked` seconds, if it says."""
-
-    def __init__(self, error: CallFSError, at_once: bool = False, asked: Optional[float] = None) -> None:
-        super().__init__(error)
-        self.error, self.at_once, self.asked = error, at_once, asked
-
-
-def _reason(error: Exception) -> str:
-    text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    return text or type(error).__name__
-
-
-@contextlib.contextmanager
-def _wire_errors() -> Iterator[None]:
-    try:
-        yield
-    except (OSError, http.client.HTTPException) as error:
-        raise _Broken(error) from None
-
-
-class _Unread(io.RawIOBase):
-    """A socket after a byte of the answer was taken from it."""
-
-    def __init__(self, first: bytes, sock: socket.socket) -> None:
-        self._first, self._raw = first, sock.makefile("rb", buffering=0)
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> Optional[int]:
-        if not self._first:
-            return self._raw.readinto(buffer)
-        buffer[:1], self._first = self._first, b""
-        return 1
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _Lines(io.BufferedReader):
-    """What http.client reads an answer from. To it a head that is cut off is a shorter head; here it is an error."""
-
-    _begun = False
-
-    def makefile(self, mode: str) -> _Lines:
-        """Itself: HTTPResponse takes a socket, and calls this, no more."""
-        return self
-
-    def readline(self, size: Optional[int] = -1) -> bytes:
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size and (line or self._begun):
-            raise http.client.IncompleteRead(line)
-        self._begun = True
-        return line
-
-
-class _UnixConnection(http.client.HTTPConnection):
-    """HTTP through a unix socket."""
-
-    def __init__(self, path: str, timeout: float) -> None:
-        super().__init__("localhost", timeout=timeout)
-        self._path = path
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.sock.settimeout(self.timeout)
-        self.sock.connect(self._path)
-
-
-class _Wire:
-    """One connection. `reused`: an answer came through it before; `clean`: another request may follow."""
-
-    def __init__(self, connection: http.client.HTTPConnection) -> None:
-        self.connection, self.reused, self.clean, self._first = connection, False, True, b""
-        connection.response_class = self._response      # type: ignore[assignment]
-
-    def _response(self, sock: Any, *rest: Any, **named: Any) -> http.client.HTTPResponse:
-        first, self._first = self._first, b""
-        lines: Any = _Lines(_Unread(first, sock) if first else sock.makefile("rb", buffering=0), BLOCK // 4)
-        return http.client.HTTPResponse(lines, *rest, **named)
-
-    def spoke(self) -> bool:
-        """Whether the server has sent something, or ended the connection. Does not wait.
-
-        Takes a byte for that: a TLS connection becomes readable by what is no answer (session tickets), and a peek is
-        not to be had there.
-        """
-        sock = self.connection.sock
-        sock.settimeout(0)
-        try:
-            self._first = sock.recv(1)
-        except (BlockingIOError, ssl.SSLWantReadError):
-            return False
-        finally:
-            sock.settimeout(self.connection.timeout)
-        return True
-
-    def stale(self) -> bool:
-        """Whether the server has given up this idle connection."""
-        try:
-            return self.spoke()
-        except OSError:
-            return True
-
-    def exchange(self, call: _Call) -> http.client.HTTPResponse:
-        """Send a request; its answer, with the body still to be read. Raises _Broken, and what the source raises."""
-        with _wire_errors():
-            self.connection.putrequest(call.method, call.target)
-            for name, value in call.headers.items():
-                self.connection.putheader(name, value)
-            self.connection.endheaders()
-        if call.body is not None:
-            self.clean = self._send_body(call.body, call.progress)
-        with _wire_errors():
-            return self.connection.getresponse()
-
-    def _send_body(self, body: _Source, progress: Optional[Progress]) -> bool:
-        """False where the server answered before all was sent: what it says (413, 403, 507) is the answer then."""
-        sent = 0
-        for block in body.blocks():
-            if not self._push(block if body.length is not None else b"%x\r\n%b\r\n" % (len(block), block)):
-                return False
-            sent += len(block)
-            if progress:
-                progress(sent, body.length)
-        return body.length is not None or self._push(b"0\r\n\r\n")
-
-    def _push(self, data: bytes) -> bool:
-        with _wire_errors():
-            if self.spoke():
-                return False
-            try:
-                self.connection.send(data)
-            except OSError:             # the server closed; its answer may have come before that
-                if not self.spoke():
-                    raise
-                return False
-        return True
-
-    def close(self) -> None:
-        """End the connection."""
-        self.connection.close()
-
-
-class _Reply:
-    """Status, headers and body of an answer. Whoever asked for a stream closes it; else `data` has the body."""
-
-    def __init__(self, wire: _Wire, response: http.client.HTTPResponse, release: Callable[[_Wire], None]) -> None:
-        self.wire, self.response, self._release = wire, response, release
-        self.status, self.data, self._closed = response.status, b"", False
-        self.headers: Any = response.headers    # by name in any case; None for what is not there
-
-    def read_all(self) -> None:
-        """Take the whole body in. Raises _Broken, and BadGateway for a body that no callfs server sends."""
-        found, response = bytearray(), self.response
-        with _wire_errors():
-            block = response.read(BLOCK // 4)
-            while block and len(found) <= MAX_ANSWER:
-                found += block
-                block = response.read(BLOCK // 4)
-            if block:
-                raise BadGateway(f"The answer has more than {MAX_ANSWER} bytes.")
-            if response.length:         # http.client takes a cut body for a short one when it is read in parts
-                raise http.client.IncompleteRead(bytes(found), response.length)
-        self.data = bytes(found)
-
-    def close(self) -> None:
-        """Give the connection back when the answer was read to its end, else end it. Safe to call twice."""
-        if self._closed:                # given back; somebody else may use it by now
-            return
-        self._closed, response = True, self.response
-        if response.isclosed() and not response.will_close and self.wire.clean:
-            return self._release(self.wire)
-        response.close()
-        self.wire.close()
 
 
 class RemoteFile(io.RawIOBase):
@@ -13184,218 +16408,23 @@ class RemoteFile(io.RawIOBase):
         super().close()
 
 
-def _pause(attempt: int, asked: Optional[float] = None) -> float:
-    """Seconds to wait. With jitter: clients that were sent away together shall not come back together."""
-    return min(0.1 * 2 ** attempt if asked is None else asked, MAX_RETRY_WAIT) * (1 + random.random() / 4)
-
-
-def _retry_after(headers: Mapping[str, str]) -> Optional[float]:
-    """What `Retry-After` asks for: seconds, or a date (RFC 9110, 10.2.3)."""
-    text = (headers.get("Retry-After") or "").strip()
-    if text.isdecimal():
-        return float(text[:9])
-    moment = parse_http_date(text) if text else None
-    return None if moment is None else max(0.0, moment - time.time())
-
-
 def _file_target(path: str, **query: object) -> str:
     return _target("/v1/files/", path, **query)
 
 
-def _target(route: str, path: str, **query: object) -> str:
-    """A request target; every name works, as every byte that could mean something is percent-encoded."""
-    given = {name: "true" if value is True else value for name, value in query.items()
-             if value is not None and value is not False and value != ""}
-    try:
-        return route + urllib.parse.quote(path.lstrip("/")) + ("?" + urllib.parse.urlencode(given) if given else "")
-    except UnicodeEncodeError:
-        raise BadRequest("The path is not UTF-8.") from None
-
-
-@contextlib.contextmanager
-def _foreign(url: str) -> Iterator[None]:
-    """What goes wrong when somebody else's answer is taken for a callfs server's."""
-    try:
-        yield
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        raise BadGateway(f"{url} does not answer as a callfs server does.") from None
-
-
-class _Address(NamedTuple):
-    """Where a server is: `dial` makes a connection to it, not yet opened."""
-
-    url: str                            # without the key, for messages
-    prefix: str
-    key: str
-    dial: Callable[[], http.client.HTTPConnection]
-
-
-def _server_address(url: str, timeout: float, ca_file: str, verify: bool) -> _Address:
-    """Raises ConfigError; messages never hold what may be a key."""
-    try:
-        unix = url.startswith("unix:/")
-        parts = urllib.parse.urlsplit("http+unix://" + urllib.parse.quote(url[5:], safe="") if unix else url)
-        host, port, key = parts.hostname or "", parts.port, urllib.parse.unquote(parts.password or "")
-    except ValueError:
-        raise ConfigError("a server's URL can not be read") from None
-    if parts.scheme not in ("http", "https", "http+unix") or not host or parts.query or parts.fragment:
-        raise ConfigError("a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH")
-    prefix = urllib.parse.quote(parts.path.rstrip("/"), safe="/%:@!$&'()*+,;=~")
-    where = parts.netloc.rpartition("@")[2]
-    if parts.scheme == "http+unix":     # not `hostname`, which is lower-case
-        path = urllib.parse.unquote(where)
-        return _Address("unix:" + path, prefix, key, lambda: _UnixConnection(path, timeout))
-    shown = f"{parts.scheme}://{where}{prefix}"
-    if parts.scheme == "http":
-        return _Address(shown, prefix, key, lambda: http.client.HTTPConnection(host, port, timeout=timeout))
-    context = _client_tls(ca_file, verify)
-    return _Address(shown, prefix, key,
-                    lambda: http.client.HTTPSConnection(host, port, timeout=timeout, context=context))
-
-
-def _client_tls(ca_file: str, verify: bool) -> ssl.SSLContext:
-    try:
-        context = ssl.create_default_context(cafile=ca_file or None)
-    except OSError as error:
-        raise ConfigError(f"{ca_file}: no certificates to trust there: {_reason(error)}") from None
-    if not verify:
-        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
-    return context
-
-
-class Client:
+class Client(HTTPClient):
     """A callfs server, over its REST dialect. Any number of threads may use one client; `close` it, or use `with`.
 
     `url` is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH; the key may stand in it as a password
     (http://:KEY@HOST). `timeout` is for each wait on the network, in seconds. Errors that the server answers are raised
     as the class that the server raised; Unavailable also says that it can not be reached. OSError is of this side.
-
-    Sent again by itself, at most `retries` times: whatever found no server, what was answered 429, what was answered
-    503 and does the same when it is done twice. A connection that breaks is replaced once: for what does the same when
-    done twice, and for what went unanswered on a connection that had been idle, as a server closes those when it likes.
+    What is sent again, and when, is as `HTTPClient` says.
     """
-
-    def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
-                 verify: bool = True) -> None:
-        self._address = _server_address(url, timeout, ca_file, verify)
-        self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
-        key = key or self._address.key
-        if not re.fullmatch("[!-~]*", key):
-            raise ConfigError("a key has printable ASCII characters only, and no spaces")
-        self._authorization = {"Authorization": "Bearer " + key} if key else {}
-        self._lock, self._idle, self._closed = threading.Lock(), [], False      # type: ignore[var-annotated]
-
-    def __enter__(self) -> Client:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the idle connections; those in use end when they are through. Safe to call twice."""
-        with self._lock:
-            idle, self._idle, self._closed = self._idle, [], True
-        for wire in idle:
-            wire.close()
-
-    # ---- connections and requests
-
-    def _take(self) -> _Wire:
-        while True:
-            with self._lock:
-                wire = self._idle.pop() if self._idle else None
-            if wire is None:
-                return self._connect()
-            if not wire.stale():
-                wire.reused = True
-                return wire
-            wire.close()
-
-    def _connect(self) -> _Wire:
-        wire = _Wire(self._address.dial())
-        try:
-            wire.connection.connect()
-        except OSError as failure:
-            wire.close()
-            error = Unavailable(f"cannot reach {self.url}: {_reason(failure)}")
-            if isinstance(failure, ConnectionError):    # a server that restarts; a wrong name stays wrong
-                raise _Again(error) from None
-            raise error from None
-        return wire
-
-    def _release(self, wire: _Wire) -> None:
-        with self._lock:
-            keep = not self._closed and len(self._idle) < CLIENT_POOL
-            if keep:
-                self._idle.append(wire)
-        if not keep:
-            wire.close()
-
-    def _call(self, method: str, target: str, headers: Mapping[str, str] = MappingProxyType({}), *,
-              body: Optional[_Source] = None, **more: Any) -> _Reply:
-        """The answer to a request, sent as often as the class says. Raises CallFSError for a status that says so."""
-        framing = {"Content-Length": "0"} if method in ("POST", "PUT", "PATCH") else {}
-        if body is not None:
-            framing = {"Transfer-Encoding": "chunked"} if body.length is None else {"Content-Length": str(body.length)}
-        call = _Call(method, self._address.prefix + target, {**self._authorization, **headers, **framing}, body, **more)
-        broke, attempt = False, 0
-        while True:
-            try:
-                return self._once(call)
-            except _Again as again:
-                if broke and again.at_once or attempt >= self.retries and not again.at_once:
-                    raise again.error from None
-                broke = broke or again.at_once
-                if not again.at_once:
-                    self.sleep(_pause(attempt, again.asked))
-                    attempt += 1
-
-    def _once(self, call: _Call) -> _Reply:
-        wire = self._take()
-        try:
-            answer = _Reply(wire, wire.exchange(call), self._release)
-            failed = answer.status >= 300 and answer.status not in call.accept
-            if failed or not call.stream:
-                answer.read_all()
-        except _Broken as broken:
-            wire.close()
-            raise self._trouble(call, wire, broken) from None
-        except BaseException:
-            wire.close()
-            raise
-        if failed or not call.stream:
-            answer.close()
-        if failed:
-            raise self._refusal(call, answer)
-        return answer
-
-    def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
-        if call.repeatable:
-            error = Unavailable(f"cannot reach {self.url}: {broken.reason}")
-        else:
-            error = Unavailable(f"no answer from {self.url}: {broken.reason}; it may or may not have been done")
-        again = broken.cut and call.repeatable or broken.unanswered and wire.reused
-        return _Again(error, at_once=True) if again and call.replayable else error
-
-    def _refusal(self, call: _Call, answer: _Reply) -> Exception:
-        error = error_of_answer(answer.status, answer.headers, answer.data)
-        # 503 may come after a part of the work was done (a leader that was lost), 429 comes before any of it.
-        again = answer.status in _LATER and call.replayable and (answer.status == 429 or call.repeatable)
-        asked = _retry_after(answer.headers)
-        return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
-
-    def _json(self, method: str, target: str, value: Optional[Mapping[str, Any]] = None) -> Any:
-        headers, body = {}, None
-        if value is not None:
-            headers, body = {"Content-Type": "application/json"}, _Source(json.dumps(value).encode())
-        answer = self._call(method, target, headers, body=body)
-        with _foreign(self.url):
-            return json.loads(answer.data)
 
     # ---- files
 
     def upload(self, path: str, source: Upload, *, overwrite: bool = True, mtime: Optional[float] = None,
-               if_match: str = "", digest: bool = True, progress: Optional[Progress] = None) -> FileInfo:
+               if_match: str = "", digest: bool = True, progress: Optional[ByteProgress] = None) -> FileInfo:
         """Store bytes, a local file (`pathlib.Path`), an open binary file from its position on, or blocks, at `path`.
 
         All or nothing, and durable on return. Missing parents are made. `overwrite` false raises FileExists where
@@ -13412,7 +16441,7 @@ class Client:
                                 progress=progress)
         return self._info(answer)
 
-    def patch(self, path: str, offset: int, data: Upload, *, progress: Optional[Progress] = None) -> FileInfo:
+    def patch(self, path: str, offset: int, data: Upload, *, progress: Optional[ByteProgress] = None) -> FileInfo:
         """Write into a file, at `offset` (up to its size: there it grows). What arrived before a failure stays."""
         with _Source(data) as body:
             headers = {"RemFS-Offset": str(offset)}
@@ -13420,7 +16449,7 @@ class Client:
         return self._info(answer)
 
     def resume_upload(self, path: str, local_path: Union[str, os.PathLike[str]], *,
-                      progress: Optional[Progress] = None) -> FileInfo:
+                      progress: Optional[ByteProgress] = None) -> FileInfo:
         """Send what the server does not have yet of a local file; goes on after a break, and after an earlier call.
 
         What is there is taken for the beginning of the file. Raises Conflict where it is longer.
@@ -13441,7 +16470,7 @@ class Client:
             raise Conflict(f"{info.path} has {info.size} bytes, the local file only {size}.")
         return info
 
-    def _send_rest(self, path: str, file: BinaryIO, start: int, size: int, progress: Optional[Progress]) -> FileInfo:
+    def _send_rest(self, path: str, file: BinaryIO, start: int, size: int, progress: Optional[ByteProgress]) -> FileInfo:
         file.seek(start)
         rest = _Source(file)
         rest.replayable = False             # only what has not arrived is sent again
@@ -13460,7 +16489,7 @@ class Client:
         return RemoteFile(self, path, start, stop, if_match=if_match)
 
     def download(self, path: str, target: Optional[Target] = None, *, start: int = 0, stop: Optional[int] = None,
-                 resume: bool = False, progress: Optional[Progress] = None) -> Union[bytes, int]:
+                 resume: bool = False, progress: Optional[ByteProgress] = None) -> Union[bytes, int]:
         """The bytes themselves (`target` None), else how many `target`, a path or a binary file, got.
 
         A path is written beside and renamed when it is whole: it never holds a part. With `resume` what is left by a
@@ -13479,7 +16508,7 @@ class Client:
             raise ValueError("resume is for whole files")
         return self._download_rest(path, os.fspath(target), progress)
 
-    def _download_rest(self, path: str, target: str, progress: Optional[Progress]) -> int:
+    def _download_rest(self, path: str, target: str, progress: Optional[ByteProgress]) -> int:
         info = self.stat(path)
         folder, name = os.path.split(target)
         # Named after the version, so that what is there of another one is not continued.
@@ -13492,7 +16521,7 @@ class Client:
         os.replace(part, target)
         return size
 
-    def _copy(self, source: RemoteFile, target: BinaryIO, progress: Optional[Progress]) -> int:
+    def _copy(self, source: RemoteFile, target: BinaryIO, progress: Optional[ByteProgress]) -> int:
         view, start = memoryview(bytearray(BLOCK)), source.tell()
         with source:
             for count in iter(lambda: source.readinto(view), 0):
@@ -13600,14 +16629,901 @@ def _written_beside(target: Union[str, os.PathLike[str]]) -> Iterator[BinaryIO]:
 
 
 # ============================================================================
-# Command line
+# Shell: the file commands, one by one or at a prompt
 # ============================================================================
 
-DATA_FOLDER = "callfs-data"             # where the defaults of the configuration put files and metadata
-FIRST_RUN_LISTEN = "127.0.0.1:8443"
-FIRST_RUN_USER = "admin"
-_SECRET_NAMES = ("internal_proxy_secret", "single_use_link_secret")
+TAIL_POLL = 1.0                         # seconds between two looks of `tail -f` at a file that is no stream
+TREE_DEPTH = 64                         # levels that `tree` and the recursive copies go down: foreign servers may lie
+HISTORY_FILE = os.path.join("~", ".callfs_history")
+HISTORY_LINES = 1000
+MESSAGES = ("queuefs", "kvfs")          # where a file is a value, to which the line end of `echo` does not belong
+FLOWS = ("queuefs", "streamfs")         # where a write adds and replaces nothing
 
+Output = Union[bytes, Iterator[bytes], None]
+
+
+class ShellSyntaxError(BadRequest):
+    """The line can not be read."""
+
+
+class _Usage(Exception):
+    """A command was called with wrong arguments."""
+
+
+class _Failed(Exception):
+    """A command can not go on, and has said why."""
+
+
+# ---- a line: words, operators, pipelines
+
+class Piece(NamedTuple):
+    """A part of a word; `quote` is how it was quoted: "", '"' or, where each character means itself, "'"."""
+
+    text: str
+    quote: str = ""
+
+
+class Word(str):
+    """A word of a line: its text, and how its parts were quoted."""
+
+    pieces: tuple[Piece, ...] = ()
+
+    @classmethod
+    def of(cls, pieces: Sequence[Piece]) -> Word:
+        """The word that is made of these."""
+        word = cls("".join(piece.text for piece in pieces))
+        word.pieces = tuple(pieces)
+        return word
+
+    @property
+    def pattern(self) -> str:
+        """What `glob` takes; "" where no unquoted character asks for it."""
+        if not any(_MAGIC.search(piece.text) for piece in self.pieces if not piece.quote):
+            return ""
+        return "".join(_MAGIC.sub(r"[\g<0>]", piece.text) if piece.quote else piece.text for piece in self.pieces)
+
+
+class Operator(str):
+    """One of | || && ; < > >>."""
+
+
+class Stage(NamedTuple):
+    """One command of a pipeline. `redirects` has the words after < > >>, by operator."""
+
+    words: list[Word]
+    redirects: dict[str, Word]
+
+
+class Pipeline(NamedTuple):
+    """Commands joined by |. `after` is the operator before it: ; or && or ||."""
+
+    after: str
+    stages: tuple[Stage, ...]
+
+
+_MAGIC = re.compile(r"[*?[]")
+_QUOTED_MAGIC = re.compile(r"\[([*?[])\]")
+_SHELL_TOKEN = re.compile(r"""(?P<space>\s+) | (?P<operator>\|\|?|&&|>>?|[;<]) | '(?P<single>[^']*)'
+    | "(?P<double>(?:[^"\\]|\\.)*)" | \\(?P<escape>.) | (?P<plain>[^\s'"\\|;&<>]+)""", re.X | re.S)
+_UNREADABLE = {"'": "a ' is not closed", '"': 'a " is not closed', "\\": "a \\ at the end of the line quotes nothing",
+               "&": "& alone means nothing here; in quotes it is a character"}
+_ESCAPABLE = " \t'\"\\|;&<>*?[]#"
+_ESCAPE = re.compile(r"\\(?:([abefnrtv\\])|0([0-7]{0,3})|x([0-9a-fA-F]{1,2}))")
+_ESCAPES = {"a": "\a", "b": "\b", "e": "\x1b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", "\\": "\\"}
+
+
+def tokenize(line: str) -> list[Union[Word, Operator]]:
+    """The words and operators of a line, a comment left out. Raises ShellSyntaxError.
+
+    A backslash quotes a character that means something, before others it stays: `\\n` is for the commands to read.
+    """
+    found: list[Union[Word, Operator]] = []
+    pieces: list[Piece] = []
+    position = 0
+    while position < len(line):
+        match = _SHELL_TOKEN.match(line, position)
+        if match is None:
+            raise ShellSyntaxError(_UNREADABLE.get(line[position], "this can not be read"))
+        kind, position = str(match.lastgroup), match.end()
+        if kind == "plain" and match[0][0] == "#" and not pieces:
+            break
+        if kind not in ("space", "operator"):
+            pieces += _pieces(kind, match[kind])
+            continue
+        found += [Word.of(pieces)] if pieces else []
+        found += [Operator(match[0])] if kind == "operator" else []
+        pieces = []
+    return [*found, Word.of(pieces)] if pieces else found
+
+
+def _pieces(kind: str, text: str) -> list[Piece]:
+    if kind == "double":
+        parts = re.split(r'\\(["\\$`])', text)          # every second one is a quoted character
+        return [Piece(part, "'" if number % 2 else '"') for number, part in enumerate(parts)]
+    if kind == "escape":
+        return [Piece(text, "'") if text in _ESCAPABLE else Piece("\\" + text)]
+    return [Piece(text, "'" if kind == "single" else "")]
+
+
+def parse_line(line: str) -> list[Pipeline]:
+    """The pipelines of a line, [] for an empty one. Raises ShellSyntaxError."""
+    pipelines: list[Pipeline] = []
+    stages: list[Stage] = []
+    stage, after, tokens = Stage([], {}), ";", iter([*tokenize(line), Operator(";")])
+    for token in tokens:
+        if isinstance(token, Word):
+            stage.words.append(token)
+        elif token[0] in "<>":
+            _redirect(stage, token, next(tokens))
+        elif stage.words:
+            stages.append(stage)
+            stage = Stage([], {})
+            if token != "|":
+                pipelines.append(Pipeline(after, tuple(stages)))
+                stages, after = [], token
+        elif stages or stage.redirects or after != ";" or token != ";":
+            raise ShellSyntaxError(f"a command is missing before {token}" if token != ";" else "a command is missing")
+    return pipelines
+
+
+def _redirect(stage: Stage, operator: str, word: Union[Word, Operator]) -> None:
+    if not isinstance(word, Word):
+        raise ShellSyntaxError(f"after {operator} the name of a file is missing")
+    if any(operator[0] == other[0] for other in stage.redirects):
+        raise ShellSyntaxError(f"{operator[0]} is there twice")
+    stage.redirects[operator] = word
+
+
+def unescape(text: str) -> str:
+    r"""A text with `\n`, `\t`, `\x41`, `\0101` ... read; what was in single quotes or after a backslash stays."""
+    pieces = getattr(text, "pieces", None) or (Piece(text),)
+    return "".join(piece.text if piece.quote == "'" else _ESCAPE.sub(_escaped, piece.text) for piece in pieces)
+
+
+def _escaped(match: re.Match[str]) -> str:
+    if match[1]:
+        return _ESCAPES[match[1]]
+    return chr(int(match[2] or "0", 8) if match[2] is not None else int(match[3], 16))
+
+
+# ---- what runs a line
+
+class Shell:
+    """Runs lines of commands against a PFS server. `status` is the exit code of the last one.
+
+    The streams are binary files; their owner closes them, and the client.
+    """
+
+    def __init__(self, client: PFSClient, *, stdin: Any = None, stdout: Any = None, stderr: Any = None) -> None:
+        self.client, self.cwd, self.status, self.leaving = client, "/", 0, False
+        self.stdin = stdin or getattr(sys.stdin, "buffer", io.BytesIO())
+        self.stdout = stdout or sys.stdout.buffer
+        self.stderr = stderr or sys.stderr.buffer
+        self.at_line_start = True
+        self._mounts: Optional[list[tuple[str, str]]] = None
+        self._features: Optional[Sequence[str]] = None
+
+    def path(self, text: str) -> str:
+        """The canonical remote path that a word means here. Raises BadRequest."""
+        return canonical_path("/" + posixpath.normpath("/" + posixpath.join(self.cwd, text)).lstrip("/"))
+
+    def plugin_of(self, path: str) -> str:
+        """The type of the filesystem that holds a canonical path; "" for the server's own files."""
+        if self._mounts is None:
+            with contextlib.suppress(PermissionDenied, NotFound, NotSupported):
+                self._mounts = [(str(each["path"]), str(each["pluginName"])) for each in self.client.mounts()]
+        holding = [mount for mount in self._mounts or () if is_below(path, mount[0])]
+        return max(holding, key=lambda mount: len(mount[0]), default=("", ""))[1]
+
+    def can(self, feature: str) -> bool:
+        """Whether the server offers something that not every server does."""
+        if self._features is None:
+            self._features = ()
+            with contextlib.suppress(CallerError, NotSupported, AttributeError):
+                self._features = self.client.capabilities().get("features") or ()
+        return feature in self._features
+
+    def complain(self, text: str) -> None:
+        """A line on standard error; controls in it are escaped."""
+        line = "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+        self.stderr.write(line.encode("utf-8", "backslashreplace") + b"\n")
+        self.stderr.flush()
+
+    def run_line(self, line: str) -> int:
+        """Run a line; the exit code of its last command, 2 for one that can not be read."""
+        try:
+            pipelines = parse_line(line)
+        except ShellSyntaxError as error:
+            self.complain(f"syntax error: {error.message}")
+            self.status = 2
+            return 2
+        for pipeline in pipelines:
+            if not self.leaving and (pipeline.after == ";" or (pipeline.after == "&&") == (self.status == 0)):
+                self.status = self.run_pipeline(pipeline.stages)
+        return self.status
+
+    def run_lines(self, lines: Iterable[str], stop: bool = False) -> int:
+        """Run lines, up to `exit`, or with `stop` up to the first that fails; the last exit code."""
+        for line in lines:
+            self.run_line(line)
+            if self.leaving or stop and self.status:
+                break
+        return self.status
+
+    def run_pipeline(self, stages: Sequence[Stage]) -> int:
+        """Run commands, each reading what the one before it gives; the exit code: the highest of theirs."""
+        runs: list[Run] = []
+        output: Output = None
+        self._mounts = None                 # others mount and unmount, too
+        with contextlib.ExitStack() as stack, contextlib.suppress(_Failed):
+            for number, stage in enumerate(stages):
+                runs.append(Run(self, stage, output if number == 0 else output or b"", stack, stage is stages[-1]))
+                output = runs[-1].start()
+            self.show(output)
+        return max(run.code for run in runs)
+
+    def show(self, output: Output) -> None:
+        """Send to standard output, each block as it comes."""
+        for block in [output] if isinstance(output, bytes) else output or ():
+            if block:
+                self.stdout.write(block)
+                self.stdout.flush()
+                self.at_line_start = block.endswith(b"\n")
+
+    def glob(self, pattern: str) -> list[str]:
+        """The remote paths that a pattern of `Word.pattern` matches, sorted; relative ones to a relative pattern."""
+        found, parts = ["/" if pattern.startswith("/") else ""], [part for part in pattern.split("/") if part]
+        for number, part in enumerate(parts):
+            found = [path for folder in found for path in self._matching(folder, part, number + 1 < len(parts))]
+        return found
+
+    def _matching(self, folder: str, part: str, inner: bool) -> list[str]:
+        beginning = folder + "/" if folder.strip("/") else folder
+        if not _MAGIC.search(_QUOTED_MAGIC.sub("", part)):
+            name = beginning + _QUOTED_MAGIC.sub(r"\1", part)
+            with contextlib.suppress(CallerError):
+                return [name] if inner or name in ("..", ".") or self.client.stat(self.path(name)) else []
+            return []
+        with contextlib.suppress(CallerError):          # not there, no directory, not for this key
+            matches = re.compile(fnmatch.translate(part.replace("[^", "[!"))).match
+            return [beginning + info.name for info in sorted(self.client.list(self.path(folder)))
+                    if matches(info.name) and (info.is_dir or not inner) and (info.name[0] != "." or part[0] == ".")]
+        return []
+
+    # ---- at a prompt
+
+    def converse(self) -> int:
+        """Read lines from the terminal until its end or `exit`. Ctrl-C ends the command, not the shell."""
+        with _line_editing(self):
+            while not self.leaving:
+                try:
+                    if not self.at_line_start and self.stdout.isatty():
+                        self.show(b"\n")
+                    self.run_line(input(f"pfs:{self.cwd}> " if self.stdout.isatty() else ""))
+                except EOFError:
+                    self.show(b"\n")
+                    break
+                except KeyboardInterrupt:
+                    self.status, self.at_line_start = 130, True
+                    self.show(b"\n")
+        return self.status
+
+    def script(self, source: Any) -> Iterator[str]:
+        """The lines of a binary file."""
+        return (line.decode("utf-8", "surrogateescape") for line in iter(source.readline, b""))
+
+
+class Run:
+    """One command, as it runs. `code` is its exit code so far; `args` are what its row of the table asks for."""
+
+    def __init__(self, shell: Shell, stage: Stage, given: Output, stack: contextlib.ExitStack, last: bool) -> None:
+        self.shell, self.client, self.code, self.stack = shell, shell.client, 0, stack
+        self.name, self._stage, self._given = str(stage.words[0]), stage, given
+        self.target = stage.redirects.get(">") or stage.redirects.get(">>")
+        self.to_terminal = last and self.target is None and shell.stdout.isatty()
+
+    def start(self) -> Output:
+        """What the command gives; None where that went to a file. Raises _Failed."""
+        try:
+            command = FILE_COMMANDS.get(self.name)
+            if command is None:
+                self.code = 127
+                raise BadRequest("there is no such command; `help` lists all")
+            self._open_input()
+            output = self._call(command)
+            return output if self.target is None else self._store(self.target, output)
+        except _Usage as error:
+            self.code = 2
+            self.shell.complain(f"{self.name}: {error}")
+        except _SHELL_ERRORS as error:
+            self.fail("", error)
+        raise _Failed
+
+    def _call(self, command: FileCommand) -> Output:
+        if "--help" in self._stage.words[1:]:
+            return command.parser().format_help().encode()
+        words = [each for word in self._stage.words[1:] for each in self._expanded(word, command.local)]
+        self.args = argparse.Namespace(words=words) if command.arguments is None else command.parse(words)
+        output = command.run(self)
+        return output if output is None or isinstance(output, bytes) else self._guarded(output)
+
+    def _expanded(self, word: Word, local: bool) -> Sequence[str]:
+        if not word.pattern:
+            return [word]
+        return (sorted(glob.glob(word.pattern)) if local else self.shell.glob(word.pattern)) or [word]
+
+    def _guarded(self, output: Iterator[bytes]) -> Iterator[bytes]:
+        """The same; what goes wrong under way is said by this command, and ends the pipeline."""
+        self.stack.callback(getattr(output, "close", int))
+        try:
+            yield from output
+        except _SHELL_ERRORS as error:
+            self.fail("", error)
+            raise _Failed from None
+
+    # ---- input and output
+
+    def _open_input(self) -> None:
+        name = self._stage.redirects.get("<")
+        if name is not None:
+            self._given, self._file = None, self.stack.enter_context(open(name, "rb"))
+        else:
+            self._file = self.shell.stdin
+
+    def body(self, live: bool = False) -> Union[bytes, Iterator[bytes], BinaryIO]:
+        """What comes in, for `PFSClient.write`; `live`: each piece as soon as it is there."""
+        if self._given is not None:
+            return self._given
+        live = live or self._file.isatty()
+        return iter(lambda: self._file.read1(BLOCK), b"") if live and hasattr(self._file, "read1") else self._file
+
+    def input(self) -> Iterator[bytes]:
+        """What comes in, in blocks as they come."""
+        body: Any = self.body(True)
+        if isinstance(body, bytes):
+            return iter([body] if body else [])
+        return iter(lambda: body.read(BLOCK), b"") if hasattr(body, "read") else body
+
+    def _store(self, target: Word, output: Output) -> None:
+        """`>` and `>>`. A command that failed and gave nothing leaves the file as it was."""
+        path, blocks = self.path(target), iter([output or b""]) if isinstance(output, bytes) else output or iter([b""])
+        first = next(blocks, None)
+        if first is None and self.code:
+            return
+        whole = isinstance(output, (bytes, type(None))) or first is None
+        self.write(path, first or b"" if whole else itertools.chain([first or b""], blocks), ">>" in self._stage.redirects)
+
+    def write(self, path: str, source: Any, append: bool = False) -> None:
+        """Replace a file or, with `append`, make it longer. Raises CallFSError."""
+        if append and self.shell.plugin_of(path) not in FLOWS:
+            source = self._behind(path, source)
+        self.client.write(path, source)
+
+    def _behind(self, path: str, source: Any) -> BinaryIO:
+        """What the file has now and `source`: spooled, as the file is written whole and must not be read meanwhile."""
+        spool = self.stack.enter_context(tempfile.TemporaryFile())
+        with contextlib.suppress(FileNotFound), self.client.open(path) as reader:
+            spool.writelines(reader)
+        spool.writelines([source] if isinstance(source, bytes) else source)
+        spool.seek(0)
+        return spool
+
+    def progress(self, label: str, blocks: Iterable[bytes], total: int = -1) -> Iterator[bytes]:
+        """The same blocks; how far they are shows on standard error, if that is a terminal."""
+        if not self.shell.stderr.isatty():
+            yield from blocks
+            return
+        done, shown, of = 0, 0.0, f" of {_short_size(total)}" if total > 0 else ""
+        for block in blocks:
+            yield block
+            done += len(block)
+            if time.monotonic() - shown > 0.1:
+                shown = time.monotonic()
+                self.shell.stderr.write(f"\r{self.shown(label)}: {_short_size(done)}{of}\x1b[K".encode())
+                self.shell.stderr.flush()
+        self.shell.stderr.write(b"\r\x1b[K")
+        self.shell.stderr.flush()
+
+    # ---- paths and failures
+
+    def path(self, text: str) -> str:
+        """As `Shell.path`."""
+        return self.shell.path(text)
+
+    def shown(self, name: str) -> str:
+        """A name for a terminal: one in a listing must not move the cursor."""
+        return "".join(each if each.isprintable() else "?" for each in name)
+
+    def fail(self, where: str, error: Union[Exception, str]) -> None:
+        """Say what went wrong with what; the exit code becomes 1, if it was 0."""
+        self.code = self.code or 1
+        where = "" if isinstance(error, _SERVER_ERRORS) else where
+        words = error if isinstance(error, str) else _error_words(error)
+        self.shell.complain(": ".join(filter(None, (self.name, where, words))))
+
+    @contextlib.contextmanager
+    def trying(self, where: str) -> Iterator[None]:
+        """What fails is said, with `where`, and the command goes on; without the server it does not."""
+        try:
+            yield
+        except _SHELL_ERRORS as error:
+            self.fail(where, error)
+            if isinstance(error, _SERVER_ERRORS):
+                raise _Failed from None
+
+    def landing(self, sources: Sequence[str], target: str) -> list[str]:
+        """The path that each source gets: in `target` where that is a directory, or where there are several."""
+        path = self.path(target)
+        into = len(sources) > 1 or target.endswith("/") or path == "/"
+        if not into:
+            with contextlib.suppress(FileNotFound):
+                into = self.client.stat(path).is_dir
+        return [join_path(path, _last_part(source)) if into else path for source in sources]
+
+
+_SHELL_ERRORS = (CallFSError, OSError, UnicodeError)
+_SERVER_ERRORS = (Unavailable, AuthenticationFailed, BadGateway)
+_ERROR_WORDS: Mapping[type[Exception], str] = {FileNotFound: "No such file or directory", FileExists: "File exists",
+                                               DirectoryNotEmpty: "Directory not empty"}
+
+
+def _error_words(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
+    if isinstance(error, UnicodeError):
+        return "this is no UTF-8"
+    return _ERROR_WORDS.get(type(error)) or error.message       # type: ignore[attr-defined]
+
+
+def _last_part(path: str) -> str:
+    return re.split(r"[/\\]" if os.name == "nt" else "/", path.rstrip("/"))[-1] or "root"
+
+
+def _short_size(size: int) -> str:
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.4g} {unit}"
+        size /= 1024                    # type: ignore[assignment]
+    return f"{size:.4g} TiB"
+
+
+def _shell_lines(*lines: str) -> bytes:
+    return "".join(line + "\n" for line in lines).encode("utf-8", "surrogateescape")
+
+
+def _lines(blocks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines with their ends, as they come; one without an end in blocks of its own."""
+    rest = b""
+    for block in blocks:
+        *lines, rest = (rest + block).split(b"\n")
+        yield from (line + b"\n" for line in lines)
+        if len(rest) > BLOCK:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
+
+
+# ---- the commands: to look
+
+def _ls(run: Run) -> Iterator[bytes]:
+    paths, between = run.args.path or [""], b""
+    for text in paths:
+        with run.trying(text):
+            info = run.client.stat(run.path(text))
+            found = run.client.list(run.path(text)) if info.is_dir else [info._replace(name=text)]
+            if info.is_dir and len(paths) > 1:
+                yield between + _shell_lines(f"{text}:")
+            between = b"\n"
+            yield _listing(run, found)
+
+
+def _listing(run: Run, found: Sequence[RemoteInfo]) -> bytes:
+    if run.args.long:
+        width = max((len(str(info.size)) for info in found), default=0)
+        return _shell_lines(*(f"{_mode(info)} {info.size:>{width}} {rfc3339(info.mtime_ns)} {run.shown(info.name)}"
+                       for info in found))
+    if not run.to_terminal or run.args.single:
+        return _shell_lines(*(info.name for info in found))
+    return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns))
+
+
+def _mode(info: RemoteInfo) -> str:
+    return stat.filemode((stat.S_IFDIR if info.is_dir else stat.S_IFREG) | info.mode & 0o7777)
+
+
+def _columns(names: Sequence[str], width: int) -> list[str]:
+    """Names with two spaces between them: on one line where that is enough, else in columns, downwards."""
+    line = "  ".join(names)
+    if len(line) <= width:
+        return [line] if names else []
+    cell = max(map(len, names)) + 2
+    rows = -(-len(names) // max(1, width // cell))
+    return ["".join(name.ljust(cell) for name in names[row::rows]).rstrip() for row in range(rows)]
+
+
+def _cat(run: Run) -> Iterator[bytes]:
+    if not run.args.path:
+        yield from run.input()
+    for text in run.args.path:
+        with run.trying(text), run.client.open(run.path(text), stream=run.args.stream) as reader:
+            yield from reader
+
+
+def _tree(run: Run) -> Iterator[bytes]:
+    path, counts = run.path(run.args.path), [0, 0]
+    yield _shell_lines(run.args.path or path)
+    yield from _branches(run, path, "", min(run.args.level, TREE_DEPTH), counts)
+    yield _shell_lines("", f"{counts[1]} director{'y' if counts[1] == 1 else 'ies'}, {counts[0]} file{'s' * (counts[0] != 1)}")
+
+
+def _branches(run: Run, folder: str, indent: str, levels: int, counts: list[int]) -> Iterator[bytes]:
+    with run.trying(folder):
+        found = sorted(run.client.list(folder))
+        for info in found:
+            last = info is found[-1]
+            counts[info.is_dir] += 1
+            yield _shell_lines(indent + ("└── " if last else "├── ") + run.shown(info.name))
+            if info.is_dir and levels > 1:
+                yield from _branches(run, join_path(folder, info.name), indent + ("    " if last else "│   "),
+                                     levels - 1, counts)
+
+
+def _stat(run: Run) -> Iterator[bytes]:
+    for text in run.args.path:
+        with run.trying(text):
+            path = run.path(text)
+            info = run.client.stat(path)
+            content = info.meta.get("Content")
+            facts = {"Path": path, "Size": info.size, "Mode": f"{info.mode & 0o7777:04o} {_mode(info)}",
+                     "ModTime": rfc3339(info.mtime_ns, bool(info.mtime_ns % 1_000_000_000)), "IsDir": info.is_dir,
+                     "Filesystem": info.meta.get("Name"), "Type": info.meta.get("Type"),
+                     **(content if isinstance(content, Mapping) else {})}
+            yield _shell_lines(*(f"{key}: {json.dumps(value) if isinstance(value, bool) else run.shown(str(value))}"
+                          for key, value in facts.items() if value not in (None, "")))
+
+
+def _digest(run: Run) -> Iterator[bytes]:
+    for text in run.args.path:
+        with run.trying(text):
+            yield _shell_lines(f"{run.client.digest(run.path(text), run.args.algorithm)}  {text}")
+
+
+def _head(run: Run) -> Iterator[bytes]:
+    yield from itertools.islice(_lines(_cat(run)), run.args.lines)
+
+
+def _tail(run: Run) -> Iterator[bytes]:
+    if not run.args.path:
+        yield from collections.deque(_lines(run.input()), run.args.lines)
+    for text in run.args.path:
+        with run.trying(text):
+            yield from _tail_of(run, run.path(text))
+
+
+def _tail_of(run: Run, path: str) -> Iterator[bytes]:
+    if run.args.follow and run.shell.plugin_of(path) == "streamfs":
+        with run.client.open(path, stream=True) as reader:
+            yield from reader
+        return
+    size = run.client.stat(path).size
+    position = _tail_start(run.client, path, size, run.args.lines)
+    with run.client.open(path, position) as reader:
+        for line in collections.deque(_lines(reader), run.args.lines):
+            yield line
+    while run.args.follow:
+        yield from _growth(run, path, size)
+        size = max(0, run.client.stat(path).size)
+        time.sleep(TAIL_POLL)
+
+
+def _growth(run: Run, path: str, size: int) -> Iterator[bytes]:
+    """What a file has from `size` on; one that is shorter now is another one, and comes whole."""
+    now = run.client.stat(path).size
+    if now != size:
+        start = size if now > size else 0
+        with run.client.open(path, start, now - start) as reader:
+            yield from reader
+
+
+def _tail_start(client: PFSClient, path: str, size: int, lines: int) -> int:
+    """Where the last lines begin, or a little before. Looks from the end: logs are long. 0 where no size is known."""
+    start, left = max(0, size), lines
+    while start > 0 and left >= 0:
+        step = min(start, BLOCK // 4)
+        start -= step
+        left -= client.read(path, start, step).count(b"\n")
+    return start
+
+
+def _grep(run: Run) -> Iterator[bytes]:
+    """Exit code 1 where nothing is found."""
+    run.code, counts = 1, 0
+    search = _grep_server if run.args.path else _grep_input
+    for text in search(run):
+        counts += 1
+        if not run.args.count:
+            yield text
+        run.code = run.code if run.code > 1 else 0
+    if run.args.count:
+        yield _shell_lines(str(counts))
+
+
+def _grep_server(run: Run) -> Iterator[bytes]:
+    named = run.args.recursive or len(run.args.path) > 1
+    for text in run.args.path:
+        with run.trying(text):
+            for match in run.client.grep(run.path(text), run.args.pattern, run.args.recursive, run.args.ignore_case):
+                if "content" in match:
+                    labels = ([run.shown(str(match.get("file") or text))] if named else []) + \
+                        ([str(match.get("line"))] if run.args.number else [])
+                    yield _shell_lines(":".join([*labels, str(match["content"]).rstrip("\r\n")]))
+    
+
+def _grep_input(run: Run) -> Iterator[bytes]:
+    pattern, flags = run.args.pattern.encode("utf-8", "surrogateescape"), re.I if run.args.ignore_case else 0
+    try:
+        matches = re.compile(pattern, flags).search
+    except re.error as error:
+        raise BadRequest(f"the pattern can not be read: {error}") from None
+    for number, line in enumerate(_lines(run.input()), 1):
+        if matches(line.rstrip(b"\r\n")):
+            yield (b"%d:" % number if run.args.number else b"") + line.rstrip(b"\n") + b"\n"
+
+
+# ---- the commands: to change
+
+def _write(run: Run) -> None:
+    text = " ".join(map(unescape, run.args.text))
+    run.client.write(run.path(run.args.path), text.encode("utf-8", "surrogateescape") if run.args.text else
+                     run.body(run.args.stream))
+
+
+def _tee(run: Run) -> Iterator[bytes]:
+    """The files get all of it when the input has ended; an interrupted one changes nothing."""
+    with tempfile.TemporaryFile() as spool:
+        for block in run.input():
+            spool.write(block)
+            yield block
+        for text in run.args.path:
+            spool.seek(0)
+            with run.trying(text):
+                run.write(run.path(text), spool, run.args.append)
+
+
+def _echo(run: Run) -> bytes:
+    words = list(run.args.words)
+    flags = "".join(itertools.takewhile(lambda word: re.fullmatch("-[neE]+", word), words)).replace("-", "")
+    while words and re.fullmatch("-[neE]+", words[0]):
+        del words[0]
+    text = " ".join(map(unescape, words) if "e" in flags else words)
+    bare = "n" in flags or run.target is not None and run.shell.plugin_of(run.path(run.target)) in MESSAGES
+    return (text if bare else text + "\n").encode("utf-8", "surrogateescape")
+
+
+def _mkdir(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            make = _make_all if run.args.parents else run.client.mkdir
+            make(*([run.client] if run.args.parents else []), run.path(text), run.args.mode)
+
+
+def _make_all(client: PFSClient, path: str, mode: int = 0o755) -> None:
+    """A directory with its missing parents; no error where it is there."""
+    try:
+        if path != "/":
+            client.mkdir(path, mode)
+    except FileNotFound:
+        _make_all(client, split_path(path)[0])
+        client.mkdir(path, mode)
+    except Conflict:
+        if not client.stat(path).is_dir:
+            raise
+
+
+def _rm(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text), contextlib.suppress(*([FileNotFound] if run.args.force else [])):
+            path = run.path(text)
+            if path == "/":
+                raise Conflict("this would remove everything, and is refused")
+            if not run.args.recursive and run.client.stat(path).is_dir:
+                raise Conflict("Is a directory (rm -r removes it)")
+            run.client.remove(path, run.args.recursive)
+
+
+def _mv(run: Run) -> None:
+    sources, targets = _from_to(run)
+    for text, target in zip(sources, targets):
+        with run.trying(text):
+            run.client.rename(run.path(text), target)
+
+
+def _from_to(run: Run) -> tuple[list[str], list[str]]:
+    *sources, target = run.args.path
+    if not sources:
+        raise _Usage("the target is missing")
+    return sources, run.landing(sources, target)
+
+
+def _cp(run: Run) -> None:
+    sources, targets = _from_to(run)
+    for text, target in zip(sources, targets):
+        with run.trying(text):
+            path = run.path(text)
+            info = run.client.stat(path)
+            if info.is_dir and not run.args.recursive:
+                raise Conflict("Is a directory (cp -r copies it)")
+            if is_below(target, path) and (info.is_dir or path == target):
+                raise Conflict("can not be copied to itself" if path == target else "can not be copied into itself")
+            if run.shell.can("copy"):
+                run.client.copy(path, target, info.is_dir)
+            else:
+                _copy(run, path, target, info)
+
+
+def _copy(run: Run, path: str, target: str, info: RemoteInfo, levels: int = TREE_DEPTH) -> None:
+    """Through this process, in bounded memory."""
+    if not info.is_dir:
+        with run.client.open(path) as reader:
+            run.client.write(target, run.progress(path, reader, info.size))
+        return
+    _make_all(run.client, target)
+    for each in run.client.list(path) if levels else ():
+        inner = join_path(path, _safe_name(each.name))
+        with run.trying(inner):
+            _copy(run, inner, join_path(target, each.name), each, levels - 1)
+
+
+def _safe_name(name: str) -> str:
+    """A name as it came from a server, which must not lead elsewhere. Raises BadGateway."""
+    if name in ("", ".", "..") or re.search(r"[/\x00]" if os.name != "nt" else r"[/\\:\x00]", name):
+        raise BadGateway(f"the server tells of a file with the name {name!r}")
+    return name
+
+
+def _upload(run: Run) -> None:
+    sources, remote = (run.args.path[:-1], run.args.path[-1]) if len(run.args.path) > 1 else (run.args.path, ".")
+    for local, target in zip(sources, run.landing([os.path.abspath(each) for each in sources], remote)):
+        with run.trying(local):
+            if local == "-":
+                run.client.write(target, run.body(True))
+            elif os.path.isdir(local) and not run.args.recursive:
+                raise Conflict("Is a directory (-r uploads it)")
+            elif os.path.isdir(local):
+                _upload_folder(run, local, target)
+            else:
+                _upload_file(run, local, target)
+
+
+def _upload_folder(run: Run, local: str, target: str) -> None:
+    for folder, names, files in os.walk(local):
+        inner = os.path.relpath(folder, local).replace(os.sep, "/")
+        remote = target if inner == "." else join_path(target, inner)
+        names.sort()
+        _make_all(run.client, remote)
+        for name in sorted(files):
+            with run.trying(os.path.join(folder, name)):
+                _upload_file(run, os.path.join(folder, name), join_path(remote, name))
+
+
+def _upload_file(run: Run, local: str, target: str) -> None:
+    with open(local, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        blocks = run.progress(local, iter(lambda: file.read(BLOCK), b""), size)
+        run.client.write(target, blocks if run.shell.stderr.isatty() else file)
+
+
+def _download(run: Run) -> Iterator[bytes]:
+    sources, local = (run.args.path[:-1], run.args.path[-1]) if len(run.args.path) > 1 else (run.args.path, ".")
+    into = len(sources) > 1 or local.endswith("/") or os.path.isdir(local)
+    for text in sources:
+        with run.trying(text):
+            info = run.client.stat(run.path(text))
+            if local == "-":
+                with run.client.open(run.path(text)) as reader:
+                    yield from reader
+            elif info.is_dir and not run.args.recursive:
+                raise Conflict("Is a directory (-r downloads it)")
+            else:
+                _fetch(run, run.path(text), os.path.join(local, _last_part(run.path(text))) if into else local, info)
+
+
+def _fetch(run: Run, path: str, local: str, info: RemoteInfo, levels: int = TREE_DEPTH) -> None:
+    if not info.is_dir:
+        with run.client.open(path) as reader, _written_beside(local) as file:
+            file.writelines(run.progress(path, reader, info.size))
+        return
+    os.makedirs(local, exist_ok=True)
+    for each in run.client.list(path) if levels else ():
+        inner = join_path(path, _safe_name(each.name))
+        with run.trying(inner):
+            _fetch(run, inner, os.path.join(local, each.name), each, levels - 1)
+
+
+def _chmod(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.chmod(run.path(text), run.args.mode)
+
+
+def _touch(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.touch(run.path(text))
+
+
+def _truncate(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.truncate(run.path(text), run.args.size)
+
+
+# ---- the commands: the server and the shell
+
+def _mount(run: Run) -> None:
+    pairs = [text.partition("=") for text in run.args.option]
+    wrong = next((key for key, equals, _ in pairs if not key or not equals), None)
+    if wrong is not None:
+        raise _Usage(f"{wrong!r} is no option: options are key=value")
+    run.client.mount(run.args.type, run.path(run.args.path), {key: value for key, _, value in pairs})
+
+
+def _unmount(run: Run) -> None:
+    for text in run.args.path:
+        with run.trying(text):
+            run.client.unmount(run.path(text))
+
+
+def _mounts(run: Run) -> bytes:
+    return _shell_lines(*(run.shown(f"{each['pluginName']} on {each['path']}" + _mount_details(each))
+                   for each in run.client.mounts()))
+
+
+def _mount_details(each: Mapping[str, Any]) -> str:
+    options = ", ".join(f"{key}={value if isinstance(value, str) else json.dumps(value)}"
+                        for key, value in (each.get("config") or {}).items())
+    return (f" ({options})" if options else "") + (f": {each['error']}" if each.get("error") else "")
+
+
+def _plugins(run: Run) -> bytes:
+    if run.args.action == "list":
+        return _shell_lines(*(each if isinstance(each, str) else json.dumps(each) for each in run.client.plugins()))
+    if not run.args.library:
+        raise _Usage(f"plugins {run.args.action} needs the plugin's file on the server")
+    change = run.client.load_plugin if run.args.action == "load" else run.client.unload_plugin
+    answer = change(run.args.library)
+    return _shell_lines(str(answer.get("plugin_name") or answer.get("message") or "done"))
+
+
+def _cd(run: Run) -> None:
+    path = run.path(run.args.path)
+    with run.trying(run.args.path):
+        if not run.client.stat(path).is_dir:
+            raise Conflict("Not a directory")
+        run.shell.cwd = path
+
+
+def _pwd(run: Run) -> bytes:
+    return _shell_lines(run.shell.cwd)
+
+
+def _help(run: Run) -> bytes:
+    if run.args.command is None:
+        width = max(map(len, FILE_COMMANDS))
+        return _shell_lines(*(f"{name.ljust(width)}  {each.help}" for name, each in FILE_COMMANDS.items()),
+                     "", "a | b    a > PATH    a >> PATH    a < LOCAL    a; b    a && b    a || b    # comment",
+                     "`help COMMAND` shows how one is used.")
+    if run.args.command not in FILE_COMMANDS:
+        raise BadRequest(f"{run.args.command}: there is no such command; `help` lists all")
+    return FILE_COMMANDS[run.args.command].parser().format_help().encode()
+
+
+def _exit(run: Run) -> None:
+    run.shell.leaving, run.code = True, run.shell.status if run.args.code is None else run.args.code
+
+
+# ---- the table
 
 class _Argument(NamedTuple):
     names: tuple[str, ...]
@@ -13618,6 +17534,199 @@ def _arg(*names: str, **settings: Any) -> _Argument:
     return _Argument(names, settings)
 
 
+class _WordParser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _Usage(f"{message} ({' '.join(self.format_usage().split())})")
+
+
+class FileCommand(NamedTuple):
+    """A command of the shell. `arguments` None: it reads its words itself; `local`: its patterns are for files here;
+    `alone`: it makes sense as `callfs NAME`, too."""
+
+    name: str
+    help: str
+    run: Callable[[Run], Output]
+    arguments: Optional[tuple[_Argument, ...]] = ()
+    local: bool = False
+    alone: bool = True
+
+    def parser(self) -> argparse.ArgumentParser:
+        """What reads the command's words."""
+        parser = _WordParser(self.name, description=self.help, add_help=False, allow_abbrev=False,
+                             epilog="As `callfs %s` it also takes --url, --key, --ca-file and --insecure." % self.name
+                             if self.alone else None)
+        for argument in self.arguments or ():
+            parser.add_argument(*argument.names, **argument.settings)
+        return parser
+
+    def parse(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments in words. Raises _Usage."""
+        return self.parser().parse_intermixed_args(list(words))
+
+
+def _octal(text: str) -> int:
+    if not re.fullmatch("[0-7]{1,4}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no mode: 644, 0755")
+    return int(text, 8)
+
+
+def _size(text: str) -> int:
+    try:
+        return parse_size(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
+def _counting(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,9}", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number")
+    return int(text)
+
+
+_PATH = _arg("path", metavar="PATH")
+_PATHS = _arg("path", nargs="+", metavar="PATH")
+_ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
+_RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
+_LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
+_MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
+_UP = (_RECURSIVE, _arg("path", nargs="+", metavar=("LOCAL", "REMOTE"), help="- is standard input"))
+_DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar=("REMOTE", "LOCAL"), help="LOCAL may be - for standard output"))
+_STREAM = _arg("--stream", action="store_true", help="pass each piece on as it comes")
+
+# Whoever adds a command adds a row.
+FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: command for command in (
+    FileCommand("ls", "list directories", _ls, (
+        _arg("-l", dest="long", action="store_true", help="with mode, size and time"),
+        _arg("-1", dest="single", action="store_true", help="one name a line"),
+        _arg("-a", dest="all", action="store_true", help="everything, as always"), _ANY_PATHS)),
+    FileCommand("cat", "print files", _cat, (_STREAM, _ANY_PATHS)),
+    FileCommand("write", "replace a file by a text, or by standard input", _write, (
+        _STREAM, _PATH, _arg("text", nargs="*", metavar="TEXT", help="\\n, \\t ... are read; not in single quotes"))),
+    FileCommand("put", "upload files", _upload, _UP, local=True),
+    FileCommand("get", "download files", _download, _DOWN),
+    FileCommand("upload", "the same as put", _upload, _UP, local=True),
+    FileCommand("download", "the same as get", _download, _DOWN),
+    FileCommand("mkdir", "make directories", _mkdir, (
+        _arg("-p", "--parents", action="store_true", help="parents too; no error where it is there"), _MODE, _PATHS)),
+    FileCommand("rm", "remove files", _rm, (
+        _RECURSIVE, _arg("-f", "--force", action="store_true", help="no error where nothing is"), _PATHS)),
+    FileCommand("mv", "move or rename", _mv, (_PATHS,)),
+    FileCommand("cp", "copy, between filesystems too", _cp, (_RECURSIVE, _PATHS)),
+    FileCommand("stat", "tell what is known of files", _stat, (_PATHS,)),
+    FileCommand("tree", "show a directory with all below it", _tree, (
+        _arg("-L", dest="level", type=_counting, default=TREE_DEPTH, metavar="N", help="how many levels"),
+        _arg("path", nargs="?", default="", metavar="PATH"))),
+    FileCommand("head", "print the first lines", _head, (
+        _LINES, _arg("--stream", action="store_true", help=argparse.SUPPRESS), _ANY_PATHS)),
+    FileCommand("tail", "print the last lines", _tail, (
+        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"), _ANY_PATHS)),
+    FileCommand("grep", "find lines, in files on the server or in standard input", _grep, (
+        _RECURSIVE, _arg("-i", "--ignore-case", action="store_true"),
+        _arg("-n", "--number", action="store_true", help="with line numbers"),
+        _arg("-c", "--count", action="store_true", help="only how many"),
+        _arg("pattern", metavar="PATTERN"), _ANY_PATHS)),
+    FileCommand("digest", "print checksums, made by the server", _digest, (
+        _arg("-a", "--algorithm", choices=("sha256", "md5"), default="sha256"), _PATHS)),
+    FileCommand("chmod", "set permissions", _chmod, (_arg("mode", type=_octal, metavar="MODE", help="octal"), _PATHS)),
+    FileCommand("touch", "set times to now; make empty files", _touch, (_PATHS,)),
+    FileCommand("truncate", "cut or fill up files", _truncate, (
+        _arg("-s", "--size", type=_size, required=True, metavar="SIZE", help="100, 10MB, 64KiB"), _PATHS)),
+    FileCommand("tee", "print standard input, and write it to files", _tee, (
+        _arg("-a", "--append", action="store_true", help="behind what is there"), _PATHS)),
+    FileCommand("mount", "mount a filesystem", _mount, (
+        _arg("type", metavar="TYPE", help="memfs, queuefs, sqlfs ..."), _PATH,
+        _arg("option", nargs="*", metavar="KEY=VALUE", help="its options; commas between the items of a list")), local=True),
+    FileCommand("unmount", "unmount filesystems", _unmount, (_PATHS,)),
+    FileCommand("mounts", "list what is mounted", _mounts),
+    FileCommand("plugins", "list, load and unload external plugins", _plugins, (
+        _arg("action", choices=("list", "load", "unload"), nargs="?", default="list"),
+        _arg("library", nargs="?", metavar="FILE", help="a file of the server's machine"))),
+    FileCommand("echo", "print words (-n: no line end, -e: with \\n and the like read)", _echo, None, alone=False),
+    FileCommand("cd", "go to a directory", _cd, (_arg("path", nargs="?", default="/", metavar="PATH"),), alone=False),
+    FileCommand("pwd", "tell where you are", _pwd, alone=False),
+    FileCommand("help", "tell how commands are used", _help, (_arg("command", nargs="?", metavar="COMMAND"),), alone=False),
+    FileCommand("exit", "leave the shell", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
+    FileCommand("quit", "the same as exit", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
+)})
+
+
+# ---- editing a line: readline, where Python has it
+
+_SECRET_OPTION = re.compile(r"(secret|password|token|key|dsn)\w*=", re.I)
+_LAST_WORD = re.compile(r"""(?:\\.|[^\s\\|;&<>"'])*$""")
+
+
+@contextlib.contextmanager
+def _line_editing(shell: Shell) -> Iterator[None]:
+    """History and completion for `input`. Lines that may hold a secret are not kept."""
+    try:
+        import readline
+    except ImportError:                 # Windows
+        yield
+        return
+    path, complete = os.path.expanduser(HISTORY_FILE), Completer(shell)
+    with contextlib.suppress(OSError):
+        readline.read_history_file(path)
+    readline.set_completer_delims(" \t\n|;&<>\"'")
+    readline.set_completer(lambda text, state: complete(readline.get_line_buffer()[:readline.get_endidx()], text, state))
+    readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
+    try:
+        yield
+    finally:
+        readline.set_completer(None)
+        with contextlib.suppress(OSError):
+            _keep_history(readline, path)
+
+
+def _keep_history(readline: Any, path: str) -> None:
+    for index in range(readline.get_current_history_length(), 0, -1):
+        if _SECRET_OPTION.search(readline.get_history_item(index) or ""):
+            readline.remove_history_item(index - 1)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+    os.chmod(path, 0o600)
+    readline.set_history_length(HISTORY_LINES)
+    readline.write_history_file(path)
+
+
+class Completer:
+    """Completes commands at the beginning of a command, remote paths elsewhere."""
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell, self._found = shell, []            # type: ignore[var-annotated]
+
+    def __call__(self, line: str, text: str, state: int) -> Optional[str]:
+        """As `readline.set_completer` wants it; `line` is what stands before the cursor."""
+        if state == 0:
+            try:
+                self._found = self._candidates(line, text)
+            except _SHELL_ERRORS:       # no answer is no completion; Enter will say what is wrong
+                self._found = []
+        return self._found[state] if state < len(self._found) else None
+
+    def _candidates(self, line: str, text: str) -> list[str]:
+        raw = _LAST_WORD.search(line)[0]                # type: ignore[index]
+        before = re.split(r"[|;&]", line[:len(line) - len(raw)])[-1].strip(" \t\"'")
+        if not before:
+            return [name + " " for name in FILE_COMMANDS if name.startswith(text)]
+        skip, folder = len(raw) - len(text), raw[:raw.rfind("/") + 1]
+        quote = raw == "" and line[-1:] in ("'", '"') or line.count('"') % 2 or line.count("'") % 2
+        names = ((info.name, info.is_dir) for info in sorted(self._shell.client.list(
+            self._shell.path(re.sub(r"\\(.)", r"\1", folder)))))
+        shown = ((name if quote else re.sub(r"([\s'\"\\|;&<>*?[\]#])", r"\\\1", name), is_dir) for name, is_dir in names)
+        return [(folder + name + ("/" if is_dir else "" if quote else " "))[skip:]
+                for name, is_dir in shown if name.startswith(raw[len(folder):])]
+
+
+# ============================================================================
+# Command line
+# ============================================================================
+
+DATA_FOLDER = "callfs-data"             # where the defaults of the configuration put files and metadata
+FIRST_RUN_LISTEN = "127.0.0.1:8443"
+FIRST_RUN_USER = "admin"
+_SECRET_NAMES = ("internal_proxy_secret", "single_use_link_secret")
+
+
 class Command(NamedTuple):
     """One command: "link", or "config show" for one of a group. `run` gives the exit code, or raises CallFSError."""
 
@@ -13626,6 +17735,7 @@ class Command(NamedTuple):
     run: Callable[[argparse.Namespace], int]
     arguments: tuple[_Argument, ...] = ()
     aliases: tuple[str, ...] = ()
+    words: bool = False                 # it reads its arguments itself: `args.words`, its name first
 
 
 def _say(text: str) -> None:
@@ -13947,10 +18057,39 @@ def _say_finding(finding: Finding) -> None:
     _say(": ".join(filter(None, (finding.kind, finding.path, FINDINGS[finding.kind][0], finding.detail))))
 
 
-def _client_of(args: argparse.Namespace) -> Client:
-    url = args.url or os.environ.get("CALLFS_URL") or "http://" + FIRST_RUN_LISTEN
+def _address_of(args: argparse.Namespace) -> dict[str, Any]:
+    """Which server is meant, for the clients: by flags, by the environment, else the one of a first run here."""
+    url = args.url or os.environ.get("CALLFS_URL") or os.environ.get("PFS_API_URL")
     key = args.key or os.environ.get("CALLFS_KEY", "")
-    return Client(url, key, ca_file=args.ca_file, verify=not args.insecure)
+    if not url and not key:
+        with contextlib.suppress(OSError):
+            key = _kept_secrets(os.path.join(DATA_FOLDER, "secrets.json")).get("key", "")
+    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file, "verify": not args.insecure}
+
+
+def _client_of(args: argparse.Namespace) -> Client:
+    return Client(**_address_of(args))
+
+
+def _shell(args: argparse.Namespace) -> int:
+    """Lines from -c, from a file, from a pipe, or typed."""
+    with contextlib.ExitStack() as stack:
+        file = stack.enter_context(open(args.file, "rb")) if args.file else sys.stdin.buffer
+        shell = Shell(stack.enter_context(PFSClient(**_address_of(args))))
+        if args.line is None and not args.file and sys.stdin.isatty():
+            return shell.converse()
+        return shell.run_lines(shell.script(file) if args.line is None else args.line.splitlines(), args.stop)
+
+
+def _file_command(args: argparse.Namespace) -> int:
+    """One command of the shell, as `callfs NAME`."""
+    parser = argparse.ArgumentParser("callfs", add_help=False, allow_abbrev=False)
+    for argument in _CLIENT_ARGUMENTS:
+        parser.add_argument(*argument.names, **argument.settings)
+    split = args.words.index("--") if "--" in args.words else len(args.words)
+    args, words = parser.parse_known_args(args.words[:split], args)
+    with PFSClient(**_address_of(args)) as client:
+        return Shell(client).run_pipeline([Stage([Word(word) for word in [*words, *args.words[split:]]], {})])
 
 
 def _link(args: argparse.Namespace) -> int:
@@ -13980,10 +18119,10 @@ _CONFIG_ARGUMENTS = (
            help=about.help.replace("%", "%%")) for about in OPTIONS if about.flag),
 )
 _CLIENT_ARGUMENTS = (
-    _arg("--url", help=f"the server (else CALLFS_URL, else http://{FIRST_RUN_LISTEN})"),
+    _arg("--url", help=f"the server (else CALLFS_URL, PFS_API_URL, else http://{FIRST_RUN_LISTEN})"),
     _arg("--key", help="the key (else CALLFS_KEY, which other users of the machine can not see)"),
     _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
-    _arg("--insecure", action="store_true", help="trust any certificate"),
+    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
 )
 _GROUPS = {"config": "look at the configuration, or begin one"}
 
@@ -14002,6 +18141,11 @@ COMMANDS = [
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
              _arg("--expires", type=_duration, default=3600.0, metavar="TIME", help="30m, 12h; up to 1d (default 1h)"),
              _arg("--uses", type=int, default=1, metavar="N", help="downloads that it is good for (default 1)"))),
+    Command("sh", "the shell: the file commands below at a prompt, from a file or a pipe", _shell,
+            (_arg("file", nargs="?", metavar="FILE", help="lines to run, instead of a prompt"), *_CLIENT_ARGUMENTS,
+             _arg("-c", dest="line", metavar="LINES", help="lines to run, instead of a prompt"),
+             _arg("-e", dest="stop", action="store_true", help="stop at the first command that fails"))),
+    *(Command(each.name, each.help, _file_command, words=True) for each in FILE_COMMANDS.values() if each.alone),
     Command("version", "print the version", _version),
 ]
 
@@ -14033,11 +18177,19 @@ def _printing_help(parser: argparse.ArgumentParser, code: int) -> Callable[[argp
     return run
 
 
+def _parsed(argv: list[str], args: argparse.Namespace) -> argparse.Namespace:
+    command = next((each for each in COMMANDS if each.words and argv[:1] == [each.name]), None)
+    if command is None:
+        return build_parser().parse_args(argv, args)
+    args.run, args.words = command.run, argv
+    return args
+
+
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run one command. 0: done; 1: it failed; 2: wrong usage or configuration; 130: interrupted. Raises nothing."""
     args = argparse.Namespace()
     try:
-        args = build_parser().parse_args(argv, args)
+        args = _parsed(sys.argv[1:] if argv is None else list(argv), args)
         code = args.run(args)
         sys.stdout.flush()
         return code
