@@ -6639,7 +6639,7 @@ class TestMemFS(FileSystemContract):
         assert [next(listing).name, next(listing).name] == ["000000a", "000001"]
         tree.remove(ALICE, "/d/000000a")
         assert sum(1 for _ in listing) == 99_998
-        assert folder._order is order and whole < 10 and time.perf_counter() - started < 10
+        assert folder._order is order and whole < 30 and time.perf_counter() - started < 30
 
 
 class TestMemFSServed:
