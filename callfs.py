@@ -7790,14 +7790,10 @@ class StoreFS(FileSystem):
             guard(there)
             target_guard(other)
             assert there is not None
-            self._check_target(there, other, target, parents)
+            reached = parents or self._present(split_path(target)[0]) is not None
+            check_target(there, other, reached, lambda: next(self.list(target), None) is None)
             self._move(there, target, owner)
             return self._there(target) or there._replace(path=target)
-
-    def _check_target(self, there: Entry, other: Optional[Entry], target: str, parents: bool) -> None:
-        if not parents and self._present(split_path(target)[0]) is None:
-            raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
-        check_replacing(there, other, lambda: next(self.list(target), None) is None)
 
     def _move(self, there: Entry, target: str, owner: str) -> None:
         old, new = split_path(there.path)[0], split_path(target)[0]
@@ -7926,8 +7922,11 @@ def check_digest(options: WriteOptions, digest: str) -> None:
         raise BadRequest("The body does not have the SHA-256 that was announced.")
 
 
-def check_replacing(there: Entry, other: Optional[Entry], empty: Callable[[], bool]) -> None:
-    """What may take the place of what: raises Conflict, DirectoryNotEmpty."""
+def check_target(there: Entry, other: Optional[Entry], reached: bool, empty: Callable[[], bool]) -> None:
+    """Whether an entry may be moved to where `other` is, `empty` saying whether that has anything in it, and `reached`
+    whether the directory above is there or may be made. Raises BadRequest, Conflict, DirectoryNotEmpty."""
+    if not reached:
+        raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
     if other is not None and other.is_dir != there.is_dir:
         raise Conflict("A file can not replace a directory, nor a directory a file.")
     if other is not None and other.is_dir and not empty():
@@ -8044,10 +8043,11 @@ class HelloFS(GeneratedFS):
     """The smallest example: a folder with one file, `hello`."""
 
     name = "hellofs"
+    TEXT = b"Hello, World!\n"
 
     def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
         super().__init__(options, context)
-        self._files = {"hello": lambda: b"Hello, World!\n"}
+        self._files = {"hello": lambda: self.TEXT}
 
 
 # ============================================================================
@@ -8416,9 +8416,8 @@ class MemFS(FileSystem):
             node = self._guarded(source, guard)
             target_guard(other.record._replace(path=target) if other is not None else None)
             parent, name = split_path(target)
-            if not parents and self._node(parent) is None:
-                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
-            check_replacing(node.record, other.record if other is not None else None, lambda: not other.children)
+            check_target(node.record, other.record if other is not None else None,
+                         parents or self._node(parent) is not None, lambda: not other.children)
             folder = self._folder(parent, owner)
             if other is not None:
                 self._drop(target, [other])
@@ -8904,7 +8903,7 @@ class KeyValueFS(FileSystem):
             target_guard(other)
             old, new = _stored(self._key(source)), _stored(self._key(target))
             self._free(session, self._key(target), None)
-            check_replacing(there, other, lambda: False)
+            check_target(there, other, True, lambda: False)
             session.execute("DELETE FROM keys WHERE key = ?", (new,))
             session.execute("UPDATE keys SET key = ? || substr(key, ?) WHERE key = ? OR key > ? AND key < ?",
                             (new, len(old) + 1, old, *_range(old)))
@@ -15313,11 +15312,11 @@ class RestDialect:
         handle = self._links.open(link)
         response = file_response(request, handle, self._block(handle), [
             ("Content-Disposition", content_disposition(handle.entry.name)), *([_NO_STORE] if handle.fixed else ())])
-        if isinstance(response.body, Reader):   # bytes will be sent: not for HEAD, 304, 412 and 416
+        if response.body is not None:       # bytes will be sent: not for HEAD, 304, 412 and 416
             try:
                 self._links.use(link)
             except CallFSError:
-                response.body.close()
+                _close_body(response.body)
                 raise
         return response
 

@@ -4277,6 +4277,14 @@ BREAKS = [(None, callfs.Disconnected()), (1000, callfs.Disconnected()), (1000, N
 class FileSystemContract:
     """What every filesystem that can do everything does, through the tree. A subclass says how to make one."""
 
+    owned = True                            # a file belongs to who made it
+    digests = True                          # SHA-256 of what was uploaded
+    keeps_ids = True                        # a file that is replaced keeps its id
+
+    def owner(self, name: str = "alice") -> str:
+        """Whose a file is that `name` has made."""
+        return name if self.owned else callfs.ANYONE
+
     def make(self, folder: Path) -> Any:
         """A filesystem with its data in `folder`."""
         raise NotImplementedError
@@ -4302,11 +4310,12 @@ class FileSystemContract:
         written = put(tree, path, data)
         entry = tree.stat(BOB, path)
         assert written.created and written.entry == entry and entry.type == callfs.FILE and entry.name == name
-        assert (entry.size, entry.owner, entry.mode, entry.digest) == (size, "alice", 0o644,
-                                                                       hashlib.sha256(data).hexdigest())
+        assert (entry.size, entry.owner, entry.mode) == (size, self.owner(), 0o644)
+        assert entry.digest == (hashlib.sha256(data).hexdigest() if self.digests else "")
         assert fetch(tree, path, BOB) == data and [one.path for one in tree.list(BOB, "/d")] == [path]
         again = put(tree, path, data + b"more")
-        assert not again.created and again.entry.id == entry.id and again.entry.etag != entry.etag
+        assert not again.created and again.entry.etag != entry.etag
+        assert again.entry.id == entry.id or not self.keeps_ids
         assert fetch(tree, path) == data + b"more"
         moved = tree.move(ALICE, path, "/" + name)
         assert moved.path == "/" + name and moved._replace(path=path, version=0) == again.entry._replace(version=0)
@@ -4315,17 +4324,19 @@ class FileSystemContract:
         with pytest.raises(callfs.FileNotFound):
             tree.stat(ALICE, "/" + name)
         fresh = put(tree, "/" + name, data)
-        assert fresh.created and fresh.entry.id != entry.id
+        assert fresh.created and (fresh.entry.id != entry.id or not self.keeps_ids)
 
     def test_directories(self, tree: Any) -> None:
         """Made with all that is missing above, owned by who made them; made twice is no error; a file in the way is."""
         made = tree.mkdir(ALICE, "/a/b/c")
-        assert made.created and made.entry.is_dir and made.entry.owner == "alice" and made.entry.size == 0
+        assert made.created and made.entry.is_dir and made.entry.owner == self.owner() and made.entry.size == 0
+        assert made.entry._replace(mtime_ns=0) == tree.stat(ALICE, "/a/b/c")._replace(mtime_ns=0)
         again = tree.mkdir(BOB, "/a/b/c")
-        assert not again.created and again.entry.owner == "alice" and again.entry.id == made.entry.id
+        assert not again.created and again.entry.owner == self.owner() and again.entry.id == made.entry.id
         put(tree, "/a/b/x/f", who=BOB)
         assert {path: owner for path, (_, owner, _) in picture(tree).items()} == {
-            "/a": "alice", "/a/b": "alice", "/a/b/c": "alice", "/a/b/x": "bob", "/a/b/x/f": "bob"}
+            "/a": self.owner(), "/a/b": self.owner(), "/a/b/c": self.owner(), "/a/b/x": self.owner("bob"),
+            "/a/b/x/f": self.owner("bob")}
         for path in ("/a/b/x/f", "/a/b/x/f/g"):
             with pytest.raises(callfs.Conflict):
                 tree.mkdir(ALICE, path)
@@ -4362,8 +4373,8 @@ class FileSystemContract:
         for path in ("/d/old", "/d/new", "/new/folder/new"):
             with pytest.raises(type(error) if error else callfs.Disconnected):
                 tree.write(ALICE, path, BrokenBody(b"x" * size, length, error))
-        assert tree.stat(ALICE, "/d/old") == old and picture(tree) == {"/d": ("directory", "alice", None),
-                                                                       "/d/old": ("file", "alice", b"data")}
+        assert tree.stat(ALICE, "/d/old") == old and picture(tree) == {
+            "/d": ("directory", self.owner(), None), "/d/old": ("file", self.owner(), b"data")}
 
     def test_digest_is_checked(self, tree: Any) -> None:
         """A body with another SHA-256 than announced changes nothing."""
@@ -4371,7 +4382,7 @@ class FileSystemContract:
         with pytest.raises(callfs.BadRequest):
             put(tree, "/f", b"other", options=callfs.WriteOptions(sha256=right))
         assert picture(tree) == {}
-        assert put(tree, "/f", options=callfs.WriteOptions(sha256=right)).entry.digest == right
+        assert put(tree, "/f", options=callfs.WriteOptions(sha256=right)).entry.digest == (right if self.digests else "")
 
     def test_options(self, tree: Any) -> None:
         """Mode and time as asked for; a replaced file keeps its mode."""
@@ -4390,7 +4401,8 @@ class FileSystemContract:
         written = tree.patch(ALICE, "/f", callfs.bytes_body(data), offset)
         entry = tree.stat(ALICE, "/f")
         assert fetch(tree, "/f") == result and not written.created and written.entry == entry
-        assert (entry.id, entry.owner, entry.mode, entry.size) == (old.id, "alice", old.mode, len(result))
+        assert (entry.owner, entry.mode, entry.size) == (self.owner(), old.mode, len(result))
+        assert entry.id == old.id or not self.keeps_ids
         assert not data or (entry.etag != old.etag and entry.digest == "")
 
     def test_patch_beyond_the_end(self, tree: Any) -> None:
@@ -4410,7 +4422,7 @@ class FileSystemContract:
         put(tree, "/f", b"abcdef")
         with pytest.raises(type(error) if error else callfs.Disconnected):
             tree.patch(ALICE, "/f", BrokenBody(b"XYZUV", length, error), offset)
-        assert fetch(tree, "/f") == b"abcdef"[:offset] + b"XYZUV" and tree.stat(ALICE, "/f").owner == "alice"
+        assert fetch(tree, "/f") == b"abcdef"[:offset] + b"XYZUV" and tree.stat(ALICE, "/f").owner == self.owner()
         tree.patch(ALICE, "/f", callfs.bytes_body(b"!"), tree.stat(ALICE, "/f").size)
         assert fetch(tree, "/f").endswith(b"XYZUV!")
 
@@ -4473,7 +4485,7 @@ class FileSystemContract:
             old, new = before[path], after["/new" + path]
             assert (old.id, old.owner, old.digest, old.etag) == (new.id, new.owner, new.digest, new.etag)
         assert fetch(tree, "/new/a/b/c/g") == b"2" and fetch(tree, "/ab/f") == b"3"
-        assert tree.stat(ALICE, "/new").owner == "alice"
+        assert tree.stat(ALICE, "/new").owner == self.owner()
 
     MOVES = [                               # (source, target, options, error or None)
         ("/f", "/new", {}, None), ("/f", "/d/new", {}, None), ("/f", "/x/y/new", {}, callfs.BadRequest),
@@ -4508,12 +4520,16 @@ class FileSystemContract:
         tree.move(ALICE, source, target, **options)
         moving = {target + path[len(source):]: value for path, value in before.items() if callfs.is_below(path, source)}
         expected = {path: value for path, value in before.items() if not callfs.is_below(path, source)}
-        parents = {path: ("directory", "alice", None) for path in callfs.ancestors(target)[1:]}
+        parents = {path: ("directory", self.owner(), None) for path in callfs.ancestors(target)[1:]}
         assert picture(tree) == {**expected, **parents, **moving}
 
     # (verb, who may: the owner only?); rest.md, "Ownership"
     def test_rights(self, tree: Any) -> None:
         """Everybody reads, lists and creates; only the owner changes; trusted users pass; a move needs both ends."""
+        if not self.owned:
+            put(tree, "/f")
+            assert put(tree, "/f", b"bobs", BOB).entry.owner == callfs.ANYONE
+            return tree.remove(BOB, "/f")
         put(tree, "/alices/f")
         put(tree, "/bobs/f", who=BOB)
         assert fetch(tree, "/alices/f", BOB) and list(tree.list(BOB, "/alices"))
@@ -4539,8 +4555,9 @@ class FileSystemContract:
         put(tree, "/f")
         body = BrokenBody(b"", None, AssertionError("read"))
         for arguments, error in (({}, callfs.PermissionDenied), ({"create": True}, callfs.FileExists)):
-            with pytest.raises(error):
-                tree.write(BOB, "/f", body, **arguments)
+            if self.owned or arguments:
+                with pytest.raises(error):
+                    tree.write(BOB, "/f", body, **arguments)
         with pytest.raises(callfs.PreconditionFailed):
             tree.write(ALICE, "/f", body, conditions=callfs.Conditions(if_match='"x"'))
         with pytest.raises(callfs.BadRequest):
@@ -4569,6 +4586,41 @@ class FileSystemContract:
         with pytest.raises(callfs.PreconditionFailed):
             tree.remove(ALICE, "/f", conditions=callfs.Conditions(if_match='"x"'))
         tree.remove(ALICE, "/f", conditions=callfs.Conditions(if_match=f'"{tree.stat(ALICE, "/f").etag}"'))
+
+    TRUNCATIONS = [(0, 0), (0, 1), (10, 0), (10, 4), (10, 10), (10, 30), (10, 300_000), (262_144, 262_145),
+                   (262_144, 1), (600_000, 524_288), (600_000, 262_143), (600_000, 1_300_000), (524_288, 262_144)]
+
+    @pytest.mark.parametrize("old, new", TRUNCATIONS)
+    def test_truncate(self, tree: Any, old: int, new: int) -> None:
+        """Cut, or filled up with zeros; who reads keeps the old version."""
+        data = os.urandom(old)
+        before = put(tree, "/f", data).entry
+        handle = tree.open(BOB, "/f")
+        written = tree.truncate(ALICE, "/f", new)
+        with handle.reader() as reader:
+            assert b"".join(reader) == data
+        assert fetch(tree, "/f") == data[:new] + bytes(max(0, new - old)) and written.entry == tree.stat(BOB, "/f")
+        assert (written.entry.owner, written.entry.mode, written.created) == (self.owner(), before.mode, False)
+        tree.patch(ALICE, "/f", callfs.bytes_body(b"end"), new)
+        assert fetch(tree, "/f") == data[:new] + bytes(max(0, new - old)) + b"end"
+        for path, error in (("/absent", callfs.FileNotFound), ("/", callfs.BadRequest)):
+            with pytest.raises(error):
+                tree.truncate(ALICE, path, 0)
+
+    def test_chmod_and_touch(self, tree: Any) -> None:
+        """Files and directories; bytes and digest stay; absent is made by touch and refused by chmod."""
+        put(tree, "/d/f", b"data")
+        for path, mode in (("/d/f", 0o640), ("/d", 0o700)):
+            old = tree.stat(ALICE, path)
+            entry = tree.chmod(ALICE, path, mode)
+            assert entry == tree.stat(BOB, path) and entry.mode == mode and (entry.id, entry.digest) == (old.id, old.digest)
+            moment = 1_234_567_890_123_456_000
+            assert tree.touch(ALICE, path, moment).entry == tree.stat(BOB, path) and tree.stat(BOB, path).mtime_ns == moment
+            tree.touch(ALICE, path)
+            assert tree.stat(BOB, path).mtime_ns > moment and tree.stat(BOB, path).mode == mode
+        assert fetch(tree, "/d/f") == b"data" and tree.touch(ALICE, "/new").created and fetch(tree, "/new") == b""
+        with pytest.raises(callfs.FileNotFound):
+            tree.chmod(ALICE, "/absent", 0o600)
 
     def test_list_in_order_and_in_part(self, tree: Any) -> None:
         """By code point, behind any name."""
@@ -4610,7 +4662,7 @@ class FileSystemContract:
 
         in_threads(work, 6)
         for entry in tree.walk(BOB, "/", 9):
-            assert entry.owner == "alice", entry
+            assert entry.owner == self.owner(), entry
             if not entry.is_dir:
                 check(entry.path)
 
@@ -6431,6 +6483,713 @@ class TestMountTable:
         for path, algorithm in (("/m", "md5"), ("/m/f", "crc")):
             with pytest.raises(callfs.BadRequest):
                 rig.tree.digest(ALICE, path, algorithm)
+
+
+# ============================================================================
+# memfs: a tree in memory
+# ============================================================================
+
+def a_context(folder: Any = "/nowhere", private: tuple[str, ...] = ()) -> Any:
+    """What a filesystem gets from a server, without one."""
+    metrics = callfs.Metrics()
+    return callfs.MountContext("/", callfs.Tree(DictFS({})), callfs.Log("error"), metrics, str(folder), None, "1.0.0",
+                               private)
+
+
+def make_fs(kind: Any, folder: Any = "/nowhere", private: tuple[str, ...] = (), **options: Any) -> Any:
+    """A filesystem with these options, as `Mounts` makes it."""
+    return kind(callfs.read_mount_options(kind, options), a_context(folder, private))
+
+
+def anything(there: Any) -> None:
+    """A guard that refuses nothing."""
+
+
+class TestMemFS(FileSystemContract):
+    """Files in memory."""
+
+    def make(self, folder: Path) -> Any:
+        return make_fs(callfs.MemFS, max_bytes="16MB")
+
+    def check(self, tree: Any, folder: Path) -> None:
+        """Every byte and every name is counted, none twice."""
+        memory = tree._root
+        everything = [(path, node) for path, node in memory._root.walk("/")]
+        assert memory._used == sum(node.record.size for _, node in everything) and memory._count == len(everything)
+        for path, node in everything:
+            assert sum(map(len, node.blocks)) == node.record.size, path
+            assert all(len(block) == callfs.BLOCK for block in node.blocks[:-1])
+            assert node._order is None or node._order == sorted(node.children)
+        tree.close()
+        assert memory._used == memory._count == 0 and list(memory.list("/")) == []
+
+    def test_budget_is_exact(self, tree: Any) -> None:
+        """Up to the last byte, by every way to write; refused changes nothing; what goes gives back."""
+        memory = make_fs(callfs.MemFS, max_bytes=100, init_dirs=["/home", "tmp/deep"])
+        small = callfs.Tree(memory)
+        assert [entry.path for entry in small.walk(ALICE, "/", 9)] == ["/home", "/tmp", "/tmp/deep"]
+        put(small, "/a", b"x" * 60)
+        put(small, "/b", b"x" * 40)
+        for change in (lambda: put(small, "/c", b"x"), lambda: put(small, "/a", b"x"),
+                       lambda: small.patch(ALICE, "/a", callfs.bytes_body(b"x"), 60),
+                       lambda: small.truncate(ALICE, "/a", 61),
+                       lambda: small.write(ALICE, "/c", BrokenBody(b"x" * 9, None)),
+                       lambda: small.write(ALICE, "/c", BrokenBody(b"", 1, AssertionError("it was read")))):
+            with pytest.raises(callfs.StorageFull) as caught:
+                change()
+            assert caught.value.status == 507 and memory._used == 100
+        assert put(small, "/e", b"").created
+        small.truncate(ALICE, "/a", 10)
+        assert put(small, "/c", b"x" * 50).created and memory._used == 100
+        small.remove(ALICE, "/b")
+        small.move(ALICE, "/c", "/a", overwrite=True)
+        assert memory._used == 50 and fetch(small, "/a") == b"x" * 50
+
+    def test_a_body_counts_while_it_arrives(self, tree: Any) -> None:
+        """Two uploads that fit alone do not fit together; the one that breaks off gives its room back."""
+        memory = make_fs(callfs.MemFS, max_bytes=1_000_000)
+
+        class Nested(BrokenBody):
+            def readinto(self, view: memoryview) -> int:
+                count = super().readinto(view)
+                if not count:
+                    assert memory._used == 600_000
+                    with pytest.raises(callfs.StorageFull):
+                        memory.write("/g", callfs.bytes_body(bytes(500_000)), "bob", anything, callfs.WriteOptions())
+                    assert memory.write("/h", callfs.bytes_body(bytes(400_000)), "b", anything, callfs.WriteOptions()).created
+                return count
+
+        with pytest.raises(callfs.Disconnected):
+            memory.write("/f", Nested(bytes(600_000), 600_001), "alice", anything, callfs.WriteOptions())
+        assert [entry.path for entry in memory.list("/")] == ["/h"] and memory._used == 400_000
+
+    def test_names_have_a_limit_too(self, tree: Any) -> None:
+        """Empty files cost memory."""
+        small = callfs.Tree(make_fs(callfs.MemFS, max_files=3))
+        put(small, "/d/f")
+        put(small, "/g")
+        for change in (lambda: put(small, "/h"), lambda: small.mkdir(ALICE, "/h")):
+            with pytest.raises(callfs.StorageFull, match="max_files"):
+                change()
+        small.remove(ALICE, "/d", recursive=True)
+        assert small.mkdir(ALICE, "/h/i").created
+
+    @pytest.mark.parametrize("seed", range(6))
+    def test_patches_as_bytes_do_them(self, tree: Any, seed: int) -> None:
+        """Random patches and truncations around block borders, next to a `bytearray`; every old version stays readable."""
+        some, model = random.Random(seed), bytearray()
+        put(tree, "/f", b"")
+        kept: list[tuple[Any, bytes]] = []
+        for _ in range(60):
+            kept.append((tree.open(BOB, "/f"), bytes(model)))
+            near = some.choice([0, 1, 2]) * callfs.BLOCK + some.randrange(-3, 4)
+            if some.random() < 0.3:
+                size = max(0, near)
+                tree.truncate(ALICE, "/f", size)
+                model = bytearray(model[:size]) + bytes(max(0, size - len(model)))
+            else:
+                offset = some.choice([len(model), min(max(0, near), len(model))])
+                data = some.randbytes(some.choice([1, 5, 70_000, callfs.BLOCK])) if sys.version_info >= (3, 9) else b""
+                tree.patch(ALICE, "/f", callfs.bytes_body(data), offset)
+                model[offset:offset + len(data)] = data
+            if len(model) > 1_500_000:
+                tree.truncate(ALICE, "/f", 0)
+                model = bytearray()
+            assert tree.stat(BOB, "/f").size == len(model)
+        assert fetch(tree, "/f") == bytes(model)
+        for handle, data in kept:
+            with handle.reader() as reader:
+                assert b"".join(reader) == data
+
+    def test_appending_costs_what_is_added(self, tree: Any) -> None:
+        """The blocks that are there are not copied."""
+        put(tree, "/f", bytes(4_000_000))
+        blocks = tree._root._node("/f").blocks
+        before = list(blocks)
+        for _ in range(100):
+            tree.patch(ALICE, "/f", callfs.bytes_body(b"x"), tree.stat(ALICE, "/f").size)
+        assert tree._root._node("/f").blocks is blocks and all(one is two for one, two in zip(blocks, before[:-1]))
+
+    def test_zeros_cost_nothing(self, tree: Any) -> None:
+        """A file that is only made long holds one block many times; it counts in full."""
+        put(tree, "/f", b"")
+        tree.truncate(ALICE, "/f", 10 * callfs.BLOCK)
+        assert len(set(map(id, tree._root._node("/f").blocks))) == 1 and tree._root._used == 10 * callfs.BLOCK
+
+    def test_the_lock_is_not_held_while_a_body_comes(self, tree: Any) -> None:
+        """Others go on while an upload waits for its client."""
+        waiting, go = threading.Event(), threading.Event()
+
+        class Slow(BrokenBody):
+            def readinto(self, view: memoryview) -> int:
+                waiting.set()
+                assert go.wait(10)
+                return super().readinto(view)
+
+        put(tree, "/f", b"old")
+        works = [threading.Thread(target=lambda: tree.write(ALICE, "/f", Slow(b"new", None))),
+                 threading.Thread(target=lambda: tree.patch(ALICE, "/g", Slow(b"new", None), 0))]
+        put(tree, "/g", b"")
+        for work in works:
+            work.start()
+        assert waiting.wait(10) and fetch(tree, "/f") == b"old" and put(tree, "/other").created
+        go.set()
+        for work in works:
+            work.join(10)
+        assert fetch(tree, "/f") == fetch(tree, "/g") == b"new"
+
+    def test_100_000_names_in_a_directory(self, tree: Any) -> None:
+        """Listed whole, and in part without sorting again; what changes meanwhile breaks nothing."""
+        memory = tree._root
+        names = [f"{number:06d}" for number in range(100_000)]
+        random.Random(1).shuffle(names)
+        with memory._lock:
+            folder = memory._folder("/d", "alice")
+            for name in names:
+                memory._add(folder, name, callfs.MemoryNode(callfs.FILE, 0o644, "alice"))
+        started = time.perf_counter()
+        assert [entry.name for entry in memory.list("/d")] == sorted(names)
+        whole = time.perf_counter() - started
+        order, started = folder._order, time.perf_counter()
+        for number in range(0, 100_000, 1000):
+            assert next(memory.list("/d", f"{number:06d}")).name == f"{number + 1:06d}"
+        put(tree, "/d/000000a")
+        tree.remove(ALICE, "/d/000000")
+        listing = memory.list("/d")
+        assert [next(listing).name, next(listing).name] == ["000000a", "000001"]
+        tree.remove(ALICE, "/d/000000a")
+        assert sum(1 for _ in listing) == 99_998
+        assert folder._order is order and whole < 30 and time.perf_counter() - started < 30
+
+
+class TestMemFSServed:
+    """Through the socket, in the REST dialect: whatever works on the store works here."""
+
+    @pytest.fixture
+    def server(self, serve: Any) -> Any:
+        return serve(plugins={"memfs": {"path": "/memfs", "config": {"init_dirs": ["/home"], "max_bytes": "2MB"}}})
+
+    def test_files(self, server: Any) -> None:
+        """Upload, ranges, conditions, a full memory."""
+        data = os.urandom(700_000)
+        made = call(server, "POST", "/v1/files/memfs/home/f.bin", data)
+        assert made.status == 201
+        found = call(server, "GET", "/v1/files/memfs/home/f.bin")
+        assert found.body == data and found.headers["etag"] and found.headers["content-length"] == "700000"
+        part = call(server, "GET", "/v1/files/memfs/home/f.bin", headers={"Range": "bytes=262000-263000"})
+        assert part.status == 206 and part.body == data[262000:263001]
+        several = call(server, "GET", "/v1/files/memfs/home/f.bin", headers={"Range": "bytes=0-1,-2"})
+        assert several.status == 206 and data[:2] in several.body and data[-2:] in several.body
+        etag = found.headers["etag"]
+        assert call(server, "GET", "/v1/files/memfs/home/f.bin", headers={"If-None-Match": etag}).status == 304
+        assert call(server, "PUT", "/v1/files/memfs/home/f.bin", b"x", {"If-Match": '"no"'}).status == 412
+        assert call(server, "PUT", "/v1/files/memfs/home/f.bin", b"x", {"If-Match": etag}).status == 200
+        full = call(server, "PUT", "/v1/files/memfs/g", bytes(2_000_001))
+        assert full.status == 507 and full.json()["code"] == "STORAGE_FULL"
+        assert call(server, "HEAD", "/v1/files/memfs/g").status == 404
+
+    def test_listing_and_archive(self, server: Any) -> None:
+        """The mount point shows in the store; a zip goes over its border."""
+        for path, data in (("/memfs/home/a", b"1"), ("/memfs/home/d/b", b"2"), ("/stored", b"3")):
+            assert call(server, "PUT", "/v1/files" + path, data).status == 201
+        names = [item["name"] for item in call(server, "GET", "/v1/directories/?recursive=true").json()["items"]]
+        assert {"memfs", "home", "a", "b", "stored"} <= set(names)
+        answer = call(server, "GET", "/v1/files/memfs/home?archive=zip")
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+            assert archive.testzip() is None
+            assert {name.split("/", 1)[1]: archive.read(name) for name in archive.namelist() if name[-1] != "/"} == {
+                "a": b"1", "d/b": b"2"}
+
+    def test_single_use_link(self, server: Any) -> None:
+        """Once; and not for what takes the place of the file."""
+        for replaced in (False, True):
+            call(server, "PUT", "/v1/files/memfs/f", b"linked")
+            made = call(server, "POST", "/v1/links/generate", {"path": "/memfs/f", "expiry_seconds": 60})
+            assert made.status == 201
+            if replaced:
+                assert call(server, "DELETE", "/v1/files/memfs/f").status in (200, 204)
+                call(server, "PUT", "/v1/files/memfs/f", b"another")
+            first = call(server.url, "GET", "/download/" + made.json()["token"])
+            assert (first.status, first.body) == (200, b"linked") if not replaced else first.status in (404, 410)
+            assert call(server.url, "GET", "/download/" + made.json()["token"]).status in (404, 410)
+
+    def test_single_use_link_of_a_hot_file(self, serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A file that is answered from memory is a use like any other (found by the test above, 2026-11)."""
+        monkeypatch.setattr(callfs, "AT_REST", -10.0)
+        server = serve()
+        call(server, "PUT", "/v1/files/f", b"hot")
+        assert call(server, "GET", "/v1/files/f").body == b"hot" and server.tree.open(callfs.ROOT, "/f").data == b"hot"
+        made = call(server, "POST", "/v1/links/generate", {"path": "/f", "expiry_seconds": 60}).json()
+        assert call(server.url, "HEAD", "/download/" + made["token"]).status == 200
+        assert [call(server.url, "GET", "/download/" + made["token"]).status for _ in range(2)] == [200, 410]
+
+    def test_moves_over_the_border(self, server: Any) -> None:
+        """Both ways, a directory too, with owner and bytes."""
+        user = callfs.Principal("api-user-1")
+        tree = server.tree
+        put(tree, "/stored/d/f", b"1", user)
+        put(tree, "/stored/g", b"2", user)
+        tree.move(user, "/stored", "/memfs/in")
+        assert fetch(tree, "/memfs/in/d/f") == b"1" and fetch(tree, "/memfs/in/g") == b"2"
+        assert tree.stat(user, "/memfs/in/g").backend == "memfs"
+        with pytest.raises(callfs.FileNotFound):
+            tree.stat(user, "/stored/g")
+        tree.move(user, "/memfs/in", "/back")
+        assert fetch(tree, "/back/d/f") == b"1" and shown(tree, "/memfs") == ["/memfs/home"]
+        moved = call(server, "PUT", "/v1/files/memfs/f", b"3")
+        assert moved.status == 201
+        answer = call(server, "PATCH", "/v1/files/memfs/f", {"destination": "/out"})
+        assert answer.status == 200 and call(server, "GET", "/v1/files/out").body == b"3"
+        assert call(server, "GET", "/v1/files/memfs/f").status == 404
+
+
+# ============================================================================
+# localfs: a folder of this machine in place
+# ============================================================================
+
+class TestLocalFS(FileSystemContract):
+    """Files of a folder, without records."""
+
+    owned = digests = keeps_ids = False
+
+    def make(self, folder: Path) -> Any:
+        folder.mkdir()
+        return make_fs(callfs.LocalFS, folder.parent, local_dir=folder.name)
+
+    def check(self, tree: Any, folder: Path) -> None:
+        """Nothing of ours stays in the folder."""
+        tree.close()
+        assert not (folder / ".callfs").exists()
+
+    def test_in_place(self, tree: Any, tmp_path: Path) -> None:
+        """What is there is shown as it is; what is written is there, with mode and time."""
+        folder = tmp_path / "data"
+        (folder / "in").mkdir()
+        (folder / "in" / "f").write_bytes(b"outside")
+        os.chmod(folder / "in" / "f", 0o2751)
+        os.utime(folder / "in" / "f", ns=(1, 1_600_000_000_123_456_789))
+        entry = tree.stat(ALICE, "/in/f")
+        assert (entry.mode, entry.mtime_ns, entry.size, entry.owner, entry.backend) == (
+            0o2751, 1_600_000_000_123_456_789, 7, callfs.ANYONE, "localfs")
+        assert fetch(tree, "/in/f") == b"outside"
+        put(tree, "/in/f", b"inside")
+        tree.chmod(ALICE, "/in/f", 0o666)
+        assert (folder / "in" / "f").read_bytes() == b"inside" and (folder / "in" / "f").stat().st_mode & 0o7777 == 0o666
+        put(tree, "/in/f", b"again")
+        assert (folder / "in" / "f").stat().st_mode & 0o7777 == 0o666
+        (folder / "in" / "f").write_bytes(b"outside again")
+        assert tree.stat(ALICE, "/in/f").etag != entry.etag and fetch(tree, "/in/f") == b"outside again"
+        with contextlib.closing(tree.open(ALICE, "/in/f")) as handle, handle.reader() as reader:
+            assert reader.fd >= 0           # so that the server can use `sendfile`
+        meta = tree.describe(ALICE, entry)
+        assert str(tmp_path) not in repr((meta, entry)) and meta.name == "localfs"
+
+    def test_versions_differ(self, tree: Any) -> None:
+        """Also those of one size that come within a tick of the disk's clock."""
+        tags = [put(tree, "/f", b"%03d" % number).entry.etag for number in range(200)]
+        assert len(set(tags)) == 200
+
+    @pytest.mark.parametrize("name", [".callfs", ".CALLFS", ".callfs/tmp/x"])
+    def test_hidden(self, tree: Any, tmp_path: Path, name: str) -> None:
+        """Not shown, not reachable, not even while it is in use."""
+        put(tree, "/f")
+        assert (tmp_path / "data" / ".callfs" / "tmp").is_dir() and shown(tree) == ["/f"]
+        for ask in (lambda: tree.stat(ALICE, "/" + name), lambda: tree.open(ALICE, "/" + name),
+                    lambda: list(tree.list(ALICE, "/" + name)), lambda: put(tree, "/" + name),
+                    lambda: tree.mkdir(ALICE, "/" + name), lambda: tree.remove(ALICE, "/" + name, recursive=True),
+                    lambda: tree.move(ALICE, "/f", "/" + name), lambda: tree.move(ALICE, "/" + name, "/g")):
+            with pytest.raises((callfs.FileNotFound, callfs.PermissionDenied)):
+                ask()
+
+    def test_symbolic_links(self, tree: Any, tmp_path: Path) -> None:
+        """Inside they are followed for reading; those that leave are as if absent; no write goes through one."""
+        folder = tmp_path / "data"
+        (tmp_path / "secret").write_bytes(b"secret")
+        (folder / "d").mkdir()
+        (folder / "d" / "f").write_bytes(b"data")
+        for name, target in (("in", "d"), ("file", "d/f"), ("out", str(tmp_path)), ("up", "../secret"), ("loop", "loop"),
+                             ("hidden", ".callfs")):
+            (folder / name).symlink_to(target)
+        assert fetch(tree, "/in/f") == fetch(tree, "/file") == b"data"
+        assert shown(tree) == ["/d", "/file", "/in"] and shown(tree, "/in") == ["/in/f"]
+        for path in ("/out", "/out/secret", "/up", "/loop", "/hidden"):
+            with pytest.raises(callfs.FileNotFound):
+                tree.open(ALICE, path)
+        for change in (lambda: put(tree, "/in/new"), lambda: put(tree, "/out/new"), lambda: tree.mkdir(ALICE, "/in/new"),
+                       lambda: tree.patch(ALICE, "/in/f", callfs.bytes_body(b"x"), 0),
+                       lambda: tree.chmod(ALICE, "/in/f", 0o600), lambda: tree.remove(ALICE, "/out/secret")):
+            with pytest.raises(callfs.Conflict):
+                change()
+        assert sorted(os.listdir(tmp_path)) == ["data", "secret"] and os.listdir(folder / "d") == ["f"]
+        tree.remove(ALICE, "/out")          # the link goes, not what it leads to
+        assert (tmp_path / "secret").read_bytes() == b"secret"
+
+    def test_long_listing(self, tree: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """In several readings of the folder, in order, none twice."""
+        monkeypatch.setattr(callfs, "LISTED_AT_ONCE", 7)
+        names = sorted(f"{number:x}-" for number in range(100))
+        for name in names:
+            (tmp_path / "data" / name).touch()
+        os.mkfifo(tmp_path / "data" / "5-fifo")
+        assert [entry.name for entry in tree.list(ALICE, "/")] == names
+        assert [entry.name for entry in tree.list(ALICE, "/", names[50])] == names[51:]
+
+    @pytest.mark.parametrize("prepared", [False, True])
+    def test_read_only(self, tree: Any, tmp_path: Path, prepared: bool) -> None:
+        """Everything can be read, nothing changed; not even a hidden folder comes or goes."""
+        folder = tmp_path / "shown"
+        (folder / "d").mkdir(parents=True)
+        if prepared:
+            (folder / ".callfs" / "tmp").mkdir(parents=True)
+        (folder / "d" / "f").write_bytes(b"data")
+        before = sorted(map(str, folder.rglob("*"))), folder.stat().st_mtime_ns
+        local = callfs.Tree(make_fs(callfs.LocalFS, tmp_path, local_dir="shown", read_only="true"))
+        assert fetch(local, "/d/f") == b"data" and shown(local) == ["/d"]
+        for change in (lambda: put(local, "/g"), lambda: put(local, "/d/f"), lambda: local.mkdir(ALICE, "/e"),
+                       lambda: local.remove(ALICE, "/d/f"), lambda: local.remove(ALICE, "/d", recursive=True),
+                       lambda: local.move(ALICE, "/d/f", "/g"), lambda: local.chmod(ALICE, "/d/f", 0o600),
+                       lambda: local.touch(ALICE, "/d/f"), lambda: local.truncate(ALICE, "/d/f", 0),
+                       lambda: local.patch(ALICE, "/d/f", callfs.bytes_body(b"x"), 4)):
+            with pytest.raises(callfs.PermissionDenied, match="read-only"):
+                change()
+        local.close()
+        assert before == (sorted(map(str, folder.rglob("*"))), folder.stat().st_mtime_ns)
+
+    @pytest.mark.parametrize("given, word", [
+        ("", "needed"), ("absent", "no folder 'absent'"), ("file", "no directory"), ("root", "server itself"),
+        (".", "server itself"), ("root/.callfs", "server itself"), ("root/.callfs/tmp", "server itself"),
+        ("root/inside", "lies in the store"), ("link", "server itself"), ("database", "server itself")])
+    def test_folders_that_are_refused(self, tree: Any, tmp_path: Path, given: str, word: str) -> None:
+        """With a reason, and without any path but the one given."""
+        for name in ("root/.callfs/tmp", "root/inside", "fine", "database"):
+            (tmp_path / name).mkdir(parents=True)
+        (tmp_path / "file").touch()
+        (tmp_path / "link").symlink_to("root")
+        private = (str(tmp_path / "root" / ".callfs"), str(tmp_path / "database" / "records"), "")
+        with pytest.raises(callfs.BadRequest, match=word) as caught:
+            make_fs(callfs.LocalFS, tmp_path, private, local_dir=given)
+        assert str(tmp_path) not in caught.value.message
+        make_fs(callfs.LocalFS, tmp_path, private, local_dir="root/inside", read_only=True).close()
+        make_fs(callfs.LocalFS, tmp_path, private, local_dir="fine").close()
+        assert os.listdir(tmp_path / "root" / "inside") == os.listdir(tmp_path / "fine") == []
+
+    def test_two_mounts_of_one_folder(self, tree: Any, tmp_path: Path) -> None:
+        """One that goes does not take the scratch folders of the other with it for good."""
+        other = callfs.Tree(make_fs(callfs.LocalFS, tmp_path, local_dir="data"))
+        put(other, "/d/f", b"1")
+        assert fetch(tree, "/d/f") == b"1"
+        other.close()
+        put(tree, "/d/g", b"2")
+        tree.remove(ALICE, "/d", recursive=True)
+        assert shown(tree) == []
+
+    def test_what_a_killed_server_left(self, tree: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Is removed a day later, not earlier: another server may be at it."""
+        scratch_folder = tmp_path / "left" / ".callfs" / "tmp"
+        scratch_folder.mkdir(parents=True)
+        (scratch_folder / "x").touch()
+        make_fs(callfs.LocalFS, tmp_path, local_dir="left").close()
+        assert os.listdir(scratch_folder) == ["x"]
+        monkeypatch.setattr(callfs, "STALE_SCRATCH", -1.0)
+        make_fs(callfs.LocalFS, tmp_path, local_dir="left").close()
+        assert os.listdir(scratch_folder) == []
+
+    def test_served(self, serve: Any, tmp_path: Path) -> None:
+        """Through the socket; the store's own folder is refused without a path in the message."""
+        (tmp_path / "home").mkdir()
+        (tmp_path / "home" / "big").write_bytes(bytes(range(256)) * 4096)
+        root = tmp_path / "store"
+        server = serve(root, plugins={"localfs_home": {"path": "/home", "config": {"local_dir": str(tmp_path / "home")}},
+                                      "localfs_root": {"path": "/bad", "config": {"local_dir": str(root)}}})
+        answer = call(server, "GET", "/v1/files/home/big", headers={"Range": "bytes=256-511"})
+        assert (answer.status, answer.body) == (206, bytes(range(256)))
+        assert call(server, "GET", "/v1/files/home/big").body == bytes(range(256)) * 4096
+        assert call(server, "PUT", "/v1/files/home/d/new", b"new").status == 201
+        assert (tmp_path / "home" / "d" / "new").read_bytes() == b"new"
+        assert call(server, "PATCH", "/v1/files/home/d/new", {"destination": "/new"}).status == 200
+        assert (root / "new").read_bytes() == b"new" and not (tmp_path / "home" / "d" / "new").exists()
+        bad = call(server, "GET", "/v1/files/bad/x")
+        assert bad.status == 503 and "server itself" in bad.json()["message"]
+
+
+# ============================================================================
+# kvfs: a key-value store
+# ============================================================================
+
+class KeysOnly(callfs.FileSystem):
+    """The keys of a kvfs as a filesystem of their own, for the contract: its root is /keys."""
+
+    def __init__(self, keys: Any) -> None:
+        self.keys = keys
+
+    def _call(self, verb: str, path: str, *more: Any) -> Any:
+        def shown_entry(entry: Any) -> Any:
+            return entry._replace(path=entry.path[len("/keys"):] or "/") if entry is not None else None
+
+        def guarded(guard: Any) -> Any:
+            return (lambda there: guard(shown_entry(there))) if callable(guard) else guard
+        if verb == "move":
+            more = ("/keys" + more[0], *more[1:])
+        found = getattr(self.keys, verb)("/keys" + path if path != "/" else "/keys", *map(guarded, more))
+        if isinstance(found, callfs.Written):
+            return found._replace(entry=shown_entry(found.entry))
+        if isinstance(found, callfs.Handle):
+            found.entry = shown_entry(found.entry)
+            return found
+        return shown_entry(found) if isinstance(found, callfs.Entry) or found is None else map(shown_entry, found)
+
+    def close(self) -> None:
+        """Of the inner one."""
+        self.keys.close()
+
+
+for _verb in ("stat", "peek", "open", "list", "write", "patch", "mkdir", "remove", "move", "touch", "truncate"):
+    setattr(KeysOnly, _verb, lambda self, path, *more, _verb=_verb: self._call(_verb, path, *more))
+
+
+class TestKeys(FileSystemContract):
+    """The contract for what a key-value store can: keys without modes, directories that come and go with their keys."""
+
+    owned = False
+    test_directories = test_remove = test_move_table = test_options = test_chmod_and_touch = None     # type: ignore
+    test_move_directories = test_round_trip = None                                                    # type: ignore
+
+    def make(self, folder: Path) -> Any:
+        folder.mkdir()
+        return KeysOnly(make_fs(callfs.KeyValueFS, folder))
+
+
+class TestStoredKeys(TestKeys):
+    """The same in a file."""
+
+    def make(self, folder: Path) -> Any:
+        folder.mkdir()
+        return KeysOnly(make_fs(callfs.KeyValueFS, folder, db_path="keys.sqlite3"))
+
+
+class TestKeyValueFS:
+    """What is special."""
+
+    @pytest.fixture(params=["", "keys.sqlite3"])
+    def keys(self, request: Any, tmp_path: Path) -> Iterator[Any]:
+        """A tree with a kvfs mounted at /kv, in memory and in a file."""
+        with nothing_left(2):
+            tree = callfs.Tree(make_fs(callfs.MemFS))
+            tree.mount("/kv", make_fs(callfs.KeyValueFS, tmp_path, db_path=request.param, max_value=1000,
+                                      initial_data={"welcome": "Hello!", "a": {"b": 1}}))
+            yield tree
+            tree.close()
+
+    @pytest.mark.parametrize("name", ODD_NAMES)
+    def test_round_trip(self, keys: Any, name: str) -> None:
+        """Set, get, replace, rename, forget; any bytes."""
+        keys.remove(ALICE, "/kv/keys/a", recursive=True)
+        for path in ("/kv/keys/" + name, "/kv/keys/some/" + name):
+            made = put(keys, path, bytes(range(256)))
+            entry = keys.stat(BOB, path)
+            assert made.created and made.entry == entry and fetch(keys, path) == bytes(range(256))
+            assert (entry.owner, entry.mode, entry.backend) == (callfs.ANYONE, 0o644, "kvfs") and entry.digest
+            again = put(keys, path, b"", BOB)
+            assert not again.created and again.entry.id == entry.id and again.entry.etag != entry.etag
+            moved = keys.move(BOB, path, "/kv/keys/" + name + "2" if len(name) < 255 else "/kv/keys/long")
+            assert moved._replace(path=path) == again.entry and fetch(keys, moved.path) == b""
+            keys.remove(BOB, moved.path)
+            assert keys._peek(path) is keys._peek(moved.path) is None
+        assert [entry.path for entry in keys.walk(ALICE, "/kv", 9)] == [
+            "/kv/README", "/kv/keys", "/kv/keys/welcome"]
+
+    def test_directories_are_their_keys(self, keys: Any) -> None:
+        """Made by a key, gone with the last one; mkdir is no error and does nothing."""
+        assert keys.mkdir(ALICE, "/kv/keys/x/y").entry.is_dir and shown(keys, "/kv/keys") == ["/kv/keys/a", "/kv/keys/welcome"]
+        put(keys, "/kv/keys/x/y/z")
+        assert keys.stat(ALICE, "/kv/keys/x").is_dir and shown(keys, "/kv/keys/x/y") == ["/kv/keys/x/y/z"]
+        assert not keys.mkdir(ALICE, "/kv/keys/x").created
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            keys.remove(ALICE, "/kv/keys/x")
+        keys.move(ALICE, "/kv/keys/x", "/kv/keys/w/v")
+        assert fetch(keys, "/kv/keys/w/v/y/z") == b"data"
+        keys.remove(ALICE, "/kv/keys/w", recursive=True)
+        assert shown(keys, "/kv/keys") == ["/kv/keys/a", "/kv/keys/welcome"]
+        assert fetch(keys, "/kv/keys/a/b") == b"1"
+
+    def test_a_key_is_no_directory(self, keys: Any) -> None:
+        """The second of `a` and `a/b` is refused, by whatever way it comes."""
+        filesystem = keys._find("/kv").filesystem
+        put(keys, "/kv/keys/f")
+        for change in (lambda: put(keys, "/kv/keys/f/g"), lambda: put(keys, "/kv/keys/f/g/h"),
+                       lambda: keys.mkdir(ALICE, "/kv/keys/f/g"), lambda: keys.mkdir(ALICE, "/kv/keys/f"),
+                       lambda: keys.move(ALICE, "/kv/keys/welcome", "/kv/keys/f/g"),
+                       lambda: keys.move(ALICE, "/kv/keys/f", "/kv/keys/a", overwrite=True),
+                       lambda: keys.move(ALICE, "/kv/keys/a", "/kv/keys/f", overwrite=True),
+                       lambda: put(keys, "/kv/keys/a", create=True),
+                       lambda: filesystem.write("/keys/a", callfs.bytes_body(b""), "x", anything, callfs.WriteOptions())):
+            with pytest.raises(callfs.Conflict):
+                change()
+        put(keys, "/kv/keys/ab")            # neither above nor below, but it begins alike
+        put(keys, "/kv/keys/f.txt")
+        assert [entry.name for entry in keys.list(ALICE, "/kv/keys")] == ["a", "ab", "f", "f.txt", "welcome"]
+
+    def test_order_of_many(self, keys: Any) -> None:
+        """Names that sort around the slash, directories with many keys: each once, in code point order, from any name."""
+        names = ["a", "a!", "a-b", "a.txt", "a0", "b", "b.", "\u00e9", "\U0001f600", "\U0010ffff", "\U0010fffd" * 63]
+        for number in range(130):
+            put(keys, f"/kv/keys/many/a/{number:03d}", b"")
+        for name in names:
+            put(keys, f"/kv/keys/many/{name}/x" if name == "b" else f"/kv/keys/many/{name}1", b"")
+            put(keys, f"/kv/keys/{name}1", b"")
+        expected = sorted({"a", "b", *(name + "1" for name in names if name != "b")})
+        assert [entry.name for entry in keys.list(ALICE, "/kv/keys/many")] == expected
+        for start, name in enumerate(expected):
+            assert [entry.name for entry in keys.list(ALICE, "/kv/keys/many", name)] == expected[start + 1:]
+        assert [entry.name for entry in keys.list(ALICE, "/kv/keys/many/a")] == [f"{number:03d}" for number in range(130)]
+        top = [entry.name for entry in keys.list(ALICE, "/kv/keys")]
+        assert top == sorted({"a", "many", "welcome", *(name + "1" for name in names)})
+
+    @pytest.mark.parametrize("path", ["/kv/README", "/kv/x", "/kv/x/y", "/kv/keysx", "/kv/keys"])
+    def test_what_is_not_below_keys(self, keys: Any, path: str) -> None:
+        """Is refused, with a hint; the README is there to read."""
+        for change in (lambda: put(keys, path), lambda: keys.mkdir(ALICE, path + "/" if path != "/kv/keys" else "/kv/z"),
+                       lambda: keys.remove(ALICE, path, recursive=True),
+                       lambda: keys.move(ALICE, path, "/kv/keys/n"), lambda: keys.touch(ALICE, path),
+                       lambda: keys.truncate(ALICE, path, 0),
+                       lambda: keys.move(ALICE, "/kv/keys/welcome", path, overwrite=True)):
+            with pytest.raises(callfs.CallerError):
+                change()
+        if path != "/kv/keys":
+            with pytest.raises(callfs.PermissionDenied, match="/keys/NAME"):
+                put(keys, path)
+        assert b"/keys/NAME" in fetch(keys, "/kv/README") and keys.stat(ALICE, "/kv/README").mode == 0o444
+        assert shown(keys, "/kv") == ["/kv/README", "/kv/keys"] and shown(keys, "/kv", "README") == ["/kv/keys"]
+
+    def test_largest_value(self, keys: Any) -> None:
+        """By every way to write; nothing changes."""
+        put(keys, "/kv/keys/f", bytes(1000))
+        for change in (lambda: put(keys, "/kv/keys/g", bytes(1001)), lambda: put(keys, "/kv/keys/f", bytes(1001)),
+                       lambda: keys.write(ALICE, "/kv/keys/g", BrokenBody(bytes(1001), None)),
+                       lambda: keys.write(ALICE, "/kv/keys/g", BrokenBody(b"", 1001, AssertionError("it was read"))),
+                       lambda: keys.patch(ALICE, "/kv/keys/f", callfs.bytes_body(b"x"), 1000),
+                       lambda: keys.truncate(ALICE, "/kv/keys/f", 1001)):
+            with pytest.raises(callfs.PayloadTooLarge):
+                change()
+        assert fetch(keys, "/kv/keys/f") == bytes(1000) and keys._peek("/kv/keys/g") is None
+
+    def test_kept_in_a_file(self, tmp_path: Path) -> None:
+        """For nobody else to read; initial data does not overwrite what is there, nor come between."""
+        data = {"text": "é", "int": 1, "float": 1.5, "true": True, "null": None, "x/y": "path", "deep": {"er": {"k": "v"}}}
+        keys = callfs.Tree(make_fs(callfs.KeyValueFS, tmp_path, db_path="kv.db", initial_data=data))
+        assert {path: value for path, (_, _, value) in picture(keys, "/keys").items() if value is not None} == {
+            "/keys/text": "é".encode(), "/keys/int": b"1", "/keys/float": b"1.5", "/keys/true": b"true", "/keys/null": b"",
+            "/keys/x/y": b"path", "/keys/deep/er/k": b"v"}
+        entry = put(keys, "/keys/text", b"mine").entry
+        keys.remove(ALICE, "/keys/int")
+        assert stat.S_IMODE((tmp_path / "kv.db").stat().st_mode) == 0o600
+        assert stat.S_IMODE((tmp_path / "kv.db-wal").stat().st_mode) == 0o600
+        copied = tmp_path / "copy"          # what a killed server would find
+        copied.mkdir()
+        for name in ("kv.db", "kv.db-wal"):
+            shutil.copy(tmp_path / name, copied / name)
+        keys.close()
+        keys.close()
+        with pytest.raises(callfs.Unavailable):
+            fetch(keys, "/keys/text")
+        for folder in (tmp_path, copied):
+            again = callfs.Tree(make_fs(callfs.KeyValueFS, folder, db_path="kv.db", initial_data={
+                "text": "other", "deep": "a directory now", "x": {"y": {"z": "below a key"}}, "new": "n"}))
+            assert again.stat(ALICE, "/keys/text") == entry and fetch(again, "/keys/text") == b"mine"
+            assert [entry.name for entry in again.walk(ALICE, "/keys", 0)] == [
+                "deep", "float", "new", "null", "text", "true", "x"]
+            again.close()
+
+    @pytest.mark.parametrize("options, word", [
+        ({"initial_data": {"a": [1]}}, "a value is"), ({"initial_data": {"a": 1, "a/b": 2}}, "below another"),
+        ({"initial_data": {"a": "x" * 20}, "max_value": 10}, "max_value"), ({"initial_data": {"../..": 1}}, "leaves"),
+        ({"db_path": "absent/kv.db"}, "no folder for 'absent/kv.db'"), ({"db_path": "other.db"}, "another program")])
+    def test_mounts_that_fail(self, tmp_path: Path, options: Any, word: str) -> None:
+        """Say why, and leave nothing open."""
+        with contextlib.closing(sqlite3.connect(tmp_path / "other.db")) as other:
+            other.execute("CREATE TABLE t (x)")
+        with nothing_left(2), pytest.raises(callfs.CallerError, match=word) as caught:
+            make_fs(callfs.KeyValueFS, tmp_path, **options)
+        assert str(tmp_path) not in caught.value.message
+
+    def test_many_writers(self, keys: Any) -> None:
+        """Of appends at once none is lost."""
+        put(keys, "/kv/keys/n", b"")
+
+        def work(number: int) -> None:
+            for turn in range(20):
+                while True:
+                    entry = keys.stat(ALICE, "/kv/keys/n")
+                    with contextlib.suppress(callfs.PreconditionFailed):
+                        keys.patch(ALICE, "/kv/keys/n", callfs.bytes_body(b"%d" % number), entry.size,
+                                   callfs.Conditions(if_match=f'"{entry.etag}"'))
+                        break
+        in_threads(work, 4)
+        assert collections.Counter(fetch(keys, "/kv/keys/n")) == {ord("0") + number: 20 for number in range(4)}
+
+    def test_served(self, serve: Any, tmp_path: Path) -> None:
+        """Through the socket, and again after a restart."""
+        plugins = {"kvfs": {"path": "/kvfs", "config": {"db_path": str(tmp_path / "kv.db"),
+                                                        "initial_data": {"welcome": "Hello"}}}}
+        with callfs.Server(root=tmp_path / "root", plugins=plugins) as server:
+            assert call(server, "GET", "/v1/files/kvfs/keys/welcome").body == b"Hello"
+            assert call(server, "PUT", "/v1/files/kvfs/keys/users/alice", b"a@b").status == 201
+            assert call(server, "PUT", "/v1/files/kvfs/keys/welcome", b"Bye").status == 200
+            refused = call(server, "PUT", "/v1/files/kvfs/other", b"x")
+            assert refused.status == 403 and "/keys/NAME" in refused.json()["message"]
+            assert call(server, "PUT", "/v1/files/kvfs/keys/welcome/x", b"x").status == 409
+        server = serve(tmp_path / "root", plugins=plugins)
+        assert call(server, "GET", "/v1/files/kvfs/keys/welcome").body == b"Bye"
+        items = call(server, "GET", "/v1/directories/kvfs/keys").json()["items"]
+        assert [(item["name"], item["type"]) for item in items] == [("users", "directory"), ("welcome", "file")]
+
+
+# ============================================================================
+# serverinfofs: the server about itself
+# ============================================================================
+
+@pytest.mark.parametrize("seconds, text", [(0, "0s"), (15.9, "15s"), (60, "1m0s"), (3600, "1h0m0s"),
+                                           (24 * 3600 + 30 * 60 + 15, "24h30m15s"), (3605, "1h0m5s")])
+def test_uptime_text(seconds: float, text: str) -> None:
+    """As the seed shows it."""
+    assert callfs.uptime_text(seconds) == text
+
+
+class TestServerInfoFS:
+    """Files that are made when they are read."""
+
+    @pytest.fixture
+    def server(self, serve: Any) -> Any:
+        return serve(plugins={"serverinfofs": {"path": "/info"}, "hellofs": {"path": "/hello"}})
+
+    def test_files(self, server: Any) -> None:
+        """All of them, for nobody to change."""
+        items = call(server, "GET", "/v1/directories/info").json()["items"]
+        assert [item["name"] for item in items] == ["README", "server_info", "stats", "uptime", "version"]
+        assert {item["mode"] for item in items} == {"0444"}
+        assert call(server, "GET", "/v1/files/info/version").body == callfs.__version__.encode()
+        assert b"uptime" in call(server, "GET", "/v1/files/info/README").body
+        server.metrics.gauge("callfs_uptime_seconds", lambda: 88215.7)
+        assert call(server, "GET", "/v1/files/info/uptime").body == b"24h30m15s"
+        for method, path in (("PUT", "version"), ("POST", "new"), ("DELETE", "uptime")):
+            assert call(server, method, "/v1/files/info/" + path, b"x" if method != "DELETE" else None).status in (403, 501)
+        assert call(server, "GET", "/v1/files/info/absent").status == 404
+        assert call(server, "GET", "/v1/directories/info/stats").status in (400, 409)
+
+    def test_numbers_move(self, server: Any) -> None:
+        """And say nothing that a stranger could use."""
+        def stats() -> Any:
+            return call(server, "GET", "/v1/files/info/stats").json()
+        first = stats()
+        call(server, "PUT", "/v1/files/f", b"x")
+        second = wait_for(lambda: (lambda now: now if now["requests"] >= first["requests"] + 2 else None)(stats()))
+        assert second["operations"]["create"] == first["operations"].get("create", 0) + 1
+        assert second["mounts"] == 2 and second["threads"] > 1 and second["connections"] >= 1
+        assert second["memory_bytes"] > 1_000_000 or sys.platform != "linux"
+        info = call(server, "GET", "/v1/files/info/server_info")
+        assert info.json()["version"] == callfs.__version__ and info.json()["pid"] == os.getpid()
+        for text in (info.body.decode(), json.dumps(second)):
+            assert "/" not in text and server.key not in text and os.path.basename(os.getcwd()) not in text.split('"')
 
 
 # ============================================================================
