@@ -7154,10 +7154,10 @@ class TestSQLFSOnSQLite(SQLFSContract):
             number = int(data[:8])
             assert data == data[:8] * 700_000 and number in (answered, answered + 1)
 
-    def test_over_http(self, serve: Any) -> None:
+    def test_over_http(self, serve: Any, tmp_path: Path) -> None:
         """In a server, from its configuration."""
         with nothing_left():
-            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": "files.db"}}})
+            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": str(tmp_path / "files.db")}}})
             assert call(server, "PUT", "/v1/files/sql/100%25_/a", b"x" * 1_000_000).status in (200, 201)
             answer = call(server, "GET", "/v1/files/sql/100%25_/a", headers={"range": "bytes=999990-"})
             assert answer.status == 206 and answer.body == b"x" * 10
