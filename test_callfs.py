@@ -6694,7 +6694,8 @@ class TestStreamFS:
         if how == "stop":
             put(tree, "/d/s", b"!")         # all else goes on
             put(tree, "/new", b"x")
-            assert Noticing(live(tree, "/new")).drain() == b"x"
+            new = Noticing(live(tree, "/new"))
+            assert new.drain() == b"x" and new.over
 
     def test_a_writer_to_a_stream_that_is_deleted(self, tree: Any) -> None:
         """Is told so."""
