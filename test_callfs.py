@@ -6945,6 +6945,13 @@ class SQLFSContract(FileSystemContract):
                 with contextlib.closing(tree.open(ALICE, "/f")) as handle:
                     assert b"".join(handle.reader(start, stop)) == data[start:stop]
 
+    def test_a_large_body_that_breaks_off(self, tree: Any) -> None:
+        """After chunks of it have been committed: they are gone (see `check`), the old version is there."""
+        put(tree, "/f", b"old")
+        with pytest.raises(callfs.Disconnected):
+            tree.write(ALICE, "/f", BrokenBody(bytes(callfs.SQL_BATCH + 1), None, callfs.Disconnected()))
+        assert fetch(tree, "/f") == b"old"
+
     def test_patches_against_a_model(self, tree: Any) -> None:
         """Patches and truncations of any place and size, with readers of old versions."""
         some, model, handles = random.Random(1), bytearray(), []    # type: Any, bytearray, list[Any]
