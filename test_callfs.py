@@ -7473,7 +7473,8 @@ class TestStreamFS:
         if how == "stop":
             put(tree, "/d/s", b"!")         # all else goes on
             put(tree, "/new", b"x")
-            assert Noticing(live(tree, "/new")).drain() == b"x"
+            new = Noticing(live(tree, "/new"))
+            assert new.drain() == b"x" and new.over
 
     def test_a_writer_to_a_stream_that_is_deleted(self, tree: Any) -> None:
         """Is told so."""
@@ -7723,6 +7724,13 @@ class SQLFSContract(FileSystemContract):
                 with contextlib.closing(tree.open(ALICE, "/f")) as handle:
                     assert b"".join(handle.reader(start, stop)) == data[start:stop]
 
+    def test_a_large_body_that_breaks_off(self, tree: Any) -> None:
+        """After chunks of it have been committed: they are gone (see `check`), the old version is there."""
+        put(tree, "/f", b"old")
+        with pytest.raises(callfs.Disconnected):
+            tree.write(ALICE, "/f", BrokenBody(bytes(callfs.SQL_BATCH + 1), None, callfs.Disconnected()))
+        assert fetch(tree, "/f") == b"old"
+
     def test_patches_against_a_model(self, tree: Any) -> None:
         """Patches and truncations of any place and size, with readers of old versions."""
         some, model, handles = random.Random(1), bytearray(), []    # type: Any, bytearray, list[Any]
@@ -7933,10 +7941,10 @@ class TestSQLFSOnSQLite(SQLFSContract):
             number = int(data[:8])
             assert data == data[:8] * 700_000 and number in (answered, answered + 1)
 
-    def test_over_http(self, serve: Any) -> None:
+    def test_over_http(self, serve: Any, tmp_path: Path) -> None:
         """In a server, from its configuration."""
         with nothing_left():
-            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": "files.db"}}})
+            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": str(tmp_path / "files.db")}}})
             assert call(server, "PUT", "/v1/files/sql/100%25_/a", b"x" * 1_000_000).status in (200, 201)
             answer = call(server, "GET", "/v1/files/sql/100%25_/a", headers={"range": "bytes=999990-"})
             assert answer.status == 206 and answer.body == b"x" * 10
