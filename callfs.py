@@ -7813,7 +7813,7 @@ class _Waiters:
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _main(self) -> None:
-        poll = time.monotonic() + self.POLL
+        poll, failing = time.monotonic() + self.POLL, False
         while not self._stop.is_set():
             with self._changed:
                 if not (self._dirty or self._returned or self._stop.is_set()):
@@ -7826,8 +7826,11 @@ class _Waiters:
                 self._give_back()
                 for path in paths:
                     self._hand_out(path)
+                failing = False
             except CallFSError as error:
-                self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                if not failing:             # once, not five times a second
+                    self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                failing = True
                 self._stop.wait(self.POLL)
             self._expire(time.monotonic())
         self._end()
