@@ -9536,7 +9536,6 @@ class QueueStore(abc.ABC):
 
     def check(self) -> None:
         """Raises what keeps the store from serving."""
-        self.get("/")
 
     def close(self) -> None:
         """Let go."""
@@ -9896,20 +9895,25 @@ class _QueueSession:
         return self.messages(f"SELECT id, CASE WHEN LENGTH(data) <= {self.SMALL} THEN data END FROM queuefs_messages "
                              f"WHERE queue = ? AND lease = 0 ORDER BY id LIMIT {int(count)}{self._lock}", (row.id,)).rows
 
-    def first(self, row: _QueueRow, ahead: int = 1) -> QueueMessage:
-        """The first message of a queue that has one; `ahead` of it are read at once for those who ask next."""
+    def first(self, row: _QueueRow, ahead: int = 1) -> Optional[QueueMessage]:
+        """The first message of a queue; `ahead` of it are read at once for those who ask next."""
         head = self._heads.get(row.id)
         if not head:
-            head = collections.deque(self.ready(row, ahead))
+            head = collections.deque(self.ready(row, ahead) if row.size else ())
+            if not head:
+                return None
             self._heads[row.id] = head
         number, data = head[0]
         if data is None:
             data = self.execute("SELECT data FROM queuefs_messages WHERE id = ?" + self._lock, (number,)).rows[0][0]
         return QueueMessage(number, data, row.id)
 
-    def take(self, row: _QueueRow, lease: float, ahead: int) -> QueueMessage:
+    def take(self, row: _QueueRow, lease: float, ahead: int) -> Optional[QueueMessage]:
         """The same, taken out or leased."""
         message = self.first(row, ahead)
+        if message is None:
+            row.changed, row.size = row.changed or row.size > 0, 0      # somebody deleted messages by hand
+            return None
         self._heads[row.id].popleft()
         if lease:
             until = self.now() + int(lease * 1e9)
@@ -10111,7 +10115,8 @@ class DatabaseQueues(QueueStore):
         """As the interface says."""
         def work(queues: _QueueSession) -> list[QueueMessage]:
             row = queues.need(path)
-            return [queues.take(row, lease, self.AHEAD) for lease in leases[:row.size]]
+            found = [queues.take(row, lease, self.AHEAD) for lease in leases[:row.size]]
+            return [message for message in found if message is not None]
         return self._write(work)
 
     def give_back(self, message: QueueMessage, leased: bool) -> None:
@@ -10132,11 +10137,7 @@ class DatabaseQueues(QueueStore):
 
     def first(self, path: str) -> Optional[QueueMessage]:
         """As the interface says."""
-        def work(queues: _QueueSession, row: _QueueRow) -> Optional[QueueMessage]:
-            with contextlib.suppress(IndexError):           # taken since its row was read
-                return queues.first(row) if row.size else None
-            return None
-        return self._look(path, work)
+        return self._look(path, lambda queues, row: queues.first(row))
 
     def acknowledge(self, path: str, message: int) -> None:
         """As the interface says."""
@@ -10155,6 +10156,11 @@ class DatabaseQueues(QueueStore):
             queues.messages("DELETE FROM queuefs_messages WHERE queue = ?", (row.id,))
             row.size, row.due, row.changed = 0, 0, True
         self._write(work)
+
+    def check(self) -> None:
+        """Ask the database."""
+        with self._database.reading() as session:
+            session.execute("SELECT value FROM queuefs_state WHERE name = ?", ("last",))
 
     def close(self) -> None:
         """Close the database."""
@@ -10317,7 +10323,7 @@ class _Waiters:
     # -- the thread --------------------------------------------------------------------------------------------
 
     def _main(self) -> None:
-        poll = time.monotonic() + self.POLL
+        poll, failing = time.monotonic() + self.POLL, False
         while not self._stop.is_set():
             with self._changed:
                 if not (self._dirty or self._returned or self._stop.is_set()):
@@ -10330,8 +10336,11 @@ class _Waiters:
                 self._give_back()
                 for path in paths:
                     self._hand_out(path)
+                failing = False
             except CallFSError as error:
-                self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                if not failing:             # once, not five times a second
+                    self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                failing = True
                 self._stop.wait(self.POLL)
             self._expire(time.monotonic())
         self._end()

@@ -8485,6 +8485,18 @@ class TestSQLiteQueues(QueueStoreContract):
         assert [type(job.error) for job in bad] == [callfs.DatabaseError, ZeroDivisionError]
         assert all(job.done and job.error is None for job in good) and store.get("/q").size == 3
 
+    def test_messages_deleted_by_hand(self, store: Any) -> None:
+        """The counter that is too high then is no reason to fail, and is right again."""
+        self.put(store, b"1", b"2")
+        store._database.run(lambda session: session.execute("DELETE FROM queuefs_messages"))
+        assert store.first("/q") is None and store.take("/q", [0]) == [] and store.get("/q").size == 0
+        self.put(store, b"3")
+        assert drain(store, "/q") == [b"3"]
+        store.check()
+        store.close()
+        with pytest.raises(callfs.Unavailable):
+            store.check()
+
     def test_looking_waits_for_no_writer(self, store: Any, tmp_path: Path) -> None:
         """While another process writes, size and peek answer."""
         self.put(store, b"1")
@@ -8915,7 +8927,7 @@ class TestQueueWaiters:
         store, take, failures = messages.fs.store, messages.fs.store.take, [1, 2]
 
         def failing(path: str, leases: Any) -> Any:
-            if failures and leases != [0] * 0 and store.get(path).size:
+            if failures:
                 failures.pop()
                 raise callfs.Unavailable()
             return take(path, leases)
@@ -8923,7 +8935,7 @@ class TestQueueWaiters:
         store.take = failing
         messages.put("/q/enqueue", b"x")
         wait_for(lambda: reader.woken)
-        assert json.loads(reader.read())["data"] == "x" and len(messages.log) == 2
+        assert json.loads(reader.read())["data"] == "x" and not failures and len(messages.log) == 1
         messages.tree.close()
 
     def test_nothing_is_lost_among_those_who_come_and_go(self, messages: Messages) -> None:
@@ -8971,6 +8983,69 @@ class TestQueuesOverHTTP:
         assert json.loads(fetch(tree, "/taken", callfs.ROOT))["id"] == numbers[0]
         tree.copy(callfs.ROOT, "/taken", "/queuefs/jobs/enqueue")
         assert fetch(tree, "/queuefs/jobs/size", callfs.ROOT) == b"3"
+
+    @pytest.fixture(params=["memory", "sqlite"])
+    def server(self, serve: Callable[..., Any], request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+        """With a queue `q`."""
+        config = {"backend": "sqlite", "db_path": str(tmp_path / "q.db")} if request.param == "sqlite" else {}
+        server = serve(plugins={"queuefs": {"path": "/queuefs", "config": config}})
+        server.tree.mkdir(callfs.ROOT, "/queuefs/q")
+        return server
+
+    Q = "/v1/files/queuefs/q/"
+
+    def test_requests(self, server: Any) -> None:
+        """Writes add, also as POST; reads have a length; what is only looked at stays."""
+        for method in ("PUT", "POST"):
+            answer = call(server, method, self.Q + "enqueue", b"message")
+            assert answer.status in (200, 201) and call(server, "POST", self.Q + "size", b"").status in (403, 409)
+        for method, name, status in (("HEAD", "dequeue", 200), ("HEAD", "peek", 200), ("GET", "enqueue", 403), ("PUT", "peek", 403),
+                                     ("PUT", "other", 400), ("DELETE", "dequeue", 403)):
+            assert call(server, method, self.Q + name).status == status, (method, name)
+        assert call(server, "GET", self.Q + "size").body == b"2"
+        for left in (b"1", b"0"):
+            answer = call(server, "GET", self.Q + "dequeue")
+            assert answer.json()["data"] == "message" and int(answer.headers["content-length"]) == len(answer.body)
+            assert call(server, "GET", self.Q + "size").body == left
+        assert call(server, "GET", self.Q + "dequeue").body == b"{}"
+
+    @pytest.mark.skipif(not hasattr(callfs, "wish_of"), reason="requests carry no wishes yet")
+    def test_waiting_and_leasing(self, server: Any) -> None:
+        """Waiting clients take one thread together; those who went away take nothing; a lease is confirmed by POST."""
+        before, waiting = threading.active_count(), []
+        with contextlib.ExitStack() as stack:
+            for number in range(100):
+                waiting.append(stack.enter_context(contextlib.closing(connect(server.url))))
+                waiting[-1].request("GET", self.Q + "dequeue?wait=60s&ack=60s", headers={"authorization": f"Bearer {server.key}"})
+                wait_for(lambda: sum(map(len, self.waiters(server)._queues.values())) == number + 1)
+            assert threading.active_count() <= before + 2
+            for gone in waiting[:50]:
+                gone.close()
+            wait_for(lambda: sum(map(len, self.waiters(server)._queues.values())) == 50)
+            for number in range(50):
+                call(server, "PUT", self.Q + "enqueue", b"%d" % number)
+            found = [json.loads(each.getresponse().read()) for each in waiting[50:]]
+        assert [one["data"] for one in found] == [str(number) for number in range(50)]
+        assert call(server, "GET", self.Q + "size").body == b"0"
+        for one, status in ((found[0], 200), (found[0], 404), (found[1], 200)):
+            assert call(server, "POST", self.Q + "ack", {"id": one["id"]}).status == status
+        assert call(server, "GET", self.Q + "dequeue?wait=0.1s").body == b"{}"
+        assert call(server, "GET", self.Q + "dequeue?wait=2h").status == 400
+
+    @staticmethod
+    def waiters(server: Any) -> Any:
+        """Of the mounted queuefs."""
+        return server.tree._find("/queuefs").filesystem._waiters
+
+    @pytest.mark.skipif(not hasattr(callfs, "wish_of"), reason="archives with queues come with the PFS dialect")
+    def test_an_archive_takes_nothing(self, server: Any) -> None:
+        """What has no fixed bytes is left out."""
+        call(server, "PUT", self.Q + "enqueue", b"1")
+        answer = call(server, "GET", "/v1/files/queuefs?archive=zip")
+        with zipfile.ZipFile(io.BytesIO(answer.body)) as archive:
+            assert archive.testzip() is None and "queuefs/q/size" in archive.namelist()
+            assert not any("dequeue" in name for name in archive.namelist())
+        assert call(server, "GET", self.Q + "size").body == b"1"
 
 
 # ============================================================================
