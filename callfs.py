@@ -15502,7 +15502,9 @@ class PfsDialect:
         return [*routes, health, *(Route(f"/api/v1{rest}", absent, "open", pfs_error) for rest in ("", "/{path}"))]
 
     def _set_aside(self, handler: Handler) -> Handler:
-        quick = handler in (self.read, self.stat, self.capabilities, self.list_mounts, self.list_plugins)
+        quick = handler in (self.read, self.stat, self.capabilities)
+        if handler in (self.list_mounts, self.list_plugins):
+            return handler
 
         def run(request: Request) -> Response:
             path = request.query.get("path") if quick else None

@@ -13661,6 +13661,37 @@ def test_pfs_a_large_directory(pfs_server: Any) -> None:
     assert names_in(pfs_server, "/") == [f"{number:05d}" for number in range(2_500)]
 
 
+@pytest.mark.parametrize("kind", sorted(callfs.FILESYSTEMS))
+def test_pfs_file_infos_of_every_filesystem(pfs_server: Any, tmp_path: Path, kind: str) -> None:
+    """Each type that is there, with something in it: what clients decode strictly, in listings as in stat."""
+    (tmp_path / "local").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    configs = {"localfs": {"local_dir": str(tmp_path / "local")}, "sqlfs": {"db_path": str(tmp_path / "files.sqlite3")},
+               "proxyfs": {"base_url": pfs_server.url, "token": USERS["ann"]}, "httpfs": {"pfs_path": "/d", "http_port": port}}
+    if kind == "s3fs":
+        pytest.skip("s3fs has a server of its own in its tests")
+    put_file(pfs_server, "/d/f", b"x")
+    api(pfs_server, "POST", "mount", None, {"fstype": kind, "path": "/m", "config": configs.get(kind, {})}, status=200)
+    api(pfs_server, "POST", "directories", "/m/made/in")
+    api(pfs_server, "PUT", "files", "/m/made/file", b"data")
+    api(pfs_server, "PUT", "files", "/m/keys/key", b"data")
+    seen, waiting = [], ["/m"]
+    while waiting:
+        path = waiting.pop()
+        info = check_info(api(pfs_server, "GET", "stat", path, status=200).json())
+        seen.append(path)
+        assert info["name"] == path.rpartition("/")[2]
+        if info["isDir"] and path.count("/") < 4:
+            listed = api(pfs_server, "GET", "directories", path, status=200).json()["files"]
+            assert [one["name"] for one in map(check_info, listed)] == sorted({one["name"] for one in listed})
+            waiting += [f"{path}/{one['name']}" for one in listed]
+        elif not info["isDir"] and info["mode"] & 0o444:
+            api(pfs_server, "HEAD", "files", path, status=200)
+    assert len(seen) > 1 or kind == "httpfs"
+    api(pfs_server, "POST", "unmount", None, {"path": "/m"}, status=200)
+
+
 @pytest.mark.parametrize("mode, wanted", [
     (420, 0o644), (0, 0), (0o7777, 0o7777), ("0644", 0o644), ("755", 0o755), ("0o600", 0o600), ("0", 0), (True, None), (-1, None),
     (0o10000, None), ("10000", None), ("999", None), ("rw", None), ("", None), (420.0, None), (None, None), ([420], None), ("-1", None),
@@ -14042,8 +14073,9 @@ def test_example_of_the_seed(serve_users: Callable[..., Any], tmp_path: Path, na
     if missing:
         pytest.skip(f"{missing[0]} is not in this version")
     need_program("curl")
-    (tmp_path / "file.txt").write_text("local text")
-    configs = {**SEED_CONFIGS, "localfs": {"local_dir": str(tmp_path)}}
+    (tmp_path / "local").mkdir()
+    (tmp_path / "local" / "file.txt").write_text("local text")
+    configs = {**SEED_CONFIGS, "localfs": {"local_dir": str(tmp_path / "local")}}
     plugins = {kind: {"enabled": True, "path": "/local" if kind == "localfs" else f"/{kind}", "config": configs[kind]}
                for kind in needs if kind in configs}
     server = serve_users(plugins=plugins, auth__admins=["ann"])
