@@ -2832,7 +2832,7 @@ def test_a_go_program_s_name_for_tls() -> None:
 # ============================================================================
 
 
-class FakePFS(http.server.BaseHTTPRequestHandler):
+class ReferenceHandler(http.server.BaseHTTPRequestHandler):
     """The reference's answers: 500 for nearly every error, its own words, `files: null`, times with fraction and zone."""
 
     protocol_version = "HTTP/1.1"
@@ -2966,12 +2966,12 @@ class FakePFS(http.server.BaseHTTPRequestHandler):
 
 
 class FakeServer(http.server.ThreadingHTTPServer):
-    """`FakePFS` on a port; `stop` and `start` again on the same one."""
+    """`ReferenceHandler` on a port; `stop` and `start` again on the same one."""
 
     daemon_threads = True
 
     def __init__(self, port: int = 0, files: Optional[dict[str, Any]] = None) -> None:
-        super().__init__(("127.0.0.1", port), FakePFS)
+        super().__init__(("127.0.0.1", port), ReferenceHandler)
         self.files: dict[str, Any] = {"/": None, "/d": None, "/d/x": b"0123456789"} if files is None else files
         self.modes: dict[str, int] = {"/": 0o755, "/d": 0o755}
         self.types: dict[str, str] = {}
