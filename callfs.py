@@ -14550,7 +14550,8 @@ class Shell:
         """The remote paths that a pattern of `Word.pattern` matches, sorted; relative ones to a relative pattern."""
         found, parts = ["/" if pattern.startswith("/") else ""], [part for part in pattern.split("/") if part]
         for number, part in enumerate(parts):
-            found = [path for folder in found for path in self._matching(folder, part, number + 1 < len(parts))]
+            inner = number + 1 < len(parts) or pattern.endswith("/")
+            found = [path for folder in found for path in self._matching(folder, part, inner)]
         return found
 
     def _matching(self, folder: str, part: str, inner: bool) -> list[str]:
@@ -14558,7 +14559,7 @@ class Shell:
         if not _MAGIC.search(_QUOTED_MAGIC.sub("", part)):
             name = beginning + _QUOTED_MAGIC.sub(r"\1", part)
             with contextlib.suppress(CallerError):
-                return [name] if inner or name in ("..", ".") or self.client.stat(self.path(name)) else []
+                return [name] if inner or self.client.stat(self.path(name)) else []
             return []
         with contextlib.suppress(CallerError):          # not there, no directory, not for this key
             matches = re.compile(fnmatch.translate(part.replace("[^", "[!"))).match
@@ -14934,7 +14935,7 @@ def _grep_server(run: Run) -> Iterator[bytes]:
                     labels = ([run.shown(str(match.get("file") or text))] if named else []) + \
                         ([str(match.get("line"))] if run.args.number else [])
                     yield _shell_lines(":".join([*labels, str(match["content"]).rstrip("\r\n")]))
-    
+
 
 def _grep_input(run: Run) -> Iterator[bytes]:
     pattern, flags = run.args.pattern.encode("utf-8", "surrogateescape"), re.I if run.args.ignore_case else 0
@@ -15236,8 +15237,9 @@ class FileCommand(NamedTuple):
         return parser
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The arguments in words. Raises _Usage."""
-        return self.parser().parse_intermixed_args(list(words))
+        """The arguments in words, options anywhere up to `--`. Raises _Usage."""
+        parser = self.parser()          # argparse loses a `--` between intermixed ones
+        return parser.parse_args(words) if "--" in words else parser.parse_intermixed_args(list(words))
 
 
 def _octal(text: str) -> int:
@@ -15265,8 +15267,8 @@ _ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
 _RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
 _LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
 _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
-_UP = (_RECURSIVE, _arg("path", nargs="+", metavar=("LOCAL", "REMOTE"), help="- is standard input"))
-_DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar=("REMOTE", "LOCAL"), help="LOCAL may be - for standard output"))
+_UP = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
+_DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="files, at last where to (- is standard output)"))
 _STREAM = _arg("--stream", action="store_true", help="pass each piece on as it comes")
 
 # Whoever adds a command adds a row.

@@ -11929,7 +11929,7 @@ SHELL_SESSION = [                           # (line, what it prints, what it com
     ("ls *.txt", "a.txt\n", "", 0), ("ls /d/*/", "f\n", "", 0), ("cat '*.txt'", "", "cat: *.txt: No such file or directory\n", 1),
     ("echo d/* no*pe '*' [ab].txt /*/*.txt", "d/a.txt d/e no*pe * a.txt /d/a.txt\n", "", 0),
     ("echo x > 'odd *'; echo odd* \"odd \"*; cat odd\\ \\*; rm odd*", "odd * odd *\nx\n", "", 0),
-    ("cat a.txt | grep o | grep -v", "", "grep: unrecognized arguments: -v", 2), ("cat a.txt | grep -c o", "2\n", "", 0),
+    ("cat a.txt | grep o | grep -v x", "", "grep: unrecognized arguments: -v", 2), ("cat a.txt | grep -c o", "2\n", "", 0),
     ("cat a.txt | grep -n TWO -i", "2:two\n", "", 0), ("cat a.txt | grep xyz", "", "", 1), ("cat a.txt | grep [", "", "grep: the pattern", 1),
     ("grep two a.txt", "two\n", "", 0), ("grep -n two a.txt", "2:two\n", "", 0), ("grep -rn o. /d", "/d/a.txt:1:one\n", "", 0),
     ("grep -c o a.txt", "2\n", "", 0), ("grep o nope", "", "grep: nope: No such file or directory\n", 1), ("grep zzz a.txt", "", "", 1),
@@ -12258,22 +12258,37 @@ def callfs_run(server: Any, arguments: list[str], tmp_path: Path, data: bytes = 
     return process.returncode, out.decode(), err.decode()
 
 
-def test_shell_through_a_pipe(serve: Any, tmp_path: Path) -> None:
-    server = serve()
+@pytest.fixture
+def command_line(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., Any]:
+    """The same in this process (a process compiles all of callfs.py first), in `tmp_path`, on `command_line.server`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, data: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = callfs.main(arguments)
+        return (code, *capsys.readouterr())
+    run.server = serve()                    # type: ignore[attr-defined]
+    monkeypatch.setenv("CALLFS_URL", run.server.url)    # type: ignore[attr-defined]
+    monkeypatch.setenv("CALLFS_KEY", run.server.key)    # type: ignore[attr-defined]
+    return run
+
+
+def test_shell_through_a_pipe(command_line: Any, tmp_path: Path) -> None:
     lines = "echo a > /f\n\ncat /f\ncat /nope\n# no\ncd /\necho 'open\nwrite /g\nto the end"
-    assert callfs_run(server, ["sh"], tmp_path, lines.encode()) == (
+    assert callfs_run(command_line.server, ["sh"], tmp_path, lines.encode()) == (
         0, "a\n", "cat: /nope: No such file or directory\nsyntax error: a ' is not closed\n")
-    assert callfs_run(server, ["cat", "/g"], tmp_path) == (0, "to the end", "")
-    assert callfs_run(server, ["sh"], tmp_path, b"pwd\ncat /nope\n")[0] == 1
-    assert callfs_run(server, ["sh"], tmp_path, b"cat /nope\npwd\n")[:2] == (0, "/\n")
-    assert callfs_run(server, ["sh", "-e"], tmp_path, b"cat /nope\npwd\n")[:2] == (1, "")
-    assert callfs_run(server, ["sh", "-c", "pwd; exit 4\npwd"], tmp_path)[:2] == (4, "/\n")
+    assert command_line("cat", "/g") == (0, "to the end", "")
+    assert command_line("sh", data=b"pwd\ncat /nope\n")[0] == 1
+    assert command_line("sh", data=b"cat /nope\npwd\n")[:2] == (0, "/\n")
+    assert command_line("sh", "-e", data=b"cat /nope\npwd\n")[:2] == (1, "")
+    assert command_line("sh", "-c", "pwd; exit 4\npwd")[:2] == (4, "/\n")
     (tmp_path / "script").write_text("write /h\ncat /h\n")
-    assert callfs_run(server, ["sh", "script"], tmp_path, b"data") == (0, "data", "")
+    assert command_line("sh", "script", data=b"data") == (0, "data", "")
+    assert command_line("sh", "nope") == (1, "", "callfs: nope: No such file or directory\n")
 
 
-def test_file_commands_one_by_one(serve: Any, tmp_path: Path) -> None:
-    server = serve()
+def test_file_commands_one_by_one(command_line: Any, tmp_path: Path) -> None:
+    server = command_line.server
     (tmp_path / "local").write_bytes(b"local\n")
     for arguments, code, output, error in (
             (["put", "local", "/f"], 0, "", ""), (["cat", "/f"], 0, "local\n", ""), (["get", "/f", "back"], 0, "", ""),
@@ -12284,18 +12299,20 @@ def test_file_commands_one_by_one(serve: Any, tmp_path: Path) -> None:
             (["tail", "/g", "-n", "1"], 0, "b", ""), (["rm", "--", "--url"], 1, "", "rm: --url: No such file or directory\n"),
             (["ls", "--url", server.url, "--key", "wrong-key-0123456789", "/"], 1, "", "ls: The key is not valid.\n"),
             (["ls", "--url", "ftp://x"], 2, "", "callfs: a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH\n")):
-        assert callfs_run(server, arguments, tmp_path) == (code, output, error), arguments
+        assert command_line(*arguments) == (code, output, error), arguments
     assert (tmp_path / "back").read_bytes() == b"local\n"
     assert callfs_run(server, ["write", "/p"], tmp_path, b"piped") == (0, "", "")
-    assert callfs_run(server, ["cat", "/p"], tmp_path)[1] == "piped"
-    assert "not running at" in callfs_run(f"http://127.0.0.1:{free_port()}", ["ls"], tmp_path)[2]
+    assert command_line("cat", "/p")[1] == "piped"
+    assert command_line("ls", "--url", f"http://127.0.0.1:{free_port()}")[2].startswith("ls: Connection refused - server not")
+    assert all(re.search(rf"^    {name} ", command_line("--help")[1], re.M) for name in ("sh", "ls", "download", "digest"))
 
 
-def test_file_commands_over_tls(serve: Any, certificate: tuple[str, str], tmp_path: Path) -> None:
+def test_file_commands_over_tls(command_line: Any, serve: Any, certificate: tuple[str, str]) -> None:
     server = serve(server={"cert_file": certificate[0], "key_file": certificate[1]})
-    assert callfs_run(server, ["ls"], tmp_path)[0] == 1
-    assert callfs_run(server, ["ls", "--no-verify"], tmp_path) == (0, "", "")
-    assert callfs_run(server, ["ls", "--ca-file", certificate[0]], tmp_path) == (0, "", "")
+    there = ("ls", "--url", server.url, "--key", server.key)
+    assert command_line(*there)[0] == 1
+    assert command_line(*there, "--no-verify") == (0, "", "")
+    assert command_line(*there, "--ca-file", certificate[0]) == (0, "", "")
 
 
 def test_file_commands_find_the_first_run_of_this_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
