@@ -14802,7 +14802,7 @@ def _listing(run: Run, found: Sequence[RemoteInfo]) -> bytes:
                        for info in found))
     if not run.to_terminal or run.args.single:
         return _shell_lines(*(info.name for info in found))
-    return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns))
+    return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns or 80))
 
 
 def _mode(info: RemoteInfo) -> str:
