@@ -44,6 +44,7 @@ import glob
 import hashlib
 import heapq
 import hmac
+import html
 import http
 import http.client
 import http.server
@@ -2205,7 +2206,7 @@ class Metrics:
         """Ask `value` whenever the metrics are read."""
         self._gauges[name] = value
 
-    def _cells(self, name: str) -> dict[tuple[str, ...], Any]:
+    def cells(self, name: str) -> dict[tuple[str, ...], Any]:
         """A copy of what there is of a metric; of one that a histogram counts, those counts."""
         kind = self._table[name][0]
         with self._lock:
@@ -2217,7 +2218,7 @@ class Metrics:
         """A counter's or gauge's value now; of a histogram the number of observations."""
         if name in self._gauges:
             return self._gauges[name]()
-        cell = self._cells(name).get(labels, 0)
+        cell = self.cells(name).get(labels, 0)
         return sum(cell[1:]) if isinstance(cell, list) else cell
 
     def render(self) -> str:
@@ -2228,7 +2229,7 @@ class Metrics:
             lines += [f"# HELP {name} {help_text}.", f"# TYPE {name} {kind}"]
             if name in self._gauges:
                 lines.append(f"{name} {_number(self._gauges[name]())}")
-            for values, cell in sorted(self._cells(name).items()):
+            for values, cell in sorted(self.cells(name).items()):
                 pairs = [f'{label}="{_escape_label(value)}"' for label, value in zip(labels, values)]
                 lines += _histogram_lines(name, pairs, cell) if kind == "histogram" else \
                     [f"{name}{_braces(pairs)} {_number(cell)}"]
@@ -2480,6 +2481,19 @@ class FileBody(Body):
     def readinto(self, view: memoryview) -> int:
         """What the file gives."""
         return self._source.readinto(view) or 0
+
+
+def pour(body: Body, put: Callable[[memoryview], object]) -> int:
+    """Give a body to `put` as it comes; how many bytes it had. Raises Disconnected when it is not as announced."""
+    buffer = memoryview(bytearray(BLOCK if body.length is None else min(BLOCK, max(1, body.length))))
+    total, count = 0, body.readinto(buffer)
+    while count:
+        put(buffer[:count])
+        total += count
+        count = body.readinto(buffer)
+    if body.length is not None and total != body.length:
+        raise Disconnected("The body is shorter than announced.")
+    return total
 
 
 def bytes_body(data: bytes) -> Body:
@@ -4105,7 +4119,7 @@ class _Source:
             yield from self._counted(self.length or 0)
             return
         read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
-        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk would end it
+        pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk is the end
         yield from pieces if self.length is None else self._announced(pieces, self.length)
 
     @staticmethod
@@ -4582,7 +4596,7 @@ class HTTPClient:
 # PFS client: /api/v1 from Python
 # ============================================================================
 
-MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages, and a million names have 200 MB
+MAX_PFS_LISTING = 256 << 20             # bytes of one listing: the dialect has no pages; a million names have 200 MB
 _PFS_ROOT = "/api/v1"
 _PFS_TIME = re.compile(r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:\d\d)(?:[.,](\d{1,9})\d*)?(?:[Zz]|([+-]\d\d:\d\d))?")
 
@@ -4809,9 +4823,11 @@ class PFSClient(HTTPClient):
         """Cut a file, or fill it up with zeros, to `size` bytes."""
         self._do("POST", self._at("/truncate", path, size=size))
 
-    def grep(self, path: str, pattern: str, recursive: bool = False, ignore_case: bool = False) -> Iterator[dict[str, Any]]:
+    def grep(self, path: str, pattern: str, recursive: bool = False,
+             ignore_case: bool = False) -> Iterator[dict[str, Any]]:
         """Matches (`file`, `line`, `content`) as they are found, at last `{"type": "summary", "count": n}`."""
-        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case, "stream": True}
+        wish = {"path": path, "pattern": pattern, "recursive": recursive, "case_insensitive": ignore_case,
+                "stream": True}
         reply = self._call("POST", "/grep", {"Content-Type": "application/json"}, stream=True, idempotent=True,
                            body=_Source(json.dumps(wish).encode()))
         reply.wire.wait(None)               # a long search may find nothing for a long time
@@ -5121,6 +5137,25 @@ class _SharedCommits:
                     self.pending[0].turn.release()
 
 
+def make_private(path: str) -> None:
+    """A file that nobody else may read, where there is none yet."""
+    with contextlib.suppress(OSError):                  # who opens it then says better what is wrong
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+
+
+def connect_sqlite(path: str, *, durable: bool = True, timeout: float = 5.0) -> sqlite3.Connection:
+    """A connection for any thread that begins its transactions itself. Raises sqlite3.Error."""
+    connection = sqlite3.connect(path, timeout=timeout, isolation_level=None, check_same_thread=False,
+                                 cached_statements=128)
+    try:
+        for pragma in ("journal_mode = WAL", f"synchronous = {'FULL' if durable else 'NORMAL'}", "cache_size = -4096"):
+            connection.execute("PRAGMA " + pragma)
+    except sqlite3.Error:
+        connection.close()
+        raise
+    return connection
+
+
 class SQLiteStore(MetadataStore):
     """Records in one SQLite file, write-ahead logged; needs SQLite 3.24 (RHEL 9 has 3.34).
 
@@ -5138,7 +5173,7 @@ class SQLiteStore(MetadataStore):
         self.path, self._durable, self._timeout = path, durable, timeout
         self._metrics = metrics or Metrics()
         self._idle: collections.deque[sqlite3.Connection] = collections.deque()
-        self._commits = _SharedCommits(self._commit, self.MAX_BATCH)
+        self._commits = _SharedCommits(lambda jobs: self._commit(jobs), self.MAX_BATCH)    # late: a test may stand in
         self._pending, self._epoch, self._closed = self._commits.pending, 0, False
         self._cache: Cache[str, Entry] = Cache(cache)
         self._filling = threading.Lock()
@@ -5154,22 +5189,13 @@ class SQLiteStore(MetadataStore):
 
     def _make(self) -> None:
         """The file, for nobody else to read: SQLite gives its log and index the same mode."""
-        with contextlib.suppress(OSError):              # SQLite says better what is wrong
-            os.close(os.open(self.path, os.O_RDWR | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o600))
+        make_private(self.path)
 
     def _connect(self) -> sqlite3.Connection:
-        connection = None
         try:
-            connection = sqlite3.connect(self.path, timeout=self._timeout, isolation_level=None,
-                                         check_same_thread=False, cached_statements=128)
-            connection.execute("PRAGMA journal_mode = WAL")
-            connection.execute(f"PRAGMA synchronous = {'FULL' if self._durable else 'NORMAL'}")
-            connection.execute("PRAGMA cache_size = -4096")
+            return connect_sqlite(self.path, durable=self._durable, timeout=self._timeout)
         except sqlite3.Error as error:
-            if connection is not None:
-                connection.close()
             raise _store_error(error) from error
-        return connection
 
     def _migrate(self) -> int:
         connection = self._writer
@@ -5441,17 +5467,18 @@ def _entry(row: tuple[Any, ...]) -> Entry:
     return Entry(join_path(parent, name) if parent else "/", *row[2:])
 
 
-def _store_error(error: BaseException) -> CallFSError:
+def _store_error(error: BaseException, what: str = "metadata store") -> CallFSError:
     """SQLite's words in ours; what it says of paths and statements stays out."""
     text = str(error)
     if "full" in text:
-        return StorageFull("The disk of the metadata store is full.")
+        return StorageFull(f"The disk of the {what} is full.")
     if "readonly" in text or "read-only" in text:
-        return Unavailable("The metadata store is read-only.", retry_after=10)
+        return Unavailable(f"The {what} is read-only.", retry_after=10)
     if "not a database" in text or "malformed" in text:
-        return StorageError("The metadata store is damaged; restore a backup of it, or move it away and run "
-                            "`callfs fsck`, which makes a new one (all files are root's then).")
-    return Unavailable("The metadata store does not answer.")
+        return StorageError(f"The {what} is damaged; restore a backup of it" + (
+            ", or move it away and run `callfs fsck`, which makes a new one (all files are root's then)."
+            if what == "metadata store" else "."))
+    return Unavailable(f"The {what} does not answer.")
 
 # ============================================================================
 # Locks: who may change a path now
@@ -5636,14 +5663,17 @@ class LocalDisk:
             os.dup2(fd, self._tmp_fd, inheritable=False)        # others may be using that number right now
             os.close(fd)
 
-    def sweep(self) -> int:
+    def sweep(self, age: float = 0.0) -> int:
         """Remove what a killed server left in the scratch folders; how much it was. Only when nobody else writes:
-        call it with the data's lock (`DataLock`) held."""
+        call it with the data's lock (`DataLock`) held, or for what is `age` seconds old."""
         found = 0
         for folder in ("tmp", "trash"):
-            for name in os.listdir(os.path.join(self.root, HIDDEN, folder)):
-                self._destroy(os.path.join(self.root, HIDDEN, folder, name))
-                found += 1
+            above = os.path.join(self.root, HIDDEN, folder)
+            for name in os.listdir(above) if os.path.isdir(above) else ():
+                place = os.path.join(above, name)
+                if not age or time.time() - os.lstat(place).st_ctime > age:
+                    self._destroy(place)
+                    found += 1
         return found
 
     def _destroy(self, place: str) -> None:
@@ -6589,6 +6619,30 @@ def _mount_table(mounts: Mapping[str, FileSystem], since: Mapping[str, int]) -> 
     return MountTable(mounts, since, frozenset(mount.split("/", 2)[1] for mount in mounts), inside)
 
 
+MAX_HOPS = 8                                # servers that a request may go through; two that show each other never end
+HOPS_HEADER = "X-CallFS-Hops"
+
+
+class CallContext(threading.local):
+    """What a filesystem may know of the call that this thread is in the middle of.
+
+    `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
+    not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
+    that asks. So whoever takes requests in sets it for the thread and the time of the call.
+    """
+
+    hops = 0
+
+    @contextlib.contextmanager
+    def at(self, hops: int) -> Iterator[None]:
+        """As if the call had come through so many servers."""
+        before, self.hops = self.hops, hops
+        try:
+            yield
+        finally:
+            self.hops = before
+
+
 class Tree:
     """All files, whatever holds them: finds the filesystem of a path, checks rights, counts.
 
@@ -6605,6 +6659,7 @@ class Tree:
         self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
         self._metrics, self._log = metrics or Metrics(), log
         self._allowed = MODES[mode]
+        self.calls = CallContext()
 
     def close(self) -> None:
         """Close every filesystem, the innermost first."""
@@ -6656,6 +6711,10 @@ class Tree:
             filesystem = self._table.mounts[path]
             self._table = self._table.without(path)
             return filesystem
+
+    def mount_points(self) -> dict[str, str]:
+        """What type of filesystem is mounted where."""
+        return {path: filesystem.name for path, filesystem in sorted(self._table.mounts.items())}
 
     def slow(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine: then others should go on."""
@@ -7420,15 +7479,20 @@ class StoreFS(FileSystem):
         return self._pages(path, physical, after)
 
     def _pages(self, path: str, physical: str, after: str) -> Iterator[Entry]:
-        page = self._store.page(physical, after)
-        while page:
+        for page in self._records(physical, after):
             with self._failures("list"):
                 found = self._disk.stats(physical, [record.name for record in page])
                 shown = [self._listed(record, info) for record, info in zip(page, found)]
             for entry in shown:
                 if entry is not None:
                     yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
-            page = self._store.page(physical, page[-1].name)
+
+    def _records(self, path: str, after: str) -> Iterator[list[Entry]]:
+        """The records of a directory's children in order, some at a time."""
+        page = self._store.page(path, after)
+        while page:
+            yield page
+            page = self._store.page(path, page[-1].name)
 
     def _listed(self, record: Entry, found: Optional[os.stat_result]) -> Optional[Entry]:
         """One line of a listing; None for what is gone, leads out of the root or is no file."""
@@ -7488,8 +7552,7 @@ class StoreFS(FileSystem):
         self._settle()
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
-            if options.sha256 and options.sha256 != staged.digest:
-                raise BadRequest("The body does not have the SHA-256 that was announced.")
+            check_digest(options, staged.digest)
             with self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
@@ -7513,22 +7576,19 @@ class StoreFS(FileSystem):
 
     def _receive(self, staged: Staged, body: Body, digest: Optional[Any]) -> None:
         """Take the body in at the descriptor's position; what arrived is counted even when it breaks off."""
-        buffer = memoryview(bytearray(min(BLOCK, max(1, BLOCK if body.length is None else body.length))))
         checked = 0
-        count = body.readinto(buffer)
-        while count:
-            part = buffer[:count]
+
+        def put(part: memoryview) -> None:
+            nonlocal checked
             write_all(staged.fd, part)
-            staged.size += count
+            staged.size += len(part)
             if digest is not None:
                 digest.update(part)
-            checked += count
+            checked += len(part)
             if checked > 64 * 1024 * 1024:
                 self._room_for(0)
                 checked = 0
-            count = body.readinto(buffer)
-        if body.length is not None and staged.size != body.length:
-            raise Disconnected("The body is shorter than announced.")
+        pour(body, put)
         staged.digest = digest.hexdigest() if digest is not None else ""
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str,
@@ -7618,9 +7678,9 @@ class StoreFS(FileSystem):
                     self._disk.mkdir(path, mode)
             except FileExistsError:         # another request was faster
                 return None
-            self._store.put(entry)
+            stored = self._store.put(entry)
         self._disk.sync_folder(parent)
-        return entry
+        return stored
 
     def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
         """As the interface says."""
@@ -7648,9 +7708,7 @@ class StoreFS(FileSystem):
             there = self._there(path)
             guard(there)
             assert there is not None        # the guard refuses what is not there
-            if offset > there.size:
-                raise RangeNotSatisfiable(f"The file has {there.size} bytes; it can be written up to there.",
-                                          headers=[("Content-Range", f"bytes */{there.size}")])
+            checked_offset(there, offset)
             fd, found = self._disk.open_append(path)
             try:
                 in_place = offset == found.st_size and found.st_nlink == 1
@@ -7784,10 +7842,7 @@ class StoreFS(FileSystem):
     def _check_target(self, there: Entry, other: Optional[Entry], target: str, parents: bool) -> None:
         if not parents and self._present(split_path(target)[0]) is None:
             raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
-        if other is not None and other.is_dir != there.is_dir:
-            raise Conflict("A file can not replace a directory, nor a directory a file.")
-        if other is not None and other.is_dir and next(self.list(target), None) is not None:
-            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+        check_replacing(there, other, lambda: next(self.list(target), None) is None)
 
     def _move(self, there: Entry, target: str, owner: str) -> None:
         old, new = split_path(there.path)[0], split_path(target)[0]
@@ -7902,6 +7957,28 @@ def _not_hidden(path: str, error: type[CallFSError]) -> None:
         raise error("This name is reserved." if error is PermissionDenied else "")
 
 
+def checked_offset(there: Entry, offset: int) -> int:
+    """An offset at which a file can be written. Raises RangeNotSatisfiable."""
+    if offset > there.size:
+        raise RangeNotSatisfiable(f"The file has {there.size} bytes; it can be written up to there.",
+                                  headers=[("Content-Range", f"bytes */{there.size}")])
+    return offset
+
+
+def check_digest(options: WriteOptions, digest: str) -> None:
+    """Raises BadRequest where another SHA-256 was announced."""
+    if options.sha256 and options.sha256 != digest:
+        raise BadRequest("The body does not have the SHA-256 that was announced.")
+
+
+def check_replacing(there: Entry, other: Optional[Entry], empty: Callable[[], bool]) -> None:
+    """What may take the place of what: raises Conflict, DirectoryNotEmpty."""
+    if other is not None and other.is_dir != there.is_dir:
+        raise Conflict("A file can not replace a directory, nor a directory a file.")
+    if other is not None and other.is_dir and not empty():
+        raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
 def copy_file(source: int, target: int) -> None:
     """All bytes of one descriptor to the position of another; by the kernel (a shared extent, if it can) on Linux."""
     left = os.fstat(source).st_size
@@ -7937,6 +8014,7 @@ class MountContext(NamedTuple):
     folder: str                             # relative paths in options are relative to this folder
     spools: Optional[str] = None            # a folder for scratch files
     version: str = ""
+    private: tuple[str, ...] = ()           # files and folders of the server itself, which nothing may show
 
 
 def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder: str = "") -> Any:
@@ -7980,14 +8058,12 @@ def generated(path: str, data: bytes, mtime_ns: int = 0, *, mode: int = 0o444, b
     return MemoryHandle(Entry(path, FILE, len(data), mode, ANYONE, mtime_ns, digest[:32], path, digest, backend), data)
 
 
-class HelloFS(FileSystem):
-    """The smallest example: a folder with one file, `hello`."""
+class GeneratedFS(FileSystem):
+    """A folder of files that are made when somebody opens them: `_files` has a function for each name."""
 
-    name = "hellofs"
-    TEXT = b"Hello, World!\n"
-
-    def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
+    def __init__(self, options: Any, context: MountContext) -> None:
         self._since = time.time_ns()
+        self._files: Mapping[str, Callable[[], bytes]] = {}
 
     def stat(self, path: str) -> Entry:
         """As the interface says."""
@@ -7997,15 +8073,980 @@ class HelloFS(FileSystem):
         """As the interface says."""
         if path == "/":
             return Handle(Entry("/", DIRECTORY, 0, 0o555, ANYONE, self._since, backend=self.name))
-        if path != "/hello":
+        make = self._files.get(path[1:])
+        if make is None:
             raise FileNotFound()
-        return generated(path, self.TEXT, self._since, backend=self.name)
+        return generated(path, make(), self._since, backend=self.name)
 
     def list(self, path: str, after: str = "") -> Iterator[Entry]:
         """As the interface says."""
         if not self.stat(path).is_dir:
             raise Conflict("This is a file, not a directory.")
-        return iter([self.stat("/hello")] if after < "hello" else [])
+        return (self.stat("/" + name) for name in sorted(self._files) if name > after)
+
+
+class HelloFS(GeneratedFS):
+    """The smallest example: a folder with one file, `hello`."""
+
+    name = "hellofs"
+
+    def __init__(self, options: HelloFS.Options, context: MountContext) -> None:
+        super().__init__(options, context)
+        self._files = {"hello": lambda: b"Hello, World!\n"}
+
+
+# ============================================================================
+# memfs: a tree in memory
+# ============================================================================
+
+_ZEROS = bytes(BLOCK)
+
+
+def _appended(blocks: list[Any], data: memoryview) -> None:
+    """Append in place. All blocks but the last have BLOCK bytes, and a block only ever grows: who reads a file that
+    had fewer bytes finds them unchanged."""
+    while data:
+        if not blocks or len(blocks[-1]) == BLOCK:
+            blocks.append(bytearray())
+        elif isinstance(blocks[-1], bytes):
+            blocks[-1] = bytearray(blocks[-1])
+        room = BLOCK - len(blocks[-1])
+        blocks[-1] += data[:room]
+        data = data[room:]
+        if len(blocks[-1]) == BLOCK:
+            blocks[-1] = bytes(blocks[-1])  # without the room that a bytearray keeps for growing
+
+
+def _overlaid(blocks: list[Any], offset: int, pieces: Iterable[Any]) -> list[Any]:
+    """New blocks with `pieces` written at an offset; those that they do not touch are shared."""
+    fresh = list(blocks)
+    for piece in pieces:
+        while piece:
+            number, start = divmod(offset, BLOCK)
+            part = bytes(piece[:BLOCK - start])
+            old = bytes(fresh[number]) if number < len(fresh) else b""
+            fresh[number:number + 1] = [old[:start] + part + old[start + len(part):]]
+            offset, piece = offset + len(part), piece[len(part):]
+    return fresh
+
+
+def _resized(blocks: list[Any], old: int, new: int) -> list[Any]:
+    """New blocks, cut or filled up with zeros; whole blocks of zeros are one object and cost nothing."""
+    number, rest = divmod(new, BLOCK)
+    if new <= old:
+        return [*blocks[:number], *([bytes(blocks[number][:rest])] if rest else [])]
+    fresh = list(blocks)
+    if fresh:
+        fresh[-1] = bytes(fresh[-1]) + _ZEROS[:min(BLOCK - len(fresh[-1]), new - old)]
+    fresh += [_ZEROS] * (number - len(fresh))
+    return [*fresh, _ZEROS[:rest]] if rest and len(fresh) == number else fresh
+
+
+class BlocksHandle(Handle):
+    """A handle on a version of a file in memory."""
+
+    def __init__(self, entry: Entry, blocks: list[Any]) -> None:
+        self.entry, self._blocks = entry, blocks
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        stop = self.entry.size if stop is None else stop
+        return ChunkReader(self._parts(start, stop), stop - start)
+
+    def _parts(self, start: int, stop: int) -> Iterator[bytes]:
+        while start < stop:
+            number, cut = divmod(start, BLOCK)
+            part = bytes(self._blocks[number][cut:cut + stop - start])
+            start += len(part)
+            yield part
+
+
+class MemoryNode:
+    """A file (`blocks`, see `_appended`) or a directory (`children`) of memfs; `record` is its entry without path."""
+
+    __slots__ = ("record", "blocks", "children", "_order")
+
+    def __init__(self, kind: str, mode: int, owner: str) -> None:
+        self.record = Entry("", kind, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8), backend="memfs")
+        self.blocks: list[Any] = []
+        self.children: dict[str, MemoryNode] = {}
+        self._order: Optional[list[str]] = None         # the names, sorted, once somebody has asked for them
+
+    def put(self, name: str, node: MemoryNode) -> None:
+        """Give a child a name."""
+        if self._order is not None and name not in self.children:
+            bisect.insort(self._order, name)
+        self.children[name] = node
+        self.record = self.record._replace(mtime_ns=time.time_ns())
+
+    def drop(self, name: str) -> None:
+        """Forget a child."""
+        del self.children[name]
+        if self._order is not None:
+            del self._order[bisect.bisect_left(self._order, name)]
+        self.record = self.record._replace(mtime_ns=time.time_ns())
+
+    def page(self, after: str, count: int) -> list[tuple[str, Entry]]:
+        """The next children behind a name."""
+        if self._order is None:
+            self._order = sorted(self.children)
+        start = bisect.bisect_right(self._order, after) if after else 0
+        return [(name, self.children[name].record) for name in self._order[start:start + count]]
+
+    def walk(self, path: str) -> Iterator[tuple[str, MemoryNode]]:
+        """All that is below, `path` being where this is."""
+        waiting = [(path, self)]
+        while waiting:
+            above, node = waiting.pop()
+            for name, child in node.children.items():
+                yield join_path(above, name), child
+                waiting.append((join_path(above, name), child))
+
+
+class Arriving:
+    """A body on its way into memfs; its bytes count from the moment that they arrive."""
+
+    def __init__(self, charge: Callable[[int], None]) -> None:
+        self.blocks: list[Any] = []
+        self.size = self.charged = 0
+        self._charge, self._state = charge, hashlib.sha256()
+
+    def put(self, part: memoryview) -> None:
+        """A piece of it. Raises StorageFull."""
+        self._charge(len(part))
+        self.charged += len(part)
+        _appended(self.blocks, part)
+        self.size += len(part)
+        self._state.update(part)
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of what has arrived."""
+        return self._state.hexdigest()
+
+
+class MemFS(FileSystem):
+    """Files in the memory of this process; gone when it ends.
+
+    One lock, held for memory only: a body is read without it. `max_bytes` bounds the bytes of all files and of the
+    bodies that are arriving; what readers of older versions still hold does not count.
+    """
+
+    name = "memfs"
+
+    @dataclass
+    class Options:
+        """What a mount of it can be told."""
+
+        init_dirs: list[str] = option([], "Directories that are made at mount", kind="list")
+        max_bytes: int = option("1GiB", "Bytes of all files together, of those that are arriving, too", kind="size")
+        max_files: int = option(1_000_000, "Files and directories", kind="int", minimum=1)
+
+    def __init__(self, options: MemFS.Options, context: MountContext) -> None:
+        self._limit, self._most, self._used, self._count = options.max_bytes, options.max_files, 0, 0
+        self._lock = threading.Lock()
+        self._root = MemoryNode(DIRECTORY, 0o755, ROOT.name)
+        for path in options.init_dirs:
+            self._folder(canonical_path("/" + path), ROOT.name)
+
+    def close(self) -> None:
+        """Free the memory; readers keep theirs."""
+        with self._lock:
+            self._root, self._used, self._count = MemoryNode(DIRECTORY, 0o755, ROOT.name), 0, 0
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _node(self, path: str) -> Optional[MemoryNode]:
+        node: Optional[MemoryNode] = self._root
+        for name in path[1:].split("/") if path != "/" else ():
+            node = node.children.get(name) if node is not None else None
+        return node
+
+    def _found(self, path: str) -> MemoryNode:
+        node = self._node(path)
+        if node is None:
+            raise FileNotFound()
+        return node
+
+    def _guarded(self, path: str, guard: Guard) -> MemoryNode:
+        """What is to be changed."""
+        node = self._node(path)
+        guard(node.record._replace(path=path) if node is not None else None)
+        return self._found(path)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        with self._lock:
+            return self._found(path).record._replace(path=path)
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        with self._lock:
+            node = self._found(path)
+            entry, blocks = node.record._replace(path=path), node.blocks
+            if entry.is_dir:
+                return Handle(entry)
+            if entry.size <= HOT_FILE:
+                return MemoryHandle(entry, bytes(blocks[0][:entry.size]) if blocks else b"")
+            return BlocksHandle(entry, blocks)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        with self._lock:
+            node = self._found(path)
+        if not node.record.is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._pages(path, node, after)
+
+    def _pages(self, path: str, node: MemoryNode, after: str) -> Iterator[Entry]:
+        while True:
+            with self._lock:
+                page = node.page(after, 1000)
+            if not page:
+                return
+            for after, record in page:
+                yield record._replace(path=join_path(path, after))
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _charge(self, size: int) -> None:
+        with self._lock:
+            self._room_for(size)
+            self._used += size
+
+    def _room_for(self, size: int) -> None:
+        if self._used + size > self._limit:
+            raise StorageFull(f"This filesystem holds {format_size(self._limit)} (max_bytes); delete something first.")
+
+    @contextlib.contextmanager
+    def _arriving(self, body: Body) -> Iterator[Arriving]:
+        """Room for a body; what of it does not become a part of a file is given back."""
+        with self._lock:
+            self._room_for(body.length or 0)
+        arriving = Arriving(self._charge)
+        try:
+            yield arriving
+        finally:
+            with self._lock:
+                self._used = max(0, self._used - arriving.charged)      # 0: it was closed meanwhile
+
+    def _changed(self, node: MemoryNode, size: int, arriving: Arriving, **fields: Any) -> None:
+        """A node has a new version, out of what has arrived; the lock is held."""
+        self._used += size - node.record.size - arriving.charged
+        arriving.charged = 0
+        node.record = node.record._replace(**{"size": size, "etag": secrets.token_hex(8), "digest": "",
+                                              "mtime_ns": time.time_ns(), **fields})
+
+    def _add(self, folder: MemoryNode, name: str, node: MemoryNode) -> MemoryNode:
+        if self._count >= self._most:
+            raise StorageFull(f"This filesystem holds {self._most} files and directories (max_files).")
+        self._count += 1
+        folder.put(name, node)
+        return node
+
+    def _folder(self, path: str, owner: str, mode: int = 0o755) -> MemoryNode:
+        """The directory at a path, made with what is missing above it."""
+        node = self._root
+        for name in path[1:].split("/") if path != "/" else ():
+            if not node.record.is_dir:
+                break
+            child = node.children.get(name)
+            node = child if child is not None else self._add(node, name, MemoryNode(DIRECTORY, mode, owner))
+        if not node.record.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
+        return node
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says."""
+        with self._arriving(body) as arriving:
+            pour(body, arriving.put)
+            check_digest(options, arriving.digest)
+            with self._lock:
+                node = self._node(path)
+                guard(node.record._replace(path=path) if node is not None else None)
+                created = node is None
+                if node is None:
+                    parent, name = split_path(path)
+                    node = self._add(self._folder(parent, owner), name, MemoryNode(FILE, 0o644, owner))
+                node.blocks = arriving.blocks
+                self._changed(node, arriving.size, arriving, digest=arriving.digest,
+                              mode=node.record.mode if options.mode is None else options.mode,
+                              mtime_ns=time.time_ns() if options.mtime_ns is None else options.mtime_ns)
+                return Written(node.record._replace(path=path), created)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says; what arrives is seen when all has, or when it breaks off."""
+        with self._lock:
+            checked_offset(self._guarded(path, guard).record, offset)
+        with self._arriving(body) as arriving:
+            try:
+                pour(body, arriving.put)
+            finally:
+                written = self._patched(path, arriving, offset, guard)
+            return written
+
+    def _patched(self, path: str, arriving: Arriving, offset: int, guard: Guard) -> Written:
+        with self._lock:
+            node = self._guarded(path, guard)
+            size = node.record.size
+            checked_offset(node.record, offset)
+            if arriving.size:
+                if offset == size:
+                    for block in arriving.blocks:
+                        _appended(node.blocks, memoryview(block))
+                else:
+                    node.blocks = _overlaid(node.blocks, offset, arriving.blocks)
+                self._changed(node, max(size, offset + arriving.size), arriving)
+            return Written(node.record._replace(path=path), False)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._lock:
+            node = self._guarded(path, guard)
+            self._room_for(size - node.record.size)
+            node.blocks = _resized(node.blocks, node.record.size, size)
+            self._changed(node, size, Arriving(self._charge))
+            return Written(node.record._replace(path=path), False)
+
+    def _set(self, path: str, guard: Guard, **fields: Any) -> Entry:
+        with self._lock:
+            node = self._guarded(path, guard)
+            node.record = node.record._replace(**fields)
+            return node.record._replace(path=path)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._lock:
+            node = self._node(path)
+            guard(node.record._replace(path=path) if node is not None else None)
+            made = self._folder(path, owner, mode)
+            return Written(made.record._replace(path=path), node is None)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        with self._lock:
+            node = self._guarded(path, guard)
+            if node.children and not recursive:
+                raise DirectoryNotEmpty()
+            gone = [node]
+            for below, child in node.walk(path):
+                guard(child.record._replace(path=below))
+                gone.append(child)
+            self._drop(path, gone)
+
+    def _drop(self, path: str, gone: Sequence[MemoryNode]) -> None:
+        parent, name = split_path(path)
+        if not name:
+            raise BadRequest("The root can not be removed.")
+        self._found(parent).drop(name)
+        self._count -= len(gone)
+        self._used -= sum(node.record.size for node in gone)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        with self._lock:
+            other = self._node(target)
+            node = self._guarded(source, guard)
+            target_guard(other.record._replace(path=target) if other is not None else None)
+            parent, name = split_path(target)
+            if not parents and self._node(parent) is None:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            check_replacing(node.record, other.record if other is not None else None, lambda: not other.children)
+            folder = self._folder(parent, owner)
+            if other is not None:
+                self._drop(target, [other])
+            old, last = split_path(source)
+            self._found(old).drop(last)
+            folder.put(name, node)
+            return node.record._replace(path=target)
+
+
+# ============================================================================
+# localfs: a folder of this machine in place
+# ============================================================================
+
+LISTED_AT_ONCE = 100_000                    # names in memory; a directory that has more is read several times
+STALE_SCRATCH = 86400.0                     # seconds after which a temporary file belongs to a server that was killed
+
+
+class FolderDisk(LocalDisk):
+    """The disk of a folder that belongs to somebody else: nothing is made in it before it is needed, and what was
+    made goes at the end. Modes are what was asked for, as with `chmod`."""
+
+    def __init__(self, root: str, read_only: bool) -> None:
+        self._foreign = os.path.lexists(os.path.join(root, HIDDEN))     # another server's, perhaps
+        super().__init__(root)
+        self._umask = 0
+        self.writable = not read_only and os.access(self.root, os.W_OK)
+        if self.writable:
+            self.sweep(STALE_SCRATCH)
+
+    def _prepare(self) -> bool:
+        """Not yet."""
+        return False
+
+    def seal(self, staged: Staged, mode: int, mtime_ns: Optional[int]) -> os.stat_result:
+        """As the base says. The time is finer than the disk's own clock: it tells versions apart, as no record does."""
+        return super().seal(staged, mode, time.time_ns() if mtime_ns is None else mtime_ns)
+
+    def trash(self, path: str) -> Callable[[], None]:
+        """As the base says."""
+        os.makedirs(os.path.join(self.hidden, "trash"), mode=0o700, exist_ok=True)
+        return super().trash(path)
+
+    def close(self) -> None:
+        """As the base says."""
+        super().close()
+        for name in ("tmp", "trash", "") if self.writable and not self._foreign else ():
+            with contextlib.suppress(OSError):          # not there, or another mount of the folder uses it
+                os.rmdir(os.path.join(self.hidden, name))
+
+
+class _NoRecords:
+    """Stands for a metadata store where the disk itself is the truth: what is put is what is there."""
+
+    def __init__(self, look: Callable[[str], Entry]) -> None:
+        self._look = look
+
+    def get(self, path: str) -> Optional[Entry]:
+        """Nothing is recorded."""
+        return None
+
+    def put(self, entry: Entry) -> Entry:
+        """The entry as it is on the disk."""
+        return self._look(entry.path)
+
+    def forget(self, *paths: str) -> int:
+        """There is nothing to forget."""
+        return 0
+
+    delete = move = forget
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class LocalFS(StoreFS):
+    """A folder of this machine, served in place: owner, mode, time and ETag are those of its files.
+
+    It is the store without its records, so everybody with a key may change everything. `id` is the inode: a
+    file that is replaced is another one. `.callfs` in the folder is not shown; temporary files lie there.
+    """
+
+    name = "localfs"
+    aliases = MappingProxyType({"localDir": "local_dir", "path": "local_dir", "readonly": "read_only"})
+
+    @dataclass
+    class Options:
+        """What a mount of it can be told."""
+
+        local_dir: str = option("", "The folder; relative to that of the configuration file")
+        read_only: bool = option(False, "Refuse every change", kind="bool")
+
+    def __init__(self, options: LocalFS.Options, context: MountContext) -> None:
+        folder = served_folder(options.local_dir, options.read_only, context)
+        disk = FolderDisk(folder, options.read_only)
+        writable, disk.writable = disk.writable, False  # for the store, so that it notes nothing in somebody's folder
+        super().__init__(disk, _NoRecords(self._look), LocalLocks(30.0),     # type: ignore[arg-type]
+                         metrics=context.metrics, log=context.log)
+        disk.writable, self._told = writable, options.read_only
+
+    def check(self) -> dict[str, str]:
+        """As the interface says."""
+        return {"folder": state_of(self._check_disk)}
+
+    def _look(self, path: str) -> Entry:
+        return self._agreed(path, self._disk.stat(path))
+
+    def _agreed(self, path: str, found: os.stat_result, locked: bool = False) -> Entry:
+        """The entry of what is on the disk."""
+        return stranger(path, found, "")._replace(owner=ANYONE, mode=stat.S_IMODE(found.st_mode),
+                                                  id=f"{found.st_dev:x}-{found.st_ino:x}")
+
+    def _there(self, path: str) -> Optional[Entry]:
+        """As the store has it: every change asks for this first."""
+        if not self._disk.writable:
+            raise PermissionDenied("This filesystem was mounted read-only." if self._told else
+                                   "The server's account may not write into this folder.")
+        return super()._there(path)
+
+    @contextlib.contextmanager
+    def _noted(self, step: dict[str, Any], entry: Optional[Entry] = None) -> Iterator[None]:
+        """No record can differ from the disk, so nothing has to be caught up with after a crash."""
+        yield
+
+    def _take_in(self, path: str) -> None:
+        """Nor does a listing need any."""
+
+    def _records(self, path: str, after: str) -> Iterator[list[Entry]]:
+        names = iter(self._names(path, after))
+        return iter(lambda: [Entry(join_path(path, name)) for name in itertools.islice(names, 1000)], [])
+
+    def _names(self, path: str, after: str) -> Iterator[str]:
+        while True:
+            with self._failures("list"):
+                names = heapq.nsmallest(LISTED_AT_ONCE, (name for some in self._disk.scan(path) for name in some
+                                                         if name > after))
+            yield from names
+            if len(names) < LISTED_AT_ONCE:
+                return
+            after = names[-1]
+
+
+def served_folder(given: str, read_only: bool, context: MountContext) -> str:
+    """The real path of a folder that may be served. Raises BadRequest, with no other path than what was given."""
+    if not given:
+        raise BadRequest("localfs: local_dir is needed: the folder to serve.")
+    folder = os.path.realpath(os.path.join(context.folder, os.path.expanduser(given)))
+    if not os.path.isdir(folder):
+        raise BadRequest(f"localfs: {given!r} is no directory." if os.path.exists(folder) else
+                         f"localfs: there is no folder {given!r}.")
+    if not os.access(folder, os.R_OK | os.X_OK):
+        raise BadRequest(f"localfs: the server's account may not read the folder {given!r}.")
+    for private in map(os.path.realpath, filter(None, context.private)):
+        if _holds(folder, private) or _holds(private, folder):
+            raise BadRequest(f"localfs: {given!r} holds data of this server itself; choose another folder.")
+        root, name = os.path.split(private)
+        if name == HIDDEN and not read_only and _holds(root, folder):
+            raise BadRequest(f"localfs: {given!r} lies in the store, where it is served already; mount it with "
+                             "read_only, or choose another folder.")
+    return folder
+
+
+def _holds(folder: str, path: str) -> bool:
+    """Whether a real path is a folder or lies in it."""
+    return path == folder or path.startswith(os.path.join(folder, ""))
+
+
+# ============================================================================
+# kvfs: a key-value store
+# ============================================================================
+
+_KEY_SEPARATOR = "\x01"                     # for "/": sorts before all that a name can hold, so that keys come in the
+_KEY_END = "\x02"                           # order of a listing. `key + _KEY_END` is behind all that is below a key
+_LAST_KEY = "\U0010ffff" * 64              # behind every key: a name has at most 255 bytes
+_KEYS_ID = 0x63616B76                       # "cakv", SQLite's application_id
+_KEYS_SCHEMA = f"""
+    BEGIN IMMEDIATE;
+    CREATE TABLE keys (key TEXT PRIMARY KEY, size INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, etag TEXT NOT NULL,
+                       id TEXT NOT NULL, digest TEXT NOT NULL, value BLOB NOT NULL);
+    PRAGMA application_id = {_KEYS_ID}; PRAGMA user_version = 1; COMMIT;
+"""
+_KEY_COLUMNS = "key, size, mtime_ns, etag, id, digest"
+KEYS_README = b"""# kvfs: a key-value store
+
+Every file below /keys is a value; its path there is the key.
+
+    write  /keys/NAME      set a value
+    read   /keys/NAME      get it
+    list   /keys           the keys
+    delete /keys/NAME      forget it
+
+A key may hold slashes: /keys/users/alice is the key "users/alice". The directories in between are there as long as a
+key is below them; making one does nothing, and it is gone with its last key. A key can not lie below another key.
+"""
+
+
+class KeyValueFS(FileSystem):
+    """Values by key, in SQLite: in a file (durable, for nobody else to read), or in memory.
+
+    Whoever may write may change every key. One lock for writing, held over a commit; readers of a file have a
+    connection of their own and go on meanwhile.
+    """
+
+    name = "kvfs"
+
+    @dataclass
+    class Options:
+        """What a mount of it can be told."""
+
+        initial_data: dict[str, Any] = option({}, "Values by key, set where there is none yet; a map in it is a "
+                                              "directory", kind="tree")
+        db_path: str = option("", "SQLite file that keeps the values; empty: memory")
+        max_value: int = option("16MiB", "Bytes of the largest value", kind="size")
+
+    def __init__(self, options: KeyValueFS.Options, context: MountContext) -> None:
+        self._limit, self._since = options.max_value, time.time_ns()
+        self._lock = self._read_lock = threading.Lock()
+        path = os.path.join(context.folder, options.db_path) if options.db_path else ":memory:"
+        if options.db_path:
+            if not os.path.isdir(os.path.dirname(path)):
+                raise BadRequest(f"kvfs: db_path: there is no folder for {options.db_path!r}; make it first.")
+            make_private(path)
+        with self._errors():
+            self._writer = self._reader = connect_sqlite(path)
+        try:
+            self._prepare()
+            self._fill(options.initial_data)
+            if options.db_path:
+                with self._errors():
+                    self._reader, self._read_lock = connect_sqlite(path), threading.Lock()
+        except BaseException:
+            self.close()
+            raise
+
+    def _prepare(self) -> None:
+        with self._errors():
+            about = [self._writer.execute("PRAGMA " + name).fetchone()[0] for name in ("application_id", "user_version")]
+            if not self._writer.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+                self._writer.executescript(_KEYS_SCHEMA)
+            elif about != [_KEYS_ID, 1]:
+                raise BadRequest("kvfs: db_path: this is the database of another program or of a later version.")
+
+    def _fill(self, data: Mapping[str, Any]) -> None:
+        """Set the initial values, all of them or none; a key that is there, above or below, stays."""
+        wanted = _leaves(data)
+        with self._changing() as session:
+            for key, value in sorted(wanted.items()):
+                if self._in_the_way(session, key) in wanted:
+                    raise BadRequest("kvfs: initial_data: a key lies below another key.")
+                if self._entry(session, "/keys/" + key) is None and self._in_the_way(session, key) is None:
+                    self._put(session, key, value, None, digest=hashlib.sha256(value).hexdigest())
+
+    @staticmethod
+    @contextlib.contextmanager
+    def _errors() -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _store_error(error, "key-value store") from error
+
+    @contextlib.contextmanager
+    def _changing(self) -> Iterator[sqlite3.Connection]:
+        """A transaction, durable at the end; an error takes it back."""
+        with self._lock, self._errors():
+            self._writer.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._writer
+                self._writer.execute("COMMIT")
+            except BaseException:
+                if self._writer.in_transaction:
+                    self._writer.execute("ROLLBACK")
+                raise
+
+    @contextlib.contextmanager
+    def _reading(self) -> Iterator[sqlite3.Connection]:
+        with self._read_lock, self._errors():
+            yield self._reader
+
+    def close(self) -> None:
+        """Close the database."""
+        for lock, connection in ((self._read_lock, self._reader), (self._lock, self._writer)):
+            with lock:
+                connection.close()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says."""
+        return {"keys": state_of(lambda: self.peek("/keys/x"))}
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _key(path: str) -> str:
+        """The key of a path that may be changed. Raises PermissionDenied."""
+        if not path.startswith("/keys/"):
+            raise PermissionDenied("Keys are below /keys: use /keys/NAME.")
+        return path[len("/keys/"):]
+
+    def _folder(self, path: str) -> Entry:
+        return Entry(path, DIRECTORY, 0, 0o755 if is_below(path, "/keys") else 0o555, ANYONE, self._since, id=path,
+                     backend=self.name)
+
+    def _file(self, row: Sequence[Any]) -> Entry:
+        key, size, mtime_ns, etag, number, digest = row[:6]
+        return Entry("/keys/" + key.replace(_KEY_SEPARATOR, "/"), FILE, size, 0o644, ANYONE, mtime_ns, etag, number, digest,
+                     self.name)
+
+    def _entry(self, session: sqlite3.Connection, path: str) -> Optional[Entry]:
+        if path in ("/", "/keys"):
+            return self._folder(path)
+        if path == "/README":
+            return generated(path, KEYS_README, self._since, backend=self.name).entry
+        if not path.startswith("/keys/"):
+            return None
+        key = _stored(self._key(path))
+        row = session.execute(f"SELECT {_KEY_COLUMNS} FROM keys WHERE key = ?", (key,)).fetchone()
+        if row is not None:
+            return self._file(row)
+        below = session.execute("SELECT 1 FROM keys WHERE key > ? AND key < ? LIMIT 1", _range(key)).fetchone()
+        return self._folder(path) if below else None
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        with self._reading() as session:
+            entry = self._entry(session, path)
+        if entry is None:
+            raise FileNotFound()
+        return entry
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        with self._reading() as session:
+            row = session.execute(f"SELECT {_KEY_COLUMNS}, value FROM keys WHERE key = ?",
+                                  (_stored(path[len("/keys/"):]),)).fetchone() if path.startswith("/keys/") else None
+        if row is not None:
+            return MemoryHandle(self._file(row), row[-1])
+        if path == "/README":
+            return generated(path, KEYS_README, self._since, backend=self.name)
+        return Handle(self.stat(path))
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        if not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        if path == "/":
+            return iter([entry for entry in map(self.stat, ("/README", "/keys")) if entry.name > after])
+        return self._children(path, after)
+
+    def _children(self, path: str, after: str) -> Iterator[Entry]:
+        """Some keys at a time; from one in a directory it goes on behind that directory."""
+        prefix = _stored(path[len("/keys/"):]) + _KEY_SEPARATOR if path != "/keys" else ""
+        last, stop = prefix + after + _KEY_END if after else prefix, prefix[:-1] + _KEY_END if prefix else _LAST_KEY
+        while True:
+            with self._reading() as session:
+                rows = session.execute(f"SELECT {_KEY_COLUMNS} FROM keys WHERE key > ? AND key < ? ORDER BY key LIMIT 100",
+                                       (last, stop)).fetchall()
+            if not rows:
+                return
+            for row in rows:
+                name, deeper, _ = row[0][len(prefix):].partition(_KEY_SEPARATOR)
+                yield self._folder(join_path(path, name)) if deeper else self._file(row)
+                last = prefix + name + _KEY_END
+                if deeper:
+                    break
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _in_the_way(session: sqlite3.Connection, key: str) -> Optional[str]:
+        """A key that the key would lie below."""
+        above = [path[1:] for path in ancestors("/" + key)[1:]]
+        return next((one for one in above if session.execute("SELECT 1 FROM keys WHERE key = ?",
+                                                             (_stored(one),)).fetchone()), None)
+
+    def _free(self, session: sqlite3.Connection, key: str, there: Optional[Entry]) -> None:
+        """Raises Conflict where a key and a directory would have one name."""
+        above = self._in_the_way(session, key)
+        if above is not None:
+            raise Conflict(f"{above} is a key; no key can lie below it.")
+        if there is not None and there.is_dir:
+            raise Conflict("There are keys below this name; it can not be a key itself.")
+
+    def _put(self, session: sqlite3.Connection, key: str, value: bytes, there: Optional[Entry], digest: str = "",
+             mtime_ns: Optional[int] = None) -> Entry:
+        if len(value) > self._limit:
+            raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+        row = (_stored(key), len(value), time.time_ns() if mtime_ns is None else mtime_ns, secrets.token_hex(8),
+               there.id if there else secrets.token_hex(8), digest)
+        session.execute("INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?, ?, ?)", (*row, value))
+        return self._file(row)
+
+    def _take(self, body: Body, value: bytearray) -> None:
+        """Take in a body. Raises PayloadTooLarge."""
+        def put(part: memoryview) -> None:
+            if len(value) + len(part) > self._limit:
+                raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+            value.extend(part)
+        if (body.length or 0) > self._limit:
+            raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+        pour(body, put)
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. Keys have no mode."""
+        key, value = self._key(path), bytearray()
+        self._take(body, value)
+        digest = hashlib.sha256(value).hexdigest()
+        check_digest(options, digest)
+        with self._changing() as session:
+            there = self._entry(session, path)
+            guard(there)
+            self._free(session, key, there)
+            return Written(self._put(session, key, bytes(value), there, digest, options.mtime_ns), there is None)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says; what arrives is seen when all has, or when it breaks off."""
+        key, value = self._key(path), bytearray()
+        checked_offset(self.stat(path), offset)
+        try:
+            self._take(body, value)
+        finally:
+            written = self._edited(path, key, guard, lambda old: old[:offset] + value + old[offset + len(value):], offset)
+        return written
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        if size > self._limit:
+            raise PayloadTooLarge(f"A value may have {self._limit} bytes (max_value).")
+        return self._edited(path, self._key(path), guard, lambda old: old[:size] + bytes(max(0, size - len(old))))
+
+    def _edited(self, path: str, key: str, guard: Guard, edit: Callable[[bytes], bytes], offset: int = 0) -> Written:
+        with self._changing() as session:
+            there = self._present(session, path, guard)
+            if there.is_dir:
+                raise Conflict("A directory is there.")
+            checked_offset(there, offset)
+            old = session.execute("SELECT value FROM keys WHERE key = ?", (_stored(key),)).fetchone()[0]
+            new = edit(old)
+            return Written(there if new == old else self._put(session, key, new, there), False)
+
+    def _present(self, session: sqlite3.Connection, path: str, guard: Guard) -> Entry:
+        """The entry of what is to be changed."""
+        there = self._entry(session, path)
+        guard(there)
+        if there is None:
+            raise FileNotFound()
+        return there
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says; a directory has no time of its own."""
+        key = _stored(self._key(path))
+        with self._changing() as session:
+            there = self._present(session, path, guard)
+            if there.is_dir:
+                return there
+            session.execute("UPDATE keys SET mtime_ns = ? WHERE key = ?", (mtime_ns, key))
+            return there._replace(mtime_ns=mtime_ns)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """Directories come with the keys below them and need not be made: nothing happens where one could be."""
+        with self._changing() as session:
+            there = self._entry(session, path)
+            guard(there)
+            if there is not None:
+                return Written(there, False)
+            self._free(session, self._key(path), None)
+            return Written(self._folder(path), True)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        with self._changing() as session:
+            there = self._present(session, path, guard)
+            key = _stored(self._key(path))
+            if there.is_dir and not recursive:
+                raise DirectoryNotEmpty()
+            for row in session.execute(f"SELECT {_KEY_COLUMNS} FROM keys WHERE key > ? AND key < ?", _range(key)):
+                guard(self._file(row))
+            session.execute("DELETE FROM keys WHERE key = ? OR key > ? AND key < ?", (key, *_range(key)))
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says; a directory's keys get other names."""
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        with self._changing() as session:
+            there, other = self._present(session, source, guard), self._entry(session, target)
+            target_guard(other)
+            old, new = _stored(self._key(source)), _stored(self._key(target))
+            self._free(session, self._key(target), None)
+            check_replacing(there, other, lambda: False)
+            session.execute("DELETE FROM keys WHERE key = ?", (new,))
+            session.execute("UPDATE keys SET key = ? || substr(key, ?) WHERE key = ? OR key > ? AND key < ?",
+                            (new, len(old) + 1, old, *_range(old)))
+            return self._entry(session, target) or there._replace(path=target)
+
+
+def _stored(key: str) -> str:
+    """A key as the database has it."""
+    return key.replace("/", _KEY_SEPARATOR)
+
+
+def _range(key: str) -> tuple[str, str]:
+    """What lies below a stored key: behind the one, before the other."""
+    return key + _KEY_SEPARATOR, key + _KEY_END
+
+
+def _leaves(data: Mapping[str, Any], above: str = "") -> dict[str, bytes]:
+    """The values of a map of maps by key. Raises BadRequest."""
+    found: dict[str, bytes] = {}
+    for name, value in data.items():
+        key = canonical_path(f"/{above}/{name}")[1:]
+        if isinstance(value, list) or not key:
+            raise BadRequest("kvfs: initial_data: a value is a text, a number, true, false, null, or a map of those.")
+        if isinstance(value, Mapping):
+            found.update(_leaves(value, key))
+        else:
+            found[key] = value.encode() if isinstance(value, str) else b"" if value is None else json.dumps(value).encode()
+    return found
+
+
+# ============================================================================
+# serverinfofs: the server about itself
+# ============================================================================
+
+INFO_README = b"""# serverinfofs: the server about itself
+
+    version      the version of callfs
+    uptime       how long it has been running: 24h30m15s
+    stats        requests, operations, memory, threads, mounts (JSON)
+    server_info  what it runs on (JSON)
+"""
+
+
+def uptime_text(seconds: float) -> str:
+    """Whole hours, minutes and seconds: "24h30m15s", "5s"."""
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return (f"{hours}h" if hours else "") + (f"{minutes}m" if hours or minutes else "") + f"{rest}s"
+
+
+def memory_bytes() -> int:
+    """What this process has in memory; 0 where the system does not say."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError, IndexError, AttributeError):
+        return 0
+
+
+class ServerInfoFS(GeneratedFS):
+    """Version, uptime and numbers of the server, made when they are read. Nothing in it tells a secret or a path of
+    the machine."""
+
+    name = "serverinfofs"
+
+    def __init__(self, options: ServerInfoFS.Options, context: MountContext) -> None:
+        super().__init__(options, context)
+        self._context = context
+        self._files = {"README": lambda: INFO_README, "version": context.version.encode, "stats": self._stats,
+                       "uptime": lambda: uptime_text(self._uptime()).encode(), "server_info": self._info}
+
+    def _uptime(self) -> float:
+        return self._context.metrics.value("callfs_uptime_seconds")
+
+    def _stats(self) -> bytes:
+        metrics, mounts = self._context.metrics, self._context.tree.mount_points()
+        operations: collections.Counter[str] = collections.Counter()
+        for (operation, *_), count in metrics.cells("callfs_file_operations_total").items():
+            operations[operation] += int(count)
+        return _json_lines({
+            "uptime_seconds": int(self._uptime()),
+            "requests": sum(metrics.cells("callfs_http_requests_total").values()),
+            "connections": int(metrics.value("callfs_http_connections")),
+            "bytes_sent": int(metrics.value("callfs_http_response_bytes_total")),
+            "operations": dict(sorted(operations.items())),
+            "errors": sum(metrics.cells("callfs_errors_total").values()),
+            "memory_bytes": memory_bytes(), "threads": threading.active_count(), "mounts": len(mounts)})
+
+    def _info(self) -> bytes:
+        return _json_lines({
+            "name": "callfs", "version": self._context.version, "python": sys.version.split()[0],
+            "implementation": sys.implementation.name, "platform": sys.platform, "byte_order": sys.byteorder,
+            "cpus": os.cpu_count(), "pid": os.getpid(), "started": rfc3339(time.time_ns() - int(self._uptime() * 1e9))})
+
+
+def _json_lines(value: Any) -> bytes:
+    return json.dumps(value, indent=2).encode() + b"\n"
 
 
 # ============================================================================
@@ -8016,7 +9057,7 @@ SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to he
 
 
 class StreamRing:
-    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is an offset, and costs nothing.
+    """The last `capacity` bytes of a stream, in pieces that all readers share: a reader is only an offset.
 
     Offsets count from the stream's first byte; `start` is that of the oldest byte that is still here, `end` of the
     next one. Memory is `capacity` bytes and at most one piece, however many read. No writer ever waits for a reader:
@@ -8026,7 +9067,7 @@ class StreamRing:
     def __init__(self, capacity: int, lag: int) -> None:
         self.capacity, self.lag = capacity, min(lag or capacity, capacity)
         self.start, self.end, self.emptied, self.lost = 0, 0, 0, 0
-        self.mtime_ns, self.ended = time.time_ns(), False
+        self.mtime_ns, self.ended, self.deleted = time.time_ns(), False, False
         self.readers: set[StreamReader] = set()
         self.changed = threading.Condition()
         self._pieces: list[bytes] = []
@@ -8039,9 +9080,9 @@ class StreamRing:
         return max(self.start, self.end - self.lag)
 
     def append(self, data: bytes) -> None:
-        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound after the end."""
+        """Give a piece, which nobody changes any more, to all readers. Raises FileNotFound when it was deleted."""
         with self.changed:
-            if self.ended:
+            if self.deleted:
                 raise FileNotFound("The stream was deleted.")
             if self._pieces and len(self._pieces[-1]) + len(data) <= SMALL_PIECE:
                 self._pieces[-1] += data    # a new object: who has the old one keeps it
@@ -8062,10 +9103,10 @@ class StreamRing:
             self.mtime_ns = max(time.time_ns(), self.mtime_ns + 1)
             self._drop(self.end)
 
-    def finish(self) -> None:
-        """The stream is over: readers get what they have not got yet, then the end."""
+    def finish(self, deleted: bool = True) -> None:
+        """Readers get what they have not got yet, then the end; `deleted`: nothing can be written any more."""
         with self.changed:
-            self.ended = True
+            self.ended, self.deleted = True, deleted
             woken = self._woken()
         for reader in woken:
             reader.wake()
@@ -8240,20 +9281,28 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     aliases = MappingProxyType({"ring_buffer_size": "buffer_size"})
 
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
-        self._options, self._lock = options, threading.RLock()
+        self._options, self._lock, self._quiet = options, threading.RLock(), False
         now = time.time_ns()
-        self._nodes = {"/": _StreamNode("root", 0o755, now), "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+        self._nodes = {"/": _StreamNode("root", 0o755, now),
+                       "/README": _StreamNode("readme", 0o444, now, text=self.README)}
+
+    def quiesce(self) -> None:
+        """As the interface says."""
+        with self._lock:
+            self._quiet = True
+            self._finish(self._nodes.values(), deleted=False)
 
     def close(self) -> None:
         """End all readers."""
         with self._lock:
+            self._quiet = True
             self._finish(self._nodes.values())
 
     @staticmethod
-    def _finish(nodes: Iterable[_StreamNode]) -> None:
+    def _finish(nodes: Iterable[_StreamNode], deleted: bool = True) -> None:
         for node in nodes:
             if node.ring is not None:
-                node.ring.finish()
+                node.ring.finish(deleted)
 
     # -- looking -----------------------------------------------------------------------------------------------
 
@@ -8266,8 +9315,9 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
     def _entry(self, path: str, node: _StreamNode) -> Entry:
         kind, ring = DIRECTORY if node.is_dir else FILE, node.ring
         if ring is None:
-            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, "" if node.is_dir else "1",
-                         node.id, backend=self.name)
+            etag = "" if node.is_dir else node.id
+            return Entry(path, kind, len(node.text or b""), node.mode, ANYONE, node.mtime_ns, etag, node.id,
+                         backend=self.name)
         with ring.changed:
             etag = f"{node.id}-{ring.end:x}-{ring.emptied:x}"
             return Entry(path, kind, ring.end - ring.start, node.mode, ANYONE, max(ring.mtime_ns, node.mtime_ns), etag,
@@ -8332,6 +9382,8 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
         node = self._nodes[path] = _StreamNode(secrets.token_hex(8), mode, options.mtime_ns or 0, ring)
         if options.mtime_ns is not None:
             ring.mtime_ns = options.mtime_ns
+        if self._quiet:
+            ring.finish(deleted=False)
         return node
 
     def _make_parents(self, path: str, mode: int = 0o755) -> None:
@@ -9507,10 +10559,14 @@ class QueueFS(FileSystem):
         return f"{info.id:x}-{info.newest:x}-{info.size:x}"
 
     def _control(self, info: QueueInfo, control: str) -> Entry:
-        entry = self._entry(info)._replace(path=join_path(info.path, control), type=FILE, stamp="",
-                                           mode=QUEUE_CONTROLS[control], id=f"queue-{info.id}-{control}")
+        entry, mode = self._entry(info), QUEUE_CONTROLS[control]
+        etag = entry.etag if mode == 0o444 else f"{info.id:x}"          # what is only written always holds nothing
+        entry = entry._replace(path=join_path(info.path, control), type=FILE, stamp="", mode=mode, etag=etag,
+                               id=f"queue-{info.id}-{control}")
         if control == "size":               # changes with what is taken out, too: nobody may think it unmodified
             entry = entry._replace(size=len(str(info.size)), mtime_ns=self.store.clock())
+        elif control == "dequeue":          # every read is another one
+            entry = entry._replace(etag=f"{info.id:x}-{self.store.clock():x}")
         return entry
 
     def stat(self, path: str) -> Entry:
@@ -9644,6 +10700,8 @@ class QueueFS(FileSystem):
 
     def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
         """As the interface says: a queue."""
+        if path == "/README" or self._split(path)[1]:
+            guard(self.peek(path))
         made = self.store.make(self._queue_path(path), self._guarding(guard))
         return Written(self.stat(path), made)
 
@@ -9721,6 +10779,1044 @@ def _message_id(data: bytes) -> int:
 
 
 # ============================================================================
+# sqlfs: files in a table
+# ============================================================================
+
+SQL_CHUNK = 256 * 1024                      # bytes of a row: below every default of MySQL's max_allowed_packet
+SQL_BATCH = 16 * SQL_CHUNK                  # of an upload in one transaction, and in memory: one fsync for 4 MiB
+SQL_READ = 4                                # chunks read in one transaction
+SQL_PAGE = 500                              # entries read in one transaction
+SQL_JOINED = 8                              # levels of a path looked up by one statement
+SQL_SWEPT = 256                             # chunks removed in one transaction: SQLite visits each page of them
+SQL_LEFT_OVER = 3600                        # s after which what no entry has is taken for a crashed upload's
+SQL_SCHEMA = 1
+_SQL_ROOT = "root"                          # the id of "/", which has no row
+
+# Names are bytes: the one order, and the one equality, that all databases agree on. A directory's id is the `parent` of
+# what is in it: moving it is one row, and no path is too long for an index. A file's bytes are the rows of its
+# `content`, of each chunk the one with the highest generation up to the entry's. `turn` is updated first by whatever
+# changes entries: so such transactions come one after the other, in all processes.
+_SQL_TABLES = (
+    "CREATE TABLE IF NOT EXISTS sqlfs_schema (id {big} PRIMARY KEY, version {big} NOT NULL, turn {big} NOT NULL)",
+    "CREATE TABLE IF NOT EXISTS sqlfs_entries (parent {key} NOT NULL, name {name} NOT NULL, type {key} NOT NULL, "
+    "size {big} NOT NULL, mode {big} NOT NULL, owner {text} NOT NULL, mtime_ns {big} NOT NULL, etag {key} NOT NULL, "
+    "id {key} NOT NULL, digest {text} NOT NULL, content {key} NOT NULL, generation {big} NOT NULL, "
+    "PRIMARY KEY (parent, name){index})",
+    "CREATE TABLE IF NOT EXISTS sqlfs_chunks (content {key} NOT NULL, number {big} NOT NULL, "
+    "generation {big} NOT NULL, data {data} NOT NULL, PRIMARY KEY (content, number, generation))",
+    "CREATE INDEX IF NOT EXISTS sqlfs_entries_content ON sqlfs_entries (content)",      # not MySQL's: see {index}
+)
+_SQL_TYPES = {
+    "sqlite": {"big": "INTEGER", "key": "TEXT", "name": "BLOB", "text": "TEXT", "data": "BLOB", "index": ""},
+    "postgres": {"big": "BIGINT", "key": 'VARCHAR(48) COLLATE "C"', "name": "BYTEA", "text": "TEXT", "data": "BYTEA",
+                 "index": ""},
+    "mysql": {"big": "BIGINT", "key": "VARCHAR(48) CHARACTER SET ascii COLLATE ascii_bin", "name": "VARBINARY(255)",
+              "text": "VARCHAR(255) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin", "data": "MEDIUMBLOB",
+              "index": ", KEY sqlfs_entries_content (content)"},
+}
+_SQL_COLUMNS = ("parent", "name", "type", "size", "mode", "owner", "mtime_ns", "etag", "id", "digest", "content",
+                "generation")
+_SQL_INSERT = (f"INSERT INTO sqlfs_entries ({', '.join(_SQL_COLUMNS)}) VALUES ({', '.join('?' * len(_SQL_COLUMNS))})")
+_SQL_UPDATE = (f"UPDATE sqlfs_entries SET {', '.join(f'{column} = ?' for column in _SQL_COLUMNS)} "
+               "WHERE parent = ? AND name = ?")
+
+
+class SQLRow(NamedTuple):
+    """An entry as it lies in the table: in which directory, and where its bytes are."""
+
+    entry: Entry
+    parent: str
+    content: str = ""
+    generation: int = 0
+
+    def values(self) -> list[Any]:
+        """As _SQL_COLUMNS."""
+        entry = self.entry
+        return [self.parent, entry.name.encode(), entry.type, entry.size, entry.mode, entry.owner, entry.mtime_ns,
+                entry.etag, entry.id, entry.digest, self.content, self.generation]
+
+    def next(self, **changes: Any) -> SQLRow:
+        """The next version of the bytes."""
+        entry = self.entry._replace(mtime_ns=max(time.time_ns(), self.entry.mtime_ns + 1), etag=secrets.token_hex(8),
+                                    digest="", **changes)
+        return self._replace(entry=entry, generation=self.generation + 1)
+
+
+class StaleChunks(NamedTuple):
+    """Rows of a content that only readers of generations below `generation` can still want."""
+
+    content: str
+    low: int = 0
+    high: int = 1 << 62
+    generation: int = 1 << 62
+
+
+class ContentUses:
+    """Which versions are being read in this process, and what has to wait for that before it is deleted."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._counts: dict[str, collections.Counter[int]] = {}
+        self._owed: dict[str, list[StaleChunks]] = {}
+
+    def take(self, row: SQLRow) -> None:
+        """Somebody reads this version."""
+        with self._lock:
+            self._counts.setdefault(row.content, collections.Counter())[row.generation] += 1
+
+    def give(self, row: SQLRow) -> list[StaleChunks]:
+        """Somebody is through; what may be deleted now."""
+        with self._lock:
+            counts = self._counts[row.content]
+            counts[row.generation] -= 1
+            if not counts[row.generation]:
+                del counts[row.generation]
+            if not counts:
+                del self._counts[row.content]
+            owed = self._owed.pop(row.content, [])
+            kept = [stale for stale in owed if self._wanted(stale)]
+            if kept:
+                self._owed[row.content] = kept
+            return [stale for stale in owed if stale not in kept]
+
+    def due(self, stale: StaleChunks) -> bool:
+        """Whether this may be deleted now; else it is owed."""
+        with self._lock:
+            wanted = self._wanted(stale)
+            if wanted:
+                self._owed.setdefault(stale.content, []).append(stale)
+            return not wanted
+
+    def _wanted(self, stale: StaleChunks) -> bool:
+        return any(generation < stale.generation for generation in self._counts.get(stale.content, ()))
+
+
+class BodyBatches:
+    """A body in large pieces, with its digest. A body that breaks off ends, with what it raised as `error`."""
+
+    def __init__(self, body: Body) -> None:
+        self._body, self.total, self._digest = body, 0, hashlib.sha256()
+        self.error: Optional[Exception] = None
+        self.over = False
+        # One byte more than a small body has: so its end is seen in the first piece.
+        self._view = memoryview(bytearray(min(SQL_BATCH, SQL_BATCH if body.length is None else body.length + 1)))
+
+    def next(self, size: int = SQL_BATCH) -> memoryview:
+        """The next piece, less than `size` only when the body is `over`. It holds until the next call."""
+        view, have, count = self._view[:size], 0, -1
+        try:
+            while have < len(view) and count:
+                count = self._body.readinto(view[have:])
+                have += count
+            if not count and self._body.length not in (None, self.total + have):
+                self.error = Disconnected("The body is shorter than announced.")
+        except Exception as error:          # kept, since what came before it may be wanted (patch)
+            self.error = error
+        self.total, self.over = self.total + have, not count or self.error is not None
+        self._digest.update(view[:have])
+        return view[:have]
+
+    def check(self, sha256: str) -> str:
+        """The digest of all of it. Raises what the body raised, BadRequest for another digest than announced."""
+        if self.error:
+            raise self.error
+        if sha256 and sha256 != self._digest.hexdigest():
+            raise BadRequest("The body does not have the SHA-256 that was announced.")
+        return self._digest.hexdigest()
+
+
+class ZeroBody(Body):
+    """So many zeros."""
+
+    def __init__(self, length: int) -> None:
+        self.length = self._left = length
+
+    def readinto(self, view: memoryview) -> int:
+        """Zeros."""
+        count = min(len(view), self._left)
+        view[:count] = bytes(count)
+        self._left -= count
+        return count
+
+
+@dataclass
+class _Upload:
+    """One write on its way: `chunks` lie in the table already; `written` and `old` once an attempt got that far."""
+
+    path: str
+    owner: str
+    guard: Guard
+    options: WriteOptions
+    content: str
+    chunks: int = 0
+    size: int = 0
+    digest: str = ""
+    written: Optional[Written] = None
+    old: Optional[SQLRow] = None
+
+
+class SQLHandle(Handle):
+    """A handle on one version of a file; its chunks stay until it is closed."""
+
+    def __init__(self, filesystem: SQLFS, row: SQLRow) -> None:
+        self.entry, self._filesystem, self._row = row.entry, filesystem, row
+        self._open = True
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        last = self.entry.size if stop is None else stop
+        return ChunkReader(self._filesystem.blocks(self._row, start, last), last - start, self.close)
+
+    def close(self) -> None:
+        """Let go, once."""
+        opened, self._open = self._open, False
+        if opened:
+            self._filesystem.give(self._row)
+
+
+class SQLFS(FileSystem):
+    """Files in tables of SQLite, PostgreSQL, MySQL or TiDB, in chunks: any size, in bounded memory.
+
+    A write puts its chunks under a new content id, in several transactions if it is large; the last one switches the
+    entry: killed anywhere, a path has its old or its new version whole. Who reads in this process reads its version to
+    the end; in another process a version that was replaced meanwhile ends in StorageError, never in other bytes.
+    Several processes may use the same tables.
+    """
+
+    name = "sqlfs"
+
+    @dataclass
+    class Options:
+        """As the base says."""
+
+        backend: str = option("sqlite", "The database", choices=("sqlite", "mysql", "tidb", "postgres"))
+        db_path: str = option("", "SQLite: its file (default sqlfs.db)")
+        host: str = option("", "Host of the database, or the path of its unix socket")
+        port: int = option(0, "Port of the database", kind="int", minimum=0, maximum=65535)
+        user: str = option("", "User of the database")
+        password: str = option("", "Password of that user", kind="secret")
+        database: str = option("", "Name of the database")
+        enable_tls: bool = option(False, "Speak TLS with the database", kind="bool")
+        tls_server_name: str = option("", "Name in the database's certificate")
+        tls_skip_verify: bool = option(False, "Do not check that certificate", kind="bool")
+        dsn: str = option("", "All of that in one text, as the database's own programs write it", kind="secret")
+        pool_size: int = option(8, "Connections", kind="int", minimum=1, maximum=1000)
+        cache_enabled: bool = option(True, "Remember entries; own changes are seen at once all the same", kind="bool")
+        cache_max_size: int = option(1000, "Entries that are remembered", kind="int", minimum=1, maximum=1 << 24)
+        cache_ttl_seconds: float = option("5", "How late changes of other processes may be seen", kind="duration",
+                                          minimum=0)
+
+    def __init__(self, options: SQLFS.Options, context: MountContext) -> None:
+        self.slow = options.backend != "sqlite"
+        self._ttl = options.cache_ttl_seconds if options.cache_enabled else 0.0
+        self._cache: Cache[str, tuple[SQLRow, float]] = Cache(max(1, options.cache_max_size // 2))  # of 2 generations
+        self._mark, self._marking = 0, threading.Lock()         # how many changes this process has made
+        self._uses, self._metrics = ContentUses(), context.metrics
+        self._root = SQLRow(Entry("/", DIRECTORY, 0, 0o755, "root", time.time_ns(), "", _SQL_ROOT, "", self.name), "")
+        self._database = self._opened(options, context)
+        try:
+            self._set_up()
+            self._sweep()
+        except BaseException:
+            self._database.close()
+            raise
+
+    @staticmethod
+    def _opened(options: SQLFS.Options, context: MountContext) -> Database:
+        given = {key: value for key, value in vars(options).items() if value and not key.startswith("cache_")}
+        if options.backend == "sqlite" and options.db_path != ":memory:":
+            given["db_path"] = os.path.join(context.folder, options.db_path or "sqlfs.db")
+        try:
+            return open_database(given)
+        except ConfigError as error:
+            raise BadRequest(f"sqlfs: {error.message}") from None
+
+    def _set_up(self) -> None:
+        """Make the tables, unless they are there. Two who do that at once may meet: then again."""
+        types = _SQL_TYPES[self._database.dialect]
+        for attempt in range(5):
+            try:
+                for table in _SQL_TABLES[:3 if types["index"] else 4]:
+                    self._database.run(lambda session: session.execute(table.format(**types)), idempotent=True)
+                version = self._database.run(self._version, idempotent=True)
+                break
+            except (DatabaseConflict, DatabaseError):
+                if attempt == 4:
+                    raise
+        if version > SQL_SCHEMA:
+            raise Unavailable("The tables were made by a newer version of callfs.")
+
+    @staticmethod
+    def _version(session: Session) -> int:
+        rows = session.execute("SELECT version FROM sqlfs_schema WHERE id = 1").rows
+        if not rows:
+            session.execute("INSERT INTO sqlfs_schema (id, version, turn) VALUES (1, ?, 0)", [SQL_SCHEMA])
+        return int(rows[0][0]) if rows else SQL_SCHEMA
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._database.close()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says."""
+        return {"database": state_of(lambda: self._database.run(lambda session: session.execute("SELECT 1"), True))}
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _row(self, session: Session, path: str) -> Optional[SQLRow]:
+        """The row of a path, None for nothing."""
+        if path == "/":
+            return self._root
+        parent, names, found = _SQL_ROOT, path[1:].encode().split(b"/"), ()     # type: str, list[bytes], Any
+        for at in range(0, len(names), SQL_JOINED):
+            part = names[at:at + SQL_JOINED]
+            rows = session.execute(_path_query(len(part)), [*part[1:], parent, part[0]]).rows
+            if not rows:
+                return None
+            found, parent = rows[0], rows[0][8]
+        return self._row_of(path, found)
+
+    def _row_of(self, path: str, values: Sequence[Any]) -> SQLRow:
+        parent, _, kind, size, mode, owner, mtime_ns, etag, key, digest, content, generation = values
+        entry = Entry(path, kind, int(size), int(mode), owner, int(mtime_ns), etag, key, digest, self.name)
+        return SQLRow(entry, parent, content, int(generation))
+
+    def _children(self, session: Session, folder: Entry, after: bytes) -> list[SQLRow]:
+        rows = session.execute(f"SELECT {', '.join(_SQL_COLUMNS)} FROM sqlfs_entries WHERE parent = ? AND name > ? "
+                               f"ORDER BY name LIMIT {SQL_PAGE}", [folder.id, after]).rows
+        return [self._row_of(join_path(folder.path, bytes(row[1]).decode()), row) for row in rows]
+
+    def _look(self, path: str) -> SQLRow:
+        """The row of a path, perhaps remembered. Raises FileNotFound."""
+        hit = self._cache.get(path)
+        if hit is not None and hit[1] > time.monotonic():
+            return hit[0]
+        mark = self._mark
+        row = self._database.run(lambda session: self._row(session, path), idempotent=True)
+        if row is None:
+            raise FileNotFound()
+        with self._marking:                 # not what was read before a change of ours
+            if self._mark == mark and self._ttl:
+                self._cache.put(path, (row, time.monotonic() + self._ttl))
+        return row
+
+    def _forget(self, *paths: str) -> None:
+        """After a change of ours; without a path, of many."""
+        with self._marking:
+            self._mark += 1
+            for path in paths:
+                self._cache.drop(path)
+            if not paths:
+                self._cache.clear()
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self._look(path).entry
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        while True:
+            mark, row = self._mark, self._look(path)
+            if row.entry.is_dir:
+                return Handle(row.entry)
+            self._uses.take(row)
+            if mark == self._mark or self._current(path, row):
+                return SQLHandle(self, row)
+            self.give(row)                  # its chunks may have gone before we were known to want them
+
+    def _current(self, path: str, row: SQLRow) -> bool:
+        now = self._database.run(lambda session: self._row(session, path), idempotent=True)
+        return now is not None and (now.content, now.generation) == (row.content, row.generation)
+
+    def blocks(self, row: SQLRow, start: int, stop: int) -> Iterator[bytes]:
+        """The bytes of a version. Raises StorageError where its chunks are gone."""
+        while start < stop:
+            first = start // SQL_CHUNK
+            last = min((stop - 1) // SQL_CHUNK, first + SQL_READ - 1)
+            for number, data in enumerate(self._database.run(
+                    lambda session: self._chunks(session, row, first, last), idempotent=True), first):
+                yield data[start - number * SQL_CHUNK:stop - number * SQL_CHUNK]
+                start = (number + 1) * SQL_CHUNK
+
+    @staticmethod
+    def _chunks(session: Session, row: SQLRow, first: int, last: int) -> list[bytes]:
+        rows = session.execute("SELECT number, data FROM sqlfs_chunks WHERE content = ? AND number >= ? "
+                               "AND number <= ? AND generation <= ? ORDER BY number, generation",
+                               [row.content, first, last, row.generation]).rows
+        newest, found = {int(number): data for number, data in rows}, []
+        for number in range(first, last + 1):
+            size = min(SQL_CHUNK, row.entry.size - number * SQL_CHUNK)
+            found.append(newest.get(number, b"")[:size])
+            if len(found[-1]) < size:
+                raise StorageError("This version of the file was replaced by another process while it was read.")
+        return found
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says, page by page."""
+        folder = self._look(path).entry
+        if not folder.is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._listed(folder, after.encode("utf-8", "surrogatepass"))
+
+    def _listed(self, folder: Entry, after: bytes) -> Iterator[Entry]:
+        page = [None]                       # type: list[Any]
+        while page:
+            page = self._database.run(lambda session: self._children(session, folder, after), idempotent=True)
+            for row in page:
+                yield row.entry
+                after = row.entry.name.encode()
+
+    # -- what nobody needs any more ----------------------------------------------------------------------------
+
+    def give(self, row: SQLRow) -> None:
+        """A reader of this version is through."""
+        for stale in self._uses.give(row):
+            self._delete(stale)
+
+    def _release(self, *stale: StaleChunks) -> None:
+        """Delete what is not read any more, now or when its last reader is through. To be called after the commit."""
+        for each in stale:
+            if self._uses.due(each):
+                self._delete(each)
+
+    def _delete(self, stale: StaleChunks) -> None:
+        """What can not be deleted now is swept at a later mount: the change itself has worked."""
+        try:
+            top = self._database.run(lambda session: session.execute(
+                "SELECT MAX(number) FROM sqlfs_chunks WHERE content = ?", [stale.content]).rows[0][0], idempotent=True)
+            for low in range(stale.low, min(stale.high, -1 if top is None else int(top) + 1), SQL_SWEPT):
+                self._database.run(lambda session: session.execute(
+                    "DELETE FROM sqlfs_chunks WHERE content = ? AND number >= ? AND number < ? AND generation < ?",
+                    [stale.content, low, min(stale.high, low + SQL_SWEPT), stale.generation]), idempotent=True)
+        except CallFSError as error:
+            self._metrics.count("callfs_errors_total", self.name, type(error).__name__)
+
+    def _sweep(self) -> None:
+        """Delete what crashed uploads have left. A content's id begins with its time."""
+        before = _content_id(time.time_ns() - SQL_LEFT_OVER * 1_000_000_000)[:16]
+        for (content,) in self._database.run(lambda session: session.execute(
+                "SELECT DISTINCT c.content FROM sqlfs_chunks c WHERE c.content < ? AND NOT EXISTS "
+                "(SELECT 1 FROM sqlfs_entries e WHERE e.content = c.content)", [before]), idempotent=True).rows:
+            self._delete(StaleChunks(content))
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def _turn(session: Session) -> None:
+        session.execute("UPDATE sqlfs_schema SET turn = turn + 1 WHERE id = 1")
+
+    @staticmethod
+    def _insert(session: Session, row: SQLRow) -> SQLRow:
+        session.execute(_SQL_INSERT, row.values())
+        return row
+
+    @staticmethod
+    def _update(session: Session, old: SQLRow, new: SQLRow) -> SQLRow:
+        session.execute(_SQL_UPDATE, [*new.values(), old.parent, old.entry.name.encode()])
+        return new
+
+    @staticmethod
+    def _put(session: Session, content: str, generation: int, number: int, data: memoryview) -> None:
+        for at in range(0, len(data), SQL_CHUNK):
+            session.execute("INSERT INTO sqlfs_chunks (content, number, generation, data) VALUES (?, ?, ?, ?)",
+                            [content, number + at // SQL_CHUNK, generation, bytes(data[at:at + SQL_CHUNK])])
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. A small file is one transaction."""
+        _check_lengths(path)
+        upload, batches = _Upload(path, owner, guard, options, _content_id(time.time_ns())), BodyBatches(body)
+        try:
+            batch = batches.next()
+            while not batches.over:
+                self._database.run(lambda session: self._put(session, upload.content, 0, upload.chunks, batch))
+                upload.chunks += len(batch) // SQL_CHUNK
+                batch = batches.next()
+            upload.digest, upload.size = batches.check(options.sha256), batches.total
+            self._database.run(lambda session: self._switch(session, upload, batch), idempotent=True)
+        except BaseException as error:
+            if upload.chunks and not getattr(error, "uncertain", False):
+                self._delete(StaleChunks(upload.content))
+            raise
+        finally:
+            self._forget(path)
+        if upload.old:
+            self._release(StaleChunks(upload.old.content))
+        assert upload.written is not None
+        return upload.written
+
+    def _switch(self, session: Session, upload: _Upload, rest: memoryview) -> None:
+        """The last chunks, and the entry that has them all."""
+        self._turn(session)
+        there = self._row(session, upload.path)
+        if there is not None and there.content == upload.content:
+            return                          # the answer to an attempt's COMMIT was lost, but it had worked
+        upload.guard(there.entry if there else None)
+        if there is not None and there.entry.is_dir:
+            raise Conflict("A directory is there.")
+        if upload.chunks and not session.execute("SELECT 1 FROM sqlfs_chunks WHERE content = ? AND number = 0",
+                                                 [upload.content]).rows:
+            raise Unavailable("The upload took so long that it was swept away as left over; try again.")
+        self._put(session, upload.content, 0, upload.chunks, rest)
+        old, mode = there.entry if there else None, upload.options.mode
+        moment = upload.options.mtime_ns
+        entry = Entry(upload.path, FILE, upload.size, mode if mode is not None else old.mode if old else 0o644,
+                      old.owner if old else upload.owner, time.time_ns() if moment is None else moment,
+                      secrets.token_hex(8), old.id if old else secrets.token_hex(8), upload.digest, self.name)
+        if there is not None:
+            self._update(session, there, SQLRow(entry, there.parent, upload.content))
+        else:
+            parent = self._folder(session, split_path(upload.path)[0], upload.owner)
+            self._insert(session, SQLRow(entry, parent, upload.content))
+        upload.written, upload.old = Written(entry, there is None), there
+
+    def _folder(self, session: Session, path: str, owner: str) -> str:
+        """The id of a directory, which is made when it is missing, with what is missing above it. Raises Conflict."""
+        row = self._row(session, path)
+        if row is None:
+            row = self._root
+            for each in (*ancestors(path)[1:], path):
+                row = self._row(session, each) or self._insert(session, self._new_folder(each, row.entry.id, owner))
+                if not row.entry.is_dir:
+                    break
+        if not row.entry.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
+        return row.entry.id
+
+    def _new_folder(self, path: str, parent: str, owner: str, mode: int = 0o755) -> SQLRow:
+        return SQLRow(Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
+                            backend=self.name), parent)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        _check_lengths(path)
+
+        def work(session: Session) -> Written:
+            self._turn(session)
+            there = self._row(session, path)
+            guard(there.entry if there else None)
+            if there is not None:
+                return Written(there.entry, False)
+            parent = self._folder(session, split_path(path)[0], owner)
+            return Written(self._insert(session, self._new_folder(path, parent, owner, mode)).entry, True)
+        written = self._database.run(work)
+        self._forget(path)
+        return written
+
+    def _there(self, session: Session, path: str, guard: Guard) -> SQLRow:
+        """What is about to be changed, with the turn to change it. Raises what the guard raises, FileNotFound."""
+        self._turn(session)
+        there = self._row(session, path)
+        guard(there.entry if there else None)
+        if there is None:
+            raise FileNotFound()
+        if there.parent == "":
+            raise BadRequest("The mount point itself can not be changed.")
+        return there
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says. Every 4 MiB is a transaction of its own; only touched chunks are written anew."""
+        batches, content = BodyBatches(body), ""
+
+        def work(session: Session) -> tuple[SQLRow, SQLRow]:
+            there = self._there(session, path, guard if not content else lambda there: None)
+            if content and there.content != content:
+                raise Conflict("The file was replaced while it was written.")
+            if offset > there.entry.size:
+                raise RangeNotSatisfiable(f"The file has {there.entry.size} bytes; it can be written up to there.",
+                                          headers=[("Content-Range", f"bytes */{there.entry.size}")])
+            return there, self._overlay(session, there, batch, offset)
+        try:
+            while True:
+                batch = batches.next(SQL_BATCH - offset % SQL_CHUNK)
+                old, new = self._database.run(work)
+                self._forget(path)
+                first, last = offset // SQL_CHUNK, -(-(offset + len(batch)) // SQL_CHUNK)
+                if new is not old:
+                    self._release(StaleChunks(old.content, first, last, new.generation))
+                content, offset = old.content, offset + len(batch)
+                batches.check("")
+                if batches.over:
+                    return Written(new.entry, False)
+        finally:
+            self._forget(path)
+
+    def _overlay(self, session: Session, there: SQLRow, data: memoryview, offset: int) -> SQLRow:
+        """Write chunks of the next generation: `data` with what stands before and behind it in its chunks."""
+        if not data:
+            return there
+        end, first = offset + len(data), offset // SQL_CHUNK
+        head, tail = b"", b""
+        if offset % SQL_CHUNK:
+            head = self._chunks(session, there, first, first)[0][:offset % SQL_CHUNK]
+        if end % SQL_CHUNK and end < there.entry.size:
+            tail = self._chunks(session, there, end // SQL_CHUNK, end // SQL_CHUNK)[0][end % SQL_CHUNK:]
+        new = there.next(size=max(there.entry.size, end))
+        self._put(session, there.content, new.generation, first, memoryview(b"".join((head, data, tail))))
+        return self._update(session, there, new)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        def work(session: Session) -> tuple[SQLRow, SQLRow]:
+            there = self._there(session, path, guard)
+            if there.entry.is_dir:
+                raise BadRequest("A directory is there.")
+            return there, self._update(session, there, there.next(size=min(size, there.entry.size)))
+        try:
+            old, new = self._database.run(work)
+        finally:
+            self._forget(path)
+        self._release(StaleChunks(old.content, -(-new.entry.size // SQL_CHUNK), 1 << 62, new.generation))
+        if size <= new.entry.size:
+            return Written(new.entry, False)
+        return self.patch(path, ZeroBody(size - new.entry.size), new.entry.size, lambda there: None)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+        def work(session: Session) -> Entry:
+            there = self._there(session, path, guard)
+            return self._update(session, there, there._replace(entry=there.entry._replace(**changes))).entry
+        try:
+            return self._database.run(work)
+        finally:
+            self._forget(path)
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says."""
+        try:
+            contents = self._database.run(lambda session: self._remove(session, path, recursive, guard))
+        finally:
+            self._forget()
+        self._release(*map(StaleChunks, contents))
+
+    def _remove(self, session: Session, path: str, recursive: bool, guard: Guard) -> list[str]:
+        """The contents that are free now."""
+        there = self._there(session, path, guard)
+        folders, contents = [there.entry] if there.entry.is_dir else [], [there.content] if there.content else []
+        for folder in folders:              # it grows meanwhile
+            children = self._children(session, folder, b"")
+            while children:
+                if not recursive:
+                    raise DirectoryNotEmpty()
+                for child in children:
+                    guard(child.entry)
+                folders += [child.entry for child in children if child.entry.is_dir]
+                contents += [child.content for child in children if child.content]
+                children = self._children(session, folder, children[-1].entry.name.encode())
+            session.execute("DELETE FROM sqlfs_entries WHERE parent = ?", [folder.id])
+        self._unlink(session, there)
+        return contents
+
+    @staticmethod
+    def _unlink(session: Session, row: SQLRow) -> None:
+        session.execute("DELETE FROM sqlfs_entries WHERE parent = ? AND name = ?",
+                        [row.parent, row.entry.name.encode()])
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says, in one transaction; of a directory only its own row changes."""
+        _check_lengths(target)
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+
+        def work(session: Session) -> tuple[SQLRow, Optional[SQLRow]]:
+            there, other = self._there(session, source, guard), self._row(session, target)
+            target_guard(other.entry if other else None)
+            if other is not None:
+                self._check_target(session, there, other)
+                self._unlink(session, other)
+            if not parents and self._row(session, split_path(target)[0]) is None:
+                raise BadRequest("The destination's directory does not exist; ask with `create_parents` to make it.")
+            parent = self._folder(session, split_path(target)[0], owner)
+            new = there._replace(entry=there.entry._replace(path=target), parent=parent)
+            return self._update(session, there, new), other
+        try:
+            moved, other = self._database.run(work)
+        finally:
+            self._forget()
+        if other is not None and other.content:
+            self._release(StaleChunks(other.content))
+        return moved.entry
+
+    def _check_target(self, session: Session, there: SQLRow, other: SQLRow) -> None:
+        if other.entry.is_dir != there.entry.is_dir:
+            raise Conflict("A file can not replace a directory, nor a directory a file.")
+        if other.entry.is_dir and self._children(session, other.entry, b""):
+            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+
+
+def _content_id(time_ns: int) -> str:
+    return f"{time_ns:016x}{secrets.token_hex(8)}"
+
+
+def _path_query(levels: int) -> str:
+    """The row of a path of so many names, given the later names, the parent of the first, and the first."""
+    joins = "".join(f" JOIN sqlfs_entries e{level} ON e{level}.parent = e{level - 1}.id AND e{level}.name = ?"
+                    for level in range(1, levels))
+    columns = ", ".join(f"e{levels - 1}.{column}" for column in _SQL_COLUMNS)
+    return f"SELECT {columns} FROM sqlfs_entries e0{joins} WHERE e0.parent = ? AND e0.name = ?"
+
+
+# ============================================================================
+# proxyfs: a remote PFS server as a folder
+# ============================================================================
+
+RELOAD = "/reload"                          # writing to it reconnects
+_LIVE_TYPES = frozenset({"control", "stream"})
+
+
+class ProxyFS(FileSystem):
+    """A remote PFS server, this one or the reference, as a folder. It need not be up when it is mounted.
+
+    What is a queue's control file there is one here: it is opened only when its bytes are asked for. Who may do what
+    is decided there, by the token, so everything belongs to everyone here. The remote has no locks to hold: a guard
+    sees what was there a moment before. Errors keep class and status, but for those that are about the token (401)
+    or the connection: those are 502 here, as no caller of this server could act on them.
+    """
+
+    name = "proxyfs"
+    slow = True
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        base_url: str = option("", "The remote server: http(s)://HOST[:PORT][/PREFIX][/api/v1]")
+        token: str = option("", "Its key", kind="secret")
+        cache_ttl_seconds: float = option(0, "How long stat and listings may be old; 0: not at all", kind="duration")
+        timeout: float = option("30s", "Longest wait for the remote server", kind="duration", minimum=0.01)
+
+    def __init__(self, options: ProxyFS.Options, context: MountContext) -> None:
+        if not re.match("https?://", options.base_url):
+            raise BadRequest("proxyfs needs `base_url`, an http:// or https:// address.")
+        self._options, self._calls = options, context.tree.calls
+        self._client = self._connected()
+        self._known: Cache[tuple[str, str], tuple[float, Any]] = Cache(10_000)
+        self._readers: set[Reader] = set()
+        self._lock, self._closed, self._state = threading.Lock(), False, "ok"
+        self._since = time.time_ns()
+
+    def _connected(self) -> PFSClient:
+        try:
+            return PFSClient(self._options.base_url, self._options.token, timeout=self._options.timeout,
+                             headers=self._hop)
+        except ConfigError as error:
+            raise BadRequest(f"proxyfs: {error.message}.") from None
+
+    def _hop(self) -> Mapping[str, str]:
+        hops = self._calls.hops + 1
+        if hops > MAX_HOPS:
+            raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        return {HOPS_HEADER: str(hops)}
+
+    @contextlib.contextmanager
+    def _remote(self) -> Iterator[PFSClient]:
+        """The client, around one question to the remote server; remembers for `check` whether that is well."""
+        if self._closed:
+            raise Unavailable("This was unmounted.")
+        try:
+            yield self._client
+            self._state = "ok"
+        except (AuthenticationFailed, MisdirectedRequest) as error:
+            self._state = f"the remote server refuses this mount: {error.message}"
+            raise BadGateway("The remote server does not accept this mount's token or address.") from None
+        except (Unavailable, BadGateway) as error:
+            self._state = error.message
+            raise
+
+    def _recall(self, kind: str, path: str, ask: Callable[[PFSClient], Any]) -> Any:
+        ttl, known = self._options.cache_ttl_seconds, self._known    # a change meanwhile exchanges the cache
+        found = known.get((kind, path)) if ttl else None
+        if found is not None and time.monotonic() - found[0] < ttl:
+            return found[1]
+        with self._remote() as client:
+            value = ask(client)
+        if ttl:
+            known.put((kind, path), (time.monotonic(), value), 1 + len(value) if kind == "list" else 1)
+        return value
+
+    def _forget(self) -> None:
+        self._known = Cache(10_000)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def _entry(self, path: str, info: RemoteInfo) -> Entry:
+        kind, label = DIRECTORY if info.is_dir else FILE, info.meta.get("Type") or ""
+        version = f"{self._client.url}\n{path}\n{info.size}\n{info.mtime_ns}\n{kind}".encode("utf-8", "surrogateescape")
+        # `stamp` is free for a filesystem's own use: `describe` needs what the listing has told already.
+        return Entry(path, kind, max(info.size, 0) if kind == FILE else 0, info.mode, ANYONE, info.mtime_ns,
+                     hashlib.sha256(version).hexdigest()[:32], path, backend=self.name,
+                     stamp=json.dumps([label, info.meta.get("Content")]))
+
+    def _own(self) -> Entry:
+        return Entry(RELOAD, FILE, 0, 0o222, ANYONE, self._since, "reload", RELOAD, backend=self.name,
+                     stamp='["control", null]')
+
+    def _info(self, path: str) -> RemoteInfo:
+        return self._recall("stat", path, lambda client: client.stat(path))
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        try:
+            return self._entry(path, self._info(path))
+        except (FileNotFound, Unavailable, BadGateway):
+            if path == RELOAD:              # it is needed most while the remote is away
+                return self._own()
+            raise
+
+    def describe(self, entry: Entry) -> Meta:
+        """What the remote says of it."""
+        label, content = json.loads(entry.stamp) if entry.stamp else ("", None)
+        told = {str(name): str(value) for name, value in content.items()} if isinstance(content, dict) else None
+        return Meta(self.name, label or entry.type, told)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here (a slash, control characters) are left out."""
+        try:
+            infos = self._recall("list", path, lambda client: client.list(path))
+        except CallFSError:
+            if path != "/" and not self.stat(path).is_dir:
+                raise Conflict("This is a file, not a directory.") from None
+            raise
+        found = {info.name: self._entry(join_path(path, info.name), info) for info in infos if _is_name(info.name)}
+        if path == "/":
+            found.setdefault(RELOAD[1:], self._own())
+        return iter([found[name] for name in sorted(found) if name > after])
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. The cache is not asked: a size that is wrong would cut the file."""
+        self._known.drop(("stat", path))
+        entry = self.stat(path)
+        if entry.is_dir:
+            return Handle(entry)
+        label = json.loads(entry.stamp)[0]
+        if entry.mode and not entry.mode & 0o444:
+            raise PermissionDenied("This can only be written.")
+        # An empty file that nobody may write is a control file, too, or one whose size is not known beforehand.
+        if label in _LIVE_TYPES or not entry.size and not entry.mode & 0o222:
+            endless = wish.get("stream") == "true" or label == "stream"
+            make = functools.partial(self._live, path, dict(wish), endless, self._calls.hops)
+            return LiveHandle(entry, make, consumes=label != "stream")
+        return _ProxyHandle(entry, functools.partial(self._bytes, path))
+
+    def _live(self, path: str, wish: dict[str, str], endless: bool, hops: int) -> Reader:
+        """A reader of what has no size. It is asked for after the call that `hops` belongs to."""
+        asked = {name: value for name, value in wish.items() if name != "stream"}
+        with self._calls.at(hops):
+            return self._reader(path, stream=endless, query=asked, patience=_asked_wait(wish))
+
+    def _bytes(self, path: str, offset: int, size: int) -> Reader:
+        return self._reader(path, offset, size)
+
+    def _reader(self, path: str, *args: Any, **named: Any) -> Reader:
+        with self._remote() as client:
+            reader = _ProxyReader(client.open(path, *args, **named), self._readers)
+        if self._closed:                    # `close` may have missed it
+            reader.close()
+        return reader
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def _checked(self, path: str, guard: Guard) -> Optional[Entry]:
+        """What is there, if the guard lets it be changed."""
+        self._known.drop(("stat", path))
+        there = self.peek(path)
+        guard(there)
+        return there
+
+    @contextlib.contextmanager
+    def _change(self) -> Iterator[PFSClient]:
+        """As `_remote`; whatever comes of it, what was known before does not count."""
+        try:
+            with self._remote() as client:
+                yield client
+        finally:
+            self._forget()
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says; the remote sets the time."""
+        there = self._checked(path, guard)
+        if there is not None and path == RELOAD and there.etag == "reload":
+            return self._reload(body)
+        if there is None:
+            self._make_parents(path)
+        with self._change() as client:
+            message = client.write(path, _CheckedBody(body, options.sha256) if options.sha256 else body)
+            if options.mode is not None and (there is None or there.mode & 0o777 != options.mode):
+                with contextlib.suppress(NotSupported, PermissionDenied, NotFound):      # a mode is a wish
+                    client.chmod(path, options.mode)
+        return Written(self.stat(path), there is None, message)
+
+    def _reload(self, body: Body) -> Written:
+        body.read(MAX_RELOAD)
+        with self._lock:
+            old, self._client = self._client, self._connected()
+        old.close()
+        self._forget()
+        with self._remote() as client:
+            version = client.health().get("version", "")
+        return Written(self._own(), False, f"connected again {version}".strip())
+
+    def _make_parents(self, path: str) -> None:
+        parent = split_path(path)[0]
+        if parent == "/":
+            return
+        there = self.peek(parent)
+        if there is not None:
+            if not there.is_dir:
+                raise Conflict(f"{parent} is a file.")
+            return
+        self._make_parents(parent)
+        with self._change() as client, contextlib.suppress(FileExists):
+            client.mkdir(parent)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        there = self._checked(path, guard)
+        if there is not None:
+            return Written(there, False)
+        self._make_parents(path)
+        with self._change() as client:
+            client.mkdir(path, mode)
+        return Written(self.stat(path), True)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        there = self._checked(path, guard)
+        if there is not None and path == RELOAD and there.etag == "reload":
+            raise PermissionDenied("This file belongs to the mount.")
+        with self._change() as client:
+            client.remove(path, recursive)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says. The dialect can not replace by renaming: a file in the way is removed first."""
+        self._checked(source, guard)
+        there = self._checked(target, target_guard)
+        if there is not None and there.is_dir:
+            raise FileExists("A directory is already there.")
+        parent = split_path(target)[0]
+        if parents:
+            self._make_parents(target)
+        elif parent != "/" and not (self.peek(parent) or NOTHING).is_dir:
+            raise BadRequest("The folder of the destination does not exist; ask with `create_parents` to make it.")
+        with self._change() as client:
+            if there is not None:
+                client.remove(target)
+            client.rename(source, target)
+        return self.stat(target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.chmod(path, mode)
+        return self.stat(path)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says, but that the remote's clock gives the time: the dialect takes none."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.touch(path)
+        return self.stat(path)
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        self._checked(path, guard)
+        with self._change() as client:
+            client.truncate(path, size)
+        return Written(self.stat(path), False)
+
+    def check(self) -> dict[str, str]:
+        """How the last question to the remote went; none is asked for this."""
+        return {"remote": self._state}
+
+    def close(self) -> None:
+        """End readers and connections."""
+        self._closed = True
+        for reader in list(self._readers):
+            reader.close()
+        self._client.close()
+
+
+MAX_RELOAD = 65536                          # bytes written to `/reload`, which nobody looks at
+
+
+def _is_name(name: str) -> bool:
+    """Whether this can be one part of a path."""
+    try:
+        return "/" not in name and name != "" and canonical_path("/" + name) == "/" + name
+    except CallFSError:
+        return False
+
+
+def _asked_wait(wish: Wish) -> float:
+    """Seconds that a reader lets the other side wait for something to come; what is no duration it will refuse."""
+    try:
+        return min(parse_duration(wish.get("wait") or 0), 86400.0)
+    except ValueError:
+        return 0.0
+
+
+class _ProxyHandle(Handle):
+    """A remote file. `make` (offset, size) gives its bytes."""
+
+    def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
+        self.entry, self._make = entry, make
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """All bytes are as many as the remote has by now; a part is exactly that, or an error."""
+        if start == 0 and (stop is None or stop == self.entry.size):
+            return self._make(0, -1)
+        size = (self.entry.size if stop is None else stop) - start
+        reader = self._make(start, size)
+        if reader.length not in (None, size):
+            reader.close()
+            raise BadGateway("The remote file has changed, or its server gives no parts of files.")
+        return reader
+
+
+class _ProxyReader(Reader):
+    """A reader that the mount knows of until it is closed."""
+
+    def __init__(self, reader: Reader, known: set[Reader]) -> None:
+        self._reader, self.length, self._known = reader, reader.length, known
+        known.add(self)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        return self._reader.read(size)
+
+    def close(self) -> None:
+        """As the base says."""
+        self._known.discard(self)
+        self._reader.close()
+
+
+class _CheckedBody(Body):
+    """A body whose digest must be right. Its length is kept back: a body in chunks can be broken off at its end."""
+
+    length = None
+
+    def __init__(self, body: Body, sha256: str) -> None:
+        self._body, self._wanted, self._state = body, sha256, hashlib.sha256()
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says. Raises BadRequest at the end."""
+        count = self._body.readinto(view)
+        self._state.update(view[:count])
+        if not count and self._state.hexdigest() != self._wanted:
+            raise BadRequest("The body does not have the digest that was announced.")
+        return count
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -9739,7 +11835,7 @@ class Request:
     """
 
     __slots__ = ("method", "path", "query_text", "version", "headers", "body", "client", "scheme", "memo",
-                 "id", "route", "tail", "principal", "started", "blocking", "_query")
+                 "id", "route", "tail", "principal", "foreign", "started", "blocking", "_query")
 
     def __init__(self, method: str, target: str, headers: Mapping[str, str], body: Body, *, client: str = "",
                  scheme: str = "http", version: str = "HTTP/1.1", memo: Optional[dict[Any, Any]] = None) -> None:
@@ -9749,6 +11845,7 @@ class Request:
         self.id, self.tail, self.started = "", "", time.perf_counter()
         self.route: Optional[Route] = None
         self.principal: Optional[Principal] = None
+        self.foreign = False                # a page of another site made a browser send it
         self.blocking: Callable[[], ContextManager[Any]] = contextlib.nullcontext
         self._query: Optional[dict[str, str]] = None
 
@@ -10200,7 +12297,7 @@ class SocketBody(Body):
             connection.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _check_total(self, coming: int) -> None:
-        if self._total + coming > self._limits.max_upload_bytes:
+        if self._total + coming > self._limits.max_upload_bytes and not self.patient:   # a stream may go on for days
             raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
 
     def _read_plain(self, view: memoryview) -> int:
@@ -11843,6 +13940,7 @@ class WebSocket:
 # ============================================================================
 
 INTERNAL_USER = "internal-proxy"
+_HOPS = HOPS_HEADER.lower()
 
 # Sent with every answer (rest.md, "Conventions"). Stored bytes are never active in this origin (CVE-2023-38501).
 _SECURITY_HEADERS = (
@@ -11992,8 +14090,8 @@ class Application:
     """
 
     def __init__(self, router: Router, authenticator: Authenticator, options: ServerOptions, *,
-                 metrics: Metrics, log: Log, loopback: Iterable[str] = ()) -> None:
-        self.router, self._auth, self._options = router, authenticator, options
+                 metrics: Metrics, log: Log, loopback: Iterable[str] = (), calls: Optional[CallContext] = None) -> None:
+        self.router, self._auth, self._options, self._calls = router, authenticator, options, calls or CallContext()
         self._metrics, self._log = metrics, log
         self._prefix = options.path_prefix.rstrip("/")
         self._trust = ProxyTrust(options.trusted_proxies)
@@ -12037,7 +14135,11 @@ class Application:
             return self._other_method(request, route)
         if route.access != "open":
             self._sign_in(request, route)
-        return handler(request)
+        hops = request.headers.get(_HOPS)
+        if hops is None:
+            return handler(request)
+        with self._calls.at(int(hops) if re.fullmatch("[0-9]{1,4}", hops) else MAX_HOPS):
+            return handler(request)
 
     def _strip_prefix(self, request: Request) -> None:
         if not request.path.startswith(self._prefix + "/"):
@@ -12090,12 +14192,11 @@ class Application:
         if self._names and host and _host_name(host) not in self._names and not self._proxied:
             raise MisdirectedRequest("This server listens on loopback and does not answer to that name; if the name "
                                      "is right, set server.external_url to it.")
-        if request.method in _SAFE_METHODS and "upgrade" not in headers:
-            return
         origin = headers.get("origin")
         foreign = headers.get("sec-fetch-site") == "cross-site" if origin is None else \
             urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
-        if foreign and not self._listed(origin):
+        request.foreign = foreign and not self._listed(origin)
+        if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
             raise PermissionDenied("A page of another site may not do this; list it in server.cors_origins.")
 
     def _refuse(self, request: Request, error: CallFSError) -> Response:
@@ -12238,12 +14339,14 @@ def _live_response(request: Request, handle: Handle, block: bytes, headers: Iter
 
 
 def _check_deliberate(request: Request) -> None:
-    """Raises where a message would be torn, or be taken by a page that a browser opens or fetches in advance."""
+    """Raises where a message would be torn, or be taken by a page that a browser opens, shows or fetches in advance.
+    What a script of our own page fetches has the destination "empty" (Fetch Metadata, 2.2)."""
     headers = request.headers
     if "range" in headers:
         raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
     purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
-    if headers.get("sec-fetch-mode") == "navigate" or "prefetch" in purpose:
+    if request.foreign or "prefetch" in purpose or headers.get("sec-fetch-mode") == "navigate" or \
+            headers.get("sec-fetch-dest", "empty") != "empty":
         raise Conflict("Reading this takes a message out; a browser's visit only looks. Nothing was taken.")
 
 
@@ -12356,12 +14459,238 @@ def _blocks_of(source: ArchiveSource) -> Iterable[bytes]:
 ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[bytes]]]] = {
     "zip": ("application/zip", zip_chunks), "tar": ("application/x-tar", tar_chunks)}
 
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
+    try:
+        yield
+    except OSError as error:
+        ours = translate_os_error(error)
+        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
+
+
+# ============================================================================
+# httpfs: its own HTTP server for any folder of the tree, to read
+# ============================================================================
+
+_PAGE_STYLE = ("body{font:15px/1.5 system-ui,sans-serif;margin:2em auto;max-width:60em;padding:0 1em}"
+               "table{border-collapse:collapse;width:100%}td,th{padding:.2em .8em;text-align:left}"
+               "td+td,th+th{text-align:right;white-space:nowrap}tr:hover{background:#8882}")
+_STYLE_HASH = base64.b64encode(hashlib.sha256(_PAGE_STYLE.encode()).digest()).decode()
+_CSP = "Content-Security-Policy"
+# No script and no form; a sandbox without `allow-downloads` would keep browsers from saving what they are shown.
+_PAGE_CSP = (_CSP, f"default-src 'none'; style-src 'sha256-{_STYLE_HASH}'; frame-ancestors 'none'; base-uri 'none'; "
+                   "form-action 'none'; sandbox allow-downloads")
+# What is shown and not saved. Stored bytes are never active: nothing here is run by a browser (so no SVG, no PDF).
+_SHOWN_TYPES = {
+    **dict.fromkeys(("png", "gif", "webp", "avif", "bmp"), "image/{}"), "jpg": "image/jpeg", "jpeg": "image/jpeg",
+    **dict.fromkeys(("txt", "md", "log", "csv"), "text/plain; charset=utf-8"),
+}
+_README_NAMES = frozenset({"README", "README.md", "README.txt"})
+_LISTEN_FAILURES = {errno.EADDRINUSE: "the port is in use; choose another http_port",
+                    errno.EACCES: "this account may not use the port; choose one from 1024 on",
+                    errno.EADDRNOTAVAIL: "this machine does not have that address; choose another host"}
+
+
+def shown_type(name: str) -> str:
+    """The Content-Type under which a browser may show a file of this name, "" for what it shall save."""
+    ending = name.rpartition(".")[2].lower()
+    return "text/plain; charset=utf-8" if name in _README_NAMES else _SHOWN_TYPES.get(ending, "").format(ending)
+
+
+class _Anyone(Authenticator):
+    """Takes everybody for somebody without a key, who may read."""
+
+    def __init__(self) -> None:
+        pass
+
+    def identify(self, request: Request, access: str = "key") -> Principal:
+        """Nobody is asked: to serve without a key is what an administrator has mounted this for."""
+        return ANONYMOUS["read"]
+
+
+class _FolderApplication(Application):
+    """An application whose answers may bring a policy for the browser of their own."""
+
+    def _dress(self, request: Request, response: Response) -> None:
+        own = any(name == _CSP for name, _ in response.headers)
+        headers = [pair for pair in _SECURITY_HEADERS if not own or pair[0] != _CSP]
+        response.headers += [*headers, ("X-Request-ID", request.id)]
+
+
+class HTTPFS(FileSystem):
+    """Serves a folder of the tree over HTTP on a port of its own, without a key and to read only; itself a file that
+    tells how that goes. Everything is read through the tree, which checks what may be read."""
+
+    name = "httpfs"
+    root_type = FILE
+    aliases = MappingProxyType({"port": "http_port"})
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        pfs_path: str = option("", "The folder to serve")
+        http_port: int = option(0, "Port to listen on; 0 takes a free one", kind="int", minimum=0, maximum=65535)
+        host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0 lets other machines in")
+
+    def __init__(self, options: HTTPFS.Options, context: MountContext) -> None:
+        if not options.pfs_path.startswith("/"):
+            raise BadRequest("httpfs needs `pfs_path`, the path of a folder, as /memfs.")
+        self._folder, self._context, self._since = canonical_path(options.pfs_path), context, time.time_ns()
+        loopback = _only_here(options.host)
+        router = Router()
+        router.add([Route("/{path}", {"GET": self._browse, "HEAD": self._browse}, "key", _plain_error)])
+        app = _FolderApplication(router, _Anyone(), ServerOptions(), metrics=context.metrics, log=context.log,
+                                 loopback=[options.host] if loopback else (), calls=context.tree.calls)
+        limits = HTTPLimits(workers=2, max_workers=64, max_connections=1000, pin_workers="off")
+        self._server = _listening(app, limits, options.host, options.http_port, context.log)
+        self._host, self._port = options.host, self._server.addresses[0].port
+        self._server.start()
+
+    def close(self) -> None:
+        """Free the port, end connections and threads."""
+        self._server.server_close()
+
+    # -- the status file ---------------------------------------------------------------------------------------
+
+    def _url(self) -> str:
+        host = "localhost" if self._host in ("", "0.0.0.0", "::") or _only_here(self._host) else self._host
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._port}/"
+
+    def _status(self) -> bytes:
+        uptime = (time.time_ns() - self._since) // 1_000_000_000
+        url, reach = self._url(), "this machine only" if _only_here(self._host) else "every machine that reaches it"
+        return (f"HTTPFS Instance Status\n======================\n\n"
+                f"Virtual Path: {self._context.path}\nPFS Source Path: {self._folder}\nHTTP Host: {self._host}\n"
+                f"HTTP Port: {self._port}\nHTTP Endpoint: {url}\nServer Status: Running\n"
+                f"Start Time: {rfc3339(self._since)}\nUptime: {format_duration(uptime)}\n\n"
+                f"Access via HTTP\n  Browser: {url}\n  CLI: curl {url}\n\n"
+                f"Answers {reach}, without a key, GET and HEAD only.\n"
+                f"For other machines mount it with host=0.0.0.0. "
+                f"Remove it with: unmount {self._context.path}\n").encode()
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """The status, as of now."""
+        if path != "/":
+            raise FileNotFound()
+        return generated("/", self._status(), time.time_ns(), backend=self.name)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self.open(path).entry
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """There is nothing below a file."""
+        self.stat(path)
+        raise Conflict("This is a file, not a directory.")
+
+    def describe(self, entry: Entry) -> Meta:
+        """Where it listens and what it serves."""
+        return Meta(self.name, "status", {"pfs_path": self._folder, "host": self._host, "port": str(self._port),
+                                          "url": self._url(), "status": "running"})
+
+    # -- what browsers get -------------------------------------------------------------------------------------
+
+    def _browse(self, request: Request) -> Response:
+        shown = canonical_path(decode_path(request.path))
+        path = self._folder.rstrip("/") + shown if shown != "/" else self._folder
+        with aside(request):
+            handle = self._context.tree.open(ANONYMOUS["read"], path)
+            if not handle.entry.is_dir:
+                return self._file(request, handle)
+            handle.close()
+            if not request.path.endswith("/"):
+                # Of the canonical path, which begins with one slash: `//host` would lead to another server.
+                return Response(301, b"", headers=[("Location", urllib.parse.quote(shown) + "/")])
+            return self._page(request, shown, path)
+
+    @staticmethod
+    def _file(request: Request, handle: Handle) -> Response:
+        entry, kind = handle.entry, shown_type(handle.entry.name)
+        refusal = "This file can only be written." if not entry.mode & 0o444 else \
+            "Reading this file takes something out, and who browses only looks; read it through the API." \
+            if handle.consumes else ""
+        if refusal or request.path.endswith("/"):
+            handle.close()
+            raise PermissionDenied(refusal) if refusal else FileNotFound("This is a file; leave out the last slash.")
+        fields = [("Last-Modified", http_date(entry.mtime_ns // 1_000_000_000)), ("ETag", f'"{entry.etag}"'),
+                  ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
+        block = header_block(fields) if handle.fixed else b""
+        headers = [] if kind else [("Content-Disposition", content_disposition(entry.name))]
+        response = file_response(request, handle, block, headers)
+        if kind:
+            response.headers = [("Content-Type", kind) if pair == _OCTETS else pair for pair in response.headers]
+        return response
+
+    def _page(self, request: Request, shown: str, path: str) -> Response:
+        with _disk_errors():
+            spool = open_spool(self._context.spools)
+            try:
+                for part in self._page_parts(shown, path):
+                    spool.write(part.encode("utf-8", "replace"))
+                reader = spool_reader(spool)
+            except BaseException:
+                spool.close()
+                raise
+        response = Response(200, reader, headers=[("Content-Type", "text/html; charset=utf-8"), _PAGE_CSP,
+                                                  ("Cache-Control", "no-cache")])
+        if request.method == "HEAD":
+            reader.close()
+            response.body = None
+        return response
+
+    def _page_parts(self, shown: str, path: str) -> Iterator[str]:
+        title = html.escape(f"Index of {shown}")
+        yield (f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+               f"<style>{_PAGE_STYLE}</style></head><body><h1>{title}</h1>\n<table><thead><tr><th>Name</th>"
+               "<th>Size</th><th>Modified</th></tr></thead><tbody>\n")
+        if shown != "/":
+            yield '<tr><td><a href="../">../</a></td><td></td><td></td></tr>\n'
+        for entry in self._context.tree.list(ANONYMOUS["read"], path):
+            yield _page_row(entry)
+        yield "</tbody></table></body></html>\n"
+
+
+def _page_row(entry: Entry) -> str:
+    slash, size = ("/", "") if entry.is_dir else ("", str(entry.size))
+    moment = rfc3339(entry.mtime_ns).replace("T", " ").rstrip("Z") if entry.mtime_ns else ""
+    # "./": a name with a colon would be an address with a scheme (javascript:).
+    return (f'<tr><td><a href="./{urllib.parse.quote(entry.name, safe="")}{slash}">{html.escape(entry.name)}{slash}</a>'
+            f"</td><td>{size}</td><td>{moment}</td></tr>\n")
+
+
+def _plain_error(request: Optional[Request], error: CallFSError) -> Response:
+    """A line for people."""
+    text = f"{error.status} {REASONS.get(error.status, '')}\n{error.message}\n"
+    return Response(error.status, text.encode(), headers=[("Content-Type", "text/plain; charset=utf-8"),
+                                                          *error.headers])
+
+
+def _only_here(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _listening(app: Application, limits: HTTPLimits, host: str, port: int, log: Log) -> HTTPServer:
+    """A server that holds its port. Raises Conflict where somebody else does, Unavailable where it can not be had."""
+    try:
+        sock = _listen_tcp(host, port, limits.backlog)
+    except OSError as error:
+        reason = _LISTEN_FAILURES.get(error.errno or 0) or error.strerror or str(error)
+        raise (Conflict if error.errno == errno.EADDRINUSE else Unavailable)(
+            f"httpfs can not listen on {host}:{port}: {reason}.") from None
+    return HTTPServer(app, limits, inherited=[sock], log=log)
+
+
 # ============================================================================
 # Mounts: filesystems by their type, from the configuration and at run time
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS, QueueFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, HTTPFS,
 )})
 
 
@@ -13114,16 +15443,6 @@ def _conversation(serve: Callable[[WebSocket], None]) -> Callable[[Duplex], None
     return upgrade
 
 
-@contextlib.contextmanager
-def _disk_errors() -> Iterator[None]:
-    """Around the use of a spool: on a full disk 507; whatever else it is, the caller's path is not to blame."""
-    try:
-        yield
-    except OSError as error:
-        ours = translate_os_error(error)
-        raise (StorageError() if isinstance(ours, CallerError) else ours) from error
-
-
 def _closing(code: int, reason: str) -> Callable[[Duplex], None]:
     """An upgrade that only says why not: browsers show no status of a refused handshake (rest.md, "WebSocket")."""
     return lambda duplex: WebSocket(duplex).close(code, reason)
@@ -13159,7 +15478,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, round(float(mtime) * 1e9) if mtime else None, "".join(digests))
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests))
 
 # ============================================================================
 # The PFS dialect: /api/v1
@@ -13183,7 +15502,8 @@ def file_info(entry: Entry, meta: Meta) -> dict[str, Any]:
 class PfsDialect:
     """The routes of `contracts/pfs.md`. Turns each request into one call of the tree or of the mounts.
 
-    What is done may have to wait for another machine or copy a gigabyte, so every handler runs aside.
+    What is done may have to wait for another machine or copy a gigabyte, so handlers run aside. Not so those that
+    are done at once where the filesystem is: waking another thread would take longer than they do.
     """
 
     def __init__(self, tree: Tree, mounts: Mounts, config: Config, *, log: Log,
@@ -13212,11 +15532,22 @@ class PfsDialect:
             ("digest", {"POST": self.digest}),
             ("capabilities", {"GET": self.capabilities, "HEAD": self.capabilities}),
         ]
-        routes = [Route(f"/api/v1/{name}", {verb: _run_aside(handler) for verb, handler in methods.items()}, "pfs",
+        routes = [Route(f"/api/v1/{name}", {verb: self._set_aside(handler) for verb, handler in methods.items()}, "pfs",
                         pfs_error) for name, methods in rows]
         absent = dict.fromkeys(_METHODS - {"OPTIONS"}, self.absent)
         health = Route("/api/v1/health", {"GET": self.health, "HEAD": self.health}, "open", pfs_error)
         return [*routes, health, *(Route(f"/api/v1{rest}", absent, "open", pfs_error) for rest in ("", "/{path}"))]
+
+    def _set_aside(self, handler: Handler) -> Handler:
+        quick = handler in (self.read, self.stat, self.capabilities, self.list_mounts, self.list_plugins)
+
+        def run(request: Request) -> Response:
+            path = request.query.get("path") if quick else None
+            if quick and not (path and self._tree.slow(canonical_path(path))):
+                return handler(request)
+            with aside(request):
+                return handler(request)
+        return run
 
     # -- files -------------------------------------------------------------------------------------------------
 
@@ -13417,13 +15748,6 @@ class PfsDialect:
     def absent(self, request: Request) -> Response:
         """Every other address."""
         raise NotFound("There is no such address; /api/v1/files?path=/PATH reads a file.")
-
-
-def _run_aside(handler: Handler) -> Handler:
-    def run(request: Request) -> Response:
-        with aside(request):
-            return handler(request)
-    return run
 
 
 def _said(message: str, status: int = 200) -> Response:
@@ -13635,7 +15959,8 @@ class Server:
         config = self.config
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
             else os.getcwd()
-        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__)
+        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
+        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
         mounts.start(mount_specs(config.plugins))
         return mounts
@@ -13655,7 +15980,7 @@ class Server:
             router = Router()
             router.add(routes)
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
-                               loopback=loopback)
+                               loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
         main = app([*rest.routes(), *pfs.routes()], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,

@@ -6414,6 +6414,806 @@ class TestMountTable:
 
 
 # ============================================================================
+# streamfs: written pieces go to every reader
+# ============================================================================
+
+def make_streamfs(**options: Any) -> Any:
+    """A filesystem of streams."""
+    return callfs.StreamFS(callfs.read_mount_options(callfs.StreamFS, options), None)
+
+
+def live(tree: Any, path: str = "/s", who: Any = ALICE) -> Any:
+    """A reader of what comes."""
+    handle = tree.open(who, path, {"stream": "true"})
+    assert not handle.fixed and not handle.consumes
+    return handle.reader()
+
+
+class Noticing:
+    """Attached to a reader: what it gave so far, and how often it was woken."""
+
+    def __init__(self, reader: Any) -> None:
+        self.reader, self.wakes, self.data, self.over = reader, 0, b"", False
+        reader.attach(self.wake)
+
+    def wake(self) -> None:
+        """There is more."""
+        self.wakes += 1
+
+    def drain(self, size: int = callfs.BLOCK) -> bytes:
+        """All that there is now."""
+        block = self.reader.read(size)
+        while block:
+            self.data += block
+            block = self.reader.read(size)
+        self.over = block == b""
+        return self.data
+
+
+class TestStreamRing:
+    """The ring and its readers."""
+
+    @pytest.mark.parametrize("seed", range(30))
+    def test_readers_against_a_model(self, seed: int) -> None:
+        """Any pieces, any reads: what a reader got is the stream without the oldest that it lost, which it counted."""
+        some = random.Random(seed)
+        capacity, lag = some.choice([1, 10, 1000, 60_000]), some.choice([0, 5, 700, 10**9])
+        ring, written, readers = callfs.StreamRing(capacity, lag), b"", []  # type: Any, bytes, list[Any]
+        for _ in range(300):
+            act = some.randrange(5)
+            if act == 0 and len(readers) < 5:
+                reader = callfs.StreamReader(ring)
+                reader.attach(lambda: None)
+                kept = min(len(written), capacity, lag or capacity)
+                readers.append((reader, [len(written) - kept]))
+            elif act == 1:
+                piece = bytes(some.randrange(256) for _ in range(some.choice([1, 3, 20, 700])))
+                ring.append(piece * some.choice([1, 1, 30]))
+                written = b"".join([written, b"".join(ring.pieces())[-(ring.end - len(written)):]]) \
+                    if ring.end - len(written) <= capacity else written + bytes(ring.end - len(written) - capacity) \
+                    + b"".join(ring.pieces())
+            elif readers:
+                reader, at = some.choice(readers)
+                before = reader.dropped
+                block = reader.read(some.choice([1, 7, 5000, callfs.BLOCK]))
+                at[0] += reader.dropped - before
+                if block is None:
+                    assert at[0] == len(written)
+                else:
+                    assert block and written[at[0]:at[0] + len(block)] == block
+                    at[0] += len(block)
+            assert b"".join(ring.pieces()) == written[len(written) - min(capacity, len(written)):]
+            assert ring.end == len(written) and ring.end - ring.start == min(capacity, len(written))
+
+    def test_all_readers_share_the_pieces(self) -> None:
+        """A large piece goes out as it lies there; small ones come together."""
+        ring = callfs.StreamRing(10**7, 0)
+        readers = [callfs.StreamReader(ring) for _ in range(50)]
+        piece = os.urandom(callfs.BLOCK)
+        ring.append(piece)
+        assert all(reader.read() is piece for reader in readers)
+        for _ in range(1000):
+            ring.append(b"x" * 100)
+        assert {len(reader.read()) for reader in readers} == {100_000}
+
+    def test_memory_is_bounded(self) -> None:
+        """By the ring, whatever is written in whatever pieces while 50 readers stall; they can see how much they lost."""
+        for size, count in ((1, 300_000), (100, 100_000), (callfs.BLOCK, 100)):
+            ring = callfs.StreamRing(1_000_000, 0)
+            readers = [callfs.StreamReader(ring) for _ in range(50)]
+            tracemalloc.start()
+            try:
+                for number in range(count):
+                    ring.append(bytes(size))
+                assert tracemalloc.get_traced_memory()[1] < 1_000_000 + callfs.BLOCK + 300_000, size
+            finally:
+                tracemalloc.stop()
+            got = len(readers[0].read())
+            assert readers[0].dropped == max(0, size * count - 1_000_000) and got > 0
+            assert readers[0].trailers() == [("X-Stream-Dropped", str(readers[0].dropped))]
+
+    def test_one_wake_until_the_next_read(self) -> None:
+        """However much is written meanwhile; none for who has not read all."""
+        ring = callfs.StreamRing(10**6, 0)
+        seen = Noticing(callfs.StreamReader(ring))
+        ring.append(b"a")
+        assert seen.wakes == 0              # it has not been told that there is nothing
+        seen.drain()
+        for _ in range(1000):
+            ring.append(b"a")
+        assert seen.wakes == 1 and len(seen.drain()) == 1001
+        seen.reader.close()
+        ring.append(b"a")
+        assert seen.wakes == 1 and not ring.readers and not ring._idle
+
+    def test_waiting_readers(self) -> None:
+        """Without `attach`: they wait for bytes, for the end, and for `close` by another thread."""
+        ring = callfs.StreamRing(10**6, 0)
+        reader, closed = callfs.StreamReader(ring), callfs.StreamReader(ring)
+        got: list[bytes] = []
+        threads = [threading.Thread(target=lambda: got.extend(reader)), threading.Thread(target=closed.read)]
+        for thread in threads:
+            thread.start()
+        ring.append(b"one")
+        wait_for(lambda: got == [b"one"])
+        closed.close()
+        ring.finish()
+        for thread in threads:
+            thread.join(10)
+            assert not thread.is_alive()
+        assert got == [b"one"]
+        with pytest.raises(callfs.FileNotFound, match="deleted"):
+            ring.append(b"x")
+
+
+class TestStreamFS:
+    """Streams in a tree."""
+
+    @pytest.fixture
+    def tree(self) -> Iterator[Any]:
+        tree = callfs.Tree(make_streamfs(buffer_size="1000", channel_buffer_size=0))
+        yield tree
+        tree.close()
+
+    def test_options(self) -> None:
+        """Both names; texts and numbers."""
+        for given in ({"buffer_size": "10MB"}, {"ring_buffer_size": 10_000_000}, {"ring_buffer_size": "10000000"}):
+            assert make_streamfs(**given)._options.buffer_size == 10_000_000
+        assert make_streamfs()._options.buffer_size == 6_000_000
+        for wrong in ({"buffer_size": "0"}, {"buffer_size": 1, "ring_buffer_size": 1}, {"channel_buffer_size": "x"}):
+            with pytest.raises(callfs.BadRequest):
+                make_streamfs(**wrong)
+
+    def test_writing_goes_on_where_it_was(self, tree: Any) -> None:
+        """Made by a write with its folders, or by touch; never truncated; the ETag changes each time, the id does not."""
+        first = put(tree, "/a/b/s", b"one")
+        assert first.created and first.entry.size == 3 and tree.stat(BOB, "/a/b").is_dir
+        again = put(tree, "/a/b/s", b"two", BOB)
+        assert not again.created and again.entry.id == first.entry.id and again.entry.etag != first.entry.etag
+        assert again.entry.mtime_ns > first.entry.mtime_ns and fetch(tree, "/a/b/s") == b"onetwo"
+        put(tree, "/a/b/s", b"x" * 999)
+        assert fetch(tree, "/a/b/s") == b"o" + b"x" * 999
+        assert tree.touch(ALICE, "/t").created and not tree.touch(ALICE, "/t").created and fetch(tree, "/t") == b""
+        assert tree.mkdir(ALICE, "/d/e").created and not tree.mkdir(BOB, "/d/e").created
+        assert [entry.name for entry in tree.list(ALICE, "/")] == ["README", "a", "d", "t"]
+        assert [entry.name for entry in tree.list(ALICE, "/", "README")] == ["a", "d", "t"]
+
+    def test_what_is_refused(self, tree: Any) -> None:
+        """And changes nothing."""
+        put(tree, "/s", b"abc")
+        tree.mkdir(ALICE, "/d")
+        put(tree, "/d/f", b"f")
+        before = {entry.path: entry for entry in tree.walk(ALICE, "/", 9)}
+        for error, ask in (
+                (callfs.PermissionDenied, lambda: put(tree, "/README")), (callfs.Conflict, lambda: put(tree, "/README/x")),
+                (callfs.PermissionDenied, lambda: tree.remove(ALICE, "/README")), (callfs.Conflict, lambda: put(tree, "/s/x")),
+                (callfs.PermissionDenied, lambda: tree.move(ALICE, "/s", "/README", overwrite=True)),
+                (callfs.PermissionDenied, lambda: tree.chmod(ALICE, "/README", 0o777)), (callfs.BadRequest, lambda: put(tree, "/d")),
+                (callfs.Conflict, lambda: tree.mkdir(ALICE, "/s")), (callfs.Conflict, lambda: tree.mkdir(ALICE, "/s/x")),
+                (callfs.BadRequest, lambda: tree.truncate(ALICE, "/s", 1)), (callfs.DirectoryNotEmpty, lambda: tree.remove(ALICE, "/d")),
+                (callfs.BadRequest, lambda: tree.move(ALICE, "/d", "/d/x")), (callfs.FileNotFound, lambda: tree.remove(ALICE, "/n")),
+                (callfs.Conflict, lambda: tree.move(ALICE, "/s", "/d", overwrite=True)),
+                (callfs.BadRequest, lambda: tree.move(ALICE, "/s", "/n/s")), (callfs.FileNotFound, lambda: tree.open(ALICE, "/n")),
+                (callfs.Conflict, lambda: tree.list(ALICE, "/s")), (callfs.BadRequest, lambda: tree.remove(ALICE, "/", recursive=True)),
+                (callfs.NotSupported, lambda: tree.patch(ALICE, "/s", callfs.bytes_body(b"x"), 0)),
+                (callfs.FileExists, lambda: tree.move(ALICE, "/s", "/d/f"))):
+            with pytest.raises(error):
+                ask()
+        assert {entry.path: entry for entry in tree.walk(ALICE, "/", 9)} == before
+        assert fetch(tree, "/README").startswith(b"streamfs") and tree.stat(ALICE, "/README").mode == 0o444
+
+    def test_a_reader_gets_what_is_there_and_what_comes(self, tree: Any) -> None:
+        """From every writer; the file without the wish stays as it was opened, and can be read in parts."""
+        put(tree, "/s", b"before ")
+        seen, handle = Noticing(live(tree)), tree.open(ALICE, "/s")
+        assert seen.drain() == b"before "
+        put(tree, "/s", b"after", BOB)
+        assert seen.wakes == 1 and seen.drain() == b"before after" and not seen.over
+        with handle.reader() as reader, handle.reader(2, 6) as part:
+            assert (b"".join(reader), b"".join(part), part.length) == (b"before ", b"fore", 4)
+        assert tree.digest(ALICE, "/s") == hashlib.sha256(b"before after").hexdigest()
+        assert tree.copy(ALICE, "/s", "/copy").bytes == 12 and fetch(tree, "/copy") == b"before after"
+
+    def test_pieces_come_before_the_body_ends(self, tree: Any) -> None:
+        """What arrived is with the readers, also when the body breaks off or is not what was announced; the sender is
+        allowed to pause."""
+        put(tree, "/s", b"")
+        seen = Noticing(live(tree))
+
+        class Slow(callfs.Body):
+            length, pieces = None, [b"one", b"two"]
+
+            def readinto(self, view: memoryview) -> int:
+                assert self.patient and seen.drain() == b"".join([b"one", b"two"][:2 - len(self.pieces)])
+                if not self.pieces:
+                    raise callfs.Disconnected()
+                view[:3] = self.pieces.pop(0)
+                return 3
+        with pytest.raises(callfs.Disconnected):
+            tree.write(ALICE, "/s", Slow())
+        with pytest.raises(callfs.Disconnected):
+            tree.write(ALICE, "/s", BrokenBody(b"three", 7))
+        with pytest.raises(callfs.BadRequest, match="SHA-256"):
+            put(tree, "/s", b"four", options=callfs.WriteOptions(sha256="0" * 64))
+        assert seen.drain() == b"onetwothreefour" == fetch(tree, "/s") and not seen.over
+        assert put(tree, "/s", b"5", options=callfs.WriteOptions(sha256=hashlib.sha256(b"5").hexdigest())).entry.size == 16
+
+    def test_several_writers(self) -> None:
+        """Their pieces come whole, one after the other; every reader sees the same."""
+        tree = callfs.Tree(make_streamfs())
+        put(tree, "/s", b"")
+        readers = [Noticing(live(tree)) for _ in range(5)]
+
+        class Lines(callfs.Body):
+            def __init__(self, number: int) -> None:
+                self.length, self.left, self.line = None, 200, b"%d" % number * 99 + b"\n"
+
+            def readinto(self, view: memoryview) -> int:
+                if not self.left:
+                    return 0
+                self.left -= 1
+                view[:len(self.line)] = self.line
+                return len(self.line)
+        in_threads(lambda number: tree.write(ALICE, "/s", Lines(number)), 6)
+        found = [reader.drain() for reader in readers]
+        lines = collections.Counter(found[0].split(b"\n")[:-1])
+        assert set(found) == {found[0]} and lines == {b"%d" % number * 99: 200 for number in range(6)}
+
+    def test_a_slow_reader_loses_the_oldest(self) -> None:
+        """More than its lag, and sees how much: the reader, and the meta of the stream, also before it has read."""
+        tree = callfs.Tree(make_streamfs(buffer_size=1000, channel_buffer_size=100))
+        put(tree, "/s", b"")
+        seen, lost = Noticing(live(tree)), lambda: tree.describe(ALICE, tree.stat(ALICE, "/s")).content
+        put(tree, "/s", b"a" * 300 + b"b" * 60)
+        assert lost() == {"readers": "1", "written": "360", "dropped": "260", "buffer_size": "1000"}
+        assert seen.drain() == b"a" * 40 + b"b" * 60 and seen.reader.dropped == 260
+        assert Noticing(live(tree)).drain() == seen.data and len(fetch(tree, "/s")) == 360
+        seen.reader.close()
+        assert lost() == {"readers": "1", "written": "360", "dropped": "260", "buffer_size": "1000"}
+        assert tree.describe(ALICE, tree.stat(ALICE, "/README")).content is None
+
+    ENDS = {"remove": lambda tree: tree.remove(ALICE, "/d/s"), "all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+            "replace": lambda tree: tree.move(ALICE, "/other", "/d/s", overwrite=True), "unmount": lambda tree: tree.close(),
+            "stop": lambda tree: tree._root.quiesce()}
+
+    @pytest.mark.parametrize("how", ENDS)
+    def test_readers_end(self, tree: Any, how: str) -> None:
+        """After what there is; those that wait, too."""
+        put(tree, "/other", b"other")
+        put(tree, "/d/s", b"last words")
+        slow, waiting = Noticing(live(tree, "/d/s")), live(tree, "/d/s")
+        quick = Noticing(live(tree, "/d/s"))
+        quick.drain()
+        thread = threading.Thread(target=lambda: list(waiting))
+        thread.start()
+        self.ENDS[how](tree)
+        thread.join(10)
+        assert not thread.is_alive() and quick.wakes == 1
+        for one in (slow, quick):
+            assert one.drain() == b"last words" and one.over
+        if how == "stop":
+            put(tree, "/d/s", b"!")         # all else goes on
+            put(tree, "/new", b"x")
+            assert Noticing(live(tree, "/new")).drain() == b"x"
+
+    def test_a_writer_to_a_stream_that_is_deleted(self, tree: Any) -> None:
+        """Is told so."""
+        class Deleting(callfs.Body):
+            length = None
+
+            def readinto(self, view: memoryview) -> int:
+                tree.remove(ALICE, "/s")
+                view[:1] = b"x"
+                return 1
+        with pytest.raises(callfs.FileNotFound, match="deleted"):
+            tree.write(ALICE, "/s", Deleting())
+
+    def test_renamed_and_emptied(self, tree: Any) -> None:
+        """Readers go on."""
+        put(tree, "/d/s", b"one")
+        seen = Noticing(live(tree, "/d/s"))
+        seen.drain()
+        tree.move(ALICE, "/d", "/e/f", parents=True)
+        put(tree, "/e/f/s", b"two")
+        assert tree.truncate(ALICE, "/e/f/s", 0).entry.size == 0 and fetch(tree, "/e/f/s") == b""
+        put(tree, "/e/f/s", b"three")
+        assert seen.drain() == b"onethree" and seen.reader.dropped == 3 and fetch(tree, "/e/f/s") == b"three"
+        assert tree.chmod(ALICE, "/e/f/s", 0o600).mode == 0o600
+        assert tree.touch(ALICE, "/e/f/s", 5).entry.mtime_ns == 5 == tree.stat(ALICE, "/e/f/s").mtime_ns
+
+
+def follow(server: Any, path: str) -> tuple[Any, Any]:
+    """A client that reads a stream: its connection and the answer, whose head is there."""
+    connection = connect(server.url)
+    connection.request("GET", f"/api/v1/files?stream=true&path={path}", headers={"authorization": f"Bearer {server.key}"})
+    answer = connection.getresponse()
+    assert answer.status == 200 and answer.getheader("transfer-encoding") == "chunked"
+    return connection, answer
+
+
+def readers_of(server: Any, path: str) -> int:
+    """How many read a stream now."""
+    return int(server.tree.describe(callfs.ROOT, server.tree.stat(callfs.ROOT, path)).content["readers"])
+
+
+class TestStreamsOverHTTP:
+    """Through real sockets."""
+
+    @pytest.fixture
+    def server(self, serve: Any) -> Iterator[Any]:
+        with nothing_left():
+            server = serve(plugins={"streamfs": {"path": "/streamfs"}})
+            assert call(server, "PUT", "/api/v1/files?path=/streamfs/s", b"held ").status == 200
+            yield server
+            server.close()
+
+    def test_fifty_readers(self, server: Any) -> None:
+        """All get all of it while it is being written, in the order of the pieces, and the end when it is deleted."""
+        data, clients = os.urandom(1_000_000), [follow(server, "/streamfs/s") for _ in range(50)]
+        found: list[bytes] = []
+        threads = [threading.Thread(target=lambda answer=answer: found.append(answer.read())) for _, answer in clients]
+        for thread in threads:
+            thread.start()
+        for part in range(4):
+            assert call(server, "PUT", "/api/v1/files?path=/streamfs/s", data[part * 250_000:(part + 1) * 250_000]).status == 200
+        assert readers_of(server, "/streamfs/s") == 50
+        assert call(server, "DELETE", "/api/v1/files?path=/streamfs/s").status == 200
+        for thread in threads:
+            thread.join(30)
+        assert len(found) == 50 and set(found) == {b"held " + data}
+        for connection, _ in clients:       # the body had its proper end: the connection can be used again
+            connection.request("GET", "/health")
+            assert connection.getresponse().read()
+            connection.close()
+
+    def test_pieces_arrive_at_once_and_readers_may_leave(self, server: Any) -> None:
+        """Each piece of a chunked upload is with the reader before the next is sent; who leaves is noticed."""
+        first, answer = follow(server, "/streamfs/s")
+        second, _ = follow(server, "/streamfs/s")
+        assert answer.read(5) == b"held " and readers_of(server, "/streamfs/s") == 2
+        with contextlib.closing(raw_socket(server.url)) as sender:
+            sender.sendall(b"PUT /api/v1/files?path=/streamfs/s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                           b"Authorization: Bearer " + server.key.encode() + b"\r\n\r\n")
+            for piece in (b"one", b"two", b"three"):
+                sender.sendall(b"%x\r\n%b\r\n" % (len(piece), piece))
+                assert answer.read(len(piece)) == piece
+            second.close()
+            wait_for(lambda: readers_of(server, "/streamfs/s") == 1, what="the reader that left")
+            sender.sendall(b"0\r\n\r\n")
+            assert sender.recv(1000).startswith(b"HTTP/1.1 200")
+        first.close()
+        wait_for(lambda: readers_of(server, "/streamfs/s") == 0, what="the other one")
+
+    def test_what_was_dropped_is_told_at_the_end(self, server: Any) -> None:
+        """In a trailer that was announced."""
+        with contextlib.closing(raw_socket(server.url)) as reader:
+            reader.sendall(f"GET /api/v1/files?path=/streamfs/s&stream=true HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer "
+                           f"{server.key}\r\n\r\n".encode())
+            wait_for(lambda: readers_of(server, "/streamfs/s") == 1)
+            next(iter(server.tree._find("/streamfs/s").filesystem._nodes["/s"].ring.readers)).dropped = 7
+            server.tree.remove(callfs.ROOT, "/streamfs/s")
+            answer = b""
+            while not answer.endswith(b"X-Stream-Dropped: 7\r\n\r\n"):
+                block = reader.recv(65536)
+                assert block, answer
+                answer += block
+            head, _, body = answer.partition(b"\r\n\r\n")
+            assert b"\r\nTrailer: X-Stream-Dropped\r\n" in head + b"\r\n"
+            assert body == b"5\r\nheld \r\n0\r\nX-Stream-Dropped: 7\r\n\r\n"
+
+    def test_a_stalled_reader_costs_nothing(self, server: Any) -> None:
+        """It reads nothing: others get everything, and memory stays within the ring."""
+        connection, answer = follow(server, "/streamfs/s")
+        stalled, _ = follow(server, "/streamfs/s")
+        size, got = 40_000_000, [0]
+
+        def read() -> None:
+            block = answer.read1(1 << 20)
+            while block:
+                got[0] += len(block)
+                block = answer.read1(1 << 20)
+        thread = threading.Thread(target=read)
+        thread.start()
+        tracemalloc.start()
+        try:
+            for _ in range(40):
+                server.tree.write(callfs.ROOT, "/streamfs/s", callfs.ZeroBody(size // 40))
+            assert tracemalloc.get_traced_memory()[1] < 6_000_000 + 4 * 1024 * 1024
+        finally:
+            tracemalloc.stop()
+        lost = int(server.tree.describe(callfs.ROOT, server.tree.stat(callfs.ROOT, "/streamfs/s")).content["dropped"])
+        assert lost > 20_000_000
+        server.tree.remove(callfs.ROOT, "/streamfs/s")
+        thread.join(30)
+        stalled.close()
+        connection.close()
+
+    def test_other_ways_to_look_end(self, server: Any) -> None:
+        """Without the wish it is a file: its length, its parts, HEAD, conditions."""
+        answer = call(server, "GET", "/v1/files/streamfs/s")
+        assert answer.body == b"held " and answer.headers["content-length"] == "5"
+        assert call(server, "HEAD", "/v1/files/streamfs/s").headers["content-length"] == "5"
+        assert call(server, "GET", "/v1/files/streamfs/s", headers={"range": "bytes=1-2"}).body == b"el"
+        assert call(server, "GET", "/v1/files/streamfs/s", headers={"if-none-match": answer.headers["etag"]}).status == 304
+
+    def test_the_server_stops(self, serve: Any) -> None:
+        """Readers get a proper end, at once; a writer that pauses does not hold it up."""
+        with nothing_left():
+            server = serve(plugins={"streamfs": {"path": "/streamfs"}})
+            call(server, "PUT", "/api/v1/files?path=/streamfs/s", b"held")
+            connection, answer = follow(server, "/streamfs/s")
+            with contextlib.closing(raw_socket(server.url)) as sender:
+                sender.sendall(b"PUT /api/v1/files?path=/streamfs/s HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
+                               b"Authorization: Bearer " + server.key.encode() + b"\r\n\r\n1\r\n!\r\n")
+                assert answer.read(5) == b"held!"
+                assert server.stop(20)
+            assert answer.read() == b""
+            connection.close()
+
+
+class TestPatience:
+    """Bodies whose sender may pause."""
+
+    def test_no_least_rate(self) -> None:
+        """One that is patient waits while another is cut off; a client that goes away ends it."""
+        app, broken = App(), []     # type: Any, list[Any]
+
+        def answer(request: Any) -> Any:
+            request.body.patient = request.path == "/patient"
+            try:
+                return callfs.Response(200, request.body.read(100))
+            except callfs.CallFSError as error:
+                broken.append((request.path, type(error)))
+                raise
+        app.answers = {"/patient": answer, "/other": answer}
+        with serving(app=app, read_timeout=0.3, body_window=0.2, max_upload_bytes=2) as server:
+            url = f"http://127.0.0.1:{server.port}"
+            with contextlib.closing(raw_socket(url)) as patient, contextlib.closing(raw_socket(url)) as gone:
+                for sender in (patient, gone):
+                    sender.sendall(b"PUT /patient HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
+                for _ in range(2):
+                    assert raw(url, b"PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\na").startswith(b"HTTP/1.1 408")
+                assert raw(url, b"PUT /other HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc").startswith(b"HTTP/1.1 413")
+                patient.sendall(b"bc")
+                assert patient.recv(1000).endswith(b"\r\n\r\nabc")
+                assert broken == [("/other", callfs.RequestTimeout)] * 2 + [("/other", callfs.PayloadTooLarge)]
+                gone.close()
+                wait_for(lambda: broken[3:] == [("/patient", callfs.Disconnected)])
+
+    def test_a_server_that_drains(self) -> None:
+        """Does not wait for it: 503."""
+        app = App()
+        app.answers = {"/": lambda request: setattr(request.body, "patient", True) or request.body.read(100)}
+        with serving(app=app) as server, contextlib.closing(raw_socket(f"http://127.0.0.1:{server.port}")) as sender:
+            sender.sendall(b"PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\na")
+            wait_for(lambda: app.requests)
+            assert server.drain(20)
+            assert sender.recv(1000).startswith(b"HTTP/1.1 503")
+
+
+# ============================================================================
+# sqlfs: files in a table
+# ============================================================================
+
+def mount_context(folder: Path) -> Any:
+    """What a filesystem is given, without a server."""
+    folder.mkdir(exist_ok=True)
+    return callfs.MountContext("/", None, None, callfs.Metrics(), str(folder))
+
+
+def make_sqlfs(folder: Path, **options: Any) -> Any:
+    """A filesystem on tables: of SQLite in `folder`, unless the options name others."""
+    return callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, options), mount_context(folder))
+
+
+def sql_rows(filesystem: Any, statement: str, *values: Any) -> list[Any]:
+    """What the database has to say."""
+    return filesystem._database.run(lambda session: session.execute(statement, values)).rows
+
+
+def check_tables(filesystem: Any) -> None:
+    """Nothing is being read, nothing owed; each chunk belongs to an entry, each entry to a directory and has its bytes."""
+    assert not filesystem._uses._counts and not filesystem._uses._owed
+    entries = sql_rows(filesystem, "SELECT parent, id, type, size, content, generation FROM sqlfs_entries")
+    folders = {"root", *(row[1] for row in entries if row[2] == "directory")}
+    assert {row[0] for row in entries} <= folders
+    assert {row[0] for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")} <= {row[4] for row in entries}
+    for _, _, kind, size, content, generation in entries:
+        chunks = sql_rows(filesystem, "SELECT number, generation FROM sqlfs_chunks WHERE content = ? ORDER BY number", content)
+        assert [int(number) for number, _ in chunks] == list(range(-(-int(size) // callfs.SQL_CHUNK))), kind
+        assert all(int(one) <= int(generation) for _, one in chunks)
+
+
+class SQLFSContract(FileSystemContract):
+    """On every database the same."""
+
+    def check(self, tree: Any, folder: Path) -> None:
+        check_tables(tree._root)
+
+    @pytest.mark.parametrize("size", [0, 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, callfs.SQL_BATCH - 1, callfs.SQL_BATCH,
+                                      callfs.SQL_BATCH + 1, 2 * callfs.SQL_BATCH + callfs.SQL_CHUNK])
+    @pytest.mark.parametrize("announced", [True, False])
+    def test_sizes(self, tree: Any, size: int, announced: bool) -> None:
+        """Around the bounds of chunks and transactions; and parts of it."""
+        data = os.urandom(1000) * (size // 1000 + 1)
+        body = callfs.FileBody(io.BytesIO(data[:size]), size if announced else None)
+        assert tree.write(ALICE, "/f", body).entry.digest == hashlib.sha256(data[:size]).hexdigest()
+        assert fetch(tree, "/f") == data[:size]
+        for start in {0, size // 2, max(0, size - 1), min(size, callfs.SQL_CHUNK)}:
+            for stop in {start, min(size, start + 1), min(size, start + callfs.SQL_CHUNK), size}:
+                with contextlib.closing(tree.open(ALICE, "/f")) as handle:
+                    assert b"".join(handle.reader(start, stop)) == data[start:stop]
+
+    def test_patches_against_a_model(self, tree: Any) -> None:
+        """Patches and truncations of any place and size, with readers of old versions."""
+        some, model, handles = random.Random(1), bytearray(), []    # type: Any, bytearray, list[Any]
+        put(tree, "/f", b"")
+        bounds = [0, 1, callfs.SQL_CHUNK - 1, callfs.SQL_CHUNK, callfs.SQL_CHUNK + 1, 3 * callfs.SQL_CHUNK, callfs.SQL_BATCH]
+        for turn in range(30):
+            offset = min(len(model), some.choice([*bounds, len(model), some.randrange(len(model) + 1)]))
+            if turn % 5 == 4:
+                size = some.choice([offset, len(model) + some.choice(bounds[:5])])
+                tree.truncate(ALICE, "/f", size)
+                model = model[:size] + bytes(max(0, size - len(model)))
+            else:
+                data = bytes([turn + 1]) * some.choice(bounds)
+                tree.patch(ALICE, "/f", callfs.bytes_body(data), offset)
+                model[offset:offset + len(data)] = data
+            assert fetch(tree, "/f") == model
+            if turn % 7 == 0:
+                handles.append((tree.open(ALICE, "/f"), bytes(model)))
+        for handle, data in handles:
+            with handle.reader() as reader:
+                assert b"".join(reader) == data
+
+    def test_truncate_chmod_and_touch(self, tree: Any) -> None:
+        """The bytes, or what is known of them."""
+        old = put(tree, "/f", b"abcdef").entry
+        assert tree.truncate(ALICE, "/f", 3).entry.size == 3 and fetch(tree, "/f") == b"abc"
+        entry = tree.truncate(ALICE, "/f", 5).entry
+        assert fetch(tree, "/f") == b"abc\0\0" and entry.etag != old.etag and entry.digest == ""
+        assert tree.chmod(ALICE, "/f", 0o600).mode == 0o600 == tree.stat(ALICE, "/f").mode
+        assert tree.touch(ALICE, "/f", 1_234_567_890_123_456_789).entry == tree.stat(ALICE, "/f")
+        now = tree.stat(ALICE, "/f")
+        assert (now.mtime_ns, now.etag, now.id) == (1_234_567_890_123_456_789, entry.etag, old.id)
+        for refused in (lambda: tree.chmod(ALICE, "/", 0o700), lambda: tree.touch(ALICE, "/", 1)):
+            with pytest.raises(callfs.CallerError):
+                refused()
+
+    def test_long_paths(self, tree: Any) -> None:
+        """As long as a path may be, deeper than one statement looks; what is longer is refused."""
+        path = "/" + "/".join(["é" * 120] * 16)
+        put(tree, path, b"deep")
+        tree.move(ALICE, "/" + "é" * 120, "/short")
+        assert fetch(tree, "/short" + path[121:]) == b"deep"
+        for wrong in ("/" + "x" * 256, "/" + "/".join(["x" * 250] * 17)):
+            with pytest.raises(callfs.BadRequest, match="longer"):
+                put(tree, wrong)
+
+    def test_two_processes(self, tree: Any, tmp_path: Path) -> None:
+        """Another one on the same tables sees a change after the time of its cache; a version that it reads and that is
+        replaced ends in an error, never in other bytes."""
+        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
+            other = callfs.Tree(filesystem)
+            size = 6 * callfs.SQL_CHUNK
+            put(tree, "/f", b"1" * size)
+            with contextlib.closing(other.open(ALICE, "/f")) as handle:
+                reader = handle.reader()
+                got = reader.read()
+                tree.patch(ALICE, "/f", callfs.bytes_body(b"2" * callfs.SQL_CHUNK), size - callfs.SQL_CHUNK)
+                with pytest.raises(callfs.StorageError, match="replaced"):
+                    for block in reader:
+                        got += block
+                assert set(got) == {ord("1")}
+            wait_for(lambda: other.stat(ALICE, "/f") == tree.stat(ALICE, "/f"), 10, "the end of the cache's time")
+            assert fetch(other, "/f")[-1:] == b"2"
+            with contextlib.closing(other.open(ALICE, "/f")) as handle:
+                put(tree, "/f", b"3" * size)
+                with pytest.raises(callfs.StorageError, match="replaced"):
+                    b"".join(handle.reader())
+
+    def test_writers_of_two_processes(self, tree: Any, tmp_path: Path) -> None:
+        """Into the same new directory: one directory, all files; counted up with conditions: no step is lost."""
+        with contextlib.closing(self.make(tmp_path / "data")) as filesystem:
+            trees = [tree, callfs.Tree(filesystem)]
+            in_threads(lambda number: put(trees[number % 2], f"/new/deep/{number}"), 8)
+            assert [entry.name for entry in trees[1].list(ALICE, "/new/deep")] == [str(number) for number in range(8)]
+            put(tree, "/n", b"0")
+
+            def step(number: int) -> None:
+                for _ in range(5):
+                    while True:
+                        one = trees[number % 2]
+                        with contextlib.suppress(callfs.PreconditionFailed, callfs.StorageError):
+                            with contextlib.closing(one.open(ALICE, "/n")) as handle:
+                                data = b"%d" % (int(b"".join(handle.reader())) + 1)
+                                put(one, "/n", data, conditions=callfs.Conditions(if_match=f'"{handle.entry.etag}"'))
+                                break
+                        one._root._forget()
+            in_threads(step, 4)
+            tree._root._forget()
+            assert fetch(tree, "/n") == b"20"
+
+
+class TestSQLFSOnSQLite(SQLFSContract):
+    """A file of its own."""
+
+    def make(self, folder: Path) -> Any:
+        return make_sqlfs(folder, cache_ttl_seconds="1s")
+
+    def test_the_file(self, tmp_path: Path) -> None:
+        """Relative to the context's folder, for nobody else; everything is there again after a restart."""
+        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db"))
+        put(tree, "/a/b", b"kept")
+        before = tree.stat(ALICE, "/a/b")
+        tree.close()
+        assert (tmp_path / "d/sub/my.db").stat().st_mode & 0o777 == 0o600
+        tree = callfs.Tree(make_sqlfs(tmp_path / "d", db_path="sub/my.db", cache_enabled="false"))
+        assert tree.stat(ALICE, "/a/b") == before and fetch(tree, "/a/b") == b"kept"
+        assert tree.check() == {"database": "ok"} and not tree._root.slow
+        tree.close()
+
+    @pytest.mark.parametrize("options", [{"backend": "oracle"}, {"backend": "postgres"}, {"host": "h"}, {"port": "x"},
+                                         {"backend": "mysql", "dsn": "nonsense"}])
+    def test_wrong_options(self, tmp_path: Path, options: dict[str, Any]) -> None:
+        """400."""
+        with pytest.raises(callfs.BadRequest):
+            make_sqlfs(tmp_path, **options)
+
+    def test_a_newer_schema(self, tmp_path: Path) -> None:
+        """Is left alone."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            filesystem._database.run(lambda session: session.execute("UPDATE sqlfs_schema SET version = 2"))
+        with nothing_left(2), pytest.raises(callfs.Unavailable, match="newer"):
+            make_sqlfs(tmp_path)
+
+    def test_left_over_chunks_are_swept(self, tmp_path: Path) -> None:
+        """When they are older than an hour; an upload whose chunks were swept says so and changes nothing."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            tree, now = callfs.Tree(filesystem), time.time_ns()
+            put(tree, "/f", b"data")
+            for content in (callfs._content_id(now - 3700 * 10**9), callfs._content_id(now - 3000 * 10**9)):
+                filesystem._database.run(lambda session: filesystem._put(session, content, 0, 0, memoryview(b"x")))
+
+            class Slow(callfs.Body):
+                length = None
+
+                def readinto(self, view: memoryview) -> int:
+                    filesystem._delete(callfs.StaleChunks(sql_rows(filesystem, "SELECT MAX(content) FROM sqlfs_chunks")[0][0]))
+                    self.readinto = lambda view: 0          # type: ignore[method-assign]
+                    return 0
+            body = io.BytesIO(bytes(callfs.SQL_BATCH))
+            slow = Slow()
+
+            class Both(callfs.Body):
+                length = None
+
+                def readinto(self, view: memoryview) -> int:
+                    return body.readinto(view) or slow.readinto(view)
+            with pytest.raises(callfs.Unavailable, match="swept"):
+                tree.write(ALICE, "/f", Both())
+            assert fetch(tree, "/f") == b"data"
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            ages = [now - int(row[0][:16], 16) for row in sql_rows(filesystem, "SELECT content FROM sqlfs_chunks")]
+            assert sorted(age // 10**9 for age in ages)[1:] == [3000] and len(ages) == 2
+            assert fetch(callfs.Tree(filesystem), "/f") == b"data"
+
+    def test_memory(self, tmp_path: Path) -> None:
+        """Of large files, in and out, it holds some transactions' bytes."""
+        with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+            size = 48 * 1024 * 1024
+            tracemalloc.start()
+            try:
+                callfs.Tree(filesystem).write(ALICE, "/f", callfs.ZeroBody(size))
+                with contextlib.closing(filesystem.open("/f")) as handle:
+                    assert sum(map(len, handle.reader())) == size
+                assert tracemalloc.get_traced_memory()[1] < 12 * 1024 * 1024
+            finally:
+                tracemalloc.stop()
+
+    def test_own_changes_are_seen_at_once(self, tmp_path: Path) -> None:
+        """Whatever is remembered; what others changed after the cache's time."""
+        with contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as filesystem, \
+                contextlib.closing(make_sqlfs(tmp_path, cache_ttl_seconds="1h")) as other:
+            tree = callfs.Tree(filesystem)
+            for turn in range(50):
+                put(tree, "/d/f", b"%d" % turn)
+                assert fetch(tree, "/d/f") == b"%d" % turn and tree.stat(BOB, "/d").is_dir
+            tree.move(ALICE, "/d", "/e")
+            with pytest.raises(callfs.FileNotFound):
+                tree.stat(ALICE, "/d/f")
+            assert other.stat("/e/f").size == 2
+            put(tree, "/e/f", b"longer")
+            assert other.stat("/e/f").size == 2 and filesystem.stat("/e/f").size == 6
+
+    def test_kill_in_the_middle_of_writes(self, tmp_path: Path) -> None:
+        """-9 again and again: the file is a whole old or new one, never older than the last that was answered."""
+        script = textwrap.dedent("""
+            import sys; sys.path.insert(0, sys.argv[1]); sys.dont_write_bytecode = True
+            import callfs
+            context = callfs.MountContext("/", None, None, callfs.Metrics(), sys.argv[2])
+            fs = callfs.SQLFS(callfs.read_mount_options(callfs.SQLFS, {}), context)
+            for number in range(int(sys.argv[3]), 1 << 30):
+                data = (b"%08d" % number) * 700_000
+                fs.write("/f", callfs.bytes_body(data), "alice", lambda there: None, callfs.WriteOptions())
+                print(number, flush=True)
+            """)
+        number = 0
+        for turn in range(4):
+            process = subprocess.Popen([sys.executable, "-c", script, HERE, str(tmp_path), str(number)], stdout=subprocess.PIPE)
+            assert process.stdout
+            lines = [process.stdout.readline() for _ in range(2)]
+            time.sleep(0.03 * turn)         # somewhere in the next write
+            process.kill()
+            lines += process.stdout.read().split(b"\n")
+            process.stdout.close()
+            process.wait()
+            answered = max(int(line) for line in lines if line.strip())
+            with contextlib.closing(make_sqlfs(tmp_path)) as filesystem:
+                data = fetch(callfs.Tree(filesystem), "/f")
+            number = int(data[:8])
+            assert data == data[:8] * 700_000 and number in (answered, answered + 1)
+
+    def test_over_http(self, serve: Any) -> None:
+        """In a server, from its configuration."""
+        with nothing_left():
+            server = serve(plugins={"sqlfs": {"path": "/sql", "config": {"db_path": "files.db"}}})
+            assert call(server, "PUT", "/v1/files/sql/100%25_/a", b"x" * 1_000_000).status in (200, 201)
+            answer = call(server, "GET", "/v1/files/sql/100%25_/a", headers={"range": "bytes=999990-"})
+            assert answer.status == 206 and answer.body == b"x" * 10
+            assert call(server, "DELETE", "/v1/files/sql/100%25_/a").status in (200, 204)
+            server.close()
+
+
+class ServedSQLFS(SQLFSContract):
+    """On a database server."""
+
+    @pytest.fixture(autouse=True)
+    def _tables(self, server: Any) -> None:
+        with contextlib.closing(callfs.open_database(server.options)) as database:
+            for table in ("schema", "entries", "chunks"):
+                database.run(lambda session: session.execute(f"DROP TABLE IF EXISTS sqlfs_{table}"))
+        self.options = server.options
+
+    def make(self, folder: Path) -> Any:
+        known = {field.name for field in dataclasses.fields(callfs.SQLFS.Options)}
+        return make_sqlfs(folder, cache_ttl_seconds="1s", **{key: self.options[key] for key in known & set(self.options)})
+
+    def test_the_server_goes_away(self, server: Any, tree: Any) -> None:
+        """503, then everything works again."""
+        put(tree, "/f", b"before")
+        server.stop(signal.SIGKILL if server.name == "mysql" else signal.SIGQUIT)
+        try:
+            for ask in (lambda: put(tree, "/f", b"not"), lambda: tree.stat(ALICE, "/g")):
+                with pytest.raises(callfs.Unavailable) as caught:
+                    ask()
+                assert caught.value.status == 503
+            assert tree.check()["database"] != "ok" and tree._root.slow
+        finally:
+            server.start()
+            server.wait(server.options)
+        assert fetch(tree, "/f") == b"before" and tree.check() == {"database": "ok"}
+        put(tree, "/f", b"after")
+        assert fetch(tree, "/f") == b"after"
+
+
+class TestSQLFSOnPostgres(ServedSQLFS):
+    """PostgreSQL."""
+
+    @pytest.fixture
+    def server(self, postgres_server: Any) -> Any:
+        return postgres_server
+
+
+class TestSQLFSOnMariaDB(ServedSQLFS):
+    """MariaDB."""
+
+    @pytest.fixture
+    def server(self, mariadb_server: Any) -> Any:
+        return mariadb_server
+
+
+# ============================================================================
 # Mounts: filesystems by their type, from the configuration and at run time
 # ============================================================================
 
@@ -6550,6 +7350,840 @@ def test_mounts_come_back_after_a_restart(tmp_path: Path) -> None:
         server.mounts.mount(callfs.ROOT, "/brief", "hellofs", {})
     with callfs.Server(root=folder) as server:
         assert [row["path"] for row in server.mounts.list(callfs.ROOT)] == ["/kept/here"]
+
+
+# ============================================================================
+# queuefs: message queues as directories
+# ============================================================================
+
+def anyone(info: Any) -> None:
+    """A guard that lets everything pass."""
+
+
+class FakeClock:
+    """Nanoseconds that go on when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_700_000_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+    def step(self, seconds: float) -> None:
+        """Time passes."""
+        self.now += int(seconds * 1e9)
+
+
+def drain(store: Any, path: str) -> list[bytes]:
+    """All messages of a queue, in order."""
+    found = []
+    while True:
+        taken = store.take(path, [0])
+        if not taken:
+            return found
+        found.append(taken[0].data)
+
+
+class QueueStoreContract:
+    """What every QueueStore does. A subclass says how to make one, and whether it is there after a restart."""
+
+    durable = True
+
+    def make(self, folder: Path) -> Any:
+        """A store; made again on the same folder it has what was there."""
+        raise NotImplementedError
+
+    @pytest.fixture
+    def store(self, tmp_path: Path) -> Iterator[Any]:
+        with nothing_left(3):
+            store = self.make(tmp_path)
+            yield store
+            store.close()
+
+    def put(self, store: Any, *messages: bytes, path: str = "/q") -> list[int]:
+        """Enqueue; the ids."""
+        return [store.enqueue(path, data, anyone)[0].newest for data in messages]
+
+    def test_first_in_first_out(self, store: Any) -> None:
+        """Bytes are kept exactly, empty ones too; ids grow; peeking takes nothing."""
+        messages = [b"", b"\0\xff", "é".encode(), b"x" * 300_000, b"y" * 100_000, b"", b"last"]
+        ids = self.put(store, *messages)
+        assert ids == sorted(set(ids)) and abs(ids[0] - time.time_ns()) < 60e9
+        assert store.first("/q").data == b"" and store.get("/q").size == 7 and store.get("/q").newest == ids[-1]
+        taken = store.take("/q", [0] * 5)
+        assert [(one.id, one.data) for one in taken] == list(zip(ids, messages))[:5]
+        assert store.first("/q").data == b"" and store.get("/q").size == 2
+        assert drain(store, "/q") == messages[5:] and store.first("/q") is None
+        assert store.get("/q").size == 0 and store.get("/q").newest == ids[-1]
+
+    def test_absent(self, store: Any) -> None:
+        """What needs a queue says so."""
+        assert store.get("/no") is None and store.get("/no/deep") is None
+        for ask in (lambda: store.take("/no", [0]), lambda: store.first("/no"), lambda: store.clear("/no"),
+                    lambda: store.acknowledge("/no", 1), lambda: store.children("/no"),
+                    lambda: store.remove("/no", True, anyone),
+                    lambda: store.move("/no", "/new", anyone, anyone, True)):
+            with pytest.raises(callfs.FileNotFound):
+                ask()
+        assert store.children("/") == [] and store.get("/").id == 0
+
+    def test_directories(self, store: Any) -> None:
+        """Parents are made, but are no queues of their own until they are made or used; names sort by code point."""
+        assert store.make("/a/b/c", anyone) and not store.make("/a/b/c", anyone)
+        assert [store.get(path).own for path in ("/a", "/a/b", "/a/b/c")] == [False, False, True]
+        assert store.make("/a", anyone) and store.get("/a").own
+        self.put(store, b"1", path="/a/b")
+        assert store.get("/a/b").own and store.get("/a/b").size == 1
+        for name in ("\U0001f600", "é", "e ", "E", "e", "e%_"):
+            store.make("/n/" + name, anyone)
+        assert [info.path for info in store.children("/n")] == ["/n/E", "/n/e", "/n/e ", "/n/e%_", "/n/é", "/n/\U0001f600"]
+        assert [info.path for info in store.children("/")] == ["/a", "/n"]
+
+    def test_removing_loses_nothing_by_accident(self, store: Any) -> None:
+        """Only an empty queue goes without being asked twice; leased messages count."""
+        self.put(store, b"1", path="/q")
+        self.put(store, b"2", path="/q/sub")
+        for path in ("/q", "/q/sub"):
+            with pytest.raises(callfs.DirectoryNotEmpty):
+                store.remove(path, False, anyone)
+        taken = store.take("/q/sub", [60])[0]
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            store.remove("/q/sub", False, anyone)
+        store.acknowledge("/q/sub", taken.id)
+        store.remove("/q/sub", False, anyone)
+        self.put(store, b"3", path="/q/sub/deep")
+        store.remove("/q", True, anyone)
+        assert store.get("/q") is None and store.get("/q/sub/deep") is None
+        store.make("/q/sub/deep", anyone)
+        assert store.get("/q/sub/deep").size == 0 and store.first("/q/sub/deep") is None
+        with pytest.raises(callfs.BadRequest):
+            store.remove("/", True, anyone)
+
+    def test_guards_decide(self, store: Any) -> None:
+        """A guard sees what is there, and what it refuses does not happen, also in a commit with others."""
+        seen: list[Any] = []
+
+        def refuse(info: Any) -> None:
+            seen.append(info and info.path)
+            raise callfs.PermissionDenied()
+        self.put(store, b"1")
+        for ask in (lambda: store.enqueue("/q", b"", refuse), lambda: store.enqueue("/new/x", b"", refuse),
+                    lambda: store.make("/new", refuse), lambda: store.remove("/q", True, refuse),
+                    lambda: store.move("/q", "/p", refuse, anyone, True),
+                    lambda: store.move("/q", "/p", anyone, refuse, True)):
+            with pytest.raises(callfs.PermissionDenied):
+                ask()
+        assert seen == ["/q", None, None, "/q", "/q", None]
+        assert [info.path for info in store.children("/")] == ["/q"] and store.get("/q").size == 1
+
+    def test_moving(self, store: Any) -> None:
+        """A queue with its messages, leases and sub-queues gets another path; what is in the way must be empty."""
+        self.put(store, b"1", b"2", path="/a/q")
+        self.put(store, b"s", path="/a/q/sub")
+        leased = store.take("/a/q", [60])[0]
+        with pytest.raises(callfs.BadRequest):
+            store.move("/a/q", "/b/c/q", anyone, anyone, False)
+        store.move("/a/q", "/b/c/q", anyone, anyone, True)
+        assert store.get("/a/q") is None and store.children("/a") == [] and store.get("/b/c/q").size == 1
+        store.acknowledge("/b/c/q", leased.id)
+        self.put(store, b"full", path="/full")
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            store.move("/b/c/q", "/full", anyone, anyone, True)
+        store.make("/empty", anyone)
+        store.move("/b/c/q", "/empty", anyone, anyone, True)
+        assert drain(store, "/empty") == [b"2"] and drain(store, "/empty/sub") == [b"s"] and drain(store, "/full") == [b"full"]
+
+    def test_leases(self, store: Any) -> None:
+        """A leased message is hidden, confirmed once, or comes back to its place with its id."""
+        clock = store.clock = FakeClock()
+        ids = self.put(store, b"1", b"2", b"3")
+        first, second = store.take("/q", [60, 30])
+        assert (first.data, second.data) == (b"1", b"2") and store.get("/q").size == 1 and store.first("/q").data == b"3"
+        store.acknowledge("/q", first.id)
+        for number in (first.id, ids[2] + 1):
+            with pytest.raises(callfs.FileNotFound):
+                store.acknowledge("/q", number)
+        clock.step(29.9)
+        assert store.first("/q").data == b"3" and store.get("/q").size == 1
+        clock.step(0.2)
+        assert store.get("/q").size == 2 and store.first("/q") == second
+        with pytest.raises(callfs.Conflict, match="run out"):
+            store.acknowledge("/q", second.id)
+        assert [one.data for one in store.take("/q", [10, 5])] == [b"2", b"3"]
+        clock.step(6)
+        self.put(store, b"4")
+        assert store.children("/")[0].size == 2 and store.first("/q").data == b"3"
+        clock.step(60)
+        assert drain(store, "/q") == [b"2", b"3", b"4"]
+
+    def test_giving_back(self, store: Any) -> None:
+        """In front of what came later, in the old order, leased or not, after a move too; into nothing: lost."""
+        self.put(store, b"1", b"2", b"3")
+        one, two = store.take("/q", [0, 60])
+        store.give_back(two, True)
+        store.move("/q", "/p", anyone, anyone, True)
+        store.give_back(one, False)
+        assert store.get("/p").size == 3 and drain(store, "/p") == [b"1", b"2", b"3"]
+        store.give_back(two, True)          # is no lease any more: must not come twice
+        assert store.get("/p").size == 0
+        store.remove("/p", True, anyone)
+        store.give_back(one, False)
+        assert store.children("/") == []
+
+    def test_clearing(self, store: Any) -> None:
+        """Leased messages too; the queue stays."""
+        self.put(store, *(b"%d" % number for number in range(100)))
+        leased = store.take("/q", [60] * 3)
+        store.clear("/q")
+        with pytest.raises(callfs.FileNotFound):
+            store.acknowledge("/q", leased[0].id)
+        assert store.get("/q").size == 0 and store.get("/q").newest and drain(store, "/q") == []
+        self.put(store, b"new")
+        assert drain(store, "/q") == [b"new"]
+
+    def test_ids_grow_whatever_the_clock_does(self, store: Any, tmp_path: Path) -> None:
+        """It stands still, it is set back; and over a restart."""
+        clock = store.clock = FakeClock()
+        ids = self.put(store, b"1", b"2", path="/a") + self.put(store, b"3", path="/b")
+        clock.step(-3600)
+        ids += self.put(store, b"4", path="/a")
+        assert ids == sorted(set(ids))
+        if self.durable:
+            store.close()
+            again = self.make(tmp_path)
+            try:
+                again.clock = clock
+                assert self.put(again, b"5", path="/b")[0] > ids[-1]
+                assert drain(again, "/a") == [b"1", b"2", b"4"] and drain(again, "/b") == [b"3", b"5"]
+            finally:
+                again.close()
+
+    def test_exactly_once(self, store: Any) -> None:
+        """16 producers and 16 consumers: every message comes out once, in order for each producer."""
+        count, taken, done = 30, collections.defaultdict(list), threading.Event()    # type: int, Any, Any
+
+        def produce(producer: int) -> None:
+            for number in range(count):
+                store.enqueue("/q", b"%d %d" % (producer, number), anyone)
+
+        def consume(consumer: int) -> None:
+            while True:
+                last = done.is_set()        # asked before, so that nothing comes between
+                found = store.take("/q", [0, 0] if consumer % 2 else [0])
+                taken[consumer] += [tuple(map(int, one.data.split())) for one in found]
+                if last and not found:
+                    return
+        store.make("/q", anyone)
+        with concurrent.futures.ThreadPoolExecutor(32) as pool:
+            consumers = [pool.submit(consume, number) for number in range(16)]
+            for producer in [pool.submit(produce, number) for number in range(16)]:
+                producer.result(60)
+            done.set()
+            for consumer in consumers:
+                consumer.result(60)
+        everything = [one for some in taken.values() for one in some]
+        assert sorted(everything) == [(producer, number) for producer in range(16) for number in range(count)]
+        for some in taken.values():
+            for producer in range(16):
+                mine = [number for one, number in some if one == producer]
+                assert mine == sorted(mine)
+        assert store.get("/q").size == 0 and store.first("/q") is None
+
+    STEPS = 40
+
+    def test_model(self, tmp_path: Path) -> None:
+        """Random steps against two lists: what waits, what is leased."""
+        strategy = {"steps": lambda st: st.lists(st.tuples(st.sampled_from("eeetttlagcx"), st.integers(0, 3)), max_size=self.STEPS)}
+        store, runs = self.make(tmp_path), itertools.count()
+        try:
+            property_test(25, **strategy)(lambda steps: self.check_model(store, f"/model{next(runs)}", steps))()
+        finally:
+            store.close()
+
+    def check_model(self, store: Any, path: str, steps: list[tuple[str, int]]) -> None:
+        """e: enqueue; t: take; l: lease; a: acknowledge; g: give back what was leased; c: clear; x: time passes."""
+        clock = store.clock = FakeClock()
+        clock.now = store.enqueue(path, b"start", anyone)[0].newest
+        waiting, leased = store.take(path, [0])[:0], []         # type: list[Any], list[Any]
+        for number, (step, count) in enumerate(steps):
+            if step == "e":
+                data = b"%d" % number
+                waiting.append((store.enqueue(path, data, anyone)[0].newest, data))
+            elif step in "tl":
+                found = store.take(path, [10.0 if step == "l" else 0] * count)
+                assert [one[:2] for one in found] == waiting[:count]
+                leased += found if step == "l" else []
+                del waiting[:count]
+            elif step == "c" and count == 0:
+                store.clear(path)
+                waiting, leased = [], []
+            elif step == "x":
+                clock.step(11)
+                waiting, leased = sorted([*waiting, *(one[:2] for one in leased)]), []
+            elif leased and step in "ag":
+                one = leased.pop(count % len(leased))
+                if step == "a":
+                    store.acknowledge(path, one.id)
+                else:
+                    store.give_back(one, True)
+                    waiting = sorted([*waiting, one[:2]])
+            first = store.first(path)
+            assert store.get(path).size == len(waiting) and (first and first[:2]) == (waiting[0] if waiting else None)
+
+
+class TestMemoryQueues(QueueStoreContract):
+    """In memory."""
+
+    durable = False
+
+    def make(self, folder: Path) -> Any:
+        """Anew."""
+        return callfs.MemoryQueues()
+
+    def test_a_budget(self) -> None:
+        """`max_bytes` bounds all messages together; what goes out makes room, by every way out."""
+        store = callfs.MemoryQueues(10_000)
+        with pytest.raises(callfs.StorageFull):
+            for _ in range(100):
+                store.enqueue("/q", b"x" * 1000, anyone)
+        count = store.get("/q").size
+        assert 7 <= count <= 10
+        for way in (lambda: store.take("/q", [0]), lambda: store.acknowledge("/q", store.take("/q", [60])[0].id),
+                    lambda: store.clear("/q"), lambda: store.remove("/q", True, anyone)):
+            way()
+            while store._bytes + 1160 <= 10_000:
+                store.enqueue("/q", b"x" * 1000, anyone)
+            assert store.get("/q").size == count
+        store.give_back(store.take("/q", [0])[0], False)
+        store.clear("/q")
+        assert store._bytes == 0
+
+    def test_a_small_message_is_small(self) -> None:
+        """At most 400 bytes besides its own; at 20,000 messages as at none, taking the first is quick."""
+        store = callfs.MemoryQueues()
+        store.make("/q", anyone)
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for number in range(20_000):
+                store.enqueue("/q", b"%010d" % number, anyone)
+            each = (tracemalloc.get_traced_memory()[0] - before) / 20_000
+        finally:
+            tracemalloc.stop()
+        assert each < 410 and store._bytes / 20_000 > each * 0.7
+
+    def test_leases_that_ended_are_forgotten(self) -> None:
+        """However many are confirmed before their time."""
+        store = callfs.MemoryQueues()
+        for _ in range(1000):
+            store.enqueue("/q", b"x", anyone)
+            store.acknowledge("/q", store.take("/q", [3600])[0].id)
+        assert len(store._find("/q").expiries) < 100
+
+
+class TestSQLiteQueues(QueueStoreContract):
+    """In a file."""
+
+    def make(self, folder: Path) -> Any:
+        """On the same file."""
+        return callfs.DatabaseQueues(callfs.open_database({"backend": "sqlite", "db_path": str(folder / "q.db")}))
+
+    def test_one_that_fails_takes_no_other_with_it(self, store: Any) -> None:
+        """A bug or a refusal of the database in a shared commit: the others are done, each in its own."""
+        def broken(queues: Any) -> None:
+            queues.execute("INSERT INTO no_such_table VALUES (1)")
+        good = [callfs._Job(lambda queues: queues.add(queues.make("/q", True), b"x")) for _ in range(3)]
+        bad = [callfs._Job(broken), callfs._Job(lambda queues: 1 / 0)]
+        store._commit([good[0], bad[0], good[1], bad[1], good[2]])
+        assert [type(job.error) for job in bad] == [callfs.DatabaseError, ZeroDivisionError]
+        assert all(job.done and job.error is None for job in good) and store.get("/q").size == 3
+
+    def test_looking_waits_for_no_writer(self, store: Any, tmp_path: Path) -> None:
+        """While another process writes, size and peek answer."""
+        self.put(store, b"1")
+        with contextlib.closing(sqlite3.connect(tmp_path / "q.db", isolation_level=None)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            assert store.get("/q").size == 1 and store.first("/q").data == b"1" and store.children("/")
+            other.execute("ROLLBACK")
+
+    def test_tables_of_a_later_version(self, store: Any, tmp_path: Path) -> None:
+        """Are left alone."""
+        store._database.run(lambda session: session.execute("UPDATE queuefs_state SET value = 2 WHERE name = 'version'"))
+        with pytest.raises(callfs.ConfigError, match="later version"):
+            store.__init__(store._database)
+
+    def test_finding_needs_no_walk(self, store: Any) -> None:
+        """The first message and leases that ran out are found by the index, and no sort: O(log n) at any size."""
+        for query in ("SELECT id FROM queuefs_messages WHERE queue = 1 AND lease = 0 ORDER BY id LIMIT 1",
+                      "SELECT lease FROM queuefs_messages WHERE queue = 1 AND lease > 0 ORDER BY lease LIMIT 1",
+                      "SELECT id FROM queuefs_messages WHERE queue = 1 AND lease > 0 AND lease <= 5"):
+            plan = store._database.run(lambda session, query=query: session.execute("EXPLAIN QUERY PLAN " + query)).rows
+            assert "queuefs_order (queue=?" in str(plan) and "TEMP B-TREE" not in str(plan), plan
+
+    KILLED = """if True:
+        import sys, callfs, threading
+        store = callfs.DatabaseQueues(callfs.open_database({"backend": "sqlite", "db_path": sys.argv[1]}))
+        mutex = threading.Lock()
+
+        def say(*words):
+            with mutex:
+                sys.stdout.write(" ".join(map(str, words)) + "\\n")
+                sys.stdout.flush()
+
+        def produce(name):
+            for number in range(100000):
+                say("in", store.enqueue("/q", b"%d %d" % (name, number), lambda info: None)[0].newest)
+
+        def consume():
+            while True:
+                for message in store.take("/q", [3600]):
+                    store.acknowledge("/q", message.id)
+                    say("out", message.id)
+        store.make("/q", lambda info: None)
+        for name in range(4):
+            threading.Thread(target=produce, args=(name,), daemon=True).start()
+        for name in range(3):
+            threading.Thread(target=consume, daemon=True).start()
+        threading.Event().wait()
+    """
+
+    @pytest.mark.parametrize("lines", [20, 300])
+    def test_killed(self, tmp_path: Path, lines: int) -> None:
+        """What was acknowledged is there, what was confirmed is not; the rest comes once; the counter is right."""
+        path = str(tmp_path / "q.db")
+        environ = {**os.environ, "PYTHONPATH": HERE, "PYTHONDONTWRITEBYTECODE": "1"}
+        process = subprocess.Popen([sys.executable, "-c", self.KILLED, path], stdout=subprocess.PIPE, env=environ, text=True)
+        said = [process.stdout.readline() for _ in range(lines)]
+        process.kill()
+        said += process.stdout.readlines()
+        process.stdout.close()
+        process.wait()
+        words = [line.split() for line in said if line.endswith("\n")]
+        put, confirmed = ({int(number) for what, number in words if what == kind} for kind in ("in", "out"))
+        assert put and (confirmed or lines == 20)
+        store = self.make(tmp_path)
+        try:
+            store.clock = lambda: time.time_ns() + 2 * 3600 * 10**9
+            size = store.get("/q").size
+            left = [message.id for message in store.take("/q", [0] * size)]
+            assert len(left) == size == len(set(left)) and left == sorted(left) and drain(store, "/q") == []
+            assert not confirmed & set(left)
+            # what is neither confirmed nor left was confirmed without time to say so: one for each consumer at most
+            assert len(put - confirmed - set(left)) <= 3
+        finally:
+            store.close()
+
+
+class ServerQueues(QueueStoreContract):
+    """In a database server; a test finds its tables empty."""
+
+    @pytest.fixture(autouse=True)
+    def options(self, request: pytest.FixtureRequest) -> Iterator[None]:
+        """Where the server is; no tables yet."""
+        self.place = request.getfixturevalue(self.server).options
+        with contextlib.closing(callfs.open_database(self.place)) as database:
+            for table in ("state", "queues", "messages"):
+                database.run(lambda session, table=table: session.execute(f"DROP TABLE IF EXISTS queuefs_{table}"))
+        yield
+
+    def make(self, folder: Path) -> Any:
+        """On the same tables."""
+        return callfs.DatabaseQueues(callfs.open_database(self.place))
+
+    def test_two_servers(self, tmp_path: Path) -> None:
+        """That start at once and share the queues: exactly once, in order, ids unique, whoever enqueued."""
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            stores = list(pool.map(lambda _: self.make(tmp_path), range(3)))
+            try:
+                put = [future.result(60) for future in
+                       [pool.submit(self.put, stores[number % 3], *[b"%d %d" % (number, each) for each in range(20)])
+                        for number in range(6)]]
+                taken = [one for future in [pool.submit(store.take, "/q", [0] * 20) for store in stores * 2]
+                         for one in future.result(60)]
+                assert sorted(one.id for one in taken) == sorted(itertools.chain(*put)) and len(taken) == 120
+                assert stores[0].get("/q").size == 0
+            finally:
+                for store in stores:
+                    store.close()
+
+
+class TestPostgresQueues(ServerQueues):
+    """PostgreSQL."""
+
+    server = "postgres_server"
+
+
+class TestMariaDBQueues(ServerQueues):
+    """MariaDB."""
+
+    server = "mariadb_server"
+
+
+# ---- the filesystem
+
+class Messages:
+    """A queuefs by itself, as a tree."""
+
+    def __init__(self, folder: Path, **config: Any) -> None:
+        self.log: list[str] = []
+        quiet = type("Log", (), {level: staticmethod(lambda text, **more: self.log.append(text))
+                                 for level in ("info", "warning", "error")})()
+        context = callfs.MountContext("/queuefs", None, quiet, callfs.Metrics(), str(folder))
+        self.fs = callfs.QueueFS(callfs.read_mount_options(callfs.QueueFS, config), context)
+        self.tree = callfs.Tree(self.fs)
+
+    def put(self, path: str, data: bytes = b"data") -> str:
+        """Write; the message."""
+        return self.tree.write(ALICE, path, callfs.bytes_body(data)).message
+
+    def get(self, path: str, **wish: str) -> Any:
+        """Read to the end; JSON."""
+        with contextlib.closing(self.tree.open(BOB, path, wish)) as handle, handle.reader() as reader:
+            return json.loads(b"".join(reader))
+
+    def names(self, path: str) -> list[str]:
+        """A listing."""
+        return [entry.name for entry in self.tree.list(BOB, path)]
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def messages(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Messages]:
+    """A queuefs with each of the stores that are in the process."""
+    with nothing_left(3):
+        made = Messages(tmp_path, **({} if request.param == "memory" else {"backend": "sqlite", "db_path": "q.db"}))
+        yield made
+        made.tree.close()
+        made.tree.close()
+
+
+CONTROLS = ["ack", "clear", "dequeue", "enqueue", "peek", "size"]
+
+
+class TestQueueFS:
+    """Queues as files."""
+
+    def test_the_seed(self, messages: Messages) -> None:
+        """Its session, line by line; a parent shows only its sub-queues."""
+        tree = messages.tree
+        assert tree.mkdir(ALICE, "/tasks").created and not tree.mkdir(BOB, "/tasks").created
+        ids = [messages.put("/tasks/enqueue", data) for data in (b"Process order #123", b"Send email", "Ünï".encode())]
+        assert messages.get("/tasks/size") == 3
+        first = {"id": ids[0], "data": "Process order #123", "timestamp": callfs.rfc3339(int(ids[0]))}
+        assert messages.get("/tasks/peek") == first == messages.get("/tasks/dequeue") and list(first) == ["id", "data", "timestamp"]
+        assert messages.get("/tasks/size") == 2 and tree.stat(BOB, "/tasks/peek").mtime_ns == int(ids[-1])
+        assert messages.put("/tasks/clear", b"\n") == "cleared" and messages.get("/tasks/dequeue") == {} == messages.get("/tasks/peek")
+        for path in ("/logs/errors", "/logs/warnings", "/logs/info", "/orders"):
+            tree.mkdir(ALICE, path)
+        assert messages.names("/") == ["README", "logs", "orders", "tasks"]
+        assert messages.names("/logs") == ["errors", "info", "warnings"] and messages.names("/logs/info") == CONTROLS
+        messages.put("/logs/enqueue", b"Database connected")
+        assert messages.names("/logs") == ["ack", "clear", "dequeue", "enqueue", "errors", "info", "peek", "size", "warnings"]
+        assert [entry.name for entry in tree.list(BOB, "/logs", "errors")] == ["info", "peek", "size", "warnings"]
+        tree.remove(ALICE, "/tasks", recursive=True)
+        with pytest.raises(callfs.FileNotFound):
+            messages.get("/tasks/dequeue")
+
+    def test_the_bytes_on_the_wire(self, messages: Messages) -> None:
+        """Compact JSON with keys in their order, a length, base64 for what is no text; `size` without a newline."""
+        number = messages.put("/q/enqueue", b'a"\n\xc3\xa9')
+        for path, expected in (("/q/size", b"1"), ("/q/dequeue", b'{"id":"%s","data":"a\\"\\n\xc3\xa9","timestamp":"%s"}' % (
+                number.encode(), callfs.rfc3339(int(number)).encode())), ("/q/dequeue", b"{}"), ("/q/size", b"0")):
+            with messages.tree.open(BOB, path).reader() as reader:
+                assert reader.length == len(expected) and b"".join(reader) == expected
+        messages.put("/q/enqueue", b"\xff\0")
+        assert messages.get("/q/peek")["encoding"] == "base64" and base64.b64decode(messages.get("/q/dequeue")["data"]) == b"\xff\0"
+        messages.put("/q/enqueue", b"")
+        assert messages.get("/q/dequeue")["data"] == ""
+
+    @pytest.mark.parametrize("verb, path, error", [
+        ("read", "/q/enqueue", "PermissionDenied"), ("read", "/q/clear", "PermissionDenied"), ("read", "/q/ack", "PermissionDenied"),
+        ("write", "/q/dequeue", "PermissionDenied"), ("write", "/q/peek", "PermissionDenied"), ("write", "/q/size", "PermissionDenied"),
+        ("write", "/README", "PermissionDenied"), ("write", "/q/other", "BadRequest"), ("write", "/q", "BadRequest"),
+        ("write", "/enqueue", "BadRequest"), ("write", "/q/enqueue/enqueue", "BadRequest"), ("read", "/enqueue", "FileNotFound"),
+        ("read", "/no/dequeue", "FileNotFound"), ("read", "/q/enqueue/size", "FileNotFound"), ("write", "/no/clear", "FileNotFound"),
+        ("write", "/no/ack", "FileNotFound"), ("mkdir", "/q/enqueue", "FileExists"), ("mkdir", "/new/size", "BadRequest"),
+        ("mkdir", "/size/new", "BadRequest"), ("mkdir", "/README", "FileExists"), ("remove", "/q/enqueue", "PermissionDenied"),
+        ("remove", "/README", "PermissionDenied"), ("remove", "/q", "DirectoryNotEmpty"), ("remove", "/no/size", "FileNotFound"),
+        ("list", "/q/size", "Conflict"), ("list", "/no", "FileNotFound"), ("move", "/q/size", "PermissionDenied"),
+        ("move to", "/q2/peek", "BadRequest"), ("touch", "/q/absent", "BadRequest"), ("patch", "/q/size", "PermissionDenied")])
+    def test_what_is_refused(self, messages: Messages, verb: str, path: str, error: str) -> None:
+        """And changes nothing."""
+        tree, kept = messages.tree, messages.put("/q/enqueue")
+        with pytest.raises(getattr(callfs, error)):
+            {"read": lambda: tree.open(BOB, path), "write": lambda: messages.put(path), "mkdir": lambda: tree.mkdir(BOB, path),
+             "remove": lambda: tree.remove(BOB, path), "list": lambda: list(tree.list(BOB, path)),
+             "move": lambda: tree.move(BOB, path, "/x"), "move to": lambda: tree.move(BOB, "/q", path, parents=True),
+             "touch": lambda: tree.touch(BOB, path), "patch": lambda: tree.patch(BOB, path, callfs.bytes_body(b"x"), 0)}[verb]()
+        assert messages.names("/") == ["README", "q"] and messages.get("/q/peek")["id"] == kept and messages.get("/q/size") == 1
+
+    def test_shells_and_drives(self, messages: Messages) -> None:
+        """They truncate, touch and chmod on their way: nothing comes of it. `>>` appends at 0, which enqueues."""
+        tree, number = messages.tree, messages.put("/q/enqueue")
+        for name in CONTROLS:
+            assert not tree.truncate(BOB, f"/q/{name}", 0).created
+            tree.touch(BOB, f"/q/{name}")
+            tree.chmod(BOB, f"/q/{name}", 0o600)
+        assert tree.stat(BOB, "/q/enqueue").mode == 0o222 and messages.get("/q/size") == 1
+        assert int(tree.patch(BOB, "/q/enqueue", callfs.bytes_body(b"more"), 0).message) > int(number)
+        with pytest.raises(callfs.RangeNotSatisfiable):
+            tree.patch(BOB, "/q/enqueue", callfs.bytes_body(b"more"), 1)
+        assert messages.get("/q/size") == 2
+
+    def test_bodies(self, messages: Messages, tmp_path: Path) -> None:
+        """One that breaks off, is too large or another one than announced is no message."""
+        messages.tree.mkdir(ALICE, "/q")
+        for length, error in BREAKS:
+            with pytest.raises(type(error) if error else callfs.Disconnected):
+                messages.tree.write(ALICE, "/q/enqueue", BrokenBody(b"x", length, error))
+        with pytest.raises(callfs.BadRequest, match="SHA-256"):
+            put(messages.tree, "/q/enqueue", options=callfs.WriteOptions(sha256="0" * 64))
+        small = Messages(tmp_path, max_message="10")
+        small.put("/q/enqueue", b"x" * 10)
+        for body in (callfs.bytes_body(b"x" * 11), callfs.FileBody(io.BytesIO(b"x" * 11))):
+            with pytest.raises(callfs.PayloadTooLarge):
+                small.tree.write(ALICE, "/q/enqueue", body)
+        small.tree.close()
+        assert messages.get("/q/size") == 0
+
+    def test_looking_takes_nothing(self, messages: Messages) -> None:
+        """Opening, stat, listings, walks, digests and readers that nobody reads."""
+        tree = messages.tree
+        numbers = [messages.put("/q/enqueue", b"%d" % number) for number in range(3)]
+        for path in ("/q/dequeue", "/q/peek", "/q/size", "/q", "/README"):
+            tree.open(BOB, path, {"wait": "1s", "ack": "1s"}).close()
+            assert tree.stat(BOB, path).owner == "*" and tree.stat(BOB, path).backend == "queuefs"
+            assert tree.open(BOB, path).fixed != (path in ("/q/dequeue", "/q/peek"))
+        assert [entry.path for entry in tree.walk(BOB, "/", 9)] == ["/README", "/q", *("/q/" + name for name in CONTROLS)]
+        with pytest.raises(callfs.BadRequest):
+            tree.digest(BOB, "/q/dequeue")
+        handle = tree.open(BOB, "/q/dequeue")
+        assert handle.consumes and not tree.open(BOB, "/q/peek").consumes
+        for wish in ({}, {"ack": "60s"}, {"wait": "9s"}):
+            tree.open(BOB, "/q/dequeue", wish).reader().close()
+        assert [messages.get("/q/dequeue")["id"] for _ in range(3)] == numbers
+        assert tree.stat(BOB, "/q/dequeue").etag != tree.stat(BOB, "/q/dequeue").etag
+
+    def test_what_is_said_of_it(self, messages: Messages) -> None:
+        """`describe`, sizes and stable ids."""
+        messages.put("/q/enqueue")
+        tree = messages.tree
+        backend = messages.fs._options.backend
+        assert tree.describe(BOB, tree.stat(BOB, "/q")) == ("queuefs", "queue", {"backend": backend, "size": "1"})
+        assert tree.describe(BOB, tree.stat(BOB, "/q/peek")).type == "control"
+        assert tree.describe(BOB, tree.stat(BOB, "/README")).type == "readme" and fetch(tree, "/README").startswith(b"# queuefs")
+        old = tree.stat(BOB, "/q")
+        tree.move(BOB, "/q", "/p")
+        assert tree.stat(BOB, "/p").id == old.id and fetch(tree, "/p/size") == b"1" and messages.fs.check() == {"queues": "ok"}
+
+    def test_leases(self, messages: Messages) -> None:
+        """`ack` takes JSON or the id; the same message comes again when the lease has run out."""
+        clock = messages.fs.store.clock = FakeClock()
+        numbers = [messages.put("/q/enqueue", b"%d" % number) for number in range(3)]
+        assert [messages.get("/q/dequeue", ack="60s")["id"] for _ in range(3)] == numbers
+        assert messages.get("/q/dequeue") == {} and messages.get("/q/size") == 0
+        assert messages.put("/q/ack", json.dumps({"id": numbers[0]}).encode()) == "acknowledged"
+        assert messages.put("/q/ack", numbers[1].encode() + b"\n") == "acknowledged"
+        clock.step(61)
+        with pytest.raises(callfs.Conflict):
+            messages.put("/q/ack", numbers[2].encode())
+        for bad in (b"", b"x", b"{}", b"[]", b'{"id":null}', b"-1", b"9" * 40, b"\xff", b"[" * 100_000):
+            with pytest.raises(callfs.BadRequest):
+                messages.put("/q/ack", bad)
+        assert messages.get("/q/dequeue", ack="1m") == {"id": numbers[2], "data": "2", "timestamp": callfs.rfc3339(int(numbers[2]))}
+
+    @pytest.mark.parametrize("wish", [{"wait": "x"}, {"wait": "61m"}, {"ack": "0"}, {"ack": "-1s"}, {"ack": "1h1s"}, {"ack": ""}])
+    def test_wishes(self, tmp_path: Path, wish: dict[str, str]) -> None:
+        """Bad ones are refused by `open`."""
+        messages = Messages(tmp_path)
+        messages.put("/q/enqueue")
+        with pytest.raises(callfs.BadRequest, match=next(iter(wish))):
+            messages.tree.open(BOB, "/q/dequeue", wish)
+
+    @pytest.mark.parametrize("config, words", [
+        ({"backend": "sqlite"}, "db_path"), ({"backend": "redis"}, "backend"), ({"db_path": "x"}, "backend"),
+        ({"backend": "postgres", "db_path": "x"}, "db_path"), ({"nonsense": 1}, "nonsense")])
+    def test_options(self, tmp_path: Path, config: dict[str, Any], words: str) -> None:
+        """What can not work is refused, by its name."""
+        with pytest.raises(callfs.BadRequest, match=words):
+            Messages(tmp_path, **config)
+        assert Messages(tmp_path, max_message="1K").fs._options.max_message == 1024 and not Messages(tmp_path).fs.slow
+
+
+class TestQueueWaiters:
+    """`dequeue?wait=`."""
+
+    def wait_in(self, messages: Messages, path: str = "/q", **wish: str) -> Any:
+        """A reader that waits, as the HTTP engine has it; `woken` counts."""
+        reader = messages.tree.open(BOB, path + "/dequeue", {"wait": "60s", **wish}).reader()
+        reader.woken = [] if hasattr(reader, "attach") else [1]         # there was one at once
+        if not reader.woken:
+            reader.attach(lambda: reader.woken.append(1))
+        return reader
+
+    def test_blocking(self, messages: Messages) -> None:
+        """Without `attach` a read waits for the message, or for the end of the time."""
+        messages.tree.mkdir(ALICE, "/q")
+        started = time.monotonic()
+        assert messages.get("/q/dequeue", wait="0.2s") == {} and time.monotonic() - started > 0.19
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            future = pool.submit(messages.get, "/q/dequeue", wait="60s")
+            wait_for(lambda: messages.fs._waiters.busy("/q"))
+            number = messages.put("/q/enqueue", b"hello")
+            assert future.result(10)["id"] == number
+        number = messages.put("/q/enqueue", b"at once")
+        assert messages.get("/q/dequeue", wait="60s")["id"] == number and not messages.fs._waiters.busy("/q")
+
+    def test_many_wait_in_line(self, messages: Messages) -> None:
+        """500 take one thread together, and get messages in the order in which they came."""
+        messages.tree.mkdir(ALICE, "/q")
+        before = threading.active_count()
+        readers = [self.wait_in(messages) for _ in range(500)]
+        assert threading.active_count() <= before + 1 and all(reader.read() is None for reader in readers)
+        for gone in readers[1:100]:
+            gone.close()
+        for number in range(100):
+            messages.put("/q/enqueue", b"%d" % number)
+        served = [readers[0], *readers[100:199]]
+        wait_for(lambda: served[-1].woken)
+        assert [json.loads(reader.read())["data"] for reader in served] == [str(number) for number in range(100)]
+        assert all(reader.read() == b"" for reader in served) and readers[199].read() is None and not readers[199].woken
+        assert messages.get("/q/size") == 0
+
+    def test_who_has_gone_takes_nothing(self, messages: Messages) -> None:
+        """Before a message came; after it came but before it was read: the next in line gets it, in its order."""
+        messages.tree.mkdir(ALICE, "/q")
+        for wish in ({}, {"ack": "60s"}):
+            first, second, third = (self.wait_in(messages, **wish) for _ in range(3))
+            first.close()
+            numbers = [messages.put("/q/enqueue", b"1")]
+            wait_for(lambda: second.woken)
+            second.close()
+            second.close()
+            wait_for(lambda: third.woken)
+            assert json.loads(third.read())["id"] == numbers[0]
+            fourth = self.wait_in(messages, **wish)
+            number = messages.put("/q/enqueue", b"2")
+            wait_for(lambda: fourth.woken)
+            fourth.close()
+            wait_for(lambda: messages.get("/q/size") == 1)
+            assert messages.get("/q/dequeue")["id"] == number and messages.get("/q/size") == 0
+            third.close()
+
+    def test_the_end_of_the_time(self, messages: Messages) -> None:
+        """{}, whoever else waits longer."""
+        messages.tree.mkdir(ALICE, "/q")
+        patient, hasty = self.wait_in(messages), self.wait_in(messages, wait="0.1s")
+        wait_for(lambda: hasty.woken)
+        assert hasty.read() == b"{}" and hasty.read() == b"" and patient.read() is None
+        messages.put("/q/enqueue", b"x")
+        wait_for(lambda: patient.woken)
+        assert json.loads(patient.read())["data"] == "x"
+
+    def test_removed_and_unmounted(self, messages: Messages) -> None:
+        """Waiting ends with {}; what was handed over and not read is back in the queue."""
+        messages.tree.mkdir(ALICE, "/q")
+        messages.tree.mkdir(ALICE, "/r")
+        reader = self.wait_in(messages)
+        messages.tree.remove(ALICE, "/q", recursive=True)
+        wait_for(lambda: reader.woken)
+        assert reader.read() == b"{}"
+        waiting, handed = self.wait_in(messages, "/r"), self.wait_in(messages, "/r")
+        other = self.wait_in(messages, "/r")
+        number = messages.put("/r/enqueue", b"1")
+        wait_for(lambda: waiting.woken)
+        store, kept = messages.fs.store, []
+        closing, store.close = store.close, lambda: (kept.extend(store.take("/r", [0])) if not kept else None, closing())
+        messages.tree.close()
+        assert [waiting.read(), handed.read(), other.read()] == [b"{}"] * 3 and str(kept[0].id) == number
+        waiting.close()
+        with contextlib.suppress(callfs.Unavailable):
+            late = messages.fs._waiters.add("/r", 0, 60)
+            assert late.read() == b"{}"
+
+    def test_leases_that_run_out_wake(self, messages: Messages) -> None:
+        """Nobody enqueues, and still there is a message."""
+        number = messages.put("/q/enqueue")
+        assert messages.get("/q/dequeue", ack="0.3s")["id"] == number
+        assert messages.get("/q/dequeue", wait="30s")["id"] == number
+
+    def test_another_process(self, tmp_path: Path) -> None:
+        """What it enqueues into the same database is seen soon."""
+        config = {"backend": "sqlite", "db_path": "q.db"}
+        one, two = Messages(tmp_path, **config), Messages(tmp_path, **config)
+        one.tree.mkdir(ALICE, "/q")
+        reader = self.wait_in(one)
+        number = two.put("/q/enqueue")
+        wait_for(lambda: reader.woken)
+        assert json.loads(reader.read())["id"] == number
+        two.tree.remove(ALICE, "/q", recursive=True)
+        with pytest.raises(callfs.FileNotFound):
+            one.get("/q/dequeue")
+        for each in (one, two):
+            each.tree.close()
+
+    def test_a_store_that_does_not_answer(self, tmp_path: Path) -> None:
+        """Is logged and asked again; nobody waits in vain afterwards."""
+        messages = Messages(tmp_path)
+        messages.tree.mkdir(ALICE, "/q")
+        store, take, failures = messages.fs.store, messages.fs.store.take, [1, 2]
+
+        def failing(path: str, leases: Any) -> Any:
+            if failures and leases != [0] * 0 and store.get(path).size:
+                failures.pop()
+                raise callfs.Unavailable()
+            return take(path, leases)
+        reader = self.wait_in(messages)
+        store.take = failing
+        messages.put("/q/enqueue", b"x")
+        wait_for(lambda: reader.woken)
+        assert json.loads(reader.read())["data"] == "x" and len(messages.log) == 2
+        messages.tree.close()
+
+    def test_nothing_is_lost_among_those_who_come_and_go(self, messages: Messages) -> None:
+        """Waiters that give up at any moment: every message is read once or still there."""
+        messages.tree.mkdir(ALICE, "/q")
+        read: list[str] = []
+
+        def come_and_go(seed: int) -> None:
+            chance = random.Random(seed)
+            for _ in range(15):
+                reader = self.wait_in(messages, wait="5s")
+                if chance.random() < 0.6:
+                    wait_for(lambda: reader.woken, 10)
+                if reader.woken and chance.random() < 0.7:
+                    read.append(json.loads(reader.read()).get("id"))
+                reader.close()
+        with concurrent.futures.ThreadPoolExecutor(5) as pool:
+            futures = [pool.submit(come_and_go, seed) for seed in range(4)]
+            numbers = [messages.put("/q/enqueue", b"%d" % number) for number in range(80)]
+            for future in futures:
+                future.result(60)
+        got = [number for number in read if number]
+        wait_for(lambda: messages.get("/q/size") == 80 - len(got))
+        left = [messages.get("/q/dequeue")["id"] for _ in range(80 - len(got))]
+        assert sorted(got + left) == sorted(numbers)
+
+
+class TestQueuesOverHTTP:
+    """Through a real server."""
+
+    def test_a_mount(self, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """Enqueue, look, dequeue, copy, remove; the store's files are elsewhere."""
+        server = serve(plugins={"queuefs": {"path": "/queuefs", "config": {}}})
+        tree = server.tree
+        assert tree.mkdir(callfs.ROOT, "/queuefs/jobs").created
+        numbers = [tree.write(callfs.ROOT, "/queuefs/jobs/enqueue", callfs.bytes_body(b"%d" % each)).message for each in range(3)]
+        copied = tree.copy(callfs.ROOT, "/queuefs", "/copy", recursive=True)
+        assert copied.left_out == 5 and {entry.path for entry in tree.walk(callfs.ROOT, "/copy", 9)} == {
+            "/copy/README", "/copy/jobs", "/copy/jobs/size"}
+        with pytest.raises(callfs.Conflict):
+            tree.move(callfs.ROOT, "/queuefs/jobs", "/elsewhere")
+        with pytest.raises(callfs.Conflict):
+            tree.remove(callfs.ROOT, "/queuefs", recursive=True)
+        tree.copy(callfs.ROOT, "/queuefs/jobs/dequeue", "/taken")
+        assert json.loads(fetch(tree, "/taken", callfs.ROOT))["id"] == numbers[0]
+        tree.copy(callfs.ROOT, "/taken", "/queuefs/jobs/enqueue")
+        assert fetch(tree, "/queuefs/jobs/size", callfs.ROOT) == b"3"
 
 
 # ============================================================================
@@ -8263,6 +9897,234 @@ class RawWebSocket:
 
 
 # ============================================================================
+# proxyfs: against a fake of the reference, and against callfs itself
+# ============================================================================
+
+
+class Proxied(NamedTuple):
+    """A remote server, the one that shows it at /p, and a client of the latter."""
+
+    far: Any
+    near: Any
+    client: callfs.PFSClient
+
+
+@pytest.fixture
+def proxied(fake: FakeServer, serve: Any) -> Iterator[Proxied]:
+    fake.token = "far-token-0123456789"
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": fake.url, "token": fake.token})
+        yield Proxied(fake, near, client)
+
+
+@pytest.fixture
+def twins(serve: Any) -> Iterator[Proxied]:
+    far, near = serve(), serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": far.url + "/api/v1", "token": far.key})
+        yield Proxied(far, near, client)
+
+
+@pytest.mark.parametrize("pair", ["proxied", "twins"])
+def test_proxyfs_does_everything(pair: str, request: pytest.FixtureRequest) -> None:
+    _, near, client = request.getfixturevalue(pair)
+    data = os.urandom(300_000)
+    client.write("/p/new/deep/a b&c.bin", iter([data[:100_000], data[100_000:]]))      # parents are made
+    assert client.read("/p/new/deep/a b&c.bin") == data
+    assert client.read("/p/new/deep/a b&c.bin", 99_999, 5) == data[99_999:100_004]
+    ranged = call(near, "GET", "/v1/files/p/new/deep/a%20b%26c.bin", headers={"Range": "bytes=-3"})
+    assert (ranged.status, ranged.body) == (206, data[-3:])
+    head = call(near, "HEAD", "/v1/files/p/new/deep/a%20b%26c.bin")
+    same = call(near, "GET", "/v1/files/p/new/deep/a%20b%26c.bin", headers={"If-None-Match": head.headers["etag"]})
+    assert head.headers["content-length"] == "300000" and same.status == 304
+    client.rename("/p/new/deep/a b&c.bin", "/p/new/b")
+    client.chmod("/p/new/b", 0o600)
+    assert client.stat("/p/new/b")[:3] == ("b", 300_000, 0o600)
+    client.mkdir("/p/new/empty")
+    assert [each.name for each in client.list("/p/new")] == ["b", "deep", "empty"] and client.list("/p/new/empty") == []
+    with pytest.raises(callfs.DirectoryNotEmpty):
+        client.remove("/p/new")
+    client.remove("/p/new", recursive=True)
+    for gone in (client.stat, client.read, client.list, client.remove):
+        with pytest.raises(callfs.FileNotFound):
+            gone("/p/new")
+    assert "reload" in [each.name for each in client.list("/p")]
+
+
+def test_proxyfs_between_callfs_servers(twins: Proxied) -> None:
+    twins.client.write("/p/f", b"12345")
+    twins.client.truncate("/p/f", 2)
+    before = twins.client.stat("/p/f").mtime_ns
+    twins.client.touch("/p/f")
+    assert twins.client.read("/p/f") == b"12" and twins.client.stat("/p/f").mtime_ns > before
+    moved = call(twins.near, "PATCH", "/v1/files/p/f", {"destination": "/p/g"})
+    put = call(twins.near, "PUT", "/v1/files/p/f", b"new", {"If-None-Match": "*"})
+    over = call(twins.near, "PATCH", "/v1/files/p/f", {"destination": "/p/g", "overwrite": True})
+    assert (moved.status, put.status, over.status) == (200, 201, 200) and twins.client.read("/p/g") == b"new"
+    assert call(twins.near, "PUT", "/v1/files/p/g", b"x", {"If-None-Match": "*"}).status == 412
+    assert call(twins.near, "POST", "/v1/files/p/g", b"x").status == 409
+    wrong = {"Content-Digest": f"sha-256=:{base64.b64encode(bytes(32)).decode()}:"}
+    assert call(twins.near, "PUT", "/v1/files/p/g", b"x", wrong).status == 400 and twins.client.read("/p/g") == b"new"
+    assert call(twins.near, "PATCH", "/v1/files/p/g", b"x", {"RemFS-Offset": "1"}).status == 501
+    twins.client.rename("/p/g", "/local")                           # from one server to the other
+    assert call(twins.near, "GET", "/v1/files/local").body == b"new"
+    assert list(twins.client.grep("/p", "no", True))[-1] == {"type": "summary", "count": 0}
+
+
+def test_proxyfs_does_not_look_into_queues(proxied: Proxied) -> None:
+    fake, near, client = proxied
+    fake.files.update({"/q": None, "/q/dequeue": b"", "/q/enqueue": b"", "/q/odd": b""})
+    fake.files["/q/dequeue"] = b'{"id":"1"}'
+    fake.modes.update({"/q/dequeue": 0o444, "/q/enqueue": 0o222, "/q/odd": 0o444})
+    fake.types["/q/dequeue"] = "control"
+    for look in ("HEAD /v1/files/p/q/dequeue", "GET /v1/directories/p/q", "GET /api/v1/stat?path=/p/q/dequeue",
+                 "GET /v1/files/p/q?archive=zip", "GET /api/v1/directories?path=/p/q"):
+        call(near, *look.split())
+    assert call(near, "GET", "/v1/files/p/q/enqueue").status == 403
+    assert fake.count("GET", "files") == 0
+    assert client.open("/p/q/dequeue", query={"wait": "2s", "ack": "60s"}).read() == b'{"id":"1"}'
+    assert [heard[2] for heard in fake.heard if heard[:2] == ("GET", "/api/v1/files")] == \
+        [{"path": "/q/dequeue", "wait": "2s", "ack": "60s"}]
+    assert client.write("/p/q/enqueue", b"") == "Written 0 bytes" and fake.count("PUT", "files") == 1
+
+
+def test_proxyfs_streams_in_both_directions(proxied: Proxied) -> None:
+    fake, near, client = proxied
+    fake.files["/s"], fake.types["/s"], fake.modes["/s"] = b"one,two", "stream", 0o644
+    with client.open("/p/s", stream=True) as reader:
+        assert reader.read() == b"one"      # although the rest has not come yet
+        fake.go.release()
+        assert reader.read() == b"two"
+        fake.go.release()
+        assert reader.read() == b""
+
+    def pieces() -> Iterator[bytes]:
+        for number in range(3):
+            yield b"%d" % number
+            wait_for(lambda: len(fake.pieces) > number, what="the piece passes through before the next is made")
+    client.write("/p/w", pieces())
+    assert fake.files["/w"] == b"012"
+
+
+@pytest.mark.parametrize("way", ["read", "write"])
+def test_proxyfs_in_bounded_memory(twins: Proxied, way: str) -> None:
+    block, count = bytes(1 << 18), 160
+    if way == "read":
+        with callfs.PFSClient(twins.far.url, twins.far.key) as far:
+            far.write("/big", itertools.repeat(block, count))
+    tracemalloc.start()
+    try:
+        if way == "read":
+            with twins.client.open("/p/big") as reader:
+                assert sum(map(len, reader)) == count << 18
+        else:
+            twins.client.write("/p/big", itertools.repeat(block, count))
+        assert tracemalloc.get_traced_memory()[1] < 16 << 20
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("status, text, answered", [
+    (500, "file not found", 404), (500, "already exists", 409), (403, "no", 403), (501, "not supported", 501),
+    (507, "full", 507), (500, "boom", 500), (401, "who", 502), (302, "away", 502), (429, "slow down", 429),
+    (503, "later", 503), (418, "teapot", 418),
+])
+def test_proxyfs_errors_keep_their_status(serve: Any, status: int, text: str, answered: int) -> None:
+    near = serve()
+    say = answer(status, json.dumps({"error": text}).encode(), Set_Cookie="a=b", Location="http://127.0.0.1:9/")
+    with Scripted(*[[say] for _ in range(2)]) as far, callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": far.url})
+        for path in ("/v1/files/p/x", "/api/v1/stat?path=/p/x"):
+            found = call(near, "GET", path)
+            assert found.status == answered and "set-cookie" not in found.headers and "location" not in found.headers
+            assert answered in (404, 502) or text in found.body.decode()
+        client.unmount("/p")
+
+
+def test_proxyfs_remote_goes_and_comes_back(serve: Any) -> None:
+    near = serve()
+    with FakeServer() as fake, callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": f"http://me:secret-word@127.0.0.1:{fake.server_address[1]}"})
+        assert client.read("/p/d/x") == b"0123456789"
+        port = fake.server_address[1]
+    gone = call(near, "GET", "/v1/files/p/d/x")
+    assert gone.status == 503 and "not running" in gone.body.decode() and "secret-word" not in gone.body.decode()
+    assert call(near, "GET", "/v1/files/p/reload").status == 403 and call(near, "HEAD", "/v1/files/p/reload").status == 403
+    assert call(near, "PUT", "/v1/files/p/reload", b"").status == 503
+    assert "secret-word" not in call(near, "GET", "/api/v1/mounts").body.decode()
+    with FakeServer(port), callfs.PFSClient(near.url, near.key) as client:
+        assert client.read("/p/d/x") == b"0123456789"
+        assert client.write("/p/reload", b"") == "connected again x"
+
+
+def test_proxyfs_cache(serve: Any, fake: FakeServer) -> None:
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": fake.url, "cache_ttl_seconds": "3600"})
+        for _ in range(3):
+            assert client.stat("/p/d/x").size == 10 and len(client.list("/p/d")) == 1
+        assert fake.count("GET", "stat") == fake.count("GET", "directories") == 1
+        fake.files["/d/x"] = b"longer than before"
+        assert client.stat("/p/d/x").size == 10 and client.read("/p/d/x") == b"longer than before"
+        client.write("/p/d/y", b"")                                 # a change through the mount is seen at once
+        assert len(client.list("/p/d")) == 2 and client.stat("/p/d/x").size == 18
+
+
+@pytest.mark.parametrize("path", ["/v1/files{}", "/api/v1/files?path={}", "/api/v1/stat?path={}", "/v1/directories{}/.."])
+def test_proxyfs_loops_are_cut(serve: Any, path: str) -> None:
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.write("/f", b"found")
+        client.mount("proxyfs", "/p", {"base_url": near.url, "token": near.key})
+        assert call(near, "GET", path.format("/p" * 8 + "/f")).status == 200
+        started = time.monotonic()
+        many = in_threads(lambda number: call(near, "GET", path.format("/p" * (9 + number) + "/f")).status, 6)
+        assert many == [508] * 6 and time.monotonic() - started < 20
+        assert call(near, "GET", "/v1/directories/?recursive=true").status == 508
+        assert call(near, "GET", "/v1/files/f", headers={"X-CallFS-Hops": "8"}).status == 200
+        for hops in ("8", "99", "x", "-1"):
+            assert call(near, "GET", "/v1/files/p/f", headers={"X-CallFS-Hops": hops}).status == 508
+        assert call(near, "GET", "/v1/files/p/f").status == 200     # nothing of that stays with a thread
+
+
+def test_proxyfs_names_that_are_none(proxied: Proxied) -> None:
+    fake, near, client = proxied
+    names = ["..", ".", "a/b", "line\nfeed", "ok"]
+    info = {"size": 1, "mode": 0o644, "modTime": "2026-01-01T00:00:00Z", "isDir": False, "meta": {}}
+    body = json.dumps({"files": [{"name": name, **info} for name in names]}).encode()
+    with Scripted([answer(200, body)]) as far:
+        client.mount("proxyfs", "/odd", {"base_url": far.url})
+        assert [each.name for each in client.list("/odd")] == ["ok", "reload"]
+        client.unmount("/odd")
+
+
+@pytest.mark.parametrize("config, word", [
+    ({}, "base_url"), ({"base_url": "unix:/x"}, "http"), ({"base_url": "file:///etc"}, "http"),
+    ({"base_url": "http://h/?q"}, "URL"), ({"base_url": "http://h", "token": "secret word"}, "key"),
+    ({"base_url": "http://h", "no": 1}, "no option"),
+])
+def test_proxyfs_refuses(serve: Any, config: dict[str, Any], word: str) -> None:
+    near = serve()
+    with callfs.PFSClient(near.url, near.key) as client, pytest.raises(callfs.BadRequest, match=word) as caught:
+        client.mount("proxyfs", "/p", config)
+    assert "secret word" not in caught.value.message
+
+
+def test_proxyfs_unmount_ends_readers(serve: Any, fake: FakeServer) -> None:
+    near = serve()
+    fake.files["/s"], fake.types["/s"] = b"one,two", "stream"
+    with callfs.PFSClient(near.url, near.key) as client:
+        client.mount("proxyfs", "/p", {"base_url": fake.url})
+        with client.open("/p/s", stream=True) as reader:
+            assert reader.read() == b"one"
+            client.unmount("/p")
+            with contextlib.suppress(callfs.BadGateway):
+                assert reader.read() == b""
+        fake.go.release(2)
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router
 # ============================================================================
 
@@ -9124,6 +10986,479 @@ def test_archive_reader_that_leaves_holds_nothing(rest: Any) -> None:
         connection.recv(1000)
         connection.close()
     wait_for(lambda: not holders_of(rest, "/d/a"), what="the descriptors of the readers that left")
+
+
+# ---- handles without fixed bytes --------------------------------------------------------------------------------
+
+class Live(callfs.Reader):
+    """What a live stream gives: pushed by the engine; `feed` and `end` come from the test."""
+
+    def __init__(self) -> None:
+        self.blocks: list[bytes] = []
+        self.ended = self.closed = False
+        self.wake: Callable[[], None] = lambda: None
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """Whom to call when there is more."""
+        self.wake = wake
+
+    def feed(self, block: bytes) -> None:
+        """More."""
+        self.blocks.append(block)
+        self.wake()
+
+    def read(self, size: int = 0) -> Any:
+        """A block, None for nothing yet, b"" at the end."""
+        return self.blocks.pop(0) if self.blocks else b"" if self.ended else None
+
+    def close(self) -> None:
+        """The client is gone, or it was the end."""
+        self.closed = True
+
+
+class PocketFS(callfs.FileSystem):
+    """For tests: `/take` gives the next message out, `/live` never ends, `/drop` takes messages, `/plain` is a file."""
+
+    name = "pocketfs"
+
+    def __init__(self, options: Any = None, context: Any = None) -> None:
+        self.messages, self.dropped, self.wishes, self.readers = collections.deque([b"one", b"two"]), [], [], []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def _entry(self, path: str) -> Any:
+        self.gate.wait(20)
+        modes = {"/take": 0o444, "/live": 0o444, "/drop": 0o222, "/plain": 0o644}
+        if path == "/":
+            return callfs.Entry("/", callfs.DIRECTORY, mode=0o755, owner="*", etag="d", id="/", backend=self.name)
+        if path not in modes:
+            raise callfs.FileNotFound()
+        return callfs.Entry(path, size=5 if path == "/plain" else 0, mode=modes[path], owner="*", mtime_ns=10**18,
+                            etag="tag", id=path, backend=self.name)
+
+    stat = _entry
+
+    def mkdir(self, path: str, *args: Any) -> Any:
+        """Waits at the gate, too, and then can not."""
+        self.gate.wait(20)
+        raise callfs.NotSupported()
+
+    remove = mkdir
+
+    def open(self, path: str, wish: Mapping[str, str] = {}) -> Any:
+        """As the interface says."""
+        self.wishes.append(dict(wish))
+        entry = self._entry(path)
+        if path == "/drop":
+            raise callfs.PermissionDenied("This can only be written to.")
+        if path == "/plain":
+            return callfs.MemoryHandle(entry, b"plain")
+        return callfs.Handle(entry) if path == "/" else callfs.LiveHandle(entry, self._reader(path), path == "/take")
+
+    def _reader(self, path: str) -> Callable[[], Any]:
+        def take() -> Any:
+            return callfs.ChunkReader((self.messages.popleft(),))
+
+        def live() -> Any:
+            self.readers.append(Live())
+            return self.readers[-1]
+        return take if path == "/take" else live
+
+    def list(self, path: str, after: str = "") -> Iterator[Any]:
+        """As the interface says."""
+        return (self._entry(name) for name in ("/drop", "/live", "/plain", "/take") if name[1:] > after)
+
+    def write(self, path: str, body: Any, owner: str, guard: Any, options: Any) -> Any:
+        """As the interface says; `/drop` answers a number."""
+        if path != "/drop":
+            raise callfs.PermissionDenied("This can not be written to.")
+        entry = self._entry(path)
+        guard(entry)
+        self.dropped.append(body.read(1 << 20))
+        return callfs.Written(entry, False, f"id-{len(self.dropped)} é")
+
+
+@pytest.fixture
+def pocket(rest: Any) -> Any:
+    """A server with a PocketFS at /p, which is `rest.pocket`."""
+    rest.pocket = PocketFS()
+    rest.tree.mount("/p", rest.pocket)
+    return rest
+
+
+TAKE_URLS = ["/v1/files/p/take", "/api/v1/files?path=/p/take"]
+TAKEN = [b"one", b"two"]
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+def test_what_is_consumed_promises_nothing(pocket: Any, url: str) -> None:
+    """No ETag, no ranges, no caching; each GET takes one."""
+    for message in TAKEN:
+        answer = call(pocket, "GET", url)
+        assert (answer.status, answer.body) == (200, message) and answer.headers["cache-control"] == "no-store"
+        assert answer.headers["content-type"] == "application/octet-stream"
+        assert not {"etag", "accept-ranges", "repr-digest"} & set(answer.headers)
+    assert not pocket.pocket.messages
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+@pytest.mark.parametrize("method, headers, status", [
+    ("HEAD", {}, 200), ("GET", {"Range": "bytes=0-1"}, 416), ("GET", {"Range": "bytes=0-"}, 416),
+    ("GET", {"If-None-Match": '"tag"'}, 304), ("GET", {"If-None-Match": "*"}, 304), ("GET", {"If-Match": '"x"'}, 412),
+    ("GET", {"If-Unmodified-Since": "Sat, 01 Jan 2000 00:00:00 GMT"}, 412),
+    ("GET", {"Sec-Fetch-Mode": "navigate"}, 409), ("GET", {"Sec-Purpose": "prefetch;prerender"}, 409),
+    ("GET", {"Purpose": "prefetch"}, 409), ("GET", {"Authorization": None}, 401), ("GET", {"Sec-Fetch-Dest": "image"}, 409),
+    ("GET", {**basic(USERS["bob"]), "Origin": "https://evil.example"}, 409),
+    ("GET", {**basic(USERS["bob"]), "Sec-Fetch-Site": "cross-site"}, 409),
+])
+def test_who_only_looks_consumes_nothing(pocket: Any, url: str, method: str, headers: dict[str, Any], status: int) -> None:
+    answer = call(pocket, method, url, headers=headers)
+    assert answer.status == status and list(pocket.pocket.messages) == TAKEN, answer
+    if status == 200:
+        assert "content-length" not in answer.headers
+    if status in (409, 416):
+        assert b"othing was taken" in answer.body
+    own = {"Sec-Fetch-Mode": "cors", "Sec-Fetch-Dest": "empty", "Origin": pocket.url, **basic(USERS["bob"])}
+    assert call(pocket, "GET", url, headers=own).body == b"one"
+
+
+def test_looking_around_consumes_nothing(pocket: Any) -> None:
+    """Stat, listings, archives, links, WebSocket downloads, digests, searches and copies."""
+    for path in ("/v1/files/p", "/v1/directories/p", "/v1/directories/?recursive=true", "/api/v1/stat?path=/p/take",
+                 "/api/v1/directories?path=/p"):
+        assert call(pocket, "GET", path).status == 200
+    for kind in ("zip", "tar"):
+        data = ask(pocket, "GET", f"/v1/files/?archive={kind}", status=200).body
+        names = zipfile.ZipFile(io.BytesIO(data)).namelist() if kind == "zip" else \
+            tarfile.open(fileobj=io.BytesIO(data)).getnames()
+        assert {name.rstrip("/") for name in names} == {"files/p", "files/p/plain"}
+    ask(pocket, "POST", "/v1/links/generate", {"path": "/p/take", "expiry_seconds": 60}, status=400)
+    for mode, path in (("grep", "/p"), ("digest", "/p/take")):
+        call(pocket, "POST", f"/api/v1/{mode}", {"path": path, "algorithm": "md5", "pattern": "o", "recursive": True})
+    with RawWebSocket(pocket, "/v1/files/ws/p/take") as peer:
+        assert peer.status == 400 and b"takes a message out" in peer.answer.body
+    assert call(pocket, "POST", "/api/v1/digest", {"path": "/p/take", "algorithm": "md5"}).status == 400
+    assert list(pocket.pocket.messages) == TAKEN and not any(pocket.pocket.wishes)
+
+
+def test_a_link_that_became_consuming_takes_nothing(pocket: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = make_link(pocket, "/p/plain")
+    real = PocketFS.open
+    monkeypatch.setattr(PocketFS, "open", lambda self, path, wish={}: callfs.LiveHandle(
+        real(self, path).entry, self._reader("/take"), True))
+    ask(pocket, "GET", "/download/" + made["token"], headers=NO_KEY, status=400)
+    monkeypatch.undo()
+    assert ask(pocket, "GET", "/download/" + made["token"], headers=NO_KEY, status=200).body == b"plain"
+    assert list(pocket.pocket.messages) == TAKEN
+
+
+def test_archive_of_a_mount(pocket: Any) -> None:
+    archive = zipfile.ZipFile(io.BytesIO(ask(pocket, "GET", "/v1/files/p?archive=zip", status=200).body))
+    assert archive.namelist() == ["p/plain"] and archive.read("p/plain") == b"plain"
+
+
+@pytest.mark.parametrize("url", ["/v1/files/p/live?", "/api/v1/files?path=/p/live&"])
+@pytest.mark.parametrize("headers", [{}, {"Range": "bytes=0-3"}, {"Sec-Fetch-Mode": "navigate"}])
+def test_a_live_stream_comes_as_it_is_fed(pocket: Any, url: str, headers: dict[str, str]) -> None:
+    """Each block at once, whole to the end; a range means nothing there."""
+    connection = connect(pocket.url)
+    connection.request("GET", url + "stream=true", headers={"Authorization": f"Bearer {pocket.key}", **headers})
+    wait_for(lambda: pocket.pocket.readers)
+    response, source = None, pocket.pocket.readers[0]
+    for block in (b"first", b"second" * 100):
+        source.feed(block)
+        response = response or connection.getresponse()
+        assert response.status == 200 and response.read(len(block)) == block
+    source.ended = True
+    source.wake()
+    assert response and response.read() == b"" and response.getheader("transfer-encoding") == "chunked"
+    wait_for(lambda: source.closed)
+    assert pocket.pocket.wishes == [{"stream": "true"}]
+    connection.close()
+
+
+def test_a_client_that_vanishes_in_a_stream_is_noticed(pocket: Any) -> None:
+    """Silent streams too: nobody writes, the reader is let go of all the same."""
+    for url in ("/v1/files/p/live", "/api/v1/files?path=/p/live&stream=true"):
+        connection = raw_socket(pocket.url)
+        connection.sendall(head_of("GET", url))
+        source = wait_for(lambda: pocket.pocket.readers and pocket.pocket.readers[-1])
+        source.feed(b"x")
+        assert b"200 OK" in connection.recv(1000)
+        connection.close()
+        wait_for(lambda: source.closed, what="the end of the reader")
+        pocket.pocket.readers.clear()
+
+
+@pytest.mark.parametrize("url", TAKE_URLS)
+def test_wishes_reach_the_filesystem(pocket: Any, url: str) -> None:
+    more = "&" if "?" in url else "?"
+    assert call(pocket, "GET", f"{url}{more}wait=30s&ack=60s&stream=false&other=1").status == 200
+    assert pocket.pocket.wishes == [{"wait": "30s", "ack": "60s"}]
+
+
+@pytest.mark.parametrize("query, body, left", [
+    ("offset=1", b"", 2), ("offset=0", b"one", 1), ("offset=0&size=1", b"one", 1), ("size=0", b"one", 1),
+    ("stream=true", b"one", 1)])
+def test_offset_and_size_never_tear_a_message(pocket: Any, query: str, body: bytes, left: int) -> None:
+    answer = call(pocket, "GET", "/api/v1/files?path=/p/take&" + query)
+    assert (answer.status, answer.body, len(pocket.pocket.messages)) == (200, body, left)
+
+
+def test_a_place_to_write_to(pocket: Any) -> None:
+    """PUT and POST are writes there, and what the filesystem says of them reaches the client."""
+    for number, method in enumerate(("PUT", "POST"), 1):
+        answer = ask(pocket, method, "/v1/files/p/drop", b"body", status=200)
+        assert answer.json()["message"] == f"id-{number} é" and answer.json()["path"] == "/p/drop"
+        assert answer.headers["x-callfs-message"] == f"id-{number} %C3%A9"
+    assert call(pocket, "PUT", "/api/v1/files?path=/p/drop", b"body", AS_BOB).json() == {"message": "id-3 é"}
+    with RawWebSocket(pocket, "/v1/files/ws/p/drop?mode=upload") as peer:
+        peer.send(b"body")
+        peer.send(b"")
+        assert peer.receive() == (1, b"ok:4")
+    assert pocket.pocket.dropped == [b"body"] * 4
+    ask(pocket, "POST", "/v1/files/p/plain", b"body", status=409)
+    assert call(pocket, "POST", "/api/v1/files?path=/p/drop").status == 409     # creates, and writes nothing
+    for url in ("/v1/files/p/drop", "/api/v1/files?path=/p/drop"):
+        assert call(pocket, "GET", url).status == 403
+    assert len(pocket.pocket.dropped) == 4
+
+
+def test_a_file_of_somebody_is_no_place_to_write_to(rest: Any) -> None:
+    """Whoever takes all rights to read off a file still keeps it from being written over by POST."""
+    put_file(rest, "/f", b"kept")
+    rest.tree.chmod(callfs.ROOT, "/f", 0o200)
+    ask(rest, "POST", "/v1/files/f", b"other", status=409)
+    assert get_file(rest, "/f") == b"kept"
+
+
+SLOW_REQUESTS = [
+    ("GET", "/v1/files/p/plain"), ("HEAD", "/v1/files/p/plain"), ("GET", "/v1/files/p"), ("DELETE", "/v1/files/p/plain"),
+    ("GET", "/v1/directories/p"), ("GET", "/v1/files/p/?archive=zip"), ("GET", "/api/v1/files?path=/p/plain"),
+    ("GET", "/api/v1/stat?path=/p/plain"), ("GET", "/api/v1/directories?path=/p"), ("POST", "/api/v1/touch?path=/p/x"),
+    ("POST", "/v1/files/p/x/"), ("GET", "/v1/files/ws/p/plain"),
+]
+
+
+@pytest.mark.parametrize("method, url", SLOW_REQUESTS, ids=[" ".join(row) for row in SLOW_REQUESTS])
+def test_slow_filesystems_hold_nobody_up(pocket: Any, monkeypatch: pytest.MonkeyPatch, method: str, url: str) -> None:
+    """More slow requests than threads that poll, and the next one is answered at once."""
+    monkeypatch.setattr(PocketFS, "slow", True)
+    pocket.pocket.gate.clear()
+    waiting = [raw_socket(pocket.url) for _ in range(pocket.config.server.workers + 1)]
+    upgrade = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+               "Sec-WebSocket-Key": base64.b64encode(bytes(16)).decode()} if "/ws/" in url else {}
+    try:
+        for connection in waiting:
+            connection.sendall(head_of(method, url, upgrade))
+        for _ in range(3):
+            ask(pocket, "GET", "/health", status=200, timeout=5)
+        put_file(pocket, "/store", b"x")
+        assert call(pocket, "GET", "/api/v1/files?path=/store", timeout=5).body == b"x"
+    finally:
+        pocket.pocket.gate.set()
+    for connection in waiting:
+        assert connection.recv(1000).startswith(b"HTTP/1.1 ")
+        connection.close()
+
+
+# ============================================================================
+# httpfs: a folder on a port of its own
+# ============================================================================
+
+
+class Web(NamedTuple):
+    """A server, a client of it, and where its folder /d is served."""
+
+    server: Any
+    client: callfs.PFSClient
+    url: str
+
+
+@pytest.fixture
+def web(serve: Any) -> Iterator[Web]:
+    server = serve()
+    with callfs.PFSClient(server.url, server.key) as client:
+        client.write("/d/a.bin", bytes(range(256)) * 4)
+        client.write("/d/README.md", b"# hello <b>")
+        client.mount("httpfs", "/web", {"pfs_path": "/d", "http_port": "0"})
+        yield Web(server, client, client.stat("/web").meta["Content"]["url"].rstrip("/"))
+
+
+def test_httpfs_status_file(web: Web) -> None:
+    info, text = web.client.stat("/web"), web.client.read("/web").decode()
+    port = web.url.rpartition(":")[2]
+    assert not info.is_dir and info.meta["Name"] == "httpfs" and info.meta["Content"]["port"] == port != "0"
+    for line in ("HTTPFS Instance Status", "Virtual Path: /web", "PFS Source Path: /d", f"HTTP Port: {port}",
+                 "Server Status: Running", "Uptime: ", f"curl http://localhost:{port}/", "host=0.0.0.0"):
+        assert line in text
+    assert [each.is_dir for each in web.client.list("/") if each.name == "web"] == [False]
+    with pytest.raises(callfs.CallFSError):
+        web.client.write("/web", b"x")
+
+
+def test_httpfs_gives_files(web: Web) -> None:
+    whole = call(web.url, "GET", "/a.bin")
+    assert whole.body == bytes(range(256)) * 4 and whole.headers["content-type"] == "application/octet-stream"
+    assert whole.headers["content-disposition"].startswith("attachment") and "sandbox" in whole.headers["content-security-policy"]
+    part = call(web.url, "GET", "/a.bin", headers={"Range": "bytes=1-3"})
+    assert (part.status, part.body, part.headers["content-range"]) == (206, b"\1\2\3", "bytes 1-3/1024")
+    assert call(web.url, "GET", "/a.bin", headers={"Range": "bytes=9999-"}).status == 416
+    assert call(web.url, "GET", "/a.bin", headers={"If-None-Match": whole.headers["etag"]}).status == 304
+    head = call(web.url, "HEAD", "/a.bin")
+    assert (head.headers["content-length"], head.body) == ("1024", b"")
+    readme = call(web.url, "GET", "/README.md")
+    assert readme.headers["content-type"] == "text/plain; charset=utf-8" and "content-disposition" not in readme.headers
+    assert readme.headers["x-content-type-options"] == "nosniff" and readme.body == b"# hello <b>"
+    assert call(web.url, "GET", "/nope").status == 404 and call(web.url, "GET", "/a.bin/").status == 404
+
+
+@pytest.mark.parametrize("name, kind", [
+    ("x.png", "image/png"), ("x.JPG", "image/jpeg"), ("x.txt", "text/plain; charset=utf-8"), ("README", "text/plain; charset=utf-8"),
+    ("x.html", ""), ("x.svg", ""), ("x.js", ""), ("x.pdf", ""), ("x", ""), ("readme", ""),
+])
+def test_httpfs_shows_only_what_is_never_active(name: str, kind: str) -> None:
+    assert callfs.shown_type(name) == kind
+
+
+@pytest.mark.parametrize("method", ["PUT", "POST", "DELETE", "PATCH"])
+def test_httpfs_only_reads(web: Web, method: str) -> None:
+    refused = call(web.url, method, "/a.bin", b"x")
+    assert refused.status == 405 and refused.headers["allow"] == "GET, HEAD, OPTIONS"
+    assert len(web.client.read("/d/a.bin")) == 1024
+
+
+HOSTILE_NAMES = ['<script>alert(1)</script>', '"onclick="x', "javascript:alert(1)", "a&amp;b", "100%2f", "?q#h", "ümlaut ☃"]
+
+
+def test_httpfs_pages(web: Web) -> None:
+    for name in HOSTILE_NAMES:
+        web.client.write(f"/d/sub/{name.replace('/', '_')}", b"hi")
+    for number in range(200):
+        web.client.write(f"/d/sub/n{number:03}", b"x" * number)
+    page = call(web.url, "GET", "/sub/")
+    assert page.headers["content-type"] == "text/html; charset=utf-8" and "<script" not in page.body.decode()
+    style = re.search("<style>(.*?)</style>", page.body.decode(), re.S)[1].encode()      # type: ignore[index]
+    policy = page.headers["content-security-policy"]
+    assert f"'sha256-{base64.b64encode(hashlib.sha256(style).digest()).decode()}'" in policy and "default-src 'none'" in policy
+    assert "unsafe" not in policy and page.body.decode().count("<tr>") == 1 + 1 + 200 + len(HOSTILE_NAMES)
+    links = re.findall(r'href="([^"]*)"', page.body.decode())
+    names = [urllib.parse.unquote(link[2:]) for link in links[1:]]
+    assert links[0] == "../" and names == sorted(names) and all(link.startswith("./") for link in links[1:])
+    for link, name in zip(links[1:], names):                        # every link leads to its file
+        if not name.startswith("n"):
+            assert call(web.url, "GET", "/sub/" + link).body == b"hi"
+    head = call(web.url, "HEAD", "/sub/")
+    assert head.status == 200 and head.body == b"" and head.headers["content-length"] == str(len(page.body))
+    assert "../" not in call(web.url, "GET", "/").body.decode()
+
+
+@pytest.mark.parametrize("target, status, location", [
+    ("/sub", 301, "/sub/"), ("//sub", 301, "/sub/"), ("///sub", 301, "/sub/"), ("/%2fsub", 301, "/sub/"),
+    ("/./sub", 301, "/sub/"), ("/sub/../sub", 301, "/sub/"), ("/../web", 400, ""), ("/%2e%2e/web", 400, ""),
+    ("/..%2fweb", 400, ""), ("/sub%0d%0aX:y", 400, ""), ("/%5c%5chost", 400, ""), ("/sub/", 200, ""), ("//", 200, ""),
+    ("/%ff", 400, ""),
+])
+def test_httpfs_paths(web: Web, target: str, status: int, location: str) -> None:
+    web.client.mkdir("/d/sub")
+    found = call(web.url, "GET", target)
+    assert found.status == status and found.headers.get("location", "") == location
+
+
+class TakingFS(callfs.HelloFS):
+    """A queue: reading `hello` takes something out; `in` is only written to."""
+
+    taken = 0
+
+    def open(self, path: str, wish: Any = callfs.NO_WISH) -> Any:
+        if path == "/in":
+            return callfs.MemoryHandle(callfs.Entry(path, mode=0o222), b"secret")
+        handle = super().open(path)
+
+        def take() -> callfs.Reader:
+            self.taken += 1
+            return callfs.ChunkReader((b"message",))
+        return handle if handle.entry.is_dir else callfs.LiveHandle(handle.entry, take, consumes=True)
+
+    def list(self, path: str, after: str = "") -> Any:
+        return iter([self.open("/hello").entry, self.open("/in").entry])
+
+
+def test_httpfs_takes_nothing_out(web: Web) -> None:
+    queue = TakingFS(None, None)            # type: ignore[arg-type]
+    web.server.tree.mount("/d/q", queue)
+    assert "hello" in call(web.url, "GET", "/q/").body.decode()
+    for method in ("GET", "HEAD"):
+        assert call(web.url, method, "/q/hello").status == 403 and call(web.url, method, "/q/in").status == 403
+    assert "takes something out" in call(web.url, "GET", "/q/hello").body.decode() and queue.taken == 0
+
+
+def test_httpfs_answers_to_its_names_only(web: Web) -> None:
+    port = web.url.rpartition(":")[2]
+    for host, status in ((f"localhost:{port}", 200), (f"127.0.0.1:{port}", 200), ("evil.example", 421)):
+        assert call(web.url, "GET", "/", headers={"Host": host}).status == status
+
+
+def test_httpfs_instances_ports_and_what_is_left(serve: Any) -> None:
+    server = serve()
+    with callfs.PFSClient(server.url, server.key) as client:
+        client.write("/a/x", b"in a")
+        client.write("/b/x", b"in b")
+        with nothing_left():
+            urls = []
+            for name in "ab":
+                client.mount("httpfs", f"/web-{name}", {"pfs_path": f"/{name}", "port": 0})
+                urls.append(client.stat(f"/web-{name}").meta["Content"]["url"].rstrip("/"))
+                assert call(urls[-1], "GET", "/x").body.decode() == f"in {name}"
+            port = int(urls[0].rpartition(":")[2])
+            with pytest.raises(callfs.Conflict, match="in use"):
+                client.mount("httpfs", "/again", {"pfs_path": "/a", "http_port": port})
+            assert "/again" not in [mount["path"] for mount in client.mounts()]
+            with raw_socket(urls[0]) as idle:
+                idle.sendall(b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert idle.recv(99)
+                client.unmount("/web-a")
+                assert wait_for(lambda: not idle.recv(9999), what="the connection to end")
+            with pytest.raises(OSError):
+                call(urls[0], "GET", "/x")
+            client.mount("httpfs", "/again", {"pfs_path": "/b", "http_port": str(port)})       # the port is free again
+            assert call(urls[0], "GET", "/x").body.decode() == call(urls[1], "GET", "/x").body.decode() == "in b"
+            for path in ("/again", "/web-b"):
+                client.unmount(path)
+
+
+@pytest.mark.parametrize("config, word", [
+    ({"http_port": 0}, "pfs_path"), ({"pfs_path": "d"}, "pfs_path"), ({"pfs_path": "/d", "port": 65536}, "port"),
+    ({"pfs_path": "/d", "port": "x"}, "port"), ({"pfs_path": "/d", "port": 1, "http_port": 2}, "same option"),
+])
+def test_httpfs_refuses(serve: Any, config: dict[str, Any], word: str) -> None:
+    server = serve()
+    with callfs.PFSClient(server.url, server.key) as client:
+        with pytest.raises(callfs.BadRequest, match=word):
+            client.mount("httpfs", "/web", config)
+        with pytest.raises(callfs.Unavailable, match="address"):
+            client.mount("httpfs", "/web", {"pfs_path": "/", "host": "203.0.113.1"})
+
+
+def test_httpfs_ends_with_the_server(tmp_path: Path) -> None:
+    with nothing_left():
+        with callfs.Server(root=tmp_path) as server, callfs.PFSClient(server.url, server.key) as client:
+            client.mount("httpfs", "/web", {"pfs_path": "/", "port": 0})
+            url = client.stat("/web").meta["Content"]["url"].rstrip("/")
+            assert call(url, "GET", "/web").body.decode().startswith("HTTPFS")      # it shows itself as the file that it is
+        with pytest.raises(OSError):
+            call(url, "GET", "/")
+
+
+@pytest.mark.parametrize("program, arguments", [
+    ("curl", ["-sSf", "-r", "0-", "-o", "got"]), ("wget", ["-q", "-O", "got"]),
+    ("aria2c", ["-q", "-x", "4", "-s", "4", "--min-split-size=1M", "-o", "got"]),
+])
+def test_httpfs_with_programs(web: Web, tmp_path: Path, program: str, arguments: list[str]) -> None:
+    path, data = need_program(program), os.urandom(5 << 20)
+    web.client.write("/d/big.bin", data)
+    subprocess.run([path, *arguments, web.url + "/big.bin"], cwd=tmp_path, check=True, timeout=60)
+    assert (tmp_path / "got").read_bytes() == data
 
 
 # ============================================================================
@@ -10211,7 +12546,7 @@ def test_health_looks_nothing_up(rest: Any) -> None:
     before = metrics_of(rest.metrics.render())
     for method in ("GET", "HEAD"):
         answer = ask(rest, method, "/health", headers=NO_KEY, status=200)
-    assert call(rest, "GET", "/health").body == b'{"status":"ok"}\n' and answer.headers["content-type"] == "application/json"
+    assert call(rest, "GET", "/health").json()["status"] == "ok" and answer.headers["content-type"] == "application/json"
     after = metrics_of(rest.metrics.render())
     for name in ("callfs_metadata_db_queries_total", "callfs_backend_ops_total"):
         assert after.get(name) == before.get(name)
@@ -10247,6 +12582,616 @@ def test_not_ready_when_the_disk_is_full(serve_users: Callable[..., Any]) -> Non
     rest = serve_users(storage__min_free_bytes=1 << 60)
     ask(rest, "GET", "/ready", status=503)
     ask(rest, "GET", "/health", status=200)
+
+
+# ============================================================================
+# The PFS dialect: /api/v1
+# ============================================================================
+
+ROLES = {"nobody": None, "user": USERS["bob"], "admin": USERS["ann"]}
+MESSAGES = {                                # what clients of the reference know, by method and route
+    ("POST", "files"): "file created", ("DELETE", "files"): "deleted", ("DELETE", "directories"): "deleted",
+    ("POST", "directories"): "directory created", ("POST", "rename"): "renamed", ("POST", "chmod"): "permissions changed",
+    ("POST", "touch"): "touched", ("POST", "truncate"): "truncated", ("POST", "mount"): "plugin mounted",
+    ("POST", "unmount"): "plugin unmounted", ("PUT", "files"): "OK",
+}
+PFS_CASES = ("missing", "bad", "absent", "file", "directory", "mount")
+# Of each route: its body ({} stands for one that holds `path`), the statuses of PFS_CASES for a user, and for an
+# administrator where they differ.
+PFS_TABLE: list[tuple[str, str, Any, tuple[int, ...], Optional[tuple[int, ...]]]] = [
+    ("GET", "files", None, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "files?offset=1&size=2", None, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "files?stream=true", None, (400, 400, 404, 200, 400, 400), None),
+    ("HEAD", "files", None, (400, 400, 404, 200, 400, 400), None),
+    ("PUT", "files", b"new", (400, 400, 200, 200, 400, 400), None),
+    ("POST", "files", None, (400, 400, 201, 409, 409, 409), None),
+    ("DELETE", "files", None, (400, 400, 404, 200, 409, 409), None),
+    ("DELETE", "files?recursive=true", None, (400, 400, 404, 200, 200, 409), None),
+    ("DELETE", "directories", None, (400, 400, 404, 200, 409, 409), None),
+    ("GET", "directories", None, (400, 400, 404, 400, 200, 200), None),
+    ("POST", "directories", None, (400, 400, 201, 409, 409, 409), None),
+    ("POST", "directories?mode=700", None, (400, 400, 201, 409, 409, 409), None),
+    ("GET", "stat", None, (400, 400, 404, 200, 200, 200), None),
+    ("POST", "rename", {"newPath": "/new"}, (400, 400, 404, 200, 200, 409), None),
+    ("POST", "chmod", {"mode": 420}, (400, 400, 404, 200, 200, 501), None),
+    ("POST", "touch", None, (400, 400, 200, 200, 200, 501), None),
+    ("POST", "truncate?size=3", None, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "digest", {"path": "", "algorithm": "md5"}, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "grep", {"path": "", "pattern": "a"}, (400, 400, 404, 200, 400, 400), None),
+    ("POST", "grep", {"path": "", "pattern": "a", "stream": True}, (400, 400, 404, 200, 400, 400), None),
+    ("GET", "capabilities", None, (200, 400, 200, 200, 200, 200), None),
+    ("POST", "mount", {"path": "", "fstype": "hellofs"}, (403,) * 6, (400, 400, 200, 200, 200, 409)),
+    ("POST", "unmount", {"path": ""}, (403,) * 6, (400, 400, 404, 404, 404, 200)),
+    ("GET", "mounts", None, (200,) * 6, None),
+    ("GET", "plugins", None, (200,) * 6, None),
+    ("POST", "plugins/load", {"library_path": "./x.so"}, (403,) * 6, (501,) * 6),
+    ("POST", "plugins/unload", {"library_path": "./x.so"}, (403,) * 6, (501,) * 6),
+]
+
+
+@pytest.fixture
+def pfs_server(serve_users: Callable[..., Any]) -> Any:
+    """A server where ann is an administrator and bob is a user."""
+    return serve_users(auth__admins=["ann"])
+
+
+def as_role(role: str) -> dict[str, Optional[str]]:
+    """The header of a role."""
+    return {"Authorization": f"Bearer {ROLES[role]}" if ROLES[role] else None}
+
+
+def api(server: Any, method: str, route: str, path: Optional[str] = None, body: Any = None, role: str = "admin",
+        status: Optional[int] = None, **more: Any) -> Answer:
+    """A call below /api/v1 with `path` as the query parameter; errors must be `{"error": TEXT}` and nothing else."""
+    if path is not None:
+        route += ("&" if "?" in route else "?") + urllib.parse.urlencode({"path": path})
+    answer = call(server, method, "/api/v1/" + route, body, {**as_role(role), **more.pop("headers", {})}, **more)
+    if answer.status >= 400 and method != "HEAD":
+        assert list(answer.json()) == ["error"] and answer.json()["error"] and "\n" not in answer.json()["error"]
+        assert answer.headers["content-type"] == "application/json"
+    assert status is None or answer.status == status, (method, route, path, answer.status, answer.body[:300])
+    return answer
+
+
+def check_info(value: Any) -> dict[str, Any]:
+    """A FileInfo as a strict client decodes it: every field, its type, no other."""
+    assert set(value) == {"name", "size", "mode", "modTime", "isDir", "meta"}
+    assert type(value["name"]) is str and "/" not in value["name"].strip("/") and type(value["isDir"]) is bool
+    assert type(value["size"]) is int and value["size"] >= 0 and type(value["mode"]) is int and 0 <= value["mode"] < 2**32
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{1,9}Z", value["modTime"])
+    meta = value["meta"]
+    assert set(meta) == {"Name", "Type", "Content"} and type(meta["Name"]) is type(meta["Type"]) is str
+    assert meta["Content"] is None or all(type(each) is str for pair in meta["Content"].items() for each in pair)
+    return value
+
+
+def names_in(server: Any, path: str, role: str = "admin") -> list[str]:
+    """What a listing shows."""
+    return [check_info(one)["name"] for one in api(server, "GET", "directories", path, role=role, status=200).json()["files"]]
+
+
+@pytest.mark.parametrize("row", PFS_TABLE, ids=[f"{row[0]} {row[1]} {number}" for number, row in enumerate(PFS_TABLE)])
+@pytest.mark.parametrize("role", ROLES)
+def test_pfs_route(pfs_server: Any, row: Any, role: str) -> None:
+    """Every route with every key on everything there may be, and the message of those that succeed."""
+    method, route, body, user, admin = row
+    owner = callfs.Principal("bob" if role == "user" else "ann")
+    pfs_server.tree.write(owner, "/file", callfs.bytes_body(b"a file"))
+    pfs_server.tree.write(owner, "/directory/child", callfs.bytes_body(b""))
+    pfs_server.mounts.mount(callfs.ROOT, "/mount", "hellofs", {})
+    statuses = (401,) * 6 if role == "nobody" else admin if role == "admin" and admin else user
+    for case, status in zip(PFS_CASES, statuses):
+        path = {"missing": None, "bad": "/a\\b"}.get(case, "/" + case)
+        sent, query = body, path
+        if isinstance(body, dict) and "path" in body:
+            sent, query = {**body, "path": path}, None
+        if route == "rename":
+            sent = {"newPath": "/new-" + case}
+        answer = api(pfs_server, method, route, query, sent, role, status)
+        if answer.status < 300 and (method, route.partition("?")[0]) in MESSAGES:
+            assert answer.json() == {"message": MESSAGES[method, route.partition("?")[0]]}
+
+
+@pytest.mark.parametrize("route", sorted({row[1].partition("?")[0] for row in PFS_TABLE} | {"health"}))
+def test_pfs_wrong_method(pfs_server: Any, route: str) -> None:
+    """405 with exactly the reference's words, before anything else is looked at."""
+    known = {row[0] for row in PFS_TABLE if row[1].partition("?")[0] == route} | ({"GET"} if route == "health" else set())
+    for method in {"GET", "POST", "PUT", "DELETE", "PATCH"} - known:
+        answer = api(pfs_server, method, route, "/x", role="nobody", status=405)
+        assert answer.body == b'{"error":"method not allowed"}\n' and set(answer.headers["allow"].split(", ")) >= known
+
+
+@pytest.mark.parametrize("path", ["/api/v1", "/api/v1/", "/api/v1/nothing", "/api/v1/files/x", "/api/v1/plugins/other"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_pfs_unknown_route(pfs_server: Any, path: str, method: str) -> None:
+    answer = call(pfs_server, method, path)
+    assert answer.status == 404 and list(answer.json()) == ["error"]
+
+
+def test_pfs_health(pfs_server: Any) -> None:
+    """For whoever asks."""
+    found = api(pfs_server, "GET", "health", role="nobody", status=200).json()
+    assert found == {"status": "healthy", "version": callfs.__version__}
+    assert call(pfs_server, "GET", "/health", headers=NO_KEY).json()["version"] == callfs.__version__
+
+
+@pytest.mark.parametrize("query, wanted", [
+    ("", TEN), ("offset=3", TEN[3:]), ("offset=3&size=4", TEN[3:7]), ("size=4", TEN[:4]), ("size=0", b""), ("size=-1", TEN),
+    ("offset=9&size=9", b"9"), ("offset=10", b""), ("offset=11&size=2", b""), ("offset=99999999999999999", b""),
+    ("offset=0&size=10", TEN), ("offset=", TEN), ("size=&offset=2", TEN[2:]), ("stream=true", TEN),
+    ("stream=true&offset=8", b"89"), ("stream=false", TEN), ("offset=-1", None), ("size=-2", None), ("offset=x", None),
+    ("offset=1.5", None), ("size=1e3", None), ("offset=+1", None), ("offset=0x1", None), ("size=" + "9" * 30, None),
+    ("offset=%D9%A1", None),
+])
+def test_pfs_parts_of_a_file(pfs_server: Any, query: str, wanted: Optional[bytes]) -> None:
+    """Behind the end there is nothing; what is no number is refused."""
+    for path, data in (("/ten", TEN), ("/large", bytes(70_000) + TEN)):
+        put_file(pfs_server, path, data)
+    answer = api(pfs_server, "GET", "files?" + query, "/ten", status=400 if wanted is None else 200)
+    if wanted is not None:
+        assert answer.body == wanted and answer.headers["content-type"] == "application/octet-stream"
+        assert ("transfer-encoding" in answer.headers) == ("stream=true" in query)
+    assert api(pfs_server, "GET", "files?stream=true&offset=70000", "/large", status=200).body == TEN
+    wait_for(lambda: not holders_of(pfs_server, "/large"), what="the descriptors of the readers")
+
+
+def test_pfs_reads_like_every_dialect(pfs_server: Any) -> None:
+    """Ranges and conditions hold, and a file is the same file."""
+    etag = put_file(pfs_server, "/ten", TEN).headers["etag"]
+    whole = api(pfs_server, "GET", "files", "/ten", status=200)
+    assert whole.headers["etag"] == etag and whole.headers["content-length"] == "10"
+    assert api(pfs_server, "GET", "files", "/ten", headers={"Range": "bytes=2-4"}, status=206).body == b"234"
+    assert api(pfs_server, "GET", "files", "/ten", headers={"If-None-Match": etag}, status=304).body == b""
+    head = api(pfs_server, "HEAD", "files", "/ten", status=200)
+    assert head.headers["content-length"] == "10"
+    api(pfs_server, "PUT", "files", "/ten", b"x", headers={"If-Match": '"other"'}, status=412)
+    api(pfs_server, "PUT", "files", "/ten", b"x", headers={"If-Match": etag}, status=200)
+    api(pfs_server, "DELETE", "files", "/ten", headers={"If-Match": etag}, status=412)
+    api(pfs_server, "PUT", "files", "/d", b"x", headers={"Content-Digest": "sha-256=:" + "A" * 43 + "=:"}, status=400)
+    api(pfs_server, "GET", "stat", "/d", status=404)
+
+
+@pytest.mark.parametrize("sent, path", [
+    ("/a b+c%d.txt", "/a b+c%d.txt"), ("ten", "/ten"), ("//x/./y//", "/x/y"), ("/x/../y", "/y"), ("/ü/日本", "/ü/日本"), ("/..", None),
+    ("/../etc/passwd", None), ("/a/../../b", None), ("/a\0b", None), ("/" + "x" * 256, None),
+])
+def test_pfs_one_spelling_of_a_path(pfs_server: Any, sent: str, path: Optional[str]) -> None:
+    """From the query and from JSON bodies."""
+    api(pfs_server, "PUT", "files", sent, b"data", status=400 if path is None else 200)
+    if path:
+        assert get_file(pfs_server, path) == b"data"
+        check_info(api(pfs_server, "GET", "stat", sent, status=200).json())
+        pfs_server.tree.remove(callfs.ROOT, path)
+    api(pfs_server, "PUT", "files", "/source", b"data", status=200)
+    api(pfs_server, "POST", "rename", "/source", {"newPath": sent}, status=400 if path is None else 200)
+    assert get_file(pfs_server, path or "/source") == b"data"
+
+
+def test_pfs_two_dots_never_leave_a_mount_for_the_machine(pfs_server: Any) -> None:
+    """`..` works on the path that users see; a mount's filesystem never gets one."""
+    pfs_server.mounts.mount(callfs.ROOT, "/m/h", "hellofs", {})
+    put_file(pfs_server, "/beside", b"beside")
+    assert api(pfs_server, "GET", "files", "/m/h/../../beside", status=200).body == b"beside"
+    api(pfs_server, "GET", "files", "/m/h/../../../beside", status=400)
+
+
+def test_pfs_file_infos(pfs_server: Any) -> None:
+    """Every field of every kind of entry; sizes, modes and times are those of the other dialect."""
+    api(pfs_server, "PUT", "files", "/d/f", b"12345", headers={"X-OC-Mtime": "1700000000.25"}, status=200)
+    api(pfs_server, "POST", "chmod", "/d/f", {"mode": 0o750}, status=200)
+    pfs_server.mounts.mount(callfs.ROOT, "/d/m/h", "hellofs", {})
+    found = check_info(api(pfs_server, "GET", "stat", "/d/f", status=200).json())
+    assert found == {"name": "f", "size": 5, "mode": 0o750, "modTime": "2023-11-14T22:13:20.250000000Z", "isDir": False,
+                     "meta": {"Name": found["meta"]["Name"], "Type": "file", "Content": None}}
+    assert names_in(pfs_server, "/d") == ["f", "m"] and names_in(pfs_server, "/d/m") == ["h"] and names_in(pfs_server, "/d/m/h") == ["hello"]
+    for path in ("/", "/d", "/d/m", "/d/m/h", "/d/m/h/hello"):
+        assert check_info(api(pfs_server, "GET", "stat", path, status=200).json())["isDir"] == (path != "/d/m/h/hello")
+    assert check_info(api(pfs_server, "GET", "stat", "/d/m/h/hello").json())["meta"]["Name"] == "hellofs"
+    assert api(pfs_server, "GET", "stat", "/").json()["name"] == "/"
+    api(pfs_server, "POST", "directories", "/empty", status=201)
+    assert api(pfs_server, "GET", "directories", "/empty").body == b'{"files":[]}\n'
+
+
+def test_pfs_a_large_directory(pfs_server: Any) -> None:
+    """In order, none missing."""
+    for number in range(2_500):
+        Path(pfs_server.config.backend.localfs_root_path, f"{number:05d}").touch()
+    assert names_in(pfs_server, "/") == [f"{number:05d}" for number in range(2_500)]
+
+
+@pytest.mark.parametrize("mode, wanted", [
+    (420, 0o644), (0, 0), (0o7777, 0o7777), ("0644", 0o644), ("755", 0o755), ("0o600", 0o600), ("0", 0), (True, None), (-1, None),
+    (0o10000, None), ("10000", None), ("999", None), ("rw", None), ("", None), (420.0, None), (None, None), ([420], None), ("-1", None),
+    ({}, None), (10**30, None),
+])
+def test_pfs_chmod(pfs_server: Any, mode: Any, wanted: Optional[int]) -> None:
+    put_file(pfs_server, "/f", b"x")
+    api(pfs_server, "POST", "chmod", "/f", {"mode": mode, "other": 1}, status=400 if wanted is None else 200)
+    assert api(pfs_server, "GET", "stat", "/f").json()["mode"] == (0o644 if wanted is None else wanted)
+    api(pfs_server, "POST", "chmod", "/f", {"mode": 0o600}, role="user", status=403)
+
+
+@pytest.mark.parametrize("mode, status", [("755", 201), ("0700", 201), ("", 201), ("1777", 201), ("8", 400), ("rwx", 400),
+                                          ("-7", 400), ("77777", 400)])
+def test_pfs_mkdir_modes(pfs_server: Any, mode: str, status: int) -> None:
+    api(pfs_server, "POST", "directories?mode=" + mode, "/a/b/c", status=status)
+    if status == 201:
+        assert check_info(api(pfs_server, "GET", "stat", "/a/b/c", status=200).json())["isDir"]
+
+
+def test_pfs_touch_and_truncate(pfs_server: Any) -> None:
+    """Touch makes what is missing and moves the time; truncate cuts and fills up."""
+    api(pfs_server, "POST", "touch", "/f", status=200)
+    first = api(pfs_server, "GET", "stat", "/f", status=200).json()
+    assert first["size"] == 0
+    api(pfs_server, "PUT", "files", "/f", TEN, headers={"X-OC-Mtime": "1"}, status=200)
+    api(pfs_server, "POST", "touch", "/f", status=200)
+    assert api(pfs_server, "GET", "stat", "/f").json()["modTime"] > first["modTime"] and get_file(pfs_server, "/f") == TEN
+    for size, left in (("4", TEN[:4]), ("6", TEN[:4] + b"\0\0"), ("0", b"")):
+        api(pfs_server, "POST", "truncate?size=" + size, "/f", status=200)
+        assert get_file(pfs_server, "/f") == left
+    for size in ("", "-1", "x", "1.5"):
+        api(pfs_server, "POST", "truncate?size=" + size, "/f", status=400)
+    api(pfs_server, "POST", "truncate?size=999999999999999999", "/f", status=413)
+
+
+@pytest.mark.parametrize("route", ["rename?path=/f", "chmod?path=/f", "mount", "unmount", "digest", "grep"])
+@pytest.mark.parametrize("body", [b"", b"x", b"[]", b"null", b'"text"', b"{", b"{}", b'{"newPath":1,"mode":[],"path":1}', b"\xff",
+                                  b'{"newPath":null,"path":null}', b'{"newPath":{},"path":["/f"],"pattern":"x"}', b"[" * 100_000])
+def test_pfs_bodies_that_are_none(pfs_server: Any, route: str, body: bytes) -> None:
+    """No JSON, another type, a field of another type: 400."""
+    put_file(pfs_server, "/f", b"x")
+    api(pfs_server, "POST", route, None, body, status=400)
+
+
+@pytest.mark.parametrize("body", [
+    {"path": "/m", "fstype": "nofs"}, {"path": "/m", "fstype": 7}, {"path": "/m"}, {"fstype": "hellofs"}, {"path": "", "fstype": "hellofs"},
+    {"path": "/m", "fstype": "hellofs", "config": {"unknown": 1}}, {"path": "/m", "fstype": "hellofs", "config": []},
+    {"path": "/../m", "fstype": "hellofs"}])
+def test_pfs_mounts_refused(pfs_server: Any, body: Any) -> None:
+    api(pfs_server, "POST", "mount", None, body, status=400)
+    assert api(pfs_server, "GET", "mounts", status=200).json() == {"mounts": []}
+
+
+@pytest.mark.parametrize("kind", [None, "text/plain", "application/json", "application/x-www-form-urlencoded", "image/png"])
+def test_pfs_bodies_are_json_whatever_they_are_called(pfs_server: Any, kind: Optional[str]) -> None:
+    body = b' {"fstype":"hellofs","path":"/m","config":null,"comment":"unknown keys are ignored"}\n'
+    api(pfs_server, "POST", "mount", None, body, headers={"Content-Type": kind}, status=200)
+    assert api(pfs_server, "GET", "files", "/m/hello", role="user", status=200).body == b"Hello, World!\n"
+    assert api(pfs_server, "GET", "mounts", role="user", status=200).json() == {
+        "mounts": [{"path": "/m", "pluginName": "hellofs", "config": {}}]}
+    api(pfs_server, "POST", "unmount", None, {"path": "/m"}, status=200)
+    api(pfs_server, "GET", "files", "/m/hello", status=404)
+
+
+def test_pfs_rename(pfs_server: Any) -> None:
+    """Within the store, over what is there, into nothing, across a mount."""
+    put_file(pfs_server, "/f", b"f")
+    put_file(pfs_server, "/g", b"g")
+    pfs_server.tree.mount("/p", PocketFS())
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/g"}, status=409)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/absent/f"}, status=400)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/new"}, role="user", status=403)
+    api(pfs_server, "POST", "rename", "/f", {"newPath": "/new"}, status=200)
+    api(pfs_server, "POST", "rename", "/new", {"newPath": "/p/plain"}, status=409)
+    assert api(pfs_server, "POST", "rename", "/p/plain", {"newPath": "/from-there"}, status=501).json()["error"]
+    assert get_file(pfs_server, "/new") == b"f" and names_in(pfs_server, "/p") == ["drop", "live", "plain", "take"]
+    api(pfs_server, "POST", "directories", "/d", status=201)
+    api(pfs_server, "POST", "rename", "/d", {"newPath": "/d/inside"}, status=400)
+
+
+@pytest.mark.parametrize("algorithm", ["md5", "sha256"])
+def test_pfs_digest(pfs_server: Any, algorithm: str) -> None:
+    data = os.urandom(700_000)
+    put_file(pfs_server, "/f", data)
+    wanted = {"algorithm": algorithm, "path": "/f", "digest": hashlib.new(algorithm, data).hexdigest()}
+    assert api(pfs_server, "POST", "digest", None, {"algorithm": algorithm, "path": "/f"}, status=200).json() == wanted
+    assert "md5" in api(pfs_server, "POST", "digest", None, {"algorithm": "xxh3", "path": "/f"}, status=400).json()["error"]
+
+
+def test_pfs_search(pfs_server: Any) -> None:
+    """All at once, and a line for each as it is found with one that sums up."""
+    put_file(pfs_server, "/d/a", b"one\ntwo error\nthree\n")
+    put_file(pfs_server, "/d/b/c", "ERROR \u00fc\nerror".encode())
+    wanted = [{"file": "/d/a", "line": 2, "content": "two error"}, {"file": "/d/b/c", "line": 2, "content": "error"}]
+    wish: dict[str, Any] = {"path": "/d", "pattern": "err+or", "recursive": True}
+    assert api(pfs_server, "POST", "grep", None, wish, status=200).json() == {"matches": wanted, "count": 2}
+    found = api(pfs_server, "POST", "grep", None, {**wish, "stream": True}, status=200)
+    lines = found.body.decode().splitlines()
+    assert [json.loads(line) for line in lines] == [*wanted, {"type": "summary", "count": 2}]
+    assert found.headers["content-type"] == "application/x-ndjson" and "transfer-encoding" in found.headers
+    folded = api(pfs_server, "POST", "grep", None, {**wish, "case_insensitive": True}, status=200).json()
+    assert folded["count"] == 3 and folded["matches"][1]["content"] == "ERROR \u00fc"
+    assert api(pfs_server, "POST", "grep", None, {**wish, "pattern": "nothing"}, status=200).json() == {"matches": [], "count": 0}
+    for bad in ({"recursive": 1}, {"pattern": "("}, {"pattern": ""}, {"recursive": False}, {"stream": "yes"}):
+        api(pfs_server, "POST", "grep", None, {**wish, **bad}, status=400)
+        api(pfs_server, "POST", "grep", None, {**wish, "stream": True, **bad}, status=400)
+
+
+def test_pfs_capabilities(pfs_server: Any) -> None:
+    pfs_server.mounts.mount(callfs.ROOT, "/m", "hellofs", {})
+    found = api(pfs_server, "GET", "capabilities", status=200).json()
+    assert found["version"] == callfs.__version__ and {"rest", "pfs"} <= set(found["dialects"])
+    assert found["filesystems"] == sorted(callfs.FILESYSTEMS) and "grep" in found["features"]
+    there = api(pfs_server, "GET", "capabilities", "/m/x", status=200).json()
+    assert (there["filesystem"], there["operations"]) == ("hellofs", ["stat", "open", "list"])
+    assert "write" in api(pfs_server, "GET", "capabilities", "/absent", status=200).json()["operations"]
+
+
+# ---- who may what -----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("level, reads, writes", [("none", 401, 401), ("read", 200, 401), ("write", 200, 200)])
+def test_pfs_anonymous(serve_users: Callable[..., Any], level: str, reads: int, writes: int) -> None:
+    """`plugins.anonymous` opens this dialect and no other, and never what changes the server."""
+    server = serve_users(plugins={"anonymous": level}, auth__admins=["ann"])
+    put_file(server, "/f", b"x")
+    for method, route, path, body, status in (
+            ("GET", "files", "/f", None, reads), ("GET", "directories", "/", None, reads), ("GET", "mounts", None, None, reads),
+            ("GET", "plugins", None, None, reads), ("GET", "capabilities", None, None, reads),
+            ("PUT", "files", "/new", b"x", writes), ("POST", "touch", "/new", None, writes), ("DELETE", "files", "/new", None, 404 if level == "read" else writes),
+            ("DELETE", "files", "/f", None, 403 if level == "write" else 401),
+            ("POST", "mount", None, {"fstype": "hellofs", "path": "/m"}, 401), ("POST", "unmount", None, {"path": "/m"}, 401),
+            ("POST", "plugins/load", None, {}, 401)):
+        api(server, method, route, path, body, "nobody", status)
+    ask(server, "GET", "/v1/files/f", headers=NO_KEY, status=401)
+    api(server, "GET", "files", "/f", headers={"Authorization": "Bearer wrong-key-of-nobody"}, status=401)
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/json", None])
+@pytest.mark.parametrize("method, route", [("POST", "rename?path=/f"), ("POST", "mount"), ("PUT", "files?path=/f"),
+                                           ("DELETE", "files?path=/f"), ("POST", "files?path=/new"), ("POST", "touch?path=/f")])
+def test_pfs_pages_of_other_sites_change_nothing(serve_users: Callable[..., Any], method: str, route: str,
+                                                 kind: Optional[str]) -> None:
+    """What a browser sends without asking first, to a server without keys and with the user's own."""
+    server = serve_users(plugins={"anonymous": "write"}, auth__admins=["ann"])
+    put_file(server, "/f", b"kept")
+    body = b'{"newPath":"/gone","fstype":"hellofs","path":"/m"}'
+    for key in ({}, basic(USERS["ann"])):
+        for origin in ({"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}):
+            sent = {"Authorization": None, "Content-Type": kind, **key, **origin}
+            assert call(server, method, "/api/v1/" + route, body, sent).status == 403
+        rebound = call(server, method, "/api/v1/" + route, body, {"Authorization": None, "Host": "evil.example", **key})
+        assert rebound.status == 421
+    assert names_in(server, "/") == ["f"] and get_file(server, "/f") == b"kept"
+    own = {"Origin": server.url, "Authorization": basic(USERS["ann"])["Authorization"]}
+    assert call(server, method, "/api/v1/" + route, body, own).status < 300
+
+
+def test_pfs_upload_limit(serve_users: Callable[..., Any]) -> None:
+    server = serve_users(server__max_upload_bytes=1000)
+    api(server, "PUT", "files", "/f", bytes(1000), status=200)
+    api(server, "PUT", "files", "/f", bytes(1001), status=413)
+    api(server, "PUT", "files", "/f", iter([bytes(600), bytes(600)]), status=413)
+    assert get_file(server, "/f") == bytes(1000)
+
+
+# ---- clients of others ------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def pypfs_client(serve_users: Callable[..., Any]) -> Iterator[Any]:
+    """The Python client of PFS at a server for everybody; `client.server` is that."""
+    pypfs = pytest.importorskip("pypfs")
+    server = serve_users(plugins={"anonymous": "write"}, auth__admins=["ann"])
+    client = pypfs.PFSClient(server.url)
+    client.server = server
+    yield client
+    client.session.close()
+
+
+def test_pypfs_every_method(pypfs_client: Any) -> None:
+    client = pypfs_client
+    assert client.health()["status"] == "healthy" and client.ls("/") == [] and client.list_plugins() == []
+    assert client.mkdir("/d") == {"message": "directory created"} and client.create("/d/e") == {"message": "file created"}
+    assert client.write("/d/f", TEN) == "OK" and client.cat("/d/f") == TEN
+    assert client.cat("/d/f", offset=2, size=3) == b"234" and client.cat("/d/f", offset=50) == b""
+    with client.cat("/d/f", stream=True) as streamed:
+        assert b"".join(streamed.iter_content(3)) == TEN
+    assert [check_info(one)["name"] for one in client.ls("/d")] == ["e", "f"]
+    assert client.chmod("/d/f", 0o600) == {"message": "permissions changed"} and client.stat("/d/f")["mode"] == 0o600
+    assert client.mv("/d/f", "/d/g") == {"message": "renamed"} and client.rm("/d/e") == {"message": "deleted"}
+    assert client.grep("/d", "3", recursive=True)["count"] == 1
+    assert list(client.grep("/d", "3", recursive=True, stream=True))[-1] == {"type": "summary", "count": 1}
+    assert client.digest("/d/g", "md5")["digest"] == hashlib.md5(TEN).hexdigest()
+    assert client.rm("/d", recursive=True) == {"message": "deleted"} and client.mounts() == []
+    client.session.headers["Authorization"] = f"Bearer {USERS['ann']}"
+    assert client.mount("hellofs", "/h", {}) == {"message": "plugin mounted"} and client.cat("/h/hello") == b"Hello, World!\n"
+    assert client.mounts() == [{"path": "/h", "pluginName": "hellofs", "config": {}}]
+    assert client.unmount("/h") == {"message": "plugin unmounted"} and client.ls("/") == []
+
+
+PYPFS_ERRORS: list[tuple[str, Callable[[Any], Any], str]] = [
+    ("ls", lambda c: c.ls("/absent"), "No such file or directory"), ("cat", lambda c: c.cat("/absent"), "No such file"),
+    ("cat of a directory", lambda c: c.cat("/d"), "directory"), ("write", lambda c: c.write("/d", b"x"), "directory"),
+    ("create", lambda c: c.create("/f"), "already there"), ("mkdir", lambda c: c.mkdir("/d"), "already there"),
+    ("rm", lambda c: c.rm("/d"), "not empty"), ("rm of nothing", lambda c: c.rm("/absent"), "No such file"),
+    ("stat", lambda c: c.stat("/absent"), "No such file"), ("mv", lambda c: c.mv("/f", "/d/g"), "already there"),
+    ("chmod", lambda c: c.chmod("/absent", 1), "No such file"), ("mount", lambda c: c.mount("hellofs", "/h", {}), "administrator"),
+    ("unmount", lambda c: c.unmount("/h"), "administrator"), ("load", lambda c: c.load_plugin("./x.so"), "administrator"),
+    ("unload", lambda c: c.unload_plugin("./x.so"), "administrator"), ("digest", lambda c: c.digest("/f"), "md5"),
+    ("grep", lambda c: c.grep("/absent", "x"), "No such file"), ("path", lambda c: c.ls("/../x"), "leaves the root"),
+]
+
+
+@pytest.mark.parametrize("work, words", [row[1:] for row in PYPFS_ERRORS], ids=[row[0] for row in PYPFS_ERRORS])
+def test_pypfs_errors_say_why(pypfs_client: Any, work: Callable[[Any], Any], words: str) -> None:
+    """The client shows the text that the server gave."""
+    for path in ("/f", "/d/g"):
+        pypfs_client.write(path, b"x")
+    with pytest.raises(sys.modules["pypfs"].PFSClientError, match=words):
+        work(pypfs_client)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_pypfs_helpers(pypfs_client: Any, tmp_path: Path, stream: bool) -> None:
+    """Trees up, across and down again are what they were."""
+    helpers, source = sys.modules["pypfs"], tmp_path / "source"
+    wanted = {"a.txt": b"a", "b/c.bin": os.urandom(300_000), "b/d/empty": b"", "b/\u00fc + %.txt": b"odd"}
+    for name, data in wanted.items():
+        (source / name).parent.mkdir(parents=True, exist_ok=True)
+        (source / name).write_bytes(data)
+    helpers.upload(pypfs_client, str(source), "/up", recursive=True, stream=stream)
+    helpers.cp(pypfs_client, "/up", "/copy", recursive=True, stream=stream)
+    helpers.cp(pypfs_client, "/up/a.txt", "/deep/er/a.txt", stream=stream)
+    helpers.download(pypfs_client, "/copy", str(tmp_path / "back"), recursive=True, stream=stream)
+    found = {str(one.relative_to(tmp_path / "back")): one.read_bytes() for one in (tmp_path / "back").rglob("*") if one.is_file()}
+    assert found == wanted and pypfs_client.cat("/deep/er/a.txt") == b"a"
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_requests_puts_20_megabytes(pfs_server: Any, chunked: bool) -> None:
+    requests, data = pytest.importorskip("requests"), os.urandom(1 << 20) * 20
+    sent = iter([data[place:place + 300_000] for place in range(0, len(data), 300_000)]) if chunked else data
+    with requests.Session() as session:
+        session.headers.update(Authorization=f"Bearer {pfs_server.key}")
+        answer = session.put(pfs_server.url + "/api/v1/files", params={"path": "/large"}, data=sent, timeout=60)
+        assert answer.json() == {"message": "OK"}
+        answer = session.get(pfs_server.url + "/api/v1/files", params={"path": "/large"}, timeout=60)
+        assert hashlib.sha256(answer.content).digest() == hashlib.sha256(data).digest()
+
+
+def test_pfs_clients_that_vanish_hold_nothing(pfs_server: Any) -> None:
+    put_file(pfs_server, "/large", os.urandom(8_000_000))
+    for _ in range(5):
+        connection = raw_socket(pfs_server.url)
+        connection.sendall(head_of("GET", "/api/v1/files?path=/large&stream=true"))
+        connection.recv(1000)
+        connection.close()
+        raw(pfs_server.url, head_of("PUT", "/api/v1/files?path=/cut", {"Content-Length": "1000"}) + b"half", half_close=True)
+    wait_for(lambda: not holders_of(pfs_server, "/large"), what="the descriptors of the readers that left")
+    assert names_in(pfs_server, "/") == ["large"] and not scratch_of(pfs_server)
+
+
+# ---- the examples of the seed -----------------------------------------------------------------------------------
+
+MESSAGE_SHOWN = r'\{"id": ?"\d{19}", ?"data": ?"First message", ?"timestamp": ?"[^"]+Z"\}'
+# Mounts, the block as the seed has it, and of each curl its status and a pattern of what it prints.
+SEED_EXAMPLES: dict[str, tuple[tuple[str, ...], str, list[tuple[int, str]]]] = {
+    "queuefs": (("queuefs",), """
+        # Create queue
+        curl -X POST "http://localhost:8080/api/v1/directories?path=/queuefs/myqueue"
+        # Enqueue messages
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/enqueue" \\
+        -d "First message"
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/enqueue" \\
+        -d "Second message"
+        # Check size
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/size"
+        # Peek at next message
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/peek"
+        # Check peek file stat for poll offset
+        curl "http://localhost:8080/api/v1/stat?path=/queuefs/myqueue/peek"
+        # Dequeue message
+        curl "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/dequeue"
+        # Clear queue
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/queuefs/myqueue/clear" -d ""
+        # Delete queue
+        curl -X DELETE "http://localhost:8080/api/v1/files?path=/queuefs/myqueue&recursive=true"
+        """, [(201, "directory created"), (200, r'\{"message":"\d{19}"\}'), (200, r'\{"message":"\d{19}"\}'), (200, r"2\n?"),
+              (200, MESSAGE_SHOWN), (200, r'.*"modTime":.*'), (200, MESSAGE_SHOWN), (200, ".*message.*"), (200, "deleted")]),
+    "kvfs": (("kvfs",), """
+        # Set
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey" -d "myvalue"
+        # Get
+        curl "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey"
+        # List
+        curl "http://localhost:8080/api/v1/directories?path=/kvfs/keys"
+        # Delete
+        curl -X DELETE "http://localhost:8080/api/v1/files?path=/kvfs/keys/mykey"
+        """, [(200, ".*message.*"), (200, "myvalue"), (200, '.*"name":"mykey".*'), (200, "deleted")]),
+    "localfs": (("localfs",), """
+        # List directory
+        curl "http://localhost:8080/api/v1/directories?path=/local"
+        # Read file
+        curl "http://localhost:8080/api/v1/files?path=/local/file.txt"
+        # Write file
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/local/output.txt" -d "content"
+        # Create directory
+        curl -X POST "http://localhost:8080/api/v1/directories?path=/local/newdir"
+        """, [(200, '.*"name":"file.txt".*'), (200, "local text"), (200, ".*message.*"), (201, "directory created")]),
+    "httpfs": (("httpfs", "memfs"), """
+        # Dynamic mount
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -H "Content-Type: application/json" \\
+        -d '{
+        "fstype": "httpfs",
+        "path": "/my-http",
+        "config": {
+        "pfs_path": "/memfs",
+        "http_port": "10000"
+        }
+        }'
+        # Check status
+        curl "http://localhost:8080/api/v1/files?path=/my-http"
+        # Access HTTP server
+        curl http://localhost:10000/
+        # Unmount
+        curl -X POST http://localhost:8080/api/v1/unmount \\
+        -H "Content-Type: application/json" \\
+        -d '{"path": "/my-http"}'
+        """, [(200, "plugin mounted"), (200, ".*Running.*"), (200, ".*"), (200, "plugin unmounted")]),
+    "mounting memfs": (("memfs",), """
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -H "Content-Type: application/json" \\
+        -d '{
+        "fstype": "memfs",
+        "path": "/test/memory",
+        "config": {}
+        }'
+        curl http://localhost:8080/api/v1/mounts
+        curl -X POST http://localhost:8080/api/v1/unmount \\
+        -H "Content-Type: application/json" \\
+        -d '{"path": "/test/memory"}'
+        """, [(200, "plugin mounted"), (200, '.*"path":"/test/memory","pluginName":"memfs".*'), (200, "plugin unmounted")]),
+    "plugins": ((), """
+        # List loaded plugins
+        curl http://localhost:8080/api/v1/plugins
+        """, [(200, '.*"loaded_plugins".*')]),
+    "hellofs and the store": ((), """
+        curl -X POST http://localhost:8080/api/v1/mount \\
+        -d '{"fstype": "hellofs", "path": "/helloc", "config": {}}'
+        curl "http://localhost:8080/api/v1/files?path=/helloc/hello"
+        curl -X PUT "http://localhost:8080/api/v1/files?path=/data/file.txt" -d "content"
+        curl "http://localhost:8080/api/v1/files?path=/data/file.txt"
+        curl -X POST http://localhost:8080/api/v1/unmount -d '{"path": "/helloc"}'
+        """, [(200, "plugin mounted"), (200, "Hello, World!\n"), (200, "OK"), (200, "content"), (200, "plugin unmounted")]),
+}
+SEED_CONFIGS: dict[str, dict[str, Any]] = {
+    "memfs": {"init_dirs": ["/home", "/tmp"]}, "queuefs": {}, "kvfs": {"initial_data": {"welcome": "Hello from PFS!"}}}
+
+
+def run_curls(block: str, server: Any, replacements: Mapping[str, str] = {}) -> list[tuple[int, str]]:
+    """Run a block of the seed in bash; of each curl its status and what it printed."""
+    for old, new in {"http://localhost:8080": server.url, **replacements}.items():
+        block = block.replace(old, new)
+    function = (f'curl() {{ command curl -sS -w "\\n%{{http_code}}\\n--next--\\n" -H "Authorization: Bearer {server.key}" '
+                '"$@" || echo "curl: $?"; }\n')
+    done = subprocess.run([need_program("bash"), "-c", function + textwrap.dedent(block)], capture_output=True, text=True,
+                          timeout=60)
+    assert not done.stderr, done.stderr
+    parts = [part.rsplit("\n", 2) for part in done.stdout.split("--next--\n")[:-1]]
+    return [(int(status), text) for text, status, _ in parts]
+
+
+@pytest.mark.parametrize("name", SEED_EXAMPLES)
+def test_example_of_the_seed(serve_users: Callable[..., Any], tmp_path: Path, name: str) -> None:
+    """Its curl lines with nothing changed but the address and a key; each kind runs as soon as it is there."""
+    needs, block, wanted = SEED_EXAMPLES[name]
+    missing = [kind for kind in needs if kind not in callfs.FILESYSTEMS]
+    if missing:
+        pytest.skip(f"{missing[0]} is not in this version")
+    need_program("curl")
+    (tmp_path / "file.txt").write_text("local text")
+    configs = {**SEED_CONFIGS, "localfs": {"local_dir": str(tmp_path)}}
+    plugins = {kind: {"enabled": True, "path": "/local" if kind == "localfs" else f"/{kind}", "config": configs[kind]}
+               for kind in needs if kind in configs}
+    server = serve_users(plugins=plugins, auth__admins=["ann"])
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    found = run_curls(block, server, {"10000": port})
+    assert [status for status, _ in found] == [status for status, _ in wanted], found
+    for (_, text), (_, pattern) in zip(found, wanted):
+        said = json.loads(text)["message"] if re.fullmatch(r'\{"message":"[^"]*"\}\s*', text) and "message" not in pattern else text
+        assert re.fullmatch(pattern, said.rstrip("\n") if not pattern.endswith("\n") else said + "\n" * (said[-1:] != "\n"), re.S), found
 
 
 # ============================================================================
