@@ -16908,6 +16908,8 @@ class Shell:
                 except KeyboardInterrupt:
                     self.status, self.at_line_start = 130, True
                     self.show(b"\n")
+                except UnicodeError:
+                    self.complain("syntax error: the line is no UTF-8")
         return self.status
 
     def script(self, source: Any) -> Iterator[str]:
@@ -17040,7 +17042,7 @@ class Run:
         """Say what went wrong with what; the exit code becomes 1, if it was 0."""
         self.code = self.code or 1
         where = "" if isinstance(error, _SERVER_ERRORS) else where
-        words = error if isinstance(error, str) else _error_words(error)
+        words = error if isinstance(error, str) else _error_words(error, where)
         self.shell.complain(": ".join(filter(None, (self.name, where, words))))
 
     @contextlib.contextmanager
@@ -17069,9 +17071,9 @@ _ERROR_WORDS: Mapping[type[Exception], str] = {FileNotFound: "No such file or di
                                                DirectoryNotEmpty: "Directory not empty"}
 
 
-def _error_words(error: Exception) -> str:
+def _error_words(error: Exception, where: str) -> str:
     if isinstance(error, OSError):
-        return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
+        return f"{error.filename}: {_reason(error)}" if error.filename not in (None, where) else _reason(error)
     if isinstance(error, UnicodeError):
         return "this is no UTF-8"
     return _ERROR_WORDS.get(type(error)) or error.message       # type: ignore[attr-defined]
@@ -17209,23 +17211,23 @@ def _tail_of(run: Run, path: str) -> Iterator[bytes]:
             yield from reader
         return
     size = run.client.stat(path).size
-    position = _tail_start(run.client, path, size, run.args.lines)
-    with run.client.open(path, position) as reader:
-        for line in collections.deque(_lines(reader), run.args.lines):
-            yield line
-    while run.args.follow:
+    start = _tail_start(run.client, path, size, run.args.lines)
+    with run.client.open(path, start, size - start if size > 0 else -1) as reader:
+        yield from collections.deque(_lines(reader), run.args.lines)
+    if run.args.follow:
         yield from _growth(run, path, size)
-        size = max(0, run.client.stat(path).size)
-        time.sleep(TAIL_POLL)
 
 
 def _growth(run: Run, path: str, size: int) -> Iterator[bytes]:
-    """What a file has from `size` on; one that is shorter now is another one, and comes whole."""
-    now = run.client.stat(path).size
-    if now != size:
-        start = size if now > size else 0
-        with run.client.open(path, start, now - start) as reader:
-            yield from reader
+    """What a file gets behind its first `size` bytes, for ever; when it is shorter it is another one, and comes whole."""
+    while True:
+        time.sleep(TAIL_POLL)
+        now = run.client.stat(path).size
+        start = size if now >= size else 0
+        if now != size:
+            with run.client.open(path, start, now - start) as reader:
+                yield from reader
+        size = now
 
 
 def _tail_start(client: PFSClient, path: str, size: int, lines: int) -> int:
@@ -17240,15 +17242,14 @@ def _tail_start(client: PFSClient, path: str, size: int, lines: int) -> int:
 
 def _grep(run: Run) -> Iterator[bytes]:
     """Exit code 1 where nothing is found."""
-    run.code, counts = 1, 0
-    search = _grep_server if run.args.path else _grep_input
-    for text in search(run):
-        counts += 1
+    count = 0
+    for text in _grep_server(run) if run.args.path else _grep_input(run):
+        count += 1
         if not run.args.count:
             yield text
-        run.code = run.code if run.code > 1 else 0
     if run.args.count:
-        yield _shell_lines(str(counts))
+        yield _shell_lines(str(count))
+    run.code = run.code or int(count == 0)
 
 
 def _grep_server(run: Run) -> Iterator[bytes]:
@@ -17306,8 +17307,10 @@ def _echo(run: Run) -> bytes:
 def _mkdir(run: Run) -> None:
     for text in run.args.path:
         with run.trying(text):
-            make = _make_all if run.args.parents else run.client.mkdir
-            make(*([run.client] if run.args.parents else []), run.path(text), run.args.mode)
+            if run.args.parents:
+                _make_all(run.client, run.path(text), run.args.mode)
+            else:
+                run.client.mkdir(run.path(text), run.args.mode)
 
 
 def _make_all(client: PFSClient, path: str, mode: int = 0o755) -> None:
@@ -17562,9 +17565,20 @@ class FileCommand(NamedTuple):
         return parser
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The arguments in words, options anywhere up to `--`. Raises _Usage."""
-        parser = self.parser()          # argparse loses a `--` between intermixed ones
-        return parser.parse_args(words) if "--" in words else parser.parse_intermixed_args(list(words))
+        """The arguments in words, options anywhere up to `--`. Raises _Usage.
+
+        What comes after it is shielded: argparse loses some of it, and a second `--`, between intermixed arguments.
+        """
+        end = words.index("--") if "--" in words else len(words)
+        args = self.parser().parse_intermixed_args(
+            [*words[:end], *("\0" + word if word[:1] == "-" else word for word in words[end + 1:])])
+        for name, value in vars(args).items():
+            setattr(args, name, [_bared(each) for each in value] if isinstance(value, list) else _bared(value))
+        return args
+
+
+def _bared(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and value.startswith("\0-") else value
 
 
 def _octal(text: str) -> int:

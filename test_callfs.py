@@ -14855,7 +14855,8 @@ SHELL_SESSION = [                           # (line, what it prints, what it com
     ("echo two >> a.txt; echo new >> fresh; cat a.txt fresh", "one\ntwo\nnew\n", "", 0),
     (r'write /README.md "# Project\n\nDocumentation here"', "", "", 0),
     ("cat README.md", "# Project\n\nDocumentation here", "", 0),
-    (r"write /j '{\"a\": \"b\n\"}'; cat j", r'{\"a\": \"b\n\"}', "", 0), ("write /two a b; cat two; rm two j", "a b", "", 0),
+    (r"write /j '{\"a\": \"b\n\"}'; cat j", r'{\"a\": \"b\n\"}', "", 0),
+    ("write /two a b; cat two; rm two j", "a b", "", 0),
     ("mkdir d; cd d; pwd", "/d\n", "", 0), ("cat ../a.txt", "one\ntwo\n", "", 0), ("cd ../..; pwd", "/\n", "", 0),
     ("cd a.txt", "", "cd: a.txt: Not a directory\n", 1), ("cd nope", "", "cd: nope: No such file or directory\n", 1),
     ("mkdir d", "", "mkdir: d: File exists\n", 1), ("mkdir -p d d/e/f /; ls d/e", "f\n", "", 0),
@@ -14864,34 +14865,54 @@ SHELL_SESSION = [                           # (line, what it prints, what it com
     ("cat nope a.txt", "one\ntwo\n", "cat: nope: No such file or directory\n", 1),
     ("cat nope > a.txt; cat a.txt", "one\ntwo\n", "cat: nope: No such file or directory\n", 0),
     ("cp a.txt d; cp -r d d2; mv d2/a.txt d2/b.txt; ls d2", "b.txt\ne\n", "", 0),
-    ("cp d x", "", "cp: d: Is a directory (cp -r copies it)\n", 1), ("cp a.txt a.txt", "", "cp: a.txt: can not be copied to itself\n", 1),
-    ("cp -r d d/e", "", "cp: d: can not be copied into itself\n", 1), ("cp a.txt", "", "cp: the target is missing\n", 2),
-    ("cp a.txt fresh d2/; ls d2", "a.txt\nb.txt\ne\nfresh\n", "", 0), ("mv nope x", "", "mv: nope: No such file or directory\n", 1),
+    ("cp d x", "", "cp: d: Is a directory (cp -r copies it)\n", 1),
+    ("cp a.txt a.txt", "", "cp: a.txt: can not be copied to itself\n", 1),
+    ("cp -r d d/e", "", "cp: d: can not be copied into itself\n", 1),
+    ("cp a.txt", "", "cp: the target is missing\n", 2),
+    ("cp a.txt fresh d2/; ls d2", "a.txt\nb.txt\ne\nfresh\n", "", 0),
+    ("mv nope x", "", "mv: nope: No such file or directory\n", 1),
     ("tree d2 -L 1", "d2\n├── a.txt\n├── b.txt\n├── e\n└── fresh\n\n1 directory, 3 files\n", "", 0),
     ("tree d", "d\n├── a.txt\n└── e\n    └── f\n\n2 directories, 1 file\n", "", 0),
-    ("rm d2", "", "rm: d2: Is a directory (rm -r removes it)\n", 1), ("rm -rf d2 nope; ls d2", "", "ls: d2: No such file or directory\n", 1),
-    ("rm nope", "", "rm: nope: No such file or directory\n", 1), ("rm -rf /", "", "rm: /: this would remove everything, and is refused\n", 1),
-    ("ls *.txt", "a.txt\n", "", 0), ("ls /d/*/", "f\n", "", 0), ("cat '*.txt'", "", "cat: *.txt: No such file or directory\n", 1),
+    ("rm d2", "", "rm: d2: Is a directory (rm -r removes it)\n", 1),
+    ("rm -rf d2 nope; ls d2", "", "ls: d2: No such file or directory\n", 1),
+    ("rm nope", "", "rm: nope: No such file or directory\n", 1),
+    ("rm -rf /", "", "rm: /: this would remove everything, and is refused\n", 1),
+    ("ls *.txt", "a.txt\n", "", 0), ("ls /d/*/", "f\n", "", 0),
+    ("cat '*.txt'", "", "cat: *.txt: No such file or directory\n", 1),
     ("echo d/* no*pe '*' [ab].txt /*/*.txt", "d/a.txt d/e no*pe * a.txt /d/a.txt\n", "", 0),
     ("echo x > 'odd *'; echo odd* \"odd \"*; cat odd\\ \\*; rm odd*", "odd * odd *\nx\n", "", 0),
-    ("cat a.txt | grep o | grep -v x", "", "grep: unrecognized arguments: -v", 2), ("cat a.txt | grep -c o", "2\n", "", 0),
-    ("cat a.txt | grep -n TWO -i", "2:two\n", "", 0), ("cat a.txt | grep xyz", "", "", 1), ("cat a.txt | grep [", "", "grep: the pattern", 1),
-    ("grep two a.txt", "two\n", "", 0), ("grep -n two a.txt", "2:two\n", "", 0), ("grep -rn o. /d", "/d/a.txt:1:one\n", "", 0),
-    ("grep -c o a.txt", "2\n", "", 0), ("grep o nope", "", "grep: nope: No such file or directory\n", 1), ("grep zzz a.txt", "", "", 1),
-    ("cat a.txt | tee t1 t2 | tail -n 1", "two\n", "", 0), ("cat t1 t2 | head -n 3", "one\ntwo\none\n", "", 0), ("rm t1 t2", "", "", 0),
+    ("cat a.txt | grep o | grep -v x", "", "grep: unrecognized arguments: -v", 2),
+    ("cat a.txt | grep -c o", "2\n", "", 0),
+    ("cat a.txt | grep -n TWO -i", "2:two\n", "", 0), ("cat a.txt | grep xyz", "", "", 1),
+    ("cat a.txt | grep [", "", "grep: the pattern", 1),
+    ("grep two a.txt", "two\n", "", 0), ("grep -n two a.txt", "2:two\n", "", 0),
+    ("grep -rn o. /d", "/d/a.txt:1:one\n", "", 0),
+    ("grep -c o a.txt", "2\n", "", 0), ("grep o nope", "", "grep: nope: No such file or directory\n", 1),
+    ("grep zzz a.txt", "", "", 1),
+    ("cat a.txt | tee t1 t2 | tail -n 1", "two\n", "", 0), ("cat t1 t2 | head -n 3", "one\ntwo\none\n", "", 0),
+    ("rm t1 t2", "", "", 0),
     ("head -n 1 a.txt; tail -n 1 a.txt; tail -n 0 a.txt", "one\ntwo\n", "", 0),
     ("digest -a md5 a.txt", hashlib.md5(b"one\ntwo\n").hexdigest() + "  a.txt\n", "", 0),
     ("digest a.txt", hashlib.sha256(b"one\ntwo\n").hexdigest() + "  a.txt\n", "", 0),
-    ("chmod 600 a.txt; stat a.txt | grep Mode", "Mode: 0600 -rw-------\n", "", 0), ("chmod 9 a.txt", "", "chmod: argument MODE", 2),
+    ("chmod 600 a.txt; stat a.txt | grep Mode", "Mode: 0600 -rw-------\n", "", 0),
+    ("chmod 9 a.txt", "", "chmod: argument MODE", 2),
     ("truncate -s 3 a.txt; cat a.txt", "one", "", 0), ("truncate -s 1x a.txt", "", "truncate: argument -s", 2),
-    ("touch new; stat new | grep Size", "Size: 0\n", "", 0), ("stat nope", "", "stat: nope: No such file or directory\n", 1),
-    ("mounts", "", "", 0), ("mount hellofs /h; mounts; cat /h/hello; unmount /h; mounts", "hellofs on /h\nHello, World!\n", "", 0),
-    ("mount nofs /n", "", "mount: There is no filesystem type 'nofs'", 1), ("mount hellofs /n x", "", "mount: 'x' is no option", 2),
+    ("touch new; stat new | grep Size", "Size: 0\n", "", 0),
+    ("stat nope", "", "stat: nope: No such file or directory\n", 1),
+    ("mounts", "", "", 0),
+    ("mount hellofs /h; mounts; cat /h/hello; unmount /h; mounts", "hellofs on /h\nHello, World!\n", "", 0),
+    ("mount nofs /n", "", "mount: There is no filesystem type 'nofs'", 1),
+    ("mount hellofs /n x", "", "mount: 'x' is no option", 2),
     ("mount hellofs /n a=b", "", "mount: hellofs has no option 'a'", 1), ("unmount /n", "", "unmount: /n: ", 1),
-    ("nonsense", "", "nonsense: there is no such command; `help` lists all\n", 127), ("ls --nonsense", "", "ls: unrecognized", 2),
-    ("nope || echo b", "b\n", "nope: there", 0), ("pwd && echo b", "/\nb\n", "", 0), ("cat nope && echo b", "", "cat: nope", 1),
+    ("nonsense", "", "nonsense: there is no such command; `help` lists all\n", 127),
+    ("ls --nonsense", "", "ls: unrecognized", 2),
+    ("nope || echo b", "b\n", "nope: there", 0), ("pwd && echo b", "/\nb\n", "", 0),
+    ("cat nope && echo b", "", "cat: nope", 1),
     ("pwd || echo b", "/\n", "", 0), ("# pwd", "", "", 0), ("help nonsense", "", "help: nonsense: there is no", 1),
-    ("plugins list", "", "", 0), ("plugins load", "", "plugins: plugins load needs", 2), ("cat a\u202eb", "", "cat: a\\u202eb: The path holds", 1),
+    ("echo d > -x; cat -- -x; rm -r -- -x --; cat -x", "d\n", "rm: --: No such", 2),
+    ("mount a -- --", "", "mount: There is", 1),
+    ("plugins list", "", "", 0), ("plugins load", "", "plugins: plugins load needs", 2),
+    ("cat a\u202eb", "", "cat: a\\u202eb: The path holds", 1),
     ("exit 3; pwd", "", "", 3),
 ]
 
@@ -14953,7 +14974,7 @@ def test_shell_uploads_and_downloads(sh: Sh, tmp_path: Path, monkeypatch: pytest
     assert (tmp_path / "a").read_bytes() == (tmp_path / "named").read_bytes() == b"A"
     assert sh("get /up/a -") == "A" and sh("put - /piped", b"P") == "" and sh("cat /piped") == "P"
     assert sh("get /nope x") == "" and sh.error == "get: /nope: No such file or directory\n" and not (tmp_path / "x").exists()
-    assert sh("get /up x") == "" and "Is a directory" in sh.error and sh("put nope /x") == "" and "nope" in sh.error
+    assert sh("get /up x") == "" and "Is a directory" in sh.error and sh("put nope /x") == "" and sh.error == "put: nope: No such file or directory\n"
     assert sorted(os.listdir(tmp_path / "out" / "sub dir")) == ["b"]
 
 
@@ -15078,7 +15099,7 @@ pfs:/> cat /sqlfs_prod/prod.txt
 production data""",
     "proxyfs": r"""
 pfs:/> ls /remote/server1
-data  file.txt
+data  file.txt  reload
 pfs:/> cat /remote/server1/data/file.txt
 of the other server
 pfs:/> write /remote/server2/upload.txt "data"
