@@ -16995,7 +16995,8 @@ class Run:
         if first is None and self.code:
             return
         whole = isinstance(output, (bytes, type(None))) or first is None
-        self.write(path, first or b"" if whole else itertools.chain([first or b""], blocks), ">>" in self._stage.redirects)
+        source = first or b"" if whole else itertools.chain([first or b""], blocks)
+        self.write(path, source, ">>" in self._stage.redirects)
 
     def write(self, path: str, source: Any, append: bool = False) -> None:
         """Replace a file or, with `append`, make it longer. Raises CallFSError."""
@@ -17158,7 +17159,8 @@ def _tree(run: Run) -> Iterator[bytes]:
     path, counts = run.path(run.args.path), [0, 0]
     yield _shell_lines(run.args.path or path)
     yield from _branches(run, path, "", min(run.args.level, TREE_DEPTH), counts)
-    yield _shell_lines("", f"{counts[1]} director{'y' if counts[1] == 1 else 'ies'}, {counts[0]} file{'s' * (counts[0] != 1)}")
+    files, folders = counts
+    yield _shell_lines("", f"{folders} director{'y' if folders == 1 else 'ies'}, {files} file{'s' * (files != 1)}")
 
 
 def _branches(run: Run, folder: str, indent: str, levels: int, counts: list[int]) -> Iterator[bytes]:
@@ -17219,7 +17221,7 @@ def _tail_of(run: Run, path: str) -> Iterator[bytes]:
 
 
 def _growth(run: Run, path: str, size: int) -> Iterator[bytes]:
-    """What a file gets behind its first `size` bytes, for ever; when it is shorter it is another one, and comes whole."""
+    """What a file gets behind its first `size` bytes, for ever; a shorter one is another one, and comes whole."""
     while True:
         time.sleep(TAIL_POLL)
         now = run.client.stat(path).size
@@ -17608,6 +17610,7 @@ _LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="ho
 _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
 _UP = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
 _DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="files, at last where to (- is standard output)"))
+_CODE = (_arg("code", type=_counting, nargs="?", metavar="CODE"),)
 _STREAM = _arg("--stream", action="store_true", help="pass each piece on as it comes")
 
 # Whoever adds a command adds a row.
@@ -17652,7 +17655,8 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
         _arg("-a", "--append", action="store_true", help="behind what is there"), _PATHS)),
     FileCommand("mount", "mount a filesystem", _mount, (
         _arg("type", metavar="TYPE", help="memfs, queuefs, sqlfs ..."), _PATH,
-        _arg("option", nargs="*", metavar="KEY=VALUE", help="its options; commas between the items of a list")), local=True),
+        _arg("option", nargs="*", metavar="KEY=VALUE", help="its options; commas between the items of a list")),
+        local=True),
     FileCommand("unmount", "unmount filesystems", _unmount, (_PATHS,)),
     FileCommand("mounts", "list what is mounted", _mounts),
     FileCommand("plugins", "list, load and unload external plugins", _plugins, (
@@ -17661,15 +17665,17 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
     FileCommand("echo", "print words (-n: no line end, -e: with \\n and the like read)", _echo, None, alone=False),
     FileCommand("cd", "go to a directory", _cd, (_arg("path", nargs="?", default="/", metavar="PATH"),), alone=False),
     FileCommand("pwd", "tell where you are", _pwd, alone=False),
-    FileCommand("help", "tell how commands are used", _help, (_arg("command", nargs="?", metavar="COMMAND"),), alone=False),
-    FileCommand("exit", "leave the shell", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
-    FileCommand("quit", "the same as exit", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
+    FileCommand("help", "tell how commands are used", _help, (
+        _arg("command", nargs="?", metavar="COMMAND"),), alone=False),
+    FileCommand("exit", "leave the shell", _exit, _CODE, alone=False),
+    FileCommand("quit", "the same as exit", _exit, _CODE, alone=False),
 )})
 
 
 # ---- editing a line: readline, where Python has it
 
 _SECRET_OPTION = re.compile(r"(secret|password|token|key|dsn)\w*=", re.I)
+_SPECIAL = re.compile(r"[\s'\"\\|;&<>*?[\]#]")
 _LAST_WORD = re.compile(r"""(?:\\.|[^\s\\|;&<>"'])*$""")
 
 
@@ -17685,7 +17691,8 @@ def _line_editing(shell: Shell) -> Iterator[None]:
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_completer_delims(" \t\n|;&<>\"'")
-    readline.set_completer(lambda text, state: complete(readline.get_line_buffer()[:readline.get_endidx()], text, state))
+    readline.set_completer(
+        lambda text, state: complete(readline.get_line_buffer()[:readline.get_endidx()], text, state))
     readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
     try:
         yield
@@ -17727,11 +17734,10 @@ class Completer:
             return [name + " " for name in FILE_COMMANDS if name.startswith(text)]
         skip, folder = len(raw) - len(text), raw[:raw.rfind("/") + 1]
         quote = raw == "" and line[-1:] in ("'", '"') or line.count('"') % 2 or line.count("'") % 2
-        names = ((info.name, info.is_dir) for info in sorted(self._shell.client.list(
-            self._shell.path(re.sub(r"\\(.)", r"\1", folder)))))
-        shown = ((name if quote else re.sub(r"([\s'\"\\|;&<>*?[\]#])", r"\\\1", name), is_dir) for name, is_dir in names)
-        return [(folder + name + ("/" if is_dir else "" if quote else " "))[skip:]
-                for name, is_dir in shown if name.startswith(raw[len(folder):])]
+        there = sorted(self._shell.client.list(self._shell.path(re.sub(r"\\(.)", r"\1", folder))))
+        shown = [info.name if quote else _SPECIAL.sub(r"\\\g<0>", info.name) for info in there]
+        return [(folder + name + ("/" if info.is_dir else "" if quote else " "))[skip:]
+                for name, info in zip(shown, there) if name.startswith(raw[len(folder):])]
 
 
 # ============================================================================
@@ -18081,7 +18087,8 @@ def _address_of(args: argparse.Namespace) -> dict[str, Any]:
     if not url and not key:
         with contextlib.suppress(OSError):
             key = _kept_secrets(os.path.join(DATA_FOLDER, "secrets.json")).get("key", "")
-    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file, "verify": not args.insecure}
+    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file,
+            "verify": not args.insecure}
 
 
 def _client_of(args: argparse.Namespace) -> Client:
