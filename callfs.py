@@ -4811,6 +4811,10 @@ class PFSClient(HTTPClient):
         """Rename a file or directory. Raises FileNotFound, FileExists."""
         self._do("POST", self._at("/rename", old), {"newPath": new})
 
+    def copy(self, path: str, target: str, recursive: bool = False) -> None:
+        """Copy without the bytes passing here; for a server whose capabilities list `copy`. Raises FileNotFound."""
+        self._do("POST", self._at("/copy", path), {"newPath": target, "recursive": recursive}, patience=3600)
+
     def chmod(self, path: str, mode: int) -> None:
         """Set the permission bits."""
         self._do("POST", self._at("/chmod", path), {"mode": mode})
@@ -16643,7 +16647,7 @@ FLOWS = ("queuefs", "streamfs")         # where a write adds and replaces nothin
 Output = Union[bytes, Iterator[bytes], None]
 
 
-class ShellSyntaxError(BadRequest):
+class ShellSyntaxError(ValueError):
     """The line can not be read."""
 
 
@@ -16835,7 +16839,7 @@ class Shell:
         try:
             pipelines = parse_line(line)
         except ShellSyntaxError as error:
-            self.complain(f"syntax error: {error.message}")
+            self.complain(f"syntax error: {error}")
             self.status = 2
             return 2
         for pipeline in pipelines:
