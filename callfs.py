@@ -4766,6 +4766,10 @@ class PFSClient(HTTPClient):
         """Rename a file or directory. Raises FileNotFound, FileExists."""
         self._do("POST", self._at("/rename", old), {"newPath": new})
 
+    def copy(self, path: str, target: str, recursive: bool = False) -> None:
+        """Copy without the bytes passing here; for a server whose capabilities list `copy`. Raises FileNotFound."""
+        self._do("POST", self._at("/copy", path), {"newPath": target, "recursive": recursive}, patience=3600)
+
     def chmod(self, path: str, mode: int) -> None:
         """Set the permission bits."""
         self._do("POST", self._at("/chmod", path), {"mode": mode})
@@ -16608,7 +16612,7 @@ FLOWS = ("queuefs", "streamfs")         # where a write adds and replaces nothin
 Output = Union[bytes, Iterator[bytes], None]
 
 
-class ShellSyntaxError(BadRequest):
+class ShellSyntaxError(ValueError):
     """The line can not be read."""
 
 
@@ -16800,7 +16804,7 @@ class Shell:
         try:
             pipelines = parse_line(line)
         except ShellSyntaxError as error:
-            self.complain(f"syntax error: {error.message}")
+            self.complain(f"syntax error: {error}")
             self.status = 2
             return 2
         for pipeline in pipelines:
@@ -16840,7 +16844,8 @@ class Shell:
         """The remote paths that a pattern of `Word.pattern` matches, sorted; relative ones to a relative pattern."""
         found, parts = ["/" if pattern.startswith("/") else ""], [part for part in pattern.split("/") if part]
         for number, part in enumerate(parts):
-            found = [path for folder in found for path in self._matching(folder, part, number + 1 < len(parts))]
+            inner = number + 1 < len(parts) or pattern.endswith("/")
+            found = [path for folder in found for path in self._matching(folder, part, inner)]
         return found
 
     def _matching(self, folder: str, part: str, inner: bool) -> list[str]:
@@ -16848,7 +16853,7 @@ class Shell:
         if not _MAGIC.search(_QUOTED_MAGIC.sub("", part)):
             name = beginning + _QUOTED_MAGIC.sub(r"\1", part)
             with contextlib.suppress(CallerError):
-                return [name] if inner or name in ("..", ".") or self.client.stat(self.path(name)) else []
+                return [name] if inner or self.client.stat(self.path(name)) else []
             return []
         with contextlib.suppress(CallerError):          # not there, no directory, not for this key
             matches = re.compile(fnmatch.translate(part.replace("[^", "[!"))).match
@@ -16872,6 +16877,8 @@ class Shell:
                 except KeyboardInterrupt:
                     self.status, self.at_line_start = 130, True
                     self.show(b"\n")
+                except UnicodeError:
+                    self.complain("syntax error: the line is no UTF-8")
         return self.status
 
     def script(self, source: Any) -> Iterator[str]:
@@ -16957,7 +16964,8 @@ class Run:
         if first is None and self.code:
             return
         whole = isinstance(output, (bytes, type(None))) or first is None
-        self.write(path, first or b"" if whole else itertools.chain([first or b""], blocks), ">>" in self._stage.redirects)
+        source = first or b"" if whole else itertools.chain([first or b""], blocks)
+        self.write(path, source, ">>" in self._stage.redirects)
 
     def write(self, path: str, source: Any, append: bool = False) -> None:
         """Replace a file or, with `append`, make it longer. Raises CallFSError."""
@@ -17004,7 +17012,7 @@ class Run:
         """Say what went wrong with what; the exit code becomes 1, if it was 0."""
         self.code = self.code or 1
         where = "" if isinstance(error, _SERVER_ERRORS) else where
-        words = error if isinstance(error, str) else _error_words(error)
+        words = error if isinstance(error, str) else _error_words(error, where)
         self.shell.complain(": ".join(filter(None, (self.name, where, words))))
 
     @contextlib.contextmanager
@@ -17033,9 +17041,9 @@ _ERROR_WORDS: Mapping[type[Exception], str] = {FileNotFound: "No such file or di
                                                DirectoryNotEmpty: "Directory not empty"}
 
 
-def _error_words(error: Exception) -> str:
+def _error_words(error: Exception, where: str) -> str:
     if isinstance(error, OSError):
-        return f"{error.filename}: {_reason(error)}" if error.filename else _reason(error)
+        return f"{error.filename}: {_reason(error)}" if error.filename not in (None, where) else _reason(error)
     if isinstance(error, UnicodeError):
         return "this is no UTF-8"
     return _ERROR_WORDS.get(type(error)) or error.message       # type: ignore[attr-defined]
@@ -17091,7 +17099,7 @@ def _listing(run: Run, found: Sequence[RemoteInfo]) -> bytes:
                        for info in found))
     if not run.to_terminal or run.args.single:
         return _shell_lines(*(info.name for info in found))
-    return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns))
+    return _shell_lines(*_columns([run.shown(info.name) for info in found], shutil.get_terminal_size().columns or 80))
 
 
 def _mode(info: RemoteInfo) -> str:
@@ -17120,7 +17128,8 @@ def _tree(run: Run) -> Iterator[bytes]:
     path, counts = run.path(run.args.path), [0, 0]
     yield _shell_lines(run.args.path or path)
     yield from _branches(run, path, "", min(run.args.level, TREE_DEPTH), counts)
-    yield _shell_lines("", f"{counts[1]} director{'y' if counts[1] == 1 else 'ies'}, {counts[0]} file{'s' * (counts[0] != 1)}")
+    files, folders = counts
+    yield _shell_lines("", f"{folders} director{'y' if folders == 1 else 'ies'}, {files} file{'s' * (files != 1)}")
 
 
 def _branches(run: Run, folder: str, indent: str, levels: int, counts: list[int]) -> Iterator[bytes]:
@@ -17173,23 +17182,23 @@ def _tail_of(run: Run, path: str) -> Iterator[bytes]:
             yield from reader
         return
     size = run.client.stat(path).size
-    position = _tail_start(run.client, path, size, run.args.lines)
-    with run.client.open(path, position) as reader:
-        for line in collections.deque(_lines(reader), run.args.lines):
-            yield line
-    while run.args.follow:
+    start = _tail_start(run.client, path, size, run.args.lines)
+    with run.client.open(path, start, size - start if size > 0 else -1) as reader:
+        yield from collections.deque(_lines(reader), run.args.lines)
+    if run.args.follow:
         yield from _growth(run, path, size)
-        size = max(0, run.client.stat(path).size)
-        time.sleep(TAIL_POLL)
 
 
 def _growth(run: Run, path: str, size: int) -> Iterator[bytes]:
-    """What a file has from `size` on; one that is shorter now is another one, and comes whole."""
-    now = run.client.stat(path).size
-    if now != size:
-        start = size if now > size else 0
-        with run.client.open(path, start, now - start) as reader:
-            yield from reader
+    """What a file gets behind its first `size` bytes, for ever; a shorter one is another one, and comes whole."""
+    while True:
+        time.sleep(TAIL_POLL)
+        now = run.client.stat(path).size
+        start = size if now >= size else 0
+        if now != size:
+            with run.client.open(path, start, now - start) as reader:
+                yield from reader
+        size = now
 
 
 def _tail_start(client: PFSClient, path: str, size: int, lines: int) -> int:
@@ -17204,15 +17213,14 @@ def _tail_start(client: PFSClient, path: str, size: int, lines: int) -> int:
 
 def _grep(run: Run) -> Iterator[bytes]:
     """Exit code 1 where nothing is found."""
-    run.code, counts = 1, 0
-    search = _grep_server if run.args.path else _grep_input
-    for text in search(run):
-        counts += 1
+    count = 0
+    for text in _grep_server(run) if run.args.path else _grep_input(run):
+        count += 1
         if not run.args.count:
             yield text
-        run.code = run.code if run.code > 1 else 0
     if run.args.count:
-        yield _shell_lines(str(counts))
+        yield _shell_lines(str(count))
+    run.code = run.code or int(count == 0)
 
 
 def _grep_server(run: Run) -> Iterator[bytes]:
@@ -17224,7 +17232,7 @@ def _grep_server(run: Run) -> Iterator[bytes]:
                     labels = ([run.shown(str(match.get("file") or text))] if named else []) + \
                         ([str(match.get("line"))] if run.args.number else [])
                     yield _shell_lines(":".join([*labels, str(match["content"]).rstrip("\r\n")]))
-    
+
 
 def _grep_input(run: Run) -> Iterator[bytes]:
     pattern, flags = run.args.pattern.encode("utf-8", "surrogateescape"), re.I if run.args.ignore_case else 0
@@ -17270,8 +17278,10 @@ def _echo(run: Run) -> bytes:
 def _mkdir(run: Run) -> None:
     for text in run.args.path:
         with run.trying(text):
-            make = _make_all if run.args.parents else run.client.mkdir
-            make(*([run.client] if run.args.parents else []), run.path(text), run.args.mode)
+            if run.args.parents:
+                _make_all(run.client, run.path(text), run.args.mode)
+            else:
+                run.client.mkdir(run.path(text), run.args.mode)
 
 
 def _make_all(client: PFSClient, path: str, mode: int = 0o755) -> None:
@@ -17526,8 +17536,20 @@ class FileCommand(NamedTuple):
         return parser
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
-        """The arguments in words. Raises _Usage."""
-        return self.parser().parse_intermixed_args(list(words))
+        """The arguments in words, options anywhere up to `--`. Raises _Usage.
+
+        What comes after it is shielded: argparse loses some of it, and a second `--`, between intermixed arguments.
+        """
+        end = words.index("--") if "--" in words else len(words)
+        args = self.parser().parse_intermixed_args(
+            [*words[:end], *("\0" + word if word[:1] == "-" else word for word in words[end + 1:])])
+        for name, value in vars(args).items():
+            setattr(args, name, [_bared(each) for each in value] if isinstance(value, list) else _bared(value))
+        return args
+
+
+def _bared(value: Any) -> Any:
+    return value[1:] if isinstance(value, str) and value.startswith("\0-") else value
 
 
 def _octal(text: str) -> int:
@@ -17555,8 +17577,9 @@ _ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
 _RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
 _LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
 _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
-_UP = (_RECURSIVE, _arg("path", nargs="+", metavar=("LOCAL", "REMOTE"), help="- is standard input"))
-_DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar=("REMOTE", "LOCAL"), help="LOCAL may be - for standard output"))
+_UP = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
+_DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="files, at last where to (- is standard output)"))
+_CODE = (_arg("code", type=_counting, nargs="?", metavar="CODE"),)
 _STREAM = _arg("--stream", action="store_true", help="pass each piece on as it comes")
 
 # Whoever adds a command adds a row.
@@ -17601,7 +17624,8 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
         _arg("-a", "--append", action="store_true", help="behind what is there"), _PATHS)),
     FileCommand("mount", "mount a filesystem", _mount, (
         _arg("type", metavar="TYPE", help="memfs, queuefs, sqlfs ..."), _PATH,
-        _arg("option", nargs="*", metavar="KEY=VALUE", help="its options; commas between the items of a list")), local=True),
+        _arg("option", nargs="*", metavar="KEY=VALUE", help="its options; commas between the items of a list")),
+        local=True),
     FileCommand("unmount", "unmount filesystems", _unmount, (_PATHS,)),
     FileCommand("mounts", "list what is mounted", _mounts),
     FileCommand("plugins", "list, load and unload external plugins", _plugins, (
@@ -17610,15 +17634,17 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
     FileCommand("echo", "print words (-n: no line end, -e: with \\n and the like read)", _echo, None, alone=False),
     FileCommand("cd", "go to a directory", _cd, (_arg("path", nargs="?", default="/", metavar="PATH"),), alone=False),
     FileCommand("pwd", "tell where you are", _pwd, alone=False),
-    FileCommand("help", "tell how commands are used", _help, (_arg("command", nargs="?", metavar="COMMAND"),), alone=False),
-    FileCommand("exit", "leave the shell", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
-    FileCommand("quit", "the same as exit", _exit, (_arg("code", type=_counting, nargs="?", metavar="CODE"),), alone=False),
+    FileCommand("help", "tell how commands are used", _help, (
+        _arg("command", nargs="?", metavar="COMMAND"),), alone=False),
+    FileCommand("exit", "leave the shell", _exit, _CODE, alone=False),
+    FileCommand("quit", "the same as exit", _exit, _CODE, alone=False),
 )})
 
 
 # ---- editing a line: readline, where Python has it
 
 _SECRET_OPTION = re.compile(r"(secret|password|token|key|dsn)\w*=", re.I)
+_SPECIAL = re.compile(r"[\s'\"\\|;&<>*?[\]#]")
 _LAST_WORD = re.compile(r"""(?:\\.|[^\s\\|;&<>"'])*$""")
 
 
@@ -17634,7 +17660,8 @@ def _line_editing(shell: Shell) -> Iterator[None]:
     with contextlib.suppress(OSError):
         readline.read_history_file(path)
     readline.set_completer_delims(" \t\n|;&<>\"'")
-    readline.set_completer(lambda text, state: complete(readline.get_line_buffer()[:readline.get_endidx()], text, state))
+    readline.set_completer(
+        lambda text, state: complete(readline.get_line_buffer()[:readline.get_endidx()], text, state))
     readline.parse_and_bind("bind ^I rl_complete" if "libedit" in (readline.__doc__ or "") else "tab: complete")
     try:
         yield
@@ -17676,11 +17703,10 @@ class Completer:
             return [name + " " for name in FILE_COMMANDS if name.startswith(text)]
         skip, folder = len(raw) - len(text), raw[:raw.rfind("/") + 1]
         quote = raw == "" and line[-1:] in ("'", '"') or line.count('"') % 2 or line.count("'") % 2
-        names = ((info.name, info.is_dir) for info in sorted(self._shell.client.list(
-            self._shell.path(re.sub(r"\\(.)", r"\1", folder)))))
-        shown = ((name if quote else re.sub(r"([\s'\"\\|;&<>*?[\]#])", r"\\\1", name), is_dir) for name, is_dir in names)
-        return [(folder + name + ("/" if is_dir else "" if quote else " "))[skip:]
-                for name, is_dir in shown if name.startswith(raw[len(folder):])]
+        there = sorted(self._shell.client.list(self._shell.path(re.sub(r"\\(.)", r"\1", folder))))
+        shown = [info.name if quote else _SPECIAL.sub(r"\\\g<0>", info.name) for info in there]
+        return [(folder + name + ("/" if info.is_dir else "" if quote else " "))[skip:]
+                for name, info in zip(shown, there) if name.startswith(raw[len(folder):])]
 
 
 # ============================================================================
@@ -18030,7 +18056,8 @@ def _address_of(args: argparse.Namespace) -> dict[str, Any]:
     if not url and not key:
         with contextlib.suppress(OSError):
             key = _kept_secrets(os.path.join(DATA_FOLDER, "secrets.json")).get("key", "")
-    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file, "verify": not args.insecure}
+    return {"url": url or "http://" + FIRST_RUN_LISTEN, "key": key, "ca_file": args.ca_file,
+            "verify": not args.insecure}
 
 
 def _client_of(args: argparse.Namespace) -> Client:

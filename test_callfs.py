@@ -15629,7 +15629,8 @@ def sh(shell_on: Any) -> Sh:
     ("", []), ("  ", []), ("# nothing", []), ("a b", ["a", "b"]), ("a  b # c", ["a", "b"]), ("a#b", ["a#b"]),
     ("'a b' c", ["a b", "c"]), ('"a b"c\'d e\'', ["a bcd e"]), ("''", [""]), ('a "" b', ["a", "", "b"]),
     ('"a\\"b"', ['a"b']), ("'a\\'", ["a\\"]), (r"a\ b", ["a b"]), (r"a\nb", [r"a\nb"]), (r'"a\nb"', [r"a\nb"]),
-    (r'"\\n"', [r"\n"]), (r"C:\x\y", [r"C:\x\y"]), (r"\#x", ["#x"]), ("a|b", ["a", "|", "b"]), ("a||b", ["a", "||", "b"]),
+    (r'"\\n"', [r"\n"]), (r"C:\x\y", [r"C:\x\y"]), (r"\#x", ["#x"]), ("a|b", ["a", "|", "b"]),
+    ("a||b", ["a", "||", "b"]),
     ("a>b", ["a", ">", "b"]), ("a>>b", ["a", ">>", "b"]), ("a<b;c", ["a", "<", "b", ";", "c"]), ("'a|b'", ["a|b"]),
     ("a&&b", ["a", "&&", "b"]), ("ä\u00a0ö", ["ä", "ö"]), ('x\'"\'"\'"', ["x\"'"]), ("\"#\" '#'", ["#", "#"]),
     ("echo 1=2,3 {a} $x ~", ["echo", "1=2,3", "{a}", "$x", "~"]),
@@ -15639,9 +15640,11 @@ def test_shell_words(line: str, words: list[str]) -> None:
 
 
 @pytest.mark.parametrize("line, message", [
-    ("echo 'a", "' is not closed"), ('echo "a', '" is not closed'), ('"a\\"', '" is not closed'), ("a\\", "quotes nothing"),
+    ("echo 'a", "' is not closed"), ('echo "a', '" is not closed'), ('"a\\"', '" is not closed'),
+    ("a\\", "quotes nothing"),
     ("a & b", "& alone"), ("| a", "before |"), ("a |", "missing"), ("a | | b", "before |"), ("a &&", "missing"),
-    ("&& a", "before &&"), ("a || && b", "before &&"), ("a >", "after >"), ("a > > b", "after >"), ("a > b > c", "twice"),
+    ("&& a", "before &&"), ("a || && b", "before &&"), ("a >", "after >"), ("a > > b", "after >"),
+    ("a > b > c", "twice"),
     ("a > b >> c", "twice"), ("a <", "after <"), ("> a", "missing"), ("a | > b", "missing"), ("a > | b", "after >"),
 ])
 def test_shell_syntax_errors_are_one_clear_line(line: str, message: str) -> None:
@@ -15651,7 +15654,8 @@ def test_shell_syntax_errors_are_one_clear_line(line: str, message: str) -> None
 
 
 @pytest.mark.parametrize("line, pattern", [
-    ("*.txt", "*.txt"), ("'*'", ""), (r"\*", ""), ("'a*'*", "a[*]*"), ("a?[bc]", "a?[bc]"), ('"["*', "[[]*"), ("plain", "")])
+    ("*.txt", "*.txt"), ("'*'", ""), (r"\*", ""), ("'a*'*", "a[*]*"), ("a?[bc]", "a?[bc]"), ('"["*', "[[]*"),
+    ("plain", "")])
 def test_shell_patterns_know_what_was_quoted(line: str, pattern: str) -> None:
     assert callfs.tokenize(line)[0].pattern == pattern
 
@@ -15676,7 +15680,8 @@ class FakePFS:
     """The part of `PFSClient` that a random line may reach, over a dictionary: None is a directory."""
 
     def __init__(self) -> None:
-        self.files: dict[str, Optional[bytes]] = {"/": None, "/a": b"one\ntwo\n", "/d": None, "/d/b c": b"\xff\0", "/d/*": b""}
+        self.files: dict[str, Optional[bytes]] = {"/": None, "/a": b"one\ntwo\n", "/d": None,
+                                                  "/d/b c": b"\xff\0", "/d/*": b""}
 
     def stat(self, path: str) -> Any:
         if path not in self.files:
@@ -15687,7 +15692,8 @@ class FakePFS:
     def list(self, path: str) -> list[Any]:
         if not self.stat(path).is_dir:
             raise callfs.Conflict("A file is there.")
-        return [self.stat(each) for each in sorted(self.files) if each != "/" and (each.rpartition("/")[0] or "/") == path]
+        inside = [each for each in sorted(self.files) if each != "/" and (each.rpartition("/")[0] or "/") == path]
+        return [self.stat(each) for each in inside]
 
     def open(self, path: str, offset: int = 0, size: int = -1, stream: bool = False) -> Any:
         data = (b"" if self.stat(path).is_dir else self.files[path] or b"")[offset:]
@@ -15722,9 +15728,12 @@ class FakePFS:
         return refuse
 
 
-SHELL_PARTS = ["ls", "cat", "echo", "write", "mkdir", "rm", "mv", "cp", "stat", "tree", "head", "tail", "grep", "digest", "chmod",
-               "touch", "truncate", "tee", "mount", "unmount", "mounts", "plugins", "cd", "pwd", "help", "nonsense", "|", ">",
-               ">>", "&&", "||", ";", "/a", "/d", "/d/*", "*", "'b c'", '"', "'", "-r", "-n", "-l", "-p", "--", "-", "644", "3",
+SHELL_PARTS = ["ls", "cat", "echo", "write", "mkdir", "rm", "mv", "cp", "stat", "tree", "head", "tail", "grep",
+               "digest", "chmod",
+               "touch", "truncate", "tee", "mount", "unmount", "mounts", "plugins", "cd", "pwd", "help", "nonsense",
+               "|", ">",
+               ">>", "&&", "||", ";", "/a", "/d", "/d/*", "*", "'b c'", '"', "'", "-r", "-n", "-l", "-p", "--", "-",
+               "644", "3",
                "a=b", "[", "..", "/d/../..", "\ud800", "\0", "x" * 300, "#"]
 
 
@@ -15749,7 +15758,8 @@ SHELL_SESSION = [                           # (line, what it prints, what it com
     ("echo two >> a.txt; echo new >> fresh; cat a.txt fresh", "one\ntwo\nnew\n", "", 0),
     (r'write /README.md "# Project\n\nDocumentation here"', "", "", 0),
     ("cat README.md", "# Project\n\nDocumentation here", "", 0),
-    (r"write /j '{\"a\": \"b\n\"}'; cat j", r'{\"a\": \"b\n\"}', "", 0), ("write /two a b; cat two; rm two j", "a b", "", 0),
+    (r"write /j '{\"a\": \"b\n\"}'; cat j", r'{\"a\": \"b\n\"}', "", 0),
+    ("write /two a b; cat two; rm two j", "a b", "", 0),
     ("mkdir d; cd d; pwd", "/d\n", "", 0), ("cat ../a.txt", "one\ntwo\n", "", 0), ("cd ../..; pwd", "/\n", "", 0),
     ("cd a.txt", "", "cd: a.txt: Not a directory\n", 1), ("cd nope", "", "cd: nope: No such file or directory\n", 1),
     ("mkdir d", "", "mkdir: d: File exists\n", 1), ("mkdir -p d d/e/f /; ls d/e", "f\n", "", 0),
@@ -15758,34 +15768,54 @@ SHELL_SESSION = [                           # (line, what it prints, what it com
     ("cat nope a.txt", "one\ntwo\n", "cat: nope: No such file or directory\n", 1),
     ("cat nope > a.txt; cat a.txt", "one\ntwo\n", "cat: nope: No such file or directory\n", 0),
     ("cp a.txt d; cp -r d d2; mv d2/a.txt d2/b.txt; ls d2", "b.txt\ne\n", "", 0),
-    ("cp d x", "", "cp: d: Is a directory (cp -r copies it)\n", 1), ("cp a.txt a.txt", "", "cp: a.txt: can not be copied to itself\n", 1),
-    ("cp -r d d/e", "", "cp: d: can not be copied into itself\n", 1), ("cp a.txt", "", "cp: the target is missing\n", 2),
-    ("cp a.txt fresh d2/; ls d2", "a.txt\nb.txt\ne\nfresh\n", "", 0), ("mv nope x", "", "mv: nope: No such file or directory\n", 1),
+    ("cp d x", "", "cp: d: Is a directory (cp -r copies it)\n", 1),
+    ("cp a.txt a.txt", "", "cp: a.txt: can not be copied to itself\n", 1),
+    ("cp -r d d/e", "", "cp: d: can not be copied into itself\n", 1),
+    ("cp a.txt", "", "cp: the target is missing\n", 2),
+    ("cp a.txt fresh d2/; ls d2", "a.txt\nb.txt\ne\nfresh\n", "", 0),
+    ("mv nope x", "", "mv: nope: No such file or directory\n", 1),
     ("tree d2 -L 1", "d2\n├── a.txt\n├── b.txt\n├── e\n└── fresh\n\n1 directory, 3 files\n", "", 0),
     ("tree d", "d\n├── a.txt\n└── e\n    └── f\n\n2 directories, 1 file\n", "", 0),
-    ("rm d2", "", "rm: d2: Is a directory (rm -r removes it)\n", 1), ("rm -rf d2 nope; ls d2", "", "ls: d2: No such file or directory\n", 1),
-    ("rm nope", "", "rm: nope: No such file or directory\n", 1), ("rm -rf /", "", "rm: /: this would remove everything, and is refused\n", 1),
-    ("ls *.txt", "a.txt\n", "", 0), ("ls /d/*/", "f\n", "", 0), ("cat '*.txt'", "", "cat: *.txt: No such file or directory\n", 1),
+    ("rm d2", "", "rm: d2: Is a directory (rm -r removes it)\n", 1),
+    ("rm -rf d2 nope; ls d2", "", "ls: d2: No such file or directory\n", 1),
+    ("rm nope", "", "rm: nope: No such file or directory\n", 1),
+    ("rm -rf /", "", "rm: /: this would remove everything, and is refused\n", 1),
+    ("ls *.txt", "a.txt\n", "", 0), ("ls /d/*/", "f\n", "", 0),
+    ("cat '*.txt'", "", "cat: *.txt: No such file or directory\n", 1),
     ("echo d/* no*pe '*' [ab].txt /*/*.txt", "d/a.txt d/e no*pe * a.txt /d/a.txt\n", "", 0),
     ("echo x > 'odd *'; echo odd* \"odd \"*; cat odd\\ \\*; rm odd*", "odd * odd *\nx\n", "", 0),
-    ("cat a.txt | grep o | grep -v", "", "grep: unrecognized arguments: -v", 2), ("cat a.txt | grep -c o", "2\n", "", 0),
-    ("cat a.txt | grep -n TWO -i", "2:two\n", "", 0), ("cat a.txt | grep xyz", "", "", 1), ("cat a.txt | grep [", "", "grep: the pattern", 1),
-    ("grep two a.txt", "two\n", "", 0), ("grep -n two a.txt", "2:two\n", "", 0), ("grep -rn o. /d", "/d/a.txt:1:one\n", "", 0),
-    ("grep -c o a.txt", "2\n", "", 0), ("grep o nope", "", "grep: nope: No such file or directory\n", 1), ("grep zzz a.txt", "", "", 1),
-    ("cat a.txt | tee t1 t2 | tail -n 1", "two\n", "", 0), ("cat t1 t2 | head -n 3", "one\ntwo\none\n", "", 0), ("rm t1 t2", "", "", 0),
+    ("cat a.txt | grep o | grep -v x", "", "grep: unrecognized arguments: -v", 2),
+    ("cat a.txt | grep -c o", "2\n", "", 0),
+    ("cat a.txt | grep -n TWO -i", "2:two\n", "", 0), ("cat a.txt | grep xyz", "", "", 1),
+    ("cat a.txt | grep [", "", "grep: the pattern", 1),
+    ("grep two a.txt", "two\n", "", 0), ("grep -n two a.txt", "2:two\n", "", 0),
+    ("grep -rn o. /d", "/d/a.txt:1:one\n", "", 0),
+    ("grep -c o a.txt", "2\n", "", 0), ("grep o nope", "", "grep: nope: No such file or directory\n", 1),
+    ("grep zzz a.txt", "", "", 1),
+    ("cat a.txt | tee t1 t2 | tail -n 1", "two\n", "", 0), ("cat t1 t2 | head -n 3", "one\ntwo\none\n", "", 0),
+    ("rm t1 t2", "", "", 0),
     ("head -n 1 a.txt; tail -n 1 a.txt; tail -n 0 a.txt", "one\ntwo\n", "", 0),
     ("digest -a md5 a.txt", hashlib.md5(b"one\ntwo\n").hexdigest() + "  a.txt\n", "", 0),
     ("digest a.txt", hashlib.sha256(b"one\ntwo\n").hexdigest() + "  a.txt\n", "", 0),
-    ("chmod 600 a.txt; stat a.txt | grep Mode", "Mode: 0600 -rw-------\n", "", 0), ("chmod 9 a.txt", "", "chmod: argument MODE", 2),
+    ("chmod 600 a.txt; stat a.txt | grep Mode", "Mode: 0600 -rw-------\n", "", 0),
+    ("chmod 9 a.txt", "", "chmod: argument MODE", 2),
     ("truncate -s 3 a.txt; cat a.txt", "one", "", 0), ("truncate -s 1x a.txt", "", "truncate: argument -s", 2),
-    ("touch new; stat new | grep Size", "Size: 0\n", "", 0), ("stat nope", "", "stat: nope: No such file or directory\n", 1),
-    ("mounts", "", "", 0), ("mount hellofs /h; mounts; cat /h/hello; unmount /h; mounts", "hellofs on /h\nHello, World!\n", "", 0),
-    ("mount nofs /n", "", "mount: There is no filesystem type 'nofs'", 1), ("mount hellofs /n x", "", "mount: 'x' is no option", 2),
+    ("touch new; stat new | grep Size", "Size: 0\n", "", 0),
+    ("stat nope", "", "stat: nope: No such file or directory\n", 1),
+    ("mounts", "", "", 0),
+    ("mount hellofs /h; mounts; cat /h/hello; unmount /h; mounts", "hellofs on /h\nHello, World!\n", "", 0),
+    ("mount nofs /n", "", "mount: There is no filesystem type 'nofs'", 1),
+    ("mount hellofs /n x", "", "mount: 'x' is no option", 2),
     ("mount hellofs /n a=b", "", "mount: hellofs has no option 'a'", 1), ("unmount /n", "", "unmount: /n: ", 1),
-    ("nonsense", "", "nonsense: there is no such command; `help` lists all\n", 127), ("ls --nonsense", "", "ls: unrecognized", 2),
-    ("nope || echo b", "b\n", "nope: there", 0), ("pwd && echo b", "/\nb\n", "", 0), ("cat nope && echo b", "", "cat: nope", 1),
+    ("nonsense", "", "nonsense: there is no such command; `help` lists all\n", 127),
+    ("ls --nonsense", "", "ls: unrecognized", 2),
+    ("nope || echo b", "b\n", "nope: there", 0), ("pwd && echo b", "/\nb\n", "", 0),
+    ("cat nope && echo b", "", "cat: nope", 1),
     ("pwd || echo b", "/\n", "", 0), ("# pwd", "", "", 0), ("help nonsense", "", "help: nonsense: there is no", 1),
-    ("plugins list", "", "", 0), ("plugins load", "", "plugins: plugins load needs", 2), ("cat a\u202eb", "", "cat: a\\u202eb: The path holds", 1),
+    ("echo d > -x; cat -- -x; rm -r -- -x --; cat -x", "d\n", "rm: --: No such", 2),
+    ("mount a -- --", "", "mount: There is", 1),
+    ("plugins list", "", "", 0), ("plugins load", "", "plugins: plugins load needs", 2),
+    ("cat a\u202eb", "", "cat: a\\u202eb: The path holds", 1),
     ("exit 3; pwd", "", "", 3),
 ]
 
@@ -15843,11 +15873,13 @@ def test_shell_uploads_and_downloads(sh: Sh, tmp_path: Path, monkeypatch: pytest
     assert sh("tree /up").endswith("2 files\n") and sh("ls /dir /many") == "/dir:\na\n\n/many:\na\nb\n"
     assert "put: in/sub dir: Is a directory" in sh("put in/* /dir") + sh.error
     assert sh("get -r /up out; download /dir/a; get /up/a named; get -r /up out") == "" and not sh.error
-    assert (tmp_path / "out" / "sub dir" / "b").read_bytes() == b"B" * 1_000_000 == (tmp_path / "out/up/sub dir/b").read_bytes()
+    for name in ("out/sub dir/b", "out/up/sub dir/b"):
+        assert (tmp_path / name).read_bytes() == b"B" * 1_000_000
     assert (tmp_path / "a").read_bytes() == (tmp_path / "named").read_bytes() == b"A"
     assert sh("get /up/a -") == "A" and sh("put - /piped", b"P") == "" and sh("cat /piped") == "P"
-    assert sh("get /nope x") == "" and sh.error == "get: /nope: No such file or directory\n" and not (tmp_path / "x").exists()
-    assert sh("get /up x") == "" and "Is a directory" in sh.error and sh("put nope /x") == "" and "nope" in sh.error
+    assert sh("get /nope x") == "" and sh.error == "get: /nope: No such file or directory\n"
+    assert not (tmp_path / "x").exists() and sh("get /up x") == "" and "Is a directory" in sh.error
+    assert sh("put nope /x") == "" and sh.error == "put: nope: No such file or directory\n"
     assert sorted(os.listdir(tmp_path / "out" / "sub dir")) == ["b"]
 
 
@@ -15866,7 +15898,8 @@ def test_shell_progress_is_for_terminals(sh: Sh, tmp_path: Path) -> None:
     for line in (f"put {tmp_path}/f /f", "cp /f /g", f"get /g {tmp_path}/g"):
         sh.shell.run_line(line)
     shown = sh.shell.stderr.getvalue()
-    assert shown.count(b" of 1.907 MiB") >= 3 and shown.endswith(b"\r\x1b[K") and (tmp_path / "g").stat().st_size == 2_000_000
+    assert shown.count(b" of 1.907 MiB") >= 3 and shown.endswith(b"\r\x1b[K")
+    assert (tmp_path / "g").stat().st_size == 2_000_000
 
 
 def test_shell_copies_on_the_server_where_that_can() -> None:
@@ -15874,7 +15907,8 @@ def test_shell_copies_on_the_server_where_that_can() -> None:
     fake.capabilities = lambda: {"features": ["copy"]}               # type: ignore[method-assign]
     fake.copy = lambda *given: copied.append(given)                   # type: ignore[attr-defined]
     sh = Sh(fake)
-    assert sh("cp /a /x; cp -r /d /y; cp /a /d") == "" and copied == [("/a", "/x", False), ("/d", "/y", True), ("/a", "/d/a", False)]
+    assert sh("cp /a /x; cp -r /d /y; cp /a /d") == ""
+    assert copied == [("/a", "/x", False), ("/d", "/y", True), ("/a", "/d/a", False)]
 
 
 def test_shell_large_files_stay_out_of_memory(sh: Sh, tmp_path: Path) -> None:
@@ -15883,7 +15917,8 @@ def test_shell_large_files_stay_out_of_memory(sh: Sh, tmp_path: Path) -> None:
     sh.shell.stdout = open(os.devnull, "wb")
     tracemalloc.start()
     try:
-        for line in (f"put {tmp_path}/big /big", "cp /big /big2", f"get /big2 {tmp_path}/back", "cat /big | cat > /big3",
+        for line in (f"put {tmp_path}/big /big", "cp /big /big2", f"get /big2 {tmp_path}/back", 
+                     "cat /big | cat > /big3",
                      "echo x >> /big3", "cat /big | tail -n 1 | head -n 1 > /short", "tail -n 1 /big > /short"):
             assert sh.shell.run_line(line) == 0, line
             if line.startswith("cat /big |"):
@@ -15901,7 +15936,8 @@ def test_shell_says_when_nobody_answers(tmp_path: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
         with callfs.PFSClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3) as client:
             sh = Sh(client)
-            for line in ("ls a b", "cat a b", "rm -f a b", "mkdir -p a b", "grep x a b", "cp a b", f"get a b {tmp_path}", "mounts"):
+            for line in ("ls a b", "cat a b", "rm -f a b", "mkdir -p a b", "grep x a b", "cp a b",
+                         f"get a b {tmp_path}", "mounts"):
                 assert sh(line) == "" and sh.code == 1 and sh.error.count("\n") == 1, (line, sh.error)
                 assert "127.0.0.1" in sh.error
 
@@ -15972,7 +16008,7 @@ pfs:/> cat /sqlfs_prod/prod.txt
 production data""",
     "proxyfs": r"""
 pfs:/> ls /remote/server1
-data  file.txt
+data  file.txt  reload
 pfs:/> cat /remote/server1/data/file.txt
 of the other server
 pfs:/> write /remote/server2/upload.txt "data"
@@ -16040,7 +16076,8 @@ def seed_plugins(tmp_path: Path, other: Any) -> dict[str, Any]:
             "memfs": {"path": "/memfs"}, "serverinfofs": {"path": "/serverinfofs"},
             "sqlfs": [{"path": path, "config": {"backend": "sqlite", "db_path": str(tmp_path / (path[1:] + ".db"))}}
                       for path in ("/sqlfs", "/sqlfs_prod")],
-            "proxyfs": [{"path": "/remote/server1", "config": remote("")}, {"path": "/remote/server2", "config": remote("")}],
+            "proxyfs": [{"path": "/remote/server1", "config": remote("")},
+                        {"path": "/remote/server2", "config": remote("")}],
             "localfs": {"path": "/local", "config": {"local_dir": str(tmp_path / "local")}}}
 
 
@@ -16048,11 +16085,13 @@ def seed_pattern(lines: list[str]) -> str:
     """What the seed prints as a regular expression: identifiers and times differ, `...` is anything."""
     text = re.escape("\n".join(lines)).replace(re.escape("..."), "(?s:.*)")
     text = re.sub(r"\d{19}", r"\\d{19}", text)
-    return re.sub(r"\d{4}\\?-\d\d\\?-\d\dT\d\d:\d\d:\d\d", r"\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(?:\\.\\d+)?", text)
+    return re.sub(r"\d{4}\\?-\d\d\\?-\d\dT\d\d:\d\d:\d\d",
+                  r"\\d{4}-\\d\\d-\\d\\dT\\d\\d:\\d\\d:\\d\\d(?:\\.\\d+)?", text)
 
 
 @pytest.mark.parametrize("kinds", SEED_LINES)
-def test_shell_runs_the_seed(kinds: str, serve: Any, shell_on: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shell_runs_the_seed(kinds: str, serve: Any, shell_on: Any, tmp_path: Path,
+                             monkeypatch: pytest.MonkeyPatch) -> None:
     missing = [kind for kind in kinds.split() if kind not in callfs.FILESYSTEMS]
     if missing:
         pytest.skip(f"{missing[0]} is not built yet")
@@ -16097,44 +16136,66 @@ def callfs_run(server: Any, arguments: list[str], tmp_path: Path, data: bytes = 
     return process.returncode, out.decode(), err.decode()
 
 
-def test_shell_through_a_pipe(serve: Any, tmp_path: Path) -> None:
-    server = serve()
+@pytest.fixture
+def command_line(serve: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> Callable[..., Any]:
+    """The same in this process (a process compiles all of callfs.py first), in `tmp_path`, on `command_line.server`."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str, data: bytes = b"") -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        code = callfs.main(arguments)
+        return (code, *capsys.readouterr())
+    run.server = serve()                    # type: ignore[attr-defined]
+    monkeypatch.setenv("CALLFS_URL", run.server.url)    # type: ignore[attr-defined]
+    monkeypatch.setenv("CALLFS_KEY", run.server.key)    # type: ignore[attr-defined]
+    return run
+
+
+def test_shell_through_a_pipe(command_line: Any, tmp_path: Path) -> None:
     lines = "echo a > /f\n\ncat /f\ncat /nope\n# no\ncd /\necho 'open\nwrite /g\nto the end"
-    assert callfs_run(server, ["sh"], tmp_path, lines.encode()) == (
+    assert callfs_run(command_line.server, ["sh"], tmp_path, lines.encode()) == (
         0, "a\n", "cat: /nope: No such file or directory\nsyntax error: a ' is not closed\n")
-    assert callfs_run(server, ["cat", "/g"], tmp_path) == (0, "to the end", "")
-    assert callfs_run(server, ["sh"], tmp_path, b"pwd\ncat /nope\n")[0] == 1
-    assert callfs_run(server, ["sh"], tmp_path, b"cat /nope\npwd\n")[:2] == (0, "/\n")
-    assert callfs_run(server, ["sh", "-e"], tmp_path, b"cat /nope\npwd\n")[:2] == (1, "")
-    assert callfs_run(server, ["sh", "-c", "pwd; exit 4\npwd"], tmp_path)[:2] == (4, "/\n")
+    assert command_line("cat", "/g") == (0, "to the end", "")
+    assert command_line("sh", data=b"pwd\ncat /nope\n")[0] == 1
+    assert command_line("sh", data=b"cat /nope\npwd\n")[:2] == (0, "/\n")
+    assert command_line("sh", "-e", data=b"cat /nope\npwd\n")[:2] == (1, "")
+    assert command_line("sh", "-c", "pwd; exit 4\npwd")[:2] == (4, "/\n")
     (tmp_path / "script").write_text("write /h\ncat /h\n")
-    assert callfs_run(server, ["sh", "script"], tmp_path, b"data") == (0, "data", "")
+    assert command_line("sh", "script", data=b"data") == (0, "data", "")
+    assert command_line("sh", "nope") == (1, "", "callfs: nope: No such file or directory\n")
 
 
-def test_file_commands_one_by_one(serve: Any, tmp_path: Path) -> None:
-    server = serve()
+def test_file_commands_one_by_one(command_line: Any, tmp_path: Path) -> None:
+    server = command_line.server
     (tmp_path / "local").write_bytes(b"local\n")
     for arguments, code, output, error in (
             (["put", "local", "/f"], 0, "", ""), (["cat", "/f"], 0, "local\n", ""), (["get", "/f", "back"], 0, "", ""),
             (["write", "/g", r"a\nb"], 0, "", ""), (["cat", "/g"], 0, "a\nb", ""), (["mkdir", "-p", "/x/y"], 0, "", ""),
             (["ls", "/"], 0, "f\ng\nx\n", ""), (["ls", "/*"], 1, "", "ls: /*: No such file or directory\n"),
-            (["rm", "/nope"], 1, "", "rm: /nope: No such file or directory\n"), (["rm", "/f", "-f", "/nope"], 0, "", ""),
-            (["ls", "--nonsense"], 2, "", "ls: unrecognized arguments: --nonsense (usage: ls [-l] [-1] [-a] [PATH ...])\n"),
-            (["tail", "/g", "-n", "1"], 0, "b", ""), (["rm", "--", "--url"], 1, "", "rm: --url: No such file or directory\n"),
+            (["rm", "/nope"], 1, "", "rm: /nope: No such file or directory\n"),
+            (["rm", "/f", "-f", "/nope"], 0, "", ""),
+            (["ls", "--nonsense"], 2, "",
+             "ls: unrecognized arguments: --nonsense (usage: ls [-l] [-1] [-a] [PATH ...])\n"),
+            (["tail", "/g", "-n", "1"], 0, "b", ""),
+            (["rm", "--", "--url"], 1, "", "rm: --url: No such file or directory\n"),
             (["ls", "--url", server.url, "--key", "wrong-key-0123456789", "/"], 1, "", "ls: The key is not valid.\n"),
-            (["ls", "--url", "ftp://x"], 2, "", "callfs: a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH\n")):
-        assert callfs_run(server, arguments, tmp_path) == (code, output, error), arguments
+            (["ls", "--url", "ftp://x"], 2, "",
+                 "callfs: a server's URL is http://HOST[:PORT][/PREFIX], https://... or unix:/PATH\n")):
+        assert command_line(*arguments) == (code, output, error), arguments
     assert (tmp_path / "back").read_bytes() == b"local\n"
     assert callfs_run(server, ["write", "/p"], tmp_path, b"piped") == (0, "", "")
-    assert callfs_run(server, ["cat", "/p"], tmp_path)[1] == "piped"
-    assert "not running at" in callfs_run(f"http://127.0.0.1:{free_port()}", ["ls"], tmp_path)[2]
+    assert command_line("cat", "/p")[1] == "piped"
+    assert command_line("ls", "--url", f"http://127.0.0.1:{free_port()}")[2].startswith("ls: Connection refused")
+    for name in ("sh", "ls", "download", "digest"):
+        assert re.search(rf"^    {name} ", command_line("--help")[1], re.M)
 
 
-def test_file_commands_over_tls(serve: Any, certificate: tuple[str, str], tmp_path: Path) -> None:
+def test_file_commands_over_tls(command_line: Any, serve: Any, certificate: tuple[str, str]) -> None:
     server = serve(server={"cert_file": certificate[0], "key_file": certificate[1]})
-    assert callfs_run(server, ["ls"], tmp_path)[0] == 1
-    assert callfs_run(server, ["ls", "--no-verify"], tmp_path) == (0, "", "")
-    assert callfs_run(server, ["ls", "--ca-file", certificate[0]], tmp_path) == (0, "", "")
+    there = ("ls", "--url", server.url, "--key", server.key)
+    assert command_line(*there)[0] == 1
+    assert command_line(*there, "--no-verify") == (0, "", "")
+    assert command_line(*there, "--ca-file", certificate[0]) == (0, "", "")
 
 
 def test_file_commands_find_the_first_run_of_this_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -16143,9 +16204,11 @@ def test_file_commands_find_the_first_run_of_this_folder(monkeypatch: pytest.Mon
         monkeypatch.delenv(name, raising=False)
     kept = callfs._draw_secrets(os.path.join(callfs.DATA_FOLDER, "secrets.json"))
     args = callfs.argparse.Namespace(url=None, key=None, ca_file="", insecure=False)
-    assert callfs._address_of(args) == {"url": "http://127.0.0.1:8443", "key": kept["key"], "ca_file": "", "verify": True}
+    assert callfs._address_of(args) == {"url": "http://127.0.0.1:8443", "key": kept["key"],
+                                         "ca_file": "", "verify": True}
     monkeypatch.setenv("PFS_API_URL", "http://h:1/api/v1")
-    assert callfs._address_of(args)["url"] == "http://h:1/api/v1" and not callfs._address_of(args)["key"]   # not to others
+    there = callfs._address_of(args)
+    assert there["url"] == "http://h:1/api/v1" and not there["key"]    # which others should not be told
 
 
 def test_shell_streams_come_as_they_are_written_and_end_with_ctrl_c(serve: Any, tmp_path: Path) -> None:
@@ -16245,7 +16308,8 @@ def test_shell_completes(sh: Sh) -> None:
 
     def found(line: str, text: str) -> list[str]:
         return list(iter((complete(line, text, state) for state in itertools.count()).__next__, None))
-    assert found("unm", "unm") == ["unmount "] and found("ls | gr", "gr") == ["grep "] and found("x; pw", "pw") == ["pwd "]
+    assert found("unm", "unm") == ["unmount "] and found("ls | gr", "gr") == ["grep "]
+    assert found("x; pw", "pw") == ["pwd "]
     assert found("ls /d", "/d") == ["/dir/"] and found("cat d", "d") == ["dir/"] and found("ls /nope/", "/nope/") == []
     assert found("cat /dir/", "/dir/") == ["/dir/file ", "/dir/odd\\ name ", "/dir/x "]
     assert found("cat '/dir/od", "/dir/od") == ["/dir/odd name"] and found("cat /dir/odd\\ n", "n") == ["name "]
