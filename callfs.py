@@ -4766,9 +4766,22 @@ class PFSClient(HTTPClient):
         """Rename a file or directory. Raises FileNotFound, FileExists."""
         self._do("POST", self._at("/rename", old), {"newPath": new})
 
-    def copy(self, path: str, target: str, recursive: bool = False) -> None:
-        """Copy without the bytes passing here; for a server whose capabilities list `copy`. Raises FileNotFound."""
-        self._do("POST", self._at("/copy", path), {"newPath": target, "recursive": recursive}, patience=3600)
+    def copy(self, path: str, target: str, recursive: bool = False) -> Iterator[int]:
+        """Copy without the bytes passing here; for a server whose capabilities list `copy`. Gives how many bytes are
+        copied now and then; it is done when the iterator ends. Raises FileNotFound."""
+        wish = json.dumps({"newPath": target, "recursive": recursive, "stream": True}).encode()
+        reply = self._call("POST", self._at("/copy", path), {"Content-Type": "application/json"}, stream=True,
+                           body=_Source(wish))
+        with RemoteReader(self.url, reply) as reader:
+            for line in _lines_of(reader):
+                with _foreign(self.url):
+                    told = dict(json.loads(line))
+                if "error" in told:
+                    raise error_of_pfs_answer(int(told.get("status", 500)), {}, line)
+                if "message" in told:
+                    return
+                yield int(told.get("bytes", 0))
+        raise BadGateway(f"{self.url} broke off: it is not known whether all was copied")
 
     def chmod(self, path: str, mode: int) -> None:
         """Set the permission bits."""
@@ -6766,6 +6779,12 @@ class Tree:
             handle = place.opened(place.filesystem.open(place.inner, wish))
         except FileNotFound:
             handle = Handle(self._above_mounts(path))
+        if handle.consumes:                 # taking a message out is no mere reading: `read` alone must not drain a queue
+            try:
+                self.authorise(who, "delete", handle.entry)
+            except CallFSError:
+                handle.close()
+                raise
         self._count("read", handle.entry)
         return handle
 
@@ -10343,7 +10362,7 @@ class _Waiters:
                 failing = False
             except CallFSError as error:
                 if not failing:             # once, not five times a second
-                    self._log.warning("waiting readers of a queue get nothing now", reason=error.message)
+                    self._log.warn("waiting readers of a queue get nothing now", reason=error.message)
                 failing = True
                 self._stop.wait(self.POLL)
             self._expire(time.monotonic())
@@ -10715,6 +10734,10 @@ class QueueFS(FileSystem):
     def check(self) -> dict[str, str]:
         """Whether the store answers."""
         return {"queues": state_of(self.store.check)}
+
+    def quiesce(self) -> None:
+        """As the interface says: they end with {}."""
+        self._waiters.close()
 
     def close(self) -> None:
         """Waiting readers end with {}."""
@@ -15452,9 +15475,9 @@ def write_options(request: Request) -> WriteOptions:
 # ============================================================================
 
 
-PFS_FEATURES = ("files", "directories", "stat", "rename", "chmod", "touch", "truncate", "stream", "mounts", "grep",
+PFS_FEATURES = ("files", "directories", "stat", "rename", "copy", "chmod", "touch", "truncate", "stream", "mounts", "grep",
                 "digest", "capabilities")
-_NUMBER = re.compile(r"-?[0-9]{1,18}")
+_QUERY_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,5}")
 
 
@@ -15486,6 +15509,7 @@ class PfsDialect:
             ("directories", {"GET": self.list, "HEAD": self.list, "POST": self.mkdir, "DELETE": self.delete}),
             ("stat", {"GET": self.stat, "HEAD": self.stat}),
             ("rename", {"POST": self.rename}),
+            ("copy", {"POST": self.copy}),
             ("chmod", {"POST": self.chmod}),
             ("touch", {"POST": self.touch}),
             ("truncate", {"POST": self.truncate}),
@@ -15589,6 +15613,19 @@ class PfsDialect:
         path, target = _pfs_path(request), canonical_path(_text(request.json(), "newPath"))
         self._tree.move(_asking(request), path, target)
         return _said("renamed")
+
+    def copy(self, request: Request) -> Response:
+        """`POST /api/v1/copy` `{"newPath","recursive","overwrite"}`: on the server, between any two filesystems; what
+        the reference does not have. With `stream` a line of JSON tells now and then how far it has come."""
+        wish, path = request.json(), _pfs_path(request)
+        target, recursive = canonical_path(_text(wish, "newPath")), _wants(wish, "recursive")
+        overwrite, who = "overwrite" not in wish or _wants(wish, "overwrite"), _asking(request)
+        if _wants(wish, "stream"):
+            lines = _copy_lines(lambda progress: self._tree.copy(who, path, target, recursive=recursive,
+                                                                 overwrite=overwrite, progress=progress))
+            return Response(200, ChunkReader(lines), headers=[("Content-Type", "application/x-ndjson")])
+        done = self._tree.copy(who, path, target, recursive=recursive, overwrite=overwrite)
+        return json_response({"message": "copied", **done._asdict()})
 
     def chmod(self, request: Request) -> Response:
         """`POST /api/v1/chmod`."""
@@ -15741,7 +15778,7 @@ def _query_number(query: Mapping[str, str], name: str, default: Optional[int], l
     text = query.get(name, "")
     if not text and default is not None:
         return default
-    if not _NUMBER.fullmatch(text) or int(text) < least:
+    if not _QUERY_NUMBER.fullmatch(text) or int(text) < least:
         raise BadRequest(f"`{name}` is a whole number from {least} on.")
     return int(text)
 
@@ -15763,6 +15800,39 @@ def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
     for count, match in enumerate(matches, 1):
         yield json.dumps(_shown_match(match), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
     yield b'{"type":"summary","count":%d}\n' % count
+
+
+def _copy_lines(copy: Callable[[Progress], Copied]) -> Iterator[bytes]:
+    """Progress of a copy that a thread makes, a line each half second; the last one has the message or the error."""
+    told: queue.SimpleQueue[Optional[Copied]] = queue.SimpleQueue()
+    outcome: dict[str, Any] = {}
+
+    def progress(done: Copied) -> None:
+        if stopped.is_set():                # nobody listens any more
+            raise Disconnected()
+        outcome["done"] = done
+
+    def run() -> None:
+        try:
+            outcome["last"] = {"message": "copied", **copy(progress)._asdict()}
+        except CallFSError as error:
+            outcome["last"] = {"error": error.message, "code": error.code, "status": error.status}
+        finally:
+            told.put(None)
+    stopped, thread = threading.Event(), threading.Thread(target=run, name="callfs-copy", daemon=True)
+    thread.start()
+    try:
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                told.get(timeout=0.5)
+                break
+            if "done" in outcome:
+                yield json.dumps(outcome["done"]._asdict()).encode() + b"\n"
+        thread.join()
+        yield json.dumps(outcome.get("last", {"error": "The copy failed."})).encode() + b"\n"
+    finally:
+        stopped.set()
+        thread.join()
 
 
 def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
@@ -16984,19 +17054,22 @@ class Run:
 
     def progress(self, label: str, blocks: Iterable[bytes], total: int = -1) -> Iterator[bytes]:
         """The same blocks; how far they are shows on standard error, if that is a terminal."""
-        if not self.shell.stderr.isatty():
-            yield from blocks
-            return
-        done, shown, of = 0, 0.0, f" of {_short_size(total)}" if total > 0 else ""
+        done, shown = 0, 0.0
         for block in blocks:
             yield block
             done += len(block)
             if time.monotonic() - shown > 0.1:
                 shown = time.monotonic()
-                self.shell.stderr.write(f"\r{self.shown(label)}: {_short_size(done)}{of}\x1b[K".encode())
-                self.shell.stderr.flush()
-        self.shell.stderr.write(b"\r\x1b[K")
-        self.shell.stderr.flush()
+                self.tell(label, done, total)
+        self.tell(label)
+
+    def tell(self, label: str, done: int = -1, total: int = -1) -> None:
+        """How far something has come, on a terminal; without `done` the line is wiped away."""
+        if self.shell.stderr.isatty():
+            of = f" of {_short_size(total)}" if total > 0 else ""
+            text = f"{self.shown(label)}: {_short_size(done)}{of}" if done >= 0 else ""
+            self.shell.stderr.write(f"\r{text}\x1b[K".encode())
+            self.shell.stderr.flush()
 
     # ---- paths and failures
 
@@ -17333,7 +17406,9 @@ def _cp(run: Run) -> None:
             if is_below(target, path) and (info.is_dir or path == target):
                 raise Conflict("can not be copied to itself" if path == target else "can not be copied into itself")
             if run.shell.can("copy"):
-                run.client.copy(path, target, info.is_dir)
+                for done in run.client.copy(path, target, info.is_dir):
+                    run.tell(text, done)
+                run.tell(text)
             else:
                 _copy(run, path, target, info)
 
@@ -17580,7 +17655,7 @@ _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="o
 _UP = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
 _DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="files, at last where to (- is standard output)"))
 _CODE = (_arg("code", type=_counting, nargs="?", metavar="CODE"),)
-_STREAM = _arg("--stream", action="store_true", help="pass each piece on as it comes")
+_STREAM_FLAG = _arg("--stream", action="store_true", help="pass each piece on as it comes")
 
 # Whoever adds a command adds a row.
 FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: command for command in (
@@ -17588,9 +17663,9 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
         _arg("-l", dest="long", action="store_true", help="with mode, size and time"),
         _arg("-1", dest="single", action="store_true", help="one name a line"),
         _arg("-a", dest="all", action="store_true", help="everything, as always"), _ANY_PATHS)),
-    FileCommand("cat", "print files", _cat, (_STREAM, _ANY_PATHS)),
+    FileCommand("cat", "print files", _cat, (_STREAM_FLAG, _ANY_PATHS)),
     FileCommand("write", "replace a file by a text, or by standard input", _write, (
-        _STREAM, _PATH, _arg("text", nargs="*", metavar="TEXT", help="\\n, \\t ... are read; not in single quotes"))),
+        _STREAM_FLAG, _PATH, _arg("text", nargs="*", metavar="TEXT", help="\\n, \\t ... are read; not in single quotes"))),
     FileCommand("put", "upload files", _upload, _UP, local=True),
     FileCommand("get", "download files", _download, _DOWN),
     FileCommand("upload", "the same as put", _upload, _UP, local=True),

@@ -32,7 +32,14 @@ def start(arguments: list[str]) -> int:
         os.execv(python, [python, os.path.abspath(__file__), *arguments])
     import pytest
     os.chdir(HERE)                          # `testpaths` counts only from the folder of pyproject.toml
-    return int(pytest.main(["-p", "test_callfs", *arguments]))
+    return int(pytest.main(["-p", "test_callfs", *_workers(arguments), *arguments]))
+
+
+def _workers(arguments: list[str]) -> list[str]:
+    """One process a core and one more, as many tests wait for something; as told, or one, where somebody looks at it."""
+    told = any(each.startswith(("-n", "--pdb", "-s", "--capture", "--collect-only")) for each in arguments)
+    found = not told and importlib.util.find_spec("xdist") is not None
+    return ["-n", str(min(8, (os.cpu_count() or 1) + 1))] if found else []
 
 
 def _test_environment() -> str:
@@ -109,6 +116,7 @@ if __name__ == "__main__":
 # Helpers: servers, requests, waiting, what must not be left behind
 # ============================================================================
 
+import ast                                  # noqa: E402
 import collections                          # noqa: E402
 import base64                               # noqa: E402
 import collections.abc                      # noqa: E402
@@ -6018,7 +6026,7 @@ def kill_loop(folder: Path, rounds: int) -> None:
 
 def test_kill_loop(tmp_path: Path) -> None:
     """SIGKILL at random moments: whatever was acknowledged is there, byte for byte, with its owner."""
-    kill_loop(tmp_path, 15)
+    kill_loop(tmp_path, 6)
 
 
 @pytest.mark.long
@@ -6128,6 +6136,11 @@ class TestHotFiles:
         with contextlib.closing(Rig(tmp_path / "root", hot_bytes=1 << 20)) as rig:
             self.at_rest(rig, "/f", b"first")
             yield rig
+
+    @pytest.fixture(autouse=True)
+    def rest_comes_sooner(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where these tests run, a clock's tick is 10 ms at most; two seconds are for FAT."""
+        monkeypatch.setattr(callfs, "AT_REST", 0.3)
 
     @staticmethod
     def at_rest(rig: Rig, path: str, data: bytes) -> None:
@@ -7277,7 +7290,7 @@ class TestStreamRing:
 
     def test_memory_is_bounded(self) -> None:
         """By the ring, whatever is written in whatever pieces while 50 readers stall; they can see how much they lost."""
-        for size, count in ((1, 300_000), (100, 100_000), (callfs.BLOCK, 100)):
+        for size, count in ((1, 100_000), (100, 20_000), (callfs.BLOCK, 40)):
             ring = callfs.StreamRing(1_000_000, 0)
             readers = [callfs.StreamReader(ring) for _ in range(50)]
             tracemalloc.start()
@@ -13475,6 +13488,7 @@ PFS_TABLE: list[tuple[str, str, Any, tuple[int, ...], Optional[tuple[int, ...]]]
     ("POST", "directories?mode=700", None, (400, 400, 201, 409, 409, 409), None),
     ("GET", "stat", None, (400, 400, 404, 200, 200, 200), None),
     ("POST", "rename", {"newPath": "/new"}, (400, 400, 404, 200, 200, 409), None),
+    ("POST", "copy", {"newPath": "/copied"}, (400, 400, 404, 200, 400, 400), None),
     ("POST", "chmod", {"mode": 420}, (400, 400, 404, 200, 200, 501), None),
     ("POST", "touch", None, (400, 400, 200, 200, 200, 501), None),
     ("POST", "truncate?size=3", None, (400, 400, 404, 200, 400, 400), None),
@@ -13710,6 +13724,61 @@ def test_pfs_mkdir_modes(pfs_server: Any, mode: str, status: int) -> None:
     api(pfs_server, "POST", "directories?mode=" + mode, "/a/b/c", status=status)
     if status == 201:
         assert check_info(api(pfs_server, "GET", "stat", "/a/b/c", status=200).json())["isDir"]
+
+
+def test_pfs_copies_on_the_server(pfs_server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between any two filesystems; our client is told how far it has come, and what went wrong."""
+    pfs_server.mounts.mount(callfs.ROOT, "/memory", "memfs", {})
+    for path in ("/d/f", "/d/e/g"):
+        pfs_server.tree.write(callfs.ROOT, path, callfs.bytes_body(TEN))
+    done = api(pfs_server, "POST", "copy", "/d", {"newPath": "/memory/d", "recursive": True}, status=200).json()
+    assert done == {"message": "copied", "files": 2, "directories": 1, "bytes": 20, "left_out": 0}
+    assert get_file(pfs_server, "/memory/d/e/g") == TEN
+    api(pfs_server, "POST", "copy", "/d/f", {"newPath": "/memory/d/f", "overwrite": False}, status=409)
+    api(pfs_server, "POST", "copy", "/d/f", {"newPath": "/memory/d"}, status=400)
+    with callfs.PFSClient(pfs_server.url, pfs_server.key) as client:
+        gate, read = threading.Event(), callfs.FileReader.read
+
+        def slow(self: Any, size: int = callfs.BLOCK) -> bytes:
+            gate.wait(WAIT)
+            return read(self, size)
+        monkeypatch.setattr(callfs.FileReader, "read", slow)
+        pfs_server.tree.write(callfs.ROOT, "/big", callfs.bytes_body(bytes(1_000_000)))
+        told = client.copy("/big", "/memory/big")
+        gate.set()
+        assert all(0 <= count <= 1_000_000 for count in told) and len(get_file(pfs_server, "/memory/big")) == 1_000_000
+        for path, target, error in (("/none", "/x", callfs.FileNotFound), ("/d", "/d/x", callfs.BadRequest)):
+            with pytest.raises(error):
+                list(client.copy(path, target, True))
+
+
+@pytest.mark.parametrize("options, status", [({"plugins": {"anonymous": "read"}}, 401), ({"plugins": {"anonymous": "write"}}, 200),
+                                             ({"auth__mode": "read-only"}, 403), ({"auth__mode": "no-delete"}, 403), ({}, 200)])
+def test_reading_alone_takes_no_message(serve: Callable[..., Any], options: Any, status: int) -> None:
+    """Whoever may only look must not drain a queue; looking at it still works."""
+    key = None if "anonymous" in options.get("plugins", {}) else "some-key-0123456789"
+    plugins = {**options.get("plugins", {}), "queuefs": {"path": "/q"}}
+    server = serve(**{"auth__api_key_users": {"ann": "some-key-0123456789"}, **options, "plugins": plugins})
+    server.tree.write(callfs.ROOT, "/q/a/enqueue", callfs.bytes_body(b"m"))
+    headers = {"Authorization": f"Bearer {key}" if key else None}
+    assert call(server, "GET", "/api/v1/files?path=/q/a/peek", headers=headers).status == 200
+    assert call(server, "GET", "/api/v1/files?path=/q/a/dequeue", headers=headers).status == status
+    assert fetch(server.tree, "/q/a/size", callfs.ROOT) == (b"0" if status == 200 else b"1")
+
+
+def test_stopping_ends_what_waits(serve: Callable[..., Any]) -> None:
+    """Readers of a stream and of an empty queue end cleanly when the server stops, without its whole patience."""
+    server = serve(plugins={"queuefs": {"path": "/q"}, "streamfs": {"path": "/s"}}, server__shutdown_timeout="60s")
+    server.tree.mkdir(callfs.ROOT, "/q/a")
+    server.tree.write(callfs.ROOT, "/s/live", callfs.bytes_body(b"so far"))
+    at = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+    with socket.create_connection(at, 30) as stream, socket.create_connection(at, 30) as waiter:
+        for sock, path in ((stream, "/v1/files/s/live?stream=true"), (waiter, "/v1/files/q/a/dequeue?wait=1h")):
+            sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n\r\n".encode())
+        got = read_until(stream, b"so far")
+        started = time.monotonic()
+        assert server.stop(30) and time.monotonic() - started < 20
+        assert (got + read_until(stream, b"0\r\n")).count(b"so far") == 1 and b"{}" in read_until(waiter, b"{}")
 
 
 def test_pfs_touch_and_truncate(pfs_server: Any) -> None:
@@ -14326,7 +14395,7 @@ def test_curl_lines_of_the_project_page(serve: Callable[..., Any], tmp_path: Pat
     (tmp_path / "important.dat").write_bytes(b"x")
     assert "erasure" in shell(f'curl -s -X POST "{rest.url}/v1/files/important.dat?erasure=true&data_shards=4&parity_shards=2" {auth} '
                               "--data-binary @important.dat", tmp_path)
-    assert shell(f"{base} {rest.url}/health", tmp_path) == '{"status":"ok"}\n'
+    assert json.loads(shell(f"{base} {rest.url}/health", tmp_path))["status"] == "ok"
     assert "callfs_http_requests_total" in shell(f"{base} {rest.url}/metrics {auth}", tmp_path)
 
 
@@ -15387,6 +15456,25 @@ def test_bench_lists_its_measurements() -> None:
     assert done.returncode == 0 and "get-1k" in done.stdout
 
 
+def test_no_name_is_defined_twice() -> None:
+    """In a file of so many rooms a second definition would quietly take the place of the first."""
+    for path in (callfs.__file__, __file__):
+        seen: collections.Counter[str] = collections.Counter()
+        for node in ast.parse(_read(path)).body:
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                seen[node.name] += 1
+            elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+                targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+                seen.update(each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name))
+        assert [name for name, count in seen.items() if count > 1] == []
+
+
+def test_the_readme_shows_every_filesystem() -> None:
+    """What `python3 callfs.py config reference` says of them, between two marks, word for word."""
+    shown = _readme().split("<!-- filesystems -->\n")[1].split("\n<!-- /filesystems -->")[0]
+    assert shown == callfs.mount_reference(), "run `python3 callfs.py config reference` and paste the end into README.md"
+
+
 def test_the_readme_shows_every_option() -> None:
     """`python3 callfs.py config reference` between its two marks, word for word."""
     text = Path(HERE, "README.md").read_text(encoding="utf-8")
@@ -15575,7 +15663,6 @@ def test_readme_runner_fails_when_a_command_fails(tmp_path: Path) -> None:
 # ============================================================================
 
 import pty                                  # noqa: E402
-import select                               # noqa: E402
 
 
 class Terminal(io.BytesIO):
@@ -15905,7 +15992,7 @@ def test_shell_progress_is_for_terminals(sh: Sh, tmp_path: Path) -> None:
 def test_shell_copies_on_the_server_where_that_can() -> None:
     fake, copied = FakePFS(), []
     fake.capabilities = lambda: {"features": ["copy"]}               # type: ignore[method-assign]
-    fake.copy = lambda *given: copied.append(given)                   # type: ignore[attr-defined]
+    fake.copy = lambda *given: [copied.append(given)] and [5]         # type: ignore[attr-defined]
     sh = Sh(fake)
     assert sh("cp /a /x; cp -r /d /y; cp /a /d") == ""
     assert copied == [("/a", "/x", False), ("/d", "/y", True), ("/a", "/d/a", False)]
@@ -16110,12 +16197,6 @@ def test_shell_runs_the_seed(kinds: str, serve: Any, shell_on: Any, tmp_path: Pa
         shown = sh(line).rstrip("\n")
         assert not sh.error and sh.code == 0, (line, sh.error)
         assert re.fullmatch(seed_pattern(expected), shown), (line, shown)
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
-        return int(probe.getsockname()[1])
 
 
 # ---- as a process
