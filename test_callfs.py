@@ -13775,10 +13775,10 @@ def test_stopping_ends_what_waits(serve: Callable[..., Any]) -> None:
     with socket.create_connection(at, 30) as stream, socket.create_connection(at, 30) as waiter:
         for sock, path in ((stream, "/v1/files/s/live?stream=true"), (waiter, "/v1/files/q/a/dequeue?wait=1h")):
             sock.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {server.key}\r\n\r\n".encode())
-        got = read_until(stream, b"so far")
+        assert read_until(stream, b"so far").startswith(b"HTTP/1.1 200")
         started = time.monotonic()
         assert server.stop(30) and time.monotonic() - started < 20
-        assert (got + read_until(stream, b"0\r\n")).count(b"so far") == 1 and b"{}" in read_until(waiter, b"{}")
+        assert read_until(stream, b"\r\n0\r\n") == b"" and read_until(waiter, b"{}").startswith(b"HTTP/1.1 200")
 
 
 def test_pfs_touch_and_truncate(pfs_server: Any) -> None:
@@ -15338,6 +15338,29 @@ def test_example_units_are_valid(tmp_path: Path) -> None:
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
     ours = [line for line in done.stdout.splitlines() if "callfs" in line]
     assert not ours, "\n".join(ours)
+
+
+def test_example_of_mounts_serves(tmp_path: Path) -> None:
+    """Every filesystem of examples/config-mounts.yaml can be mounted as it stands there."""
+    place = tmp_path / "config-mounts.yaml"
+    place.write_text(_read(str(EXAMPLES / "config-mounts.yaml")).replace(":8443", ":0"))
+    (tmp_path / "callfs-data").mkdir()
+    config = callfs.Config.load(str(place), environ=EXAMPLE_SECRETS)
+    config.backend.localfs_root_path = str(tmp_path / "files")
+    config.metadata_store.sqlite_path = str(tmp_path / "records.sqlite3")
+    with callfs.Server(config) as server:
+        assert [row for row in server.mounts.list(callfs.ROOT) if "error" in row] == []
+        assert fetch(server.tree, "/kvfs/keys/welcome", callfs.ROOT) == b"Hello from callfs!"
+        assert (tmp_path / "callfs-data" / "queue.db").exists() and "/queues" in shown(server.tree)
+    every = {spec.fstype for spec in callfs.mount_specs(_all_enabled(config.plugins))}
+    assert every == set(callfs.FILESYSTEMS)
+
+
+def _all_enabled(node: Any) -> Any:
+    if isinstance(node, list):
+        return [_all_enabled(each) for each in node]
+    return {key: True if key == "enabled" else _all_enabled(value) for key, value in node.items()} \
+        if isinstance(node, dict) else node
 
 
 def test_example_units_match_the_configuration() -> None:
