@@ -7994,6 +7994,35 @@ class MountContext(NamedTuple):
     private: tuple[str, ...] = ()           # files and folders of the server itself, which nothing may show
 
 
+@dataclass
+class DatabaseMountOptions:
+    """What `open_database` has to know; the options of filesystems that may keep their data in a database."""
+
+    backend: str = option("sqlite", "Where it is", choices=("sqlite", "mysql", "tidb", "postgres"))
+    db_path: str = option("", "The SQLite file; relative to the folder of the configuration file")
+    host: str = option("", "Host of the database, or the path of its unix socket")
+    port: int = option(0, "Port of the database; 0: the usual one", kind="int", minimum=0, maximum=65535)
+    user: str = option("", "User of the database")
+    password: str = option("", "Password of that user", kind="secret")
+    database: str = option("", "Name of the database")
+    dsn: str = option("", "All of that in one text, as the database's own programs write it", kind="secret")
+    enable_tls: bool = option(False, "Speak TLS with the database", kind="bool")
+    tls_server_name: str = option("", "Name in the database's certificate")
+    tls_skip_verify: bool = option(False, "Accept any certificate", kind="bool")
+    pool_size: int = option(8, "Connections at most", kind="int", minimum=1, maximum=1000)
+
+    def opened(self, kind: str, folder: str) -> Database:
+        """The database of a filesystem of this kind. Raises BadRequest, DatabaseUnavailable."""
+        named = (each.name for each in dataclasses.fields(DatabaseMountOptions))
+        given = {name: value for name, value in ((name, getattr(self, name)) for name in named) if value}
+        if given.get("db_path", ":memory:") != ":memory:":
+            given["db_path"] = os.path.join(folder, given["db_path"])
+        try:
+            return open_database(given)
+        except ConfigError as error:
+            raise BadRequest(f"{kind}: {error.message}") from None
+
+
 def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder: str = "") -> Any:
     """An instance of the filesystem's `Options` out of what a file, a request or a shell gave (texts are fine).
 
@@ -8987,8 +9016,9 @@ def memory_bytes() -> int:
 
 
 class ServerInfoFS(GeneratedFS):
-    """Version, uptime and numbers of the server, made when they are read. Nothing in it tells a secret or a path of
-    the machine."""
+    """Version, uptime and numbers of the server, made when they are read.
+
+    Nothing in it tells a secret or a path of the machine."""
 
     name = "serverinfofs"
 
@@ -9228,7 +9258,7 @@ class _StreamNode:
 
 
 class StreamFS(FileSystem):
-    """Streams: what is written to one goes to all who read it with the wish `stream`, as it arrives.
+    """Streams: what is written to one goes to all who read it (`stream=true`) as it arrives.
 
     Nothing is durable. Everybody may write to every stream, several at once: their pieces come one after the other,
     each whole. Without the wish a stream is a file with what it holds at the moment.
@@ -10461,7 +10491,7 @@ Without `recursive`, only a queue without messages and sub-queues is removed.
 
 
 class QueueFS(FileSystem):
-    """Message queues as directories (pfs.md, "queuefs").
+    """Message queues as directories: write `enqueue`, read `dequeue` (pfs.md, "queuefs").
 
     A directory that was only made as the parent of another shows its sub-queues alone; its control files show once it
     is made by mkdir itself or enqueued to. They can be used before.
@@ -10471,24 +10501,12 @@ class QueueFS(FileSystem):
     README = _QUEUE_README
 
     @dataclass
-    class Options:
+    class Options(DatabaseMountOptions):
         """Where the queues are, and limits."""
 
-        backend: str = option("memory", "where the queues are",
-                              choices=("memory", "sqlite", "mysql", "tidb", "postgres"))
-        db_path: str = option("", "the SQLite file")
-        host: str = option("", "the database server")
-        port: int = option(0, "its port; 0: the usual one", kind="int", minimum=0, maximum=65535)
-        user: str = option("", "the user there")
-        password: str = option("", "the user's password", kind="secret")
-        database: str = option("", "the name of the database")
-        dsn: str = option("", "all of that in one text", kind="secret")
-        enable_tls: bool = option(False, "connect with TLS", kind="bool")
-        tls_server_name: str = option("", "the name in the server's certificate")
-        tls_skip_verify: bool = option(False, "accept any certificate", kind="bool")
-        pool_size: int = option(8, "connections at most", kind="int", minimum=1, maximum=1000)
-        max_message: int = option("16MiB", "bytes of a message at most", kind="size")
-        max_bytes: int = option("1GiB", "bytes of all messages at most (memory)", kind="size")
+        backend: str = option("memory", "Where the queues are", choices=("memory", "sqlite", "mysql", "tidb", "postgres"))
+        max_message: int = option("16MiB", "Bytes of a message at most", kind="size")
+        max_bytes: int = option("1GiB", "Bytes of all messages at most (memory)", kind="size")
 
     def __init__(self, options: QueueFS.Options, context: MountContext) -> None:
         self._options, self._since = options, time.time_ns()
@@ -10501,19 +10519,12 @@ class QueueFS(FileSystem):
 
     @staticmethod
     def _open_store(options: QueueFS.Options, context: MountContext) -> QueueStore:
-        given = {each.name: getattr(options, each.name) for each in dataclasses.fields(options)
-                 if not each.name.startswith("max_")}
         if options.backend == "memory":
             for name in ("db_path", "dsn", "host"):
-                if given[name]:
+                if getattr(options, name):
                     raise BadRequest(f"queuefs: {name} is for a database; say which with `backend`.")
             return MemoryQueues(options.max_bytes)
-        if options.db_path:
-            given["db_path"] = os.path.join(context.folder, options.db_path)
-        try:
-            database = open_database({name: value for name, value in given.items() if value})
-        except ConfigError as error:
-            raise BadRequest(f"queuefs: {error.message}") from None
+        database = options.opened("queuefs", context.folder)
         try:
             return DatabaseQueues(database)
         except BaseException:
@@ -10976,21 +10987,9 @@ class SQLFS(FileSystem):
     name = "sqlfs"
 
     @dataclass
-    class Options:
+    class Options(DatabaseMountOptions):
         """As the base says."""
 
-        backend: str = option("sqlite", "The database", choices=("sqlite", "mysql", "tidb", "postgres"))
-        db_path: str = option("", "SQLite: its file (default sqlfs.db)")
-        host: str = option("", "Host of the database, or the path of its unix socket")
-        port: int = option(0, "Port of the database", kind="int", minimum=0, maximum=65535)
-        user: str = option("", "User of the database")
-        password: str = option("", "Password of that user", kind="secret")
-        database: str = option("", "Name of the database")
-        enable_tls: bool = option(False, "Speak TLS with the database", kind="bool")
-        tls_server_name: str = option("", "Name in the database's certificate")
-        tls_skip_verify: bool = option(False, "Do not check that certificate", kind="bool")
-        dsn: str = option("", "All of that in one text, as the database's own programs write it", kind="secret")
-        pool_size: int = option(8, "Connections", kind="int", minimum=1, maximum=1000)
         cache_enabled: bool = option(True, "Remember entries; own changes are seen at once all the same", kind="bool")
         cache_max_size: int = option(1000, "Entries that are remembered", kind="int", minimum=1, maximum=1 << 24)
         cache_ttl_seconds: float = option("5", "How late changes of other processes may be seen", kind="duration",
@@ -11013,13 +11012,9 @@ class SQLFS(FileSystem):
 
     @staticmethod
     def _opened(options: SQLFS.Options, context: MountContext) -> Database:
-        given = {key: value for key, value in vars(options).items() if value and not key.startswith("cache_")}
-        if options.backend == "sqlite" and options.db_path != ":memory:":
-            given["db_path"] = os.path.join(context.folder, options.db_path or "sqlfs.db")
-        try:
-            return open_database(given)
-        except ConfigError as error:
-            raise BadRequest(f"sqlfs: {error.message}") from None
+        if options.backend == "sqlite" and not options.db_path:
+            options = dataclasses.replace(options, db_path="sqlfs.db")
+        return options.opened("sqlfs", context.folder)
 
     def _set_up(self) -> None:
         """Make the tables, unless they are there. Two who do that at once may meet: then again."""
@@ -14509,8 +14504,9 @@ class _FolderApplication(Application):
 
 
 class HTTPFS(FileSystem):
-    """Serves a folder of the tree over HTTP on a port of its own, without a key and to read only; itself a file that
-    tells how that goes. Everything is read through the tree, which checks what may be read."""
+    """A folder of the tree over HTTP, on a port of its own, without a key, to read only.
+
+    Itself it is a file that tells how that goes. Everything is read through the tree, which checks what may be read."""
 
     name = "httpfs"
     root_type = FILE
