@@ -6335,6 +6335,7 @@ class Handle:
     data: Optional[bytes] = None
     fixed = True                            # the bytes are those of `entry`: its size, ranges and ETag hold
     consumes = False                        # a `reader` takes something out: only who asked for exactly this may have one
+    refusal: Optional[CallFSError] = None   # why whoever opened it may not have one
 
     def __init__(self, entry: Entry) -> None:
         self.entry = entry
@@ -6390,7 +6391,9 @@ class LiveHandle(Handle):
         self.entry, self._make, self.consumes = entry, make, consumes
 
     def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
-        """All of it: it has no parts."""
+        """All of it: it has no parts. Raises the refusal, if there is one."""
+        if self.refusal is not None:
+            raise self.refusal
         return self._make()
 
 
@@ -6782,9 +6785,8 @@ class Tree:
         if handle.consumes:                 # taking a message out is no mere reading: `read` alone must not drain a queue
             try:
                 self.authorise(who, "delete", handle.entry)
-            except CallFSError:
-                handle.close()
-                raise
+            except CallFSError as error:    # but who only looks may open it
+                handle.refusal = error
         self._count("read", handle.entry)
         return handle
 
@@ -17403,7 +17405,7 @@ def _cp(run: Run) -> None:
                 raise Conflict("can not be copied to itself" if path == target else "can not be copied into itself")
             if run.shell.can("copy"):
                 for done in run.client.copy(path, target, info.is_dir):
-                    run.tell(text, done)
+                    run.tell(text, done, info.size)
                 run.tell(text)
             else:
                 _copy(run, path, target, info)
