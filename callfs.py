@@ -10243,6 +10243,9 @@ class _TakenReader(Reader):
         self._rest, self._message, self._undo = queue_json(message), message, undo
         self.length = len(self._rest)
 
+    def attach(self, wake: Callable[[], None]) -> None:
+        """`read` never waits: no thread needs to be set aside for it."""
+
     def read(self, size: int = BLOCK) -> bytes:
         """The JSON."""
         self._message = None
