@@ -10037,14 +10037,23 @@ class DatabaseQueues(QueueStore):
         self._database, self._commits = database, _SharedCommits(self._commit, self.MAX_BATCH)
         self._lock = "" if database.dialect == "sqlite" else " FOR UPDATE"      # TiDB reads the past without it
         for statement in _QUEUE_TABLES:
-            text = statement.format(**_QUEUE_TYPES[database.dialect])
-            with contextlib.suppress(DatabaseConflict):     # two servers that start at once: the other one was first
-                text and database.run(lambda session, text=text: session.execute(text))     # type: ignore[misc]
+            self._make(statement.format(**_QUEUE_TYPES[database.dialect]))
         self._remember("last", 0)
         found = self._remember("version", _QUEUE_VERSION)
         if found > _QUEUE_VERSION:
             raise ConfigError(f"The queues were written by a later version of callfs (tables {found}, this one knows "
                               f"{_QUEUE_VERSION}).")
+
+    def _make(self, statement: str) -> None:
+        """A table, unless it is there. PostgreSQL lets two who do that at once meet (its types are unique): then again."""
+        for attempt in range(5):
+            try:
+                if statement:
+                    self._database.run(lambda session: session.execute(statement))
+                return
+            except (DatabaseConflict, DatabaseError):
+                if attempt == 4:
+                    raise
 
     def _remember(self, name: str, value: int) -> int:
         """A row of queuefs_state, made where it is missing."""
