@@ -9494,10 +9494,8 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
             raise BadRequest("A path can not be moved into itself.")
         if other is not None and other.text is not None:
             raise PermissionDenied("This file is read-only.")
-        if other is not None and other.is_dir != node.is_dir:
-            raise Conflict("A file can not replace a directory, nor a directory a file.")
-        if other is not None and any(split_path(path)[0] == target for path in self._nodes):
-            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+        check_target(self._entry(source, node), self._entry(target, other) if other is not None else None, True,
+                     lambda: all(split_path(path)[0] != target for path in self._nodes))
 
 
 # ============================================================================
@@ -11445,10 +11443,7 @@ class SQLFS(FileSystem):
         return moved.entry
 
     def _check_target(self, session: Session, there: SQLRow, other: SQLRow) -> None:
-        if other.entry.is_dir != there.entry.is_dir:
-            raise Conflict("A file can not replace a directory, nor a directory a file.")
-        if other.entry.is_dir and self._children(session, other.entry, b""):
-            raise DirectoryNotEmpty("The destination is a directory with something in it.")
+        check_target(there.entry, other.entry, True, lambda: not self._children(session, other.entry, b""))
 
 
 def _content_id(time_ns: int) -> str:
@@ -15814,7 +15809,6 @@ def _match_lines(matches: Iterable[Match]) -> Iterator[bytes]:
 
 def _copy_lines(copy: Callable[[Progress], Copied]) -> Iterator[bytes]:
     """Progress of a copy that a thread makes, a line each half second; the last one has the message or the error."""
-    told: queue.SimpleQueue[Optional[Copied]] = queue.SimpleQueue()
     outcome: dict[str, Any] = {}
 
     def progress(done: Copied) -> None:
@@ -15827,18 +15821,14 @@ def _copy_lines(copy: Callable[[Progress], Copied]) -> Iterator[bytes]:
             outcome["last"] = {"message": "copied", **copy(progress)._asdict()}
         except CallFSError as error:
             outcome["last"] = {"error": error.message, "code": error.code, "status": error.status}
-        finally:
-            told.put(None)
     stopped, thread = threading.Event(), threading.Thread(target=run, name="callfs-copy", daemon=True)
     thread.start()
     try:
+        thread.join(0.5)
         while thread.is_alive():
-            with contextlib.suppress(queue.Empty):
-                told.get(timeout=0.5)
-                break
             if "done" in outcome:
                 yield json.dumps(outcome["done"]._asdict()).encode() + b"\n"
-        thread.join()
+            thread.join(0.5)
         yield json.dumps(outcome.get("last", {"error": "The copy failed."})).encode() + b"\n"
     finally:
         stopped.set()
