@@ -12682,15 +12682,13 @@ class FollowerPool:
         return True                         # woken in the last moment
 
     def _spawn(self) -> None:
-        with self._lock:
+        with self._lock:                    # started under it: `stop` must not meet a thread that it can not join yet
             self._named += 1
             thread = threading.Thread(target=self._main, name=f"callfs-follower-{self._named}", daemon=True)
-            self._threads.add(thread)
-        try:
-            thread.start()
-        except RuntimeError:                # the system has no thread left: go on with those that are there
-            with self._lock:
-                self._threads.discard(thread)
+            try:
+                thread.start()
+                self._threads.add(thread)
+            except RuntimeError:            # the system has no thread left: go on with those that are there
                 self.active -= 1
                 self.total -= 1
 
