@@ -1523,6 +1523,16 @@ class MountsOptions:
 
 
 @dataclass
+class EventOptions:
+    """What is told of changes."""
+
+    history: int = option(10_000, "Events that are kept for subscribers who come back", kind="int", minimum=1,
+                          maximum=10_000_000)
+    max_subscribers: int = option(10_000, "Subscribers at most", kind="int", minimum=0)
+    heartbeat: float = _timeout("15s", "How often an idle subscriber hears a comment")
+
+
+@dataclass
 class Config:
     """All settings of a server: sections of options, values in Python's types (seconds, bytes), not yet checked.
 
@@ -1545,6 +1555,7 @@ class Config:
                                      "such maps", kind="tree")
     external_plugins: ExternalPluginsOptions = field(default_factory=ExternalPluginsOptions)
     mounts: MountsOptions = field(default_factory=MountsOptions)
+    events: EventOptions = field(default_factory=EventOptions)
     source: str = ""                    # the file it was read from, "" for none
 
     @classmethod
@@ -2175,6 +2186,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_file_operations_total": ("counter", ("operation", "backend_type"), "Operations on files"),
     "callfs_errors_total": ("counter", ("component", "error_type"), "Errors, by where and what"),
     "callfs_uptime_seconds": ("gauge", (), "Seconds since the start"),
+    "callfs_event_subscribers": ("gauge", (), "Clients that wait for events"),
 }
 
 
@@ -6160,6 +6172,225 @@ class IntentLog:
             os.close(fd)
 
 # ============================================================================
+# Events: what changed, for whoever wants to know at once
+# ============================================================================
+
+EVENT_TYPES = ("create", "update", "delete", "move")
+RESET = "reset"                             # to a subscriber: events were lost to you, look for yourself
+BATCH = 128                                 # events that a subscriber is given at a time
+PULSES = 16                                 # parts of a heartbeat: not all subscribers are woken at one moment
+
+
+class Event(NamedTuple):
+    """One change. `id` grows by one with each event of a node and is about the microseconds since 1970, so that the
+    numbers of a later process are larger. `path` is what changed (of a move: what it was, `dst_path` what it is now).
+    `size` and `mtime_ns` are those after the change, of files that have them."""
+
+    id: int
+    type: str
+    path: str
+    dst_path: str = ""
+    size: Optional[int] = None
+    mtime_ns: Optional[int] = None
+    node: str = ""
+
+    def data(self) -> dict[str, Any]:
+        """As users see it (remfs.md, "events")."""
+        values = {"type": self.type, "path": self.path, "dstPath": self.dst_path or None, "size": self.size,
+                  "mtime": None if self.mtime_ns is None else rfc3339(self.mtime_ns), "node": self.node}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def concerns(self, path: str) -> bool:
+        """Whether it is a change of this path, below it, or of a directory above that went away or moved."""
+        return any(changed and (is_below(changed, path) or self.type in ("delete", "move") and is_below(path, changed))
+                   for changed in (self.path, self.dst_path))
+
+
+class Hub:
+    """The events of a server: a ring of the last ones, and who waits for more.
+
+    A subscriber has no queue, only the number of the first event that it has not seen: however slow it is, it costs
+    nothing, and when the ring has gone over it it is told so (`reset`). `publish` is called after a change is durable;
+    events of changes that race for one path may come in either order. `sinks` are called with each event before
+    `publish` returns; they must not raise. `close` it.
+    """
+
+    def __init__(self, node: str = "", *, history: int = 10_000, most: int = 10_000, heartbeat: float = 15.0) -> None:
+        self.node, self.sinks = node, []    # type: tuple[str, list[Callable[[Event], None]]]
+        self._ring: list[Optional[Event]] = [None] * max(1, history)
+        self._first = self._next = time.time_ns() // 1000
+        self._most, self._heartbeat = most, heartbeat
+        self._lock = threading.Lock()
+        self._changed = threading.Condition(self._lock)         # for subscribers that wait in a thread
+        self._watchers: dict[str, set[Subscription]] = {}       # by the path that they watch
+        self._count, self._ended = 0, False
+        self._stop = threading.Event()
+        self._pulse: Optional[threading.Thread] = None
+
+    @property
+    def last(self) -> int:
+        """The number of the newest event, or the one before the first."""
+        return self._next - 1
+
+    @property
+    def subscribers(self) -> int:
+        """How many there are."""
+        return self._count
+
+    def publish(self, kind: str, path: str, dst_path: str = "", size: Optional[int] = None,
+                mtime_ns: Optional[int] = None, node: str = "") -> Event:
+        """Tell of a change; `node` where another one made it. Costs some microseconds while nobody waits."""
+        with self._lock:
+            event = Event(self._next, kind, path, dst_path, size, mtime_ns, node or self.node)
+            self._ring[event.id % len(self._ring)] = event
+            self._next += 1
+            fresh = [each for each in self._concerned(event) if each.pend(event.id)] if self._watchers else []
+            if fresh:
+                self._changed.notify_all()
+        for sink in self.sinks:
+            sink(event)
+        for each in fresh:                  # outside the lock: an answer may go on in this very call
+            each.wake()
+        return event
+
+    def _concerned(self, event: Event) -> Iterator[Subscription]:
+        changed = [event.path, event.dst_path] if event.dst_path else [event.path]
+        above = {folder for path in changed for folder in (*ancestors(path), path)}
+        if event.type in ("delete", "move"):            # what was watched inside went away, too
+            above.update(path for path in self._watchers if any(is_below(path, each) for each in changed))
+        for path in above:
+            yield from self._watchers.get(path, ())
+
+    def subscribe(self, path: str, since: Optional[int] = None) -> Subscription:
+        """Events of a path and all below it, from now on or behind the event `since`. The caller closes it. Raises
+        Unavailable when there are too many subscribers, or the hub is closed."""
+        with self._lock:
+            if self._count >= self._most or self._ended:
+                raise Unavailable("There are too many subscribers; try again later (events.max_subscribers).",
+                                  retry_after=self._heartbeat)
+            self._count += 1
+            subscription = Subscription(self, path, self._next if since is None else since + 1)
+            if since is not None and since != self._next - 1:
+                subscription.pend(since + 1)
+            self._watchers.setdefault(path, set()).add(subscription)
+        if self._pulse is None:
+            self._start_pulse()
+        return subscription
+
+    def _start_pulse(self) -> None:
+        with self._lock:
+            if self._pulse is None and not self._ended:
+                self._pulse = threading.Thread(target=self._beat, name="callfs-events", daemon=True)
+                self._pulse.start()
+
+    def _beat(self) -> None:
+        """Wakes every subscriber once a heartbeat, so that its connection is seen to live, or not to."""
+        for turn in itertools.count():
+            if self._stop.wait(self._heartbeat / PULSES):
+                return
+            with self._lock:
+                due = [each for watchers in self._watchers.values() for each in watchers
+                       if id(each) // 64 % PULSES == turn % PULSES]
+            for each in due:
+                each.pulse()
+
+    def taken(self, subscription: Subscription, wait: bool) -> Optional[list[Event]]:
+        """What a subscriber has not seen yet; None: nothing; []: it is over. For `Subscription.take`."""
+        with self._lock:
+            while wait and subscription.pending is None and not (subscription.ended or subscription.beat):
+                self._changed.wait()
+            subscription.beat = False
+            if subscription.ended:
+                return []
+            while subscription.pending is not None:
+                events = self._batch(subscription, subscription.pending)
+                if events:
+                    return events
+            subscription.position = self._next - 1
+            return None
+
+    def _batch(self, subscription: Subscription, first: int) -> list[Event]:
+        """The next few, so that what a slow subscriber holds stays small; [] where none of them concerns it."""
+        if not max(self._first, self._next - len(self._ring)) <= first <= self._next:
+            subscription.pending, subscription.position = None, self._next - 1
+            return [Event(self._next - 1, RESET, subscription.path, node=self.node)]
+        behind = min(self._next, first + BATCH)
+        subscription.pending, subscription.position = behind if behind < self._next else None, behind - 1
+        events = [self._ring[number % len(self._ring)] for number in range(first, behind)]
+        return [event for event in events if event is not None and event.concerns(subscription.path)]
+
+    def leave(self, subscription: Subscription) -> None:
+        """For `Subscription.close`."""
+        with self._lock:
+            watchers = self._watchers.get(subscription.path, set())
+            if subscription in watchers:
+                watchers.discard(subscription)
+                self._count -= 1
+                if not watchers:
+                    del self._watchers[subscription.path]
+
+    def close(self) -> None:
+        """End every subscription; safe to call twice. Events are still taken, for nobody."""
+        with self._lock:
+            self._ended = True
+            ended = [each for watchers in self._watchers.values() for each in watchers]
+            for each in ended:
+                each.ended = True
+            self._changed.notify_all()
+        self._stop.set()
+        for each in ended:
+            each.wake()
+        if self._pulse is not None and self._pulse is not threading.current_thread():
+            self._pulse.join()
+
+
+class Subscription:
+    """Somebody who waits for events of a path and all below it. `position`: the number of the last event that `take`
+    has looked at, to go on from there later."""
+
+    __slots__ = ("_hub", "_wake", "path", "pending", "ended", "beat", "position")
+
+    def __init__(self, hub: Hub, path: str, position: int) -> None:
+        self._hub, self.path, self.position = hub, path, position - 1
+        self.pending: Optional[int] = None  # the number of the first event that it has not seen
+        self.ended = self.beat = False
+        self._wake: Optional[Callable[[], None]] = None
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `take` never waits, and `wake()` (any thread) says that it may have something."""
+        self._wake = wake
+
+    def take(self) -> Optional[list[Event]]:
+        """The next events, waiting for them unless attached; None: none yet (a heartbeat); []: the server stops.
+        An event of the type `reset` says that some were lost."""
+        return self._hub.taken(self, self._wake is None)
+
+    def pend(self, number: int) -> bool:
+        """Under the hub's lock: there is an event for it; whether it has to be woken."""
+        if self.pending is not None:
+            return False
+        self.pending = number
+        return True
+
+    def wake(self) -> None:
+        """It may have something."""
+        if self._wake is not None:
+            self._wake()
+
+    def pulse(self) -> None:
+        """A heartbeat is due."""
+        self.beat = True
+        if self._wake is None:
+            with self._hub._changed:
+                self._hub._changed.notify_all()
+        self.wake()
+
+    def close(self) -> None:
+        """Wait no more; safe to call twice."""
+        self._hub.leave(self)
+
+
+# ============================================================================
 # Search: lines that match, within a time box
 # ============================================================================
 
@@ -6630,20 +6861,22 @@ class Tree:
     """
 
     def __init__(self, root: FileSystem, *, mode: str = "full", metrics: Optional[Metrics] = None,
-                 log: Optional[Log] = None) -> None:
+                 log: Optional[Log] = None, hub: Optional[Hub] = None) -> None:
         self._root, self._table, self._mounting = root, MountTable(), threading.Lock()
         self._metrics, self._log = metrics or Metrics(), log
         self._allowed = MODES[mode]
-        self.calls = CallContext()
+        self.calls, self.hub = CallContext(), hub or Hub()
 
     def close(self) -> None:
-        """Close every filesystem, the innermost first."""
+        """Close the hub and every filesystem, the innermost first."""
+        self.hub.close()
         for _, filesystem in sorted(self._table.mounts.items(), reverse=True):
             filesystem.close()
         self._root.close()
 
     def quiesce(self) -> None:
         """End readers that would wait for ever, so that a server can stop."""
+        self.hub.close()
         for filesystem in self._table.mounts.values():
             filesystem.quiesce()
 
@@ -6663,6 +6896,7 @@ class Tree:
         with self._mounting:
             self.may_mount(path)
             self._table = self._table.with_mount(path, filesystem, time.time_ns())
+        self.hub.publish("create", path)
 
     def may_mount(self, path: str) -> None:
         """Raises Conflict for the root, a mount point, and what has a file above it."""
@@ -6685,7 +6919,8 @@ class Tree:
                 raise Conflict(f"{inner[0]} is mounted inside; unmount it first.")
             filesystem = self._table.mounts[path]
             self._table = self._table.without(path)
-            return filesystem
+        self.hub.publish("delete", path)
+        return filesystem
 
     def mount_points(self) -> dict[str, str]:
         """What type of filesystem is mounted where."""
@@ -6755,6 +6990,19 @@ class Tree:
 
     def _count(self, operation: str, entry: Entry) -> None:
         self._metrics.count("callfs_file_operations_total", operation, entry.backend)
+
+    def _changed_by(self, operation: str, entry: Entry) -> None:
+        """Count a change and tell of it. What only takes (a queue's `enqueue`) has no size of its own."""
+        self._count(operation, entry)
+        plain = not entry.is_dir and entry.owner != ANYONE
+        self.hub.publish(operation, entry.path, "", entry.size if plain else None, entry.mtime_ns if plain else None)
+
+    def subscribe(self, who: Principal, path: str, since: Optional[int] = None) -> Subscription:
+        """Events of a path, which need not be there, and all below it; the caller closes it. Whoever may list and read
+        may do so everywhere, so that one check at the beginning is enough. Raises Unavailable, as `Hub.subscribe`."""
+        self.authorise(who, "list")
+        self.authorise(who, "read")
+        return self.hub.subscribe(path, since)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -6933,11 +7181,23 @@ class Tree:
               conditions: Conditions = NO_CONDITIONS, options: WriteOptions = WriteOptions()) -> Written:
         """Create a file (`create`: only that, unless it is a place to write to) or replace it. The body is not touched
         before the rights are clear."""
-        guard, place = self._write_guard(who, create, conditions), self._find(path)
-        guard(self._peek(path))
+        guard, place, there = self._write_guard(who, create, conditions), self._find(path), self._peek(path)
+        guard(there)
+        absent = self._absent_above(path) if there is None else ()
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
-        self._count("create" if written.created else "update", written.entry)
+        for folder in absent:
+            self.hub.publish("create", folder)
+        self._changed_by("create" if written.created else "update", written.entry)
         return written
+
+    def _absent_above(self, path: str) -> list[str]:
+        """The directories above a path that are not there yet, the outermost first."""
+        absent: list[str] = []
+        folder = split_path(path)[0]
+        while folder not in ("", "/") and self._peek(folder) is None:
+            absent.insert(0, folder)
+            folder = split_path(folder)[0]
+        return absent
 
     def may_write(self, who: Principal, path: str) -> None:
         """Raises what `write` would raise before the first byte of a body."""
@@ -6994,7 +7254,7 @@ class Tree:
         guard(self._peek(path))
         place = self._find(path)
         written = place.written(change(place, guard))
-        self._count("update", written.entry)
+        self._changed_by("update", written.entry)
         return written
 
     def mkdir(self, who: Principal, path: str, mode: int = 0o755) -> Written:
@@ -7007,10 +7267,12 @@ class Tree:
         if mounted is not None:
             guard(mounted)
             return Written(mounted, False)
-        place = self._find(path)
+        place, absent = self._find(path), self._absent_above(path) if self._peek(path) is None else ()
         written = place.written(place.filesystem.mkdir(place.inner, who.name, guard, mode))
         if written.created:
-            self._count("create", written.entry)
+            for folder in absent:
+                self.hub.publish("create", folder)
+            self._changed_by("create", written.entry)
         return written
 
     def remove(self, who: Principal, path: str, *, recursive: bool = False, folder: bool = False,
@@ -7033,6 +7295,7 @@ class Tree:
             self._refuse_mounts(path, "removed")
         place.filesystem.remove(place.inner, recursive, guard)
         self._count("delete", gone[0])
+        self.hub.publish("delete", path)
 
     def move(self, who: Principal, source: str, target: str, *, overwrite: bool = False,
              parents: bool = False) -> Entry:
@@ -7057,8 +7320,13 @@ class Tree:
             guard(self._peek(source))
             target_guard(self._peek(target))
             return self._move_across(who, source, target, overwrite, parents)
+        absent = self._absent_above(target) if parents else ()
         entry = place.shown(place.filesystem.move(place.inner, other.inner, who.name, guard, target_guard, parents))
         self._count("update", entry)
+        for folder in absent:
+            self.hub.publish("create", folder)
+        self.hub.publish("move", source, target, None if entry.is_dir else entry.size,
+                         None if entry.is_dir else entry.mtime_ns)
         return entry
 
     def copy(self, who: Principal, source: str, target: str, *, recursive: bool = False,
@@ -7994,6 +8262,11 @@ class MountContext(NamedTuple):
     spools: Optional[str] = None            # a folder for scratch files
     version: str = ""
     private: tuple[str, ...] = ()           # files and folders of the server itself, which nothing may show
+
+    def changed(self, kind: str, path: str) -> None:
+        """Tell of a change that nobody made through the tree (a message was taken, a key ran out); `path` as the
+        filesystem knows it. Not to be called under a lock that a reader needs."""
+        self.tree.hub.publish(kind, self.path if path == "/" else self.path + path)
 
 
 @dataclass
@@ -14284,41 +14557,42 @@ def refuse_consuming(handle: Handle) -> Handle:
     return handle
 
 
-def file_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]] = ()) -> Response:
+def file_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]] = (),
+                  kind: str = "application/octet-stream") -> Response:
     """The bytes of an opened file, or a part of them, or why not; takes the handle over.
 
-    `block` are the header lines that hold for every form of the answer, `Content-Type` left out. Where the handle is
-    not `fixed` they promise neither size nor ETag nor ranges.
+    `block` are the header lines that hold for every form of the answer, `Content-Type` (`kind`) left out. Where the
+    handle is not `fixed` they promise neither size nor ETag nor ranges.
     """
-    entry, conditions = handle.entry, conditions_of(request)
+    entry, conditions, of_kind = handle.entry, conditions_of(request), ("Content-Type", kind)
     try:
         if not handle.fixed:
-            return _live_response(request, handle, block, headers)
+            return _live_response(request, handle, block, [of_kind, *headers])
         unchanged = conditions is not NO_CONDITIONS and \
             conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
         if unchanged or request.method == "HEAD":
             handle.close()
-            return Response(304 if unchanged else 200, None, headers=[_OCTETS, *headers], block=block,
+            return Response(304 if unchanged else 200, None, headers=[of_kind, *headers], block=block,
                             length=None if unchanged else entry.size)
         ranges = _ranges_of(request, entry)
         if ranges is None:
             body = handle.data if handle.data is not None else handle.reader()
-            return Response(200, body, headers=[_OCTETS, *headers], block=block)
+            return Response(200, body, headers=[of_kind, *headers], block=block)
         if len(ranges) == 1:
-            return _one_range(handle, ranges[0], block, headers)
-        return _many_ranges(handle, ranges, block, headers)
+            return _one_range(handle, ranges[0], block, [of_kind, *headers])
+        return _many_ranges(handle, ranges, block, headers, kind)
     except CallFSError:
         handle.close()
         raise
 
 
-_OCTETS = ("Content-Type", "application/octet-stream")
+OCTETS = ("Content-Type", "application/octet-stream")
 _NO_STORE = ("Cache-Control", "no-store")
 
 
 def _live_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]]) -> Response:
     """What has no fixed bytes. The reader comes last: what is refused, and who only looks, takes nothing out."""
-    entry, conditions, fields = handle.entry, conditions_of(request), [_OCTETS, _NO_STORE, *headers]
+    entry, conditions, fields = handle.entry, conditions_of(request), [_NO_STORE, *headers]
     unchanged = conditions is not NO_CONDITIONS and conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
     if unchanged or request.method == "HEAD":
         handle.close()
@@ -14343,7 +14617,7 @@ def _check_deliberate(request: Request) -> None:
 
 
 def _ranges_of(request: Request, entry: Entry) -> Optional[list[tuple[int, int]]]:
-    header = request.headers.get("range")
+    header = request.headers.get("range") or (request.query.get("range") if request.query_text else None)
     if header is None or request.method != "GET":
         return None
     condition = request.headers.get("if-range", "").strip()
@@ -14357,14 +14631,14 @@ def _ranges_of(request: Request, entry: Entry) -> Optional[list[tuple[int, int]]
 def _one_range(handle: Handle, part: tuple[int, int], block: bytes, headers: Iterable[tuple[str, str]]) -> Response:
     start, stop = part
     where = ("Content-Range", f"bytes {start}-{stop - 1}/{handle.entry.size}")
-    return Response(206, handle.reader(start, stop), headers=[_OCTETS, where, *headers], block=block)
+    return Response(206, handle.reader(start, stop), headers=[where, *headers], block=block)
 
 
-def _many_ranges(handle: Handle, ranges: list[tuple[int, int]], block: bytes,
-                 headers: Iterable[tuple[str, str]]) -> Response:
+def _many_ranges(handle: Handle, ranges: list[tuple[int, int]], block: bytes, headers: Iterable[tuple[str, str]],
+                 content_type: str) -> Response:
     """`multipart/byteranges` (RFC 9110, 14.6), its length worked out beforehand."""
     boundary = secrets.token_hex(12)
-    heads = [(f"\r\n--{boundary}\r\nContent-Type: application/octet-stream\r\n"
+    heads = [(f"\r\n--{boundary}\r\nContent-Type: {content_type}\r\n"
               f"Content-Range: bytes {start}-{stop - 1}/{handle.entry.size}\r\n\r\n").encode()
              for start, stop in ranges]
     end = f"\r\n--{boundary}--\r\n".encode()
@@ -14611,10 +14885,7 @@ class HTTPFS(FileSystem):
                   ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
         block = header_block(fields) if handle.fixed else b""
         headers = [] if kind else [("Content-Disposition", content_disposition(entry.name))]
-        response = file_response(request, handle, block, headers)
-        if kind:
-            response.headers = [("Content-Type", kind) if pair == _OCTETS else pair for pair in response.headers]
-        return response
+        return file_response(request, handle, block, headers, kind or "application/octet-stream")
 
     def _page(self, request: Request, shown: str, path: str) -> Response:
         with _disk_errors():
@@ -15568,7 +15839,7 @@ class PfsDialect:
         """What has no fixed bytes: behind its beginning there is nothing, and `size` would tear a message."""
         if start:
             handle.close()
-            return Response(200, b"", headers=[_OCTETS, _NO_STORE])
+            return Response(200, b"", headers=[OCTETS, _NO_STORE])
         return file_response(request, handle, b"")
 
     @staticmethod
@@ -15580,7 +15851,7 @@ class PfsDialect:
             raise
         if chunked:                         # without a length the body goes out in chunks
             reader = ChunkReader(reader, None, reader.close)
-        return Response(200, reader, block=header_block([_OCTETS, *_pfs_headers(handle.entry)]))
+        return Response(200, reader, block=header_block([OCTETS, *_pfs_headers(handle.entry)]))
 
     def write(self, request: Request) -> Response:
         """`PUT /api/v1/files`: the body is the file."""
@@ -15990,7 +16261,10 @@ class Server:
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
                         metrics=self.metrics, log=self.log)
-        return Tree(files, mode=config.auth.mode, metrics=self.metrics, log=self.log), store
+        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
+                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
+        self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
+        return Tree(files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=hub), store
 
     def _build_mounts(self) -> Mounts:
         config = self.config
