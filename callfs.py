@@ -16111,6 +16111,69 @@ def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
 
 
 # ============================================================================
+# The browser page: what people see at /fs/, and their signing in
+# ============================================================================
+
+
+def is_visit(request: Request) -> bool:
+    """Whether a person looks at the answer: a browser that opens an address asks for HTML by name."""
+    return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
+
+
+class BrowserPage:
+    """What people see. Knows no tree: the dialect hands it what it shows."""
+
+    def __init__(self, config: Config) -> None:
+        self._prefix = config.server.path_prefix.rstrip("/")
+
+    def routes(self) -> list[Route]:
+        """The script, the style, the signing in."""
+        return []
+
+    def listing(self, request: Request, entry: Entry, entries: Iterable[Entry], features: Mapping[str, bool],
+                more: str) -> Response:
+        """A directory. `entries` are the first of its children; `more`: the name of the last one of them, where there
+        are others behind it, else ""."""
+        rows = "".join(f'<li><a href="{html.escape(urllib.parse.quote(each.name))}">{html.escape(each.name)}</a>'
+                       for each in entries)
+        return Response(200, f"<!doctype html><title>{html.escape(entry.path)}</title><ul>{rows}</ul>".encode(),
+                        headers=[("Content-Type", "text/html; charset=utf-8")])
+
+    def error(self, request: Request, error: CallFSError) -> Response:
+        """An error that a person sees; of a 401 the form to sign in."""
+        return rest_error(request, error)
+
+
+# ============================================================================
+# The remFS dialect: /fs
+# ============================================================================
+
+
+class RemfsDialect:
+    """The routes of `contracts/remfs.md`."""
+
+    def __init__(self, tree: Tree, page: BrowserPage, config: Config, *, log: Log,
+                 spool_folder: Optional[str] = None) -> None:
+        self._tree, self._page, self._config, self._log, self._spools = tree, page, config, log, spool_folder
+
+    def routes(self) -> list[Route]:
+        """The table."""
+        return [Route("/fs/{path}", {"GET": self.get, "HEAD": self.get}, "key", self.error)]
+
+    def error(self, request: Request, error: CallFSError) -> Response:
+        """For programs as the REST dialect says it, for people as a page."""
+        return self._page.error(request, error) if is_visit(request) else rest_error(request, error)
+
+    def get(self, request: Request) -> Response:
+        """`GET /fs/PATH`."""
+        who, path = _asking(request), canonical_path(decode_path(request.path[len("/fs"):]))
+        handle = self._tree.open(who, path, wish_of(request))
+        if not handle.entry.is_dir:
+            return file_response(request, handle, b"", (), shown_type(handle.entry.name) or "application/octet-stream")
+        handle.close()
+        return self._page.listing(request, handle.entry, self._tree.list(who, path), {"read": True}, "")
+
+# ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
 
@@ -16287,13 +16350,16 @@ class Server:
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
+        page = BrowserPage(config)
+        remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
+
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
             router = Router()
             router.add(routes)
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
-        main = app([*rest.routes(), *pfs.routes()], [address.host or "localhost" for address in listen] if own else ())
+        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes()], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
                             unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
