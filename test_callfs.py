@@ -15294,6 +15294,307 @@ def test_systemd_is_told(monkeypatch: Any, tmp_path: pathlib.Path, abstract: boo
 
 
 # ============================================================================
+# Helpers: a browser (Chromium without a window, by the DevTools protocol over our own WebSocket)
+# ============================================================================
+
+# No network but loopback, no questions, nothing in the background; Chromium's sandbox does not run as root.
+CHROMIUM_FLAGS = (
+    "--headless=new", "--no-sandbox", "--remote-debugging-port=0", "--no-first-run", "--no-default-browser-check",
+    "--disable-gpu", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--disable-extensions", "--disable-breakpad", "--disable-crash-reporter", "--mute-audio",
+    "--disable-features=Translate,OptimizationHints,MediaRouter", "--metrics-recording-only", "--hide-scrollbars",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1, EXCLUDE localhost", "--lang=en-US")
+# name: (Windows' code of the key, the text it makes)
+BROWSER_KEYS = {"Enter": (13, "\r"), "Tab": (9, ""), "Escape": (27, ""), "Backspace": (8, ""), "Delete": (46, ""),
+                "F2": (113, ""), "ArrowLeft": (37, ""), "ArrowUp": (38, ""), "ArrowRight": (39, ""), "ArrowDown": (40, ""),
+                "Home": (36, ""), "End": (35, ""), "PageDown": (34, ""), " ": (32, " ")}
+BROWSER_MODIFIERS = {"Alt": 1, "Control": 2, "Meta": 4, "Shift": 8}
+
+
+class DevToolsError(Exception):
+    """What the browser would not do, or the exception that a script ended with."""
+
+
+class Chromium:
+    """One browser with a profile of its own below `folder`. Used by one thread; `close` ends all its processes."""
+
+    def __init__(self, folder: Path) -> None:
+        log, quiet = folder / "log.txt", {"HOME": str(folder), "XDG_CONFIG_HOME": str(folder), "XDG_CACHE_HOME": str(folder)}
+        self.tabs: dict[str, BrowserTab] = {}
+        self._last, self._websocket = 0, None
+        with open(log, "wb") as output:
+            self._process = subprocess.Popen(
+                [need_program("chromium"), *CHROMIUM_FLAGS, f"--user-data-dir={folder}/profile", "about:blank"],
+                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **quiet}, start_new_session=True)
+        try:
+            found = wait_for(lambda: re.search(r"^DevTools listening on ws:(//\S+?)(/\S+)$", log.read_text("utf-8", "replace"),
+                                               re.M) or self._process.poll() is not None, 60, "the browser's start")
+            assert found is not True, f"the browser did not start:\n{log.read_text('utf-8', 'replace')}"
+            self._connect("http:" + found[1], found[2])
+        except BaseException:
+            self.close()
+            raise
+
+    def _connect(self, url: str, path: str) -> None:
+        self._socket = raw_socket(url)
+        wanted = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13",
+                  "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode()}
+        self._socket.sendall(head_of("GET", path, wanted, ""))
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += self._socket.recv(1) or pytest.fail(f"no handshake: {head!r}")
+        assert head.startswith(b"HTTP/1.1 101"), head
+        self._websocket = callfs.WebSocket(callfs.SocketDuplex(self._socket), client=True, max_message=2**26, timeout=60)
+
+    def call(self, method: str, session: str = "", **parameters: Any) -> dict[str, Any]:
+        """One command; what comes in before its answer goes to the tabs. Raises DevToolsError."""
+        self._last += 1
+        message = {"id": self._last, "method": method, "params": parameters, **({"sessionId": session} if session else {})}
+        self._websocket.send(json.dumps(message))
+        while True:
+            answer = json.loads(self._websocket.receive() or pytest.fail("the browser has gone"))
+            if answer.get("id") == self._last:
+                if "error" in answer:
+                    raise DevToolsError(f"{method}: {answer['error']['message']}")
+                return answer["result"]
+            if answer.get("sessionId") in self.tabs:
+                self.tabs[answer["sessionId"]].take(answer["method"], answer["params"])
+
+    def close(self) -> None:
+        """End it: as it is asked to, else by force, with the processes of its session."""
+        if self._websocket:
+            with contextlib.suppress(DevToolsError, callfs.CallFSError):
+                self.call("Browser.close")
+                self._process.wait(10)
+            self._socket.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)        # it leads a session: its children and nobody else
+        self._process.wait()
+
+
+class BrowserTab:
+    """A page as a person uses it. `context`: the jar of cookies and storage it shares with tabs beside it.
+
+    `complaints` is what the console and the content security policy said; `expected` are patterns of those that a test
+    wants. `urls` are all that were asked for, `dialogs` the texts of confirm() and its like, which are accepted.
+    """
+
+    def __init__(self, browser: Chromium, context: str) -> None:
+        self.browser, self.context = browser, context
+        self.complaints: list[str] = []
+        self.expected: list[str] = []
+        self.urls: list[str] = []
+        self.dialogs: list[str] = []
+        self._target = browser.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
+        self._session = browser.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
+        browser.tabs[self._session] = self
+        for domain in ("Page", "Runtime", "Log", "Network"):
+            self.call(domain + ".enable")
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
+        self.size(1200, 760)
+
+    def call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        """A command of the DevTools protocol for this tab."""
+        return self.browser.call(method, self._session, **parameters)
+
+    def take(self, method: str, event: dict[str, Any]) -> None:
+        """What the browser tells by itself."""
+        if method == "Runtime.exceptionThrown":
+            details = event["exceptionDetails"]
+            self.complaints.append(details.get("exception", {}).get("description") or details["text"])
+        elif method == "Runtime.consoleAPICalled" and event["type"] in ("error", "warning", "assert"):
+            self.complaints.append(" ".join(str(each.get("value", each.get("description"))) for each in event["args"]))
+        elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
+            self.complaints.append("{} {}".format(event["entry"]["text"], event["entry"].get("url", "")))
+        elif method == "Network.requestWillBeSent":
+            self.urls.append(event["request"]["url"])
+        elif method == "Page.javascriptDialogOpening":
+            self.dialogs.append(event["message"])
+            self.call("Page.handleJavaScriptDialog", accept=True)
+
+    def goto(self, url: str) -> None:
+        """Open an address; back when the document and what it names are loaded."""
+        self.eval("window.callfsOld = 1")
+        failed = self.call("Page.navigate", url=url).get("errorText")
+        assert not failed, f"{url}: {failed}"
+        self.until("document.readyState === 'complete' && !window.callfsOld")
+
+    def eval(self, script: str) -> Any:
+        """The value of an expression, of a promise what it brings. Raises DevToolsError for an exception."""
+        found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
+        if "exceptionDetails" in found:
+            raise DevToolsError(found["result"].get("description") or found["exceptionDetails"]["text"])
+        return found["result"].get("value")
+
+    def until(self, script: str, seconds: float = 20) -> Any:
+        """Wait until the expression is true. One that raises is not: between two documents there may be none."""
+        def holds() -> Any:
+            try:
+                return self.eval(script)
+            except DevToolsError:
+                return None
+        try:
+            return wait_for(holds, seconds, script)
+        except pytest.fail.Exception as failure:
+            pytest.fail(f"{failure}\ncomplaints: {self.complaints}\nthe page:\n{self.text()[:2000]}")
+
+    def text(self, selector: str = "body") -> str:
+        """What a person reads there."""
+        return self.eval(f"document.querySelector({json.dumps(selector)}).innerText")
+
+    def _middle(self, selector: str) -> tuple[float, float]:
+        """Where to point at: waits until it is there, at rest and not covered by something else."""
+        x, y = self.until("""(() => {{ const found = document.querySelector({0}); found.scrollIntoView({{block: "nearest"}});
+            const at = found.getBoundingClientRect(), x = at.x + at.width / 2, y = at.y + at.height / 2,
+                  top = document.elementFromPoint(x, y), same = window.callfsLast === [x, y].join();
+            window.callfsLast = [x, y].join();
+            return same && at.width && !found.disabled && (found.contains(top) || top.contains(found)) && [x, y] }})()
+            """.format(json.dumps(selector)))
+        return x, y
+
+    def click(self, selector: str, button: str = "left", count: int = 1, modifiers: int = 0) -> None:
+        """Press and release over its middle."""
+        x, y = self._middle(selector)
+        self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=count, modifiers=modifiers)
+
+    def type(self, text: str) -> None:
+        """Text into what has the focus."""
+        self.call("Input.insertText", text=text)
+
+    def key(self, name: str) -> None:
+        """A key of BROWSER_KEYS or a letter, with modifiers before it: `Shift+Tab`."""
+        *before, key = name.split("+")
+        code, text = BROWSER_KEYS.get(key) or (ord(key.upper()), key)
+        modifiers = sum(BROWSER_MODIFIERS[each] for each in before)
+        text = "" if modifiers & 7 else text
+        common = {"modifiers": modifiers, "key": key, "windowsVirtualKeyCode": code}
+        if len(key) > 1:
+            common["code"] = key
+        self.call("Input.dispatchKeyEvent", type="keyDown" if text else "rawKeyDown", text=text, **common)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def size(self, width: int, height: int, dark: bool = False, scale: float = 1) -> None:
+        """The window; narrow ones are phones."""
+        self.call("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=width < 500)
+        self.call("Emulation.setEmulatedMedia", features=[
+            {"name": "prefers-color-scheme", "value": "dark" if dark else "light"},
+            {"name": "prefers-reduced-motion", "value": "reduce"}])
+
+    def screenshot(self, path: Path) -> bytes:
+        """What is seen, as PNG, written to `path` too."""
+        data = base64.b64decode(self.call("Page.captureScreenshot", format="png")["data"])
+        path.write_bytes(data)
+        return data
+
+    def set_files(self, selector: str, *paths: Path) -> None:
+        """Choose files (or a folder) in an `<input type=file>`."""
+        found = self.call("Runtime.evaluate", expression=f"document.querySelector({json.dumps(selector)})")["result"]
+        self.call("DOM.setFileInputFiles", objectId=found["objectId"], files=[str(path) for path in paths])
+
+    def drop(self, selector: str, *paths: Path) -> None:
+        """Drag files and folders over it and let them go."""
+        x, y = self._middle(selector)
+        data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
+
+    def cookies(self) -> dict[str, dict[str, Any]]:
+        """All cookies of this context, by name."""
+        found = self.browser.call("Storage.getCookies", browserContextId=self.context)["cookies"]
+        return {each["name"]: each for each in found}
+
+    def unexpected(self) -> list[str]:
+        """The complaints that nobody expected, to this moment."""
+        self.call("Page.getNavigationHistory")              # what was said before comes in before its answer
+        return [each for each in self.complaints if not any(re.search(known, each) for known in self.expected)]
+
+
+@pytest.fixture(scope="session")
+def chromium(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """The browser of this process's tests. It starts in a second or two, with the first test that asks for it."""
+    need_program("chromium")
+    folder = tmp_path_factory.mktemp("chromium")
+    with contextlib.closing(Chromium(folder)) as browser:
+        yield browser
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def open_tab(chromium: Chromium) -> Iterator[Callable[..., BrowserTab]]:
+    """`open_tab()`: a tab with no cookies or storage; `open_tab(other)`: one that shares those of another. At the end of
+    the test they are closed, and nothing unexpected may have been said by console or content security policy."""
+    tabs: list[BrowserTab] = []
+
+    def open_one(beside: Optional[BrowserTab] = None) -> BrowserTab:
+        context = beside.context if beside else chromium.call("Target.createBrowserContext")["browserContextId"]
+        tabs.append(BrowserTab(chromium, context))
+        return tabs[-1]
+    try:
+        yield open_one
+        assert [each for tab in tabs for each in tab.unexpected()] == []
+    finally:
+        chromium.tabs.clear()
+        for context in {tab.context for tab in tabs}:
+            chromium.call("Target.disposeBrowserContext", browserContextId=context)
+
+
+@pytest.fixture
+def tab(open_tab: Callable[..., BrowserTab]) -> BrowserTab:
+    """A fresh tab (see `open_tab`)."""
+    return open_tab()
+
+
+class TestBrowserHarness:
+    """What the tests of the page rely on."""
+
+    def test_console_and_policy_are_heard(self, tab: BrowserTab, open_tab: Any, tmp_path: Path) -> None:
+        page = tmp_path / "p.html"
+        page.write_text("<meta http-equiv=Content-Security-Policy content=\"script-src 'sha256-x'\"><script>1</script><p>hi")
+        tab.goto(page.as_uri())
+        assert tab.text("p") == "hi" and any("Content Security Policy" in each for each in tab.unexpected())
+        tab.eval("console.error('said', 1)")
+        tab.eval("setTimeout(() => { throw new Error('thrown') })")
+        wait_for(lambda: len(tab.unexpected()) > 2, what="three complaints")
+        with pytest.raises(DevToolsError, match="no such"):
+            tab.eval("Promise.reject(new Error('no such'))")
+        tab.expected += ["Content Security Policy", "^said 1$", "^Error: thrown"]
+
+    def test_keys_clicks_and_files(self, tab: BrowserTab, tmp_path: Path) -> None:
+        page = tmp_path / "p.html"
+        page.write_text("<input id=a><button onclick='this.textContent = a.value'>b</button><input type=file multiple>"
+                        "<script>ondragover = event => event.preventDefault(); ondrop = event => { event.preventDefault();"
+                        "document.title = event.dataTransfer.files[0].name }</script>")
+        tab.goto(page.as_uri())
+        tab.click("#a")
+        tab.type("h\u00e4")
+        tab.key("x")
+        tab.key("Tab")
+        tab.key("Enter")
+        assert tab.text("button") == "h\u00e4x" and tab.eval("document.activeElement.tagName") == "BUTTON"
+        tab.set_files("[type=file]", page)
+        assert tab.eval("document.querySelector('[type=file]').files[0].name") == "p.html"
+        tab.drop("body", page)
+        tab.until("document.title === 'p.html'")
+        assert tab.screenshot(tmp_path / "p.png")[:4] == b"\x89PNG"
+
+    def test_nothing_is_left(self, tmp_path: Path) -> None:
+        def processes() -> list[str]:
+            found = []
+            for each in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):
+                    found += [str(each)] if os.fsencode(tmp_path) in each.read_bytes() else []
+            return found
+        need_program("chromium")
+        with nothing_left():
+            browser = Chromium(tmp_path)
+            assert processes() and browser.call("Browser.getVersion")["product"]
+            browser.close()
+        wait_for(lambda: not processes(), what="the end of the browser's processes")
+
+
+# ============================================================================
 # Examples and README
 # ============================================================================
 
