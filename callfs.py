@@ -2387,6 +2387,12 @@ class Reader:
         """Up to `size` bytes; b"" at the end. Raises StorageError when the source breaks."""
         raise NotImplementedError
 
+    def readinto(self, view: memoryview) -> int:
+        """The same into a buffer; 0 at the end."""
+        block = self.read(len(view))
+        view[:len(block)] = block
+        return len(block)
+
     def close(self) -> None:
         """Let go of what is behind; safe to call twice."""
 
@@ -7050,6 +7056,35 @@ class Tree:
         filesystem = self._find(path).filesystem
         return filesystem.name, filesystem.operations()
 
+    def features(self, who: Principal, path: str) -> dict[str, bool]:
+        """Which features of remFS somebody has at a path: `read`, `write`, `events`, `perf`. Raises FileNotFound."""
+        return self.features_of(who)(self.stat(who, path))
+
+    def features_of(self, who: Principal) -> Callable[[Entry], dict[str, bool]]:
+        """The same for many entries. Of a directory `write` means to make something in it."""
+        known: dict[tuple[object, ...], dict[str, bool]] = {}
+
+        def features(entry: Entry) -> dict[str, bool]:
+            filesystem = self._find(entry.path).filesystem
+            kind = (filesystem, entry.type, entry.owner, takes_only(entry))
+            if kind not in known:
+                known[kind] = self._features(who, entry, filesystem.operations())
+            return known[kind]
+        return features
+
+    def _features(self, who: Principal, entry: Entry, operations: Sequence[str]) -> dict[str, bool]:
+        read = ("list" if entry.is_dir else "open") in operations and not takes_only(entry) and \
+            self._may(who, "list" if entry.is_dir else "read", entry)
+        return {"read": read, "write": "write" in operations and self._may(who, "create" if entry.is_dir else "replace", entry),
+                "events": self._may(who, "list", entry), "perf": True}
+
+    def _may(self, who: Principal, verb: str, entry: Entry) -> bool:
+        try:
+            self.authorise(who, verb, entry)
+        except CallerError:
+            return False
+        return True
+
     def list(self, who: Principal, path: str, after: str = "") -> Iterator[Entry]:
         """Children by name. Raises FileNotFound, and Conflict where a file is."""
         self.authorise(who, "list")
@@ -7348,6 +7383,41 @@ class Tree:
             raise BadRequest("This is a directory; ask with `recursive` to copy it.")
         return transfer.done()
 
+    def concat(self, who: Principal, sources: Sequence[str], target: str, *, delete_sources: bool = False,
+               conditions: Conditions = NO_CONDITIONS) -> Written:
+        """Files one behind the other as one file, which is there when it is whole; `target` may be one of them.
+
+        Nothing is written unless all can be read (and deleted, if that is asked for). Raises BadRequest for a directory
+        and what has no fixed content, FileNotFound, Conflict for a source that changes meanwhile; one that changes at
+        the end is not deleted.
+        """
+        if not sources:
+            raise BadRequest("There is nothing to put together: name at least one source.")
+        self.may_write(who, target)
+        parts = [self._part(who, source, delete_sources and source != target) for source in sources]
+        with contextlib.closing(_Joined(self, who, parts)) as body:
+            written = self.write(who, target, body, conditions=conditions)
+        for part in dict.fromkeys(parts) if delete_sources else ():
+            if part.path != target:
+                with contextlib.suppress(FileNotFound, PreconditionFailed):
+                    self.remove(who, part.path, conditions=Conditions(if_match=f'"{part.etag}"'))
+        return written
+
+    def _part(self, who: Principal, source: str, delete: bool) -> Entry:
+        """A source of `concat`, if it can be one."""
+        try:
+            with contextlib.closing(self.open(who, source)) as handle:
+                self._only_file(handle)
+                if takes_only(handle.entry):
+                    raise BadRequest("This can only be written to.")
+                if delete:
+                    self.authorise(who, "delete", handle.entry)
+                    if "remove" not in self._find(source).filesystem.operations():
+                        raise PermissionDenied("This can not be deleted.")
+                return handle.entry
+        except (BadRequest, FileNotFound, PermissionDenied) as error:
+            raise type(error)(f"{source}: {error.message}") from None
+
     def _told(self, what: str, path: str) -> Progress:
         """Progress for the log: a line every few seconds."""
         last = [time.monotonic()]
@@ -7401,10 +7471,38 @@ class ReaderBody(Body):
 
     def readinto(self, view: memoryview) -> int:
         """The next block."""
-        block = self._reader.read(len(view))
-        view[:len(block)] = block
-        self._tell(len(block))
-        return len(block)
+        count = self._reader.readinto(view)
+        self._tell(count)
+        return count
+
+
+class _Joined(Body):
+    """Files one behind the other, opened one at a time. Raises Conflict for one that is no longer what it was."""
+
+    def __init__(self, tree: Tree, who: Principal, parts: Sequence[Entry]) -> None:
+        self._tree, self._who, self._left = tree, who, collections.deque(parts)
+        self.length = sum(part.size for part in parts)
+        self._reader: Reader = ChunkReader(())          # of the current one
+
+    def readinto(self, view: memoryview) -> int:
+        """The next bytes, of one file."""
+        count = self._reader.readinto(view)
+        while not count and self._left:
+            self._reader.close()
+            self._reader = self._opened(self._left.popleft())
+            count = self._reader.readinto(view)
+        return count
+
+    def _opened(self, part: Entry) -> Reader:
+        handle = self._tree.open(self._who, part.path)
+        if (handle.entry.etag, handle.entry.size, handle.fixed) != (part.etag, part.size, True):
+            handle.close()
+            raise Conflict(f"{part.path} was changed meanwhile; nothing was written.")
+        return handle.reader()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._reader.close()
 
 
 class _Transfer:
@@ -7543,6 +7641,10 @@ class StoreFS(FileSystem):
     def check(self) -> dict[str, str]:
         """As the interface says: whether the records answer, and whether the disk is there and takes uploads."""
         return {"metadata store": state_of(self._store.check), "backend": state_of(self._check_disk)}
+
+    def operations(self) -> list[str]:
+        """As the base says; of a disk that is read-only what is left."""
+        return super().operations() if self._disk.writable else ["stat", "open", "list"]
 
     def _check_disk(self) -> None:
         with self._failures("stat"):
@@ -14458,7 +14560,7 @@ class Application:
             raise MisdirectedRequest("This server listens on loopback and does not answer to that name; if the name "
                                      "is right, set server.external_url to it.")
         origin = headers.get("origin")
-        foreign = headers.get("sec-fetch-site") == "cross-site" if origin is None else \
+        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") if origin is None else \
             urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
         request.foreign = foreign and not self._listed(origin)
         if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
@@ -14608,8 +14710,8 @@ def _check_deliberate(request: Request) -> None:
     """Raises where a message would be torn, or be taken by a page that a browser opens, shows or fetches in advance.
     What a script of our own page fetches has the destination "empty" (Fetch Metadata, 2.2)."""
     headers = request.headers
-    if "range" in headers:
-        raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
+    if "range" in headers or request.query_text and "range" in request.query:
+        raise RangeNotSatisfiable("Each read takes a whole message; without a range it can be had. Nothing was taken.")
     purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
     if request.foreign or "prefetch" in purpose or headers.get("sec-fetch-mode") == "navigate" or \
             headers.get("sec-fetch-dest", "empty") != "empty":
@@ -14724,6 +14826,45 @@ def _blocks_of(source: ArchiveSource) -> Iterable[bytes]:
 
 ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[bytes]]]] = {
     "zip": ("application/zip", zip_chunks), "tar": ("application/x-tar", tar_chunks)}
+
+
+def archive_response(tree: Tree, who: Principal, path: str, kind: str) -> Response:
+    """All below a directory as a zip or tar, entry by entry."""
+    if kind not in ARCHIVES:
+        raise BadRequest("`archive` is zip or tar.")
+    if not tree.stat(who, path).is_dir:
+        raise BadRequest("Only a directory can be had as an archive.")
+    name = split_path(path)[1] or "files"
+    content_type, chunks = ARCHIVES[kind]
+    headers = [("Content-Type", content_type), ("Content-Disposition", content_disposition(f"{name}.{kind}"))]
+    return Response(200, ChunkReader(chunks(_archived(tree, who, path, name))), headers=headers)
+
+
+def _archived(tree: Tree, who: Principal, path: str, name: str) -> Iterator[ArchiveSource]:
+    """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out, as is
+    what has no fixed bytes or can not be read."""
+    skip = len(path.rstrip("/"))
+    for entry in tree.walk(who, path, MAX_DEPTH):
+        handle = None if entry.is_dir else _archivable(tree, who, entry)
+        if handle is None and not entry.is_dir:
+            continue
+        try:
+            yield ArchiveSource(name + entry.path[skip:], handle.entry if handle else entry, handle)
+        finally:
+            if handle:
+                handle.close()
+
+
+def _archivable(tree: Tree, who: Principal, entry: Entry) -> Optional[Handle]:
+    try:
+        handle = tree.open(who, entry.path)
+    except (FileNotFound, PermissionDenied, NotSupported):
+        return None
+    if handle.fixed and not handle.entry.is_dir and not takes_only(handle.entry):
+        return handle
+    handle.close()
+    return None
+
 
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
@@ -15237,12 +15378,26 @@ def spool_items(folder: Optional[str], items: Iterable[Any], head: bytes, show: 
     return spool, count, ""
 
 
-def spooled(request: Request, spool: Any, tail: bytes, headers: Sequence[tuple[str, str]] = ()) -> Response:
-    """What was spooled as an answer of JSON; without a body for HEAD."""
+def spool_parts(folder: Optional[str], parts: Iterable[bytes]) -> Any:
+    """A spool with all of something that never lies in memory whole."""
+    spool = open_spool(folder)
+    try:
+        with _disk_errors():
+            for part in parts:
+                spool.write(part)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def spooled(request: Request, spool: Any, tail: bytes, headers: Sequence[tuple[str, str]] = (),
+            kind: str = "application/json") -> Response:
+    """What was spooled as an answer; without a body for HEAD."""
     with _disk_errors():
         spool.write(tail)
         reader = spool_reader(spool)
-    response = Response(200, reader, headers=[("Content-Type", "application/json"), *headers])
+    response = Response(200, reader, headers=[("Content-Type", kind), *headers])
     if request.method == "HEAD":
         reader.close()
         response.body = None
@@ -15320,7 +15475,7 @@ class RestDialect:
         path = self._path(request)
         with self._aside(request, path):
             if request.query_text and request.query.get("archive"):
-                return self._archive(request, path)
+                return archive_response(self._tree, _asking(request), path, request.query["archive"])
             if request.query_text and request.flag("manifest"):
                 self._tree.stat(_asking(request), path)
                 raise FileNotFound("This file is not erasure-coded and has no manifest.")
@@ -15345,42 +15500,6 @@ class RestDialect:
             spool, _, _ = spool_items(self._spools, self._tree.list(_asking(request), entry.path), b"[", entry_json)
         return spooled(request, spool, b"]\n", entry_headers(entry))
 
-    def _archive(self, request: Request, path: str) -> Response:
-        kind = request.query["archive"]
-        if kind not in ARCHIVES:
-            raise BadRequest("`archive` is zip or tar.")
-        entry = self._tree.stat(_asking(request), path)
-        if not entry.is_dir:
-            raise BadRequest("Only a directory can be had as an archive.")
-        name = split_path(path)[1] or "files"
-        content_type, chunks = ARCHIVES[kind]
-        headers = [("Content-Type", content_type), ("Content-Disposition", content_disposition(f"{name}.{kind}"))]
-        return Response(200, ChunkReader(chunks(self._sources(_asking(request), path, name))), headers=headers)
-
-    def _sources(self, who: Principal, path: str, name: str) -> Iterator[ArchiveSource]:
-        """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out, as is
-        what has no fixed bytes or can not be read."""
-        skip = len(path.rstrip("/"))
-        for entry in self._tree.walk(who, path, MAX_DEPTH):
-            handle = None if entry.is_dir else self._readable(who, entry)
-            if handle is None and not entry.is_dir:
-                continue
-            try:
-                yield ArchiveSource(name + entry.path[skip:], handle.entry if handle else entry, handle)
-            finally:
-                if handle:
-                    handle.close()
-
-    def _readable(self, who: Principal, entry: Entry) -> Optional[Handle]:
-        try:
-            handle = self._tree.open(who, entry.path)
-        except (FileNotFound, PermissionDenied, NotSupported):
-            return None
-        if handle.fixed and not handle.entry.is_dir and not takes_only(handle.entry):
-            return handle
-        handle.close()
-        return None
-
     def create(self, request: Request) -> Response:
         """`POST /v1/files/{path}`."""
         path = self._path(request)
@@ -15397,25 +15516,12 @@ class RestDialect:
         return self._upload(request, path, create=False)
 
     def _upload(self, request: Request, path: str, create: bool) -> Response:
-        if "content-range" in request.headers:
-            raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
         self._refuse_placement(request)
-        check_size(request, self._config.server.max_upload_bytes)
         with self._aside(request, path):
-            return self._made(self._tree.write(_asking(request), path, request.body, create=create,
-                                               conditions=conditions_of(request), options=write_options(request)))
+            return self._made(write_body(self._tree, request, path, self._config.server.max_upload_bytes, create))
 
     def _made(self, written: Written) -> Response:
-        entry = written.entry
-        headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"')]
-        if written.created:
-            prefix = self._config.server.path_prefix.rstrip("/")
-            headers.append(("Location", f"{prefix}/v1/files{urllib.parse.quote(entry.path)}"))
-        value = entry_json(entry)
-        if written.message:
-            value["message"] = written.message
-            headers.append(("X-CallFS-Message", header_text(written.message)))
-        return json_response(value, 201 if written.created else 200, headers)
+        return written_response(written, self._config.server.path_prefix.rstrip("/") + "/v1/files")
 
     def _refuse_placement(self, request: Request) -> None:
         """Where the bytes should lie: this server has one place."""
@@ -15428,15 +15534,11 @@ class RestDialect:
 
     def change(self, request: Request) -> Response:
         """`PATCH`: with RemFS-Offset a write into the file, else a move."""
-        path, offset = self._path(request), request.headers.get("remfs-offset")
-        if offset is None:
+        path = self._path(request)
+        if "remfs-offset" not in request.headers:
             return self._move(request, path)
-        if not re.fullmatch(r"[0-9]{1,18}", offset):
-            raise BadRequest("RemFS-Offset is a number of bytes.")
-        check_size(request, self._config.server.max_upload_bytes)
         with self._aside(request, path):
-            return self._made(self._tree.patch(_asking(request), path, request.body, int(offset),
-                                               conditions_of(request)))
+            return self._made(patch_body(self._tree, request, path, self._config.server.max_upload_bytes))
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
@@ -15744,6 +15846,36 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
     return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests))
 
+
+def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
+    """Store the body of a request, of at most so many bytes, under the conditions of its headers."""
+    if "content-range" in request.headers:
+        raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
+    check_size(request, most)
+    return tree.write(_asking(request), path, request.body, create=create, conditions=conditions_of(request),
+                      options=write_options(request))
+
+
+def patch_body(tree: Tree, request: Request, path: str, most: int) -> Written:
+    """Write the body of a request into a file, at RemFS-Offset."""
+    offset = request.headers.get("remfs-offset", "")
+    if not re.fullmatch(r"[0-9]{1,18}", offset):
+        raise BadRequest("RemFS-Offset is the number of bytes in the file before those of the body.")
+    check_size(request, most)
+    return tree.patch(_asking(request), path, request.body, int(offset), conditions_of(request))
+
+
+def written_response(written: Written, root: str) -> Response:
+    """What a write did; `root`: where the tree begins in this dialect."""
+    entry, value = written.entry, entry_json(written.entry)
+    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"')]
+    if written.created:
+        headers.append(("Location", root + urllib.parse.quote(entry.path)))
+    if written.message:
+        value["message"] = written.message
+        headers.append(("X-CallFS-Message", header_text(written.message)))
+    return json_response(value, 201 if written.created else 200, headers)
+
 # ============================================================================
 # The PFS dialect: /api/v1
 # ============================================================================
@@ -16013,7 +16145,7 @@ class PfsDialect:
     def capabilities(self, request: Request) -> Response:
         """`GET /api/v1/capabilities`: what this server can do, and with `path` what can be done there."""
         self._tree.authorise(_asking(request), "list")
-        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs"], "features": list(PFS_FEATURES),
+        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs", "remfs"], "features": list(PFS_FEATURES),
                                  "filesystems": sorted(self._mounts.types), "digests": sorted(DIGESTS)}
         if "path" in request.query:
             path = _pfs_path(request)
