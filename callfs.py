@@ -6187,11 +6187,7 @@ BATCH = 128                                 # events that a subscriber is given 
 PULSES = 16                                 # parts of a heartbeat: not all subscribers are woken at one moment
 
 
-class Event(NamedTuple):
-    """One change. `id` grows by one with each event of a node and is about the microseconds since 1970, so that the
-    numbers of a later process are larger. `path` is what changed (of a move: what it was, `dst_path` what it is now).
-    `size` and `mtime_ns` are those after the change, of files that have them."""
-
+class _EventFields(NamedTuple):
     id: int
     type: str
     path: str
@@ -6200,16 +6196,29 @@ class Event(NamedTuple):
     mtime_ns: Optional[int] = None
     node: str = ""
 
+
+class Event(_EventFields):
+    """One change. `id` grows by one with each event of a node and is about the microseconds since 1970, so that the
+    numbers of a later process are larger. `path` is what changed (of a move: what it was, `dst_path` what it is now).
+    `size` and `mtime_ns` are those after the change, of files that have them."""
+
     def data(self) -> dict[str, Any]:
         """As users see it (remfs.md, "events")."""
         values = {"type": self.type, "path": self.path, "dstPath": self.dst_path or None, "size": self.size,
                   "mtime": None if self.mtime_ns is None else rfc3339(self.mtime_ns), "node": self.node}
         return {name: value for name, value in values.items() if value is not None}
 
+    @functools.cached_property
+    def block(self) -> bytes:
+        """As `text/event-stream` has it; made once, however many subscribers get it."""
+        data = json.dumps(self.data(), ensure_ascii=False, separators=(",", ":"))
+        return f"id: {self.id}\nevent: {self.type}\ndata: {data}\n\n".encode("utf-8", "replace")
+
     def concerns(self, path: str) -> bool:
         """Whether it is a change of this path, below it, or of a directory above that went away or moved."""
-        return any(changed and (is_below(changed, path) or self.type in ("delete", "move") and is_below(path, changed))
-                   for changed in (self.path, self.dst_path))
+        inside = self.type in ("delete", "move")
+        return path == "/" or any(is_below(changed, path) or inside and is_below(path, changed)
+                                  for changed in (self.path, self.dst_path) if changed)
 
 
 class Hub:
@@ -6226,11 +6235,9 @@ class Hub:
         self._ring: list[Optional[Event]] = [None] * max(1, history)
         self._first = self._next = time.time_ns() // 1000
         self._most, self._heartbeat = most, heartbeat
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)         # for subscribers that wait in a thread
+        self._changed = threading.Condition(threading.Lock())   # notified for subscribers that wait in a thread
         self._watchers: dict[str, set[Subscription]] = {}       # by the path that they watch
-        self._count, self._ended = 0, False
-        self._stop = threading.Event()
+        self._count, self._ended = 0, threading.Event()
         self._pulse: Optional[threading.Thread] = None
 
     @property
@@ -6246,7 +6253,7 @@ class Hub:
     def publish(self, kind: str, path: str, dst_path: str = "", size: Optional[int] = None,
                 mtime_ns: Optional[int] = None, node: str = "") -> Event:
         """Tell of a change; `node` where another one made it. Costs some microseconds while nobody waits."""
-        with self._lock:
+        with self._changed:
             event = Event(self._next, kind, path, dst_path, size, mtime_ns, node or self.node)
             self._ring[event.id % len(self._ring)] = event
             self._next += 1
@@ -6270,64 +6277,68 @@ class Hub:
     def subscribe(self, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path and all below it, from now on or behind the event `since`. The caller closes it. Raises
         Unavailable when there are too many subscribers, or the hub is closed."""
-        with self._lock:
-            if self._count >= self._most or self._ended:
+        with self._changed:
+            if self._ended.is_set():
+                raise Unavailable("The server stops.")
+            if self._count >= self._most:
                 raise Unavailable("There are too many subscribers; try again later (events.max_subscribers).",
                                   retry_after=self._heartbeat)
-            self._count += 1
-            subscription = Subscription(self, path, self._next if since is None else since + 1)
-            if since is not None and since != self._next - 1:
-                subscription.pend(since + 1)
+            if self._pulse is None:
+                pulse = threading.Thread(target=self._beat, name="callfs-events", daemon=True)
+                pulse.start()
+                self._pulse = pulse
+            subscription = Subscription(self, path, self._next - 1 if since is None else since)
+            if subscription.position != self._next - 1:
+                subscription.pending = subscription.position + 1
             self._watchers.setdefault(path, set()).add(subscription)
-        if self._pulse is None:
-            self._start_pulse()
+            self._count += 1
         return subscription
-
-    def _start_pulse(self) -> None:
-        with self._lock:
-            if self._pulse is None and not self._ended:
-                self._pulse = threading.Thread(target=self._beat, name="callfs-events", daemon=True)
-                self._pulse.start()
 
     def _beat(self) -> None:
         """Wakes every subscriber once a heartbeat, so that its connection is seen to live, or not to."""
         for turn in itertools.count():
-            if self._stop.wait(self._heartbeat / PULSES):
+            if self._ended.wait(self._heartbeat / PULSES):
                 return
-            with self._lock:
+            with self._changed:
                 due = [each for watchers in self._watchers.values() for each in watchers
                        if id(each) // 64 % PULSES == turn % PULSES]
+                for each in due:
+                    each.beat = True
+                self._changed.notify_all()
             for each in due:
-                each.pulse()
+                each.wake()
 
     def taken(self, subscription: Subscription, wait: bool) -> Optional[list[Event]]:
-        """What a subscriber has not seen yet; None: nothing; []: it is over. For `Subscription.take`."""
-        with self._lock:
-            while wait and subscription.pending is None and not (subscription.ended or subscription.beat):
-                self._changed.wait()
-            subscription.beat = False
-            if subscription.ended:
-                return []
-            while subscription.pending is not None:
+        """For `Subscription.take`. Looks through the ring a batch at a time, and not under the lock: who asks for a
+        long history must not hold up who publishes."""
+        while True:
+            with self._changed:
+                while wait and subscription.pending is None and not (subscription.beat or self._ended.is_set()):
+                    self._changed.wait()
+                if self._ended.is_set():
+                    return []
+                if subscription.pending is None:
+                    subscription.due, subscription.beat = subscription.beat, False
+                    subscription.position = self._next - 1
+                    return None
                 events = self._batch(subscription, subscription.pending)
-                if events:
-                    return events
-            subscription.position = self._next - 1
-            return None
+            events = [event for event in events if event.concerns(subscription.path)]
+            if events:
+                return events
 
     def _batch(self, subscription: Subscription, first: int) -> list[Event]:
-        """The next few, so that what a slow subscriber holds stays small; [] where none of them concerns it."""
+        """The next few, so that what a slow subscriber holds stays small."""
         if not max(self._first, self._next - len(self._ring)) <= first <= self._next:
             subscription.pending, subscription.position = None, self._next - 1
             return [Event(self._next - 1, RESET, subscription.path, node=self.node)]
         behind = min(self._next, first + BATCH)
         subscription.pending, subscription.position = behind if behind < self._next else None, behind - 1
         events = [self._ring[number % len(self._ring)] for number in range(first, behind)]
-        return [event for event in events if event is not None and event.concerns(subscription.path)]
+        return events                       # type: ignore[return-value]
 
     def leave(self, subscription: Subscription) -> None:
         """For `Subscription.close`."""
-        with self._lock:
+        with self._changed:
             watchers = self._watchers.get(subscription.path, set())
             if subscription in watchers:
                 watchers.discard(subscription)
@@ -6337,13 +6348,10 @@ class Hub:
 
     def close(self) -> None:
         """End every subscription; safe to call twice. Events are still taken, for nobody."""
-        with self._lock:
-            self._ended = True
+        with self._changed:
+            self._ended.set()
             ended = [each for watchers in self._watchers.values() for each in watchers]
-            for each in ended:
-                each.ended = True
             self._changed.notify_all()
-        self._stop.set()
         for each in ended:
             each.wake()
         if self._pulse is not None and self._pulse is not threading.current_thread():
@@ -6354,12 +6362,12 @@ class Subscription:
     """Somebody who waits for events of a path and all below it. `position`: the number of the last event that `take`
     has looked at, to go on from there later."""
 
-    __slots__ = ("_hub", "_wake", "path", "pending", "ended", "beat", "position")
+    __slots__ = ("_hub", "_wake", "path", "pending", "beat", "due", "position")
 
     def __init__(self, hub: Hub, path: str, position: int) -> None:
-        self._hub, self.path, self.position = hub, path, position - 1
+        self._hub, self.path, self.position = hub, path, position
         self.pending: Optional[int] = None  # the number of the first event that it has not seen
-        self.ended = self.beat = False
+        self.beat = self.due = False        # a heartbeat is due; it was so when `take` gave None
         self._wake: Optional[Callable[[], None]] = None
 
     def attach(self, wake: Callable[[], None]) -> None:
@@ -6367,7 +6375,7 @@ class Subscription:
         self._wake = wake
 
     def take(self) -> Optional[list[Event]]:
-        """The next events, waiting for them unless attached; None: none yet (a heartbeat); []: the server stops.
+        """The next events, waiting for them unless attached; None: none yet (`due`: a heartbeat); []: the server stops.
         An event of the type `reset` says that some were lost."""
         return self._hub.taken(self, self._wake is None)
 
@@ -6382,14 +6390,6 @@ class Subscription:
         """It may have something."""
         if self._wake is not None:
             self._wake()
-
-    def pulse(self) -> None:
-        """A heartbeat is due."""
-        self.beat = True
-        if self._wake is None:
-            with self._hub._changed:
-                self._hub._changed.notify_all()
-        self.wake()
 
     def close(self) -> None:
         """Wait no more; safe to call twice."""
@@ -6563,6 +6563,7 @@ class Written(NamedTuple):
     entry: Entry
     created: bool
     message: str = ""
+    told: bool = False                      # the filesystem has told of what it made, as it was made
 
 
 class Handle:
@@ -7006,9 +7007,13 @@ class Tree:
     def subscribe(self, who: Principal, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path, which need not be there, and all below it; the caller closes it. Whoever may list and read
         may do so everywhere, so that one check at the beginning is enough. Raises Unavailable, as `Hub.subscribe`."""
+        self.may_subscribe(who)
+        return self.hub.subscribe(path, since)
+
+    def may_subscribe(self, who: Principal) -> None:
+        """Raises what `subscribe` would raise for lack of rights."""
         self.authorise(who, "list")
         self.authorise(who, "read")
-        return self.hub.subscribe(path, since)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -7220,9 +7225,9 @@ class Tree:
         guard(there)
         absent = self._absent_above(path) if there is None else ()
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
-        for folder in absent:
+        for folder in absent if not written.told else ():
             self.hub.publish("create", folder)
-        self._changed_by("create" if written.created else "update", written.entry)
+        self._changed_by("create" if written.created and not written.told else "update", written.entry)
         return written
 
     def _absent_above(self, path: str) -> list[str]:
@@ -7254,8 +7259,12 @@ class Tree:
     def patch(self, who: Principal, path: str, body: Body, offset: int,
               conditions: Conditions = NO_CONDITIONS) -> Written:
         """Write the body at an offset of a file. Raises FileNotFound, RangeNotSatisfiable."""
-        return self._changed(who, path, "patch", True, conditions,
-                             lambda place, guard: place.filesystem.patch(place.inner, body, offset, guard))
+        try:
+            return self._changed(who, path, "patch", True, conditions,
+                                 lambda place, guard: place.filesystem.patch(place.inner, body, offset, guard))
+        except Disconnected:                # what arrived before the cut stays
+            self.hub.publish("update", path)
+            raise
 
     def truncate(self, who: Principal, path: str, size: int, conditions: Conditions = NO_CONDITIONS) -> Written:
         """Cut a file, or fill it up with zeros, to `size` bytes. Raises FileNotFound."""
@@ -7607,8 +7616,9 @@ class StoreFS(FileSystem):
 
     def __init__(self, disk: LocalDisk, store: MetadataStore, locks: LockManager, *, instance_id: str = "node-1",
                  min_free: int = 0, rescan: float = 60.0, hot_bytes: int = 0, claim: bool = False,
-                 metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
-        self._disk, self._store, self._locks = disk, store, locks
+                 metrics: Optional[Metrics] = None, log: Optional[Log] = None,
+                 tell: Callable[[str, str], object] = lambda kind, path: None) -> None:
+        self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
         self._trusted: Cache[str, tuple[int, float]] = Cache(4096)
@@ -7799,10 +7809,14 @@ class StoreFS(FileSystem):
         try:
             with self._locks.hold(path, subtree=True, timeout=0):
                 found = self._present(path)
-                if found is None or _type_of(found) != record.type:
+                gone = found is None or _type_of(found) != record.type
+                if gone:
                     self._store.delete(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+        else:
+            if gone:
+                self._tell("delete", path)
 
     def _present(self, path: str) -> Optional[os.stat_result]:
         """`lstat`, None for what is not there. A file in the middle of the path is not there either."""
@@ -7869,7 +7883,9 @@ class StoreFS(FileSystem):
         for names in self._disk.scan(path):
             known = self._store.known(path, names)
             try:
-                self._adopt_many(path, [name for name in names if name not in known])
+                for entry in self._adopt_many(path, [name for name in names if name not in known]):
+                    if trusted:             # else nobody knows since when it is there
+                        self._tell("create", entry.path)
             except CallFSError as error:    # what is known can still be shown
                 self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
                 return
@@ -7877,12 +7893,13 @@ class StoreFS(FileSystem):
         if now - changed / 1e9 > 0.1:
             self._trusted.put(path, (changed, now))
 
-    def _adopt_many(self, path: str, names: Sequence[str]) -> None:
+    def _adopt_many(self, path: str, names: Sequence[str]) -> list[Entry]:
         found = self._disk.stats(path, names)
         entries = [stranger(join_path(path, name), info, self._instance) for name, info in zip(names, found)
                    if info and join_path(path, name) not in self._fresh]
         if entries:
             self._store.add(entries)
+        return entries
 
     @contextlib.contextmanager
     def _own_change(self, path: str) -> Iterator[None]:
@@ -9437,6 +9454,7 @@ def _json_lines(value: Any) -> bytes:
 # streamfs: written pieces go to every reader
 # ============================================================================
 
+STREAM_TOLD = 1.0                           # seconds between two events of a stream that is being written
 SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to here: each costs 100 bytes besides its own
 
 
@@ -9666,6 +9684,7 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
 
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
         self._options, self._lock, self._quiet = options, threading.RLock(), False
+        self._tell = context.changed
         now = time.time_ns()
         self._nodes = {"/": _StreamNode("root", 0o755, now),
                        "/README": _StreamNode("readme", 0o444, now, text=self.README)}
@@ -9752,12 +9771,14 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
         The sender may pause as long as it likes. Raises FileNotFound when the stream is deleted meanwhile."""
         with self._lock:
             guard(self.peek(path))
-            created = path not in self._nodes
-            node = self._nodes[path] if not created else self._make(path, options)
+            made = [each for each in (*ancestors(path), path) if each not in self._nodes]
+            node = self._nodes[path] if not made else self._make(path, options)
         if node.ring is None:
             raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
-        self._pour(node.ring, body, options.sha256)
-        return Written(self._entry(path, node), created)
+        for each in made:                   # now, as the writer may go on for days
+            self._tell("create", each)
+        self._pour(path, node.ring, body, options.sha256)
+        return Written(self._entry(path, node), bool(made), told=bool(made))
 
     def _make(self, path: str, options: WriteOptions) -> _StreamNode:
         self._make_parents(split_path(path)[0])
@@ -9776,16 +9797,18 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
             if not node.is_dir:
                 raise Conflict("A file is in the way: a part of the path is no directory.")
 
-    @staticmethod
-    def _pour(ring: StreamRing, body: Body, sha256: str) -> None:
+    def _pour(self, path: str, ring: StreamRing, body: Body, sha256: str) -> None:
         if body.length != 0:                # the empty body is one for all
             body.patient = True
         # One piece must not push out of a small ring what readers had no chance to take.
         view = memoryview(bytearray(max(1, min(BLOCK, ring.lag // 4))))
-        digest, total, count = hashlib.sha256(), 0, body.readinto(view)
+        digest, total, count, told = hashlib.sha256(), 0, body.readinto(view), time.monotonic()
         while count:
             ring.append(bytes(view[:count]))
             total += count
+            if time.monotonic() - told > STREAM_TOLD:
+                told = time.monotonic()
+                self._tell("update", path)
             if sha256:
                 digest.update(view[:count])
             count = body.readinto(view)
@@ -10674,8 +10697,8 @@ class _Waiters:
     POLL = 0.2
     BATCH = 64                              # messages taken at a time
 
-    def __init__(self, store: QueueStore, log: Log) -> None:
-        self._store, self._log, self._changed = store, log, threading.Condition()
+    def __init__(self, store: QueueStore, log: Log, report: Callable[[str, str], object]) -> None:
+        self._store, self._log, self._report, self._changed = store, log, report, threading.Condition()
         self._queues: dict[str, dict[_WaitingReader, None]] = {}
         self._handed: set[_WaitingReader] = set()           # have a message that nobody has read yet
         self._deadlines: list[tuple[float, int, _WaitingReader]] = []
@@ -10819,6 +10842,8 @@ class _Waiters:
             if info is not None and info.size > len(messages) and path in self._queues:
                 self._dirty.add(path)
         self._wake(line)
+        if messages:
+            self._report("update", path)
 
     def _expire(self, now: float) -> None:
         over = []
@@ -10899,7 +10924,8 @@ class QueueFS(FileSystem):
         self._options, self._since = options, time.time_ns()
         self.slow = options.backend not in ("memory", "sqlite")
         self.store = self._open_store(options, context)
-        self._waiters = _Waiters(self.store, context.log)
+        self._waiters = _Waiters(self.store, context.log, context.changed)
+        self._tell = context.changed
         self._seen: Cache[str, QueueInfo] = Cache(1000)
         self._writers: Mapping[str, Callable[[str, bytes, Guard], Written]] = {
             "enqueue": self._enqueue, "ack": self._ack, "clear": self._clear}
@@ -11028,11 +11054,14 @@ class QueueFS(FileSystem):
             raise
         if wait and not found:
             return self._waiters.add(queue, lease, wait)
+        if found:
+            self._tell("update", queue)
         return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
 
     def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
         self.store.give_back(message, leased)
         self._waiters.notify(queue)
+        self._tell("update", queue)
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -14623,6 +14652,7 @@ def rest_error(request: Optional[Request], error: CallFSError) -> Response:
 # Files over HTTP: conditions, ranges, archives (shared by the dialects)
 # ============================================================================
 
+RETRY_MS = 1000                             # after which a browser comes back that has lost its stream of events
 _CONDITION_HEADERS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 
 
@@ -14753,6 +14783,55 @@ def _many_ranges(handle: Handle, ranges: list[tuple[int, int]], block: bytes, he
     length = sum(map(len, heads)) + sum(stop - start for start, stop in ranges) + len(end)
     kind = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
     return Response(206, ChunkReader(parts(), length, handle.close), headers=[kind, *headers], block=block)
+
+
+class EventStream(Reader):
+    """A subscription as `text/event-stream` (HTML, "Server-sent events"): each event, and at each heartbeat a comment
+    with the position, so that who comes back is not behind what never concerned it."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._rest = b"retry: %d\nid: %d\n\n" % (RETRY_MS, subscription.position)
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `read` never waits; `wake()` says that it may have something."""
+        self._subscription.attach(wake)
+
+    def read(self, size: int = BLOCK) -> Optional[bytes]:       # type: ignore[override]
+        """What there is to tell. None, for who attached, while there is nothing; b"" when the server stops."""
+        while not self._rest:
+            events = self._subscription.take()
+            if events is not None:
+                self._rest = b"".join([event.block for event in events])
+                if not events:
+                    return b""
+            elif self._subscription.due:
+                self._rest = b": idle\nid: %d\n\n" % self._subscription.position
+            else:
+                return None
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._subscription.close()
+
+
+def events_response(request: Request, tree: Tree, path: str) -> Response:
+    """`?events=true`: what changes at a path and below it, as it happens (remfs.md, "events"). HEAD subscribes to
+    nothing."""
+    headers = [("Content-Type", "text/event-stream"), _NO_STORE, ("X-Accel-Buffering", "no")]
+    since = request.headers.get("last-event-id") or request.query.get("since", "")
+    if since and not re.fullmatch("[0-9]{1,18}", since):
+        raise BadRequest("`since` (or the header Last-Event-ID) is the number of an event, as its `id` says.")
+    assert request.principal is not None
+    if request.method == "HEAD":
+        tree.may_subscribe(request.principal)
+        response = Response(200, None, headers=headers)
+        response.length = None              # nobody knows how much a GET would give
+        return response
+    subscription = tree.subscribe(request.principal, path, int(since) if since else None)
+    return Response(200, EventStream(subscription), headers=headers)
 
 
 class _Sink:
@@ -15473,6 +15552,8 @@ class RestDialect:
     def get_file(self, request: Request) -> Response:
         """`GET` and `HEAD /v1/files/{path}`."""
         path = self._path(request)
+        if request.query_text and request.flag("events"):
+            return events_response(request, self._tree, path)
         with self._aside(request, path):
             if request.query_text and request.query.get("archive"):
                 return archive_response(self._tree, _asking(request), path, request.query["archive"])
@@ -15953,6 +16034,8 @@ class PfsDialect:
     def read(self, request: Request) -> Response:
         """`GET /api/v1/files`: all of a file as every dialect gives it, or the part from `offset` on."""
         path, query = _pfs_path(request), request.query
+        if request.flag("events"):
+            return events_response(request, self._tree, path)
         start, size = _query_number(query, "offset", 0, 0), _query_number(query, "size", -1, -1)
         handle = self._tree.open(_asking(request), path, wish_of(request))
         if handle.entry.is_dir:
@@ -16299,6 +16382,8 @@ class RemfsDialect:
     def get(self, request: Request) -> Response:
         """`GET /fs/PATH`."""
         who, path = _asking(request), canonical_path(decode_path(request.path[len("/fs"):]))
+        if request.flag("events"):
+            return events_response(request, self._tree, path)
         handle = self._tree.open(who, path, wish_of(request))
         if not handle.entry.is_dir:
             return file_response(request, handle, b"", (), shown_type(handle.entry.name) or "application/octet-stream")
@@ -16452,12 +16537,12 @@ class Server:
             disk.sweep()
         store = SQLiteStore(database, durable=durable, timeout=config.server.metadata_op_timeout,
                             metrics=self.metrics)
+        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
+                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log)
-        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
-                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
+                        metrics=self.metrics, log=self.log, tell=hub.publish)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return Tree(files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=hub), store
 
