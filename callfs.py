@@ -54,6 +54,7 @@ import itertools
 import json
 import logging
 import math
+import mimetypes
 import operator
 import os
 import posixpath
@@ -16363,32 +16364,448 @@ class BrowserPage:
 # The remFS dialect: /fs
 # ============================================================================
 
+META = "remfs.json"                         # what describes a directory; a real file of this name is hidden by it
+MAX_META_DEPTH = 100
+MAX_CALL = 256 * 1024                       # bytes of the JSON in a POST: some thousand sources of a concat
+PAGE_ENTRIES = 1000                         # of a directory that the page gets at once
+
+# By the ending of a name; the same on every machine, as the file /etc/mime.types is not.
+_FILE_TYPES = {
+    **dict.fromkeys(("txt", "log", "ini", "conf", "cfg", "toml", "yaml", "yml", "py", "sh", "c", "h", "go", "rs", "ts"),
+                    "text/plain"),
+    **dict.fromkeys(("html", "css", "csv", "xml"), "text/{}"), "htm": "text/html", "md": "text/markdown",
+    "js": "text/javascript", "mjs": "text/javascript", "json": "application/json", "pdf": "application/pdf",
+    **dict.fromkeys(("png", "gif", "webp", "avif", "bmp", "jpeg"), "image/{}"), "jpg": "image/jpeg",
+    "svg": "image/svg+xml", "ico": "image/x-icon", "mp3": "audio/mpeg", "m4a": "audio/mp4",
+    **dict.fromkeys(("wav", "ogg", "opus", "flac", "aac"), "audio/{}"), **dict.fromkeys(("mp4", "webm"), "video/{}"),
+    "mov": "video/quicktime", "mkv": "video/x-matroska", "zip": "application/zip", "wasm": "application/wasm",
+    "gz": "application/gzip", "tgz": "application/gzip", "tar": "application/x-tar",
+    "7z": "application/x-7z-compressed", "woff2": "font/woff2",
+}
+
+
+@functools.lru_cache(maxsize=1)
+def _known_types() -> mimetypes.MimeTypes:
+    return mimetypes.MimeTypes()            # without the files of this machine
+
+
+def file_type(name: str) -> str:
+    """The Content-Type that the name of a file lets expect. Only a sandbox may show it (CVE-2023-38501)."""
+    ending = name.rpartition(".")[2].lower()
+    kind = _FILE_TYPES.get(ending, "").format(ending) or _known_types().guess_type("x." + ending)[0] or OCTETS[1]
+    return kind + "; charset=utf-8" if kind.startswith("text/") else kind
+
+
+class Field(NamedTuple):
+    """A field of a JSON request: what it has to be, and the header or the parameter of the plain request that it
+    stands for."""
+
+    kind: type
+    header: str = ""
+    name: str = ""
+
+
+_FIELDS = {
+    **{name: Field(str) for name in ("range", "archive", "after", "wait", "ack")},
+    **{name: Field(int) for name in ("depth", "limit", "since")},
+    **{name: Field(bool) for name in ("recursive", "download", "stream", "json")},
+    "offset": Field(int, "remfs-offset"), "mtime": Field(float, "x-oc-mtime"), "digest": Field(str, "content-digest"),
+    "ifMatch": Field(str, "if-match"), "ifNoneMatch": Field(str, "if-none-match"),
+}
+_FIELD_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_RemfsCall = Callable[[Request, str], Response]
+
 
 class RemfsDialect:
-    """The routes of `contracts/remfs.md`."""
+    """The routes of `contracts/remfs.md`. Turns each request, plain or as JSON, into one call of the tree."""
 
     def __init__(self, tree: Tree, page: BrowserPage, config: Config, *, log: Log,
                  spool_folder: Optional[str] = None) -> None:
         self._tree, self._page, self._config, self._log, self._spools = tree, page, config, log, spool_folder
+        self._prefix = config.server.path_prefix.rstrip("/")
+        # method: the plain one, its handler, its fields besides `path`
+        self._calls: dict[str, tuple[str, _RemfsCall, str]] = {
+            "get": ("GET", self._read, "range archive download stream wait ack json limit after ifMatch ifNoneMatch"),
+            "list": ("GET", self._entries, "limit after"),
+            "stat": ("GET", self._stat, ""),
+            "meta": ("GET", self._meta, "depth"),
+            "events": ("GET", self._events, "since"),
+            "put": ("PUT", self._put, "data mtime digest ifMatch ifNoneMatch"),
+            "mkdir": ("PUT", self._mkdir, ""),
+            "patch": ("PATCH", self._patch, "data offset ifMatch ifNoneMatch"),
+            "delete": ("DELETE", self._delete, "recursive ifMatch"),
+        }
 
     def routes(self) -> list[Route]:
         """The table."""
-        return [Route("/fs/{path}", {"GET": self.get, "HEAD": self.get}, "key", self.error)]
+        read = {"GET": self.get, "HEAD": self.get}
+        files = {**read, "PUT": self.put, "PATCH": self.patch, "DELETE": self.delete}
+        home = {"GET": self.home, "HEAD": self.home}
+        rows: list[tuple[str, Mapping[str, Handler], str]] = [
+            ("/", home, "open"), ("/fs", {**read, "POST": self.post}, "key"),
+            ("/fs/", {**files, "POST": self.post}, "key"), ("/fs/{path}", files, "key")]
+        return [Route(pattern, methods, access, self.error) for pattern, methods, access in rows]
 
     def error(self, request: Request, error: CallFSError) -> Response:
         """For programs as the REST dialect says it, for people as a page."""
         return self._page.error(request, error) if is_visit(request) else rest_error(request, error)
 
+    @staticmethod
+    def _path(request: Request) -> str:
+        return canonical_path(decode_path(request.path[len("/fs"):] or "/"))
+
+    def _aside(self, request: Request, path: str) -> ContextManager[None]:
+        return aside(request) if self._tree.slow(path) else _AT_ONCE
+
+    def home(self, request: Request) -> Response:
+        """`GET /`."""
+        if is_visit(request):
+            return Response(302, b"", headers=[("Location", self._prefix + "/fs/"), _BY_ACCEPT])
+        roots = {"remfs": "/fs/", "rest": "/v1/", "pfs": "/api/v1/"}
+        return json_response({"name": "callfs", "version": __version__, "documentation": DOCUMENTATION, "dialects": {
+            name: self._prefix + root for name, root in roots.items()}}, headers=[_BY_ACCEPT])
+
+    # -- read --------------------------------------------------------------------------------------------------
+
     def get(self, request: Request) -> Response:
-        """`GET /fs/PATH`."""
-        who, path = _asking(request), canonical_path(decode_path(request.path[len("/fs"):]))
-        if request.flag("events"):
-            return events_response(request, self._tree, path)
-        handle = self._tree.open(who, path, wish_of(request))
-        if not handle.entry.is_dir:
-            return file_response(request, handle, b"", (), shown_type(handle.entry.name) or "application/octet-stream")
+        """`GET` and `HEAD /fs/PATH`."""
+        path = self._path(request)
+        if request.query_text and request.flag("events"):
+            return self._events(request, path)
+        with self._aside(request, path):
+            folder, name = split_path(path)
+            if name == META:
+                return self._meta(request, folder)
+            return self._read(request, path, slash=True)
+
+    def _events(self, request: Request, path: str) -> Response:
+        return events_response(request, self._tree, path)
+
+    def _read(self, request: Request, path: str, slash: bool = False) -> Response:
+        """A file or a directory; `slash`: the address of a directory must have one at its end, as links count on it."""
+        if request.query_text and request.query.get("archive"):
+            return archive_response(self._tree, _asking(request), path, request.query["archive"])
+        handle = self._tree.open(_asking(request), path, wish_of(request))
+        ended = request.path.endswith("/")
+        if not handle.entry.is_dir and not ended:
+            return self._file(request, handle)
         handle.close()
-        return self._page.listing(request, handle.entry, self._tree.list(who, path), {"read": True}, "")
+        if not handle.entry.is_dir:
+            raise FileNotFound("This is a file; without the slash at the end it can be read.")
+        return self._directory(request, handle.entry) if ended or not slash else self._to_slash(request, path)
+
+    def _to_slash(self, request: Request, path: str) -> Response:
+        # Of the canonical path, which begins with one slash, behind /fs: `//host` would lead to another server.
+        query = urllib.parse.quote(request.query_text, safe="=&%+,/:?@!$'()*;", encoding="latin-1")
+        where = f"{self._prefix}/fs{urllib.parse.quote(path) if path != '/' else ''}/{'?' if query else ''}{query}"
+        return Response(301, b"", headers=[("Location", where)])
+
+    @staticmethod
+    def _file(request: Request, handle: Handle) -> Response:
+        entry = handle.entry
+        headers = [_REVALIDATE] if handle.fixed else []
+        if request.query_text and request.flag("download"):
+            headers.append(("Content-Disposition", content_disposition(entry.name)))
+        block = header_block(entry_headers(entry, handle.fixed))
+        return file_response(request, handle, block, headers, file_type(entry.name))
+
+    def _directory(self, request: Request, entry: Entry) -> Response:
+        """A directory as whoever asks likes it: as JSON, as a page, as a name a line."""
+        if request.flag("json"):
+            return self._entries(request, entry.path)
+        if is_visit(request):
+            return self._visit(request, entry)
+        if "application/json" in request.headers.get("accept", ""):
+            return self._entries(request, entry.path)
+        limit = _limit(request.query.get("limit"))
+        with aside(request):
+            names = (f"{each.name}/\n" if each.is_dir else each.name + "\n"
+                     for each in itertools.islice(self._children(request, entry.path), limit))
+            spool = spool_parts(self._spools, (name.encode("utf-8", "surrogateescape") for name in names))
+        return spooled(request, spool, b"", [*entry_headers(entry), *_VARIES], "text/plain; charset=utf-8")
+
+    def _children(self, request: Request, path: str) -> Iterator[Entry]:
+        after = request.query.get("after", "")
+        if _FORBIDDEN.search(after):
+            raise BadRequest("`after` is the name of an entry.")
+        return self._tree.list(_asking(request), path, after)
+
+    def _entries(self, request: Request, path: str) -> Response:
+        """A directory as a JSON array of its entries, or a part of it."""
+        limit = _limit(request.query.get("limit"))
+        with aside(request):
+            spool, _, last = spool_items(self._spools, self._children(request, path), b"[", entry_json, limit)
+        after = urllib.parse.quote(split_path(last)[1], safe="")
+        more = [("Link", f'<?json&limit={limit}&after={after}>; rel="next"')] if last else []
+        return spooled(request, spool, b"]\n", [*_VARIES, *more])
+
+    def _visit(self, request: Request, entry: Entry) -> Response:
+        limit = _limit(request.query.get("limit")) or PAGE_ENTRIES
+        with aside(request):
+            entries = list(itertools.islice(self._children(request, entry.path), limit + 1))
+            more = entries[limit - 1].name if len(entries) > limit else ""
+            features = self._tree.features(_asking(request), entry.path)
+            response = self._page.listing(request, entry, entries[:limit], features, more)
+        response.headers.append(_BY_ACCEPT)
+        return response
+
+    def _stat(self, request: Request, path: str) -> Response:
+        entry = self._tree.stat(_asking(request), path)
+        return json_response(entry_json(entry), headers=[_REVALIDATE, *entry_headers(entry)])
+
+    def _meta(self, request: Request, path: str) -> Response:
+        """`remfs.json` of a directory."""
+        depth, entry = request.query.get("depth", "1"), self._tree.stat(_asking(request), path)
+        if not (re.fullmatch("[0-9]{1,4}", depth) and 1 <= int(depth) <= MAX_META_DEPTH):
+            raise BadRequest(f"`depth` is a whole number from 1 to {MAX_META_DEPTH}.")
+        if not entry.is_dir:
+            raise FileNotFound("This is a file; only a directory has a remfs.json.")
+        with aside(request):
+            describe = _Description(self._tree, _asking(request))
+            spool = spool_parts(self._spools, describe.directory(entry, int(depth)))
+        return spooled(request, spool, b"\n", [_REVALIDATE])
+
+    # -- write -------------------------------------------------------------------------------------------------
+
+    def put(self, request: Request) -> Response:
+        """`PUT /fs/PATH`; with `?type=dir` a directory."""
+        path, kind = self._path(request), request.query.get("type", "file")
+        if kind not in ("file", "dir"):
+            raise BadRequest("`type` is file or dir.")
+        return self._mkdir(request, path) if kind == "dir" else self._put(request, path)
+
+    def _put(self, request: Request, path: str) -> Response:
+        if request.path.endswith("/"):
+            raise BadRequest("A path that ends in / is a directory; ?type=dir makes one.")
+        with self._aside(request, path):
+            return self._written(write_body(self._tree, request, path, self._config.server.max_upload_bytes))
+
+    def _mkdir(self, request: Request, path: str) -> Response:
+        with self._aside(request, path):
+            return self._written(self._tree.mkdir(_asking(request), path))
+
+    def _written(self, written: Written) -> Response:
+        return written_response(written, self._prefix + "/fs")
+
+    def patch(self, request: Request) -> Response:
+        """`PATCH /fs/PATH` with RemFS-Offset."""
+        return self._patch(request, self._path(request))
+
+    def _patch(self, request: Request, path: str) -> Response:
+        with self._aside(request, path):
+            return self._written(patch_body(self._tree, request, path, self._config.server.max_upload_bytes))
+
+    def delete(self, request: Request) -> Response:
+        """`DELETE /fs/PATH`, with all that is in it."""
+        return self._delete(request, self._path(request))
+
+    def _delete(self, request: Request, path: str) -> Response:
+        recursive = "recursive" not in request.query or request.flag("recursive")
+        with self._aside(request, path):
+            self._tree.remove(_asking(request), path, recursive=recursive, folder=request.path.endswith("/"),
+                              conditions=conditions_of(request))
+        return Response(204, None)
+
+    # -- perf --------------------------------------------------------------------------------------------------
+
+    def post(self, request: Request) -> Response:
+        """`POST /fs/`: a line of JSON that stands for any other request, and behind it the bytes of put and patch."""
+        kind = request.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+        if kind not in ("text/plain", "application/json"):
+            raise BadRequest("Send the JSON with `Content-Type: text/plain` (or application/json).")
+        wish, body = take_call(request.body)
+        name = wish.pop("method", None)
+        if name == "move":
+            return self._move(request, _only(wish, body, name, "srcPath dstPath overwrite"))
+        if name == "concat":
+            return self._concat(request, _only(wish, body, name, "srcPaths dstPath deleteSources"))
+        if not isinstance(name, str) or name not in self._calls:
+            raise BadRequest(f"`method` is one of {', '.join([*self._calls, 'move', 'concat'])}.")
+        method, handler, fields = self._calls[name]
+        path = _tree_path(wish.get("path"), "path")
+        inner = self._plain(request, method, _only(wish, body, name, "path " + fields), body)
+        if name == "get" and split_path(path)[1] == META:
+            return self._meta(inner, split_path(path)[0])
+        return handler(inner, path)
+
+    def _plain(self, request: Request, method: str, wish: Mapping[str, Any], body: Body) -> Request:
+        """The plain request that a JSON request stands for. With a memo of its own: it has other headers."""
+        query, headers = {}, dict(request.headers)
+        for name in wish.keys() - {"path", "data"}:
+            field, value = _FIELDS[name], wish[name]
+            if not isinstance(value, (int, float) if field.kind is float else field.kind) or \
+                    isinstance(value, bool) is not (field.kind is bool):
+                raise BadRequest(f"`{name}` is {_FIELD_KINDS[field.kind]}.")
+            (headers if field.header else query)[field.header or name] = str(value)
+        if "data" in wish:
+            body = _text_body(wish["data"], body)
+        inner = Request(method, "/fs" + _quoted_path(wish["path"]) + "?" + _query_of(query), headers, body,
+                        client=request.client, scheme=request.scheme, version=request.version)
+        for name in ("id", "route", "principal", "foreign", "blocking"):
+            setattr(inner, name, getattr(request, name))
+        return inner
+
+    def _move(self, request: Request, wish: Mapping[str, Any]) -> Response:
+        source, target = (_tree_path(wish.get(name), name) for name in ("srcPath", "dstPath"))
+        with aside(request):                # between filesystems this copies
+            entry = self._tree.move(_asking(request), source, target, overwrite=_wants(wish, "overwrite"), parents=True)
+        return json_response(entry_json(entry))
+
+    def _concat(self, request: Request, wish: Mapping[str, Any]) -> Response:
+        sources = wish.get("srcPaths")
+        if not isinstance(sources, list):
+            raise BadRequest("`srcPaths` is a list of paths.")
+        paths, target = [_tree_path(each, "srcPaths") for each in sources], _tree_path(wish.get("dstPath"), "dstPath")
+        with aside(request):
+            return self._written(self._tree.concat(_asking(request), paths, target, conditions=conditions_of(request),
+                                                   delete_sources=_wants(wish, "deleteSources")))
+
+
+DOCUMENTATION = "README.md of callfs; `python3 callfs.py --help`"
+_BY_ACCEPT = ("Vary", "Accept")             # the same address has a page for people
+_REVALIDATE = ("Cache-Control", "private, no-cache")    # ask for the ETag each time; keep it out of shared caches
+_VARIES = (_BY_ACCEPT, _REVALIDATE)
+
+
+class _Description:
+    """`remfs.json`, piece by piece. `features` stand at the root and wherever they differ from those above."""
+
+    def __init__(self, tree: Tree, who: Principal) -> None:
+        self._tree, self._who, self._features = tree, who, tree.features_of(who)
+
+    def directory(self, entry: Entry, depth: int) -> Iterator[bytes]:
+        """A directory and so many levels below it."""
+        features = self._features(entry)
+        children = self._tree.list(self._who, entry.path)
+        yield _json({"type": "dir", "features": features})[:-1] + b',"children":'
+        yield from self._children(children, depth, features)
+        yield b"}"
+
+    def _children(self, entries: Iterator[Entry], depth: int, above: dict[str, bool]) -> Iterator[bytes]:
+        comma = b"{"
+        for entry in entries:
+            features = self._features(entry)
+            shown: dict[str, Any] = {"type": "dir"} if entry.is_dir else \
+                {"type": "file", "size": entry.size, "modTime": rfc3339(entry.mtime_ns)}
+            if features != above:
+                shown["features"] = features
+            text, inside = comma + _json(entry.name) + b":" + _json(shown), None
+            if entry.is_dir and depth > 1 and entry.backend != SYMLINK:     # a link may lead back up
+                inside = self._opened(entry)
+            if inside is None:
+                yield text
+            else:
+                yield text[:-1] + b',"children":'
+                yield from self._children(inside, depth - 1, features)
+                yield b"}"
+            comma = b","
+        yield b"{}" if comma == b"{" else b"}"
+
+    def _opened(self, entry: Entry) -> Optional[Iterator[Entry]]:
+        """What is in a directory below; None where that can not be said (it is gone, its database is down)."""
+        try:
+            entries = self._tree.list(self._who, entry.path)
+            return itertools.chain(list(itertools.islice(entries, 1)), entries)
+        except (CallerError, NotSupported, Unavailable, BadGateway):
+            return None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+
+
+def take_call(body: Body) -> tuple[dict[str, Any], Body]:
+    """The JSON object at the beginning of a body, and the rest of it: what follows the first line, where that is the
+    JSON; else all of the body is. Raises BadRequest, and PayloadTooLarge for more than MAX_CALL bytes of JSON."""
+    head, view, taken = bytearray(), memoryview(bytearray(64 * 1024)), 1
+    while taken and len(head) <= MAX_CALL and b"\n" not in head[-taken:]:
+        taken = body.readinto(view)
+        head += view[:taken]
+    line, newline, rest = bytes(head).partition(b"\n")
+    value = _object(line)
+    if value is None and newline:           # JSON for people, on several lines: then there is nothing behind it
+        while taken and len(head) <= MAX_CALL:
+            taken = body.readinto(view)
+            head += view[:taken]
+        line, rest, value = bytes(head), b"", _object(bytes(head))
+    if len(line) > MAX_CALL:
+        raise PayloadTooLarge(f"The JSON of a request may have {MAX_CALL} bytes.")
+    if value is None:
+        raise BadRequest("The first line of the body must be a JSON object; the bytes of put and patch follow it.")
+    return value, _Rest(rest, body, len(head))
+
+
+def _object(text: bytes) -> Optional[dict[str, Any]]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class _Rest(Body):
+    """A body of which `taken` bytes were read, the last of them, `held`, too far."""
+
+    def __init__(self, held: bytes, body: Body, taken: int) -> None:
+        self._held, self._body = held, body
+        self.length = None if body.length is None else body.length - taken + len(held)
+
+    def readinto(self, view: memoryview) -> int:
+        """The next bytes."""
+        if not self._held:
+            return self._body.readinto(view)
+        part, self._held = self._held[:len(view)], self._held[len(view):]
+        view[:len(part)] = part
+        return len(part)
+
+    @property
+    def patient(self) -> bool:              # type: ignore[override]
+        """As the body behind it."""
+        return self._body.patient
+
+    @patient.setter
+    def patient(self, value: bool) -> None:
+        self._body.patient = value
+
+    def ended(self) -> bool:
+        """Whether only white space is held, and nothing more is announced."""
+        return not self._held.strip() and (self.length or 0) <= len(self._held)
+
+
+def _only(wish: dict[str, Any], body: Body, name: str, fields: str) -> dict[str, Any]:
+    """The fields of a JSON request. Raises BadRequest for others, and for bytes that it does not take."""
+    foreign = sorted(wish.keys() - set(fields.split()))
+    if foreign:
+        raise BadRequest(f"{name} has no field `{foreign[0]}`; it has: {fields.replace(' ', ', ')}.")
+    if isinstance(body, _Rest) and not body.ended() and ("data" not in fields or "data" in wish):
+        raise BadRequest(f"Behind the JSON of this {name} there are bytes; it takes none.")
+    return wish
+
+
+def _tree_path(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise BadRequest(f"`{name}` is missing, or no path of the tree, as /DIR/FILE.")
+    return canonical_path(value)
+
+
+def _quoted_path(path: str) -> str:
+    return urllib.parse.quote(canonical_path(path)) + ("/" if path.endswith("/") and path.strip("/") else "")
+
+
+def _query_of(query: Mapping[str, str]) -> str:
+    try:
+        return urllib.parse.urlencode(query)
+    except UnicodeEncodeError:
+        raise BadRequest("A text of the request holds half a character.") from None
+
+
+def _text_body(data: Any, body: Body) -> Body:
+    if not isinstance(data, str):
+        raise BadRequest("`data` is text; bytes follow the first line.")
+    try:
+        return bytes_body(data.encode())
+    except UnicodeEncodeError:
+        raise BadRequest("`data` holds half a character.") from None
 
 # ============================================================================
 # The server: everything that a configuration asks for, as one object
