@@ -91,8 +91,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # to run and to use a server
-    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "Config", "OPTIONS", "main",
-    "run_fsck", "Finding",
+    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "RemFSClient", "Config",
+    "OPTIONS", "main", "run_fsck", "Finding",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
@@ -7081,8 +7081,8 @@ class Tree:
     def _features(self, who: Principal, entry: Entry, operations: Sequence[str]) -> dict[str, bool]:
         read = ("list" if entry.is_dir else "open") in operations and not takes_only(entry) and \
             self._may(who, "list" if entry.is_dir else "read", entry)
-        return {"read": read, "write": "write" in operations and self._may(who, "create" if entry.is_dir else "replace", entry),
-                "events": self._may(who, "list", entry), "perf": True}
+        write = "write" in operations and self._may(who, "create" if entry.is_dir else "replace", entry)
+        return {"read": read, "write": write, "events": self._may(who, "list", entry), "perf": True}
 
     def _may(self, who: Principal, verb: str, entry: Entry) -> bool:
         try:
@@ -17466,35 +17466,7 @@ class Client(HTTPClient):
 
         What is there is taken for the beginning of the file. Raises Conflict where it is longer.
         """
-        with open(local_path, "rb") as file:
-            size, breaks, info = os.fstat(file.fileno()).st_size, 0, self._stat_or_create(path)
-            while info.size < size:
-                before = info.size
-                try:
-                    info = self._send_rest(path, file, before, size, progress)
-                except (Unavailable, RateLimited):
-                    info = self.stat(path)
-                    breaks = 0 if info.size > before else breaks + 1
-                    if breaks > self.retries:
-                        raise
-                    self.sleep(_pause(breaks))
-        if info.size > size:
-            raise Conflict(f"{info.path} has {info.size} bytes, the local file only {size}.")
-        return info
-
-    def _send_rest(self, path: str, file: BinaryIO, start: int, size: int, progress: Optional[ByteProgress]) -> FileInfo:
-        file.seek(start)
-        rest = _Source(file)
-        rest.replayable = False             # only what has not arrived is sent again
-        told = progress and (lambda done, _: progress(start + done, size))
-        return self._info(self._call("PATCH", _file_target(path), {"RemFS-Offset": str(start)}, body=rest,
-                                     progress=told))
-
-    def _stat_or_create(self, path: str) -> FileInfo:
-        try:
-            return self.stat(path)
-        except NotFound:
-            return self._info(self._call("PUT", _file_target(path), {"If-None-Match": "*"}))
+        return _resume(self, _file_target(path), local_path, lambda: self.stat(path), self._info, progress)
 
     def open(self, path: str, start: int = 0, stop: Optional[int] = None, *, if_match: str = "") -> RemoteFile:
         """The bytes from `start` up to `stop` (None: the end), as a file to read. The caller closes it."""
@@ -17638,6 +17610,218 @@ def _written_beside(target: Union[str, os.PathLike[str]]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+
+
+def _resume(client: HTTPClient, target: str, local_path: Union[str, os.PathLike[str]], stat: Callable[[], T],
+            told: Callable[[_Reply], T], progress: Optional[ByteProgress]) -> T:
+    """Send what a server has not yet of a local file, after each break from where `stat` says. `told`: what there is,
+    of an answer to a write."""
+    with open(local_path, "rb") as file:
+        size, breaks = os.fstat(file.fileno()).st_size, 0
+        try:
+            info: Any = stat()
+        except NotFound:
+            info = told(client._call("PUT", target, {"If-None-Match": "*"}))
+        while info.size < size:
+            before = info.size
+            try:
+                info = told(_send_rest(client, target, file, before, size, progress))
+            except (Unavailable, RateLimited):
+                info = stat()
+                breaks = 0 if info.size > before else breaks + 1
+                if breaks > client.retries:
+                    raise
+                client.sleep(_pause(breaks))
+    if info.size > size:
+        raise Conflict(f"The server has {info.size} bytes of this file, the local one only {size}.")
+    return info
+
+
+def _send_rest(client: HTTPClient, target: str, file: BinaryIO, start: int, size: int,
+               progress: Optional[ByteProgress]) -> _Reply:
+    file.seek(start)
+    rest = _Source(file)
+    rest.replayable = False                 # only what has not arrived is sent again
+    told = progress and (lambda done, _: progress(start + done, size))
+    return client._call("PATCH", target, {"RemFS-Offset": str(start)}, body=rest, progress=told)
+
+
+# ============================================================================
+# remFS client: /fs from Python, and any static file server that has a remfs.json
+# ============================================================================
+
+_MOVED = (301, 302, 307, 308)           # to a directory's address with a slash
+
+
+class RemFSClient(HTTPClient):
+    """A tree that is served as remFS: of this server, or, to read, of any static file server with a `remfs.json`.
+
+    `url` is where the tree begins: http(s)://[:KEY@]HOST[:PORT]/fs for callfs. Threads may share a client; `close` it,
+    or use `with`. Where the server tells no size (-1) or time (0), `stat` of the file itself may. A server that only
+    serves files answers each change with NotSupported, one that answers nonsense is told by BadGateway.
+    """
+
+    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+        error = super()._error_of(status, headers, body)
+        if status in (405, 501) and "message" not in (_object(body) or {}):
+            return NotSupported(f"{self.url} is read-only: it serves files and takes no changes over remFS.")
+        return error
+
+    # ---- read
+
+    def _meta(self, path: str) -> Optional[dict[str, Any]]:
+        """`remfs.json` of a directory as the server has it; None where it has none."""
+        try:
+            reply = self._call("GET", _target("/", path.rstrip("/") + "/remfs.json"), limit=MAX_PFS_LISTING)
+        except NotFound:
+            return None
+        try:
+            found = json.loads(reply.data)
+        except (ValueError, RecursionError) as error:
+            raise BadGateway(f"{self.url}: remfs.json of {path} is not JSON ({error}); a comma behind the last field, "
+                             "for example, is not allowed.") from None
+        if not isinstance(found, dict) or not isinstance(found.get("children", {}), dict):
+            raise BadGateway(f"{self.url}: remfs.json of {path} is none: it needs an object with `children`.")
+        return found
+
+    def _directory(self, path: str) -> dict[str, Any]:
+        """What the server says of a directory, in its own remfs.json or in one above; `features` as they hold there."""
+        found, above, rest = self._meta(path), path, []         # type: Optional[dict[str, Any]], str, list[str]
+        while found is None and above != "/":
+            above, name = split_path(above)
+            rest.insert(0, name)
+            found = self._meta(above)
+        features = (found or {}).get("features", {})
+        for name in rest:
+            found = ((found or {}).get("children") or {}).get(name)
+            if not isinstance(found, dict):
+                raise FileNotFound(f"{self.url} knows no {path}.")
+            features = {**features, **found.get("features", {})}
+        if found is None or found.get("type", "dir") != "dir":
+            raise FileNotFound("This is a file, not a directory." if found else f"{self.url} has no remfs.json.")
+        if rest and "children" not in found:
+            raise NotSupported(f"{self.url} does not say what is in {path}: neither it nor a directory above has a "
+                               "remfs.json with its children.")
+        return {**found, "features": features}
+
+    def list(self, path: str = "/") -> list[RemoteInfo]:
+        """What is in a directory, by name; `meta["features"]` is what the server says can be done there. Raises
+        FileNotFound, and NotSupported where it does not say what is in it."""
+        with _foreign(self.url):
+            found = self._directory(canonical_path("/" + path))
+            return sorted((_info_of_child(name, child, found["features"])
+                           for name, child in found.get("children", {}).items()), key=operator.attrgetter("name"))
+
+    def features(self, path: str = "/") -> dict[str, bool]:
+        """What the server says that can be done in a directory: `read`, `write`, `events`, `perf`; what is missing has
+        to be tried."""
+        with _foreign(self.url):
+            return dict(self._directory(canonical_path("/" + path))["features"])
+
+    def stat(self, path: str) -> RemoteInfo:
+        """What is at a path, a file's size as it is stored now. Raises FileNotFound."""
+        path = canonical_path("/" + path)
+        name, reply = split_path(path)[1], None
+        if name:
+            reply = self._call("HEAD", _target("/", path), accept=_MOVED)
+        if reply is None or reply.status in _MOVED:
+            return RemoteInfo(name or "/", 0, 0o755, is_dir=True)
+        with _foreign(self.url):
+            moment = parse_http_date(reply.headers.get("Last-Modified") or "")
+            return RemoteInfo(name, int(reply.headers.get("Content-Length", -1)), 0o644, int((moment or 0) * 10**9))
+
+    def open(self, path: str, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """The bytes from `start` up to `stop` (None: the end); the caller closes the reader. A server without ranges
+        sends the whole file, of which only the part is given. Raises RangeNotSatisfiable."""
+        if start < 0 or stop is not None and stop <= start:
+            raise ValueError("a range needs 0 <= start < stop")
+        part = start or stop is not None
+        headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if part else {}
+        reply = self._call("GET", _target("/", path), headers, stream=True, accept=_MOVED)
+        reader = RemoteReader(self.url, reply)
+        if reply.status == 206 and part or reply.status == 200 and not part:
+            return reader
+        if reply.status != 200:
+            reader.close()
+            raise Conflict(f"{path} is a directory.")
+        if reader.length is not None and reader.length <= start:
+            reader.close()
+            raise RangeNotSatisfiable(f"The file has {reader.length} bytes.")
+        return ChunkReader(_part_of(reader, start, stop), None, reader.close)
+
+    def read(self, path: str, start: int = 0, stop: Optional[int] = None) -> bytes:
+        """The same, all of it in memory."""
+        with self.open(path, start, stop) as reader:
+            return b"".join(reader)
+
+    # ---- write
+
+    def write(self, path: str, source: Upload, *, if_match: str = "",
+              progress: Optional[ByteProgress] = None) -> RemoteInfo:
+        """Create or replace a file; all or nothing. Missing directories are made."""
+        with _Source(source) as body:
+            headers = {"If-Match": if_match} if if_match else {}
+            return self._changed(self._call("PUT", _target("/", path), headers, body=body, progress=progress))
+
+    def patch(self, path: str, offset: int, data: Upload) -> RemoteInfo:
+        """Write into a file, at `offset` (up to its size: there it grows). What arrived before a failure stays."""
+        with _Source(data) as body:
+            headers = {"RemFS-Offset": str(offset)}
+            return self._changed(self._call("PATCH", _target("/", path), headers, body=body, idempotent=True))
+
+    def resume_upload(self, path: str, local_path: Union[str, os.PathLike[str]], *,
+                      progress: Optional[ByteProgress] = None) -> RemoteInfo:
+        """Send what the server does not have yet of a local file, as `Client.resume_upload`."""
+        return _resume(self, _target("/", path), local_path, lambda: self.stat(path), lambda _: self.stat(path),
+                       progress)
+
+    def mkdir(self, path: str) -> bool:
+        """Make a directory, and its missing parents; False when it was there. Raises FileExists."""
+        return self._call("PUT", _target("/", path, type="dir")).status == 201
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all that is in it. Raises FileNotFound."""
+        self._call("DELETE", _target("/", path))
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
+        """Rename or move. Raises FileNotFound, FileExists."""
+        self._post(method="move", srcPath=source, dstPath=target, overwrite=overwrite)
+
+    def concat(self, sources: Sequence[str], target: str, *, delete_sources: bool = False) -> RemoteInfo:
+        """Files one behind the other as one file, put together by the server."""
+        return self._changed(self._post(method="concat", srcPaths=list(sources), dstPath=target,
+                                        deleteSources=delete_sources))
+
+    def _post(self, **wish: Any) -> _Reply:
+        # Without what is false: other servers may know only what the specification has.
+        sent = {name: value for name, value in wish.items() if value is not False}
+        return self._call("POST", "/", {"Content-Type": "text/plain"}, body=_Source(json.dumps(sent).encode()))
+
+    def _changed(self, reply: _Reply) -> RemoteInfo:
+        """What a write made; a server need not say it."""
+        told = _object(reply.data) or {}
+        with _foreign(self.url):
+            return RemoteInfo(str(told.get("name", "")), int(told.get("size", -1)), 0o644,
+                              pfs_time_ns(told.get("mtime", "1970-01-01T00:00:00Z")))
+
+
+def _info_of_child(name: str, child: Mapping[str, Any], features: Mapping[str, bool]) -> RemoteInfo:
+    folder = child.get("type") == "dir"
+    return RemoteInfo(name, 0 if folder else int(child.get("size", -1)), 0o755 if folder else 0o644,
+                      pfs_time_ns(child.get("modTime", "1970-01-01T00:00:00Z")), folder,
+                      {"features": {**features, **child.get("features", {})}})
+
+
+def _part_of(reader: Reader, start: int, stop: Optional[int]) -> Iterator[bytes]:
+    """A part of what comes whole."""
+    position = 0
+    for block in reader:
+        first, last = max(0, start - position), len(block) if stop is None else max(0, stop - position)
+        position += len(block)
+        if block[first:last]:
+            yield block[first:last]
+        if stop is not None and position >= stop:
+            return
 
 
 # ============================================================================
