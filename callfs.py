@@ -54,6 +54,7 @@ import itertools
 import json
 import logging
 import math
+import mimetypes
 import operator
 import os
 import posixpath
@@ -90,8 +91,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # to run and to use a server
-    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "Config", "OPTIONS", "main",
-    "run_fsck", "Finding",
+    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "RemFSClient", "Config",
+    "OPTIONS", "main", "run_fsck", "Finding",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
@@ -2388,6 +2389,12 @@ class Reader:
     def read(self, size: int = BLOCK) -> bytes:
         """Up to `size` bytes; b"" at the end. Raises StorageError when the source breaks."""
         raise NotImplementedError
+
+    def readinto(self, view: memoryview) -> int:
+        """The same into a buffer; 0 at the end."""
+        block = self.read(len(view))
+        view[:len(block)] = block
+        return len(block)
 
     def close(self) -> None:
         """Let go of what is behind; safe to call twice."""
@@ -6183,11 +6190,7 @@ BATCH = 128                                 # events that a subscriber is given 
 PULSES = 16                                 # parts of a heartbeat: not all subscribers are woken at one moment
 
 
-class Event(NamedTuple):
-    """One change. `id` grows by one with each event of a node and is about the microseconds since 1970, so that the
-    numbers of a later process are larger. `path` is what changed (of a move: what it was, `dst_path` what it is now).
-    `size` and `mtime_ns` are those after the change, of files that have them."""
-
+class _EventFields(NamedTuple):
     id: int
     type: str
     path: str
@@ -6196,16 +6199,29 @@ class Event(NamedTuple):
     mtime_ns: Optional[int] = None
     node: str = ""
 
+
+class Event(_EventFields):
+    """One change. `id` grows by one with each event of a node and is about the microseconds since 1970, so that the
+    numbers of a later process are larger. `path` is what changed (of a move: what it was, `dst_path` what it is now).
+    `size` and `mtime_ns` are those after the change, of files that have them."""
+
     def data(self) -> dict[str, Any]:
         """As users see it (remfs.md, "events")."""
         values = {"type": self.type, "path": self.path, "dstPath": self.dst_path or None, "size": self.size,
                   "mtime": None if self.mtime_ns is None else rfc3339(self.mtime_ns), "node": self.node}
         return {name: value for name, value in values.items() if value is not None}
 
+    @functools.cached_property
+    def block(self) -> bytes:
+        """As `text/event-stream` has it; made once, however many subscribers get it."""
+        data = json.dumps(self.data(), ensure_ascii=False, separators=(",", ":"))
+        return f"id: {self.id}\nevent: {self.type}\ndata: {data}\n\n".encode("utf-8", "replace")
+
     def concerns(self, path: str) -> bool:
         """Whether it is a change of this path, below it, or of a directory above that went away or moved."""
-        return any(changed and (is_below(changed, path) or self.type in ("delete", "move") and is_below(path, changed))
-                   for changed in (self.path, self.dst_path))
+        inside = self.type in ("delete", "move")
+        return path == "/" or any(is_below(changed, path) or inside and is_below(path, changed)
+                                  for changed in (self.path, self.dst_path) if changed)
 
 
 class Hub:
@@ -6222,11 +6238,9 @@ class Hub:
         self._ring: list[Optional[Event]] = [None] * max(1, history)
         self._first = self._next = time.time_ns() // 1000
         self._most, self._heartbeat = most, heartbeat
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)         # for subscribers that wait in a thread
+        self._changed = threading.Condition(threading.Lock())   # notified for subscribers that wait in a thread
         self._watchers: dict[str, set[Subscription]] = {}       # by the path that they watch
-        self._count, self._ended = 0, False
-        self._stop = threading.Event()
+        self._count, self._ended = 0, threading.Event()
         self._pulse: Optional[threading.Thread] = None
 
     @property
@@ -6242,7 +6256,7 @@ class Hub:
     def publish(self, kind: str, path: str, dst_path: str = "", size: Optional[int] = None,
                 mtime_ns: Optional[int] = None, node: str = "") -> Event:
         """Tell of a change; `node` where another one made it. Costs some microseconds while nobody waits."""
-        with self._lock:
+        with self._changed:
             event = Event(self._next, kind, path, dst_path, size, mtime_ns, node or self.node)
             self._ring[event.id % len(self._ring)] = event
             self._next += 1
@@ -6266,64 +6280,68 @@ class Hub:
     def subscribe(self, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path and all below it, from now on or behind the event `since`. The caller closes it. Raises
         Unavailable when there are too many subscribers, or the hub is closed."""
-        with self._lock:
-            if self._count >= self._most or self._ended:
+        with self._changed:
+            if self._ended.is_set():
+                raise Unavailable("The server stops.")
+            if self._count >= self._most:
                 raise Unavailable("There are too many subscribers; try again later (events.max_subscribers).",
                                   retry_after=self._heartbeat)
-            self._count += 1
-            subscription = Subscription(self, path, self._next if since is None else since + 1)
-            if since is not None and since != self._next - 1:
-                subscription.pend(since + 1)
+            if self._pulse is None:
+                pulse = threading.Thread(target=self._beat, name="callfs-events", daemon=True)
+                pulse.start()
+                self._pulse = pulse
+            subscription = Subscription(self, path, self._next - 1 if since is None else since)
+            if subscription.position != self._next - 1:
+                subscription.pending = subscription.position + 1
             self._watchers.setdefault(path, set()).add(subscription)
-        if self._pulse is None:
-            self._start_pulse()
+            self._count += 1
         return subscription
-
-    def _start_pulse(self) -> None:
-        with self._lock:
-            if self._pulse is None and not self._ended:
-                self._pulse = threading.Thread(target=self._beat, name="callfs-events", daemon=True)
-                self._pulse.start()
 
     def _beat(self) -> None:
         """Wakes every subscriber once a heartbeat, so that its connection is seen to live, or not to."""
         for turn in itertools.count():
-            if self._stop.wait(self._heartbeat / PULSES):
+            if self._ended.wait(self._heartbeat / PULSES):
                 return
-            with self._lock:
+            with self._changed:
                 due = [each for watchers in self._watchers.values() for each in watchers
                        if id(each) // 64 % PULSES == turn % PULSES]
+                for each in due:
+                    each.beat = True
+                self._changed.notify_all()
             for each in due:
-                each.pulse()
+                each.wake()
 
     def taken(self, subscription: Subscription, wait: bool) -> Optional[list[Event]]:
-        """What a subscriber has not seen yet; None: nothing; []: it is over. For `Subscription.take`."""
-        with self._lock:
-            while wait and subscription.pending is None and not (subscription.ended or subscription.beat):
-                self._changed.wait()
-            subscription.beat = False
-            if subscription.ended:
-                return []
-            while subscription.pending is not None:
+        """For `Subscription.take`. Looks through the ring a batch at a time, and not under the lock: who asks for a
+        long history must not hold up who publishes."""
+        while True:
+            with self._changed:
+                while wait and subscription.pending is None and not (subscription.beat or self._ended.is_set()):
+                    self._changed.wait()
+                if self._ended.is_set():
+                    return []
+                if subscription.pending is None:
+                    subscription.due, subscription.beat = subscription.beat, False
+                    subscription.position = self._next - 1
+                    return None
                 events = self._batch(subscription, subscription.pending)
-                if events:
-                    return events
-            subscription.position = self._next - 1
-            return None
+            events = [event for event in events if event.concerns(subscription.path)]
+            if events:
+                return events
 
     def _batch(self, subscription: Subscription, first: int) -> list[Event]:
-        """The next few, so that what a slow subscriber holds stays small; [] where none of them concerns it."""
+        """The next few, so that what a slow subscriber holds stays small."""
         if not max(self._first, self._next - len(self._ring)) <= first <= self._next:
             subscription.pending, subscription.position = None, self._next - 1
             return [Event(self._next - 1, RESET, subscription.path, node=self.node)]
         behind = min(self._next, first + BATCH)
         subscription.pending, subscription.position = behind if behind < self._next else None, behind - 1
         events = [self._ring[number % len(self._ring)] for number in range(first, behind)]
-        return [event for event in events if event is not None and event.concerns(subscription.path)]
+        return events                       # type: ignore[return-value]
 
     def leave(self, subscription: Subscription) -> None:
         """For `Subscription.close`."""
-        with self._lock:
+        with self._changed:
             watchers = self._watchers.get(subscription.path, set())
             if subscription in watchers:
                 watchers.discard(subscription)
@@ -6333,13 +6351,10 @@ class Hub:
 
     def close(self) -> None:
         """End every subscription; safe to call twice. Events are still taken, for nobody."""
-        with self._lock:
-            self._ended = True
+        with self._changed:
+            self._ended.set()
             ended = [each for watchers in self._watchers.values() for each in watchers]
-            for each in ended:
-                each.ended = True
             self._changed.notify_all()
-        self._stop.set()
         for each in ended:
             each.wake()
         if self._pulse is not None and self._pulse is not threading.current_thread():
@@ -6350,12 +6365,12 @@ class Subscription:
     """Somebody who waits for events of a path and all below it. `position`: the number of the last event that `take`
     has looked at, to go on from there later."""
 
-    __slots__ = ("_hub", "_wake", "path", "pending", "ended", "beat", "position")
+    __slots__ = ("_hub", "_wake", "path", "pending", "beat", "due", "position")
 
     def __init__(self, hub: Hub, path: str, position: int) -> None:
-        self._hub, self.path, self.position = hub, path, position - 1
+        self._hub, self.path, self.position = hub, path, position
         self.pending: Optional[int] = None  # the number of the first event that it has not seen
-        self.ended = self.beat = False
+        self.beat = self.due = False        # a heartbeat is due; it was so when `take` gave None
         self._wake: Optional[Callable[[], None]] = None
 
     def attach(self, wake: Callable[[], None]) -> None:
@@ -6363,7 +6378,7 @@ class Subscription:
         self._wake = wake
 
     def take(self) -> Optional[list[Event]]:
-        """The next events, waiting for them unless attached; None: none yet (a heartbeat); []: the server stops.
+        """The next events, waiting for them unless attached; None: none yet (`due`: a heartbeat); []: the server stops.
         An event of the type `reset` says that some were lost."""
         return self._hub.taken(self, self._wake is None)
 
@@ -6378,14 +6393,6 @@ class Subscription:
         """It may have something."""
         if self._wake is not None:
             self._wake()
-
-    def pulse(self) -> None:
-        """A heartbeat is due."""
-        self.beat = True
-        if self._wake is None:
-            with self._hub._changed:
-                self._hub._changed.notify_all()
-        self.wake()
 
     def close(self) -> None:
         """Wait no more; safe to call twice."""
@@ -6559,6 +6566,7 @@ class Written(NamedTuple):
     entry: Entry
     created: bool
     message: str = ""
+    told: bool = False                      # the filesystem has told of what it made, as it was made
 
 
 class Handle:
@@ -7002,9 +7010,13 @@ class Tree:
     def subscribe(self, who: Principal, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path, which need not be there, and all below it; the caller closes it. Whoever may list and read
         may do so everywhere, so that one check at the beginning is enough. Raises Unavailable, as `Hub.subscribe`."""
+        self.may_subscribe(who)
+        return self.hub.subscribe(path, since)
+
+    def may_subscribe(self, who: Principal) -> None:
+        """Raises what `subscribe` would raise for lack of rights."""
         self.authorise(who, "list")
         self.authorise(who, "read")
-        return self.hub.subscribe(path, since)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -7051,6 +7063,35 @@ class Tree:
         self.authorise(who, "read")
         filesystem = self._find(path).filesystem
         return filesystem.name, filesystem.operations()
+
+    def features(self, who: Principal, path: str) -> dict[str, bool]:
+        """Which features of remFS somebody has at a path: `read`, `write`, `events`, `perf`. Raises FileNotFound."""
+        return self.features_of(who)(self.stat(who, path))
+
+    def features_of(self, who: Principal) -> Callable[[Entry], dict[str, bool]]:
+        """The same for many entries. Of a directory `write` means to make something in it."""
+        known: dict[tuple[object, ...], dict[str, bool]] = {}
+
+        def features(entry: Entry) -> dict[str, bool]:
+            filesystem = self._find(entry.path).filesystem
+            kind = (filesystem, entry.type, entry.owner, takes_only(entry))
+            if kind not in known:
+                known[kind] = self._features(who, entry, filesystem.operations())
+            return known[kind]
+        return features
+
+    def _features(self, who: Principal, entry: Entry, operations: Sequence[str]) -> dict[str, bool]:
+        read = ("list" if entry.is_dir else "open") in operations and not takes_only(entry) and \
+            self._may(who, "list" if entry.is_dir else "read", entry)
+        write = "write" in operations and self._may(who, "create" if entry.is_dir else "replace", entry)
+        return {"read": read, "write": write, "events": self._may(who, "list", entry), "perf": True}
+
+    def _may(self, who: Principal, verb: str, entry: Entry) -> bool:
+        try:
+            self.authorise(who, verb, entry)
+        except CallerError:
+            return False
+        return True
 
     def list(self, who: Principal, path: str, after: str = "") -> Iterator[Entry]:
         """Children by name. Raises FileNotFound, and Conflict where a file is."""
@@ -7187,9 +7228,9 @@ class Tree:
         guard(there)
         absent = self._absent_above(path) if there is None else ()
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
-        for folder in absent:
+        for folder in absent if not written.told else ():
             self.hub.publish("create", folder)
-        self._changed_by("create" if written.created else "update", written.entry)
+        self._changed_by("create" if written.created and not written.told else "update", written.entry)
         return written
 
     def _absent_above(self, path: str) -> list[str]:
@@ -7221,8 +7262,12 @@ class Tree:
     def patch(self, who: Principal, path: str, body: Body, offset: int,
               conditions: Conditions = NO_CONDITIONS) -> Written:
         """Write the body at an offset of a file. Raises FileNotFound, RangeNotSatisfiable."""
-        return self._changed(who, path, "patch", True, conditions,
-                             lambda place, guard: place.filesystem.patch(place.inner, body, offset, guard))
+        try:
+            return self._changed(who, path, "patch", True, conditions,
+                                 lambda place, guard: place.filesystem.patch(place.inner, body, offset, guard))
+        except Disconnected:                # what arrived before the cut stays
+            self.hub.publish("update", path)
+            raise
 
     def truncate(self, who: Principal, path: str, size: int, conditions: Conditions = NO_CONDITIONS) -> Written:
         """Cut a file, or fill it up with zeros, to `size` bytes. Raises FileNotFound."""
@@ -7350,6 +7395,41 @@ class Tree:
             raise BadRequest("This is a directory; ask with `recursive` to copy it.")
         return transfer.done()
 
+    def concat(self, who: Principal, sources: Sequence[str], target: str, *, delete_sources: bool = False,
+               conditions: Conditions = NO_CONDITIONS) -> Written:
+        """Files one behind the other as one file, which is there when it is whole; `target` may be one of them.
+
+        Nothing is written unless all can be read (and deleted, if that is asked for). Raises BadRequest for a directory
+        and what has no fixed content, FileNotFound, Conflict for a source that changes meanwhile; one that changes at
+        the end is not deleted.
+        """
+        if not sources:
+            raise BadRequest("There is nothing to put together: name at least one source.")
+        self.may_write(who, target)
+        parts = [self._part(who, source, delete_sources and source != target) for source in sources]
+        with contextlib.closing(_Joined(self, who, parts)) as body:
+            written = self.write(who, target, body, conditions=conditions)
+        for part in dict.fromkeys(parts) if delete_sources else ():
+            if part.path != target:
+                with contextlib.suppress(FileNotFound, PreconditionFailed):
+                    self.remove(who, part.path, conditions=Conditions(if_match=f'"{part.etag}"'))
+        return written
+
+    def _part(self, who: Principal, source: str, delete: bool) -> Entry:
+        """A source of `concat`, if it can be one."""
+        try:
+            with contextlib.closing(self.open(who, source)) as handle:
+                self._only_file(handle)
+                if takes_only(handle.entry):
+                    raise BadRequest("This can only be written to.")
+                if delete:
+                    self.authorise(who, "delete", handle.entry)
+                    if "remove" not in self._find(source).filesystem.operations():
+                        raise PermissionDenied("This can not be deleted.")
+                return handle.entry
+        except (BadRequest, FileNotFound, PermissionDenied) as error:
+            raise type(error)(f"{source}: {error.message}") from None
+
     def _told(self, what: str, path: str) -> Progress:
         """Progress for the log: a line every few seconds."""
         last = [time.monotonic()]
@@ -7403,10 +7483,38 @@ class ReaderBody(Body):
 
     def readinto(self, view: memoryview) -> int:
         """The next block."""
-        block = self._reader.read(len(view))
-        view[:len(block)] = block
-        self._tell(len(block))
-        return len(block)
+        count = self._reader.readinto(view)
+        self._tell(count)
+        return count
+
+
+class _Joined(Body):
+    """Files one behind the other, opened one at a time. Raises Conflict for one that is no longer what it was."""
+
+    def __init__(self, tree: Tree, who: Principal, parts: Sequence[Entry]) -> None:
+        self._tree, self._who, self._left = tree, who, collections.deque(parts)
+        self.length = sum(part.size for part in parts)
+        self._reader: Reader = ChunkReader(())          # of the current one
+
+    def readinto(self, view: memoryview) -> int:
+        """The next bytes, of one file."""
+        count = self._reader.readinto(view)
+        while not count and self._left:
+            self._reader.close()
+            self._reader = self._opened(self._left.popleft())
+            count = self._reader.readinto(view)
+        return count
+
+    def _opened(self, part: Entry) -> Reader:
+        handle = self._tree.open(self._who, part.path)
+        if (handle.entry.etag, handle.entry.size, handle.fixed) != (part.etag, part.size, True):
+            handle.close()
+            raise Conflict(f"{part.path} was changed meanwhile; nothing was written.")
+        return handle.reader()
+
+    def close(self) -> None:
+        """Close the file that is open."""
+        self._reader.close()
 
 
 class _Transfer:
@@ -7511,8 +7619,9 @@ class StoreFS(FileSystem):
 
     def __init__(self, disk: LocalDisk, store: MetadataStore, locks: LockManager, *, instance_id: str = "node-1",
                  min_free: int = 0, rescan: float = 60.0, hot_bytes: int = 0, claim: bool = False,
-                 metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
-        self._disk, self._store, self._locks = disk, store, locks
+                 metrics: Optional[Metrics] = None, log: Optional[Log] = None,
+                 tell: Callable[[str, str], object] = lambda kind, path: None) -> None:
+        self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
         self._trusted: Cache[str, tuple[int, float]] = Cache(4096)
@@ -7545,6 +7654,10 @@ class StoreFS(FileSystem):
     def check(self) -> dict[str, str]:
         """As the interface says: whether the records answer, and whether the disk is there and takes uploads."""
         return {"metadata store": state_of(self._store.check), "backend": state_of(self._check_disk)}
+
+    def operations(self) -> list[str]:
+        """As the base says; of a disk that is read-only what is left."""
+        return super().operations() if self._disk.writable else ["stat", "open", "list"]
 
     def _check_disk(self) -> None:
         with self._failures("stat"):
@@ -7699,10 +7812,14 @@ class StoreFS(FileSystem):
         try:
             with self._locks.hold(path, subtree=True, timeout=0):
                 found = self._present(path)
-                if found is None or _type_of(found) != record.type:
+                gone = found is None or _type_of(found) != record.type
+                if gone:
                     self._store.delete(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+        else:
+            if gone:
+                self._tell("delete", path)
 
     def _present(self, path: str) -> Optional[os.stat_result]:
         """`lstat`, None for what is not there. A file in the middle of the path is not there either."""
@@ -7769,7 +7886,9 @@ class StoreFS(FileSystem):
         for names in self._disk.scan(path):
             known = self._store.known(path, names)
             try:
-                self._adopt_many(path, [name for name in names if name not in known])
+                for entry in self._adopt_many(path, [name for name in names if name not in known]):
+                    if trusted:             # else nobody knows since when it is there
+                        self._tell("create", entry.path)
             except CallFSError as error:    # what is known can still be shown
                 self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
                 return
@@ -7777,12 +7896,13 @@ class StoreFS(FileSystem):
         if now - changed / 1e9 > 0.1:
             self._trusted.put(path, (changed, now))
 
-    def _adopt_many(self, path: str, names: Sequence[str]) -> None:
+    def _adopt_many(self, path: str, names: Sequence[str]) -> list[Entry]:
         found = self._disk.stats(path, names)
         entries = [stranger(join_path(path, name), info, self._instance) for name, info in zip(names, found)
                    if info and join_path(path, name) not in self._fresh]
         if entries:
             self._store.add(entries)
+        return entries
 
     @contextlib.contextmanager
     def _own_change(self, path: str) -> Iterator[None]:
@@ -9337,6 +9457,7 @@ def _json_lines(value: Any) -> bytes:
 # streamfs: written pieces go to every reader
 # ============================================================================
 
+STREAM_TOLD = 1.0                           # seconds between two events of a stream that is being written
 SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to here: each costs 100 bytes besides its own
 
 
@@ -9566,6 +9687,7 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
 
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
         self._options, self._lock, self._quiet = options, threading.RLock(), False
+        self._tell = context.changed
         now = time.time_ns()
         self._nodes = {"/": _StreamNode("root", 0o755, now),
                        "/README": _StreamNode("readme", 0o444, now, text=self.README)}
@@ -9652,12 +9774,14 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
         The sender may pause as long as it likes. Raises FileNotFound when the stream is deleted meanwhile."""
         with self._lock:
             guard(self.peek(path))
-            created = path not in self._nodes
-            node = self._nodes[path] if not created else self._make(path, options)
+            made = [each for each in (*ancestors(path), path) if each not in self._nodes]
+            node = self._nodes[path] if not made else self._make(path, options)
         if node.ring is None:
             raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
-        self._pour(node.ring, body, options.sha256)
-        return Written(self._entry(path, node), created)
+        for each in made:                   # now, as the writer may go on for days
+            self._tell("create", each)
+        self._pour(path, node.ring, body, options.sha256)
+        return Written(self._entry(path, node), bool(made), told=bool(made))
 
     def _make(self, path: str, options: WriteOptions) -> _StreamNode:
         self._make_parents(split_path(path)[0])
@@ -9676,16 +9800,18 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
             if not node.is_dir:
                 raise Conflict("A file is in the way: a part of the path is no directory.")
 
-    @staticmethod
-    def _pour(ring: StreamRing, body: Body, sha256: str) -> None:
+    def _pour(self, path: str, ring: StreamRing, body: Body, sha256: str) -> None:
         if body.length != 0:                # the empty body is one for all
             body.patient = True
         # One piece must not push out of a small ring what readers had no chance to take.
         view = memoryview(bytearray(max(1, min(BLOCK, ring.lag // 4))))
-        digest, total, count = hashlib.sha256(), 0, body.readinto(view)
+        digest, total, count, told = hashlib.sha256(), 0, body.readinto(view), time.monotonic()
         while count:
             ring.append(bytes(view[:count]))
             total += count
+            if time.monotonic() - told > STREAM_TOLD:
+                told = time.monotonic()
+                self._tell("update", path)
             if sha256:
                 digest.update(view[:count])
             count = body.readinto(view)
@@ -10574,8 +10700,8 @@ class _Waiters:
     POLL = 0.2
     BATCH = 64                              # messages taken at a time
 
-    def __init__(self, store: QueueStore, log: Log) -> None:
-        self._store, self._log, self._changed = store, log, threading.Condition()
+    def __init__(self, store: QueueStore, log: Log, report: Callable[[str, str], object]) -> None:
+        self._store, self._log, self._report, self._changed = store, log, report, threading.Condition()
         self._queues: dict[str, dict[_WaitingReader, None]] = {}
         self._handed: set[_WaitingReader] = set()           # have a message that nobody has read yet
         self._deadlines: list[tuple[float, int, _WaitingReader]] = []
@@ -10719,6 +10845,8 @@ class _Waiters:
             if info is not None and info.size > len(messages) and path in self._queues:
                 self._dirty.add(path)
         self._wake(line)
+        if messages:
+            self._report("update", path)
 
     def _expire(self, now: float) -> None:
         over = []
@@ -10799,7 +10927,8 @@ class QueueFS(FileSystem):
         self._options, self._since = options, time.time_ns()
         self.slow = options.backend not in ("memory", "sqlite")
         self.store = self._open_store(options, context)
-        self._waiters = _Waiters(self.store, context.log)
+        self._waiters = _Waiters(self.store, context.log, context.changed)
+        self._tell = context.changed
         self._seen: Cache[str, QueueInfo] = Cache(1000)
         self._writers: Mapping[str, Callable[[str, bytes, Guard], Written]] = {
             "enqueue": self._enqueue, "ack": self._ack, "clear": self._clear}
@@ -10928,11 +11057,14 @@ class QueueFS(FileSystem):
             raise
         if wait and not found:
             return self._waiters.add(queue, lease, wait)
+        if found:
+            self._tell("update", queue)
         return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
 
     def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
         self.store.give_back(message, leased)
         self._waiters.notify(queue)
+        self._tell("update", queue)
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -14520,7 +14652,7 @@ class Application:
             raise MisdirectedRequest("This server listens on loopback and does not answer to that name; if the name "
                                      "is right, set server.external_url to it.")
         origin = headers.get("origin")
-        foreign = headers.get("sec-fetch-site") == "cross-site" if origin is None else \
+        foreign = headers.get("sec-fetch-site") in ("cross-site", "same-site") if origin is None else \
             urllib.parse.urlsplit(origin).netloc.lower() != host.lower()
         request.foreign = foreign and not self._listed(origin)
         if request.foreign and (request.method not in _SAFE_METHODS or "upgrade" in headers):
@@ -14585,6 +14717,7 @@ def rest_error(request: Optional[Request], error: CallFSError) -> Response:
 # Files over HTTP: conditions, ranges, archives (shared by the dialects)
 # ============================================================================
 
+RETRY_MS = 1000                             # after which a browser comes back that has lost its stream of events
 _CONDITION_HEADERS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 
 
@@ -14672,8 +14805,8 @@ def _check_deliberate(request: Request) -> None:
     """Raises where a message would be torn, or be taken by a page that a browser opens, shows or fetches in advance.
     What a script of our own page fetches has the destination "empty" (Fetch Metadata, 2.2)."""
     headers = request.headers
-    if "range" in headers:
-        raise RangeNotSatisfiable("Each read takes a whole message; without `Range` it can be had. Nothing was taken.")
+    if "range" in headers or request.query_text and "range" in request.query:
+        raise RangeNotSatisfiable("Each read takes a whole message; without a range it can be had. Nothing was taken.")
     purpose = headers.get("sec-purpose", headers.get("purpose", headers.get("x-moz", "")))
     if request.foreign or "prefetch" in purpose or headers.get("sec-fetch-mode") == "navigate" or \
             headers.get("sec-fetch-dest", "empty") != "empty":
@@ -14715,6 +14848,55 @@ def _many_ranges(handle: Handle, ranges: list[tuple[int, int]], block: bytes, he
     length = sum(map(len, heads)) + sum(stop - start for start, stop in ranges) + len(end)
     kind = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
     return Response(206, ChunkReader(parts(), length, handle.close), headers=[kind, *headers], block=block)
+
+
+class EventStream(Reader):
+    """A subscription as `text/event-stream` (HTML, "Server-sent events"): each event, and at each heartbeat a comment
+    with the position, so that who comes back is not behind what never concerned it."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._rest = b"retry: %d\nid: %d\n\n" % (RETRY_MS, subscription.position)
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `read` never waits; `wake()` says that it may have something."""
+        self._subscription.attach(wake)
+
+    def read(self, size: int = BLOCK) -> Optional[bytes]:       # type: ignore[override]
+        """What there is to tell. None, for who attached, while there is nothing; b"" when the server stops."""
+        while not self._rest:
+            events = self._subscription.take()
+            if events is not None:
+                self._rest = b"".join([event.block for event in events])
+                if not events:
+                    return b""
+            elif self._subscription.due:
+                self._rest = b": idle\nid: %d\n\n" % self._subscription.position
+            else:
+                return None
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._subscription.close()
+
+
+def events_response(request: Request, tree: Tree, path: str) -> Response:
+    """`?events=true`: what changes at a path and below it, as it happens (remfs.md, "events"). HEAD subscribes to
+    nothing."""
+    headers = [("Content-Type", "text/event-stream"), _NO_STORE, ("X-Accel-Buffering", "no")]
+    since = request.headers.get("last-event-id") or request.query.get("since", "")
+    if since and not re.fullmatch("[0-9]{1,18}", since):
+        raise BadRequest("`since` (or the header Last-Event-ID) is the number of an event, as its `id` says.")
+    assert request.principal is not None
+    if request.method == "HEAD":
+        tree.may_subscribe(request.principal)
+        response = Response(200, None, headers=headers)
+        response.length = None              # nobody knows how much a GET would give
+        return response
+    subscription = tree.subscribe(request.principal, path, int(since) if since else None)
+    return Response(200, EventStream(subscription), headers=headers)
 
 
 class _Sink:
@@ -14788,6 +14970,45 @@ def _blocks_of(source: ArchiveSource) -> Iterable[bytes]:
 
 ARCHIVES: dict[str, tuple[str, Callable[[Iterable[ArchiveSource]], Iterator[bytes]]]] = {
     "zip": ("application/zip", zip_chunks), "tar": ("application/x-tar", tar_chunks)}
+
+
+def archive_response(tree: Tree, who: Principal, path: str, kind: str) -> Response:
+    """All below a directory as a zip or tar, entry by entry."""
+    if kind not in ARCHIVES:
+        raise BadRequest("`archive` is zip or tar.")
+    if not tree.stat(who, path).is_dir:
+        raise BadRequest("Only a directory can be had as an archive.")
+    name = split_path(path)[1] or "files"
+    content_type, chunks = ARCHIVES[kind]
+    headers = [("Content-Type", content_type), ("Content-Disposition", content_disposition(f"{name}.{kind}"))]
+    return Response(200, ChunkReader(chunks(_archived(tree, who, path, name))), headers=headers)
+
+
+def _archived(tree: Tree, who: Principal, path: str, name: str) -> Iterator[ArchiveSource]:
+    """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out, as is
+    what has no fixed bytes or can not be read."""
+    skip = len(path.rstrip("/"))
+    for entry in tree.walk(who, path, MAX_DEPTH):
+        handle = None if entry.is_dir else _archivable(tree, who, entry)
+        if handle is None and not entry.is_dir:
+            continue
+        try:
+            yield ArchiveSource(name + entry.path[skip:], handle.entry if handle else entry, handle)
+        finally:
+            if handle:
+                handle.close()
+
+
+def _archivable(tree: Tree, who: Principal, entry: Entry) -> Optional[Handle]:
+    try:
+        handle = tree.open(who, entry.path)
+    except (FileNotFound, PermissionDenied, NotSupported):
+        return None
+    if handle.fixed and not handle.entry.is_dir and not takes_only(handle.entry):
+        return handle
+    handle.close()
+    return None
+
 
 @contextlib.contextmanager
 def _disk_errors() -> Iterator[None]:
@@ -15301,12 +15522,26 @@ def spool_items(folder: Optional[str], items: Iterable[Any], head: bytes, show: 
     return spool, count, ""
 
 
-def spooled(request: Request, spool: Any, tail: bytes, headers: Sequence[tuple[str, str]] = ()) -> Response:
-    """What was spooled as an answer of JSON; without a body for HEAD."""
+def spool_parts(folder: Optional[str], parts: Iterable[bytes]) -> Any:
+    """A spool with all of something that never lies in memory whole."""
+    spool = open_spool(folder)
+    try:
+        with _disk_errors():
+            for part in parts:
+                spool.write(part)
+    except BaseException:
+        spool.close()
+        raise
+    return spool
+
+
+def spooled(request: Request, spool: Any, tail: bytes, headers: Sequence[tuple[str, str]] = (),
+            kind: str = "application/json") -> Response:
+    """What was spooled as an answer; without a body for HEAD."""
     with _disk_errors():
         spool.write(tail)
         reader = spool_reader(spool)
-    response = Response(200, reader, headers=[("Content-Type", "application/json"), *headers])
+    response = Response(200, reader, headers=[("Content-Type", kind), *headers])
     if request.method == "HEAD":
         reader.close()
         response.body = None
@@ -15382,9 +15617,11 @@ class RestDialect:
     def get_file(self, request: Request) -> Response:
         """`GET` and `HEAD /v1/files/{path}`."""
         path = self._path(request)
+        if request.query_text and request.flag("events"):
+            return events_response(request, self._tree, path)
         with self._aside(request, path):
             if request.query_text and request.query.get("archive"):
-                return self._archive(request, path)
+                return archive_response(self._tree, _asking(request), path, request.query["archive"])
             if request.query_text and request.flag("manifest"):
                 self._tree.stat(_asking(request), path)
                 raise FileNotFound("This file is not erasure-coded and has no manifest.")
@@ -15409,42 +15646,6 @@ class RestDialect:
             spool, _, _ = spool_items(self._spools, self._tree.list(_asking(request), entry.path), b"[", entry_json)
         return spooled(request, spool, b"]\n", entry_headers(entry))
 
-    def _archive(self, request: Request, path: str) -> Response:
-        kind = request.query["archive"]
-        if kind not in ARCHIVES:
-            raise BadRequest("`archive` is zip or tar.")
-        entry = self._tree.stat(_asking(request), path)
-        if not entry.is_dir:
-            raise BadRequest("Only a directory can be had as an archive.")
-        name = split_path(path)[1] or "files"
-        content_type, chunks = ARCHIVES[kind]
-        headers = [("Content-Type", content_type), ("Content-Disposition", content_disposition(f"{name}.{kind}"))]
-        return Response(200, ChunkReader(chunks(self._sources(_asking(request), path, name))), headers=headers)
-
-    def _sources(self, who: Principal, path: str, name: str) -> Iterator[ArchiveSource]:
-        """What goes into an archive of a directory, opened one at a time; what goes away meanwhile is left out, as is
-        what has no fixed bytes or can not be read."""
-        skip = len(path.rstrip("/"))
-        for entry in self._tree.walk(who, path, MAX_DEPTH):
-            handle = None if entry.is_dir else self._readable(who, entry)
-            if handle is None and not entry.is_dir:
-                continue
-            try:
-                yield ArchiveSource(name + entry.path[skip:], handle.entry if handle else entry, handle)
-            finally:
-                if handle:
-                    handle.close()
-
-    def _readable(self, who: Principal, entry: Entry) -> Optional[Handle]:
-        try:
-            handle = self._tree.open(who, entry.path)
-        except (FileNotFound, PermissionDenied, NotSupported):
-            return None
-        if handle.fixed and not handle.entry.is_dir and not takes_only(handle.entry):
-            return handle
-        handle.close()
-        return None
-
     def create(self, request: Request) -> Response:
         """`POST /v1/files/{path}`."""
         path = self._path(request)
@@ -15461,25 +15662,12 @@ class RestDialect:
         return self._upload(request, path, create=False)
 
     def _upload(self, request: Request, path: str, create: bool) -> Response:
-        if "content-range" in request.headers:
-            raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
         self._refuse_placement(request)
-        check_size(request, self._config.server.max_upload_bytes)
         with self._aside(request, path):
-            return self._made(self._tree.write(_asking(request), path, request.body, create=create,
-                                               conditions=conditions_of(request), options=write_options(request)))
+            return self._made(write_body(self._tree, request, path, self._config.server.max_upload_bytes, create))
 
     def _made(self, written: Written) -> Response:
-        entry = written.entry
-        headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"')]
-        if written.created:
-            prefix = self._config.server.path_prefix.rstrip("/")
-            headers.append(("Location", f"{prefix}/v1/files{urllib.parse.quote(entry.path)}"))
-        value = entry_json(entry)
-        if written.message:
-            value["message"] = written.message
-            headers.append(("X-CallFS-Message", header_text(written.message)))
-        return json_response(value, 201 if written.created else 200, headers)
+        return written_response(written, self._config.server.path_prefix.rstrip("/") + "/v1/files")
 
     def _refuse_placement(self, request: Request) -> None:
         """Where the bytes should lie: this server has one place."""
@@ -15492,15 +15680,11 @@ class RestDialect:
 
     def change(self, request: Request) -> Response:
         """`PATCH`: with RemFS-Offset a write into the file, else a move."""
-        path, offset = self._path(request), request.headers.get("remfs-offset")
-        if offset is None:
+        path = self._path(request)
+        if "remfs-offset" not in request.headers:
             return self._move(request, path)
-        if not re.fullmatch(r"[0-9]{1,18}", offset):
-            raise BadRequest("RemFS-Offset is a number of bytes.")
-        check_size(request, self._config.server.max_upload_bytes)
         with self._aside(request, path):
-            return self._made(self._tree.patch(_asking(request), path, request.body, int(offset),
-                                               conditions_of(request)))
+            return self._made(patch_body(self._tree, request, path, self._config.server.max_upload_bytes))
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
@@ -15808,6 +15992,36 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
     return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests))
 
+
+def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
+    """Store the body of a request, of at most so many bytes, under the conditions of its headers."""
+    if "content-range" in request.headers:
+        raise BadRequest("Content-Range on an upload is not supported; PATCH with RemFS-Offset writes a part.")
+    check_size(request, most)
+    return tree.write(_asking(request), path, request.body, create=create, conditions=conditions_of(request),
+                      options=write_options(request))
+
+
+def patch_body(tree: Tree, request: Request, path: str, most: int) -> Written:
+    """Write the body of a request into a file, at RemFS-Offset."""
+    offset = request.headers.get("remfs-offset", "")
+    if not re.fullmatch(r"[0-9]{1,18}", offset):
+        raise BadRequest("RemFS-Offset is the number of bytes in the file before those of the body.")
+    check_size(request, most)
+    return tree.patch(_asking(request), path, request.body, int(offset), conditions_of(request))
+
+
+def written_response(written: Written, root: str) -> Response:
+    """What a write did; `root`: where the tree begins in this dialect."""
+    entry, value = written.entry, entry_json(written.entry)
+    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"')]
+    if written.created:
+        headers.append(("Location", root + urllib.parse.quote(entry.path)))
+    if written.message:
+        value["message"] = written.message
+        headers.append(("X-CallFS-Message", header_text(written.message)))
+    return json_response(value, 201 if written.created else 200, headers)
+
 # ============================================================================
 # The PFS dialect: /api/v1
 # ============================================================================
@@ -15885,6 +16099,8 @@ class PfsDialect:
     def read(self, request: Request) -> Response:
         """`GET /api/v1/files`: all of a file as every dialect gives it, or the part from `offset` on."""
         path, query = _pfs_path(request), request.query
+        if request.flag("events"):
+            return events_response(request, self._tree, path)
         start, size = _query_number(query, "offset", 0, 0), _query_number(query, "size", -1, -1)
         handle = self._tree.open(_asking(request), path, wish_of(request))
         if handle.entry.is_dir:
@@ -16077,7 +16293,7 @@ class PfsDialect:
     def capabilities(self, request: Request) -> Response:
         """`GET /api/v1/capabilities`: what this server can do, and with `path` what can be done there."""
         self._tree.authorise(_asking(request), "list")
-        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs"], "features": list(PFS_FEATURES),
+        value: dict[str, Any] = {"version": __version__, "dialects": ["rest", "pfs", "remfs"], "features": list(PFS_FEATURES),
                                  "filesystems": sorted(self._mounts.types), "digests": sorted(DIGESTS)}
         if "path" in request.query:
             path = _pfs_path(request)
@@ -17404,30 +17620,448 @@ def _listed_row(entry: Entry, backend: str) -> str:
 # The remFS dialect: /fs
 # ============================================================================
 
+META = "remfs.json"                         # what describes a directory; a real file of this name is hidden by it
+MAX_META_DEPTH = 100
+MAX_CALL = 256 * 1024                       # bytes of the JSON in a POST: some thousand sources of a concat
+PAGE_ENTRIES = 1000                         # of a directory that the page gets at once
+
+# By the ending of a name; the same on every machine, as the file /etc/mime.types is not.
+_FILE_TYPES = {
+    **dict.fromkeys(("txt", "log", "ini", "conf", "cfg", "toml", "yaml", "yml", "py", "sh", "c", "h", "go", "rs", "ts"),
+                    "text/plain"),
+    **dict.fromkeys(("html", "css", "csv", "xml"), "text/{}"), "htm": "text/html", "md": "text/markdown",
+    "js": "text/javascript", "mjs": "text/javascript", "json": "application/json", "pdf": "application/pdf",
+    **dict.fromkeys(("png", "gif", "webp", "avif", "bmp", "jpeg"), "image/{}"), "jpg": "image/jpeg",
+    "svg": "image/svg+xml", "ico": "image/x-icon", "mp3": "audio/mpeg", "m4a": "audio/mp4",
+    **dict.fromkeys(("wav", "ogg", "opus", "flac", "aac"), "audio/{}"), **dict.fromkeys(("mp4", "webm"), "video/{}"),
+    "mov": "video/quicktime", "mkv": "video/x-matroska", "zip": "application/zip", "wasm": "application/wasm",
+    "gz": "application/gzip", "tgz": "application/gzip", "tar": "application/x-tar",
+    "7z": "application/x-7z-compressed", "woff2": "font/woff2",
+}
+
+
+@functools.lru_cache(maxsize=1)
+def _known_types() -> mimetypes.MimeTypes:
+    return mimetypes.MimeTypes()            # without the files of this machine
+
+
+def file_type(name: str) -> str:
+    """The Content-Type that the name of a file lets expect. Only a sandbox may show it (CVE-2023-38501)."""
+    ending = name.rpartition(".")[2].lower()
+    kind = _FILE_TYPES.get(ending, "").format(ending) or _known_types().guess_type("x." + ending)[0] or OCTETS[1]
+    return kind + "; charset=utf-8" if kind.startswith("text/") else kind
+
+
+class Field(NamedTuple):
+    """A field of a JSON request: what it has to be, and the header or the parameter of the plain request that it
+    stands for."""
+
+    kind: type
+    header: str = ""
+    name: str = ""
+
+
+_FIELDS = {
+    **{name: Field(str) for name in ("range", "archive", "after", "wait", "ack")},
+    **{name: Field(int) for name in ("depth", "limit", "since")},
+    **{name: Field(bool) for name in ("recursive", "download", "stream", "json")},
+    "offset": Field(int, "remfs-offset"), "mtime": Field(float, "x-oc-mtime"), "digest": Field(str, "content-digest"),
+    "ifMatch": Field(str, "if-match"), "ifNoneMatch": Field(str, "if-none-match"),
+}
+_FIELD_KINDS = {str: "text", int: "a whole number", float: "a number", bool: "true or false"}
+_RemfsCall = Callable[[Request, str], Response]
+
 
 class RemfsDialect:
-    """The routes of `contracts/remfs.md`."""
+    """The routes of `contracts/remfs.md`. Turns each request, plain or as JSON, into one call of the tree."""
 
     def __init__(self, tree: Tree, page: BrowserPage, config: Config, *, log: Log,
                  spool_folder: Optional[str] = None) -> None:
         self._tree, self._page, self._config, self._log, self._spools = tree, page, config, log, spool_folder
+        self._prefix = config.server.path_prefix.rstrip("/")
+        # method: the plain one, its handler, its fields besides `path`
+        self._calls: dict[str, tuple[str, _RemfsCall, str]] = {
+            "get": ("GET", self._read, "range archive download stream wait ack json limit after ifMatch ifNoneMatch"),
+            "list": ("GET", self._entries, "limit after"),
+            "stat": ("GET", self._stat, ""),
+            "meta": ("GET", self._meta, "depth"),
+            "events": ("GET", self._events, "since"),
+            "put": ("PUT", self._put, "data mtime digest ifMatch ifNoneMatch"),
+            "mkdir": ("PUT", self._mkdir, ""),
+            "patch": ("PATCH", self._patch, "data offset ifMatch ifNoneMatch"),
+            "delete": ("DELETE", self._delete, "recursive ifMatch"),
+        }
 
     def routes(self) -> list[Route]:
         """The table."""
-        return [Route("/fs/{path}", {"GET": self.get, "HEAD": self.get}, "key", self.error)]
+        read = {"GET": self.get, "HEAD": self.get}
+        files = {**read, "PUT": self.put, "PATCH": self.patch, "DELETE": self.delete}
+        home = {"GET": self.home, "HEAD": self.home}
+        rows: list[tuple[str, Mapping[str, Handler], str]] = [
+            ("/", home, "open"), ("/fs", {**read, "POST": self.post}, "key"),
+            ("/fs/", {**files, "POST": self.post}, "key"), ("/fs/{path}", files, "key")]
+        return [Route(pattern, methods, access, self.error) for pattern, methods, access in rows]
 
     def error(self, request: Request, error: CallFSError) -> Response:
         """For programs as the REST dialect says it, for people as a page."""
         return self._page.error(request, error) if is_visit(request) else rest_error(request, error)
 
+    @staticmethod
+    def _path(request: Request) -> str:
+        return canonical_path(decode_path(request.path[len("/fs"):] or "/"))
+
+    def _aside(self, request: Request, path: str) -> ContextManager[None]:
+        return aside(request) if self._tree.slow(path) else _AT_ONCE
+
+    def home(self, request: Request) -> Response:
+        """`GET /`."""
+        if is_visit(request):
+            return Response(302, b"", headers=[("Location", self._prefix + "/fs/"), _BY_ACCEPT])
+        roots = {"remfs": "/fs/", "rest": "/v1/", "pfs": "/api/v1/"}
+        return json_response({"name": "callfs", "version": __version__, "documentation": DOCUMENTATION, "dialects": {
+            name: self._prefix + root for name, root in roots.items()}}, headers=[_BY_ACCEPT])
+
+    # -- read --------------------------------------------------------------------------------------------------
+
     def get(self, request: Request) -> Response:
-        """`GET /fs/PATH`."""
-        who, path = _asking(request), canonical_path(decode_path(request.path[len("/fs"):]))
-        handle = self._tree.open(who, path, wish_of(request))
-        if not handle.entry.is_dir:
-            return file_response(request, handle, b"", (), shown_type(handle.entry.name) or "application/octet-stream")
+        """`GET` and `HEAD /fs/PATH`."""
+        path = self._path(request)
+        if request.query_text and request.flag("events"):
+            return self._events(request, path)
+        with self._aside(request, path):
+            folder, name = split_path(path)
+            if name == META:
+                return self._meta(request, folder)
+            return self._read(request, path, slash=True)
+
+    def _events(self, request: Request, path: str) -> Response:
+        return events_response(request, self._tree, path)
+
+    def _read(self, request: Request, path: str, slash: bool = False) -> Response:
+        """A file or a directory; `slash`: the address of a directory must have one at its end, as links count on it."""
+        if request.query_text and request.query.get("archive"):
+            return archive_response(self._tree, _asking(request), path, request.query["archive"])
+        handle = self._tree.open(_asking(request), path, wish_of(request))
+        ended = request.path.endswith("/")
+        if not handle.entry.is_dir and not ended:
+            return self._file(request, handle)
         handle.close()
-        return self._page.listing(request, handle.entry, self._tree.list(who, path), {"read": True}, "")
+        if not handle.entry.is_dir:
+            raise FileNotFound("This is a file; without the slash at the end it can be read.")
+        return self._directory(request, handle.entry) if ended or not slash else self._to_slash(request, path)
+
+    def _to_slash(self, request: Request, path: str) -> Response:
+        # Of the canonical path, which begins with one slash, behind /fs: `//host` would lead to another server.
+        query = urllib.parse.quote(request.query_text, safe="=&%+,/:?@!$'()*;", encoding="latin-1")
+        where = f"{self._prefix}/fs{urllib.parse.quote(path) if path != '/' else ''}/{'?' if query else ''}{query}"
+        return Response(301, b"", headers=[("Location", where)])
+
+    @staticmethod
+    def _file(request: Request, handle: Handle) -> Response:
+        entry = handle.entry
+        headers = [_REVALIDATE] if handle.fixed else []
+        if request.query_text and request.flag("download"):
+            headers.append(("Content-Disposition", content_disposition(entry.name)))
+        block = header_block(entry_headers(entry, handle.fixed))
+        return file_response(request, handle, block, headers, file_type(entry.name))
+
+    def _directory(self, request: Request, entry: Entry) -> Response:
+        """A directory as whoever asks likes it: as JSON, as a page, as a name a line."""
+        if request.flag("json"):
+            return self._entries(request, entry.path)
+        if is_visit(request):
+            return self._visit(request, entry)
+        if "application/json" in request.headers.get("accept", ""):
+            return self._entries(request, entry.path)
+        limit = _limit(request.query.get("limit"))
+        with aside(request):
+            names = (f"{each.name}/\n" if each.is_dir else each.name + "\n"
+                     for each in itertools.islice(self._children(request, entry.path), limit))
+            spool = spool_parts(self._spools, (name.encode("utf-8", "surrogateescape") for name in names))
+        return spooled(request, spool, b"", [*entry_headers(entry), *_VARIES], "text/plain; charset=utf-8")
+
+    def _children(self, request: Request, path: str) -> Iterator[Entry]:
+        after = request.query.get("after", "")
+        if _FORBIDDEN.search(after):
+            raise BadRequest("`after` is the name of an entry.")
+        return self._tree.list(_asking(request), path, after)
+
+    def _entries(self, request: Request, path: str) -> Response:
+        """A directory as a JSON array of its entries, or a part of it."""
+        limit = _limit(request.query.get("limit"))
+        with aside(request):
+            spool, _, last = spool_items(self._spools, self._children(request, path), b"[", entry_json, limit)
+        after = urllib.parse.quote(split_path(last)[1], safe="")
+        more = [("Link", f'<?json&limit={limit}&after={after}>; rel="next"')] if last else []
+        return spooled(request, spool, b"]\n", [*_VARIES, *more])
+
+    def _visit(self, request: Request, entry: Entry) -> Response:
+        limit = _limit(request.query.get("limit")) or PAGE_ENTRIES
+        with aside(request):
+            entries = list(itertools.islice(self._children(request, entry.path), limit + 1))
+            more = entries[limit - 1].name if len(entries) > limit else ""
+            features = self._tree.features(_asking(request), entry.path)
+            response = self._page.listing(request, entry, entries[:limit], features, more)
+        response.headers.append(_BY_ACCEPT)
+        return response
+
+    def _stat(self, request: Request, path: str) -> Response:
+        entry = self._tree.stat(_asking(request), path)
+        return json_response(entry_json(entry), headers=[_REVALIDATE, *entry_headers(entry)])
+
+    def _meta(self, request: Request, path: str) -> Response:
+        """`remfs.json` of a directory."""
+        depth, entry = request.query.get("depth", "1"), self._tree.stat(_asking(request), path)
+        if not (re.fullmatch("[0-9]{1,4}", depth) and 1 <= int(depth) <= MAX_META_DEPTH):
+            raise BadRequest(f"`depth` is a whole number from 1 to {MAX_META_DEPTH}.")
+        if not entry.is_dir:
+            raise FileNotFound("This is a file; only a directory has a remfs.json.")
+        with aside(request):
+            describe = _Description(self._tree, _asking(request))
+            spool = spool_parts(self._spools, describe.directory(entry, int(depth)))
+        return spooled(request, spool, b"\n", [_REVALIDATE])
+
+    # -- write -------------------------------------------------------------------------------------------------
+
+    def put(self, request: Request) -> Response:
+        """`PUT /fs/PATH`; with `?type=dir` a directory."""
+        path, kind = self._path(request), request.query.get("type", "file")
+        if kind not in ("file", "dir"):
+            raise BadRequest("`type` is file or dir.")
+        return self._mkdir(request, path) if kind == "dir" else self._put(request, path)
+
+    def _put(self, request: Request, path: str) -> Response:
+        if request.path.endswith("/"):
+            raise BadRequest("A path that ends in / is a directory; ?type=dir makes one.")
+        with self._aside(request, path):
+            return self._written(write_body(self._tree, request, path, self._config.server.max_upload_bytes))
+
+    def _mkdir(self, request: Request, path: str) -> Response:
+        with self._aside(request, path):
+            return self._written(self._tree.mkdir(_asking(request), path))
+
+    def _written(self, written: Written) -> Response:
+        return written_response(written, self._prefix + "/fs")
+
+    def patch(self, request: Request) -> Response:
+        """`PATCH /fs/PATH` with RemFS-Offset."""
+        return self._patch(request, self._path(request))
+
+    def _patch(self, request: Request, path: str) -> Response:
+        with self._aside(request, path):
+            return self._written(patch_body(self._tree, request, path, self._config.server.max_upload_bytes))
+
+    def delete(self, request: Request) -> Response:
+        """`DELETE /fs/PATH`, with all that is in it."""
+        return self._delete(request, self._path(request))
+
+    def _delete(self, request: Request, path: str) -> Response:
+        recursive = "recursive" not in request.query or request.flag("recursive")
+        with self._aside(request, path):
+            self._tree.remove(_asking(request), path, recursive=recursive, folder=request.path.endswith("/"),
+                              conditions=conditions_of(request))
+        return Response(204, None)
+
+    # -- perf --------------------------------------------------------------------------------------------------
+
+    def post(self, request: Request) -> Response:
+        """`POST /fs/`: a line of JSON that stands for any other request, and behind it the bytes of put and patch."""
+        kind = request.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+        if kind not in ("text/plain", "application/json"):
+            raise BadRequest("Send the JSON with `Content-Type: text/plain` (or application/json).")
+        wish, body = take_call(request.body)
+        name = wish.pop("method", None)
+        if name == "move":
+            return self._move(request, _only(wish, body, name, "srcPath dstPath overwrite"))
+        if name == "concat":
+            return self._concat(request, _only(wish, body, name, "srcPaths dstPath deleteSources"))
+        if not isinstance(name, str) or name not in self._calls:
+            raise BadRequest(f"`method` is one of {', '.join([*self._calls, 'move', 'concat'])}.")
+        method, handler, fields = self._calls[name]
+        path = _tree_path(wish.get("path"), "path")
+        inner = self._plain(request, method, _only(wish, body, name, "path " + fields), body)
+        if name == "get" and split_path(path)[1] == META:
+            return self._meta(inner, split_path(path)[0])
+        return handler(inner, path)
+
+    def _plain(self, request: Request, method: str, wish: Mapping[str, Any], body: Body) -> Request:
+        """The plain request that a JSON request stands for. With a memo of its own: it has other headers."""
+        query, headers = {}, dict(request.headers)
+        for name in wish.keys() - {"path", "data"}:
+            field, value = _FIELDS[name], wish[name]
+            if not isinstance(value, (int, float) if field.kind is float else field.kind) or \
+                    isinstance(value, bool) is not (field.kind is bool):
+                raise BadRequest(f"`{name}` is {_FIELD_KINDS[field.kind]}.")
+            (headers if field.header else query)[field.header or name] = str(value)
+        if "data" in wish:
+            body = _text_body(wish["data"], body)
+        inner = Request(method, "/fs" + _quoted_path(wish["path"]) + "?" + _query_of(query), headers, body,
+                        client=request.client, scheme=request.scheme, version=request.version)
+        for name in ("id", "route", "principal", "foreign", "blocking"):
+            setattr(inner, name, getattr(request, name))
+        return inner
+
+    def _move(self, request: Request, wish: Mapping[str, Any]) -> Response:
+        source, target = (_tree_path(wish.get(name), name) for name in ("srcPath", "dstPath"))
+        with aside(request):                # between filesystems this copies
+            entry = self._tree.move(_asking(request), source, target, overwrite=_wants(wish, "overwrite"), parents=True)
+        return json_response(entry_json(entry))
+
+    def _concat(self, request: Request, wish: Mapping[str, Any]) -> Response:
+        sources = wish.get("srcPaths")
+        if not isinstance(sources, list):
+            raise BadRequest("`srcPaths` is a list of paths.")
+        paths, target = [_tree_path(each, "srcPaths") for each in sources], _tree_path(wish.get("dstPath"), "dstPath")
+        with aside(request):
+            return self._written(self._tree.concat(_asking(request), paths, target, conditions=conditions_of(request),
+                                                   delete_sources=_wants(wish, "deleteSources")))
+
+
+DOCUMENTATION = "README.md of callfs; `python3 callfs.py --help`"
+_BY_ACCEPT = ("Vary", "Accept")             # the same address has a page for people
+_REVALIDATE = ("Cache-Control", "private, no-cache")    # ask for the ETag each time; keep it out of shared caches
+_VARIES = (_BY_ACCEPT, _REVALIDATE)
+
+
+class _Description:
+    """`remfs.json`, piece by piece. `features` stand at the root and wherever they differ from those above."""
+
+    def __init__(self, tree: Tree, who: Principal) -> None:
+        self._tree, self._who, self._features = tree, who, tree.features_of(who)
+
+    def directory(self, entry: Entry, depth: int) -> Iterator[bytes]:
+        """A directory and so many levels below it."""
+        features = self._features(entry)
+        children = self._tree.list(self._who, entry.path)
+        yield _json({"type": "dir", "features": features})[:-1] + b',"children":'
+        yield from self._children(children, depth, features)
+        yield b"}"
+
+    def _children(self, entries: Iterator[Entry], depth: int, above: dict[str, bool]) -> Iterator[bytes]:
+        comma = b"{"
+        for entry in entries:
+            features = self._features(entry)
+            shown: dict[str, Any] = {"type": "dir"} if entry.is_dir else \
+                {"type": "file", "size": entry.size, "modTime": rfc3339(entry.mtime_ns)}
+            if features != above:
+                shown["features"] = features
+            text, inside = comma + _json(entry.name) + b":" + _json(shown), None
+            if entry.is_dir and depth > 1 and entry.backend != SYMLINK:     # a link may lead back up
+                inside = self._opened(entry)
+            if inside is None:
+                yield text
+            else:
+                yield text[:-1] + b',"children":'
+                yield from self._children(inside, depth - 1, features)
+                yield b"}"
+            comma = b","
+        yield b"{}" if comma == b"{" else b"}"
+
+    def _opened(self, entry: Entry) -> Optional[Iterator[Entry]]:
+        """What is in a directory below; None where that can not be said (it is gone, its database is down)."""
+        try:
+            entries = self._tree.list(self._who, entry.path)
+            return itertools.chain(list(itertools.islice(entries, 1)), entries)
+        except (CallerError, NotSupported, Unavailable, BadGateway):
+            return None
+
+
+def _json(value: Any) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+
+
+def take_call(body: Body) -> tuple[dict[str, Any], Body]:
+    """The JSON object at the beginning of a body, and the rest of it: what follows the first line, where that is the
+    JSON; else all of the body is. Raises BadRequest, and PayloadTooLarge for more than MAX_CALL bytes of JSON."""
+    head, view, taken = bytearray(), memoryview(bytearray(64 * 1024)), 1
+    while taken and len(head) <= MAX_CALL and b"\n" not in head[-taken:]:
+        taken = body.readinto(view)
+        head += view[:taken]
+    line, newline, rest = bytes(head).partition(b"\n")
+    value = _object(line)
+    if value is None and newline:           # JSON for people, on several lines: then there is nothing behind it
+        while taken and len(head) <= MAX_CALL:
+            taken = body.readinto(view)
+            head += view[:taken]
+        line, rest, value = bytes(head), b"", _object(bytes(head))
+    if len(line) > MAX_CALL:
+        raise PayloadTooLarge(f"The JSON of a request may have {MAX_CALL} bytes.")
+    if value is None:
+        raise BadRequest("The first line of the body must be a JSON object; the bytes of put and patch follow it.")
+    return value, _Rest(rest, body, len(head))
+
+
+def _object(text: bytes) -> Optional[dict[str, Any]]:
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+class _Rest(Body):
+    """A body of which `taken` bytes were read, the last of them, `held`, too far."""
+
+    def __init__(self, held: bytes, body: Body, taken: int) -> None:
+        self._held, self._body = held, body
+        self.length = None if body.length is None else body.length - taken + len(held)
+
+    def readinto(self, view: memoryview) -> int:
+        """The next bytes."""
+        if not self._held:
+            return self._body.readinto(view)
+        part, self._held = self._held[:len(view)], self._held[len(view):]
+        view[:len(part)] = part
+        return len(part)
+
+    @property
+    def patient(self) -> bool:              # type: ignore[override]
+        """As the body behind it."""
+        return self._body.patient
+
+    @patient.setter
+    def patient(self, value: bool) -> None:
+        self._body.patient = value
+
+    def ended(self) -> bool:
+        """Whether only white space is held, and nothing more is announced."""
+        return not self._held.strip() and (self.length or 0) <= len(self._held)
+
+
+def _only(wish: dict[str, Any], body: Body, name: str, fields: str) -> dict[str, Any]:
+    """The fields of a JSON request. Raises BadRequest for others, and for bytes that it does not take."""
+    foreign = sorted(wish.keys() - set(fields.split()))
+    if foreign:
+        raise BadRequest(f"{name} has no field `{foreign[0]}`; it has: {fields.replace(' ', ', ')}.")
+    if isinstance(body, _Rest) and not body.ended() and ("data" not in fields or "data" in wish):
+        raise BadRequest(f"Behind the JSON of this {name} there are bytes; it takes none.")
+    return wish
+
+
+def _tree_path(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.startswith("/"):
+        raise BadRequest(f"`{name}` is missing, or no path of the tree, as /DIR/FILE.")
+    return canonical_path(value)
+
+
+def _quoted_path(path: str) -> str:
+    return urllib.parse.quote(canonical_path(path)) + ("/" if path.endswith("/") and path.strip("/") else "")
+
+
+def _query_of(query: Mapping[str, str]) -> str:
+    try:
+        return urllib.parse.urlencode(query)
+    except UnicodeEncodeError:
+        raise BadRequest("A text of the request holds half a character.") from None
+
+
+def _text_body(data: Any, body: Body) -> Body:
+    if not isinstance(data, str):
+        raise BadRequest("`data` is text; bytes follow the first line.")
+    try:
+        return bytes_body(data.encode())
+    except UnicodeEncodeError:
+        raise BadRequest("`data` holds half a character.") from None
 
 # ============================================================================
 # The server: everything that a configuration asks for, as one object
@@ -17576,12 +18210,12 @@ class Server:
             disk.sweep()
         store = SQLiteStore(database, durable=durable, timeout=config.server.metadata_op_timeout,
                             metrics=self.metrics)
+        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
+                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log)
-        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
-                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
+                        metrics=self.metrics, log=self.log, tell=hub.publish)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return Tree(files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=hub), store
 
@@ -18088,35 +18722,7 @@ class Client(HTTPClient):
 
         What is there is taken for the beginning of the file. Raises Conflict where it is longer.
         """
-        with open(local_path, "rb") as file:
-            size, breaks, info = os.fstat(file.fileno()).st_size, 0, self._stat_or_create(path)
-            while info.size < size:
-                before = info.size
-                try:
-                    info = self._send_rest(path, file, before, size, progress)
-                except (Unavailable, RateLimited):
-                    info = self.stat(path)
-                    breaks = 0 if info.size > before else breaks + 1
-                    if breaks > self.retries:
-                        raise
-                    self.sleep(_pause(breaks))
-        if info.size > size:
-            raise Conflict(f"{info.path} has {info.size} bytes, the local file only {size}.")
-        return info
-
-    def _send_rest(self, path: str, file: BinaryIO, start: int, size: int, progress: Optional[ByteProgress]) -> FileInfo:
-        file.seek(start)
-        rest = _Source(file)
-        rest.replayable = False             # only what has not arrived is sent again
-        told = progress and (lambda done, _: progress(start + done, size))
-        return self._info(self._call("PATCH", _file_target(path), {"RemFS-Offset": str(start)}, body=rest,
-                                     progress=told))
-
-    def _stat_or_create(self, path: str) -> FileInfo:
-        try:
-            return self.stat(path)
-        except NotFound:
-            return self._info(self._call("PUT", _file_target(path), {"If-None-Match": "*"}))
+        return _resume(self, _file_target(path), local_path, lambda: self.stat(path), self._info, progress)
 
     def open(self, path: str, start: int = 0, stop: Optional[int] = None, *, if_match: str = "") -> RemoteFile:
         """The bytes from `start` up to `stop` (None: the end), as a file to read. The caller closes it."""
@@ -18260,6 +18866,218 @@ def _written_beside(target: Union[str, os.PathLike[str]]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+
+
+def _resume(client: HTTPClient, target: str, local_path: Union[str, os.PathLike[str]], stat: Callable[[], T],
+            told: Callable[[_Reply], T], progress: Optional[ByteProgress]) -> T:
+    """Send what a server has not yet of a local file, after each break from where `stat` says. `told`: what there is,
+    of an answer to a write."""
+    with open(local_path, "rb") as file:
+        size, breaks = os.fstat(file.fileno()).st_size, 0
+        try:
+            info: Any = stat()
+        except NotFound:
+            info = told(client._call("PUT", target, {"If-None-Match": "*"}))
+        while info.size < size:
+            before = info.size
+            try:
+                info = told(_send_rest(client, target, file, before, size, progress))
+            except (Unavailable, RateLimited):
+                info = stat()
+                breaks = 0 if info.size > before else breaks + 1
+                if breaks > client.retries:
+                    raise
+                client.sleep(_pause(breaks))
+    if info.size > size:
+        raise Conflict(f"The server has {info.size} bytes of this file, the local one only {size}.")
+    return info
+
+
+def _send_rest(client: HTTPClient, target: str, file: BinaryIO, start: int, size: int,
+               progress: Optional[ByteProgress]) -> _Reply:
+    file.seek(start)
+    rest = _Source(file)
+    rest.replayable = False                 # only what has not arrived is sent again
+    told = progress and (lambda done, _: progress(start + done, size))
+    return client._call("PATCH", target, {"RemFS-Offset": str(start)}, body=rest, progress=told)
+
+
+# ============================================================================
+# remFS client: /fs from Python, and any static file server that has a remfs.json
+# ============================================================================
+
+_MOVED = (301, 302, 307, 308)           # to a directory's address with a slash
+
+
+class RemFSClient(HTTPClient):
+    """A tree that is served as remFS: of this server, or, to read, of any static file server with a `remfs.json`.
+
+    `url` is where the tree begins: http(s)://[:KEY@]HOST[:PORT]/fs for callfs. Threads may share a client; `close` it,
+    or use `with`. Where the server tells no size (-1) or time (0), `stat` of the file itself may. A server that only
+    serves files answers each change with NotSupported, one that answers nonsense is told by BadGateway.
+    """
+
+    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+        error = super()._error_of(status, headers, body)
+        if status in (405, 501) and "message" not in (_object(body) or {}):
+            return NotSupported(f"{self.url} is read-only: it serves files and takes no changes over remFS.")
+        return error
+
+    # ---- read
+
+    def _meta(self, path: str) -> Optional[dict[str, Any]]:
+        """`remfs.json` of a directory as the server has it; None where it has none."""
+        try:
+            reply = self._call("GET", _target("/", path.rstrip("/") + "/remfs.json"), limit=MAX_PFS_LISTING)
+        except NotFound:
+            return None
+        try:
+            found = json.loads(reply.data)
+        except (ValueError, RecursionError) as error:
+            raise BadGateway(f"{self.url}: remfs.json of {path} is not JSON ({error}); a comma behind the last field, "
+                             "for example, is not allowed.") from None
+        if not isinstance(found, dict) or not isinstance(found.get("children", {}), dict):
+            raise BadGateway(f"{self.url}: remfs.json of {path} is none: it needs an object with `children`.")
+        return found
+
+    def _directory(self, path: str) -> dict[str, Any]:
+        """What the server says of a directory, in its own remfs.json or in one above; `features` as they hold there."""
+        found, above, rest = self._meta(path), path, []         # type: Optional[dict[str, Any]], str, list[str]
+        while found is None and above != "/":
+            above, name = split_path(above)
+            rest.insert(0, name)
+            found = self._meta(above)
+        features = (found or {}).get("features", {})
+        for name in rest:
+            found = ((found or {}).get("children") or {}).get(name)
+            if not isinstance(found, dict):
+                raise FileNotFound(f"{self.url} knows no {path}.")
+            features = {**features, **found.get("features", {})}
+        if found is None or found.get("type", "dir") != "dir":
+            raise FileNotFound("This is a file, not a directory." if found else f"{self.url} has no remfs.json.")
+        if rest and "children" not in found:
+            raise NotSupported(f"{self.url} does not say what is in {path}: neither it nor a directory above has a "
+                               "remfs.json with its children.")
+        return {**found, "features": features}
+
+    def list(self, path: str = "/") -> list[RemoteInfo]:
+        """What is in a directory, by name; `meta["features"]` is what the server says can be done there. Raises
+        FileNotFound, and NotSupported where it does not say what is in it."""
+        with _foreign(self.url):
+            found = self._directory(canonical_path("/" + path))
+            return sorted((_info_of_child(name, child, found["features"])
+                           for name, child in found.get("children", {}).items()), key=operator.attrgetter("name"))
+
+    def features(self, path: str = "/") -> dict[str, bool]:
+        """What the server says that can be done in a directory: `read`, `write`, `events`, `perf`; what is missing has
+        to be tried."""
+        with _foreign(self.url):
+            return dict(self._directory(canonical_path("/" + path))["features"])
+
+    def stat(self, path: str) -> RemoteInfo:
+        """What is at a path, a file's size as it is stored now. Raises FileNotFound."""
+        path = canonical_path("/" + path)
+        name, reply = split_path(path)[1], None
+        if name:
+            reply = self._call("HEAD", _target("/", path), accept=_MOVED)
+        if reply is None or reply.status in _MOVED:
+            return RemoteInfo(name or "/", 0, 0o755, is_dir=True)
+        with _foreign(self.url):
+            moment = parse_http_date(reply.headers.get("Last-Modified") or "")
+            return RemoteInfo(name, int(reply.headers.get("Content-Length", -1)), 0o644, int((moment or 0) * 10**9))
+
+    def open(self, path: str, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """The bytes from `start` up to `stop` (None: the end); the caller closes the reader. A server without ranges
+        sends the whole file, of which only the part is given. Raises RangeNotSatisfiable."""
+        if start < 0 or stop is not None and stop <= start:
+            raise ValueError("a range needs 0 <= start < stop")
+        part = start or stop is not None
+        headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if part else {}
+        reply = self._call("GET", _target("/", path), headers, stream=True, accept=_MOVED)
+        reader = RemoteReader(self.url, reply)
+        if reply.status == 206 and part or reply.status == 200 and not part:
+            return reader
+        if reply.status != 200:
+            reader.close()
+            raise Conflict(f"{path} is a directory.")
+        if reader.length is not None and reader.length <= start:
+            reader.close()
+            raise RangeNotSatisfiable(f"The file has {reader.length} bytes.")
+        return ChunkReader(_part_of(reader, start, stop), None, reader.close)
+
+    def read(self, path: str, start: int = 0, stop: Optional[int] = None) -> bytes:
+        """The same, all of it in memory."""
+        with self.open(path, start, stop) as reader:
+            return b"".join(reader)
+
+    # ---- write
+
+    def write(self, path: str, source: Upload, *, if_match: str = "",
+              progress: Optional[ByteProgress] = None) -> RemoteInfo:
+        """Create or replace a file; all or nothing. Missing directories are made."""
+        with _Source(source) as body:
+            headers = {"If-Match": if_match} if if_match else {}
+            return self._changed(self._call("PUT", _target("/", path), headers, body=body, progress=progress))
+
+    def patch(self, path: str, offset: int, data: Upload) -> RemoteInfo:
+        """Write into a file, at `offset` (up to its size: there it grows). What arrived before a failure stays."""
+        with _Source(data) as body:
+            headers = {"RemFS-Offset": str(offset)}
+            return self._changed(self._call("PATCH", _target("/", path), headers, body=body, idempotent=True))
+
+    def resume_upload(self, path: str, local_path: Union[str, os.PathLike[str]], *,
+                      progress: Optional[ByteProgress] = None) -> RemoteInfo:
+        """Send what the server does not have yet of a local file, as `Client.resume_upload`."""
+        return _resume(self, _target("/", path), local_path, lambda: self.stat(path), lambda _: self.stat(path),
+                       progress)
+
+    def mkdir(self, path: str) -> bool:
+        """Make a directory, and its missing parents; False when it was there. Raises FileExists."""
+        return self._call("PUT", _target("/", path, type="dir")).status == 201
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all that is in it. Raises FileNotFound."""
+        self._call("DELETE", _target("/", path))
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
+        """Rename or move. Raises FileNotFound, FileExists."""
+        self._post(method="move", srcPath=source, dstPath=target, overwrite=overwrite)
+
+    def concat(self, sources: Sequence[str], target: str, *, delete_sources: bool = False) -> RemoteInfo:
+        """Files one behind the other as one file, put together by the server."""
+        return self._changed(self._post(method="concat", srcPaths=list(sources), dstPath=target,
+                                        deleteSources=delete_sources))
+
+    def _post(self, **wish: Any) -> _Reply:
+        # Without what is false: other servers may know only what the specification has.
+        sent = {name: value for name, value in wish.items() if value is not False}
+        return self._call("POST", "/", {"Content-Type": "text/plain"}, body=_Source(json.dumps(sent).encode()))
+
+    def _changed(self, reply: _Reply) -> RemoteInfo:
+        """What a write made; a server need not say it."""
+        told = _object(reply.data) or {}
+        with _foreign(self.url):
+            return RemoteInfo(str(told.get("name", "")), int(told.get("size", -1)), 0o644,
+                              pfs_time_ns(told.get("mtime", "1970-01-01T00:00:00Z")))
+
+
+def _info_of_child(name: str, child: Mapping[str, Any], features: Mapping[str, bool]) -> RemoteInfo:
+    folder = child.get("type") == "dir"
+    return RemoteInfo(name, 0 if folder else int(child.get("size", -1)), 0o755 if folder else 0o644,
+                      pfs_time_ns(child.get("modTime", "1970-01-01T00:00:00Z")), folder,
+                      {"features": {**features, **child.get("features", {})}})
+
+
+def _part_of(reader: Reader, start: int, stop: Optional[int]) -> Iterator[bytes]:
+    """A part of what comes whole."""
+    position = 0
+    for block in reader:
+        first, last = max(0, start - position), len(block) if stop is None else max(0, stop - position)
+        position += len(block)
+        if block[first:last]:
+            yield block[first:last]
+        if stop is not None and position >= stop:
+            return
 
 
 # ============================================================================
