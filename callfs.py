@@ -91,8 +91,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # to run and to use a server
-    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "Config", "OPTIONS", "main",
-    "run_fsck", "Finding",
+    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "RemFSClient", "Config",
+    "OPTIONS", "main", "run_fsck", "Finding",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
@@ -1374,6 +1374,8 @@ class AuthOptions:
     anonymous: str = option("none", "What a request without a key may do", choices=("none", "read", "write"))
     mode: str = option("full", "What anybody may do at most", flag="--mode",
                        choices=("full", "read-only", "upload-only", "no-delete"))
+    session_lifetime: float = option("12h", "How long a browser stays signed in", kind="duration", minimum=1,
+                                     maximum=366 * 86400)
 
 
 @dataclass
@@ -7081,8 +7083,8 @@ class Tree:
     def _features(self, who: Principal, entry: Entry, operations: Sequence[str]) -> dict[str, bool]:
         read = ("list" if entry.is_dir else "open") in operations and not takes_only(entry) and \
             self._may(who, "list" if entry.is_dir else "read", entry)
-        return {"read": read, "write": "write" in operations and self._may(who, "create" if entry.is_dir else "replace", entry),
-                "events": self._may(who, "list", entry), "perf": True}
+        write = "write" in operations and self._may(who, "create" if entry.is_dir else "replace", entry)
+        return {"read": read, "write": write, "events": self._may(who, "list", entry), "perf": True}
 
     def _may(self, who: Principal, verb: str, entry: Entry) -> bool:
         try:
@@ -12282,15 +12284,15 @@ class Response:
 
     `headers` are (name, value) pairs; `block` is an already rendered run of header lines (each ending in CRLF), for
     what is sent often. `length` overrides the body's for a HEAD. `upgrade` takes the connection over after the head
-    has been sent (WebSocket).
+    has been sent (WebSocket). `policy` is such a block, too: it stands in the place of the usual headers for browsers.
     """
 
-    __slots__ = ("status", "headers", "block", "body", "length", "upgrade", "close")
+    __slots__ = ("status", "headers", "block", "body", "length", "upgrade", "close", "policy")
 
     def __init__(self, status: int = 200, body: Union[bytes, Reader, None] = b"", *,
                  headers: Iterable[tuple[str, str]] = (), block: bytes = b"", length: Optional[int] = None,
-                 upgrade: Optional[Callable[[Duplex], None]] = None, close: bool = False) -> None:
-        self.status, self.body, self.block, self.close = status, body, block, close
+                 upgrade: Optional[Callable[[Duplex], None]] = None, close: bool = False, policy: bytes = b"") -> None:
+        self.status, self.body, self.block, self.close, self.policy = status, body, block, close, policy
         self.headers = list(headers)
         self.length = length if length is not None else _body_length(body)
         self.upgrade = upgrade
@@ -14368,8 +14370,49 @@ def header_text(value: str) -> str:
     return value if value.isascii() and value.isprintable() else urllib.parse.quote(value, safe=" /:@+=,")
 
 
+SESSION_COOKIE = "callfs_session"
+_SESSION = re.compile(rf"(?:^|[;,] *){SESSION_COOKIE}=(([A-Za-z0-9_-]+)\.([0-9]{{1,12}}))\.([A-Za-z0-9_-]{{43}})(?= *(?:[;,]|$))")
+
+
+class Sessions:
+    """What a browser that signed in shows instead of its key: user, expiry (seconds since 1970) and an HMAC over both.
+
+    Nothing is kept here, so every node with the same secret takes it. The user's key is part of what is signed: with
+    the key the session ends. Without a secret one is drawn, and sessions end with the process.
+    """
+
+    def __init__(self, secret: str, lifetime: float, keys: Mapping[str, str],
+                 clock: Callable[[], float] = time.time) -> None:
+        # A key of its own: what signs download links must never sign a session.
+        root = hmac.digest((secret or secrets.token_hex()).encode(), b"callfs: sessions of browsers", "sha256")
+        self._keys = {user: hmac.digest(root, key.encode(), "sha256") for user, key in keys.items()}
+        self._lifetime, self._clock = lifetime, clock
+
+    def begin(self, user: str) -> str:
+        """The cookie's value, for `session_lifetime` from now."""
+        claim = f"{b64url(user.encode())}.{int(self._clock() + self._lifetime)}"
+        return f"{claim}.{self._sign(user, claim)}"
+
+    def _sign(self, user: str, claim: str) -> str:
+        return b64url(hmac.digest(self._keys[user], claim.encode(), "sha256"))
+
+    def user(self, cookies: str) -> Optional[str]:
+        """Whose session a `Cookie` header holds; None for one that is forged, over, or of a key that was changed."""
+        found = _SESSION.search(cookies)
+        if found is None:
+            return None
+        claim, name, expires, signature = found.groups()
+        try:
+            user = base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
+        except ValueError:
+            return None
+        if user not in self._keys or int(expires) <= self._clock():
+            return None
+        return user if hmac.compare_digest(self._sign(user, claim), signature) else None
+
+
 class Authenticator:
-    """Keys to principals. Looks keys up by their HMAC under a secret of this process, so that no comparison can be
+    """Keys and sessions to principals. Looks keys up by their HMAC under a secret of this process, so that no comparison can be
     timed, for keys that nobody has as for those that somebody does."""
 
     def __init__(self, options: AuthOptions, failures: RateLimiter, plugins: str = "none") -> None:
@@ -14379,8 +14422,9 @@ class Authenticator:
         self._known: Cache[tuple[str, bytes], Principal] = Cache(10_000)
         named = {name: key for name, key in options.api_key_users.items()}
         named.update({f"api-user-{number}": key for number, key in enumerate(options.api_keys)})
-        self._users = {self._digest(key.encode()): Principal(name, name == "root", name in ("root", *options.admins))
-                       for name, key in named.items()}
+        self.sessions = Sessions(options.single_use_link_secret, options.session_lifetime, named)
+        self._named = {name: Principal(name, name == "root", name in ("root", *options.admins)) for name in named}
+        self._users = {self._digest(key.encode()): self._named[name] for name, key in named.items()}
         if options.internal_proxy_secret:
             internal = self._digest(options.internal_proxy_secret.encode())
             self._users[internal] = Principal(INTERNAL_USER, trusted=True)
@@ -14392,16 +14436,26 @@ class Authenticator:
         """Who sent this. Raises AuthenticationFailed, and RateLimited for an address that guesses."""
         header = request.headers.get("authorization")
         if header is None:
-            anonymous = self._anonymous[access]
-            if anonymous.verbs:
-                return anonymous
-            raise self.refusal()
+            cookies = request.headers.get("cookie", "") if access != "internal" else ""
+            principal = self._named.get(self.sessions.user(cookies) or "") if cookies else None
+            principal = principal or self._anonymous[access]
+            if principal.verbs is None or principal.verbs:
+                return principal
+            raise self.refusal(request)
         key = _key_of(header)
         if key is None:
-            raise self.refusal("The Authorization header is neither `Bearer KEY` nor `Basic`.")
-        return self._check(request.client, key)
+            raise self.refusal(request, "The Authorization header is neither `Bearer KEY` nor `Basic`.")
+        return self._check(request, key)
 
-    def _check(self, client: str, key: bytes) -> Principal:
+    def open_session(self, request: Request, key: str) -> str:
+        """A session for who has this key. Raises as `identify` does."""
+        principal = self._check(request, key.encode())
+        if principal.name not in self._named:           # a node of the cluster is no user
+            raise self.refusal(request, "The key is not valid.")
+        return self.sessions.begin(principal.name)
+
+    def _check(self, request: Request, key: bytes) -> Principal:
+        client = request.client
         digest = self._digest(key)
         principal = self._known.get((client, digest))       # an address that got in before is not shut out by others
         if principal is not None:
@@ -14412,14 +14466,18 @@ class Authenticator:
         principal = self._users.get(digest)
         if principal is None:
             self._failures.wait(client)     # a wrong key costs a token
-            raise self.refusal("The key is not valid.")
+            raise self.refusal(request, "The key is not valid.")
         self._known.put((client, digest), principal)
         return principal
 
     @staticmethod
-    def refusal(message: str = "A key is needed: send `Authorization: Bearer KEY`.") -> AuthenticationFailed:
-        """What to raise: the 401 that says how to do better."""
-        return AuthenticationFailed(message, headers=[("WWW-Authenticate", 'Bearer, Basic realm="callfs"')])
+    def refusal(request: Request, message: str = "A key is needed: send `Authorization: Bearer KEY`.",
+                ) -> AuthenticationFailed:
+        """What to raise: the 401 that says how to do better. A script of our page would be disturbed by the window
+        that a browser opens for Basic."""
+        page = "sec-fetch-mode" in request.headers or SESSION_COOKIE in request.headers.get("cookie", "")
+        challenge = "Bearer" if page else 'Bearer, Basic realm="callfs"'
+        return AuthenticationFailed(message, headers=[("WWW-Authenticate", challenge)])
 
 
 def _key_of(header: str) -> Optional[bytes]:
@@ -14532,6 +14590,8 @@ class Application:
             return self._other_method(request, route)
         if route.access != "open":
             self._sign_in(request, route)
+        elif request.method not in _SAFE_METHODS:
+            self._check_browser(request)    # nobody is signed in by a page of another site either
         hops = request.headers.get(_HOPS)
         if hops is None:
             return handler(request)
@@ -14567,10 +14627,12 @@ class Application:
         known = (route.access, request.client)
         principal = memo.get(known)
         if principal is None:
-            principal = memo[known] = self._auth.identify(request, route.access)
+            principal = self._auth.identify(request, route.access)
+            if "cookie" not in request.headers:         # a session ends while its header stays the same
+                memo[known] = principal
         request.principal = principal
         if principal.verbs is not None and route.access in ("user", "internal"):
-            raise self._auth.refusal()
+            raise self._auth.refusal(request)
         if route.access == "internal" and principal.name != INTERNAL_USER:
             raise PermissionDenied("Only other nodes of the cluster may use this address.")
         if not memo.get("bearer", False):
@@ -14612,6 +14674,8 @@ class Application:
 
     def _dress(self, request: Request, response: Response) -> None:
         block = self._tls_block if request.scheme == "https" else self._block
+        if response.policy:
+            block = response.policy + (header_block([_HSTS]) if request.scheme == "https" else b"")
         response.block += b"%bX-Request-ID: %b\r\n" % (block, request.id.encode())
         origin = request.headers.get("origin")
         if origin is not None and self._listed(origin):
@@ -16330,34 +16394,1226 @@ def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
 # The browser page: what people see at /fs/, and their signing in
 # ============================================================================
 
+# What a page may load and do. The script sets names and contents as text only; this holds should it ever forget.
+_CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
+                "connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+# With `no-referrer` a browser would send a form with the origin `null` (Fetch, "append a request Origin header").
+_POLICY_OF_PAGE = header_block({**dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
+_HTML = ("Content-Type", "text/html; charset=utf-8")
+_MAX_FORM = 16 * 1024
+_LOCAL = re.compile(r"/fs/[!-\[\]-~]*")     # a path of ours: no host, no scheme, no backslash, nothing to end a header
+
+_PAGE_HEAD = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="{prefix}/page/icon.svg?v={version}">
+<link rel="stylesheet" href="{prefix}/page/style.css?v={version}">
+"""
+_LISTING = _PAGE_HEAD + """\
+<script src="{prefix}/page/app.js?v={version}" defer></script>
+</head>
+<body data-prefix="{prefix}" data-path="{path}" data-backend="{backend}" data-features="{features}" data-user="{user}" \
+data-more="{more}">
+<header><nav aria-label="Path"><ol id="path">{crumbs_html}</ol></nav>{person_html}</header>
+<main>
+<div class="paper">
+<table id="list">
+<thead><tr><th>Name</th><th>Size</th><th>Changed</th></tr></thead>
+<tbody>
+{rows_html}</tbody>
+</table>
+</div>
+<p class="paper">{links_html}</p>
+</main>
+</body>
+</html>
+"""
+_SHEET = _PAGE_HEAD + """\
+</head>
+<body>
+<main class="paper sheet"><h1>{title}</h1>{content_html}</main>
+</body>
+</html>
+"""
+_SIGN_IN = """\
+<form method="post" action="{prefix}/session">{told_html}<input type="hidden" name="next" value="{next}">
+<label>Key <input type="password" name="key" autocomplete="current-password" required autofocus></label>
+<button class="main">Sign in</button></form>"""
+_SIGN_OUT = """\
+<form method="post" action="{prefix}/session"><input type="hidden" name="next" value="{next}">
+<span class="user">{user}</span> <button name="out" value="1">Sign out</button></form>"""
+
+_ICONS = {                                  # paths of 24 x 24, drawn with a stroke
+    "file": "M6 3h8l4 4v14H6zM14 3v4h4",
+    "folder": "M3 6h6l2 2h10v11H3z",
+    "image": "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4",
+    "audio": "M9 18V6l10-2v12M9 18a2 2 0 1 1-4 0 2 2 0 0 1 4 0zM19 16a2 2 0 1 1-4 0 2 2 0 0 1 4 0z",
+    "video": "M3 6h12v12H3zM15 10l6-3v10l-6-3",
+    "pdf": "M6 3h8l4 4v14H6zM9 12h6M9 16h6",
+    "archive": "M4 4h16v5H4zM5 9v11h14V9M10 13h4",
+    "queue": "M4 5h16v4H4zM4 11h16v4H4zM8 19h8",
+    "control": "M5 7h8M17 7h2M5 17h2M11 17h8M15 4v6M9 14v6",
+    "stream": "M3 8c3-3 6 3 9 0s6 3 9 0M3 16c3-3 6 3 9 0s6 3 9 0",
+    "mount": "M4 5h16v6H4zM4 13h16v6H4zM8 8h0M8 16h0",
+    "down": "M12 4v11M7 11l5 5 5-5M5 20h14",
+    "up": "M12 16V5M7 9l5-5 5 5M5 20h14",
+    "plus": "M12 5v14M5 12h14",
+    "eye": "M2 12s4-6 10-6 10 6 10 6-4 6-10 6-10-6-10-6zM12 12h0",
+    "link": "M10 14l4-4M8 11l-2 2a3.500 3.500 0 0 0 5 5l2-2M16 13l2-2a3.500 3.500 0 0 0-5-5l-2 2",
+    "pen": "M4 20l1-4L16 5l3 3L8 19z",
+    "move": "M5 12h13M13 7l5 5-5 5",
+    "bin": "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
+    "copy": "M9 9h11v11H9zM5 15H4V4h11v1",
+    "key": "M3 7h18v10H3zM7 11h0M11 11h0M15 11h0M8 14h8",
+    "dots": "M12 6h0M12 12h0M12 18h0",
+    "close": "M6 6l12 12M18 6L6 18",
+    "sort": "M7 14l5-5 5 5",
+}
+
+
+def _icon_svg(width: int, paths: str) -> str:
+    return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 24' fill='none' stroke='%23000' "
+            f"stroke-width='2' stroke-linecap='round' stroke-linejoin='round'>{paths}</svg>")
+
+
+def _icon_style() -> str:
+    """All icons as one picture, of which each class shows its part."""
+    paths = "".join(f"<path transform='translate({24 * place})' d='{path}'/>" for place, path in enumerate(_ICONS.values()))
+    places = "".join(f".i-{name} {{ --at: {place}; }}\n" for place, name in enumerate(_ICONS))
+    return f'.i {{ --i: url("data:image/svg+xml,{_icon_svg(24 * len(_ICONS), paths)}"); }}\n{places}'
+
+
+_STYLE = r"""
+:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330; --dim: #5d6778; --line: #e3e7ed;
+  --main: #2f62d9; --on-main: #fff; --pick: #e7eefe; --hover: #f1f4f8; --bad: #b3261e; --shadow: 0 8px 30px #1c233026; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #12151b; --card: #1a1f28; --text: #e6eaf1; --dim: #98a3b5; --line: #2b323f; --main: #8ab0ff;
+    --on-main: #0d1c3d; --pick: #223357; --hover: #212835; --bad: #ff9d94; --shadow: 0 8px 30px #0009; }
+}
+* { box-sizing: border-box; }
+[hidden] { display: none !important; }
+body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
+header, main { max-width: 72rem; margin: auto; padding: 0 1rem; }
+header { display: flex; gap: 1rem; align-items: center; min-height: 3.5rem; }
+header nav { flex: 1; min-width: 0; }
+header form { display: flex; gap: .6rem; align-items: center; color: var(--dim); }
+#path { display: flex; flex-wrap: wrap; list-style: none; margin: 0; padding: 0; font-size: 1.05rem; }
+#path li { min-width: 0; overflow-wrap: anywhere; }
+#path li + li::before { content: "/"; color: var(--dim); }
+#path a { padding: .3rem; color: var(--dim); border-radius: 6px; }
+#path li:last-child a { color: var(--text); font-weight: 600; }
+a { color: inherit; text-decoration: none; }
+a:hover { color: var(--main); }
+:focus-visible { outline: 2px solid var(--main); outline-offset: 1px; }
+button, .button, input, select, textarea { font: inherit; color: inherit; border: 1px solid var(--line); border-radius: 8px;
+  background: var(--card); padding: .4rem .75rem; min-height: 2.3rem; }
+button, .button { display: inline-flex; gap: .45rem; align-items: center; justify-content: center; cursor: pointer; }
+button:hover, .button:hover { background: var(--hover); color: inherit; }
+button.main { background: var(--main); border-color: var(--main); color: var(--on-main); }
+button.danger { color: var(--bad); }
+button.plain { border: 0; background: none; padding: .3rem; min-height: 0; }
+.dim, .tag { color: var(--dim); }
+.bad { color: var(--bad); }
+.paper, #grid { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
+table { width: 100%; border-collapse: collapse; }
+td, th { padding: .55rem 1rem; text-align: left; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
+th { border: 0; color: var(--dim); font-weight: 500; }
+td + td, th + th { text-align: right; white-space: nowrap; color: var(--dim); }
+.sheet { max-width: 24rem; margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
+.sheet form { display: grid; gap: .9rem; }
+h1, h2 { font-size: 1.2rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
+label { display: grid; gap: .3rem; margin: .6rem 0; }
+
+#bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .5rem; padding: .5rem 0; background: var(--back); }
+.tools, .picks { display: flex; flex-wrap: wrap; gap: .5rem; }
+.picks { width: 100%; }
+#filter { flex: 1; min-width: 8rem; max-width: 20rem; margin-left: auto; }
+.heads, .row { display: grid; grid-template-columns: 2.2rem 1.7rem minmax(0, 1fr) 7.5rem 12rem 2.4rem; align-items: center; }
+.heads { color: var(--dim); height: 2.5rem; border-bottom: 1px solid var(--line); }
+.heads .name { grid-column: 3; }
+.heads .i { visibility: hidden; }
+[aria-sort$="ending"] .i { visibility: visible; }
+[aria-sort="descending"] .i { transform: scaleY(-1); }
+.size, .time { text-align: right; color: var(--dim); font-variant-numeric: tabular-nums; white-space: nowrap; }
+#rows { position: relative; outline: 0; contain: layout; }
+.row { position: absolute; inset: 0 0 auto; height: 40px; border-radius: 6px; cursor: default; }
+.row:hover { background: var(--hover); }
+.row[aria-selected="true"] { background: var(--pick); }
+#rows:focus-visible .at { box-shadow: inset 0 0 0 2px var(--main); }
+.row .name { display: flex; gap: .6rem; align-items: baseline; min-width: 0; }
+.link { overflow: hidden; text-overflow: ellipsis; white-space: pre; padding: .4rem 0; }
+.tag { font-size: .8rem; border: 1px solid var(--line); border-radius: 99px; padding: 0 .5rem; white-space: nowrap; }
+.pick { text-align: center; }
+.pick input { min-height: 0; width: 1.05rem; height: 1.05rem; accent-color: var(--main); }
+.dots { opacity: .55; }
+.row:hover .dots { opacity: 1; }
+#empty { padding: 3rem 1rem; text-align: center; color: var(--dim); }
+footer { display: flex; gap: .5rem; align-items: center; padding: .8rem .2rem 5rem; color: var(--dim); }
+#live { width: .55rem; height: .55rem; border-radius: 50%; background: var(--line); }
+#live.on { background: #2fa866; }
+
+dialog { width: min(30rem, calc(100vw - 2rem)); max-height: calc(100dvh - 2rem); border: 0; border-radius: 14px; padding: 0;
+  background: var(--card); color: inherit; box-shadow: var(--shadow); }
+dialog.wide { width: min(64rem, calc(100vw - 2rem)); }
+dialog::backdrop { background: #0b0f1780; }
+dialog form { padding: 1.3rem; }
+dialog input, dialog textarea, dialog select { width: 100%; }
+.buttons { display: flex; flex-flow: row-reverse wrap; gap: .5rem; margin-top: 1.2rem; }
+.stage { display: grid; place-items: center; min-height: 6rem; }
+.stage img, .stage video { max-width: 100%; max-height: 68vh; border-radius: 6px; }
+.stage audio, .stage iframe { width: 100%; border: 0; }
+.stage iframe { height: 68vh; }
+pre { width: 100%; max-height: 68vh; margin: 0; overflow: auto; padding: .8rem; background: var(--back); border-radius: 8px;
+  font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
+.copy { display: flex; gap: .5rem; }
+dl { display: grid; grid-template-columns: auto 1fr; gap: .45rem 1rem; margin: 0; }
+dd { margin: 0; }
+kbd { font: inherit; font-size: .85em; color: var(--dim); border: 1px solid var(--line); border-radius: 5px; padding: 0 .4rem; }
+.menu { position: fixed; z-index: 9; display: grid; min-width: 11rem; padding: .3rem; background: var(--card);
+  border: 1px solid var(--line); border-radius: 10px; box-shadow: var(--shadow); }
+.menu button { border: 0; justify-content: start; background: none; }
+.menu button:hover, .menu button:focus { background: var(--hover); }
+.menu kbd { margin-left: auto; }
+#notes, #uploads { position: fixed; z-index: 5; bottom: 1rem; width: min(24rem, calc(100vw - 2rem)); }
+#notes { left: 1rem; display: grid; gap: .5rem; }
+#uploads { right: 1rem; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
+  box-shadow: var(--shadow); }
+.note { display: flex; gap: .6rem; align-items: center; padding: .5rem .5rem .5rem 1rem; border-radius: 10px;
+  background: var(--text); color: var(--back); box-shadow: var(--shadow); }
+.note span:first-child { flex: 1; overflow-wrap: anywhere; }
+.note button { background: none; border-color: currentColor; }
+.note.bad { background: var(--bad); }
+.head, .upload { display: flex; gap: .6rem; align-items: center; }
+.head strong, .upload .name { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
+.failed .dim { color: var(--bad); }
+progress { width: 100%; height: .4rem; accent-color: var(--main); }
+.drop main { outline: 3px dashed var(--main); outline-offset: 4px; border-radius: 12px; }
+
+.i { flex: none; display: inline-block; width: 18px; height: 18px; background: currentColor;
+  mask: var(--i) calc(var(--at) * -18px) 0 / auto 100%; }
+@media (max-width: 640px) {
+  .label { display: none; }
+  .menu .label, .copy .label { display: inline; }
+  button, .button { min-width: 2.75rem; min-height: 2.75rem; }
+  .heads, .row { grid-template: 1fr 1fr / 2.6rem 1.8rem minmax(0, 1fr) auto 2.75rem; }
+  .heads { grid-template-rows: 1fr; }
+  .heads .size, .heads .time { display: none; }
+  .row { height: 60px; }
+  .row .pick, .row > .i, .row .dots { grid-row: 1 / 3; }
+  .row .name { align-self: end; grid-column: 3 / 5; }
+  .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
+  .row .dots { grid-column: 5; grid-row: 1 / 3; }
+  td:nth-child(3), th:nth-child(3) { display: none; }
+}
+@media (prefers-reduced-motion: no-preference) { dialog[open], .note, .menu { animation: come .12s ease-out; } }
+@keyframes come { from { opacity: 0; transform: translateY(4px); } }
+@media (forced-colors: active) { .i { background: CanvasText; } }
+"""
+
+_SCRIPT = r"""
+'use strict';
+// The browser page of callfs. No framework, no build; names and contents are only ever set as text.
+
+const DATA = document.body.dataset, PREFIX = DATA.prefix;
+const PIECE = 8 << 20, PARALLEL = 3, TEXT = 256 << 10, UNDO = 7000, PAGE = 1000;
+const CONTROLS = {
+  enqueue: 'What is written here becomes a message of the queue.',
+  dequeue: 'Whoever reads this takes a message out, so the page does not.',
+  peek: 'The message that comes next; reading it takes nothing out.',
+  size: 'How many messages wait.',
+  ack: 'Programs write the id of a leased message here when they are done with it.',
+  clear: 'Whoever writes here removes every message.',
+};
+const ENDINGS = {
+  image: 'png jpg jpeg gif webp avif bmp ico svg', audio: 'mp3 ogg oga wav flac m4a opus aac',
+  video: 'mp4 webm mov m4v ogv mkv', pdf: 'pdf', archive: 'zip tar gz tgz xz bz2 zst 7z rar',
+};
+const view = {path: '', features: {}, backend: '', items: [], shown: [], at: -1, anchor: -1, chosen: new Set(),
+  sort: 'name', down: false, filter: '', gone: new Set(), turn: 0, took: 0};
+
+// ---- small things
+
+const $ = selector => document.querySelector(selector);
+const join = (folder, name) => (folder === '/' ? '' : folder) + '/' + name;
+const parentOf = path => path.slice(0, path.lastIndexOf('/')) || '/';
+const urlOf = path => PREFIX + '/fs' + path.split('/').map(encodeURIComponent).join('/');
+const folderUrl = path => urlOf(path).replace(/\/?$/, '/');
+const plural = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? '' : 's'}`;
+const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
+
+function make(tag, props = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(props)) {
+    if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
+    else if (name in node) node[name] = value;
+    else node.setAttribute(name, value);
+  }
+  node.append(...children.filter(child => child != null));
+  return node;
+}
+
+const icon = name => make('span', {className: 'i i-' + name, 'aria-hidden': 'true'});
+
+function button(label, name, run, props = {}) {
+  return make('button', {type: 'button', onclick: run, ...props}, icon(name), make('span', {className: 'label'}, label));
+}
+
+function size(bytes) {
+  const units = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte', 'petabyte'];
+  const step = bytes < 1000 ? 0 : Math.min(5, Math.floor(Math.log10(bytes) / 3));
+  return new Intl.NumberFormat(undefined, {style: 'unit', unit: units[step], unitDisplay: step ? 'short' : 'long',
+    maximumSignificantDigits: step ? 3 : 4}).format(bytes / 1000 ** step);
+}
+
+const dates = new Intl.DateTimeFormat(undefined, {dateStyle: 'medium', timeStyle: 'short'});
+const date = time => time ? dates.format(time) : '';
+
+/** A fetch that answers, or throws what the server said. */
+async function ask(method, address, body, headers = {}, more = {}) {
+  const answer = await fetch(address, {method, body, headers, ...more}).catch(error => {
+    throw error.name === 'AbortError' ? error : new Error('The server cannot be reached.');
+  });
+  if (!answer.ok) throw failure(answer.status, await answer.text());
+  return answer;
+}
+
+function failure(status, text) {
+  let message = `The server answered ${status}.`;
+  try { message = JSON.parse(text).message || message; } catch { /* a proxy's page */ }
+  const broken = !status || status === 429 || status >= 502 && status <= 504;
+  return Object.assign(new Error(status ? message : 'The connection broke.'), {status, broken});
+}
+
+const call = wish => ask('POST', PREFIX + '/fs/', JSON.stringify(wish), {'Content-Type': 'text/plain'});
+
+// ---- dialogs, menus and short notes
+
+/** Shows a dialog; resolves to the value of its button, '' when it was left. The first button is that of Enter. */
+function dialog(title, content, buttons, look = '') {
+  return new Promise(resolve => {
+    const row = buttons.map(([value, label, kind]) => make('button', {value, className: kind || ''}, label));
+    const box = make('dialog', {className: look, 'aria-label': title},
+      make('form', {method: 'dialog'}, make('h2', {}, title), ...content, make('div', {className: 'buttons'}, ...row)));
+    box.addEventListener('close', () => { box.remove(); resolve(box.returnValue); list.focus({preventScroll: true}); });
+    box.addEventListener('click', event => { if (event.target === box) box.close(''); });
+    document.body.append(box);
+    box.showModal();
+  });
+}
+
+async function askText(title, label, value, done, names = []) {
+  const input = make('input', {value, required: true, autocomplete: 'off', spellcheck: false, autofocus: true});
+  input.setAttribute('list', 'names');
+  const hints = make('datalist', {id: 'names'}, ...names.map(name => make('option', {value: name})));
+  requestAnimationFrame(() => input.setSelectionRange(0, value.lastIndexOf('.') > 0 ? value.lastIndexOf('.') : value.length));
+  const said = await dialog(title, [make('label', {}, label, input), hints],
+    [['yes', done, 'main'], ['', 'Cancel']]);
+  return said ? input.value : '';
+}
+
+function note(text, kind = '', action = null, seconds = 7) {
+  const box = make('div', {className: 'note ' + kind, role: kind === 'bad' ? 'alert' : 'status'}, make('span', {}, text));
+  const end = () => box.remove();
+  if (action) box.append(make('button', {type: 'button', onclick: () => { end(); action.run(); }}, action.label));
+  box.append(make('button', {type: 'button', className: 'plain', 'aria-label': 'Dismiss', onclick: end}, icon('close')));
+  notes.append(box);
+  setTimeout(end, seconds * 1000);
+  return end;
+}
+
+function complain(error) {
+  if (error.name === 'AbortError' || error.aborted) return;
+  if (error.status === 401)
+    note('You are not signed in any more.', 'bad', {label: 'Sign in', run: () => location.reload()}, 60);
+  else note(error.message, 'bad', null, 12);
+}
+
+const guarded = run => (...args) => Promise.resolve(run(...args)).catch(complain);
+
+function openMenu(x, y, entries) {
+  closeMenu();
+  const menu = make('div', {className: 'menu', role: 'menu'}, ...entries.map(([label, name, run, key]) =>
+    make('button', {type: 'button', role: 'menuitem', onclick: () => { closeMenu(); run(); }},
+      icon(name), make('span', {className: 'label'}, label), key ? make('kbd', {}, key) : null)));
+  menu.addEventListener('keydown', event => {
+    const step = {ArrowDown: 1, ArrowUp: -1}[event.key], all = [...menu.children];
+    if (step) all[(all.indexOf(document.activeElement) + step + all.length) % all.length].focus();
+    if (event.key === 'Escape' || event.key === 'Tab') { closeMenu(); list.focus(); }
+    if (step || event.key === 'Escape') event.preventDefault();
+    event.stopPropagation();
+  });
+  document.body.append(menu);
+  menu.style.left = Math.max(4, Math.min(x, innerWidth - menu.offsetWidth - 8)) + 'px';
+  menu.style.top = Math.max(4, Math.min(y, innerHeight - menu.offsetHeight - 8)) + 'px';
+  menu.firstChild.focus();
+}
+
+const closeMenu = () => { const menu = $('.menu'); if (menu) menu.remove(); };
+addEventListener('pointerdown', event => { if (!event.target.closest('.menu')) closeMenu(); });
+
+// ---- what is in a folder
+
+/** What a name is, beside file and directory: as `shown_kind` on the server says it. */
+function kindOf(name, type, owner, backend) {
+  if (type === 'directory') return backend === 'queuefs' ? 'queue' : '';
+  if (backend === 'streamfs' && name !== 'README') return 'stream';
+  return (backend === 'queuefs' || backend === 'proxyfs') && owner === '*' && name in CONTROLS ? 'control' : '';
+}
+
+const itemOf = (name, type, bytes, time, kind) => ({name, dir: type === 'directory', size: bytes, time, kind});
+const hidden = name => /^\.upload-[0-9a-f-]+\.part$/.test(name);
+
+function itemsOf(page) {
+  return [...page.querySelectorAll('#list tbody tr')].map(({dataset: row}) =>
+    itemOf(row.name, row.type, +row.size, Date.parse(row.time) || 0, row.kind)).filter(item => !hidden(item.name));
+}
+
+/** The pages behind the first one, in the background. */
+async function more(items, after, turn, show) {
+  let address = `${folderUrl(view.path)}?json&limit=${PAGE}&after=${encodeURIComponent(after)}`, then = performance.now();
+  while (address && turn === view.turn) {
+    const answer = await ask('GET', address, undefined, {Accept: 'application/json'});
+    for (const {name, type, size, mtime, owner} of await answer.json())
+      if (!hidden(name)) items.push(itemOf(name, type, size, Date.parse(mtime), kindOf(name, type, owner, view.backend)));
+    const next = /<([^>]*)>;\s*rel="?next/.exec(answer.headers.get('Link') || '');
+    address = next && new URL(next[1], answer.url).href;
+    if (show && performance.now() - then > 400) { then = performance.now(); view.items = items; arrange(); }
+  }
+}
+
+/** Takes over a page of the server: the one this script came with, or one that was fetched. */
+async function adopt(page, fresh, wait = false) {
+  const turn = ++view.turn, data = page.body.dataset, began = performance.now(), items = itemsOf(page);
+  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend});
+  document.title = page.title;
+  if (fresh) Object.assign(view, {items, at: -1, anchor: -1, chosen: new Set(), filter: filter.value = ''});
+  if (fresh) { crumbs(); tools(); arrange(); listen(); }
+  if (data.more) await more(items, data.more, turn, fresh);
+  if (turn !== view.turn) return;
+  Object.assign(view, {items, took: performance.now() - began});
+  arrange();
+}
+
+async function fetchPage(path) {
+  const answer = await ask('GET', folderUrl(path), undefined, {Accept: 'text/html'});
+  return new DOMParser().parseFromString(await answer.text(), 'text/html');
+}
+
+const go = guarded(async (path, push = true, name = '') => {
+  const page = await fetchPage(path);
+  if (push) history.pushState(null, '', folderUrl(path));
+  scrollTo(0, 0);
+  const done = adopt(page, true);
+  point(Math.max(0, view.shown.findIndex(item => item.name === name)));
+  await done;
+});
+
+const reload = guarded(async () => {
+  const path = view.path, page = await fetchPage(path);
+  if (path === view.path) await adopt(page, false);
+});
+
+const up = () => view.path !== '/' && go(parentOf(view.path), true, view.path.slice(view.path.lastIndexOf('/') + 1));
+const pathOf = item => join(view.path, item.name);
+const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
+const current = () => view.chosen.size ? chosen() : view.shown[view.at] ? [view.shown[view.at]] : [];
+
+const natural = new Intl.Collator(undefined, {numeric: true, sensitivity: 'base'});
+const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size,
+  time: (a, b) => a.time - b.time};
+
+/** Filter, sort, draw; what was current stays so by its name. */
+function arrange() {
+  const now = view.shown[view.at], wanted = view.filter.toLowerCase(), order = ORDERS[view.sort];
+  view.shown = view.items.filter(item => !view.gone.has(pathOf(item)) && item.name.toLowerCase().includes(wanted));
+  view.shown.sort((a, b) => b.dir - a.dir || (view.down ? -1 : 1) * order(a, b) || (a.name < b.name ? -1 : 1));
+  if (now) view.at = view.shown.findIndex(item => item.name === now.name);
+  const names = new Set(view.shown.map(item => item.name));
+  view.chosen = new Set([...view.chosen].filter(name => names.has(name)));
+  draw(true);
+  report();
+}
+
+function report() {
+  const picked = chosen(), bytes = picked.reduce((sum, item) => sum + item.size, 0);
+  count.textContent = picked.length ? `${picked.length.toLocaleString()} selected, ${size(bytes)}` :
+    view.filter ? `${plural(view.shown.length, 'match').replace('matchs', 'matches')} of ${plural(view.items.length, 'item')}` :
+    plural(view.shown.length, 'item');
+  const wanted = view.features.write ? 'Drop files here, or use Upload.' : '';
+  empty.hidden = view.shown.length > 0;
+  empty.textContent = view.filter ? 'Nothing here has that in its name.' : 'This folder is empty. ' + wanted;
+  picks.replaceChildren(...picked.length ? actions(picked).map(([label, name, run]) => button(label, name, run)) : []);
+  picks.hidden = !picked.length;
+  for (const head of document.querySelectorAll('[data-sort]')) {
+    const mine = head.dataset.sort === view.sort;
+    head.setAttribute('aria-sort', mine ? view.down ? 'descending' : 'ascending' : 'none');
+  }
+}
+
+// ---- the list: only the rows that can be seen are there
+
+const rows = new Map();
+const rowHeight = () => matchMedia('(max-width: 640px)').matches ? 60 : 40;
+
+function draw(afresh = false) {
+  const height = rowHeight(), above = Math.max(0, -list.getBoundingClientRect().top);
+  const from = Math.max(0, Math.floor(above / height) - 12);
+  const wanted = view.shown.slice(from, Math.ceil((above + innerHeight) / height) + 12);
+  if (afresh) { rows.forEach(row => row.remove()); rows.clear(); }
+  list.style.height = view.shown.length * height + 'px';
+  list.setAttribute('aria-rowcount', view.shown.length);
+  const keep = new Set(wanted);
+  rows.forEach((row, item) => { if (!keep.has(item)) { row.remove(); rows.delete(item); } });
+  wanted.forEach((item, offset) => {
+    let row = rows.get(item);
+    if (!row) { row = rowOf(item); rows.set(item, row); list.append(row); }
+    row.style.transform = `translateY(${(from + offset) * height}px)`;
+    paint(row, item, from + offset);
+  });
+  const here = rows.get(view.shown[view.at]);
+  if (here) list.setAttribute('aria-activedescendant', here.id); else list.removeAttribute('aria-activedescendant');
+}
+
+function paint(row, item, index) {
+  const on = view.chosen.has(item.name);
+  row.id = 'row-' + index;
+  row.setAttribute('aria-rowindex', index + 1);
+  row.setAttribute('aria-selected', on);
+  row.classList.toggle('at', index === view.at);
+  row.querySelector('input').checked = on;
+}
+
+function look(item) {
+  if (item.kind) return ['queue', 'control', 'stream'].includes(item.kind) ? item.kind : 'mount';
+  if (item.dir) return 'folder';
+  const ending = item.name.slice(item.name.lastIndexOf('.') + 1).toLowerCase();
+  return Object.keys(ENDINGS).find(kind => ENDINGS[kind].split(' ').includes(ending)) || 'file';
+}
+
+function rowOf(item) {
+  const label = {queue: 'queue', control: 'control file', stream: 'stream'}[item.kind] || item.kind;
+  const bytes = make('span', {className: 'size', role: 'gridcell'}, item.dir || item.kind ? '' : size(item.size));
+  if (item.kind === 'queue') waiting(item, bytes);
+  return make('div', {role: 'row', className: 'row'},
+    make('span', {role: 'gridcell', className: 'pick'},
+      make('input', {type: 'checkbox', tabIndex: -1, 'aria-label': 'Select ' + item.name})),
+    icon(look(item)),
+    make('span', {role: 'gridcell', className: 'name'},
+      make(item.kind === 'control' ? 'span' : 'a', {className: 'link', tabIndex: -1, title: item.name,
+        ...item.kind === 'control' ? {} : {href: item.dir ? folderUrl(pathOf(item)) : urlOf(pathOf(item))}},
+        make('bdi', {}, item.name)),
+      label ? make('span', {className: 'tag'}, label) : null),
+    bytes,
+    make('span', {className: 'time', role: 'gridcell'}, date(item.time)),
+    make('button', {type: 'button', className: 'plain dots', tabIndex: -1, 'aria-label': 'Actions for ' + item.name,
+      'aria-haspopup': 'menu'}, icon('dots')));
+}
+
+/** A queue's row tells how many messages wait; a folder of queues has no such file. */
+async function waiting(item, place) {
+  const answer = await fetch(urlOf(join(pathOf(item), 'size'))).catch(() => null);
+  if (answer && answer.ok) place.textContent = plural(parseInt(await answer.text(), 10) || 0, 'message');
+}
+
+/** Moves the cursor; `mode` is '' (select nothing), 'one', 'toggle' or 'range'. */
+function point(index, mode = '') {
+  if (!view.shown.length) return;
+  view.at = Math.max(0, Math.min(index, view.shown.length - 1));
+  const name = view.shown[view.at].name;
+  if (mode === 'one') view.chosen = new Set([name]);
+  if (mode === 'toggle' && !view.chosen.delete(name)) view.chosen.add(name);
+  if (mode === 'range') {
+    const [low, high] = [view.at, Math.max(0, view.anchor)].sort((a, b) => a - b);
+    view.chosen = new Set(view.shown.slice(low, high + 1).map(item => item.name));
+  } else view.anchor = view.at;
+  const height = rowHeight(), top = list.getBoundingClientRect().top + view.at * height, head = bar.offsetHeight + 40;
+  if (top < head) scrollBy(0, top - head);
+  else if (top + height > innerHeight - 12) scrollBy(0, top + height - innerHeight + 12);
+  draw();
+  report();
+}
+
+function pressed(event) {
+  const row = event.target.closest('.row');
+  if (!row) return;
+  const index = +row.id.slice(4), item = view.shown[index];
+  const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey ? 'toggle' : '';
+  if (event.target.closest('.dots')) {
+    if (!view.chosen.has(item.name)) point(index, 'one');
+    const box = event.target.closest('.dots').getBoundingClientRect();
+    openMenu(box.left, box.bottom, actions(chosen()));
+  } else if (event.target.closest('.pick')) point(index, event.shiftKey ? 'range' : 'toggle');
+  else if (event.target.closest('.link') && !mode) { event.preventDefault(); point(index); open(item); }
+  else if (!event.target.closest('.link') || event.shiftKey) { event.preventDefault(); point(index, mode || 'one'); }
+}
+
+// ---- what can be done
+
+function actions(items) {
+  const one = items.length === 1 ? items[0] : null, write = view.features.write;
+  const files = items.every(item => !item.dir && !item.kind), plain = items.every(item => item.kind !== 'control');
+  return [
+    one && ['Open', one.dir ? 'folder' : 'eye', () => open(one), 'Enter'],
+    plain && (files || one && one.dir) && ['Download' + (files ? '' : ' as zip'), 'down', () => items.forEach(download)],
+    one && files && DATA.user && ['Share', 'link', guarded(() => share(one))],
+    write && one && plain && ['Rename', 'pen', guarded(() => rename(one)), 'F2'],
+    write && plain && ['Move', 'move', guarded(() => moveTo(items))],
+    write && plain && ['Delete', 'bin', () => remove(items), 'Del'],
+  ].filter(Boolean);
+}
+
+function open(item) {
+  if (item.dir) go(pathOf(item));
+  else if (item.kind === 'control') guarded(control)(item);
+  else guarded(preview)(item);
+}
+
+function download(item) {
+  const link = make('a', {href: item.dir ? folderUrl(pathOf(item)) + '?archive=zip' : urlOf(pathOf(item)),
+    download: item.dir ? item.name + '.zip' : item.name});
+  document.body.append(link);
+  link.click();
+  link.remove();
+}
+
+async function control(item) {
+  const text = make('textarea', {rows: 6, 'aria-label': 'Message', required: true});
+  const peek = item.name === 'peek' || item.name === 'size', write = item.name === 'enqueue' && view.features.write;
+  if (peek) return preview(item);
+  const said = await dialog(item.name, [make('p', {}, CONTROLS[item.name] || 'A control file.'), write ? text : null],
+    [...write ? [['yes', 'Send message', 'main']] : [], ['', 'Close']]);
+  if (!said) return;
+  await ask('PUT', urlOf(pathOf(item)), text.value);
+  note('The message is in the queue.');
+}
+
+/** What a file holds, in a dialog. A range never takes a message out: the server refuses it where it would. */
+async function preview(item) {
+  const path = pathOf(item), kind = item.kind ? 'text' : look(item), stage = make('div', {className: 'stage'}, 'Loading…');
+  let blob = '';
+  const fill = async () => {
+    if (item.kind === 'stream') stage.replaceChildren('A stream has no end; follow it with: callfs cat --stream ' + path);
+    else if (kind === 'image') stage.replaceChildren(make('img', {src: urlOf(path), alt: item.name}));
+    else if (kind === 'audio' || kind === 'video') stage.replaceChildren(make(kind, {src: urlOf(path), controls: true}));
+    else if (kind === 'pdf' && item.size < 64 << 20) {
+      const bytes = await (await ask('GET', urlOf(path))).arrayBuffer();
+      blob = URL.createObjectURL(new Blob([bytes], {type: 'application/pdf'}));
+      stage.replaceChildren(make('iframe', {src: blob, title: item.name}));
+    } else stage.replaceChildren(await firstText(path, item));
+  };
+  fill().catch(error => stage.replaceChildren(error.message));
+  const buttons = [...item.kind ? [] : [['down', 'Download', 'main']], ['', 'Close']];
+  const said = await dialog(item.name, [stage], buttons, 'wide');
+  if (blob) URL.revokeObjectURL(blob);
+  if (said === 'down') download(item);
+}
+
+async function firstText(path, item) {
+  if (!item.size && !item.kind) return make('p', {}, 'The file is empty.');
+  const answer = await ask('GET', urlOf(path), undefined, {Range: `bytes=0-${TEXT - 1}`}), reader = answer.body.getReader();
+  const parts = [];
+  let length = 0, step = await reader.read();
+  for (; !step.done && length < TEXT; step = await reader.read()) { parts.push(step.value); length += step.value.length; }
+  reader.cancel();
+  const bytes = new Uint8Array(await new Blob(parts).arrayBuffer());
+  if (bytes.includes(0)) return make('p', {}, 'There is no preview of this kind of file.');
+  const cut = item.size > length ? `\n\n… the first ${size(length)} of ${size(item.size)}` : '';
+  return make('pre', {tabIndex: 0}, new TextDecoder().decode(bytes) + cut);
+}
+
+async function newFolder() {
+  const name = await askText('New folder', 'Name', '', 'Make');
+  if (!name) return;
+  await ask('PUT', urlOf(join(view.path, name)) + '?type=dir');
+  await reload();
+  point(view.shown.findIndex(item => item.name === name));
+}
+
+async function rename(item) {
+  const name = await askText('Rename', 'New name', item.name, 'Rename');
+  if (name && name !== item.name) await move(pathOf(item), join(view.path, name), {});
+  if (name) await reload();
+  if (name) point(view.shown.findIndex(each => each.name === name));
+}
+
+async function moveTo(items) {
+  const folders = view.items.filter(item => item.dir && !items.includes(item)).slice(0, 200).map(pathOf);
+  const target = await askText(items.length > 1 ? `Move ${plural(items.length, 'item')}` : `Move ${items[0].name}`,
+    'To the folder', view.path, 'Move', [parentOf(view.path), ...folders]);
+  if (!target || target === view.path) return;
+  const batch = {};
+  for (const item of items) await move(pathOf(item), join(target.replace(/\/+$/, '') || '/', item.name), batch);
+  view.chosen.clear();
+  await reload();
+}
+
+/** A move that asks where something is in the way; `batch` keeps the answer for those that follow. */
+async function move(srcPath, dstPath, batch) {
+  try {
+    await call({method: 'move', srcPath, dstPath});
+  } catch (error) {
+    if (error.status !== 409 && error.status !== 412) throw error;
+    const how = await collision(batch, dstPath, error.message);
+    if (how === 'overwrite') await call({method: 'move', srcPath, dstPath, overwrite: true});
+    if (how === 'both') await move(srcPath, another(dstPath), batch);
+    return how !== 'skip';
+  }
+  return true;
+}
+
+const collision = (batch, path, why) => batch.how = batch.how || dialog('Already there', [
+  make('p', {}, `There is something named “${path.slice(path.lastIndexOf('/') + 1)}” already.`),
+  make('p', {className: 'dim'}, why, ' What you choose holds for all that follow.')],
+  [['overwrite', 'Overwrite', 'danger'], ['both', 'Keep both', 'main'], ['skip', 'Skip']]).then(how => how || 'skip');
+
+function another(path) {
+  const [, stem, number, ending] = /^(.*?[^/]?)(?: \((\d+)\))?(\.[^./]*)?$/.exec(path);
+  return `${stem} (${(+number || 1) + 1})${ending || ''}`;
+}
+
+// Nothing is deleted before the time to undo is over; who leaves the page has decided.
+const doomed = new Set();
+
+function remove(items) {
+  if (!items.length || !view.features.write) return;
+  const paths = items.map(pathOf), next = view.at;
+  const doom = {paths, timer: setTimeout(() => carryOut(doom), UNDO)};
+  const forget = () => { clearTimeout(doom.timer); doomed.delete(doom); };
+  doomed.add(doom);
+  paths.forEach(path => view.gone.add(path));
+  view.chosen.clear();
+  arrange();
+  if (view.at < 0) point(next);
+  note(items.length > 1 ? `${plural(items.length, 'item')} deleted.` : `“${items[0].name}” deleted.`, '', {label: 'Undo',
+    run: () => { forget(); paths.forEach(path => view.gone.delete(path)); arrange(); }}, UNDO / 1000);
+}
+
+async function carryOut(doom, keepalive = false) {
+  if (!doomed.delete(doom)) return;
+  clearTimeout(doom.timer);
+  const done = doom.paths.map(path => ask('DELETE', urlOf(path), undefined, {}, {keepalive}).catch(complain));
+  await Promise.all(done);
+  await reload();                           // before they are shown again, what is gone must be gone here too
+  doom.paths.forEach(path => view.gone.delete(path));
+  arrange();
+}
+
+async function share(item) {
+  const time = make('select', {}, ...[['3600', '1 hour'], ['600', '10 minutes'], ['28800', '8 hours'], ['86400', '1 day']]
+    .map(([value, label]) => make('option', {value}, label)));
+  const uses = make('input', {type: 'number', min: 1, max: 1000000, value: 1, required: true});
+  const said = await dialog(`Share ${item.name}`, [
+    make('p', {className: 'dim'}, 'Whoever has the link can download this file without a key.'),
+    make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)], [['yes', 'Make link', 'main'], ['', 'Cancel']]);
+  if (!said) return;
+  const wish = {path: pathOf(item), expiry_seconds: +time.value, max_uses: +uses.value};
+  const link = await (await ask('POST', PREFIX + '/v1/links/generate', JSON.stringify(wish))).json();
+  const field = make('input', {readOnly: true, value: link.url, id: 'share-link', 'aria-label': 'Link', onfocus: () => field.select()});
+  const copy = button('Copy', 'copy', async () => {
+    field.select();
+    // Without https there is no clipboard but the old command.
+    await (navigator.clipboard ? navigator.clipboard.writeText(link.url) : document.execCommand('copy'));
+    copy.querySelector('.label').textContent = 'Copied';
+  }, {className: 'main'});
+  await dialog('Link to ' + item.name, [make('div', {className: 'copy'}, field, copy),
+    make('p', {className: 'dim'}, `${plural(link.max_uses, 'download')}, until ${date(Date.parse(link.expires_at))}`)], [['', 'Done']]);
+}
+
+// ---- uploads: three at once; large files in pieces, so that they go on where they stopped
+
+const uploads = {all: [], running: 0, began: 0, marks: []};
+
+function enqueue(files, folder = view.path) {
+  const batch = {};
+  if (!uploads.all.some(upload => !upload.over)) Object.assign(uploads, {all: [], began: Date.now(), marks: []});
+  for (const {file, path} of files)
+    uploads.all.push({file, batch, path: join(folder, path), sent: 0, state: 'waiting', over: false});
+  progress();
+  while (uploads.running < PARALLEL && uploads.all.some(upload => upload.state === 'waiting')) work();
+}
+
+async function work() {
+  uploads.running++;
+  for (let upload; (upload = uploads.all.find(each => each.state === 'waiting'));) {
+    upload.state = 'sending';
+    try {
+      const kept = upload.file === null ? await ask('PUT', urlOf(upload.path) + '?type=dir') : await put(upload);
+      upload.state = kept ? 'done' : 'skipped';
+    } catch (error) {
+      upload.state = error.aborted ? 'cancelled' : 'failed';
+      upload.why = error.message;
+    }
+    upload.over = true;
+    upload.sent = upload.file ? upload.file.size : 0;
+    progress();
+  }
+  if (!--uploads.running) await reload();
+}
+
+const put = upload => upload.file.size > PIECE ? putLarge(upload) : putSmall(upload);
+
+async function putSmall(upload, headers = {'If-None-Match': '*'}) {
+  try {
+    await patient(upload, () => send(upload, 'PUT', upload.path, upload.file, headers));
+  } catch (error) {
+    if (error.status !== 412 && error.status !== 409) throw error;
+    const how = await collision(upload.batch, upload.path, 'What is there would be replaced.');
+    if (how === 'skip') return false;
+    if (how === 'both') upload.path = another(upload.path);
+    return putSmall(upload, how === 'both' ? headers : {});
+  }
+  return true;
+}
+
+async function putLarge(upload) {
+  const {file} = upload, part = join(parentOf(upload.path), partName(upload));
+  upload.part = part;
+  await patient(upload, async tried => {
+    let at = await stored(upload, part);
+    if (at < 0 || at > file.size) { await send(upload, 'PUT', part, new Blob([])); at = 0; }
+    for (; at < file.size; at += PIECE) {
+      upload.sent = at;
+      await send(upload, 'PATCH', part, file.slice(at, at + PIECE), {'RemFS-Offset': at});
+      tried();
+    }
+  });
+  const kept = await move(part, upload.path, upload.batch);
+  if (!kept) await ask('DELETE', urlOf(part));
+  return kept;
+}
+
+/** The same name for the same file: an upload that broke off goes on when it is chosen again. */
+function partName({file, path}) {
+  let hash = 0x811c9dc5;
+  for (const letter of path) hash = Math.imul(hash ^ letter.codePointAt(0), 0x01000193) >>> 0;
+  return `.upload-${hash.toString(16)}-${file.size.toString(16)}-${file.lastModified.toString(16)}.part`;
+}
+
+async function stored(upload, path) {
+  try {
+    return +(await send(upload, 'HEAD', path)).getResponseHeader('Content-Length');
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    return -1;
+  }
+}
+
+/** Runs `attempt` again while only the connection fails; it calls its argument when it came further. */
+async function patient(upload, attempt) {
+  for (let tries = 0; ;) {
+    try {
+      return await attempt(() => { tries = 0; });
+    } catch (error) {
+      if (!error.broken || ++tries > 8) throw error;
+      upload.state = 'waiting for the connection';
+      progress();
+      for (let left = 2 ** Math.min(tries, 4); left > 0; left--) {
+        await pause(1000);
+        if (upload.cancelled) throw Object.assign(new Error('Cancelled.'), {aborted: true});
+      }
+      upload.state = 'sending';
+    }
+  }
+}
+
+/** One request by XMLHttpRequest: `fetch` does not tell how much was sent. */
+function send(upload, method, path, data = null, headers = {}) {
+  return new Promise((resolve, reject) => {
+    const request = upload.request = new XMLHttpRequest(), before = upload.sent;
+    request.open(method, urlOf(path));
+    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+    request.upload.onprogress = event => { upload.sent = before + event.loaded; progress(); };
+    request.onload = () => request.status < 300 ? resolve(request) : reject(failure(request.status, request.responseText));
+    request.onerror = () => reject(failure(0, ''));
+    request.onabort = () => reject(Object.assign(new Error('Cancelled.'), {aborted: true}));
+    request.send(data);
+  }).finally(() => { if (method === 'PUT') upload.sent = 0; });
+}
+
+function cancel(which) {
+  for (const upload of which.filter(each => !each.over)) {
+    upload.cancelled = true;
+    if (upload.state === 'waiting') Object.assign(upload, {state: 'cancelled', over: true});
+    else if (upload.request) upload.request.abort();
+    if (upload.part) ask('DELETE', urlOf(upload.part)).catch(() => {});
+  }
+  progress();
+}
+
+let painting = 0;
+const progress = () => { painting = painting || setTimeout(() => { painting = 0; paintUploads(); }, 100); };
+
+function speed(sent) {
+  const now = Date.now(), marks = uploads.marks;
+  marks.push([now, sent]);
+  while (marks.length > 2 && now - marks[0][0] > 5000) marks.shift();
+  const [[then, before]] = marks;
+  return now > then ? Math.max(0, (sent - before) / (now - then) * 1000) : 0;
+}
+
+function paintUploads() {
+  const {all} = uploads, over = all.filter(upload => upload.over), live = all.length - over.length;
+  const failed = all.filter(upload => upload.state === 'failed');
+  const total = all.reduce((sum, {file}) => sum + (file ? file.size : 0), 0), sent = all.reduce((sum, each) => sum + each.sent, 0);
+  const rate = speed(sent), left = rate ? Math.ceil((total - sent) / rate) : 0;
+  const told = live ? `${over.length} of ${plural(all.length, 'file')} · ${size(rate)}/s` +
+      (left ? ` · ${left < 90 ? left + ' s' : Math.ceil(left / 60) + ' min'} left` : '') :
+    `${plural(over.length - failed.length, 'upload')} finished` + (failed.length ? `, ${failed.length} failed` : '');
+  const shut = () => { cancel(all); uploads.all = []; progress(); };
+  const shown = [...all.filter(each => !each.over && each.state !== 'waiting'), ...failed].slice(0, 8);
+  panel.hidden = !all.length;
+  panel.replaceChildren(
+    make('div', {className: 'head'}, make('strong', {role: 'status'}, told), make('button', {type: 'button', className: 'plain',
+      'aria-label': live ? 'Cancel all uploads' : 'Close', onclick: shut}, icon('close'))),
+    make('progress', {max: total || 1, value: live ? sent : total || 1, 'aria-label': 'Uploads'}),
+    ...shown.map(upload => make('div', {className: 'upload ' + upload.state},
+      make('bdi', {className: 'name', title: upload.path}, upload.path.slice(upload.path.lastIndexOf('/') + 1)),
+      make('span', {className: 'dim'}, upload.why || (upload.state === 'sending' ?
+        `${Math.floor(100 * upload.sent / (upload.file && upload.file.size || 1))} %` : upload.state)),
+      upload.over ? null : make('button', {type: 'button', className: 'plain', 'aria-label': 'Cancel this upload',
+        onclick: () => cancel([upload])}, icon('close')))));
+  if (!live && !failed.length && all.length) setTimeout(() => { if (!uploads.all.some(each => !each.over)) shut(); }, 4000);
+}
+
+const chosenFiles = input => [...input.files].map(file => ({file, path: file.webkitRelativePath || file.name}));
+
+function pickFiles(folder) {
+  const input = make('input', {type: 'file', multiple: true, webkitdirectory: folder, hidden: true, id: 'files'});
+  input.addEventListener('change', () => { enqueue(chosenFiles(input)); input.remove(); });
+  if ($('#files')) $('#files').remove();
+  document.body.append(input);
+  input.click();
+}
+
+/** All files below what was dropped; of an empty folder the folder, as {file: null}. */
+async function walk(entry, path = entry.name) {
+  if (entry.isFile) return [{path, file: await new Promise((resolve, reject) => entry.file(resolve, reject))}];
+  const reader = entry.createReader(), found = [];
+  for (let batch; !batch || batch.length;) {
+    batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    for (const child of batch) found.push(...await walk(child, join(path, child.name)));
+  }
+  return found.length ? found : [{path, file: null}];
+}
+
+const dropped = guarded(async transfer => {
+  const folder = view.path, entries = [...transfer.items].map(item => item.webkitGetAsEntry && item.webkitGetAsEntry());
+  const plain = [...transfer.files].map(file => ({file, path: file.name}));
+  const found = await Promise.all(entries.filter(Boolean).map(entry => walk(entry)));
+  enqueue(entries.some(Boolean) ? found.flat() : plain, folder);
+});
+
+// ---- changes that others make
+
+let source = null, due = 0;
+
+function listen() {
+  if (source) source.close();
+  source = null;
+  live.classList.remove('on');
+  if (!view.features.events || document.hidden) return;   // a browser has few connections; hidden pages take none
+  const mine = source = new EventSource(folderUrl(view.path) + '?events=true');
+  mine.onopen = () => { live.classList.add('on'); live.title = 'Live: changes appear by themselves'; };
+  mine.onerror = () => {
+    live.classList.remove('on');
+    if (mine.readyState === EventSource.CLOSED) setTimeout(() => { if (source === mine) listen(); }, 30000);
+  };
+  for (const kind of ['create', 'update', 'delete', 'move', 'reset']) mine.addEventListener(kind, changed);
+}
+
+function changed(event) {
+  const {path = '', dstPath = ''} = event.type === 'reset' ? {} : JSON.parse(event.data);
+  const here = [path, dstPath].some(each => each && (parentOf(each) === view.path || (view.path + '/').startsWith(each + '/')));
+  const parts = [path, dstPath].every(each => !each || hidden(each.slice(each.lastIndexOf('/') + 1)));
+  if (event.type !== 'reset' && (!here && view.backend !== 'queuefs' || parts) || due) return;
+  due = setTimeout(() => { due = 0; reload(); }, Math.max(250, 3 * view.took));     // large folders less often
+}
+
+// ---- the frame around the list
+
+const KEYS = [['↑ ↓', 'move'], ['Enter', 'open'], ['Backspace', 'parent folder'], ['Space', 'select'],
+  ['Shift ↑ ↓', 'select several'], ['Ctrl A', 'select all'], ['F2', 'rename'], ['Delete', 'delete'], ['/', 'filter'],
+  ['Esc', 'select nothing'], ['U', 'upload'], ['N', 'new folder'], ['?', 'this help']];
+const help = () => dialog('Keyboard', [make('dl', {}, ...KEYS.flatMap(([key, does]) =>
+  [make('dt', {}, make('kbd', {}, key)), make('dd', {}, does)]))], [['', 'Close']]);
+
+const heads = [['name', 'Name'], ['size', 'Size'], ['time', 'Changed']].map(([sort, label]) =>
+  make('span', {role: 'columnheader', className: sort, 'data-sort': sort},
+    make('button', {type: 'button', className: 'plain', onclick: () => {
+      Object.assign(view, {down: view.sort === sort && !view.down, sort});
+      arrange();
+    }}, label, icon('sort'))));
+const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': 'Files', 'aria-multiselectable': 'true',
+  onclick: pressed, ondblclick: event => {
+    const row = event.target.closest('.row');
+    if (row && !event.target.closest('.pick, .link, .dots')) open(view.shown[+row.id.slice(4)]);
+  }, oncontextmenu: event => {
+    const row = event.target.closest('.row');
+    if (!row) return;
+    event.preventDefault();
+    if (!view.chosen.has(view.shown[+row.id.slice(4)].name)) point(+row.id.slice(4), 'one');
+    openMenu(event.clientX, event.clientY, actions(chosen()));
+  }});
+const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', 'aria-label': 'Filter by name', oninput: () => {
+  view.filter = filter.value;
+  arrange();
+}});
+const picks = make('div', {className: 'picks', role: 'toolbar', 'aria-label': 'Selection'}), tool = make('div', {className: 'tools'});
+const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live'});
+const bar = make('div', {id: 'bar'}, tool, filter, picks), empty = make('p', {id: 'empty', hidden: true});
+const panel = make('section', {id: 'uploads', hidden: true, 'aria-label': 'Uploads'}), notes = make('div', {id: 'notes'});
+
+function crumbs() {
+  const parts = view.path.split('/').filter(Boolean);
+  const links = [['Files', '/'], ...parts.map((part, index) => [part, '/' + parts.slice(0, index + 1).join('/')])];
+  $('#path').replaceChildren(...links.map(([label, path]) => make('li', {}, make('a', {href: folderUrl(path), onclick: event => {
+    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    go(path);
+  }}, make('bdi', {}, label)))));
+  $('#path').lastChild.firstChild.setAttribute('aria-current', 'page');
+  const after = $('input[name=next]');
+  if (after) after.value = folderUrl(view.path).slice(PREFIX.length);
+}
+
+function tools() {
+  const uploadMenu = event => {
+    const box = event.currentTarget.getBoundingClientRect();
+    openMenu(box.left, box.bottom + 4, [['Files…', 'file', () => pickFiles(false)], ['A folder…', 'folder', () => pickFiles(true)]]);
+  };
+  tool.replaceChildren(...[
+    view.features.write && button('Upload', 'up', uploadMenu, {className: 'main', id: 'upload', 'aria-haspopup': 'menu'}),
+    view.features.write && button('New folder', 'plus', guarded(newFolder), {id: 'new-folder'}),
+    make('a', {className: 'button', href: folderUrl(view.path) + '?archive=zip', id: 'zip', download: ''}, icon('down'),
+      make('span', {className: 'label'}, 'Zip')),
+    button('Keyboard', 'key', help, {id: 'help', title: 'Keyboard (?)'}),
+  ].filter(Boolean));
+}
+
+const page = () => Math.max(1, Math.floor(innerHeight / rowHeight()) - 4);
+const STEPS = {ArrowDown: () => 1, ArrowUp: () => -1, PageDown: page, PageUp: () => -page(), Home: () => -1e9, End: () => 1e9};
+const SHORTCUTS = {
+  Enter: () => view.shown[view.at] && open(view.shown[view.at]),
+  Backspace: up,
+  Delete: () => remove(current()),
+  F2: () => current().length === 1 && current()[0].kind !== 'control' && view.features.write && guarded(rename)(current()[0]),
+  ' ': () => point(view.at, 'toggle'),
+  '/': () => filter.focus(),
+  '?': help,
+  u: () => view.features.write && pickFiles(false),
+  n: () => view.features.write && guarded(newFolder)(),
+  Escape: () => { view.chosen.clear(); if (view.filter) { view.filter = filter.value = ''; } arrange(); list.focus(); },
+};
+
+addEventListener('keydown', event => {
+  if (event.defaultPrevented || event.altKey || $('dialog')) return;
+  const typing = event.target.closest('input:not([type=checkbox]), textarea, select'), control = event.ctrlKey || event.metaKey;
+  if (typing && !(event.target === filter && ['Escape', 'ArrowDown'].includes(event.key))) return;
+  if (event.target.closest('button, a') && ['Enter', ' '].includes(event.key)) return;
+  const step = STEPS[event.key];
+  if (control && event.key === 'a') { view.chosen = new Set(view.shown.map(item => item.name)); draw(); report(); }
+  else if (step) { list.focus({preventScroll: true}); point(view.at < 0 && step() === 1 ? 0 : view.at + step(), event.shiftKey ? 'range' : ''); }
+  else if (!control && SHORTCUTS[event.key]) SHORTCUTS[event.key]();
+  else return;
+  event.preventDefault();
+});
+
+let over = 0;
+const dragged = event => view.features.write && event.dataTransfer && [...event.dataTransfer.types].includes('Files');
+const marking = step => event => {
+  if (!dragged(event)) return;
+  event.preventDefault();
+  over = Math.max(0, over + step);
+  document.body.classList.toggle('drop', over > 0);
+};
+addEventListener('dragenter', marking(1));
+addEventListener('dragleave', marking(-1));
+addEventListener('dragover', marking(0));
+addEventListener('drop', event => { if (dragged(event)) dropped(event.dataTransfer); over = 0; marking(0)(event); });
+addEventListener('scroll', () => draw(), {passive: true});
+addEventListener('resize', () => draw());
+addEventListener('popstate', () => {
+  const path = decodeURIComponent(location.pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/';
+  go(path, false);
+});
+addEventListener('pagehide', () => { for (const doom of [...doomed]) carryOut(doom, true); if (source) source.close(); });
+addEventListener('pageshow', event => { if (event.persisted) { listen(); reload(); } });
+addEventListener('visibilitychange', () => { listen(); if (!document.hidden) reload(); });
+addEventListener('beforeunload', event => { if (uploads.all.some(upload => !upload.over)) event.preventDefault(); });
+
+const table = $('#list'), first = document.cloneNode(true);
+table.replaceWith(bar, make('div', {id: 'grid'}, make('div', {className: 'heads', role: 'row'}, ...heads), list, empty),
+  make('footer', {}, live, count));
+document.querySelectorAll('.paper').forEach(node => node.remove());
+document.body.append(panel, notes);
+document.body.classList.add('script');
+if (new URLSearchParams(location.search).has('after')) go(DATA.path, false);
+else guarded(adopt)(first, true);
+"""
+
 
 def is_visit(request: Request) -> bool:
     """Whether a person looks at the answer: a browser that opens an address asks for HTML by name."""
     return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
 
 
+def _filled(template: str, **values: str) -> str:
+    """A template with its values escaped; those named `..._html` are HTML already."""
+    return template.format_map({name: text if name.endswith("_html") else html.escape(text)
+                                for name, text in values.items()})
+
+
+def _path_in_address(path: str) -> str:
+    """A path as an address has it; names that are no UTF-8 as the bytes that they are."""
+    return urllib.parse.quote(path.encode("utf-8", "surrogateescape"))
+
+
+def shown_kind(entry: Entry, backend: str) -> str:
+    """What a row is called beside file and directory; `backend` is that of its directory: what is mounted in it has
+    another one. The script knows the same (kindOf)."""
+    if entry.is_dir and entry.backend != backend:
+        return entry.backend
+    if entry.backend == "queuefs" and entry.is_dir:
+        return "queue"
+    if entry.backend in ("queuefs", "proxyfs") and entry.owner == ANYONE and entry.name in QUEUE_CONTROLS:
+        return "control"
+    return "stream" if entry.backend == "streamfs" and entry.name != "README" else ""
+
+
 class BrowserPage:
     """What people see. Knows no tree: the dialect hands it what it shows."""
 
-    def __init__(self, config: Config) -> None:
-        self._prefix = config.server.path_prefix.rstrip("/")
+    def __init__(self, config: Config, authenticator: Authenticator) -> None:
+        self._prefix, self._auth = config.server.path_prefix.rstrip("/"), authenticator
+        icon = _icon_svg(24, f"<path d='{_ICONS['folder']}'/>").replace("%23000", "#2f62d9")
+        self._assets = {"app.js": ("text/javascript; charset=utf-8", _SCRIPT.encode()),
+                        "style.css": ("text/css; charset=utf-8", (_STYLE + _icon_style()).encode()),
+                        "icon.svg": ("image/svg+xml", icon.encode())}
+        self._version = hashlib.sha256(repr(self._assets).encode()).hexdigest()[:16]
 
     def routes(self) -> list[Route]:
         """The script, the style, the signing in."""
-        return []
+        form = {"GET": self.form, "HEAD": self.form, "POST": self.sign}
+        return [Route("/session", form, "open", self.error),
+                Route("/page/{path}", {"GET": self.asset, "HEAD": self.asset}, "open", rest_error)]
+
+    def asset(self, request: Request) -> Response:
+        """`GET /page/NAME?v=VERSION`: for ever the same; of another version (a node that is older) not to be kept."""
+        if request.tail not in self._assets:
+            raise NotFound()
+        kind, data = self._assets[request.tail]
+        keep = "public, max-age=31536000, immutable" if request.query.get("v") == self._version else "no-cache"
+        return Response(200, data, headers=[("Content-Type", kind), ("Cache-Control", keep)])
+
+    def _answer(self, status: int, template: str, headers: Iterable[tuple[str, str]] = (), **values: str) -> Response:
+        text = _filled(template, prefix=self._prefix, version=self._version, **values)
+        return Response(status, text.encode("utf-8", "replace"), policy=_POLICY_OF_PAGE,
+                        headers=[_HTML, _NO_STORE, ("Vary", "Accept, Authorization, Cookie"), *headers])
+
+    # -- a directory -------------------------------------------------------------------------------------------
 
     def listing(self, request: Request, entry: Entry, entries: Iterable[Entry], features: Mapping[str, bool],
                 more: str) -> Response:
         """A directory. `entries` are the first of its children; `more`: the name of the last one of them, where there
         are others behind it, else ""."""
-        rows = "".join(f'<li><a href="{html.escape(urllib.parse.quote(each.name))}">{html.escape(each.name)}</a>'
-                       for each in entries)
-        return Response(200, f"<!doctype html><title>{html.escape(entry.path)}</title><ul>{rows}</ul>".encode(),
-                        headers=[("Content-Type", "text/html; charset=utf-8")])
+        who = request.principal
+        user = who.name if who is not None and who.verbs is None else ""
+        links = [("?archive=zip", "Download as zip"), *([("?after=" + _path_in_address(more), "Next page")] if more else [])]
+        return self._answer(
+            200, _LISTING, title=f"{entry.name if entry.path != '/' else 'Files'} - callfs", path=entry.path,
+            backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more,
+            crumbs_html="".join(self._crumb(path) for path in (*ancestors(entry.path), entry.path)),
+            rows_html="".join(_listed_row(each, entry.backend) for each in entries), person_html=self._person(request, user),
+            links_html=" ".join(f'<a class="button" href="{html.escape(where)}">{text}</a>' for where, text in links))
+
+    def _crumb(self, path: str) -> str:
+        where = f"{self._prefix}/fs{_path_in_address(path.rstrip('/'))}/"
+        return _filled('<li><a href="{where}"><bdi>{name}</bdi></a></li>', where=where,
+                       name=split_path(path)[1] or "Files")
+
+    def _person(self, request: Request, user: str) -> str:
+        """Who is signed in, and how to change that. Whoever sends a key with each request can not sign out."""
+        if not user:
+            return _filled('<a class="button" href="{prefix}/session?next={next}">Sign in</a>', prefix=self._prefix,
+                           next=urllib.parse.quote(request.path))
+        if "authorization" in request.headers:
+            return _filled('<span class="user">{user}</span>', user=user)
+        return _filled(_SIGN_OUT, prefix=self._prefix, next=request.path, user=user)
+
+    # -- errors, signing in ------------------------------------------------------------------------------------
 
     def error(self, request: Request, error: CallFSError) -> Response:
         """An error that a person sees; of a 401 the form to sign in."""
-        return rest_error(request, error)
+        if isinstance(error, AuthenticationFailed):
+            tried = "authorization" in request.headers
+            told = error.message if tried else "Your session has ended." if "cookie" in request.headers and \
+                SESSION_COOKIE in request.headers["cookie"] else ""
+            return self._sign_in(request.path, told, 401)
+        title = f"{error.status} {REASONS.get(error.status, 'Error')}"
+        content = _filled('<p>{message}</p><p><a class="button" href="{prefix}/fs/">To the files</a></p>',
+                          message=error.message, prefix=self._prefix)
+        return self._answer(error.status, _SHEET, error.headers, title=title, content_html=content)
+
+    def _sign_in(self, where: str, told: str = "", status: int = 200) -> Response:
+        # Bearer alone: Basic would open a window of the browser's own.
+        headers = [("WWW-Authenticate", "Bearer")] if status == 401 else []
+        form = _filled(_SIGN_IN, prefix=self._prefix, next=_local(where),
+                       told_html=_filled('<p class="bad" role="alert">{told}</p>', told=told) if told else "")
+        return self._answer(status, _SHEET, headers, title="Sign in", content_html=form)
+
+    def form(self, request: Request) -> Response:
+        """`GET /session?next=PATH`: the form."""
+        self._refuse_key(request)
+        return self._sign_in(request.query.get("next", ""))
+
+    @staticmethod
+    def _refuse_key(request: Request) -> None:
+        if "key" in request.query:
+            raise BadRequest("A key never belongs in an address, where logs and histories keep it: send it in the form, "
+                             "and exchange this one.")
+
+    def sign(self, request: Request) -> Response:
+        """`POST /session`: a form with `key` signs in, with `out` out; 303 to `next`."""
+        self._refuse_key(request)
+        wish = self._form_of(request)
+        where, value = wish.get("next", ""), "; Max-Age=0"
+        if "out" not in wish:
+            try:
+                value = self._auth.open_session(request, wish.get("key", ""))
+            except AuthenticationFailed as error:
+                return self._sign_in(where, error.message, 401)
+        secure = "; Secure" if request.scheme == "https" else ""
+        # Without Max-Age it goes with the browser's windows; how long it is good is signed into it.
+        cookie = f"{SESSION_COOKIE}={value}; Path={self._prefix or '/'}; HttpOnly; SameSite=Strict{secure}"
+        return Response(303, b"", headers=[("Location", self._prefix + _local(where)), ("Set-Cookie", cookie), _NO_STORE])
+
+    @staticmethod
+    def _form_of(request: Request) -> dict[str, str]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            raise BadRequest("Send the form as application/x-www-form-urlencoded.")
+        return _parse_query(request.body.read(_MAX_FORM).decode("latin-1"))
+
+
+def _local(where: str) -> str:
+    return where if _LOCAL.fullmatch(where) else "/fs/"
+
+
+def _listed_row(entry: Entry, backend: str) -> str:
+    kind, moment = shown_kind(entry, backend), rfc3339(entry.mtime_ns) if entry.mtime_ns else ""
+    # "./": a name with a colon would be an address with a scheme (javascript:). A control file is no link, as a browser
+    # that sends no Fetch Metadata would take a message with it.
+    link = '<a href="./{where}"><bdi>{shown}</bdi></a>' if kind != "control" else "<bdi>{shown}</bdi>"
+    row = ('<tr data-name="{name}" data-type="{type}" data-size="{size}" data-time="{moment}" data-kind="{kind}"><td>' +
+           link + (' <span class="tag">{kind}</span>' if kind else "") + "</td><td>{bytes}</td><td>{day}</td></tr>\n")
+    slash = "/" if entry.is_dir else ""
+    return _filled(row, name=entry.name, type=entry.type, size=str(entry.size), moment=moment, kind=kind,
+                   where=_path_in_address(entry.name) + slash, shown=entry.name + slash, day=moment[:16].replace("T", " "),
+                   bytes="" if entry.is_dir or kind else f"{entry.size:,}")
 
 
 # ============================================================================
@@ -16984,7 +18240,7 @@ class Server:
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
-        page = BrowserPage(config)
+        page = BrowserPage(config, authenticator)
         remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
@@ -17466,35 +18722,7 @@ class Client(HTTPClient):
 
         What is there is taken for the beginning of the file. Raises Conflict where it is longer.
         """
-        with open(local_path, "rb") as file:
-            size, breaks, info = os.fstat(file.fileno()).st_size, 0, self._stat_or_create(path)
-            while info.size < size:
-                before = info.size
-                try:
-                    info = self._send_rest(path, file, before, size, progress)
-                except (Unavailable, RateLimited):
-                    info = self.stat(path)
-                    breaks = 0 if info.size > before else breaks + 1
-                    if breaks > self.retries:
-                        raise
-                    self.sleep(_pause(breaks))
-        if info.size > size:
-            raise Conflict(f"{info.path} has {info.size} bytes, the local file only {size}.")
-        return info
-
-    def _send_rest(self, path: str, file: BinaryIO, start: int, size: int, progress: Optional[ByteProgress]) -> FileInfo:
-        file.seek(start)
-        rest = _Source(file)
-        rest.replayable = False             # only what has not arrived is sent again
-        told = progress and (lambda done, _: progress(start + done, size))
-        return self._info(self._call("PATCH", _file_target(path), {"RemFS-Offset": str(start)}, body=rest,
-                                     progress=told))
-
-    def _stat_or_create(self, path: str) -> FileInfo:
-        try:
-            return self.stat(path)
-        except NotFound:
-            return self._info(self._call("PUT", _file_target(path), {"If-None-Match": "*"}))
+        return _resume(self, _file_target(path), local_path, lambda: self.stat(path), self._info, progress)
 
     def open(self, path: str, start: int = 0, stop: Optional[int] = None, *, if_match: str = "") -> RemoteFile:
         """The bytes from `start` up to `stop` (None: the end), as a file to read. The caller closes it."""
@@ -17638,6 +18866,218 @@ def _written_beside(target: Union[str, os.PathLike[str]]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+
+
+def _resume(client: HTTPClient, target: str, local_path: Union[str, os.PathLike[str]], stat: Callable[[], T],
+            told: Callable[[_Reply], T], progress: Optional[ByteProgress]) -> T:
+    """Send what a server has not yet of a local file, after each break from where `stat` says. `told`: what there is,
+    of an answer to a write."""
+    with open(local_path, "rb") as file:
+        size, breaks = os.fstat(file.fileno()).st_size, 0
+        try:
+            info: Any = stat()
+        except NotFound:
+            info = told(client._call("PUT", target, {"If-None-Match": "*"}))
+        while info.size < size:
+            before = info.size
+            try:
+                info = told(_send_rest(client, target, file, before, size, progress))
+            except (Unavailable, RateLimited):
+                info = stat()
+                breaks = 0 if info.size > before else breaks + 1
+                if breaks > client.retries:
+                    raise
+                client.sleep(_pause(breaks))
+    if info.size > size:
+        raise Conflict(f"The server has {info.size} bytes of this file, the local one only {size}.")
+    return info
+
+
+def _send_rest(client: HTTPClient, target: str, file: BinaryIO, start: int, size: int,
+               progress: Optional[ByteProgress]) -> _Reply:
+    file.seek(start)
+    rest = _Source(file)
+    rest.replayable = False                 # only what has not arrived is sent again
+    told = progress and (lambda done, _: progress(start + done, size))
+    return client._call("PATCH", target, {"RemFS-Offset": str(start)}, body=rest, progress=told)
+
+
+# ============================================================================
+# remFS client: /fs from Python, and any static file server that has a remfs.json
+# ============================================================================
+
+_MOVED = (301, 302, 307, 308)           # to a directory's address with a slash
+
+
+class RemFSClient(HTTPClient):
+    """A tree that is served as remFS: of this server, or, to read, of any static file server with a `remfs.json`.
+
+    `url` is where the tree begins: http(s)://[:KEY@]HOST[:PORT]/fs for callfs. Threads may share a client; `close` it,
+    or use `with`. Where the server tells no size (-1) or time (0), `stat` of the file itself may. A server that only
+    serves files answers each change with NotSupported, one that answers nonsense is told by BadGateway.
+    """
+
+    def _error_of(self, status: int, headers: Mapping[str, str], body: bytes) -> CallFSError:
+        error = super()._error_of(status, headers, body)
+        if status in (405, 501) and "message" not in (_object(body) or {}):
+            return NotSupported(f"{self.url} is read-only: it serves files and takes no changes over remFS.")
+        return error
+
+    # ---- read
+
+    def _meta(self, path: str) -> Optional[dict[str, Any]]:
+        """`remfs.json` of a directory as the server has it; None where it has none."""
+        try:
+            reply = self._call("GET", _target("/", path.rstrip("/") + "/remfs.json"), limit=MAX_PFS_LISTING)
+        except NotFound:
+            return None
+        try:
+            found = json.loads(reply.data)
+        except (ValueError, RecursionError) as error:
+            raise BadGateway(f"{self.url}: remfs.json of {path} is not JSON ({error}); a comma behind the last field, "
+                             "for example, is not allowed.") from None
+        if not isinstance(found, dict) or not isinstance(found.get("children", {}), dict):
+            raise BadGateway(f"{self.url}: remfs.json of {path} is none: it needs an object with `children`.")
+        return found
+
+    def _directory(self, path: str) -> dict[str, Any]:
+        """What the server says of a directory, in its own remfs.json or in one above; `features` as they hold there."""
+        found, above, rest = self._meta(path), path, []         # type: Optional[dict[str, Any]], str, list[str]
+        while found is None and above != "/":
+            above, name = split_path(above)
+            rest.insert(0, name)
+            found = self._meta(above)
+        features = (found or {}).get("features", {})
+        for name in rest:
+            found = ((found or {}).get("children") or {}).get(name)
+            if not isinstance(found, dict):
+                raise FileNotFound(f"{self.url} knows no {path}.")
+            features = {**features, **found.get("features", {})}
+        if found is None or found.get("type", "dir") != "dir":
+            raise FileNotFound("This is a file, not a directory." if found else f"{self.url} has no remfs.json.")
+        if rest and "children" not in found:
+            raise NotSupported(f"{self.url} does not say what is in {path}: neither it nor a directory above has a "
+                               "remfs.json with its children.")
+        return {**found, "features": features}
+
+    def list(self, path: str = "/") -> list[RemoteInfo]:
+        """What is in a directory, by name; `meta["features"]` is what the server says can be done there. Raises
+        FileNotFound, and NotSupported where it does not say what is in it."""
+        with _foreign(self.url):
+            found = self._directory(canonical_path("/" + path))
+            return sorted((_info_of_child(name, child, found["features"])
+                           for name, child in found.get("children", {}).items()), key=operator.attrgetter("name"))
+
+    def features(self, path: str = "/") -> dict[str, bool]:
+        """What the server says that can be done in a directory: `read`, `write`, `events`, `perf`; what is missing has
+        to be tried."""
+        with _foreign(self.url):
+            return dict(self._directory(canonical_path("/" + path))["features"])
+
+    def stat(self, path: str) -> RemoteInfo:
+        """What is at a path, a file's size as it is stored now. Raises FileNotFound."""
+        path = canonical_path("/" + path)
+        name, reply = split_path(path)[1], None
+        if name:
+            reply = self._call("HEAD", _target("/", path), accept=_MOVED)
+        if reply is None or reply.status in _MOVED:
+            return RemoteInfo(name or "/", 0, 0o755, is_dir=True)
+        with _foreign(self.url):
+            moment = parse_http_date(reply.headers.get("Last-Modified") or "")
+            return RemoteInfo(name, int(reply.headers.get("Content-Length", -1)), 0o644, int((moment or 0) * 10**9))
+
+    def open(self, path: str, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """The bytes from `start` up to `stop` (None: the end); the caller closes the reader. A server without ranges
+        sends the whole file, of which only the part is given. Raises RangeNotSatisfiable."""
+        if start < 0 or stop is not None and stop <= start:
+            raise ValueError("a range needs 0 <= start < stop")
+        part = start or stop is not None
+        headers = {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"} if part else {}
+        reply = self._call("GET", _target("/", path), headers, stream=True, accept=_MOVED)
+        reader = RemoteReader(self.url, reply)
+        if reply.status == 206 and part or reply.status == 200 and not part:
+            return reader
+        if reply.status != 200:
+            reader.close()
+            raise Conflict(f"{path} is a directory.")
+        if reader.length is not None and reader.length <= start:
+            reader.close()
+            raise RangeNotSatisfiable(f"The file has {reader.length} bytes.")
+        return ChunkReader(_part_of(reader, start, stop), None, reader.close)
+
+    def read(self, path: str, start: int = 0, stop: Optional[int] = None) -> bytes:
+        """The same, all of it in memory."""
+        with self.open(path, start, stop) as reader:
+            return b"".join(reader)
+
+    # ---- write
+
+    def write(self, path: str, source: Upload, *, if_match: str = "",
+              progress: Optional[ByteProgress] = None) -> RemoteInfo:
+        """Create or replace a file; all or nothing. Missing directories are made."""
+        with _Source(source) as body:
+            headers = {"If-Match": if_match} if if_match else {}
+            return self._changed(self._call("PUT", _target("/", path), headers, body=body, progress=progress))
+
+    def patch(self, path: str, offset: int, data: Upload) -> RemoteInfo:
+        """Write into a file, at `offset` (up to its size: there it grows). What arrived before a failure stays."""
+        with _Source(data) as body:
+            headers = {"RemFS-Offset": str(offset)}
+            return self._changed(self._call("PATCH", _target("/", path), headers, body=body, idempotent=True))
+
+    def resume_upload(self, path: str, local_path: Union[str, os.PathLike[str]], *,
+                      progress: Optional[ByteProgress] = None) -> RemoteInfo:
+        """Send what the server does not have yet of a local file, as `Client.resume_upload`."""
+        return _resume(self, _target("/", path), local_path, lambda: self.stat(path), lambda _: self.stat(path),
+                       progress)
+
+    def mkdir(self, path: str) -> bool:
+        """Make a directory, and its missing parents; False when it was there. Raises FileExists."""
+        return self._call("PUT", _target("/", path, type="dir")).status == 201
+
+    def remove(self, path: str) -> None:
+        """Remove a file, or a directory with all that is in it. Raises FileNotFound."""
+        self._call("DELETE", _target("/", path))
+
+    def move(self, source: str, target: str, *, overwrite: bool = False) -> None:
+        """Rename or move. Raises FileNotFound, FileExists."""
+        self._post(method="move", srcPath=source, dstPath=target, overwrite=overwrite)
+
+    def concat(self, sources: Sequence[str], target: str, *, delete_sources: bool = False) -> RemoteInfo:
+        """Files one behind the other as one file, put together by the server."""
+        return self._changed(self._post(method="concat", srcPaths=list(sources), dstPath=target,
+                                        deleteSources=delete_sources))
+
+    def _post(self, **wish: Any) -> _Reply:
+        # Without what is false: other servers may know only what the specification has.
+        sent = {name: value for name, value in wish.items() if value is not False}
+        return self._call("POST", "/", {"Content-Type": "text/plain"}, body=_Source(json.dumps(sent).encode()))
+
+    def _changed(self, reply: _Reply) -> RemoteInfo:
+        """What a write made; a server need not say it."""
+        told = _object(reply.data) or {}
+        with _foreign(self.url):
+            return RemoteInfo(str(told.get("name", "")), int(told.get("size", -1)), 0o644,
+                              pfs_time_ns(told.get("mtime", "1970-01-01T00:00:00Z")))
+
+
+def _info_of_child(name: str, child: Mapping[str, Any], features: Mapping[str, bool]) -> RemoteInfo:
+    folder = child.get("type") == "dir"
+    return RemoteInfo(name, 0 if folder else int(child.get("size", -1)), 0o755 if folder else 0o644,
+                      pfs_time_ns(child.get("modTime", "1970-01-01T00:00:00Z")), folder,
+                      {"features": {**features, **child.get("features", {})}})
+
+
+def _part_of(reader: Reader, start: int, stop: Optional[int]) -> Iterator[bytes]:
+    """A part of what comes whole."""
+    position = 0
+    for block in reader:
+        first, last = max(0, start - position), len(block) if stop is None else max(0, stop - position)
+        position += len(block)
+        if block[first:last]:
+            yield block[first:last]
+        if stop is not None and position >= stop:
+            return
 
 
 # ============================================================================
