@@ -145,6 +145,7 @@ import traceback                            # noqa: E402
 import tracemalloc                          # noqa: E402
 import urllib.request                       # noqa: E402
 import zipfile                              # noqa: E402
+import zlib                                 # noqa: E402
 import contextlib                           # noqa: E402
 import gc                                   # noqa: E402
 import http.client                          # noqa: E402
@@ -15376,14 +15377,14 @@ class BrowserTab:
     """A page as a person uses it. `context`: the jar of cookies and storage it shares with tabs beside it.
 
     `complaints` is what the console and the content security policy said; `expected` are patterns of those that a test
-    wants. `urls` are all that were asked for, `dialogs` the texts of confirm() and its like, which are accepted.
+    wants. `requests` are all that were made ({url, method, headers ...}), `dialogs` the texts of confirm() and its like, which are accepted.
     """
 
     def __init__(self, browser: Chromium, context: str) -> None:
         self.browser, self.context = browser, context
         self.complaints: list[str] = []
         self.expected: list[str] = []
-        self.urls: list[str] = []
+        self.requests: list[dict[str, Any]] = []
         self.dialogs: list[str] = []
         self._target = browser.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         self._session = browser.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
@@ -15407,7 +15408,7 @@ class BrowserTab:
         elif method == "Log.entryAdded" and event["entry"]["level"] in ("error", "warning"):
             self.complaints.append("{} {}".format(event["entry"]["text"], event["entry"].get("url", "")))
         elif method == "Network.requestWillBeSent":
-            self.urls.append(event["request"]["url"])
+            self.requests.append(event["request"])
         elif method == "Page.javascriptDialogOpening":
             self.dialogs.append(event["message"])
             self.call("Page.handleJavaScriptDialog", accept=True)
@@ -15426,7 +15427,7 @@ class BrowserTab:
             raise DevToolsError(found["result"].get("description") or found["exceptionDetails"]["text"])
         return found["result"].get("value")
 
-    def until(self, script: str, seconds: float = 20) -> Any:
+    def until(self, script: str, seconds: float = 8) -> Any:
         """Wait until the expression is true. One that raises is not: between two documents there may be none."""
         def holds() -> Any:
             try:
@@ -15443,13 +15444,18 @@ class BrowserTab:
         return self.eval(f"document.querySelector({json.dumps(selector)}).innerText")
 
     def _middle(self, selector: str) -> tuple[float, float]:
-        """Where to point at: waits until it is there, at rest and not covered by something else."""
-        x, y = self.until("""(() => {{ const found = document.querySelector({0}); found.scrollIntoView({{block: "nearest"}});
+        """Where to point at: a CSS selector, or `=` and what a button or link says. Waits until it is there, at rest and
+        not covered by something else."""
+        find = f"document.querySelector({json.dumps(selector)})"
+        if selector[0] == "=":
+            find = "[...document.querySelectorAll('button, a, label')].reverse().find(each => each.offsetParent && " \
+                   f"each.textContent.trim() === {json.dumps(selector[1:])})"
+        x, y = self.until("""(() => { const found = FIND; found.scrollIntoView({block: "nearest"});
             const at = found.getBoundingClientRect(), x = at.x + at.width / 2, y = at.y + at.height / 2,
                   top = document.elementFromPoint(x, y), same = window.callfsLast === [x, y].join();
             window.callfsLast = [x, y].join();
-            return same && at.width && !found.disabled && (found.contains(top) || top.contains(found)) && [x, y] }})()
-            """.format(json.dumps(selector)))
+            return same && at.width && !found.disabled && (found.contains(top) || top.contains(found)) && [x, y] })()
+            """.replace("FIND", find))
         return x, y
 
     def click(self, selector: str, button: str = "left", count: int = 1, modifiers: int = 0) -> None:
@@ -15592,6 +15598,608 @@ class TestBrowserHarness:
             assert processes() and browser.call("Browser.getVersion")["product"]
             browser.close()
         wait_for(lambda: not processes(), what="the end of the browser's processes")
+
+
+# ============================================================================
+# The page in a browser
+# ============================================================================
+
+
+def png_file(width: int, height: int, pixel: Callable[[int, int], tuple[int, int, int]]) -> bytes:
+    """A picture of three bytes a pixel."""
+    rows = b"".join(b"\0" + b"".join(bytes(pixel(x, y)) for x in range(width)) for y in range(height))
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack("!I", len(data)) + kind + data + struct.pack("!I", zlib.crc32(kind + data))
+    head = struct.pack("!IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
+
+
+def wav_file(seconds: float) -> bytes:
+    """Silence, 8,000 samples of one byte a second."""
+    samples = b"\x80" * int(8000 * seconds)
+    return struct.pack("<4sI4s4sIHHIIHH4sI", b"RIFF", 36 + len(samples), b"WAVE", b"fmt ", 16, 1, 1, 8000, 8000, 1, 8,
+                       b"data", len(samples)) + samples
+
+
+PDF_FILE = (b"%PDF-1.4\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+            b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 200 100]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF\n")
+# What marks the page that shows it, if its script ran there.
+HOSTILE = {"evil.html": b"<script>top.document.title = 'owned'; fetch('/v1/files/owned', {method: 'PUT', body: 'x'})</script>hi",
+           "evil.svg": b"<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9' onload=\"top.document.title='owned'\">"
+                       b"<script>top.document.title='owned'; fetch('/v1/files/owned', {method: 'PUT', body: 'x'})</script></svg>"}
+
+
+@contextlib.contextmanager
+def other_site(pages: Mapping[str, str], host: str = "127.0.0.1") -> Iterator[str]:
+    """Somebody else's web site: the address of a server of these documents (path: HTML)."""
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = pages.get(self.path, "").encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args: Any) -> None: ...
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield f"http://{host}:{server.server_address[1]}"
+        server.shutdown()
+        thread.join()
+
+
+ODD_NAMES = ("<b>bold<.txt", "a b#c?d%41;e&amp;.txt", "\"quote'`.txt", "new\nline.txt", "caf\u00e9 \U0001f600.txt", "back\\slash",
+             "$`~!@()*+,=[]{}|^", "-rf", "con.txt", "trailing. ", "x" * 251 + ".txt", "\u202egnp.exe", "javascript:alert(1)")
+# Timers of a second and longer, ten times as fast: the time to undo, the pauses between attempts.
+HURRY = "const slow = setTimeout; window.setTimeout = (run, ms, ...more) => slow(run, ms < 900 ? ms : ms / 10, ...more)"
+
+
+def sign_in(tab: BrowserTab, server: Any, path: str = "/fs/", user: str = "ann") -> None:
+    """Open a page, sign in by the form that is there, be on the page."""
+    tab.expected.append("status of 401")                # what Chromium itself says of the form's answer
+    tab.goto(server.url + path)
+    tab.click("[name=key]")
+    tab.type(USERS[user])
+    tab.key("Enter")
+    tab.until("document.querySelector('#count')?.textContent && document.readyState === 'complete'")
+
+
+def shown(tab: BrowserTab) -> list[str]:
+    """The names in the list, from the top."""
+    return tab.eval("""[...document.querySelectorAll('#rows .row')].sort((a, b) => a.ariaRowIndex - b.ariaRowIndex)
+                       .map(row => row.querySelector('bdi').textContent)""")
+
+
+def until_shown(tab: BrowserTab, *names: str) -> None:
+    """Wait until these are all there is, in this order."""
+    wait_for(lambda: shown(tab) == list(names), 8, f"{names} in the list; last there were {shown(tab)}")
+
+
+def choose(tab: BrowserTab, name: str, action: str) -> None:
+    """Something out of the menu of a row."""
+    tab.click(f"[aria-label={json.dumps('Actions for ' + name)}]")
+    tab.click("=" + action)
+
+
+def answer_dialog(tab: BrowserTab, text: str, button: str) -> None:
+    """Put a text in place of the one that a dialog has and press its button."""
+    tab.until("document.querySelector('dialog[open] input')")
+    tab.eval("document.querySelector('dialog[open] input').select()")
+    tab.type(text)
+    tab.click("=" + button)
+    tab.until("!document.querySelector('dialog')")
+
+
+def upload(tab: BrowserTab, *paths: Path) -> None:
+    """Through the button, as files or as a folder; the window of the system that would open is answered for."""
+    tab.call("Page.setInterceptFileChooserDialog", enabled=True)
+    tab.click("#upload")
+    tab.click("=A folder\u2026" if paths[0].is_dir() else "=Files\u2026")
+    tab.until("document.querySelector('#files')")
+    tab.set_files("#files", *paths)
+
+
+@pytest.fixture
+def page(serve_users: Callable[..., Any], tab: BrowserTab) -> tuple[Any, BrowserTab]:
+    """A server with ann and bob, and a tab in which ann is signed in, at `/fs/`."""
+    server = serve_users()
+    sign_in(tab, server)
+    return server, tab
+
+
+class TestPageSigningIn:
+    def test_by_the_form(self, rest: Any, tab: BrowserTab) -> None:
+        """A wrong key says so; the right one leads to where one wanted to go, and stays in no place a script can read."""
+        put_file(rest, "/d/e/f.txt")
+        tab.expected.append("status of 401")
+        tab.goto(rest.url + "/fs/d/e/")
+        assert tab.eval("document.querySelector('[name=key]').type") == "password" and "f.txt" not in tab.text()
+        tab.type("wrong")                               # the field has the focus
+        tab.key("Enter")
+        tab.until("/not valid/.test(document.body.innerText)")
+        assert tab.cookies() == {}
+        tab.type(USERS["ann"])
+        tab.click("=Sign in")
+        tab.until("document.querySelector('#count')")
+        until_shown(tab, "f.txt")
+        cookie = tab.cookies()["callfs_session"]
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["path"] == "/" and not cookie["secure"]
+        assert tab.eval("document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)") == "{}{}"
+        assert not [each for each in tab.requests if USERS["ann"] in each["url"]] and USERS["ann"] not in json.dumps(cookie)
+        assert tab.eval("location.pathname") == "/fs/d/e/" and USERS["ann"] not in tab.eval("document.documentElement.outerHTML")
+        tab.click("=Sign out")
+        tab.until("document.querySelector('[name=key]')")
+        assert tab.cookies() == {}
+
+    def test_a_session_that_ends(self, page: Any) -> None:
+        """What is begun after it says so, and how to go on."""
+        server, tab = page
+        tab.browser.call("Storage.clearCookies", browserContextId=tab.context)
+        tab.key("n")
+        answer_dialog(tab, "new", "Make")
+        tab.click("=Sign in")
+        tab.until("document.querySelector('[name=key]')")
+
+    def test_below_a_prefix_and_across_a_redirect(self, serve_users: Any, tab: BrowserTab) -> None:
+        server = serve_users(server__path_prefix="/files")
+        call(server, "PUT", "/files/v1/files/d/f.txt", b"x")
+        sign_in(tab, server, "/files/fs/d")
+        until_shown(tab, "f.txt")
+        assert tab.eval("location.pathname") == "/files/fs/d/" and tab.cookies()["callfs_session"]["path"] == "/files"
+        tab.click("#path a")                            # "Files"
+        until_shown(tab, "d")
+        tab.key("n")
+        answer_dialog(tab, "new", "Make")
+        until_shown(tab, "d", "new")
+        assert all("/files/" in each["url"] for each in tab.requests if each["url"].startswith("http"))
+
+
+class TestPageList:
+    def test_odd_names(self, page: Any) -> None:
+        """Each is shown as it is and leads to its file; none is markup."""
+        server, tab = page
+        for name in ODD_NAMES:
+            put_file(server, "/odd/" + name, name.encode())
+            put_file(server, f"/odder/{name}/inside", name.encode())
+        tab.goto(server.url + "/fs/odd/")
+        tab.until(f"document.querySelectorAll('#rows .row').length === {len(ODD_NAMES)}")
+        assert sorted(shown(tab)) == sorted(ODD_NAMES)
+        read = tab.eval("""Promise.all([...document.querySelectorAll('#rows a.link')].map(
+            async link => [link.textContent, await (await fetch(link.href)).text()]))""")
+        assert dict(read) == {name: name for name in ODD_NAMES}
+        assert tab.eval("document.querySelectorAll('#rows b').length") == 0
+        for name in ODD_NAMES:
+            tab.goto(server.url + "/fs/odder/")
+            tab.until("document.querySelectorAll('#rows .row').length > 1")
+            tab.eval(f"[...document.querySelectorAll('#rows a.link')].find(a => a.textContent === {json.dumps(name)}).click()")
+            until_shown(tab, "inside")
+            assert tab.text("#path").replace("\n", "").endswith(name.replace("\n", "").strip()), name
+            tab.key("Backspace")
+            tab.until("document.querySelectorAll('#rows .row').length > 1")
+        assert tab.eval("document.documentElement.scrollWidth <= innerWidth")
+
+    def test_sort_and_filter(self, page: Any) -> None:
+        """Folders first, numbers in names as numbers; by size and by date, up and down; by a part of the name."""
+        server, tab = page
+        for name, size, day in (("n10.txt", 1, 3), ("n9.txt", 5000, 1), ("B.txt", 30, 2), ("z/x", 0, 1)):
+            put_file(server, "/s/" + name, bytes(size), {"X-OC-Mtime": str(1_700_000_000 + 86400 * day)})
+        tab.goto(server.url + "/fs/s/")
+        until_shown(tab, "z", "B.txt", "n9.txt", "n10.txt")
+        for press, names in (("=Size", "n10.txt B.txt n9.txt"), ("=Size", "n9.txt B.txt n10.txt"),
+                             ("=Changed", "n9.txt B.txt n10.txt"), ("=Changed", "n10.txt B.txt n9.txt"),
+                             ("=Name", "B.txt n9.txt n10.txt"), ("=Name", "n10.txt n9.txt B.txt")):
+            tab.click(press)
+            until_shown(tab, "z", *names.split())
+        assert "5 kB" in tab.text("#rows") and "2023" in tab.text("#rows") and "4 items" in tab.text("#count")
+        tab.click("#filter")
+        tab.type("N1")
+        until_shown(tab, "n10.txt")
+        assert "1 match of 4 items" in tab.text("#count")
+        tab.type("zzz")
+        until_shown(tab)
+        assert "Nothing here" in tab.text()
+        tab.key("Escape")
+        until_shown(tab, "z", "n10.txt", "n9.txt", "B.txt")
+
+    @pytest.mark.parametrize("count", [3000, pytest.param(100_000, marks=pytest.mark.long)])
+    def test_many_entries(self, serve_users: Any, tab: BrowserTab, count: int) -> None:
+        """Only what can be seen is in the document; the end is as near as the beginning; the filter knows all."""
+        server = serve_users(plugins={"memfs": {"path": "/m"}})
+        memory = server.tree._find("/m").filesystem
+        with memory._lock:
+            folder = memory._folder("/", "ann")
+            for number in range(count):
+                memory._add(folder, f"{number:06d}.txt", callfs.MemoryNode(callfs.FILE, 0o644, "ann"))
+        sign_in(tab, server, "/fs/m/")
+        tab.until(f"document.querySelector('#count').textContent.replace(/\\D/g, '') === '{count}'", 90)
+        assert tab.eval("document.querySelectorAll('*').length") < 1500
+        tab.key("End")
+        tab.until(f"[...document.querySelectorAll('#rows bdi')].some(name => name.textContent === '{count - 1:06d}.txt')")
+        assert tab.eval("document.querySelectorAll('#rows .row').length") < 100
+        tab.click("#filter")
+        tab.type("2345")
+        found = [f"{number:06d}.txt" for number in range(count) if "2345" in f"{number:06d}"]
+        tab.until(f"document.querySelector('#count').textContent.startsWith('{len(found)} match')")
+        assert shown(tab) == found[:len(shown(tab))]
+
+    def test_queues_and_streams_are_shown_not_drained(self, serve_users: Any, tab: BrowserTab) -> None:
+        server = serve_users(plugins={"queuefs": {"path": "/q"}, "streamfs": {"path": "/s"}})
+        server.tree.mkdir(callfs.ROOT, "/q/jobs")
+        for number in range(3):
+            put_file(server, "/q/jobs/enqueue", b"message %d" % number)
+        put_file(server, "/s/live", b"so far")
+        sign_in(tab, server)
+        until_shown(tab, "q", "s")
+        tab.click("a[title=q]")
+        tab.until("/queue[^]*3 messages/.test(document.querySelector('#rows').innerText)")
+        tab.click("a[title=jobs]")
+        tab.until("document.querySelectorAll('#rows .tag').length > 4")
+        for name in ("dequeue", "peek", "clear", "ack"):
+            tab.click(f"[title={name}]")
+            tab.until("document.querySelector('dialog[open]')")
+            assert name != "peek" or tab.until("/message 0/.test(document.querySelector('dialog').innerText)")
+            tab.click("=Close")
+            tab.until("!document.querySelector('dialog')")
+        tab.click("[title=enqueue]")
+        tab.click("dialog textarea")
+        tab.type("from the page")
+        tab.click("=Send message")
+        wait_for(lambda: get_file(server, "/q/jobs/size") == b"4", what="the message of the page")
+        assert b"message 0" in get_file(server, "/q/jobs/dequeue")
+        tab.goto(server.url + "/fs/s/")
+        tab.click("a[title=live]")
+        tab.until("/no end/.test(document.querySelector('dialog').innerText)")
+        assert "stream" in tab.text("#rows")
+
+
+class TestPageWriting:
+    def test_upload_files_and_folders(self, page: Any, tmp_path: Path) -> None:
+        """By the button and by drag and drop, with the folders they lie in; what is there already is asked for."""
+        server, tab = page
+        small, folder = tmp_path / "small.txt", tmp_path / "folder"
+        small.write_bytes(b"small")
+        (folder / "deep" / "er").mkdir(parents=True)
+        (folder / "a.txt").write_bytes(b"a")
+        (folder / "deep" / "er" / "b \u00e4.txt").write_bytes(b"b")
+        upload(tab, small)
+        until_shown(tab, "small.txt")
+        upload(tab, folder)
+        until_shown(tab, "folder", "small.txt")
+        assert get_file(server, "/folder/deep/er/b \u00e4.txt") == b"b" and get_file(server, "/small.txt") == b"small"
+        small.write_bytes(b"other")
+        (folder / "empty").mkdir()
+        tab.drop("#grid", small)
+        tab.click("=Keep both")
+        until_shown(tab, "folder", "small (2).txt", "small.txt")
+        tab.drop("#grid", small)
+        tab.click("=Overwrite")
+        wait_for(lambda: get_file(server, "/small.txt") == b"other", what="the new bytes")
+        tab.eval("go('/folder')")
+        until_shown(tab, "deep", "a.txt")
+        tab.drop("#grid", folder)
+        until_shown(tab, "deep", "folder", "a.txt")
+        wait_for(lambda: call(server, "HEAD", "/v1/files/folder/folder/empty/").status == 200, what="the empty folder")
+        assert get_file(server, "/folder/folder/deep/er/b \u00e4.txt") == b"b"
+
+    def test_large_upload_goes_on_after_a_break(self, serve_users: Any, tab: BrowserTab, tmp_path: Path) -> None:
+        """20 MiB in pieces, with progress; the line breaks in between; it goes on at what the server has."""
+        server, data = serve_users(), random.Random(1).getrandbits(8 * 20 * 1024**2).to_bytes(20 * 1024**2, "little")
+        (tmp_path / "large.bin").write_bytes(data)
+        tab.call("Page.addScriptToEvaluateOnNewDocument", source=HURRY)
+        tab.expected += ["net::ERR_INTERNET_DISCONNECTED", "status of 404"]
+        sign_in(tab, server)
+        line = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": 8 * 1024**2}
+        tab.call("Network.emulateNetworkConditions", offline=False, **line)
+        upload(tab, tmp_path / "large.bin")
+        root = Path(server.config.backend.localfs_root_path)
+        wait_for(lambda: any(path.stat().st_size >= 8 * 1024**2 for path in root.glob(".upload-*")), 20, "the first piece")
+        assert tab.until("/\\d %[^]*/.exec(document.querySelector('#uploads').innerText)")
+        tab.call("Network.emulateNetworkConditions", **{**line, "offline": True})
+        tab.until("/waiting for the connection/.test(document.querySelector('#uploads').innerText)")
+        assert shown(tab) == []
+        tab.call("Network.emulateNetworkConditions", **{**line, "uploadThroughput": -1, "offline": False})
+        until_shown(tab, "large.bin")
+        assert get_file(server, "/large.bin") == data and list(root.glob(".upload-*")) == []
+        offsets = [int(each["headers"]["RemFS-Offset"]) for each in tab.requests if "RemFS-Offset" in each["headers"]]
+        assert offsets.count(0) == 1 and offsets == sorted(offsets) and len(offsets) > 3
+
+    def test_rename_move_and_new_folder(self, page: Any) -> None:
+        server, tab = page
+        put_file(server, "/a.txt", b"a")
+        until_shown(tab, "a.txt")                       # by events, as all below
+        tab.click("#new-folder")
+        answer_dialog(tab, "d #1", "Make")
+        until_shown(tab, "d #1", "a.txt")
+        choose(tab, "a.txt", "Rename")
+        answer_dialog(tab, "b <i>.txt", "Rename")
+        until_shown(tab, "d #1", "b <i>.txt")
+        choose(tab, "b <i>.txt", "Move")
+        answer_dialog(tab, "/d #1", "Move")
+        until_shown(tab, "d #1")
+        assert get_file(server, "/d #1/b <i>.txt") == b"a"
+        put_file(server, "/b <i>.txt", b"other")
+        until_shown(tab, "d #1", "b <i>.txt")
+        choose(tab, "b <i>.txt", "Move")
+        answer_dialog(tab, "/d #1", "Move")
+        tab.click("=Skip")
+        assert get_file(server, "/d #1/b <i>.txt") == b"a" and shown(tab) == ["d #1", "b <i>.txt"]
+        choose(tab, "b <i>.txt", "Rename")
+        answer_dialog(tab, "x/../../../y", "Rename")    # what the server says is shown
+        tab.until("document.querySelector('.note.bad')")
+        assert get_file(server, "/b <i>.txt") == b"other"
+        tab.expected.append("status of 4")
+
+    def test_delete_with_undo_and_without(self, page: Any) -> None:
+        server, tab = page
+        for name in ("a", "b", "c/d"):
+            put_file(server, "/" + name)
+        until_shown(tab, "c", "a", "b")
+        choose(tab, "a", "Delete")
+        until_shown(tab, "c", "b")
+        tab.click("=Undo")
+        until_shown(tab, "c", "a", "b")
+        tab.goto(server.url + "/fs/")                   # undone is undone
+        until_shown(tab, "c", "a", "b")
+        choose(tab, "a", "Delete")
+        choose(tab, "c", "Delete")
+        until_shown(tab, "b")
+        tab.goto("about:blank")                         # who leaves has decided
+        for path in ("/a", "/c"):
+            wait_for(lambda: call(server, "HEAD", "/v1/files" + path).status == 404, what=f"the end of {path}")
+        tab.call("Page.addScriptToEvaluateOnNewDocument", source=HURRY)
+        tab.goto(server.url + "/fs/")
+        choose(tab, "b", "Delete")
+        wait_for(lambda: call(server, "HEAD", "/v1/files/b").status == 404, what="the time to undo to end")
+        until_shown(tab)
+        assert "empty" in tab.text()
+
+    def test_two_tabs_and_another_client(self, page: Any, open_tab: Any) -> None:
+        """Each sees at once what the other did, and what programs do."""
+        server, tab = page
+        other = open_tab(tab)
+        other.goto(server.url + "/fs/")
+        for each in (tab, other):
+            each.until("document.querySelector('#live.on')")
+        put_file(server, "/program", b"x")
+        until_shown(tab, "program")
+        until_shown(other, "program")
+        choose(other, "program", "Rename")
+        answer_dialog(other, "person", "Rename")
+        until_shown(tab, "person")
+        ask(server, "DELETE", "/v1/files/person", status=204)
+        until_shown(tab)
+        until_shown(other)
+
+    def test_read_only_has_no_way_to_write(self, serve_users: Any, tab: BrowserTab, tmp_path: Path) -> None:
+        """Neither buttons nor menus, keys or drag and drop: read-only server, read-only mount, somebody without a key."""
+        (tmp_path / "shared").mkdir()
+        (tmp_path / "shared" / "f.txt").write_text("f")
+        mount = {"localfs": {"path": "/ro", "config": {"local_dir": str(tmp_path / "shared"), "readonly": True}}}
+        server = serve_users(plugins=mount, auth__anonymous="read")
+        put_file(server, "/f.txt")
+        for path, user in (("/fs/", ""), ("/fs/ro/", "ann")):
+            if user:
+                tab.goto(server.url + "/fs/")
+                tab.click("=Sign in")
+                sign_in(tab, server, tab.eval("location.pathname + location.search"))
+            tab.goto(server.url + path)
+            tab.until("document.querySelectorAll('#rows .row').length")
+            assert not tab.eval("document.querySelector('#upload, #new-folder')")
+            tab.click("[aria-label='Actions for f.txt']")
+            assert not {"Rename", "Move", "Delete"} & set(tab.text(".menu").split())
+            tab.key("Escape")
+            for key in ("n", "u", "Delete", "F2"):
+                tab.key(key)
+            tab.drop("#grid", tmp_path / "shared" / "f.txt")
+            assert not tab.eval("document.querySelector('dialog, .note') || !document.querySelector('#uploads').hidden")
+            assert "f.txt" in shown(tab)
+
+
+class TestPageReading:
+    def test_previews(self, page: Any) -> None:
+        server, tab = page
+        for name, data in (("t.txt", "h\u00e4 <b>".encode()), ("p.png", png_file(30, 20, lambda x, y: (9 * x, 9 * y, 0))),
+                           ("w.wav", wav_file(0.5)), ("d.pdf", PDF_FILE), ("b.bin", b"\0\xff"), ("e.md", b""),
+                           ("l.log", b"line\n" * 100_000), *HOSTILE.items()):
+            put_file(server, "/p/" + name, data)
+        tab.goto(server.url + "/fs/p/")
+        for name, holds in {
+                "t.txt": "document.querySelector('dialog pre').textContent === 'h\u00e4 <b>'",
+                "p.png": "document.querySelector('dialog img').naturalWidth === 30",
+                "w.wav": "document.querySelector('dialog audio').duration === 0.5",
+                "d.pdf": "document.querySelector('dialog iframe').src.startsWith('blob:')",
+                "b.bin": "/no preview/.test(document.querySelector('dialog').innerText)",
+                "e.md": "/empty/.test(document.querySelector('dialog').innerText)",
+                "l.log": "/first 262 kB of 500 kB/.test(document.querySelector('dialog pre').textContent)",
+                "evil.html": "/^<script>/.test(document.querySelector('dialog pre').textContent)",
+                "evil.svg": "document.querySelector('dialog img').naturalWidth === 9"}.items():
+            tab.click(f"a[title='{name}']")
+            tab.until(holds)
+            tab.key("Escape")
+            tab.until("!document.querySelector('dialog')")
+        for name in HOSTILE:
+            tab.goto(server.url + "/fs/p/" + name)
+            tab.expected.append("Blocked script execution")
+            assert tab.eval("document.title") != "owned" and tab.eval("origin") == "null"
+        assert call(server, "HEAD", "/v1/files/owned").status == 404
+
+    def test_share_link(self, page: Any, open_tab: Any) -> None:
+        """The link works in a browser without a key, as often as was said."""
+        server, tab = page
+        put_file(server, "/s.txt", b"shared")
+        tab.browser.call("Browser.grantPermissions", browserContextId=tab.context, origin=server.url,
+                         permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
+        until_shown(tab, "s.txt")
+        choose(tab, "s.txt", "Share")
+        answer_dialog_number = "document.querySelector('dialog input[type=number]').value = 2"
+        tab.until("document.querySelector('dialog[open] input')")
+        tab.eval(answer_dialog_number)
+        tab.click("=Make link")
+        link = tab.until("document.querySelector('#share-link')?.value")
+        tab.click("=Copy")
+        tab.until("/Copied/.test(document.querySelector('dialog').innerText)")
+        assert tab.eval("navigator.clipboard.readText()") == link and "2 downloads" in tab.text("dialog")
+        guest = open_tab()
+        for body in ("shared", "shared", ""):
+            found = call(server.url, "GET", link[len(server.url):])
+            assert found.body.decode() == body if body else found.status == 404
+        guest.expected.append("status of 4")
+        guest.goto(link)
+        assert "shared" not in guest.text() and guest.cookies() == {}
+
+    def test_folder_as_zip(self, page: Any) -> None:
+        server, tab = page
+        put_file(server, "/d/e/f.txt", b"f")
+        tab.goto(server.url + "/fs/d/")
+        found = tab.eval("""fetch(document.querySelector('#zip').href).then(async answer => [
+            answer.headers.get('Content-Disposition'), Array.from(new Uint8Array(await answer.arrayBuffer()))])""")
+        assert "d.zip" in found[0]
+        with zipfile.ZipFile(io.BytesIO(bytes(found[1]))) as archive:
+            assert archive.read([name for name in archive.namelist() if name.endswith("f.txt")][0]) == b"f"
+
+    def test_by_keyboard_alone(self, page: Any) -> None:
+        server, tab = page
+        for name in ("a.txt", "b.txt", "d/e.txt"):
+            put_file(server, "/" + name, name.encode())
+        until_shown(tab, "d", "a.txt", "b.txt")
+        tab.goto(server.url + "/fs/")
+        until_shown(tab, "d", "a.txt", "b.txt")
+        tab.key("ArrowDown")
+        tab.key("Enter")
+        until_shown(tab, "e.txt")
+        tab.key("Enter")
+        tab.until("document.querySelector('dialog pre')?.textContent === 'd/e.txt'")
+        tab.key("Escape")
+        tab.until("!document.querySelector('dialog')")
+        tab.key("Backspace")
+        until_shown(tab, "d", "a.txt", "b.txt")
+        tab.key("/")
+        tab.type("b.")
+        until_shown(tab, "b.txt")
+        tab.key("ArrowDown")
+        tab.key("F2")
+        tab.until("document.activeElement.value === 'b.txt'")
+        tab.key("Control+a")
+        tab.type("c.txt")
+        tab.key("Enter")
+        wait_for(lambda: call(server, "HEAD", "/v1/files/c.txt").status == 200, what="the new name")
+        tab.until("!document.querySelector('dialog')")
+        tab.key("Escape")
+        until_shown(tab, "d", "a.txt", "c.txt")
+        tab.key("End")
+        tab.key("Shift+ArrowUp")
+        tab.until("/2 selected/.test(document.querySelector('#count').textContent)")
+        tab.key("Delete")
+        until_shown(tab, "d")
+        tab.key("?")
+        tab.until("/Keyboard/.test(document.querySelector('dialog').innerText)")
+        tab.key("Escape")
+        tab.until("!document.querySelector('dialog')")
+        reached = set()
+        for _ in range(25):                             # everything else is reached by Tab, and the focus is seen
+            tab.key("Tab")
+            reached.add(tab.eval("document.activeElement.id || document.activeElement.innerText"))
+            assert tab.eval("document.activeElement === document.body || "
+                            "getComputedStyle(document.activeElement).outlineStyle !== 'none' || document.activeElement.id === 'rows'")
+        assert {"upload", "new-folder", "zip", "filter", "rows", "Sign out", "Undo"} <= reached
+
+    def test_phone_and_dark(self, page: Any) -> None:
+        """Nothing is wider than the window, what is pressed is large enough, and text stands out in both lights."""
+        server, tab = page
+        for name in ("x" * 200 + ".txt", "b.txt", "d/e"):
+            put_file(server, "/" + name)
+        for width, dark in ((390, False), (390, True), (1200, True), (1200, False)):
+            tab.size(width, 780, dark)
+            tab.goto(server.url + "/fs/")
+            tab.until("document.querySelectorAll('#rows .row').length === 3")
+            assert tab.eval("document.documentElement.scrollWidth <= innerWidth"), width
+            if width == 390:
+                assert tab.eval("""[...document.querySelectorAll('button, .button')].filter(each => each.offsetParent &&
+                    !each.closest('.heads') && (each.offsetWidth < 32 || each.offsetHeight < 32)).map(each => each.outerHTML)""") == []
+            for selector in ("#rows bdi", "#rows .time", "#count", "#upload", "#path a"):
+                assert contrast(tab, selector) >= 4.5, (selector, width, dark)
+
+    def test_without_javascript(self, serve_users: Any, tab: BrowserTab) -> None:
+        """A plain list, page by page; signing in and out."""
+        server = serve_users(plugins={"memfs": {"path": "/m"}})
+        for number in range(3):
+            put_file(server, f"/m/f{number}.txt", b"inside")
+        tab.call("Emulation.setScriptExecutionDisabled", value=True)
+        tab.expected.append("status of 401")
+        tab.goto(server.url + "/fs/m/?limit=2")
+        tab.click("[name=key]")
+        tab.type(USERS["ann"])
+        tab.key("Enter")
+        tab.until("document.querySelector('#list')")
+        tab.goto(server.url + "/fs/m/?limit=2")
+        assert "f0.txt" in tab.text() and "f2.txt" not in tab.text() and "Upload" not in tab.text()
+        tab.click("a[href*=after]")
+        tab.until("/f2.txt/.test(document.body.innerText)")
+        tab.click("a[href*='f2.txt']")
+        tab.until("document.body.innerText === 'inside'")
+
+
+def contrast(tab: BrowserTab, selector: str) -> float:
+    """Of text and what lies behind it, as WCAG 2 counts (4.5 is the least for normal text)."""
+    colours = tab.eval("""(() => { let node = document.querySelector(%s), found = [getComputedStyle(node).color], behind;
+        while (node && !(behind = getComputedStyle(node).backgroundColor).match(/^rgb\\(/)) node = node.parentElement;
+        return [...found, behind].map(text => text.match(/[0-9.]+/g).slice(0, 3).map(Number)) })()""" % json.dumps(selector))
+    light = []
+    for colour in colours:
+        parts = [value / 255 / 12.92 if value <= 10 else ((value / 255 + 0.055) / 1.055) ** 2.4 for value in colour]
+        light.append(0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2])
+    return (max(light) + 0.05) / (min(light) + 0.05)
+
+
+class TestPageAndOtherSites:
+    # What somebody else's page tries: each sets its name in `done` to what came of it.
+    ATTACK = """<body><script>
+    const at = %s, done = {}, tried = [];
+    const attempt = (name, promise) => tried.push(promise.then(async answer => done[name] = answer.type === 'opaque' ? 'opaque' :
+        await answer.text(), error => done[name] = 'refused'));
+    const with_cookie = {credentials: 'include'};
+    attempt('read', fetch(at + '/fs/secret.txt', with_cookie));
+    attempt('list', fetch(at + '/fs/?json', with_cookie));
+    attempt('events', fetch(at + '/fs/?events=true', with_cookie));
+    attempt('call', fetch(at + '/fs/', {...with_cookie, method: 'POST', body: '{"method":"delete","path":"/secret.txt"}'}));
+    attempt('blind call', fetch(at + '/fs/', {...with_cookie, mode: 'no-cors', method: 'POST',
+        body: '{"method":"delete","path":"/secret.txt"}'}));
+    attempt('delete', fetch(at + '/fs/secret.txt', {...with_cookie, method: 'DELETE'}));
+    attempt('put', fetch(at + '/fs/owned', {...with_cookie, method: 'PUT', body: 'x'}));
+    attempt('take', fetch(at + '/fs/q/jobs/dequeue', {...with_cookie, mode: 'no-cors'}));
+    const image = new Image(); tried.push(new Promise(over => image.onerror = over)); image.src = at + '/fs/q/jobs/dequeue';
+    const frame = document.createElement('iframe'); frame.src = at + '/fs/'; document.body.append(frame);
+    tried.push(new Promise(over => frame.onload = over));
+    const form = document.createElement('form'); form.method = 'post'; form.enctype = 'text/plain'; form.action = at + '/fs/';
+    form.innerHTML = '<input name=\\'{"method":"delete","path":"/secret.txt","data":"\\' value=\\'"}\\'>'; document.body.append(form);
+    </script>"""
+
+    @pytest.mark.parametrize("host, anonymous", [("127.0.0.1", "none"), ("localhost", "none"), ("localhost", "write")])
+    def test_they_neither_read_nor_change(self, serve_users: Any, tab: BrowserTab, host: str, anonymous: str) -> None:
+        """From another port, to which the cookie is sent along, and from another host; also where nobody needs a key."""
+        server = serve_users(plugins={"queuefs": {"path": "/q"}}, auth__anonymous=anonymous)
+        server.tree.mkdir(callfs.ROOT, "/q/jobs")
+        put_file(server, "/q/jobs/enqueue", b"kept")
+        put_file(server, "/secret.txt", b"secret")
+        if anonymous == "none":
+            sign_in(tab, server)
+        tab.expected += [""]                            # what a browser says of all that
+        with other_site({"/": self.ATTACK % json.dumps(server.url)}, host) as site:
+            tab.goto(site + "/")
+            done = tab.eval("Promise.all(tried).then(() => done)")
+            assert done.pop("blind call") == "opaque" and done.pop("take") == "opaque"
+            assert set(done.values()) == {"refused"} and len(done) == 6, done
+            assert tab.eval("(() => { try { return frames[0].document.body.innerText } catch (error) { return error.name } })()") \
+                == "SecurityError"
+            tab.eval("form.submit()")
+            tab.until("location.pathname === '/fs/'")
+            assert "secret" not in tab.text()
+        assert get_file(server, "/secret.txt") == b"secret" and call(server, "HEAD", "/v1/files/owned").status == 404
+        assert get_file(server, "/q/jobs/size") == b"1"
 
 
 # ============================================================================
