@@ -16401,7 +16401,7 @@ _CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-sr
 _POLICY_OF_PAGE = header_block({**dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _MAX_FORM = 16 * 1024
-_LOCAL = re.compile(r"/fs/[!-\[\]-~]*")     # a path of ours: no host, no scheme, no backslash, nothing to end a header
+_PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # a path of ours: no host, no scheme, no backslash, nothing to end a header
 
 _PAGE_HEAD = """\
 <!doctype html>
@@ -17377,7 +17377,7 @@ class BrowserPage:
     def _sign_in(self, where: str, told: str = "", status: int = 200) -> Response:
         # Bearer alone: Basic would open a window of the browser's own.
         headers = [("WWW-Authenticate", "Bearer")] if status == 401 else []
-        form = _filled(_SIGN_IN, prefix=self._prefix, next=_local(where),
+        form = _filled(_SIGN_IN, prefix=self._prefix, next=_next_path(where),
                        told_html=_filled('<p class="bad" role="alert">{told}</p>', told=told) if told else "")
         return self._answer(status, _SHEET, headers, title="Sign in", content_html=form)
 
@@ -17405,7 +17405,7 @@ class BrowserPage:
         secure = "; Secure" if request.scheme == "https" else ""
         # Without Max-Age it goes with the browser's windows; how long it is good is signed into it.
         cookie = f"{SESSION_COOKIE}={value}; Path={self._prefix or '/'}; HttpOnly; SameSite=Strict{secure}"
-        return Response(303, b"", headers=[("Location", self._prefix + _local(where)), ("Set-Cookie", cookie), _NO_STORE])
+        return Response(303, b"", headers=[("Location", self._prefix + _next_path(where)), ("Set-Cookie", cookie), _NO_STORE])
 
     @staticmethod
     def _form_of(request: Request) -> dict[str, str]:
@@ -17415,8 +17415,8 @@ class BrowserPage:
         return _parse_query(request.body.read(_MAX_FORM).decode("latin-1"))
 
 
-def _local(where: str) -> str:
-    return where if _LOCAL.fullmatch(where) else "/fs/"
+def _next_path(where: str) -> str:
+    return where if _PATH_OF_PAGE.fullmatch(where) else "/fs/"
 
 
 def _listed_row(entry: Entry, backend: str) -> str:
