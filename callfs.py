@@ -16467,7 +16467,6 @@ _ICONS = {                                  # paths of 24 x 24, drawn with a str
     "pen": "M4 20l1-4L16 5l3 3L8 19z",
     "move": "M5 12h13M13 7l5 5-5 5",
     "bin": "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
-    "copy": "M9 9h11v11H9zM5 15H4V4h11v1",
     "key": "M3 7h18v10H3zM7 11h0M11 11h0M15 11h0M8 14h8",
     "close": "M6 6l12 12M18 6L6 18",
     "sort": "M7 14l5-5 5 5",
@@ -16482,28 +16481,27 @@ def _icon_svg(width: int, paths: str) -> str:
 def _icon_style() -> str:
     """All icons as one picture, of which each class shows its part."""
     paths = "".join(f"<path transform='translate({24 * place})' d='{path}'/>" for place, path in enumerate(_ICONS.values()))
-    places = "".join(f".i-{name} {{ --at: {place}; }}\n" for place, name in enumerate(_ICONS))
+    places = "".join(f".i-{name} {{ --at: {place} }}\n" for place, name in enumerate(_ICONS))
     return f'.i {{ --i: url("data:image/svg+xml,{_icon_svg(24 * len(_ICONS), paths)}"); }}\n{places}'
 
 
 _STYLE = r"""
-:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330; --dim: #5d6778; --line: #e3e7ed;
-  --main: #2f62d9; --on-main: #fff; --pick: #e7eefe; --hover: #f1f4f8; --bad: #b3261e; --shadow: 0 8px 30px #1c233026; }
+:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330; --dim: #5d6778; --line: #e1e5ec;
+  --main: #2f62d9; --pick: #e4ecfe; --hover: #f1f4f8; --bad: #b3261e; --shade: 0 8px 30px #1c233030; }
 @media (prefers-color-scheme: dark) {
   :root { --back: #12151b; --card: #1a1f28; --text: #e6eaf1; --dim: #98a3b5; --line: #2b323f; --main: #8ab0ff;
-    --on-main: #0d1c3d; --pick: #223357; --hover: #212835; --bad: #ff9d94; --shadow: 0 8px 30px #0009; }
+    --pick: #223357; --hover: #212835; --bad: #ff9d94; --shade: 0 8px 30px #000b; }
 }
 * { box-sizing: border-box; }
 [hidden] { display: none !important; }
 body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
 header, main { max-width: 72rem; margin: auto; padding: 0 1rem; }
-header { display: flex; gap: 1rem; align-items: center; min-height: 3.5rem; }
-header nav { flex: 1; min-width: 0; }
-header form { display: flex; gap: .6rem; align-items: center; color: var(--dim); }
+header, header form, .upload, .note { display: flex; gap: .6rem; align-items: center; }
+header { min-height: 3.5rem; color: var(--dim); }
+nav, .upload .name, .note span { flex: 1; min-width: 0; overflow-wrap: anywhere; }
 #path { display: flex; flex-wrap: wrap; list-style: none; margin: 0; padding: 0; font-size: 1.05rem; }
-#path li { min-width: 0; overflow-wrap: anywhere; }
-#path li + li::before { content: "/"; color: var(--dim); }
-#path a { padding: .3rem; color: var(--dim); border-radius: 6px; }
+#path li + li::before { content: "/"; }
+#path a { padding: .3rem; }
 #path li:last-child a { color: var(--text); font-weight: 600; }
 a { color: inherit; text-decoration: none; }
 a:hover { color: var(--main); }
@@ -16511,113 +16509,89 @@ a:hover { color: var(--main); }
 button, .button, input, select, textarea { font: inherit; color: inherit; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); padding: .4rem .75rem; min-height: 2.3rem; }
 button, .button { display: inline-flex; gap: .45rem; align-items: center; justify-content: center; cursor: pointer; }
-button:hover, .button:hover { background: var(--hover); color: inherit; }
-button.main { background: var(--main); border-color: var(--main); color: var(--on-main); }
-button.danger { color: var(--bad); }
-button.plain { border: 0; background: none; padding: .3rem; min-height: 0; }
-.dim, .tag { color: var(--dim); }
-.bad { color: var(--bad); }
+button:hover { background: var(--hover); }
+button.main { background: var(--main); border-color: var(--main); color: var(--card); }
+button.plain { border: 0; background: none; padding: 0; min-height: 0; }
+.dim, .tag, .size, .time, .heads, th, td + td, footer, #empty { color: var(--dim); }
+.bad, .danger { color: var(--bad); }
 .paper { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
-table { width: 100%; border-collapse: collapse; }
-td, th { padding: .55rem 1rem; text-align: left; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
-th { border: 0; color: var(--dim); font-weight: 500; }
-td + td, th + th { text-align: right; white-space: nowrap; color: var(--dim); }
+table { width: 100%; border-spacing: 0; }
+td, th { padding: .5rem 1rem; text-align: left; overflow-wrap: anywhere; }
+td + td, th + th { text-align: right; white-space: nowrap; }
 .sheet { max-width: 24rem; margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
-.sheet form { display: grid; gap: .9rem; }
 h1, h2 { font-size: 1.2rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
-label { display: grid; gap: .3rem; margin: .6rem 0; }
+label { display: grid; gap: .3rem; margin: .8rem 0; }
 
-#bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .5rem; padding: .5rem 0; background: var(--back); }
-.tools { display: flex; flex-wrap: wrap; gap: .5rem; }
-.picks { width: 100%; }
-#filter { flex: 1; min-width: 8rem; max-width: 20rem; margin-left: auto; }
-.heads, .row { display: grid; grid-template-columns: 2.2rem 1.7rem minmax(0, 1fr) 7.5rem 13rem; align-items: center; }
-.heads { color: var(--dim); height: 2.5rem; border-bottom: 1px solid var(--line); }
+#bar { position: sticky; top: 0; z-index: 2; padding: .5rem 0; background: var(--back); }
+#bar, .tools { display: flex; flex-wrap: wrap; gap: .5rem; }
+#filter { flex: 1; min-width: 8rem; max-width: 18rem; margin-left: auto; }
+.heads, .row { display: grid; grid-template-columns: 2.4rem 1.8rem minmax(0, 1fr) 8rem 13rem; align-items: center; width: 100%; }
+.heads { height: 2.5rem; border-bottom: 1px solid var(--line); }
 .heads .name { grid-column: 3; }
 .heads .i { visibility: hidden; }
 [aria-sort$="ending"] .i { visibility: visible; }
 [aria-sort="descending"] .i { transform: scaleY(-1); }
-.size, .time { text-align: right; color: var(--dim); font-variant-numeric: tabular-nums; white-space: nowrap; }
-#rows { position: relative; outline: 0; contain: layout; }
+.heads .size button, .heads .time button { flex-direction: row-reverse; }
+.size, .time { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .time { padding-right: 1rem; }
-.row { position: absolute; inset: 0 0 auto; height: 40px; border-radius: 6px; cursor: default; }
+#rows { position: relative; outline: 0; }
+.row { position: absolute; height: 40px; border-radius: 6px; cursor: default; }
 .row:hover { background: var(--hover); }
 .row[aria-selected="true"] { background: var(--pick); }
 #rows:focus-visible .at { box-shadow: inset 0 0 0 2px var(--main); }
-.row .name { display: flex; gap: .6rem; align-items: baseline; min-width: 0; }
+.row .name { display: flex; gap: .6rem; align-items: center; }
 .link { overflow: hidden; text-overflow: ellipsis; white-space: pre; padding: .4rem 0; }
-.tag { font-size: .8rem; border: 1px solid var(--line); border-radius: 99px; padding: 0 .5rem; white-space: nowrap; }
+.tag { font-size: .8rem; border: 1px solid var(--line); border-radius: 99px; padding: 0 .5rem; }
 .pick { text-align: center; }
 .pick input { min-height: 0; width: 1.05rem; height: 1.05rem; accent-color: var(--main); }
-#empty { padding: 3rem 1rem; text-align: center; color: var(--dim); }
-footer { display: flex; gap: .5rem; align-items: center; padding: .8rem .2rem 5rem; color: var(--dim); }
-#live { width: .55rem; height: .55rem; border-radius: 50%; background: var(--line); }
+#empty { padding: 3rem 1rem; text-align: center; }
+footer { padding: .8rem .2rem 5rem; }
+#live { display: inline-block; width: .55rem; height: .55rem; margin-right: .5rem; border-radius: 50%; background: var(--line); }
 #live.on { background: #2fa866; }
 
-dialog { width: min(30rem, calc(100vw - 2rem)); max-height: calc(100dvh - 2rem); border: 0; border-radius: 14px; padding: 0;
-  background: var(--card); color: inherit; box-shadow: var(--shadow); }
-dialog.wide { width: min(64rem, calc(100vw - 2rem)); }
+dialog { width: min(30rem, 100vw - 2rem); border: 0; border-radius: 14px; padding: 1.3rem; background: var(--card);
+  color: inherit; box-shadow: var(--shade); }
+dialog.wide { width: min(64rem, 100vw - 2rem); }
 dialog::backdrop { background: #0b0f1780; }
-dialog form { padding: 1.3rem; }
-dialog input, dialog textarea, dialog select { width: 100%; }
-.buttons { display: flex; flex-flow: row-reverse wrap; gap: .5rem; margin-top: 1.2rem; }
+dialog input, dialog textarea, dialog select, pre, progress, .stage audio, .stage iframe { width: 100%; }
+.buttons { display: flex; flex-direction: row-reverse; gap: .5rem; margin-top: 1.2rem; }
 .stage { display: grid; place-items: center; min-height: 6rem; }
-.stage img, .stage video { max-width: 100%; max-height: 68vh; border-radius: 6px; }
-.stage audio, .stage iframe { width: 100%; border: 0; }
+.stage > * { max-width: 100%; max-height: 68vh; border: 0; border-radius: 8px; }
 .stage iframe { height: 68vh; }
-pre { width: 100%; max-height: 68vh; margin: 0; overflow: auto; padding: .8rem; background: var(--back); border-radius: 8px;
-  font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-.copy { display: flex; gap: .5rem; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: .45rem 1rem; margin: 0; }
-dd { margin: 0; }
-kbd { font: inherit; font-size: .85em; color: var(--dim); border: 1px solid var(--line); border-radius: 5px; padding: 0 .4rem; }
-#notes, #uploads { position: fixed; z-index: 5; bottom: 1rem; width: min(24rem, calc(100vw - 2rem)); }
-#notes { left: 1rem; display: grid; gap: .5rem; }
-#uploads { right: 1rem; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
-  box-shadow: var(--shadow); }
-.note { display: flex; gap: .6rem; align-items: center; padding: .5rem .5rem .5rem 1rem; border-radius: 10px;
-  background: var(--text); color: var(--back); box-shadow: var(--shadow); }
-.note span:first-child { flex: 1; overflow-wrap: anywhere; }
-.note button { background: none; border-color: currentColor; }
+pre { margin: 0; overflow: auto; padding: .8rem; background: var(--back); font: 13px/1.5 monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: auto 1fr; gap: .4rem 1rem; }
+dd { margin: 0; color: var(--dim); }
+#notes, #uploads { position: fixed; z-index: 5; bottom: 1rem; left: 1rem; width: min(24rem, 100vw - 2rem); }
+#uploads { left: auto; right: 1rem; padding: .8rem 1rem; background: var(--card); border-radius: 12px; box-shadow: var(--shade); }
+.note { margin-top: .5rem; padding: .5rem .5rem .5rem 1rem; border-radius: 10px; background: var(--text); color: var(--back); }
 .note.bad { background: var(--bad); }
-.upload { display: flex; gap: .6rem; align-items: center; }
-.upload .name { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-progress { width: 100%; height: .4rem; accent-color: var(--main); }
-.drop main { outline: 3px dashed var(--main); outline-offset: 4px; border-radius: 12px; }
+.note button { background: none; border-color: currentColor; }
+.drop main { outline: 3px dashed var(--main); border-radius: 12px; }
 
-.i { flex: none; display: inline-block; width: 18px; height: 18px; background: currentColor;
-  mask: var(--i) calc(var(--at) * -18px) 0 / auto 100%; }
+.i { flex: none; width: 18px; height: 18px; background: currentColor; mask: var(--i) calc(var(--at) * -18px) 0 / auto 100%; }
+.i-folder, .i-mount { color: var(--main); }
 @media (max-width: 640px) {
-  .label { display: none; }
-  .copy .label { display: inline; }
+  .tools .label, .heads .size, .heads .time, td:nth-child(3), th:nth-child(3) { display: none; }
   button, .button { min-width: 2.75rem; min-height: 2.75rem; }
-  .heads, .row { grid-template: 1fr 1fr / 2.6rem 1.8rem minmax(0, 1fr) auto; }
-  .heads { grid-template-rows: 1fr; }
-  .heads .size, .heads .time { display: none; }
-  .row { height: 60px; }
+  .row { grid-template: 1fr 1fr / 2.8rem 1.8rem minmax(0, 1fr) auto; height: 60px; }
   .row .pick, .row > .i { grid-row: 1 / 3; }
   .row .name { align-self: end; grid-column: 3 / 5; }
   .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
-  td:nth-child(3), th:nth-child(3) { display: none; }
 }
-@media (prefers-reduced-motion: no-preference) { dialog[open], .note { animation: come .12s ease-out; } }
-@keyframes come { from { opacity: 0; transform: translateY(4px); } }
+@media (prefers-reduced-motion: no-preference) { dialog, .note { animation: come .12s; } }
+@keyframes come { from { opacity: 0; } }
 @media (forced-colors: active) { .i { background: CanvasText; } }
 """
 
 _SCRIPT = r"""
 'use strict';
-// The browser page of callfs. Names and contents are only ever set as text.
-const PREFIX = document.body.dataset.prefix, PIECE = 8 << 20, TEXT = 256 << 10, UNDO = 7000;
-const CONTROLS = {
-  enqueue: 'What is written here becomes a message.', dequeue: 'Reading this takes a message out, so the page does not.',
-  peek: 'The next message.', size: 'How many messages wait.', clear: 'Writing here removes every message.',
-  ack: 'The id of a leased message is written here when it is done.',
-};
-const KINDS = {
-  image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i, audio: /\.(mp3|og[ag]|wav|flac|m4a|opus|aac)$/i,
-  video: /\.(mp4|webm|mov|m4v|ogv|mkv)$/i, pdf: /\.pdf$/i, control: /^$/, queue: /^$/, stream: /^$/,
-};
+// The page of callfs. Names and contents are only ever set as text.
+const first = document.cloneNode(true), PREFIX = document.body.dataset.prefix, PIECE = 8 << 20, TEXT = 256 << 10, UNDO = 7000;
+const CONTROLS = {enqueue: 'What is written here becomes a message.', dequeue: 'Reading this would take a message out.',
+  peek: '', size: '', ack: 'For programs that are done with a message.', clear: 'Writing here removes every message.'};
+const KINDS = {control: /^$/, queue: /^$/, stream: /^$/, image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i,
+  audio: /\.(mp3|og[ag]|wav|flac|m4a|opus)$/i, video: /\.(mp4|webm|mov|m4v|ogv)$/i, pdf: /\.pdf$/i};
 const view = {items: [], shown: [], at: -1, anchor: 0, chosen: new Set(), gone: new Set(), sort: 'name', down: false,
   turn: 0, took: 0};
 
@@ -16628,24 +16602,25 @@ const nameOf = path => path.slice(path.lastIndexOf('/') + 1);
 const urlOf = path => PREFIX + '/fs' + path.split('/').map(encodeURIComponent).join('/');
 const folderUrl = path => urlOf(path).replace(/\/?$/, '/');
 const plural = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? '' : 's'}`;
+const named = items => items.length > 1 ? plural(items.length, 'item') : items[0].name;
+const focus = () => list.focus({preventScroll: true});
 const pathOf = item => join(view.path, item.name);
 const hidden = name => /^\.upload-[0-9a-f-]+\.part$/.test(name);
 const dates = new Intl.DateTimeFormat(undefined, {dateStyle: 'medium', timeStyle: 'short'});
 
-function make(tag, props = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
-    else if (name in node) node[name] = value;
-    else node.setAttribute(name, value);
-  }
+function make(what, props = {}, ...children) {
+  const [tag, className = ''] = what.split('.'), node = Object.assign(document.createElement(tag), {className});
+  if (tag === 'button') node.type = 'button';
+  for (const [name, value] of Object.entries(props))
+    if (name in node) node[name] = value; else node.setAttribute(name, value);
   node.append(...children.filter(Boolean));
   return node;
 }
 
-const icon = name => make('span', {className: 'i i-' + name, 'aria-hidden': 'true'});
-const button = (label, name, onclick, props = {}) => make('button', {type: 'button', title: label, onclick, ...props},
-  icon(name), make('span', {className: 'label'}, label));
+const icon = name => make('span.i i-' + name, {'aria-hidden': true});
+const button = (label, name, onclick, props = {}, look = '') =>
+  make('button.' + look, {title: label, onclick, ...props}, icon(name), make('span.label', {}, label));
+const cell = (name, ...children) => make('span.' + name, {role: 'gridcell'}, ...children);
 
 function size(bytes) {
   const step = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
@@ -16668,30 +16643,26 @@ async function ask(method, address, body, headers = {}, more = {}) {
 
 // ---- dialogs and notes
 
-/** Resolves to the value of the button, '' when the dialog was left. The first button is that of Enter. */
-function dialog(title, content, buttons, className = '') {
+// Resolves to the value of the button; the first one is that of Enter.
+function dialog(title, content, buttons, look = '') {
   return new Promise(resolve => {
-    const box = make('dialog', {className, 'aria-label': title}, make('form', {method: 'dialog'}, make('h2', {}, title),
-      ...content, make('div', {className: 'buttons'}, ...buttons.map(([value, label, look = '']) =>
-        make('button', {value, className: look, formNoValidate: !value}, label)))));
-    box.addEventListener('close', () => { box.remove(); resolve(box.returnValue); list.focus({preventScroll: true}); });
+    const box = make('dialog.' + look, {'aria-label': title, onclose: () => { box.remove(); resolve(box.returnValue); focus(); }},
+      make('form', {method: 'dialog'}, make('h2', {}, title), ...content, make('div.buttons', {}, ...buttons.map(
+        ([value, label, look = '']) => make('button.' + look, {value, type: 'submit', formNoValidate: !value}, label)))));
     document.body.append(box);
     box.showModal();
   });
 }
 
-async function askText(title, label, value, done, hints = []) {
+async function askText(title, label, value, done) {
   const input = make('input', {value, required: true, autocomplete: 'off', autofocus: true}), stem = value.lastIndexOf('.');
-  input.setAttribute('list', 'hints');
   setTimeout(() => input.setSelectionRange(0, stem > 0 ? stem : value.length));
-  return await dialog(title, [make('label', {}, label, input),
-    make('datalist', {id: 'hints'}, ...hints.map(hint => make('option', {value: hint})))],
-  [['yes', done, 'main'], ['', 'Cancel']]) && input.value;
+  return await dialog(title, [make('label', {}, label, input)], [['yes', done, 'main'], ['', 'Cancel']]) && input.value;
 }
 
 function note(text, bad = false, label = '', run = null) {
-  const box = make('div', {className: bad ? 'note bad' : 'note', role: bad ? 'alert' : 'status'}, make('span', {}, text),
-    label && make('button', {type: 'button', onclick: () => { box.remove(); run(); }}, label));
+  const box = make(bad ? 'div.note bad' : 'div.note', {role: bad ? 'alert' : 'status'}, make('span', {}, text),
+    label && make('button', {onclick: () => { box.remove(); run(); }}, label));
   notes.append(box);
   setTimeout(() => box.remove(), bad ? 12000 : UNDO);
 }
@@ -16703,13 +16674,7 @@ function complain(error) {
 
 const guarded = run => (...args) => Promise.resolve(run(...args)).catch(complain);
 
-// ---- what is in a folder: the first page as HTML, the others as JSON, in the background
-
-function kindOf(name, dir, owner) {         // as shown_kind on the server
-  if (dir) return view.backend === 'queuefs' ? 'queue' : '';
-  if (view.backend === 'streamfs' && name !== 'README') return 'stream';
-  return /^(queue|proxy)fs$/.test(view.backend) && owner === '*' && name in CONTROLS ? 'control' : '';
-}
+// ---- a folder: its first page as HTML, the others as JSON
 
 const itemsOf = page => [...page.querySelectorAll('#list tbody tr')].map(({dataset: row}) => ({name: row.name,
   dir: row.type === 'directory', size: +row.size, time: Date.parse(row.time) || 0, kind: row.kind}))
@@ -16719,17 +16684,16 @@ async function more(items, after, turn, fresh) {
   let address = `${folderUrl(view.path)}?json&limit=1000&after=${encodeURIComponent(after)}`, then = performance.now();
   while (address && turn === view.turn) {
     const answer = await ask('GET', address);
-    for (const {name, type, size, mtime, owner} of await answer.json()) {
-      const dir = type === 'directory';
-      if (!hidden(name)) items.push({name, dir, size, time: Date.parse(mtime), kind: kindOf(name, dir, owner)});
-    }
+    for (const {name, type, size, mtime} of await answer.json())
+      if (!hidden(name)) items.push({name, dir: type === 'directory', size, time: Date.parse(mtime),
+        kind: name in CONTROLS && /^(queue|proxy)fs$/.test(view.backend) ? 'control' : ''});
     const next = /<([^>]*)>;\s*rel="?next/.exec(answer.headers.get('Link'));
     address = next && new URL(next[1], answer.url).href;
     if (fresh && performance.now() - then > 400) { arrange(); then = performance.now(); }
   }
 }
 
-/** Takes a page of the server over; `fresh`: it is another folder than before. */
+// `fresh`: it is another folder than before.
 async function adopt(page, fresh) {
   const turn = ++view.turn, data = page.body.dataset, began = performance.now(), items = itemsOf(page);
   Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user});
@@ -16737,7 +16701,7 @@ async function adopt(page, fresh) {
     Object.assign(view, {items, at: -1, chosen: new Set()});
     document.title = page.title;
     filter.value = '';
-    crumbs();
+    if (page !== first) $('header').replaceWith(page.querySelector('header'));
     listen();
   }
   tools();
@@ -16773,7 +16737,6 @@ const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) =>
 const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
 const current = () => view.chosen.size ? chosen() : view.shown.slice(view.at, view.at + 1);
 
-/** Filter, sort, draw; what was current stays so by its name. */
 function arrange() {
   const now = view.shown[view.at], wanted = filter.value.toLowerCase(), order = ORDERS[view.sort], sign = view.down ? -1 : 1;
   view.shown = view.items.filter(item => !view.gone.has(pathOf(item)) && item.name.toLowerCase().includes(wanted))
@@ -16792,11 +16755,11 @@ function report() {
   const picked = chosen(), of = view.shown.length < view.items.length ? ' of ' + view.items.length.toLocaleString() : '';
   count.textContent = picked.length ? `${picked.length.toLocaleString()} selected, ` +
     size(picked.reduce((sum, item) => sum + item.size, 0)) : plural(view.shown.length, 'item') + of;
-  picks.hidden = !picked.length;
+  tool.hidden = !(picks.hidden = !picked.length);
   picks.replaceChildren(...picked.length ? actions(picked).map(action => button(...action)) : []);
 }
 
-// ---- the list: only the rows that can be seen are there
+// ---- the list: only rows that can be seen
 
 const rows = new Map();
 const rowHeight = () => matchMedia('(max-width: 640px)').matches ? 60 : 40;
@@ -16824,24 +16787,22 @@ const look = item => item.kind in KINDS ? item.kind : item.kind ? 'mount' : item
   Object.keys(KINDS).find(kind => KINDS[kind].test(item.name)) || 'file';
 
 function rowOf(item) {
-  const bytes = make('span', {className: 'size', role: 'gridcell'}, item.dir || item.kind ? '' : size(item.size));
+  const bytes = cell('size', !item.dir && !item.kind && size(item.size));
   const link = item.kind === 'control' ? {} : {href: (item.dir ? folderUrl : urlOf)(pathOf(item)), tabIndex: -1};
   if (item.kind === 'queue') waiting(item, bytes);
-  return make('div', {role: 'row', className: 'row'},
-    make('span', {role: 'gridcell', className: 'pick'},
-      make('input', {type: 'checkbox', tabIndex: -1, 'aria-label': 'Select ' + item.name})), icon(look(item)),
-    make('span', {role: 'gridcell', className: 'name'},
-      make(link.href ? 'a' : 'span', {className: 'link', title: item.name, ...link}, make('bdi', {}, item.name)),
-      item.kind && make('span', {className: 'tag'}, item.kind)),
-    bytes, make('span', {className: 'time', role: 'gridcell'}, item.time ? dates.format(item.time) : ''));
+  return make('div.row', {role: 'row'},
+    cell('pick', make('input', {type: 'checkbox', tabIndex: -1, 'aria-label': 'Select ' + item.name})), icon(look(item)),
+    cell('name', make(link.href ? 'a.link' : 'span.link', {title: item.name, ...link}, make('bdi', {}, item.name)),
+      item.kind && make('span.tag', {}, item.kind)),
+    bytes, cell('time', item.time && dates.format(item.time)));
 }
 
-async function waiting(item, place) {       // a folder of queues has no such file
+async function waiting(item, place) {
   const answer = await fetch(urlOf(join(pathOf(item), 'size'))).catch(() => ({}));
   if (answer.ok) place.textContent = plural(+await answer.text() || 0, 'message');
 }
 
-/** Moves the cursor; `mode`: '' selects nothing, else one, toggle, range. */
+// `mode`: what the cursor selects: '' nothing, one, toggle, range.
 function point(index, mode = '') {
   if (!view.shown.length) return;
   view.at = Math.max(0, Math.min(index, view.shown.length - 1));
@@ -16858,13 +16819,11 @@ function point(index, mode = '') {
   report();
 }
 
-const indexOf = event => { const row = event.target.closest('.row'); return row ? +row.id.slice(4) : -1; };
-
 function pressed(event) {
-  const index = indexOf(event), link = event.target.closest('.link');
-  const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey || event.target.closest('.pick') ? 'toggle' : '';
+  const on = what => event.target.closest(what), link = on('.link'), index = on('.row') ? +on('.row').id.slice(4) : -1;
+  const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey || on('.pick') ? 'toggle' : '';
   if (index < 0 || link && mode === 'toggle') return;     // a link with Ctrl is for the browser
-  if (!event.target.closest('.pick')) event.preventDefault();
+  if (!on('.pick')) event.preventDefault();
   point(index, mode || (link ? '' : 'one'));
   if (link && !mode) open(view.shown[index]);
 }
@@ -16881,7 +16840,7 @@ function actions(items) {
     write && one && ['Rename', 'pen', guarded(() => rename(one))],
     write && ['Move', 'move', guarded(() => moveTo(items))],
     write && ['Delete', 'bin', () => remove(items)],
-    ['Select none', 'close', () => SHORTCUTS.Escape()],
+    ['None', 'close', () => SHORTCUTS.Escape()],
   ].filter(Boolean);
 }
 
@@ -16903,7 +16862,7 @@ async function control(item) {
 }
 
 async function preview(item) {
-  const url = urlOf(pathOf(item)), kind = look(item), stage = make('div', {className: 'stage'}, 'Loading…');
+  const url = urlOf(pathOf(item)), kind = look(item), stage = make('div.stage', {}, 'Loading…');
   let node = null;
   if (kind === 'stream') node = 'A stream has no end; follow it with: callfs cat --stream ' + pathOf(item);
   else if (kind === 'image') node = make('img', {src: url, alt: item.name});
@@ -16942,16 +16901,14 @@ async function rename(item) {
 }
 
 async function moveTo(items) {
-  const folders = view.items.filter(item => item.dir).slice(0, 200).map(pathOf);
-  const target = await askText(`Move ${items.length > 1 ? plural(items.length, 'item') : items[0].name}`, 'To the folder',
-    view.path, 'Move', [parentOf(view.path), ...folders]), batch = {};
+  const target = await askText('Move ' + named(items), 'To the folder', view.path, 'Move'), batch = {};
   if (!target) return;
   try {
     for (const item of items) await move(pathOf(item), join(target.replace(/\/+$/, '') || '/', item.name), batch);
   } finally { await reload(); }
 }
 
-/** Whether it was moved. Asks where something is in the way; `batch` keeps the answer for those that follow. */
+// `batch` keeps the answer about what is in the way.
 async function move(srcPath, dstPath, batch, overwrite = false) {
   try {
     return await ask('POST', PREFIX + '/fs/', JSON.stringify({method: 'move', srcPath, dstPath, overwrite}));
@@ -16963,7 +16920,7 @@ async function move(srcPath, dstPath, batch, overwrite = false) {
 }
 
 const collision = (batch, path, why) => batch.how = batch.how || dialog('Already there', [
-  make('p', {}, `There is “${nameOf(path)}” already. `, why), make('p', {className: 'dim'}, 'This holds for all that follow.')],
+  make('p', {}, `There is “${nameOf(path)}” already. `, why), make('p.dim', {}, 'This holds for all that follow.')],
 [['overwrite', 'Overwrite', 'danger'], ['both', 'Keep both', 'main'], ['', 'Skip']]).then(how => how || 'skip');
 
 function another(path) {
@@ -16971,7 +16928,7 @@ function another(path) {
   return `${stem} (${(+number || 1) + 1})${ending}`;
 }
 
-// Nothing is deleted before the time to undo is over; who leaves the page has decided.
+// Deleted when the time to undo is over, or who deletes leaves.
 const doomed = new Set();
 
 function remove(items) {
@@ -16982,7 +16939,7 @@ function remove(items) {
   paths.forEach(path => view.gone.add(path));
   arrange();
   point(next);
-  note(`${items.length > 1 ? plural(items.length, 'item') : items[0].name} deleted.`, false, 'Undo', doom.undo);
+  note(named(items) + ' deleted.', false, 'Undo', doom.undo);
 }
 
 async function carryOut(doom, keepalive = false) {
@@ -16990,31 +16947,31 @@ async function carryOut(doom, keepalive = false) {
   doomed.delete(doom);
   await Promise.all(doom.paths.map(path => ask('DELETE', urlOf(path), undefined, {}, {keepalive}).catch(complain)));
   await reload();
-  doom.undo();                              // what could not be deleted is shown again
+  doom.undo();
 }
 
 async function share(item) {
   const time = make('select', {}, ...Object.entries({3600: '1 hour', 28800: '8 hours', 86400: '1 day'})
     .map(([value, label]) => make('option', {value}, label)));
   const uses = make('input', {type: 'number', min: 1, max: 1000000, value: 1, required: true});
-  if (!await dialog('Share ' + item.name, [make('p', {className: 'dim'}, 'Whoever has the link can download it without a key.'),
+  if (!await dialog('Share ' + item.name, [make('p', {}, 'Whoever has the link can download it without a key.'),
     make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)], [['yes', 'Make link', 'main'], ['', 'Cancel']]))
     return;
   const link = await (await ask('POST', PREFIX + '/v1/links/generate',
     JSON.stringify({path: pathOf(item), expiry_seconds: +time.value, max_uses: +uses.value}))).json();
   const field = make('input', {readOnly: true, value: link.url, id: 'share-link', 'aria-label': 'Link'});
-  const copy = button('Copy', 'copy', async () => {
-    field.select();                         // without https there is only the old command
-    await (navigator.clipboard ? navigator.clipboard.writeText(link.url) : document.execCommand('copy'));
+  const copy = button('Copy', 'link', () => {
+    field.select();
+    // Without https there is only the old command.
+    if (navigator.clipboard) navigator.clipboard.writeText(link.url); else document.execCommand('copy');
     copy.lastChild.textContent = 'Copied';
-  }, {className: 'main'});
-  await dialog('Link to ' + item.name, [make('div', {className: 'copy'}, field, copy), make('p', {className: 'dim'},
-    `${plural(link.max_uses, 'download')}, until ${dates.format(Date.parse(link.expires_at))}`)], [['', 'Done']]);
+  }, {}, 'main');
+  await dialog('Link to ' + item.name, [field, make('p', {}, copy)], [['', 'Done']]);
 }
 
-// ---- uploads: three at once; large files in pieces, so that they go on where they stopped
+// ---- uploads: three at once; large files in pieces, to go on where they stopped
 
-const uploads = {all: [], running: 0};
+const uploads = {all: [], running: 0}, sizeOf = ({file}) => file ? file.size : 0;
 
 function upload(files, folder = view.path) {
   const batch = {};
@@ -17036,7 +16993,7 @@ async function work() {
       each.failed = !error.aborted;
     }
     each.over = true;
-    each.sent = each.file ? each.file.size : 0;
+    each.sent = sizeOf(each);
     progress();
   }
   if (!--uploads.running) await reload();
@@ -17068,14 +17025,13 @@ async function putLarge(each) {
   return await move(part, each.path, each.batch) || (await ask('DELETE', urlOf(part)), false);
 }
 
-/** The same for the same file: what broke off goes on when it is chosen again. */
+// The same for the same file: what broke off goes on when it is chosen again.
 function partName({file, path}) {
   let hash = 0x811c9dc5;                    // FNV-1a
   for (const letter of path) hash = Math.imul(hash ^ letter.codePointAt(0), 0x01000193) >>> 0;
   return `.upload-${[hash, file.size, file.lastModified].map(number => number.toString(16)).join('-')}.part`;
 }
 
-/** Runs `attempt` again while only the connection fails. */
 async function patient(each, attempt) {
   for (each.tries = 0; ;) {
     try {
@@ -17088,7 +17044,7 @@ async function patient(each, attempt) {
   }
 }
 
-/** One request by XMLHttpRequest: `fetch` does not tell how much was sent. */
+// `fetch` does not tell how much was sent.
 const send = (each, method, path, data = null, headers = {}) => new Promise((resolve, reject) => {
   const request = each.request = new XMLHttpRequest(), before = method === 'PATCH' ? each.sent : 0;
   request.open(method, urlOf(path));
@@ -17114,21 +17070,19 @@ const progress = () => { painting = painting || setTimeout(() => { painting = 0;
 
 function paintUploads() {
   const {all, began} = uploads, live = all.filter(each => !each.over), failed = all.filter(each => each.failed);
-  const total = all.reduce((sum, {file}) => sum + (file ? file.size : 0), 0), sent = all.reduce((sum, each) => sum + each.sent, 0);
+  const sum = count => all.reduce((sofar, each) => sofar + count(each), 0), total = sum(sizeOf), sent = sum(each => each.sent);
   const rate = sent / (Date.now() - began) * 1000 || 0, left = Math.ceil((total - sent) / rate);
   const shut = () => { cancel(all); uploads.all = []; progress(); };
-  const cross = (label, onclick) => make('button', {type: 'button', className: 'plain', 'aria-label': label, onclick}, icon('close'));
+  const line = (name, told, label, onclick) => make('div.upload', {}, make('bdi.name', {title: name}, name),
+    make('span.dim', {}, told), label && make('button.plain', {'aria-label': label, onclick}, icon('close')));
   panel.hidden = !all.length;
   panel.replaceChildren(
-    make('div', {className: 'upload'}, make('strong', {role: 'status', className: 'name'}, live.length ?
-      `${all.length - live.length} of ${plural(all.length, 'file')} · ${size(rate)}/s · ${left < 1e5 ? left + ' s left' : ''}` :
-      `${plural(all.length - failed.length, 'file')} uploaded` + (failed.length ? `, ${failed.length} failed` : '')),
-    cross(live.length ? 'Cancel all' : 'Close', shut)),
+    line(`${all.length - live.length} of ${plural(all.length, 'file')} uploaded` + (failed.length ? `, ${failed.length} failed` : ''),
+      live.length && `${size(rate)}/s` + (left < 1e5 ? `, ${left} s` : ''), live.length ? 'Cancel all' : 'Close', shut),
     make('progress', {max: total || 1, value: live.length ? sent : total || 1, 'aria-label': 'Uploads'}),
-    ...[...live.filter(each => each.state === 'sending'), ...failed].slice(0, 8).map(each => make('div', {className: 'upload'},
-      make('bdi', {className: 'name', title: each.path}, nameOf(each.path)), make('span', {className: each.failed ? 'bad' : 'dim'},
-        each.failed ? each.state : `${Math.floor(100 * each.sent / (each.file && each.file.size || 1))} %`),
-      !each.over && cross('Cancel', () => cancel([each])))));
+    ...live.filter(each => each.state === 'sending').map(each => line(nameOf(each.path),
+      Math.floor(100 * each.sent / (sizeOf(each) || 1)) + ' %', 'Cancel', () => cancel([each]))),
+    ...failed.slice(0, 5).map(each => line(nameOf(each.path), each.state)));
   if (!live.length && !failed.length && all.length) setTimeout(() => { if (uploads.all.every(each => each.over)) shut(); }, 4000);
 }
 
@@ -17140,7 +17094,7 @@ function pickFiles(webkitdirectory) {
   input.click();
 }
 
-/** All files below what was dropped; of an empty folder the folder itself, without a file. */
+// An empty folder is an item without a file.
 async function walk(entry, path = entry.name) {
   if (entry.isFile) return [{path, file: await new Promise((resolve, reject) => entry.file(resolve, reject))}];
   const reader = entry.createReader(), found = [];
@@ -17163,7 +17117,7 @@ let source = null, due = 0;
 function listen() {
   if (source) source.close();
   live.classList.remove('on');
-  if (!view.features.events || document.hidden) return;     // a browser has six connections: hidden pages take none
+  if (!view.features.events || document.hidden) return;     // of six connections hidden pages take none
   const mine = source = new EventSource(folderUrl(view.path) + '?events=true');
   mine.onopen = () => live.classList.add('on');
   mine.onerror = () => {
@@ -17177,53 +17131,37 @@ function changed(event) {
   const {path, dstPath} = event.type === 'reset' ? {path: view.path} : JSON.parse(event.data);
   const near = [path, dstPath].filter(Boolean).filter(each => !hidden(nameOf(each)) && (view.backend === 'queuefs' ||
     parentOf(each) === view.path || (view.path + '/').startsWith(each + '/')));
-  if (near.length && !due)                  // the larger the folder, the less often
+  if (near.length && !due)                  // a large folder less often
     due = setTimeout(() => { due = 0; reload(); }, Math.max(250, 3 * view.took));
 }
 
 // ---- the frame around the list
 
-function crumbs() {
-  const parts = view.path.split('/').filter(Boolean), ends = ['/', ...parts.map((part, at) => '/' + parts.slice(0, at + 1).join('/'))];
-  $('#path').replaceChildren(...ends.map(path => make('li', {}, make('a', {href: folderUrl(path), onclick: event => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    go(path);
-  }}, make('bdi', {}, nameOf(path) || 'Files')))));
-  const next = $('input[name=next]');
-  if (next) next.value = folderUrl(view.path).slice(PREFIX.length);
-}
-
 const tools = () => tool.replaceChildren(...[
-  view.features.write && button('Upload', 'up', () => pickFiles(false), {className: 'main', id: 'upload'}),
-  view.features.write && button('Upload folder', 'upfolder', () => pickFiles(true), {id: 'upload-folder'}),
-  view.features.write && button('New folder', 'plus', guarded(newFolder), {id: 'new-folder'}),
-  button('Zip', 'down', () => download({name: '', dir: true}), {id: 'zip', title: 'Download this folder as zip'}),
-  button('Keys', 'key', help, {id: 'help', title: 'Keyboard (?)'})].filter(Boolean));
+  ...view.features.write ? [button('Upload', 'up', () => pickFiles(false), {id: 'upload'}, 'main'),
+    button('Upload folder', 'upfolder', () => pickFiles(true), {id: 'upload-folder'}),
+    button('New folder', 'plus', guarded(newFolder), {id: 'new-folder'})] : [],
+  button('Zip', 'down', () => download({name: '', dir: true}), {id: 'zip'}), button('Keys', 'key', help, {id: 'help'})]);
 
-const KEYS = 'Arrows: move; Enter: open; Backspace: folder above; Space: select; Shift+Arrows: select several; Ctrl+A: select all; ' +
-  'Escape: select nothing; F2: rename; Delete: delete; U: upload; N: new folder; /: filter; ?: this help';
-const help = () => dialog('Keyboard', [make('dl', {}, ...KEYS.split('; ').flatMap(line => line.split(': '))
-  .map((text, at) => make(at % 2 ? 'dd' : 'dt', {}, at % 2 ? text : make('kbd', {}, text))))], [['', 'Close']]);
+const KEYS = 'Arrows: move; Enter: open; Backspace: folder above; Space: select; Shift+Arrows: select several; Ctrl+A: all; ' +
+  'Escape: none; F2: rename; Delete: delete; U: upload; N: new folder; /: filter; ?: this help';
+const help = () => dialog('Keyboard', [make('dl', {}, ...KEYS.split(/: |; /).map((text, at) =>
+  make(at % 2 ? 'dd' : 'dt', {}, text)))], [['', 'Close']]);
 
-const heads = ['name', 'size', 'time'].map(sort => make('span', {role: 'columnheader', className: sort},
-  make('button', {type: 'button', className: 'plain', onclick: () => {
+const heads = Object.entries({name: 'Name', size: 'Size', time: 'Changed'}).map(([sort, label]) => make('span.' + sort,
+  {role: 'columnheader'}, make('button.plain', {onclick: () => {
     Object.assign(view, {down: view.sort === sort && !view.down, sort});
     arrange();
-  }}, sort[0].toUpperCase() + sort.slice(1), icon('sort'))));
-const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': 'Files', 'aria-multiselectable': 'true',
-  onclick: pressed, ondblclick: event => {
-    if (indexOf(event) >= 0 && !event.target.closest('.pick, .link')) open(view.shown[indexOf(event)]);
-  }});
-const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', 'aria-label': 'Filter by name',
-  oninput: () => arrange()});
-const tool = make('div', {className: 'tools'}), picks = make('div', {className: 'tools picks', role: 'toolbar', 'aria-label': 'Selection'});
-const bar = make('div', {id: 'bar'}, tool, filter, picks), empty = make('p', {id: 'empty'});
+  }}, label, icon('sort'))));
+const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': 'Files', 'aria-multiselectable': true,
+  onclick: pressed});
+const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', 'aria-label': 'Filter', oninput: () => arrange()});
+const tool = make('div.tools'), picks = make('div.tools', {id: 'picks', role: 'toolbar', 'aria-label': 'Selection'});
+const bar = make('div', {id: 'bar'}, tool, picks, filter), empty = make('p', {id: 'empty'});
 const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live', title: 'Green: live'});
-const panel = make('section', {id: 'uploads', hidden: true, 'aria-label': 'Uploads'}), notes = make('div', {id: 'notes'});
+const panel = make('section', {id: 'uploads', hidden: true}), notes = make('div', {id: 'notes'});
 
-const screen = () => Math.max(1, Math.floor(innerHeight / rowHeight()) - 4);
-const STEPS = {ArrowDown: () => 1, ArrowUp: () => -1, PageDown: screen, PageUp: () => -screen(), Home: () => -1e9, End: () => 1e9};
+const STEPS = {ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -1e9, End: 1e9};
 const writing = run => () => view.features.write && run();
 const doing = label => () => {
   const items = current(), found = items.length && actions(items).find(action => action[0] === label);
@@ -17233,7 +17171,7 @@ const SHORTCUTS = {
   Enter: doing('Open'), Delete: doing('Delete'), F2: doing('Rename'), ' ': () => point(view.at, 'toggle'), '?': help,
   Backspace: () => view.path !== '/' && go(parentOf(view.path), true, nameOf(view.path)), '/': () => filter.focus(),
   u: writing(() => pickFiles(false)), n: writing(guarded(newFolder)),
-  Escape: () => { view.chosen.clear(); filter.value = ''; arrange(); list.focus({preventScroll: true}); },
+  Escape: () => { view.chosen.clear(); filter.value = ''; arrange(); focus(); },
 };
 
 addEventListener('keydown', event => {
@@ -17241,7 +17179,7 @@ addEventListener('keydown', event => {
   if (event.altKey || $('dialog') || target.closest('a, button') && [' ', 'Enter'].includes(key)) return;
   if (target.matches('input') && !['Escape', 'ArrowDown'].includes(key)) return;
   if (control && key === 'a') { view.chosen = new Set(view.shown.map(item => item.name)); point(view.at); }
-  else if (step) { list.focus({preventScroll: true}); point(view.at + step(), event.shiftKey ? 'range' : ''); }
+  else if (step) { focus(); point(view.at + step, event.shiftKey ? 'range' : ''); }
   else if (!control && SHORTCUTS[key]) SHORTCUTS[key]();
   else return;
   event.preventDefault();
@@ -17258,13 +17196,19 @@ const dragging = step => event => {
 for (const [kind, step] of Object.entries({dragenter: 1, dragleave: -1, dragover: 0, drop: 0})) addEventListener(kind, dragging(step));
 addEventListener('scroll', () => draw(), {passive: true});
 addEventListener('resize', () => draw());
-addEventListener('popstate', () => go(decodeURIComponent(location.pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/', false));
-addEventListener('pagehide', () => { doomed.forEach(doom => carryOut(doom, true)); if (source) source.close(); });
+const pathHere = ({pathname}) => decodeURIComponent(pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/';
+addEventListener('popstate', () => go(pathHere(location), false));
+addEventListener('click', event => {
+  const link = event.target.closest('#path a');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(pathHere(link));
+});
+addEventListener('pagehide', () => doomed.forEach(doom => carryOut(doom, true)));
 addEventListener('visibilitychange', () => { listen(); if (!document.hidden) reload(); });
 addEventListener('beforeunload', event => { if (uploads.all.some(each => !each.over)) event.preventDefault(); });
 
-const first = document.cloneNode(true);
-$('main').replaceChildren(bar, make('div', {className: 'paper'}, make('div', {className: 'heads', role: 'row'}, ...heads), list, empty),
+$('main').replaceChildren(bar, make('div.paper', {}, make('div.heads', {role: 'row'}, ...heads), list, empty),
   make('footer', {}, live, count));
 document.body.append(panel, notes);
 if (location.search.includes('after=')) go(document.body.dataset.path, false);
