@@ -16401,7 +16401,7 @@ _CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-sr
 _POLICY_OF_PAGE = header_block({**dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _MAX_FORM = 16 * 1024
-_LOCAL = re.compile(r"/fs/[!-\[\]-~]*")     # a path of ours: no host, no scheme, no backslash, nothing to end a header
+_PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # a path of ours: no host, no scheme, no backslash, nothing to end a header
 
 _PAGE_HEAD = """\
 <!doctype html>
@@ -16454,22 +16454,20 @@ _ICONS = {                                  # paths of 24 x 24, drawn with a str
     "audio": "M9 18V6l10-2v12M9 18a2 2 0 1 1-4 0 2 2 0 0 1 4 0zM19 16a2 2 0 1 1-4 0 2 2 0 0 1 4 0z",
     "video": "M3 6h12v12H3zM15 10l6-3v10l-6-3",
     "pdf": "M6 3h8l4 4v14H6zM9 12h6M9 16h6",
-    "archive": "M4 4h16v5H4zM5 9v11h14V9M10 13h4",
     "queue": "M4 5h16v4H4zM4 11h16v4H4zM8 19h8",
     "control": "M5 7h8M17 7h2M5 17h2M11 17h8M15 4v6M9 14v6",
     "stream": "M3 8c3-3 6 3 9 0s6 3 9 0M3 16c3-3 6 3 9 0s6 3 9 0",
     "mount": "M4 5h16v6H4zM4 13h16v6H4zM8 8h0M8 16h0",
     "down": "M12 4v11M7 11l5 5 5-5M5 20h14",
     "up": "M12 16V5M7 9l5-5 5 5M5 20h14",
+    "upfolder": "M3 6h6l2 2h10v11H3zM12 17v-6M9.5 13l2.5-2.5 2.5 2.5",
     "plus": "M12 5v14M5 12h14",
     "eye": "M2 12s4-6 10-6 10 6 10 6-4 6-10 6-10-6-10-6zM12 12h0",
-    "link": "M10 14l4-4M8 11l-2 2a3.500 3.500 0 0 0 5 5l2-2M16 13l2-2a3.500 3.500 0 0 0-5-5l-2 2",
+    "link": "M10 14l4-4M8 11l-2 2a3.5 3.5 0 0 0 5 5l2-2M16 13l2-2a3.5 3.5 0 0 0-5-5l-2 2",
     "pen": "M4 20l1-4L16 5l3 3L8 19z",
     "move": "M5 12h13M13 7l5 5-5 5",
     "bin": "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
-    "copy": "M9 9h11v11H9zM5 15H4V4h11v1",
     "key": "M3 7h18v10H3zM7 11h0M11 11h0M15 11h0M8 14h8",
-    "dots": "M12 6h0M12 12h0M12 18h0",
     "close": "M6 6l12 12M18 6L6 18",
     "sort": "M7 14l5-5 5 5",
 }
@@ -16483,28 +16481,27 @@ def _icon_svg(width: int, paths: str) -> str:
 def _icon_style() -> str:
     """All icons as one picture, of which each class shows its part."""
     paths = "".join(f"<path transform='translate({24 * place})' d='{path}'/>" for place, path in enumerate(_ICONS.values()))
-    places = "".join(f".i-{name} {{ --at: {place}; }}\n" for place, name in enumerate(_ICONS))
+    places = "".join(f".i-{name} {{ --at: {place} }}\n" for place, name in enumerate(_ICONS))
     return f'.i {{ --i: url("data:image/svg+xml,{_icon_svg(24 * len(_ICONS), paths)}"); }}\n{places}'
 
 
 _STYLE = r"""
-:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330; --dim: #5d6778; --line: #e3e7ed;
-  --main: #2f62d9; --on-main: #fff; --pick: #e7eefe; --hover: #f1f4f8; --bad: #b3261e; --shadow: 0 8px 30px #1c233026; }
+:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330; --dim: #5d6778; --line: #e1e5ec;
+  --main: #2f62d9; --pick: #e4ecfe; --hover: #f1f4f8; --bad: #b3261e; --shade: 0 8px 30px #1c233030; }
 @media (prefers-color-scheme: dark) {
   :root { --back: #12151b; --card: #1a1f28; --text: #e6eaf1; --dim: #98a3b5; --line: #2b323f; --main: #8ab0ff;
-    --on-main: #0d1c3d; --pick: #223357; --hover: #212835; --bad: #ff9d94; --shadow: 0 8px 30px #0009; }
+    --pick: #223357; --hover: #212835; --bad: #ff9d94; --shade: 0 8px 30px #000b; }
 }
 * { box-sizing: border-box; }
 [hidden] { display: none !important; }
 body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
 header, main { max-width: 72rem; margin: auto; padding: 0 1rem; }
-header { display: flex; gap: 1rem; align-items: center; min-height: 3.5rem; }
-header nav { flex: 1; min-width: 0; }
-header form { display: flex; gap: .6rem; align-items: center; color: var(--dim); }
+header, header form, .upload, .note { display: flex; gap: .6rem; align-items: center; }
+header { min-height: 3.5rem; color: var(--dim); }
+nav, .upload .name, .note span { flex: 1; min-width: 0; overflow-wrap: anywhere; }
 #path { display: flex; flex-wrap: wrap; list-style: none; margin: 0; padding: 0; font-size: 1.05rem; }
-#path li { min-width: 0; overflow-wrap: anywhere; }
-#path li + li::before { content: "/"; color: var(--dim); }
-#path a { padding: .3rem; color: var(--dim); border-radius: 6px; }
+#path li + li::before { content: "/"; }
+#path a { padding: .3rem; }
 #path li:last-child a { color: var(--text); font-weight: 600; }
 a { color: inherit; text-decoration: none; }
 a:hover { color: var(--main); }
@@ -16512,299 +16509,216 @@ a:hover { color: var(--main); }
 button, .button, input, select, textarea { font: inherit; color: inherit; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); padding: .4rem .75rem; min-height: 2.3rem; }
 button, .button { display: inline-flex; gap: .45rem; align-items: center; justify-content: center; cursor: pointer; }
-button:hover, .button:hover { background: var(--hover); color: inherit; }
-button.main { background: var(--main); border-color: var(--main); color: var(--on-main); }
-button.danger { color: var(--bad); }
-button.plain { border: 0; background: none; padding: .3rem; min-height: 0; }
-.dim, .tag { color: var(--dim); }
-.bad { color: var(--bad); }
-.paper, #grid { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
-table { width: 100%; border-collapse: collapse; }
-td, th { padding: .55rem 1rem; text-align: left; border-top: 1px solid var(--line); overflow-wrap: anywhere; }
-th { border: 0; color: var(--dim); font-weight: 500; }
-td + td, th + th { text-align: right; white-space: nowrap; color: var(--dim); }
+button:hover { background: var(--hover); }
+button.main { background: var(--main); border-color: var(--main); color: var(--card); }
+button.plain { border: 0; background: none; padding: 0; min-height: 0; }
+.dim, .tag, .size, .time, .heads, th, td + td, footer, #empty { color: var(--dim); }
+.bad, .danger { color: var(--bad); }
+.paper { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
+table { width: 100%; border-spacing: 0; }
+td, th { padding: .5rem 1rem; text-align: left; overflow-wrap: anywhere; }
+td + td, th + th { text-align: right; white-space: nowrap; }
 .sheet { max-width: 24rem; margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
-.sheet form { display: grid; gap: .9rem; }
 h1, h2 { font-size: 1.2rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
-label { display: grid; gap: .3rem; margin: .6rem 0; }
+label { display: grid; gap: .3rem; margin: .8rem 0; }
 
-#bar { position: sticky; top: 0; z-index: 2; display: flex; flex-wrap: wrap; gap: .5rem; padding: .5rem 0; background: var(--back); }
-.tools, .picks { display: flex; flex-wrap: wrap; gap: .5rem; }
-.picks { width: 100%; }
-#filter { flex: 1; min-width: 8rem; max-width: 20rem; margin-left: auto; }
-.heads, .row { display: grid; grid-template-columns: 2.2rem 1.7rem minmax(0, 1fr) 7.5rem 12rem 2.4rem; align-items: center; }
-.heads { color: var(--dim); height: 2.5rem; border-bottom: 1px solid var(--line); }
+#bar { position: sticky; top: 0; z-index: 2; padding: .5rem 0; background: var(--back); }
+#bar, .tools { display: flex; flex-wrap: wrap; gap: .5rem; }
+#filter { flex: 1; min-width: 8rem; max-width: 18rem; margin-left: auto; }
+.heads, .row { display: grid; grid-template-columns: 2.4rem 1.8rem minmax(0, 1fr) 8rem 13rem; align-items: center; width: 100%; }
+.heads { height: 2.5rem; border-bottom: 1px solid var(--line); }
 .heads .name { grid-column: 3; }
 .heads .i { visibility: hidden; }
 [aria-sort$="ending"] .i { visibility: visible; }
 [aria-sort="descending"] .i { transform: scaleY(-1); }
-.size, .time { text-align: right; color: var(--dim); font-variant-numeric: tabular-nums; white-space: nowrap; }
-#rows { position: relative; outline: 0; contain: layout; }
-.row { position: absolute; inset: 0 0 auto; height: 40px; border-radius: 6px; cursor: default; }
+.heads .size button, .heads .time button { flex-direction: row-reverse; }
+.size, .time { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.time { padding-right: 1rem; }
+#rows { position: relative; outline: 0; }
+.row { position: absolute; height: 40px; border-radius: 6px; cursor: default; }
 .row:hover { background: var(--hover); }
 .row[aria-selected="true"] { background: var(--pick); }
 #rows:focus-visible .at { box-shadow: inset 0 0 0 2px var(--main); }
-.row .name { display: flex; gap: .6rem; align-items: baseline; min-width: 0; }
+.row .name { display: flex; gap: .6rem; align-items: center; }
 .link { overflow: hidden; text-overflow: ellipsis; white-space: pre; padding: .4rem 0; }
-.tag { font-size: .8rem; border: 1px solid var(--line); border-radius: 99px; padding: 0 .5rem; white-space: nowrap; }
+.tag { font-size: .8rem; border: 1px solid var(--line); border-radius: 99px; padding: 0 .5rem; }
 .pick { text-align: center; }
 .pick input { min-height: 0; width: 1.05rem; height: 1.05rem; accent-color: var(--main); }
-.dots { opacity: .55; }
-.row:hover .dots { opacity: 1; }
-#empty { padding: 3rem 1rem; text-align: center; color: var(--dim); }
-footer { display: flex; gap: .5rem; align-items: center; padding: .8rem .2rem 5rem; color: var(--dim); }
-#live { width: .55rem; height: .55rem; border-radius: 50%; background: var(--line); }
+#empty { padding: 3rem 1rem; text-align: center; }
+footer { padding: .8rem .2rem 5rem; }
+#live { display: inline-block; width: .55rem; height: .55rem; margin-right: .5rem; border-radius: 50%; background: var(--line); }
 #live.on { background: #2fa866; }
 
-dialog { width: min(30rem, calc(100vw - 2rem)); max-height: calc(100dvh - 2rem); border: 0; border-radius: 14px; padding: 0;
-  background: var(--card); color: inherit; box-shadow: var(--shadow); }
-dialog.wide { width: min(64rem, calc(100vw - 2rem)); }
+dialog { width: min(30rem, 100vw - 2rem); border: 0; border-radius: 14px; padding: 1.3rem; background: var(--card);
+  color: inherit; box-shadow: var(--shade); }
+dialog.wide { width: min(64rem, 100vw - 2rem); }
 dialog::backdrop { background: #0b0f1780; }
-dialog form { padding: 1.3rem; }
-dialog input, dialog textarea, dialog select { width: 100%; }
-.buttons { display: flex; flex-flow: row-reverse wrap; gap: .5rem; margin-top: 1.2rem; }
+dialog input, dialog textarea, dialog select, pre, progress, .stage audio, .stage iframe { width: 100%; }
+.buttons { display: flex; flex-direction: row-reverse; gap: .5rem; margin-top: 1.2rem; }
 .stage { display: grid; place-items: center; min-height: 6rem; }
-.stage img, .stage video { max-width: 100%; max-height: 68vh; border-radius: 6px; }
-.stage audio, .stage iframe { width: 100%; border: 0; }
+.stage > * { max-width: 100%; max-height: 68vh; border: 0; border-radius: 8px; }
 .stage iframe { height: 68vh; }
-pre { width: 100%; max-height: 68vh; margin: 0; overflow: auto; padding: .8rem; background: var(--back); border-radius: 8px;
-  font: 13px/1.5 ui-monospace, monospace; white-space: pre-wrap; overflow-wrap: anywhere; }
-.copy { display: flex; gap: .5rem; }
-dl { display: grid; grid-template-columns: auto 1fr; gap: .45rem 1rem; margin: 0; }
-dd { margin: 0; }
-kbd { font: inherit; font-size: .85em; color: var(--dim); border: 1px solid var(--line); border-radius: 5px; padding: 0 .4rem; }
-.menu { position: fixed; z-index: 9; display: grid; min-width: 11rem; padding: .3rem; background: var(--card);
-  border: 1px solid var(--line); border-radius: 10px; box-shadow: var(--shadow); }
-.menu button { border: 0; justify-content: start; background: none; }
-.menu button:hover, .menu button:focus { background: var(--hover); }
-.menu kbd { margin-left: auto; }
-#notes, #uploads { position: fixed; z-index: 5; bottom: 1rem; width: min(24rem, calc(100vw - 2rem)); }
-#notes { left: 1rem; display: grid; gap: .5rem; }
-#uploads { right: 1rem; padding: .8rem 1rem; background: var(--card); border: 1px solid var(--line); border-radius: 12px;
-  box-shadow: var(--shadow); }
-.note { display: flex; gap: .6rem; align-items: center; padding: .5rem .5rem .5rem 1rem; border-radius: 10px;
-  background: var(--text); color: var(--back); box-shadow: var(--shadow); }
-.note span:first-child { flex: 1; overflow-wrap: anywhere; }
-.note button { background: none; border-color: currentColor; }
+pre { margin: 0; overflow: auto; padding: .8rem; background: var(--back); font: 13px/1.5 monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: auto 1fr; gap: .4rem 1rem; }
+dd { margin: 0; color: var(--dim); }
+#notes, #uploads { position: fixed; z-index: 5; bottom: 1rem; left: 1rem; width: min(24rem, 100vw - 2rem); }
+#uploads { left: auto; right: 1rem; padding: .8rem 1rem; background: var(--card); border-radius: 12px; box-shadow: var(--shade); }
+.note { margin-top: .5rem; padding: .5rem .5rem .5rem 1rem; border-radius: 10px; background: var(--text); color: var(--back); }
 .note.bad { background: var(--bad); }
-.head, .upload { display: flex; gap: .6rem; align-items: center; }
-.head strong, .upload .name { flex: 1; min-width: 0; overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }
-.failed .dim { color: var(--bad); }
-progress { width: 100%; height: .4rem; accent-color: var(--main); }
-.drop main { outline: 3px dashed var(--main); outline-offset: 4px; border-radius: 12px; }
+.note button { background: none; border-color: currentColor; }
+.drop main { outline: 3px dashed var(--main); border-radius: 12px; }
 
-.i { flex: none; display: inline-block; width: 18px; height: 18px; background: currentColor;
-  mask: var(--i) calc(var(--at) * -18px) 0 / auto 100%; }
+.i { flex: none; width: 18px; height: 18px; background: currentColor; mask: var(--i) calc(var(--at) * -18px) 0 / auto 100%; }
+.i-folder, .i-mount { color: var(--main); }
 @media (max-width: 640px) {
-  .label { display: none; }
-  .menu .label, .copy .label { display: inline; }
+  .tools .label, .heads .size, .heads .time, td:nth-child(3), th:nth-child(3) { display: none; }
   button, .button { min-width: 2.75rem; min-height: 2.75rem; }
-  .heads, .row { grid-template: 1fr 1fr / 2.6rem 1.8rem minmax(0, 1fr) auto 2.75rem; }
-  .heads { grid-template-rows: 1fr; }
-  .heads .size, .heads .time { display: none; }
-  .row { height: 60px; }
-  .row .pick, .row > .i, .row .dots { grid-row: 1 / 3; }
+  .row { grid-template: 1fr 1fr / 2.8rem 1.8rem minmax(0, 1fr) auto; height: 60px; }
+  .row .pick, .row > .i { grid-row: 1 / 3; }
   .row .name { align-self: end; grid-column: 3 / 5; }
   .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
-  .row .dots { grid-column: 5; grid-row: 1 / 3; }
-  td:nth-child(3), th:nth-child(3) { display: none; }
 }
-@media (prefers-reduced-motion: no-preference) { dialog[open], .note, .menu { animation: come .12s ease-out; } }
-@keyframes come { from { opacity: 0; transform: translateY(4px); } }
+@media (prefers-reduced-motion: no-preference) { dialog, .note { animation: come .12s; } }
+@keyframes come { from { opacity: 0; } }
 @media (forced-colors: active) { .i { background: CanvasText; } }
 """
 
 _SCRIPT = r"""
 'use strict';
-// The browser page of callfs. No framework, no build; names and contents are only ever set as text.
-
-const DATA = document.body.dataset, PREFIX = DATA.prefix;
-const PIECE = 8 << 20, PARALLEL = 3, TEXT = 256 << 10, UNDO = 7000, PAGE = 1000;
-const CONTROLS = {
-  enqueue: 'What is written here becomes a message of the queue.',
-  dequeue: 'Whoever reads this takes a message out, so the page does not.',
-  peek: 'The message that comes next; reading it takes nothing out.',
-  size: 'How many messages wait.',
-  ack: 'Programs write the id of a leased message here when they are done with it.',
-  clear: 'Whoever writes here removes every message.',
-};
-const ENDINGS = {
-  image: 'png jpg jpeg gif webp avif bmp ico svg', audio: 'mp3 ogg oga wav flac m4a opus aac',
-  video: 'mp4 webm mov m4v ogv mkv', pdf: 'pdf', archive: 'zip tar gz tgz xz bz2 zst 7z rar',
-};
-const view = {path: '', features: {}, backend: '', items: [], shown: [], at: -1, anchor: -1, chosen: new Set(),
-  sort: 'name', down: false, filter: '', gone: new Set(), turn: 0, took: 0};
-
-// ---- small things
+// The page of callfs. Names and contents are only ever set as text.
+const first = document.cloneNode(true), PREFIX = document.body.dataset.prefix, PIECE = 8 << 20, TEXT = 256 << 10, UNDO = 7000;
+const CONTROLS = {enqueue: 'What is written here becomes a message.', dequeue: 'Reading this would take a message out.',
+  peek: '', size: '', ack: 'For programs that are done with a message.', clear: 'Writing here removes every message.'};
+const KINDS = {control: /^$/, queue: /^$/, stream: /^$/, image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i,
+  audio: /\.(mp3|og[ag]|wav|flac|m4a|opus)$/i, video: /\.(mp4|webm|mov|m4v|ogv)$/i, pdf: /\.pdf$/i};
+const view = {items: [], shown: [], at: -1, anchor: 0, chosen: new Set(), gone: new Set(), sort: 'name', down: false,
+  turn: 0, took: 0};
 
 const $ = selector => document.querySelector(selector);
 const join = (folder, name) => (folder === '/' ? '' : folder) + '/' + name;
 const parentOf = path => path.slice(0, path.lastIndexOf('/')) || '/';
+const nameOf = path => path.slice(path.lastIndexOf('/') + 1);
 const urlOf = path => PREFIX + '/fs' + path.split('/').map(encodeURIComponent).join('/');
 const folderUrl = path => urlOf(path).replace(/\/?$/, '/');
 const plural = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? '' : 's'}`;
-const pause = ms => new Promise(resolve => setTimeout(resolve, ms));
+const named = items => items.length > 1 ? plural(items.length, 'item') : items[0].name;
+const focus = () => list.focus({preventScroll: true});
+const pathOf = item => join(view.path, item.name);
+const hidden = name => /^\.upload-[0-9a-f-]+\.part$/.test(name);
+const dates = new Intl.DateTimeFormat(undefined, {dateStyle: 'medium', timeStyle: 'short'});
 
-function make(tag, props = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [name, value] of Object.entries(props)) {
-    if (name.startsWith('on')) node.addEventListener(name.slice(2), value);
-    else if (name in node) node[name] = value;
-    else node.setAttribute(name, value);
-  }
-  node.append(...children.filter(child => child != null));
+function make(what, props = {}, ...children) {
+  const [tag, className = ''] = what.split('.'), node = Object.assign(document.createElement(tag), {className});
+  if (tag === 'button') node.type = 'button';
+  for (const [name, value] of Object.entries(props))
+    if (name in node) node[name] = value; else node.setAttribute(name, value);
+  node.append(...children.filter(Boolean));
   return node;
 }
 
-const icon = name => make('span', {className: 'i i-' + name, 'aria-hidden': 'true'});
-
-function button(label, name, run, props = {}) {
-  return make('button', {type: 'button', onclick: run, ...props}, icon(name), make('span', {className: 'label'}, label));
-}
+const icon = name => make('span.i i-' + name, {'aria-hidden': true});
+const button = (label, name, onclick, props = {}, look = '') =>
+  make('button.' + look, {title: label, onclick, ...props}, icon(name), make('span.label', {}, label));
+const cell = (name, ...children) => make('span.' + name, {role: 'gridcell'}, ...children);
 
 function size(bytes) {
-  const units = ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte', 'petabyte'];
-  const step = bytes < 1000 ? 0 : Math.min(5, Math.floor(Math.log10(bytes) / 3));
-  return new Intl.NumberFormat(undefined, {style: 'unit', unit: units[step], unitDisplay: step ? 'short' : 'long',
-    maximumSignificantDigits: step ? 3 : 4}).format(bytes / 1000 ** step);
-}
-
-const dates = new Intl.DateTimeFormat(undefined, {dateStyle: 'medium', timeStyle: 'short'});
-const date = time => time ? dates.format(time) : '';
-
-/** A fetch that answers, or throws what the server said. */
-async function ask(method, address, body, headers = {}, more = {}) {
-  const answer = await fetch(address, {method, body, headers, ...more}).catch(error => {
-    throw error.name === 'AbortError' ? error : new Error('The server cannot be reached.');
-  });
-  if (!answer.ok) throw failure(answer.status, await answer.text());
-  return answer;
+  const step = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
+  return (bytes / 1000 ** step).toLocaleString(undefined, {style: 'unit', unitDisplay: step ? 'short' : 'long',
+    unit: ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte'][step], maximumSignificantDigits: step ? 3 : 4});
 }
 
 function failure(status, text) {
   let message = `The server answered ${status}.`;
-  try { message = JSON.parse(text).message || message; } catch { /* a proxy's page */ }
-  const broken = !status || status === 429 || status >= 502 && status <= 504;
-  return Object.assign(new Error(status ? message : 'The connection broke.'), {status, broken});
+  try { message = JSON.parse(text).message || message; } catch { /* not ours: a proxy's page */ }
+  return Object.assign(new Error(status ? message : 'The server cannot be reached.'),
+    {status, broken: [0, 429, 502, 503, 504].includes(status)});
 }
 
-const call = wish => ask('POST', PREFIX + '/fs/', JSON.stringify(wish), {'Content-Type': 'text/plain'});
+async function ask(method, address, body, headers = {}, more = {}) {
+  const answer = await fetch(address, {method, body, headers, ...more}).catch(() => { throw failure(0); });
+  if (!answer.ok) throw failure(answer.status, await answer.text());
+  return answer;
+}
 
-// ---- dialogs, menus and short notes
+// ---- dialogs and notes
 
-/** Shows a dialog; resolves to the value of its button, '' when it was left. The first button is that of Enter. */
+// Resolves to the value of the button; the first one is that of Enter.
 function dialog(title, content, buttons, look = '') {
   return new Promise(resolve => {
-    const row = buttons.map(([value, label, kind]) => make('button', {value, className: kind || ''}, label));
-    const box = make('dialog', {className: look, 'aria-label': title},
-      make('form', {method: 'dialog'}, make('h2', {}, title), ...content, make('div', {className: 'buttons'}, ...row)));
-    box.addEventListener('close', () => { box.remove(); resolve(box.returnValue); list.focus({preventScroll: true}); });
-    box.addEventListener('click', event => { if (event.target === box) box.close(''); });
+    const box = make('dialog.' + look, {'aria-label': title, onclose: () => { box.remove(); resolve(box.returnValue); focus(); }},
+      make('form', {method: 'dialog'}, make('h2', {}, title), ...content, make('div.buttons', {}, ...buttons.map(
+        ([value, label, look = '']) => make('button.' + look, {value, type: 'submit', formNoValidate: !value}, label)))));
     document.body.append(box);
     box.showModal();
   });
 }
 
-async function askText(title, label, value, done, names = []) {
-  const input = make('input', {value, required: true, autocomplete: 'off', spellcheck: false, autofocus: true});
-  input.setAttribute('list', 'names');
-  const hints = make('datalist', {id: 'names'}, ...names.map(name => make('option', {value: name})));
-  requestAnimationFrame(() => input.setSelectionRange(0, value.lastIndexOf('.') > 0 ? value.lastIndexOf('.') : value.length));
-  const said = await dialog(title, [make('label', {}, label, input), hints],
-    [['yes', done, 'main'], ['', 'Cancel']]);
-  return said ? input.value : '';
+async function askText(title, label, value, done) {
+  const input = make('input', {value, required: true, autocomplete: 'off', autofocus: true}), stem = value.lastIndexOf('.');
+  setTimeout(() => input.setSelectionRange(0, stem > 0 ? stem : value.length));
+  return await dialog(title, [make('label', {}, label, input)], [['yes', done, 'main'], ['', 'Cancel']]) && input.value;
 }
 
-function note(text, kind = '', action = null, seconds = 7) {
-  const box = make('div', {className: 'note ' + kind, role: kind === 'bad' ? 'alert' : 'status'}, make('span', {}, text));
-  const end = () => box.remove();
-  if (action) box.append(make('button', {type: 'button', onclick: () => { end(); action.run(); }}, action.label));
-  box.append(make('button', {type: 'button', className: 'plain', 'aria-label': 'Dismiss', onclick: end}, icon('close')));
+function note(text, bad = false, label = '', run = null) {
+  const box = make(bad ? 'div.note bad' : 'div.note', {role: bad ? 'alert' : 'status'}, make('span', {}, text),
+    label && make('button', {onclick: () => { box.remove(); run(); }}, label));
   notes.append(box);
-  setTimeout(end, seconds * 1000);
-  return end;
+  setTimeout(() => box.remove(), bad ? 12000 : UNDO);
 }
 
 function complain(error) {
-  if (error.name === 'AbortError' || error.aborted) return;
-  if (error.status === 401)
-    note('You are not signed in any more.', 'bad', {label: 'Sign in', run: () => location.reload()}, 60);
-  else note(error.message, 'bad', null, 12);
+  if (error.status === 401) note('You are not signed in any more.', true, 'Sign in', () => location.reload());
+  else if (!error.aborted) note(error.message, true);
 }
 
 const guarded = run => (...args) => Promise.resolve(run(...args)).catch(complain);
 
-function openMenu(x, y, entries) {
-  closeMenu();
-  const menu = make('div', {className: 'menu', role: 'menu'}, ...entries.map(([label, name, run, key]) =>
-    make('button', {type: 'button', role: 'menuitem', onclick: () => { closeMenu(); run(); }},
-      icon(name), make('span', {className: 'label'}, label), key ? make('kbd', {}, key) : null)));
-  menu.addEventListener('keydown', event => {
-    const step = {ArrowDown: 1, ArrowUp: -1}[event.key], all = [...menu.children];
-    if (step) all[(all.indexOf(document.activeElement) + step + all.length) % all.length].focus();
-    if (event.key === 'Escape' || event.key === 'Tab') { closeMenu(); list.focus(); }
-    if (step || event.key === 'Escape') event.preventDefault();
-    event.stopPropagation();
-  });
-  document.body.append(menu);
-  menu.style.left = Math.max(4, Math.min(x, innerWidth - menu.offsetWidth - 8)) + 'px';
-  menu.style.top = Math.max(4, Math.min(y, innerHeight - menu.offsetHeight - 8)) + 'px';
-  menu.firstChild.focus();
-}
+// ---- a folder: its first page as HTML, the others as JSON
 
-const closeMenu = () => { const menu = $('.menu'); if (menu) menu.remove(); };
-addEventListener('pointerdown', event => { if (!event.target.closest('.menu')) closeMenu(); });
+const itemsOf = page => [...page.querySelectorAll('#list tbody tr')].map(({dataset: row}) => ({name: row.name,
+  dir: row.type === 'directory', size: +row.size, time: Date.parse(row.time) || 0, kind: row.kind}))
+  .filter(item => !hidden(item.name));
 
-// ---- what is in a folder
-
-/** What a name is, beside file and directory: as `shown_kind` on the server says it. */
-function kindOf(name, type, owner, backend) {
-  if (type === 'directory') return backend === 'queuefs' ? 'queue' : '';
-  if (backend === 'streamfs' && name !== 'README') return 'stream';
-  return (backend === 'queuefs' || backend === 'proxyfs') && owner === '*' && name in CONTROLS ? 'control' : '';
-}
-
-const itemOf = (name, type, bytes, time, kind) => ({name, dir: type === 'directory', size: bytes, time, kind});
-const hidden = name => /^\.upload-[0-9a-f-]+\.part$/.test(name);
-
-function itemsOf(page) {
-  return [...page.querySelectorAll('#list tbody tr')].map(({dataset: row}) =>
-    itemOf(row.name, row.type, +row.size, Date.parse(row.time) || 0, row.kind)).filter(item => !hidden(item.name));
-}
-
-/** The pages behind the first one, in the background. */
-async function more(items, after, turn, show) {
-  let address = `${folderUrl(view.path)}?json&limit=${PAGE}&after=${encodeURIComponent(after)}`, then = performance.now();
+async function more(items, after, turn, fresh) {
+  let address = `${folderUrl(view.path)}?json&limit=1000&after=${encodeURIComponent(after)}`, then = performance.now();
   while (address && turn === view.turn) {
-    const answer = await ask('GET', address, undefined, {Accept: 'application/json'});
-    for (const {name, type, size, mtime, owner} of await answer.json())
-      if (!hidden(name)) items.push(itemOf(name, type, size, Date.parse(mtime), kindOf(name, type, owner, view.backend)));
-    const next = /<([^>]*)>;\s*rel="?next/.exec(answer.headers.get('Link') || '');
+    const answer = await ask('GET', address);
+    for (const {name, type, size, mtime} of await answer.json())
+      if (!hidden(name)) items.push({name, dir: type === 'directory', size, time: Date.parse(mtime),
+        kind: name in CONTROLS && /^(queue|proxy)fs$/.test(view.backend) ? 'control' : ''});
+    const next = /<([^>]*)>;\s*rel="?next/.exec(answer.headers.get('Link'));
     address = next && new URL(next[1], answer.url).href;
-    if (show && performance.now() - then > 400) { then = performance.now(); view.items = items; arrange(); }
+    if (fresh && performance.now() - then > 400) { arrange(); then = performance.now(); }
   }
 }
 
-/** Takes over a page of the server: the one this script came with, or one that was fetched. */
-async function adopt(page, fresh, wait = false) {
+// `fresh`: it is another folder than before.
+async function adopt(page, fresh) {
   const turn = ++view.turn, data = page.body.dataset, began = performance.now(), items = itemsOf(page);
-  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend});
-  document.title = page.title;
-  if (fresh) Object.assign(view, {items, at: -1, anchor: -1, chosen: new Set(), filter: filter.value = ''});
-  if (fresh) { crumbs(); tools(); arrange(); listen(); }
+  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user});
+  if (fresh) {
+    Object.assign(view, {items, at: -1, chosen: new Set()});
+    document.title = page.title;
+    filter.value = '';
+    if (page !== first) $('header').replaceWith(page.querySelector('header'));
+    listen();
+  }
+  tools();
+  if (fresh) arrange();
   if (data.more) await more(items, data.more, turn, fresh);
   if (turn !== view.turn) return;
   Object.assign(view, {items, took: performance.now() - began});
   arrange();
 }
 
-async function fetchPage(path) {
+async function fetched(path) {
   const answer = await ask('GET', folderUrl(path), undefined, {Accept: 'text/html'});
   return new DOMParser().parseFromString(await answer.text(), 'text/html');
 }
 
 const go = guarded(async (path, push = true, name = '') => {
-  const page = await fetchPage(path);
+  const page = await fetched(path);
   if (push) history.pushState(null, '', folderUrl(path));
   scrollTo(0, 0);
   const done = adopt(page, true);
@@ -16812,125 +16726,93 @@ const go = guarded(async (path, push = true, name = '') => {
   await done;
 });
 
-const reload = guarded(async () => {
-  const path = view.path, page = await fetchPage(path);
+const reload = guarded(async (name = '') => {
+  const path = view.path, page = await fetched(path);
   if (path === view.path) await adopt(page, false);
+  if (name) point(view.shown.findIndex(item => item.name === name));
 });
 
-const up = () => view.path !== '/' && go(parentOf(view.path), true, view.path.slice(view.path.lastIndexOf('/') + 1));
-const pathOf = item => join(view.path, item.name);
-const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
-const current = () => view.chosen.size ? chosen() : view.shown[view.at] ? [view.shown[view.at]] : [];
-
 const natural = new Intl.Collator(undefined, {numeric: true, sensitivity: 'base'});
-const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size,
-  time: (a, b) => a.time - b.time};
+const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size, time: (a, b) => a.time - b.time};
+const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
+const current = () => view.chosen.size ? chosen() : view.shown.slice(view.at, view.at + 1);
 
-/** Filter, sort, draw; what was current stays so by its name. */
 function arrange() {
-  const now = view.shown[view.at], wanted = view.filter.toLowerCase(), order = ORDERS[view.sort];
-  view.shown = view.items.filter(item => !view.gone.has(pathOf(item)) && item.name.toLowerCase().includes(wanted));
-  view.shown.sort((a, b) => b.dir - a.dir || (view.down ? -1 : 1) * order(a, b) || (a.name < b.name ? -1 : 1));
-  if (now) view.at = view.shown.findIndex(item => item.name === now.name);
-  const names = new Set(view.shown.map(item => item.name));
-  view.chosen = new Set([...view.chosen].filter(name => names.has(name)));
+  const now = view.shown[view.at], wanted = filter.value.toLowerCase(), order = ORDERS[view.sort], sign = view.down ? -1 : 1;
+  view.shown = view.items.filter(item => !view.gone.has(pathOf(item)) && item.name.toLowerCase().includes(wanted))
+    .sort((a, b) => b.dir - a.dir || sign * order(a, b) || (a.name < b.name ? -1 : 1));
+  view.at = now ? view.shown.findIndex(item => item.name === now.name) : -1;
+  view.chosen = new Set(chosen().map(item => item.name));
+  for (const head of heads)
+    head.setAttribute('aria-sort', head.classList.contains(view.sort) ? view.down ? 'descending' : 'ascending' : 'none');
+  empty.hidden = view.shown.length > 0;
+  empty.textContent = wanted ? 'Nothing here has that in its name.' : 'This folder is empty.';
   draw(true);
   report();
 }
 
 function report() {
-  const picked = chosen(), bytes = picked.reduce((sum, item) => sum + item.size, 0);
-  count.textContent = picked.length ? `${picked.length.toLocaleString()} selected, ${size(bytes)}` :
-    view.filter ? `${plural(view.shown.length, 'match').replace('matchs', 'matches')} of ${plural(view.items.length, 'item')}` :
-    plural(view.shown.length, 'item');
-  const wanted = view.features.write ? 'Drop files here, or use Upload.' : '';
-  empty.hidden = view.shown.length > 0;
-  empty.textContent = view.filter ? 'Nothing here has that in its name.' : 'This folder is empty. ' + wanted;
-  picks.replaceChildren(...picked.length ? actions(picked).map(([label, name, run]) => button(label, name, run)) : []);
-  picks.hidden = !picked.length;
-  for (const head of document.querySelectorAll('[data-sort]')) {
-    const mine = head.dataset.sort === view.sort;
-    head.setAttribute('aria-sort', mine ? view.down ? 'descending' : 'ascending' : 'none');
-  }
+  const picked = chosen(), of = view.shown.length < view.items.length ? ' of ' + view.items.length.toLocaleString() : '';
+  count.textContent = picked.length ? `${picked.length.toLocaleString()} selected, ` +
+    size(picked.reduce((sum, item) => sum + item.size, 0)) : plural(view.shown.length, 'item') + of;
+  tool.hidden = !(picks.hidden = !picked.length);
+  picks.replaceChildren(...picked.length ? actions(picked).map(action => button(...action)) : []);
 }
 
-// ---- the list: only the rows that can be seen are there
+// ---- the list: only rows that can be seen
 
 const rows = new Map();
 const rowHeight = () => matchMedia('(max-width: 640px)').matches ? 60 : 40;
 
 function draw(afresh = false) {
-  const height = rowHeight(), above = Math.max(0, -list.getBoundingClientRect().top);
-  const from = Math.max(0, Math.floor(above / height) - 12);
-  const wanted = view.shown.slice(from, Math.ceil((above + innerHeight) / height) + 12);
-  if (afresh) { rows.forEach(row => row.remove()); rows.clear(); }
+  const height = rowHeight(), from = Math.max(0, Math.floor(-list.getBoundingClientRect().top / height) - 10);
+  const wanted = view.shown.slice(from, from + Math.ceil(innerHeight / height) + 20), keep = new Set(wanted);
+  rows.forEach((row, item) => { if (afresh || !keep.has(item)) { row.remove(); rows.delete(item); } });
   list.style.height = view.shown.length * height + 'px';
   list.setAttribute('aria-rowcount', view.shown.length);
-  const keep = new Set(wanted);
-  rows.forEach((row, item) => { if (!keep.has(item)) { row.remove(); rows.delete(item); } });
+  list.setAttribute('aria-activedescendant', 'row-' + view.at);
   wanted.forEach((item, offset) => {
-    let row = rows.get(item);
-    if (!row) { row = rowOf(item); rows.set(item, row); list.append(row); }
-    row.style.transform = `translateY(${(from + offset) * height}px)`;
-    paint(row, item, from + offset);
+    const index = from + offset, row = rows.get(item) || rowOf(item), on = view.chosen.has(item.name);
+    if (!rows.has(item)) { rows.set(item, row); list.append(row); }
+    row.id = 'row-' + index;
+    row.style.transform = `translateY(${index * height}px)`;
+    row.setAttribute('aria-rowindex', index + 1);
+    row.setAttribute('aria-selected', on);
+    row.classList.toggle('at', index === view.at);
+    row.querySelector('input').checked = on;
   });
-  const here = rows.get(view.shown[view.at]);
-  if (here) list.setAttribute('aria-activedescendant', here.id); else list.removeAttribute('aria-activedescendant');
 }
 
-function paint(row, item, index) {
-  const on = view.chosen.has(item.name);
-  row.id = 'row-' + index;
-  row.setAttribute('aria-rowindex', index + 1);
-  row.setAttribute('aria-selected', on);
-  row.classList.toggle('at', index === view.at);
-  row.querySelector('input').checked = on;
-}
-
-function look(item) {
-  if (item.kind) return ['queue', 'control', 'stream'].includes(item.kind) ? item.kind : 'mount';
-  if (item.dir) return 'folder';
-  const ending = item.name.slice(item.name.lastIndexOf('.') + 1).toLowerCase();
-  return Object.keys(ENDINGS).find(kind => ENDINGS[kind].split(' ').includes(ending)) || 'file';
-}
+const look = item => item.kind in KINDS ? item.kind : item.kind ? 'mount' : item.dir ? 'folder' :
+  Object.keys(KINDS).find(kind => KINDS[kind].test(item.name)) || 'file';
 
 function rowOf(item) {
-  const label = {queue: 'queue', control: 'control file', stream: 'stream'}[item.kind] || item.kind;
-  const bytes = make('span', {className: 'size', role: 'gridcell'}, item.dir || item.kind ? '' : size(item.size));
+  const bytes = cell('size', !item.dir && !item.kind && size(item.size));
+  const link = item.kind === 'control' ? {} : {href: (item.dir ? folderUrl : urlOf)(pathOf(item)), tabIndex: -1};
   if (item.kind === 'queue') waiting(item, bytes);
-  return make('div', {role: 'row', className: 'row'},
-    make('span', {role: 'gridcell', className: 'pick'},
-      make('input', {type: 'checkbox', tabIndex: -1, 'aria-label': 'Select ' + item.name})),
-    icon(look(item)),
-    make('span', {role: 'gridcell', className: 'name'},
-      make(item.kind === 'control' ? 'span' : 'a', {className: 'link', tabIndex: -1, title: item.name,
-        ...item.kind === 'control' ? {} : {href: item.dir ? folderUrl(pathOf(item)) : urlOf(pathOf(item))}},
-        make('bdi', {}, item.name)),
-      label ? make('span', {className: 'tag'}, label) : null),
-    bytes,
-    make('span', {className: 'time', role: 'gridcell'}, date(item.time)),
-    make('button', {type: 'button', className: 'plain dots', tabIndex: -1, 'aria-label': 'Actions for ' + item.name,
-      'aria-haspopup': 'menu'}, icon('dots')));
+  return make('div.row', {role: 'row'},
+    cell('pick', make('input', {type: 'checkbox', tabIndex: -1, 'aria-label': 'Select ' + item.name})), icon(look(item)),
+    cell('name', make(link.href ? 'a.link' : 'span.link', {title: item.name, ...link}, make('bdi', {}, item.name)),
+      item.kind && make('span.tag', {}, item.kind)),
+    bytes, cell('time', item.time && dates.format(item.time)));
 }
 
-/** A queue's row tells how many messages wait; a folder of queues has no such file. */
 async function waiting(item, place) {
-  const answer = await fetch(urlOf(join(pathOf(item), 'size'))).catch(() => null);
-  if (answer && answer.ok) place.textContent = plural(parseInt(await answer.text(), 10) || 0, 'message');
+  const answer = await fetch(urlOf(join(pathOf(item), 'size'))).catch(() => ({}));
+  if (answer.ok) place.textContent = plural(+await answer.text() || 0, 'message');
 }
 
-/** Moves the cursor; `mode` is '' (select nothing), 'one', 'toggle' or 'range'. */
+// `mode`: what the cursor selects: '' nothing, one, toggle, range.
 function point(index, mode = '') {
   if (!view.shown.length) return;
   view.at = Math.max(0, Math.min(index, view.shown.length - 1));
   const name = view.shown[view.at].name;
   if (mode === 'one') view.chosen = new Set([name]);
   if (mode === 'toggle' && !view.chosen.delete(name)) view.chosen.add(name);
-  if (mode === 'range') {
-    const [low, high] = [view.at, Math.max(0, view.anchor)].sort((a, b) => a - b);
-    view.chosen = new Set(view.shown.slice(low, high + 1).map(item => item.name));
-  } else view.anchor = view.at;
-  const height = rowHeight(), top = list.getBoundingClientRect().top + view.at * height, head = bar.offsetHeight + 40;
+  if (mode === 'range') view.chosen = new Set(view.shown.slice(Math.min(view.at, view.anchor),
+    Math.max(view.at, view.anchor) + 1).map(item => item.name));
+  else view.anchor = view.at;
+  const height = rowHeight(), top = list.getBoundingClientRect().top + view.at * height, head = bar.offsetHeight + 20;
   if (top < head) scrollBy(0, top - head);
   else if (top + height > innerHeight - 12) scrollBy(0, top + height - innerHeight + 12);
   draw();
@@ -16938,358 +16820,281 @@ function point(index, mode = '') {
 }
 
 function pressed(event) {
-  const row = event.target.closest('.row');
-  if (!row) return;
-  const index = +row.id.slice(4), item = view.shown[index];
-  const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey ? 'toggle' : '';
-  if (event.target.closest('.dots')) {
-    if (!view.chosen.has(item.name)) point(index, 'one');
-    const box = event.target.closest('.dots').getBoundingClientRect();
-    openMenu(box.left, box.bottom, actions(chosen()));
-  } else if (event.target.closest('.pick')) point(index, event.shiftKey ? 'range' : 'toggle');
-  else if (event.target.closest('.link') && !mode) { event.preventDefault(); point(index); open(item); }
-  else if (!event.target.closest('.link') || event.shiftKey) { event.preventDefault(); point(index, mode || 'one'); }
+  const on = what => event.target.closest(what), link = on('.link'), index = on('.row') ? +on('.row').id.slice(4) : -1;
+  const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey || on('.pick') ? 'toggle' : '';
+  if (index < 0 || link && mode === 'toggle') return;     // a link with Ctrl is for the browser
+  if (!on('.pick')) event.preventDefault();
+  point(index, mode || (link ? '' : 'one'));
+  if (link && !mode) open(view.shown[index]);
 }
 
 // ---- what can be done
 
 function actions(items) {
-  const one = items.length === 1 ? items[0] : null, write = view.features.write;
-  const files = items.every(item => !item.dir && !item.kind), plain = items.every(item => item.kind !== 'control');
+  const one = items.length === 1 && items[0], files = items.every(item => !item.dir && !item.kind);
+  const write = view.features.write && items.every(item => item.kind !== 'control');
   return [
-    one && ['Open', one.dir ? 'folder' : 'eye', () => open(one), 'Enter'],
-    plain && (files || one && one.dir) && ['Download' + (files ? '' : ' as zip'), 'down', () => items.forEach(download)],
-    one && files && DATA.user && ['Share', 'link', guarded(() => share(one))],
-    write && one && plain && ['Rename', 'pen', guarded(() => rename(one)), 'F2'],
-    write && plain && ['Move', 'move', guarded(() => moveTo(items))],
-    write && plain && ['Delete', 'bin', () => remove(items), 'Del'],
+    one && ['Open', 'eye', () => open(one)],
+    (files || one.dir) && ['Download', 'down', () => items.forEach(download)],
+    one && files && view.user && ['Share', 'link', guarded(() => share(one))],
+    write && one && ['Rename', 'pen', guarded(() => rename(one))],
+    write && ['Move', 'move', guarded(() => moveTo(items))],
+    write && ['Delete', 'bin', () => remove(items)],
+    ['None', 'close', () => SHORTCUTS.Escape()],
   ].filter(Boolean);
 }
 
-function open(item) {
-  if (item.dir) go(pathOf(item));
-  else if (item.kind === 'control') guarded(control)(item);
-  else guarded(preview)(item);
-}
+const open = guarded(item => item.dir ? go(pathOf(item)) : item.kind === 'control' && item.name !== 'peek' &&
+  item.name !== 'size' ? control(item) : preview(item));
 
 function download(item) {
-  const link = make('a', {href: item.dir ? folderUrl(pathOf(item)) + '?archive=zip' : urlOf(pathOf(item)),
-    download: item.dir ? item.name + '.zip' : item.name});
-  document.body.append(link);
-  link.click();
-  link.remove();
+  make('a', {href: item.dir ? folderUrl(pathOf(item)) + '?archive=zip' : urlOf(pathOf(item)),
+    download: item.name + (item.dir ? '.zip' : '')}).click();
 }
 
 async function control(item) {
+  const write = item.name === 'enqueue' && view.features.write;
   const text = make('textarea', {rows: 6, 'aria-label': 'Message', required: true});
-  const peek = item.name === 'peek' || item.name === 'size', write = item.name === 'enqueue' && view.features.write;
-  if (peek) return preview(item);
-  const said = await dialog(item.name, [make('p', {}, CONTROLS[item.name] || 'A control file.'), write ? text : null],
-    [...write ? [['yes', 'Send message', 'main']] : [], ['', 'Close']]);
-  if (!said) return;
+  if (!await dialog(item.name, [make('p', {}, CONTROLS[item.name]), write && text],
+    [...write ? [['yes', 'Send', 'main']] : [], ['', 'Close']])) return;
   await ask('PUT', urlOf(pathOf(item)), text.value);
   note('The message is in the queue.');
 }
 
-/** What a file holds, in a dialog. A range never takes a message out: the server refuses it where it would. */
 async function preview(item) {
-  const path = pathOf(item), kind = item.kind ? 'text' : look(item), stage = make('div', {className: 'stage'}, 'Loading…');
-  let blob = '';
-  const fill = async () => {
-    if (item.kind === 'stream') stage.replaceChildren('A stream has no end; follow it with: callfs cat --stream ' + path);
-    else if (kind === 'image') stage.replaceChildren(make('img', {src: urlOf(path), alt: item.name}));
-    else if (kind === 'audio' || kind === 'video') stage.replaceChildren(make(kind, {src: urlOf(path), controls: true}));
-    else if (kind === 'pdf' && item.size < 64 << 20) {
-      const bytes = await (await ask('GET', urlOf(path))).arrayBuffer();
-      blob = URL.createObjectURL(new Blob([bytes], {type: 'application/pdf'}));
-      stage.replaceChildren(make('iframe', {src: blob, title: item.name}));
-    } else stage.replaceChildren(await firstText(path, item));
-  };
-  fill().catch(error => stage.replaceChildren(error.message));
-  const buttons = [...item.kind ? [] : [['down', 'Download', 'main']], ['', 'Close']];
-  const said = await dialog(item.name, [stage], buttons, 'wide');
-  if (blob) URL.revokeObjectURL(blob);
-  if (said === 'down') download(item);
+  const url = urlOf(pathOf(item)), kind = look(item), stage = make('div.stage', {}, 'Loading…');
+  let node = null;
+  if (kind === 'stream') node = 'A stream has no end; follow it with: callfs cat --stream ' + pathOf(item);
+  else if (kind === 'image') node = make('img', {src: url, alt: item.name});
+  else if (kind === 'audio' || kind === 'video') node = make(kind, {src: url, controls: true});
+  else if (kind === 'pdf') node = ask('GET', url).then(answer => answer.arrayBuffer()).then(bytes => make('iframe',
+    {title: item.name, src: URL.createObjectURL(new Blob([bytes], {type: 'application/pdf'}))}));
+  else node = firstText(url, item);
+  Promise.resolve(node).catch(error => error.message).then(found => stage.replaceChildren(found));
+  const said = await dialog(item.name, [stage], [...item.kind ? [] : [['down', 'Download', 'main']], ['', 'Close']], 'wide');
+  stage.querySelectorAll('iframe').forEach(frame => URL.revokeObjectURL(frame.src));
+  if (said) download(item);
 }
 
-async function firstText(path, item) {
-  if (!item.size && !item.kind) return make('p', {}, 'The file is empty.');
-  const answer = await ask('GET', urlOf(path), undefined, {Range: `bytes=0-${TEXT - 1}`}), reader = answer.body.getReader();
-  const parts = [];
-  let length = 0, step = await reader.read();
-  for (; !step.done && length < TEXT; step = await reader.read()) { parts.push(step.value); length += step.value.length; }
+async function firstText(url, item) {
+  if (!item.size && !item.kind) return 'The file is empty.';
+  // A range takes nothing out of a queue: the server refuses it there.
+  const answer = await ask('GET', url, undefined, {Range: `bytes=0-${TEXT - 1}`}), reader = answer.body.getReader(), parts = [];
+  let length = 0;
+  for (let step; length < TEXT && !(step = await reader.read()).done; length += step.value.length) parts.push(step.value);
   reader.cancel();
-  const bytes = new Uint8Array(await new Blob(parts).arrayBuffer());
-  if (bytes.includes(0)) return make('p', {}, 'There is no preview of this kind of file.');
-  const cut = item.size > length ? `\n\n… the first ${size(length)} of ${size(item.size)}` : '';
-  return make('pre', {tabIndex: 0}, new TextDecoder().decode(bytes) + cut);
+  const text = await new Blob(parts).text();
+  if (text.includes('\0')) return 'There is no preview of this kind of file.';
+  return make('pre', {tabIndex: 0}, text + (item.size > length ? `\n\n… the first ${size(length)} of ${size(item.size)}` : ''));
 }
 
 async function newFolder() {
-  const name = await askText('New folder', 'Name', '', 'Make');
+  const name = await askText('New folder', 'Name', '', 'Create');
   if (!name) return;
   await ask('PUT', urlOf(join(view.path, name)) + '?type=dir');
-  await reload();
-  point(view.shown.findIndex(item => item.name === name));
+  await reload(name);
 }
 
 async function rename(item) {
   const name = await askText('Rename', 'New name', item.name, 'Rename');
-  if (name && name !== item.name) await move(pathOf(item), join(view.path, name), {});
-  if (name) await reload();
-  if (name) point(view.shown.findIndex(each => each.name === name));
+  if (name && name !== item.name && await move(pathOf(item), join(view.path, name), {})) await reload(name);
 }
 
 async function moveTo(items) {
-  const folders = view.items.filter(item => item.dir && !items.includes(item)).slice(0, 200).map(pathOf);
-  const target = await askText(items.length > 1 ? `Move ${plural(items.length, 'item')}` : `Move ${items[0].name}`,
-    'To the folder', view.path, 'Move', [parentOf(view.path), ...folders]);
-  if (!target || target === view.path) return;
-  const batch = {};
-  for (const item of items) await move(pathOf(item), join(target.replace(/\/+$/, '') || '/', item.name), batch);
-  view.chosen.clear();
-  await reload();
+  const target = await askText('Move ' + named(items), 'To the folder', view.path, 'Move'), batch = {};
+  if (!target) return;
+  try {
+    for (const item of items) await move(pathOf(item), join(target.replace(/\/+$/, '') || '/', item.name), batch);
+  } finally { await reload(); }
 }
 
-/** A move that asks where something is in the way; `batch` keeps the answer for those that follow. */
-async function move(srcPath, dstPath, batch) {
+// `batch` keeps the answer about what is in the way.
+async function move(srcPath, dstPath, batch, overwrite = false) {
   try {
-    await call({method: 'move', srcPath, dstPath});
+    return await ask('POST', PREFIX + '/fs/', JSON.stringify({method: 'move', srcPath, dstPath, overwrite}));
   } catch (error) {
-    if (error.status !== 409 && error.status !== 412) throw error;
+    if (overwrite || ![409, 412].includes(error.status)) throw error;
     const how = await collision(batch, dstPath, error.message);
-    if (how === 'overwrite') await call({method: 'move', srcPath, dstPath, overwrite: true});
-    if (how === 'both') await move(srcPath, another(dstPath), batch);
-    return how !== 'skip';
+    return how !== 'skip' && move(srcPath, how === 'both' ? another(dstPath) : dstPath, batch, how === 'overwrite');
   }
-  return true;
 }
 
 const collision = (batch, path, why) => batch.how = batch.how || dialog('Already there', [
-  make('p', {}, `There is something named “${path.slice(path.lastIndexOf('/') + 1)}” already.`),
-  make('p', {className: 'dim'}, why, ' What you choose holds for all that follow.')],
-  [['overwrite', 'Overwrite', 'danger'], ['both', 'Keep both', 'main'], ['skip', 'Skip']]).then(how => how || 'skip');
+  make('p', {}, `There is “${nameOf(path)}” already. `, why), make('p.dim', {}, 'This holds for all that follow.')],
+[['overwrite', 'Overwrite', 'danger'], ['both', 'Keep both', 'main'], ['', 'Skip']]).then(how => how || 'skip');
 
 function another(path) {
-  const [, stem, number, ending] = /^(.*?[^/]?)(?: \((\d+)\))?(\.[^./]*)?$/.exec(path);
-  return `${stem} (${(+number || 1) + 1})${ending || ''}`;
+  const [, stem, number, ending = ''] = /^(.*?[^/]?)(?: \((\d+)\))?(\.[^./]*)?$/.exec(path);
+  return `${stem} (${(+number || 1) + 1})${ending}`;
 }
 
-// Nothing is deleted before the time to undo is over; who leaves the page has decided.
+// Deleted when the time to undo is over, or who deletes leaves.
 const doomed = new Set();
 
 function remove(items) {
-  if (!items.length || !view.features.write) return;
-  const paths = items.map(pathOf), next = view.at;
-  const doom = {paths, timer: setTimeout(() => carryOut(doom), UNDO)};
-  const forget = () => { clearTimeout(doom.timer); doomed.delete(doom); };
+  const paths = items.map(pathOf), next = view.at, doom = {paths, timer: setTimeout(() => carryOut(doom), UNDO)};
+  const shown = () => { paths.forEach(path => view.gone.delete(path)); arrange(); };
+  doom.undo = () => { clearTimeout(doom.timer); doomed.delete(doom); shown(); };
   doomed.add(doom);
   paths.forEach(path => view.gone.add(path));
-  view.chosen.clear();
   arrange();
-  if (view.at < 0) point(next);
-  note(items.length > 1 ? `${plural(items.length, 'item')} deleted.` : `“${items[0].name}” deleted.`, '', {label: 'Undo',
-    run: () => { forget(); paths.forEach(path => view.gone.delete(path)); arrange(); }}, UNDO / 1000);
+  point(next);
+  note(named(items) + ' deleted.', false, 'Undo', doom.undo);
 }
 
 async function carryOut(doom, keepalive = false) {
-  if (!doomed.delete(doom)) return;
-  clearTimeout(doom.timer);
-  const done = doom.paths.map(path => ask('DELETE', urlOf(path), undefined, {}, {keepalive}).catch(complain));
-  await Promise.all(done);
-  await reload();                           // before they are shown again, what is gone must be gone here too
-  doom.paths.forEach(path => view.gone.delete(path));
-  arrange();
+  if (!doomed.has(doom)) return;
+  doomed.delete(doom);
+  await Promise.all(doom.paths.map(path => ask('DELETE', urlOf(path), undefined, {}, {keepalive}).catch(complain)));
+  await reload();
+  doom.undo();
 }
 
 async function share(item) {
-  const time = make('select', {}, ...[['3600', '1 hour'], ['600', '10 minutes'], ['28800', '8 hours'], ['86400', '1 day']]
+  const time = make('select', {}, ...Object.entries({3600: '1 hour', 28800: '8 hours', 86400: '1 day'})
     .map(([value, label]) => make('option', {value}, label)));
   const uses = make('input', {type: 'number', min: 1, max: 1000000, value: 1, required: true});
-  const said = await dialog(`Share ${item.name}`, [
-    make('p', {className: 'dim'}, 'Whoever has the link can download this file without a key.'),
-    make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)], [['yes', 'Make link', 'main'], ['', 'Cancel']]);
-  if (!said) return;
-  const wish = {path: pathOf(item), expiry_seconds: +time.value, max_uses: +uses.value};
-  const link = await (await ask('POST', PREFIX + '/v1/links/generate', JSON.stringify(wish))).json();
-  const field = make('input', {readOnly: true, value: link.url, id: 'share-link', 'aria-label': 'Link', onfocus: () => field.select()});
-  const copy = button('Copy', 'copy', async () => {
+  if (!await dialog('Share ' + item.name, [make('p', {}, 'Whoever has the link can download it without a key.'),
+    make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)], [['yes', 'Make link', 'main'], ['', 'Cancel']]))
+    return;
+  const link = await (await ask('POST', PREFIX + '/v1/links/generate',
+    JSON.stringify({path: pathOf(item), expiry_seconds: +time.value, max_uses: +uses.value}))).json();
+  const field = make('input', {readOnly: true, value: link.url, id: 'share-link', 'aria-label': 'Link'});
+  const copy = button('Copy', 'link', () => {
     field.select();
-    // Without https there is no clipboard but the old command.
-    await (navigator.clipboard ? navigator.clipboard.writeText(link.url) : document.execCommand('copy'));
-    copy.querySelector('.label').textContent = 'Copied';
-  }, {className: 'main'});
-  await dialog('Link to ' + item.name, [make('div', {className: 'copy'}, field, copy),
-    make('p', {className: 'dim'}, `${plural(link.max_uses, 'download')}, until ${date(Date.parse(link.expires_at))}`)], [['', 'Done']]);
+    // Without https there is only the old command.
+    if (navigator.clipboard) navigator.clipboard.writeText(link.url); else document.execCommand('copy');
+    copy.lastChild.textContent = 'Copied';
+  }, {}, 'main');
+  await dialog('Link to ' + item.name, [field, make('p', {}, copy)], [['', 'Done']]);
 }
 
-// ---- uploads: three at once; large files in pieces, so that they go on where they stopped
+// ---- uploads: three at once; large files in pieces, to go on where they stopped
 
-const uploads = {all: [], running: 0, began: 0, marks: []};
+const uploads = {all: [], running: 0}, sizeOf = ({file}) => file ? file.size : 0;
 
-function enqueue(files, folder = view.path) {
+function upload(files, folder = view.path) {
   const batch = {};
-  if (!uploads.all.some(upload => !upload.over)) Object.assign(uploads, {all: [], began: Date.now(), marks: []});
-  for (const {file, path} of files)
-    uploads.all.push({file, batch, path: join(folder, path), sent: 0, state: 'waiting', over: false});
-  progress();
-  while (uploads.running < PARALLEL && uploads.all.some(upload => upload.state === 'waiting')) work();
+  if (uploads.all.every(each => each.over)) Object.assign(uploads, {all: [], began: Date.now()});
+  for (const {file, path} of files) uploads.all.push({file, batch, path: join(folder, path), sent: 0, state: 'waiting'});
+  while (uploads.running < 3 && uploads.all.some(each => each.state === 'waiting')) work();
 }
 
 async function work() {
   uploads.running++;
-  for (let upload; (upload = uploads.all.find(each => each.state === 'waiting'));) {
-    upload.state = 'sending';
+  for (let each; (each = uploads.all.find(other => other.state === 'waiting'));) {
+    each.state = 'sending';
     try {
-      const kept = upload.file === null ? await ask('PUT', urlOf(upload.path) + '?type=dir') : await put(upload);
-      upload.state = kept ? 'done' : 'skipped';
+      const kept = !each.file ? await ask('PUT', urlOf(each.path) + '?type=dir') :
+        await (each.file.size > PIECE ? putLarge : putSmall)(each);
+      each.state = kept ? 'done' : 'skipped';
     } catch (error) {
-      upload.state = error.aborted ? 'cancelled' : 'failed';
-      upload.why = error.message;
+      each.state = error.aborted ? 'cancelled' : error.message;
+      each.failed = !error.aborted;
     }
-    upload.over = true;
-    upload.sent = upload.file ? upload.file.size : 0;
+    each.over = true;
+    each.sent = sizeOf(each);
     progress();
   }
   if (!--uploads.running) await reload();
 }
 
-const put = upload => upload.file.size > PIECE ? putLarge(upload) : putSmall(upload);
-
-async function putSmall(upload, headers = {'If-None-Match': '*'}) {
+async function putSmall(each, headers = {'If-None-Match': '*'}) {
   try {
-    await patient(upload, () => send(upload, 'PUT', upload.path, upload.file, headers));
+    return await patient(each, () => send(each, 'PUT', each.path, each.file, headers));
   } catch (error) {
-    if (error.status !== 412 && error.status !== 409) throw error;
-    const how = await collision(upload.batch, upload.path, 'What is there would be replaced.');
-    if (how === 'skip') return false;
-    if (how === 'both') upload.path = another(upload.path);
-    return putSmall(upload, how === 'both' ? headers : {});
+    if (error.status !== 412) throw error;
+    const how = await collision(each.batch, each.path, '');
+    if (how === 'both') each.path = another(each.path);
+    return how !== 'skip' && putSmall(each, how === 'both' ? headers : {});
   }
-  return true;
 }
 
-async function putLarge(upload) {
-  const {file} = upload, part = join(parentOf(upload.path), partName(upload));
-  upload.part = part;
-  await patient(upload, async tried => {
-    let at = await stored(upload, part);
-    if (at < 0 || at > file.size) { await send(upload, 'PUT', part, new Blob([])); at = 0; }
+async function putLarge(each) {
+  const {file} = each, part = each.part = join(parentOf(each.path), partName(each));
+  await patient(each, async () => {
+    let at = await send(each, 'HEAD', part).then(answer => +answer.getResponseHeader('Content-Length'),
+      error => { if (error.status === 404) return -1; throw error; });
+    if (at < 0 || at > file.size) { await send(each, 'PUT', part, ''); at = 0; }
     for (; at < file.size; at += PIECE) {
-      upload.sent = at;
-      await send(upload, 'PATCH', part, file.slice(at, at + PIECE), {'RemFS-Offset': at});
-      tried();
+      each.sent = at;
+      await send(each, 'PATCH', part, file.slice(at, at + PIECE), {'RemFS-Offset': at});
+      each.tries = 0;
     }
   });
-  const kept = await move(part, upload.path, upload.batch);
-  if (!kept) await ask('DELETE', urlOf(part));
-  return kept;
+  return await move(part, each.path, each.batch) || (await ask('DELETE', urlOf(part)), false);
 }
 
-/** The same name for the same file: an upload that broke off goes on when it is chosen again. */
+// The same for the same file: what broke off goes on when it is chosen again.
 function partName({file, path}) {
-  let hash = 0x811c9dc5;
+  let hash = 0x811c9dc5;                    // FNV-1a
   for (const letter of path) hash = Math.imul(hash ^ letter.codePointAt(0), 0x01000193) >>> 0;
-  return `.upload-${hash.toString(16)}-${file.size.toString(16)}-${file.lastModified.toString(16)}.part`;
+  return `.upload-${[hash, file.size, file.lastModified].map(number => number.toString(16)).join('-')}.part`;
 }
 
-async function stored(upload, path) {
-  try {
-    return +(await send(upload, 'HEAD', path)).getResponseHeader('Content-Length');
-  } catch (error) {
-    if (error.status !== 404) throw error;
-    return -1;
-  }
-}
-
-/** Runs `attempt` again while only the connection fails; it calls its argument when it came further. */
-async function patient(upload, attempt) {
-  for (let tries = 0; ;) {
+async function patient(each, attempt) {
+  for (each.tries = 0; ;) {
     try {
-      return await attempt(() => { tries = 0; });
+      return await attempt();
     } catch (error) {
-      if (!error.broken || ++tries > 8) throw error;
-      upload.state = 'waiting for the connection';
-      progress();
-      for (let left = 2 ** Math.min(tries, 4); left > 0; left--) {
-        await pause(1000);
-        if (upload.cancelled) throw Object.assign(new Error('Cancelled.'), {aborted: true});
-      }
-      upload.state = 'sending';
+      if (!error.broken || ++each.tries > 8) throw error;
+      await new Promise(resolve => setTimeout(resolve, 500 * 2 ** Math.min(each.tries, 5)));
+      if (each.cancelled) throw {aborted: true};
     }
   }
 }
 
-/** One request by XMLHttpRequest: `fetch` does not tell how much was sent. */
-function send(upload, method, path, data = null, headers = {}) {
-  return new Promise((resolve, reject) => {
-    const request = upload.request = new XMLHttpRequest(), before = upload.sent;
-    request.open(method, urlOf(path));
-    for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-    request.upload.onprogress = event => { upload.sent = before + event.loaded; progress(); };
-    request.onload = () => request.status < 300 ? resolve(request) : reject(failure(request.status, request.responseText));
-    request.onerror = () => reject(failure(0, ''));
-    request.onabort = () => reject(Object.assign(new Error('Cancelled.'), {aborted: true}));
-    request.send(data);
-  }).finally(() => { if (method === 'PUT') upload.sent = 0; });
-}
+// `fetch` does not tell how much was sent.
+const send = (each, method, path, data = null, headers = {}) => new Promise((resolve, reject) => {
+  const request = each.request = new XMLHttpRequest(), before = method === 'PATCH' ? each.sent : 0;
+  request.open(method, urlOf(path));
+  for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+  request.upload.onprogress = event => { each.sent = before + event.loaded; progress(); };
+  request.onload = () => request.status < 300 ? resolve(request) : reject(failure(request.status, request.responseText));
+  request.onerror = () => reject(failure(0));
+  request.onabort = () => reject({aborted: true});
+  request.send(data);
+});
 
 function cancel(which) {
-  for (const upload of which.filter(each => !each.over)) {
-    upload.cancelled = true;
-    if (upload.state === 'waiting') Object.assign(upload, {state: 'cancelled', over: true});
-    else if (upload.request) upload.request.abort();
-    if (upload.part) ask('DELETE', urlOf(upload.part)).catch(() => {});
+  for (const each of which.filter(one => !one.over)) {
+    each.cancelled = true;
+    if (each.state === 'waiting') Object.assign(each, {state: 'cancelled', over: true});
+    else if (each.request) each.request.abort();
+    if (each.part) ask('DELETE', urlOf(each.part)).catch(() => {});
   }
-  progress();
 }
 
 let painting = 0;
 const progress = () => { painting = painting || setTimeout(() => { painting = 0; paintUploads(); }, 100); };
 
-function speed(sent) {
-  const now = Date.now(), marks = uploads.marks;
-  marks.push([now, sent]);
-  while (marks.length > 2 && now - marks[0][0] > 5000) marks.shift();
-  const [[then, before]] = marks;
-  return now > then ? Math.max(0, (sent - before) / (now - then) * 1000) : 0;
-}
-
 function paintUploads() {
-  const {all} = uploads, over = all.filter(upload => upload.over), live = all.length - over.length;
-  const failed = all.filter(upload => upload.state === 'failed');
-  const total = all.reduce((sum, {file}) => sum + (file ? file.size : 0), 0), sent = all.reduce((sum, each) => sum + each.sent, 0);
-  const rate = speed(sent), left = rate ? Math.ceil((total - sent) / rate) : 0;
-  const told = live ? `${over.length} of ${plural(all.length, 'file')} · ${size(rate)}/s` +
-      (left ? ` · ${left < 90 ? left + ' s' : Math.ceil(left / 60) + ' min'} left` : '') :
-    `${plural(over.length - failed.length, 'upload')} finished` + (failed.length ? `, ${failed.length} failed` : '');
+  const {all, began} = uploads, live = all.filter(each => !each.over), failed = all.filter(each => each.failed);
+  const sum = count => all.reduce((sofar, each) => sofar + count(each), 0), total = sum(sizeOf), sent = sum(each => each.sent);
+  const rate = sent / (Date.now() - began) * 1000 || 0, left = Math.ceil((total - sent) / rate);
   const shut = () => { cancel(all); uploads.all = []; progress(); };
-  const shown = [...all.filter(each => !each.over && each.state !== 'waiting'), ...failed].slice(0, 8);
+  const line = (name, told, label, onclick) => make('div.upload', {}, make('bdi.name', {title: name}, name),
+    make('span.dim', {}, told), label && make('button.plain', {'aria-label': label, onclick}, icon('close')));
   panel.hidden = !all.length;
   panel.replaceChildren(
-    make('div', {className: 'head'}, make('strong', {role: 'status'}, told), make('button', {type: 'button', className: 'plain',
-      'aria-label': live ? 'Cancel all uploads' : 'Close', onclick: shut}, icon('close'))),
-    make('progress', {max: total || 1, value: live ? sent : total || 1, 'aria-label': 'Uploads'}),
-    ...shown.map(upload => make('div', {className: 'upload ' + upload.state},
-      make('bdi', {className: 'name', title: upload.path}, upload.path.slice(upload.path.lastIndexOf('/') + 1)),
-      make('span', {className: 'dim'}, upload.why || (upload.state === 'sending' ?
-        `${Math.floor(100 * upload.sent / (upload.file && upload.file.size || 1))} %` : upload.state)),
-      upload.over ? null : make('button', {type: 'button', className: 'plain', 'aria-label': 'Cancel this upload',
-        onclick: () => cancel([upload])}, icon('close')))));
-  if (!live && !failed.length && all.length) setTimeout(() => { if (!uploads.all.some(each => !each.over)) shut(); }, 4000);
+    line(`${all.length - live.length} of ${plural(all.length, 'file')} uploaded` + (failed.length ? `, ${failed.length} failed` : ''),
+      live.length && `${size(rate)}/s` + (left < 1e5 ? `, ${left} s` : ''), live.length ? 'Cancel all' : 'Close', shut),
+    make('progress', {max: total || 1, value: live.length ? sent : total || 1, 'aria-label': 'Uploads'}),
+    ...live.filter(each => each.state === 'sending').map(each => line(nameOf(each.path),
+      Math.floor(100 * each.sent / (sizeOf(each) || 1)) + ' %', 'Cancel', () => cancel([each]))),
+    ...failed.slice(0, 5).map(each => line(nameOf(each.path), each.state)));
+  if (!live.length && !failed.length && all.length) setTimeout(() => { if (uploads.all.every(each => each.over)) shut(); }, 4000);
 }
 
-const chosenFiles = input => [...input.files].map(file => ({file, path: file.webkitRelativePath || file.name}));
-
-function pickFiles(folder) {
-  const input = make('input', {type: 'file', multiple: true, webkitdirectory: folder, hidden: true, id: 'files'});
-  input.addEventListener('change', () => { enqueue(chosenFiles(input)); input.remove(); });
+function pickFiles(webkitdirectory) {
+  const input = make('input', {type: 'file', multiple: true, webkitdirectory, hidden: true, id: 'files', onchange: () =>
+    upload([...input.files].map(file => ({file, path: file.webkitRelativePath || file.name})))});
   if ($('#files')) $('#files').remove();
   document.body.append(input);
   input.click();
 }
 
-/** All files below what was dropped; of an empty folder the folder, as {file: null}. */
+// An empty folder is an item without a file.
 async function walk(entry, path = entry.name) {
   if (entry.isFile) return [{path, file: await new Promise((resolve, reject) => entry.file(resolve, reject))}];
   const reader = entry.createReader(), found = [];
@@ -17297,14 +17102,12 @@ async function walk(entry, path = entry.name) {
     batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
     for (const child of batch) found.push(...await walk(child, join(path, child.name)));
   }
-  return found.length ? found : [{path, file: null}];
+  return found.length ? found : [{path}];
 }
 
 const dropped = guarded(async transfer => {
-  const folder = view.path, entries = [...transfer.items].map(item => item.webkitGetAsEntry && item.webkitGetAsEntry());
-  const plain = [...transfer.files].map(file => ({file, path: file.name}));
-  const found = await Promise.all(entries.filter(Boolean).map(entry => walk(entry)));
-  enqueue(entries.some(Boolean) ? found.flat() : plain, folder);
+  const folder = view.path, entries = [...transfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean);
+  upload((await Promise.all(entries.map(entry => walk(entry)))).flat(), folder);
 });
 
 // ---- changes that others make
@@ -17313,11 +17116,10 @@ let source = null, due = 0;
 
 function listen() {
   if (source) source.close();
-  source = null;
   live.classList.remove('on');
-  if (!view.features.events || document.hidden) return;   // a browser has few connections; hidden pages take none
+  if (!view.features.events || document.hidden) return;     // of six connections hidden pages take none
   const mine = source = new EventSource(folderUrl(view.path) + '?events=true');
-  mine.onopen = () => { live.classList.add('on'); live.title = 'Live: changes appear by themselves'; };
+  mine.onopen = () => live.classList.add('on');
   mine.onerror = () => {
     live.classList.remove('on');
     if (mine.readyState === EventSource.CLOSED) setTimeout(() => { if (source === mine) listen(); }, 30000);
@@ -17326,132 +17128,90 @@ function listen() {
 }
 
 function changed(event) {
-  const {path = '', dstPath = ''} = event.type === 'reset' ? {} : JSON.parse(event.data);
-  const here = [path, dstPath].some(each => each && (parentOf(each) === view.path || (view.path + '/').startsWith(each + '/')));
-  const parts = [path, dstPath].every(each => !each || hidden(each.slice(each.lastIndexOf('/') + 1)));
-  if (event.type !== 'reset' && (!here && view.backend !== 'queuefs' || parts) || due) return;
-  due = setTimeout(() => { due = 0; reload(); }, Math.max(250, 3 * view.took));     // large folders less often
+  const {path, dstPath} = event.type === 'reset' ? {path: view.path} : JSON.parse(event.data);
+  const near = [path, dstPath].filter(Boolean).filter(each => !hidden(nameOf(each)) && (view.backend === 'queuefs' ||
+    parentOf(each) === view.path || (view.path + '/').startsWith(each + '/')));
+  if (near.length && !due)                  // a large folder less often
+    due = setTimeout(() => { due = 0; reload(); }, Math.max(250, 3 * view.took));
 }
 
 // ---- the frame around the list
 
-const KEYS = [['↑ ↓', 'move'], ['Enter', 'open'], ['Backspace', 'parent folder'], ['Space', 'select'],
-  ['Shift ↑ ↓', 'select several'], ['Ctrl A', 'select all'], ['F2', 'rename'], ['Delete', 'delete'], ['/', 'filter'],
-  ['Esc', 'select nothing'], ['U', 'upload'], ['N', 'new folder'], ['?', 'this help']];
-const help = () => dialog('Keyboard', [make('dl', {}, ...KEYS.flatMap(([key, does]) =>
-  [make('dt', {}, make('kbd', {}, key)), make('dd', {}, does)]))], [['', 'Close']]);
+const tools = () => tool.replaceChildren(...[
+  ...view.features.write ? [button('Upload', 'up', () => pickFiles(false), {id: 'upload'}, 'main'),
+    button('Upload folder', 'upfolder', () => pickFiles(true), {id: 'upload-folder'}),
+    button('New folder', 'plus', guarded(newFolder), {id: 'new-folder'})] : [],
+  button('Zip', 'down', () => download({name: '', dir: true}), {id: 'zip'}), button('Keys', 'key', help, {id: 'help'})]);
 
-const heads = [['name', 'Name'], ['size', 'Size'], ['time', 'Changed']].map(([sort, label]) =>
-  make('span', {role: 'columnheader', className: sort, 'data-sort': sort},
-    make('button', {type: 'button', className: 'plain', onclick: () => {
-      Object.assign(view, {down: view.sort === sort && !view.down, sort});
-      arrange();
-    }}, label, icon('sort'))));
-const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': 'Files', 'aria-multiselectable': 'true',
-  onclick: pressed, ondblclick: event => {
-    const row = event.target.closest('.row');
-    if (row && !event.target.closest('.pick, .link, .dots')) open(view.shown[+row.id.slice(4)]);
-  }, oncontextmenu: event => {
-    const row = event.target.closest('.row');
-    if (!row) return;
-    event.preventDefault();
-    if (!view.chosen.has(view.shown[+row.id.slice(4)].name)) point(+row.id.slice(4), 'one');
-    openMenu(event.clientX, event.clientY, actions(chosen()));
-  }});
-const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', 'aria-label': 'Filter by name', oninput: () => {
-  view.filter = filter.value;
-  arrange();
-}});
-const picks = make('div', {className: 'picks', role: 'toolbar', 'aria-label': 'Selection'}), tool = make('div', {className: 'tools'});
-const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live'});
-const bar = make('div', {id: 'bar'}, tool, filter, picks), empty = make('p', {id: 'empty', hidden: true});
-const panel = make('section', {id: 'uploads', hidden: true, 'aria-label': 'Uploads'}), notes = make('div', {id: 'notes'});
+const KEYS = 'Arrows: move; Enter: open; Backspace: folder above; Space: select; Shift+Arrows: select several; Ctrl+A: all; ' +
+  'Escape: none; F2: rename; Delete: delete; U: upload; N: new folder; /: filter; ?: this help';
+const help = () => dialog('Keyboard', [make('dl', {}, ...KEYS.split(/: |; /).map((text, at) =>
+  make(at % 2 ? 'dd' : 'dt', {}, text)))], [['', 'Close']]);
 
-function crumbs() {
-  const parts = view.path.split('/').filter(Boolean);
-  const links = [['Files', '/'], ...parts.map((part, index) => [part, '/' + parts.slice(0, index + 1).join('/')])];
-  $('#path').replaceChildren(...links.map(([label, path]) => make('li', {}, make('a', {href: folderUrl(path), onclick: event => {
-    if (event.ctrlKey || event.metaKey || event.shiftKey) return;
-    event.preventDefault();
-    go(path);
-  }}, make('bdi', {}, label)))));
-  $('#path').lastChild.firstChild.setAttribute('aria-current', 'page');
-  const after = $('input[name=next]');
-  if (after) after.value = folderUrl(view.path).slice(PREFIX.length);
-}
+const heads = Object.entries({name: 'Name', size: 'Size', time: 'Changed'}).map(([sort, label]) => make('span.' + sort,
+  {role: 'columnheader'}, make('button.plain', {onclick: () => {
+    Object.assign(view, {down: view.sort === sort && !view.down, sort});
+    arrange();
+  }}, label, icon('sort'))));
+const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': 'Files', 'aria-multiselectable': true,
+  onclick: pressed});
+const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', 'aria-label': 'Filter', oninput: () => arrange()});
+const tool = make('div.tools'), picks = make('div.tools', {id: 'picks', role: 'toolbar', 'aria-label': 'Selection'});
+const bar = make('div', {id: 'bar'}, tool, picks, filter), empty = make('p', {id: 'empty'});
+const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live', title: 'Green: live'});
+const panel = make('section', {id: 'uploads', hidden: true}), notes = make('div', {id: 'notes'});
 
-function tools() {
-  const uploadMenu = event => {
-    const box = event.currentTarget.getBoundingClientRect();
-    openMenu(box.left, box.bottom + 4, [['Files…', 'file', () => pickFiles(false)], ['A folder…', 'folder', () => pickFiles(true)]]);
-  };
-  tool.replaceChildren(...[
-    view.features.write && button('Upload', 'up', uploadMenu, {className: 'main', id: 'upload', 'aria-haspopup': 'menu'}),
-    view.features.write && button('New folder', 'plus', guarded(newFolder), {id: 'new-folder'}),
-    make('a', {className: 'button', href: folderUrl(view.path) + '?archive=zip', id: 'zip', download: ''}, icon('down'),
-      make('span', {className: 'label'}, 'Zip')),
-    button('Keyboard', 'key', help, {id: 'help', title: 'Keyboard (?)'}),
-  ].filter(Boolean));
-}
-
-const page = () => Math.max(1, Math.floor(innerHeight / rowHeight()) - 4);
-const STEPS = {ArrowDown: () => 1, ArrowUp: () => -1, PageDown: page, PageUp: () => -page(), Home: () => -1e9, End: () => 1e9};
+const STEPS = {ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -1e9, End: 1e9};
+const writing = run => () => view.features.write && run();
+const doing = label => () => {
+  const items = current(), found = items.length && actions(items).find(action => action[0] === label);
+  if (found) found[2]();
+};
 const SHORTCUTS = {
-  Enter: () => view.shown[view.at] && open(view.shown[view.at]),
-  Backspace: up,
-  Delete: () => remove(current()),
-  F2: () => current().length === 1 && current()[0].kind !== 'control' && view.features.write && guarded(rename)(current()[0]),
-  ' ': () => point(view.at, 'toggle'),
-  '/': () => filter.focus(),
-  '?': help,
-  u: () => view.features.write && pickFiles(false),
-  n: () => view.features.write && guarded(newFolder)(),
-  Escape: () => { view.chosen.clear(); if (view.filter) { view.filter = filter.value = ''; } arrange(); list.focus(); },
+  Enter: doing('Open'), Delete: doing('Delete'), F2: doing('Rename'), ' ': () => point(view.at, 'toggle'), '?': help,
+  Backspace: () => view.path !== '/' && go(parentOf(view.path), true, nameOf(view.path)), '/': () => filter.focus(),
+  u: writing(() => pickFiles(false)), n: writing(guarded(newFolder)),
+  Escape: () => { view.chosen.clear(); filter.value = ''; arrange(); focus(); },
 };
 
 addEventListener('keydown', event => {
-  if (event.defaultPrevented || event.altKey || $('dialog')) return;
-  const typing = event.target.closest('input:not([type=checkbox]), textarea, select'), control = event.ctrlKey || event.metaKey;
-  if (typing && !(event.target === filter && ['Escape', 'ArrowDown'].includes(event.key))) return;
-  if (event.target.closest('button, a') && ['Enter', ' '].includes(event.key)) return;
-  const step = STEPS[event.key];
-  if (control && event.key === 'a') { view.chosen = new Set(view.shown.map(item => item.name)); draw(); report(); }
-  else if (step) { list.focus({preventScroll: true}); point(view.at < 0 && step() === 1 ? 0 : view.at + step(), event.shiftKey ? 'range' : ''); }
-  else if (!control && SHORTCUTS[event.key]) SHORTCUTS[event.key]();
+  const {key, target} = event, control = event.ctrlKey || event.metaKey, step = STEPS[key];
+  if (event.altKey || $('dialog') || target.closest('a, button') && [' ', 'Enter'].includes(key)) return;
+  if (target.matches('input') && !['Escape', 'ArrowDown'].includes(key)) return;
+  if (control && key === 'a') { view.chosen = new Set(view.shown.map(item => item.name)); point(view.at); }
+  else if (step) { focus(); point(view.at + step, event.shiftKey ? 'range' : ''); }
+  else if (!control && SHORTCUTS[key]) SHORTCUTS[key]();
   else return;
   event.preventDefault();
 });
 
 let over = 0;
-const dragged = event => view.features.write && event.dataTransfer && [...event.dataTransfer.types].includes('Files');
-const marking = step => event => {
-  if (!dragged(event)) return;
+const dragging = step => event => {
+  if (!view.features.write || !event.dataTransfer.types.includes('Files')) return;
   event.preventDefault();
-  over = Math.max(0, over + step);
+  over = step ? over + step : over;
+  if (event.type === 'drop') { over = 0; dropped(event.dataTransfer); }
   document.body.classList.toggle('drop', over > 0);
 };
-addEventListener('dragenter', marking(1));
-addEventListener('dragleave', marking(-1));
-addEventListener('dragover', marking(0));
-addEventListener('drop', event => { if (dragged(event)) dropped(event.dataTransfer); over = 0; marking(0)(event); });
+for (const [kind, step] of Object.entries({dragenter: 1, dragleave: -1, dragover: 0, drop: 0})) addEventListener(kind, dragging(step));
 addEventListener('scroll', () => draw(), {passive: true});
 addEventListener('resize', () => draw());
-addEventListener('popstate', () => {
-  const path = decodeURIComponent(location.pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/';
-  go(path, false);
+const pathHere = ({pathname}) => decodeURIComponent(pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/';
+addEventListener('popstate', () => go(pathHere(location), false));
+addEventListener('click', event => {
+  const link = event.target.closest('#path a');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(pathHere(link));
 });
-addEventListener('pagehide', () => { for (const doom of [...doomed]) carryOut(doom, true); if (source) source.close(); });
-addEventListener('pageshow', event => { if (event.persisted) { listen(); reload(); } });
+addEventListener('pagehide', () => doomed.forEach(doom => carryOut(doom, true)));
 addEventListener('visibilitychange', () => { listen(); if (!document.hidden) reload(); });
-addEventListener('beforeunload', event => { if (uploads.all.some(upload => !upload.over)) event.preventDefault(); });
+addEventListener('beforeunload', event => { if (uploads.all.some(each => !each.over)) event.preventDefault(); });
 
-const table = $('#list'), first = document.cloneNode(true);
-table.replaceWith(bar, make('div', {id: 'grid'}, make('div', {className: 'heads', role: 'row'}, ...heads), list, empty),
+$('main').replaceChildren(bar, make('div.paper', {}, make('div.heads', {role: 'row'}, ...heads), list, empty),
   make('footer', {}, live, count));
-document.querySelectorAll('.paper').forEach(node => node.remove());
 document.body.append(panel, notes);
-document.body.classList.add('script');
-if (new URLSearchParams(location.search).has('after')) go(DATA.path, false);
+if (location.search.includes('after=')) go(document.body.dataset.path, false);
 else guarded(adopt)(first, true);
 """
 
@@ -17561,7 +17321,7 @@ class BrowserPage:
     def _sign_in(self, where: str, told: str = "", status: int = 200) -> Response:
         # Bearer alone: Basic would open a window of the browser's own.
         headers = [("WWW-Authenticate", "Bearer")] if status == 401 else []
-        form = _filled(_SIGN_IN, prefix=self._prefix, next=_local(where),
+        form = _filled(_SIGN_IN, prefix=self._prefix, next=_next_path(where),
                        told_html=_filled('<p class="bad" role="alert">{told}</p>', told=told) if told else "")
         return self._answer(status, _SHEET, headers, title="Sign in", content_html=form)
 
@@ -17589,7 +17349,7 @@ class BrowserPage:
         secure = "; Secure" if request.scheme == "https" else ""
         # Without Max-Age it goes with the browser's windows; how long it is good is signed into it.
         cookie = f"{SESSION_COOKIE}={value}; Path={self._prefix or '/'}; HttpOnly; SameSite=Strict{secure}"
-        return Response(303, b"", headers=[("Location", self._prefix + _local(where)), ("Set-Cookie", cookie), _NO_STORE])
+        return Response(303, b"", headers=[("Location", self._prefix + _next_path(where)), ("Set-Cookie", cookie), _NO_STORE])
 
     @staticmethod
     def _form_of(request: Request) -> dict[str, str]:
@@ -17599,8 +17359,8 @@ class BrowserPage:
         return _parse_query(request.body.read(_MAX_FORM).decode("latin-1"))
 
 
-def _local(where: str) -> str:
-    return where if _LOCAL.fullmatch(where) else "/fs/"
+def _next_path(where: str) -> str:
+    return where if _PATH_OF_PAGE.fullmatch(where) else "/fs/"
 
 
 def _listed_row(entry: Entry, backend: str) -> str:
