@@ -16579,8 +16579,6 @@ dd { margin: 0; color: var(--dim); }
   .row .name { align-self: end; grid-column: 3 / 5; }
   .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
 }
-@media (prefers-reduced-motion: no-preference) { dialog, .note { animation: come .12s; } }
-@keyframes come { from { opacity: 0; } }
 @media (forced-colors: active) { .i { background: CanvasText; } }
 """
 
@@ -16590,7 +16588,7 @@ _SCRIPT = r"""
 const first = document.cloneNode(true), PREFIX = document.body.dataset.prefix, PIECE = 8 << 20, TEXT = 256 << 10, UNDO = 7000;
 const CONTROLS = {enqueue: 'What is written here becomes a message.', dequeue: 'Reading this would take a message out.',
   peek: '', size: '', ack: 'For programs that are done with a message.', clear: 'Writing here removes every message.'};
-const KINDS = {control: /^$/, queue: /^$/, stream: /^$/, image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i,
+const KINDS = {image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i,
   audio: /\.(mp3|og[ag]|wav|flac|m4a|opus)$/i, video: /\.(mp4|webm|mov|m4v|ogv)$/i, pdf: /\.pdf$/i};
 const view = {items: [], shown: [], at: -1, anchor: 0, chosen: new Set(), gone: new Set(), sort: 'name', down: false,
   turn: 0, took: 0};
@@ -16632,7 +16630,7 @@ function failure(status, text) {
   let message = `The server answered ${status}.`;
   try { message = JSON.parse(text).message || message; } catch { /* not ours: a proxy's page */ }
   return Object.assign(new Error(status ? message : 'The server cannot be reached.'),
-    {status, broken: [0, 429, 502, 503, 504].includes(status)});
+    {status, broken: !status || status === 429 || status > 501});
 }
 
 async function ask(method, address, body, headers = {}, more = {}) {
@@ -16735,7 +16733,7 @@ const reload = guarded(async (name = '') => {
 const natural = new Intl.Collator(undefined, {numeric: true, sensitivity: 'base'});
 const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size, time: (a, b) => a.time - b.time};
 const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
-const current = () => view.chosen.size ? chosen() : view.shown.slice(view.at, view.at + 1);
+const current = () => view.chosen.size ? chosen() : view.shown.filter((item, index) => index === view.at);
 
 function arrange() {
   const now = view.shown[view.at], wanted = filter.value.toLowerCase(), order = ORDERS[view.sort], sign = view.down ? -1 : 1;
@@ -16752,9 +16750,9 @@ function arrange() {
 }
 
 function report() {
-  const picked = chosen(), of = view.shown.length < view.items.length ? ' of ' + view.items.length.toLocaleString() : '';
-  count.textContent = picked.length ? `${picked.length.toLocaleString()} selected, ` +
-    size(picked.reduce((sum, item) => sum + item.size, 0)) : plural(view.shown.length, 'item') + of;
+  const picked = chosen();
+  count.textContent = plural(view.shown.length, 'item') + (picked.length ?
+    `, ${picked.length.toLocaleString()} selected: ${size(picked.reduce((sum, item) => sum + item.size, 0))}` : '');
   tool.hidden = !(picks.hidden = !picked.length);
   picks.replaceChildren(...picked.length ? actions(picked).map(action => button(...action)) : []);
 }
@@ -16783,7 +16781,7 @@ function draw(afresh = false) {
   });
 }
 
-const look = item => item.kind in KINDS ? item.kind : item.kind ? 'mount' : item.dir ? 'folder' :
+const look = item => item.kind ? ['control', 'queue', 'stream'].find(kind => kind === item.kind) || 'mount' : item.dir ? 'folder' :
   Object.keys(KINDS).find(kind => KINDS[kind].test(item.name)) || 'file';
 
 function rowOf(item) {
@@ -16824,6 +16822,7 @@ function pressed(event) {
   const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey || on('.pick') ? 'toggle' : '';
   if (index < 0 || link && mode === 'toggle') return;     // a link with Ctrl is for the browser
   if (!on('.pick')) event.preventDefault();
+  focus();
   point(index, mode || (link ? '' : 'one'));
   if (link && !mode) open(view.shown[index]);
 }
@@ -16923,10 +16922,7 @@ const collision = (batch, path, why) => batch.how = batch.how || dialog('Already
   make('p', {}, `There is “${nameOf(path)}” already. `, why), make('p.dim', {}, 'This holds for all that follow.')],
 [['overwrite', 'Overwrite', 'danger'], ['both', 'Keep both', 'main'], ['', 'Skip']]).then(how => how || 'skip');
 
-function another(path) {
-  const [, stem, number, ending = ''] = /^(.*?[^/]?)(?: \((\d+)\))?(\.[^./]*)?$/.exec(path);
-  return `${stem} (${(+number || 1) + 1})${ending}`;
-}
+const another = path => path.replace(/(?: \((\d+)\))?(\.[^./]*)?$/, (all, number = 1, ending = '') => ` (${+number + 1})${ending}`);
 
 // Deleted when the time to undo is over, or who deletes leaves.
 const doomed = new Set();
@@ -17083,7 +17079,6 @@ function paintUploads() {
     ...live.filter(each => each.state === 'sending').map(each => line(nameOf(each.path),
       Math.floor(100 * each.sent / (sizeOf(each) || 1)) + ' %', 'Cancel', () => cancel([each]))),
     ...failed.slice(0, 5).map(each => line(nameOf(each.path), each.state)));
-  if (!live.length && !failed.length && all.length) setTimeout(() => { if (uploads.all.every(each => each.over)) shut(); }, 4000);
 }
 
 function pickFiles(webkitdirectory) {
@@ -17118,13 +17113,10 @@ function listen() {
   if (source) source.close();
   live.classList.remove('on');
   if (!view.features.events || document.hidden) return;     // of six connections hidden pages take none
-  const mine = source = new EventSource(folderUrl(view.path) + '?events=true');
-  mine.onopen = () => live.classList.add('on');
-  mine.onerror = () => {
-    live.classList.remove('on');
-    if (mine.readyState === EventSource.CLOSED) setTimeout(() => { if (source === mine) listen(); }, 30000);
-  };
-  for (const kind of ['create', 'update', 'delete', 'move', 'reset']) mine.addEventListener(kind, changed);
+  source = new EventSource(folderUrl(view.path) + '?events=true');
+  source.onopen = () => live.classList.add('on');
+  source.onerror = () => live.classList.remove('on');
+  for (const kind of ['create', 'update', 'delete', 'move', 'reset']) source.addEventListener(kind, changed);
 }
 
 function changed(event) {
@@ -17163,10 +17155,7 @@ const panel = make('section', {id: 'uploads', hidden: true}), notes = make('div'
 
 const STEPS = {ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -1e9, End: 1e9};
 const writing = run => () => view.features.write && run();
-const doing = label => () => {
-  const items = current(), found = items.length && actions(items).find(action => action[0] === label);
-  if (found) found[2]();
-};
+const doing = label => () => current().length && actions(current()).filter(action => action[0] === label).forEach(action => action[2]());
 const SHORTCUTS = {
   Enter: doing('Open'), Delete: doing('Delete'), F2: doing('Rename'), ' ': () => point(view.at, 'toggle'), '?': help,
   Backspace: () => view.path !== '/' && go(parentOf(view.path), true, nameOf(view.path)), '/': () => filter.focus(),
@@ -17177,7 +17166,7 @@ const SHORTCUTS = {
 addEventListener('keydown', event => {
   const {key, target} = event, control = event.ctrlKey || event.metaKey, step = STEPS[key];
   if (event.altKey || $('dialog') || target.closest('a, button') && [' ', 'Enter'].includes(key)) return;
-  if (target.matches('input') && !['Escape', 'ArrowDown'].includes(key)) return;
+  if (target.matches('input:not([type=checkbox])') && !['Escape', 'ArrowDown'].includes(key)) return;
   if (control && key === 'a') { view.chosen = new Set(view.shown.map(item => item.name)); point(view.at); }
   else if (step) { focus(); point(view.at + step, event.shiftKey ? 'range' : ''); }
   else if (!control && SHORTCUTS[key]) SHORTCUTS[key]();
@@ -17185,15 +17174,15 @@ addEventListener('keydown', event => {
   event.preventDefault();
 });
 
-let over = 0;
-const dragging = step => event => {
+let leaving = 0;
+for (const kind of ['dragover', 'drop']) addEventListener(kind, event => {
   if (!view.features.write || !event.dataTransfer.types.includes('Files')) return;
   event.preventDefault();
-  over = step ? over + step : over;
-  if (event.type === 'drop') { over = 0; dropped(event.dataTransfer); }
-  document.body.classList.toggle('drop', over > 0);
-};
-for (const [kind, step] of Object.entries({dragenter: 1, dragleave: -1, dragover: 0, drop: 0})) addEventListener(kind, dragging(step));
+  document.body.classList.add('drop');
+  clearTimeout(leaving);
+  leaving = setTimeout(() => document.body.classList.remove('drop'), 200);
+  if (kind === 'drop') dropped(event.dataTransfer);
+});
 addEventListener('scroll', () => draw(), {passive: true});
 addEventListener('resize', () => draw());
 const pathHere = ({pathname}) => decodeURIComponent(pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/';
