@@ -16504,12 +16504,10 @@ nav, .upload .name, .note span { flex: 1; min-width: 0; overflow-wrap: anywhere;
 #path a { padding: .3rem; }
 #path li:last-child a { color: var(--text); font-weight: 600; }
 a { color: inherit; text-decoration: none; }
-a:hover { color: var(--main); }
 :focus-visible { outline: 2px solid var(--main); outline-offset: 1px; }
 button, .button, input, select, textarea { font: inherit; color: inherit; border: 1px solid var(--line); border-radius: 8px;
   background: var(--card); padding: .4rem .75rem; min-height: 2.3rem; }
 button, .button { display: inline-flex; gap: .45rem; align-items: center; justify-content: center; cursor: pointer; }
-button:hover { background: var(--hover); }
 button.main { background: var(--main); border-color: var(--main); color: var(--card); }
 button.plain { border: 0; background: none; padding: 0; min-height: 0; }
 .dim, .tag, .size, .time, .heads, th, td + td, footer, #empty { color: var(--dim); }
@@ -16532,7 +16530,8 @@ label { display: grid; gap: .3rem; margin: .8rem 0; }
 [aria-sort$="ending"] .i { visibility: visible; }
 [aria-sort="descending"] .i { transform: scaleY(-1); }
 .heads .size button, .heads .time button { flex-direction: row-reverse; }
-.size, .time { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
+.heads button { vertical-align: middle; }
+.size, .time { text-align: right; white-space: nowrap; }
 .time { padding-right: 1rem; }
 #rows { position: relative; outline: 0; }
 .row { position: absolute; height: 40px; border-radius: 6px; cursor: default; }
@@ -16547,7 +16546,7 @@ label { display: grid; gap: .3rem; margin: .8rem 0; }
 #empty { padding: 3rem 1rem; text-align: center; }
 footer { padding: .8rem .2rem 5rem; }
 #live { display: inline-block; width: .55rem; height: .55rem; margin-right: .5rem; border-radius: 50%; background: var(--line); }
-#live.on { background: #2fa866; }
+#live.on { background: #2a6; }
 
 dialog { width: min(30rem, 100vw - 2rem); border: 0; border-radius: 14px; padding: 1.3rem; background: var(--card);
   color: inherit; box-shadow: var(--shade); }
@@ -16555,7 +16554,7 @@ dialog.wide { width: min(64rem, 100vw - 2rem); }
 dialog::backdrop { background: #0b0f1780; }
 dialog input, dialog textarea, dialog select, pre, progress, .stage audio, .stage iframe { width: 100%; }
 .buttons { display: flex; flex-direction: row-reverse; gap: .5rem; margin-top: 1.2rem; }
-.stage { display: grid; place-items: center; min-height: 6rem; }
+.stage { display: grid; place-items: center; }
 .stage > * { max-width: 100%; max-height: 68vh; border: 0; border-radius: 8px; }
 .stage iframe { height: 68vh; }
 pre { margin: 0; overflow: auto; padding: .8rem; background: var(--back); font: 13px/1.5 monospace; white-space: pre-wrap;
@@ -16579,18 +16578,16 @@ dd { margin: 0; color: var(--dim); }
   .row .name { align-self: end; grid-column: 3 / 5; }
   .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
 }
-@media (prefers-reduced-motion: no-preference) { dialog, .note { animation: come .12s; } }
-@keyframes come { from { opacity: 0; } }
 @media (forced-colors: active) { .i { background: CanvasText; } }
 """
 
 _SCRIPT = r"""
 'use strict';
-// The page of callfs. Names and contents are only ever set as text.
+// Names and contents are only ever set as text.
 const first = document.cloneNode(true), PREFIX = document.body.dataset.prefix, PIECE = 8 << 20, TEXT = 256 << 10, UNDO = 7000;
 const CONTROLS = {enqueue: 'What is written here becomes a message.', dequeue: 'Reading this would take a message out.',
   peek: '', size: '', ack: 'For programs that are done with a message.', clear: 'Writing here removes every message.'};
-const KINDS = {control: /^$/, queue: /^$/, stream: /^$/, image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i,
+const KINDS = {image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i,
   audio: /\.(mp3|og[ag]|wav|flac|m4a|opus)$/i, video: /\.(mp4|webm|mov|m4v|ogv)$/i, pdf: /\.pdf$/i};
 const view = {items: [], shown: [], at: -1, anchor: 0, chosen: new Set(), gone: new Set(), sort: 'name', down: false,
   turn: 0, took: 0};
@@ -16605,8 +16602,8 @@ const plural = (count, word) => `${count.toLocaleString()} ${word}${count === 1 
 const named = items => items.length > 1 ? plural(items.length, 'item') : items[0].name;
 const focus = () => list.focus({preventScroll: true});
 const pathOf = item => join(view.path, item.name);
-const hidden = name => /^\.upload-[0-9a-f-]+\.part$/.test(name);
-const dates = new Intl.DateTimeFormat(undefined, {dateStyle: 'medium', timeStyle: 'short'});
+const hidden = name => name.startsWith('.upload-');
+const dates = new Intl.DateTimeFormat([], {dateStyle: 'medium', timeStyle: 'short'});
 
 function make(what, props = {}, ...children) {
   const [tag, className = ''] = what.split('.'), node = Object.assign(document.createElement(tag), {className});
@@ -16624,15 +16621,15 @@ const cell = (name, ...children) => make('span.' + name, {role: 'gridcell'}, ...
 
 function size(bytes) {
   const step = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
-  return (bytes / 1000 ** step).toLocaleString(undefined, {style: 'unit', unitDisplay: step ? 'short' : 'long',
+  return (bytes / 1000 ** step).toLocaleString([], {style: 'unit', unitDisplay: step ? 'short' : 'long',
     unit: ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte'][step], maximumSignificantDigits: step ? 3 : 4});
 }
 
 function failure(status, text) {
   let message = `The server answered ${status}.`;
-  try { message = JSON.parse(text).message || message; } catch { /* not ours: a proxy's page */ }
+  try { message = JSON.parse(text).message || message; } catch { /* a proxy's page */ }
   return Object.assign(new Error(status ? message : 'The server cannot be reached.'),
-    {status, broken: [0, 429, 502, 503, 504].includes(status)});
+    {status, broken: !status || status === 429 || status > 501});
 }
 
 async function ask(method, address, body, headers = {}, more = {}) {
@@ -16643,7 +16640,7 @@ async function ask(method, address, body, headers = {}, more = {}) {
 
 // ---- dialogs and notes
 
-// Resolves to the value of the button; the first one is that of Enter.
+// Resolves to the value of the button; Enter is the first.
 function dialog(title, content, buttons, look = '') {
   return new Promise(resolve => {
     const box = make('dialog.' + look, {'aria-label': title, onclose: () => { box.remove(); resolve(box.returnValue); focus(); }},
@@ -16655,20 +16652,20 @@ function dialog(title, content, buttons, look = '') {
 }
 
 async function askText(title, label, value, done) {
-  const input = make('input', {value, required: true, autocomplete: 'off', autofocus: true}), stem = value.lastIndexOf('.');
+  const input = make('input', {value, required: true, autofocus: true}), stem = value.lastIndexOf('.');
   setTimeout(() => input.setSelectionRange(0, stem > 0 ? stem : value.length));
   return await dialog(title, [make('label', {}, label, input)], [['yes', done, 'main'], ['', 'Cancel']]) && input.value;
 }
 
 function note(text, bad = false, label = '', run = null) {
-  const box = make(bad ? 'div.note bad' : 'div.note', {role: bad ? 'alert' : 'status'}, make('span', {}, text),
+  const box = make(bad ? 'div.note bad' : 'div.note', {role: 'status'}, make('span', {}, text),
     label && make('button', {onclick: () => { box.remove(); run(); }}, label));
   notes.append(box);
   setTimeout(() => box.remove(), bad ? 12000 : UNDO);
 }
 
 function complain(error) {
-  if (error.status === 401) note('You are not signed in any more.', true, 'Sign in', () => location.reload());
+  if (error.status === 401) note('You are signed out.', true, 'Sign in', () => location.reload());
   else if (!error.aborted) note(error.message, true);
 }
 
@@ -16681,7 +16678,7 @@ const itemsOf = page => [...page.querySelectorAll('#list tbody tr')].map(({datas
   .filter(item => !hidden(item.name));
 
 async function more(items, after, turn, fresh) {
-  let address = `${folderUrl(view.path)}?json&limit=1000&after=${encodeURIComponent(after)}`, then = performance.now();
+  let address = `${folderUrl(view.path)}?json&limit=1000&after=${encodeURIComponent(after)}`, then = Date.now();
   while (address && turn === view.turn) {
     const answer = await ask('GET', address);
     for (const {name, type, size, mtime} of await answer.json())
@@ -16689,13 +16686,13 @@ async function more(items, after, turn, fresh) {
         kind: name in CONTROLS && /^(queue|proxy)fs$/.test(view.backend) ? 'control' : ''});
     const next = /<([^>]*)>;\s*rel="?next/.exec(answer.headers.get('Link'));
     address = next && new URL(next[1], answer.url).href;
-    if (fresh && performance.now() - then > 400) { arrange(); then = performance.now(); }
+    if (fresh && Date.now() - then > 400) { arrange(); then = Date.now(); }
   }
 }
 
 // `fresh`: it is another folder than before.
 async function adopt(page, fresh) {
-  const turn = ++view.turn, data = page.body.dataset, began = performance.now(), items = itemsOf(page);
+  const turn = ++view.turn, data = page.body.dataset, began = Date.now(), items = itemsOf(page);
   Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user});
   if (fresh) {
     Object.assign(view, {items, at: -1, chosen: new Set()});
@@ -16703,17 +16700,17 @@ async function adopt(page, fresh) {
     filter.value = '';
     if (page !== first) $('header').replaceWith(page.querySelector('header'));
     listen();
+    tools();
+    arrange();
   }
-  tools();
-  if (fresh) arrange();
   if (data.more) await more(items, data.more, turn, fresh);
   if (turn !== view.turn) return;
-  Object.assign(view, {items, took: performance.now() - began});
+  Object.assign(view, {items, took: Date.now() - began});
   arrange();
 }
 
 async function fetched(path) {
-  const answer = await ask('GET', folderUrl(path), undefined, {Accept: 'text/html'});
+  const answer = await ask('GET', folderUrl(path), null, {Accept: 'text/html'});
   return new DOMParser().parseFromString(await answer.text(), 'text/html');
 }
 
@@ -16732,10 +16729,10 @@ const reload = guarded(async (name = '') => {
   if (name) point(view.shown.findIndex(item => item.name === name));
 });
 
-const natural = new Intl.Collator(undefined, {numeric: true, sensitivity: 'base'});
+const natural = new Intl.Collator([], {numeric: true, sensitivity: 'base'});
 const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size, time: (a, b) => a.time - b.time};
 const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
-const current = () => view.chosen.size ? chosen() : view.shown.slice(view.at, view.at + 1);
+const current = () => view.chosen.size ? chosen() : view.shown.filter((item, index) => index === view.at);
 
 function arrange() {
   const now = view.shown[view.at], wanted = filter.value.toLowerCase(), order = ORDERS[view.sort], sign = view.down ? -1 : 1;
@@ -16746,15 +16743,14 @@ function arrange() {
   for (const head of heads)
     head.setAttribute('aria-sort', head.classList.contains(view.sort) ? view.down ? 'descending' : 'ascending' : 'none');
   empty.hidden = view.shown.length > 0;
-  empty.textContent = wanted ? 'Nothing here has that in its name.' : 'This folder is empty.';
+  empty.textContent = wanted ? 'Nothing has that in its name.' : 'This folder is empty.';
   draw(true);
   report();
 }
 
 function report() {
-  const picked = chosen(), of = view.shown.length < view.items.length ? ' of ' + view.items.length.toLocaleString() : '';
-  count.textContent = picked.length ? `${picked.length.toLocaleString()} selected, ` +
-    size(picked.reduce((sum, item) => sum + item.size, 0)) : plural(view.shown.length, 'item') + of;
+  const picked = chosen();
+  count.textContent = plural(view.shown.length, 'item') + (picked.length ? `, ${picked.length} selected` : '');
   tool.hidden = !(picks.hidden = !picked.length);
   picks.replaceChildren(...picked.length ? actions(picked).map(action => button(...action)) : []);
 }
@@ -16783,7 +16779,7 @@ function draw(afresh = false) {
   });
 }
 
-const look = item => item.kind in KINDS ? item.kind : item.kind ? 'mount' : item.dir ? 'folder' :
+const look = item => item.kind ? ['control', 'queue', 'stream'].find(kind => kind === item.kind) || 'mount' : item.dir ? 'folder' :
   Object.keys(KINDS).find(kind => KINDS[kind].test(item.name)) || 'file';
 
 function rowOf(item) {
@@ -16824,6 +16820,7 @@ function pressed(event) {
   const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey || on('.pick') ? 'toggle' : '';
   if (index < 0 || link && mode === 'toggle') return;     // a link with Ctrl is for the browser
   if (!on('.pick')) event.preventDefault();
+  focus();
   point(index, mode || (link ? '' : 'one'));
   if (link && !mode) open(view.shown[index]);
 }
@@ -16858,7 +16855,7 @@ async function control(item) {
   if (!await dialog(item.name, [make('p', {}, CONTROLS[item.name]), write && text],
     [...write ? [['yes', 'Send', 'main']] : [], ['', 'Close']])) return;
   await ask('PUT', urlOf(pathOf(item)), text.value);
-  note('The message is in the queue.');
+  note('Sent.');
 }
 
 async function preview(item) {
@@ -16878,8 +16875,8 @@ async function preview(item) {
 
 async function firstText(url, item) {
   if (!item.size && !item.kind) return 'The file is empty.';
-  // A range takes nothing out of a queue: the server refuses it there.
-  const answer = await ask('GET', url, undefined, {Range: `bytes=0-${TEXT - 1}`}), reader = answer.body.getReader(), parts = [];
+  // A range takes no message out of a queue: the server refuses it.
+  const answer = await ask('GET', url, null, {Range: `bytes=0-${TEXT - 1}`}), reader = answer.body.getReader(), parts = [];
   let length = 0;
   for (let step; length < TEXT && !(step = await reader.read()).done; length += step.value.length) parts.push(step.value);
   reader.cancel();
@@ -16919,14 +16916,11 @@ async function move(srcPath, dstPath, batch, overwrite = false) {
   }
 }
 
-const collision = (batch, path, why) => batch.how = batch.how || dialog('Already there', [
+const collision = (batch, path, why = '') => batch.how = batch.how || dialog('Already there', [
   make('p', {}, `There is “${nameOf(path)}” already. `, why), make('p.dim', {}, 'This holds for all that follow.')],
-[['overwrite', 'Overwrite', 'danger'], ['both', 'Keep both', 'main'], ['', 'Skip']]).then(how => how || 'skip');
+[['both', 'Keep both', 'main'], ['overwrite', 'Overwrite', 'danger'], ['', 'Skip']]).then(how => how || 'skip');
 
-function another(path) {
-  const [, stem, number, ending = ''] = /^(.*?[^/]?)(?: \((\d+)\))?(\.[^./]*)?$/.exec(path);
-  return `${stem} (${(+number || 1) + 1})${ending}`;
-}
+const another = path => path.replace(/(?: \((\d+)\))?(\.[^./]*)?$/, (all, number = 1, ending = '') => ` (${+number + 1})${ending}`);
 
 // Deleted when the time to undo is over, or who deletes leaves.
 const doomed = new Set();
@@ -16945,7 +16939,7 @@ function remove(items) {
 async function carryOut(doom, keepalive = false) {
   if (!doomed.has(doom)) return;
   doomed.delete(doom);
-  await Promise.all(doom.paths.map(path => ask('DELETE', urlOf(path), undefined, {}, {keepalive}).catch(complain)));
+  await Promise.all(doom.paths.map(path => ask('DELETE', urlOf(path), null, {}, {keepalive}).catch(complain)));
   await reload();
   doom.undo();
 }
@@ -16953,7 +16947,7 @@ async function carryOut(doom, keepalive = false) {
 async function share(item) {
   const time = make('select', {}, ...Object.entries({3600: '1 hour', 28800: '8 hours', 86400: '1 day'})
     .map(([value, label]) => make('option', {value}, label)));
-  const uses = make('input', {type: 'number', min: 1, max: 1000000, value: 1, required: true});
+  const uses = make('input', {type: 'number', min: 1, max: 1e6, value: 1, required: true});
   if (!await dialog('Share ' + item.name, [make('p', {}, 'Whoever has the link can download it without a key.'),
     make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)], [['yes', 'Make link', 'main'], ['', 'Cancel']]))
     return;
@@ -16962,8 +16956,7 @@ async function share(item) {
   const field = make('input', {readOnly: true, value: link.url, id: 'share-link', 'aria-label': 'Link'});
   const copy = button('Copy', 'link', () => {
     field.select();
-    // Without https there is only the old command.
-    if (navigator.clipboard) navigator.clipboard.writeText(link.url); else document.execCommand('copy');
+    if (navigator.clipboard) navigator.clipboard.writeText(link.url); else document.execCommand('copy');    // no https
     copy.lastChild.textContent = 'Copied';
   }, {}, 'main');
   await dialog('Link to ' + item.name, [field, make('p', {}, copy)], [['', 'Done']]);
@@ -16996,15 +16989,18 @@ async function work() {
     each.sent = sizeOf(each);
     progress();
   }
-  if (!--uploads.running) await reload();
+  if (--uploads.running) return;
+  const done = uploads.all.filter(each => each.state === 'done').length;
+  if (done) note(plural(done, 'file') + ' uploaded.');
+  await reload();
 }
 
 async function putSmall(each, headers = {'If-None-Match': '*'}) {
   try {
-    return await patient(each, () => send(each, 'PUT', each.path, each.file, headers));
+    return await patient(each, () => { each.sent = 0; return send(each, 'PUT', each.path, each.file, headers); });
   } catch (error) {
     if (error.status !== 412) throw error;
-    const how = await collision(each.batch, each.path, '');
+    const how = await collision(each.batch, each.path);
     if (how === 'both') each.path = another(each.path);
     return how !== 'skip' && putSmall(each, how === 'both' ? headers : {});
   }
@@ -17012,6 +17008,7 @@ async function putSmall(each, headers = {'If-None-Match': '*'}) {
 
 async function putLarge(each) {
   const {file} = each, part = each.part = join(parentOf(each.path), partName(each));
+  if (view.items.some(item => pathOf(item) === each.path) && await collision(each.batch, each.path) === 'skip') return false;
   await patient(each, async () => {
     let at = await send(each, 'HEAD', part).then(answer => +answer.getResponseHeader('Content-Length'),
       error => { if (error.status === 404) return -1; throw error; });
@@ -17025,7 +17022,7 @@ async function putLarge(each) {
   return await move(part, each.path, each.batch) || (await ask('DELETE', urlOf(part)), false);
 }
 
-// The same for the same file: what broke off goes on when it is chosen again.
+// The same for the same file: who chooses it again goes on.
 function partName({file, path}) {
   let hash = 0x811c9dc5;                    // FNV-1a
   for (const letter of path) hash = Math.imul(hash ^ letter.codePointAt(0), 0x01000193) >>> 0;
@@ -17046,10 +17043,10 @@ async function patient(each, attempt) {
 
 // `fetch` does not tell how much was sent.
 const send = (each, method, path, data = null, headers = {}) => new Promise((resolve, reject) => {
-  const request = each.request = new XMLHttpRequest(), before = method === 'PATCH' ? each.sent : 0;
+  const request = each.request = new XMLHttpRequest(), before = each.sent;
   request.open(method, urlOf(path));
   for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
-  request.upload.onprogress = event => { each.sent = before + event.loaded; progress(); };
+  request.upload.onprogress = ({loaded}) => { each.sent = before + loaded; progress(); };
   request.onload = () => request.status < 300 ? resolve(request) : reject(failure(request.status, request.responseText));
   request.onerror = () => reject(failure(0));
   request.onabort = () => reject({aborted: true});
@@ -17073,17 +17070,16 @@ function paintUploads() {
   const sum = count => all.reduce((sofar, each) => sofar + count(each), 0), total = sum(sizeOf), sent = sum(each => each.sent);
   const rate = sent / (Date.now() - began) * 1000 || 0, left = Math.ceil((total - sent) / rate);
   const shut = () => { cancel(all); uploads.all = []; progress(); };
-  const line = (name, told, label, onclick) => make('div.upload', {}, make('bdi.name', {title: name}, name),
+  const line = (name, told, label, onclick) => make('div.upload', {}, make('bdi.name', {}, name),
     make('span.dim', {}, told), label && make('button.plain', {'aria-label': label, onclick}, icon('close')));
-  panel.hidden = !all.length;
+  panel.hidden = !live.length && !failed.length;
   panel.replaceChildren(
-    line(`${all.length - live.length} of ${plural(all.length, 'file')} uploaded` + (failed.length ? `, ${failed.length} failed` : ''),
-      live.length && `${size(rate)}/s` + (left < 1e5 ? `, ${left} s` : ''), live.length ? 'Cancel all' : 'Close', shut),
-    make('progress', {max: total || 1, value: live.length ? sent : total || 1, 'aria-label': 'Uploads'}),
+    live.length ? line(`${all.length - live.length} of ${plural(all.length, 'file')}`,
+      size(rate) + '/s' + (left < 1e5 ? `, ${left} s` : ''), 'Cancel all', shut) : line('Failed', '', 'Close', shut),
+    make('progress', {max: total || 1, value: sent}),
     ...live.filter(each => each.state === 'sending').map(each => line(nameOf(each.path),
       Math.floor(100 * each.sent / (sizeOf(each) || 1)) + ' %', 'Cancel', () => cancel([each]))),
     ...failed.slice(0, 5).map(each => line(nameOf(each.path), each.state)));
-  if (!live.length && !failed.length && all.length) setTimeout(() => { if (uploads.all.every(each => each.over)) shut(); }, 4000);
 }
 
 function pickFiles(webkitdirectory) {
@@ -17118,13 +17114,10 @@ function listen() {
   if (source) source.close();
   live.classList.remove('on');
   if (!view.features.events || document.hidden) return;     // of six connections hidden pages take none
-  const mine = source = new EventSource(folderUrl(view.path) + '?events=true');
-  mine.onopen = () => live.classList.add('on');
-  mine.onerror = () => {
-    live.classList.remove('on');
-    if (mine.readyState === EventSource.CLOSED) setTimeout(() => { if (source === mine) listen(); }, 30000);
-  };
-  for (const kind of ['create', 'update', 'delete', 'move', 'reset']) mine.addEventListener(kind, changed);
+  source = new EventSource(folderUrl(view.path) + '?events=true');
+  source.onopen = () => live.classList.add('on');
+  source.onerror = () => live.classList.remove('on');
+  for (const kind of ['create', 'update', 'delete', 'move', 'reset']) source.addEventListener(kind, changed);
 }
 
 function changed(event) {
@@ -17143,8 +17136,8 @@ const tools = () => tool.replaceChildren(...[
     button('New folder', 'plus', guarded(newFolder), {id: 'new-folder'})] : [],
   button('Zip', 'down', () => download({name: '', dir: true}), {id: 'zip'}), button('Keys', 'key', help, {id: 'help'})]);
 
-const KEYS = 'Arrows: move; Enter: open; Backspace: folder above; Space: select; Shift+Arrows: select several; Ctrl+A: all; ' +
-  'Escape: none; F2: rename; Delete: delete; U: upload; N: new folder; /: filter; ?: this help';
+const KEYS = 'Arrows: move; Enter: open; Backspace: go up; Space, Shift+Arrows: select; Ctrl+A: select all; ' +
+  'Escape: select none; F2: rename; Delete: delete; U: upload; N: new folder; /: filter; ?: this help';
 const help = () => dialog('Keyboard', [make('dl', {}, ...KEYS.split(/: |; /).map((text, at) =>
   make(at % 2 ? 'dd' : 'dt', {}, text)))], [['', 'Close']]);
 
@@ -17155,18 +17148,15 @@ const heads = Object.entries({name: 'Name', size: 'Size', time: 'Changed'}).map(
   }}, label, icon('sort'))));
 const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': 'Files', 'aria-multiselectable': true,
   onclick: pressed});
-const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', 'aria-label': 'Filter', oninput: () => arrange()});
+const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', oninput: () => arrange()});
 const tool = make('div.tools'), picks = make('div.tools', {id: 'picks', role: 'toolbar', 'aria-label': 'Selection'});
 const bar = make('div', {id: 'bar'}, tool, picks, filter), empty = make('p', {id: 'empty'});
-const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live', title: 'Green: live'});
+const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live', title: 'Live'});
 const panel = make('section', {id: 'uploads', hidden: true}), notes = make('div', {id: 'notes'});
 
 const STEPS = {ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -1e9, End: 1e9};
 const writing = run => () => view.features.write && run();
-const doing = label => () => {
-  const items = current(), found = items.length && actions(items).find(action => action[0] === label);
-  if (found) found[2]();
-};
+const doing = label => () => current().length && actions(current()).filter(action => action[0] === label).forEach(action => action[2]());
 const SHORTCUTS = {
   Enter: doing('Open'), Delete: doing('Delete'), F2: doing('Rename'), ' ': () => point(view.at, 'toggle'), '?': help,
   Backspace: () => view.path !== '/' && go(parentOf(view.path), true, nameOf(view.path)), '/': () => filter.focus(),
@@ -17177,7 +17167,7 @@ const SHORTCUTS = {
 addEventListener('keydown', event => {
   const {key, target} = event, control = event.ctrlKey || event.metaKey, step = STEPS[key];
   if (event.altKey || $('dialog') || target.closest('a, button') && [' ', 'Enter'].includes(key)) return;
-  if (target.matches('input') && !['Escape', 'ArrowDown'].includes(key)) return;
+  if (target.matches('input:not([type=checkbox])') && !['Escape', 'ArrowDown'].includes(key)) return;
   if (control && key === 'a') { view.chosen = new Set(view.shown.map(item => item.name)); point(view.at); }
   else if (step) { focus(); point(view.at + step, event.shiftKey ? 'range' : ''); }
   else if (!control && SHORTCUTS[key]) SHORTCUTS[key]();
@@ -17185,15 +17175,15 @@ addEventListener('keydown', event => {
   event.preventDefault();
 });
 
-let over = 0;
-const dragging = step => event => {
+let leaving = 0;
+for (const kind of ['dragover', 'drop']) addEventListener(kind, event => {
   if (!view.features.write || !event.dataTransfer.types.includes('Files')) return;
   event.preventDefault();
-  over = step ? over + step : over;
-  if (event.type === 'drop') { over = 0; dropped(event.dataTransfer); }
-  document.body.classList.toggle('drop', over > 0);
-};
-for (const [kind, step] of Object.entries({dragenter: 1, dragleave: -1, dragover: 0, drop: 0})) addEventListener(kind, dragging(step));
+  document.body.classList.add('drop');
+  clearTimeout(leaving);
+  leaving = setTimeout(() => document.body.classList.remove('drop'), 200);
+  if (kind === 'drop') dropped(event.dataTransfer);
+});
 addEventListener('scroll', () => draw(), {passive: true});
 addEventListener('resize', () => draw());
 const pathHere = ({pathname}) => decodeURIComponent(pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/';
