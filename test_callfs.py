@@ -15421,24 +15421,24 @@ class BrowserTab:
         self.until("document.readyState === 'complete' && !window.callfsOld")
 
     def eval(self, script: str) -> Any:
-        """The value of an expression, of a promise what it brings, True for an element. Raises DevToolsError for an
-        exception."""
+        """The value of an expression, of a promise what it brings. Raises DevToolsError for an exception."""
         found = self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True, userGesture=True)
         if "exceptionDetails" in found:
             raise DevToolsError(found["result"].get("description") or found["exceptionDetails"]["text"])
-        return found["result"].get("value") if found["result"].get("subtype") != "node" else True
+        return found["result"].get("value")
 
     def until(self, script: str, seconds: float = 8) -> Any:
         """Wait until the expression is true. One that raises is not: between two documents there may be none."""
         def holds() -> Any:
             try:
-                return self.eval(script)
+                found = self.eval(script)
+                return True if found == {} else found   # so an element comes over
             except DevToolsError:
                 return None
         try:
             return wait_for(holds, seconds, script)
         except pytest.fail.Exception as failure:
-            pytest.fail(f"{failure}\ncomplaints: {self.complaints}\nthe page:\n{self.text()[:2000]}")
+            pytest.fail(f"{failure}\ncomplaints: {self.complaints}\nthe page:\n{self.text()[:300]!r}")
 
     def text(self, selector: str = "body") -> str:
         """What a person reads there."""
@@ -15873,15 +15873,15 @@ class TestPageWriting:
         assert get_file(server, "/folder/deep/er/b \u00e4.txt") == b"b" and get_file(server, "/small.txt") == b"small"
         small.write_bytes(b"other")
         (folder / "empty").mkdir()
-        tab.drop("#grid", small)
+        tab.drop("main", small)
         tab.click("=Keep both")
         until_shown(tab, "folder", "small (2).txt", "small.txt")
-        tab.drop("#grid", small)
+        tab.drop("main", small)
         tab.click("=Overwrite")
         wait_for(lambda: get_file(server, "/small.txt") == b"other", what="the new bytes")
         tab.eval("go('/folder')")
         until_shown(tab, "deep", "a.txt")
-        tab.drop("#grid", folder)
+        tab.drop("main", folder)
         until_shown(tab, "deep", "folder", "a.txt")
         wait_for(lambda: call(server, "HEAD", "/v1/files/folder/folder/empty/").status == 200, what="the empty folder")
         assert get_file(server, "/folder/folder/deep/er/b \u00e4.txt") == b"b"
@@ -15995,7 +15995,7 @@ class TestPageWriting:
             assert not {"Rename", "Move", "Delete"} & set(tab.text("#picks").split())
             for key in ("n", "u", "Delete", "F2"):
                 tab.key(key)
-            tab.drop("#grid", tmp_path / "shared" / "f.txt")
+            tab.drop("main", tmp_path / "shared" / "f.txt")
             assert not tab.eval("document.querySelector('dialog, .note') || !document.querySelector('#uploads').hidden")
             assert "f.txt" in shown(tab)
 
