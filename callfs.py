@@ -16447,42 +16447,42 @@ _SIGN_OUT = """\
 <form method="post" action="{prefix}/session"><input type="hidden" name="next" value="{next}">
 <span class="user">{user}</span> <button name="out" value="1">Sign out</button></form>"""
 
-_ICONS = {                                  # paths of 24 x 24, drawn with a stroke
-    "file": "M6 3h8l4 4v14H6zM14 3v4h4",
-    "folder": "M3 6h6l2 2h10v11H3z",
-    "image": "M4 5h16v14H4zM4 16l5-5 4 4 3-3 4 4",
-    "audio": "M9 18V6l10-2v12M9 18a2 2 0 1 1-4 0 2 2 0 0 1 4 0zM19 16a2 2 0 1 1-4 0 2 2 0 0 1 4 0z",
-    "video": "M3 6h12v12H3zM15 10l6-3v10l-6-3",
-    "pdf": "M6 3h8l4 4v14H6zM9 12h6M9 16h6",
-    "queue": "M4 5h16v4H4zM4 11h16v4H4zM8 19h8",
-    "control": "M5 7h8M17 7h2M5 17h2M11 17h8M15 4v6M9 14v6",
-    "stream": "M3 8c3-3 6 3 9 0s6 3 9 0M3 16c3-3 6 3 9 0s6 3 9 0",
-    "mount": "M4 5h16v6H4zM4 13h16v6H4zM8 8h0M8 16h0",
-    "down": "M12 4v11M7 11l5 5 5-5M5 20h14",
-    "up": "M12 16V5M7 9l5-5 5 5M5 20h14",
-    "upfolder": "M3 6h6l2 2h10v11H3zM12 17v-6M9.5 13l2.5-2.5 2.5 2.5",
-    "plus": "M12 5v14M5 12h14",
-    "eye": "M2 12s4-6 10-6 10 6 10 6-4 6-10 6-10-6-10-6zM12 12h0",
-    "link": "M10 14l4-4M8 11l-2 2a3.5 3.5 0 0 0 5 5l2-2M16 13l2-2a3.5 3.5 0 0 0-5-5l-2 2",
-    "pen": "M4 20l1-4L16 5l3 3L8 19z",
-    "move": "M5 12h13M13 7l5 5-5 5",
-    "bin": "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
-    "key": "M3 7h18v10H3zM7 11h0M11 11h0M15 11h0M8 14h8",
-    "close": "M6 6l12 12M18 6L6 18",
-    "sort": "M7 14l5-5 5 5",
+_ICONS = {                                  # paths of 24 x 24, from 0,0 on, drawn with a stroke
+    "file": "m6 3h8l4 4v14h-12zm8 0v4h4",
+    "folder": "m3 6h6l2 2h10v11h-18z",
+    "image": "m4 5h16v14h-16zm0 11l5-5 4 4 3-3 4 4",
+    "audio": "m9 18v-12l10-2v12m-10 2a2 2 0 1 1-4 0 2 2 0 0 1 4 0zm10-2a2 2 0 1 1-4 0 2 2 0 0 1 4 0z",
+    "video": "m3 6h12v12h-12zm12 4l6-3v10l-6-3",
+    "pdf": "m6 3h8l4 4v14h-12zm3 9h6m-6 4h6",
+    "queue": "m4 5h16v4h-16zm0 6h16v4h-16zm4 8h8",
+    "control": "m5 7h8m4 0h2m-14 10h2m4 0h8m-4-13v6m-6 4v6",
+    "stream": "m3 8c3-3 6 3 9 0s6 3 9 0m-18 8c3-3 6 3 9 0s6 3 9 0",
+    "mount": "m4 5h16v6h-16zm0 8h16v6h-16zm4-5h0m0 8h0",
+    "down": "m12 4v11m-5-4l5 5 5-5m-12 9h14",
+    "up": "m12 16v-11m-5 4l5-5 5 5m-12 11h14",
+    "upfolder": "m3 6h6l2 2h10v11h-18zm9 11v-6m-2.5 2l2.5-2.5 2.5 2.5",
+    "plus": "m12 5v14m-7-7h14",
+    "eye": "m2 12s4-6 10-6 10 6 10 6-4 6-10 6-10-6-10-6zm10 0h0",
+    "link": "m10 14l4-4m-6 1l-2 2a3.5 3.5 0 0 0 5 5l2-2m3-3l2-2a3.5 3.5 0 0 0-5-5l-2 2",
+    "pen": "m4 20l1-4l11-11l3 3l-11 11z",
+    "move": "m5 12h13m-5-5l5 5-5 5",
+    "bin": "m5 7h14m-10 0v-3h6v3m-8 0l1 13h8l1-13",
+    "key": "m3 7h18v10h-18zm4 4h0m4 0h0m4 0h0m-7 3h8",
+    "close": "m6 6l12 12m0-12l-12 12",
+    "sort": "m7 14l5-5 5 5",
 }
 
 
-def _icon_svg(width: int, paths: str) -> str:
-    return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 24' fill='none' stroke='%23000' "
-            f"stroke-width='2' stroke-linecap='round' stroke-linejoin='round'>{paths}</svg>")
+def _icon_svg(width: int, path: str, color: str = "%23000") -> str:
+    return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 24' fill='none' stroke='{color}' "
+            f"stroke-width='2' stroke-linecap='round' stroke-linejoin='round'><path d='{path}'/></svg>")
 
 
 def _icon_style() -> str:
     """All icons as one picture, of which each class shows its part."""
-    paths = "".join(f"<path transform='translate({24 * place})' d='{path}'/>" for place, path in enumerate(_ICONS.values()))
+    path = "".join(f"M{24 * place} 0{path}" for place, path in enumerate(_ICONS.values()))
     places = "".join(f".i-{name} {{ --at: {place} }}\n" for place, name in enumerate(_ICONS))
-    return f'.i {{ --i: url("data:image/svg+xml,{_icon_svg(24 * len(_ICONS), paths)}"); }}\n{places}'
+    return f'.i {{ --i: url("data:image/svg+xml,{_icon_svg(24 * len(_ICONS), path)}") }}\n{places}'
 
 
 _STYLE = r"""
@@ -16520,11 +16520,10 @@ td + td, th + th { text-align: right; white-space: nowrap; }
 h1, h2 { font-size: 1.2rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
 label { display: grid; gap: .3rem; margin: .8rem 0; }
 
-#bar { position: sticky; top: 0; z-index: 2; padding: .5rem 0; background: var(--back); }
+#bar { position: sticky; top: 0; z-index: 2; padding: .5rem 0 .2rem; background: var(--back); }
 #bar, .tools { display: flex; flex-wrap: wrap; gap: .5rem; }
 #filter { flex: 1; min-width: 8rem; max-width: 18rem; margin-left: auto; }
 .heads, .row { display: grid; grid-template-columns: 2.4rem 1.8rem minmax(0, 1fr) 8rem 13rem; align-items: center; width: 100%; }
-.heads { height: 2.5rem; border-bottom: 1px solid var(--line); }
 .heads .name { grid-column: 3; }
 .heads .i { visibility: hidden; }
 [aria-sort$="ending"] .i { visibility: visible; }
@@ -16678,7 +16677,7 @@ const itemsOf = page => [...page.querySelectorAll('#list tbody tr')].map(({datas
   .filter(item => !hidden(item.name));
 
 async function more(items, after, turn, fresh) {
-  let address = `${folderUrl(view.path)}?json&limit=1000&after=${encodeURIComponent(after)}`, then = Date.now();
+  let address = `${folderUrl(view.path)}?json&limit=10000&after=${encodeURIComponent(after)}`, then = Date.now();
   while (address && turn === view.turn) {
     const answer = await ask('GET', address);
     for (const {name, type, size, mtime} of await answer.json())
@@ -17150,7 +17149,7 @@ const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': '
   onclick: pressed});
 const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', oninput: () => arrange()});
 const tool = make('div.tools'), picks = make('div.tools', {id: 'picks', role: 'toolbar', 'aria-label': 'Selection'});
-const bar = make('div', {id: 'bar'}, tool, picks, filter), empty = make('p', {id: 'empty'});
+const bar = make('div', {id: 'bar'}, tool, picks, filter, make('div.heads', {role: 'row'}, ...heads)), empty = make('p', {id: 'empty'});
 const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live', title: 'Live'});
 const panel = make('section', {id: 'uploads', hidden: true}), notes = make('div', {id: 'notes'});
 
@@ -17198,7 +17197,7 @@ addEventListener('pagehide', () => doomed.forEach(doom => carryOut(doom, true)))
 addEventListener('visibilitychange', () => { listen(); if (!document.hidden) reload(); });
 addEventListener('beforeunload', event => { if (uploads.all.some(each => !each.over)) event.preventDefault(); });
 
-$('main').replaceChildren(bar, make('div.paper', {}, make('div.heads', {role: 'row'}, ...heads), list, empty),
+$('main').replaceChildren(bar, make('div.paper', {}, list, empty),
   make('footer', {}, live, count));
 document.body.append(panel, notes);
 if (location.search.includes('after=')) go(document.body.dataset.path, false);
@@ -17239,7 +17238,7 @@ class BrowserPage:
 
     def __init__(self, config: Config, authenticator: Authenticator) -> None:
         self._prefix, self._auth = config.server.path_prefix.rstrip("/"), authenticator
-        icon = _icon_svg(24, f"<path d='{_ICONS['folder']}'/>").replace("%23000", "#2f62d9")
+        icon = _icon_svg(24, "M0 0" + _ICONS["folder"], "#2f62d9")
         self._assets = {"app.js": ("text/javascript; charset=utf-8", _SCRIPT.encode()),
                         "style.css": ("text/css; charset=utf-8", (_STYLE + _icon_style()).encode()),
                         "icon.svg": ("image/svg+xml", icon.encode())}
@@ -17333,7 +17332,7 @@ class BrowserPage:
         where, value = wish.get("next", ""), "; Max-Age=0"
         if "out" not in wish:
             try:
-                value = self._auth.open_session(request, wish.get("key", ""))
+                value = self._auth.open_session(request, wish.get("key", "").strip())
             except AuthenticationFailed as error:
                 return self._sign_in(where, error.message, 401)
         secure = "; Secure" if request.scheme == "https" else ""
