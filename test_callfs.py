@@ -15805,7 +15805,8 @@ class BrowserTab:
     """A page as a person uses it. `context`: the jar of cookies and storage it shares with tabs beside it.
 
     `complaints` is what the console and the content security policy said; `expected` are patterns of those that a test
-    wants. `requests` are all that were made ({url, method, headers ...}), `dialogs` the texts of confirm() and its like, which are accepted.
+    wants. `requests` are all that were made ({url, method, headers ...}), `paused` the ids of those that `Fetch.enable`
+    holds, `dialogs` the texts of confirm() and its like, which are accepted.
     """
 
     def __init__(self, browser: Chromium, context: str) -> None:
@@ -15814,6 +15815,7 @@ class BrowserTab:
         self.expected: list[str] = []
         self.requests: list[dict[str, Any]] = []
         self.dialogs: list[str] = []
+        self.paused: list[str] = []
         self._target = browser.call("Target.createTarget", url="about:blank", browserContextId=context)["targetId"]
         self._session = browser.call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
         browser.tabs[self._session] = self
@@ -15837,6 +15839,8 @@ class BrowserTab:
             self.complaints.append("{} {}".format(event["entry"]["text"], event["entry"].get("url", "")))
         elif method == "Network.requestWillBeSent":
             self.requests.append(event["request"])
+        elif method == "Fetch.requestPaused":
+            self.paused.append(event["requestId"])
         elif method == "Page.javascriptDialogOpening":
             self.dialogs.append(event["message"])
             self.call("Page.handleJavaScriptDialog", accept=True)
@@ -16207,9 +16211,25 @@ class TestPageList:
             tab.eval(f"[...document.querySelectorAll('#rows a.link')].find(a => a.textContent === {json.dumps(name)}).click()")
             until_shown(tab, "inside")
             assert tab.text("#path").replace("\n", "").endswith(name.replace("\n", "").strip()), name
-            tab.key("Backspace")
+            tab.eval("history.back()")
             tab.until("document.querySelectorAll('#rows .row').length > 1")
+            tab.eval("history.forward()")
+            until_shown(tab, "inside")
+            tab.key("Backspace")                        # to the folder, at the one it came from
+            tab.until(f"document.querySelector('#rows .at bdi')?.textContent === {json.dumps(name)}")
         assert tab.eval("document.documentElement.scrollWidth <= innerWidth")
+
+    def test_names_that_are_no_utf_8(self, serve_users: Any, tab: BrowserTab, tmp_path: Path) -> None:
+        """They break nothing for the others."""
+        (tmp_path / "shared").mkdir()
+        for name in (b"bad\xff.txt", b"good.txt", b"new\nline"):
+            with open(os.path.join(os.fsencode(tmp_path), b"shared", name), "wb") as file:
+                file.write(name)
+        server = serve_users(plugins={"localfs": {"path": "/ro", "config": {"local_dir": str(tmp_path / "shared")}}})
+        sign_in(tab, server, "/fs/ro/")
+        assert "good.txt" in shown(tab)
+        tab.click("a[title='good.txt']")
+        tab.until("document.querySelector('dialog pre').textContent === 'good.txt'")
 
     def test_sort_and_filter(self, page: Any) -> None:
         """Folders first, numbers in names as numbers; by size and by date, up and down; by a part of the name."""
@@ -16403,6 +16423,29 @@ class TestPageWriting:
         ask(server, "DELETE", "/v1/files/person", status=204)
         until_shown(tab)
         until_shown(other)
+
+    def test_nothing_is_missed_while_the_page_loads(self, page: Any) -> None:
+        """What changes between the list and the beginning of live events is shown, too."""
+        server, tab = page
+        tab.call("Fetch.enable", patterns=[{"urlPattern": "*events=true*"}])
+        tab.goto(server.url + "/fs/")
+        wait_for(lambda: tab.eval("1") and tab.paused, what="the page asking for events")
+        put_file(server, "/between")
+        tab.call("Fetch.disable")                       # lets it go
+        until_shown(tab, "between")
+
+    def test_a_cancelled_upload_leaves_nothing(self, page: Any, tmp_path: Path) -> None:
+        server, tab = page
+        tab.expected.append("status of 404")            # it asks first whether there is something to go on with
+        with open(tmp_path / "large.bin", "wb") as file:
+            file.truncate(40 * 1024**2)
+        tab.call("Network.emulateNetworkConditions", offline=False, latency=0, downloadThroughput=-1, uploadThroughput=8 * 1024**2)
+        upload(tab, tmp_path / "large.bin")
+        root = Path(server.config.backend.localfs_root_path)
+        wait_for(lambda: any(path.stat().st_size for path in root.glob(".upload-*")), 20, "the first piece")
+        tab.click("[aria-label='Cancel all']")
+        wait_for(lambda: not list(root.glob(".upload-*")), 20, "the end of the pieces")
+        assert shown(tab) == [] and tab.until("document.querySelector('#uploads').hidden")
 
     def test_read_only_has_no_way_to_write(self, serve_users: Any, tab: BrowserTab, tmp_path: Path) -> None:
         """Neither buttons nor menus, keys or drag and drop: read-only server, read-only mount, somebody without a key."""
