@@ -16063,6 +16063,11 @@ HOSTILE = {"evil.html": b"<script>top.document.title = 'owned'; fetch('/v1/files
                        b"<script>top.document.title='owned'; fetch('/v1/files/owned', {method: 'PUT', body: 'x'})</script></svg>"}
 
 
+PICTURED = {"Invoices/2026.pdf": 0, "Photos/1.jpg": 0, "Photos/2.jpg": 0, "Annual report.pdf": 2_400_000, "budget.xlsx": 48_300,
+            "holiday.mp4": 8_612_000, "interview.mp3": 5_900_000, "logo.svg": 3_120, "meeting notes.txt": 1_840,
+            "panorama.png": 999_846, "README.md": 2_210}
+
+
 @contextlib.contextmanager
 def other_site(pages: Mapping[str, str], host: str = "127.0.0.1") -> Iterator[str]:
     """Somebody else's web site: the address of a server of these documents (path: HTML)."""
@@ -16612,6 +16617,22 @@ class TestPageReading:
         tab.until("/f2.txt/.test(document.body.innerText)")
         tab.click("a[href*='f2.txt']")
         tab.until("document.body.innerText === 'inside'")
+
+
+    @pytest.mark.parametrize("light", ["light", "dark"])
+    def test_picture(self, page: Any, tmp_path: Path, light: str) -> None:
+        """The pictures in `examples`; to take them afresh: CALLFS_PICTURES=1 python3 test_callfs.py -k test_picture"""
+        server, tab = page
+        for number, (name, size) in enumerate(PICTURED.items()):
+            put_file(server, "/Team/" + name, bytes(size), {"X-OC-Mtime": str(1_795_000_000 - 271_828 * number)})
+        tab.size(1000, 520, light == "dark", 0.75)
+        tab.goto(server.url + "/fs/Team/")
+        tab.until(f"document.querySelectorAll('#rows .row').length === {len(PICTURED) - 1}")
+        tab.click("[aria-label='Select interview.mp3']")
+        folder = EXAMPLES if os.environ.get("CALLFS_PICTURES") else tmp_path
+        assert len(tab.screenshot(folder / f"page-{light}.png")) < 60_000
+        there = (EXAMPLES / f"page-{light}.png").read_bytes()
+        assert struct.unpack("!II", there[16:24]) == (750, 390) and len(there) < 60_000
 
 
 def contrast(tab: BrowserTab, selector: str) -> float:
