@@ -16417,7 +16417,7 @@ _LISTING = _PAGE_HEAD + """\
 <script src="{prefix}/page/app.js?v={version}" defer></script>
 </head>
 <body data-prefix="{prefix}" data-path="{path}" data-backend="{backend}" data-features="{features}" data-user="{user}" \
-data-more="{more}">
+data-more="{more}" data-since="{since}">
 <header><nav aria-label="Path"><ol id="path">{crumbs_html}</ol></nav>{person_html}</header>
 <main>
 <div class="paper">
@@ -16692,7 +16692,7 @@ async function more(items, after, turn, fresh) {
 // `fresh`: it is another folder than before.
 async function adopt(page, fresh) {
   const turn = ++view.turn, data = page.body.dataset, began = Date.now(), items = itemsOf(page);
-  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user});
+  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user, since: data.since});
   if (fresh) {
     Object.assign(view, {items, at: -1, chosen: new Set()});
     document.title = page.title;
@@ -17113,7 +17113,7 @@ function listen() {
   if (source) source.close();
   live.classList.remove('on');
   if (!view.features.events || document.hidden) return;     // of six connections hidden pages take none
-  source = new EventSource(folderUrl(view.path) + '?events=true');
+  source = new EventSource(folderUrl(view.path) + '?events=true&since=' + view.since);
   source.onopen = () => live.classList.add('on');
   source.onerror = () => live.classList.remove('on');
   for (const kind of ['create', 'update', 'delete', 'move', 'reset']) source.addEventListener(kind, changed);
@@ -17266,15 +17266,15 @@ class BrowserPage:
     # -- a directory -------------------------------------------------------------------------------------------
 
     def listing(self, request: Request, entry: Entry, entries: Iterable[Entry], features: Mapping[str, bool],
-                more: str) -> Response:
+                more: str, since: int = 0) -> Response:
         """A directory. `entries` are the first of its children; `more`: the name of the last one of them, where there
-        are others behind it, else ""."""
+        are others behind it, else "". `since`: the last event before they were read; the script asks for those after."""
         who = request.principal
         user = who.name if who is not None and who.verbs is None else ""
         links = [("?archive=zip", "Download as zip"), *([("?after=" + _path_in_address(more), "Next page")] if more else [])]
         return self._answer(
             200, _LISTING, title=f"{entry.name if entry.path != '/' else 'Files'} - callfs", path=entry.path,
-            backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more,
+            backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more, since=str(since),
             crumbs_html="".join(self._crumb(path) for path in (*ancestors(entry.path), entry.path)),
             rows_html="".join(_listed_row(each, entry.backend) for each in entries), person_html=self._person(request, user),
             links_html=" ".join(f'<a class="button" href="{html.escape(where)}">{text}</a>' for where, text in links))
@@ -17545,12 +17545,12 @@ class RemfsDialect:
         return spooled(request, spool, b"]\n", [*_VARIES, *more])
 
     def _visit(self, request: Request, entry: Entry) -> Response:
-        limit = _limit(request.query.get("limit")) or PAGE_ENTRIES
+        limit, since = _limit(request.query.get("limit")) or PAGE_ENTRIES, self._tree.hub.last
         with aside(request):
             entries = list(itertools.islice(self._children(request, entry.path), limit + 1))
             more = entries[limit - 1].name if len(entries) > limit else ""
             features = self._tree.features(_asking(request), entry.path)
-            response = self._page.listing(request, entry, entries[:limit], features, more)
+            response = self._page.listing(request, entry, entries[:limit], features, more, since)
         response.headers.append(_BY_ACCEPT)
         return response
 

@@ -14171,7 +14171,7 @@ PERSON: dict[str, Optional[str]] = {"Authorization": None, "Accept": "text/html,
 FORM = {**PERSON, "Content-Type": "application/x-www-form-urlencoded"}
 PAGE_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
                "connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
-ODD_NAMES = ["<script>alert(1)<", "a'b\"c", "&amp;", "javascript:alert(1)", "a b?c#d%e;f", "{user}{0}", "\N{HEBREW LETTER ALEF}b",
+PAGE_NAMES = ["<script>alert(1)<", "a'b\"c", "&amp;", "javascript:alert(1)", "a b?c#d%e;f", "{user}{0}", "\N{HEBREW LETTER ALEF}b",
              "\N{SNOWMAN}", "x" * 200, "$(touch x)", " lead", "new\nline", "rtl\u202egnp.exe", "bad\udcff", "\x1b[31m"]
 
 
@@ -14204,14 +14204,14 @@ def form_of(**fields: str) -> bytes:
     return urllib.parse.urlencode(fields).encode()
 
 
-def sign_in(rest: Any, key: str = USERS["ann"], headers: Mapping[str, Optional[str]] = {}, path: str = "/session",
+def post_key(rest: Any, key: str = USERS["ann"], headers: Mapping[str, Optional[str]] = {}, path: str = "/session",
             **fields: str) -> Answer:
     return call(rest, "POST", path, form_of(key=key, **fields), {**FORM, **headers})
 
 
 def signed_in(rest: Any, key: str = USERS["ann"]) -> dict[str, Optional[str]]:
     """The headers of a browser that signed in."""
-    answer = sign_in(rest, key)
+    answer = post_key(rest, key)
     assert answer.status == 303, answer
     return {**PERSON, "Cookie": answer.headers["set-cookie"].partition(";")[0]}
 
@@ -14274,7 +14274,7 @@ def test_session_cookie(serve_users: Callable[..., Any], where: str, prefix: str
 
 def test_session_cookie_over_https(serve_users: Callable[..., Any], certificate: tuple[str, str]) -> None:
     rest = serve_users(server__cert_file=certificate[0], server__key_file=certificate[1])
-    assert sign_in(rest).headers["set-cookie"].endswith("; HttpOnly; SameSite=Strict; Secure")
+    assert post_key(rest).headers["set-cookie"].endswith("; HttpOnly; SameSite=Strict; Secure")
     check_page(call(rest, "GET", "/fs/", headers=signed_in(rest)), 200, tls=True)
 
 
@@ -14292,7 +14292,7 @@ def test_session_ends_in_time_on_a_connection_that_goes_on(rest: Any) -> None:
 
 def test_session_lifetime_option(serve_users: Callable[..., Any]) -> None:
     rest = serve_users(auth__session_lifetime="90s")
-    expires = int(sign_in(rest).headers["set-cookie"].split(".")[1])
+    expires = int(post_key(rest).headers["set-cookie"].split(".")[1])
     assert abs(expires - time.time() - 90) < 60
 
 
@@ -14366,14 +14366,14 @@ def test_session_next_is_a_path_of_ours(rest: Any) -> None:
 
 def test_session_refusals(rest: Any) -> None:
     """Wrong keys, forms that are none, keys where logs would keep them; the key of the nodes is none of a person."""
-    wrong = check_page(sign_in(rest, "wrong-key-0123456789", next="/fs/d/"), 401)
+    wrong = check_page(post_key(rest, "wrong-key-0123456789", next="/fs/d/"), 401)
     assert "The key is not valid." in wrong.texts and {"type": "hidden", "name": "next", "value": "/fs/d/"} in wrong.all("input")
-    assert sign_in(rest, "wrong-key-0123456789").headers["www-authenticate"] == "Bearer"
+    assert post_key(rest, "wrong-key-0123456789").headers["www-authenticate"] == "Bearer"
     for key in (INTERNAL, "", "\N{SNOWMAN}", USERS["ann"] + "x", "x" * 9000):
-        answer = sign_in(rest, key)
+        answer = post_key(rest, key)
         check_page(answer, 401)
         assert "set-cookie" not in answer.headers, key
-    assert sign_in(rest, f" {USERS['ann']}\n").status == 303           # as it was pasted
+    assert post_key(rest, f" {USERS['ann']}\n").status == 303           # as it was pasted
     good = form_of(key=USERS["ann"])
     for body, path, headers, status in (
             (good, "/session?key=" + USERS["ann"], {}, 400), (good, "/session?next=/fs/&key=", {}, 400),
@@ -14391,15 +14391,15 @@ def test_session_refusals(rest: Any) -> None:
 def test_session_failures_slow_an_address_down(serve_users: Callable[..., Any]) -> None:
     rest = serve_users(rate_limits__login_failure_rate=0.001, rate_limits__login_failure_burst=2)
     before = signed_in(rest, USERS["bob"])
-    found = [sign_in(rest, f"wrong-key-0123456789-{number}") for number in range(4)]
+    found = [post_key(rest, f"wrong-key-0123456789-{number}") for number in range(4)]
     assert [answer.status for answer in found] == [401, 401, 429, 429]
     page = check_page(found[2], 429)
     assert int(found[2].headers["retry-after"]) > 0 and "Too many wrong keys from this address." in page.texts
-    assert sign_in(rest).status == 429                  # guessing is not ended by a guess that is right
+    assert post_key(rest).status == 429                  # guessing is not ended by a guess that is right
     check_page(call(rest, "GET", "/fs/", headers=before), 200)
 
 
-CROSS_SITE = [                              # headers of a form or script, whether it is refused
+FORM_SITES = [                              # headers of a form or script, whether it is refused
     ({"Origin": "http://evil.example"}, True), ({"Origin": "null"}, True), ({"Sec-Fetch-Site": "cross-site"}, True),
     ({"Origin": "{own}"}, False), ({"Sec-Fetch-Site": "same-origin"}, False), ({}, False),
     ({"Origin": "{own}", "Sec-Fetch-Site": "same-origin"}, False), ({"Origin": "{own}.evil.example"}, True),
@@ -14409,7 +14409,7 @@ CROSS_SITE = [                              # headers of a form or script, wheth
 def test_session_is_not_used_by_other_sites(rest: Any) -> None:
     """Neither to sign somebody in (login CSRF) or out, nor to change anything; looking is left to SameSite."""
     cookie = signed_in(rest)
-    for headers, refused in CROSS_SITE:
+    for headers, refused in FORM_SITES:
         sent = {name: value.format(own=rest.url) for name, value in headers.items()}
         for body in (form_of(key=USERS["bob"]), form_of(out="1")):
             answer = call(rest, "POST", "/session", body, {**FORM, **sent})
@@ -14473,14 +14473,14 @@ def bare_page() -> callfs.BrowserPage:
 def test_page_escapes_odd_names(bare_page: callfs.BrowserPage) -> None:
     """What is in a name stays in it: the rows hold it, no element is made of it, its link leads to it and nowhere else."""
     for kind in (callfs.FILE, callfs.DIRECTORY):
-        page = listed_page(bare_page, [callfs.Entry("/" + name, kind) for name in ODD_NAMES])
-        shown = [name.encode("utf-8", "replace").decode() for name in ODD_NAMES]
+        page = listed_page(bare_page, [callfs.Entry("/" + name, kind) for name in PAGE_NAMES])
+        shown = [name.encode("utf-8", "replace").decode() for name in PAGE_NAMES]
         assert [row["data-name"] for row in page.rows] == shown
         links = [each["href"] for each in page.all("a") if each["href"].startswith("./")]
-        assert [urllib.parse.unquote(link[2:], errors="surrogateescape").rstrip("/") for link in links] == ODD_NAMES
+        assert [urllib.parse.unquote(link[2:], errors="surrogateescape").rstrip("/") for link in links] == PAGE_NAMES
         assert all(re.fullmatch(r"\./[\w%.~-]+/?", link, re.A) for link in links)
         assert [tag for tag, _ in page.elements if tag in ("script", "img")] == ["script"]
-    for name in ODD_NAMES:
+    for name in PAGE_NAMES:
         page = listed_page(bare_page, [], f"/{name}/{name}", name)
         body = page.all("body")[0]
         assert body["data-path"] == f"/{name}/{name}".encode("utf-8", "replace").decode() and body["data-user"] == "<ann>"
@@ -14513,7 +14513,8 @@ def test_page_lists_without_a_script(rest: Any, monkeypatch: pytest.MonkeyPatch)
     assert call(rest, "GET", "/fs/d%20%231/" + link[2:], headers=headers).body == b"x" * 1234567
     assert [each["href"] for each in page.all("a")][:2] == ["/fs/", "/fs/d%20%231/"]
     assert call(rest, "GET", "/fs/d%20%231/?archive=zip", headers=headers).body[:2] == b"PK"
-    assert page.all("body")[0]["data-path"] == "/d #1" and page.all("title")[0] == {}
+    body = page.all("body")[0]
+    assert body["data-path"] == "/d #1" and int(body["data-since"]) == rest.tree.hub.last
 
 
 def test_page_shows_services_as_what_they_are(serve_users: Callable[..., Any]) -> None:
