@@ -17247,7 +17247,7 @@ class BrowserPage:
     def routes(self) -> list[Route]:
         """The script, the style, the signing in."""
         form = {"GET": self.form, "HEAD": self.form, "POST": self.sign}
-        return [Route("/session", form, "open", self.error),
+        return [Route("/session", form, "open", self.refuse),
                 Route("/page/{path}", {"GET": self.asset, "HEAD": self.asset}, "open", rest_error)]
 
     def asset(self, request: Request) -> Response:
@@ -17306,6 +17306,10 @@ class BrowserPage:
         content = _filled('<p>{message}</p><p><a class="button" href="{prefix}/fs/">To the files</a></p>',
                           message=error.message, prefix=self._prefix)
         return self._answer(error.status, _SHEET, error.headers, title=title, content_html=content)
+
+    def refuse(self, request: Request, error: CallFSError) -> Response:
+        """An error of `/session`: as a page to whoever takes one."""
+        return (self.error if "text/html" in request.headers.get("accept", "") else rest_error)(request, error)
 
     def _sign_in(self, where: str, told: str = "", status: int = 200) -> Response:
         # Bearer alone: Basic would open a window of the browser's own.
