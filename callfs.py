@@ -2388,12 +2388,6 @@ class Reader:
         """Up to `size` bytes; b"" at the end. Raises StorageError when the source breaks."""
         raise NotImplementedError
 
-    def readinto(self, view: memoryview) -> int:
-        """The same into a buffer; 0 at the end."""
-        block = self.read(len(view))
-        view[:len(block)] = block
-        return len(block)
-
     def close(self) -> None:
         """Let go of what is behind; safe to call twice."""
 
@@ -2468,10 +2462,12 @@ class Closeable(Protocol):
 
 class Body:
     """Bytes on their way in. `length` is what was announced, None for a chunked body. Whoever takes what comes as it
-    comes (a stream) sets `patient`: then the sender may pause for as long as it likes."""
+    comes (a stream) sets `patient`: then the sender may pause for as long as it likes. Where it lies in files already
+    `readers` gives them one after the other, to whoever can copy them faster than `readinto` gives bytes."""
 
     length: Optional[int] = 0
     patient = False
+    readers: Optional[Callable[[], Iterator[Reader]]] = None
 
     def readinto(self, view: memoryview) -> int:
         """Fill some of `view`; 0 at the end. Raises Disconnected when the body ends before its announced end."""
@@ -7481,38 +7477,38 @@ class ReaderBody(Body):
 
     def readinto(self, view: memoryview) -> int:
         """The next block."""
-        count = self._reader.readinto(view)
-        self._tell(count)
-        return count
+        block = self._reader.read(len(view))
+        view[:len(block)] = block
+        self._tell(len(block))
+        return len(block)
 
 
 class _Joined(Body):
     """Files one behind the other, opened one at a time. Raises Conflict for one that is no longer what it was."""
 
     def __init__(self, tree: Tree, who: Principal, parts: Sequence[Entry]) -> None:
-        self._tree, self._who, self._left = tree, who, collections.deque(parts)
+        self._tree, self._who, self._parts = tree, who, parts
         self.length = sum(part.size for part in parts)
-        self._reader: Reader = ChunkReader(())          # of the current one
+        self._blocks = ChunkReader(block for reader in self.readers() for block in reader)
+
+    def readers(self) -> Iterator[Reader]:          # type: ignore[override]
+        """All of them, each closed when the next one is asked for."""
+        for part in self._parts:
+            with contextlib.closing(self._tree.open(self._who, part.path)) as handle:
+                if (handle.entry.etag, handle.entry.size, handle.fixed) != (part.etag, part.size, True):
+                    raise Conflict(f"{part.path} was changed meanwhile; nothing was written.")
+                with handle.reader() as reader:
+                    yield reader
 
     def readinto(self, view: memoryview) -> int:
-        """The next bytes, of one file."""
-        count = self._reader.readinto(view)
-        while not count and self._left:
-            self._reader.close()
-            self._reader = self._opened(self._left.popleft())
-            count = self._reader.readinto(view)
-        return count
-
-    def _opened(self, part: Entry) -> Reader:
-        handle = self._tree.open(self._who, part.path)
-        if (handle.entry.etag, handle.entry.size, handle.fixed) != (part.etag, part.size, True):
-            handle.close()
-            raise Conflict(f"{part.path} was changed meanwhile; nothing was written.")
-        return handle.reader()
+        """The next bytes."""
+        block = self._blocks.read(len(view))
+        view[:len(block)] = block
+        return len(block)
 
     def close(self) -> None:
-        """Close the file that is open."""
-        self._reader.close()
+        """Close what is open."""
+        self._blocks.close()
 
 
 class _Transfer:
@@ -7944,6 +7940,8 @@ class StoreFS(FileSystem):
 
     def _receive(self, staged: Staged, body: Body, digest: Optional[Any]) -> None:
         """Take the body in at the descriptor's position; what arrived is counted even when it breaks off."""
+        if body.readers is not None:
+            return self._collect(staged, body, body.readers())
         checked = 0
 
         def put(part: memoryview) -> None:
@@ -7958,6 +7956,19 @@ class StoreFS(FileSystem):
                 checked = 0
         pour(body, put)
         staged.digest = digest.hexdigest() if digest is not None else ""
+
+    def _collect(self, staged: Staged, body: Body, readers: Iterator[Reader]) -> None:
+        """Take in what lies in files. The kernel copies them, which takes a third of the time of SHA-256: so nobody
+        here sees the bytes, and the file has no digest."""
+        for reader in readers:
+            self._room_for(reader.length or 0)
+            if reader.fd >= 0 and not reader.offset:
+                copy_file(reader.fd, staged.fd)
+            else:
+                pour(ReaderBody(reader), lambda part: write_all(staged.fd, part))
+        staged.size = os.fstat(staged.fd).st_size
+        if staged.size != body.length:
+            raise Conflict("A source was changed meanwhile; nothing was written.")
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str,
                  options: WriteOptions) -> Written:
