@@ -14772,6 +14772,18 @@ BAD_JSON = [
 ]
 
 
+def test_conditions_in_json_are_those_of_one_request(remfs: Any) -> None:
+    """What is worked out from the headers is kept while a connection sends the same ones; the JSON is none of them."""
+    guarded, plain = (json.dumps({"method": "put", "path": "/d/f.txt", "data": "x", name: '"other"'}).encode() for name in ("ifMatch", "digest"))
+    plain = plain.replace(b', "digest": "\\"other\\""', b"").ljust(len(guarded))
+    with contextlib.closing(connect(remfs.url)) as connection:
+        for body, status in ((guarded, 412), (plain, 200), (guarded, 412)):
+            connection.request("POST", "/fs/", body, {"Content-Type": "text/plain", **AS_ANN})
+            answer = connection.getresponse()
+            assert answer.status == status, answer.read()
+            answer.read()
+
+
 def test_json_that_is_none_is_refused(remfs: Any) -> None:
     for text in BAD_JSON:
         for kind in ("text/plain", "application/json; charset=utf-8"):
