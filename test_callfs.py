@@ -11512,10 +11512,10 @@ def test_no_route_leads_outside(serve_users: Callable[..., Any], tmp_path: Path,
     put_file(rest, "/file.txt", b"inside")
     headers = {"none": {}, "wrong": {"Authorization": "Bearer wrong-key-0123456789"}, "owner": AS_ANN, "user": AS_BOB, "internal": AS_TRUSTED}[role]
     paths = [*LEAVES, *FORBIDDEN, *HIDDEN_NAMES, *ORDINARY]
-    seen = 0
+    seen, exact = 0, {route.pattern for route in all_routes(rest)}
     with contextlib.closing(connect(rest.url)) as connection:
         for route in all_routes(rest):
-            tails = paths if "{path}" in route.pattern else [""]
+            tails = [path for path in paths if route.pattern.replace("{path}", path) not in exact] if "{path}" in route.pattern else [""]
             for method, tail in itertools.product(("GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS"), tails):
                 body = b'{"name": "moved"}' if method in ("PUT", "POST", "PATCH") else None
                 connection.request(method, route.pattern.replace("{path}", tail), body, headers)
@@ -14310,11 +14310,11 @@ def test_get_on_files_returns_file_contents(remfs: Any) -> None:
 @pytest.mark.parametrize("name, kind", [
     ("a.txt", "text/plain; charset=utf-8"), ("a.HTML", "text/html; charset=utf-8"), ("a.svg", "image/svg+xml"),
     ("a.tar.gz", "application/gzip"), ("a", "application/octet-stream"), (".txt", "text/plain; charset=utf-8"),
-    ("a.jpg", "image/jpeg"), ("a.webm", "video/webm"), ("a.rtf", "application/rtf"), ("a.bz2", "application/octet-stream"),
+    ("a.jpg", "image/jpeg"), ("a.webm", "video/webm"), ("a.ps", "application/postscript"), ("a.bz2", "application/octet-stream"),
     ("a.js", "text/javascript; charset=utf-8"), ("a.{}", "application/octet-stream"), ("a.txt\r\nX: y", "application/octet-stream"),
 ])
 def test_file_types_are_the_same_everywhere(name: str, kind: str) -> None:
-    assert callfs.file_type(name) in (kind, kind.replace("application/rtf", "application/octet-stream"))
+    assert callfs.file_type(name) == kind
 
 
 def test_stored_bytes_are_never_active(remfs: Any) -> None:
@@ -16211,7 +16211,7 @@ def test_writes_to_a_static_server_say_that_it_is_read_only(static: Static, tmp_
 
 
 @pytest.mark.parametrize("text, match", [
-    (SEED_FEATURES, "not JSON.*line 7.*comma behind the last field"), ("{", "not JSON"), ("", "not JSON"), ("<html>", "not JSON"),
+    (SEED_FEATURES, "not JSON.*line [67].*comma behind the last field"), ("{", "not JSON"), ("", "not JSON"), ("<html>", "not JSON"),
     ("[]", "object with `children`"), ('{"children": []}', "object with `children`"), ('{"children": {"a": 7}}', "not answer"),
     ('{"children": {"a": {"type": "file", "size": "x"}}}', "not answer"), ('{"features": [1], "children": {"a": {}}}', "not answer"),
     ('{"children": {"a": {"modTime": "yesterday"}}}', "not answer"), ("[" * 100_000, "not JSON")])
