@@ -128,11 +128,13 @@ import email.policy                         # noqa: E402
 import email.utils                          # noqa: E402
 import errno                                # noqa: E402
 import fcntl                                # noqa: E402
+import functools                            # noqa: E402
 import glob                                 # noqa: E402
 import hashlib                              # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
 import pathlib                              # noqa: E402
+import py_compile                           # noqa: E402
 import random                               # noqa: E402
 import select                               # noqa: E402
 import shlex                                # noqa: E402
@@ -339,6 +341,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         yield start_one
 
 
+@functools.lru_cache(maxsize=None)
+def compiled() -> str:
+    """A `callfs.pyc` for processes that tests start: each of them would compile callfs.py anew, half a second at best."""
+    made = os.path.join(tempfile.mkdtemp(), "callfs.pyc")
+    return py_compile.compile(callfs.__file__, cfile=made, doraise=True) or made
+
+
 class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
@@ -351,7 +360,7 @@ class Spawned:
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
             self.process = subprocess.Popen(
-                [python, os.path.join(HERE, "callfs.py"), "serve", "--config", str(self.config), *arguments],
+                [python, compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
         try:
             wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
@@ -482,7 +491,10 @@ def _nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("TMPDIR", folder)
         tempfile.tempdir = folder
         with nothing_left(15):
+            gc.collect()
+            gc.freeze()                     # 7,000 collected tests: `nothing_left` would look through them every time
             yield
+            gc.unfreeze()
         tempfile.tempdir = before
 
 
@@ -5952,7 +5964,7 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", WRITER, HERE, str(self.folder / "root"), str(log),
+        process = subprocess.Popen([sys.executable, "-c", WRITER, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
                                     str(self.seed), str(number), str(self.threads)],
                                    stderr=open(self.folder / "errors", "ab"))
         try:
@@ -7942,9 +7954,9 @@ class TestSQLFSOnSQLite(SQLFSContract):
                 fs.write("/f", callfs.bytes_body(data), "alice", lambda there: None, callfs.WriteOptions())
                 print(number, flush=True)
             """)
-        number = 0
+        number, place = 0, os.path.dirname(compiled())
         for turn in range(4):
-            process = subprocess.Popen([sys.executable, "-c", script, HERE, str(tmp_path), str(number)], stdout=subprocess.PIPE)
+            process = subprocess.Popen([sys.executable, "-c", script, place, str(tmp_path), str(number)], stdout=subprocess.PIPE)
             assert process.stdout
             lines = [process.stdout.readline() for _ in range(2)]
             time.sleep(0.03 * turn)         # somewhere in the next write
@@ -8568,7 +8580,7 @@ class TestSQLiteQueues(QueueStoreContract):
     def test_killed(self, tmp_path: Path, lines: int) -> None:
         """What was acknowledged is there, what was confirmed is not; the rest comes once; the counter is right."""
         path = str(tmp_path / "q.db")
-        environ = {**os.environ, "PYTHONPATH": HERE, "PYTHONDONTWRITEBYTECODE": "1"}
+        environ = {**os.environ, "PYTHONPATH": os.path.dirname(compiled())}
         process = subprocess.Popen([sys.executable, "-c", self.KILLED, path], stdout=subprocess.PIPE, env=environ, text=True)
         said = [process.stdout.readline() for _ in range(lines)]
         process.kill()
@@ -15245,10 +15257,10 @@ def test_signals(monkeypatch: Any) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def run_serve(folder: pathlib.Path, *argv: str) -> tuple[subprocess.Popen[str], str]:
+def run_serve(folder: pathlib.Path, program: str) -> tuple[subprocess.Popen[str], str]:
     """A real server in a process of its own, and its URL."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("CALLFS_", "NOTIFY_"))}
-    process = subprocess.Popen([sys.executable, callfs.__file__, "serve", *argv], cwd=folder, stdout=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, program, "serve"], cwd=folder, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, env=environ)
     assert process.stdout is not None
     found = re.fullmatch(r"Listening on (http://127.0.0.1:[0-9]+)\n", process.stdout.readline())
@@ -15258,7 +15270,7 @@ def run_serve(folder: pathlib.Path, *argv: str) -> tuple[subprocess.Popen[str], 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_in_a_process(tmp_path: pathlib.Path, number: signal.Signals) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**FILE, "server": {"listen_addr": "127.0.0.1:0"}}))
-    process, url = run_serve(tmp_path)
+    process, url = run_serve(tmp_path, callfs.__file__)     # from the source, as users do
     try:
         with callfs.Client(url, CLIENT_KEY) as client:
             client.upload("/a", b"x")
@@ -15266,7 +15278,7 @@ def test_a_server_in_a_process(tmp_path: pathlib.Path, number: signal.Signals) -
             assert client.health()["status"] == "ok"
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "config.json").write_text(json.dumps({**FILE, "server": {"listen_addr": url[7:]}}))
-        second, nothing = run_serve(tmp_path / "other")
+        second, nothing = run_serve(tmp_path / "other", compiled())
         out, err = second.communicate(timeout=20)
         assert second.returncode == 1 and url[7:] in err and "--listen" in err and "Traceback" not in err
     finally:
@@ -15276,7 +15288,7 @@ def test_a_server_in_a_process(tmp_path: pathlib.Path, number: signal.Signals) -
 
 
 def test_a_reader_that_leaves(tmp_path: pathlib.Path) -> None:
-    done = subprocess.run(f"'{sys.executable}' '{callfs.__file__}' config reference | head -n 1", shell=True, cwd=tmp_path,
+    done = subprocess.run(f"'{sys.executable}' '{compiled()}' config reference | head -n 1", shell=True, cwd=tmp_path,
                           capture_output=True, text=True)
     assert done.stdout.startswith("###") and done.stderr == ""
 
@@ -15593,8 +15605,10 @@ def _run_readme(script: list[Block], folder: Path) -> None:
         each.mkdir()
     shutil.copy(os.path.join(HERE, "callfs.py"), here)
     (home / ".curlrc").write_text("fail-with-body\n")
-    for name, arguments in (("python3", ""), ("callfs", f" {shlex.quote(str(here / 'callfs.py'))}")):
-        (home / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{arguments} "$@"\n')
+    # A server starts from the source, as users start it; other commands need not compile it each time.
+    short = f'case "$1 $2" in "callfs.py serve") ;; "callfs.py "*) shift; set -- {shlex.quote(compiled())} "$@" ;; esac\n'
+    for name, arguments in (("python3", ""), ("callfs", f" {shlex.quote(compiled())}")):
+        (home / "bin" / name).write_text(f'#!/bin/sh\n{short}exec {shlex.quote(sys.executable)}{arguments} "$@"\n')
         (home / "bin" / name).chmod(0o755)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
     environ.update(HOME=str(home), PATH=f"{home / 'bin'}:{os.environ['PATH']}", README_LOG=str(home / "serve.log"))
@@ -16233,7 +16247,7 @@ def callfs_process(server: Any, arguments: list[str], tmp_path: Path, **more: An
     """`callfs ...` with the server in its environment. The caller waits for it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CALLFS_", "PFS_"))}
     url, key = (server, "") if isinstance(server, str) else (server.url, server.key)
-    return subprocess.Popen([sys.executable, os.path.join(HERE, "callfs.py"), *arguments], cwd=tmp_path,
+    return subprocess.Popen([sys.executable, compiled(), *arguments], cwd=tmp_path,
                             env={**clean, "CALLFS_URL": url, "CALLFS_KEY": key, "HOME": str(tmp_path), "TERM": "dumb"},
                             **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more})
 
