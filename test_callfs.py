@@ -1842,10 +1842,13 @@ class RealPostgres(RealDatabase):
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
     def start(self) -> None:
-        """Without fsync: nothing here outlives the test."""
+        """Without fsync and what else is for a longer life: nothing here outlives the test."""
         self.start_process(self.program, "-D", "data", "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
                            "-c", f"unix_socket_directories={self.folder}", "-c", "ssl=on", "-c", f"ssl_cert_file={self.folder}/cert.pem",
-                           "-c", f"ssl_key_file={self.folder}/key.pem", "-c", "max_connections=50")
+                           "-c", f"ssl_key_file={self.folder}/key.pem", "-c", "max_connections=50",
+                           *itertools.chain.from_iterable(("-c", each) for each in (
+                               "full_page_writes=off", "autovacuum=off", "update_process_title=off",
+                               "wal_level=minimal", "max_wal_senders=0")))
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """Its fast shutdown: clients are not waited for."""
@@ -4733,7 +4736,7 @@ def depth_of(path: str) -> int:
 class TestWalk:
     """`Tree.walk` against the plain definition: all paths, sorted as text, cut anywhere."""
 
-    @pytest.mark.parametrize("seed", range(60))
+    @pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(20, 60))])
     def test_order_and_every_cut(self, seed: int) -> None:
         """From each directory, to each depth, after each path and after many that are not there."""
         paths = random_paths(seed)
@@ -5572,6 +5575,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such a place: thousands of files come and go in it. What dies in these tests
+    is a process or a call, never the machine, so that nothing depends on what really reached a disk."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="cfs-", dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
 @contextlib.contextmanager
 def copied(template: str, folder: Path) -> Iterator[str]:
     """A copy of it that goes away afterwards. Inodes and times are new: the records are told."""
@@ -5617,14 +5631,14 @@ def explained(operation: str, findings: list[tuple[str, str]]) -> bool:
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EINTR, "short"],
                          ids=["ENOSPC", "EIO", "EINTR", "short"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_nth_call_fails(tmp_path: Path, template: str, operation: str, fault: Any,
+def test_the_nth_call_fails(quick: Path, template: str, operation: str, fault: Any,
                             monkeypatch: pytest.MonkeyPatch) -> None:
     """For N = 1, 2, ... until the operation passes: old or new whole with the right owner, an error where it did not
     work, no descriptor and no file left, the next operations work, records and files agree."""
-    old, new = expected_after(operation, template, tmp_path)
+    old, new = expected_after(operation, template, quick)
     for number in itertools.count(1):
         descriptors = open_descriptors()
-        with copied(template, tmp_path) as place, contextlib.closing(Rig(place)) as rig:
+        with copied(template, quick) as place, contextlib.closing(Rig(place)) as rig:
             for path in BASE:
                 rig.tree.stat(ALICE, path)
             faulty, failed = failing(number, fault), None
@@ -5675,13 +5689,13 @@ class FailingStore:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["put", "move", "delete"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_metadata_commit_fails(tmp_path: Path, template: str, operation: str, method: str, when: str) -> None:
+def test_the_metadata_commit_fails(quick: Path, template: str, operation: str, method: str, when: str) -> None:
     """The request fails; whoever looks next finds the old or the new state with the right owner (before: what was new
     became root's), and so does a server that was killed before anybody looked."""
-    old, new = expected_after(operation, template, tmp_path)
+    old, new = expected_after(operation, template, quick)
     for killed in (False, True):
         for skip in range(3):               # the first, second, third such commit of the operation
-            with copied(template, tmp_path) as place, contextlib.closing(Rig(place)) as rig:
+            with copied(template, quick) as place, contextlib.closing(Rig(place)) as rig:
                 broken = FailingStore(rig.store, method, when)
                 real, calls = getattr(rig.store, method), itertools.count()
                 rig.fs._store = FailingStore(rig.store, "", "")
@@ -5774,11 +5788,11 @@ ORDERS = {
 
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("operation", ORDERS)
-def test_order_of_calls(tmp_path: Path, template: str, operation: str, durable: bool,
+def test_order_of_calls(quick: Path, template: str, operation: str, durable: bool,
                         monkeypatch: pytest.MonkeyPatch) -> None:
     """fsync of the file, rename, commit (itself an fsync), fsync of the folder, and only then the answer; `relaxed`
     has the same order without any fsync."""
-    with copied(template, tmp_path) as place, contextlib.closing(Rig(place, durable=durable)) as rig:
+    with copied(template, quick) as place, contextlib.closing(Rig(place, durable=durable)) as rig:
         list(rig.tree.walk(ALICE, "/", 9))
         with monkeypatch.context() as patched:
             recorder = Recorder(rig, patched)
@@ -5791,11 +5805,11 @@ def test_order_of_calls(tmp_path: Path, template: str, operation: str, durable: 
 @pytest.mark.parametrize("which", range(1, 5))
 @pytest.mark.parametrize("operation", ["write new", "overwrite", "append", "patch", "mkdir", "move file", "remove file",
                                        "write new, parents"])
-def test_an_fsync_fails_once(tmp_path: Path, template: str, operation: str, which: int,
+def test_an_fsync_fails_once(quick: Path, template: str, operation: str, which: int,
                              monkeypatch: pytest.MonkeyPatch) -> None:
     """The request fails and is not tried again as if nothing had happened."""
-    old, new = expected_after(operation, template, tmp_path)
-    with copied(template, tmp_path) as place, contextlib.closing(Rig(place)) as rig:
+    old, new = expected_after(operation, template, quick)
+    with copied(template, quick) as place, contextlib.closing(Rig(place)) as rig:
         seen = itertools.count(1)
 
         def act(name: str, number: int, call: Callable[[], Any]) -> Any:
@@ -5862,12 +5876,12 @@ def crash(place: str, operation: str, number: int, after: bool) -> bool:
 @needs_fork
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_crash_at_every_step(tmp_path: Path, template: str, operation: str, after: bool) -> None:
+def test_crash_at_every_step(quick: Path, template: str, operation: str, after: bool) -> None:
     """Killed at its N-th call, for every N; after the restart: old or new whole with the right owner, nothing left."""
-    old, new = expected_after(operation, template, tmp_path)
+    old, new = expected_after(operation, template, quick)
     died = True
     for number in itertools.count(1):
-        with copied(template, tmp_path) as place:
+        with copied(template, quick) as place:
             died = crash(place, operation, number, after)
             with contextlib.closing(Rig(place, durable=False)) as rig:
                 rig.disk.sweep()
@@ -15410,7 +15424,7 @@ def test_example_board_uses_metrics_that_exist() -> None:
 def test_example_embedding_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(EXAMPLES),
                            str(EXAMPLES / "pytest_embedding.py")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          universal_newlines=True, env={**os.environ, "PYTHONPATH": HERE}, timeout=120)
+                          universal_newlines=True, env={**os.environ, "PYTHONPATH": os.path.dirname(compiled())}, timeout=120)
     assert done.returncode == 0, done.stdout
 
 
