@@ -9562,14 +9562,14 @@ def http_connect(server, timeout=WAIT):
 
 
 def read_all(sock):
-    found = b""
+    found = bytearray()                     # adding to `bytes` would copy all of it each time
     with contextlib.suppress(ConnectionResetError):
         while True:
             data = sock.recv(65536)
             if not data:
-                return found
+                return bytes(found)
             found += data
-    return found + b"<reset>"
+    return bytes(found) + b"<reset>"
 
 
 def exchange(server, *parts):
@@ -16077,7 +16077,7 @@ def test_shell_large_files_stay_out_of_memory(sh: Sh, tmp_path: Path) -> None:
 
 def test_shell_says_when_nobody_answers(tmp_path: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        with callfs.PFSClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3) as client:
+        with callfs.PFSClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1) as client:
             sh = Sh(client)
             for line in ("ls a b", "cat a b", "rm -f a b", "mkdir -p a b", "grep x a b", "cp a b",
                          f"get a b {tmp_path}", "mounts"):
@@ -16401,6 +16401,12 @@ class Typist:
             self.shown += block.decode()
         return self.shown
 
+    def wait_asleep(self) -> None:
+        """Until it waits for a key: Python's readline overlooks a Ctrl-C that comes just before, until the next key."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        if state.exists():
+            wait_for(lambda: state.read_text().rpartition(")")[2].split()[0] == "S", 20, "the shell to wait for a key")
+
     def end(self) -> int:
         """Its exit code."""
         try:
@@ -16426,6 +16432,7 @@ def test_shell_at_a_terminal(serve: Any, tmp_path: Path) -> None:
     user.type("cat no\t", r"no\\ newline ")
     assert "text" in user.type("\n", "text" + r".*\r\n.*" + prompt)
     user.type("unmou\t", "unmount ")
+    user.wait_asleep()
     user.type("\x03", prompt)
     user.type("cd greetings\n", r"pfs:/greetings> $")
     user.type("tail -f hello\n", "World")
