@@ -186,6 +186,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item.add_marker(pytest.mark.skip(reason="long form: runs with --long"))
 
 
+FINISHED = itertools.count(1)               # tests
+
+
+def pytest_runtest_logfinish() -> None:
+    """Keep the garbage collector from what pytest gathers: 7,000 collected tests, a report for each that ran.
+
+    `nothing_left` would look through all of it every time (more than 0.1 s). At the end of the run all counts again."""
+    if next(FINISHED) % 50 == 0:
+        gc.collect()
+        gc.freeze()
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """What ran, and what did not and why."""
     stats = terminalreporter.stats
@@ -492,7 +504,7 @@ def _nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         tempfile.tempdir = folder
         with nothing_left(15):
             gc.collect()
-            gc.freeze()                     # 7,000 collected tests: `nothing_left` would look through them every time
+            gc.freeze()                     # and again: see `pytest_runtest_logfinish`
             yield
             gc.unfreeze()
         tempfile.tempdir = before
@@ -8027,6 +8039,7 @@ class ServedSQLFS(SQLFSContract):
         assert fetch(tree, "/f") == b"after"
 
 
+@pytest.mark.once                           # the wire is tested by TestPostgresDatabase, sqlfs itself on SQLite
 class TestSQLFSOnPostgres(ServedSQLFS):
     """PostgreSQL."""
 
@@ -15356,6 +15369,7 @@ def test_example_container_health_check_works(serve: Callable[..., Any]) -> None
         assert subprocess.run([sys.executable, *changed], stderr=subprocess.DEVNULL).returncode == expected
 
 
+@pytest.mark.once
 def test_example_units_are_valid(tmp_path: Path) -> None:
     text = (EXAMPLES / "callfs.service").read_text(encoding="utf-8")
     for line in ("Type=notify", "NoNewPrivileges=yes", "ProtectSystem=strict", "StateDirectory=callfs", "DynamicUser=yes"):
@@ -15468,6 +15482,7 @@ def _nginx_in_front(upstream: str) -> Iterator[str]:
             process.wait(20)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("place", ["port", "unix"])
 def test_behind_nginx(place: str, spawn_server: Callable[..., Spawned]) -> None:
     """Prefix, body that passes through, escapes, links with the outer name, WebSocket, errors."""
@@ -15496,6 +15511,7 @@ def test_behind_nginx(place: str, spawn_server: Callable[..., Spawned]) -> None:
             assert hello.startswith(b"HTTP/1.1 101 ") and b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in hello
 
 
+@pytest.mark.once
 def test_example_caddyfile_is_valid() -> None:
     if not shutil.which("caddy"):
         pytest.skip("caddy is not installed (Debian 12 has no package of it)")
@@ -15510,6 +15526,7 @@ def test_bench_lists_its_measurements() -> None:
     assert done.returncode == 0 and "get-1k" in done.stdout
 
 
+@pytest.mark.once
 def test_no_name_is_defined_twice() -> None:
     """In a file of so many rooms a second definition would quietly take the place of the first."""
     for path in (callfs.__file__, __file__):
@@ -15680,6 +15697,7 @@ def _default_port() -> Iterator[None]:
         yield
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("script", readme_scripts(_readme()), ids=lambda script: f"line-{script[0].line}")
 def test_readme_commands_work_as_they_stand(script: list[Block], tmp_path: Path) -> None:
     for block in script:
