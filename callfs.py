@@ -15232,8 +15232,9 @@ class HookMessage(NamedTuple):
 class HookQueue:
     """The messages that wait, in an SQLite file of their own; nobody else may read it. Any thread may use it.
 
-    `hooks` are the names that there are; messages of others are removed. Every method is durable on return (as durable
-    as the store was told to be) and raises StorageFull, Unavailable, StorageError.
+    `hooks` are the names that there are; messages of others are removed. What was added is durable on return (as
+    durable as the store was told to be); what was removed may come back after a power cut, which spares each delivery
+    an fsync. Raises StorageFull, Unavailable, StorageError.
     """
 
     MAX_BATCH = 200                         # changes a commit
@@ -15244,40 +15245,54 @@ class HookQueue:
         self._commits = _SharedCommits(lambda jobs: self._commit(jobs), self.MAX_BATCH)     # late: a test may stand in
         make_private(path)
         try:
-            self._database = connect_sqlite(path, durable=durable, timeout=timeout)
-            self.unknown = self._take_over()
+            with contextlib.ExitStack() as opened:
+                self._adder, self._remover = (opened.enter_context(contextlib.closing(connect_sqlite(
+                    path, durable=each, timeout=timeout))) for each in (durable, False))
+                self.unknown = self._take_over()
+                self._opened = opened.pop_all()
         except sqlite3.Error as error:
-            if hasattr(self, "_database"):
-                self._database.close()
             raise _store_error(error, "webhooks' queue") from error
 
     def _take_over(self) -> dict[str, int]:
         """Count what an earlier run left; how many were for hooks that there are no more, and are removed."""
-        self._database.executescript(_HOOK_TABLE)
-        found = dict(self._database.execute("SELECT hook, count(*) FROM messages GROUP BY hook"))
+        self._remover.executescript(_HOOK_TABLE)
+        found = dict(self._remover.execute("SELECT hook, count(*) FROM messages GROUP BY hook").fetchall())
         unknown = {hook: found.pop(hook) for hook in list(found) if hook not in self._waiting}
         self._waiting.update(found)
-        self._database.executemany("DELETE FROM messages WHERE hook = ?", [(hook,) for hook in unknown])
+        self._remover.executemany("DELETE FROM messages WHERE hook = ?", [(hook,) for hook in unknown])
         return unknown
 
     def _commit(self, jobs: list[_Job]) -> None:
-        """Run the jobs in one transaction. The work of each returns how much more waits, by hook, and its value."""
+        """Add in one transaction. The work of each job returns by how much more waits, by hook, and its value."""
         try:
-            self._database.execute("BEGIN IMMEDIATE")
-            done = [job.work(self._database) for job in jobs]
-            self._database.execute("COMMIT")
+            self._adder.execute("BEGIN IMMEDIATE")
+            done = [job.work(self._adder) for job in jobs]
+            self._adder.execute("COMMIT")
             for job, (changes, job.value) in zip(jobs, done):
-                self._waiting.update({hook: self._waiting[hook] + count for hook, count in changes.items()})
+                self._count(changes)
         except BaseException as error:      # a KeyboardInterrupt, too, must not leave anybody with a false "done"
             for job in jobs:
                 job.error = _store_error(error, "webhooks' queue")
             with contextlib.suppress(sqlite3.Error):
-                self._database.execute("ROLLBACK")
+                self._adder.execute("ROLLBACK")
             if not isinstance(error, sqlite3.Error):
                 raise
         finally:
             for job in jobs:
                 job.done = True
+
+    def _remove(self, work: Callable[[sqlite3.Connection], tuple[dict[str, int], T]]) -> T:
+        with self._commits.leader:          # the other connection is at rest
+            try:
+                changes, value = work(self._remover)
+            except sqlite3.Error as error:
+                raise _store_error(error, "webhooks' queue") from error
+            self._count(changes)
+            return value
+
+    def _count(self, changes: Mapping[str, int]) -> None:
+        for hook, count in changes.items():
+            self._waiting[hook] += count
 
     def waiting(self, hook: str) -> int:
         """How many messages a hook has; while many threads add some, about that."""
@@ -15299,22 +15314,22 @@ class HookQueue:
         """The first message of a hook, which stays; the one whose `seq` is `done` is removed before."""
         def work(database: sqlite3.Connection) -> tuple[dict[str, int], Optional[HookMessage]]:
             gone = database.execute("DELETE FROM messages WHERE seq = ?", (done,)).rowcount if done else 0
-            row = database.execute("SELECT seq, id, created, body FROM messages WHERE hook = ? ORDER BY seq LIMIT 1",
-                                   (hook,)).fetchone()
-            return {hook: -gone}, HookMessage(*row) if row else None
-        return self._commits.run(work)
+            rows = database.execute("SELECT seq, id, created, body FROM messages WHERE hook = ? ORDER BY seq LIMIT 1",
+                                    (hook,)).fetchall()
+            return {hook: -gone}, HookMessage(*rows[0]) if rows else None
+        return self._remove(work)
 
     def expire(self, hook: str, before: float) -> int:
         """Remove what was queued before a moment; how many that were."""
         def work(database: sqlite3.Connection) -> tuple[dict[str, int], int]:
             gone = database.execute("DELETE FROM messages WHERE hook = ? AND created < ?", (hook, before)).rowcount
             return {hook: -gone}, gone
-        return self._commits.run(work)
+        return self._remove(work)
 
     def close(self) -> None:
         """Close the file; what waits stays in it."""
         with self._commits.leader:
-            self._database.close()
+            self._opened.close()
 
 
 class _HookClient(HTTPClient):
