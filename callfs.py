@@ -1291,7 +1291,8 @@ class Option(NamedTuple):
     def show(self, value: Any, masked: bool = True) -> Any:
         """The value as a file would have it ("30s", "10GiB"), secrets replaced by MASK."""
         if self.kind in _TREE_KINDS:
-            return _mask_tree(value) if masked else value
+            plain = isinstance(value, Mapping) or self.kind == "tree"           # else it is wrong, and shown as that
+            return value if not masked else _mask_tree(value) if plain else _mask_all(value)
         if self.secret and masked:
             return _mask_all(value)
         return _KIND_FORMATS[self.kind](value) if self.kind in _KIND_FORMATS else copy.copy(value)
@@ -1553,7 +1554,7 @@ class EventOptions:
                           maximum=10_000_000)
     max_subscribers: int = option(10_000, "Subscribers at most", kind="int", minimum=0)
     heartbeat: float = _timeout("15s", "How often an idle subscriber hears a comment")
-    webhooks: dict[str, Any] = option({}, "Servers that are told of changes, by name: `url`, `secret`, `path` (`/`), "
+    webhooks: dict[str, Any] = option({}, "Servers that are told of changes: maps by name, or a list; `url`, `secret`, `path` (`/`), "
                                       "`events` (all), `timeout` (`10s`)", kind="trees")
     webhook_retry: float = _timeout("24h", "How long a webhook's event is tried before it is given up")
     webhook_backlog: int = _count(100_000, "Events that wait for one webhook; then the oldest are dropped")
@@ -15512,7 +15513,7 @@ class Webhooks:
 
     def __init__(self, hooks: Mapping[str, WebhookOptions], queue: Callable[[Iterable[str]], HookQueue], *, retry: float,
                  version: str, metrics: Metrics, log: Log, clock: Callable[[], float] = time.time) -> None:
-        self._metrics, self._log, self._clock, self._broken = metrics, log, clock, False
+        self._metrics, self._log, self._clock, self._told = metrics, log, clock, 0.0
         self._queue = queue(hooks) if hooks else None
         self.hooks = [Webhook(name, options, self._queue, retry=retry, version=version, metrics=metrics, log=log,
                               clock=clock) for name, options in hooks.items()]
@@ -15537,7 +15538,6 @@ class Webhooks:
             gone = self._queue.add(list(wanted), f"evt_{event.id}_{secrets.token_hex(4)}", moment, body)
         except CallFSError as error:
             return self._lost(wanted, error)
-        self._broken = False
         for hook in wanted.values():
             if gone.get(hook.name):
                 self._dropped(hook, gone[hook.name])
@@ -15546,9 +15546,9 @@ class Webhooks:
     def _lost(self, names: Iterable[str], error: CallFSError) -> None:
         for name in names:
             self._metrics.count("callfs_webhook_deliveries_total", name, "lost")
-        if not self._broken:
+        if abs(self._clock() - self._told) > 60:        # a disk at its limit takes some and some not: a line a minute
+            self._told = self._clock()
             self._log.error("events are lost to webhooks", reason=error.message)
-        self._broken = True
 
     def _dropped(self, hook: Webhook, count: int) -> None:
         self._metrics.count("callfs_webhook_deliveries_total", hook.name, "dropped", by=count)
