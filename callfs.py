@@ -15445,7 +15445,6 @@ class Webhook:
         if early > 0:
             return early
         message = self._queue.next(self.name, self._done)
-        self._done = 0
         if message is None:
             return None
         if self.paused:
