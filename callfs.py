@@ -15252,7 +15252,7 @@ class HookQueue:
                 self.unknown = self._take_over()
                 self._opened = opened.pop_all()
         except sqlite3.Error as error:
-            raise _store_error(error, "webhooks' queue") from error
+            raise _store_error(error, f"webhooks' queue ({path})") from error
 
     def _take_over(self) -> dict[str, int]:
         """Count what an earlier run left; how many were for hooks that there are no more, and are removed."""
@@ -15378,6 +15378,11 @@ class _HookClient(HTTPClient):
                 with contextlib.suppress(OSError):      # it was not connected, or is no longer
                     self._plug.shutdown(socket.SHUT_RDWR)
 
+    def rest(self) -> None:
+        """After a call: a connection that is not kept ends, for the other side as well."""
+        if not self._idle:
+            self._hold(None)
+
     def close(self) -> None:
         """End the connection."""
         super().close()
@@ -15450,6 +15455,7 @@ class Webhook:
         if self.paused:
             return self._fails(self.trouble, MAX_TRY_PAUSE)
         status, reason, asked = self._post(message)
+        self._client.rest()
         if self._ended and not 200 <= status < 300:
             return None
         if 200 <= status < 300:
@@ -15496,7 +15502,7 @@ class Webhook:
                    "webhook-timestamp": moment, "webhook-signature": "v1," + signature}
         try:
             reply = self._client._call("POST", self._target, headers, body=_Source(message.body), stream=True,
-                                       accept=range(300, 1000))
+                                       accept=tuple(range(300, 1000)))
         except CallFSError as error:
             return 0, error.message, None
         except (OSError, ValueError, http.client.HTTPException) as error:       # a host name that can be none
