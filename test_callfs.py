@@ -9604,7 +9604,7 @@ class TestWebhooksServed:
         server.stop(signal.SIGKILL)
         with contextlib.closing(HookReceiver(port=port)) as receiver:
             again = spawn_server(settings, folder=folder)
-            wait_for(lambda: len(receiver.heard) >= len(names))
+            wait_for(lambda: len(receiver.heard) >= len(names), 30, again.output())
             assert [told[1] for told in receiver.of("/h")] == names
             assert HOOK_SECRET not in server.output() + again.output()
 
