@@ -128,11 +128,14 @@ import email.policy                         # noqa: E402
 import email.utils                          # noqa: E402
 import errno                                # noqa: E402
 import fcntl                                # noqa: E402
+import functools                            # noqa: E402
 import glob                                 # noqa: E402
 import hashlib                              # noqa: E402
+import hmac                                 # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
 import pathlib                              # noqa: E402
+import py_compile                           # noqa: E402
 import random                               # noqa: E402
 import select                               # noqa: E402
 import shlex                                # noqa: E402
@@ -182,6 +185,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         for item in items:
             if item.get_closest_marker("long"):
                 item.add_marker(pytest.mark.skip(reason="long form: runs with --long"))
+
+
+FINISHED = itertools.count(1)               # tests
+
+
+def pytest_runtest_logfinish() -> None:
+    """Keep the garbage collector from what pytest gathers: 7,000 collected tests, a report for each that ran.
+
+    `nothing_left` would look through all of it every time (more than 0.1 s). At the end of the run all counts again."""
+    if next(FINISHED) % 50 == 0:
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
@@ -339,6 +354,13 @@ def serve(tmp_path: Path) -> Iterator[Callable[..., Any]]:
         yield start_one
 
 
+@functools.lru_cache(maxsize=None)
+def compiled() -> str:
+    """A `callfs.pyc` for processes that tests start: each of them would compile callfs.py anew, half a second at best."""
+    made = os.path.join(tempfile.mkdtemp(), "callfs.pyc")
+    return py_compile.compile(callfs.__file__, cfile=made, doraise=True) or made
+
+
 class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
@@ -351,7 +373,7 @@ class Spawned:
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
             self.process = subprocess.Popen(
-                [python, os.path.join(HERE, "callfs.py"), "serve", "--config", str(self.config), *arguments],
+                [python, compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
         try:
             wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
@@ -482,7 +504,10 @@ def _nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("TMPDIR", folder)
         tempfile.tempdir = folder
         with nothing_left(15):
+            gc.collect()
+            gc.freeze()                     # and again: see `pytest_runtest_logfinish`
             yield
+            gc.unfreeze()
         tempfile.tempdir = before
 
 
@@ -1830,10 +1855,13 @@ class RealPostgres(RealDatabase):
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
     def start(self) -> None:
-        """Without fsync: nothing here outlives the test."""
+        """Without fsync and what else is for a longer life: nothing here outlives the test."""
         self.start_process(self.program, "-D", "data", "-p", str(self.port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off",
                            "-c", f"unix_socket_directories={self.folder}", "-c", "ssl=on", "-c", f"ssl_cert_file={self.folder}/cert.pem",
-                           "-c", f"ssl_key_file={self.folder}/key.pem", "-c", "max_connections=50")
+                           "-c", f"ssl_key_file={self.folder}/key.pem", "-c", "max_connections=50",
+                           *itertools.chain.from_iterable(("-c", each) for each in (
+                               "full_page_writes=off", "autovacuum=off", "update_process_title=off",
+                               "wal_level=minimal", "max_wal_senders=0")))
 
     def stop(self, how: int = signal.SIGINT) -> None:
         """Its fast shutdown: clients are not waited for."""
@@ -4721,7 +4749,7 @@ def depth_of(path: str) -> int:
 class TestWalk:
     """`Tree.walk` against the plain definition: all paths, sorted as text, cut anywhere."""
 
-    @pytest.mark.parametrize("seed", range(60))
+    @pytest.mark.parametrize("seed", [*range(20), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(20, 60))])
     def test_order_and_every_cut(self, seed: int) -> None:
         """From each directory, to each depth, after each path and after many that are not there."""
         paths = random_paths(seed)
@@ -5560,6 +5588,17 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(folder)
 
 
+@pytest.fixture
+def quick(tmp_path: Path) -> Iterator[Path]:
+    """A folder in memory where there is such a place: thousands of files come and go in it. What dies in these tests
+    is a process or a call, never the machine, so that nothing depends on what really reached a disk."""
+    if not os.access("/dev/shm", os.W_OK):
+        yield tmp_path
+        return
+    with tempfile.TemporaryDirectory(prefix="cfs-", dir="/dev/shm") as folder:
+        yield Path(folder)
+
+
 @contextlib.contextmanager
 def copied(template: str, folder: Path) -> Iterator[str]:
     """A copy of it that goes away afterwards. Inodes and times are new: the records are told."""
@@ -5605,14 +5644,14 @@ def explained(operation: str, findings: list[tuple[str, str]]) -> bool:
 @pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, errno.EINTR, "short"],
                          ids=["ENOSPC", "EIO", "EINTR", "short"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_nth_call_fails(tmp_path: Path, template: str, operation: str, fault: Any,
+def test_the_nth_call_fails(quick: Path, template: str, operation: str, fault: Any,
                             monkeypatch: pytest.MonkeyPatch) -> None:
     """For N = 1, 2, ... until the operation passes: old or new whole with the right owner, an error where it did not
     work, no descriptor and no file left, the next operations work, records and files agree."""
-    old, new = expected_after(operation, template, tmp_path)
+    old, new = expected_after(operation, template, quick)
     for number in itertools.count(1):
         descriptors = open_descriptors()
-        with copied(template, tmp_path) as place, contextlib.closing(Rig(place)) as rig:
+        with copied(template, quick) as place, contextlib.closing(Rig(place)) as rig:
             for path in BASE:
                 rig.tree.stat(ALICE, path)
             faulty, failed = failing(number, fault), None
@@ -5663,13 +5702,13 @@ class FailingStore:
 @pytest.mark.parametrize("when", ["before", "after"])
 @pytest.mark.parametrize("method", ["put", "move", "delete"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_the_metadata_commit_fails(tmp_path: Path, template: str, operation: str, method: str, when: str) -> None:
+def test_the_metadata_commit_fails(quick: Path, template: str, operation: str, method: str, when: str) -> None:
     """The request fails; whoever looks next finds the old or the new state with the right owner (before: what was new
     became root's), and so does a server that was killed before anybody looked."""
-    old, new = expected_after(operation, template, tmp_path)
+    old, new = expected_after(operation, template, quick)
     for killed in (False, True):
         for skip in range(3):               # the first, second, third such commit of the operation
-            with copied(template, tmp_path) as place, contextlib.closing(Rig(place)) as rig:
+            with copied(template, quick) as place, contextlib.closing(Rig(place)) as rig:
                 broken = FailingStore(rig.store, method, when)
                 real, calls = getattr(rig.store, method), itertools.count()
                 rig.fs._store = FailingStore(rig.store, "", "")
@@ -5762,11 +5801,11 @@ ORDERS = {
 
 @pytest.mark.parametrize("durable", [True, False])
 @pytest.mark.parametrize("operation", ORDERS)
-def test_order_of_calls(tmp_path: Path, template: str, operation: str, durable: bool,
+def test_order_of_calls(quick: Path, template: str, operation: str, durable: bool,
                         monkeypatch: pytest.MonkeyPatch) -> None:
     """fsync of the file, rename, commit (itself an fsync), fsync of the folder, and only then the answer; `relaxed`
     has the same order without any fsync."""
-    with copied(template, tmp_path) as place, contextlib.closing(Rig(place, durable=durable)) as rig:
+    with copied(template, quick) as place, contextlib.closing(Rig(place, durable=durable)) as rig:
         list(rig.tree.walk(ALICE, "/", 9))
         with monkeypatch.context() as patched:
             recorder = Recorder(rig, patched)
@@ -5779,11 +5818,11 @@ def test_order_of_calls(tmp_path: Path, template: str, operation: str, durable: 
 @pytest.mark.parametrize("which", range(1, 5))
 @pytest.mark.parametrize("operation", ["write new", "overwrite", "append", "patch", "mkdir", "move file", "remove file",
                                        "write new, parents"])
-def test_an_fsync_fails_once(tmp_path: Path, template: str, operation: str, which: int,
+def test_an_fsync_fails_once(quick: Path, template: str, operation: str, which: int,
                              monkeypatch: pytest.MonkeyPatch) -> None:
     """The request fails and is not tried again as if nothing had happened."""
-    old, new = expected_after(operation, template, tmp_path)
-    with copied(template, tmp_path) as place, contextlib.closing(Rig(place)) as rig:
+    old, new = expected_after(operation, template, quick)
+    with copied(template, quick) as place, contextlib.closing(Rig(place)) as rig:
         seen = itertools.count(1)
 
         def act(name: str, number: int, call: Callable[[], Any]) -> Any:
@@ -5850,12 +5889,12 @@ def crash(place: str, operation: str, number: int, after: bool) -> bool:
 @needs_fork
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
 @pytest.mark.parametrize("operation", OPERATIONS)
-def test_crash_at_every_step(tmp_path: Path, template: str, operation: str, after: bool) -> None:
+def test_crash_at_every_step(quick: Path, template: str, operation: str, after: bool) -> None:
     """Killed at its N-th call, for every N; after the restart: old or new whole with the right owner, nothing left."""
-    old, new = expected_after(operation, template, tmp_path)
+    old, new = expected_after(operation, template, quick)
     died = True
     for number in itertools.count(1):
-        with copied(template, tmp_path) as place:
+        with copied(template, quick) as place:
             died = crash(place, operation, number, after)
             with contextlib.closing(Rig(place, durable=False)) as rig:
                 rig.disk.sweep()
@@ -5952,7 +5991,7 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", WRITER, HERE, str(self.folder / "root"), str(log),
+        process = subprocess.Popen([sys.executable, "-c", WRITER, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
                                     str(self.seed), str(number), str(self.threads)],
                                    stderr=open(self.folder / "errors", "ab"))
         try:
@@ -7942,9 +7981,9 @@ class TestSQLFSOnSQLite(SQLFSContract):
                 fs.write("/f", callfs.bytes_body(data), "alice", lambda there: None, callfs.WriteOptions())
                 print(number, flush=True)
             """)
-        number = 0
+        number, place = 0, os.path.dirname(compiled())
         for turn in range(4):
-            process = subprocess.Popen([sys.executable, "-c", script, HERE, str(tmp_path), str(number)], stdout=subprocess.PIPE)
+            process = subprocess.Popen([sys.executable, "-c", script, place, str(tmp_path), str(number)], stdout=subprocess.PIPE)
             assert process.stdout
             lines = [process.stdout.readline() for _ in range(2)]
             time.sleep(0.03 * turn)         # somewhere in the next write
@@ -8001,6 +8040,7 @@ class ServedSQLFS(SQLFSContract):
         assert fetch(tree, "/f") == b"after"
 
 
+@pytest.mark.once                           # the wire is tested by TestPostgresDatabase, sqlfs itself on SQLite
 class TestSQLFSOnPostgres(ServedSQLFS):
     """PostgreSQL."""
 
@@ -8568,7 +8608,7 @@ class TestSQLiteQueues(QueueStoreContract):
     def test_killed(self, tmp_path: Path, lines: int) -> None:
         """What was acknowledged is there, what was confirmed is not; the rest comes once; the counter is right."""
         path = str(tmp_path / "q.db")
-        environ = {**os.environ, "PYTHONPATH": HERE, "PYTHONDONTWRITEBYTECODE": "1"}
+        environ = {**os.environ, "PYTHONPATH": os.path.dirname(compiled())}
         process = subprocess.Popen([sys.executable, "-c", self.KILLED, path], stdout=subprocess.PIPE, env=environ, text=True)
         said = [process.stdout.readline() for _ in range(lines)]
         process.kill()
@@ -9067,6 +9107,604 @@ class TestQueuesOverHTTP:
 
 
 # ============================================================================
+# Webhooks: events for other servers, signed, out of a durable queue
+# ============================================================================
+
+HOOK_SECRET = "webhook-secret-0123456789"
+HOOK_ANSWERS: dict[str, bytes] = {
+    "cut": b"", "cut in the head": b"HTTP/1.1 200 OK\r\nContent-", "nonsense": b"SSH-2.0-x\r\n\r\n",
+    "endless": b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * 0x20000,
+}
+
+
+def hook_signature(secret: str, headers: Mapping[str, str], body: bytes) -> str:
+    """As the specification of Standard Webhooks has it, and not as callfs.py does it."""
+    key = base64.b64decode(secret.split("_", 1)[1]) if secret.startswith("whsec_") else secret.encode("utf-8")
+    content = b".".join([headers["webhook-id"].encode(), headers["webhook-timestamp"].encode(), body])
+    return "v1," + base64.standard_b64encode(hmac.digest(key, content, "sha256")).decode()
+
+
+class HookHeard(NamedTuple):
+    """One request that a receiver got, its signature checked."""
+
+    target: str
+    headers: dict[str, str]
+    body: bytes
+
+    @property
+    def told(self) -> tuple[str, str, Optional[str]]:
+        """What the event says."""
+        data = json.loads(self.body)["data"]
+        assert json.loads(self.body)["type"] == "file." + data["type"]
+        return data["type"], data["path"], data.get("dstPath")
+
+
+class HookReceiver:
+    """A server that keeps what it is sent, and answers 204 or what `plan` has next for the target: a status, a status
+    with headers, a key of HOOK_ANSWERS, or an Event: it answers 204 once that is set."""
+
+    def __init__(self, secret: str = HOOK_SECRET, port: int = 0, tls: Any = None) -> None:
+        self.heard, self.plan, self.faults = [], collections.defaultdict(list), []     # type: ignore[var-annotated]
+        outer, self.began, self.ended = self, threading.Event(), 0
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                body = self.rfile.read(int(headers["content-length"]))
+                if headers["webhook-signature"] != hook_signature(secret, headers, body):
+                    outer.faults.append(headers)
+                outer.heard.append(HookHeard(self.path, headers, body))
+                outer.began.set()
+                answer = outer.plan[self.path].pop(0) if outer.plan[self.path] else 204
+                if isinstance(answer, str):
+                    self.close_connection = True
+                    with contextlib.suppress(OSError):
+                        for _ in itertools.count() if answer == "endless" else range(1):
+                            self.wfile.write(HOOK_ANSWERS[answer])
+                    outer.ended += 1
+                    return
+                if isinstance(answer, threading.Event):
+                    answer.wait(60)
+                    answer = 204
+                status, more = answer if isinstance(answer, tuple) else (answer, {})
+                self.send_response(status)
+                for name, value in {"Content-Length": "0", **more}.items():
+                    self.send_header(name, value)
+                self.end_headers()
+
+            def log_message(self, *rest: Any) -> None:
+                pass
+
+        class Listener(http.server.ThreadingHTTPServer):
+            daemon_threads = True
+            block_on_close = False
+
+            def handle_error(self, *rest: Any) -> None:
+                pass
+
+        self._server = Listener(("127.0.0.1", port), Handler)
+        if tls is not None:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.port = self._server.server_port
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def of(self, target: str) -> list[Any]:
+        """What one target was told."""
+        return [heard.told for heard in list(self.heard) if heard.target == target]
+
+    def close(self) -> None:
+        """Every message was signed."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+        assert not self.faults
+
+
+@pytest.fixture
+def receiver() -> Iterator[HookReceiver]:
+    """A receiver, closed after the test."""
+    with contextlib.closing(HookReceiver()) as made:
+        yield made
+
+
+def hook_metrics(metrics: Any) -> dict[tuple[str, str], float]:
+    """Counts by hook and outcome."""
+    return metrics.cells("callfs_webhook_deliveries_total")
+
+
+class HookRig:
+    """One webhook without its thread: `step()` is called by hand, both clocks stand still."""
+
+    def __init__(self, folder: Path, url: str, most: int = 100, **options: Any) -> None:
+        self.clock, self.metrics = Clock(), callfs.Metrics()
+        self.log, self.text = log_lines(folder / "hooks.log", "json")
+        self.queue = callfs.HookQueue(str(folder / "hooks.db"), ["h"], most=most)
+        settings = callfs.WebhookOptions(**{"url": url, "secret": HOOK_SECRET, **options})
+        self.hook = callfs.Webhook("h", settings, self.queue, retry=86400, version="9", metrics=self.metrics, log=self.log,
+                                   clock=self.clock, ticks=self.clock)
+
+    def add(self, *names: str) -> None:
+        """Messages that wait."""
+        for name in names:
+            self.queue.add(["h"], name, self.clock.now, json.dumps({"type": "file.create", "data": {
+                "type": "create", "path": "/" + name}}).encode())
+
+    def steps(self) -> Optional[float]:
+        """Until there is nothing to do now; what the last step said."""
+        pause: Optional[float] = 0.0
+        while pause == 0:
+            pause = self.hook.step()
+        return pause
+
+    def events(self) -> list[tuple[str, str]]:
+        """(level, message) of the log."""
+        return [(line["level"], line["message"]) for line in map(json.loads, self.text().splitlines())]
+
+    def close(self) -> None:
+        self.hook.stop()
+        self.hook.join()
+        self.queue.close()
+        self.log.close()
+
+
+@pytest.fixture
+def hook_rig(tmp_path: Path) -> Iterator[Callable[..., HookRig]]:
+    """`hook_rig(url, **options)`: closed after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda url, **options: stack.enter_context(contextlib.closing(HookRig(tmp_path, url, **options)))
+
+
+GOOD_HOOK = {"url": "https://h.example/x", "secret": HOOK_SECRET}
+
+
+@pytest.mark.parametrize("hooks, problem", [
+    ({"a": {**GOOD_HOOK, "url": "ftp://h/x"}}, "events.webhooks.a.url: must be http://"),
+    ({"a": {**GOOD_HOOK, "url": "https://user:pw@h/x"}}, "events.webhooks.a.url: must be http://"),
+    ({"a": {**GOOD_HOOK, "url": "https://h/a b"}}, "events.webhooks.a.url: must be http://"),
+    ({"a": {**GOOD_HOOK, "url": "https://h/x#f"}}, "events.webhooks.a.url: must be http://"),
+    ({"a": {"secret": HOOK_SECRET}}, "events.webhooks.a.url: must be http://"),
+    ({"a": {"url": "http://h"}}, "events.webhooks.a.secret: must have at least 16 characters"),
+    ({"a": {**GOOD_HOOK, "secret": "change-me-internal-secret"}}, "events.webhooks.a.secret: must not be a placeholder"),
+    ({"a": {**GOOD_HOOK, "secret": "short"}}, "events.webhooks.a.secret: must have at least 16 characters"),
+    ({"a": {**GOOD_HOOK, "secret": "whsec_no-base64-at-all!"}}, "events.webhooks.a.secret: must have at least 16 characters"),
+    ({"a": {**GOOD_HOOK, "secret": "whsec_c2hvcnQ="}}, "events.webhooks.a.secret: must have at least 16 characters"),
+    ({"a": {**GOOD_HOOK, "secret": 17 ** 17}}, "events.webhooks.a.secret: must be text"),
+    ({"a": {**GOOD_HOOK, "path": "docs"}}, "events.webhooks.a.path: must begin with /"),
+    ({"a": {**GOOD_HOOK, "path": "/a\\b"}}, "events.webhooks.a.path: "),
+    ({"a": {**GOOD_HOOK, "events": ["create", "rename"]}}, "events.webhooks.a.events: must be some of create"),
+    ({"a": {**GOOD_HOOK, "events": 3}}, "events.webhooks.a.events: must be a list"),
+    ({"a": {**GOOD_HOOK, "timeout": "0s"}}, "events.webhooks.a.timeout: must be at least"),
+    ({"a": {**GOOD_HOOK, "tiemout": "1s"}}, "events.webhooks.a.tiemout: unknown option; did you mean timeout?"),
+    ({"a": "https://h/"}, "events.webhooks.a: must be a map"), ({"a b": GOOD_HOOK}, "events.webhooks.a b: must be a map"),
+    ([GOOD_HOOK, {**GOOD_HOOK, "path": "/b"}], "configuration: events.webhooks: must have names that differ"),
+    ([HOOK_SECRET], "configuration: events.webhooks: must be a map"), (HOOK_SECRET, "configuration: events.webhooks: must be a map"),
+])
+def test_webhook_settings_refused(hooks: Any, problem: str) -> None:
+    (found,) = problems_of(events={"webhooks": hooks})
+    assert found.startswith(problem)
+    assert not re.search(f"{HOOK_SECRET}|{17 ** 17}|short|c2hvcnQ|pw@", found)
+
+
+def test_webhook_settings() -> None:
+    """By name or as a list, more from the environment; no secret is shown, nor a URL that holds one."""
+    config = config_of(events={"webhooks": [GOOD_HOOK, {**GOOD_HOOK, "name": "b", "path": "/d/", "timeout": "1m",
+                                                        "url": "https://h/?token=in-the-url"}]})
+    assert config.validate() is not None
+    hooks = callfs.read_webhooks(config.events)
+    assert list(hooks) == ["h.example", "b"] and hooks["b"].path == "/d" and hooks["b"].timeout == 60
+    shown = callfs.render_yaml(config.show()) + repr(config) + repr(hooks)
+    assert HOOK_SECRET not in shown and "in-the-url" not in callfs.render_yaml(config.show()) and "https://h.example/x" in shown
+    environ = {"CALLFS_EVENTS__WEBHOOKS__A__URL": "http://h/", "CALLFS_EVENTS__WEBHOOKS__A__SECRET": HOOK_SECRET,
+               "CALLFS_EVENTS__WEBHOOKS__A__EVENTS": "create, move"}
+    loaded = callfs.Config.load(environ={**EXAMPLE_SECRETS, **environ}, folder=os.path.join(HERE, "nowhere"))
+    assert callfs.read_webhooks(loaded.events)["a"].events == ["create", "move"]
+    assert callfs.webhook_key("whsec_" + base64.b64encode(bytes(range(24))).decode()) == bytes(range(24))
+    assert callfs.webhook_key(HOOK_SECRET) == HOOK_SECRET.encode()
+
+
+def test_readme_verifier_of_webhooks(receiver: HookReceiver, hook_rig: Callable[..., HookRig]) -> None:
+    """The README's lines accept what is sent, and nothing that was changed or is old."""
+    text = _readme().split("## Webhooks\n")[1].split("```python\n")[1].split("```")[0]
+    scope: dict[str, Any] = {}
+    exec(text, scope)
+    secret = "whsec_" + base64.b64encode(os.urandom(24)).decode()
+    for each in (HOOK_SECRET, secret):
+        headers = {"webhook-id": "evt_1", "webhook-timestamp": str(int(time.time()))}
+        headers["webhook-signature"] = "v1,other " + hook_signature(each, headers, b"{}")
+        assert scope["genuine"](each, headers, b"{}")
+        assert not scope["genuine"](each, headers, b"{ }") and not scope["genuine"](each + "BBBB", headers, b"{}")
+        old = {**headers, "webhook-timestamp": str(int(time.time()) - 400)}
+        old["webhook-signature"] = hook_signature(each, old, b"{}")
+        assert not scope["genuine"](each, old, b"{}")
+    rig = hook_rig(receiver.url)
+    rig.clock.now = time.time()
+    rig.add("f")
+    rig.steps()
+    assert scope["genuine"](HOOK_SECRET, receiver.heard[0].headers, receiver.heard[0].body)
+
+
+class TestHookQueue:
+    """What waits, in a file."""
+
+    def queue(self, folder: Path, hooks: str = "ab", **more: Any) -> Any:
+        return callfs.HookQueue(str(folder / "q"), hooks, **more)
+
+    def test_order_bound_and_restart(self, tmp_path: Path) -> None:
+        """By hook, in the order that they came; the oldest make room; what was not removed is there the next time."""
+        queue = self.queue(tmp_path, most=3)
+        assert queue.next("a") is None
+        dropped = [queue.add(["a", "b"] if number == 4 else ["a"], str(number), 5.0 + number, b"x") for number in range(5)]
+        assert dropped == [{}, {}, {}, {"a": 1}, {"a": 1}] and (queue.waiting("a"), queue.waiting("b")) == (3, 1)
+        first = queue.next("a")
+        assert first[1:] == ("2", 7.0, b"x") and queue.next("a") == first and queue.next("a", first.seq).id == "3"
+        queue.close()
+        assert {os.stat(path).st_mode & 0o777 for path in tmp_path.iterdir()} == {0o600}
+        queue = self.queue(tmp_path, "bc")
+        assert queue.unknown == {"a": 2} and (queue.waiting("b"), queue.waiting("c")) == (1, 0) and queue.next("b").id == "4"
+        assert queue.expire("b", 9.0) == 0 and queue.expire("b", 9.1) == 1 and queue.next("b") is None and queue.waiting("b") == 0
+        queue.add(["c"], "5", 0.0, b"")
+        assert queue.next("c").seq > first.seq + 3          # never again the number of one that may be under way
+        queue.close()
+        with contextlib.closing(self.queue(tmp_path)) as queue:
+            assert queue.unknown == {"c": 1} and queue.next("a") is None
+
+    def test_many_at_once(self, tmp_path: Path) -> None:
+        """None is lost or counted twice while others are removed."""
+        with contextlib.closing(self.queue(tmp_path, durable=False)) as queue:
+            writers = [threading.Thread(target=lambda: [queue.add("ab", "x", 0.0, b"") for _ in range(50)]) for _ in range(4)]
+            for writer in writers:
+                writer.start()
+            done = found = 0
+            while found < 200:
+                message = queue.next("a", done)
+                done = message.seq if message else 0
+                found += message is not None
+            for writer in writers:
+                writer.join()
+            assert queue.next("a", done) is None and (queue.waiting("a"), queue.waiting("b")) == (0, 200)
+
+    def test_damaged(self, tmp_path: Path) -> None:
+        """Is said at the start, and leaves nothing open."""
+        (tmp_path / "q").write_bytes(b"no database" * 1000)
+        with nothing_left(), pytest.raises(callfs.StorageError, match="queue .*/q. is damaged"):
+            self.queue(tmp_path)
+
+
+class TestWebhook:
+    """One hook, step by step."""
+
+    def test_what_is_sent(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig]) -> None:
+        """In order, over one connection, with the headers of the specification."""
+        rig = hook_rig(receiver.url + "/in?who=me")
+        rig.clock.now = 1234.5
+        rig.add("a", "b", "c")
+        assert rig.steps() is None and [told[1] for told in receiver.of("/in?who=me")] == ["/a", "/b", "/c"]
+        headers = receiver.heard[1].headers
+        assert (headers["webhook-id"], headers["webhook-timestamp"], headers["user-agent"], headers["content-type"]) == (
+            "b", "1234", "callfs/9", "application/json")
+        assert hook_metrics(rig.metrics) == {("h", "delivered"): 3} and rig.queue.waiting("h") == 0 and rig.events() == []
+
+    @pytest.mark.parametrize("answer, reason", [
+        (500, "500"), (404, "404"), ((302, {"Location": "/elsewhere"}), "302"), (304, "304"), ("cut", "no answer"),
+        ("cut in the head", "no answer"), ("nonsense", "no answer"), (429, "429"), (999, "999"),
+    ], ids=str)
+    def test_failures(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig], answer: Any, reason: str) -> None:
+        """Are tried again later with the same id, nothing overtakes, and the log has a line when it begins and ends."""
+        rig = hook_rig(receiver.url + "/in?secret-of-the-url")
+        receiver.plan["/in?secret-of-the-url"] = [answer] * 3
+        rig.add("a", "b")
+        for most in (1, 2, 4):
+            assert most / 2 <= rig.steps() <= most
+            assert rig.steps() > 0 and rig.hook.trouble
+            rig.clock.now += most
+        assert rig.steps() is None and not rig.hook.trouble
+        assert [told[1] for told in receiver.of("/in?secret-of-the-url")] == ["/a"] * 4 + ["/b"] and len(receiver.heard) == 5
+        assert [int(heard.headers["webhook-timestamp"]) for heard in receiver.heard] == [1000, 1001, 1003, 1007, 1007]
+        assert {heard.headers["webhook-id"] for heard in receiver.heard[:4]} == {"a"}
+        assert hook_metrics(rig.metrics) == {("h", "failed"): 3, ("h", "delivered"): 2}
+        assert rig.events() == [("warn", "a webhook fails, its events wait"), ("info", "a webhook works again")]
+        assert reason in json.loads(rig.text().splitlines()[0])["reason"]
+        assert HOOK_SECRET not in rig.text() and "secret-of-the-url" not in rig.text()
+        receiver.plan["/in?secret-of-the-url"] = [500]
+        rig.add("c")
+        assert rig.steps() <= 1             # the pauses begin anew
+
+    def test_endless_answer(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig]) -> None:
+        """Of a good status is not read to its end."""
+        rig = hook_rig(receiver.url + "/")
+        receiver.plan["/"] = ["endless", "endless"]
+        rig.add("a", "b")
+        assert rig.steps() is None and [told[1] for told in receiver.of("/")] == ["/a", "/b"]
+        wait_for(lambda: receiver.ended == 2, what="the ends of both connections")
+
+    def test_slow_receiver(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig]) -> None:
+        """Costs the time-out of the webhook."""
+        rig, late = hook_rig(receiver.url + "/", timeout=0.05), threading.Event()
+        receiver.plan["/"] = [late]
+        rig.add("a")
+        assert rig.steps() > 0 and "timed out" in rig.hook.trouble
+        late.set()
+        rig.clock.now += 1
+        assert rig.steps() is None
+
+    @pytest.mark.parametrize("url", ["http://127.0.0.1:{free}", "http://nobody.invalid/", f"http://{'a' * 70}.example/"])
+    def test_nobody_there(self, hook_rig: Callable[..., HookRig], url: str) -> None:
+        """A closed port, a name without an address, and one that can have none."""
+        rig = hook_rig(url.format(free=free_port()))
+        rig.add("a")
+        assert rig.steps() > 0 and rig.hook.trouble and hook_metrics(rig.metrics) == {("h", "failed"): 1}
+
+    def test_pauses_grow_and_what_is_old_is_given_up(self, hook_rig: Callable[..., HookRig]) -> None:
+        """Up to five minutes, never all at one moment; after a day an event goes."""
+        rig, pauses = hook_rig(f"http://127.0.0.1:{free_port()}"), []
+        rig.add("a")
+        for number in range(14):
+            pauses.append(rig.steps())
+            rig.clock.now += pauses[-1]
+        assert all(min(300, 2 ** number) / 2 <= pause <= min(300, 2 ** number) for number, pause in enumerate(pauses))
+        assert len(set(pauses[9:])) > 1
+        rig.clock.now = 1000 + 86400
+        rig.add("b")
+        assert rig.steps() > 100 and rig.queue.waiting("h") == 2
+        rig.clock.now += 300
+        assert rig.steps() > 100 and rig.queue.next("h").id == "b" and hook_metrics(rig.metrics)["h", "expired"] == 1
+        assert [message for _, message in rig.events()] == ["a webhook fails, its events wait", "events for a webhook were given up"]
+
+    def test_what_waited_while_the_server_was_down_is_tried(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig]) -> None:
+        """However old it is."""
+        rig = hook_rig(receiver.url)
+        rig.add("a")
+        rig.clock.now += 900_000
+        assert rig.steps() is None and len(receiver.heard) == 1
+
+    @pytest.mark.parametrize("asked, least, most", [("120", 120, 120), ("0", 0.5, 1), ("99999999999", 3600, 3600), ("soon", 0.5, 1),
+                                                    ("Thu, 01 Jan 2099 00:00:00 GMT", 3600, 3600)])
+    def test_retry_after(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig], asked: str, least: float, most: float) -> None:
+        """Is heeded up to an hour."""
+        rig = hook_rig(receiver.url + "/")
+        receiver.plan["/"] = [(503, {"Retry-After": asked})]
+        rig.add("a")
+        assert least <= rig.steps() <= most
+
+    def test_gone(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig]) -> None:
+        """410 pauses it: nothing is sent any more, and what is old goes."""
+        rig = hook_rig(receiver.url + "/")
+        receiver.plan["/"] = [410]
+        rig.add("a", "b")
+        assert rig.steps() > 0 and rig.hook.paused
+        for _ in range(3):
+            rig.clock.now += 300
+            assert rig.steps() == 300
+        assert len(receiver.heard) == 1 and rig.events() == [("warn", "a webhook is paused until the next start")]
+        rig.clock.now += 86400
+        assert rig.steps() == 300 and rig.queue.waiting("h") == 0 and rig.steps() == 300
+        rig.clock.now += 300
+        assert rig.steps() is None
+
+    def test_tls(self, hook_rig: Callable[..., HookRig], certificate: tuple[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The certificate is checked."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(*certificate)
+        with contextlib.closing(HookReceiver(tls=context)) as receiver:
+            rig = hook_rig(receiver.url)
+            rig.add("a")
+            assert rig.steps() > 0 and "certificate" in rig.hook.trouble and not receiver.heard
+            monkeypatch.setenv("SSL_CERT_FILE", certificate[0])
+            trusting = hook_rig(receiver.url)
+            assert trusting.steps() is None and len(receiver.heard) == 1
+
+    @pytest.mark.parametrize("where", ["connect", "handshake", "answer", "body"])
+    def test_stop_interrupts(self, hook_rig: Callable[..., HookRig], where: str) -> None:
+        """Whatever it waits for; what was not answered stays in the queue."""
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0), backlog=1)) as listener, contextlib.ExitStack() as stack:
+            port = listener.getsockname()[1]
+            if where == "connect":          # with a full backlog a connection waits
+                for _ in range(4):
+                    other = stack.enter_context(contextlib.closing(socket.socket()))
+                    other.setblocking(False)
+                    other.connect_ex(("127.0.0.1", port))
+            rig = hook_rig(f"http{'s' if where == 'handshake' else ''}://127.0.0.1:{port}", timeout=300)
+            rig.add("a")
+            rig.hook.start()
+            if where == "connect":
+                wait_for(lambda: rig.hook._client._plug)
+            else:
+                taken = stack.enter_context(contextlib.closing(listener.accept()[0]))
+                assert taken.recv(1)
+                if where == "body":
+                    taken.sendall(b"HTTP/1.1 500 No\r\nContent-Length: 10\r\n\r\n")
+            rig.hook.stop()
+            rig.hook.join()
+            assert not rig.hook._thread.is_alive() and rig.queue.next("h").id == "a" and rig.events() == []
+
+    def test_what_was_answered_while_it_stops_is_not_sent_again(self, receiver: HookReceiver,
+                                                                hook_rig: Callable[..., HookRig]) -> None:
+        """The message is removed on the way out."""
+        rig, answer = hook_rig(receiver.url + "/"), threading.Event()
+        receiver.plan["/"] = [answer]
+        rig.add("a")
+        rig.hook.start()
+        assert receiver.began.wait(10)
+        rig.hook._ended = True              # as `stop`, which would cut it
+        answer.set()
+        rig.hook.wake()
+        wait_for(lambda: not rig.hook._thread.is_alive())
+        assert rig.queue.next("h") is None
+
+    def test_the_queue_fails(self, receiver: HookReceiver, hook_rig: Callable[..., HookRig], monkeypatch: pytest.MonkeyPatch) -> None:
+        """For a while: the thread lives on, and nothing is delivered twice."""
+        rig = hook_rig(receiver.url + "/")
+        monkeypatch.setattr(callfs, "MAX_TRY_PAUSE", 0.06)
+        rig.hook._ticks, full, calls = time.monotonic, callfs.StorageFull("The disk is full."), []
+        take = rig.queue.next
+
+        def broken(*arguments: Any) -> Any:
+            calls.append(arguments)
+            if 2 <= len(calls) <= 4:
+                raise full
+            return take(*arguments)
+        monkeypatch.setattr(rig.queue, "next", broken)
+        rig.add("a")
+        rig.hook.start()
+        wait_for(lambda: len(calls) > 4 and rig.queue.waiting("h") == 0)
+        assert len(receiver.heard) == 1 and ("warn", "a webhook fails, its events wait") in rig.events()
+
+
+class TestWebhooksServed:
+    """With a server, whose writers wait until their events are in the queue."""
+
+    def options(self, receiver: HookReceiver, hooks: Mapping[str, Mapping[str, Any]], **more: Any) -> dict[str, Any]:
+        return {"events": {"webhooks": {name: {"url": f"{receiver.url}/{name}", "secret": HOOK_SECRET, **each}
+                                        for name, each in hooks.items()}, **more}}
+
+    def test_filters(self, receiver: HookReceiver, serve: Callable[..., Any]) -> None:
+        """Each hook hears of its part of the tree, with what moves into it and out of it, and of its types only."""
+        server = serve(**self.options(receiver, {"all": {}, "docs": {"path": "/docs/"}, "deep": {"path": "/docs/a/b"},
+                                                 "gone": {"path": "/docs", "events": ["delete"]}}),
+                       plugins={"memfs": {"path": "/docs/memory"}})
+        with callfs.Client(server.url, server.key) as client:
+            client.upload("/docs/f", b"1")
+            client.upload("/docs/f", b"12")
+            client.upload("/docsx/f", b"1")
+            client.move("/docsx/f", "/docs/in")
+            client.move("/docs/in", "/docsx/out")
+            client.upload("/docs/memory/m", b"m")
+            client.upload("/docs/a/b/f", b"m")
+            client.delete("/docs/a", recursive=True)
+        moves = [("move", "/docsx/f", "/docs/in"), ("move", "/docs/in", "/docsx/out")]
+        expected = [("create", "/docs/f", None), ("update", "/docs/f", None), ("create", "/docsx", None), ("create", "/docsx/f", None),
+                    *moves, ("create", "/docs/memory/m", None), ("create", "/docs/a", None), ("create", "/docs/a/b", None),
+                    ("create", "/docs/a/b/f", None), ("delete", "/docs/a", None)]
+        for name, chosen in (("all", expected), ("docs", [each for each in expected if not each[1] == "/docsx" and
+                                                          each[1:] != ("/docsx/f", None)]),
+                             ("deep", expected[-3:]), ("gone", expected[-1:])):
+            wait_for(lambda: len(receiver.of(f"/{name}")) >= len(chosen), what=name)
+            assert receiver.of(f"/{name}") == chosen
+        data = json.loads(receiver.heard[0].body)
+        assert data["data"]["node"] == "node-1" and data["data"]["size"] == 1 and re.fullmatch(
+            r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", data["timestamp"])
+        assert len({heard.headers["webhook-id"] for heard in receiver.heard}) == len(expected)
+
+    def test_one_fails_the_others_do_not_wait(self, receiver: HookReceiver, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """Nor does the writer; `/ready` and the metrics show it; nobody is shown the secret."""
+        late, log = threading.Event(), tmp_path / "server.log"
+        receiver.plan["/slow"], receiver.plan["/bad"], receiver.plan["/gone"] = [late], [500], [410]
+        server = serve(log={"level": "debug", "file": str(log)}, **self.options(receiver, {
+            "slow": {}, "bad": {}, "good": {}, "gone": {}}))
+        names = [f"/f{number}" for number in range(10)]
+        for name in names:
+            assert call(server, "PUT", "/v1/files" + name, b"x").status == 201
+        wait_for(lambda: [told[1] for told in receiver.of("/good")] == names)
+        wait_for(lambda: server.webhooks.check()["webhook bad"] != "ok" and server.webhooks.check()["webhook gone"] != "ok")
+        parts = call(server, "GET", "/ready").json()["parts"]
+        assert {name: state for name, state in parts.items() if name.startswith("webhook")} == {
+            "webhook slow": "ok", "webhook bad": "fails; 10 events wait", "webhook good": "ok", "webhook gone": "paused"}
+        assert len(receiver.of("/slow")) == 1
+        metrics = call(server, "GET", "/metrics").body.decode()
+        assert 'callfs_webhook_deliveries_total{webhook="bad",outcome="failed"} 1\n' in metrics
+        assert re.search(r"^callfs_webhook_backlog 3\d$", metrics, re.M)
+        late.set()
+        wait_for(lambda: [told[1] for told in receiver.of("/slow")] == names)
+        assert HOOK_SECRET not in metrics + log.read_text() + json.dumps(parts) and "paused until" in log.read_text()
+
+    def test_stop_and_restart(self, serve: Callable[..., Any], receiver: HookReceiver, tmp_path: Path) -> None:
+        """A receiver that hangs does not hold up the end; what it has not answered comes again, the rest behind it."""
+        never = threading.Event()
+        receiver.plan["/h"] = [never]
+        options = self.options(receiver, {"h": {"timeout": "300s"}})
+        with nothing_left(), callfs.Server(root=tmp_path, **options) as server:
+            for name in ("a", "b"):
+                assert call(server, "PUT", f"/v1/files/{name}", b"").status == 201
+            assert receiver.began.wait(10)
+            server.close()
+            assert not [name for name in our_threads() if name == "callfs-webhook-h"]
+            never.set()
+        server = serve(root=tmp_path, **options)
+        assert call(server, "PUT", "/v1/files/c", b"").status == 201
+        wait_for(lambda: len(receiver.heard) == 4)
+        assert [told[1] for told in receiver.of("/h")] == ["/a", "/a", "/b", "/c"]
+        assert receiver.heard[0].headers["webhook-id"] == receiver.heard[1].headers["webhook-id"]
+
+    @pytest.mark.parametrize("durability", [pytest.param("full", marks=pytest.mark.long), "relaxed"])
+    def test_what_was_answered_survives_kill(self, spawn_server: Callable[..., Spawned], tmp_path: Path, durability: str) -> None:
+        """kill -9 while nobody receives; the next process delivers it, in order."""
+        port, folder = free_port(), tmp_path / "data"
+        folder.mkdir()
+        settings = {"storage": {"durability": durability},
+                    "events": {"webhooks": {"h": {"url": f"http://127.0.0.1:{port}/h", "secret": HOOK_SECRET}}}}
+        server = spawn_server(settings, folder=folder)
+        names = [f"/f{number}" for number in range(8)]
+        for name in names:
+            assert call(server, "PUT", "/v1/files" + name, b"x").status == 201
+        server.stop(signal.SIGKILL)
+        with contextlib.closing(HookReceiver(port=port)) as receiver:
+            again = spawn_server(settings, folder=folder)
+            wait_for(lambda: len(receiver.heard) >= len(names), 30, again.output())
+            assert [told[1] for told in receiver.of("/h")] == names
+            assert HOOK_SECRET not in server.output() + again.output()
+
+    def test_full_disk(self, receiver: HookReceiver, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """The writer is answered as ever; the events that are lost are counted and told of in one line."""
+        log = tmp_path / "log"
+        server = serve(log={"level": "warn", "file": str(log)}, **self.options(receiver, {"h": {}}))
+        queue = server.webhooks._queue._adder
+        (pages,) = queue.execute("PRAGMA page_count").fetchone()
+        queue.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+        for number in range(3):
+            path = "/".join([f"{number}" * 200] * 18)   # a create for each folder; no room for all of them
+            assert call(server, "PUT", "/v1/files/" + path, b"").status == 201
+        assert hook_metrics(server.metrics)["h", "lost"] > 1
+        assert log.read_text().count("events are lost to webhooks") == 1 and "disk" in log.read_text()
+        queue.execute("PRAGMA max_page_count = 100000").fetchall()
+        assert call(server, "PUT", "/v1/files/last", b"").status == 201
+        wait_for(lambda: ("create", "/last", None) in receiver.of("/h"))
+
+    def test_backlog_is_bounded(self, receiver: HookReceiver, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """The oldest go, which is counted, and told in one line."""
+        log, never = tmp_path / "log", threading.Event()
+        receiver.plan["/h"] = [never]
+        server = serve(log={"level": "warn", "file": str(log)}, **self.options(receiver, {"h": {}}, webhook_backlog=3))
+        for name in "abcdef":
+            assert call(server, "PUT", f"/v1/files/{name}", b"").status == 201
+            assert receiver.began.wait(10)
+        assert server.metrics.value("callfs_webhook_backlog") == 3
+        assert hook_metrics(server.metrics)["h", "dropped"] == 3 and log.read_text().count("oldest events are dropped") == 1
+        never.set()
+        wait_for(lambda: len(receiver.heard) == 4)
+        assert [told[1] for told in receiver.of("/h")] == ["/a", "/d", "/e", "/f"]
+
+    def test_ready_shows_mounts_that_stand_nowhere(self, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """As a file lies above them; those that stand in the tree are shown once."""
+        (tmp_path / "file").write_bytes(b"")
+        server = serve(tmp_path, plugins={"memfs": {"path": "/file/inside"}, "localfs": {"path": "/broken"}})
+        answer = call(server, "GET", "/ready")
+        parts = {name: state for name, state in answer.json()["parts"].items() if "mount" in name}
+        assert list(parts) == ["/broken: mount", "mount /file/inside"] and "/file is a file" in parts["mount /file/inside"]
+        assert answer.status == 200         # the rest works
+
+    def test_without_hooks_there_is_no_queue(self, serve: Callable[..., Any]) -> None:
+        """Nor a sink that costs something."""
+        server = serve()
+        assert server.tree.hub.sinks == [] and not glob.glob(server.config.metadata_store.sqlite_path + "-webhooks*")
+        assert server.metrics.value("callfs_webhook_backlog") == 0
+
+    def test_the_queue_is_private(self, receiver: HookReceiver, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """No mount may show it."""
+        records = tmp_path / "records"
+        records.mkdir()
+        hook = self.options(receiver, {"h": {}})
+        (tmp_path / "served").mkdir()
+        server = serve(**hook, metadata_store={"sqlite_path": str(records / "r.sqlite3")})
+        assert (records / "r.sqlite3-webhooks").stat().st_mode & 0o777 == 0o600
+        answer = call(server, "POST", "/api/v1/mount", {"fstype": "localfs", "path": "/l", "config": {"local_dir": str(records)}})
+        assert answer.status == 400 and b"data of this server" in answer.body
+
+
+# ============================================================================
 # Download links
 # ============================================================================
 
@@ -9536,14 +10174,14 @@ def http_connect(server, timeout=WAIT):
 
 
 def read_all(sock):
-    found = b""
+    found = bytearray()                     # adding to `bytes` would copy all of it each time
     with contextlib.suppress(ConnectionResetError):
         while True:
             data = sock.recv(65536)
             if not data:
-                return found
+                return bytes(found)
             found += data
-    return found + b"<reset>"
+    return bytes(found) + b"<reset>"
 
 
 def exchange(server, *parts):
@@ -16068,10 +16706,10 @@ def test_signals(monkeypatch: Any) -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def run_serve(folder: pathlib.Path, *argv: str) -> tuple[subprocess.Popen[str], str]:
+def run_serve(folder: pathlib.Path, program: str) -> tuple[subprocess.Popen[str], str]:
     """A real server in a process of its own, and its URL."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("CALLFS_", "NOTIFY_"))}
-    process = subprocess.Popen([sys.executable, callfs.__file__, "serve", *argv], cwd=folder, stdout=subprocess.PIPE,
+    process = subprocess.Popen([sys.executable, program, "serve"], cwd=folder, stdout=subprocess.PIPE,
                                stderr=subprocess.PIPE, text=True, env=environ)
     assert process.stdout is not None
     found = re.fullmatch(r"Listening on (http://127.0.0.1:[0-9]+)\n", process.stdout.readline())
@@ -16081,7 +16719,7 @@ def run_serve(folder: pathlib.Path, *argv: str) -> tuple[subprocess.Popen[str], 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_server_in_a_process(tmp_path: pathlib.Path, number: signal.Signals) -> None:
     (tmp_path / "config.json").write_text(json.dumps({**FILE, "server": {"listen_addr": "127.0.0.1:0"}}))
-    process, url = run_serve(tmp_path)
+    process, url = run_serve(tmp_path, callfs.__file__)     # from the source, as users do
     try:
         with callfs.Client(url, CLIENT_KEY) as client:
             client.upload("/a", b"x")
@@ -16089,7 +16727,7 @@ def test_a_server_in_a_process(tmp_path: pathlib.Path, number: signal.Signals) -
             assert client.health()["status"] == "ok"
         (tmp_path / "other").mkdir()
         (tmp_path / "other" / "config.json").write_text(json.dumps({**FILE, "server": {"listen_addr": url[7:]}}))
-        second, nothing = run_serve(tmp_path / "other")
+        second, nothing = run_serve(tmp_path / "other", compiled())
         out, err = second.communicate(timeout=20)
         assert second.returncode == 1 and url[7:] in err and "--listen" in err and "Traceback" not in err
     finally:
@@ -16099,7 +16737,7 @@ def test_a_server_in_a_process(tmp_path: pathlib.Path, number: signal.Signals) -
 
 
 def test_a_reader_that_leaves(tmp_path: pathlib.Path) -> None:
-    done = subprocess.run(f"'{sys.executable}' '{callfs.__file__}' config reference | head -n 1", shell=True, cwd=tmp_path,
+    done = subprocess.run(f"'{sys.executable}' '{compiled()}' config reference | head -n 1", shell=True, cwd=tmp_path,
                           capture_output=True, text=True)
     assert done.stdout.startswith("###") and done.stderr == ""
 
@@ -16326,6 +16964,7 @@ def test_example_container_health_check_works(serve: Callable[..., Any]) -> None
         assert subprocess.run([sys.executable, *changed], stderr=subprocess.DEVNULL).returncode == expected
 
 
+@pytest.mark.once
 def test_example_units_are_valid(tmp_path: Path) -> None:
     text = (EXAMPLES / "callfs.service").read_text(encoding="utf-8")
     for line in ("Type=notify", "NoNewPrivileges=yes", "ProtectSystem=strict", "StateDirectory=callfs", "DynamicUser=yes"):
@@ -16394,7 +17033,7 @@ def test_example_board_uses_metrics_that_exist() -> None:
 def test_example_embedding_runs() -> None:
     done = subprocess.run([sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(EXAMPLES),
                            str(EXAMPLES / "pytest_embedding.py")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                          universal_newlines=True, env={**os.environ, "PYTHONPATH": HERE}, timeout=120)
+                          universal_newlines=True, env={**os.environ, "PYTHONPATH": os.path.dirname(compiled())}, timeout=120)
     assert done.returncode == 0, done.stdout
 
 
@@ -16438,6 +17077,7 @@ def _nginx_in_front(upstream: str) -> Iterator[str]:
             process.wait(20)
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("place", ["port", "unix"])
 def test_behind_nginx(place: str, spawn_server: Callable[..., Spawned]) -> None:
     """Prefix, body that passes through, escapes, links with the outer name, WebSocket, errors."""
@@ -16466,6 +17106,7 @@ def test_behind_nginx(place: str, spawn_server: Callable[..., Spawned]) -> None:
             assert hello.startswith(b"HTTP/1.1 101 ") and b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in hello
 
 
+@pytest.mark.once
 def test_example_caddyfile_is_valid() -> None:
     if not shutil.which("caddy"):
         pytest.skip("caddy is not installed (Debian 12 has no package of it)")
@@ -16480,6 +17121,7 @@ def test_bench_lists_its_measurements() -> None:
     assert done.returncode == 0 and "get-1k" in done.stdout
 
 
+@pytest.mark.once
 def test_no_name_is_defined_twice() -> None:
     """In a file of so many rooms a second definition would quietly take the place of the first."""
     for path in (callfs.__file__, __file__):
@@ -16589,8 +17231,10 @@ def _run_readme(script: list[Block], folder: Path) -> None:
         each.mkdir()
     shutil.copy(os.path.join(HERE, "callfs.py"), here)
     (home / ".curlrc").write_text("fail-with-body\n")
-    for name, arguments in (("python3", ""), ("callfs", f" {shlex.quote(str(here / 'callfs.py'))}")):
-        (home / "bin" / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{arguments} "$@"\n')
+    # A server starts from the source, as users start it; other commands need not compile it each time.
+    short = f'case "$1 $2" in "callfs.py serve") ;; "callfs.py "*) shift; set -- {shlex.quote(compiled())} "$@" ;; esac\n'
+    for name, arguments in (("python3", ""), ("callfs", f" {shlex.quote(compiled())}")):
+        (home / "bin" / name).write_text(f'#!/bin/sh\n{short}exec {shlex.quote(sys.executable)}{arguments} "$@"\n')
         (home / "bin" / name).chmod(0o755)
     environ = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
     environ.update(HOME=str(home), PATH=f"{home / 'bin'}:{os.environ['PATH']}", README_LOG=str(home / "serve.log"))
@@ -16648,6 +17292,7 @@ def _default_port() -> Iterator[None]:
         yield
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("script", readme_scripts(_readme()), ids=lambda script: f"line-{script[0].line}")
 def test_readme_commands_work_as_they_stand(script: list[Block], tmp_path: Path) -> None:
     for block in script:
@@ -17045,7 +17690,7 @@ def test_shell_large_files_stay_out_of_memory(sh: Sh, tmp_path: Path) -> None:
 
 def test_shell_says_when_nobody_answers(tmp_path: Path) -> None:
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as silent:
-        with callfs.PFSClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.3) as client:
+        with callfs.PFSClient(f"http://127.0.0.1:{silent.getsockname()[1]}", timeout=0.1) as client:
             sh = Sh(client)
             for line in ("ls a b", "cat a b", "rm -f a b", "mkdir -p a b", "grep x a b", "cp a b",
                          f"get a b {tmp_path}", "mounts"):
@@ -17229,7 +17874,7 @@ def callfs_process(server: Any, arguments: list[str], tmp_path: Path, **more: An
     """`callfs ...` with the server in its environment. The caller waits for it."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("CALLFS_", "PFS_"))}
     url, key = (server, "") if isinstance(server, str) else (server.url, server.key)
-    return subprocess.Popen([sys.executable, os.path.join(HERE, "callfs.py"), *arguments], cwd=tmp_path,
+    return subprocess.Popen([sys.executable, compiled(), *arguments], cwd=tmp_path,
                             env={**clean, "CALLFS_URL": url, "CALLFS_KEY": key, "HOME": str(tmp_path), "TERM": "dumb"},
                             **{"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more})
 
@@ -17369,6 +18014,12 @@ class Typist:
             self.shown += block.decode()
         return self.shown
 
+    def wait_asleep(self) -> None:
+        """Until it waits for a key: Python's readline overlooks a Ctrl-C that comes just before, until the next key."""
+        state = Path(f"/proc/{self.process.pid}/stat")
+        if state.exists():
+            wait_for(lambda: state.read_text().rpartition(")")[2].split()[0] == "S", 20, "the shell to wait for a key")
+
     def end(self) -> int:
         """Its exit code."""
         try:
@@ -17394,6 +18045,7 @@ def test_shell_at_a_terminal(serve: Any, tmp_path: Path) -> None:
     user.type("cat no\t", r"no\\ newline ")
     assert "text" in user.type("\n", "text" + r".*\r\n.*" + prompt)
     user.type("unmou\t", "unmount ")
+    user.wait_asleep()
     user.type("\x03", prompt)
     user.type("cd greetings\n", r"pfs:/greetings> $")
     user.type("tail -f hello\n", "World")
