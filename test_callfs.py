@@ -15459,7 +15459,7 @@ def test_pages_of_a_directory(remfs: Any) -> None:
 def test_a_page_gets_the_first_entries_and_the_features(remfs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def listing(page: Any, request: Any, entry: Any, entries: Any, features: Any, more: str) -> Any:
+    def listing(page: Any, request: Any, entry: Any, entries: Any, features: Any, more: str, since: int) -> Any:
         seen.append((entry.path, [each.name for each in entries], dict(features), more))
         return callfs.Response(200, b"page")
     monkeypatch.setattr(callfs.BrowserPage, "listing", listing)
