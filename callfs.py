@@ -1233,6 +1233,17 @@ def _read_tree(value: object) -> dict[str, Any]:
     return dict(value)
 
 
+def _read_trees(value: object) -> dict[str, Any]:
+    """Maps by name. Those of a list have their `name` inside, or that of the host in their `url`."""
+    if isinstance(value, list) and all(isinstance(each, Mapping) for each in value):
+        names = [str(each.get("name") or urllib.parse.urlsplit(str(each.get("url"))).hostname or "unnamed")
+                 for each in value]
+        if len(set(names)) < len(names):
+            raise ValueError("must have names that differ: give each map of the list a `name`")
+        value = {name: {key: item for key, item in each.items() if key != "name"} for name, each in zip(names, value)}
+    return _read_tree(value)
+
+
 def _read_mode(value: object) -> str:
     if not isinstance(value, str) or not re.fullmatch(r"(?:0o?)?[0-7]{3}", value):
         raise ValueError('must be a mode in octal digits and quotes, as "0660"')
@@ -1242,15 +1253,16 @@ def _read_mode(value: object) -> str:
 _KINDS: dict[str, Callable[[Any], Any]] = {
     "text": _read_text, "secret": _read_text, "int": _read_int, "float": _read_float, "bool": _read_bool,
     "duration": parse_duration, "size": parse_size, "mode": _read_mode, "list": _read_list, "secrets": _read_list,
-    "map": _read_map, "secretmap": _read_map, "tree": _read_tree,
+    "map": _read_map, "secretmap": _read_map, "tree": _read_tree, "trees": _read_trees,
 }
 _SECRET_KINDS = ("secret", "secrets", "secretmap")
-_MAP_KINDS = ("map", "secretmap", "tree")
+_TREE_KINDS = ("tree", "trees")
+_MAP_KINDS = ("map", "secretmap", *_TREE_KINDS)
 _KIND_FORMATS: dict[str, Callable[[Any], object]] = {"duration": format_duration, "size": format_size}
 
 # Free settings of plugins have no table that says what is secret: names and shapes that usually are.
 _SECRET_NAME = re.compile(r"passw|secret|token|credential|dsn|key(?!s?_?(?:prefix|file|path))", re.I)
-_SECRET_SHAPE = re.compile(r":[^/@\s]+@")
+_SECRET_SHAPE = re.compile(r":[^/@\s]+@|[?&][^=&]*(?:sig|token|key|secret|passw|auth|code)[^=&]*=", re.I)
 
 
 class Option(NamedTuple):
@@ -1279,8 +1291,9 @@ class Option(NamedTuple):
 
     def show(self, value: Any, masked: bool = True) -> Any:
         """The value as a file would have it ("30s", "10GiB"), secrets replaced by MASK."""
-        if self.kind == "tree":
-            return _mask_tree(value) if masked else value
+        if self.kind in _TREE_KINDS:
+            plain = isinstance(value, Mapping) or self.kind == "tree"           # else it is wrong, and shown as that
+            return value if not masked else _mask_tree(value) if plain else _mask_all(value)
         if self.secret and masked:
             return _mask_all(value)
         return _KIND_FORMATS[self.kind](value) if self.kind in _KIND_FORMATS else copy.copy(value)
@@ -1308,7 +1321,7 @@ def option(default: Any, help: str, *, kind: str = "text", choices: tuple[str, .
     """A dataclass field that is an option. `default` is written as a file would have it: "30s" is 30.0 for Python."""
     about = Option("", kind, None, "", flag, choices, help, kind in _SECRET_KINDS, minimum, maximum)
     value = about.read(default)
-    return field(default_factory=lambda: copy.copy(value), repr=not about.secret and kind != "tree",
+    return field(default_factory=lambda: copy.copy(value), repr=not about.secret and kind not in _TREE_KINDS,
                  metadata={"option": about._replace(default=value)})
 
 
@@ -1526,6 +1539,17 @@ class MountsOptions:
 
 
 @dataclass
+class WebhookOptions:
+    """One of `events.webhooks`: who is told of changes, and of which."""
+
+    url: str = option("", "Where to POST to, http or https")
+    secret: str = option("", "Signs what is sent; text, or `whsec_` and base64", kind="secret")
+    path: str = option("/", "Changes of this and of all below it")
+    events: list[str] = option([], "Which of create, update, delete and move; none given: all", kind="list")
+    timeout: float = _timeout("10s", "Longest wait for the receiver")
+
+
+@dataclass
 class EventOptions:
     """What is told of changes."""
 
@@ -1533,6 +1557,10 @@ class EventOptions:
                           maximum=10_000_000)
     max_subscribers: int = option(10_000, "Subscribers at most", kind="int", minimum=0)
     heartbeat: float = _timeout("15s", "How often an idle subscriber hears a comment")
+    webhooks: dict[str, Any] = option({}, "Servers that are told of changes: maps by name, or a list; `url`, `secret`, `path` (`/`), "
+                                      "`events` (all), `timeout` (`10s`)", kind="trees")
+    webhook_retry: float = _timeout("24h", "How long a webhook's event is tried before it is given up")
+    webhook_backlog: int = _count(100_000, "Events that wait for one webhook; then the oldest are dropped")
 
 
 @dataclass
@@ -1592,6 +1620,8 @@ class Config:
         broken = {problem.split(":")[0] for problem in problems}
         found = [rule for rule in _check_rules(sound, require_keys) if rule[0] not in broken]
         problems += [_problem(_OPTION_BY_KEY[key], message, sound.get(key)) for key, message in found]
+        problems += [problem for name, given in sound.events.webhooks.items()
+                     for problem in _set_webhook(WebhookOptions(), f"events.webhooks.{name}", given)]
         if problems:
             raise ConfigError("\n".join(problems))
         return _warnings(self)
@@ -1691,7 +1721,7 @@ def _environment_value(name: str, about: Option, entry: list[str], text: str) ->
     """The text itself, or the map with the one entry that the variable names."""
     if not entry:
         return text
-    if about.kind != "tree":
+    if about.kind not in _TREE_KINDS:
         return {"__".join(entry): text}
     try:
         value = _plain_value(text)
@@ -1970,6 +2000,69 @@ def _secret_problem(secret: str) -> str:
     return "" if re.fullmatch(r"[!-~]+", secret) else "must be printable ASCII without spaces"
 
 
+def webhook_key(secret: str) -> bytes:
+    """The bytes that sign a webhook. Raises ValueError for a secret that is none."""
+    key = base64.b64decode(secret[6:], validate=True) if secret.startswith("whsec_") else secret.encode()
+    if len(key) < MIN_SECRET_LENGTH:
+        raise ValueError
+    return key
+
+
+def _hook_secret_problem(secret: str) -> str:
+    try:
+        webhook_key(secret)
+        return "must not be a placeholder out of an example" if secret in PLACEHOLDER_SECRETS else ""
+    except ValueError:
+        return f"must have at least {MIN_SECRET_LENGTH} characters, or be whsec_ and the base64 of as many bytes"
+
+
+def _hook_url_problem(text: str) -> str:
+    good = re.fullmatch(r"[!-~]+", text) and not re.search(r"[#\\]", text) and not _url_problem(text.partition("?")[0])
+    return "" if good else "must be http://host[:port][/path][?query] or https://..., without user and fragment"
+
+
+def _hook_path_problem(text: str) -> str:
+    try:
+        return "" if text.startswith("/") and canonical_path(text) else "must begin with /"
+    except BadRequest as error:
+        return error.message
+
+
+_HOOK_SHAPES: dict[str, Callable[[Any], str]] = {
+    "url": _hook_url_problem, "secret": _hook_secret_problem, "path": _hook_path_problem,
+    "events": lambda names: "" if {*names} <= {"create", "update", "delete", "move"} else
+    "must be some of create, update, delete and move", "timeout": lambda seconds: "",
+}
+
+
+def _set_webhook(hook: WebhookOptions, where: str, given: Any) -> Iterator[str]:
+    """Set the options of a webhook; what is wrong with them, none of it with a secret."""
+    about = {each.name: _named(each.metadata["option"], f"{where}.{each.name}") for each in dataclasses.fields(hook)}
+    if not isinstance(given, Mapping) or _id_problem(where[len("events.webhooks."):]):
+        yield f"{where}: must be a map with `url` and `secret`, below a name of letters, digits and . _ - : @"
+        return
+    yield from (f"{where}.{key}: unknown option{_nearest(key, about)}" for key in given if key not in about)
+    for key, known in about.items():
+        value = given.get(key)
+        try:
+            setattr(hook, key, known.default if value is None else known.read(value))
+            problem = _HOOK_SHAPES[key](getattr(hook, key))
+        except ValueError as error:
+            problem = str(error)
+        if problem:
+            yield _problem(known, problem, "" if value is None else _mask_tree({key: value})[key])
+
+
+def read_webhooks(events: EventOptions) -> dict[str, WebhookOptions]:
+    """The webhooks of a configuration that was validated, by name."""
+    hooks = {name: WebhookOptions() for name in events.webhooks}
+    for name, hook in hooks.items():
+        for problem in _set_webhook(hook, f"events.webhooks.{name}", events.webhooks[name]):
+            raise ConfigError(problem)
+        hook.path = canonical_path(hook.path)
+    return hooks
+
+
 def _warnings(config: Config) -> list[str]:
     auth = config.auth
     users = {"root", *auth.api_key_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
@@ -2190,6 +2283,9 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_errors_total": ("counter", ("component", "error_type"), "Errors, by where and what"),
     "callfs_uptime_seconds": ("gauge", (), "Seconds since the start"),
     "callfs_event_subscribers": ("gauge", (), "Clients that wait for events"),
+    "callfs_webhook_deliveries_total": ("counter", ("webhook", "outcome"), "Events for webhooks: delivered, failed (a try), "
+                                        "expired, dropped (backlog full), lost (disk full)"),
+    "callfs_webhook_backlog": ("gauge", (), "Events that wait for webhooks"),
 }
 
 
@@ -2390,12 +2486,6 @@ class Reader:
         """Up to `size` bytes; b"" at the end. Raises StorageError when the source breaks."""
         raise NotImplementedError
 
-    def readinto(self, view: memoryview) -> int:
-        """The same into a buffer; 0 at the end."""
-        block = self.read(len(view))
-        view[:len(block)] = block
-        return len(block)
-
     def close(self) -> None:
         """Let go of what is behind; safe to call twice."""
 
@@ -2470,10 +2560,12 @@ class Closeable(Protocol):
 
 class Body:
     """Bytes on their way in. `length` is what was announced, None for a chunked body. Whoever takes what comes as it
-    comes (a stream) sets `patient`: then the sender may pause for as long as it likes."""
+    comes (a stream) sets `patient`: then the sender may pause for as long as it likes. Where it lies in files already
+    `readers` gives them one after the other, to whoever can copy them faster than `readinto` gives bytes."""
 
     length: Optional[int] = 0
     patient = False
+    readers: Optional[Callable[[], Iterator[Reader]]] = None
 
     def readinto(self, view: memoryview) -> int:
         """Fill some of `view`; 0 at the end. Raises Disconnected when the body ends before its announced end."""
@@ -7483,38 +7575,38 @@ class ReaderBody(Body):
 
     def readinto(self, view: memoryview) -> int:
         """The next block."""
-        count = self._reader.readinto(view)
-        self._tell(count)
-        return count
+        block = self._reader.read(len(view))
+        view[:len(block)] = block
+        self._tell(len(block))
+        return len(block)
 
 
 class _Joined(Body):
     """Files one behind the other, opened one at a time. Raises Conflict for one that is no longer what it was."""
 
     def __init__(self, tree: Tree, who: Principal, parts: Sequence[Entry]) -> None:
-        self._tree, self._who, self._left = tree, who, collections.deque(parts)
+        self._tree, self._who, self._parts = tree, who, parts
         self.length = sum(part.size for part in parts)
-        self._reader: Reader = ChunkReader(())          # of the current one
+        self._blocks = ChunkReader(block for reader in self.readers() for block in reader)
+
+    def readers(self) -> Iterator[Reader]:          # type: ignore[override]
+        """All of them, each closed when the next one is asked for."""
+        for part in self._parts:
+            with contextlib.closing(self._tree.open(self._who, part.path)) as handle:
+                if (handle.entry.etag, handle.entry.size, handle.fixed) != (part.etag, part.size, True):
+                    raise Conflict(f"{part.path} was changed meanwhile; nothing was written.")
+                with handle.reader() as reader:
+                    yield reader
 
     def readinto(self, view: memoryview) -> int:
-        """The next bytes, of one file."""
-        count = self._reader.readinto(view)
-        while not count and self._left:
-            self._reader.close()
-            self._reader = self._opened(self._left.popleft())
-            count = self._reader.readinto(view)
-        return count
-
-    def _opened(self, part: Entry) -> Reader:
-        handle = self._tree.open(self._who, part.path)
-        if (handle.entry.etag, handle.entry.size, handle.fixed) != (part.etag, part.size, True):
-            handle.close()
-            raise Conflict(f"{part.path} was changed meanwhile; nothing was written.")
-        return handle.reader()
+        """The next bytes."""
+        block = self._blocks.read(len(view))
+        view[:len(block)] = block
+        return len(block)
 
     def close(self) -> None:
-        """Close the file that is open."""
-        self._reader.close()
+        """Close what is open."""
+        self._blocks.close()
 
 
 class _Transfer:
@@ -7946,6 +8038,8 @@ class StoreFS(FileSystem):
 
     def _receive(self, staged: Staged, body: Body, digest: Optional[Any]) -> None:
         """Take the body in at the descriptor's position; what arrived is counted even when it breaks off."""
+        if body.readers is not None:
+            return self._collect(staged, body, body.readers())
         checked = 0
 
         def put(part: memoryview) -> None:
@@ -7960,6 +8054,19 @@ class StoreFS(FileSystem):
                 checked = 0
         pour(body, put)
         staged.digest = digest.hexdigest() if digest is not None else ""
+
+    def _collect(self, staged: Staged, body: Body, readers: Iterator[Reader]) -> None:
+        """Take in what lies in files. The kernel copies them, which takes a third of the time of SHA-256: so nobody
+        here sees the bytes, and the file has no digest."""
+        for reader in readers:
+            self._room_for(reader.length or 0)
+            if reader.fd >= 0 and not reader.offset:
+                copy_file(reader.fd, staged.fd)
+            else:
+                pour(ReaderBody(reader), lambda part: write_all(staged.fd, part))
+        staged.size = os.fstat(staged.fd).st_size
+        if staged.size != body.length:
+            raise Conflict("A source was changed meanwhile; nothing was written.")
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str,
                  options: WriteOptions) -> Written:
@@ -15391,7 +15498,378 @@ class Mounts:
 
     def check(self) -> dict[str, str]:
         """What failed at the start and stands nowhere in the tree, for `/ready`."""
-        return {f"mount {path}": reason for path, reason in self._faults.items()}
+        there = self._tree.mount_points()
+        return {f"mount {path}": reason for path, reason in self._faults.items() if path not in there}
+
+
+# ============================================================================
+# Webhooks: events for other servers, signed, out of a durable queue
+# ============================================================================
+
+MAX_TRY_PAUSE = 300.0                       # seconds between two tries, unless the receiver asks for more time
+MAX_ASKED_PAUSE = 3600.0                    # and the most that it is given
+MAX_RECEIPT = 1 << 16                       # bytes of an answer's body that are read, so that the connection can stay
+_HOOK_TABLE = """
+    CREATE TABLE IF NOT EXISTS messages (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, hook TEXT NOT NULL, id TEXT NOT NULL, created REAL NOT NULL,
+        body BLOB NOT NULL);
+    CREATE INDEX IF NOT EXISTS messages_by_hook ON messages (hook, seq);
+"""
+
+
+class HookMessage(NamedTuple):
+    """What one webhook is to be sent. `id` stays the same however often that is tried."""
+
+    seq: int
+    id: str
+    created: float                          # seconds since 1970
+    body: bytes
+
+
+class HookQueue:
+    """The messages that wait, in an SQLite file of their own; nobody else may read it. Any thread may use it.
+
+    `hooks` are the names that there are; messages of others are removed. What was added is durable on return (as
+    durable as the store was told to be); what was removed may come back after a power cut, which spares each delivery
+    an fsync. Raises StorageFull, Unavailable, StorageError.
+    """
+
+    MAX_BATCH = 200                         # changes a commit
+
+    def __init__(self, path: str, hooks: Iterable[str], *, durable: bool = True, timeout: float = 5.0,
+                 most: int = 100_000) -> None:
+        self._most, self._waiting = most, dict.fromkeys(hooks, 0)
+        self._commits = _SharedCommits(lambda jobs: self._commit(jobs), self.MAX_BATCH)     # late: a test may stand in
+        make_private(path)
+        try:
+            with contextlib.ExitStack() as opened:
+                self._adder, self._remover = (opened.enter_context(contextlib.closing(connect_sqlite(
+                    path, durable=each, timeout=timeout))) for each in (durable, False))
+                self.unknown = self._take_over()
+                self._opened = opened.pop_all()
+        except sqlite3.Error as error:
+            raise _store_error(error, f"webhooks' queue ({path})") from error
+
+    def _take_over(self) -> dict[str, int]:
+        """Count what an earlier run left; how many were for hooks that there are no more, and are removed."""
+        self._remover.executescript(_HOOK_TABLE)
+        found = dict(self._remover.execute("SELECT hook, count(*) FROM messages GROUP BY hook").fetchall())
+        unknown = {hook: found.pop(hook) for hook in list(found) if hook not in self._waiting}
+        self._waiting.update(found)
+        self._remover.executemany("DELETE FROM messages WHERE hook = ?", [(hook,) for hook in unknown])
+        return unknown
+
+    def _commit(self, jobs: list[_Job]) -> None:
+        """Add in one transaction. The work of each job returns by how much more waits, by hook, and its value."""
+        try:
+            self._adder.execute("BEGIN IMMEDIATE")
+            done = [job.work(self._adder) for job in jobs]
+            self._adder.execute("COMMIT")
+            for job, (changes, job.value) in zip(jobs, done):
+                self._count(changes)
+        except BaseException as error:      # a KeyboardInterrupt, too, must not leave anybody with a false "done"
+            for job in jobs:
+                job.error = _store_error(error, "webhooks' queue")
+            with contextlib.suppress(sqlite3.Error):
+                self._adder.execute("ROLLBACK")
+            if not isinstance(error, sqlite3.Error):
+                raise
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _remove(self, work: Callable[[sqlite3.Connection], tuple[dict[str, int], T]]) -> T:
+        with self._commits.leader:          # the other connection is at rest
+            try:
+                changes, value = work(self._remover)
+            except sqlite3.Error as error:
+                raise _store_error(error, "webhooks' queue") from error
+            self._count(changes)
+            return value
+
+    def _count(self, changes: Mapping[str, int]) -> None:
+        for hook, count in changes.items():
+            self._waiting[hook] += count
+
+    def waiting(self, hook: str) -> int:
+        """How many messages a hook has; while many threads add some, about that."""
+        return self._waiting[hook]
+
+    def add(self, hooks: Sequence[str], message_id: str, created: float, body: bytes) -> dict[str, int]:
+        """One message for each hook; how many of the oldest had to make room for it, by hook."""
+        def work(database: sqlite3.Connection) -> tuple[dict[str, int], dict[str, int]]:
+            over = {hook: self._waiting[hook] + 1 - self._most for hook in hooks}
+            gone = {hook: database.execute("DELETE FROM messages WHERE seq IN (SELECT seq FROM messages WHERE hook = ? "
+                                           "ORDER BY seq LIMIT ?)", (hook, count)).rowcount
+                    for hook, count in over.items() if count > 0}
+            database.executemany("INSERT INTO messages (hook, id, created, body) VALUES (?, ?, ?, ?)",
+                                 [(hook, message_id, created, body) for hook in hooks])
+            return {hook: 1 - gone.get(hook, 0) for hook in hooks}, gone
+        return self._commits.run(work)
+
+    def next(self, hook: str, done: int = 0) -> Optional[HookMessage]:
+        """The first message of a hook, which stays; the one whose `seq` is `done` is removed before."""
+        def work(database: sqlite3.Connection) -> tuple[dict[str, int], Optional[HookMessage]]:
+            gone = database.execute("DELETE FROM messages WHERE seq = ?", (done,)).rowcount if done else 0
+            rows = database.execute("SELECT seq, id, created, body FROM messages WHERE hook = ? ORDER BY seq LIMIT 1",
+                                    (hook,)).fetchall()
+            return {hook: -gone}, HookMessage(*rows[0]) if rows else None
+        return self._remove(work)
+
+    def expire(self, hook: str, before: float) -> int:
+        """Remove what was queued before a moment; how many that were."""
+        def work(database: sqlite3.Connection) -> tuple[dict[str, int], int]:
+            gone = database.execute("DELETE FROM messages WHERE hook = ? AND created < ?", (hook, before)).rowcount
+            return {hook: -gone}, gone
+        return self._remove(work)
+
+    def close(self) -> None:
+        """Close the file; what waits stays in it."""
+        with self._commits.leader:
+            self._opened.close()
+
+
+class _HookClient(HTTPClient):
+    """For one thread; `cut` (from any other) ends whatever it waits for, a handshake as well."""
+
+    def __init__(self, url: str, timeout: float) -> None:
+        super().__init__(url, timeout=timeout, retries=0)
+        self._plug: Optional[socket.socket] = None      # a second descriptor of the connection's socket
+        self._plain, self._over = self._address, False
+        self._address = self._address._replace(dial=self._dial)
+
+    def _dial(self) -> http.client.HTTPConnection:
+        connection = self._plain.dial()
+        connection._create_connection = self._open      # type: ignore[attr-defined]
+        return connection
+
+    def _open(self, address: tuple[str, int], timeout: Optional[float], source: Any = None) -> socket.socket:
+        """As socket.create_connection, but the socket is known to `cut` before it waits."""
+        failure = OSError("no address")
+        for family, kind, protocol, _, place in socket.getaddrinfo(*address, type=socket.SOCK_STREAM):
+            made = socket.socket(family, kind, protocol)
+            try:
+                self._hold(made)
+                made.settimeout(timeout)
+                made.connect(place)
+                return made
+            except OSError as error:
+                made.close()
+                failure = error
+        raise failure
+
+    def _hold(self, made: Optional[socket.socket]) -> None:
+        with self._lock:
+            if self._plug is not None:
+                self._plug.close()
+            self._plug = made.dup() if made is not None and not self._over else None
+            if self._over and made is not None:
+                raise OSError("the server stops")
+
+    def cut(self) -> None:
+        """End what is under way, and let nothing begin."""
+        with self._lock:
+            self._over = True
+            if self._plug is not None:
+                with contextlib.suppress(OSError):      # it was not connected, or is no longer
+                    self._plug.shutdown(socket.SHUT_RDWR)
+
+    def rest(self) -> None:
+        """After a call: a connection that is not kept ends, for the other side as well."""
+        if not self._idle:
+            self._hold(None)
+
+    def close(self) -> None:
+        """End the connection."""
+        super().close()
+        self._hold(None)
+
+
+class Webhook:
+    """Delivers the messages of one hook in their order, each until a 2xx answers it; at least once, as the process may
+    die between the answer and the removal. `trouble` tells what is wrong at the moment."""
+
+    def __init__(self, name: str, options: WebhookOptions, queue: HookQueue, *, retry: float, version: str,
+                 metrics: Metrics, log: Log, clock: Callable[[], float] = time.time,
+                 ticks: Callable[[], float] = time.monotonic) -> None:
+        self.name, self.trouble, self.paused, self.full = name, "", False, False
+        self._path, self._types, self._key = options.path, frozenset(options.events), webhook_key(options.secret)
+        parts = urllib.parse.urlsplit(options.url)
+        self._target = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        self._client = _HookClient(f"{parts.scheme}://{parts.netloc}", options.timeout)
+        self._queue, self._retry, self._agent = queue, retry, f"callfs/{version}"
+        self._metrics, self._log, self._clock, self._ticks = metrics, log, clock, ticks
+        self._done, self._tries, self._due, self._ended = 0, 0, 0.0, False
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"callfs-webhook-{name}", daemon=True)
+
+    def wants(self, event: Event) -> bool:
+        """Whether it is to be told of an event."""
+        return (not self._types or event.type in self._types) and event.concerns(self._path)
+
+    def start(self) -> None:
+        """Begin to deliver, in a thread: a receiver that hangs holds up no other hook."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """There is a message."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Deliver no more; a delivery that is under way is cut, and comes again after the next start."""
+        self._ended = True
+        self._wake.set()
+        self._client.cut()
+
+    def join(self) -> None:
+        """Wait for the end, but not for a name server that does not answer."""
+        if self._thread.ident is not None:
+            self._thread.join(2.0)
+        self._client.close()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.clear()
+            if self._ended:
+                with contextlib.suppress(CallFSError):
+                    self._queue.next(self.name, self._done)
+                return
+            try:
+                pause = self.step()
+            except CallFSError as error:    # of the queue
+                pause = self._later(error.message, MAX_TRY_PAUSE / 60)
+            self._wake.wait(pause)
+
+    def step(self) -> Optional[float]:
+        """Deliver one message if one is due; the seconds until there may be more to do, None: until `wake`."""
+        early = self._due - self._ticks()
+        if early > 0:
+            return early
+        message = self._queue.next(self.name, self._done)
+        if message is None:
+            return None
+        if self.paused:
+            return self._fails(self.trouble, MAX_TRY_PAUSE)
+        status, reason, asked = self._post(message)
+        self._client.rest()
+        if self._ended and not 200 <= status < 300:
+            return None
+        if 200 <= status < 300:
+            self._delivered(message)
+            return 0.0
+        self._metrics.count("callfs_webhook_deliveries_total", self.name, "failed")
+        if status == 410:                   # Standard Webhooks: the receiver wants no more
+            self.paused, self.trouble = True, self.trouble or "paused"
+            self._log.warn("a webhook is paused until the next start", webhook=self.name, reason=reason)
+        pause = min(MAX_TRY_PAUSE, 2.0 ** min(self._tries, 9)) * random.uniform(0.5, 1.0)
+        self._tries += 1
+        return self._fails(reason, max(pause, min(asked or 0.0, MAX_ASKED_PAUSE)))
+
+    def _delivered(self, message: HookMessage) -> None:
+        self._metrics.count("callfs_webhook_deliveries_total", self.name, "delivered")
+        self._done, self._tries, self.full = message.seq, 0, False
+        if self.trouble:
+            self._log.info("a webhook works again", webhook=self.name, waiting=self._queue.waiting(self.name) - 1)
+            self.trouble = ""
+
+    def _later(self, reason: str, pause: float) -> float:
+        """The next try is after a pause, in seconds."""
+        self._due = self._ticks() + pause
+        if not self.trouble:
+            self._log.warn("a webhook fails, its events wait", webhook=self.name, reason=reason)
+        self.trouble = reason
+        return pause
+
+    def _fails(self, reason: str, pause: float) -> float:
+        """The same; and what is too old goes, now that it was tried."""
+        self._later(reason, pause)
+        gone = self._queue.expire(self.name, self._clock() - self._retry)
+        if gone:
+            self._metrics.count("callfs_webhook_deliveries_total", self.name, "expired", by=gone)
+            self._log.warn("events for a webhook were given up", webhook=self.name, events=gone, reason=reason)
+        return pause
+
+    def _post(self, message: HookMessage) -> tuple[int, str, Optional[float]]:
+        """(status or 0, what is wrong, how many seconds the receiver asks for). Redirects are answers like any other."""
+        moment = str(int(self._clock()))
+        signed = f"{message.id}.{moment}.".encode() + message.body
+        signature = base64.b64encode(hmac.new(self._key, signed, hashlib.sha256).digest()).decode()
+        headers = {"Content-Type": "application/json", "User-Agent": self._agent, "webhook-id": message.id,
+                   "webhook-timestamp": moment, "webhook-signature": "v1," + signature}
+        try:
+            reply = self._client._call("POST", self._target, headers, body=_Source(message.body), stream=True,
+                                       accept=tuple(range(300, 1000)))
+        except CallFSError as error:
+            return 0, error.message, None
+        except (OSError, ValueError, http.client.HTTPException) as error:       # a host name that can be none
+            return 0, _reason(error), None
+        with contextlib.closing(reply), contextlib.suppress(OSError, http.client.HTTPException):
+            reply.response.read(MAX_RECEIPT)
+        return reply.status, f"the receiver answered {reply.status}", _retry_after(reply.headers)
+
+
+class Webhooks:
+    """Tells other servers of events (Standard Webhooks): `take` is a sink of the hub, which is called before whoever
+    made the change is answered. Without hooks there is no queue. `close` it."""
+
+    def __init__(self, hooks: Mapping[str, WebhookOptions], queue: Callable[[Iterable[str]], HookQueue], *, retry: float,
+                 version: str, metrics: Metrics, log: Log, clock: Callable[[], float] = time.time) -> None:
+        self._metrics, self._log, self._clock, self._told = metrics, log, clock, 0.0
+        self._queue = queue(hooks) if hooks else None
+        self.hooks = [Webhook(name, options, self._queue, retry=retry, version=version, metrics=metrics, log=log,
+                              clock=clock) for name, options in hooks.items()]
+        metrics.gauge("callfs_webhook_backlog", lambda: sum(self._queue.waiting(each.name) for each in self.hooks))
+        for name, count in self._queue.unknown.items() if self._queue else ():
+            log.warn("events for a webhook that is no longer configured were removed", webhook=name, events=count)
+
+    def start(self) -> None:
+        """Begin to deliver, with what an earlier run left."""
+        for hook in self.hooks:
+            hook.start()
+
+    def take(self, event: Event) -> None:
+        """Queue an event for those whom it concerns. Never raises: the change was made."""
+        wanted = {hook.name: hook for hook in self.hooks if hook.wants(event)}
+        if not wanted:
+            return
+        moment = self._clock()
+        body = json.dumps({"type": "file." + event.type, "timestamp": rfc3339(int(moment * 1e6) * 1000, fraction=True),
+                           "data": event.data()}).encode()
+        try:
+            gone = self._queue.add(list(wanted), f"evt_{event.id}_{secrets.token_hex(4)}", moment, body)
+        except CallFSError as error:
+            return self._lost(wanted, error)
+        for hook in wanted.values():
+            if gone.get(hook.name):
+                self._dropped(hook, gone[hook.name])
+            hook.wake()
+
+    def _lost(self, names: Iterable[str], error: CallFSError) -> None:
+        for name in names:
+            self._metrics.count("callfs_webhook_deliveries_total", name, "lost")
+        if abs(self._clock() - self._told) > 60:        # a disk at its limit takes some and some not: a line a minute
+            self._told = self._clock()
+            self._log.error("events are lost to webhooks", reason=error.message)
+
+    def _dropped(self, hook: Webhook, count: int) -> None:
+        self._metrics.count("callfs_webhook_deliveries_total", hook.name, "dropped", by=count)
+        if not hook.full:
+            self._log.warn("the backlog of a webhook is full, its oldest events are dropped", webhook=hook.name)
+        hook.full = True
+
+    def check(self) -> dict[str, str]:
+        """How each is, for `/ready`; where it leads is nobody's business there."""
+        return {f"webhook {hook.name}": "ok" if not hook.trouble else "paused" if hook.paused else
+                f"fails; {self._queue.waiting(hook.name)} events wait" for hook in self.hooks}
+
+    def close(self) -> None:
+        """End at once; what was not delivered stays in the queue."""
+        for hook in self.hooks:
+            hook.stop()
+        for hook in self.hooks:
+            hook.join()
+        if self._queue is not None:
+            self._queue.close()
 
 
 # ============================================================================
@@ -15561,9 +16039,9 @@ class RestDialect:
     """The routes of `contracts/rest.md`. Turns each request into one call of the tree."""
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
-                 spool_folder: Optional[str] = None) -> None:
+                 spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = ()) -> None:
         self._tree, self._links, self._metrics, self._log = tree, links, metrics, log
-        self._config, self._spools = config, spool_folder
+        self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
         self._download_rate = RateLimiter(rates.download_rate, rates.download_burst, rates.addresses)
@@ -15896,7 +16374,8 @@ class RestDialect:
         """Whether requests would succeed: a line for each part."""
         parts = self._tree.check()
         good = all(state == "ok" for state in parts.values())
-        parts.update(self._tree.check_mounts())
+        for check in (self._tree.check_mounts, *self._checks):
+            parts.update(check())
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
 
     def metrics(self, request: Request) -> Response:
@@ -16417,7 +16896,7 @@ _LISTING = _PAGE_HEAD + """\
 <script src="{prefix}/page/app.js?v={version}" defer></script>
 </head>
 <body data-prefix="{prefix}" data-path="{path}" data-backend="{backend}" data-features="{features}" data-user="{user}" \
-data-more="{more}">
+data-more="{more}" data-since="{since}">
 <header><nav aria-label="Path"><ol id="path">{crumbs_html}</ol></nav>{person_html}</header>
 <main>
 <div class="paper">
@@ -16692,7 +17171,7 @@ async function more(items, after, turn, fresh) {
 // `fresh`: it is another folder than before.
 async function adopt(page, fresh) {
   const turn = ++view.turn, data = page.body.dataset, began = Date.now(), items = itemsOf(page);
-  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user});
+  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user, since: data.since});
   if (fresh) {
     Object.assign(view, {items, at: -1, chosen: new Set()});
     document.title = page.title;
@@ -17113,7 +17592,7 @@ function listen() {
   if (source) source.close();
   live.classList.remove('on');
   if (!view.features.events || document.hidden) return;     // of six connections hidden pages take none
-  source = new EventSource(folderUrl(view.path) + '?events=true');
+  source = new EventSource(folderUrl(view.path) + '?events=true&since=' + view.since);
   source.onopen = () => live.classList.add('on');
   source.onerror = () => live.classList.remove('on');
   for (const kind of ['create', 'update', 'delete', 'move', 'reset']) source.addEventListener(kind, changed);
@@ -17247,7 +17726,7 @@ class BrowserPage:
     def routes(self) -> list[Route]:
         """The script, the style, the signing in."""
         form = {"GET": self.form, "HEAD": self.form, "POST": self.sign}
-        return [Route("/session", form, "open", self.error),
+        return [Route("/session", form, "open", self.refuse),
                 Route("/page/{path}", {"GET": self.asset, "HEAD": self.asset}, "open", rest_error)]
 
     def asset(self, request: Request) -> Response:
@@ -17266,15 +17745,15 @@ class BrowserPage:
     # -- a directory -------------------------------------------------------------------------------------------
 
     def listing(self, request: Request, entry: Entry, entries: Iterable[Entry], features: Mapping[str, bool],
-                more: str) -> Response:
+                more: str, since: int = 0) -> Response:
         """A directory. `entries` are the first of its children; `more`: the name of the last one of them, where there
-        are others behind it, else ""."""
+        are others behind it, else "". `since`: the last event before they were read; the script asks for those after."""
         who = request.principal
         user = who.name if who is not None and who.verbs is None else ""
         links = [("?archive=zip", "Download as zip"), *([("?after=" + _path_in_address(more), "Next page")] if more else [])]
         return self._answer(
             200, _LISTING, title=f"{entry.name if entry.path != '/' else 'Files'} - callfs", path=entry.path,
-            backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more,
+            backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more, since=str(since),
             crumbs_html="".join(self._crumb(path) for path in (*ancestors(entry.path), entry.path)),
             rows_html="".join(_listed_row(each, entry.backend) for each in entries), person_html=self._person(request, user),
             links_html=" ".join(f'<a class="button" href="{html.escape(where)}">{text}</a>' for where, text in links))
@@ -17306,6 +17785,10 @@ class BrowserPage:
         content = _filled('<p>{message}</p><p><a class="button" href="{prefix}/fs/">To the files</a></p>',
                           message=error.message, prefix=self._prefix)
         return self._answer(error.status, _SHEET, error.headers, title=title, content_html=content)
+
+    def refuse(self, request: Request, error: CallFSError) -> Response:
+        """An error of `/session`: as a page to whoever takes one."""
+        return (self.error if "text/html" in request.headers.get("accept", "") else rest_error)(request, error)
 
     def _sign_in(self, where: str, told: str = "", status: int = 200) -> Response:
         # Bearer alone: Basic would open a window of the browser's own.
@@ -17545,12 +18028,12 @@ class RemfsDialect:
         return spooled(request, spool, b"]\n", [*_VARIES, *more])
 
     def _visit(self, request: Request, entry: Entry) -> Response:
-        limit = _limit(request.query.get("limit")) or PAGE_ENTRIES
+        limit, since = _limit(request.query.get("limit")) or PAGE_ENTRIES, self._tree.hub.last
         with aside(request):
             entries = list(itertools.islice(self._children(request, entry.path), limit + 1))
             more = entries[limit - 1].name if len(entries) > limit else ""
             features = self._tree.features(_asking(request), entry.path)
-            response = self._page.listing(request, entry, entries[:limit], features, more)
+            response = self._page.listing(request, entry, entries[:limit], features, more, since)
         response.headers.append(_BY_ACCEPT)
         return response
 
@@ -17945,6 +18428,7 @@ class Server:
         self.tree, self._store = self._build_tree()
         keep.callback(self.tree.close)
         self.mounts = self._build_mounts()
+        self.webhooks = self._build_webhooks()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -17972,18 +18456,30 @@ class Server:
         config = self.config
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
             else os.getcwd()
-        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
+        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path,
+                   config.metadata_store.sqlite_path + "-webhooks")
         context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
         mounts.start(mount_specs(config.plugins))
         return mounts
+
+    def _build_webhooks(self) -> Webhooks:
+        """After the mounts: those that are made at every start are no news."""
+        config = self.config
+        queue = functools.partial(HookQueue, config.metadata_store.sqlite_path + "-webhooks", durable=config.storage.durability == "full",
+                                  timeout=config.server.metadata_op_timeout, most=config.events.webhook_backlog)
+        hooks = Webhooks(read_webhooks(config.events), queue, retry=config.events.webhook_retry, version=__version__,
+                         metrics=self.metrics, log=self.log)
+        self._cleanup.callback(hooks.close)
+        self.tree.hub.sinks += [hooks.take] if config.events.webhooks else []
+        return hooks
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         rest = RestDialect(self.tree, self._links, config, metrics=self.metrics, log=self.log,
-                           spool_folder=self._spool_folder())
+                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
@@ -18029,6 +18525,7 @@ class Server:
         self._keeper = threading.Thread(target=self._keep_house, name="callfs-keeper", daemon=True)
         self._keeper.start()
         self._started = time.time()
+        self.webhooks.start()
         for listener in self._listeners:
             listener.start()
         for warning in self.warnings:
