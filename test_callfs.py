@@ -17564,7 +17564,7 @@ def sign_in(tab: BrowserTab, server: Any, path: str = "/fs/", user: str = "ann")
     tab.until("document.querySelector('#live.on')")
 
 
-def shown(tab: BrowserTab) -> list[str]:
+def listed(tab: BrowserTab) -> list[str]:
     """The names in the list, from the top."""
     return tab.eval("""[...document.querySelectorAll('#rows .row')].sort((a, b) => a.ariaRowIndex - b.ariaRowIndex)
                        .map(row => row.querySelector('bdi').textContent)""")
@@ -17572,7 +17572,7 @@ def shown(tab: BrowserTab) -> list[str]:
 
 def until_shown(tab: BrowserTab, *names: str) -> None:
     """Wait until these are all there is, in this order."""
-    wait_for(lambda: shown(tab) == list(names), 8, f"{names} in the list; last there were {shown(tab)}")
+    wait_for(lambda: listed(tab) == list(names), 8, f"{names} in the list; last there were {listed(tab)}")
 
 
 def choose(tab: BrowserTab, name: str, action: str) -> None:
@@ -17607,6 +17607,7 @@ def page(serve_users: Callable[..., Any], tab: BrowserTab) -> tuple[Any, Browser
     return server, tab
 
 
+@pytest.mark.once
 class TestPageSigningIn:
     def test_by_the_form(self, rest: Any, tab: BrowserTab) -> None:
         """A wrong key says so; the right one leads to where one wanted to go, and stays in no place a script can read."""
@@ -17654,6 +17655,7 @@ class TestPageSigningIn:
         assert all("/files/" in each["url"] for each in tab.requests if each["url"].startswith("http"))
 
 
+@pytest.mark.once
 class TestPageList:
     def test_odd_names(self, page: Any) -> None:
         """Each is shown as it is and leads to its file; none is markup."""
@@ -17663,7 +17665,7 @@ class TestPageList:
             put_file(server, f"/odder/{name}/inside", name.encode())
         tab.goto(server.url + "/fs/odd/")
         tab.until(f"document.querySelectorAll('#rows .row').length === {len(ODD_NAMES)}")
-        assert sorted(shown(tab)) == sorted(ODD_NAMES)
+        assert sorted(listed(tab)) == sorted(ODD_NAMES)
         read = tab.eval("""Promise.all([...document.querySelectorAll('#rows a.link')].map(
             async link => [link.textContent, await (await fetch(link.href)).text()]))""")
         assert dict(read) == {name: name for name in ODD_NAMES}
@@ -17690,7 +17692,7 @@ class TestPageList:
                 file.write(name)
         server = serve_users(plugins={"localfs": {"path": "/ro", "config": {"local_dir": str(tmp_path / "shared")}}})
         sign_in(tab, server, "/fs/ro/")
-        assert "good.txt" in shown(tab)
+        assert "good.txt" in listed(tab)
         tab.click("a[title='good.txt']")
         tab.until("document.querySelector('dialog pre').textContent === 'good.txt'")
 
@@ -17736,7 +17738,7 @@ class TestPageList:
         tab.type("2345")
         found = [f"{number:06d}.txt" for number in range(count) if "2345" in f"{number:06d}"]
         tab.until(f"document.querySelector('#count').textContent.startsWith('{len(found)} item')")
-        assert shown(tab) == found[:len(shown(tab))]
+        assert listed(tab) == found[:len(listed(tab))]
 
     def test_queues_and_streams_are_shown_not_drained(self, serve_users: Any, tab: BrowserTab) -> None:
         server = serve_users(plugins={"queuefs": {"path": "/q"}, "streamfs": {"path": "/s"}})
@@ -17768,6 +17770,7 @@ class TestPageList:
         assert "stream" in tab.text("#rows")
 
 
+@pytest.mark.once
 class TestPageWriting:
     def test_upload_files_and_folders(self, page: Any, tmp_path: Path) -> None:
         """By the button and by drag and drop, with the folders they lie in; what is there already is asked for."""
@@ -17813,7 +17816,7 @@ class TestPageWriting:
         assert tab.until("/[1-9]\\d? %/.exec(document.querySelector('#uploads').innerText)")
         tab.call("Network.emulateNetworkConditions", **{**line, "offline": True})
         wait_for(lambda: any("DISCONNECTED" in each for each in tab.complaints) or tab.eval("1") and 0, what="the break")
-        assert shown(tab) == []
+        assert listed(tab) == []
         tab.call("Network.emulateNetworkConditions", **{**line, "uploadThroughput": -1, "offline": False})
         until_shown(tab, "large.bin")
         assert get_file(server, "/large.bin") == data and list(root.glob(".upload-*")) == []
@@ -17839,7 +17842,7 @@ class TestPageWriting:
         choose(tab, "b <i>.txt", "Move")
         answer_dialog(tab, "/d #1", "Move")
         tab.click("=Skip")
-        assert get_file(server, "/d #1/b <i>.txt") == b"a" and shown(tab) == ["d #1", "b <i>.txt"]
+        assert get_file(server, "/d #1/b <i>.txt") == b"a" and listed(tab) == ["d #1", "b <i>.txt"]
         choose(tab, "b <i>.txt", "Rename")
         answer_dialog(tab, "x/../../../y", "Rename")    # what the server says is shown
         tab.until("document.querySelector('.note.bad')")
@@ -17908,7 +17911,7 @@ class TestPageWriting:
         wait_for(lambda: any(path.stat().st_size for path in root.glob(".upload-*")), 20, "the first piece")
         tab.click("[aria-label='Cancel all']")
         wait_for(lambda: not list(root.glob(".upload-*")), 20, "the end of the pieces")
-        assert shown(tab) == [] and tab.until("document.querySelector('#uploads').hidden")
+        assert listed(tab) == [] and tab.until("document.querySelector('#uploads').hidden")
 
     def test_read_only_has_no_way_to_write(self, serve_users: Any, tab: BrowserTab, tmp_path: Path) -> None:
         """Neither buttons nor menus, keys or drag and drop: read-only server, read-only mount, somebody without a key."""
@@ -17932,9 +17935,10 @@ class TestPageWriting:
                 tab.key(key)
             tab.drop("main", tmp_path / "shared" / "f.txt")
             assert not tab.eval("document.querySelector('dialog, .note') || !document.querySelector('#uploads').hidden")
-            assert "f.txt" in shown(tab)
+            assert "f.txt" in listed(tab)
 
 
+@pytest.mark.once
 class TestPageReading:
     def test_previews(self, page: Any) -> None:
         server, tab = page
@@ -18105,6 +18109,7 @@ def contrast(tab: BrowserTab, selector: str) -> float:
     return (max(light) + 0.05) / (min(light) + 0.05)
 
 
+@pytest.mark.once
 class TestPageAndOtherSites:
     # What somebody else's page tries: each sets its name in `done` to what came of it.
     ATTACK = """<body><script>
@@ -18152,6 +18157,7 @@ class TestPageAndOtherSites:
         assert get_file(server, "/q/jobs/size") == b"1"
 
 
+# ============================================================================
 # remFS client: /fs from Python, and any static file server that has a remfs.json
 # ============================================================================
 
