@@ -16995,7 +16995,7 @@ button.plain { border: 0; background: none; padding: 0; min-height: 0; }
 table { width: 100%; border-spacing: 0; }
 td, th { padding: .5rem 1rem; text-align: left; overflow-wrap: anywhere; }
 td + td, th + th { text-align: right; white-space: nowrap; }
-.sheet { max-width: 24rem; margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
+.sheet { width: min(24rem, 100vw - 2rem); margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
 h1, h2 { font-size: 1.2rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
 label { display: grid; gap: .3rem; margin: .8rem 0; }
 
@@ -17051,10 +17051,12 @@ dd { margin: 0; color: var(--dim); }
 @media (max-width: 640px) {
   .tools .label, .heads .size, .heads .time, td:nth-child(3), th:nth-child(3) { display: none; }
   button, .button { min-width: 2.75rem; min-height: 2.75rem; }
-  .row { grid-template: 1fr 1fr / 2.8rem 1.8rem minmax(0, 1fr) auto; height: 60px; }
+  #filter { flex-basis: 100%; max-width: none; }
+  .row { grid-template: 1fr 1fr / 2.8rem 1.8rem auto minmax(0, 1fr); height: 60px; }
   .row .pick, .row > .i { grid-row: 1 / 3; }
-  .row .name { align-self: end; grid-column: 3 / 5; }
+  .row .name { align-self: end; grid-column: 3 / 5; padding-right: 1rem; }
   .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
+  .row .size:not(:empty) { padding-right: .8rem; }
 }
 @media (forced-colors: active) { .i { background: CanvasText; } }
 """
@@ -17221,7 +17223,7 @@ function arrange() {
   for (const head of heads)
     head.setAttribute('aria-sort', head.classList.contains(view.sort) ? view.down ? 'descending' : 'ascending' : 'none');
   empty.hidden = view.shown.length > 0;
-  empty.textContent = wanted ? 'Nothing has that in its name.' : 'This folder is empty.';
+  empty.textContent = wanted ? 'Nothing has that in its name.' : 'This folder is empty.' + (view.features.write ? ' Drop files here.' : '');
   draw(true);
   report();
 }
@@ -17436,8 +17438,9 @@ async function share(item) {
     field.select();
     if (navigator.clipboard) navigator.clipboard.writeText(link.url); else document.execCommand('copy');    // no https
     copy.lastChild.textContent = 'Copied';
-  }, {}, 'main');
-  await dialog('Link to ' + item.name, [field, make('p', {}, copy)], [['', 'Done']]);
+  }, {autofocus: true}, 'main');
+  await dialog('Link to ' + item.name, [field, make('p.dim', {},
+    `${plural(link.max_uses, 'download')}, until ${dates.format(Date.parse(link.expires_at))}`), copy], [['', 'Done']]);
 }
 
 // ---- uploads: three at once; large files in pieces, to go on where they stopped
