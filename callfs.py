@@ -16995,7 +16995,7 @@ button.plain { border: 0; background: none; padding: 0; min-height: 0; }
 table { width: 100%; border-spacing: 0; }
 td, th { padding: .5rem 1rem; text-align: left; overflow-wrap: anywhere; }
 td + td, th + th { text-align: right; white-space: nowrap; }
-.sheet { max-width: 24rem; margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
+.sheet { width: min(24rem, 100vw - 2rem); margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
 h1, h2 { font-size: 1.2rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
 label { display: grid; gap: .3rem; margin: .8rem 0; }
 
@@ -17051,10 +17051,12 @@ dd { margin: 0; color: var(--dim); }
 @media (max-width: 640px) {
   .tools .label, .heads .size, .heads .time, td:nth-child(3), th:nth-child(3) { display: none; }
   button, .button { min-width: 2.75rem; min-height: 2.75rem; }
-  .row { grid-template: 1fr 1fr / 2.8rem 1.8rem minmax(0, 1fr) auto; height: 60px; }
+  #filter { flex-basis: 100%; max-width: none; }
+  .row { grid-template: 1fr 1fr / 2.8rem 1.8rem auto minmax(0, 1fr); height: 60px; }
   .row .pick, .row > .i { grid-row: 1 / 3; }
-  .row .name { align-self: end; grid-column: 3 / 5; }
+  .row .name { align-self: end; grid-column: 3 / 5; padding-right: 1rem; }
   .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
+  .row .size:not(:empty) { padding-right: .8rem; }
 }
 @media (forced-colors: active) { .i { background: CanvasText; } }
 """
@@ -17121,7 +17123,8 @@ async function ask(method, address, body, headers = {}, more = {}) {
 // Resolves to the value of the button; Enter is the first.
 function dialog(title, content, buttons, look = '') {
   return new Promise(resolve => {
-    const box = make('dialog.' + look, {'aria-label': title, onclose: () => { box.remove(); resolve(box.returnValue); focus(); }},
+    const box = make('dialog.' + look,
+      {'aria-label': title, onclose: () => { box.remove(); resolve(box.returnValue); focus(); }},
       make('form', {method: 'dialog'}, make('h2', {}, title), ...content, make('div.buttons', {}, ...buttons.map(
         ([value, label, look = '']) => make('button.' + look, {value, type: 'submit', formNoValidate: !value}, label)))));
     document.body.append(box);
@@ -17171,7 +17174,7 @@ async function more(items, after, turn, fresh) {
 // `fresh`: it is another folder than before.
 async function adopt(page, fresh) {
   const turn = ++view.turn, data = page.body.dataset, began = Date.now(), items = itemsOf(page);
-  Object.assign(view, {path: data.path, features: JSON.parse(data.features), backend: data.backend, user: data.user, since: data.since});
+  Object.assign(view, data, {features: JSON.parse(data.features)});
   if (fresh) {
     Object.assign(view, {items, at: -1, chosen: new Set()});
     document.title = page.title;
@@ -17208,7 +17211,8 @@ const reload = guarded(async (name = '') => {
 });
 
 const natural = new Intl.Collator([], {numeric: true, sensitivity: 'base'});
-const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size, time: (a, b) => a.time - b.time};
+const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size,
+  time: (a, b) => a.time - b.time};
 const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
 const current = () => view.chosen.size ? chosen() : view.shown.filter((item, index) => index === view.at);
 
@@ -17221,7 +17225,8 @@ function arrange() {
   for (const head of heads)
     head.setAttribute('aria-sort', head.classList.contains(view.sort) ? view.down ? 'descending' : 'ascending' : 'none');
   empty.hidden = view.shown.length > 0;
-  empty.textContent = wanted ? 'Nothing has that in its name.' : 'This folder is empty.';
+  empty.textContent = wanted ? 'Nothing has that in its name.' :
+    'This folder is empty.' + (view.features.write ? ' Drop files here.' : '');
   draw(true);
   report();
 }
@@ -17257,8 +17262,8 @@ function draw(afresh = false) {
   });
 }
 
-const look = item => item.kind ? ['control', 'queue', 'stream'].find(kind => kind === item.kind) || 'mount' : item.dir ? 'folder' :
-  Object.keys(KINDS).find(kind => KINDS[kind].test(item.name)) || 'file';
+const look = item => item.kind ? ['control', 'queue', 'stream'].find(kind => kind === item.kind) || 'mount' :
+  item.dir ? 'folder' : Object.keys(KINDS).find(kind => KINDS[kind].test(item.name)) || 'file';
 
 function rowOf(item) {
   const bytes = cell('size', !item.dir && !item.kind && size(item.size));
@@ -17398,7 +17403,8 @@ const collision = (batch, path, why = '') => batch.how = batch.how || dialog('Al
   make('p', {}, `There is “${nameOf(path)}” already. `, why), make('p.dim', {}, 'This holds for all that follow.')],
 [['both', 'Keep both', 'main'], ['overwrite', 'Overwrite', 'danger'], ['', 'Skip']]).then(how => how || 'skip');
 
-const another = path => path.replace(/(?: \((\d+)\))?(\.[^./]*)?$/, (all, number = 1, ending = '') => ` (${+number + 1})${ending}`);
+const another = path => path.replace(/(?: \((\d+)\))?(\.[^./]*)?$/,
+  (all, number = 1, ending = '') => ` (${+number + 1})${ending}`);
 
 // Deleted when the time to undo is over, or who deletes leaves.
 const doomed = new Set();
@@ -17427,8 +17433,8 @@ async function share(item) {
     .map(([value, label]) => make('option', {value}, label)));
   const uses = make('input', {type: 'number', min: 1, max: 1e6, value: 1, required: true});
   if (!await dialog('Share ' + item.name, [make('p', {}, 'Whoever has the link can download it without a key.'),
-    make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)], [['yes', 'Make link', 'main'], ['', 'Cancel']]))
-    return;
+    make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)],
+  [['yes', 'Make link', 'main'], ['', 'Cancel']])) return;
   const link = await (await ask('POST', PREFIX + '/v1/links/generate',
     JSON.stringify({path: pathOf(item), expiry_seconds: +time.value, max_uses: +uses.value}))).json();
   const field = make('input', {readOnly: true, value: link.url, id: 'share-link', 'aria-label': 'Link'});
@@ -17436,8 +17442,9 @@ async function share(item) {
     field.select();
     if (navigator.clipboard) navigator.clipboard.writeText(link.url); else document.execCommand('copy');    // no https
     copy.lastChild.textContent = 'Copied';
-  }, {}, 'main');
-  await dialog('Link to ' + item.name, [field, make('p', {}, copy)], [['', 'Done']]);
+  }, {autofocus: true}, 'main');
+  await dialog('Link to ' + item.name, [field, make('p.dim', {},
+    `${plural(link.max_uses, 'download')}, until ${dates.format(Date.parse(link.expires_at))}`), copy], [['', 'Done']]);
 }
 
 // ---- uploads: three at once; large files in pieces, to go on where they stopped
@@ -17628,13 +17635,15 @@ const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': '
   onclick: pressed});
 const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', oninput: () => arrange()});
 const tool = make('div.tools'), picks = make('div.tools', {id: 'picks', role: 'toolbar', 'aria-label': 'Selection'});
-const bar = make('div', {id: 'bar'}, tool, picks, filter, make('div.heads', {role: 'row'}, ...heads)), empty = make('p', {id: 'empty'});
+const bar = make('div', {id: 'bar'}, tool, picks, filter, make('div.heads', {role: 'row'}, ...heads));
+const empty = make('p', {id: 'empty'});
 const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live', title: 'Live'});
 const panel = make('section', {id: 'uploads', hidden: true}), notes = make('div', {id: 'notes'});
 
 const STEPS = {ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -1e9, End: 1e9};
 const writing = run => () => view.features.write && run();
-const doing = label => () => current().length && actions(current()).filter(action => action[0] === label).forEach(action => action[2]());
+const doing = label => () => current().length &&
+  actions(current()).filter(action => action[0] === label).forEach(action => action[2]());
 const SHORTCUTS = {
   Enter: doing('Open'), Delete: doing('Delete'), F2: doing('Rename'), ' ': () => point(view.at, 'toggle'), '?': help,
   Backspace: () => view.path !== '/' && go(parentOf(view.path), true, nameOf(view.path)), '/': () => filter.focus(),
