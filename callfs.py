@@ -90,7 +90,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # to run and to use a server
-    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "Config", "OPTIONS", "main",
+    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "RemoteEvent", "RemoteEvents", "PFSClient", "RemoteInfo",
+    "Config", "OPTIONS", "main",
     "run_fsck", "Finding",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
@@ -4021,6 +4022,8 @@ def _dsn_parameter(dialect: str, key: str, value: str) -> tuple[str, Any]:
 
 CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
 MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
+EVENT_SILENCE = 60.0                    # seconds without a heartbeat after which a stream of events is taken for broken
+EVENT_TRIES = 8                         # to get it back, over some 30 seconds
 MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
 _LATER = frozenset({429, 503})
@@ -4559,6 +4562,145 @@ class HTTPClient:
         with _foreign(self.url):
             return json.loads(answer.data)
 
+
+class RemoteReader(Reader):
+    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
+
+    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
+    """
+
+    def __init__(self, url: str, reply: _Reply) -> None:
+        self._url, self._reply, self._over = url, reply, False
+        self.length = reply.response.length
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        response, reason = self._reply.response, "the answer ended early"
+        if self._over:
+            return b""
+        try:
+            with _wire_errors():
+                # read1 of an answer that has a length forgets to count in Python 3.9
+                block = response.read(size) if response.length is not None else response.read1(size)
+            if block or not response.length:
+                return block
+        except _Broken as broken:
+            reason = broken.reason
+        except (ValueError, AttributeError):            # closed by another thread just now
+            reason = "it was closed"
+        if self._over:
+            return b""
+        raise BadGateway(f"{self._url} broke off: {reason}")
+
+    def close(self) -> None:
+        """End the connection unless all was read; then it serves again."""
+        over, self._over = self._over, True
+        sock = self._reply.wire.sock
+        if not over and not self._reply.response.isclosed() and sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
+        self._reply.close()
+
+
+def _seconds(text: str) -> float:
+    """Seconds since 1970 in an RFC 3339 time in UTC, whatever the number of its digits; 0.0 for ""."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}") if text else 0.0
+
+
+class RemoteEvent(NamedTuple):
+    """A change that a server tells of: `type` is create, update, delete or move (then `path` is what it was, `dst_path`
+    what it is), or reset: some were lost, look for yourself. `mtime` in seconds since 1970."""
+
+    id: int
+    type: str
+    path: str
+    dst_path: str = ""
+    size: Optional[int] = None
+    mtime: Optional[float] = None
+    node: str = ""
+
+
+class RemoteEvents:
+    """The changes at a path and below it, as they happen, without end. `position` is the number to go on from later.
+
+    A connection that breaks, or is silent for long, is made again from where it broke: nothing is lost without a
+    `reset`. Raises Unavailable when the server stays away, and what it refuses with. `close` it, or use `with`; from
+    another thread that ends a wait.
+    """
+
+    def __init__(self, client: HTTPClient, target: str, since: Optional[int] = None) -> None:
+        self._client, self._target, self.position = client, target, since
+        self._ready: collections.deque[RemoteEvent] = collections.deque()
+        self._rest, self._closed = b"", False
+        self._reader = self._ask()
+
+    def _ask(self) -> RemoteReader:
+        headers = {"Accept": "text/event-stream"}
+        if self.position is not None:
+            headers["Last-Event-ID"] = str(self.position)
+        reply = self._client._call("GET", self._target, headers, stream=True, idempotent=True)
+        if not (reply.headers.get("Content-Type") or "").startswith("text/event-stream"):
+            reply.close()
+            raise NotSupported(f"{self._client.url} has no live events.")
+        reply.wire.wait(EVENT_SILENCE)
+        return RemoteReader(self._client.url, reply)
+
+    def __iter__(self) -> RemoteEvents:
+        return self
+
+    def __next__(self) -> RemoteEvent:
+        while not self._ready:
+            if self._closed:
+                raise StopIteration
+            try:
+                block = self._reader.read()
+            except BadGateway:
+                block = b""
+            self._take(block) if block or self._closed else self._again()
+        return self._ready.popleft()
+
+    def _again(self) -> None:
+        self._reader.close()
+        self._rest = b""
+        for attempt in itertools.count():
+            self._client.sleep(_pause(attempt))
+            try:
+                self._reader = self._ask()
+            except Unavailable:
+                if attempt == EVENT_TRIES or self._closed:
+                    raise
+            else:
+                return self._reader.close() if self._closed else None
+
+    def _take(self, block: bytes) -> None:
+        *whole, self._rest = (self._rest + block).replace(b"\r\n", b"\n").split(b"\n\n")
+        if len(self._rest) > MAX_ANSWER:
+            raise BadGateway(f"An event has more than {MAX_ANSWER} bytes.")
+        with _foreign(self._client.url):
+            for each in whole:
+                fields = dict(line.partition(":")[::2] for line in each.decode("utf-8", "replace").split("\n"))
+                self.position = int(fields.get("id", self.position or 0))
+                if "data" in fields:
+                    self._ready.append(_event_of_item(self.position, json.loads(fields["data"])))
+
+    def __enter__(self) -> RemoteEvents:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection. Safe to call twice."""
+        self._closed = True
+        self._reader.close()
+
+
+def _event_of_item(number: int, item: Mapping[str, Any]) -> RemoteEvent:
+    mtime = item.get("mtime")
+    return RemoteEvent(number, item["type"], item["path"], item.get("dstPath", ""), item.get("size"),
+                       mtime and _seconds(mtime), item.get("node", ""))
+
 # ============================================================================
 # PFS client: /api/v1 from Python
 # ============================================================================
@@ -4624,45 +4766,6 @@ def error_of_pfs_answer(status: int, headers: Mapping[str, str], body: bytes) ->
         status = kind.status if kind is not CallFSError else status
     again = [("Retry-After", headers["Retry-After"])] if headers.get("Retry-After") else []
     return _error_as(kind, status, text or f"The server answered {status}.", again)
-
-
-class RemoteReader(Reader):
-    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
-
-    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
-    """
-
-    def __init__(self, url: str, reply: _Reply) -> None:
-        self._url, self._reply, self._over = url, reply, False
-        self.length = reply.response.length
-
-    def read(self, size: int = BLOCK) -> bytes:
-        """As the base says."""
-        response, reason = self._reply.response, "the answer ended early"
-        if self._over:
-            return b""
-        try:
-            with _wire_errors():
-                # read1 of an answer that is not in chunks forgets to count in Python 3.9
-                block = response.read1(size) if response.chunked else response.read(size)
-            if block or not response.length:
-                return block
-        except _Broken as broken:
-            reason = broken.reason
-        except (ValueError, AttributeError):            # closed by another thread just now
-            reason = "it was closed"
-        if self._over:
-            return b""
-        raise BadGateway(f"{self._url} broke off: {reason}")
-
-    def close(self) -> None:
-        """End the connection unless all was read; then it serves again."""
-        over, self._over = self._over, True
-        sock = self._reply.wire.sock
-        if not over and not self._reply.response.isclosed() and sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
-        self._reply.close()
 
 
 def _body_blocks(body: Body) -> Iterator[bytes]:
@@ -4823,6 +4926,11 @@ class PFSClient(HTTPClient):
                 if found and found[-1].get("type") == "summary":
                     return
         raise BadGateway(f"{self.url} broke off: the search's summary is missing")
+
+    def events(self, path: str = "/", since: Optional[int] = None) -> RemoteEvents:
+        """What changes at a path, which need not be there, and below it: from now on, or behind the event `since`. The
+        caller closes it. For a server whose capabilities list `events`."""
+        return RemoteEvents(self, self._at("/files", path, events=True), since)
 
     def digest(self, path: str, algorithm: str = "sha256") -> str:
         """`md5` or `sha256` of a file, hexadecimal, worked out by the server."""
@@ -15831,7 +15939,7 @@ def write_options(request: Request) -> WriteOptions:
 
 
 PFS_FEATURES = ("files", "directories", "stat", "rename", "copy", "chmod", "touch", "truncate", "stream", "mounts", "grep",
-                "digest", "capabilities")
+                "digest", "events", "capabilities")
 _QUERY_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,5}")
 
@@ -16769,12 +16877,6 @@ class LinkInfo(NamedTuple):
     uses: int = 0
 
 
-def _seconds(text: str) -> float:
-    """Seconds since 1970 in an RFC 3339 time in UTC, whatever the number of its digits; 0.0 for ""."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    return datetime.datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}") if text else 0.0
-
-
 _INFO_HEADERS = ("Type", "Size", "Mode", "Owner", "MTime", "Instance-ID")
 
 
@@ -17045,6 +17147,11 @@ class Client(HTTPClient):
             if not following or following == after:
                 return
             after = following
+
+    def events(self, path: str = "/", since: Optional[int] = None) -> RemoteEvents:
+        """What changes at a path, which need not be there, and below it: from now on, or behind the event `since`. The
+        caller closes it."""
+        return RemoteEvents(self, _file_target(path, events=True), since)
 
     # ---- links, and the server itself
 
@@ -17665,6 +17772,23 @@ def _head(run: Run) -> Iterator[bytes]:
 
 
 def _tail(run: Run) -> Iterator[bytes]:
+    if run.args.events and len(run.args.path) > 1:
+        raise _Usage("--events takes one PATH")
+    return _tail_events(run) if run.args.events else _tail_files(run)
+
+
+def _tail_events(run: Run) -> Iterator[bytes]:
+    """A line for each change at a path and below it, for ever."""
+    if not run.shell.can("events"):
+        raise NotSupported("this server has no live events")
+    with run.client.events(run.path(*run.args.path or [""])) as events:
+        for event in events:
+            there = " -> " + run.shown(event.dst_path) if event.dst_path else ""
+            size = f"  {event.size} bytes" if event.size is not None else ""
+            yield _shell_lines(f"{event.type:<6}  {run.shown(event.path)}{there}{size}")
+
+
+def _tail_files(run: Run) -> Iterator[bytes]:
     if not run.args.path:
         yield from collections.deque(_lines(run.input()), run.args.lines)
     for text in run.args.path:
@@ -18106,7 +18230,8 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
     FileCommand("head", "print the first lines", _head, (
         _LINES, _arg("--stream", action="store_true", help=argparse.SUPPRESS), _ANY_PATHS)),
     FileCommand("tail", "print the last lines", _tail, (
-        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"), _ANY_PATHS)),
+        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"),
+        _arg("--events", action="store_true", help="print what changes at PATH and below it"), _ANY_PATHS)),
     FileCommand("grep", "find lines, in files on the server or in standard input", _grep, (
         _RECURSIVE, _arg("-i", "--ignore-case", action="store_true"),
         _arg("-n", "--number", action="store_true", help="with line numbers"),

@@ -7215,7 +7215,7 @@ class TestServerInfoFS:
 
 def make_streamfs(**options: Any) -> Any:
     """A filesystem of streams."""
-    return callfs.StreamFS(callfs.read_mount_options(callfs.StreamFS, options), None)
+    return callfs.StreamFS(callfs.read_mount_options(callfs.StreamFS, options), a_context())
 
 
 def live(tree: Any, path: str = "/s", who: Any = ALICE) -> Any:
@@ -8645,7 +8645,7 @@ class Messages:
         self.log: list[str] = []
         quiet = type("Log", (), {level: staticmethod(lambda text, **more: self.log.append(text))
                                  for level in ("info", "warn", "error")})()
-        context = callfs.MountContext("/queuefs", None, quiet, callfs.Metrics(), str(folder))
+        context = callfs.MountContext("/queuefs", callfs.Tree(DictFS({})), quiet, callfs.Metrics(), str(folder))
         self.fs = callfs.QueueFS(callfs.read_mount_options(callfs.QueueFS, config), context)
         self.tree = callfs.Tree(self.fs)
 
