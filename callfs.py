@@ -9781,10 +9781,11 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
             node = self._nodes[path] if not made else self._make(path, options)
         if node.ring is None:
             raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
-        for each in made:                   # now, as the writer may go on for days
+        live = body.length != 0
+        for each in made if live else ():   # now, as the writer may go on for days
             self._tell("create", each)
         self._pour(path, node.ring, body, options.sha256)
-        return Written(self._entry(path, node), bool(made), told=bool(made))
+        return Written(self._entry(path, node), bool(made), told=bool(made) and live)
 
     def _make(self, path: str, options: WriteOptions) -> _StreamNode:
         self._make_parents(split_path(path)[0])
@@ -10693,7 +10694,8 @@ class _WaitingReader(Reader):
 
 
 class _Waiters:
-    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them.
+    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them, or
+    with the first lease.
 
     The thread takes messages out and hands them over, so that neither an engine that pushes nor who enqueues ever
     waits for a store. It looks when this process has enqueued, and every POLL seconds, while somebody waits, for what
@@ -10710,6 +10712,7 @@ class _Waiters:
         self._deadlines: list[tuple[float, int, _WaitingReader]] = []
         self._numbers, self._stop, self._dirty = itertools.count(), threading.Event(), set()  # type: Any, Any, set[str]
         self._returned: list[tuple[QueueMessage, bool]] = []
+        self._leases: set[tuple[float, str]] = set()        # when they run out, of which queue
         self._thread: Optional[threading.Thread] = None
 
     def busy(self, path: str) -> bool:
@@ -10725,11 +10728,16 @@ class _Waiters:
                 return waiter
             self._queues.setdefault(path, {})[waiter] = None
             heapq.heappush(self._deadlines, (waiter.deadline, next(self._numbers), waiter))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
-                self._thread.start()
-            self._tell(path)
+            self._start(path)
         return waiter
+
+    def leased(self, path: str, seconds: float) -> None:
+        """A lease begins: when it runs out the queue may have one more. Leases that end in one second are one event."""
+        end = math.ceil(time.monotonic() + seconds), path
+        with self._changed:
+            if end not in self._leases and not self._stop.is_set():
+                self._leases.add(end)
+                self._start()
 
     def notify(self, path: str) -> None:
         """There may be messages in this queue, or it is gone."""
@@ -10741,6 +10749,12 @@ class _Waiters:
         """Queues were moved or removed."""
         with self._changed:
             self._tell(*self._queues)
+
+    def _start(self, *paths: str) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
+            self._thread.start()
+        self._tell(*paths)
 
     def _tell(self, *paths: str) -> None:
         self._dirty.update(paths)
@@ -10812,15 +10826,24 @@ class _Waiters:
                 failing = True
                 self._stop.wait(self.POLL)
             self._expire(time.monotonic())
+            self._lapse(time.monotonic())
         self._end()
 
     def _pause(self, poll: float) -> Optional[float]:
         """Seconds until there is something to do; None: until somebody says so."""
         while self._deadlines and self._deadlines[0][2].rest is not None:
             heapq.heappop(self._deadlines)
-        if not self._queues:
-            return None
-        return max(0.0, min(poll, self._deadlines[0][0]) - time.monotonic())
+        due = min(self._leases)[0] if self._leases else math.inf
+        if self._queues:
+            due = min(due, poll, self._deadlines[0][0])
+        return None if due == math.inf else max(0.0, due - time.monotonic())
+
+    def _lapse(self, now: float) -> None:
+        with self._changed:
+            over = {end for end in self._leases if end[0] <= now}
+            self._leases -= over
+        for _, path in over:
+            self._report("update", path)
 
     def _give_back(self) -> None:
         while self._returned:
@@ -10850,6 +10873,9 @@ class _Waiters:
         self._wake(line)
         if messages:
             self._report("update", path)
+        for waiter in line[:len(messages)]:
+            if waiter.lease:
+                self.leased(path, waiter.lease)
 
     def _expire(self, now: float) -> None:
         over = []
@@ -11062,6 +11088,8 @@ class QueueFS(FileSystem):
             return self._waiters.add(queue, lease, wait)
         if found:
             self._tell("update", queue)
+            if lease:
+                self._waiters.leased(queue, lease)
         return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
 
     def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
