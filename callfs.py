@@ -6338,8 +6338,9 @@ class Hub:
         self._first = self._next = time.time_ns() // 1000
         self._most, self._heartbeat = most, heartbeat
         self._changed = threading.Condition(threading.Lock())   # notified for subscribers that wait in a thread
-        self._watchers: dict[str, set[Subscription]] = {}       # by the path that they watch
-        self._count, self._ended = 0, threading.Event()
+        self._all: set[Subscription] = set()
+        self._idle: dict[str, set[Subscription]] = {}           # by path: they have seen all that concerns them
+        self._ended = threading.Event()
         self._pulse: Optional[threading.Thread] = None
 
     @property
@@ -6350,7 +6351,7 @@ class Hub:
     @property
     def subscribers(self) -> int:
         """How many there are."""
-        return self._count
+        return len(self._all)
 
     def publish(self, kind: str, path: str, dst_path: str = "", size: Optional[int] = None,
                 mtime_ns: Optional[int] = None, node: str = "") -> Event:
@@ -6359,7 +6360,7 @@ class Hub:
             event = Event(self._next, kind, path, dst_path, size, mtime_ns, node or self.node)
             self._ring[event.id % len(self._ring)] = event
             self._next += 1
-            fresh = [each for each in self._concerned(event) if each.pend(event.id)] if self._watchers else []
+            fresh = self._rouse(event) if self._idle else []
             if fresh:
                 self._changed.notify_all()
         for sink in self.sinks:
@@ -6368,13 +6369,17 @@ class Hub:
             each.wake()
         return event
 
-    def _concerned(self, event: Event) -> Iterator[Subscription]:
+    def _rouse(self, event: Event) -> list[Subscription]:
+        """Those that an event concerns and that wait for one; who has more to see already will come to it."""
         changed = [event.path, event.dst_path] if event.dst_path else [event.path]
-        above = {folder for path in changed for folder in (*ancestors(path), path)}
+        paths = {folder for path in changed for folder in (*ancestors(path), path)}
         if event.type in ("delete", "move"):            # what was watched inside went away, too
-            above.update(path for path in self._watchers if any(is_below(path, each) for each in changed))
-        for path in above:
-            yield from self._watchers.get(path, ())
+            inside = tuple(path + "/" for path in changed)
+            paths.update(path for path in self._idle if path.startswith(inside))
+        fresh = [each for path in paths for each in self._idle.pop(path, ())]
+        for each in fresh:
+            each.idle, each.position = False, event.id - 1
+        return fresh
 
     def subscribe(self, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path and all below it, from now on or behind the event `since`. The caller closes it. Raises
@@ -6382,7 +6387,7 @@ class Hub:
         with self._changed:
             if self._ended.is_set():
                 raise Unavailable("The server stops.")
-            if self._count >= self._most:
+            if len(self._all) >= self._most:
                 raise Unavailable("There are too many subscribers; try again later (events.max_subscribers).",
                                   retry_after=self._heartbeat)
             if self._pulse is None:
@@ -6390,11 +6395,15 @@ class Hub:
                 pulse.start()
                 self._pulse = pulse
             subscription = Subscription(self, path, self._next - 1 if since is None else since)
-            if subscription.position != self._next - 1:
-                subscription.pending = subscription.position + 1
-            self._watchers.setdefault(path, set()).add(subscription)
-            self._count += 1
+            self._all.add(subscription)
+            self._rest(subscription)
         return subscription
+
+    def _rest(self, subscription: Subscription) -> None:
+        """One that has seen everything waits to be roused."""
+        if subscription.position == self._next - 1 and subscription in self._all:
+            subscription.idle = True
+            self._idle.setdefault(subscription.path, set()).add(subscription)
 
     def _beat(self) -> None:
         """Wakes every subscriber once a heartbeat, so that its connection is seen to live, or not to."""
@@ -6402,8 +6411,7 @@ class Hub:
             if self._ended.wait(self._heartbeat / PULSES):
                 return
             with self._changed:
-                due = [each for watchers in self._watchers.values() for each in watchers
-                       if id(each) // 64 % PULSES == turn % PULSES]
+                due = [each for each in self._all if id(each) // 64 % PULSES == turn % PULSES]
                 for each in due:
                     each.beat = True
                 self._changed.notify_all()
@@ -6415,44 +6423,46 @@ class Hub:
         long history must not hold up who publishes."""
         while True:
             with self._changed:
-                while wait and subscription.pending is None and not (subscription.beat or self._ended.is_set()):
+                self._rest(subscription)
+                while wait and subscription.idle and not (subscription.beat or self._ended.is_set()):
                     self._changed.wait()
-                if self._ended.is_set():
+                if self._ended.is_set() or subscription not in self._all:
                     return []
-                if subscription.pending is None:
+                if subscription.idle:
                     subscription.due, subscription.beat = subscription.beat, False
                     subscription.position = self._next - 1
                     return None
-                events = self._batch(subscription, subscription.pending)
-            events = [event for event in events if event.concerns(subscription.path)]
+                batch = self._batch(subscription)
+            events = [event for event in batch if event is not None and event.concerns(subscription.path)]
             if events:
                 return events
 
-    def _batch(self, subscription: Subscription, first: int) -> list[Event]:
+    def _batch(self, subscription: Subscription) -> list[Optional[Event]]:
         """The next few, so that what a slow subscriber holds stays small."""
+        first = subscription.position + 1
         if not max(self._first, self._next - len(self._ring)) <= first <= self._next:
-            subscription.pending, subscription.position = None, self._next - 1
+            subscription.position = self._next - 1
             return [Event(self._next - 1, RESET, subscription.path, node=self.node)]
         behind = min(self._next, first + BATCH)
-        subscription.pending, subscription.position = behind if behind < self._next else None, behind - 1
-        events = [self._ring[number % len(self._ring)] for number in range(first, behind)]
-        return events                       # type: ignore[return-value]
+        subscription.position = behind - 1
+        return [self._ring[number % len(self._ring)] for number in range(first, behind)]
 
     def leave(self, subscription: Subscription) -> None:
         """For `Subscription.close`."""
         with self._changed:
-            watchers = self._watchers.get(subscription.path, set())
-            if subscription in watchers:
-                watchers.discard(subscription)
-                self._count -= 1
-                if not watchers:
-                    del self._watchers[subscription.path]
+            self._all.discard(subscription)
+            idle = self._idle.get(subscription.path, set())
+            idle.discard(subscription)
+            if not idle:
+                self._idle.pop(subscription.path, None)
+            subscription.idle = False
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End every subscription; safe to call twice. Events are still taken, for nobody."""
         with self._changed:
             self._ended.set()
-            ended = [each for watchers in self._watchers.values() for each in watchers]
+            ended = list(self._all)
             self._changed.notify_all()
         for each in ended:
             each.wake()
@@ -6464,11 +6474,11 @@ class Subscription:
     """Somebody who waits for events of a path and all below it. `position`: the number of the last event that `take`
     has looked at, to go on from there later."""
 
-    __slots__ = ("_hub", "_wake", "path", "pending", "beat", "due", "position")
+    __slots__ = ("_hub", "_wake", "path", "idle", "beat", "due", "position")
 
     def __init__(self, hub: Hub, path: str, position: int) -> None:
         self._hub, self.path, self.position = hub, path, position
-        self.pending: Optional[int] = None  # the number of the first event that it has not seen
+        self.idle = False                   # nothing behind `position` concerns it, so far
         self.beat = self.due = False        # a heartbeat is due; it was so when `take` gave None
         self._wake: Optional[Callable[[], None]] = None
 
@@ -6480,13 +6490,6 @@ class Subscription:
         """The next events, waiting for them unless attached; None: none yet (`due`: a heartbeat); []: the server stops.
         An event of the type `reset` says that some were lost."""
         return self._hub.taken(self, self._wake is None)
-
-    def pend(self, number: int) -> bool:
-        """Under the hub's lock: there is an event for it; whether it has to be woken."""
-        if self.pending is not None:
-            return False
-        self.pending = number
-        return True
 
     def wake(self) -> None:
         """It may have something."""
