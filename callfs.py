@@ -6286,6 +6286,7 @@ class IntentLog:
 EVENT_TYPES = ("create", "update", "delete", "move")
 RESET = "reset"                             # to a subscriber: events were lost to you, look for yourself
 BATCH = 128                                 # events that a subscriber is given at a time
+ANSWERING = 50e-6                           # seconds that one subscriber costs, measured
 PULSES = 16                                 # parts of a heartbeat: not all subscribers are woken at one moment
 
 
@@ -6340,6 +6341,7 @@ class Hub:
         self._changed = threading.Condition(threading.Lock())   # notified for subscribers that wait in a thread
         self._all: set[Subscription] = set()
         self._idle: dict[str, set[Subscription]] = {}           # by path: they have seen all that concerns them
+        self._roused: list[Subscription] = []                   # to be woken
         self._ended = threading.Event()
         self._pulse: Optional[threading.Thread] = None
 
@@ -6362,11 +6364,10 @@ class Hub:
             self._next += 1
             fresh = self._rouse(event) if self._idle else []
             if fresh:
+                self._roused += fresh
                 self._changed.notify_all()
         for sink in self.sinks:
             sink(event)
-        for each in fresh:                  # outside the lock: an answer may go on in this very call
-            each.wake()
         return event
 
     def _rouse(self, event: Event) -> list[Subscription]:
@@ -6406,17 +6407,25 @@ class Hub:
             self._idle.setdefault(subscription.path, set()).add(subscription)
 
     def _beat(self) -> None:
-        """Wakes every subscriber once a heartbeat, so that its connection is seen to live, or not to."""
-        for turn in itertools.count():
-            if self._ended.wait(self._heartbeat / PULSES):
-                return
+        """Wakes who was roused, as a publisher must not spend 20 ms on waking a thousand; and each once a heartbeat, so
+        that its connection is seen to live, or not to. Pauses about as long as they take to answer: in a burst each
+        gets many events at a time."""
+        turn, pulse = 0, time.monotonic() + self._heartbeat / PULSES
+        while not self._ended.is_set():
             with self._changed:
-                due = [each for each in self._all if id(each) // 64 % PULSES == turn % PULSES]
-                for each in due:
-                    each.beat = True
-                self._changed.notify_all()
-            for each in due:
+                if not self._roused and not self._ended.is_set():
+                    self._changed.wait(max(0.0, pulse - time.monotonic()))
+                woken, self._roused = self._roused, []
+                if time.monotonic() >= pulse:
+                    turn, pulse = turn + 1, pulse + self._heartbeat / PULSES
+                    late = [each for each in self._all if id(each) // 64 % PULSES == turn % PULSES]
+                    for each in late:
+                        each.beat = True
+                    woken += late
+                    self._changed.notify_all()
+            for each in woken:
                 each.wake()
+            self._ended.wait(len(woken) * ANSWERING)
 
     def taken(self, subscription: Subscription, wait: bool) -> Optional[list[Event]]:
         """For `Subscription.take`. Looks through the ring a batch at a time, and not under the lock: who asks for a

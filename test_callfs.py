@@ -4225,10 +4225,12 @@ def test_events_are_kept_for_who_is_slow_or_else_reset(hub: Any) -> None:
     slow.attach(lambda: woken.append(1))
     for number in range(100):
         hub.publish("update", f"/{number}")
+    wait_for(lambda: woken)
     assert len(woken) == 1 and len(hub._ring) == 8
     assert [event.type for event in slow.take()] == ["reset"] and slow.take() is None and slow.position == hub.last
     hub.publish("update", "/next")
-    assert len(woken) == 2 and [event.path for event in slow.take()] == ["/next"]
+    wait_for(lambda: len(woken) == 2)
+    assert [event.path for event in slow.take()] == ["/next"]
 
 
 def test_event_position_passes_what_does_not_concern(hub: Any) -> None:
