@@ -90,7 +90,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # to run and to use a server
-    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "Config", "OPTIONS", "main",
+    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "RemoteEvent", "RemoteEvents", "PFSClient", "RemoteInfo",
+    "Config", "OPTIONS", "main",
     "run_fsck", "Finding",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
@@ -4117,6 +4118,8 @@ def _dsn_parameter(dialect: str, key: str, value: str) -> tuple[str, Any]:
 
 CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
 MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
+EVENT_SILENCE = 60.0                    # seconds without a heartbeat after which a stream of events is taken for broken
+EVENT_TRIES = 8                         # to get it back, over some 30 seconds
 MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
 _LATER = frozenset({429, 503})
@@ -4655,6 +4658,145 @@ class HTTPClient:
         with _foreign(self.url):
             return json.loads(answer.data)
 
+
+class RemoteReader(Reader):
+    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
+
+    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
+    """
+
+    def __init__(self, url: str, reply: _Reply) -> None:
+        self._url, self._reply, self._over = url, reply, False
+        self.length = reply.response.length
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        response, reason = self._reply.response, "the answer ended early"
+        if self._over:
+            return b""
+        try:
+            with _wire_errors():
+                # read1 of an answer that has a length forgets to count in Python 3.9
+                block = response.read(size) if response.length is not None else response.read1(size)
+            if block or not response.length:
+                return block
+        except _Broken as broken:
+            reason = broken.reason
+        except (ValueError, AttributeError):            # closed by another thread just now
+            reason = "it was closed"
+        if self._over:
+            return b""
+        raise BadGateway(f"{self._url} broke off: {reason}")
+
+    def close(self) -> None:
+        """End the connection unless all was read; then it serves again."""
+        over, self._over = self._over, True
+        sock = self._reply.wire.sock
+        if not over and not self._reply.response.isclosed() and sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
+        self._reply.close()
+
+
+def _seconds(text: str) -> float:
+    """Seconds since 1970 in an RFC 3339 time in UTC, whatever the number of its digits; 0.0 for ""."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}") if text else 0.0
+
+
+class RemoteEvent(NamedTuple):
+    """A change that a server tells of: `type` is create, update, delete or move (then `path` is what it was, `dst_path`
+    what it is), or reset: some were lost, look for yourself. `mtime` in seconds since 1970."""
+
+    id: int
+    type: str
+    path: str
+    dst_path: str = ""
+    size: Optional[int] = None
+    mtime: Optional[float] = None
+    node: str = ""
+
+
+class RemoteEvents:
+    """The changes at a path and below it, as they happen, without end. `position` is the number to go on from later.
+
+    A connection that breaks, or is silent for long, is made again from where it broke: nothing is lost without a
+    `reset`. Raises Unavailable when the server stays away, and what it refuses with. `close` it, or use `with`; from
+    another thread that ends a wait.
+    """
+
+    def __init__(self, client: HTTPClient, target: str, since: Optional[int] = None) -> None:
+        self._client, self._target, self.position = client, target, since
+        self._ready: collections.deque[RemoteEvent] = collections.deque()
+        self._rest, self._closed = b"", False
+        self._reader = self._ask()
+
+    def _ask(self) -> RemoteReader:
+        headers = {"Accept": "text/event-stream"}
+        if self.position is not None:
+            headers["Last-Event-ID"] = str(self.position)
+        reply = self._client._call("GET", self._target, headers, stream=True, idempotent=True)
+        if not (reply.headers.get("Content-Type") or "").startswith("text/event-stream"):
+            reply.close()
+            raise NotSupported(f"{self._client.url} has no live events.")
+        reply.wire.wait(EVENT_SILENCE)
+        return RemoteReader(self._client.url, reply)
+
+    def __iter__(self) -> RemoteEvents:
+        return self
+
+    def __next__(self) -> RemoteEvent:
+        while not self._ready:
+            if self._closed:
+                raise StopIteration
+            try:
+                block = self._reader.read()
+            except BadGateway:
+                block = b""
+            self._take(block) if block or self._closed else self._again()
+        return self._ready.popleft()
+
+    def _again(self) -> None:
+        self._reader.close()
+        self._rest = b""
+        for attempt in itertools.count():
+            self._client.sleep(_pause(attempt))
+            try:
+                self._reader = self._ask()
+            except Unavailable:
+                if attempt == EVENT_TRIES or self._closed:
+                    raise
+            else:
+                return self._reader.close() if self._closed else None
+
+    def _take(self, block: bytes) -> None:
+        *whole, self._rest = (self._rest + block).replace(b"\r\n", b"\n").split(b"\n\n")
+        if len(self._rest) > MAX_ANSWER:
+            raise BadGateway(f"An event has more than {MAX_ANSWER} bytes.")
+        with _foreign(self._client.url):
+            for each in whole:
+                fields = dict(line.partition(":")[::2] for line in each.decode("utf-8", "replace").split("\n"))
+                self.position = int(fields.get("id", self.position or 0))
+                if "data" in fields:
+                    self._ready.append(_event_of_item(self.position, json.loads(fields["data"])))
+
+    def __enter__(self) -> RemoteEvents:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection. Safe to call twice."""
+        self._closed = True
+        self._reader.close()
+
+
+def _event_of_item(number: int, item: Mapping[str, Any]) -> RemoteEvent:
+    mtime = item.get("mtime")
+    return RemoteEvent(number, item["type"], item["path"], item.get("dstPath", ""), item.get("size"),
+                       mtime and _seconds(mtime), item.get("node", ""))
+
 # ============================================================================
 # PFS client: /api/v1 from Python
 # ============================================================================
@@ -4720,45 +4862,6 @@ def error_of_pfs_answer(status: int, headers: Mapping[str, str], body: bytes) ->
         status = kind.status if kind is not CallFSError else status
     again = [("Retry-After", headers["Retry-After"])] if headers.get("Retry-After") else []
     return _error_as(kind, status, text or f"The server answered {status}.", again)
-
-
-class RemoteReader(Reader):
-    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
-
-    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
-    """
-
-    def __init__(self, url: str, reply: _Reply) -> None:
-        self._url, self._reply, self._over = url, reply, False
-        self.length = reply.response.length
-
-    def read(self, size: int = BLOCK) -> bytes:
-        """As the base says."""
-        response, reason = self._reply.response, "the answer ended early"
-        if self._over:
-            return b""
-        try:
-            with _wire_errors():
-                # read1 of an answer that is not in chunks forgets to count in Python 3.9
-                block = response.read1(size) if response.chunked else response.read(size)
-            if block or not response.length:
-                return block
-        except _Broken as broken:
-            reason = broken.reason
-        except (ValueError, AttributeError):            # closed by another thread just now
-            reason = "it was closed"
-        if self._over:
-            return b""
-        raise BadGateway(f"{self._url} broke off: {reason}")
-
-    def close(self) -> None:
-        """End the connection unless all was read; then it serves again."""
-        over, self._over = self._over, True
-        sock = self._reply.wire.sock
-        if not over and not self._reply.response.isclosed() and sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
-        self._reply.close()
 
 
 def _body_blocks(body: Body) -> Iterator[bytes]:
@@ -4919,6 +5022,11 @@ class PFSClient(HTTPClient):
                 if found and found[-1].get("type") == "summary":
                     return
         raise BadGateway(f"{self.url} broke off: the search's summary is missing")
+
+    def events(self, path: str = "/", since: Optional[int] = None) -> RemoteEvents:
+        """What changes at a path, which need not be there, and below it: from now on, or behind the event `since`. The
+        caller closes it. For a server whose capabilities list `events`."""
+        return RemoteEvents(self, self._at("/files", path, events=True), since)
 
     def digest(self, path: str, algorithm: str = "sha256") -> str:
         """`md5` or `sha256` of a file, hexadecimal, worked out by the server."""
@@ -6274,14 +6382,11 @@ class IntentLog:
 EVENT_TYPES = ("create", "update", "delete", "move")
 RESET = "reset"                             # to a subscriber: events were lost to you, look for yourself
 BATCH = 128                                 # events that a subscriber is given at a time
+ANSWERING = 50e-6                           # seconds that one subscriber costs, measured
 PULSES = 16                                 # parts of a heartbeat: not all subscribers are woken at one moment
 
 
-class Event(NamedTuple):
-    """One change. `id` grows by one with each event of a node and is about the microseconds since 1970, so that the
-    numbers of a later process are larger. `path` is what changed (of a move: what it was, `dst_path` what it is now).
-    `size` and `mtime_ns` are those after the change, of files that have them."""
-
+class _EventFields(NamedTuple):
     id: int
     type: str
     path: str
@@ -6290,16 +6395,29 @@ class Event(NamedTuple):
     mtime_ns: Optional[int] = None
     node: str = ""
 
+
+class Event(_EventFields):
+    """One change. `id` grows by one with each event of a node and is about the microseconds since 1970, so that the
+    numbers of a later process are larger. `path` is what changed (of a move: what it was, `dst_path` what it is now).
+    `size` and `mtime_ns` are those after the change, of files that have them."""
+
     def data(self) -> dict[str, Any]:
         """As users see it (remfs.md, "events")."""
         values = {"type": self.type, "path": self.path, "dstPath": self.dst_path or None, "size": self.size,
                   "mtime": None if self.mtime_ns is None else rfc3339(self.mtime_ns), "node": self.node}
         return {name: value for name, value in values.items() if value is not None}
 
+    @functools.cached_property
+    def block(self) -> bytes:
+        """As `text/event-stream` has it; made once, however many subscribers get it."""
+        data = json.dumps(self.data(), ensure_ascii=False, separators=(",", ":"))
+        return f"id: {self.id}\nevent: {self.type}\ndata: {data}\n\n".encode("utf-8", "replace")
+
     def concerns(self, path: str) -> bool:
         """Whether it is a change of this path, below it, or of a directory above that went away or moved."""
-        return any(changed and (is_below(changed, path) or self.type in ("delete", "move") and is_below(path, changed))
-                   for changed in (self.path, self.dst_path))
+        inside = self.type in ("delete", "move")
+        return path == "/" or any(is_below(changed, path) or inside and is_below(path, changed)
+                                  for changed in (self.path, self.dst_path) if changed)
 
 
 class Hub:
@@ -6316,11 +6434,11 @@ class Hub:
         self._ring: list[Optional[Event]] = [None] * max(1, history)
         self._first = self._next = time.time_ns() // 1000
         self._most, self._heartbeat = most, heartbeat
-        self._lock = threading.Lock()
-        self._changed = threading.Condition(self._lock)         # for subscribers that wait in a thread
-        self._watchers: dict[str, set[Subscription]] = {}       # by the path that they watch
-        self._count, self._ended = 0, False
-        self._stop = threading.Event()
+        self._changed = threading.Condition(threading.Lock())   # notified for subscribers that wait in a thread
+        self._all: set[Subscription] = set()
+        self._idle: dict[str, set[Subscription]] = {}           # by path: they have seen all that concerns them
+        self._roused: list[Subscription] = []                   # to be woken
+        self._ended = threading.Event()
         self._pulse: Optional[threading.Thread] = None
 
     @property
@@ -6331,109 +6449,126 @@ class Hub:
     @property
     def subscribers(self) -> int:
         """How many there are."""
-        return self._count
+        return len(self._all)
 
     def publish(self, kind: str, path: str, dst_path: str = "", size: Optional[int] = None,
                 mtime_ns: Optional[int] = None, node: str = "") -> Event:
         """Tell of a change; `node` where another one made it. Costs some microseconds while nobody waits."""
-        with self._lock:
+        with self._changed:
             event = Event(self._next, kind, path, dst_path, size, mtime_ns, node or self.node)
             self._ring[event.id % len(self._ring)] = event
             self._next += 1
-            fresh = [each for each in self._concerned(event) if each.pend(event.id)] if self._watchers else []
+            fresh = self._rouse(event) if self._idle else []
             if fresh:
+                self._roused += fresh
                 self._changed.notify_all()
         for sink in self.sinks:
             sink(event)
-        for each in fresh:                  # outside the lock: an answer may go on in this very call
-            each.wake()
         return event
 
-    def _concerned(self, event: Event) -> Iterator[Subscription]:
+    def _rouse(self, event: Event) -> list[Subscription]:
+        """Those that an event concerns and that wait for one; who has more to see already will come to it."""
         changed = [event.path, event.dst_path] if event.dst_path else [event.path]
-        above = {folder for path in changed for folder in (*ancestors(path), path)}
+        paths = {folder for path in changed for folder in (*ancestors(path), path)}
         if event.type in ("delete", "move"):            # what was watched inside went away, too
-            above.update(path for path in self._watchers if any(is_below(path, each) for each in changed))
-        for path in above:
-            yield from self._watchers.get(path, ())
+            inside = tuple(path + "/" for path in changed)
+            paths.update(path for path in self._idle if path.startswith(inside))
+        fresh = [each for path in paths for each in self._idle.pop(path, ())]
+        for each in fresh:
+            each.idle, each.position = False, event.id - 1
+        return fresh
 
     def subscribe(self, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path and all below it, from now on or behind the event `since`. The caller closes it. Raises
         Unavailable when there are too many subscribers, or the hub is closed."""
-        with self._lock:
-            if self._count >= self._most or self._ended:
+        with self._changed:
+            if self._ended.is_set():
+                raise Unavailable("The server stops.")
+            if len(self._all) >= self._most:
                 raise Unavailable("There are too many subscribers; try again later (events.max_subscribers).",
                                   retry_after=self._heartbeat)
-            self._count += 1
-            subscription = Subscription(self, path, self._next if since is None else since + 1)
-            if since is not None and since != self._next - 1:
-                subscription.pend(since + 1)
-            self._watchers.setdefault(path, set()).add(subscription)
-        if self._pulse is None:
-            self._start_pulse()
+            if self._pulse is None:
+                pulse = threading.Thread(target=self._beat, name="callfs-events", daemon=True)
+                pulse.start()
+                self._pulse = pulse
+            subscription = Subscription(self, path, self._next - 1 if since is None else since)
+            self._all.add(subscription)
+            self._rest(subscription)
         return subscription
 
-    def _start_pulse(self) -> None:
-        with self._lock:
-            if self._pulse is None and not self._ended:
-                self._pulse = threading.Thread(target=self._beat, name="callfs-events", daemon=True)
-                self._pulse.start()
+    def _rest(self, subscription: Subscription) -> None:
+        """One that has seen everything waits to be roused."""
+        if subscription.position == self._next - 1 and subscription in self._all:
+            subscription.idle = True
+            self._idle.setdefault(subscription.path, set()).add(subscription)
 
     def _beat(self) -> None:
-        """Wakes every subscriber once a heartbeat, so that its connection is seen to live, or not to."""
-        for turn in itertools.count():
-            if self._stop.wait(self._heartbeat / PULSES):
-                return
-            with self._lock:
-                due = [each for watchers in self._watchers.values() for each in watchers
-                       if id(each) // 64 % PULSES == turn % PULSES]
-            for each in due:
-                each.pulse()
+        """Wakes who was roused, as a publisher must not spend 20 ms on waking a thousand; and each once a heartbeat, so
+        that its connection is seen to live, or not to. Pauses about as long as they take to answer: in a burst each
+        gets many events at a time."""
+        turn, pulse = 0, time.monotonic() + self._heartbeat / PULSES
+        while not self._ended.is_set():
+            with self._changed:
+                if not self._roused and not self._ended.is_set():
+                    self._changed.wait(max(0.0, pulse - time.monotonic()))
+                woken, self._roused = self._roused, []
+                if time.monotonic() >= pulse:
+                    turn, pulse = turn + 1, pulse + self._heartbeat / PULSES
+                    late = [each for each in self._all if id(each) // 64 % PULSES == turn % PULSES]
+                    for each in late:
+                        each.beat = True
+                    woken += late
+                    self._changed.notify_all()
+            for each in woken:
+                each.wake()
+            self._ended.wait(len(woken) * ANSWERING)
 
     def taken(self, subscription: Subscription, wait: bool) -> Optional[list[Event]]:
-        """What a subscriber has not seen yet; None: nothing; []: it is over. For `Subscription.take`."""
-        with self._lock:
-            while wait and subscription.pending is None and not (subscription.ended or subscription.beat):
-                self._changed.wait()
-            subscription.beat = False
-            if subscription.ended:
-                return []
-            while subscription.pending is not None:
-                events = self._batch(subscription, subscription.pending)
-                if events:
-                    return events
-            subscription.position = self._next - 1
-            return None
+        """For `Subscription.take`. Looks through the ring a batch at a time, and not under the lock: who asks for a
+        long history must not hold up who publishes."""
+        while True:
+            with self._changed:
+                self._rest(subscription)
+                while wait and subscription.idle and not (subscription.beat or self._ended.is_set()):
+                    self._changed.wait()
+                if self._ended.is_set() or subscription not in self._all:
+                    return []
+                if subscription.idle:
+                    subscription.due, subscription.beat = subscription.beat, False
+                    subscription.position = self._next - 1
+                    return None
+                batch = self._batch(subscription)
+            events = [event for event in batch if event is not None and event.concerns(subscription.path)]
+            if events:
+                return events
 
-    def _batch(self, subscription: Subscription, first: int) -> list[Event]:
-        """The next few, so that what a slow subscriber holds stays small; [] where none of them concerns it."""
+    def _batch(self, subscription: Subscription) -> list[Optional[Event]]:
+        """The next few, so that what a slow subscriber holds stays small."""
+        first = subscription.position + 1
         if not max(self._first, self._next - len(self._ring)) <= first <= self._next:
-            subscription.pending, subscription.position = None, self._next - 1
+            subscription.position = self._next - 1
             return [Event(self._next - 1, RESET, subscription.path, node=self.node)]
         behind = min(self._next, first + BATCH)
-        subscription.pending, subscription.position = behind if behind < self._next else None, behind - 1
-        events = [self._ring[number % len(self._ring)] for number in range(first, behind)]
-        return [event for event in events if event is not None and event.concerns(subscription.path)]
+        subscription.position = behind - 1
+        return [self._ring[number % len(self._ring)] for number in range(first, behind)]
 
     def leave(self, subscription: Subscription) -> None:
         """For `Subscription.close`."""
-        with self._lock:
-            watchers = self._watchers.get(subscription.path, set())
-            if subscription in watchers:
-                watchers.discard(subscription)
-                self._count -= 1
-                if not watchers:
-                    del self._watchers[subscription.path]
+        with self._changed:
+            self._all.discard(subscription)
+            idle = self._idle.get(subscription.path, set())
+            idle.discard(subscription)
+            if not idle:
+                self._idle.pop(subscription.path, None)
+            subscription.idle = False
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End every subscription; safe to call twice. Events are still taken, for nobody."""
-        with self._lock:
-            self._ended = True
-            ended = [each for watchers in self._watchers.values() for each in watchers]
-            for each in ended:
-                each.ended = True
+        with self._changed:
+            self._ended.set()
+            ended = list(self._all)
             self._changed.notify_all()
-        self._stop.set()
         for each in ended:
             each.wake()
         if self._pulse is not None and self._pulse is not threading.current_thread():
@@ -6444,12 +6579,12 @@ class Subscription:
     """Somebody who waits for events of a path and all below it. `position`: the number of the last event that `take`
     has looked at, to go on from there later."""
 
-    __slots__ = ("_hub", "_wake", "path", "pending", "ended", "beat", "position")
+    __slots__ = ("_hub", "_wake", "path", "idle", "beat", "due", "position")
 
     def __init__(self, hub: Hub, path: str, position: int) -> None:
-        self._hub, self.path, self.position = hub, path, position - 1
-        self.pending: Optional[int] = None  # the number of the first event that it has not seen
-        self.ended = self.beat = False
+        self._hub, self.path, self.position = hub, path, position
+        self.idle = False                   # nothing behind `position` concerns it, so far
+        self.beat = self.due = False        # a heartbeat is due; it was so when `take` gave None
         self._wake: Optional[Callable[[], None]] = None
 
     def attach(self, wake: Callable[[], None]) -> None:
@@ -6457,29 +6592,14 @@ class Subscription:
         self._wake = wake
 
     def take(self) -> Optional[list[Event]]:
-        """The next events, waiting for them unless attached; None: none yet (a heartbeat); []: the server stops.
+        """The next events, waiting for them unless attached; None: none yet (`due`: a heartbeat); []: the server stops.
         An event of the type `reset` says that some were lost."""
         return self._hub.taken(self, self._wake is None)
-
-    def pend(self, number: int) -> bool:
-        """Under the hub's lock: there is an event for it; whether it has to be woken."""
-        if self.pending is not None:
-            return False
-        self.pending = number
-        return True
 
     def wake(self) -> None:
         """It may have something."""
         if self._wake is not None:
             self._wake()
-
-    def pulse(self) -> None:
-        """A heartbeat is due."""
-        self.beat = True
-        if self._wake is None:
-            with self._hub._changed:
-                self._hub._changed.notify_all()
-        self.wake()
 
     def close(self) -> None:
         """Wait no more; safe to call twice."""
@@ -6653,6 +6773,7 @@ class Written(NamedTuple):
     entry: Entry
     created: bool
     message: str = ""
+    told: bool = False                      # the filesystem has told of what it made, as it was made
 
 
 class Handle:
@@ -7096,9 +7217,13 @@ class Tree:
     def subscribe(self, who: Principal, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path, which need not be there, and all below it; the caller closes it. Whoever may list and read
         may do so everywhere, so that one check at the beginning is enough. Raises Unavailable, as `Hub.subscribe`."""
+        self.may_subscribe(who)
+        return self.hub.subscribe(path, since)
+
+    def may_subscribe(self, who: Principal) -> None:
+        """Raises what `subscribe` would raise for lack of rights."""
         self.authorise(who, "list")
         self.authorise(who, "read")
-        return self.hub.subscribe(path, since)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -7281,9 +7406,9 @@ class Tree:
         guard(there)
         absent = self._absent_above(path) if there is None else ()
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
-        for folder in absent:
+        for folder in absent if not written.told else ():
             self.hub.publish("create", folder)
-        self._changed_by("create" if written.created else "update", written.entry)
+        self._changed_by("create" if written.created and not written.told else "update", written.entry)
         return written
 
     def _absent_above(self, path: str) -> list[str]:
@@ -7315,8 +7440,12 @@ class Tree:
     def patch(self, who: Principal, path: str, body: Body, offset: int,
               conditions: Conditions = NO_CONDITIONS) -> Written:
         """Write the body at an offset of a file. Raises FileNotFound, RangeNotSatisfiable."""
-        return self._changed(who, path, "patch", True, conditions,
-                             lambda place, guard: place.filesystem.patch(place.inner, body, offset, guard))
+        try:
+            return self._changed(who, path, "patch", True, conditions,
+                                 lambda place, guard: place.filesystem.patch(place.inner, body, offset, guard))
+        except Disconnected:                # what arrived before the cut stays
+            self.hub.publish("update", path)
+            raise
 
     def truncate(self, who: Principal, path: str, size: int, conditions: Conditions = NO_CONDITIONS) -> Written:
         """Cut a file, or fill it up with zeros, to `size` bytes. Raises FileNotFound."""
@@ -7605,8 +7734,9 @@ class StoreFS(FileSystem):
 
     def __init__(self, disk: LocalDisk, store: MetadataStore, locks: LockManager, *, instance_id: str = "node-1",
                  min_free: int = 0, rescan: float = 60.0, hot_bytes: int = 0, claim: bool = False,
-                 metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
-        self._disk, self._store, self._locks = disk, store, locks
+                 metrics: Optional[Metrics] = None, log: Optional[Log] = None,
+                 tell: Callable[[str, str], object] = lambda kind, path: None) -> None:
+        self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
         self._trusted: Cache[str, tuple[int, float]] = Cache(4096)
@@ -7793,10 +7923,14 @@ class StoreFS(FileSystem):
         try:
             with self._locks.hold(path, subtree=True, timeout=0):
                 found = self._present(path)
-                if found is None or _type_of(found) != record.type:
+                gone = found is None or _type_of(found) != record.type
+                if gone:
                     self._store.delete(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+        else:
+            if gone:
+                self._tell("delete", path)
 
     def _present(self, path: str) -> Optional[os.stat_result]:
         """`lstat`, None for what is not there. A file in the middle of the path is not there either."""
@@ -7863,7 +7997,9 @@ class StoreFS(FileSystem):
         for names in self._disk.scan(path):
             known = self._store.known(path, names)
             try:
-                self._adopt_many(path, [name for name in names if name not in known])
+                for entry in self._adopt_many(path, [name for name in names if name not in known]):
+                    if trusted:             # else nobody knows since when it is there
+                        self._tell("create", entry.path)
             except CallFSError as error:    # what is known can still be shown
                 self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
                 return
@@ -7871,12 +8007,13 @@ class StoreFS(FileSystem):
         if now - changed / 1e9 > 0.1:
             self._trusted.put(path, (changed, now))
 
-    def _adopt_many(self, path: str, names: Sequence[str]) -> None:
+    def _adopt_many(self, path: str, names: Sequence[str]) -> list[Entry]:
         found = self._disk.stats(path, names)
         entries = [stranger(join_path(path, name), info, self._instance) for name, info in zip(names, found)
                    if info and join_path(path, name) not in self._fresh]
         if entries:
             self._store.add(entries)
+        return entries
 
     @contextlib.contextmanager
     def _own_change(self, path: str) -> Iterator[None]:
@@ -9431,6 +9568,7 @@ def _json_lines(value: Any) -> bytes:
 # streamfs: written pieces go to every reader
 # ============================================================================
 
+STREAM_TOLD = 1.0                           # seconds between two events of a stream that is being written
 SMALL_PIECE = 16 * 1024                     # smaller pieces are joined up to here: each costs 100 bytes besides its own
 
 
@@ -9660,6 +9798,7 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
 
     def __init__(self, options: StreamFS.Options, context: MountContext) -> None:
         self._options, self._lock, self._quiet = options, threading.RLock(), False
+        self._tell = context.changed
         now = time.time_ns()
         self._nodes = {"/": _StreamNode("root", 0o755, now),
                        "/README": _StreamNode("readme", 0o444, now, text=self.README)}
@@ -9746,12 +9885,15 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
         The sender may pause as long as it likes. Raises FileNotFound when the stream is deleted meanwhile."""
         with self._lock:
             guard(self.peek(path))
-            created = path not in self._nodes
-            node = self._nodes[path] if not created else self._make(path, options)
+            made = [each for each in (*ancestors(path), path) if each not in self._nodes]
+            node = self._nodes[path] if not made else self._make(path, options)
         if node.ring is None:
             raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
-        self._pour(node.ring, body, options.sha256)
-        return Written(self._entry(path, node), created)
+        live = body.length != 0
+        for each in made if live else ():   # now, as the writer may go on for days
+            self._tell("create", each)
+        self._pour(path, node.ring, body, options.sha256)
+        return Written(self._entry(path, node), bool(made), told=bool(made) and live)
 
     def _make(self, path: str, options: WriteOptions) -> _StreamNode:
         self._make_parents(split_path(path)[0])
@@ -9770,16 +9912,18 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
             if not node.is_dir:
                 raise Conflict("A file is in the way: a part of the path is no directory.")
 
-    @staticmethod
-    def _pour(ring: StreamRing, body: Body, sha256: str) -> None:
+    def _pour(self, path: str, ring: StreamRing, body: Body, sha256: str) -> None:
         if body.length != 0:                # the empty body is one for all
             body.patient = True
         # One piece must not push out of a small ring what readers had no chance to take.
         view = memoryview(bytearray(max(1, min(BLOCK, ring.lag // 4))))
-        digest, total, count = hashlib.sha256(), 0, body.readinto(view)
+        digest, total, count, told = hashlib.sha256(), 0, body.readinto(view), time.monotonic()
         while count:
             ring.append(bytes(view[:count]))
             total += count
+            if time.monotonic() - told > STREAM_TOLD:
+                told = time.monotonic()
+                self._tell("update", path)
             if sha256:
                 digest.update(view[:count])
             count = body.readinto(view)
@@ -10658,7 +10802,8 @@ class _WaitingReader(Reader):
 
 
 class _Waiters:
-    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them.
+    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them, or
+    with the first lease.
 
     The thread takes messages out and hands them over, so that neither an engine that pushes nor who enqueues ever
     waits for a store. It looks when this process has enqueued, and every POLL seconds, while somebody waits, for what
@@ -10668,13 +10813,14 @@ class _Waiters:
     POLL = 0.2
     BATCH = 64                              # messages taken at a time
 
-    def __init__(self, store: QueueStore, log: Log) -> None:
-        self._store, self._log, self._changed = store, log, threading.Condition()
+    def __init__(self, store: QueueStore, log: Log, report: Callable[[str, str], object]) -> None:
+        self._store, self._log, self._report, self._changed = store, log, report, threading.Condition()
         self._queues: dict[str, dict[_WaitingReader, None]] = {}
         self._handed: set[_WaitingReader] = set()           # have a message that nobody has read yet
         self._deadlines: list[tuple[float, int, _WaitingReader]] = []
         self._numbers, self._stop, self._dirty = itertools.count(), threading.Event(), set()  # type: Any, Any, set[str]
         self._returned: list[tuple[QueueMessage, bool]] = []
+        self._leases: set[tuple[float, str]] = set()        # when they run out, of which queue
         self._thread: Optional[threading.Thread] = None
 
     def busy(self, path: str) -> bool:
@@ -10690,11 +10836,16 @@ class _Waiters:
                 return waiter
             self._queues.setdefault(path, {})[waiter] = None
             heapq.heappush(self._deadlines, (waiter.deadline, next(self._numbers), waiter))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
-                self._thread.start()
-            self._tell(path)
+            self._start(path)
         return waiter
+
+    def leased(self, path: str, seconds: float) -> None:
+        """A lease begins: when it runs out the queue may have one more. Leases that end in one second are one event."""
+        end = math.ceil(time.monotonic() + seconds), path
+        with self._changed:
+            if end not in self._leases and not self._stop.is_set():
+                self._leases.add(end)
+                self._start()
 
     def notify(self, path: str) -> None:
         """There may be messages in this queue, or it is gone."""
@@ -10706,6 +10857,12 @@ class _Waiters:
         """Queues were moved or removed."""
         with self._changed:
             self._tell(*self._queues)
+
+    def _start(self, *paths: str) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
+            self._thread.start()
+        self._tell(*paths)
 
     def _tell(self, *paths: str) -> None:
         self._dirty.update(paths)
@@ -10777,15 +10934,24 @@ class _Waiters:
                 failing = True
                 self._stop.wait(self.POLL)
             self._expire(time.monotonic())
+            self._lapse(time.monotonic())
         self._end()
 
     def _pause(self, poll: float) -> Optional[float]:
         """Seconds until there is something to do; None: until somebody says so."""
         while self._deadlines and self._deadlines[0][2].rest is not None:
             heapq.heappop(self._deadlines)
-        if not self._queues:
-            return None
-        return max(0.0, min(poll, self._deadlines[0][0]) - time.monotonic())
+        due = min(self._leases)[0] if self._leases else math.inf
+        if self._queues:
+            due = min(due, poll, self._deadlines[0][0])
+        return None if due == math.inf else max(0.0, due - time.monotonic())
+
+    def _lapse(self, now: float) -> None:
+        with self._changed:
+            over = {end for end in self._leases if end[0] <= now}
+            self._leases -= over
+        for _, path in over:
+            self._report("update", path)
 
     def _give_back(self) -> None:
         while self._returned:
@@ -10813,6 +10979,11 @@ class _Waiters:
             if info is not None and info.size > len(messages) and path in self._queues:
                 self._dirty.add(path)
         self._wake(line)
+        if messages:
+            self._report("update", path)
+        for waiter in line[:len(messages)]:
+            if waiter.lease:
+                self.leased(path, waiter.lease)
 
     def _expire(self, now: float) -> None:
         over = []
@@ -10893,7 +11064,8 @@ class QueueFS(FileSystem):
         self._options, self._since = options, time.time_ns()
         self.slow = options.backend not in ("memory", "sqlite")
         self.store = self._open_store(options, context)
-        self._waiters = _Waiters(self.store, context.log)
+        self._waiters = _Waiters(self.store, context.log, context.changed)
+        self._tell = context.changed
         self._seen: Cache[str, QueueInfo] = Cache(1000)
         self._writers: Mapping[str, Callable[[str, bytes, Guard], Written]] = {
             "enqueue": self._enqueue, "ack": self._ack, "clear": self._clear}
@@ -11022,11 +11194,16 @@ class QueueFS(FileSystem):
             raise
         if wait and not found:
             return self._waiters.add(queue, lease, wait)
+        if found:
+            self._tell("update", queue)
+            if lease:
+                self._waiters.leased(queue, lease)
         return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
 
     def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
         self.store.give_back(message, leased)
         self._waiters.notify(queue)
+        self._tell("update", queue)
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -14617,6 +14794,7 @@ def rest_error(request: Optional[Request], error: CallFSError) -> Response:
 # Files over HTTP: conditions, ranges, archives (shared by the dialects)
 # ============================================================================
 
+RETRY_MS = 1000                             # after which a browser comes back that has lost its stream of events
 _CONDITION_HEADERS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since")
 
 
@@ -14747,6 +14925,55 @@ def _many_ranges(handle: Handle, ranges: list[tuple[int, int]], block: bytes, he
     length = sum(map(len, heads)) + sum(stop - start for start, stop in ranges) + len(end)
     kind = ("Content-Type", f"multipart/byteranges; boundary={boundary}")
     return Response(206, ChunkReader(parts(), length, handle.close), headers=[kind, *headers], block=block)
+
+
+class EventStream(Reader):
+    """A subscription as `text/event-stream` (HTML, "Server-sent events"): each event, and at each heartbeat a comment
+    with the position, so that who comes back is not behind what never concerned it."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+        self._rest = b"retry: %d\nid: %d\n\n" % (RETRY_MS, subscription.position)
+
+    def attach(self, wake: Callable[[], None]) -> None:
+        """From now on `read` never waits; `wake()` says that it may have something."""
+        self._subscription.attach(wake)
+
+    def read(self, size: int = BLOCK) -> Optional[bytes]:       # type: ignore[override]
+        """What there is to tell. None, for who attached, while there is nothing; b"" when the server stops."""
+        while not self._rest:
+            events = self._subscription.take()
+            if events is not None:
+                self._rest = b"".join([event.block for event in events])
+                if not events:
+                    return b""
+            elif self._subscription.due:
+                self._rest = b": idle\nid: %d\n\n" % self._subscription.position
+            else:
+                return None
+        block, self._rest = self._rest[:size], self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """End the subscription."""
+        self._subscription.close()
+
+
+def events_response(request: Request, tree: Tree, path: str) -> Response:
+    """`?events=true`: what changes at a path and below it, as it happens (remfs.md, "events"). HEAD subscribes to
+    nothing."""
+    headers = [("Content-Type", "text/event-stream"), _NO_STORE, ("X-Accel-Buffering", "no")]
+    since = request.headers.get("last-event-id") or request.query.get("since", "")
+    if since and not re.fullmatch("[0-9]{1,18}", since):
+        raise BadRequest("`since` (or the header Last-Event-ID) is the number of an event, as its `id` says.")
+    assert request.principal is not None
+    if request.method == "HEAD":
+        tree.may_subscribe(request.principal)
+        response = Response(200, None, headers=headers)
+        response.length = None              # nobody knows how much a GET would give
+        return response
+    subscription = tree.subscribe(request.principal, path, int(since) if since else None)
+    return Response(200, EventStream(subscription), headers=headers)
 
 
 class _Sink:
@@ -15785,6 +16012,8 @@ class RestDialect:
     def get_file(self, request: Request) -> Response:
         """`GET` and `HEAD /v1/files/{path}`."""
         path = self._path(request)
+        if request.query_text and request.flag("events"):
+            return events_response(request, self._tree, path)
         with self._aside(request, path):
             if request.query_text and request.query.get("archive"):
                 return self._archive(request, path)
@@ -16218,7 +16447,7 @@ def write_options(request: Request) -> WriteOptions:
 
 
 PFS_FEATURES = ("files", "directories", "stat", "rename", "copy", "chmod", "touch", "truncate", "stream", "mounts", "grep",
-                "digest", "capabilities")
+                "digest", "events", "capabilities")
 _QUERY_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,5}")
 
@@ -16289,6 +16518,8 @@ class PfsDialect:
     def read(self, request: Request) -> Response:
         """`GET /api/v1/files`: all of a file as every dialect gives it, or the part from `offset` on."""
         path, query = _pfs_path(request), request.query
+        if request.flag("events"):
+            return events_response(request, self._tree, path)
         start, size = _query_number(query, "offset", 0, 0), _query_number(query, "size", -1, -1)
         handle = self._tree.open(_asking(request), path, wish_of(request))
         if handle.entry.is_dir:
@@ -16635,6 +16866,8 @@ class RemfsDialect:
     def get(self, request: Request) -> Response:
         """`GET /fs/PATH`."""
         who, path = _asking(request), canonical_path(decode_path(request.path[len("/fs"):]))
+        if request.flag("events"):
+            return events_response(request, self._tree, path)
         handle = self._tree.open(who, path, wish_of(request))
         if not handle.entry.is_dir:
             return file_response(request, handle, b"", (), shown_type(handle.entry.name) or "application/octet-stream")
@@ -16789,12 +17022,12 @@ class Server:
             disk.sweep()
         store = SQLiteStore(database, durable=durable, timeout=config.server.metadata_op_timeout,
                             metrics=self.metrics)
+        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
+                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log)
-        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
-                  most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
+                        metrics=self.metrics, log=self.log, tell=hub.publish)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return Tree(files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=hub), store
 
@@ -17166,12 +17399,6 @@ class LinkInfo(NamedTuple):
     uses: int = 0
 
 
-def _seconds(text: str) -> float:
-    """Seconds since 1970 in an RFC 3339 time in UTC, whatever the number of its digits; 0.0 for ""."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    return datetime.datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}") if text else 0.0
-
-
 _INFO_HEADERS = ("Type", "Size", "Mode", "Owner", "MTime", "Instance-ID")
 
 
@@ -17442,6 +17669,11 @@ class Client(HTTPClient):
             if not following or following == after:
                 return
             after = following
+
+    def events(self, path: str = "/", since: Optional[int] = None) -> RemoteEvents:
+        """What changes at a path, which need not be there, and below it: from now on, or behind the event `since`. The
+        caller closes it."""
+        return RemoteEvents(self, _file_target(path, events=True), since)
 
     # ---- links, and the server itself
 
@@ -18062,6 +18294,23 @@ def _head(run: Run) -> Iterator[bytes]:
 
 
 def _tail(run: Run) -> Iterator[bytes]:
+    if run.args.events and len(run.args.path) > 1:
+        raise _Usage("--events takes one PATH")
+    return _tail_events(run) if run.args.events else _tail_files(run)
+
+
+def _tail_events(run: Run) -> Iterator[bytes]:
+    """A line for each change at a path and below it, for ever."""
+    if not run.shell.can("events"):
+        raise NotSupported("this server has no live events")
+    with run.client.events(run.path(*run.args.path or [""])) as events:
+        for event in events:
+            there = " -> " + run.shown(event.dst_path) if event.dst_path else ""
+            size = f"  {event.size} bytes" if event.size is not None else ""
+            yield _shell_lines(f"{event.type:<6}  {run.shown(event.path)}{there}{size}")
+
+
+def _tail_files(run: Run) -> Iterator[bytes]:
     if not run.args.path:
         yield from collections.deque(_lines(run.input()), run.args.lines)
     for text in run.args.path:
@@ -18503,7 +18752,8 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
     FileCommand("head", "print the first lines", _head, (
         _LINES, _arg("--stream", action="store_true", help=argparse.SUPPRESS), _ANY_PATHS)),
     FileCommand("tail", "print the last lines", _tail, (
-        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"), _ANY_PATHS)),
+        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"),
+        _arg("--events", action="store_true", help="print what changes at PATH and below it"), _ANY_PATHS)),
     FileCommand("grep", "find lines, in files on the server or in standard input", _grep, (
         _RECURSIVE, _arg("-i", "--ignore-case", action="store_true"),
         _arg("-n", "--number", action="store_true", help="with line numbers"),
