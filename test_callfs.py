@@ -15519,6 +15519,14 @@ def test_concat_refuses_a_source_before_it_writes_a_byte(remfs: Any, bad: str, s
     assert fs(remfs, "GET", "/d/f.txt").body == b"0123456789" and len(meta(remfs, "/p")["children"]) == 3
 
 
+def test_concat_does_not_read_what_can_only_be_written_to(remfs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = TakingFS(None, None)              # type: ignore[arg-type]
+    monkeypatch.setattr(box, "open", lambda *_: callfs.MemoryHandle(callfs.Entry("/in", owner="*", mode=0o222), b"secret"))
+    remfs.tree.mount("/box", box)
+    with pytest.raises(callfs.BadRequest, match="/box/in: This can only be written to"):
+        remfs.tree.concat(callfs.ROOT, ["/box/in"], "/all")
+
+
 def test_concat_checks_rights_at_all_ends(remfs: Any) -> None:
     sources = parts(remfs)
     put_file(remfs, "/bobs", b"b", AS_BOB)
@@ -15569,6 +15577,7 @@ def test_concat_keeps_a_source_that_changes_at_the_end(remfs: Any, monkeypatch: 
 
 def test_concat_lets_go_of_what_it_opened(remfs: Any) -> None:
     sources = parts(remfs, count=40)
+    wait_for(lambda: not remfs._listeners[0].connections)
     before = len(open_descriptors())
     most = [0]
     original = callfs.Tree.open
@@ -15582,7 +15591,7 @@ def test_concat_lets_go_of_what_it_opened(remfs: Any) -> None:
         remfs.tree.concat(callfs.ROOT, sources, "/mem/all")
         with pytest.raises(callfs.FileNotFound):
             remfs.tree.concat(callfs.ROOT, [*sources, "/none"], "/all")
-    assert most[0] < before + 10 and len(open_descriptors()) == before
+    assert most[0] < before + 10 and len(open_descriptors()) <= before
 
 
 def test_concat_in_bounded_memory(remfs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
