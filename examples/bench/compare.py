@@ -39,7 +39,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bench-key-0123456789abcdef"
 KIB, MIB = 1024, 1024 * 1024
-BIG, MANY = 256 * MIB, 100_000
+BIG, MANY, PART = 256 * MIB, 100_000, 64 * MIB
 os.environ["PATH"] += ":/usr/sbin:/sbin"
 
 
@@ -73,6 +73,15 @@ class Run:
             (self.root / "many").mkdir()
             for number in range(MANY):
                 os.close(os.open(self.root / "many" / f"entry-{number:06d}", os.O_CREAT | os.O_WRONLY, 0o644))
+
+    def need_parts(self) -> None:
+        """Ten files of 64 MiB."""
+        (self.root / "parts").mkdir(exist_ok=True)
+        block = os.urandom(MIB)
+        for number in range(10):
+            with open(self.root / "parts" / str(number), "wb") as file:
+                for _ in range(PART // MIB):
+                    file.write(block)
 
     def need_certificate(self) -> None:
         """A self-signed pair."""
@@ -352,6 +361,28 @@ def put_big(server: Running) -> float:
     return BIG / seconds / 1e9
 
 
+def concat(server: Running) -> float:
+    """GB/s of a POST that puts ten files of 64 MiB together as a new one."""
+    os.sync()                               # what others wrote is not to be waited for
+    name = server.run.name("all")
+    wish = {"method": "concat", "srcPaths": [f"/parts/{number}" for number in range(10)], "dstPath": "/in/" + name}
+    begin = time.perf_counter()
+    _ask(server, "POST", "/fs/", json.dumps(wish).encode())
+    seconds = time.perf_counter() - begin
+    (server.run.root / "in" / name).unlink()
+    return 10 * PART / seconds / 1e9
+
+
+def bare_cat(run: Run) -> float:
+    """The same by `cat`, with a sync of the file as a durable server makes it."""
+    os.sync()
+    begin = time.perf_counter()
+    subprocess.run("cat parts/? > cat.out && sync cat.out", shell=True, cwd=run.root, check=True, timeout=300)
+    seconds = time.perf_counter() - begin
+    (run.root / "cat.out").unlink()
+    return 10 * PART / seconds / 1e9
+
+
 @contextlib.contextmanager
 def held_open(server: Running, count: int, data: bytes, answered: bool) -> Iterator[None]:
     """`count` connections on which `data` was sent (and, `answered`, the answer read)."""
@@ -599,6 +630,9 @@ def events_many(server: Running) -> float:
 
 # ---- the table --------------------------------------------------------------------------------------------------
 
+BARE = {"loop": bare_loop, "cat": bare_cat}            # peers that are no servers
+
+
 class Measurement(NamedTuple):
     """A row: what is measured of which servers. `target` is for the ratio to the first peer, `bound` for us alone."""
 
@@ -630,6 +664,7 @@ TABLE = (
                 peers=("nginx", "rclone-webdav", "copyparty"), targets={"nginx": 1.2}),
     Measurement("put-256m-relaxed", "PUT 256 MiB (ours with SHA-256, no fsync)", "GB/s", put_big, "callfs-relaxed",
                 ("nginx", "rclone-webdav", "copyparty"), {"nginx": 1.2}),
+    Measurement("concat", "concat of 10 x 64 MiB", "GB/s", concat, peers=("cat",), targets={"cat": .7}, prepare="need_parts"),
     Measurement("idle-memory", "1,000 idle connections, memory", "MiB", idle_memory, peers=("nginx",), bound=10, more=False),
     Measurement("idle-rate", "1,000 idle connections, GET rate of without", "", beside("idle"), peers=("nginx",), bound=.9),
     Measurement("slow-heads", "1,000 slow heads, GET rate of without", "", beside("slow"), peers=("nginx",), bound=.8),
@@ -661,7 +696,7 @@ def measure_row(run: Run, row: Measurement, names: list[str], rounds: int) -> di
     with contextlib.ExitStack() as stack:
         started: dict[str, Running] = {}
         for name in names:
-            if name != "loop":
+            if name not in BARE:
                 started[name] = Running(run, name)
                 stack.callback(started[name].stop)
         figures: dict[str, list[float]] = {name: [] for name in names}
@@ -670,7 +705,7 @@ def measure_row(run: Run, row: Measurement, names: list[str], rounds: int) -> di
                 _listing(server, "?limit=1")
         for number in range(rounds):
             for name in names if number % 2 == 0 else reversed(names):
-                figures[name].append(bare_loop(run) if name == "loop" else row.measure(started[name]))
+                figures[name].append(BARE[name](run) if name in BARE else row.measure(started[name]))
         return figures
 
 
@@ -715,7 +750,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of measurements, separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of load by wrk for one figure")
-    parser.add_argument("--peers", default="nginx,loop", help="of " + ", ".join(SERVERS) + " and loop; what is not installed is left out")
+    parser.add_argument("--peers", default="nginx,loop,cat", help="of " + ", ".join([*SERVERS, *BARE]) + "; what is not installed is left out")
     parser.add_argument("--subject", default="", help="measure another server in the place of callfs (to try this script)")
     parser.add_argument("--scratch", default=None, help="folder on the disk to measure (default: the one for temporary files)")
     parser.add_argument("--json", default="", metavar="FILE", help="also write everything there")
@@ -750,7 +785,7 @@ def _measure_all(run: Run, rows: list[Measurement], options: argparse.Namespace)
             getattr(run, row.prepare)()
         us = options.subject + ("-tls" if row.us == "callfs-tls" else "") if options.subject else row.us
         names = [us] + [peer for peer in row.peers if (peer in wanted or peer.split("-")[0] in wanted) and peer != us
-                        and (peer == "loop" or SERVERS[peer].available())]
+                        and (peer in BARE or SERVERS[peer].available())]
         if us not in SERVERS or row.measure in (put_1k, put_big) and not SERVERS[us].put:
             continue
         for line in judge(row, measure_row(run, row, names, options.rounds), us):
