@@ -15515,7 +15515,7 @@ def test_stored_bytes_are_never_active(remfs: Any) -> None:
         assert "sandbox" in answer.headers["content-security-policy"]
 
 
-RANGES = [                                  # of ten bytes
+RANGES_OF_TEN = [                                  # of ten bytes
     ("bytes=0-3", 206, b"0123"), ("bytes=8-", 206, b"89"), ("bytes=-2", 206, b"89"), ("bytes=9-99", 206, b"9"), ("bytes=10-", 416, None),
     ("bytes=-0", 416, None), ("bytes=3-1", 200, None), ("lines=0-1", 200, None), ("bytes=a-b", 200, None), ("bytes=--1", 200, None),
     ("bytes=99-100,200-", 416, None), ("bytes=" + ",".join(["0-0"] * 17), 200, None), ("bytes=0-" + "9" * 40, 206, b"0123456789"),
@@ -15529,7 +15529,7 @@ def test_all_file_gets_support_byte_range_request_queries(remfs: Any, how: str) 
             return rpc(remfs, {"method": "get", "path": "/d/f.txt", "range": text}, status=status)
         query = "?range=" + text if how == "query" else ""
         return fs(remfs, "GET", "/d/f.txt" + query, headers={} if query else {"Range": text}, status=status)
-    for text, status, body in RANGES:
+    for text, status, body in RANGES_OF_TEN:
         answer = ranged(text, status)
         assert body is None or answer.body == body, text
         assert status != 416 or answer.headers["content-range"] == "bytes */10"
