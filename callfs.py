@@ -16874,13 +16874,15 @@ def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
 # ============================================================================
 
 # What a page may load and do. The script sets names and contents as text only; this holds should it ever forget.
-_CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
-                "connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+_CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+                "media-src 'self'; connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; "
+                "frame-ancestors 'none'")
 # With `no-referrer` a browser would send a form with the origin `null` (Fetch, "append a request Origin header").
-_POLICY_OF_PAGE = header_block({**dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
+_POLICY_OF_PAGE = header_block({
+    **dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _MAX_FORM = 16 * 1024
-_PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # a path of ours: no host, no scheme, no backslash, nothing to end a header
+_PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # no host, no scheme, no backslash, nothing to end a header
 
 _PAGE_HEAD = """\
 <!doctype html>
@@ -17756,15 +17758,18 @@ class BrowserPage:
     def listing(self, request: Request, entry: Entry, entries: Iterable[Entry], features: Mapping[str, bool],
                 more: str, since: int = 0) -> Response:
         """A directory. `entries` are the first of its children; `more`: the name of the last one of them, where there
-        are others behind it, else "". `since`: the last event before they were read; the script asks for those after."""
+        are others behind it, else "". `since`: the last event before they were read; the script asks for later ones."""
         who = request.principal
         user = who.name if who is not None and who.verbs is None else ""
-        links = [("?archive=zip", "Download as zip"), *([("?after=" + _path_in_address(more), "Next page")] if more else [])]
+        links = [("?archive=zip", "Download as zip")]
+        if more:
+            links.append(("?after=" + _path_in_address(more), "Next page"))
         return self._answer(
             200, _LISTING, title=f"{entry.name if entry.path != '/' else 'Files'} - callfs", path=entry.path,
             backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more, since=str(since),
             crumbs_html="".join(self._crumb(path) for path in (*ancestors(entry.path), entry.path)),
-            rows_html="".join(_listed_row(each, entry.backend) for each in entries), person_html=self._person(request, user),
+            rows_html="".join(_listed_row(each, entry.backend) for each in entries),
+            person_html=self._person(request, user),
             links_html=" ".join(f'<a class="button" href="{html.escape(where)}">{text}</a>' for where, text in links))
 
     def _crumb(self, path: str) -> str:
@@ -17814,8 +17819,8 @@ class BrowserPage:
     @staticmethod
     def _refuse_key(request: Request) -> None:
         if "key" in request.query:
-            raise BadRequest("A key never belongs in an address, where logs and histories keep it: send it in the form, "
-                             "and exchange this one.")
+            raise BadRequest("A key never belongs in an address, where logs and histories keep it: send it in the "
+                             "form, and exchange this one.")
 
     def sign(self, request: Request) -> Response:
         """`POST /session`: a form with `key` signs in, with `out` out; 303 to `next`."""
@@ -17830,7 +17835,8 @@ class BrowserPage:
         secure = "; Secure" if request.scheme == "https" else ""
         # Without Max-Age it goes with the browser's windows; how long it is good is signed into it.
         cookie = f"{SESSION_COOKIE}={value}; Path={self._prefix or '/'}; HttpOnly; SameSite=Strict{secure}"
-        return Response(303, b"", headers=[("Location", self._prefix + _next_path(where)), ("Set-Cookie", cookie), _NO_STORE])
+        return Response(303, b"", headers=[("Location", self._prefix + _next_path(where)), ("Set-Cookie", cookie),
+                                           _NO_STORE])
 
     @staticmethod
     def _form_of(request: Request) -> dict[str, str]:
@@ -17853,8 +17859,8 @@ def _listed_row(entry: Entry, backend: str) -> str:
            link + (' <span class="tag">{kind}</span>' if kind else "") + "</td><td>{bytes}</td><td>{day}</td></tr>\n")
     slash = "/" if entry.is_dir else ""
     return _filled(row, name=entry.name, type=entry.type, size=str(entry.size), moment=moment, kind=kind,
-                   where=_path_in_address(entry.name) + slash, shown=entry.name + slash, day=moment[:16].replace("T", " "),
-                   bytes="" if entry.is_dir or kind else f"{entry.size:,}")
+                   where=_path_in_address(entry.name) + slash, shown=entry.name + slash,
+                   day=moment[:16].replace("T", " "), bytes="" if entry.is_dir or kind else f"{entry.size:,}")
 
 
 # ============================================================================
