@@ -1387,6 +1387,8 @@ class AuthOptions:
     anonymous: str = option("none", "What a request without a key may do", choices=("none", "read", "write"))
     mode: str = option("full", "What anybody may do at most", flag="--mode",
                        choices=("full", "read-only", "upload-only", "no-delete"))
+    session_lifetime: float = option("12h", "How long a browser stays signed in", kind="duration", minimum=1,
+                                     maximum=366 * 86400)
 
 
 @dataclass
@@ -12536,15 +12538,15 @@ class Response:
 
     `headers` are (name, value) pairs; `block` is an already rendered run of header lines (each ending in CRLF), for
     what is sent often. `length` overrides the body's for a HEAD. `upgrade` takes the connection over after the head
-    has been sent (WebSocket).
+    has been sent (WebSocket). `policy` is such a block, too: it stands in the place of the usual headers for browsers.
     """
 
-    __slots__ = ("status", "headers", "block", "body", "length", "upgrade", "close")
+    __slots__ = ("status", "headers", "block", "body", "length", "upgrade", "close", "policy")
 
     def __init__(self, status: int = 200, body: Union[bytes, Reader, None] = b"", *,
                  headers: Iterable[tuple[str, str]] = (), block: bytes = b"", length: Optional[int] = None,
-                 upgrade: Optional[Callable[[Duplex], None]] = None, close: bool = False) -> None:
-        self.status, self.body, self.block, self.close = status, body, block, close
+                 upgrade: Optional[Callable[[Duplex], None]] = None, close: bool = False, policy: bytes = b"") -> None:
+        self.status, self.body, self.block, self.close, self.policy = status, body, block, close, policy
         self.headers = list(headers)
         self.length = length if length is not None else _body_length(body)
         self.upgrade = upgrade
@@ -14622,8 +14624,49 @@ def header_text(value: str) -> str:
     return value if value.isascii() and value.isprintable() else urllib.parse.quote(value, safe=" /:@+=,")
 
 
+SESSION_COOKIE = "callfs_session"
+_SESSION = re.compile(rf"(?:^|[;,] *){SESSION_COOKIE}=(([A-Za-z0-9_-]+)\.([0-9]{{1,12}}))\.([A-Za-z0-9_-]{{43}})(?= *(?:[;,]|$))")
+
+
+class Sessions:
+    """What a browser that signed in shows instead of its key: user, expiry (seconds since 1970) and an HMAC over both.
+
+    Nothing is kept here, so every node with the same secret takes it. The user's key is part of what is signed: with
+    the key the session ends. Without a secret one is drawn, and sessions end with the process.
+    """
+
+    def __init__(self, secret: str, lifetime: float, keys: Mapping[str, str],
+                 clock: Callable[[], float] = time.time) -> None:
+        # A key of its own: what signs download links must never sign a session.
+        root = hmac.digest((secret or secrets.token_hex()).encode(), b"callfs: sessions of browsers", "sha256")
+        self._keys = {user: hmac.digest(root, key.encode(), "sha256") for user, key in keys.items()}
+        self._lifetime, self._clock = lifetime, clock
+
+    def begin(self, user: str) -> str:
+        """The cookie's value, for `session_lifetime` from now."""
+        claim = f"{b64url(user.encode())}.{int(self._clock() + self._lifetime)}"
+        return f"{claim}.{self._sign(user, claim)}"
+
+    def _sign(self, user: str, claim: str) -> str:
+        return b64url(hmac.digest(self._keys[user], claim.encode(), "sha256"))
+
+    def user(self, cookies: str) -> Optional[str]:
+        """Whose session a `Cookie` header holds; None for one that is forged, over, or of a key that was changed."""
+        found = _SESSION.search(cookies)
+        if found is None:
+            return None
+        claim, name, expires, signature = found.groups()
+        try:
+            user = base64.urlsafe_b64decode(name + "=" * (-len(name) % 4)).decode()
+        except ValueError:
+            return None
+        if user not in self._keys or int(expires) <= self._clock():
+            return None
+        return user if hmac.compare_digest(self._sign(user, claim), signature) else None
+
+
 class Authenticator:
-    """Keys to principals. Looks keys up by their HMAC under a secret of this process, so that no comparison can be
+    """Keys and sessions to principals. Looks keys up by their HMAC under a secret of this process, so that no comparison can be
     timed, for keys that nobody has as for those that somebody does."""
 
     def __init__(self, options: AuthOptions, failures: RateLimiter, plugins: str = "none") -> None:
@@ -14633,8 +14676,9 @@ class Authenticator:
         self._known: Cache[tuple[str, bytes], Principal] = Cache(10_000)
         named = {name: key for name, key in options.api_key_users.items()}
         named.update({f"api-user-{number}": key for number, key in enumerate(options.api_keys)})
-        self._users = {self._digest(key.encode()): Principal(name, name == "root", name in ("root", *options.admins))
-                       for name, key in named.items()}
+        self.sessions = Sessions(options.single_use_link_secret, options.session_lifetime, named)
+        self._named = {name: Principal(name, name == "root", name in ("root", *options.admins)) for name in named}
+        self._users = {self._digest(key.encode()): self._named[name] for name, key in named.items()}
         if options.internal_proxy_secret:
             internal = self._digest(options.internal_proxy_secret.encode())
             self._users[internal] = Principal(INTERNAL_USER, trusted=True)
@@ -14646,16 +14690,26 @@ class Authenticator:
         """Who sent this. Raises AuthenticationFailed, and RateLimited for an address that guesses."""
         header = request.headers.get("authorization")
         if header is None:
-            anonymous = self._anonymous[access]
-            if anonymous.verbs:
-                return anonymous
-            raise self.refusal()
+            cookies = request.headers.get("cookie", "") if access != "internal" else ""
+            principal = self._named.get(self.sessions.user(cookies) or "") if cookies else None
+            principal = principal or self._anonymous[access]
+            if principal.verbs is None or principal.verbs:
+                return principal
+            raise self.refusal(request)
         key = _key_of(header)
         if key is None:
-            raise self.refusal("The Authorization header is neither `Bearer KEY` nor `Basic`.")
-        return self._check(request.client, key)
+            raise self.refusal(request, "The Authorization header is neither `Bearer KEY` nor `Basic`.")
+        return self._check(request, key)
 
-    def _check(self, client: str, key: bytes) -> Principal:
+    def open_session(self, request: Request, key: str) -> str:
+        """A session for who has this key. Raises as `identify` does."""
+        principal = self._check(request, key.encode())
+        if principal.name not in self._named:           # a node of the cluster is no user
+            raise self.refusal(request, "The key is not valid.")
+        return self.sessions.begin(principal.name)
+
+    def _check(self, request: Request, key: bytes) -> Principal:
+        client = request.client
         digest = self._digest(key)
         principal = self._known.get((client, digest))       # an address that got in before is not shut out by others
         if principal is not None:
@@ -14666,14 +14720,18 @@ class Authenticator:
         principal = self._users.get(digest)
         if principal is None:
             self._failures.wait(client)     # a wrong key costs a token
-            raise self.refusal("The key is not valid.")
+            raise self.refusal(request, "The key is not valid.")
         self._known.put((client, digest), principal)
         return principal
 
     @staticmethod
-    def refusal(message: str = "A key is needed: send `Authorization: Bearer KEY`.") -> AuthenticationFailed:
-        """What to raise: the 401 that says how to do better."""
-        return AuthenticationFailed(message, headers=[("WWW-Authenticate", 'Bearer, Basic realm="callfs"')])
+    def refusal(request: Request, message: str = "A key is needed: send `Authorization: Bearer KEY`.",
+                ) -> AuthenticationFailed:
+        """What to raise: the 401 that says how to do better. A script of our page would be disturbed by the window
+        that a browser opens for Basic."""
+        page = "sec-fetch-mode" in request.headers or SESSION_COOKIE in request.headers.get("cookie", "")
+        challenge = "Bearer" if page else 'Bearer, Basic realm="callfs"'
+        return AuthenticationFailed(message, headers=[("WWW-Authenticate", challenge)])
 
 
 def _key_of(header: str) -> Optional[bytes]:
@@ -14786,6 +14844,8 @@ class Application:
             return self._other_method(request, route)
         if route.access != "open":
             self._sign_in(request, route)
+        elif request.method not in _SAFE_METHODS:
+            self._check_browser(request)    # nobody is signed in by a page of another site either
         hops = request.headers.get(_HOPS)
         if hops is None:
             return handler(request)
@@ -14821,10 +14881,12 @@ class Application:
         known = (route.access, request.client)
         principal = memo.get(known)
         if principal is None:
-            principal = memo[known] = self._auth.identify(request, route.access)
+            principal = self._auth.identify(request, route.access)
+            if "cookie" not in request.headers:         # a session ends while its header stays the same
+                memo[known] = principal
         request.principal = principal
         if principal.verbs is not None and route.access in ("user", "internal"):
-            raise self._auth.refusal()
+            raise self._auth.refusal(request)
         if route.access == "internal" and principal.name != INTERNAL_USER:
             raise PermissionDenied("Only other nodes of the cluster may use this address.")
         if not memo.get("bearer", False):
@@ -14866,6 +14928,8 @@ class Application:
 
     def _dress(self, request: Request, response: Response) -> None:
         block = self._tls_block if request.scheme == "https" else self._block
+        if response.policy:
+            block = response.policy + (header_block([_HSTS]) if request.scheme == "https" else b"")
         response.block += b"%bX-Request-ID: %b\r\n" % (block, request.id.encode())
         origin = request.headers.get("origin")
         if origin is not None and self._listed(origin):
@@ -16956,34 +17020,994 @@ def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
 # The browser page: what people see at /fs/, and their signing in
 # ============================================================================
 
+# What a page may load and do. The script sets names and contents as text only; this holds should it ever forget.
+_CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+                "media-src 'self'; connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; "
+                "frame-ancestors 'none'")
+# With `no-referrer` a browser would send a form with the origin `null` (Fetch, "append a request Origin header").
+_POLICY_OF_PAGE = header_block({
+    **dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
+_HTML = ("Content-Type", "text/html; charset=utf-8")
+_MAX_FORM = 16 * 1024
+_PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # no host, no scheme, no backslash, nothing to end a header
+
+_PAGE_HEAD = """\
+<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<link rel="icon" href="{prefix}/page/icon.svg?v={version}">
+<link rel="stylesheet" href="{prefix}/page/style.css?v={version}">
+"""
+_LISTING = _PAGE_HEAD + """\
+<script src="{prefix}/page/app.js?v={version}" defer></script>
+</head>
+<body data-prefix="{prefix}" data-path="{path}" data-backend="{backend}" data-features="{features}" data-user="{user}" \
+data-more="{more}" data-since="{since}">
+<header><nav aria-label="Path"><ol id="path">{crumbs_html}</ol></nav>{person_html}</header>
+<main>
+<div class="paper">
+<table id="list">
+<thead><tr><th>Name</th><th>Size</th><th>Changed</th></tr></thead>
+<tbody>
+{rows_html}</tbody>
+</table>
+</div>
+<p class="paper">{links_html}</p>
+</main>
+</body>
+</html>
+"""
+_SHEET = _PAGE_HEAD + """\
+</head>
+<body>
+<main class="paper sheet"><h1>{title}</h1>{content_html}</main>
+</body>
+</html>
+"""
+_SIGN_IN = """\
+<form method="post" action="{prefix}/session">{told_html}<input type="hidden" name="next" value="{next}">
+<label>Key <input type="password" name="key" autocomplete="current-password" required autofocus></label>
+<button class="main">Sign in</button></form>"""
+_SIGN_OUT = """\
+<form method="post" action="{prefix}/session"><input type="hidden" name="next" value="{next}">
+<span class="user">{user}</span> <button name="out" value="1">Sign out</button></form>"""
+
+_ICONS = {                                  # paths of 24 x 24, from 0,0 on, drawn with a stroke
+    "file": "m6 3h8l4 4v14h-12zm8 0v4h4",
+    "folder": "m3 6h6l2 2h10v11h-18z",
+    "image": "m4 5h16v14h-16zm0 11l5-5 4 4 3-3 4 4",
+    "audio": "m9 18v-12l10-2v12m-10 2a2 2 0 1 1-4 0 2 2 0 0 1 4 0zm10-2a2 2 0 1 1-4 0 2 2 0 0 1 4 0z",
+    "video": "m3 6h12v12h-12zm12 4l6-3v10l-6-3",
+    "pdf": "m6 3h8l4 4v14h-12zm3 9h6m-6 4h6",
+    "queue": "m4 5h16v4h-16zm0 6h16v4h-16zm4 8h8",
+    "control": "m5 7h8m4 0h2m-14 10h2m4 0h8m-4-13v6m-6 4v6",
+    "stream": "m3 8c3-3 6 3 9 0s6 3 9 0m-18 8c3-3 6 3 9 0s6 3 9 0",
+    "mount": "m4 5h16v6h-16zm0 8h16v6h-16zm4-5h0m0 8h0",
+    "down": "m12 4v11m-5-4l5 5 5-5m-12 9h14",
+    "up": "m12 16v-11m-5 4l5-5 5 5m-12 11h14",
+    "upfolder": "m3 6h6l2 2h10v11h-18zm9 11v-6m-2.5 2l2.5-2.5 2.5 2.5",
+    "plus": "m12 5v14m-7-7h14",
+    "eye": "m2 12s4-6 10-6 10 6 10 6-4 6-10 6-10-6-10-6zm10 0h0",
+    "link": "m10 14l4-4m-6 1l-2 2a3.5 3.5 0 0 0 5 5l2-2m3-3l2-2a3.5 3.5 0 0 0-5-5l-2 2",
+    "pen": "m4 20l1-4l11-11l3 3l-11 11z",
+    "move": "m5 12h13m-5-5l5 5-5 5",
+    "bin": "m5 7h14m-10 0v-3h6v3m-8 0l1 13h8l1-13",
+    "key": "m3 7h18v10h-18zm4 4h0m4 0h0m4 0h0m-7 3h8",
+    "close": "m6 6l12 12m0-12l-12 12",
+    "sort": "m7 14l5-5 5 5",
+}
+
+
+def _icon_svg(width: int, path: str, color: str = "%23000") -> str:
+    return (f"<svg xmlns='http://www.w3.org/2000/svg' viewBox='0 0 {width} 24' fill='none' stroke='{color}' "
+            f"stroke-width='2' stroke-linecap='round' stroke-linejoin='round'><path d='{path}'/></svg>")
+
+
+def _icon_style() -> str:
+    """All icons as one picture, of which each class shows its part."""
+    path = "".join(f"M{24 * place} 0{path}" for place, path in enumerate(_ICONS.values()))
+    places = "".join(f".i-{name} {{ --at: {place} }}\n" for place, name in enumerate(_ICONS))
+    return f'.i {{ --i: url("data:image/svg+xml,{_icon_svg(24 * len(_ICONS), path)}") }}\n{places}'
+
+
+_STYLE = r"""
+:root { color-scheme: light dark; --back: #f6f7f9; --card: #fff; --text: #1c2330; --dim: #5d6778; --line: #e1e5ec;
+  --main: #2f62d9; --pick: #e4ecfe; --hover: #f1f4f8; --bad: #b3261e; --shade: 0 8px 30px #1c233030; }
+@media (prefers-color-scheme: dark) {
+  :root { --back: #12151b; --card: #1a1f28; --text: #e6eaf1; --dim: #98a3b5; --line: #2b323f; --main: #8ab0ff;
+    --pick: #223357; --hover: #212835; --bad: #ff9d94; --shade: 0 8px 30px #000b; }
+}
+* { box-sizing: border-box; }
+[hidden] { display: none !important; }
+body { margin: 0; background: var(--back); color: var(--text); font: 15px/1.45 system-ui, sans-serif; }
+header, main { max-width: 72rem; margin: auto; padding: 0 1rem; }
+header, header form, .upload, .note { display: flex; gap: .6rem; align-items: center; }
+header { min-height: 3.5rem; color: var(--dim); }
+nav, .upload .name, .note span { flex: 1; min-width: 0; overflow-wrap: anywhere; }
+#path { display: flex; flex-wrap: wrap; list-style: none; margin: 0; padding: 0; font-size: 1.05rem; }
+#path li + li::before { content: "/"; }
+#path a { padding: .3rem; }
+#path li:last-child a { color: var(--text); font-weight: 600; }
+a { color: inherit; text-decoration: none; }
+:focus-visible { outline: 2px solid var(--main); outline-offset: 1px; }
+button, .button, input, select, textarea { font: inherit; color: inherit; border: 1px solid var(--line); border-radius: 8px;
+  background: var(--card); padding: .4rem .75rem; min-height: 2.3rem; }
+button, .button { display: inline-flex; gap: .45rem; align-items: center; justify-content: center; cursor: pointer; }
+button.main { background: var(--main); border-color: var(--main); color: var(--card); }
+button.plain { border: 0; background: none; padding: 0; min-height: 0; }
+.dim, .tag, .size, .time, .heads, th, td + td, footer, #empty { color: var(--dim); }
+.bad, .danger { color: var(--bad); }
+.paper { background: var(--card); border: 1px solid var(--line); border-radius: 12px; }
+table { width: 100%; border-spacing: 0; }
+td, th { padding: .5rem 1rem; text-align: left; overflow-wrap: anywhere; }
+td + td, th + th { text-align: right; white-space: nowrap; }
+.sheet { width: min(24rem, 100vw - 2rem); margin: 12vh auto; padding: 1.5rem 2rem 2rem; }
+h1, h2 { font-size: 1.2rem; margin: 0 0 1rem; overflow-wrap: anywhere; }
+label { display: grid; gap: .3rem; margin: .8rem 0; }
+
+#bar { position: sticky; top: 0; z-index: 2; padding: .5rem 0 .2rem; background: var(--back); }
+#bar, .tools { display: flex; flex-wrap: wrap; gap: .5rem; }
+#filter { flex: 1; min-width: 8rem; max-width: 18rem; margin-left: auto; }
+.heads, .row { display: grid; grid-template-columns: 2.4rem 1.8rem minmax(0, 1fr) 8rem 13rem; align-items: center; width: 100%; }
+.heads .name { grid-column: 3; }
+.heads .i { visibility: hidden; }
+[aria-sort$="ending"] .i { visibility: visible; }
+[aria-sort="descending"] .i { transform: scaleY(-1); }
+.heads .size button, .heads .time button { flex-direction: row-reverse; }
+.heads button { vertical-align: middle; }
+.size, .time { text-align: right; white-space: nowrap; }
+.time { padding-right: 1rem; }
+#rows { position: relative; outline: 0; }
+.row { position: absolute; height: 40px; border-radius: 6px; cursor: default; }
+.row:hover { background: var(--hover); }
+.row[aria-selected="true"] { background: var(--pick); }
+#rows:focus-visible .at { box-shadow: inset 0 0 0 2px var(--main); }
+.row .name { display: flex; gap: .6rem; align-items: center; }
+.link { overflow: hidden; text-overflow: ellipsis; white-space: pre; padding: .4rem 0; }
+.tag { font-size: .8rem; border: 1px solid var(--line); border-radius: 99px; padding: 0 .5rem; }
+.pick { text-align: center; }
+.pick input { min-height: 0; width: 1.05rem; height: 1.05rem; accent-color: var(--main); }
+#empty { padding: 3rem 1rem; text-align: center; }
+footer { padding: .8rem .2rem 5rem; }
+#live { display: inline-block; width: .55rem; height: .55rem; margin-right: .5rem; border-radius: 50%; background: var(--line); }
+#live.on { background: #2a6; }
+
+dialog { width: min(30rem, 100vw - 2rem); border: 0; border-radius: 14px; padding: 1.3rem; background: var(--card);
+  color: inherit; box-shadow: var(--shade); }
+dialog.wide { width: min(64rem, 100vw - 2rem); }
+dialog::backdrop { background: #0b0f1780; }
+dialog input, dialog textarea, dialog select, pre, progress, .stage audio, .stage iframe { width: 100%; }
+.buttons { display: flex; flex-direction: row-reverse; gap: .5rem; margin-top: 1.2rem; }
+.stage { display: grid; place-items: center; }
+.stage > * { max-width: 100%; max-height: 68vh; border: 0; border-radius: 8px; }
+.stage iframe { height: 68vh; }
+pre { margin: 0; overflow: auto; padding: .8rem; background: var(--back); font: 13px/1.5 monospace; white-space: pre-wrap;
+  overflow-wrap: anywhere; }
+dl { display: grid; grid-template-columns: auto 1fr; gap: .4rem 1rem; }
+dd { margin: 0; color: var(--dim); }
+#notes, #uploads { position: fixed; z-index: 5; bottom: 1rem; left: 1rem; width: min(24rem, 100vw - 2rem); }
+#uploads { left: auto; right: 1rem; padding: .8rem 1rem; background: var(--card); border-radius: 12px; box-shadow: var(--shade); }
+.note { margin-top: .5rem; padding: .5rem .5rem .5rem 1rem; border-radius: 10px; background: var(--text); color: var(--back); }
+.note.bad { background: var(--bad); }
+.note button { background: none; border-color: currentColor; }
+.drop main { outline: 3px dashed var(--main); border-radius: 12px; }
+
+.i { flex: none; width: 18px; height: 18px; background: currentColor; mask: var(--i) calc(var(--at) * -18px) 0 / auto 100%; }
+.i-folder, .i-mount { color: var(--main); }
+@media (max-width: 640px) {
+  .tools .label, .heads .size, .heads .time, td:nth-child(3), th:nth-child(3) { display: none; }
+  button, .button { min-width: 2.75rem; min-height: 2.75rem; }
+  #filter { flex-basis: 100%; max-width: none; }
+  .row { grid-template: 1fr 1fr / 2.8rem 1.8rem auto minmax(0, 1fr); height: 60px; }
+  .row .pick, .row > .i { grid-row: 1 / 3; }
+  .row .name { align-self: end; grid-column: 3 / 5; padding-right: 1rem; }
+  .row .size, .row .time { grid-row: 2; align-self: start; font-size: .85rem; text-align: left; }
+  .row .size:not(:empty) { padding-right: .8rem; }
+}
+@media (forced-colors: active) { .i { background: CanvasText; } }
+"""
+
+_SCRIPT = r"""
+'use strict';
+// Names and contents are only ever set as text.
+const first = document.cloneNode(true), PREFIX = document.body.dataset.prefix, PIECE = 8 << 20, TEXT = 256 << 10, UNDO = 7000;
+const CONTROLS = {enqueue: 'What is written here becomes a message.', dequeue: 'Reading this would take a message out.',
+  peek: '', size: '', ack: 'For programs that are done with a message.', clear: 'Writing here removes every message.'};
+const KINDS = {image: /\.(png|jpe?g|gif|webp|avif|bmp|ico|svg)$/i,
+  audio: /\.(mp3|og[ag]|wav|flac|m4a|opus)$/i, video: /\.(mp4|webm|mov|m4v|ogv)$/i, pdf: /\.pdf$/i};
+const view = {items: [], shown: [], at: -1, anchor: 0, chosen: new Set(), gone: new Set(), sort: 'name', down: false,
+  turn: 0, took: 0};
+
+const $ = selector => document.querySelector(selector);
+const join = (folder, name) => (folder === '/' ? '' : folder) + '/' + name;
+const parentOf = path => path.slice(0, path.lastIndexOf('/')) || '/';
+const nameOf = path => path.slice(path.lastIndexOf('/') + 1);
+const urlOf = path => PREFIX + '/fs' + path.split('/').map(encodeURIComponent).join('/');
+const folderUrl = path => urlOf(path).replace(/\/?$/, '/');
+const plural = (count, word) => `${count.toLocaleString()} ${word}${count === 1 ? '' : 's'}`;
+const named = items => items.length > 1 ? plural(items.length, 'item') : items[0].name;
+const focus = () => list.focus({preventScroll: true});
+const pathOf = item => join(view.path, item.name);
+const hidden = name => name.startsWith('.upload-');
+const dates = new Intl.DateTimeFormat([], {dateStyle: 'medium', timeStyle: 'short'});
+
+function make(what, props = {}, ...children) {
+  const [tag, className = ''] = what.split('.'), node = Object.assign(document.createElement(tag), {className});
+  if (tag === 'button') node.type = 'button';
+  for (const [name, value] of Object.entries(props))
+    if (name in node) node[name] = value; else node.setAttribute(name, value);
+  node.append(...children.filter(Boolean));
+  return node;
+}
+
+const icon = name => make('span.i i-' + name, {'aria-hidden': true});
+const button = (label, name, onclick, props = {}, look = '') =>
+  make('button.' + look, {title: label, onclick, ...props}, icon(name), make('span.label', {}, label));
+const cell = (name, ...children) => make('span.' + name, {role: 'gridcell'}, ...children);
+
+function size(bytes) {
+  const step = bytes < 1000 ? 0 : Math.min(4, Math.floor(Math.log10(bytes) / 3));
+  return (bytes / 1000 ** step).toLocaleString([], {style: 'unit', unitDisplay: step ? 'short' : 'long',
+    unit: ['byte', 'kilobyte', 'megabyte', 'gigabyte', 'terabyte'][step], maximumSignificantDigits: step ? 3 : 4});
+}
+
+function failure(status, text) {
+  let message = `The server answered ${status}.`;
+  try { message = JSON.parse(text).message || message; } catch { /* a proxy's page */ }
+  return Object.assign(new Error(status ? message : 'The server cannot be reached.'),
+    {status, broken: !status || status === 429 || status > 501});
+}
+
+async function ask(method, address, body, headers = {}, more = {}) {
+  const answer = await fetch(address, {method, body, headers, ...more}).catch(() => { throw failure(0); });
+  if (!answer.ok) throw failure(answer.status, await answer.text());
+  return answer;
+}
+
+// ---- dialogs and notes
+
+// Resolves to the value of the button; Enter is the first.
+function dialog(title, content, buttons, look = '') {
+  return new Promise(resolve => {
+    const box = make('dialog.' + look,
+      {'aria-label': title, onclose: () => { box.remove(); resolve(box.returnValue); focus(); }},
+      make('form', {method: 'dialog'}, make('h2', {}, title), ...content, make('div.buttons', {}, ...buttons.map(
+        ([value, label, look = '']) => make('button.' + look, {value, type: 'submit', formNoValidate: !value}, label)))));
+    document.body.append(box);
+    box.showModal();
+  });
+}
+
+async function askText(title, label, value, done) {
+  const input = make('input', {value, required: true, autofocus: true}), stem = value.lastIndexOf('.');
+  setTimeout(() => input.setSelectionRange(0, stem > 0 ? stem : value.length));
+  return await dialog(title, [make('label', {}, label, input)], [['yes', done, 'main'], ['', 'Cancel']]) && input.value;
+}
+
+function note(text, bad = false, label = '', run = null) {
+  const box = make(bad ? 'div.note bad' : 'div.note', {role: 'status'}, make('span', {}, text),
+    label && make('button', {onclick: () => { box.remove(); run(); }}, label));
+  notes.append(box);
+  setTimeout(() => box.remove(), bad ? 12000 : UNDO);
+}
+
+function complain(error) {
+  if (error.status === 401) note('You are signed out.', true, 'Sign in', () => location.reload());
+  else if (!error.aborted) note(error.message, true);
+}
+
+const guarded = run => (...args) => Promise.resolve(run(...args)).catch(complain);
+
+// ---- a folder: its first page as HTML, the others as JSON
+
+const itemsOf = page => [...page.querySelectorAll('#list tbody tr')].map(({dataset: row}) => ({name: row.name,
+  dir: row.type === 'directory', size: +row.size, time: Date.parse(row.time) || 0, kind: row.kind}))
+  .filter(item => !hidden(item.name));
+
+async function more(items, after, turn, fresh) {
+  let address = `${folderUrl(view.path)}?json&limit=10000&after=${encodeURIComponent(after)}`, then = Date.now();
+  while (address && turn === view.turn) {
+    const answer = await ask('GET', address);
+    for (const {name, type, size, mtime} of await answer.json())
+      if (!hidden(name)) items.push({name, dir: type === 'directory', size, time: Date.parse(mtime),
+        kind: name in CONTROLS && /^(queue|proxy)fs$/.test(view.backend) ? 'control' : ''});
+    const next = /<([^>]*)>;\s*rel="?next/.exec(answer.headers.get('Link'));
+    address = next && new URL(next[1], answer.url).href;
+    if (fresh && Date.now() - then > 400) { arrange(); then = Date.now(); }
+  }
+}
+
+// `fresh`: it is another folder than before.
+async function adopt(page, fresh) {
+  const turn = ++view.turn, data = page.body.dataset, began = Date.now(), items = itemsOf(page);
+  Object.assign(view, data, {features: JSON.parse(data.features)});
+  if (fresh) {
+    Object.assign(view, {items, at: -1, chosen: new Set()});
+    document.title = page.title;
+    filter.value = '';
+    if (page !== first) $('header').replaceWith(page.querySelector('header'));
+    listen();
+    tools();
+    arrange();
+  }
+  if (data.more) await more(items, data.more, turn, fresh);
+  if (turn !== view.turn) return;
+  Object.assign(view, {items, took: Date.now() - began});
+  arrange();
+}
+
+async function fetched(path) {
+  const answer = await ask('GET', folderUrl(path), null, {Accept: 'text/html'});
+  return new DOMParser().parseFromString(await answer.text(), 'text/html');
+}
+
+const go = guarded(async (path, push = true, name = '') => {
+  const page = await fetched(path);
+  if (push) history.pushState(null, '', folderUrl(path));
+  scrollTo(0, 0);
+  const done = adopt(page, true);
+  point(Math.max(0, view.shown.findIndex(item => item.name === name)));
+  await done;
+});
+
+const reload = guarded(async (name = '') => {
+  const path = view.path, page = await fetched(path);
+  if (path === view.path) await adopt(page, false);
+  if (name) point(view.shown.findIndex(item => item.name === name));
+});
+
+const natural = new Intl.Collator([], {numeric: true, sensitivity: 'base'});
+const ORDERS = {name: (a, b) => natural.compare(a.name, b.name), size: (a, b) => a.size - b.size,
+  time: (a, b) => a.time - b.time};
+const chosen = () => view.shown.filter(item => view.chosen.has(item.name));
+const current = () => view.chosen.size ? chosen() : view.shown.filter((item, index) => index === view.at);
+
+function arrange() {
+  const now = view.shown[view.at], wanted = filter.value.toLowerCase(), order = ORDERS[view.sort], sign = view.down ? -1 : 1;
+  view.shown = view.items.filter(item => !view.gone.has(pathOf(item)) && item.name.toLowerCase().includes(wanted))
+    .sort((a, b) => b.dir - a.dir || sign * order(a, b) || (a.name < b.name ? -1 : 1));
+  view.at = now ? view.shown.findIndex(item => item.name === now.name) : -1;
+  view.chosen = new Set(chosen().map(item => item.name));
+  for (const head of heads)
+    head.setAttribute('aria-sort', head.classList.contains(view.sort) ? view.down ? 'descending' : 'ascending' : 'none');
+  empty.hidden = view.shown.length > 0;
+  empty.textContent = wanted ? 'Nothing has that in its name.' :
+    'This folder is empty.' + (view.features.write ? ' Drop files here.' : '');
+  draw(true);
+  report();
+}
+
+function report() {
+  const picked = chosen();
+  count.textContent = plural(view.shown.length, 'item') + (picked.length ? `, ${picked.length} selected` : '');
+  tool.hidden = !(picks.hidden = !picked.length);
+  picks.replaceChildren(...picked.length ? actions(picked).map(action => button(...action)) : []);
+}
+
+// ---- the list: only rows that can be seen
+
+const rows = new Map();
+const rowHeight = () => matchMedia('(max-width: 640px)').matches ? 60 : 40;
+
+function draw(afresh = false) {
+  const height = rowHeight(), from = Math.max(0, Math.floor(-list.getBoundingClientRect().top / height) - 10);
+  const wanted = view.shown.slice(from, from + Math.ceil(innerHeight / height) + 20), keep = new Set(wanted);
+  rows.forEach((row, item) => { if (afresh || !keep.has(item)) { row.remove(); rows.delete(item); } });
+  list.style.height = view.shown.length * height + 'px';
+  list.setAttribute('aria-rowcount', view.shown.length);
+  list.setAttribute('aria-activedescendant', 'row-' + view.at);
+  wanted.forEach((item, offset) => {
+    const index = from + offset, row = rows.get(item) || rowOf(item), on = view.chosen.has(item.name);
+    if (!rows.has(item)) { rows.set(item, row); list.append(row); }
+    row.id = 'row-' + index;
+    row.style.transform = `translateY(${index * height}px)`;
+    row.setAttribute('aria-rowindex', index + 1);
+    row.setAttribute('aria-selected', on);
+    row.classList.toggle('at', index === view.at);
+    row.querySelector('input').checked = on;
+  });
+}
+
+const look = item => item.kind ? ['control', 'queue', 'stream'].find(kind => kind === item.kind) || 'mount' :
+  item.dir ? 'folder' : Object.keys(KINDS).find(kind => KINDS[kind].test(item.name)) || 'file';
+
+function rowOf(item) {
+  const bytes = cell('size', !item.dir && !item.kind && size(item.size));
+  const link = item.kind === 'control' ? {} : {href: (item.dir ? folderUrl : urlOf)(pathOf(item)), tabIndex: -1};
+  if (item.kind === 'queue') waiting(item, bytes);
+  return make('div.row', {role: 'row'},
+    cell('pick', make('input', {type: 'checkbox', tabIndex: -1, 'aria-label': 'Select ' + item.name})), icon(look(item)),
+    cell('name', make(link.href ? 'a.link' : 'span.link', {title: item.name, ...link}, make('bdi', {}, item.name)),
+      item.kind && make('span.tag', {}, item.kind)),
+    bytes, cell('time', item.time && dates.format(item.time)));
+}
+
+async function waiting(item, place) {
+  const answer = await fetch(urlOf(join(pathOf(item), 'size'))).catch(() => ({}));
+  if (answer.ok) place.textContent = plural(+await answer.text() || 0, 'message');
+}
+
+// `mode`: what the cursor selects: '' nothing, one, toggle, range.
+function point(index, mode = '') {
+  if (!view.shown.length) return;
+  view.at = Math.max(0, Math.min(index, view.shown.length - 1));
+  const name = view.shown[view.at].name;
+  if (mode === 'one') view.chosen = new Set([name]);
+  if (mode === 'toggle' && !view.chosen.delete(name)) view.chosen.add(name);
+  if (mode === 'range') view.chosen = new Set(view.shown.slice(Math.min(view.at, view.anchor),
+    Math.max(view.at, view.anchor) + 1).map(item => item.name));
+  else view.anchor = view.at;
+  const height = rowHeight(), top = list.getBoundingClientRect().top + view.at * height, head = bar.offsetHeight + 20;
+  if (top < head) scrollBy(0, top - head);
+  else if (top + height > innerHeight - 12) scrollBy(0, top + height - innerHeight + 12);
+  draw();
+  report();
+}
+
+function pressed(event) {
+  const on = what => event.target.closest(what), link = on('.link'), index = on('.row') ? +on('.row').id.slice(4) : -1;
+  const mode = event.shiftKey ? 'range' : event.ctrlKey || event.metaKey || on('.pick') ? 'toggle' : '';
+  if (index < 0 || link && mode === 'toggle') return;     // a link with Ctrl is for the browser
+  if (!on('.pick')) event.preventDefault();
+  focus();
+  point(index, mode || (link ? '' : 'one'));
+  if (link && !mode) open(view.shown[index]);
+}
+
+// ---- what can be done
+
+function actions(items) {
+  const one = items.length === 1 && items[0], files = items.every(item => !item.dir && !item.kind);
+  const write = view.features.write && items.every(item => item.kind !== 'control');
+  return [
+    one && ['Open', 'eye', () => open(one)],
+    (files || one.dir) && ['Download', 'down', () => items.forEach(download)],
+    one && files && view.user && ['Share', 'link', guarded(() => share(one))],
+    write && one && ['Rename', 'pen', guarded(() => rename(one))],
+    write && ['Move', 'move', guarded(() => moveTo(items))],
+    write && ['Delete', 'bin', () => remove(items)],
+    ['None', 'close', () => SHORTCUTS.Escape()],
+  ].filter(Boolean);
+}
+
+const open = guarded(item => item.dir ? go(pathOf(item)) : item.kind === 'control' && item.name !== 'peek' &&
+  item.name !== 'size' ? control(item) : preview(item));
+
+function download(item) {
+  make('a', {href: item.dir ? folderUrl(pathOf(item)) + '?archive=zip' : urlOf(pathOf(item)),
+    download: item.name + (item.dir ? '.zip' : '')}).click();
+}
+
+async function control(item) {
+  const write = item.name === 'enqueue' && view.features.write;
+  const text = make('textarea', {rows: 6, 'aria-label': 'Message', required: true});
+  if (!await dialog(item.name, [make('p', {}, CONTROLS[item.name]), write && text],
+    [...write ? [['yes', 'Send', 'main']] : [], ['', 'Close']])) return;
+  await ask('PUT', urlOf(pathOf(item)), text.value);
+  note('Sent.');
+}
+
+async function preview(item) {
+  const url = urlOf(pathOf(item)), kind = look(item), stage = make('div.stage', {}, 'Loading…');
+  let node = null;
+  if (kind === 'stream') node = 'A stream has no end; follow it with: callfs cat --stream ' + pathOf(item);
+  else if (kind === 'image') node = make('img', {src: url, alt: item.name});
+  else if (kind === 'audio' || kind === 'video') node = make(kind, {src: url, controls: true});
+  else if (kind === 'pdf') node = ask('GET', url).then(answer => answer.arrayBuffer()).then(bytes => make('iframe',
+    {title: item.name, src: URL.createObjectURL(new Blob([bytes], {type: 'application/pdf'}))}));
+  else node = firstText(url, item);
+  Promise.resolve(node).catch(error => error.message).then(found => stage.replaceChildren(found));
+  const said = await dialog(item.name, [stage], [...item.kind ? [] : [['down', 'Download', 'main']], ['', 'Close']], 'wide');
+  stage.querySelectorAll('iframe').forEach(frame => URL.revokeObjectURL(frame.src));
+  if (said) download(item);
+}
+
+async function firstText(url, item) {
+  if (!item.size && !item.kind) return 'The file is empty.';
+  // A range takes no message out of a queue: the server refuses it.
+  const answer = await ask('GET', url, null, {Range: `bytes=0-${TEXT - 1}`}), reader = answer.body.getReader(), parts = [];
+  let length = 0;
+  for (let step; length < TEXT && !(step = await reader.read()).done; length += step.value.length) parts.push(step.value);
+  reader.cancel();
+  const text = await new Blob(parts).text();
+  if (text.includes('\0')) return 'There is no preview of this kind of file.';
+  return make('pre', {tabIndex: 0}, text + (item.size > length ? `\n\n… the first ${size(length)} of ${size(item.size)}` : ''));
+}
+
+async function newFolder() {
+  const name = await askText('New folder', 'Name', '', 'Create');
+  if (!name) return;
+  await ask('PUT', urlOf(join(view.path, name)) + '?type=dir');
+  await reload(name);
+}
+
+async function rename(item) {
+  const name = await askText('Rename', 'New name', item.name, 'Rename');
+  if (name && name !== item.name && await move(pathOf(item), join(view.path, name), {})) await reload(name);
+}
+
+async function moveTo(items) {
+  const target = await askText('Move ' + named(items), 'To the folder', view.path, 'Move'), batch = {};
+  if (!target) return;
+  try {
+    for (const item of items) await move(pathOf(item), join(target.replace(/\/+$/, '') || '/', item.name), batch);
+  } finally { await reload(); }
+}
+
+// `batch` keeps the answer about what is in the way.
+async function move(srcPath, dstPath, batch, overwrite = false) {
+  try {
+    return await ask('POST', PREFIX + '/fs/', JSON.stringify({method: 'move', srcPath, dstPath, overwrite}));
+  } catch (error) {
+    if (overwrite || ![409, 412].includes(error.status)) throw error;
+    const how = await collision(batch, dstPath, error.message);
+    return how !== 'skip' && move(srcPath, how === 'both' ? another(dstPath) : dstPath, batch, how === 'overwrite');
+  }
+}
+
+const collision = (batch, path, why = '') => batch.how = batch.how || dialog('Already there', [
+  make('p', {}, `There is “${nameOf(path)}” already. `, why), make('p.dim', {}, 'This holds for all that follow.')],
+[['both', 'Keep both', 'main'], ['overwrite', 'Overwrite', 'danger'], ['', 'Skip']]).then(how => how || 'skip');
+
+const another = path => path.replace(/(?: \((\d+)\))?(\.[^./]*)?$/,
+  (all, number = 1, ending = '') => ` (${+number + 1})${ending}`);
+
+// Deleted when the time to undo is over, or who deletes leaves.
+const doomed = new Set();
+
+function remove(items) {
+  const paths = items.map(pathOf), next = view.at, doom = {paths, timer: setTimeout(() => carryOut(doom), UNDO)};
+  const shown = () => { paths.forEach(path => view.gone.delete(path)); arrange(); };
+  doom.undo = () => { clearTimeout(doom.timer); doomed.delete(doom); shown(); };
+  doomed.add(doom);
+  paths.forEach(path => view.gone.add(path));
+  arrange();
+  point(next);
+  note(named(items) + ' deleted.', false, 'Undo', doom.undo);
+}
+
+async function carryOut(doom, keepalive = false) {
+  if (!doomed.has(doom)) return;
+  doomed.delete(doom);
+  await Promise.all(doom.paths.map(path => ask('DELETE', urlOf(path), null, {}, {keepalive}).catch(complain)));
+  await reload();
+  doom.undo();
+}
+
+async function share(item) {
+  const time = make('select', {}, ...Object.entries({3600: '1 hour', 28800: '8 hours', 86400: '1 day'})
+    .map(([value, label]) => make('option', {value}, label)));
+  const uses = make('input', {type: 'number', min: 1, max: 1e6, value: 1, required: true});
+  if (!await dialog('Share ' + item.name, [make('p', {}, 'Whoever has the link can download it without a key.'),
+    make('label', {}, 'Ends after', time), make('label', {}, 'Downloads', uses)],
+  [['yes', 'Make link', 'main'], ['', 'Cancel']])) return;
+  const link = await (await ask('POST', PREFIX + '/v1/links/generate',
+    JSON.stringify({path: pathOf(item), expiry_seconds: +time.value, max_uses: +uses.value}))).json();
+  const field = make('input', {readOnly: true, value: link.url, id: 'share-link', 'aria-label': 'Link'});
+  const copy = button('Copy', 'link', () => {
+    field.select();
+    if (navigator.clipboard) navigator.clipboard.writeText(link.url); else document.execCommand('copy');    // no https
+    copy.lastChild.textContent = 'Copied';
+  }, {autofocus: true}, 'main');
+  await dialog('Link to ' + item.name, [field, make('p.dim', {},
+    `${plural(link.max_uses, 'download')}, until ${dates.format(Date.parse(link.expires_at))}`), copy], [['', 'Done']]);
+}
+
+// ---- uploads: three at once; large files in pieces, to go on where they stopped
+
+const uploads = {all: [], running: 0}, sizeOf = ({file}) => file ? file.size : 0;
+
+function upload(files, folder = view.path) {
+  const batch = {};
+  if (uploads.all.every(each => each.over)) Object.assign(uploads, {all: [], began: Date.now()});
+  for (const {file, path} of files) uploads.all.push({file, batch, path: join(folder, path), sent: 0, state: 'waiting'});
+  while (uploads.running < 3 && uploads.all.some(each => each.state === 'waiting')) work();
+}
+
+async function work() {
+  uploads.running++;
+  for (let each; (each = uploads.all.find(other => other.state === 'waiting'));) {
+    each.state = 'sending';
+    try {
+      const kept = !each.file ? await ask('PUT', urlOf(each.path) + '?type=dir') :
+        await (each.file.size > PIECE ? putLarge : putSmall)(each);
+      each.state = kept ? 'done' : 'skipped';
+    } catch (error) {
+      each.state = error.aborted ? 'cancelled' : error.message;
+      each.failed = !error.aborted;
+    }
+    each.over = true;
+    each.sent = sizeOf(each);
+    progress();
+  }
+  if (--uploads.running) return;
+  const done = uploads.all.filter(each => each.state === 'done').length;
+  if (done) note(plural(done, 'file') + ' uploaded.');
+  await reload();
+}
+
+async function putSmall(each, headers = {'If-None-Match': '*'}) {
+  try {
+    return await patient(each, () => { each.sent = 0; return send(each, 'PUT', each.path, each.file, headers); });
+  } catch (error) {
+    if (error.status !== 412) throw error;
+    const how = await collision(each.batch, each.path);
+    if (how === 'both') each.path = another(each.path);
+    return how !== 'skip' && putSmall(each, how === 'both' ? headers : {});
+  }
+}
+
+async function putLarge(each) {
+  const {file} = each, part = each.part = join(parentOf(each.path), partName(each));
+  if (view.items.some(item => pathOf(item) === each.path) && await collision(each.batch, each.path) === 'skip') return false;
+  await patient(each, async () => {
+    let at = await send(each, 'HEAD', part).then(answer => +answer.getResponseHeader('Content-Length'),
+      error => { if (error.status === 404) return -1; throw error; });
+    if (at < 0 || at > file.size) { await send(each, 'PUT', part, ''); at = 0; }
+    for (; at < file.size; at += PIECE) {
+      each.sent = at;
+      await send(each, 'PATCH', part, file.slice(at, at + PIECE), {'RemFS-Offset': at});
+      each.tries = 0;
+    }
+  });
+  return await move(part, each.path, each.batch) || (await ask('DELETE', urlOf(part)), false);
+}
+
+// The same for the same file: who chooses it again goes on.
+function partName({file, path}) {
+  let hash = 0x811c9dc5;                    // FNV-1a
+  for (const letter of path) hash = Math.imul(hash ^ letter.codePointAt(0), 0x01000193) >>> 0;
+  return `.upload-${[hash, file.size, file.lastModified].map(number => number.toString(16)).join('-')}.part`;
+}
+
+async function patient(each, attempt) {
+  for (each.tries = 0; ;) {
+    try {
+      return await attempt();
+    } catch (error) {
+      if (!error.broken || ++each.tries > 8) throw error;
+      await new Promise(resolve => setTimeout(resolve, 500 * 2 ** Math.min(each.tries, 5)));
+      if (each.cancelled) throw {aborted: true};
+    }
+  }
+}
+
+// `fetch` does not tell how much was sent.
+const send = (each, method, path, data = null, headers = {}) => new Promise((resolve, reject) => {
+  const request = each.request = new XMLHttpRequest(), before = each.sent;
+  request.open(method, urlOf(path));
+  for (const [name, value] of Object.entries(headers)) request.setRequestHeader(name, value);
+  request.upload.onprogress = ({loaded}) => { each.sent = before + loaded; progress(); };
+  request.onload = () => request.status < 300 ? resolve(request) : reject(failure(request.status, request.responseText));
+  request.onerror = () => reject(failure(0));
+  request.onabort = () => reject({aborted: true});
+  request.send(data);
+});
+
+function cancel(which) {
+  for (const each of which.filter(one => !one.over)) {
+    each.cancelled = true;
+    if (each.state === 'waiting') Object.assign(each, {state: 'cancelled', over: true});
+    else if (each.request) each.request.abort();
+    if (each.part) ask('DELETE', urlOf(each.part)).catch(() => {});
+  }
+}
+
+let painting = 0;
+const progress = () => { painting = painting || setTimeout(() => { painting = 0; paintUploads(); }, 100); };
+
+function paintUploads() {
+  const {all, began} = uploads, live = all.filter(each => !each.over), failed = all.filter(each => each.failed);
+  const sum = count => all.reduce((sofar, each) => sofar + count(each), 0), total = sum(sizeOf), sent = sum(each => each.sent);
+  const rate = sent / (Date.now() - began) * 1000 || 0, left = Math.ceil((total - sent) / rate);
+  const shut = () => { cancel(all); uploads.all = []; progress(); };
+  const line = (name, told, label, onclick) => make('div.upload', {}, make('bdi.name', {}, name),
+    make('span.dim', {}, told), label && make('button.plain', {'aria-label': label, onclick}, icon('close')));
+  panel.hidden = !live.length && !failed.length;
+  panel.replaceChildren(
+    live.length ? line(`${all.length - live.length} of ${plural(all.length, 'file')}`,
+      size(rate) + '/s' + (left < 1e5 ? `, ${left} s` : ''), 'Cancel all', shut) : line('Failed', '', 'Close', shut),
+    make('progress', {max: total || 1, value: sent}),
+    ...live.filter(each => each.state === 'sending').map(each => line(nameOf(each.path),
+      Math.floor(100 * each.sent / (sizeOf(each) || 1)) + ' %', 'Cancel', () => cancel([each]))),
+    ...failed.slice(0, 5).map(each => line(nameOf(each.path), each.state)));
+}
+
+function pickFiles(webkitdirectory) {
+  const input = make('input', {type: 'file', multiple: true, webkitdirectory, hidden: true, id: 'files', onchange: () =>
+    upload([...input.files].map(file => ({file, path: file.webkitRelativePath || file.name})))});
+  if ($('#files')) $('#files').remove();
+  document.body.append(input);
+  input.click();
+}
+
+// An empty folder is an item without a file.
+async function walk(entry, path = entry.name) {
+  if (entry.isFile) return [{path, file: await new Promise((resolve, reject) => entry.file(resolve, reject))}];
+  const reader = entry.createReader(), found = [];
+  for (let batch; !batch || batch.length;) {
+    batch = await new Promise((resolve, reject) => reader.readEntries(resolve, reject));
+    for (const child of batch) found.push(...await walk(child, join(path, child.name)));
+  }
+  return found.length ? found : [{path}];
+}
+
+const dropped = guarded(async transfer => {
+  const folder = view.path, entries = [...transfer.items].map(item => item.webkitGetAsEntry()).filter(Boolean);
+  upload((await Promise.all(entries.map(entry => walk(entry)))).flat(), folder);
+});
+
+// ---- changes that others make
+
+let source = null, due = 0;
+
+function listen() {
+  if (source) source.close();
+  live.classList.remove('on');
+  if (!view.features.events || document.hidden) return;     // of six connections hidden pages take none
+  source = new EventSource(folderUrl(view.path) + '?events=true&since=' + view.since);
+  source.onopen = () => live.classList.add('on');
+  source.onerror = () => live.classList.remove('on');
+  for (const kind of ['create', 'update', 'delete', 'move', 'reset']) source.addEventListener(kind, changed);
+}
+
+function changed(event) {
+  const {path, dstPath} = event.type === 'reset' ? {path: view.path} : JSON.parse(event.data);
+  const near = [path, dstPath].filter(Boolean).filter(each => !hidden(nameOf(each)) && (view.backend === 'queuefs' ||
+    parentOf(each) === view.path || (view.path + '/').startsWith(each + '/')));
+  if (near.length && !due)                  // a large folder less often
+    due = setTimeout(() => { due = 0; reload(); }, Math.max(250, 3 * view.took));
+}
+
+// ---- the frame around the list
+
+const tools = () => tool.replaceChildren(...[
+  ...view.features.write ? [button('Upload', 'up', () => pickFiles(false), {id: 'upload'}, 'main'),
+    button('Upload folder', 'upfolder', () => pickFiles(true), {id: 'upload-folder'}),
+    button('New folder', 'plus', guarded(newFolder), {id: 'new-folder'})] : [],
+  button('Zip', 'down', () => download({name: '', dir: true}), {id: 'zip'}), button('Keys', 'key', help, {id: 'help'})]);
+
+const KEYS = 'Arrows: move; Enter: open; Backspace: go up; Space, Shift+Arrows: select; Ctrl+A: select all; ' +
+  'Escape: select none; F2: rename; Delete: delete; U: upload; N: new folder; /: filter; ?: this help';
+const help = () => dialog('Keyboard', [make('dl', {}, ...KEYS.split(/: |; /).map((text, at) =>
+  make(at % 2 ? 'dd' : 'dt', {}, text)))], [['', 'Close']]);
+
+const heads = Object.entries({name: 'Name', size: 'Size', time: 'Changed'}).map(([sort, label]) => make('span.' + sort,
+  {role: 'columnheader'}, make('button.plain', {onclick: () => {
+    Object.assign(view, {down: view.sort === sort && !view.down, sort});
+    arrange();
+  }}, label, icon('sort'))));
+const list = make('div', {id: 'rows', role: 'grid', tabIndex: 0, 'aria-label': 'Files', 'aria-multiselectable': true,
+  onclick: pressed});
+const filter = make('input', {type: 'search', id: 'filter', placeholder: 'Filter', oninput: () => arrange()});
+const tool = make('div.tools'), picks = make('div.tools', {id: 'picks', role: 'toolbar', 'aria-label': 'Selection'});
+const bar = make('div', {id: 'bar'}, tool, picks, filter, make('div.heads', {role: 'row'}, ...heads));
+const empty = make('p', {id: 'empty'});
+const count = make('span', {id: 'count', role: 'status'}), live = make('span', {id: 'live', title: 'Live'});
+const panel = make('section', {id: 'uploads', hidden: true}), notes = make('div', {id: 'notes'});
+
+const STEPS = {ArrowDown: 1, ArrowUp: -1, PageDown: 15, PageUp: -15, Home: -1e9, End: 1e9};
+const writing = run => () => view.features.write && run();
+const doing = label => () => current().length &&
+  actions(current()).filter(action => action[0] === label).forEach(action => action[2]());
+const SHORTCUTS = {
+  Enter: doing('Open'), Delete: doing('Delete'), F2: doing('Rename'), ' ': () => point(view.at, 'toggle'), '?': help,
+  Backspace: () => view.path !== '/' && go(parentOf(view.path), true, nameOf(view.path)), '/': () => filter.focus(),
+  u: writing(() => pickFiles(false)), n: writing(guarded(newFolder)),
+  Escape: () => { view.chosen.clear(); filter.value = ''; arrange(); focus(); },
+};
+
+addEventListener('keydown', event => {
+  const {key, target} = event, control = event.ctrlKey || event.metaKey, step = STEPS[key];
+  if (event.altKey || $('dialog') || target.closest('a, button') && [' ', 'Enter'].includes(key)) return;
+  if (target.matches('input:not([type=checkbox])') && !['Escape', 'ArrowDown'].includes(key)) return;
+  if (control && key === 'a') { view.chosen = new Set(view.shown.map(item => item.name)); point(view.at); }
+  else if (step) { focus(); point(view.at + step, event.shiftKey ? 'range' : ''); }
+  else if (!control && SHORTCUTS[key]) SHORTCUTS[key]();
+  else return;
+  event.preventDefault();
+});
+
+let leaving = 0;
+for (const kind of ['dragover', 'drop']) addEventListener(kind, event => {
+  if (!view.features.write || !event.dataTransfer.types.includes('Files')) return;
+  event.preventDefault();
+  document.body.classList.add('drop');
+  clearTimeout(leaving);
+  leaving = setTimeout(() => document.body.classList.remove('drop'), 200);
+  if (kind === 'drop') dropped(event.dataTransfer);
+});
+addEventListener('scroll', () => draw(), {passive: true});
+addEventListener('resize', () => draw());
+const pathHere = ({pathname}) => decodeURIComponent(pathname.slice(PREFIX.length + 3)).replace(/\/$/, '') || '/';
+addEventListener('popstate', () => go(pathHere(location), false));
+addEventListener('click', event => {
+  const link = event.target.closest('#path a');
+  if (!link || event.ctrlKey || event.metaKey || event.shiftKey) return;
+  event.preventDefault();
+  go(pathHere(link));
+});
+addEventListener('pagehide', () => doomed.forEach(doom => carryOut(doom, true)));
+addEventListener('visibilitychange', () => { listen(); if (!document.hidden) reload(); });
+addEventListener('beforeunload', event => { if (uploads.all.some(each => !each.over)) event.preventDefault(); });
+
+$('main').replaceChildren(bar, make('div.paper', {}, list, empty),
+  make('footer', {}, live, count));
+document.body.append(panel, notes);
+if (location.search.includes('after=')) go(document.body.dataset.path, false);
+else guarded(adopt)(first, true);
+"""
+
 
 def is_visit(request: Request) -> bool:
     """Whether a person looks at the answer: a browser that opens an address asks for HTML by name."""
     return request.method in ("GET", "HEAD") and "text/html" in request.headers.get("accept", "")
 
 
+def _filled(template: str, **values: str) -> str:
+    """A template with its values escaped; those named `..._html` are HTML already."""
+    return template.format_map({name: text if name.endswith("_html") else html.escape(text)
+                                for name, text in values.items()})
+
+
+def _path_in_address(path: str) -> str:
+    """A path as an address has it; names that are no UTF-8 as the bytes that they are."""
+    return urllib.parse.quote(path.encode("utf-8", "surrogateescape"))
+
+
+def shown_kind(entry: Entry, backend: str) -> str:
+    """What a row is called beside file and directory; `backend` is that of its directory: what is mounted in it has
+    another one. The script knows the same (kindOf)."""
+    if entry.is_dir and entry.backend != backend:
+        return entry.backend
+    if entry.backend == "queuefs" and entry.is_dir:
+        return "queue"
+    if entry.backend in ("queuefs", "proxyfs") and entry.owner == ANYONE and entry.name in QUEUE_CONTROLS:
+        return "control"
+    return "stream" if entry.backend == "streamfs" and entry.name != "README" else ""
+
+
 class BrowserPage:
     """What people see. Knows no tree: the dialect hands it what it shows."""
 
-    def __init__(self, config: Config) -> None:
-        self._prefix = config.server.path_prefix.rstrip("/")
+    def __init__(self, config: Config, authenticator: Authenticator) -> None:
+        self._prefix, self._auth = config.server.path_prefix.rstrip("/"), authenticator
+        icon = _icon_svg(24, "M0 0" + _ICONS["folder"], "#2f62d9")
+        self._assets = {"app.js": ("text/javascript; charset=utf-8", _SCRIPT.encode()),
+                        "style.css": ("text/css; charset=utf-8", (_STYLE + _icon_style()).encode()),
+                        "icon.svg": ("image/svg+xml", icon.encode())}
+        self._version = hashlib.sha256(repr(self._assets).encode()).hexdigest()[:16]
 
     def routes(self) -> list[Route]:
         """The script, the style, the signing in."""
-        return []
+        form = {"GET": self.form, "HEAD": self.form, "POST": self.sign}
+        return [Route("/session", form, "open", self.refuse),
+                Route("/page/{path}", {"GET": self.asset, "HEAD": self.asset}, "open", rest_error)]
+
+    def asset(self, request: Request) -> Response:
+        """`GET /page/NAME?v=VERSION`: for ever the same; of another version (a node that is older) not to be kept."""
+        if request.tail not in self._assets:
+            raise NotFound()
+        kind, data = self._assets[request.tail]
+        keep = "public, max-age=31536000, immutable" if request.query.get("v") == self._version else "no-cache"
+        return Response(200, data, headers=[("Content-Type", kind), ("Cache-Control", keep)])
+
+    def _answer(self, status: int, template: str, headers: Iterable[tuple[str, str]] = (), **values: str) -> Response:
+        text = _filled(template, prefix=self._prefix, version=self._version, **values)
+        return Response(status, text.encode("utf-8", "replace"), policy=_POLICY_OF_PAGE,
+                        headers=[_HTML, _NO_STORE, ("Vary", "Accept, Authorization, Cookie"), *headers])
+
+    # -- a directory -------------------------------------------------------------------------------------------
 
     def listing(self, request: Request, entry: Entry, entries: Iterable[Entry], features: Mapping[str, bool],
-                more: str) -> Response:
+                more: str, since: int = 0) -> Response:
         """A directory. `entries` are the first of its children; `more`: the name of the last one of them, where there
-        are others behind it, else ""."""
-        rows = "".join(f'<li><a href="{html.escape(urllib.parse.quote(each.name))}">{html.escape(each.name)}</a>'
-                       for each in entries)
-        return Response(200, f"<!doctype html><title>{html.escape(entry.path)}</title><ul>{rows}</ul>".encode(),
-                        headers=[("Content-Type", "text/html; charset=utf-8")])
+        are others behind it, else "". `since`: the last event before they were read; the script asks for later ones."""
+        who = request.principal
+        user = who.name if who is not None and who.verbs is None else ""
+        links = [("?archive=zip", "Download as zip")]
+        if more:
+            links.append(("?after=" + _path_in_address(more), "Next page"))
+        return self._answer(
+            200, _LISTING, title=f"{entry.name if entry.path != '/' else 'Files'} - callfs", path=entry.path,
+            backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more, since=str(since),
+            crumbs_html="".join(self._crumb(path) for path in (*ancestors(entry.path), entry.path)),
+            rows_html="".join(_listed_row(each, entry.backend) for each in entries),
+            person_html=self._person(request, user),
+            links_html=" ".join(f'<a class="button" href="{html.escape(where)}">{text}</a>' for where, text in links))
+
+    def _crumb(self, path: str) -> str:
+        where = f"{self._prefix}/fs{_path_in_address(path.rstrip('/'))}/"
+        return _filled('<li><a href="{where}"><bdi>{name}</bdi></a></li>', where=where,
+                       name=split_path(path)[1] or "Files")
+
+    def _person(self, request: Request, user: str) -> str:
+        """Who is signed in, and how to change that. Whoever sends a key with each request can not sign out."""
+        if not user:
+            return _filled('<a class="button" href="{prefix}/session?next={next}">Sign in</a>', prefix=self._prefix,
+                           next=urllib.parse.quote(request.path))
+        if "authorization" in request.headers:
+            return _filled('<span class="user">{user}</span>', user=user)
+        return _filled(_SIGN_OUT, prefix=self._prefix, next=request.path, user=user)
+
+    # -- errors, signing in ------------------------------------------------------------------------------------
 
     def error(self, request: Request, error: CallFSError) -> Response:
         """An error that a person sees; of a 401 the form to sign in."""
-        return rest_error(request, error)
+        if isinstance(error, AuthenticationFailed):
+            tried = "authorization" in request.headers
+            told = error.message if tried else "Your session has ended." if "cookie" in request.headers and \
+                SESSION_COOKIE in request.headers["cookie"] else ""
+            return self._sign_in(request.path, told, 401)
+        title = f"{error.status} {REASONS.get(error.status, 'Error')}"
+        content = _filled('<p>{message}</p><p><a class="button" href="{prefix}/fs/">To the files</a></p>',
+                          message=error.message, prefix=self._prefix)
+        return self._answer(error.status, _SHEET, error.headers, title=title, content_html=content)
+
+    def refuse(self, request: Request, error: CallFSError) -> Response:
+        """An error of `/session`: as a page to whoever takes one."""
+        return (self.error if "text/html" in request.headers.get("accept", "") else rest_error)(request, error)
+
+    def _sign_in(self, where: str, told: str = "", status: int = 200) -> Response:
+        # Bearer alone: Basic would open a window of the browser's own.
+        headers = [("WWW-Authenticate", "Bearer")] if status == 401 else []
+        form = _filled(_SIGN_IN, prefix=self._prefix, next=_next_path(where),
+                       told_html=_filled('<p class="bad" role="alert">{told}</p>', told=told) if told else "")
+        return self._answer(status, _SHEET, headers, title="Sign in", content_html=form)
+
+    def form(self, request: Request) -> Response:
+        """`GET /session?next=PATH`: the form."""
+        self._refuse_key(request)
+        return self._sign_in(request.query.get("next", ""))
+
+    @staticmethod
+    def _refuse_key(request: Request) -> None:
+        if "key" in request.query:
+            raise BadRequest("A key never belongs in an address, where logs and histories keep it: send it in the "
+                             "form, and exchange this one.")
+
+    def sign(self, request: Request) -> Response:
+        """`POST /session`: a form with `key` signs in, with `out` out; 303 to `next`."""
+        self._refuse_key(request)
+        wish = self._form_of(request)
+        where, value = wish.get("next", ""), "; Max-Age=0"
+        if "out" not in wish:
+            try:
+                value = self._auth.open_session(request, wish.get("key", "").strip())
+            except AuthenticationFailed as error:
+                return self._sign_in(where, error.message, 401)
+        secure = "; Secure" if request.scheme == "https" else ""
+        # Without Max-Age it goes with the browser's windows; how long it is good is signed into it.
+        cookie = f"{SESSION_COOKIE}={value}; Path={self._prefix or '/'}; HttpOnly; SameSite=Strict{secure}"
+        return Response(303, b"", headers=[("Location", self._prefix + _next_path(where)), ("Set-Cookie", cookie),
+                                           _NO_STORE])
+
+    @staticmethod
+    def _form_of(request: Request) -> dict[str, str]:
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/x-www-form-urlencoded":
+            raise BadRequest("Send the form as application/x-www-form-urlencoded.")
+        return _parse_query(request.body.read(_MAX_FORM).decode("latin-1"))
+
+
+def _next_path(where: str) -> str:
+    return where if _PATH_OF_PAGE.fullmatch(where) else "/fs/"
+
+
+def _listed_row(entry: Entry, backend: str) -> str:
+    kind, moment = shown_kind(entry, backend), rfc3339(entry.mtime_ns) if entry.mtime_ns else ""
+    # "./": a name with a colon would be an address with a scheme (javascript:). A control file is no link, as a browser
+    # that sends no Fetch Metadata would take a message with it.
+    link = '<a href="./{where}"><bdi>{shown}</bdi></a>' if kind != "control" else "<bdi>{shown}</bdi>"
+    row = ('<tr data-name="{name}" data-type="{type}" data-size="{size}" data-time="{moment}" data-kind="{kind}"><td>' +
+           link + (' <span class="tag">{kind}</span>' if kind else "") + "</td><td>{bytes}</td><td>{day}</td></tr>\n")
+    slash = "/" if entry.is_dir else ""
+    return _filled(row, name=entry.name, type=entry.type, size=str(entry.size), moment=moment, kind=kind,
+                   where=_path_in_address(entry.name) + slash, shown=entry.name + slash,
+                   day=moment[:16].replace("T", " "), bytes="" if entry.is_dir or kind else f"{entry.size:,}")
 
 
 # ============================================================================
@@ -17166,12 +18190,12 @@ class RemfsDialect:
         return spooled(request, spool, b"]\n", [*_VARIES, *more])
 
     def _visit(self, request: Request, entry: Entry) -> Response:
-        limit = _limit(request.query.get("limit")) or PAGE_ENTRIES
+        limit, since = _limit(request.query.get("limit")) or PAGE_ENTRIES, self._tree.hub.last
         with aside(request):
             entries = list(itertools.islice(self._children(request, entry.path), limit + 1))
             more = entries[limit - 1].name if len(entries) > limit else ""
             features = self._tree.features(_asking(request), entry.path)
-            response = self._page.listing(request, entry, entries[:limit], features, more)
+            response = self._page.listing(request, entry, entries[:limit], features, more, since)
         response.headers.append(_BY_ACCEPT)
         return response
 
@@ -17623,7 +18647,7 @@ class Server:
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
-        page = BrowserPage(config)
+        page = BrowserPage(config, authenticator)
         remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:

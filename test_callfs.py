@@ -131,6 +131,7 @@ import fcntl                                # noqa: E402
 import functools                            # noqa: E402
 import glob                                 # noqa: E402
 import hashlib                              # noqa: E402
+import html.parser                          # noqa: E402
 import hmac                                 # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
@@ -15352,6 +15353,435 @@ def test_example_of_the_seed(serve_users: Callable[..., Any], tmp_path: Path, na
 
 
 # ============================================================================
+# The browser page: what people see at /fs/, and their signing in
+# ============================================================================
+
+PERSON: dict[str, Optional[str]] = {"Authorization": None, "Accept": "text/html,application/xhtml+xml,*/*;q=0.8"}
+FORM = {**PERSON, "Content-Type": "application/x-www-form-urlencoded"}
+PAGE_POLICY = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
+               "connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+PAGE_NAMES = ["<script>alert(1)<", "a'b\"c", "&amp;", "javascript:alert(1)", "a b?c#d%e;f", "{user}{0}", "\N{HEBREW LETTER ALEF}b",
+             "\N{SNOWMAN}", "x" * 200, "$(touch x)", " lead", "new\nline", "rtl\u202egnp.exe", "bad\udcff", "\x1b[31m"]
+
+
+class PageParser(html.parser.HTMLParser):
+    """The elements of a page with their attributes, and the text of each that has some."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, Optional[str]]]] = []
+        self.texts: list[str] = []
+        self.feed(body.decode())
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_data(self, data: str) -> None:
+        self.texts.append(data)
+
+    def all(self, tag: str) -> list[dict[str, Any]]:
+        """The attributes of all elements of a kind."""
+        return [attributes for kind, attributes in self.elements if kind == tag]
+
+    @property
+    def rows(self) -> list[dict[str, Any]]:
+        """The files and directories it lists."""
+        return [attributes for attributes in self.all("tr") if "data-name" in attributes]
+
+
+def form_of(**fields: str) -> bytes:
+    return urllib.parse.urlencode(fields).encode()
+
+
+def post_key(rest: Any, key: str = USERS["ann"], headers: Mapping[str, Optional[str]] = {}, path: str = "/session",
+            **fields: str) -> Answer:
+    return call(rest, "POST", path, form_of(key=key, **fields), {**FORM, **headers})
+
+
+def signed_in(rest: Any, key: str = USERS["ann"]) -> dict[str, Optional[str]]:
+    """The headers of a browser that signed in."""
+    answer = post_key(rest, key)
+    assert answer.status == 303, answer
+    return {**PERSON, "Cookie": answer.headers["set-cookie"].partition(";")[0]}
+
+
+def authenticator_of(rest: Any) -> callfs.Authenticator:
+    return rest._listeners[0].app._auth
+
+
+def check_page(answer: Answer, status: int, prefix: str = "", tls: bool = False) -> PageParser:
+    """What holds for every page: its policy, and that nothing of it is active or comes from elsewhere."""
+    assert answer.status == status, answer
+    wanted = {**SECURITY_HEADERS, "content-security-policy": PAGE_POLICY, "referrer-policy": "same-origin",
+              "content-type": "text/html; charset=utf-8", "cache-control": "no-store"}
+    assert {name: answer.headers.get(name) for name in wanted} == wanted
+    assert ("strict-transport-security" in answer.headers) == tls
+    assert {"Accept", "Authorization", "Cookie"} <= set(re.findall(r"[\w-]+", answer.headers["vary"]))
+    page = PageParser(answer.body)
+    for tag, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on") or name == "style"], (tag, attributes)
+        for name in {"href", "src", "action"} & set(attributes):
+            assert str(attributes[name]).startswith((prefix + "/page/", prefix + "/fs/", prefix + "/session", "./", "?")), attributes
+        assert tag not in ("base", "iframe", "object", "style") and (tag != "script" or "src" in attributes)
+    return page
+
+
+# ---- signing in
+
+def test_session_opens_what_the_key_opens(rest: Any) -> None:
+    """All kinds of access but that of the cluster's nodes; what is made belongs to who signed in."""
+    put_file(rest, "/anns", b"x")
+    cookie = {"Authorization": None, "Cookie": signed_in(rest, USERS["bob"])["Cookie"]}
+    for path in ("/v1/files/anns", "/v1/links", "/metrics", "/api/v1/stat?path=/anns", "/fs/anns"):
+        assert call(rest, "GET", path, headers=cookie).status == 200, path
+        assert call(rest, "GET", path, headers=NO_KEY).status == 401, path
+    assert ask(rest, "PUT", "/v1/files/bobs", b"x", cookie, 201).json()["owner"] == "bob"
+    ask(rest, "DELETE", "/v1/files/anns", headers=cookie, status=403)
+    assert ask(rest, "POST", "/v1/internal/raft/join", b"{}", cookie, 401)
+    # A key in the header counts, whatever the cookie says; a wrong one is not made good by it.
+    assert ask(rest, "PUT", "/v1/files/both", b"x", {**AS_ANN, "Cookie": cookie["Cookie"]}, 201).json()["owner"] == "ann"
+    ask(rest, "GET", "/v1/files/anns", headers={**cookie, "Authorization": "Bearer wrong-key-0123456789"}, status=401)
+
+
+@pytest.mark.parametrize("where, prefix", [("", ""), ("/files", "/files"), ("/a/b", "/a/b")])
+def test_session_cookie(serve_users: Callable[..., Any], where: str, prefix: str) -> None:
+    rest = serve_users(server__path_prefix=where)
+    url = rest.url.replace(where, "") if where else rest.url
+    answer = call(url, "POST", prefix + "/session", form_of(key=USERS["ann"], next="/fs/a%20b/"), FORM)
+    assert answer.status == 303 and answer.headers["location"] == prefix + "/fs/a%20b/" and answer.body == b""
+    value, _, flags = answer.headers["set-cookie"].partition("; ")
+    assert re.fullmatch(r"callfs_session=[\w-]+\.\d+\.[\w-]{43}", value)
+    assert flags == f"Path={prefix or '/'}; HttpOnly; SameSite=Strict" and USERS["ann"] not in str(answer)
+    assert answer.headers["cache-control"] == "no-store"
+    check_page(call(url, "GET", prefix + "/fs/", headers={**PERSON, "Cookie": value}), 200, prefix)
+    check_page(call(url, "GET", prefix + "/fs/", headers=PERSON), 401, prefix)
+    check_page(call(url, "GET", prefix + "/fs/none", headers={**PERSON, "Cookie": value}), 404, prefix)
+    out = call(url, "POST", prefix + "/session", form_of(out="1"), {**FORM, "Cookie": value})
+    assert out.status == 303 and out.headers["location"] == prefix + "/fs/"
+    assert out.headers["set-cookie"] == f"callfs_session=; Max-Age=0; Path={prefix or '/'}; HttpOnly; SameSite=Strict"
+
+
+def test_session_cookie_over_https(serve_users: Callable[..., Any], certificate: tuple[str, str]) -> None:
+    rest = serve_users(server__cert_file=certificate[0], server__key_file=certificate[1])
+    assert post_key(rest).headers["set-cookie"].endswith("; HttpOnly; SameSite=Strict; Secure")
+    check_page(call(rest, "GET", "/fs/", headers=signed_in(rest)), 200, tls=True)
+
+
+def test_session_ends_in_time_on_a_connection_that_goes_on(rest: Any) -> None:
+    headers = {name: value for name, value in signed_in(rest).items() if value}
+    sessions, seen = authenticator_of(rest).sessions, []
+    with contextlib.closing(connect(rest.url)) as connection:
+        for later in (0, 12 * 3600 - 60, 12 * 3600 + 60, 0):
+            sessions._clock = lambda later=later: time.time() + later
+            connection.request("GET", "/fs/", headers=headers)
+            response = connection.getresponse()
+            seen.append((response.status, b"has ended" in response.read()))
+    assert seen == [(200, False), (200, False), (401, True), (200, False)]
+
+
+def test_session_lifetime_option(serve_users: Callable[..., Any]) -> None:
+    rest = serve_users(auth__session_lifetime="90s")
+    expires = int(post_key(rest).headers["set-cookie"].split(".")[1])
+    assert abs(expires - time.time() - 90) < 60
+
+
+def test_session_is_good_on_all_nodes_until_the_key_changes(serve_users: Callable[..., Any]) -> None:
+    secret = "link-secret-0123456789"
+    here, there = (serve_users(auth__single_use_link_secret=secret) for _ in range(2))
+    cookie = signed_in(here)
+    check_page(call(there, "GET", "/fs/", headers=cookie), 200)
+    changed = serve_users(auth__single_use_link_secret=secret, auth__api_key_users={**USERS, "ann": "another-key-0123456789"})
+    stranger = serve_users(auth__single_use_link_secret=secret + "x")
+    gone = serve_users(auth__single_use_link_secret=secret, auth__api_key_users={"bob": USERS["bob"]})
+    for server in (changed, stranger, gone):
+        check_page(call(server, "GET", "/fs/", headers=cookie), 401)
+    check_page(call(changed, "GET", "/fs/", headers=signed_in(here, USERS["bob"])), 200)
+
+
+def sessions_of(**changes: Any) -> callfs.Sessions:
+    given = {"secret": "link-secret-0123456789", "lifetime": 100, "keys": USERS, "clock": lambda: 1000.0, **changes}
+    return callfs.Sessions(given["secret"], given["lifetime"], given["keys"], given["clock"])
+
+
+def test_session_values() -> None:
+    """Who is meant, and when it ends to the second; what other cookies stand around it does not matter."""
+    value = sessions_of().begin("ann")
+    cases = [(f"callfs_session={value}", "ann"), (f"a=b; callfs_session={value}; c=d", "ann"), (f"a=b;callfs_session={value}", "ann"),
+             (f"a=b, callfs_session={value}", "ann"), (f"xcallfs_session={value}", None), (f"callfs_session={value}x", None),
+             (f"callfs_session={value} x", None), (f'callfs_session="{value}"', None), (value, None), ("", None),
+             (f"callfs_session=; callfs_session={value}", "ann"), ("callfs_session=" + value.upper(), None)]
+    assert [(cookies, sessions_of().user(cookies)) for cookies, _ in cases] == cases
+    for clock, user in ((1099.9, "ann"), (1100.0, None), (5000.0, None)):
+        assert sessions_of(clock=lambda now=clock: now).user(f"callfs_session={value}") == user
+    name = "j\N{LATIN SMALL LETTER O WITH DIAERESIS}rg"
+    assert sessions_of(keys={name: "k" * 16}).user("callfs_session=" + sessions_of(keys={name: "k" * 16}).begin(name)) == name
+    assert sessions_of(secret="").user("callfs_session=" + sessions_of(secret="").begin("ann")) is None     # drawn afresh
+    # What signs download links does not sign a session.
+    claim = value.rpartition(".")[0]
+    for root in (b"link-secret-0123456789", callfs.hmac.digest(b"link-secret-0123456789", USERS["ann"].encode(), "sha256")):
+        link_like = callfs.b64url(callfs.hmac.digest(root, claim.encode(), "sha256"))
+        assert sessions_of().user(f"callfs_session={claim}.{link_like}") is None
+
+
+@property_test(300, place=lambda st: st.integers(0, 200), letter=lambda st: st.characters(max_codepoint=255), cut=lambda st: st.booleans())
+def test_session_changed_is_no_session(place: int, letter: str, cut: bool) -> None:
+    """Any other letter, one more or one less anywhere: nobody."""
+    value = sessions_of().begin("ann")
+    at = place % len(value)
+    changed = value[:at] + ("" if cut else letter) + value[at + 1:]
+    assert changed == value or sessions_of().user("callfs_session=" + changed) is None or changed.rstrip(" ") == value
+
+
+@property_test(200, text=lambda st: st.text())
+def test_session_forged_is_no_session(text: str) -> None:
+    assert sessions_of().user(text) is None and sessions_of().user("callfs_session=" + text) is None
+
+
+NEXT = [                                    # what the form says, where the browser is sent
+    ("/fs/", "/fs/"), ("/fs/a%20b/c.txt?x=1", "/fs/a%20b/c.txt?x=1"), ("", "/fs/"), ("/", "/fs/"), ("/v1/files/", "/fs/"),
+    ("//evil.example/fs/", "/fs/"), ("https://evil.example/fs/", "/fs/"), ("/\\evil.example", "/fs/"), ("/fs/\\x", "/fs/"),
+    ("javascript:alert(1)", "/fs/"), ("/fs/\r\nSet-Cookie: a=b", "/fs/"), ("fs/", "/fs/"), ("/fs/ x", "/fs/"), ("/fs/\N{SNOWMAN}", "/fs/"),
+    ("/fs", "/fs/"), ("\t//evil.example/", "/fs/"), ("/fs//evil.example", "/fs//evil.example"), ("/session", "/fs/"),
+]
+
+
+def test_session_next_is_a_path_of_ours(rest: Any) -> None:
+    for wanted, where in NEXT:
+        for fields in ({"key": USERS["ann"]}, {"out": "1"}):
+            answer = call(rest, "POST", "/session", form_of(next=wanted, **fields), FORM)
+            assert (answer.status, answer.headers["location"]) == (303, where), wanted
+        page = check_page(call(rest, "GET", "/session?" + urllib.parse.urlencode({"next": wanted}), headers=PERSON), 200)
+        assert [each["value"] for each in page.all("input") if each["name"] == "next"] == [where]
+
+
+def test_session_refusals(rest: Any) -> None:
+    """Wrong keys, forms that are none, keys where logs would keep them; the key of the nodes is none of a person."""
+    wrong = check_page(post_key(rest, "wrong-key-0123456789", next="/fs/d/"), 401)
+    assert "The key is not valid." in wrong.texts and {"type": "hidden", "name": "next", "value": "/fs/d/"} in wrong.all("input")
+    assert post_key(rest, "wrong-key-0123456789").headers["www-authenticate"] == "Bearer"
+    for key in (INTERNAL, "", "\N{SNOWMAN}", USERS["ann"] + "x", "x" * 9000):
+        answer = post_key(rest, key)
+        check_page(answer, 401)
+        assert "set-cookie" not in answer.headers, key
+    assert post_key(rest, f" {USERS['ann']}\n").status == 303           # as it was pasted
+    good = form_of(key=USERS["ann"])
+    for body, path, headers, status in (
+            (good, "/session?key=" + USERS["ann"], {}, 400), (good, "/session?next=/fs/&key=", {}, 400),
+            (good, "/session", {"Content-Type": "text/plain"}, 400), (b'{"key": "x"}', "/session", {"Content-Type": "application/json"}, 400),
+            (b"key=%ff%fe", "/session", {}, 400), (b"key=" + b"x" * 20_000, "/session", {}, 413), (b"&", "/session", {}, 401),
+            (b"a=b&" * 150, "/session", {}, 400)):
+        answer = call(rest, "POST", path, body, {**FORM, **headers})
+        check_page(answer, status)
+        assert "set-cookie" not in answer.headers
+    check_page(call(rest, "GET", "/session?key=" + USERS["ann"], headers=PERSON), 400)
+    check_page(call(rest, "GET", "/fs/?key=" + USERS["ann"], headers=PERSON), 401)
+    assert call(rest, "PUT", "/session", b"", FORM).status == 405
+
+
+def test_session_failures_slow_an_address_down(serve_users: Callable[..., Any]) -> None:
+    rest = serve_users(rate_limits__login_failure_rate=0.001, rate_limits__login_failure_burst=2)
+    before = signed_in(rest, USERS["bob"])
+    found = [post_key(rest, f"wrong-key-0123456789-{number}") for number in range(4)]
+    assert [answer.status for answer in found] == [401, 401, 429, 429]
+    page = check_page(found[2], 429)
+    assert int(found[2].headers["retry-after"]) > 0 and "Too many wrong keys from this address." in page.texts
+    assert post_key(rest).status == 429                  # guessing is not ended by a guess that is right
+    check_page(call(rest, "GET", "/fs/", headers=before), 200)
+
+
+FORM_SITES = [                              # headers of a form or script, whether it is refused
+    ({"Origin": "http://evil.example"}, True), ({"Origin": "null"}, True), ({"Sec-Fetch-Site": "cross-site"}, True),
+    ({"Origin": "{own}"}, False), ({"Sec-Fetch-Site": "same-origin"}, False), ({}, False),
+    ({"Origin": "{own}", "Sec-Fetch-Site": "same-origin"}, False), ({"Origin": "{own}.evil.example"}, True),
+]
+
+
+def test_session_is_not_used_by_other_sites(rest: Any) -> None:
+    """Neither to sign somebody in (login CSRF) or out, nor to change anything; looking is left to SameSite."""
+    cookie = signed_in(rest)
+    for headers, refused in FORM_SITES:
+        sent = {name: value.format(own=rest.url) for name, value in headers.items()}
+        for body in (form_of(key=USERS["bob"]), form_of(out="1")):
+            answer = call(rest, "POST", "/session", body, {**FORM, **sent})
+            assert (answer.status, "set-cookie" in answer.headers) == ((403, False) if refused else (303, True)), headers
+        wanted = (403,) if refused else (200, 201)
+        ask(rest, "PUT", "/v1/files/f", b"x", {**cookie, **sent}, wanted)
+        assert call(rest, "PUT", "/fs/f", b"x", {**cookie, **sent}).status in wanted
+    rebound = {**FORM, "Host": "evil.example"}
+    assert call(rest, "POST", "/session", form_of(key=USERS["ann"]), rebound).status == 421
+    assert call(rest, "GET", "/fs/", headers={**cookie, "Host": "evil.example"}).status == 421
+
+
+def test_visits_without_a_key(rest: Any) -> None:
+    """A person gets the form, a script of the page no window of the browser's, a program both ways to do better."""
+    put_file(rest, "/d/f", b"x")
+    for path in ("/fs/", "/fs/d/", "/fs/d/f", "/fs/none"):
+        answer = call(rest, "GET", path, headers=PERSON)
+        page = check_page(answer, 401)
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert {"type": "hidden", "name": "next", "value": path} in page.all("input")
+        assert [each["action"] for each in page.all("form") if each["method"] == "post"] == ["/session"]
+        assert not page.all("script") and b"d/f" not in answer.body.replace(b'value="/fs/d/f"', b"")
+    assert call(rest, "HEAD", "/fs/", headers=PERSON).status == 401
+    both = 'Bearer, Basic realm="callfs"'
+    for headers, challenge in (({}, both), ({"Sec-Fetch-Mode": "cors"}, "Bearer"), ({"Cookie": "callfs_session=old"}, "Bearer"),
+                               ({"Cookie": "other=1"}, both)):
+        for path in ("/fs/", "/v1/files/d/f"):
+            answer = ask(rest, "GET", path, headers={"Authorization": None, **headers}, status=401)
+            assert answer.headers["www-authenticate"] == challenge, headers
+    told = check_page(call(rest, "GET", "/fs/", headers={**PERSON, "Authorization": "Bearer wrong-key-0123456789"}), 401)
+    assert "The key is not valid." in told.texts
+
+
+def test_page_says_who_is_signed_in(serve_users: Callable[..., Any]) -> None:
+    rest = serve_users(auth__anonymous="read")
+    for headers, user, form in ((PERSON, "", False), (signed_in(rest), "ann", True), ({**PERSON, **AS_BOB}, "bob", False),
+                                ({**PERSON, **basic(USERS["bob"])}, "bob", False), ({**PERSON, "Cookie": "callfs_session=old"}, "", False)):
+        page = check_page(call(rest, "GET", "/fs/", headers=headers), 200)
+        assert page.all("body")[0]["data-user"] == user and (user in page.texts or not user)
+        assert bool(page.all("form")) == form == ("Sign out" in page.texts)
+        assert ({"class": "button", "href": "/session?next=/fs/"} in page.all("a")) == (not user) == ("Sign in" in page.texts)
+        assert json.loads(page.all("body")[0]["data-features"])["write"] == bool(user)
+
+
+# ---- the page
+
+def listed_page(page: callfs.BrowserPage, entries: list[callfs.Entry], path: str = "/", more: str = "", **features: bool) -> PageParser:
+    request = callfs.Request("GET", "/fs/", {}, callfs.bytes_body(b""))
+    request.principal = callfs.Principal("<ann>")
+    answer = page.listing(request, callfs.Entry(path, callfs.DIRECTORY), entries, features, more)
+    assert not isinstance(answer.body, callfs.Reader)
+    return PageParser(answer.body or b"")
+
+
+@pytest.fixture(scope="module")
+def bare_page() -> callfs.BrowserPage:
+    config = config_of()
+    return callfs.BrowserPage(config, callfs.Authenticator(config.auth, callfs.RateLimiter(0, 1, 16)))
+
+
+def test_page_escapes_odd_names(bare_page: callfs.BrowserPage) -> None:
+    """What is in a name stays in it: the rows hold it, no element is made of it, its link leads to it and nowhere else."""
+    for kind in (callfs.FILE, callfs.DIRECTORY):
+        page = listed_page(bare_page, [callfs.Entry("/" + name, kind) for name in PAGE_NAMES])
+        shown = [name.encode("utf-8", "replace").decode() for name in PAGE_NAMES]
+        assert [row["data-name"] for row in page.rows] == shown
+        links = [each["href"] for each in page.all("a") if each["href"].startswith("./")]
+        assert [urllib.parse.unquote(link[2:], errors="surrogateescape").rstrip("/") for link in links] == PAGE_NAMES
+        assert all(re.fullmatch(r"\./[\w%.~-]+/?", link, re.A) for link in links)
+        assert [tag for tag, _ in page.elements if tag in ("script", "img")] == ["script"]
+    for name in PAGE_NAMES:
+        page = listed_page(bare_page, [], f"/{name}/{name}", name)
+        body = page.all("body")[0]
+        assert body["data-path"] == f"/{name}/{name}".encode("utf-8", "replace").decode() and body["data-user"] == "<ann>"
+        assert len(page.all("li")) == 3 and [tag for tag, _ in page.elements].count("script") == 1
+
+
+@property_test(60, name=lambda st: st.text(min_size=1))
+def test_page_escapes_any_name(bare_page: callfs.BrowserPage, name: str) -> None:
+    name = name.replace("/", "-").replace("\r", "-").replace("\0", "-")
+    page = listed_page(bare_page, [callfs.Entry("/" + name)], more=name)
+    assert page.rows[0]["data-name"] == page.all("body")[0]["data-more"] == name.encode("utf-8", "replace").decode()
+    assert len(page.elements) == len(listed_page(bare_page, [callfs.Entry("/x")], more="x").elements)
+
+
+def test_page_lists_without_a_script(rest: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows, sizes, links that lead on, one page after the other, the way back up, the zip."""
+    monkeypatch.setattr(callfs, "PAGE_ENTRIES", 3)
+    names = [f"a b {number}&" for number in range(7)]
+    for name in names:
+        put_file(rest, f"/d #1/{name}", b"x" * 1234567)
+    headers, found, where = signed_in(rest), [], "/fs/d%20%231/"
+    while where:
+        page = check_page(call(rest, "GET", where, headers=headers), 200)
+        found += [row["data-name"] for row in page.rows]
+        nexts = [each["href"] for each in page.all("a") if each["href"].startswith("?after=")]
+        assert len(nexts) == len(page.texts) - len([text for text in page.texts if text != "Next page"])
+        where = "/fs/d%20%231/" + nexts[0] if nexts else ""
+    assert found == names and "1,234,567" in page.texts
+    link = [each["href"] for each in page.all("a") if each["href"].startswith("./")][0]
+    assert call(rest, "GET", "/fs/d%20%231/" + link[2:], headers=headers).body == b"x" * 1234567
+    assert [each["href"] for each in page.all("a")][:2] == ["/fs/", "/fs/d%20%231/"]
+    assert call(rest, "GET", "/fs/d%20%231/?archive=zip", headers=headers).body[:2] == b"PK"
+    body = page.all("body")[0]
+    assert body["data-path"] == "/d #1" and int(body["data-since"]) == rest.tree.hub.last
+
+
+def test_page_shows_services_as_what_they_are(serve_users: Callable[..., Any]) -> None:
+    """Mounts, queues, streams; a queue's control files are no links, and looking takes nothing."""
+    rest = serve_users(plugins={"queuefs": {"path": "/q", "config": {}}, "streamfs": {"path": "/s", "config": {}},
+                                "kvfs": {"path": "/kv", "config": {}}})
+    put_file(rest, "/q/tasks/enqueue", b"message")
+    put_file(rest, "/s/live", b"bytes")
+    put_file(rest, "/kv/keys/dequeue", b"a value")
+    headers = signed_in(rest)
+
+    def kinds(path: str) -> dict[str, str]:
+        page = check_page(call(rest, "GET", path, headers=headers), 200)
+        linked = {each["href"] for each in page.all("a")}
+        controls = {row["data-name"] for row in page.rows if row["data-kind"] == "control"}
+        assert not {f"./{name}" for name in controls} & linked
+        return {row["data-name"]: row["data-kind"] for row in page.rows}
+    assert kinds("/fs/") == {"q": "queuefs", "s": "streamfs", "kv": "kvfs"}
+    assert kinds("/fs/q/") == {"README": "", "tasks": "queue"}
+    assert kinds("/fs/q/tasks/") == dict.fromkeys(callfs.QUEUE_CONTROLS, "control")
+    assert kinds("/fs/s/")["live"] == "stream" and kinds("/fs/kv/keys/") == {"dequeue": ""}
+    assert get_file(rest, "/q/tasks/size") == b"1"
+
+
+def test_page_of_an_error(rest: Any) -> None:
+    put_file(rest, "/f", b"x")
+    headers = signed_in(rest)
+    for path, status in (("/fs/%3Cscript%3E", 404), ("/fs/f/", 404), ("/fs/a%00b", 400), ("/fs/%ff", 400), ("/fs/..%2f", 400)):
+        page = check_page(call(rest, "GET", path, headers=headers), status)
+        assert page.all("a")[-1]["href"] == "/fs/" and not page.all("script")
+        program = call(rest, "GET", path, headers={**headers, "Accept": "*/*"})
+        assert program.json()["message"] in page.texts
+
+
+def test_page_assets(rest: Any) -> None:
+    """Kept for ever under the address that the page names, never under another; and nothing else is there."""
+    page = check_page(call(rest, "GET", "/fs/", headers=signed_in(rest)), 200)
+    named = [each["src"] for each in page.all("script")] + [each["href"] for each in page.all("link")]
+    assert len(named) == 3
+    for address, kind in zip(sorted(named), ("text/javascript; charset=utf-8", "image/svg+xml", "text/css; charset=utf-8")):
+        answer = call(rest, "GET", address, headers=NO_KEY)
+        assert answer.status == 200 and answer.headers["content-type"] == kind and len(answer.body) > 100
+        assert answer.headers["cache-control"] == "public, max-age=31536000, immutable"
+        assert {name: answer.headers[name] for name in SECURITY_HEADERS} == SECURITY_HEADERS
+        other = call(rest, "GET", address.partition("?")[0] + "?v=older", headers=NO_KEY)
+        assert other.body == answer.body and other.headers["cache-control"] == "no-cache"
+        head = call(rest, "HEAD", address, headers=NO_KEY)
+        assert head.body == b"" and head.headers["content-length"] == str(len(answer.body))
+    for path in ("/page/", "/page/none", "/page/app.js/", "/page/../app.js", "/page/%2e%2e/callfs.py", "/page/APP.JS", "/page"):
+        assert call(rest, "GET", path, headers=NO_KEY).status == 404, path
+    assert call(rest, "POST", "/page/app.js", b"", NO_KEY).status == 405
+
+
+def test_page_is_small_and_plain(rest: Any) -> None:
+    """HTML, style and script have less than 40 KiB together; nothing of them comes from elsewhere or runs text."""
+    headers = signed_in(rest)
+    page = call(rest, "GET", "/fs/", headers=headers)
+    script, style = (call(rest, "GET", "/page/" + name, headers=NO_KEY).body for name in ("app.js", "style.css"))
+    assert len(page.body) + len(script) + len(style) < 40 * 1024
+    for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "setAttribute('on",
+                      "localStorage", "sessionStorage", "document.cookie", "srcdoc"):
+        assert forbidden.encode() not in script, forbidden
+    assert set(re.findall(rb"https?://[^'\"/]+", script + style + page.body)) == {b"http://www.w3.org"}     # SVG's namespace
+    assert style.count(b"{") == style.count(b"}") and b"prefers-color-scheme: dark" in style
+    named = set(re.findall(r"(?<=icon\(')\w+|(?<=', ')(?:up|down|upfolder|plus|key|eye|link|pen|move|bin|close)(?=', )", script.decode()))
+    assert named and all(f".i-{name} ".encode() in style for name in named)
+
+
+def test_page_script_is_javascript(tmp_path: Path) -> None:
+    node = need_program("node")
+    script = tmp_path / "app.js"
+    script.write_text(callfs._SCRIPT, encoding="utf-8")
+    done = subprocess.run([node, "--check", str(script)], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+
+
+# ============================================================================
 # The remFS dialect: /fs
 # ============================================================================
 
@@ -15581,7 +16011,7 @@ def test_pages_of_a_directory(remfs: Any) -> None:
 def test_a_page_gets_the_first_entries_and_the_features(remfs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
 
-    def listing(page: Any, request: Any, entry: Any, entries: Any, features: Any, more: str) -> Any:
+    def listing(page: Any, request: Any, entry: Any, entries: Any, features: Any, more: str, since: int) -> Any:
         seen.append((entry.path, [each.name for each in entries], dict(features), more))
         return callfs.Response(200, b"page")
     monkeypatch.setattr(callfs.BrowserPage, "listing", listing)
