@@ -91,8 +91,8 @@ __version__ = "0.1.0"
 
 __all__ = [
     # to run and to use a server
-    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "PFSClient", "RemoteInfo", "RemFSClient", "Config",
-    "OPTIONS", "main", "run_fsck", "Finding",
+    "Server", "Client", "FileInfo", "LinkInfo", "RemoteFile", "RemoteEvent", "RemoteEvents", "PFSClient", "RemoteInfo",
+    "RemFSClient", "Config", "OPTIONS", "main", "run_fsck", "Finding",
     # what it raises
     "CallFSError", "ConfigError", "CallerError", "BadRequest", "AuthenticationFailed", "PermissionDenied", "NotFound",
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
@@ -4122,6 +4122,8 @@ def _dsn_parameter(dialect: str, key: str, value: str) -> tuple[str, Any]:
 
 CLIENT_POOL = 16                        # idle connections that a client keeps; the one used last is used next
 MAX_RETRY_WAIT = 30.0                   # seconds; a server that asks for a longer wait has its error reported instead
+EVENT_SILENCE = 60.0                    # seconds without a heartbeat after which a stream of events is taken for broken
+EVENT_TRIES = 8                         # to get it back, over some 30 seconds
 MAX_ANSWER = 16 << 20                   # bytes of one JSON answer: a page of the longest paths has 5 MB
 _IDEMPOTENT = frozenset({"GET", "HEAD", "PUT", "DELETE"})                            # RFC 9110, 9.2.2
 _LATER = frozenset({429, 503})
@@ -4660,6 +4662,145 @@ class HTTPClient:
         with _foreign(self.url):
             return json.loads(answer.data)
 
+
+class RemoteReader(Reader):
+    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
+
+    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
+    """
+
+    def __init__(self, url: str, reply: _Reply) -> None:
+        self._url, self._reply, self._over = url, reply, False
+        self.length = reply.response.length
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        response, reason = self._reply.response, "the answer ended early"
+        if self._over:
+            return b""
+        try:
+            with _wire_errors():
+                # read1 of an answer that has a length forgets to count in Python 3.9
+                block = response.read(size) if response.length is not None else response.read1(size)
+            if block or not response.length:
+                return block
+        except _Broken as broken:
+            reason = broken.reason
+        except (ValueError, AttributeError):            # closed by another thread just now
+            reason = "it was closed"
+        if self._over:
+            return b""
+        raise BadGateway(f"{self._url} broke off: {reason}")
+
+    def close(self) -> None:
+        """End the connection unless all was read; then it serves again."""
+        over, self._over = self._over, True
+        sock = self._reply.wire.sock
+        if not over and not self._reply.response.isclosed() and sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
+        self._reply.close()
+
+
+def _seconds(text: str) -> float:
+    """Seconds since 1970 in an RFC 3339 time in UTC, whatever the number of its digits; 0.0 for ""."""
+    whole, _, fraction = text.rstrip("Z").partition(".")
+    return datetime.datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}") if text else 0.0
+
+
+class RemoteEvent(NamedTuple):
+    """A change that a server tells of: `type` is create, update, delete or move (then `path` is what it was, `dst_path`
+    what it is), or reset: some were lost, look for yourself. `mtime` in seconds since 1970."""
+
+    id: int
+    type: str
+    path: str
+    dst_path: str = ""
+    size: Optional[int] = None
+    mtime: Optional[float] = None
+    node: str = ""
+
+
+class RemoteEvents:
+    """The changes at a path and below it, as they happen, without end. `position` is the number to go on from later.
+
+    A connection that breaks, or is silent for long, is made again from where it broke: nothing is lost without a
+    `reset`. Raises Unavailable when the server stays away, and what it refuses with. `close` it, or use `with`; from
+    another thread that ends a wait.
+    """
+
+    def __init__(self, client: HTTPClient, target: str, since: Optional[int] = None) -> None:
+        self._client, self._target, self.position = client, target, since
+        self._ready: collections.deque[RemoteEvent] = collections.deque()
+        self._rest, self._closed = b"", False
+        self._reader = self._ask()
+
+    def _ask(self) -> RemoteReader:
+        headers = {"Accept": "text/event-stream"}
+        if self.position is not None:
+            headers["Last-Event-ID"] = str(self.position)
+        reply = self._client._call("GET", self._target, headers, stream=True, idempotent=True)
+        if not (reply.headers.get("Content-Type") or "").startswith("text/event-stream"):
+            reply.close()
+            raise NotSupported(f"{self._client.url} has no live events.")
+        reply.wire.wait(EVENT_SILENCE)
+        return RemoteReader(self._client.url, reply)
+
+    def __iter__(self) -> RemoteEvents:
+        return self
+
+    def __next__(self) -> RemoteEvent:
+        while not self._ready:
+            if self._closed:
+                raise StopIteration
+            try:
+                block = self._reader.read()
+            except BadGateway:
+                block = b""
+            self._take(block) if block or self._closed else self._again()
+        return self._ready.popleft()
+
+    def _again(self) -> None:
+        self._reader.close()
+        self._rest = b""
+        for attempt in itertools.count():
+            self._client.sleep(_pause(attempt))
+            try:
+                self._reader = self._ask()
+            except Unavailable:
+                if attempt == EVENT_TRIES or self._closed:
+                    raise
+            else:
+                return self._reader.close() if self._closed else None
+
+    def _take(self, block: bytes) -> None:
+        *whole, self._rest = (self._rest + block).replace(b"\r\n", b"\n").split(b"\n\n")
+        if len(self._rest) > MAX_ANSWER:
+            raise BadGateway(f"An event has more than {MAX_ANSWER} bytes.")
+        with _foreign(self._client.url):
+            for each in whole:
+                fields = dict(line.partition(":")[::2] for line in each.decode("utf-8", "replace").split("\n"))
+                self.position = int(fields.get("id", self.position or 0))
+                if "data" in fields:
+                    self._ready.append(_event_of_item(self.position, json.loads(fields["data"])))
+
+    def __enter__(self) -> RemoteEvents:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the connection. Safe to call twice."""
+        self._closed = True
+        self._reader.close()
+
+
+def _event_of_item(number: int, item: Mapping[str, Any]) -> RemoteEvent:
+    mtime = item.get("mtime")
+    return RemoteEvent(number, item["type"], item["path"], item.get("dstPath", ""), item.get("size"),
+                       mtime and _seconds(mtime), item.get("node", ""))
+
 # ============================================================================
 # PFS client: /api/v1 from Python
 # ============================================================================
@@ -4725,45 +4866,6 @@ def error_of_pfs_answer(status: int, headers: Mapping[str, str], body: bytes) ->
         status = kind.status if kind is not CallFSError else status
     again = [("Retry-After", headers["Retry-After"])] if headers.get("Retry-After") else []
     return _error_as(kind, status, text or f"The server answered {status}.", again)
-
-
-class RemoteReader(Reader):
-    """The bytes of an answer as they come; `read` gives what has arrived and waits only for the first byte.
-
-    Raises BadGateway when they end too early. `close` may be called while another thread reads: that read ends.
-    """
-
-    def __init__(self, url: str, reply: _Reply) -> None:
-        self._url, self._reply, self._over = url, reply, False
-        self.length = reply.response.length
-
-    def read(self, size: int = BLOCK) -> bytes:
-        """As the base says."""
-        response, reason = self._reply.response, "the answer ended early"
-        if self._over:
-            return b""
-        try:
-            with _wire_errors():
-                # read1 of an answer that is not in chunks forgets to count in Python 3.9
-                block = response.read1(size) if response.chunked else response.read(size)
-            if block or not response.length:
-                return block
-        except _Broken as broken:
-            reason = broken.reason
-        except (ValueError, AttributeError):            # closed by another thread just now
-            reason = "it was closed"
-        if self._over:
-            return b""
-        raise BadGateway(f"{self._url} broke off: {reason}")
-
-    def close(self) -> None:
-        """End the connection unless all was read; then it serves again."""
-        over, self._over = self._over, True
-        sock = self._reply.wire.sock
-        if not over and not self._reply.response.isclosed() and sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)      # below TLS, whose own would wait for the reader
-        self._reply.close()
 
 
 def _body_blocks(body: Body) -> Iterator[bytes]:
@@ -4924,6 +5026,11 @@ class PFSClient(HTTPClient):
                 if found and found[-1].get("type") == "summary":
                     return
         raise BadGateway(f"{self.url} broke off: the search's summary is missing")
+
+    def events(self, path: str = "/", since: Optional[int] = None) -> RemoteEvents:
+        """What changes at a path, which need not be there, and below it: from now on, or behind the event `since`. The
+        caller closes it. For a server whose capabilities list `events`."""
+        return RemoteEvents(self, self._at("/files", path, events=True), since)
 
     def digest(self, path: str, algorithm: str = "sha256") -> str:
         """`md5` or `sha256` of a file, hexadecimal, worked out by the server."""
@@ -6279,6 +6386,7 @@ class IntentLog:
 EVENT_TYPES = ("create", "update", "delete", "move")
 RESET = "reset"                             # to a subscriber: events were lost to you, look for yourself
 BATCH = 128                                 # events that a subscriber is given at a time
+ANSWERING = 50e-6                           # seconds that one subscriber costs, measured
 PULSES = 16                                 # parts of a heartbeat: not all subscribers are woken at one moment
 
 
@@ -6331,8 +6439,10 @@ class Hub:
         self._first = self._next = time.time_ns() // 1000
         self._most, self._heartbeat = most, heartbeat
         self._changed = threading.Condition(threading.Lock())   # notified for subscribers that wait in a thread
-        self._watchers: dict[str, set[Subscription]] = {}       # by the path that they watch
-        self._count, self._ended = 0, threading.Event()
+        self._all: set[Subscription] = set()
+        self._idle: dict[str, set[Subscription]] = {}           # by path: they have seen all that concerns them
+        self._roused: list[Subscription] = []                   # to be woken
+        self._ended = threading.Event()
         self._pulse: Optional[threading.Thread] = None
 
     @property
@@ -6343,7 +6453,7 @@ class Hub:
     @property
     def subscribers(self) -> int:
         """How many there are."""
-        return self._count
+        return len(self._all)
 
     def publish(self, kind: str, path: str, dst_path: str = "", size: Optional[int] = None,
                 mtime_ns: Optional[int] = None, node: str = "") -> Event:
@@ -6352,22 +6462,25 @@ class Hub:
             event = Event(self._next, kind, path, dst_path, size, mtime_ns, node or self.node)
             self._ring[event.id % len(self._ring)] = event
             self._next += 1
-            fresh = [each for each in self._concerned(event) if each.pend(event.id)] if self._watchers else []
+            fresh = self._rouse(event) if self._idle else []
             if fresh:
+                self._roused += fresh
                 self._changed.notify_all()
         for sink in self.sinks:
             sink(event)
-        for each in fresh:                  # outside the lock: an answer may go on in this very call
-            each.wake()
         return event
 
-    def _concerned(self, event: Event) -> Iterator[Subscription]:
+    def _rouse(self, event: Event) -> list[Subscription]:
+        """Those that an event concerns and that wait for one; who has more to see already will come to it."""
         changed = [event.path, event.dst_path] if event.dst_path else [event.path]
-        above = {folder for path in changed for folder in (*ancestors(path), path)}
+        paths = {folder for path in changed for folder in (*ancestors(path), path)}
         if event.type in ("delete", "move"):            # what was watched inside went away, too
-            above.update(path for path in self._watchers if any(is_below(path, each) for each in changed))
-        for path in above:
-            yield from self._watchers.get(path, ())
+            inside = tuple(path + "/" for path in changed)
+            paths.update(path for path in self._idle if path.startswith(inside))
+        fresh = [each for path in paths for each in self._idle.pop(path, ())]
+        for each in fresh:
+            each.idle, each.position = False, event.id - 1
+        return fresh
 
     def subscribe(self, path: str, since: Optional[int] = None) -> Subscription:
         """Events of a path and all below it, from now on or behind the event `since`. The caller closes it. Raises
@@ -6375,7 +6488,7 @@ class Hub:
         with self._changed:
             if self._ended.is_set():
                 raise Unavailable("The server stops.")
-            if self._count >= self._most:
+            if len(self._all) >= self._most:
                 raise Unavailable("There are too many subscribers; try again later (events.max_subscribers).",
                                   retry_after=self._heartbeat)
             if self._pulse is None:
@@ -6383,69 +6496,82 @@ class Hub:
                 pulse.start()
                 self._pulse = pulse
             subscription = Subscription(self, path, self._next - 1 if since is None else since)
-            if subscription.position != self._next - 1:
-                subscription.pending = subscription.position + 1
-            self._watchers.setdefault(path, set()).add(subscription)
-            self._count += 1
+            self._all.add(subscription)
+            self._rest(subscription)
         return subscription
 
+    def _rest(self, subscription: Subscription) -> None:
+        """One that has seen everything waits to be roused."""
+        if subscription.position == self._next - 1 and subscription in self._all:
+            subscription.idle = True
+            self._idle.setdefault(subscription.path, set()).add(subscription)
+
     def _beat(self) -> None:
-        """Wakes every subscriber once a heartbeat, so that its connection is seen to live, or not to."""
-        for turn in itertools.count():
-            if self._ended.wait(self._heartbeat / PULSES):
-                return
+        """Wakes who was roused, as a publisher must not spend 20 ms on waking a thousand; and each once a heartbeat, so
+        that its connection is seen to live, or not to. Pauses about as long as they take to answer: in a burst each
+        gets many events at a time."""
+        turn, pulse = 0, time.monotonic() + self._heartbeat / PULSES
+        while not self._ended.is_set():
             with self._changed:
-                due = [each for watchers in self._watchers.values() for each in watchers
-                       if id(each) // 64 % PULSES == turn % PULSES]
-                for each in due:
-                    each.beat = True
-                self._changed.notify_all()
-            for each in due:
+                if not self._roused and not self._ended.is_set():
+                    self._changed.wait(max(0.0, pulse - time.monotonic()))
+                woken, self._roused = self._roused, []
+                if time.monotonic() >= pulse:
+                    turn, pulse = turn + 1, pulse + self._heartbeat / PULSES
+                    late = [each for each in self._all if id(each) // 64 % PULSES == turn % PULSES]
+                    for each in late:
+                        each.beat = True
+                    woken += late
+                    self._changed.notify_all()
+            for each in woken:
                 each.wake()
+            self._ended.wait(len(woken) * ANSWERING)
 
     def taken(self, subscription: Subscription, wait: bool) -> Optional[list[Event]]:
         """For `Subscription.take`. Looks through the ring a batch at a time, and not under the lock: who asks for a
         long history must not hold up who publishes."""
         while True:
             with self._changed:
-                while wait and subscription.pending is None and not (subscription.beat or self._ended.is_set()):
+                self._rest(subscription)
+                while wait and subscription.idle and not (subscription.beat or self._ended.is_set()):
                     self._changed.wait()
-                if self._ended.is_set():
+                if self._ended.is_set() or subscription not in self._all:
                     return []
-                if subscription.pending is None:
+                if subscription.idle:
                     subscription.due, subscription.beat = subscription.beat, False
                     subscription.position = self._next - 1
                     return None
-                events = self._batch(subscription, subscription.pending)
-            events = [event for event in events if event.concerns(subscription.path)]
+                batch = self._batch(subscription)
+            events = [event for event in batch if event is not None and event.concerns(subscription.path)]
             if events:
                 return events
 
-    def _batch(self, subscription: Subscription, first: int) -> list[Event]:
+    def _batch(self, subscription: Subscription) -> list[Optional[Event]]:
         """The next few, so that what a slow subscriber holds stays small."""
+        first = subscription.position + 1
         if not max(self._first, self._next - len(self._ring)) <= first <= self._next:
-            subscription.pending, subscription.position = None, self._next - 1
+            subscription.position = self._next - 1
             return [Event(self._next - 1, RESET, subscription.path, node=self.node)]
         behind = min(self._next, first + BATCH)
-        subscription.pending, subscription.position = behind if behind < self._next else None, behind - 1
-        events = [self._ring[number % len(self._ring)] for number in range(first, behind)]
-        return events                       # type: ignore[return-value]
+        subscription.position = behind - 1
+        return [self._ring[number % len(self._ring)] for number in range(first, behind)]
 
     def leave(self, subscription: Subscription) -> None:
         """For `Subscription.close`."""
         with self._changed:
-            watchers = self._watchers.get(subscription.path, set())
-            if subscription in watchers:
-                watchers.discard(subscription)
-                self._count -= 1
-                if not watchers:
-                    del self._watchers[subscription.path]
+            self._all.discard(subscription)
+            idle = self._idle.get(subscription.path, set())
+            idle.discard(subscription)
+            if not idle:
+                self._idle.pop(subscription.path, None)
+            subscription.idle = False
+            self._changed.notify_all()
 
     def close(self) -> None:
         """End every subscription; safe to call twice. Events are still taken, for nobody."""
         with self._changed:
             self._ended.set()
-            ended = [each for watchers in self._watchers.values() for each in watchers]
+            ended = list(self._all)
             self._changed.notify_all()
         for each in ended:
             each.wake()
@@ -6457,11 +6583,11 @@ class Subscription:
     """Somebody who waits for events of a path and all below it. `position`: the number of the last event that `take`
     has looked at, to go on from there later."""
 
-    __slots__ = ("_hub", "_wake", "path", "pending", "beat", "due", "position")
+    __slots__ = ("_hub", "_wake", "path", "idle", "beat", "due", "position")
 
     def __init__(self, hub: Hub, path: str, position: int) -> None:
         self._hub, self.path, self.position = hub, path, position
-        self.pending: Optional[int] = None  # the number of the first event that it has not seen
+        self.idle = False                   # nothing behind `position` concerns it, so far
         self.beat = self.due = False        # a heartbeat is due; it was so when `take` gave None
         self._wake: Optional[Callable[[], None]] = None
 
@@ -6473,13 +6599,6 @@ class Subscription:
         """The next events, waiting for them unless attached; None: none yet (`due`: a heartbeat); []: the server stops.
         An event of the type `reset` says that some were lost."""
         return self._hub.taken(self, self._wake is None)
-
-    def pend(self, number: int) -> bool:
-        """Under the hub's lock: there is an event for it; whether it has to be woken."""
-        if self.pending is not None:
-            return False
-        self.pending = number
-        return True
 
     def wake(self) -> None:
         """It may have something."""
@@ -9885,10 +10004,11 @@ Each stream keeps its last bytes (buffer_size). A slow reader never holds up a w
             node = self._nodes[path] if not made else self._make(path, options)
         if node.ring is None:
             raise Conflict("A directory is there.") if node.is_dir else PermissionDenied("This file is read-only.")
-        for each in made:                   # now, as the writer may go on for days
+        live = body.length != 0
+        for each in made if live else ():   # now, as the writer may go on for days
             self._tell("create", each)
         self._pour(path, node.ring, body, options.sha256)
-        return Written(self._entry(path, node), bool(made), told=bool(made))
+        return Written(self._entry(path, node), bool(made), told=bool(made) and live)
 
     def _make(self, path: str, options: WriteOptions) -> _StreamNode:
         self._make_parents(split_path(path)[0])
@@ -10797,7 +10917,8 @@ class _WaitingReader(Reader):
 
 
 class _Waiters:
-    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them.
+    """Those who wait for messages, by queue, the first first; one thread for all, started with the first of them, or
+    with the first lease.
 
     The thread takes messages out and hands them over, so that neither an engine that pushes nor who enqueues ever
     waits for a store. It looks when this process has enqueued, and every POLL seconds, while somebody waits, for what
@@ -10814,6 +10935,7 @@ class _Waiters:
         self._deadlines: list[tuple[float, int, _WaitingReader]] = []
         self._numbers, self._stop, self._dirty = itertools.count(), threading.Event(), set()  # type: Any, Any, set[str]
         self._returned: list[tuple[QueueMessage, bool]] = []
+        self._leases: set[tuple[float, str]] = set()        # when they run out, of which queue
         self._thread: Optional[threading.Thread] = None
 
     def busy(self, path: str) -> bool:
@@ -10829,11 +10951,16 @@ class _Waiters:
                 return waiter
             self._queues.setdefault(path, {})[waiter] = None
             heapq.heappush(self._deadlines, (waiter.deadline, next(self._numbers), waiter))
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
-                self._thread.start()
-            self._tell(path)
+            self._start(path)
         return waiter
+
+    def leased(self, path: str, seconds: float) -> None:
+        """A lease begins: when it runs out the queue may have one more. Leases that end in one second are one event."""
+        end = math.ceil(time.monotonic() + seconds), path
+        with self._changed:
+            if end not in self._leases and not self._stop.is_set():
+                self._leases.add(end)
+                self._start()
 
     def notify(self, path: str) -> None:
         """There may be messages in this queue, or it is gone."""
@@ -10845,6 +10972,12 @@ class _Waiters:
         """Queues were moved or removed."""
         with self._changed:
             self._tell(*self._queues)
+
+    def _start(self, *paths: str) -> None:
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._main, name="callfs-queue", daemon=True)
+            self._thread.start()
+        self._tell(*paths)
 
     def _tell(self, *paths: str) -> None:
         self._dirty.update(paths)
@@ -10916,15 +11049,24 @@ class _Waiters:
                 failing = True
                 self._stop.wait(self.POLL)
             self._expire(time.monotonic())
+            self._lapse(time.monotonic())
         self._end()
 
     def _pause(self, poll: float) -> Optional[float]:
         """Seconds until there is something to do; None: until somebody says so."""
         while self._deadlines and self._deadlines[0][2].rest is not None:
             heapq.heappop(self._deadlines)
-        if not self._queues:
-            return None
-        return max(0.0, min(poll, self._deadlines[0][0]) - time.monotonic())
+        due = min(self._leases)[0] if self._leases else math.inf
+        if self._queues:
+            due = min(due, poll, self._deadlines[0][0])
+        return None if due == math.inf else max(0.0, due - time.monotonic())
+
+    def _lapse(self, now: float) -> None:
+        with self._changed:
+            over = {end for end in self._leases if end[0] <= now}
+            self._leases -= over
+        for _, path in over:
+            self._report("update", path)
 
     def _give_back(self) -> None:
         while self._returned:
@@ -10954,6 +11096,9 @@ class _Waiters:
         self._wake(line)
         if messages:
             self._report("update", path)
+        for waiter in line[:len(messages)]:
+            if waiter.lease:
+                self.leased(path, waiter.lease)
 
     def _expire(self, now: float) -> None:
         over = []
@@ -11166,6 +11311,8 @@ class QueueFS(FileSystem):
             return self._waiters.add(queue, lease, wait)
         if found:
             self._tell("update", queue)
+            if lease:
+                self._waiters.leased(queue, lease)
         return _TakenReader(found[0] if found else None, lambda message: self._give_back(queue, message, lease > 0))
 
     def _give_back(self, queue: str, message: QueueMessage, leased: bool) -> None:
@@ -16507,7 +16654,7 @@ def written_response(written: Written, root: str) -> Response:
 
 
 PFS_FEATURES = ("files", "directories", "stat", "rename", "copy", "chmod", "touch", "truncate", "stream", "mounts", "grep",
-                "digest", "capabilities")
+                "digest", "events", "capabilities")
 _QUERY_NUMBER = re.compile(r"-?[0-9]{1,18}")
 _OCTAL = re.compile(r"(?:0o)?[0-7]{1,5}")
 
@@ -16874,13 +17021,15 @@ def pfs_error(request: Optional[Request], error: CallFSError) -> Response:
 # ============================================================================
 
 # What a page may load and do. The script sets names and contents as text only; this holds should it ever forget.
-_CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; media-src 'self'; "
-                "connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+_CSP_OF_PAGE = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; "
+                "media-src 'self'; connect-src 'self'; frame-src blob:; form-action 'self'; base-uri 'none'; "
+                "frame-ancestors 'none'")
 # With `no-referrer` a browser would send a form with the origin `null` (Fetch, "append a request Origin header").
-_POLICY_OF_PAGE = header_block({**dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
+_POLICY_OF_PAGE = header_block({
+    **dict(_SECURITY_HEADERS), "Referrer-Policy": "same-origin", _CSP: _CSP_OF_PAGE}.items())
 _HTML = ("Content-Type", "text/html; charset=utf-8")
 _MAX_FORM = 16 * 1024
-_PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # a path of ours: no host, no scheme, no backslash, nothing to end a header
+_PATH_OF_PAGE = re.compile(r"/fs/[!-\[\]-~]*")     # no host, no scheme, no backslash, nothing to end a header
 
 _PAGE_HEAD = """\
 <!doctype html>
@@ -17756,15 +17905,18 @@ class BrowserPage:
     def listing(self, request: Request, entry: Entry, entries: Iterable[Entry], features: Mapping[str, bool],
                 more: str, since: int = 0) -> Response:
         """A directory. `entries` are the first of its children; `more`: the name of the last one of them, where there
-        are others behind it, else "". `since`: the last event before they were read; the script asks for those after."""
+        are others behind it, else "". `since`: the last event before they were read; the script asks for later ones."""
         who = request.principal
         user = who.name if who is not None and who.verbs is None else ""
-        links = [("?archive=zip", "Download as zip"), *([("?after=" + _path_in_address(more), "Next page")] if more else [])]
+        links = [("?archive=zip", "Download as zip")]
+        if more:
+            links.append(("?after=" + _path_in_address(more), "Next page"))
         return self._answer(
             200, _LISTING, title=f"{entry.name if entry.path != '/' else 'Files'} - callfs", path=entry.path,
             backend=entry.backend, features=json.dumps(dict(features)), user=user, more=more, since=str(since),
             crumbs_html="".join(self._crumb(path) for path in (*ancestors(entry.path), entry.path)),
-            rows_html="".join(_listed_row(each, entry.backend) for each in entries), person_html=self._person(request, user),
+            rows_html="".join(_listed_row(each, entry.backend) for each in entries),
+            person_html=self._person(request, user),
             links_html=" ".join(f'<a class="button" href="{html.escape(where)}">{text}</a>' for where, text in links))
 
     def _crumb(self, path: str) -> str:
@@ -17814,8 +17966,8 @@ class BrowserPage:
     @staticmethod
     def _refuse_key(request: Request) -> None:
         if "key" in request.query:
-            raise BadRequest("A key never belongs in an address, where logs and histories keep it: send it in the form, "
-                             "and exchange this one.")
+            raise BadRequest("A key never belongs in an address, where logs and histories keep it: send it in the "
+                             "form, and exchange this one.")
 
     def sign(self, request: Request) -> Response:
         """`POST /session`: a form with `key` signs in, with `out` out; 303 to `next`."""
@@ -17830,7 +17982,8 @@ class BrowserPage:
         secure = "; Secure" if request.scheme == "https" else ""
         # Without Max-Age it goes with the browser's windows; how long it is good is signed into it.
         cookie = f"{SESSION_COOKIE}={value}; Path={self._prefix or '/'}; HttpOnly; SameSite=Strict{secure}"
-        return Response(303, b"", headers=[("Location", self._prefix + _next_path(where)), ("Set-Cookie", cookie), _NO_STORE])
+        return Response(303, b"", headers=[("Location", self._prefix + _next_path(where)), ("Set-Cookie", cookie),
+                                           _NO_STORE])
 
     @staticmethod
     def _form_of(request: Request) -> dict[str, str]:
@@ -17853,8 +18006,8 @@ def _listed_row(entry: Entry, backend: str) -> str:
            link + (' <span class="tag">{kind}</span>' if kind else "") + "</td><td>{bytes}</td><td>{day}</td></tr>\n")
     slash = "/" if entry.is_dir else ""
     return _filled(row, name=entry.name, type=entry.type, size=str(entry.size), moment=moment, kind=kind,
-                   where=_path_in_address(entry.name) + slash, shown=entry.name + slash, day=moment[:16].replace("T", " "),
-                   bytes="" if entry.is_dir or kind else f"{entry.size:,}")
+                   where=_path_in_address(entry.name) + slash, shown=entry.name + slash,
+                   day=moment[:16].replace("T", " "), bytes="" if entry.is_dir or kind else f"{entry.size:,}")
 
 
 # ============================================================================
@@ -18829,12 +18982,6 @@ class LinkInfo(NamedTuple):
     uses: int = 0
 
 
-def _seconds(text: str) -> float:
-    """Seconds since 1970 in an RFC 3339 time in UTC, whatever the number of its digits; 0.0 for ""."""
-    whole, _, fraction = text.rstrip("Z").partition(".")
-    return datetime.datetime.fromisoformat(whole + "+00:00").timestamp() + float(f"0.{fraction or 0}") if text else 0.0
-
-
 _INFO_HEADERS = ("Type", "Size", "Mode", "Owner", "MTime", "Instance-ID")
 
 
@@ -19077,6 +19224,11 @@ class Client(HTTPClient):
             if not following or following == after:
                 return
             after = following
+
+    def events(self, path: str = "/", since: Optional[int] = None) -> RemoteEvents:
+        """What changes at a path, which need not be there, and below it: from now on, or behind the event `since`. The
+        caller closes it."""
+        return RemoteEvents(self, _file_target(path, events=True), since)
 
     # ---- links, and the server itself
 
@@ -19909,6 +20061,23 @@ def _head(run: Run) -> Iterator[bytes]:
 
 
 def _tail(run: Run) -> Iterator[bytes]:
+    if run.args.events and len(run.args.path) > 1:
+        raise _Usage("--events takes one PATH")
+    return _tail_events(run) if run.args.events else _tail_files(run)
+
+
+def _tail_events(run: Run) -> Iterator[bytes]:
+    """A line for each change at a path and below it, for ever."""
+    if not run.shell.can("events"):
+        raise NotSupported("this server has no live events")
+    with run.client.events(run.path(*run.args.path or [""])) as events:
+        for event in events:
+            there = " -> " + run.shown(event.dst_path) if event.dst_path else ""
+            size = f"  {event.size} bytes" if event.size is not None else ""
+            yield _shell_lines(f"{event.type:<6}  {run.shown(event.path)}{there}{size}")
+
+
+def _tail_files(run: Run) -> Iterator[bytes]:
     if not run.args.path:
         yield from collections.deque(_lines(run.input()), run.args.lines)
     for text in run.args.path:
@@ -20350,7 +20519,8 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
     FileCommand("head", "print the first lines", _head, (
         _LINES, _arg("--stream", action="store_true", help=argparse.SUPPRESS), _ANY_PATHS)),
     FileCommand("tail", "print the last lines", _tail, (
-        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"), _ANY_PATHS)),
+        _LINES, _arg("-f", "--follow", action="store_true", help="go on with what is added"),
+        _arg("--events", action="store_true", help="print what changes at PATH and below it"), _ANY_PATHS)),
     FileCommand("grep", "find lines, in files on the server or in standard input", _grep, (
         _RECURSIVE, _arg("-i", "--ignore-case", action="store_true"),
         _arg("-n", "--number", action="store_true", help="with line numbers"),

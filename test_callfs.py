@@ -4191,6 +4191,199 @@ class TestIntentLog:
 
 
 # ============================================================================
+# Events: what changed, for whoever wants to know at once
+# ============================================================================
+
+@pytest.fixture
+def hub() -> Iterator[Any]:
+    """A hub of the last 8 events, closed after the test."""
+    made = callfs.Hub("n", history=8, heartbeat=60)
+    yield made
+    made.close()
+
+
+def taken_paths(subscription: Any) -> list[tuple[str, str]]:
+    """Type and path of what an attached subscription has to take."""
+    subscription.attach(lambda: None)
+    return [(event.type, event.path) for events in iter(subscription.take, None) for event in events]
+
+
+@pytest.mark.parametrize("change, hears", [
+    (("update", "/a/b/f"), ["/", "/a", "/a/b", "/a/b/f"]),
+    (("create", "/a"), ["/", "/a"]),
+    (("delete", "/a"), ["/", "/a", "/a/b", "/a/b/f", "/a/b2"]),
+    (("move", "/a/b", "/x/y"), ["/", "/a", "/a/b", "/a/b/f", "/x", "/x/y", "/x/y/z"]),
+    (("move", "/x", "/a"), ["/", "/x", "/x/y", "/x/y/z", "/a", "/a/b", "/a/b/f", "/a/b2"]),
+])
+def test_events_reach_parents_and_what_went_away(hub: Any, change: tuple[str, ...], hears: list[str]) -> None:
+    """Siblings and names that only begin alike hear nothing; who asks later is told the same by the ring."""
+    paths, before = ["/", "/a", "/a/b", "/a/b/f", "/a/b2", "/x", "/x/y", "/x/y/z", "/ab"], hub.last
+    live = {path: hub.subscribe(path) for path in paths}
+    hub.publish(*change)
+    late = {path: hub.subscribe(path, before) for path in paths}
+    for subscriptions in (live, late):
+        assert sorted(path for path in paths if taken_paths(subscriptions[path]) == [change[:2]]) == sorted(hears)
+
+
+@pytest.mark.parametrize("back, wanted", [
+    (0, []), (1, [11]), (3, [9, 10, 11]), (8, [4, 5, 6, 7, 8, 9, 10, 11]), (9, "reset"), (12, "reset"), (10**15, "reset"),
+    (-1, "reset"), (-10**16, "reset"),
+])
+def test_events_replay_what_the_ring_holds(hub: Any, back: int, wanted: Any) -> None:
+    for number in range(12):
+        hub.publish("update", f"/{number}")
+    subscription = hub.subscribe("/", max(0, hub.last - back))
+    found = taken_paths(subscription)
+    assert found == ([("reset", "/")] if wanted == "reset" else [("update", f"/{number}") for number in wanted])
+    assert subscription.position == hub.last
+    hub.publish("delete", "/later")         # and then it goes on
+    assert taken_paths(subscription) == [("delete", "/later")]
+
+
+def test_events_of_a_process_before_are_a_reset(hub: Any) -> None:
+    later = callfs.Hub()
+    try:
+        assert later.last > hub.last + 8 and taken_paths(later.subscribe("/a", hub.last)) == [("reset", "/a")]
+    finally:
+        later.close()
+
+
+def test_events_are_kept_for_who_is_slow_or_else_reset(hub: Any) -> None:
+    """However much comes: no queue grows, one wake is enough, and after the reset nothing is missing."""
+    slow, woken = hub.subscribe("/"), []
+    slow.attach(lambda: woken.append(1))
+    for number in range(100):
+        hub.publish("update", f"/{number}")
+    wait_for(lambda: woken)
+    assert len(woken) == 1 and len(hub._ring) == 8
+    assert [event.type for event in slow.take()] == ["reset"] and slow.take() is None and slow.position == hub.last
+    hub.publish("update", "/next")
+    wait_for(lambda: len(woken) == 2)
+    assert [event.path for event in slow.take()] == ["/next"]
+
+
+def test_event_position_passes_what_does_not_concern(hub: Any) -> None:
+    """So that who comes back after a quiet day gets no reset for what happened elsewhere."""
+    quiet = hub.subscribe("/quiet")
+    quiet.attach(lambda: None)
+    for number in range(100):
+        hub.publish("update", f"/busy/{number}")
+    assert quiet.take() is None and quiet.position == hub.last
+    again = hub.subscribe("/quiet", quiet.position)
+    assert taken_paths(again) == []
+
+
+def test_event_subscribers_are_counted(hub: Any) -> None:
+    small = callfs.Hub(most=2, heartbeat=7)
+    try:
+        first, _ = small.subscribe("/"), small.subscribe("/a")
+        with pytest.raises(callfs.Unavailable, match="max_subscribers") as refused:
+            small.subscribe("/")
+        assert dict(refused.value.headers)["Retry-After"] == "7" and small.subscribers == 2
+        first.close()
+        first.close()
+        assert small.subscribers == 1 and small.subscribe("/").position == small.last
+    finally:
+        small.close()
+    with pytest.raises(callfs.Unavailable, match="stops"):
+        small.subscribe("/")
+
+
+def test_events_without_attach_wait_and_end() -> None:
+    """A heartbeat is None, the end []; nothing is left of the hub."""
+    with nothing_left():
+        hub = callfs.Hub(heartbeat=0.05)
+        subscription = hub.subscribe("/")
+        assert subscription.take() is None and subscription.due
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            found = pool.submit(lambda: next(events for events in iter(subscription.take, 0) if events))
+            hub.publish("create", "/f")
+            assert [event.path for event in found.result(10)] == ["/f"]
+            ended = pool.submit(lambda: next(events for events in iter(subscription.take, 0) if events is not None))
+            hub.close()
+            hub.close()
+            assert ended.result(10) == []
+
+
+def test_events_of_many_writers_come_once_and_in_order() -> None:
+    """Whoever waits in a thread, is woken, or comes back again and again, gets the same."""
+    hub, count = callfs.Hub(history=10_000, heartbeat=60), 4 * 500
+    try:
+        start, waiting = hub.last, hub.subscribe("/")
+        with concurrent.futures.ThreadPoolExecutor(7) as pool:
+            def read() -> list[int]:
+                found: list[int] = []
+                while len(found) < count:
+                    found += [event.id for event in waiting.take()]
+                return found
+
+            def come_back() -> list[int]:
+                found: list[int] = []
+                while len(found) < count:
+                    subscription = hub.subscribe("/", start + len(found))
+                    found += [event.id for event in subscription.take()]
+                    subscription.close()
+                return found
+
+            def woken() -> list[int]:
+                found, more, subscription = [], threading.Semaphore(0), hub.subscribe("/", start)
+                subscription.attach(more.release)
+                while len(found) < count:
+                    events = subscription.take()
+                    found += [event.id for event in events or ()]
+                    if events is None:
+                        assert more.acquire(timeout=20), "it was not woken"
+                return found
+            readers = [pool.submit(each) for each in (read, come_back, woken)]
+            for writer in range(4):
+                pool.submit(lambda writer=writer: [hub.publish("update", f"/{writer}/{n}") for n in range(500)])
+            assert {tuple(reader.result(30)) for reader in readers} == {tuple(range(start + 1, start + 1 + count))}
+    finally:
+        hub.close()
+
+
+def test_event_as_text(hub: Any) -> None:
+    """One line of data whatever the name; what is not known is left out."""
+    event = hub.publish("move", "/a\nb", "/\u00fc", 5, 1_700_000_000_000_000_000, "other")
+    lines = event.block.decode().split("\n")
+    assert lines[0] == f"id: {event.id}" and lines[1] == "event: move" and lines[3:] == ["", ""]
+    assert json.loads(lines[2][len("data: "):]) == event.data() == {
+        "type": "move", "path": "/a\nb", "dstPath": "/\u00fc", "size": 5, "mtime": "2023-11-14T22:13:20Z", "node": "other"}
+    assert event.block is event.block       # made once for all subscribers
+    assert hub.publish("delete", "/\udcff").block.endswith(b'{"type":"delete","path":"/?","node":"n"}\n\n')
+
+
+@property_test(100, changes=lambda s: s.lists(s.tuples(
+    s.sampled_from(["update", "create", "delete", "move"]), s.sampled_from(["/a", "/a/b", "/a/b/c", "/d", "/ab"]),
+    s.sampled_from(["/d/e", "/a/x", "/y"]), s.booleans()), max_size=40),
+    path=lambda s: s.sampled_from(["/", "/a", "/a/b", "/d", "/ab", "/y"]))
+def test_events_live_and_replayed_are_the_same(changes: list[tuple[str, str, str, bool]], path: str) -> None:
+    """Whenever a subscriber looks: what it has seen and its replay are those that concern it; or it was told."""
+    hub = callfs.Hub(history=16, heartbeat=60)
+    try:
+        start, live, seen, all_of_them = hub.last, hub.subscribe(path), [], []
+        live.attach(lambda: None)
+        for kind, source, target, look in changes:
+            event = hub.publish(kind, source, target if kind == "move" else "")
+            all_of_them += [event] if event.concerns(path) else []
+            if look:
+                seen += [each for events in iter(live.take, None) for each in events]
+        seen += [each for events in iter(live.take, None) for each in events]
+        kinds = [event.type for event in seen]
+        if "reset" not in kinds:
+            assert seen == all_of_them
+        else:
+            last = len(kinds) - kinds[::-1].index("reset")
+            assert seen[last:] == [event for event in all_of_them if event.id > seen[last - 1].id]
+        late = hub.subscribe(path, start)
+        late.attach(lambda: None)
+        again = [each for events in iter(late.take, None) for each in events]
+        assert again == all_of_them if len(changes) <= 16 else [each.type for each in again] == ["reset"]
+    finally:
+        hub.close()
+
+
+# ============================================================================
 # Search: lines that match, within a time box
 # ============================================================================
 
@@ -7255,7 +7448,7 @@ class TestServerInfoFS:
 
 def make_streamfs(**options: Any) -> Any:
     """A filesystem of streams."""
-    return callfs.StreamFS(callfs.read_mount_options(callfs.StreamFS, options), None)
+    return callfs.StreamFS(callfs.read_mount_options(callfs.StreamFS, options), a_context())
 
 
 def live(tree: Any, path: str = "/s", who: Any = ALICE) -> Any:
@@ -8686,7 +8879,7 @@ class Messages:
         self.log: list[str] = []
         quiet = type("Log", (), {level: staticmethod(lambda text, **more: self.log.append(text))
                                  for level in ("info", "warn", "error")})()
-        context = callfs.MountContext("/queuefs", None, quiet, callfs.Metrics(), str(folder))
+        context = callfs.MountContext("/queuefs", callfs.Tree(DictFS({})), quiet, callfs.Metrics(), str(folder))
         self.fs = callfs.QueueFS(callfs.read_mount_options(callfs.QueueFS, config), context)
         self.tree = callfs.Tree(self.fs)
 
@@ -12978,6 +13171,364 @@ def test_httpfs_with_programs(web: Web, tmp_path: Path, program: str, arguments:
     assert (tmp_path / "got").read_bytes() == data
 
 
+# ---- live events ----------------------------------------------------------------------------------------------------
+
+class Listener:
+    """A subscriber by hand; `first` is the block that every stream begins with."""
+
+    def __init__(self, server: Any, target: str = "/v1/files/?events=true", headers: Mapping[str, str] = {}) -> None:
+        self.connection = connect(server.url, 20)
+        self.connection.request("GET", target, headers={"Authorization": f"Bearer {server.key}", **headers})
+        self.answer = self.connection.getresponse()
+        assert self.answer.status == 200, self.answer.read()
+        self.first = self.block()
+
+    def block(self) -> dict[str, str]:
+        """The fields of the next block, a comment under ""; {} at the end."""
+        lines = iter(lambda: self.answer.readline().decode().rstrip("\n"), "")
+        return {name: value[1:] for name, _, value in (line.partition(":") for line in lines)}
+
+    def next(self) -> dict[str, Any]:
+        """The data of the next event, and its id."""
+        deadline, block = time.monotonic() + 20, self.block()
+        while "data" not in block:
+            assert block and time.monotonic() < deadline, "the stream is over, or there are only heartbeats"
+            block = self.block()
+        found = json.loads(block["data"])
+        assert found["type"] == block["event"]
+        return {**found, "id": int(block["id"])}
+
+    def until(self, path: str) -> list[tuple[str, ...]]:
+        """What comes before an event of a path: types and paths."""
+        found = list(iter(lambda: tuple(map(self.next().get, ("type", "path", "dstPath"))), ("create", path, None)))
+        return [each if each[2] else each[:2] for each in found]
+
+    def __enter__(self) -> "Listener":
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.answer.close()
+        self.connection.close()
+
+
+EVENT_MOUNTS = {"memfs": {"path": "/mem"}, "kvfs": {"path": "/kv"}, "queuefs": {"path": "/q"}, "streamfs": {"path": "/s"}}
+
+
+@pytest.fixture(scope="module")
+def lively(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A server with mounts, for many tests."""
+    folder = tmp_path_factory.mktemp("lively")
+    (folder / "home").mkdir()
+    local = {"localfs": {"path": "/local", "config": {"local_dir": str(folder / "home")}},
+             "sqlfs": {"path": "/sql", "config": {"db_path": str(folder / "sql.db")}}}
+    with callfs.Server(root=folder / "root", plugins={**EVENT_MOUNTS, **local}, events__heartbeat=0.2) as server:
+        yield server
+
+
+def rest_does(method: str, path: str, body: Any = b"", headers: Mapping[str, str] = {}) -> Callable[[Any], Any]:
+    """A request that has to work."""
+    def work(server: Any) -> None:
+        answer = call(server, method, path, body, headers)
+        assert answer.status < 300, answer
+    return work
+
+
+def websocket_does(path: str, data: bytes) -> Callable[[Any], Any]:
+    """An upload."""
+    def work(server: Any) -> None:
+        with RawWebSocket(server, path, key=server.key) as peer:
+            peer.send(data)
+            peer.send(b"")
+            assert peer.receive() == (1, f"ok:{len(data)}".encode()) and peer.close_code() == 1000
+    return work
+
+
+def shell_does(*lines: str) -> Callable[[Any], Any]:
+    """Lines of the shell."""
+    def work(server: Any) -> None:
+        with callfs.PFSClient(server.url, server.key) as client:
+            sh = Sh(client)
+            for line in lines:
+                sh(line)
+                assert sh.code == 0, sh.error
+    return work
+
+
+EVENT_ROWS: list[tuple[str, Callable[[Any], Any], list[tuple[str, ...]]]] = [
+    ("put new", rest_does("PUT", "/v1/files/a/b/f", b"1"), [("create", "/a"), ("create", "/a/b"), ("create", "/a/b/f")]),
+    ("put again", rest_does("PUT", "/v1/files/a/b/f", b"2"), [("update", "/a/b/f")]),
+    ("patch", rest_does("PATCH", "/v1/files/a/b/f", b"3", {"RemFS-Offset": "1"}), [("update", "/a/b/f")]),
+    ("refused", lambda server: call(server, "POST", "/v1/files/a/b/f", b"4"), []),
+    ("folder", rest_does("POST", "/v1/files/a/c/d/"), [("create", "/a/c"), ("create", "/a/c/d")]),
+    ("folder again", rest_does("POST", "/v1/files/a/c/d/"), []),
+    ("move", rest_does("PATCH", "/v1/files/a/b/f", {"destination": "/a/c/g"}), [("move", "/a/b/f", "/a/c/g")]),
+    ("move a folder, parents", rest_does("PATCH", "/v1/files/a/c", {"destination": "/n/c", "create_parents": True}),
+     [("create", "/n"), ("move", "/a/c", "/n/c")]),
+    ("websocket", websocket_does("/v1/files/ws/a/w?mode=upload", b"ws"), [("create", "/a/w")]),
+    ("pfs put", rest_does("PUT", "/api/v1/files?path=/a/p", b"1"), [("create", "/a/p")]),
+    ("pfs create", rest_does("POST", "/api/v1/files?path=/a/e"), [("create", "/a/e")]),
+    ("pfs touch", rest_does("POST", "/api/v1/touch?path=/a/e"), [("update", "/a/e")]),
+    ("pfs chmod", rest_does("POST", "/api/v1/chmod?path=/a/e", {"mode": 384}), [("update", "/a/e")]),
+    ("pfs truncate", rest_does("POST", "/api/v1/truncate?path=/a/p&size=0"), [("update", "/a/p")]),
+    ("pfs rename", rest_does("POST", "/api/v1/rename?path=/a/e", {"newPath": "/a/h"}), [("move", "/a/e", "/a/h")]),
+    ("pfs mkdir", rest_does("POST", "/api/v1/directories?path=/a/m"), [("create", "/a/m")]),
+    ("pfs copy", rest_does("POST", "/api/v1/copy?path=/n", {"newPath": "/mem/n", "recursive": True}),
+     [("create", "/mem/n"), ("create", "/mem/n/c"), ("create", "/mem/n/c/d"), ("create", "/mem/n/c/g")]),
+    ("across", rest_does("POST", "/api/v1/rename?path=/a/p", {"newPath": "/mem/p"}),
+     [("create", "/mem/p"), ("delete", "/a/p")]),
+    ("shell", shell_does("write /a/s hi", "echo x >> /a/s", "mv /a/s /a/t", "rm /a/t"),
+     [("create", "/a/s"), ("update", "/a/s"), ("move", "/a/s", "/a/t"), ("delete", "/a/t")]),
+    ("delete", rest_does("DELETE", "/v1/files/a?recursive=true"), [("delete", "/a")]),
+    *((f"{name} {verb}", rest_does(method, f"/v1/files/{name}/x"), [(kind, f"/{name}/x")])
+      for name in ("mem", "kv/keys", "local", "sql", "s")
+      for verb, method, kind in (("put", "PUT", "create"), ("again", "PUT", "update"), ("delete", "DELETE", "delete"))),
+    ("enqueue", rest_does("PUT", "/v1/files/q/j/enqueue", b"1"), [("create", "/q/j"), ("create", "/q/j/enqueue")]),
+    ("enqueue more", rest_does("PUT", "/v1/files/q/j/enqueue", b"2"), [("update", "/q/j/enqueue")]),
+    ("peek and size", shell_does("cat /q/j/peek", "cat /q/j/size"), []),
+    ("dequeue", rest_does("GET", "/v1/files/q/j/dequeue"), [("update", "/q/j")]),
+    ("clear", rest_does("PUT", "/v1/files/q/j/clear"), [("update", "/q/j/clear")]),
+    ("dequeue nothing", rest_does("GET", "/v1/files/q/j/dequeue"), []),
+    ("mount", rest_does("POST", "/api/v1/mount", {"fstype": "memfs", "path": "/new"}), [("create", "/new")]),
+    ("unmount", rest_does("POST", "/api/v1/unmount", {"path": "/new"}), [("delete", "/new")]),
+]
+
+
+def test_events_of_every_writer_and_mount(lively: Any) -> None:
+    """Each change is exactly these events, on every route; and a replay from the start gives all of them again."""
+    routes = ["/v1/files/?events=true", "/api/v1/files?path=/&events=true", "/fs/?events=true"]
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(Listener(lively, route)) for route in routes]
+        start, seen = listeners[0].first["id"], []
+        for number, (name, work, wanted) in enumerate(EVENT_ROWS):
+            work(lively)
+            rest_does("PUT", f"/v1/files/marker-{number}")(lively)
+            for listener in listeners:
+                found = listener.until(f"/marker-{number}")
+                assert found == wanted, f"{name}: {listener.answer.headers}"
+            seen += [*wanted, ("create", f"/marker-{number}")]
+        again = stack.enter_context(Listener(lively, headers={"Last-Event-ID": start}))
+        rest_does("PUT", "/v1/files/the-end")(lively)
+        assert again.until("/the-end") == seen
+
+
+def test_event_stream_begins_and_looks_as_it_should(lively: Any) -> None:
+    with Listener(lively, "/v1/files/not/there?events=true") as listener:
+        headers = listener.answer.headers
+        assert headers["Content-Type"] == "text/event-stream" and headers["Cache-Control"] == "no-store"
+        assert headers["X-Accel-Buffering"] == "no" and headers["X-Content-Type-Options"] == "nosniff"
+        assert listener.first == {"retry": "1000", "id": str(lively.tree.hub.last)}
+        rest_does("PUT", "/v1/files/elsewhere", b"x")(lively)
+        last = str(lively.tree.hub.last)    # a heartbeat says how far it is, though nothing concerned it
+        assert wait_for(lambda: [block for block in [listener.block()] if block.get("id") == last])[0][""] == "idle"
+        rest_does("PUT", "/v1/files/not/there", b"four")(lively)
+        assert listener.next() == {
+            "type": "create", "path": "/not/there", "size": 4, "node": "node-1", "id": lively.tree.hub.last,
+            "mtime": callfs.rfc3339(lively.tree.stat(callfs.ROOT, "/not/there").mtime_ns)}
+
+
+def test_event_stream_on_a_raw_socket(lively: Any) -> None:
+    """What comes after the head is chunks of text, and what the client says on is ignored."""
+    with contextlib.closing(raw_socket(lively.url)) as peer:
+        peer.sendall(head_of("GET", "/v1/files/raw?events=true", key=lively.key))
+        data = b""
+        while not re.search(rb"\r\n\r\n[0-9a-f]+\r\nretry: 1000\nid: \d+\n\n\r\n", data):
+            data += peer.recv(65536)
+        peer.sendall(b"?")
+        rest_does("PUT", "/v1/files/raw", b"x")(lively)
+        while b'data: {"type":"create","path":"/raw","size":1,' not in data:
+            data += peer.recv(65536)
+    wait_for(lambda: all(each.path != "/raw" for each in list(lively.tree.hub._all)), what="the end of the subscription")
+
+
+@pytest.mark.parametrize("route", ["/v1/files/f?", "/api/v1/files?path=/f&", "/fs/f?"])
+def test_event_stream_refusals(lively: Any, route: str) -> None:
+    before = lively.tree.hub.subscribers
+    for since in ("x", "-1", "1.5", "1" * 19, "%C3%BC", "%D9%A1"):
+        answer = call(lively, "GET", f"{route}events=true&since={since}")
+        assert answer.status == 400 and b"number of an event" in answer.body, since
+    assert call(lively, "GET", route + "events=true", headers={"Last-Event-ID": "abc"}).status == 400
+    assert call(lively.url, "GET", route + "events=true").status == 401
+    head = call(lively, "HEAD", route + "events=true")
+    assert head.status == 200 and head.headers["content-type"] == "text/event-stream" and head.body == b""
+    assert call(lively.url, "HEAD", route + "events=true").status == 401
+    assert call(lively, "GET", route + "events=false").status == 404        # then it is a file, which is not there
+    assert lively.tree.hub.subscribers == before
+
+
+def test_events_since_by_header_and_query(lively: Any) -> None:
+    with Listener(lively) as first:
+        for number in range(3):
+            rest_does("PUT", f"/v1/files/since{number}")(lively)
+        ids = [first.next()["id"] for _ in range(3)]
+    for target, headers in (("/v1/files/?events=true", {"Last-Event-ID": str(ids[0])}),
+                            (f"/v1/files/?events=true&since={ids[0]}", {}),
+                            ("/v1/files/?events=true&since=1", {"Last-Event-ID": str(ids[0])})):
+        with Listener(lively, target, headers) as again:
+            assert again.first["id"] == str(ids[0]) and [again.next()["id"] for _ in range(2)] == ids[1:]
+    for unknown in (1, ids[2] + 10**6, 10**18 - 1):
+        with Listener(lively, f"/v1/files/since0?events=true&since={unknown}") as lost:
+            assert lost.next() == {"type": "reset", "path": "/since0", "node": "node-1", "id": lively.tree.hub.last}
+            rest_does("PUT", "/v1/files/since0")(lively)
+            assert lost.next()["type"] == "update"
+
+
+@pytest.mark.parametrize("options, status", [
+    ({"auth__mode": "upload-only"}, 403), ({"auth__mode": "read-only"}, 200), ({"auth__mode": "no-delete"}, 200),
+    ({"events__max_subscribers": 0}, 503)])
+def test_events_need_the_right_to_look(serve_users: Any, options: dict[str, Any], status: int) -> None:
+    server = serve_users(**options)
+    for method in ("GET", "HEAD"):
+        with contextlib.closing(connect(server.url)) as connection:
+            connection.request(method, "/v1/files/?events=true", headers={"Authorization": f"Bearer {server.key}"})
+            answer = connection.getresponse()
+            assert answer.status == (200 if method == "HEAD" and status == 503 else status)
+            if method == "GET" and status == 503:
+                assert answer.headers["Retry-After"] == "15" and b"max_subscribers" in answer.read()
+
+
+def test_events_without_a_key_and_by_a_link(serve_users: Any) -> None:
+    """Anonymous readers hear what they could read; a link shows its file and no more."""
+    server = serve_users(auth__anonymous="read")
+    put_file(server, "/f", b"linked")
+    link = make_link(server, "/f")
+    answer = call(server.url, "GET", f"/download/{link['token']}?events=true")
+    assert answer.status == 200 and answer.body == b"linked"
+    with contextlib.closing(connect(server.url)) as connection:
+        connection.request("GET", "/v1/files/?events=true")
+        assert connection.getresponse().getheader("Content-Type") == "text/event-stream"
+
+
+def test_events_of_a_lease_and_of_who_waits(serve: Any) -> None:
+    server = serve(plugins={"queuefs": {"path": "/q"}})
+    rest_does("PUT", "/v1/files/q/j/enqueue", b"1")(server)
+    with Listener(server, "/v1/files/q/j?events=true") as listener:
+        rest_does("GET", "/v1/files/q/j/dequeue?ack=1s")(server)
+        taken, back = listener.next(), listener.next()
+        assert (taken["type"], taken["path"]) == (back["type"], back["path"]) == ("update", "/q/j")
+        assert get_file(server, "/q/j/size") == b"1"
+        message = call(server, "GET", "/v1/files/q/j/dequeue?ack=1h").json()["id"]
+        assert listener.next()["path"] == "/q/j"
+        rest_does("PUT", "/v1/files/q/j/ack", message.encode())(server)
+        assert listener.next()["path"] == "/q/j/ack"
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(call, server, "GET", "/v1/files/q/j/dequeue?wait=20s")
+            rest_does("PUT", "/v1/files/q/j/enqueue", b"2")(server)
+            assert waiting.result(20).json()["data"] == "2"
+        assert {listener.next()["path"], listener.next()["path"]} == {"/q/j/enqueue", "/q/j"}
+
+
+def test_events_of_a_stream_while_it_is_written(serve: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callfs, "STREAM_TOLD", 0.0)
+    server = serve(plugins={"streamfs": {"path": "/s"}})
+    with Listener(server) as listener, contextlib.closing(raw_socket(server.url)) as writer:
+        writer.sendall(head_of("PUT", "/v1/files/s/d/live", {"Transfer-Encoding": "chunked"}, server.key))
+        writer.sendall(b"1\r\nx\r\n")
+        assert [listener.next()["path"] for _ in range(3)] == ["/s/d", "/s/d/live", "/s/d/live"]
+        writer.sendall(b"0\r\n\r\n")
+        assert listener.next()["type"] == "update"      # its end; it was created but once
+
+
+def test_events_of_changes_from_outside(serve: Any, tmp_path: Path) -> None:
+    """What the store notices when somebody looks; what was there before the first look is no news."""
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "old").write_bytes(b"x")
+    os.utime(tmp_path / "d", (1, 1))
+    server = serve(tmp_path)
+    with Listener(server) as listener:
+        for _ in range(2):
+            call(server, "GET", "/v1/directories/d")
+        (tmp_path / "d" / "new").write_bytes(b"x")
+        os.remove(tmp_path / "d" / "old")
+        names = lambda: [each["name"] for each in call(server, "GET", "/v1/directories/d").json()["items"]]  # noqa: E731
+        assert names() == ["new"]
+        assert [(event["type"], event["path"]) for event in (listener.next(), listener.next())] == [
+            ("create", "/d/new"), ("delete", "/d/old")]
+
+
+def test_events_of_a_patch_that_was_cut(rest: Any) -> None:
+    """What arrived stays, so it is a change."""
+    put_file(rest, "/f", b"")
+    with Listener(rest) as listener:
+        with contextlib.closing(raw_socket(rest.url)) as peer:
+            peer.sendall(head_of("PATCH", "/v1/files/f", {"RemFS-Offset": "0", "Content-Length": "100"}) + b"half")
+            wait_for(lambda: call(rest, "GET", "/v1/files/f").body == b"half")
+        assert listener.next()["type"] == "update"
+
+
+def deaf_subscriber(server: Any) -> socket.socket:
+    """It asks and does not read. The caller closes it."""
+    peer = socket.socket()
+    peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+    peer.settimeout(20)
+    peer.connect((urllib.parse.urlsplit(server.url).hostname, urllib.parse.urlsplit(server.url).port))
+    peer.sendall(head_of("GET", "/v1/files/?events=true", key=server.key))
+    return peer
+
+
+def test_subscriber_who_does_not_read_harms_nobody(serve: Any) -> None:
+    """The others get everything; when it reads again it is told that it lost some, and goes on."""
+    server, got = serve(events__history=200), []
+    hub = server.tree.hub
+    with contextlib.closing(deaf_subscriber(server)) as deaf, Listener(server) as listener:
+        wait_for(lambda: hub.subscribers == 2)
+
+        def read() -> None:
+            while got[-1:] != ["/end"]:
+                got.append(listener.next()["path"])
+        reader = threading.Thread(target=read)
+        reader.start()
+        for number in range(3000):          # 9 MB: more than the kernel buffers between two sockets
+            hub.publish("update", f"/{number:03000d}")
+            if number % 50 == 49:           # the other one keeps up
+                wait_for(lambda: len(got) > number - 100)
+        hub.publish("update", "/end")
+        reader.join(30)
+        assert len(got) == 3001 and hub.subscribers == 2
+        held = [connection.answer for connection in server_connections(server) if connection.answer]
+        assert max(len(answer.payload) for answer in held) < 140 * 3200         # a batch, however much has come
+        data = b""
+        for wanted in (b"event: reset\n", b'"path":"/after"'):
+            while wanted not in data[-1000:]:
+                data += deaf.recv(1 << 20) or pytest.fail("it was cut")
+            hub.publish("update", "/after")
+        assert data.count(b"event: reset\n") == 1
+
+
+def server_connections(server: Any) -> list[Any]:
+    """The connections of a server, as it sees them."""
+    return [each for each in gc.get_objects() if type(each) is callfs._Connection and not each.closed]
+
+
+def test_subscriber_who_never_reads_is_cut(serve: Any) -> None:
+    """After `write_timeout`, so that it holds neither a place nor a socket for ever."""
+    server = serve(events__history=200, server__write_timeout=0.2)
+    with contextlib.closing(deaf_subscriber(server)):
+        wait_for(lambda: server.tree.hub.subscribers == 1)
+
+        def cut() -> bool:
+            for number in range(150):
+                server.tree.hub.publish("update", f"/{number:03000d}")
+            return server.tree.hub.subscribers == 0
+        wait_for(cut, 30)
+
+
+def test_events_end_with_the_server(tmp_path: Path) -> None:
+    """A clean end of the body, in time, and nothing left: of a follower without threads, and of one in a thread."""
+    with nothing_left():
+        server = callfs.Server(root=tmp_path)
+        with server:
+            listeners = [Listener(server) for _ in range(50)]
+            assert len(our_threads()) < 25
+            waiting = server.tree.subscribe(callfs.ROOT, "/")
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                ended = pool.submit(lambda: next(each for each in iter(waiting.take, 0) if each is not None))
+                server.close()
+                assert ended.result(10) == []
+        for listener in listeners:
+            assert listener.block() == {}
+            listener.__exit__()
+
+
 # ============================================================================
 # Download links
 # ============================================================================
@@ -14965,8 +15516,9 @@ def test_session_values() -> None:
     assert sessions_of(secret="").user("callfs_session=" + sessions_of(secret="").begin("ann")) is None     # drawn afresh
     # What signs download links does not sign a session.
     claim = value.rpartition(".")[0]
-    link_like = callfs.b64url(callfs.hmac.digest(b"link-secret-0123456789", claim.encode(), "sha256"))
-    assert sessions_of().user(f"callfs_session={claim}.{link_like}") is None
+    for root in (b"link-secret-0123456789", callfs.hmac.digest(b"link-secret-0123456789", USERS["ann"].encode(), "sha256")):
+        link_like = callfs.b64url(callfs.hmac.digest(root, claim.encode(), "sha256"))
+        assert sessions_of().user(f"callfs_session={claim}.{link_like}") is None
 
 
 @property_test(300, place=lambda st: st.integers(0, 200), letter=lambda st: st.characters(max_codepoint=255), cut=lambda st: st.booleans())
@@ -15391,7 +15943,7 @@ def test_stored_bytes_are_never_active(remfs: Any) -> None:
         assert "sandbox" in answer.headers["content-security-policy"]
 
 
-RANGES = [                                  # of ten bytes
+RANGES_OF_TEN = [                                  # of ten bytes
     ("bytes=0-3", 206, b"0123"), ("bytes=8-", 206, b"89"), ("bytes=-2", 206, b"89"), ("bytes=9-99", 206, b"9"), ("bytes=10-", 416, None),
     ("bytes=-0", 416, None), ("bytes=3-1", 200, None), ("lines=0-1", 200, None), ("bytes=a-b", 200, None), ("bytes=--1", 200, None),
     ("bytes=99-100,200-", 416, None), ("bytes=" + ",".join(["0-0"] * 17), 200, None), ("bytes=0-" + "9" * 40, 206, b"0123456789"),
@@ -15405,7 +15957,7 @@ def test_all_file_gets_support_byte_range_request_queries(remfs: Any, how: str) 
             return rpc(remfs, {"method": "get", "path": "/d/f.txt", "range": text}, status=status)
         query = "?range=" + text if how == "query" else ""
         return fs(remfs, "GET", "/d/f.txt" + query, headers={} if query else {"Range": text}, status=status)
-    for text, status, body in RANGES:
+    for text, status, body in RANGES_OF_TEN:
         answer = ranged(text, status)
         assert body is None or answer.body == body, text
         assert status != 416 or answer.headers["content-range"] == "bytes */10"
@@ -15946,6 +16498,14 @@ def test_concat_refuses_a_source_before_it_writes_a_byte(remfs: Any, bad: str, s
     assert fs(remfs, "GET", "/d/f.txt").body == b"0123456789" and len(meta(remfs, "/p")["children"]) == 3
 
 
+def test_concat_does_not_read_what_can_only_be_written_to(remfs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    box = TakingFS(None, None)              # type: ignore[arg-type]
+    monkeypatch.setattr(box, "open", lambda *_: callfs.MemoryHandle(callfs.Entry("/in", owner="*", mode=0o222), b"secret"))
+    remfs.tree.mount("/box", box)
+    with pytest.raises(callfs.BadRequest, match="/box/in: This can only be written to"):
+        remfs.tree.concat(callfs.ROOT, ["/box/in"], "/all")
+
+
 def test_concat_checks_rights_at_all_ends(remfs: Any) -> None:
     sources = parts(remfs)
     put_file(remfs, "/bobs", b"b", AS_BOB)
@@ -15996,6 +16556,7 @@ def test_concat_keeps_a_source_that_changes_at_the_end(remfs: Any, monkeypatch: 
 
 def test_concat_lets_go_of_what_it_opened(remfs: Any) -> None:
     sources = parts(remfs, count=40)
+    wait_for(lambda: not remfs._listeners[0].connections)
     before = len(open_descriptors())
     most = [0]
     original = callfs.Tree.open
@@ -16009,7 +16570,7 @@ def test_concat_lets_go_of_what_it_opened(remfs: Any) -> None:
         remfs.tree.concat(callfs.ROOT, sources, "/mem/all")
         with pytest.raises(callfs.FileNotFound):
             remfs.tree.concat(callfs.ROOT, [*sources, "/none"], "/all")
-    assert most[0] < before + 10 and len(open_descriptors()) == before
+    assert most[0] < before + 10 and len(open_descriptors()) <= before
 
 
 def test_concat_in_bounded_memory(remfs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -17178,6 +17739,100 @@ def test_systemd_is_told(monkeypatch: Any, tmp_path: pathlib.Path, abstract: boo
         for state, pattern in (("READY=1", b"READY=1"), ("RELOADING=1", rb"RELOADING=1\nMONOTONIC_USEC=[0-9]+")):
             callfs._tell_systemd(state)
             assert re.fullmatch(pattern, manager.recv(100))
+
+
+# ---- live events
+
+def test_client_events(serve: Any) -> None:
+    """Both clients give the same; `since` and `position` go on from one to the other."""
+    server = serve()
+    with callfs.Client(server.url, server.key) as rest, callfs.PFSClient(server.url, server.key) as pfs:
+        with rest.events() as first, pfs.events("/a") as second:
+            rest.upload("/a/f", b"123")
+            rest.move("/a/f", "/g")
+            found = [next(first) for _ in range(3)]
+            assert found == [next(second) for _ in range(3)]
+        info = rest.stat("/g")
+        assert [(event.type, event.path, event.dst_path, event.size) for event in found] == [
+            ("create", "/a", "", None), ("create", "/a/f", "", 3), ("move", "/a/f", "/g", 3)]
+        assert found[1].mtime is not None and abs(found[1].mtime - info.mtime) < 2 and found[0].mtime is None
+        assert first.position == found[-1].id and list(first) == [] and list(second) == []
+        with rest.events("/g", since=found[0].id) as again:
+            assert next(again) == found[2]
+        with pfs.events("/g", since=1) as lost:
+            assert next(lost).type == "reset"
+        wait_for(lambda: server.tree.hub.subscribers == 0)
+        with pytest.raises(callfs.AuthenticationFailed), callfs.Client(server.url, "wrong") as stranger:
+            stranger.events()
+
+
+def test_client_events_close_from_another_thread(serve: Any) -> None:
+    server = serve()
+    with callfs.Client(server.url, server.key) as client, client.events() as events:
+        timer = threading.Timer(0.05, events.close)
+        timer.start()
+        assert list(events) == []
+        timer.join()
+    wait_for(lambda: server.tree.hub.subscribers == 0)
+
+
+def test_client_events_survive_a_break_and_a_restart(tmp_path: Path) -> None:
+    """A connection that is cut loses nothing; a server that was started again says reset."""
+    with contextlib.ExitStack() as stack:
+        server = stack.enter_context(callfs.Server(root=tmp_path / "root"))
+        port = urllib.parse.urlsplit(server.url).port
+        client = stack.enter_context(callfs.Client(server.url, server.key))
+        client.sleep = lambda seconds: time.sleep(min(seconds, 0.05))
+        events = stack.enter_context(client.events())
+        client.upload("/one", b"")
+        assert next(events).path == "/one"
+        socket.socket.shutdown(events._reader._reply.wire.sock, socket.SHUT_RDWR)
+        server.tree.write(callfs.ROOT, "/two", callfs.bytes_body(b""))
+        assert next(events).path == "/two"
+        server.close()
+        again = stack.enter_context(callfs.Server(root=tmp_path / "root", server__listen_addr=f"127.0.0.1:{port}",
+                                                  auth__api_key_users={"admin": server.key}))
+        assert next(events).type == "reset"
+        again.tree.mkdir(callfs.ROOT, "/three")
+        assert next(events).path == "/three"
+
+
+@pytest.mark.parametrize("body", [b"data: {\n\n", b'id: x\ndata: {}\n\n', b'id: 1\ndata: {"type":"create"}\n\n', b"data: []\n\n"])
+def test_client_events_that_are_none(body: bytes) -> None:
+    def script(peer: socket.socket) -> None:
+        peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n" + body)
+    with scripted_server(script) as port, callfs.Client(f"http://127.0.0.1:{port}") as client:
+        with client.events() as events, pytest.raises(callfs.BadGateway, match="does not answer as a callfs server"):
+            next(events)
+
+
+def test_client_events_in_any_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lines may end in CRLF and blocks be torn anywhere; what is not known is passed over."""
+    monkeypatch.setattr(callfs, "EVENT_TRIES", 1)
+    text = b': hi\r\nretry: 1\r\nid: 7\r\n\r\nid: 8\nfoo: bar\nevent: x\ndata: {"type":"update","path":"/\xc3\xbc"}\n\nid: 9\n\n'
+
+    def script(peer: socket.socket) -> None:
+        peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+        for number in range(len(text)):
+            peer.sendall(text[number:number + 1])
+    with scripted_server(script) as port, callfs.Client(f"http://127.0.0.1:{port}", retries=0, timeout=0.5) as client:
+        client.sleep = lambda seconds: None
+        with client.events() as events:
+            assert next(events) == callfs.RemoteEvent(8, "update", "/\u00fc")
+            with pytest.raises(callfs.Unavailable):         # the server went away for good
+                next(events)
+            assert events.position == 9
+
+
+def test_client_events_of_a_server_without() -> None:
+    def script(peer: socket.socket) -> None:
+        peer.recv(65536)
+        peer.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n[]")
+    with scripted_server(script) as port, callfs.Client(f"http://127.0.0.1:{port}") as client:
+        with pytest.raises(callfs.NotSupported, match="no live events"):
+            client.events()
 
 
 # ============================================================================
@@ -19377,6 +20032,39 @@ def test_shell_streams_come_as_they_are_written_and_end_with_ctrl_c(serve: Any, 
         assert os.read(process.stdout.fileno(), 100).startswith(b"two")     # type: ignore[union-attr]
         process.send_signal(signal.SIGINT)
         assert process.communicate(timeout=10)[1] == b"" and process.returncode == 130
+
+
+def test_shell_tail_events(serve: Any, tmp_path: Path) -> None:
+    """A line each, at once; Ctrl-C ends it as it ends `tail -f`. Without a path it is the folder one is in."""
+    server = serve()
+    process = callfs_process(server, ["tail", "--events", "/d"], tmp_path)
+    wait_for(lambda: server.tree.hub.subscribers == 1, 20)
+    with callfs.Client(server.url, server.key) as client:
+        client.upload("/d/f", b"four")
+        client.move("/d/f", "/g")
+        client.delete("/d")
+    lines = [process.stdout.readline() for _ in range(4)]           # type: ignore[union-attr]
+    assert lines == [b"create  /d\n", b"create  /d/f  4 bytes\n", b"move    /d/f -> /g  4 bytes\n", b"delete  /d\n"]
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=10)[1] == b"" and process.returncode == 130
+    wait_for(lambda: server.tree.hub.subscribers == 0)
+
+
+def test_shell_tail_events_in_a_shell(sh: Any) -> None:
+    server = sh.server
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        found = pool.submit(sh, "tail --events | head -n 1")
+        wait_for(lambda: server.tree.hub.subscribers == 1)
+        server.tree.mkdir(callfs.ROOT, "/made")
+        assert found.result(20) == "create  /made\n" and sh.code == 0
+    wait_for(lambda: server.tree.hub.subscribers == 0)
+    assert sh("tail --events /a /b") == "" and sh.code == 2 and "one PATH" in sh.error
+
+
+def test_shell_tail_events_of_another_server(fake: Any) -> None:
+    with callfs.PFSClient(fake.url) as client:
+        other = Sh(client)
+        assert other("tail --events /") == "" and other.code == 1 and "no live events" in other.error
 
 
 def test_shell_write_stream_sends_each_piece(serve: Any, tmp_path: Path) -> None:

@@ -559,6 +559,75 @@ def _write_stream(server: Running, path: str, stop: threading.Event) -> None:
         sock.recv(1000)
 
 
+@contextlib.contextmanager
+def _subscribed(server: Running) -> Iterator[Callable[[str], float]]:
+    """1,000 subscribers of all events; what it gives waits until every one of them was told of a path: the moment."""
+    with contextlib.ExitStack() as stack:
+        peers, ends = [stack.enter_context(contextlib.closing(_opened(server))) for _ in range(1000)], {}
+        selector = stack.enter_context(selectors.DefaultSelector())
+        for peer in peers:
+            peer.sendall(server.head("GET", "/v1/files/?events=true"))
+            selector.register(peer, selectors.EVENT_READ)
+            ends[peer] = b""
+            while b"retry: " not in ends[peer]:
+                ends[peer] += peer.recv(65536)
+
+        def heard(path: str) -> float:
+            wanted, left = f'"path":"{path}"'.encode(), set(peers)
+            while left:
+                for key, _ in selector.select(60):
+                    got = ends[key.fileobj] + key.fileobj.recv(1 << 20)
+                    ends[key.fileobj] = got[-200:]
+                    if wanted in got:
+                        left.discard(key.fileobj)
+            return time.perf_counter()
+        yield heard
+
+
+def events_memory(server: Running) -> float:
+    """MiB that 1,000 subscribers cost, each of which was told of something."""
+    _ask(server, "PUT", "/v1/files/events/first", b"x")
+    with _subscribed(server) as heard:      # what the first connections cost once is not theirs
+        pass
+    time.sleep(0.5)
+    before = server.resident()
+    with _subscribed(server) as heard:
+        _ask(server, "PUT", "/v1/files/events/second", b"x")
+        heard("/events/second")
+        return max(0.0, server.resident() - before)
+
+
+def events_time(server: Running) -> float:
+    """Milliseconds from a request until its event is with 1,000 subscribers, the median of 21."""
+    found = []
+    with _subscribed(server) as heard:
+        for _ in range(21):
+            path = "/" + server.run.name("told")
+            begin = time.perf_counter()
+            writer = threading.Thread(target=_ask, args=(server, "PUT", "/v1/files" + path, b"x"))
+            writer.start()
+            found.append(heard(path) - begin)
+            writer.join()
+    return 1000 * statistics.median(found)
+
+
+def events_many(server: Running) -> float:
+    """Events a second that 1,000 subscribers all get, of 1,000 uploads one after the other."""
+    def write() -> None:
+        with contextlib.closing(server.connection()) as connection:
+            for number in range(1000):
+                path = "/v1/files/events/last" if number == 999 else "/v1/files/events/more"
+                connection.request("PUT", path, b"x", dict(server.about.headers))
+                connection.getresponse().read()
+    with _subscribed(server) as heard:
+        begin, writer = time.perf_counter(), threading.Thread(target=write)
+        writer.start()
+        seconds = heard("/events/last") - begin
+        writer.join()
+    _ask(server, "DELETE", "/v1/files/events?recursive=true")
+    return 1000 / seconds
+
+
 # ---- the table --------------------------------------------------------------------------------------------------
 
 BARE = {"loop": bare_loop, "cat": bare_cat}            # peers that are no servers
@@ -613,6 +682,9 @@ TABLE = (
     Measurement("queue-million", "queue with a million messages, rates of an empty one", "", queue_million, "callfs-mounts",
                 bound=.8),
     Measurement("stream-50", "stream to 50 readers", "MB/s", stream_out, "callfs-mounts", bound=500),
+    Measurement("events-memory", "1,000 subscribers of events, memory", "MiB", events_memory, bound=20, more=False),
+    Measurement("events-time", "until an event is with 1,000 subscribers", "ms", events_time, bound=100, more=False),
+    Measurement("events-many", "1,000 uploads told to 1,000 subscribers", "events/s", events_many, "callfs-relaxed"),
     Measurement("mounts-200", "GET 1 KiB beside 200 mounts", "req/s", get_1k(16), "callfs-mounts"),
     Measurement("start", "start to first answer", "s", start_time, peers=("nginx",), bound=.6, more=False),
     Measurement("resident", "resident when idle", "MiB", idle_resident, peers=("nginx",), bound=45, more=False),
