@@ -18243,7 +18243,7 @@ def answer_dialog(tab: BrowserTab, text: str, button: str) -> None:
     tab.eval("document.querySelector('dialog[open] input').select()")
     tab.type(text)
     tab.click("=" + button)
-    tab.until("!document.querySelector('dialog')")
+    tab.until("!document.querySelector('dialog input')")
 
 
 def upload(tab: BrowserTab, *paths: Path) -> None:
@@ -18675,9 +18675,8 @@ class TestPageReading:
         until_shown(tab, "b.txt")
         tab.key("ArrowDown")
         tab.key("F2")
-        tab.until("document.activeElement.value === 'b.txt'")
-        tab.key("Control+a")
-        tab.type("c.txt")
+        tab.until("document.activeElement.value === 'b.txt' && document.activeElement.selectionEnd === 1")
+        tab.type("c")                                   # in place of what is before the ending
         tab.key("Enter")
         wait_for(lambda: call(server, "HEAD", "/v1/files/c.txt").status == 200, what="the new name")
         tab.until("!document.querySelector('dialog')")
