@@ -17055,7 +17055,7 @@ data-more="{more}" data-since="{since}">
 {rows_html}</tbody>
 </table>
 </div>
-<p class="paper">{links_html}</p>
+<p>{links_html}</p>
 </main>
 </body>
 </html>
@@ -17199,7 +17199,7 @@ dd { margin: 0; color: var(--dim); }
 .i-folder, .i-mount { color: var(--main); }
 @media (max-width: 640px) {
   .tools .label, .heads .size, .heads .time, td:nth-child(3), th:nth-child(3) { display: none; }
-  button, .button { min-width: 2.75rem; min-height: 2.75rem; }
+  button, .button, .upload button { min-width: 2.75rem; min-height: 2.75rem; }
   #filter { flex-basis: 100%; max-width: none; }
   .row { grid-template: 1fr 1fr / 2.8rem 1.8rem auto minmax(0, 1fr); height: 60px; }
   .row .pick, .row > .i { grid-row: 1 / 3; }
@@ -17335,7 +17335,10 @@ async function adopt(page, fresh) {
   }
   if (data.more) await more(items, data.more, turn, fresh);
   if (turn !== view.turn) return;
-  Object.assign(view, {items, took: Date.now() - began});
+  // What is as it was keeps its row: a click that began on it ends on it.
+  const old = new Map(fresh ? [] : view.items.map(item => [JSON.stringify(item), item]));
+  view.items = items.map(item => item.kind !== 'queue' && old.get(JSON.stringify(item)) || item);
+  view.took = Date.now() - began;
   arrange();
 }
 
@@ -17376,7 +17379,7 @@ function arrange() {
   empty.hidden = view.shown.length > 0;
   empty.textContent = wanted ? 'Nothing has that in its name.' :
     'This folder is empty.' + (view.features.write ? ' Drop files here.' : '');
-  draw(true);
+  draw();
   report();
 }
 
@@ -17392,10 +17395,10 @@ function report() {
 const rows = new Map();
 const rowHeight = () => matchMedia('(max-width: 640px)').matches ? 60 : 40;
 
-function draw(afresh = false) {
+function draw() {
   const height = rowHeight(), from = Math.max(0, Math.floor(-list.getBoundingClientRect().top / height) - 10);
   const wanted = view.shown.slice(from, from + Math.ceil(innerHeight / height) + 20), keep = new Set(wanted);
-  rows.forEach((row, item) => { if (afresh || !keep.has(item)) { row.remove(); rows.delete(item); } });
+  rows.forEach((row, item) => { if (!keep.has(item)) { row.remove(); rows.delete(item); } });
   list.style.height = view.shown.length * height + 'px';
   list.setAttribute('aria-rowcount', view.shown.length);
   list.setAttribute('aria-activedescendant', 'row-' + view.at);

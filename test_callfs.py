@@ -17989,7 +17989,7 @@ class BrowserTab:
         """What a person reads there."""
         return self.eval(f"document.querySelector({json.dumps(selector)}).innerText")
 
-    def _middle(self, selector: str) -> tuple[float, float]:
+    def middle(self, selector: str) -> tuple[float, float]:
         """Where to point at: a CSS selector, or `=` and what a button or link says. Waits until it is there, at rest and
         not covered by something else."""
         find = f"document.querySelector({json.dumps(selector)})"
@@ -18006,7 +18006,7 @@ class BrowserTab:
 
     def click(self, selector: str, button: str = "left", count: int = 1, modifiers: int = 0) -> None:
         """Press and release over its middle."""
-        x, y = self._middle(selector)
+        x, y = self.middle(selector)
         self.call("Input.dispatchMouseEvent", type="mouseMoved", x=x, y=y)
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button=button, clickCount=count, modifiers=modifiers)
@@ -18047,7 +18047,7 @@ class BrowserTab:
 
     def drop(self, selector: str, *paths: Path) -> None:
         """Drag files and folders over it and let them go."""
-        x, y = self._middle(selector)
+        x, y = self.middle(selector)
         data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
         for kind in ("dragEnter", "dragOver", "drop"):
             self.call("Input.dispatchDragEvent", type=kind, x=x, y=y, data=data)
@@ -18225,7 +18225,7 @@ def listed(tab: BrowserTab) -> list[str]:
                        .map(row => row.querySelector('bdi').textContent)""")
 
 
-def until_shown(tab: BrowserTab, *names: str) -> None:
+def until_listed(tab: BrowserTab, *names: str) -> None:
     """Wait until these are all there is, in this order."""
     wait_for(lambda: listed(tab) == list(names), 8, f"{names} in the list; last there were {listed(tab)}")
 
@@ -18277,7 +18277,7 @@ class TestPageSigningIn:
         tab.type(USERS["ann"])
         tab.click("=Sign in")
         tab.until("document.querySelector('#count')")
-        until_shown(tab, "f.txt")
+        until_listed(tab, "f.txt")
         cookie = tab.cookies()["callfs_session"]
         assert cookie["httpOnly"] and cookie["sameSite"] == "Strict" and cookie["path"] == "/" and not cookie["secure"]
         assert tab.eval("document.cookie + JSON.stringify(localStorage) + JSON.stringify(sessionStorage)") == "{}{}"
@@ -18300,13 +18300,13 @@ class TestPageSigningIn:
         server = serve_users(server__path_prefix="/files")
         call(server, "PUT", "/files/v1/files/d/f.txt", b"x")
         sign_in(tab, server, "/fs/d")                   # the server's address has the prefix
-        until_shown(tab, "f.txt")
+        until_listed(tab, "f.txt")
         assert tab.eval("location.pathname") == "/files/fs/d/" and tab.cookies()["callfs_session"]["path"] == "/files"
         tab.click("#path a")                            # "Files"
-        until_shown(tab, "d")
+        until_listed(tab, "d")
         tab.key("n")
         answer_dialog(tab, "new", "Create")
-        until_shown(tab, "d", "new")
+        until_listed(tab, "d", "new")
         assert all("/files/" in each["url"] for each in tab.requests if each["url"].startswith("http"))
 
 
@@ -18329,12 +18329,12 @@ class TestPageList:
             tab.goto(server.url + "/fs/odder/")
             tab.until("document.querySelectorAll('#rows .row').length > 1")
             tab.eval(f"[...document.querySelectorAll('#rows a.link')].find(a => a.textContent === {json.dumps(name)}).click()")
-            until_shown(tab, "inside")
+            until_listed(tab, "inside")
             assert tab.text("#path").replace("\n", "").endswith(name.replace("\n", "").strip()), name
             tab.eval("history.back()")
             tab.until("document.querySelectorAll('#rows .row').length > 1")
             tab.eval("history.forward()")
-            until_shown(tab, "inside")
+            until_listed(tab, "inside")
             tab.key("Backspace")                        # to the folder, at the one it came from
             tab.until(f"document.querySelector('#rows .at bdi')?.textContent === {json.dumps(name)}")
         assert tab.eval("document.documentElement.scrollWidth <= innerWidth")
@@ -18357,22 +18357,22 @@ class TestPageList:
         for name, size, day in (("n10.txt", 1, 3), ("n9.txt", 5000, 1), ("B.txt", 30, 2), ("z/x", 0, 1)):
             put_file(server, "/s/" + name, bytes(size), {"X-OC-Mtime": str(1_700_000_000 + 86400 * day)})
         tab.goto(server.url + "/fs/s/")
-        until_shown(tab, "z", "B.txt", "n9.txt", "n10.txt")
+        until_listed(tab, "z", "B.txt", "n9.txt", "n10.txt")
         for press, names in (("=Size", "n10.txt B.txt n9.txt"), ("=Size", "n9.txt B.txt n10.txt"),
                              ("=Changed", "n9.txt B.txt n10.txt"), ("=Changed", "n10.txt B.txt n9.txt"),
                              ("=Name", "B.txt n9.txt n10.txt"), ("=Name", "n10.txt n9.txt B.txt")):
             tab.click(press)
-            until_shown(tab, "z", *names.split())
+            until_listed(tab, "z", *names.split())
         assert "5 kB" in tab.text("#rows") and "2023" in tab.text("#rows") and tab.text("#count") == "4 items"
         tab.click("#filter")
         tab.type("N1")
-        until_shown(tab, "n10.txt")
+        until_listed(tab, "n10.txt")
         assert tab.text("#count") == "1 item"
         tab.type("zzz")
-        until_shown(tab)
+        until_listed(tab)
         assert "in its name" in tab.text()
         tab.key("Escape")
-        until_shown(tab, "z", "n10.txt", "n9.txt", "B.txt")
+        until_listed(tab, "z", "n10.txt", "n9.txt", "B.txt")
 
     @pytest.mark.parametrize("count", [3000, pytest.param(100_000, marks=pytest.mark.long)])
     def test_many_entries(self, serve_users: Any, tab: BrowserTab, count: int) -> None:
@@ -18402,7 +18402,7 @@ class TestPageList:
             put_file(server, "/q/jobs/enqueue", b"message %d" % number)
         put_file(server, "/s/live", b"so far")
         sign_in(tab, server)
-        until_shown(tab, "q", "s")
+        until_listed(tab, "q", "s")
         tab.click("a[title=q]")
         tab.until("/queue[^]*3 messages/.test(document.querySelector('#rows').innerText)")
         tab.click("a[title=jobs]")
@@ -18437,22 +18437,22 @@ class TestPageWriting:
         (folder / "a.txt").write_bytes(b"a")
         (folder / "deep" / "er" / "b \u00e4.txt").write_bytes(b"b")
         upload(tab, small)
-        until_shown(tab, "small.txt")
+        until_listed(tab, "small.txt")
         upload(tab, folder)
-        until_shown(tab, "folder", "small.txt")
+        until_listed(tab, "folder", "small.txt")
         assert get_file(server, "/folder/deep/er/b \u00e4.txt") == b"b" and get_file(server, "/small.txt") == b"small"
         small.write_bytes(b"other")
         (folder / "empty").mkdir()
         tab.drop("main", small)
         tab.click("=Keep both")
-        until_shown(tab, "folder", "small (2).txt", "small.txt")
+        until_listed(tab, "folder", "small (2).txt", "small.txt")
         tab.drop("main", small)
         tab.click("=Overwrite")
         wait_for(lambda: get_file(server, "/small.txt") == b"other", what="the new bytes")
         tab.eval("go('/folder')")
-        until_shown(tab, "deep", "a.txt")
+        until_listed(tab, "deep", "a.txt")
         tab.drop("main", folder)
-        until_shown(tab, "deep", "folder", "a.txt")
+        until_listed(tab, "deep", "folder", "a.txt")
         wait_for(lambda: call(server, "HEAD", "/v1/files/folder/folder/empty/").status == 200, what="the empty folder")
         assert get_file(server, "/folder/folder/deep/er/b \u00e4.txt") == b"b"
 
@@ -18473,7 +18473,7 @@ class TestPageWriting:
         wait_for(lambda: any("DISCONNECTED" in each for each in tab.complaints) or tab.eval("1") and 0, what="the break")
         assert listed(tab) == []
         tab.call("Network.emulateNetworkConditions", **{**line, "uploadThroughput": -1, "offline": False})
-        until_shown(tab, "large.bin")
+        until_listed(tab, "large.bin")
         assert get_file(server, "/large.bin") == data and list(root.glob(".upload-*")) == []
         offsets = [int(each["headers"]["RemFS-Offset"]) for each in tab.requests if "RemFS-Offset" in each["headers"]]
         assert offsets.count(0) == 1 and offsets == sorted(offsets) and len(offsets) > 3
@@ -18481,22 +18481,23 @@ class TestPageWriting:
     def test_rename_move_and_new_folder(self, page: Any) -> None:
         server, tab = page
         put_file(server, "/a.txt", b"a")
-        until_shown(tab, "a.txt")                       # by events, as all below
+        until_listed(tab, "a.txt")                       # by events, as all below
         tab.click("#new-folder")
         answer_dialog(tab, "d #1", "Create")
-        until_shown(tab, "d #1", "a.txt")
+        until_listed(tab, "d #1", "a.txt")
         choose(tab, "a.txt", "Rename")
         answer_dialog(tab, "b <i>.txt", "Rename")
-        until_shown(tab, "d #1", "b <i>.txt")
+        until_listed(tab, "d #1", "b <i>.txt")
         choose(tab, "b <i>.txt", "Move")
         answer_dialog(tab, "/d #1", "Move")
-        until_shown(tab, "d #1")
+        until_listed(tab, "d #1")
         assert get_file(server, "/d #1/b <i>.txt") == b"a"
         put_file(server, "/b <i>.txt", b"other")
-        until_shown(tab, "d #1", "b <i>.txt")
+        until_listed(tab, "d #1", "b <i>.txt")
         choose(tab, "b <i>.txt", "Move")
         answer_dialog(tab, "/d #1", "Move")
         tab.click("=Skip")
+        tab.until("!document.querySelector('dialog')")
         assert get_file(server, "/d #1/b <i>.txt") == b"a" and listed(tab) == ["d #1", "b <i>.txt"]
         choose(tab, "b <i>.txt", "Rename")
         answer_dialog(tab, "x/../../../y", "Rename")    # what the server says is shown
@@ -18508,16 +18509,16 @@ class TestPageWriting:
         server, tab = page
         for name in ("a", "b", "c/d"):
             put_file(server, "/" + name)
-        until_shown(tab, "c", "a", "b")
+        until_listed(tab, "c", "a", "b")
         choose(tab, "a", "Delete")
-        until_shown(tab, "c", "b")
+        until_listed(tab, "c", "b")
         tab.click("=Undo")
-        until_shown(tab, "c", "a", "b")
+        until_listed(tab, "c", "a", "b")
         tab.goto(server.url + "/fs/")                   # undone is undone
-        until_shown(tab, "c", "a", "b")
+        until_listed(tab, "c", "a", "b")
         choose(tab, "a", "Delete")
         choose(tab, "c", "Delete")
-        until_shown(tab, "b")
+        until_listed(tab, "b")
         tab.goto("about:blank")                         # who leaves has decided
         for path in ("/a", "/c"):
             wait_for(lambda: call(server, "HEAD", "/v1/files" + path).status == 404, what=f"the end of {path}")
@@ -18525,7 +18526,7 @@ class TestPageWriting:
         tab.goto(server.url + "/fs/")
         choose(tab, "b", "Delete")
         wait_for(lambda: call(server, "HEAD", "/v1/files/b").status == 404, what="the time to undo to end")
-        until_shown(tab)
+        until_listed(tab)
         assert "empty" in tab.text()
 
     def test_two_tabs_and_another_client(self, page: Any, open_tab: Any) -> None:
@@ -18536,14 +18537,14 @@ class TestPageWriting:
         for each in (tab, other):
             each.until("document.querySelector('#live.on')")
         put_file(server, "/program", b"x")
-        until_shown(tab, "program")
-        until_shown(other, "program")
+        until_listed(tab, "program")
+        until_listed(other, "program")
         choose(other, "program", "Rename")
         answer_dialog(other, "person", "Rename")
-        until_shown(tab, "person")
+        until_listed(tab, "person")
         ask(server, "DELETE", "/v1/files/person", status=204)
-        until_shown(tab)
-        until_shown(other)
+        until_listed(tab)
+        until_listed(other)
 
     def test_nothing_is_missed_while_the_page_loads(self, page: Any) -> None:
         """What changes between the list and the beginning of live events is shown, too."""
@@ -18553,7 +18554,19 @@ class TestPageWriting:
         wait_for(lambda: tab.eval("1") and tab.paused, what="the page asking for events")
         put_file(server, "/between")
         tab.call("Fetch.disable")                       # lets it go
-        until_shown(tab, "between")
+        until_listed(tab, "between")
+
+    def test_a_click_while_others_change_the_folder(self, page: Any) -> None:
+        """What is pressed and let go is clicked, though the list was drawn anew in between."""
+        server, tab = page
+        put_file(server, "/a")
+        until_listed(tab, "a")
+        x, y = tab.middle("[aria-label='Select a']")
+        tab.call("Input.dispatchMouseEvent", type="mousePressed", x=x, y=y, button="left", clickCount=1)
+        put_file(server, "/b")
+        until_listed(tab, "a", "b")
+        tab.call("Input.dispatchMouseEvent", type="mouseReleased", x=x, y=y, button="left", clickCount=1)
+        tab.until("/1 selected/.test(document.querySelector('#count').textContent)")
 
     def test_a_cancelled_upload_leaves_nothing(self, page: Any, tmp_path: Path) -> None:
         server, tab = page
@@ -18564,6 +18577,9 @@ class TestPageWriting:
         upload(tab, tmp_path / "large.bin")
         root = Path(server.config.backend.localfs_root_path)
         wait_for(lambda: any(path.stat().st_size for path in root.glob(".upload-*")), 20, "the first piece")
+        tab.until("document.querySelector('#uploads button').offsetHeight < 40")
+        tab.size(390, 780)                              # a finger needs more room
+        tab.until("document.querySelector('#uploads button').offsetHeight >= 40")
         tab.click("[aria-label='Cancel all']")
         wait_for(lambda: not list(root.glob(".upload-*")), 20, "the end of the pieces")
         assert listed(tab) == [] and tab.until("document.querySelector('#uploads').hidden")
@@ -18628,7 +18644,7 @@ class TestPageReading:
         put_file(server, "/s.txt", b"shared")
         tab.browser.call("Browser.grantPermissions", browserContextId=tab.context, origin=server.url,
                          permissions=["clipboardReadWrite", "clipboardSanitizedWrite"])
-        until_shown(tab, "s.txt")
+        until_listed(tab, "s.txt")
         choose(tab, "s.txt", "Share")
         tab.until("document.querySelector('dialog[open] input')")
         tab.eval("document.querySelector('dialog input[type=number]').value = 2")
@@ -18658,21 +18674,21 @@ class TestPageReading:
         server, tab = page
         for name in ("a.txt", "b.txt", "d/e.txt"):
             put_file(server, "/" + name, name.encode())
-        until_shown(tab, "d", "a.txt", "b.txt")
+        until_listed(tab, "d", "a.txt", "b.txt")
         tab.goto(server.url + "/fs/")
-        until_shown(tab, "d", "a.txt", "b.txt")
+        until_listed(tab, "d", "a.txt", "b.txt")
         tab.key("ArrowDown")
         tab.key("Enter")
-        until_shown(tab, "e.txt")
+        until_listed(tab, "e.txt")
         tab.key("Enter")
         tab.until("document.querySelector('dialog pre')?.textContent === 'd/e.txt'")
         tab.key("Escape")
         tab.until("!document.querySelector('dialog')")
         tab.key("Backspace")
-        until_shown(tab, "d", "a.txt", "b.txt")
+        until_listed(tab, "d", "a.txt", "b.txt")
         tab.key("/")
         tab.type("b.")
-        until_shown(tab, "b.txt")
+        until_listed(tab, "b.txt")
         tab.key("ArrowDown")
         tab.key("F2")
         tab.until("document.activeElement.value === 'b.txt' && document.activeElement.selectionEnd === 1")
@@ -18681,12 +18697,12 @@ class TestPageReading:
         wait_for(lambda: call(server, "HEAD", "/v1/files/c.txt").status == 200, what="the new name")
         tab.until("!document.querySelector('dialog')")
         tab.key("Escape")
-        until_shown(tab, "d", "a.txt", "c.txt")
+        until_listed(tab, "d", "a.txt", "c.txt")
         tab.key("End")
         tab.key("Shift+ArrowUp")
         tab.until("/2 selected/.test(document.querySelector('#count').textContent)")
         tab.key("Delete")
-        until_shown(tab, "d")
+        until_listed(tab, "d")
         tab.key("?")
         tab.until("/Keyboard/.test(document.querySelector('dialog').innerText)")
         tab.key("Escape")
