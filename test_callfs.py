@@ -18595,7 +18595,7 @@ class TestPageWriting:
             if user:
                 tab.goto(server.url + "/fs/")
                 tab.click("=Sign in")
-                sign_in(tab, server, tab.eval("location.pathname + location.search"))
+                sign_in(tab, server, tab.until("location.pathname === '/session' && location.pathname + location.search"))
             tab.goto(server.url + path)
             tab.until("document.querySelectorAll('#rows .row').length")
             assert not tab.eval("document.querySelector('#upload, #new-folder')")
