@@ -17866,12 +17866,13 @@ class Chromium:
         self._last, self._websocket = 0, None
         with open(log, "wb") as output:
             self._process = subprocess.Popen(
-                [need_program("chromium"), *CHROMIUM_FLAGS, f"--user-data-dir={folder}/profile", "about:blank"],
-                stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **quiet}, start_new_session=True)
+                # The shell leads a session of its own and ends all of it when the pipe does: when we are killed, too.
+                ["sh", "-c", '"$@" & read -r _; kill -KILL 0', "sh", need_program("chromium"), *CHROMIUM_FLAGS,
+                 f"--user-data-dir={folder}/profile", "about:blank"],
+                stdin=subprocess.PIPE, stdout=output, stderr=output, env={**os.environ, **quiet}, start_new_session=True)
         try:
             found = wait_for(lambda: re.search(r"^DevTools listening on ws:(//\S+?)(/\S+)$", log.read_text("utf-8", "replace"),
-                                               re.M) or self._process.poll() is not None, 60, "the browser's start")
-            assert found is not True, f"the browser did not start:\n{log.read_text('utf-8', 'replace')}"
+                                               re.M), 60, "the browser's start")
             self._connect("http:" + found[1], found[2])
         except BaseException:
             self.close()
@@ -17907,11 +17908,8 @@ class Chromium:
         if self._websocket:
             with contextlib.suppress(DevToolsError, callfs.CallFSError):
                 self.call("Browser.close")
-                self._process.wait(10)
             self._socket.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)        # it leads a session: its children and nobody else
-        self._process.wait()
+        self._process.communicate()                     # ends what is left
 
 
 class BrowserTab:
