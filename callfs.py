@@ -20808,6 +20808,7 @@ def _key_lines(config: Config, url: str, drawn: _Drawn) -> Iterator[str]:
     lines = [text.format(key=drawn.key, url=url) for text, modes in _TRIES if config.auth.mode in modes]
     if url.startswith("http"):
         yield from ("Try:", *("  " + line for line in lines))
+        yield f"In a browser: {url}/ (the key signs you in)"
 
 
 class _Signals:

@@ -16633,6 +16633,12 @@ def test_two_servers_share_nothing(serve_users: Callable[..., Any]) -> None:
     ask(other, "GET", "/v1/directories/", status=200)
 
 
+def test_a_whole_section_adds_to_what_fits_a_test(serve: Callable[..., Any]) -> None:
+    server = serve(server={"shutdown_timeout": 1}, auth={"session_lifetime": "1h"})
+    assert server.config.server.listen_addr == "127.0.0.1:0" and server.key
+    assert server.config.server.shutdown_timeout == 1 and server.config.auth.session_lifetime == 3600
+
+
 def test_start_and_stop_leave_nothing(tmp_path: Path) -> None:
     with callfs.Server(root=tmp_path / "warm-up") as rest:
         ask(rest, "GET", "/health")
