@@ -18050,12 +18050,11 @@ def file_type(name: str) -> str:
 
 
 class Field(NamedTuple):
-    """A field of a JSON request: what it has to be, and the header or the parameter of the plain request that it
-    stands for."""
+    """A field of a JSON request: what it has to be, and the header of the plain request that it stands for; without
+    one it is a parameter of its own name."""
 
     kind: type
     header: str = ""
-    name: str = ""
 
 
 _FIELDS = {
@@ -18578,7 +18577,9 @@ class Server:
             section, _, option_name = name.partition("__")
             if option_name:
                 values.setdefault(section, {})[option_name] = value
-            else:                           # `plugins={...}`: a section as a whole
+            elif isinstance(values.get(section), dict) and isinstance(value, Mapping):
+                values[section].update(value)           # what it does not say stays fit for a test
+            else:                           # `plugins={...}`
                 values[section] = value
         return Config.from_mapping(values, "callfs.Server(...)")
 
@@ -20810,6 +20811,7 @@ def _key_lines(config: Config, url: str, drawn: _Drawn) -> Iterator[str]:
     lines = [text.format(key=drawn.key, url=url) for text, modes in _TRIES if config.auth.mode in modes]
     if url.startswith("http"):
         yield from ("Try:", *("  " + line for line in lines))
+        yield f"In a browser: {url}/ (the key signs you in)"
 
 
 class _Signals:
