@@ -17879,9 +17879,10 @@ class BrowserPage:
     def __init__(self, config: Config, authenticator: Authenticator) -> None:
         self._prefix, self._auth = config.server.path_prefix.rstrip("/"), authenticator
         icon = _icon_svg(24, "M0 0" + _ICONS["folder"], "#2f62d9")
-        self._assets = {"app.js": ("text/javascript; charset=utf-8", _SCRIPT.encode()),
-                        "style.css": ("text/css; charset=utf-8", (_STYLE + _icon_style()).encode()),
-                        "icon.svg": ("image/svg+xml", icon.encode())}
+        # Sent without their indentation: the only bytes that nobody misses.
+        script, style = (re.sub("\n +", "\n", text).encode() for text in (_SCRIPT, _STYLE + _icon_style()))
+        self._assets = {"app.js": ("text/javascript; charset=utf-8", script),
+                        "style.css": ("text/css; charset=utf-8", style), "icon.svg": ("image/svg+xml", icon.encode())}
         self._version = hashlib.sha256(repr(self._assets).encode()).hexdigest()[:16]
 
     def routes(self) -> list[Route]:

@@ -15760,11 +15760,11 @@ def test_page_assets(rest: Any) -> None:
 
 
 def test_page_is_small_and_plain(rest: Any) -> None:
-    """HTML, style and script have less than 40 KiB together; nothing of them comes from elsewhere or runs text."""
+    """HTML, style and script have less than 40 KB together; nothing of them comes from elsewhere or runs text."""
     headers = signed_in(rest)
     page = call(rest, "GET", "/fs/", headers=headers)
     script, style = (call(rest, "GET", "/page/" + name, headers=NO_KEY).body for name in ("app.js", "style.css"))
-    assert len(page.body) + len(script) + len(style) < 40 * 1024
+    assert len(page.body) + len(script) + len(style) < 40_000
     for forbidden in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function", "setAttribute('on",
                       "localStorage", "sessionStorage", "document.cookie", "srcdoc"):
         assert forbidden.encode() not in script, forbidden
