@@ -550,10 +550,13 @@ def parse_http_date(text: str) -> Optional[float]:
     return moment.timestamp()
 
 
+_EPOCH = datetime.datetime(1970, 1, 1)
+
+
 def rfc3339(nanoseconds: int, fraction: bool = False) -> str:
     """UTC with `Z`; with `fraction`, nine digits of it."""
     seconds, rest = divmod(nanoseconds, 1_000_000_000)
-    text = (datetime.datetime(1970, 1, 1) + datetime.timedelta(seconds=seconds)).isoformat()
+    text = (_EPOCH + datetime.timedelta(0, seconds)).isoformat()
     return f"{text}.{rest:09d}Z" if fraction else text + "Z"
 
 
@@ -16127,24 +16130,30 @@ def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
     return headers
 
 
+SPOOL_BATCH = 200                           # items rendered at a time: an encoder for each took three times as long
+
+
 def spool_items(folder: Optional[str], items: Iterable[Any], head: bytes, show: Callable[[Any], Any],
                 limit: Optional[int] = None) -> tuple[Any, int, str]:
     """Render at most `limit` items as JSON into a spool, so that a million of them never lie in memory: the spool, how
     many they are, the path of the last one when there are more."""
-    spool, count, last = open_spool(folder), 0, None
+    spool, count, batch, items = open_spool(folder), 0, [], iter(items)     # type: Any, int, list[Any], Iterator[Any]
     try:
         with _disk_errors():
             spool.write(head)
-            for item in items:
-                if count == limit:
-                    return spool, count, last.path
-                text = json.dumps(show(item), ensure_ascii=False, separators=(",", ":"))
+            while count != limit:
+                most = SPOOL_BATCH if limit is None else min(SPOOL_BATCH, limit - count)
+                some = list(itertools.islice(items, most))
+                if not some:
+                    return spool, count, ""
+                text = json.dumps([show(item) for item in some], ensure_ascii=False, separators=(",", ":"))[1:-1]
                 spool.write((b"," if count else b"") + text.encode("utf-8", "surrogateescape"))
-                count, last = count + 1, item
+                count, batch = count + len(some), some
+            more = next(items, None) is not None
     except BaseException:
         spool.close()
         raise
-    return spool, count, ""
+    return spool, count, batch[-1].path if batch and more else ""
 
 
 def spool_parts(folder: Optional[str], parts: Iterable[bytes]) -> Any:
