@@ -18210,7 +18210,7 @@ def other_site(pages: Mapping[str, str], host: str = "127.0.0.1") -> Iterator[st
         thread.join()
 
 
-ODD_NAMES = ("<b>bold<.txt", "a b#c?d%41;e&amp;.txt", "\"quote'`.txt", "caf\u00e9 \U0001f600.txt", "$`~!@()*+,=[]{}|^", "-rf",
+NAMES_ON_PAGE = ("<b>bold<.txt", "a b#c?d%41;e&amp;.txt", "\"quote'`.txt", "caf\u00e9 \U0001f600.txt", "$`~!@()*+,=[]{}|^", "-rf",
              "con.txt", "trailing. ", "x" * 251 + ".txt", "javascript:alert(1)")
 # Timers of a second and longer, ten times as fast: the time to undo, the pauses between attempts.
 HURRY = "const slow = setTimeout; window.setTimeout = (run, ms, ...more) => slow(run, ms < 900 ? ms : ms / 10, ...more)"
@@ -18322,17 +18322,17 @@ class TestPageList:
     def test_odd_names(self, page: Any) -> None:
         """Each is shown as it is and leads to its file; none is markup."""
         server, tab = page
-        for name in ODD_NAMES:
+        for name in NAMES_ON_PAGE:
             put_file(server, "/odd/" + name, name.encode())
             put_file(server, f"/odder/{name}/inside", name.encode())
         tab.goto(server.url + "/fs/odd/")
-        tab.until(f"document.querySelectorAll('#rows .row').length === {len(ODD_NAMES)}")
-        assert sorted(listed(tab)) == sorted(ODD_NAMES)
+        tab.until(f"document.querySelectorAll('#rows .row').length === {len(NAMES_ON_PAGE)}")
+        assert sorted(listed(tab)) == sorted(NAMES_ON_PAGE)
         read = tab.eval("""Promise.all([...document.querySelectorAll('#rows a.link')].map(
             async link => [link.textContent, await (await fetch(link.href)).text()]))""")
-        assert dict(read) == {name: name for name in ODD_NAMES}
+        assert dict(read) == {name: name for name in NAMES_ON_PAGE}
         assert tab.eval("document.querySelectorAll('#rows b').length") == 0
-        for name in ODD_NAMES[1:5]:
+        for name in NAMES_ON_PAGE[1:5]:
             tab.goto(server.url + "/fs/odder/")
             tab.until("document.querySelectorAll('#rows .row').length > 1")
             tab.eval(f"[...document.querySelectorAll('#rows a.link')].find(a => a.textContent === {json.dumps(name)}).click()")
