@@ -39,7 +39,8 @@ def _workers(arguments: list[str]) -> list[str]:
     """One process a core and one more, as many tests wait for something; as told, or one, where somebody looks at it."""
     told = any(each.startswith(("-n", "--pdb", "-s", "--capture", "--collect-only")) for each in arguments)
     found = not told and importlib.util.find_spec("xdist") is not None
-    return ["-n", str(min(8, (os.cpu_count() or 1) + 1))] if found else []
+    # Neighbours in the file share servers and browsers: they stay together until a process has nothing more to do.
+    return ["-n", str(min(8, (os.cpu_count() or 1) + 1)), "--dist", "worksteal"] if found else []
 
 
 def _test_environment() -> str:
@@ -182,7 +183,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Skip the long forms unless they are asked for."""
+    """Skip the long forms unless they are asked for; the longest is the first, or all would wait for it at the end."""
+    items.sort(key=lambda item: item.name != "test_kill_loop_long")
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
