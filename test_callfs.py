@@ -457,9 +457,11 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
 
 # ---- what must not be left behind -------------------------------------------------------------------------------
 
-def our_threads() -> list[str]:
-    """Names of running threads of servers and clients."""
-    return sorted(thread.name for thread in threading.enumerate() if thread.name.startswith("callfs-"))
+def our_threads(besides: Iterable[threading.Thread] = ()) -> list[str]:
+    """Names of running threads of servers and clients; `besides`: those that were there before, of a server that
+    several tests share."""
+    return sorted(thread.name for thread in threading.enumerate()
+                  if thread.name.startswith("callfs-") and thread not in besides)
 
 
 def open_descriptors(pid: Any = "self") -> dict[int, str]:
@@ -16716,16 +16718,16 @@ def _refuses(url: str) -> bool:
 
 
 def test_stop_does_not_wait_for_ever(serve_users: Callable[..., Any]) -> None:
-    rest = serve_users()
+    before, rest = threading.enumerate(), serve_users()
     with contextlib.closing(raw_socket(rest.url)) as stuck:
         stuck.sendall(head_of("PUT", "/v1/files/stuck", {"Content-Length": "10", "Expect": "100-continue"}))
         assert stuck.recv(1000).startswith(b"HTTP/1.1 100 ")
         assert rest.stop(0.05) is False
-    assert not our_threads()
+    assert not our_threads(before)
 
 
 def test_a_second_stop_that_waits_less_long_forces_the_first(serve_users: Callable[..., Any]) -> None:
-    rest = serve_users()
+    before, rest = threading.enumerate(), serve_users()
     with contextlib.closing(raw_socket(rest.url)) as stuck:
         stuck.sendall(head_of("PUT", "/v1/files/stuck", {"Content-Length": "10", "Expect": "100-continue"}))
         assert stuck.recv(1000).startswith(b"HTTP/1.1 100 ")
@@ -16734,7 +16736,7 @@ def test_a_second_stop_that_waits_less_long_forces_the_first(serve_users: Callab
         wait_for(lambda: _refuses(rest.url), what="the first to have begun")
         assert rest.stop(0.05) is False
         first.join(10)
-        assert not first.is_alive() and not our_threads()
+        assert not first.is_alive() and not our_threads(before)
     assert rest.stop() is True
 
 
