@@ -18632,8 +18632,7 @@ class Server:
         config = self.config
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
             else os.getcwd()
-        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path,
-                   config.metadata_store.sqlite_path + "-webhooks")
+        private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
         context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
         mounts.start(mount_specs(config.plugins))
