@@ -13529,7 +13529,7 @@ def test_events_end_with_the_server(tmp_path: Path) -> None:
             waiting = server.tree.subscribe(callfs.ROOT, "/")
             with concurrent.futures.ThreadPoolExecutor(1) as pool:
                 ended = pool.submit(lambda: next(each for each in iter(waiting.take, 0) if each is not None))
-                server.close()
+                assert server.stop(20)      # none of them had to be cut off
                 assert ended.result(10) == []
         for listener in listeners:
             assert listener.block() == {}
