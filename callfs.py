@@ -560,6 +560,11 @@ def rfc3339(nanoseconds: int, fraction: bool = False) -> str:
     return f"{text}.{rest:09d}Z" if fraction else text + "Z"
 
 
+def compact_json(value: Any) -> str:
+    """JSON without a blank, in UTF-8's own characters."""
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+
+
 def b64url(data: bytes) -> str:
     """base64url without padding (RFC 4648, 5)."""
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
@@ -1541,6 +1546,9 @@ class MountsOptions:
     persist: bool = option(True, "Keep them over a restart", kind="bool")
 
 
+EVENT_TYPES = ("create", "update", "delete", "move")
+
+
 @dataclass
 class WebhookOptions:
     """One of `events.webhooks`: who is told of changes, and of which."""
@@ -2033,7 +2041,7 @@ def _hook_path_problem(text: str) -> str:
 
 _HOOK_SHAPES: dict[str, Callable[[Any], str]] = {
     "url": _hook_url_problem, "secret": _hook_secret_problem, "path": _hook_path_problem,
-    "events": lambda names: "" if {*names} <= {"create", "update", "delete", "move"} else
+    "events": lambda names: "" if {*names} <= {*EVENT_TYPES} else
     "must be some of create, update, delete and move", "timeout": lambda seconds: "",
 }
 
@@ -6386,7 +6394,6 @@ class IntentLog:
 # Events: what changed, for whoever wants to know at once
 # ============================================================================
 
-EVENT_TYPES = ("create", "update", "delete", "move")
 RESET = "reset"                             # to a subscriber: events were lost to you, look for yourself
 BATCH = 128                                 # events that a subscriber is given at a time
 ANSWERING = 50e-6                           # seconds that one subscriber costs, measured
@@ -6417,7 +6424,7 @@ class Event(_EventFields):
     @functools.cached_property
     def block(self) -> bytes:
         """As `text/event-stream` has it; made once, however many subscribers get it."""
-        data = json.dumps(self.data(), ensure_ascii=False, separators=(",", ":"))
+        data = compact_json(self.data())
         return f"id: {self.id}\nevent: {self.type}\ndata: {data}\n\n".encode("utf-8", "replace")
 
     def concerns(self, path: str) -> bool:
@@ -7215,9 +7222,12 @@ class Tree:
     def _count(self, operation: str, entry: Entry) -> None:
         self._metrics.count("callfs_file_operations_total", operation, entry.backend)
 
-    def _changed_by(self, operation: str, entry: Entry) -> None:
-        """Count a change and tell of it. What only takes (a queue's `enqueue`) has no size of its own."""
+    def _changed_by(self, operation: str, entry: Entry, above: Iterable[str] = ()) -> None:
+        """Count a change and tell of it, after the directories `above` that were made on the way. What only takes (a
+        queue's `enqueue`) has no size of its own."""
         self._count(operation, entry)
+        for folder in above:
+            self.hub.publish("create", folder)
         plain = not entry.is_dir and entry.owner != ANYONE
         self.hub.publish(operation, entry.path, "", entry.size if plain else None, entry.mtime_ns if plain else None)
 
@@ -7442,9 +7452,8 @@ class Tree:
         guard(there)
         absent = self._absent_above(path) if there is None else ()
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
-        for folder in absent if not written.told else ():
-            self.hub.publish("create", folder)
-        self._changed_by("create" if written.created and not written.told else "update", written.entry)
+        fresh = written.created and not written.told
+        self._changed_by("create" if fresh else "update", written.entry, absent if not written.told else ())
         return written
 
     def _absent_above(self, path: str) -> list[str]:
@@ -7531,9 +7540,7 @@ class Tree:
         place, absent = self._find(path), self._absent_above(path) if self._peek(path) is None else ()
         written = place.written(place.filesystem.mkdir(place.inner, who.name, guard, mode))
         if written.created:
-            for folder in absent:
-                self.hub.publish("create", folder)
-            self._changed_by("create", written.entry)
+            self._changed_by("create", written.entry, absent)
         return written
 
     def remove(self, who: Principal, path: str, *, recursive: bool = False, folder: bool = False,
@@ -7703,13 +7710,13 @@ class ReaderBody(Body):
         return len(block)
 
 
-class _Joined(Body):
+class _Joined(ReaderBody):
     """Files one behind the other, opened one at a time. Raises Conflict for one that is no longer what it was."""
 
     def __init__(self, tree: Tree, who: Principal, parts: Sequence[Entry]) -> None:
         self._tree, self._who, self._parts = tree, who, parts
-        self.length = sum(part.size for part in parts)
-        self._blocks = ChunkReader(block for reader in self.readers() for block in reader)
+        super().__init__(ChunkReader((block for reader in self.readers() for block in reader),
+                                     sum(part.size for part in parts)))
 
     def readers(self) -> Iterator[Reader]:          # type: ignore[override]
         """All of them, each closed when the next one is asked for."""
@@ -7720,15 +7727,9 @@ class _Joined(Body):
                 with handle.reader() as reader:
                     yield reader
 
-    def readinto(self, view: memoryview) -> int:
-        """The next bytes."""
-        block = self._blocks.read(len(view))
-        view[:len(block)] = block
-        return len(block)
-
     def close(self) -> None:
         """Close what is open."""
-        self._blocks.close()
+        self._reader.close()
 
 
 class _Transfer:
@@ -10871,7 +10872,7 @@ def queue_json(message: Optional[QueueMessage]) -> bytes:
         shown["data"] = message.data.decode()
     except UnicodeDecodeError:
         shown.update(data=base64.b64encode(message.data).decode(), encoding="base64")
-    return json.dumps(shown, ensure_ascii=False, separators=(",", ":")).encode()
+    return compact_json(shown).encode()
 
 
 class _TakenReader(Reader):
@@ -12571,7 +12572,7 @@ class Duplex(Protocol):
 
 def json_response(value: Any, status: int = 200, headers: Iterable[tuple[str, str]] = ()) -> Response:
     """`value` as one line of JSON."""
-    body = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    body = compact_json(value).encode() + b"\n"
     return Response(status, body, headers=[("Content-Type", "application/json"), *headers])
 
 
@@ -14995,6 +14996,14 @@ def aside(request: Request) -> Iterator[None]:
         yield
 
 
+_AT_ONCE = contextlib.nullcontext()
+
+
+def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
+    """Around what may have to wait for another machine: other requests go on meanwhile."""
+    return aside(request) if tree.slow(path) else _AT_ONCE
+
+
 def wish_of(request: Request) -> Wish:
     """What a reader asks for besides bytes (pfs.md: `stream`, `wait`, `ack`)."""
     if not request.query_text:
@@ -15011,8 +15020,11 @@ def refuse_consuming(handle: Handle) -> Handle:
     return handle
 
 
+OCTETS = ("Content-Type", "application/octet-stream")
+
+
 def file_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]] = (),
-                  kind: str = "application/octet-stream") -> Response:
+                  kind: str = OCTETS[1]) -> Response:
     """The bytes of an opened file, or a part of them, or why not; takes the handle over.
 
     `block` are the header lines that hold for every form of the answer, `Content-Type` (`kind`) left out. Where the
@@ -15040,8 +15052,14 @@ def file_response(request: Request, handle: Handle, block: bytes, headers: Itera
         raise
 
 
-OCTETS = ("Content-Type", "application/octet-stream")
 _NO_STORE = ("Cache-Control", "no-store")
+
+
+def _unsized(status: int, headers: Iterable[tuple[str, str]], block: bytes = b"") -> Response:
+    """What a HEAD gets where nobody knows how much a GET would give."""
+    response = Response(status, None, headers=headers, block=block)
+    response.length = None
+    return response
 
 
 def _live_response(request: Request, handle: Handle, block: bytes, headers: Iterable[tuple[str, str]]) -> Response:
@@ -15050,9 +15068,7 @@ def _live_response(request: Request, handle: Handle, block: bytes, headers: Iter
     unchanged = conditions is not NO_CONDITIONS and conditions.check(entry.etag, entry.mtime_ns / 1e9, reading=True)
     if unchanged or request.method == "HEAD":
         handle.close()
-        response = Response(304 if unchanged else 200, None, headers=fields, block=block)
-        response.length = None              # nobody knows how much a GET would give
-        return response
+        return _unsized(304 if unchanged else 200, fields, block)
     if handle.consumes:
         _check_deliberate(request)
     return Response(200, handle.reader(), headers=fields, block=block)
@@ -15149,9 +15165,7 @@ def events_response(request: Request, tree: Tree, path: str) -> Response:
     assert request.principal is not None
     if request.method == "HEAD":
         tree.may_subscribe(request.principal)
-        response = Response(200, None, headers=headers)
-        response.length = None              # nobody knows how much a GET would give
-        return response
+        return _unsized(200, headers)
     subscription = tree.subscribe(request.principal, path, int(since) if since else None)
     return Response(200, EventStream(subscription), headers=headers)
 
@@ -15427,7 +15441,7 @@ class HTTPFS(FileSystem):
                   ("Accept-Ranges", "bytes"), ("Cache-Control", "no-cache")]
         block = header_block(fields) if handle.fixed else b""
         headers = [] if kind else [("Content-Disposition", content_disposition(entry.name))]
-        return file_response(request, handle, block, headers, kind or "application/octet-stream")
+        return file_response(request, handle, block, headers, kind or OCTETS[1])
 
     def _page(self, request: Request, shown: str, path: str) -> Response:
         with _disk_errors():
@@ -16146,7 +16160,7 @@ def spool_items(folder: Optional[str], items: Iterable[Any], head: bytes, show: 
                 some = list(itertools.islice(items, most))
                 if not some:
                     return spool, count, ""
-                text = json.dumps([show(item) for item in some], ensure_ascii=False, separators=(",", ":"))[1:-1]
+                text = compact_json([show(item) for item in some])[1:-1]
                 spool.write((b"," if count else b"") + text.encode("utf-8", "surrogateescape"))
                 count, batch = count + len(some), some
             more = next(items, None) is not None
@@ -16186,9 +16200,6 @@ def check_size(request: Request, most: int) -> None:
     """Before it is asked whether there is room: what is too large is so whatever the disk has left."""
     if (request.body.length or 0) > most:
         raise PayloadTooLarge(f"The body may have {most} bytes.")
-
-
-_AT_ONCE = contextlib.nullcontext()
 
 
 class RestDialect:
@@ -16232,10 +16243,6 @@ class RestDialect:
     def _path(request: Request) -> str:
         return canonical_path(decode_path(request.path[len("/v1/files"):]))
 
-    def _aside(self, request: Request, path: str) -> ContextManager[None]:
-        """Around what may have to wait for another machine: other requests go on meanwhile."""
-        return aside(request) if self._tree.slow(path) else _AT_ONCE
-
     def _block(self, handle: Handle) -> bytes:
         """The header lines of an entry; rendered once for as long as the store gives the same object."""
         entry = handle.entry
@@ -16253,7 +16260,7 @@ class RestDialect:
         path = self._path(request)
         if request.query_text and request.flag("events"):
             return events_response(request, self._tree, path)
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             if request.query_text and request.query.get("archive"):
                 return archive_response(self._tree, _asking(request), path, request.query["archive"])
             if request.query_text and request.flag("manifest"):
@@ -16284,7 +16291,7 @@ class RestDialect:
         """`POST /v1/files/{path}`."""
         path = self._path(request)
         if request.path.endswith("/"):
-            with self._aside(request, path):
+            with aside_if_slow(self._tree, request, path):
                 return self._made(self._tree.mkdir(_asking(request), path))
         return self._upload(request, path, create=True)
 
@@ -16297,7 +16304,7 @@ class RestDialect:
 
     def _upload(self, request: Request, path: str, create: bool) -> Response:
         self._refuse_placement(request)
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             return self._made(write_body(self._tree, request, path, self._config.server.max_upload_bytes, create))
 
     def _made(self, written: Written) -> Response:
@@ -16317,7 +16324,7 @@ class RestDialect:
         path = self._path(request)
         if "remfs-offset" not in request.headers:
             return self._move(request, path)
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             return self._made(patch_body(self._tree, request, path, self._config.server.max_upload_bytes))
 
     def _move(self, request: Request, path: str) -> Response:
@@ -16348,7 +16355,7 @@ class RestDialect:
     def delete(self, request: Request) -> Response:
         """`DELETE /v1/files/{path}`."""
         path = self._path(request)
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             self._tree.remove(_asking(request), path, recursive=request.flag("recursive"),
                               folder=request.path.endswith("/"), conditions=conditions_of(request))
         return Response(204, None)
@@ -16364,7 +16371,7 @@ class RestDialect:
         if after and not after.startswith("/"):
             raise BadRequest("`after` is a path, as `next` gives it.")
         head = {"path": path, "type": DIRECTORY, "recursive": recursive, **({"max_depth": depth} if recursive else {})}
-        text = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1] + ',"items":['
+        text = compact_json(head)[:-1] + ',"items":['
         try:
             with request.blocking():
                 entries = self._tree.walk(who, path, depth if recursive else 0, after)
@@ -16373,7 +16380,7 @@ class RestDialect:
         except Conflict:
             raise BadRequest("This is a file, not a directory.") from None
         rest = {"count": count, **({"next": last} if last else {})}
-        tail = b"]," + json.dumps(rest, ensure_ascii=False, separators=(",", ":"))[1:].encode() + b"\n"
+        tail = b"]," + compact_json(rest)[1:].encode() + b"\n"
         return spooled(request, spool, tail, [("X-CallFS-Type", DIRECTORY), ("X-CallFS-Count", str(count)),
                                               ("X-CallFS-Recursive", str(recursive).lower())])
 
@@ -16398,7 +16405,7 @@ class RestDialect:
     def _ws_download(self, request: Request, path: str) -> Callable[[Duplex], None]:
         who = _asking(request)
         try:
-            with self._aside(request, path), \
+            with aside_if_slow(self._tree, request, path), \
                     contextlib.closing(refuse_consuming(self._tree.open(who, path))) as handle:
                 entry = handle.entry
         except PermissionDenied as error:
@@ -18116,9 +18123,6 @@ class RemfsDialect:
     def _path(request: Request) -> str:
         return canonical_path(decode_path(request.path[len("/fs"):] or "/"))
 
-    def _aside(self, request: Request, path: str) -> ContextManager[None]:
-        return aside(request) if self._tree.slow(path) else _AT_ONCE
-
     def home(self, request: Request) -> Response:
         """`GET /`."""
         if is_visit(request):
@@ -18134,7 +18138,7 @@ class RemfsDialect:
         path = self._path(request)
         if request.query_text and request.flag("events"):
             return self._events(request, path)
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             folder, name = split_path(path)
             if name == META:
                 return self._meta(request, folder)
@@ -18239,11 +18243,11 @@ class RemfsDialect:
     def _put(self, request: Request, path: str) -> Response:
         if request.path.endswith("/"):
             raise BadRequest("A path that ends in / is a directory; ?type=dir makes one.")
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             return self._written(write_body(self._tree, request, path, self._config.server.max_upload_bytes))
 
     def _mkdir(self, request: Request, path: str) -> Response:
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             return self._written(self._tree.mkdir(_asking(request), path))
 
     def _written(self, written: Written) -> Response:
@@ -18254,7 +18258,7 @@ class RemfsDialect:
         return self._patch(request, self._path(request))
 
     def _patch(self, request: Request, path: str) -> Response:
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             return self._written(patch_body(self._tree, request, path, self._config.server.max_upload_bytes))
 
     def delete(self, request: Request) -> Response:
@@ -18263,7 +18267,7 @@ class RemfsDialect:
 
     def _delete(self, request: Request, path: str) -> Response:
         recursive = "recursive" not in request.query or request.flag("recursive")
-        with self._aside(request, path):
+        with aside_if_slow(self._tree, request, path):
             self._tree.remove(_asking(request), path, recursive=recursive, folder=request.path.endswith("/"),
                               conditions=conditions_of(request))
         return Response(204, None)
@@ -18373,7 +18377,7 @@ class _Description:
 
 
 def _json(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "surrogateescape")
+    return compact_json(value).encode("utf-8", "surrogateescape")
 
 
 def take_call(body: Body) -> tuple[dict[str, Any], Body]:
@@ -18646,7 +18650,8 @@ class Server:
         hooks = Webhooks(read_webhooks(config.events), queue, retry=config.events.webhook_retry, version=__version__,
                          metrics=self.metrics, log=self.log)
         self._cleanup.callback(hooks.close)
-        self.tree.hub.sinks += [hooks.take] if config.events.webhooks else []
+        if hooks.hooks:
+            self.tree.hub.sinks.append(hooks.take)
         return hooks
 
     def _build_listeners(self) -> list[HTTPServer]:
