@@ -31,6 +31,7 @@ import base64
 import bisect
 import codecs
 import collections
+import concurrent.futures
 import configparser
 import contextlib
 import copy
@@ -13325,6 +13326,494 @@ class _CheckedBody(Body):
 
 
 # ============================================================================
+# s3fs: a bucket or a prefix as a folder
+# ============================================================================
+
+S3_AHEAD = 1000                             # names of a listing that wait for a folder which may belong before them
+S3_AT_ONCE = 8                              # copies and deletions under way for one move or removal
+S3_FOLDERS = 4096                           # directories that are remembered for `cache_ttl_seconds`
+S3_FRESH = 10.0                             # seconds for which `check` believes its last answer
+
+
+def _s3_facts(kind: str, mode: int, mtime_ns: int) -> dict[str, str]:
+    """What S3 has no place for, as metadata: names and forms of s3fs-fuse (`st_mode` as a decimal number) and rclone
+    (seconds with nine digits behind the point), so that these show the same times and modes."""
+    bits = mode | (stat.S_IFDIR if kind == DIRECTORY else stat.S_IFREG)
+    return {"mode": str(bits), "mtime": f"{'-' * (mtime_ns < 0)}{abs(mtime_ns) // 10**9}.{abs(mtime_ns) % 10**9:09d}"}
+
+
+def _s3_mode(text: str, default: int) -> int:
+    """The mode in metadata: decimal, or octal as rclone has it ("100644", which is too large for the other one)."""
+    value = int(text) if re.fullmatch("[0-9]{1,6}", text) else -1
+    if value > 0o177777 or value < 0:
+        return int(text, 8) & 0o7777 if re.fullmatch("[0-7]{6}", text) else default
+    return value & 0o7777
+
+
+def _s3_time(text: str, default: int) -> int:
+    """Nanoseconds since 1970 of `mtime` in metadata."""
+    found = re.fullmatch(r"(-?)([0-9]{1,11})(?:\.([0-9]{1,9})[0-9]*)?", text)
+    if not found:
+        return default
+    value = int(found[2]) * 10**9 + int((found[3] or "").ljust(9, "0"))
+    return -value if found[1] else value
+
+
+_BEFORE_SLASH = re.compile("[ -.]")         # what sorts before "/" and may stand in a name
+
+
+def in_name_order(found: Iterable[tuple[str, S3Object]], exists: Callable[[str], bool]) -> Iterator[tuple[str, S3Object]]:
+    """Names of a folder in their own order, which is not that of S3: keys come as "a-b", "a.txt", "a/", names go as "a",
+    "a-b", "a.txt". Where a file and a folder have one name, only the file.
+
+    So a name waits as long as a folder may come that belongs before it: "a", "a-b" for "a-b.c". Mostly that is known
+    with the next key; where S3_AHEAD names wait (a thousand "img-..." before what may be "img/"), `exists` is asked.
+    """
+    waiting: list[tuple[str, bool, int, S3Object]] = []
+    asked: set[str] = set()
+    turn, last = itertools.count(), ""
+
+    def due(at: Optional[str]) -> Iterator[tuple[str, S3Object]]:
+        """What need not wait any longer, S3 having come to `at` (None: to the end)."""
+        nonlocal last
+        while waiting:
+            name = waiting[0][0]
+            unknown = [] if at is None else [
+                folder for folder in (name[:each.start()] for each in _BEFORE_SLASH.finditer(name))
+                if folder and folder not in asked and at < folder + "/"]
+            if unknown and len(waiting) < S3_AHEAD:
+                return
+            for folder in filter(exists, unknown):
+                heapq.heappush(waiting, (folder, True, next(turn), S3Object(folder, is_prefix=True)))
+            asked.update(unknown)
+            if not unknown:
+                item = heapq.heappop(waiting)[3]
+                if name != last:
+                    yield name, item
+                last = name
+
+    for name, item in found:
+        if not (item.is_prefix and name in asked):
+            heapq.heappush(waiting, (name, item.is_prefix, next(turn), item))
+        yield from due(name + "/" * item.is_prefix)
+    yield from due(None)
+
+
+class S3Handle(Handle):
+    """An object as it was when it was opened; `make` gives the bytes from ... to, as long as it is the same."""
+
+    def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
+        self.entry, self._make = entry, make
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says. Raises Unavailable where the object was replaced since."""
+        last = self.entry.size if stop is None else stop
+        return self._make(start, last) if last > start else ChunkReader((), 0)
+
+
+class S3FS(FileSystem):
+    """A bucket of S3 (Amazon, MinIO, Ceph, ...) or the keys below a prefix of it, in place.
+
+    An object is a file; what keys share up to a `/` is a directory, and so is an object `name/` (a marker, as `mkdir`
+    and Amazon's console make it). A directory whose last file goes gets a marker, so that it stays. Where both `a` and
+    `a/b` are there, `a` is a file, and `/a/b` is found by its path and by a listing of `/a` only. Keys that are no
+    paths here (`a//b`, `..`, control characters) are not shown; removing and moving a directory takes them along.
+
+    Times and modes are kept as metadata, which a listing does not tell: it has S3's own time, and 0644. Everything
+    belongs to everyone: who may do what the bucket's keys say. The ETag is S3's, that of the bytes, and also the id. A
+    lock of this process is around each change, so conditions hold between the users of this server, not of the bucket.
+    """
+
+    name = "s3fs"
+    slow = True
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        bucket: str = option("", "The bucket")
+        region: str = option("us-east-1", "Its region")
+        access_key_id: str = option("", "The key's id; empty: AWS_ACCESS_KEY_ID, or the profile AWS_PROFILE of ~/.aws")
+        secret_access_key: str = option("", "The key", kind="secret")
+        session_token: str = option("", "Goes with keys that expire", kind="secret")
+        endpoint: str = option("", "The server: http(s)://HOST[:PORT]; empty: Amazon's")
+        prefix: str = option("", "Folder of the bucket to show; empty: all of it")
+        path_style: str = option("auto", "Name the bucket in the path, not in the host's name; `auto`: with an endpoint",
+                                 choices=("auto", "true", "false"))
+        disable_ssl: bool = option(False, "Speak http with an endpoint that is given without http(s)://", kind="bool")
+        ca_file: str = option("", "Certificates to trust, PEM; empty: the system's")
+        server_side_encryption: str = option("", "How S3 encrypts what is written", choices=("", "AES256", "aws:kms"))
+        kms_key_id: str = option("", "Key for `aws:kms`; empty: the bucket's")
+        acl: str = option("", "Canned ACL of what is written")
+        timeout: float = option("30s", "Longest wait for the server", kind="duration", minimum=0.01)
+        cache_ttl_seconds: float = option("5s", "How long a directory that was seen is taken to be there", kind="duration")
+
+    def __init__(self, options: S3FS.Options, context: MountContext) -> None:
+        self._target, self._context = _s3_mount_target(options, context.folder), context
+        self._ttl, self._locks = options.cache_ttl_seconds, LocalLocks(30.0)
+        self._root = Entry("/", DIRECTORY, 0, 0o755, ANYONE, time.time_ns(), backend=self.name)
+        self._folders: Cache[str, tuple[Entry, float]] = Cache(S3_FOLDERS // 2)         # of two generations
+        self._readers: set[Reader] = set()
+        self._checked = (-S3_FRESH, "")
+        try:
+            self._client = self._connected(self._target)
+            self._ask()
+        except ConfigError as error:
+            raise BadRequest(f"s3fs: {error.message.replace('backend.s3_', '')}.") from None
+        except Unavailable as error:        # it may come later; wrong keys and a wrong bucket stay wrong
+            context.log.warn("s3fs is mounted, but its bucket does not answer", path=context.path, reason=error.message)
+
+    def _connected(self, target: S3Target) -> S3Client:
+        return S3Client(target, log=self._context.log, metrics=self._context.metrics)
+
+    def _ask(self) -> None:
+        """One question to the bucket, with little patience."""
+        quick = dataclasses.replace(self._target, timeout=min(self._target.timeout, 5.0), retries=2)
+        with contextlib.closing(self._connected(quick)) as client:
+            client.check()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says; everybody may ask for it, so the bucket is not asked every time."""
+        if time.monotonic() - self._checked[0] > S3_FRESH:
+            self._checked = time.monotonic(), state_of(self._ask)
+        return {"bucket": self._checked[1]}
+
+    def close(self) -> None:
+        """End readers and connections."""
+        for reader in list(self._readers):
+            reader.close()
+        self._client.close()
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _entry(self, path: str, item: S3Object) -> Entry:
+        """The entry of an object, of a marker, or of what only keys below it tell of."""
+        if item.is_prefix:
+            return self._root._replace(path=path)
+        kind, mode = (DIRECTORY, 0o755) if item.key.endswith("/") else (FILE, 0o644)
+        size, etag = (0, "") if kind == DIRECTORY else (item.size, item.etag)
+        return Entry(path, kind, size, _s3_mode(item.metadata.get("mode", ""), mode), ANYONE,
+                     _s3_time(item.metadata.get("mtime", ""), item.mtime_ns), etag, etag, backend=self.name)
+
+    def _look(self, path: str) -> tuple[Entry, S3Object]:
+        """What is at a path, asked now. Raises FileNotFound."""
+        if path == "/":
+            return self._root, S3Object("", is_prefix=True)
+        try:
+            item = self._client.head(path[1:])
+        except FileNotFound:
+            item = self._marker(path[1:] + "/")
+        return self._entry(path, item), item
+
+    def _marker(self, key: str) -> S3Object:
+        """What makes a path a directory. Raises FileNotFound."""
+        first = next(self._client.list(key, page=1), None)
+        if first is None:
+            raise FileNotFound()
+        if first.key == key:                # a listing has no metadata
+            with contextlib.suppress(FileNotFound):
+                return self._client.head(key)
+        return S3Object(key, is_prefix=True)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says: one HEAD for a file."""
+        known = self._folders               # a change meanwhile exchanges the cache
+        found = known.get(path)
+        if found is not None and time.monotonic() < found[1]:
+            return found[0]
+        entry = self._look(path)[0]
+        if entry.is_dir and self._ttl:
+            known.put(path, (entry, time.monotonic() + self._ttl))
+        return entry
+
+    def _forget(self) -> None:
+        self._folders = Cache(S3_FOLDERS // 2)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says, page by page."""
+        folder = _s3_folder(path)
+        found = self._client.list(folder, after=folder + after if after else "", delimiter="/")
+        first = next(found, None)
+        if first is None and not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._children(path, folder, itertools.chain(() if first is None else (first,), found), after)
+
+    def _children(self, path: str, folder: str, found: Iterable[S3Object], after: str) -> Iterator[Entry]:
+        def named() -> Iterator[tuple[str, S3Object]]:
+            for item in found:
+                name = item.key[len(folder):len(item.key) - item.is_prefix]
+                if _is_name(name):
+                    yield name, item
+                elif item.key != folder:
+                    self._context.metrics.count("callfs_errors_total", self.name, "key_is_no_path")
+
+        for name, item in in_name_order(named(), lambda name: self._any(folder + name + "/")):
+            if name > after:
+                yield self._entry(join_path(path, name), item)
+
+    def _any(self, prefix: str, besides: str = "") -> bool:
+        """Whether there is a key with this prefix, `besides` one."""
+        found = self._client.list(prefix, page=2 if besides else 1)
+        return any(item.key != besides for item in itertools.islice(found, 2))
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. The bytes are asked for when somebody wants them."""
+        entry = self.stat(path)
+        return Handle(entry) if entry.is_dir else S3Handle(entry, functools.partial(self._bytes, entry))
+
+    def _bytes(self, entry: Entry, start: int, stop: int) -> Reader:
+        with _s3_unchanged():
+            reader = self._client.get(entry.path[1:], start, stop if start or stop < entry.size else None, etag=entry.etag)
+        return _ProxyReader(reader, self._readers)
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def _guarded(self, path: str, guard: Guard) -> tuple[Entry, S3Object]:
+        """What is to be changed, as it is now."""
+        try:
+            found = self._look(path)
+        except FileNotFound:
+            guard(None)
+            raise
+        guard(found[0])
+        return found
+
+    def _reach(self, path: str) -> None:
+        """Raises Conflict where a file is above a path."""
+        for parent in reversed(ancestors(path)):
+            there = self.peek(parent)
+            if there is not None and not there.is_dir:
+                raise Conflict("A file is in the way: a part of the path is no directory.")
+            if there is not None:
+                return
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. Nothing shows before the last request, which is made under the lock."""
+        def facts(there: Optional[Entry]) -> dict[str, str]:
+            mode = options.mode if options.mode is not None else there.mode if there else 0o644
+            return _s3_facts(FILE, mode, time.time_ns() if options.mtime_ns is None else options.mtime_ns)
+
+        metadata: dict[str, str] = {}       # goes out with the first request: for small bodies that is the last one
+        early = body.length is None or body.length > self._client.target.part_bytes
+        digest = hashlib.sha256() if options.sha256 else None
+        with self._client.upload(path[1:], body.length, metadata=metadata) as upload:
+            metadata.update(facts(self.peek(path)) if early else {})
+            pour(body, upload.write if digest is None else lambda part: (upload.write(part), digest.update(part)))
+            check_digest(options, digest.hexdigest() if digest else "")
+            with self._locks.hold(path):
+                there = self.peek(path)
+                guard(there)
+                self._reach(path)
+                metadata.update({} if early else facts(there))
+                return Written(self._entry(path, upload.commit()), there is None)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says: objects can not be changed, so this puts a new one together, on the server where it can."""
+        checked_offset(self._guarded(path, guard)[0], offset)
+        with open_spool(self._context.spools) as spool:
+            try:
+                pour(body, spool.write)
+            finally:
+                written = self._patched(path, spool, offset, guard)
+            return written
+
+    def _patched(self, path: str, spool: Any, offset: int, guard: Guard) -> Written:
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            end = checked_offset(there, offset) + spool.tell()
+            if end == offset:
+                return Written(there, False)
+            spool.seek(0)
+            return self._rewritten(path, there, item, max(end, there.size), (0, offset),
+                                   iter(lambda: spool.read(BLOCK), b""), (min(end, there.size), there.size))
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            whole, rest = divmod(max(0, size - there.size), BLOCK)
+            return self._rewritten(path, there, item, size, (0, min(size, there.size)),
+                                   itertools.chain(itertools.repeat(_ZEROS, whole), (_ZEROS[:rest],)))
+
+    def _rewritten(self, path: str, there: Entry, item: S3Object, size: int,
+                   *parts: Union[tuple[int, int], Iterator[bytes]]) -> Written:
+        """A new version out of parts of the old one (from, to) and of new bytes."""
+        metadata = {**item.metadata, **_s3_facts(FILE, there.mode, time.time_ns())}
+        with _s3_unchanged(), self._client.upload(path[1:], size, metadata=metadata) as upload:
+            for part in parts:
+                if isinstance(part, tuple):
+                    upload.copy_part(path[1:], *part, there.etag)
+                else:
+                    for block in part:
+                        upload.write(block)
+            return Written(self._entry(path, upload.commit()), False)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says: a marker."""
+        with self._locks.hold(path):
+            there = self.peek(path)
+            guard(there)
+            if there is not None:
+                return Written(there, False)
+            self._reach(path)
+            return Written(self._mark(path, mode, time.time_ns()), True)
+
+    def _mark(self, path: str, mode: int, mtime_ns: int) -> Entry:
+        item = self._client.put(path[1:] + "/", b"", metadata=_s3_facts(DIRECTORY, mode, mtime_ns))
+        return self._entry(path, item)
+
+    def _keep(self, path: str) -> None:
+        """Something in a directory is gone; the directory is not."""
+        if path != "/" and not self._any(_s3_folder(path)):
+            self._mark(path, 0o755, time.time_ns())
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+        """New metadata: the object is copied onto itself, on the server."""
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            if path == "/":
+                raise BadRequest("The mount point itself can not be changed.")
+            there = there._replace(**changes)
+            try:
+                if item.is_prefix:
+                    return self._mark(path, there.mode, there.mtime_ns)
+                metadata = {**item.metadata, **_s3_facts(there.type, there.mode, there.mtime_ns)}
+                return self._entry(path, self._client.copy(item.key, item.key, metadata=metadata))
+            finally:
+                self._forget()
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        with self._locks.hold(path, subtree=True):
+            there, folder = self._guarded(path, guard)[0], _s3_folder(path)
+            if there.is_dir and not recursive and self._any(folder, besides=folder):
+                raise DirectoryNotEmpty()
+            try:
+                self._delete((item.key for item in self._client.list(folder)) if there.is_dir else iter((path[1:],)))
+                self._keep(split_path(path)[0])
+            finally:
+                self._forget()
+
+    def _delete(self, keys: Iterator[str]) -> None:
+        self._each(self._client.delete, iter(lambda: list(itertools.islice(keys, S3_DELETES)), []))
+
+    @staticmethod
+    def _each(work: Callable[[Any], object], items: Iterable[Any]) -> None:
+        """`work` for all of them, S3_AT_ONCE at a time; nothing is under way any more when it returns or raises."""
+        with concurrent.futures.ThreadPoolExecutor(S3_AT_ONCE, "callfs-s3fs") as pool:
+            under_way: collections.deque[concurrent.futures.Future[object]] = collections.deque()
+            try:
+                for item in items:
+                    under_way.append(pool.submit(work, item))
+                    if len(under_way) >= S3_AT_ONCE:
+                        under_way.popleft().result()
+                for each in under_way:
+                    each.result()
+            finally:
+                for each in under_way:
+                    each.cancel()
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says: copies on the server, then deletes. What fails before the first deletion leaves no copy."""
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        with self._locks.hold(source, target, subtree=True):
+            there, other = self._guarded(source, guard)[0], self.peek(target)
+            target_guard(other)
+            parent, slash = split_path(target)[0], "/" * there.is_dir
+            old, new = source[1:] + slash, target[1:] + slash
+            check_target(there, other, parents or (self.peek(parent) or NOTHING).is_dir, lambda: not self._any(new, new))
+            self._reach(target)
+            keys = (item.key for item in self._client.list(old)) if there.is_dir else iter((old,))
+            try:
+                self._move(keys, old, new, spare=other is not None)
+                self._keep(split_path(source)[0])
+            finally:
+                self._forget()
+            return self._look(target)[0]
+
+    def _move(self, keys: Iterator[str], old: str, new: str, spare: bool) -> None:
+        """Give keys that begin with `old` another beginning. `spare`: there was something at `new` before."""
+        def copy(key: str) -> None:
+            with contextlib.suppress(FileNotFound):     # somebody else has deleted it
+                self._client.copy(key, new + key[len(old):])
+
+        with open_spool(self._context.spools) as noted:         # they may be more than memory holds
+            def noting() -> Iterator[str]:
+                for key in keys:
+                    noted.write(json.dumps(key).encode() + b"\n")
+                    yield key
+
+            try:
+                self._each(copy, noting())
+            except BaseException:
+                with _s3_told(self._context, "copies of a move that failed could not be removed", new):
+                    self._delete(new + key[len(old):] for key in _s3_noted(noted) if not (spare and key == old))
+                raise
+            try:
+                self._delete(_s3_noted(noted))
+            except CallFSError as error:
+                raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}")
+
+
+def _s3_folder(path: str) -> str:
+    """What the keys in a directory begin with."""
+    return path[1:] + "/" if path != "/" else ""
+
+
+def _s3_noted(noted: Any) -> Iterator[str]:
+    noted.seek(0)
+    return map(json.loads, iter(noted.readline, b""))
+
+
+@contextlib.contextmanager
+def _s3_unchanged() -> Iterator[None]:
+    """The caller asked for no condition, so what other users of the bucket do is no failed one."""
+    try:
+        yield
+    except PreconditionFailed:
+        raise Unavailable("The object was replaced at this very moment; try again.") from None
+
+
+@contextlib.contextmanager
+def _s3_told(context: MountContext, what: str, key: str) -> Iterator[None]:
+    """Around what tidies up: its own failure must not hide the one that led to it."""
+    try:
+        yield
+    except CallFSError as error:
+        context.log.error(what, path=context.path, key=key, reason=error.message)
+
+
+def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
+    """Where a mount leads. Raises BadRequest."""
+    if not options.bucket:
+        raise BadRequest("s3fs needs `bucket`, the name of a bucket.")
+    if bool(options.access_key_id) != bool(options.secret_access_key):
+        raise BadRequest("s3fs: access_key_id and secret_access_key belong together; give both, or neither.")
+    endpoint = options.endpoint
+    if endpoint and "://" not in endpoint:
+        endpoint = f"http{'' if options.disable_ssl else 's'}://{endpoint}"
+    if endpoint and not re.match("https?://", endpoint):
+        raise BadRequest("s3fs: endpoint is an http:// or https:// address.")
+    prefix = options.prefix.strip("/")
+    return S3Target(
+        options.bucket, options.region, endpoint, options.access_key_id, options.secret_access_key, options.session_token,
+        prefix + "/" if prefix else "", None if options.path_style == "auto" else options.path_style == "true",
+        options.server_side_encryption, options.kms_key_id, options.acl,
+        os.path.join(folder, options.ca_file) if options.ca_file else "", timeout=options.timeout)
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -16359,7 +16848,7 @@ def _listening(app: Application, limits: HTTPLimits, host: str, port: int, log: 
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, HTTPFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, S3FS, HTTPFS,
 )})
 
 

@@ -12329,6 +12329,32 @@ def test_proxyfs_unmount_ends_readers(serve: Any, fake: FakeServer) -> None:
 
 
 # ============================================================================
+# s3fs: a bucket or a prefix as a folder
+# ============================================================================
+
+def make_s3fs(target: Any, **options: Any) -> Any:
+    """A filesystem on the bucket of an S3 server in the tests."""
+    given = {"bucket": target.bucket, "endpoint": target.endpoint, "access_key_id": target.access_key,
+             "secret_access_key": target.secret_key, "region": target.region, **options}
+    return make_fs(callfs.S3FS, **given)
+
+
+class S3FSContract(FileSystemContract):
+    """On every server the same."""
+
+    owned = digests = keeps_ids = False
+
+
+class TestS3FSOnMoto(S3FSContract):
+    @pytest.fixture(autouse=True)
+    def _server(self, moto_s3: Any) -> None:
+        self.server = moto_s3
+
+    def make(self, folder: Path) -> Any:
+        return make_s3fs(self.server.target(), prefix="some/folder")
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router
 # ============================================================================
 
