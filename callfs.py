@@ -13403,12 +13403,18 @@ class S3Handle(Handle):
     """An object as it was when it was opened; `make` gives the bytes from ... to, as long as it is the same."""
 
     def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
-        self.entry, self._make = entry, make
+        self.entry, self._make, self._made = entry, make, []            # type: Entry, Any, list[Reader]
 
     def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
         """As the base says. Raises Unavailable where the object was replaced since."""
         last = self.entry.size if stop is None else stop
-        return self._make(start, last) if last > start else ChunkReader((), 0)
+        self._made.append(self._make(start, last) if last > start else ChunkReader((), 0))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """End the connections of its readers."""
+        for reader in self._made:
+            reader.close()
 
 
 class S3FS(FileSystem):

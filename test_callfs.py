@@ -140,6 +140,7 @@ import html.parser                          # noqa: E402
 import hmac                                 # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
+import math                                 # noqa: E402
 import pathlib                              # noqa: E402
 import py_compile                           # noqa: E402
 import random                               # noqa: E402
@@ -5004,6 +5005,7 @@ class FileSystemContract:
     owned = True                            # a file belongs to who made it
     digests = True                          # SHA-256 of what was uploaded
     keeps_ids = True                        # a file that is replaced keeps its id
+    etag_of_bytes = False                   # the same bytes once more are the same version
 
     def owner(self, name: str = "alice") -> str:
         """Whose a file is that `name` has made."""
@@ -5012,6 +5014,11 @@ class FileSystemContract:
     def make(self, folder: Path) -> Any:
         """A filesystem with its data in `folder`."""
         raise NotImplementedError
+
+    def reads_what_was(self, handle: Any, data: bytes) -> None:
+        """A handle that was opened before a change gives what was there then."""
+        with handle.reader() as reader:
+            assert b"".join(reader) == data
 
     @pytest.fixture
     def tree(self, tmp_path: Path) -> Iterator[Any]:
@@ -5168,8 +5175,7 @@ class FileSystemContract:
             now = after
         for handle, data in zip(handles, expected):
             assert handle.entry.size == len(data)
-            with handle.reader() as reader:
-                assert b"".join(reader) == data
+            self.reads_what_was(handle, data)
 
     def test_reader_of_a_part(self, tree: Any) -> None:
         """From `start` to before `stop`."""
@@ -5291,15 +5297,16 @@ class FileSystemContract:
         """Of many that saw the same version exactly one replaces it; of many that create exactly one does."""
         def work(number: int) -> bool:
             try:
-                put(tree, "/f", b"%d" % number, conditions=seen)
+                put(tree, "/f", b"%d%s" % (number, salt), conditions=seen)
                 return True
             except callfs.PreconditionFailed:
                 return False
 
-        seen = callfs.Conditions(if_none_match="*")
-        for _ in range(6):
+        seen, salt = callfs.Conditions(if_none_match="*"), b""
+        for turn in range(6):
+            salt = b" in %d" % turn if self.etag_of_bytes else b""
             won = in_threads(work, 6)
-            assert won.count(True) == 1 and fetch(tree, "/f") == b"%d" % won.index(True)
+            assert won.count(True) == 1 and fetch(tree, "/f") == b"%d%s" % (won.index(True), salt)
             seen = callfs.Conditions(if_match=f'"{tree.stat(ALICE, "/f").etag}"')
 
     def test_conditions_of_other_changes(self, tree: Any) -> None:
@@ -5321,8 +5328,7 @@ class FileSystemContract:
         before = put(tree, "/f", data).entry
         handle = tree.open(BOB, "/f")
         written = tree.truncate(ALICE, "/f", new)
-        with handle.reader() as reader:
-            assert b"".join(reader) == data
+        self.reads_what_was(handle, data)
         assert fetch(tree, "/f") == data[:new] + bytes(max(0, new - old)) and written.entry == tree.stat(BOB, "/f")
         assert (written.entry.owner, written.entry.mode, written.created) == (self.owner(), before.mode, False)
         tree.patch(ALICE, "/f", callfs.bytes_body(b"end"), new)
@@ -12332,26 +12338,556 @@ def test_proxyfs_unmount_ends_readers(serve: Any, fake: FakeServer) -> None:
 # s3fs: a bucket or a prefix as a folder
 # ============================================================================
 
+class DictS3:
+    """The interface of `S3Client` on a dictionary: what S3 does, without the way there. `asked` are the requests that it
+    would have made; `trouble`, given one, raises what goes wrong with it."""
+
+    def __init__(self, target: Any = None) -> None:
+        self.target, self.objects = target or callfs.S3Target("bucket"), {}     # type: Any, dict[str, tuple[Any, bytes]]
+        self.asked: list[str] = []
+        self.trouble: Callable[[str], object] = lambda request: None
+
+    def _ask(self, method: str, key: str = "") -> None:
+        self.asked.append(f"{method} {key}")
+        self.trouble(self.asked[-1])
+
+    def _found(self, key: str) -> tuple[Any, bytes]:
+        if key not in self.objects:
+            raise callfs.FileNotFound()
+        return self.objects[key]
+
+    def _store(self, key: str, data: bytes, metadata: Mapping[str, str]) -> Any:
+        item = callfs.S3Object(key, len(data), hashlib.md5(data).hexdigest(), time.time_ns() // 10**9 * 10**9, dict(metadata))
+        self.objects[key] = item, data
+        return item
+
+    def head(self, key: str) -> Any:
+        self._ask("HEAD", key)
+        return self._found(key)[0]
+
+    def get(self, key: str, start: int = 0, stop: Optional[int] = None, *, etag: str = "") -> Any:
+        self._ask("GET", key)
+        item, data = self._found(key)
+        if etag not in ("", item.etag):
+            raise callfs.PreconditionFailed()
+        return callfs.ChunkReader((data[start:stop],), len(data[start:stop]))
+
+    def put(self, key: str, data: Any, *, metadata: Mapping[str, str] = {}, only_new: bool = False) -> Any:
+        self._ask("PUT", key)
+        return self._store(key, bytes(data), metadata)
+
+    def upload(self, key: str, length: Optional[int] = None, *, metadata: Mapping[str, str] = {}) -> Any:
+        return DictUpload(self, key, metadata)
+
+    def copy(self, source: str, target: str, *, metadata: Optional[Mapping[str, str]] = None) -> Any:
+        self._ask("COPY", f"{source} {target}")
+        item, data = self._found(source)
+        return self._store(target, data, item.metadata if metadata is None else metadata)
+
+    def delete(self, keys: Any) -> None:
+        assert len(keys) <= 1000
+        self._ask("DELETE", keys[0] if len(keys) == 1 else f"{len(keys)}")
+        for key in keys:
+            self.objects.pop(key, None)
+
+    def list(self, prefix: str = "", *, after: str = "", delimiter: str = "", page: int = 1000) -> Iterator[Any]:
+        number = last = None                # type: Any
+        for key in sorted(key for key in list(self.objects) if key.startswith(prefix)):
+            cut = key.find(delimiter, len(prefix)) if delimiter else -1
+            item = callfs.S3Object(key[:cut + 1], is_prefix=True) if cut >= 0 else self.objects[key][0]._replace(metadata={})
+            if key > after and item.key != last and item.key > after:
+                number, last = 1 if number is None else number + 1, item.key
+                if number % page == 1 or page == 1:
+                    self._ask("LIST", prefix)
+                yield item
+        if number is None:
+            self._ask("LIST", prefix)
+
+    def check(self) -> None:
+        self._ask("CHECK")
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+class DictUpload:
+    """An upload to one."""
+
+    def __init__(self, client: DictS3, key: str, metadata: Mapping[str, str]) -> None:
+        self._client, self._key, self._metadata, self._data = client, key, metadata, bytearray()
+
+    def write(self, data: Any) -> None:
+        self._data += data
+
+    def copy_part(self, source: str, start: int, stop: int, etag: str = "") -> None:
+        self._data += b"".join(self._client.get(source, start, stop, etag=etag)) if stop > start else b""
+
+    def commit(self) -> Any:
+        return self._client.put(self._key, self._data, metadata=self._metadata)
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        """Nothing is left of it."""
+
+
+class DictS3FS(callfs.S3FS):
+    """s3fs on a dictionary, `bucket`."""
+
+    def _connected(self, target: Any) -> Any:
+        self.bucket = getattr(self, "bucket", None) or DictS3(target)
+        return self.bucket
+
+
 def make_s3fs(target: Any, **options: Any) -> Any:
-    """A filesystem on the bucket of an S3 server in the tests."""
-    given = {"bucket": target.bucket, "endpoint": target.endpoint, "access_key_id": target.access_key,
-             "secret_access_key": target.secret_key, "region": target.region, **options}
-    return make_fs(callfs.S3FS, **given)
+    """A filesystem on a bucket of one of the servers."""
+    return make_fs(callfs.S3FS, **{"bucket": target.bucket, "endpoint": target.endpoint, "access_key_id": target.access_key,
+                                   "secret_access_key": target.secret_key, "region": target.region, **options})
+
+
+def dict_s3fs(keys: Iterable[str] = (), **options: Any) -> Any:
+    """A filesystem on a dictionary with these keys, each with its own name as its bytes."""
+    filesystem = make_fs(DictS3FS, bucket="bucket", **options)
+    for key in keys:
+        filesystem.bucket._store(key, key.encode(), {})
+    filesystem.bucket.asked.clear()
+    return filesystem
 
 
 class S3FSContract(FileSystemContract):
-    """On every server the same."""
+    """On every server the same. S3 has no versions to read from, owners and digests."""
 
     owned = digests = keeps_ids = False
+    etag_of_bytes = True
+
+    def reads_what_was(self, handle: Any, data: bytes) -> None:
+        """Or nothing, with a reason: never other bytes."""
+        try:
+            super().reads_what_was(handle, data)
+        except (callfs.Unavailable, callfs.FileNotFound):
+            assert data
+
+    def check(self, tree: Any, folder: Path) -> None:
+        """Nothing is being read any more, and no upload is left unfinished."""
+        assert not tree._root._readers and not list(tree._root._client.uploads())
 
 
+class TestS3FS(S3FSContract):
+    """Every rule, on a dictionary."""
+
+    def make(self, folder: Path) -> Any:
+        return dict_s3fs()
+
+    def check(self, tree: Any, folder: Path) -> None:
+        assert not tree._root._readers
+
+
+@pytest.mark.long                           # 170 tests with dozens of requests each
 class TestS3FSOnMoto(S3FSContract):
+    """The same below a prefix of a bucket of moto."""
+
+    def make(self, folder: Path) -> Any:
+        return make_s3fs(self.server.target(), prefix="/some/folder")
+
     @pytest.fixture(autouse=True)
     def _server(self, moto_s3: Any) -> None:
         self.server = moto_s3
 
-    def make(self, folder: Path) -> Any:
-        return make_s3fs(self.server.target(), prefix="some/folder")
+
+def s3_listing(keys: Iterable[str]) -> Iterator[tuple[str, Any]]:
+    """Children in the order in which S3 gives them: by what their keys begin with, the `/` of a folder included."""
+    for key in sorted({key.partition("/")[0] + "/" * ("/" in key) for key in keys}):
+        yield key.rstrip("/"), callfs.S3Object(key, is_prefix=key.endswith("/"))
+
+
+class TestS3Names:
+    """Names of a folder in their own order, out of the order of S3's keys."""
+
+    @pytest.mark.parametrize("keys, names", [
+        ("a-b a.txt a/x a0", "a a-b a.txt a0"), ("a a- a/b", "a a-"), ("a-/x a/x", "a a-"), ("", ""), ("a", "a"),
+        ("a/b a/c b", "a b"), ("a.b.c a.b/x a/x a.", "a a. a.b a.b.c"), ("a! a!b/x a!/x a/x", "a a! a!b"),
+        ("é-/x é/x é.", "é é- é."), ("-a/x -/x -", "- -a"), (". .a ./x", ". .a"), ("a.b a.c ab", "a.b a.c ab"),
+    ])
+    def test_order(self, keys: str, names: str) -> None:
+        found = callfs.in_name_order(s3_listing(keys.split()), lambda name: pytest.fail("nobody need ask"))
+        assert [name for name, _ in found] == names.split()
+
+    @pytest.mark.parametrize("ahead", [1, 2, 5, 1000])
+    def test_any_keys(self, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+        """Against `sorted`, with few names that may wait: each in its place, each once, files before folders."""
+        monkeypatch.setattr(callfs, "S3_AHEAD", ahead)
+        some = random.Random(ahead)
+        for _ in range(400):
+            keys = {"".join(some.choices("ab-./!", k=some.randrange(1, 7))).strip("/") for _ in range(some.randrange(30))}
+            keys = {key for key in keys if key and "//" not in key}
+            folders = {key.partition("/")[0] for key in keys if "/" in key}
+            found = list(callfs.in_name_order(s3_listing(keys), folders.__contains__))
+            assert [name for name, _ in found] == sorted({key.partition("/")[0] for key in keys}), keys
+            assert all(item.is_prefix == (name not in keys) for name, item in found)
+
+    def test_little_waits_and_little_is_asked(self) -> None:
+        """100,000 names before what may be a folder: a thousand wait, one question is asked, and one for each other such
+        folder; where the next key tells (a folder for each picture), none."""
+        asked, read = [], 0                 # type: list[str], int
+
+        def keys() -> Iterator[tuple[str, Any]]:
+            nonlocal read
+            for number in range(100_000):
+                for key in (f"img-{number:06d}.jpg", f"img-{number:06d}/"):
+                    read += 1
+                    yield key.rstrip("/"), callfs.S3Object(key, is_prefix=key.endswith("/"))
+            yield "img", callfs.S3Object("img/", is_prefix=True)
+
+        count, most, before = 0, 0, ""
+        for name, _ in callfs.in_name_order(keys(), lambda name: asked.append(name) or name == "img"):
+            assert name > before
+            before, count, most = name, count + 1, max(most, read - count)
+        assert count == 200_001 and most <= callfs.S3_AHEAD and asked == ["img"]
+
+
+class TestS3FSKeys:
+    """What keys mean as paths, on a dictionary."""
+
+    @pytest.mark.parametrize("text, mode, mtime_ns", [
+        ({}, 0o644, 7), ({"mode": "33188", "mtime": "1234567890"}, 0o644, 1_234_567_890 * 10**9),          # s3fs-fuse
+        ({"mode": "33152", "mtime": "1.5"}, 0o600, 1_500_000_000), ({"mode": "100640"}, 0o640, 7),           # rclone
+        ({"mtime": "1700000000.123456789"}, 0o644, 1_700_000_000_123_456_789), ({"mtime": "-1.25"}, 0o644, -1_250_000_000),
+        ({"mtime": "1700000000.1234567891234"}, 0o644, 1_700_000_000_123_456_789), ({"mode": "420"}, 0o644, 7),
+        *(({"mode": wrong, "mtime": wrong}, 0o644, 7) for wrong in ("", "x", "0x1ff", "1e99999999", "9" * 5000, "nan", "-")),
+        ({"mode": "999999"}, 0o644, 7),
+    ])
+    def test_times_and_modes_of_others(self, text: dict[str, str], mode: int, mtime_ns: int) -> None:
+        entry = dict_s3fs()._entry("/f", callfs.S3Object("f", 1, "etag", 7, text))
+        assert (entry.mode, entry.mtime_ns) == (mode, mtime_ns)
+
+    @pytest.mark.parametrize("mtime_ns", [0, 1, -1, 10**9, 1_234_567_890_123_456_789, -10**9 - 5])
+    def test_times_come_back(self, mtime_ns: int) -> None:
+        facts = callfs._s3_facts(callfs.FILE, 0o640, mtime_ns)
+        assert callfs._s3_time(facts["mtime"], 7) == mtime_ns and facts["mode"] == "33184"
+
+    def test_directories(self) -> None:
+        """Prefixes and markers are; one whose last file goes stays; what is a file is none, whatever lies below it."""
+        filesystem = dict_s3fs(["a/b/c", "marked/", "x", "x/y"])
+        tree, objects = callfs.Tree(filesystem), filesystem.bucket.objects
+        assert list(picture(tree)) == ["/a", "/a/b", "/a/b/c", "/marked", "/x"]
+        assert [tree.stat(ALICE, path).is_dir for path in ("/a", "/a/b", "/marked", "/x", "/x/y")] == [True] * 3 + [False] * 2
+        assert fetch(tree, "/x/y") == b"x/y" and [entry.path for entry in tree.list(ALICE, "/x")] == ["/x/y"]
+        tree.remove(ALICE, "/a/b/c")
+        assert set(objects) == {"a/b/", "marked/", "x", "x/y"} and list(picture(tree)) == ["/a", "/a/b", "/marked", "/x"]
+        tree.remove(ALICE, "/a/b")
+        tree.move(ALICE, "/marked", "/m")
+        tree.move(ALICE, "/x/y", "/m/y")
+        assert set(objects) == {"a/", "m/", "m/y", "x", "x/"} and list(picture(tree)) == ["/a", "/m", "/m/y", "/x"]
+        tree.remove(ALICE, "/x")
+        assert tree.stat(ALICE, "/x").is_dir
+        tree.chmod(ALICE, "/m", 0o700)
+        assert tree.stat(ALICE, "/m").mode == 0o700 and fetch(tree, "/m/y") == b"x/y"
+        put(tree, "/m/y/z/../z2" if False else "/a/new")
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            tree.remove(ALICE, "/m")
+
+    def test_keys_that_are_no_paths(self) -> None:
+        """Are left out and counted; their neighbours are there; removing and moving a directory takes them along."""
+        odd = ["d/../up", "d/./dot", "d//double", "d/line\nfeed", "d/back\\slash", "d/" + "x" * 256, "/top", "//", "d/\u202e"]
+        filesystem = dict_s3fs([*odd, "d/a", "d/ b ", "d/c/"])
+        tree = callfs.Tree(filesystem)
+        assert list(picture(tree)) == ["/d", "/d/ b ", "/d/a", "/d/c"]
+        counted = filesystem._context.metrics.cells("callfs_errors_total")
+        assert counted[("s3fs", "key_is_no_path")] == len(odd) - 1      # "/top" and "//" are in one folder without a name
+        tree.move(ALICE, "/d", "/e")
+        assert {key for key in filesystem.bucket.objects if key.startswith("d/")} == set()
+        assert {"e" + key[1:] for key in odd if key[0] == "d"} < set(filesystem.bucket.objects)
+        tree.remove(ALICE, "/e", recursive=True)
+        assert set(filesystem.bucket.objects) == {"/top", "//"}
+
+    REQUESTS = [                            # what is asked of S3, "stat" being what a writer looks at first
+        (lambda tree: tree.stat(ALICE, "/d/f"), ["HEAD d/f"]),
+        (lambda tree: tree.stat(ALICE, "/d"), ["HEAD d", "LIST d/"]),
+        (lambda tree: tree.stat(ALICE, "/marked"), ["HEAD marked", "LIST marked/", "HEAD marked/"]),
+        (lambda tree: [tree.stat(ALICE, "/d") for _ in range(9)], ["HEAD d", "LIST d/"]),
+        (lambda tree: list(tree.list(ALICE, "/d")), ["LIST d/"]),
+        (lambda tree: list(tree.list(ALICE, "/")), ["LIST "]),
+        (lambda tree: fetch(tree, "/d/f"), ["HEAD d/f", "GET d/f"]),
+        (lambda tree: put(tree, "/d/f"), ["HEAD d/f", "HEAD d/f", "HEAD d", "LIST d/", "PUT d/f"]),
+        (lambda tree: (put(tree, "/d/f"), tree._root.bucket.asked.clear(), put(tree, "/d/f")),
+         ["HEAD d/f", "HEAD d/f", "PUT d/f"]),
+        (lambda tree: put(tree, "/d/new"), ["HEAD d/new", "LIST d/new/", "HEAD d", "LIST d/", "HEAD d/new", "LIST d/new/",
+                                            "PUT d/new"]),
+        (lambda tree: tree.remove(ALICE, "/d/f"), ["HEAD d/f", "DELETE d/f", "LIST d/"]),
+        (lambda tree: tree.remove(ALICE, "/d/e", recursive=True),
+         ["HEAD d/e", "LIST d/e/", "LIST d/e/", "DELETE 2", "LIST d/"]),
+        (lambda tree: tree.touch(ALICE, "/d/f"), ["HEAD d/f", "HEAD d/f", "HEAD d/f", "COPY d/f d/f"]),
+    ]
+
+    @pytest.mark.parametrize("number", range(len(REQUESTS)))
+    def test_requests(self, number: int) -> None:
+        """As few as it takes: each costs money and some 20 ms."""
+        do, expected = self.REQUESTS[number]
+        filesystem = dict_s3fs(["d/f", "d/e/1", "d/e/2", "marked/"])
+        do(callfs.Tree(filesystem))
+        assert filesystem.bucket.asked == expected
+
+    @pytest.mark.parametrize("pattern, moved", [
+        ("COPY d/7 .*", False), ("COPY d/0 .*", False), ("LIST d/", False), ("DELETE .*", True),
+    ])
+    @pytest.mark.parametrize("empty", [False, True])
+    def test_a_move_that_fails(self, pattern: str, moved: bool, empty: bool) -> None:
+        """Before the first deletion: the source is whole and the copies are gone. After it: all is at the new place, and
+        the error says so. What else lies in the way of neither is not touched."""
+        keys = [f"d/{number}" for number in range(10)]
+        filesystem = dict_s3fs([*keys, "d/", "dd", "e.txt", *(["e/"] if empty else [])])
+        tree, bucket = callfs.Tree(filesystem), filesystem.bucket
+        before = dict(bucket.objects)
+        tree.stat(ALICE, "/d")
+
+        def trouble(request: str) -> None:
+            if re.fullmatch(pattern, request) and (moved or "COPY d/3 e/3" in bucket.asked or "COPY" in pattern):
+                bucket.trouble = lambda request: None
+                raise callfs.Unavailable("SlowDown")
+        bucket.trouble = trouble
+        if pattern.startswith("LIST"):      # the second page
+            listing = bucket.list
+            bucket.list = lambda prefix="", **more: (  # type: ignore[method-assign]
+                bucket._ask("LIST", prefix) or item if number == 5 else item for number, item in enumerate(listing(prefix, **more)))
+        with pytest.raises(callfs.Unavailable, match="All is at the new place" if moved else "^SlowDown"):
+            tree.move(ALICE, "/d", "/e", overwrite=True)
+        if moved:
+            assert {"e/" + key[2:] for key in keys} < set(bucket.objects)
+        else:
+            assert bucket.objects == before
+        assert not filesystem._readers and not our_threads()
+
+    def test_a_file_is_replaced_by_a_move_as_a_whole(self) -> None:
+        """What was at the target is there until the copy is; a copy that fails leaves both."""
+        filesystem = dict_s3fs(["a", "b"])
+        tree, bucket = callfs.Tree(filesystem), filesystem.bucket
+
+        def trouble(request: str) -> None:
+            if request == "COPY a b":
+                raise callfs.BadGateway("no")
+        bucket.trouble = trouble
+        with pytest.raises(callfs.BadGateway):
+            tree.move(ALICE, "/a", "/b", overwrite=True)
+        assert fetch(tree, "/a") == b"a" and fetch(tree, "/b") == b"b"
+
+    def test_others_use_the_bucket_too(self) -> None:
+        """What they change is seen: a file at once, a directory after the time of the cache; who reads gets no mixture."""
+        filesystem = dict_s3fs(["d/f"], cache_ttl_seconds="0")
+        tree, bucket = callfs.Tree(filesystem), filesystem.bucket
+        handle = tree.open(ALICE, "/d/f")
+        bucket._store("d/f", b"new bytes", {})
+        with pytest.raises(callfs.Unavailable, match="replaced"):
+            handle.reader()
+        assert fetch(tree, "/d/f") == b"new bytes" and tree.stat(ALICE, "/d").is_dir
+        bucket.objects.clear()
+        for path in ("/d", "/d/f"):
+            with pytest.raises(callfs.FileNotFound):
+                tree.stat(ALICE, path)
+
+
+class TestS3FSMounts:
+    """Options, and a bucket that is not there."""
+
+    @pytest.mark.parametrize("options, word", [
+        ({}, "bucket"), ({"bucket": "x/y"}, "bucket"), ({"bucket": "b", "endpoint": "ftp://h"}, "endpoint"),
+        ({"bucket": "bucket", "endpoint": "unix:/x"}, "endpoint"), ({"bucket": "bucket", "region": "no region"}, "region"),
+        ({"bucket": "bucket", "endpoint": "http://me:hidden-word@h"}, "endpoint"), ({"bucket": "bucket", "path_style": "x"}, "one of"),
+        ({"bucket": "bucket", "secret_access_key": ""}, "together"), ({"bucket": "bucket", "access_key_id": ""}, "together"),
+        ({"bucket": "bucket", "server_side_encryption": "rot13"}, "AES256"), ({"bucket": "bucket", "cache": 1}, "no option"),
+    ])
+    def test_wrong_options(self, options: dict[str, Any], word: str) -> None:
+        """400, the option named, no secret shown."""
+        with nothing_left(), pytest.raises(callfs.BadRequest, match=word) as caught:
+            make_fs(callfs.S3FS, **{"access_key_id": "me", "secret_access_key": "hidden-word", **options})
+        assert "hidden-word" not in caught.value.message and "backend." not in caught.value.message
+
+    def test_no_keys_at_all(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        """Neither in the options, nor in the environment, nor at home; then from each of them."""
+        for name in [name for name in os.environ if name.startswith("AWS_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("HOME", str(tmp_path))
+        with pytest.raises(callfs.BadRequest, match="AWS_ACCESS_KEY_ID"):
+            make_fs(callfs.S3FS, bucket="bucket", endpoint="http://127.0.0.1:9")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "from-the-environment")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "hidden-word")
+        with contextlib.closing(make_fs(callfs.S3FS, bucket="bucket", endpoint="http://127.0.0.1:9")) as filesystem:
+            assert filesystem._client._keys.get().access_key == "from-the-environment"
+
+    @pytest.mark.parametrize("options, url, prefix, path_style", [
+        ({}, "", "", None), ({"endpoint": "minio:9000"}, "https://minio:9000", "", None),
+        ({"endpoint": "minio:9000", "disable_ssl": "true"}, "http://minio:9000", "", None),
+        ({"endpoint": "http://minio:9000", "prefix": "/a/b/", "path_style": "false"}, "http://minio:9000", "a/b/", False),
+        ({"prefix": "a", "path_style": True}, "", "a/", True), ({"prefix": "/"}, "", "", None),
+    ])
+    def test_what_options_mean(self, options: dict[str, Any], url: str, prefix: str, path_style: Optional[bool]) -> None:
+        target = dict_s3fs(**options)._target
+        assert (target.endpoint, target.prefix, target.path_style) == (url, prefix, path_style)
+
+    @pytest.mark.parametrize("wrong, code", [
+        ({"bucket": "no-such-bucket"}, "NoSuchBucket"), ({"secret_access_key": "another-hidden-word"}, "SignatureDoesNotMatch"),
+        ({"access_key_id": "nobody"}, "InvalidAccessKeyId|AccessDenied|403"),
+    ])
+    def test_wrong_keys_and_bucket(self, rclone_s3: Any, serve: Any, wrong: dict[str, str], code: str) -> None:
+        """Are refused at once, with S3's own word; at the start they are shown, and what belongs there answers 503."""
+        target = rclone_s3.target()
+        config = {"bucket": target.bucket, "endpoint": target.endpoint, "access_key_id": target.access_key,
+                  "secret_access_key": target.secret_key, **wrong}
+        server = serve(plugins={"s3fs": {"path": "/broken", "config": config}})
+        answer = call(server, "POST", "/api/v1/mount", {"fstype": "s3fs", "path": "/s3", "config": config})
+        assert answer.status == 502 and re.search(code, answer.json()["error"])
+        assert call(server, "PUT", "/v1/files/broken/x", b"x").status == 503
+        shown = call(server, "GET", "/api/v1/mounts").body.decode() + call(server, "GET", "/ready").body.decode()
+        assert re.search(code, shown) and config["secret_access_key"] not in shown + answer.body.decode()
+
+    def test_a_server_that_comes_later(self, moto_s3: Any, faulty_s3: Any, serve: Any) -> None:
+        """A mount does not fail because S3 is away just now: what is asked of it does, with 503, until it is back."""
+        proxy = faulty_s3(moto_s3)
+        target = proxy.target()
+        away = proxy.fail("", (503, "SlowDown"), times=math.inf)
+        config = {"bucket": target.bucket, "endpoint": "127.0.0.1:" + proxy.endpoint.rpartition(":")[2], "disable_ssl": True,
+                  "access_key_id": target.access_key, "secret_access_key": target.secret_key}
+        server = serve(plugins={"s3fs": {"path": "/s3", "config": config}})
+        filesystem = server.tree._table.mounts["/s3"]
+        filesystem._client.sleep = lambda seconds: None
+        answer = call(server, "GET", "/v1/files/s3/x")
+        assert answer.status == 503 and "SlowDown" in answer.json()["message"] and "retry-after" in answer.headers
+        assert "SlowDown" in call(server, "GET", "/ready").json()["parts"]["/s3: bucket"]
+        away.times, filesystem._checked = 0, (-math.inf, "")
+        assert call(server, "PUT", "/v1/files/s3/x", b"back").status == 201
+        assert call(server, "GET", "/ready").json()["parts"]["/s3: bucket"] == "ok"
+        asked = proxy.count()
+        assert call(server, "GET", "/ready").status == 200 and proxy.count() == asked     # not every time
+
+
+S3_NAMES = ["plain.txt", "with blank", "a+b", "100%", "ünï", "\U0001f600", "'quoted\"", "-rf", "a&b=c", "#hash?", "~", "trailing "]
+
+
+class TestS3FSServed:
+    """Through a server, on real ones."""
+
+    @pytest.fixture(params=["moto_s3", "rclone_s3", "swift_s3"])
+    def bucket(self, request: pytest.FixtureRequest) -> Any:
+        return request.getfixturevalue(request.param).target()
+
+    def mount(self, serve: Any, target: Any, **options: Any) -> Any:
+        """A server that shows a bucket at /s3."""
+        server = serve()
+        config = {"bucket": target.bucket, "endpoint": target.endpoint, "access_key_id": target.access_key,
+                  "secret_access_key": target.secret_key, **options}
+        answer = call(server, "POST", "/api/v1/mount", {"fstype": "s3fs", "path": "/s3", "config": config})
+        assert answer.status == 200, answer
+        return server
+
+    def test_everything(self, bucket: Any, serve: Any) -> None:
+        """Write, list, read, ranges, conditions, moves, removal, on every server; what boto3 sees below the prefix."""
+        server, data = self.mount(serve, bucket, prefix="top/sub"), os.urandom(100_000)
+        for name in S3_NAMES:
+            path = "/v1/files/s3/d/" + urllib.parse.quote(name)
+            assert call(server, "PUT", path, data + name.encode()).status == 201
+            assert call(server, "GET", path).body == data + name.encode()
+        listed = [item["name"] for item in call(server, "GET", "/v1/directories/s3/d").json()["items"]]
+        assert listed == sorted(S3_NAMES)
+        head = call(server, "HEAD", "/v1/files/s3/d/plain.txt")
+        assert head.headers["content-length"] == "100009" and head.headers["x-callfs-mode"] == "0644"
+        assert call(server, "GET", "/v1/files/s3/d/plain.txt", headers={"If-None-Match": head.headers["etag"]}).status == 304
+        part = call(server, "GET", "/v1/files/s3/d/plain.txt", headers={"Range": "bytes=99990-"})
+        assert (part.status, part.body) == (206, data[99_990:] + b"plain.txt")
+        parts = call(server, "GET", "/v1/files/s3/d/plain.txt", headers={"Range": "bytes=0-9,50-59"})
+        assert parts.status == 206 and data[:10] in parts.body and data[50:60] in parts.body
+        assert call(server, "POST", "/v1/files/s3/d/plain.txt", b"x").status == 409
+        assert call(server, "PUT", "/v1/files/s3/d/plain.txt", b"x", {"If-Match": '"other"'}).status == 412
+        assert call(server, "PATCH", "/v1/files/s3/d/plain.txt", b"PATCH", {"RemFS-Offset": "10"}).status in (200, 204)
+        assert call(server, "GET", "/v1/files/s3/d/plain.txt").body == data[:10] + b"PATCH" + data[15:] + b"plain.txt"
+        assert call(server, "POST", "/api/v1/chmod?path=/s3/d/plain.txt", {"mode": 0o600}).status == 200
+        assert call(server, "GET", "/api/v1/stat?path=/s3/d/plain.txt").json()["mode"] == 0o600
+        moved = call(server, "PATCH", "/v1/files/s3/d", {"destination": "/s3/e/moved", "create_parents": True})
+        assert moved.status == 200 and call(server, "GET", "/v1/directories/s3/d").status == 404
+        found = [item["path"] for item in call(server, "GET", "/v1/directories/s3?recursive=true").json()["items"]]
+        assert found == sorted(["/s3/e", "/s3/e/moved", *("/s3/e/moved/" + name for name in S3_NAMES)])
+        with callfs.S3Client(bucket) as client:
+            assert [item.key for item in client.list()] == sorted("top/sub/e/moved/" + name for name in S3_NAMES)
+            assert client.head("top/sub/e/moved/plain.txt").metadata["mode"] == "33152"
+        assert call(server, "DELETE", "/v1/files/s3/e").status == 409
+        assert call(server, "DELETE", "/v1/files/s3/e?recursive=true").status == 204
+        assert call(server, "GET", "/v1/directories/s3?recursive=true").json()["items"] == []
+
+    def test_folders_stay(self, bucket: Any, serve: Any) -> None:
+        """Empty ones too: by markers, where the server can have such keys."""
+        server = self.mount(serve, bucket)
+        assert call(server, "POST", "/v1/files/s3/made/").status == 201
+        assert call(server, "PUT", "/v1/files/s3/d/e/f", b"x").status == 201
+        assert call(server, "DELETE", "/v1/files/s3/d/e/f").status == 204
+        for path, names in (("", ["d", "made"]), ("/d", ["e"]), ("/d/e", []), ("/made", [])):
+            assert [item["name"] for item in call(server, "GET", "/v1/directories/s3" + path).json()["items"]] == names
+        assert call(server, "DELETE", "/v1/files/s3/made").status == 204
+        assert call(server, "DELETE", "/v1/files/s3/d?recursive=true").status == 204
+        assert call(server, "GET", "/v1/directories/s3").json()["items"] == []
+
+    def test_in_parts_and_in_bounded_memory(self, moto_s3: Any, serve: Any, faulty_s3: Any) -> None:
+        """A body without a length becomes a multipart upload; a patch of it is put together there, not here; one that
+        breaks off leaves nothing, neither to see nor to pay for."""
+        proxy = faulty_s3(moto_s3)
+        target = proxy.target()
+        server, block, count = self.mount(serve, target), os.urandom(1 << 20), 40
+        with callfs.PFSClient(server.url, server.key) as client, callfs.S3Client(target) as direct:
+            client.write("/s3/big", itertools.repeat(block, count))
+            entry = direct.head("big")
+            assert entry.size == count << 20 and entry.etag.endswith("-3") and proxy.count("partNumber=") == 3
+            assert hashlib.sha256(b"".join(client.open("/s3/big"))).digest() == hashlib.sha256(block * count).digest()
+            before = len(proxy.seen)
+            for offset, data in ((20 << 20, b"in the middle"), (count << 20, b"at the end"), (3, b"at the start")):
+                assert call(server, "PATCH", "/v1/files/s3/big", data, {"RemFS-Offset": str(offset)}).status in (200, 204)
+                assert client.read("/s3/big", offset - 3, len(data) + 3) == block[(offset - 3) % (1 << 20):][:3] + data
+            fetched = [each for each in proxy.seen[before:] if each.method == "GET" and each.headers.get("range")]
+            assert sum(int(last) - int(first) + 1 for first, last in (
+                re.findall("[0-9]+", each.headers["range"]) for each in fetched)) < 12 << 20
+            assert direct.head("big").size == (count << 20) + len("at the end")
+            proxy.fail("partNumber=2", (403, "AccessDenied"))
+            with pytest.raises(callfs.CallFSError):
+                client.write("/s3/new", itertools.repeat(block, count))
+            assert list(direct.uploads()) == [] and [item.key for item in direct.list()] == ["big"]
+
+    def test_a_connection_that_breaks(self, moto_s3: Any, serve: Any, faulty_s3: Any) -> None:
+        """A download goes on where it was cut; bytes that were altered on the way never look whole."""
+        proxy = faulty_s3(moto_s3)
+        server, data = self.mount(serve, proxy.target()), os.urandom(3_000_000)
+        server.tree._table.mounts["/s3"]._client.sleep = lambda seconds: None
+        assert call(server, "PUT", "/v1/files/s3/f", data).status == 201
+        proxy.fail("GET .*/f$", "cut-response", at=1_000_000)
+        assert call(server, "GET", "/v1/files/s3/f").body == data
+        proxy.fail("GET .*/f$", "alter", at=1_000_000)
+        with pytest.raises((http.client.IncompleteRead, ConnectionError)):
+            call(server, "GET", "/v1/files/s3/f")
+
+    def test_unmount_ends_readers(self, moto_s3: Any, serve: Any, faulty_s3: Any) -> None:
+        proxy = faulty_s3(moto_s3)
+        server = self.mount(serve, proxy.target())
+        filesystem = server.tree._table.mounts["/s3"]
+        assert call(server, "PUT", "/v1/files/s3/f", bytes(1_000_000)).status == 201
+        handle = server.tree.open(callfs.ROOT, "/s3/f")
+        reader = handle.reader()
+        assert reader.read(10) == bytes(10) and len(filesystem._readers) == 1
+        assert call(server, "POST", "/api/v1/unmount", {"path": "/s3"}).status == 200
+        assert reader.read() == b"" and not filesystem._readers
+
+    @pytest.mark.long
+    def test_a_hundred_thousand_keys(self, moto_s3: Any, serve: Any) -> None:
+        """Page by page, in order, in bounded memory."""
+        target = moto_s3.target()
+        server = self.mount(serve, target)
+        with callfs.S3Client(target) as client:
+            in_threads(lambda part: [client.put(f"d/img-{number:06d}", b"") for number in range(part, 100_000, 4)], 4)
+            client.put("d/img/x", b"")
+        tree = server.tree
+        next(iter(tree.list(callfs.ROOT, "/s3/d")))
+        tracemalloc.start()
+        try:
+            names = [entry.name for entry in tree.list(callfs.ROOT, "/s3/d")]
+            size, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert len(names) == 100_001 and names == sorted(names) and names[0] == "img" and most - size < 8 << 20
 
 
 # ============================================================================
