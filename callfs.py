@@ -9587,6 +9587,8 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
 
 def _plain_option(about: Option, value: Any) -> Any:
     """YAML reads `password: 1234` and `http_port: 9000` as numbers; where a text is wanted they are meant as one."""
+    if about.choices and isinstance(value, bool):
+        return str(value).lower()
     if about.kind in ("text", "secret") and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return value
@@ -13871,9 +13873,8 @@ def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
         raise BadRequest("s3fs needs `bucket`, the name of a bucket.")
     if bool(options.access_key_id) != bool(options.secret_access_key):
         raise BadRequest("s3fs: access_key_id and secret_access_key belong together; give both, or neither.")
-    endpoint = options.endpoint
-    if endpoint and "://" not in endpoint:
-        endpoint = f"http{'' if options.disable_ssl else 's'}://{endpoint}"
+    scheme = "http://" if options.disable_ssl else "https://"
+    endpoint = scheme + options.endpoint if re.fullmatch("[^/]+", options.endpoint) else options.endpoint
     if endpoint and not re.match("https?://", endpoint):
         raise BadRequest("s3fs: endpoint is an http:// or https:// address.")
     prefix = options.prefix.strip("/")

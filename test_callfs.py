@@ -12527,13 +12527,13 @@ class TestS3Names:
             assert all(item.is_prefix == (name not in keys) for name, item in found)
 
     def test_little_waits_and_little_is_asked(self) -> None:
-        """100,000 names before what may be a folder: a thousand wait, one question is asked, and one for each other such
+        """40,000 names before what may be a folder: a thousand wait, one question is asked, and one for each other such
         folder; where the next key tells (a folder for each picture), none."""
         asked, read = [], 0                 # type: list[str], int
 
         def keys() -> Iterator[tuple[str, Any]]:
             nonlocal read
-            for number in range(100_000):
+            for number in range(20_000):
                 for key in (f"img-{number:06d}.jpg", f"img-{number:06d}/"):
                     read += 1
                     yield key.rstrip("/"), callfs.S3Object(key, is_prefix=key.endswith("/"))
@@ -12543,7 +12543,7 @@ class TestS3Names:
         for name, _ in callfs.in_name_order(keys(), lambda name: asked.append(name) or name == "img"):
             assert name > before
             before, count, most = name, count + 1, max(most, read - count)
-        assert count == 200_001 and most <= callfs.S3_AHEAD and asked == ["img"]
+        assert count == 40_001 and most <= callfs.S3_AHEAD and asked == ["img"]
 
 
 class TestS3FSKeys:
@@ -12583,7 +12583,6 @@ class TestS3FSKeys:
         assert tree.stat(ALICE, "/x").is_dir
         tree.chmod(ALICE, "/m", 0o700)
         assert tree.stat(ALICE, "/m").mode == 0o700 and fetch(tree, "/m/y") == b"x/y"
-        put(tree, "/m/y/z/../z2" if False else "/a/new")
         with pytest.raises(callfs.DirectoryNotEmpty):
             tree.remove(ALICE, "/m")
 
@@ -12629,7 +12628,7 @@ class TestS3FSKeys:
         assert filesystem.bucket.asked == expected
 
     @pytest.mark.parametrize("pattern, moved", [
-        ("COPY d/7 .*", False), ("COPY d/0 .*", False), ("LIST d/", False), ("DELETE .*", True),
+        ("COPY d/7 .*", False), ("COPY d/0 .*", False), ("LIST next page", False), ("DELETE .*", True),
     ])
     @pytest.mark.parametrize("empty", [False, True])
     def test_a_move_that_fails(self, pattern: str, moved: bool, empty: bool) -> None:
@@ -12638,25 +12637,26 @@ class TestS3FSKeys:
         keys = [f"d/{number}" for number in range(10)]
         filesystem = dict_s3fs([*keys, "d/", "dd", "e.txt", *(["e/"] if empty else [])])
         tree, bucket = callfs.Tree(filesystem), filesystem.bucket
-        before = dict(bucket.objects)
-        tree.stat(ALICE, "/d")
+        before, listing = dict(bucket.objects), bucket.list
 
         def trouble(request: str) -> None:
-            if re.fullmatch(pattern, request) and (moved or "COPY d/3 e/3" in bucket.asked or "COPY" in pattern):
+            if re.fullmatch(pattern, request):
                 bucket.trouble = lambda request: None
                 raise callfs.Unavailable("SlowDown")
-        bucket.trouble = trouble
-        if pattern.startswith("LIST"):      # the second page
-            listing = bucket.list
-            bucket.list = lambda prefix="", **more: (  # type: ignore[method-assign]
-                bucket._ask("LIST", prefix) or item if number == 5 else item for number, item in enumerate(listing(prefix, **more)))
+
+        def pages(prefix: str = "", **more: Any) -> Iterator[Any]:
+            for number, item in enumerate(listing(prefix, **more)):
+                if number == 5:
+                    bucket._ask("LIST", "next page")
+                yield item
+        bucket.trouble, bucket.list = trouble, pages
         with pytest.raises(callfs.Unavailable, match="All is at the new place" if moved else "^SlowDown"):
             tree.move(ALICE, "/d", "/e", overwrite=True)
         if moved:
             assert {"e/" + key[2:] for key in keys} < set(bucket.objects)
-        else:
-            assert bucket.objects == before
-        assert not filesystem._readers and not our_threads()
+        else:                               # the marker in the way was replaced: a directory it is still
+            assert {**bucket.objects, "e/": ""} == {**before, "e/": ""} and ("e/" in bucket.objects) == empty
+        assert not our_threads()
 
     def test_a_file_is_replaced_by_a_move_as_a_whole(self) -> None:
         """What was at the target is there until the copy is; a copy that fails leaves both."""
@@ -12751,7 +12751,7 @@ class TestS3FSMounts:
         filesystem = server.tree._table.mounts["/s3"]
         filesystem._client.sleep = lambda seconds: None
         answer = call(server, "GET", "/v1/files/s3/x")
-        assert answer.status == 503 and "SlowDown" in answer.json()["message"] and "retry-after" in answer.headers
+        assert answer.status == 503 and "answered status 503" in answer.json()["message"] and "retry-after" in answer.headers
         assert "SlowDown" in call(server, "GET", "/ready").json()["parts"]["/s3: bucket"]
         away.times, filesystem._checked = 0, (-math.inf, "")
         assert call(server, "PUT", "/v1/files/s3/x", b"back").status == 201
