@@ -656,7 +656,7 @@ class RcloneS3(S3Server):
     # Keys are paths below a folder: none but what a path can be, and control characters are shown as others.
     odd = frozenset({"a//b", "/first", "last/", "a/../b", "./dot", "..", "tab\there", "cr\rlf\n", "x" * 1024, "\x7fdel", "ctl\x01"})
     defects = {"conditions": "ignores If-None-Match", "no-hashes": "does not look at hashes",
-               "prefixes-first": "gives common prefixes on the first page"}
+               "prefixes-first": "gives all common prefixes on every page", "metadata": "keeps what an object had before"}
 
     def command(self) -> list[str]:
         """That of the package beside our Python: Debian's is too old."""
@@ -1099,9 +1099,10 @@ class TestS3Conformance:
             copied = client.copy("a/k", "b +ü")
             assert (copied.etag, copied.size) == (found.etag, 10) and client.head("b +ü").metadata == found.metadata
             client.copy("a/k", "c", metadata={"other": "2"})
-            assert client.head("c").metadata == {"other": "2"} and s3_bytes(client, "c") == b"0123456789"
+            assert client.head("c").metadata["other"] == "2" and s3_bytes(client, "c") == b"0123456789"
+            assert "one" not in client.head("c").metadata or "metadata" in any_s3.defects
             client.put("c", b"new")
-            assert s3_bytes(client, "c") == b"new" and not client.head("c").metadata
+            assert s3_bytes(client, "c") == b"new" and ("metadata" in any_s3.defects or not client.head("c").metadata)
             client.delete(["c"])
             client.delete(["c"])
             client.delete(["a/k", "empty", "never there"])
@@ -1215,9 +1216,10 @@ class TestS3Conformance:
         found = list(client.list(delimiter="/"))
         assert [(each.key, each.is_prefix) for each in found] == [("many.txt", False), ("many/", True), ("zz/", True), ("Ä", False)]
         found = list(client.list("many/", delimiter="/", page=page))
-        assert sorted(each.key for each in found) == [f"many/{number:05d}" for number in range(count)] + ["many/sub/"]
+        if "prefixes-first" in any_s3.defects:
+            found = sorted({each.key: each for each in found}.values(), key=lambda each: each.key)
+        assert [each.key for each in found] == [f"many/{number:05d}" for number in range(count)] + ["many/sub/"]
         assert [each.key for each in found if each.is_prefix] == ["many/sub/"]
-        assert "prefixes-first" in any_s3.defects or found[-1].is_prefix
         assert keys("many/", delimiter="/", after=f"many/{count - 2:05d}") == [f"many/{count - 1:05d}", "many/sub/"]
         gone = [f"many/{number:05d}" for number in range(1500 if "slow-delete" not in any_s3.defects or page == 1000 else count)]
         client.delete(gone)
@@ -1242,7 +1244,8 @@ class TestS3Conformance:
     def test_links(self, client: Any, any_s3: S3Server) -> None:
         """Presigned, used by somebody who has no keys."""
         for key in ("k", "a b+ü/k&='\""):
-            with urllib.request.urlopen(urllib.request.Request(client.presign("PUT", key, 60), data=b"by link", method="PUT")) as answer:
+            with urllib.request.urlopen(urllib.request.Request(
+                    client.presign("PUT", key, 60), data=b"by link", method="PUT", headers={"Content-Type": "text/plain"})) as answer:
                 assert answer.status == 200
             with urllib.request.urlopen(client.presign("GET", key, 60)) as answer:
                 assert answer.read() == b"by link" == s3_bytes(client, key)
@@ -1380,7 +1383,7 @@ class TestS3Faults:
         if what in (PUT, PARTS):
             whole = data if what == PARTS else data[:1 << 20]
             try:
-                right = not broke and s3_bytes(straight, key) == whole
+                right = s3_bytes(straight, key) == whole and not broke
             except callfs.FileNotFound:
                 right = broke
             # moto and rclone store whatever comes; that it was wrong is known from their ETag only afterwards.
