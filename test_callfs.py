@@ -575,6 +575,10 @@ class S3Server:
         if what in self.defects:
             pytest.skip(f"{self.name} {self.defects[what]}")
 
+    def etag_of(self, parts: int) -> str:
+        """How the ETag of an object in parts ends."""
+        return f"-{parts}" if "whole-etag" not in self.defects else ""
+
     def command(self) -> list[str]:
         """What to start; it prints its URL."""
         raise NotImplementedError
@@ -632,7 +636,7 @@ class MotoS3(S3Server):
     """moto: everything is in memory, and it believes every signature."""
 
     name, strict, odd = "moto", False, frozenset({"cr\rlf\n"})      # its routes end at a line feed
-    defects = {"no-hashes": "does not look at hashes"}
+    defects = {"no-hashes": "does not look at hashes", "echo": "gives the checksum of a part back as it was sent"}
     CODE = """
 import threading
 from moto.server import ThreadedMotoServer
@@ -656,7 +660,8 @@ class RcloneS3(S3Server):
     # Keys are paths below a folder: none but what a path can be, and control characters are shown as others.
     odd = frozenset({"a//b", "/first", "last/", "a/../b", "./dot", "..", "tab\there", "cr\rlf\n", "x" * 1024, "\x7fdel", "ctl\x01"})
     defects = {"conditions": "ignores If-None-Match", "no-hashes": "does not look at hashes",
-               "prefixes-first": "gives all common prefixes on every page", "metadata": "keeps what an object had before"}
+               "prefixes-first": "gives all common prefixes on every page", "metadata": "keeps what an object had before",
+               "whole-etag": "has the MD5 of all bytes as the ETag of an object in parts"}
 
     def command(self) -> list[str]:
         """That of the package beside our Python: Debian's is too old."""
@@ -1164,11 +1169,11 @@ class TestS3Conformance:
         data = random.Random(5).randbytes(40 << 20)
         client = s3_client(any_s3, client.target.bucket, part_bytes=8 << 20)
         made = s3_upload(client, "big", data, metadata={"big": "yes"})
-        assert made.size == len(data) and made.etag.endswith("-5") and not list(client.uploads())
+        assert made.size == len(data) and made.etag.endswith(any_s3.etag_of(5)) and not list(client.uploads())
         assert client.head("big")._replace(mtime_ns=0) == made._replace(mtime_ns=0)
-        assert made.metadata == ({"big": "yes"} if "part-metadata" not in any_s3.defects else {})
+        assert made.metadata == {"big": "yes"}
         assert s3_bytes(client, "big") == data and s3_bytes(client, "big", (8 << 20) - 5, (8 << 20) + 5) == data[(8 << 20) - 5:(8 << 20) + 5]
-        assert s3_upload(client, "known", data[:9 << 20], length=9 << 20).etag.endswith("-2")
+        assert s3_upload(client, "known", data[:9 << 20], length=9 << 20).etag.endswith(any_s3.etag_of(2))
         assert s3_upload(client, "one", data[:1 << 20], length=1 << 20).etag == hashlib.md5(data[:1 << 20]).hexdigest()
         with client.upload("joined") as upload:
             upload.write(b"x" * 100)
@@ -1355,6 +1360,8 @@ class TestS3Faults:
         straight, failed = s3_client(any_s3, client.target.bucket), []
         straight.put("there", data[:1 << 20])
         for number, (what, pattern, how, times, at, expected) in enumerate(S3_FAULTS):
+            if (what, how) == (PARTS, "alter-request") and "echo" in any_s3.defects:
+                continue
             if isinstance(how, tuple) and len(how) > 2:
                 how = (*how[:2], {name: value.replace("ELSEWHERE", elsewhere.endpoint[7:]) for name, value in how[2].items()})
             key, before = f"k{number}", len(client._log.lines)
