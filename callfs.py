@@ -5933,8 +5933,11 @@ class S3Upload:
         self._begin()
         headers = {**self._client._copied(source, etag), "x-amz-copy-source-range": f"bytes={start}-{stop - 1}"}
         number, self._number = self._number, self._number + 1
-        answer = self._client._send("PUT", self._path, self._query(number), headers, patience=S3_PATIENCE)
-        if not answer.data:                 # a server that can not do it (rclone) took it for an empty part
+        try:
+            answer = self._client._send("PUT", self._path, self._query(number), headers, patience=S3_PATIENCE)
+        except BadGateway:                  # Swift: not from an object that was uploaded in parts itself
+            return self._fetch(source, start, stop, etag)
+        if not answer.data:                 # rclone: not at all, it took this for an empty part
             self._parts[number] = _S3Part(_s3_tag(answer.headers.get("ETag")))
             return self._fetch(source, start, stop, etag)
         told = read_s3_xml(answer.data, "CopyPartResult")
