@@ -13507,7 +13507,7 @@ class S3FS(FileSystem):
         self._root = Entry("/", DIRECTORY, 0, 0o755, ANYONE, time.time_ns(), backend=self.name)
         self._folders: Cache[str, tuple[Entry, float]] = Cache(S3_FOLDERS // 2)         # of two generations
         self._readers: set[Reader] = set()
-        self._checked = (-S3_FRESH, "")
+        self._checked, self._marks = (-S3_FRESH, ""), None      # type: tuple[float, str], Optional[bool]
         try:
             self._client = self._connected(self._target)
             self._ask()
@@ -13712,13 +13712,21 @@ class S3FS(FileSystem):
             return Written(self._mark(path, mode, time.time_ns()), True)
 
     def _mark(self, path: str, mode: int, mtime_ns: int) -> Entry:
-        item = self._client.put(path[1:] + "/", b"", metadata=_s3_facts(DIRECTORY, mode, mtime_ns))
-        return self._entry(path, item)
+        """Make a marker. Raises NotSupported with a server (rclone's) that makes a file `name` of it."""
+        key = path[1:] + "/"
+        if self._marks is not False:
+            item = self._client.put(key, b"", metadata=_s3_facts(DIRECTORY, mode, mtime_ns))
+            self._marks = self._marks or self._any(key)
+            if self._marks:
+                return self._entry(path, item)
+            self._client.delete([key])
+        raise NotSupported("This S3 server has no empty directories; one is there as soon as there is a file in it.")
 
     def _keep(self, path: str) -> None:
         """Something in a directory is gone; the directory is not."""
         if path != "/" and not self._any(_s3_folder(path)):
-            self._mark(path, 0o755, time.time_ns())
+            with contextlib.suppress(NotSupported):
+                self._mark(path, 0o755, time.time_ns())
 
     def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
         """As the interface says."""
@@ -13739,7 +13747,8 @@ class S3FS(FileSystem):
                 if item.is_prefix:
                     return self._mark(path, there.mode, there.mtime_ns)
                 metadata = {**item.metadata, **_s3_facts(there.type, there.mode, there.mtime_ns)}
-                return self._entry(path, self._client.copy(item.key, item.key, metadata=metadata))
+                copied = self._client.copy(item.key, item.key, metadata=metadata)
+                return self._entry(path, copied._replace(etag=copied.etag or item.etag))
             finally:
                 self._forget()
 

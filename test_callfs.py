@@ -13026,6 +13026,8 @@ class TestS3FSKeys:
         (lambda tree: [tree.stat(ALICE, "/d") for _ in range(9)], ["HEAD d", "LIST d/"]),
         (lambda tree: list(tree.list(ALICE, "/d")), ["LIST d/"]),
         (lambda tree: list(tree.list(ALICE, "/")), ["LIST "]),
+        (lambda tree: (tree.mkdir(ALICE, "/1"), tree._root.bucket.asked.clear(), tree.mkdir(ALICE, "/2")),
+         ["HEAD 2", "LIST 2/", "HEAD 2", "LIST 2/", "PUT 2/"]),
         (lambda tree: fetch(tree, "/d/f"), ["HEAD d/f", "GET d/f"]),
         (lambda tree: put(tree, "/d/f"), ["HEAD d/f", "HEAD d/f", "HEAD d", "LIST d/", "PUT d/f"]),
         (lambda tree: (put(tree, "/d/f"), tree._root.bucket.asked.clear(), put(tree, "/d/f")),
@@ -13231,9 +13233,20 @@ class TestS3FSServed:
         assert call(server, "DELETE", "/v1/files/s3/e?recursive=true").status == 204
         assert call(server, "GET", "/v1/directories/s3?recursive=true").json()["items"] == []
 
-    def test_folders_stay(self, bucket: Any, serve: Any) -> None:
-        """Empty ones too: by markers, where the server can have such keys."""
-        server = self.mount(serve, bucket)
+    def test_no_markers(self, rclone_s3: Any, serve: Any) -> None:
+        """A server that makes a file of a marker: 501, and nothing of it stays."""
+        server = self.mount(serve, rclone_s3.target())
+        for _ in range(2):
+            answer = call(server, "POST", "/v1/files/s3/made/")
+            assert answer.status == 501 and "no empty directories" in answer.json()["message"]
+        assert call(server, "PUT", "/v1/files/s3/d/e", b"x").status == 201
+        assert call(server, "DELETE", "/v1/files/s3/d/e").status == 204
+        assert call(server, "GET", "/v1/directories/s3?recursive=true").json()["items"] == []
+
+    @pytest.mark.parametrize("kind", ["moto_s3", "swift_s3"])
+    def test_folders_stay(self, kind: str, request: pytest.FixtureRequest, serve: Any) -> None:
+        """Empty ones too, by markers."""
+        server = self.mount(serve, request.getfixturevalue(kind).target())
         assert call(server, "POST", "/v1/files/s3/made/").status == 201
         assert call(server, "PUT", "/v1/files/s3/d/e/f", b"x").status == 201
         assert call(server, "DELETE", "/v1/files/s3/d/e/f").status == 204
