@@ -5149,6 +5149,7 @@ S3_DELETES = 1000                       # keys of one DeleteObjects
 S3_PATIENCE = 900.0                     # seconds that a server may copy or put together without a word
 S3_MAX_PAUSE = 20.0                     # seconds between two tries, as the SDKs have it
 S3_SKEW = 300.0                         # seconds by which our clock must be off before it is corrected; 900 are refused
+_S3_KEPT = ("Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires")
 _S3_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _UNSIGNED = "UNSIGNED-PAYLOAD"
@@ -5652,12 +5653,14 @@ class S3Client(HTTPClient):
 
     def upload(self, key: str, length: Optional[int] = None, *,
                metadata: Mapping[str, str] = MappingProxyType({})) -> S3Upload:
-        """Store bytes of any number as they come: in one request, or in parts where they are many."""
+        """Store bytes of any number as they come: in one request, or in parts where they are many. `metadata` is looked
+        at when the first request goes out: for a body of less than a part, that is at `commit`."""
         return S3Upload(self, key, length, metadata)
 
     def copy(self, source: str, target: str, *, metadata: Optional[Mapping[str, str]] = None) -> S3Object:
         """Copy without the bytes passing here; `metadata` None takes the source's along. Raises FileNotFound."""
-        found = self.head(source)
+        told = self._send("HEAD", self._key(source)).headers
+        found = self._object(source, told)
         kept = found.metadata if metadata is None else metadata
         if found.size > S3_MAX_PART:
             with self.upload(target, found.size, metadata=kept) as upload:
@@ -5665,9 +5668,11 @@ class S3Client(HTTPClient):
                 return upload.commit()
         headers = {**self._fresh(metadata or {}), **self._copied(source, found.etag),
                    "x-amz-metadata-directive": "COPY" if metadata is None else "REPLACE"}
+        if metadata is not None:            # what else would be replaced: by nothing
+            headers.update({name: told[name] for name in _S3_KEPT if (told.get(name) or "").isascii() and told.get(name)})
         answer = self._send("PUT", self._key(target), {}, headers, patience=S3_PATIENCE)
-        told = self._xml(answer, "CopyObjectResult")
-        return S3Object(target, found.size, _s3_tag(_s3_text(told, "ETag")), _s3_moment(_s3_text(told, "LastModified")), kept)
+        done = self._xml(answer, "CopyObjectResult")
+        return S3Object(target, found.size, _s3_tag(_s3_text(done, "ETag")), _s3_moment(_s3_text(done, "LastModified")), kept)
 
     def _copied(self, source: str, etag: str) -> dict[str, str]:
         where = f"/{self.target.bucket}/{s3_quote(self.target.prefix + source, '/')}"
@@ -13412,20 +13417,14 @@ def _s3_facts(kind: str, mode: int, mtime_ns: int) -> dict[str, str]:
 
 
 def _s3_mode(text: str, default: int) -> int:
-    """The mode in metadata: decimal, or octal as rclone has it ("100644", which is too large for the other one)."""
-    value = int(text) if re.fullmatch("[0-9]{1,6}", text) else -1
-    if value > 0o177777 or value < 0:
-        return int(text, 8) & 0o7777 if re.fullmatch("[0-7]{6}", text) else default
-    return value & 0o7777
+    """The mode in metadata: decimal, or octal as rclone has it ("100644"); the kind of file tells which."""
+    readings = [int(text, base) for base, digits in ((10, "[0-9]"), (8, "[0-7]")) if re.fullmatch(digits + "{1,6}", text)]
+    return next((value & 0o7777 for value in readings if value >> 12 in (0, 0o4, 0o10)), default)
 
 
 def _s3_time(text: str, default: int) -> int:
     """Nanoseconds since 1970 of `mtime` in metadata."""
-    found = re.fullmatch(r"(-?)([0-9]{1,11})(?:\.([0-9]{1,9})[0-9]*)?", text)
-    if not found:
-        return default
-    value = int(found[2]) * 10**9 + int((found[3] or "").ljust(9, "0"))
-    return -value if found[1] else value
+    return int(Fraction(text) * 10**9) if re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text) else default
 
 
 _BEFORE_SLASH = re.compile("[ -.]")         # what sorts before "/" and may stand in a name
@@ -13469,7 +13468,7 @@ def in_name_order(found: Iterable[tuple[str, S3Object]], exists: Callable[[str],
 
 
 class S3Handle(Handle):
-    """An object as it was when it was opened; `make` gives the bytes from ... to, as long as it is the same."""
+    """An object as it was when it was opened; `make` gives its bytes from ... to, as long as it is the same."""
 
     def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
         self.entry, self._make, self._made = entry, make, []            # type: Entry, Any, list[Reader]
@@ -13487,16 +13486,16 @@ class S3Handle(Handle):
 
 
 class S3FS(FileSystem):
-    """A bucket of S3 (Amazon, MinIO, Ceph, ...) or the keys below a prefix of it, in place.
+    """A bucket of S3 (Amazon, MinIO, Ceph, ...), or the keys below a prefix of it, in place.
 
     An object is a file; what keys share up to a `/` is a directory, and so is an object `name/` (a marker, as `mkdir`
-    and Amazon's console make it). A directory whose last file goes gets a marker, so that it stays. Where both `a` and
-    `a/b` are there, `a` is a file, and `/a/b` is found by its path and by a listing of `/a` only. Keys that are no
-    paths here (`a//b`, `..`, control characters) are not shown; removing and moving a directory takes them along.
+    and Amazon's console make it). A directory whose last file goes gets a marker, so that it stays. Where `a` and `a/b`
+    are both there, `a` is a file, and `/a/b` is found by its path and in a listing of `/a` only. Keys that are no paths
+    here (`a//b`, `..`, control characters) are not shown; removing and moving a directory takes them along.
 
-    Times and modes are kept as metadata, which a listing does not tell: it has S3's own time, and 0644. Everything
-    belongs to everyone: who may do what the bucket's keys say. The ETag is S3's, that of the bytes, and also the id. A
-    lock of this process is around each change, so conditions hold between the users of this server, not of the bucket.
+    Times and modes are metadata, of which a listing knows nothing: it has S3's own time and 0644. Everything belongs to
+    everyone: who may do what the bucket's keys say. The ETag is S3's, that of the bytes, and also the id. Conditions
+    hold between the users of this server, which take turns at a path, not with others who use the bucket.
     """
 
     name = "s3fs"
@@ -13601,8 +13600,14 @@ class S3FS(FileSystem):
             known.put(path, (entry, time.monotonic() + self._ttl))
         return entry
 
-    def _forget(self) -> None:
-        self._folders = Cache(S3_FOLDERS // 2)
+    @contextlib.contextmanager
+    def _forgotten(self) -> Iterator[None]:
+        """Around a change: no directory that was seen before it counts afterwards."""
+        try:
+            with _s3_unchanged():
+                yield
+        finally:
+            self._folders = Cache(S3_FOLDERS // 2)
 
     def list(self, path: str, after: str = "") -> Iterator[Entry]:
         """As the interface says, page by page."""
@@ -13614,15 +13619,14 @@ class S3FS(FileSystem):
         return self._children(path, folder, itertools.chain(() if first is None else (first,), found), after)
 
     def _children(self, path: str, folder: str, found: Iterable[S3Object], after: str) -> Iterator[Entry]:
-        def named() -> Iterator[tuple[str, S3Object]]:
-            for item in found:
-                name = item.key[len(folder):len(item.key) - item.is_prefix]
-                if _is_name(name):
-                    yield name, item
-                elif item.key != folder:
-                    self._context.metrics.count("callfs_errors_total", self.name, "key_is_no_path")
+        def usable(named: tuple[str, S3Object]) -> bool:
+            good = _is_name(named[0])
+            if not good and named[1].key != folder:
+                self._context.metrics.count("callfs_errors_total", self.name, "key_is_no_path")
+            return good
 
-        for name, item in in_name_order(named(), lambda name: self._any(folder + name + "/")):
+        named = ((item.key[len(folder):len(item.key) - item.is_prefix], item) for item in found)
+        for name, item in in_name_order(filter(usable, named), lambda name: self._any(folder + name + "/")):
             if name > after:
                 yield self._entry(join_path(path, name), item)
 
@@ -13637,9 +13641,9 @@ class S3FS(FileSystem):
         return Handle(entry) if entry.is_dir else S3Handle(entry, functools.partial(self._bytes, entry))
 
     def _bytes(self, entry: Entry, start: int, stop: int) -> Reader:
+        last = stop if start or stop < entry.size else None         # of a whole object the client checks the bytes
         with _s3_unchanged():
-            reader = self._client.get(entry.path[1:], start, stop if start or stop < entry.size else None, etag=entry.etag)
-        return _ProxyReader(reader, self._readers)
+            return _ProxyReader(self._client.get(entry.path[1:], start, last, etag=entry.etag), self._readers)
 
     # -- changing ----------------------------------------------------------------------------------------------
 
@@ -13655,12 +13659,9 @@ class S3FS(FileSystem):
 
     def _reach(self, path: str) -> None:
         """Raises Conflict where a file is above a path."""
-        for parent in reversed(ancestors(path)):
-            there = self.peek(parent)
-            if there is not None and not there.is_dir:
-                raise Conflict("A file is in the way: a part of the path is no directory.")
-            if there is not None:
-                return
+        nearest = next(filter(None, map(self.peek, reversed(ancestors(path)))))     # the root at last
+        if not nearest.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
 
     def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
         """As the interface says. Nothing shows before the last request, which is made under the lock."""
@@ -13765,14 +13766,12 @@ class S3FS(FileSystem):
             if path == "/":
                 raise BadRequest("The mount point itself can not be changed.")
             there = there._replace(**changes)
-            try:
+            with self._forgotten():
                 if item.is_prefix:
                     return self._mark(path, there.mode, there.mtime_ns)
                 metadata = {**item.metadata, **_s3_facts(there.type, there.mode, there.mtime_ns)}
                 copied = self._client.copy(item.key, item.key, metadata=metadata)
                 return self._entry(path, copied._replace(etag=copied.etag or item.etag))
-            finally:
-                self._forget()
 
     # -- removing and moving -----------------------------------------------------------------------------------
 
@@ -13782,30 +13781,19 @@ class S3FS(FileSystem):
             there, folder = self._guarded(path, guard)[0], _s3_folder(path)
             if there.is_dir and not recursive and self._any(folder, besides=folder):
                 raise DirectoryNotEmpty()
-            try:
+            with self._forgotten():
                 self._delete((item.key for item in self._client.list(folder)) if there.is_dir else iter((path[1:],)))
                 self._keep(split_path(path)[0])
-            finally:
-                self._forget()
 
     def _delete(self, keys: Iterator[str]) -> None:
         self._each(self._client.delete, iter(lambda: list(itertools.islice(keys, S3_DELETES)), []))
 
     @staticmethod
-    def _each(work: Callable[[Any], object], items: Iterable[Any]) -> None:
+    def _each(work: Callable[[Any], object], items: Iterator[Any]) -> None:
         """`work` for all of them, S3_AT_ONCE at a time; nothing is under way any more when it returns or raises."""
         with concurrent.futures.ThreadPoolExecutor(S3_AT_ONCE, "callfs-s3fs") as pool:
-            under_way: collections.deque[concurrent.futures.Future[object]] = collections.deque()
-            try:
-                for item in items:
-                    under_way.append(pool.submit(work, item))
-                    if len(under_way) >= S3_AT_ONCE:
-                        under_way.popleft().result()
-                for each in under_way:
-                    each.result()
-            finally:
-                for each in under_way:
-                    each.cancel()
+            for some in iter(lambda: list(itertools.islice(items, 8 * S3_AT_ONCE)), []):
+                collections.deque(pool.map(work, some), 0)
 
     def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
         """As the interface says: copies on the server, then deletes. What fails before the first deletion leaves no copy."""
@@ -13819,11 +13807,9 @@ class S3FS(FileSystem):
             check_target(there, other, parents or (self.peek(parent) or NOTHING).is_dir, lambda: not self._any(new, new))
             self._reach(target)
             keys = (item.key for item in self._client.list(old)) if there.is_dir else iter((old,))
-            try:
+            with self._forgotten():
                 self._move(keys, old, new, spare=other is not None)
                 self._keep(split_path(source)[0])
-            finally:
-                self._forget()
             return self._look(target)[0]
 
     def _move(self, keys: Iterator[str], old: str, new: str, spare: bool) -> None:
@@ -13838,14 +13824,18 @@ class S3FS(FileSystem):
                     noted.write(json.dumps(key).encode() + b"\n")
                     yield key
 
+            def again() -> Iterator[str]:
+                noted.seek(0)
+                return map(json.loads, iter(noted.readline, b""))
+
             try:
                 self._each(copy, noting())
             except BaseException:
-                with _s3_told(self._context, "copies of a move that failed could not be removed", new):
-                    self._delete(new + key[len(old):] for key in _s3_noted(noted) if not (spare and key == old))
+                undo = state_of(lambda: self._delete(new + key[len(old):] for key in again() if not (spare and key == old)))
+                self._context.log.warn("a move in S3 failed", source=old, target=new, removal_of_copies=undo)
                 raise
             try:
-                self._delete(_s3_noted(noted))
+                self._delete(again())
             except CallFSError as error:
                 raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}")
 
@@ -13855,27 +13845,13 @@ def _s3_folder(path: str) -> str:
     return path[1:] + "/" if path != "/" else ""
 
 
-def _s3_noted(noted: Any) -> Iterator[str]:
-    noted.seek(0)
-    return map(json.loads, iter(noted.readline, b""))
-
-
 @contextlib.contextmanager
 def _s3_unchanged() -> Iterator[None]:
-    """The caller asked for no condition, so what other users of the bucket do is no failed one."""
+    """Who asked for no condition has not failed one: others who use the bucket were quicker."""
     try:
         yield
     except PreconditionFailed:
         raise Unavailable("The object was replaced at this very moment; try again.") from None
-
-
-@contextlib.contextmanager
-def _s3_told(context: MountContext, what: str, key: str) -> Iterator[None]:
-    """Around what tidies up: its own failure must not hide the one that led to it."""
-    try:
-        yield
-    except CallFSError as error:
-        context.log.error(what, path=context.path, key=key, reason=error.message)
 
 
 def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:

@@ -12974,7 +12974,7 @@ class TestS3FSKeys:
         ({"mtime": "1700000000.123456789"}, 0o644, 1_700_000_000_123_456_789), ({"mtime": "-1.25"}, 0o644, -1_250_000_000),
         ({"mtime": "1700000000.1234567891234"}, 0o644, 1_700_000_000_123_456_789), ({"mode": "420"}, 0o644, 7),
         *(({"mode": wrong, "mtime": wrong}, 0o644, 7) for wrong in ("", "x", "0x1ff", "1e99999999", "9" * 5000, "nan", "-")),
-        ({"mode": "999999"}, 0o644, 7),
+        ({"mode": "999999"}, 0o644, 7), ({"mode": "40755"}, 0o755, 7), ({"mode": "16877"}, 0o755, 7),
     ])
     def test_times_and_modes_of_others(self, text: dict[str, str], mode: int, mtime_ns: int) -> None:
         entry = dict_s3fs()._entry("/f", callfs.S3Object("f", 1, "etag", 7, text))
@@ -13187,7 +13187,7 @@ S3_NAMES = ["plain.txt", "with blank", "a+b", "100%", "ünï", "\U0001f600", "'q
 class TestS3FSServed:
     """Through a server, on real ones."""
 
-    @pytest.fixture(params=["moto_s3", "rclone_s3", "swift_s3"])
+    @pytest.fixture(params=["moto_s3", "rclone_s3", pytest.param("swift_s3", marks=pytest.mark.once)])
     def bucket(self, request: pytest.FixtureRequest) -> Any:
         return request.getfixturevalue(request.param).target()
 
@@ -13243,7 +13243,7 @@ class TestS3FSServed:
         assert call(server, "DELETE", "/v1/files/s3/d/e").status == 204
         assert call(server, "GET", "/v1/directories/s3?recursive=true").json()["items"] == []
 
-    @pytest.mark.parametrize("kind", ["moto_s3", "swift_s3"])
+    @pytest.mark.parametrize("kind", ["moto_s3", pytest.param("swift_s3", marks=pytest.mark.once)])
     def test_folders_stay(self, kind: str, request: pytest.FixtureRequest, serve: Any) -> None:
         """Empty ones too, by markers."""
         server = self.mount(serve, request.getfixturevalue(kind).target())
@@ -13256,24 +13256,39 @@ class TestS3FSServed:
         assert call(server, "DELETE", "/v1/files/s3/d?recursive=true").status == 204
         assert call(server, "GET", "/v1/directories/s3").json()["items"] == []
 
+    def test_what_others_said_of_an_object_stays(self, moto_s3: Any, serve: Any) -> None:
+        """Its content type and metadata, when its mode is changed, or its name."""
+        target = moto_s3.target()
+        server = self.mount(serve, target)
+        with contextlib.closing(moto_s3.boto()) as boto:
+            boto.put_object(Bucket=target.bucket, Key="a.html", Body=b"<p>", ContentType="text/html", CacheControl="no-cache",
+                            Metadata={"colour": "blue"})
+            assert call(server, "POST", "/api/v1/chmod?path=/s3/a.html", {"mode": 0o600}).status == 200
+            assert call(server, "PATCH", "/v1/files/s3/a.html", {"name": "b.html"}).status == 200
+            found = boto.head_object(Bucket=target.bucket, Key="b.html")
+        assert (found["ContentType"], found["CacheControl"], found["Metadata"]["colour"]) == ("text/html", "no-cache", "blue")
+        assert found["Metadata"]["mode"] == "33152"
+
     def test_in_parts_and_in_bounded_memory(self, moto_s3: Any, serve: Any, faulty_s3: Any) -> None:
         """A body without a length becomes a multipart upload; a patch of it is put together there, not here; one that
         breaks off leaves nothing, neither to see nor to pay for."""
         proxy = faulty_s3(moto_s3)
         target = proxy.target()
-        server, block, count = self.mount(serve, target), os.urandom(1 << 20), 40
+        server, block, count = self.mount(serve, target), os.urandom(1 << 20), 12
+        filesystem = server.tree._table.mounts["/s3"]
+        filesystem._client.target = dataclasses.replace(filesystem._client.target, part_bytes=5 << 20)
         with callfs.PFSClient(server.url, server.key) as client, callfs.S3Client(target) as direct:
             client.write("/s3/big", itertools.repeat(block, count))
             entry = direct.head("big")
             assert entry.size == count << 20 and entry.etag.endswith("-3") and proxy.count("partNumber=") == 3
             assert hashlib.sha256(b"".join(client.open("/s3/big"))).digest() == hashlib.sha256(block * count).digest()
             before = len(proxy.seen)
-            for offset, data in ((20 << 20, b"in the middle"), (count << 20, b"at the end"), (3, b"at the start")):
+            for offset, data in ((6 << 20, b"in the middle"), (count << 20, b"at the end"), (3, b"at the start")):
                 assert call(server, "PATCH", "/v1/files/s3/big", data, {"RemFS-Offset": str(offset)}).status in (200, 204)
                 assert client.read("/s3/big", offset - 3, len(data) + 3) == block[(offset - 3) % (1 << 20):][:3] + data
             fetched = [each for each in proxy.seen[before:] if each.method == "GET" and each.headers.get("range")]
             assert sum(int(last) - int(first) + 1 for first, last in (
-                re.findall("[0-9]+", each.headers["range"]) for each in fetched)) < 12 << 20
+                re.findall("[0-9]+", each.headers["range"]) for each in fetched)) < 16 << 20
             assert direct.head("big").size == (count << 20) + len("at the end")
             proxy.fail("partNumber=2", (403, "AccessDenied"))
             with pytest.raises(callfs.CallFSError):
