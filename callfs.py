@@ -4643,7 +4643,8 @@ class HTTPClient:
     def _once(self, call: _Call) -> _Reply:
         wire = self._take()
         try:
-            answer = _Reply(wire, wire.exchange(self._prepared(call, wire)), self._release)
+            call = self._prepared(call, wire)
+            answer = _Reply(wire, wire.exchange(call), self._release)
             failed = answer.status >= 300 and answer.status not in call.accept
             if failed or not call.stream:
                 answer.read_all(call.limit)
@@ -5371,13 +5372,6 @@ class S3Object(NamedTuple):
     is_prefix: bool = False
 
 
-def _s3_object(key: str, headers: Any) -> S3Object:
-    total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
-    metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
-                if name.lower().startswith("x-amz-meta-")}
-    return S3Object(key, _s3_number(total), _s3_tag(headers.get("ETag")), _s3_moment(headers.get("Last-Modified")), metadata)
-
-
 def _s3_listed(told: ElementTree.Element, cut: int) -> list[S3Object]:
     """The items of a page in the order of their keys; `cut` characters of each key are our prefix."""
     plain = _s3_plain(told)
@@ -5533,18 +5527,17 @@ class S3Client(HTTPClient):
         error, asked = _s3_error(answer.status, code), _retry_after(answer.headers)
         if not isinstance(error, _S3_USUAL):
             self._note(call.method, answer.status, code, message, request_id)
-        if self._other_region(answer.status, region) or self._other_time(answer, code):
+        if self._other_region(call, answer.status, region) or self._other_time(call, answer):
             return _Again(error, asked=0.0)
         again = isinstance(error, Unavailable) and call.replayable and (call.repeatable or answer.status in _LATER)
         return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
 
-    def _other_region(self, status: int, region: str) -> bool:
+    def _other_region(self, call: _Call, status: int, region: str) -> bool:
         """Whether the bucket is elsewhere than thought; from now on it is sought there. Where that is follows from the
         region alone: a Location, which could name any host, is never looked at."""
-        if status not in (301, 307, 400) or not re.fullmatch("[a-z0-9-]{1,40}", region):
+        wrong = f"/{region}/s3/" not in call.headers["Authorization"]
+        if not wrong or status not in (301, 307, 400) or not re.fullmatch("[a-z0-9-]{1,40}", region):
             return False
-        if region == self._region:
-            return region != self.target.region         # another thread was told before
         target = self.target
         address = _server_address(_s3_address(target, region)[0], target.timeout, target.ca_file, target.verify)
         with self._lock:
@@ -5553,15 +5546,14 @@ class S3Client(HTTPClient):
             wire.close()
         return True
 
-    def _other_time(self, answer: _Reply, code: str) -> bool:
-        """Whether our clock is wrong, as the answer's Date shows (one to HEAD has no code); it is made up for."""
+    def _other_time(self, call: _Call, answer: _Reply) -> bool:
+        """Whether the request was signed with a wrong clock, as the answer's Date shows; that is made up for."""
         moment = parse_http_date(answer.headers.get("Date") or "")
-        if moment is None or answer.status not in (400, 403) or code not in ("", "RequestTimeTooSkewed"):
+        signed = datetime.datetime.strptime(call.headers["X-Amz-Date"], "%Y%m%dT%H%M%S%z").timestamp()
+        if moment is None or answer.status not in (400, 403) or abs(moment - signed) < S3_SKEW:
             return False
-        offset = moment - self.clock()
-        wrong = code != "" or abs(offset) > S3_SKEW
-        self._offset = offset if wrong else self._offset
-        return wrong
+        self._offset = moment - self.clock()
+        return True
 
     def _note(self, method: str, status: int, code: str, message: str, request_id: str = "") -> None:
         if self._metrics:
@@ -5570,9 +5562,25 @@ class S3Client(HTTPClient):
             self._log.warn("S3 failed", bucket=self.target.bucket, method=method, status=status, code=code[:200],
                            reason=message[:1000], s3_request_id=request_id[:200])
 
-    def _differ(self, what: str) -> CallFSError:
-        self._note("", 200, "checksum", f"the bytes {what} differ from their checksum")
-        return BadGateway(f"The bytes {what} differ from their checksum.")
+    def _wrong(self, message: str) -> CallFSError:
+        self._note("", 200, "", message)
+        return BadGateway(message)
+
+    def _xml(self, answer: _Reply, root: str) -> ElementTree.Element:
+        try:
+            return read_s3_xml(answer.data, root)
+        except BadGateway as error:
+            raise self._wrong(error.message) from None
+
+    def _object(self, key: str, headers: Any) -> S3Object:
+        """What an answer says of an object, all of which S3 always says."""
+        total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
+        metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
+                    if name.lower().startswith("x-amz-meta-")}
+        etag = _s3_tag(headers.get("ETag"))
+        if not etag or not re.fullmatch("[0-9]{1,19}", total):
+            raise self._wrong("The S3 server does not say what an object's length and ETag are.")
+        return S3Object(key, int(total), etag, _s3_moment(headers.get("Last-Modified")), metadata)
 
     def _key(self, key: str) -> str:
         """The path of an object."""
@@ -5600,7 +5608,7 @@ class S3Client(HTTPClient):
 
     def head(self, key: str) -> S3Object:
         """What is at a key. Raises FileNotFound."""
-        return _s3_object(key, self._send("HEAD", self._key(key)).headers)
+        return self._object(key, self._send("HEAD", self._key(key)).headers)
 
     def get(self, key: str, start: int = 0, stop: Optional[int] = None, *, etag: str = "") -> S3Reader:
         """Bytes `start` to `stop` (exclusive; None: to the end); the caller closes the reader. Raises FileNotFound,
@@ -5634,9 +5642,11 @@ class S3Client(HTTPClient):
         signed = {"X-Amz-Content-SHA256": digest.hex() or _UNSIGNED, name: text}
         answer = self._send("PUT", path, query, {**headers, **signed}, data, **more)
         told = answer.headers.get(name)
+        if not _s3_tag(answer.headers.get("ETag")):
+            raise self._wrong("The S3 server does not say under which ETag it keeps what it got.")
         # Servers that say nothing of checksums still look at the signed hash, all but rclone; for parts MD5 is too slow.
         if told != text if told else not query and _md5_of(answer.headers) not in ("", _md5(data).hexdigest()):
-            raise self._differ("stored")
+            raise self._wrong("The bytes stored differ from their checksum.")
         return answer
 
     def upload(self, key: str, length: Optional[int] = None, *,
@@ -5655,7 +5665,7 @@ class S3Client(HTTPClient):
         headers = {**self._fresh(metadata or {}), **self._copied(source, found.etag),
                    "x-amz-metadata-directive": "COPY" if metadata is None else "REPLACE"}
         answer = self._send("PUT", self._key(target), {}, headers, patience=S3_PATIENCE)
-        told = read_s3_xml(answer.data, "CopyObjectResult")
+        told = self._xml(answer, "CopyObjectResult")
         return S3Object(target, found.size, _s3_tag(_s3_text(told, "ETag")), _s3_moment(_s3_text(told, "LastModified")), kept)
 
     def _copied(self, source: str, etag: str) -> dict[str, str]:
@@ -5678,7 +5688,7 @@ class S3Client(HTTPClient):
         data = f'<Delete xmlns="{_S3_SPACE}"><Quiet>true</Quiet>{items}</Delete>'.encode()
         headers = {"Content-MD5": base64.b64encode(_md5(data).digest()).decode()}       # the one checksum that all know
         answer = self._send("POST", self._bucket(), {"delete": ""}, headers, data, patience=S3_PATIENCE)
-        failed = read_s3_xml(answer.data, "DeleteResult").findall("Error")
+        failed = self._xml(answer, "DeleteResult").findall("Error")
         return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed if _s3_text(each, "Code") != "NoSuchKey"]
 
     # ---- the bucket
@@ -5686,27 +5696,30 @@ class S3Client(HTTPClient):
     def list(self, prefix: str = "", *, after: str = "", delimiter: str = "", page: int = 1000) -> Iterator[S3Object]:
         """The objects whose keys begin with `prefix`, in the order of the keys, behind the key `after`; with a
         `delimiter` those that share what goes up to it as one (`is_prefix`)."""
-        own, last = self.target.prefix, b""
+        own, seen = self.target.prefix, set()           # type: str, set[str]
         query = {"list-type": "2", "encoding-type": "url", "prefix": own + prefix, "max-keys": str(page)}
         query.update({"delimiter": delimiter} if delimiter else {})
         query.update({"start-after": own + after} if after else {})
         while True:
-            told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListBucketResult")
-            found = _s3_listed(told, len(own))
-            yield from found
-            query["continuation-token"] = _s3_text(told, "NextContinuationToken")
+            told = self._xml(self._send("GET", self._bucket(), query), "ListBucketResult")
+            yield from _s3_listed(told, len(own))
+            token = query["continuation-token"] = _s3_text(told, "NextContinuationToken")
             if _s3_text(told, "IsTruncated") != "true":
                 return
-            if not query["continuation-token"] or not found or found[-1].key.encode() <= last:
-                raise BadGateway("The S3 server's listing does not come to an end.")    # rclone's, with a delimiter
-            last = found[-1].key.encode()
+            if not token or token in seen:              # rclone's goes in circles, where there is a delimiter
+                raise self._wrong("The S3 server's listing does not come to an end.")
+            seen.add(token)
 
     def uploads(self, prefix: str = "") -> Iterator[S3Pending]:
         """The multipart uploads that are not finished."""
         own, last = self.target.prefix, ("", "")
         query = {"uploads": "", "encoding-type": "url", "prefix": own + prefix}
         while True:
-            told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListMultipartUploadsResult")
+            try:
+                answer = self._send("GET", self._bucket(), query)
+            except _UploadGone:             # rclone, where there is none
+                return
+            told = self._xml(answer, "ListMultipartUploadsResult")
             plain = _s3_plain(told)
             for each in told.findall("Upload"):
                 yield S3Pending(plain(_s3_text(each, "Key"))[len(own):], _s3_text(each, "UploadId"),
@@ -5715,7 +5728,7 @@ class S3Client(HTTPClient):
                 return
             before, last = last, (plain(_s3_text(told, "NextKeyMarker")), _s3_text(told, "NextUploadIdMarker"))
             if before == last:
-                raise BadGateway("The S3 server's listing does not come to an end.")
+                raise self._wrong("The S3 server's listing does not come to an end.")
             query["key-marker"], query["upload-id-marker"] = last
 
     def abort_upload(self, key: str, upload_id: str) -> None:
@@ -5734,7 +5747,7 @@ class S3Client(HTTPClient):
     def check(self) -> None:
         """Raises what is wrong when the bucket can not be reached with these keys."""
         query = {"list-type": "2", "max-keys": "1", "prefix": self.target.prefix}
-        read_s3_xml(self._send("GET", self._bucket(), query).data, "ListBucketResult")
+        self._xml(self._send("GET", self._bucket(), query), "ListBucketResult")
 
 
 # ---- checksums ---------------------------------------------------------------------------------------------------
@@ -5789,10 +5802,11 @@ class S3Reader(Reader):
         self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
         self._etag, self._tries, self._closed = etag, client.retries, False
         self._reader, headers = self._open()
-        self.object = _s3_object(key, headers)
+        self.object = client._object(key, headers)
         self._etag, self.length = self.object.etag, self._reader.length
         self._left = self.length or 0
         self._check = _s3_check(headers) if self._left == self.object.size else None
+        self._verify()
 
     def _open(self) -> tuple[RemoteReader, Any]:
         headers = {"x-amz-checksum-mode": "ENABLED", **({"If-Match": f'"{self._etag}"'} if self._etag else {})}
@@ -5801,10 +5815,13 @@ class S3Reader(Reader):
             headers["Range"] = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
         reply = self._client._send("GET", self._path, {}, headers, stream=True)
         told = re.match(r"bytes ([0-9]+)-", reply.headers.get("Content-Range") or "")   # the status may be 200 (rclone)
-        if reply.response.length is None or not whole and (told is None or int(told[1]) != self._position):
+        other = self._etag not in ("", _s3_tag(reply.headers.get("ETag")))     # not everybody looks at If-Match (rclone)
+        if other or reply.response.length is None or not whole and (told is None or int(told[1]) != self._position):
             reply.wire.clean = False
             reply.close()
-            raise BadGateway("The S3 server answered with other bytes than were asked for.")
+            if other:
+                raise PreconditionFailed("The object is another one by now.")
+            raise self._client._wrong("The S3 server answered with other bytes than were asked for.")
         return RemoteReader(self._client.url, reply), reply.headers
 
     def read(self, size: int = BLOCK) -> bytes:
@@ -5816,23 +5833,28 @@ class S3Reader(Reader):
         self._left -= len(block)
         if self._check:
             self._check[0].update(block)
-            if not self._left and self._check[0].digest() != self._check[1]:
-                raise self._client._differ("read")      # the last block is kept back: it must not look whole
+            self._verify()
         return block
+
+    def _verify(self) -> None:
+        """At the end, whose block is kept back: what is wrong must not look whole."""
+        if not self._left and self._check and self._check[0].digest() != self._check[1]:
+            self.close()
+            raise self._client._wrong("The bytes read differ from their checksum.")
 
     def _some(self, size: int) -> bytes:
         while True:
             try:
                 return self._reader.read(size)
-            except BadGateway as cut:
+            except BadGateway:
                 self._client._note("GET", 0, "broken", f"cut at byte {self._position}")
                 if self._closed or not self._tries:
-                    raise Unavailable(cut.message) from None
+                    raise
             self._tries -= 1
             self._reader.close()
-            self._reader, headers = self._open()
-            if self._reader.length != self._left or _s3_tag(headers.get("ETag")) != self._etag:
-                raise BadGateway("The S3 server answered with other bytes than were asked for.")
+            self._reader, _ = self._open()
+            if self._reader.length != self._left:
+                raise self._client._wrong("The S3 server answered with other bytes than were asked for.")
 
     def close(self) -> None:
         """End the connection unless all was read; then it serves again."""
@@ -5895,7 +5917,7 @@ class S3Upload:
             headers = {**self._client._fresh(self._metadata), "x-amz-checksum-algorithm": "CRC32",
                        "x-amz-checksum-type": "FULL_OBJECT"}
             answer = self._client._send("POST", self._path, {"uploads": ""}, headers)
-            self._id = _s3_text(read_s3_xml(answer.data, "InitiateMultipartUploadResult"), "UploadId")
+            self._id = _s3_text(self._client._xml(answer, "InitiateMultipartUploadResult"), "UploadId")
             if not self._id:
                 raise BadGateway("The S3 server has begun an upload without a name.")
 
@@ -5940,7 +5962,7 @@ class S3Upload:
         if not answer.data:                 # rclone: not at all, it took this for an empty part
             self._parts[number] = _S3Part(_s3_tag(answer.headers.get("ETag")))
             return self._fetch(source, start, stop, etag)
-        told = read_s3_xml(answer.data, "CopyPartResult")
+        told = self._client._xml(answer, "CopyPartResult")
         self._parts[number] = _S3Part(_s3_tag(_s3_text(told, "ETag")), _s3_text(told, "ChecksumCRC32"))
         self.size += stop - start
         return stop - start
@@ -5968,7 +5990,7 @@ class S3Upload:
         data = f'<CompleteMultipartUpload xmlns="{_S3_SPACE}">{items}</CompleteMultipartUpload>'.encode()
         try:
             answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_PATIENCE)
-            read_s3_xml(answer.data, "CompleteMultipartUploadResult")
+            self._client._xml(answer, "CompleteMultipartUploadResult")
         except _UploadGone:                 # perhaps by a try whose answer was lost
             with contextlib.suppress(FileNotFound):
                 found = self._client.head(self.key)
