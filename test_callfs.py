@@ -6065,6 +6065,33 @@ class TestStoreFS(FileSystemContract):
                                                                                        if path > cut)
 
 
+class FolderAsBackend(callfs.DiskBlobs):
+    """A blob store in a folder, in the place of a bucket."""
+
+    name = "s3"
+
+
+def blob_rig(folder: Any, **more: Any) -> Rig:
+    """A store whose files are blobs unless somebody says otherwise; they lie in the folder `FOLDER-blobs`."""
+    return Rig(folder, blobs={"s3": FolderAsBackend(f"{folder}-blobs", durable=False)}, default="s3", **more)
+
+
+class TestStoreOnBlobs(TestStoreFS):
+    """The same with the bytes in a blob store."""
+
+    def make(self, folder: Path) -> Any:
+        return blob_rig(folder, durable=False).fs
+
+    def check(self, tree: Any, folder: Path) -> None:
+        super().check(tree, folder)
+        filesystem = tree._root
+        filesystem._blobs.sweep()
+        named = {callfs.blob_of(entry)[0] for entry in filesystem._store.elsewhere("/", 10_000)}
+        assert {blob.key for blob in filesystem._blobs.stores["s3"].list()} == named
+        assert filesystem._store._read("blobs", "SELECT * FROM blobs", ()) == []
+        assert os.listdir(f"{folder}-blobs/tmp") == [] and not filesystem._blobs._open
+
+
 class TestPortableStoreFS(TestStoreFS):
     """The same without `dir_fd`, as on Windows."""
 
