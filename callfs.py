@@ -6153,6 +6153,31 @@ class MetadataStore(abc.ABC):
     def sweep_links(self, now: float) -> int:
         """Remove used and expired links; how many."""
 
+    # An object in a blob store and the record that names it are not written in one step. So its key is noted before its
+    # first byte is sent, and again in the very commit that makes a record stop naming it: what is noted here and is not
+    # being written, nobody needs.
+
+    @abc.abstractmethod
+    def hold_blob(self, key: str, backend: str, instance_id: str) -> None:
+        """Note a blob that is about to be written. The `put` of an entry whose `stamp` begins with its key lets it go;
+        a change of the entry that then names another, and its deletion, note the blob again, as nobody's."""
+
+    @abc.abstractmethod
+    def release_blobs(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """These blobs are held no more; with `instance_id` instead all that this node held (in an earlier life)."""
+
+    @abc.abstractmethod
+    def loose_blobs(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """(key, backend) of blobs that nobody holds and no record names."""
+
+    @abc.abstractmethod
+    def drop_blobs(self, keys: Sequence[str]) -> None:
+        """Forget loose blobs: they are deleted."""
+
+    @abc.abstractmethod
+    def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
+        """Records of files below `path` whose bytes are no file of the local disk, in the order of (parent, name)."""
+
     @abc.abstractmethod
     def mounts(self) -> list[tuple[str, str, str]]:
         """(path, type, configuration as JSON) of every mount that was made at run time, by path."""
@@ -6194,10 +6219,29 @@ _SCHEMA = (
     """
     CREATE TABLE mounts (path TEXT PRIMARY KEY, fstype TEXT NOT NULL, config TEXT NOT NULL) WITHOUT ROWID;
     """,
+    # 3: blobs that are being written (`holder` is the node) or that no record names ('')
+    """
+    CREATE TABLE blobs (key TEXT PRIMARY KEY, backend TEXT NOT NULL, holder TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER blob_named AFTER INSERT ON entries WHEN NEW.backend NOT IN ('localfs', 'symlink') BEGIN
+        DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32);
+    END;
+    CREATE TRIGGER blob_renamed AFTER UPDATE OF stamp, backend ON entries
+    WHEN NEW.stamp <> OLD.stamp AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
+    BEGIN
+        DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32) AND NEW.backend NOT IN ('localfs', 'symlink');
+        INSERT OR REPLACE INTO blobs SELECT substr(OLD.stamp, 1, 32), OLD.backend, ''
+            WHERE OLD.backend NOT IN ('localfs', 'symlink') AND OLD.stamp <> '';
+    END;
+    CREATE TRIGGER blob_unnamed AFTER DELETE ON entries WHEN OLD.backend NOT IN ('localfs', 'symlink')
+    AND OLD.stamp <> '' BEGIN
+        INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
+    END;
+    """,
 )
 _APPLICATION_ID = 0x63616C6C                # "call": the SQLite header says whose file this is
 _COLUMNS = "parent, name, type, size, mode, owner, mtime_ns, etag, id, digest, backend, instance_id, stamp, version"
 _VALUES = ", ".join("?" * 14)
+_UPDATES = ", ".join(f"{name} = excluded.{name}" for name in _COLUMNS.split(", ")[2:])
 _LINK_COLUMNS = "id, token_hash, path, entry_id, owner, created, expires, max_uses, uses"
 # Everything below a directory: its own children, and those whose parent starts with it ("0" follows "/" in ASCII).
 _BELOW = "(parent = ?1 OR (parent >= ?2 AND parent < ?3))"
@@ -6467,7 +6511,8 @@ class SQLiteStore(MetadataStore):
         """As the interface says."""
         def work(connection: sqlite3.Connection) -> Entry:
             stored = entry._replace(version=self._next_version())
-            connection.execute(f"INSERT OR REPLACE INTO entries ({_COLUMNS}) VALUES ({_VALUES})", _row(stored))
+            connection.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({_VALUES}) ON CONFLICT (parent, name) DO "
+                               f"UPDATE SET {_UPDATES}", _row(stored))       # not REPLACE: that calls no trigger
             return stored
         try:
             return self._write("put", work)
@@ -6546,6 +6591,35 @@ class SQLiteStore(MetadataStore):
         """As the interface says."""
         return self._write("sweep_links", lambda connection: connection.execute(
             "DELETE FROM links WHERE expires <= ? OR uses >= max_uses", (now,)).rowcount)
+
+    # -- blobs -------------------------------------------------------------------------------------------------
+
+    def hold_blob(self, key: str, backend: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._write("hold_blob", lambda connection: connection.execute(
+            "INSERT INTO blobs VALUES (?, ?, ?)", (key, backend, instance_id)))
+
+    def release_blobs(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        def work(connection: sqlite3.Connection) -> None:
+            connection.executemany("UPDATE blobs SET holder = '' WHERE key = ?", [(key,) for key in keys])
+            connection.execute("UPDATE blobs SET holder = '' WHERE holder = ? AND holder <> ''", (instance_id,))
+        self._write("release_blobs", work)
+
+    def loose_blobs(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """As the interface says."""
+        return self._read("loose_blobs", "SELECT key, backend FROM blobs WHERE holder = '' LIMIT ?", (limit,))
+
+    def drop_blobs(self, keys: Sequence[str]) -> None:
+        """As the interface says."""
+        self._write("drop_blobs", lambda connection: connection.executemany(
+            "DELETE FROM blobs WHERE key = ? AND holder = ''", [(key,) for key in keys]))
+
+    def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
+        """As the interface says."""
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE {_BELOW} AND (parent, name) > (?4, ?5) AND type = 'file' AND "
+                 "backend NOT IN ('localfs', 'symlink') ORDER BY parent, name LIMIT ?6")
+        return [_entry(row) for row in self._read("elsewhere", query, (*_below(path), *after, limit))]
 
     # -- mounts ------------------------------------------------------------------------------------------------
 
@@ -7315,6 +7389,279 @@ class IntentLog:
             os.close(fd)
 
 # ============================================================================
+# Blobs: immutable bytes under a key, in S3 or in a hidden folder
+# ============================================================================
+
+_BLOB_NAME = re.compile(r"[0-9A-Za-z][0-9A-Za-z._-]{1,199}")
+
+
+class BlobInfo(NamedTuple):
+    """What a blob store says of a blob. `tag` is its own name for the bytes (S3: the ETag), "" where it has none."""
+
+    key: str
+    size: int
+    mtime_ns: int
+    tag: str = ""
+
+
+class BlobUpload(abc.ABC):
+    """Bytes on their way into a blob, which is there, whole and durable, when `commit` has returned. Leaving its `with`
+    block in any other way leaves nothing behind. For one thread."""
+
+    @abc.abstractmethod
+    def write(self, part: memoryview) -> None:
+        """The next bytes; the caller may use the buffer again."""
+
+    @abc.abstractmethod
+    def commit(self) -> str:
+        """The blob's tag."""
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Give up; safe to call twice, and after `commit`."""
+
+    def copy(self, key: str, tag: str, start: int, stop: int) -> bool:
+        """Take in a part of another blob of this store without moving its bytes; False where that can not be had."""
+        return False
+
+    def __enter__(self) -> BlobUpload:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.abort()
+
+
+class BlobStore(abc.ABC):
+    """Bytes that never change, each under a key of its own: letters, digits, ".", "_" and "-". Any number of threads.
+    Raises Unavailable and BadGateway where it can not be reached, StorageFull, FileNotFound for a blob that is gone."""
+
+    name: str                               # what records and metrics call it
+
+    @abc.abstractmethod
+    def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = MappingProxyType({})) -> BlobUpload:
+        """A new blob of `length` bytes, if that is known. `about` is kept beside it, for people who look there."""
+
+    @abc.abstractmethod
+    def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
+        """The bytes from `start` to before `stop`. Raises FileNotFound, PreconditionFailed when they are others."""
+
+    @abc.abstractmethod
+    def find(self, key: str) -> Optional[BlobInfo]:
+        """What there is under a key."""
+
+    @abc.abstractmethod
+    def list(self) -> Iterator[BlobInfo]:
+        """All blobs, in no particular order."""
+
+    @abc.abstractmethod
+    def delete(self, keys: Sequence[str]) -> None:
+        """Remove blobs; one that is gone already is no error."""
+
+    def check(self) -> None:
+        """Raises unless it answers now."""
+
+    def sweep(self) -> int:
+        """Remove what uploads of killed servers left; how many there were. While nobody else writes."""
+        return 0
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class _S3BlobUpload(BlobUpload):
+    """An upload to S3 as one of a blob."""
+
+    def __init__(self, upload: S3Upload, place: Callable[[str], str]) -> None:
+        self._upload, self._place = upload, place
+
+    def write(self, part: memoryview) -> None:
+        """As the base says."""
+        self._upload.write(part)
+
+    def commit(self) -> str:
+        """As the base says."""
+        return self._upload.commit().etag
+
+    def abort(self) -> None:
+        """As the base says."""
+        self._upload.abort()
+
+
+class S3Blobs(BlobStore):
+    """Blobs as objects `FOLDER/ab/abcdef...` of a bucket (the two digits spread them over S3's partitions)."""
+
+    name = "s3"
+
+    def __init__(self, client: S3Client, folder: str) -> None:
+        self.client, self._folder = client, folder
+
+    def _place(self, key: str) -> str:
+        if not _BLOB_NAME.fullmatch(key):
+            raise FileNotFound("There is no blob of this name.")
+        return f"{self._folder}/{key[:2]}/{key}"
+
+    def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = MappingProxyType({})) -> BlobUpload:
+        """As the base says."""
+        return _S3BlobUpload(self.client.upload(self._place(key), length, metadata=about), self._place)
+
+    def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
+        """As the base says."""
+        return self.client.get(self._place(key), start, stop, etag=tag)
+
+    def find(self, key: str) -> Optional[BlobInfo]:
+        """As the base says."""
+        try:
+            return self._info(self.client.head(self._place(key)), key)
+        except FileNotFound:
+            return None
+
+    @staticmethod
+    def _info(found: S3Object, key: str) -> BlobInfo:
+        return BlobInfo(key, found.size, found.mtime_ns, found.etag)
+
+    def list(self) -> Iterator[BlobInfo]:
+        """As the base says; objects of other names are somebody else's."""
+        for found in self.client.list(self._folder + "/"):
+            key = found.key.rpartition("/")[2]
+            if _BLOB_NAME.fullmatch(key) and found.key == self._place(key):
+                yield self._info(found, key)
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As the base says."""
+        self.client.delete([self._place(key) for key in keys])
+
+    def check(self) -> None:
+        """As the base says."""
+        self.client.check()
+
+    def sweep(self) -> int:
+        """As the base says."""
+        found = 0
+        for pending in list(self.client.uploads(self._folder + "/")):
+            self.client.abort_upload(pending.key, pending.upload_id)
+            found += 1
+        return found
+
+    def close(self) -> None:
+        """As the base says."""
+        self.client.close()
+
+
+class _DiskBlobUpload(BlobUpload):
+    """A temporary file on its way to a blob."""
+
+    def __init__(self, folder: str, place: str, durable: bool) -> None:
+        self._folder, self._place, self._durable = folder, place, durable
+        self._temporary = os.path.join(folder, "tmp", secrets.token_hex(8))
+        with _blob_errors():
+            self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
+
+    def write(self, part: memoryview) -> None:
+        """As the base says."""
+        with _blob_errors():
+            write_all(self._fd, part)
+
+    def commit(self) -> str:
+        """As the base says."""
+        with _blob_errors():
+            if self._durable:
+                os.fsync(self._fd)
+            fd, self._fd = self._fd, -1
+            os.close(fd)
+            above = os.path.dirname(self._place)
+            new = not os.path.isdir(above)
+            os.makedirs(above, mode=0o700, exist_ok=True)
+            os.replace(self._temporary, self._place)
+            for folder in (above, self._folder) if new else (above,):
+                if self._durable and os.name != "nt":
+                    _fsync_folder(folder, None)
+        return ""
+
+    def abort(self) -> None:
+        """As the base says."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        with contextlib.suppress(OSError):
+            os.unlink(self._temporary)
+
+
+@contextlib.contextmanager
+def _blob_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise translate_os_error(error) from error
+
+
+class DiskBlobs(BlobStore):
+    """Blobs as files `ab/abcdef...` of a folder that nobody is served from (0700)."""
+
+    name = "localfs"
+
+    def __init__(self, folder: str, *, durable: bool = True) -> None:
+        self.folder, self._durable = folder, durable
+        with _blob_errors():
+            os.makedirs(os.path.join(folder, "tmp"), mode=0o700, exist_ok=True)
+
+    def _place(self, key: str) -> str:
+        if not _BLOB_NAME.fullmatch(key):
+            raise FileNotFound("There is no blob of this name.")
+        return os.path.join(self.folder, key[:2], key)
+
+    def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = MappingProxyType({})) -> BlobUpload:
+        """As the base says."""
+        return _DiskBlobUpload(self.folder, self._place(key), self._durable)
+
+    def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
+        """As the base says; a reader with a descriptor, for `sendfile`."""
+        with _blob_errors():
+            fd = os.open(self._place(key), _O_READ)
+        if os.fstat(fd).st_size < stop:
+            os.close(fd)
+            raise StorageError("A blob on the disk is shorter than it was.")
+        return FileReader(fd, start, stop - start)
+
+    def find(self, key: str) -> Optional[BlobInfo]:
+        """As the base says."""
+        try:
+            found = os.stat(self._place(key))
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise translate_os_error(error) from error
+        return BlobInfo(key, found.st_size, found.st_mtime_ns)
+
+    def list(self) -> Iterator[BlobInfo]:
+        """As the base says."""
+        with _blob_errors():
+            for folder in sorted(os.listdir(self.folder)):
+                for key in sorted(os.listdir(os.path.join(self.folder, folder))) if len(folder) == 2 else ():
+                    found = self.find(key) if _BLOB_NAME.fullmatch(key) and key[:2] == folder else None
+                    if found is not None:
+                        yield found
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As the base says."""
+        with _blob_errors():
+            for key in keys:
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(self._place(key))
+
+    def check(self) -> None:
+        """As the base says."""
+        with _blob_errors():
+            os.stat(os.path.join(self.folder, "tmp"))
+
+    def sweep(self) -> int:
+        """As the base says."""
+        with _blob_errors():
+            left = os.listdir(os.path.join(self.folder, "tmp"))
+            for name in left:
+                os.unlink(os.path.join(self.folder, "tmp", name))
+        return len(left)
+
+# ============================================================================
 # Events: what changed, for whoever wants to know at once
 # ============================================================================
 
@@ -7703,6 +8050,7 @@ class WriteOptions(NamedTuple):
     mode: Optional[int] = None              # default: that of the file it replaces, else 0644
     mtime_ns: Optional[int] = None          # default: now
     sha256: str = ""                        # refuse the body unless it has this digest (hexadecimal)
+    backend: str = ""                       # default: that of the file it replaces, else the configured one
 
 
 class Written(NamedTuple):
@@ -7803,6 +8151,7 @@ class FileSystem:
     name = "filesystem"
     root_type = DIRECTORY                   # what its mount point is; a FILE has nothing below it
     slow = False                            # its operations may wait for another machine or process
+    backends: Sequence[str] = ()            # where it can put a file's bytes, if it lets anybody choose
 
     @dataclass
     class Options:
@@ -7864,6 +8213,15 @@ class FileSystem:
     def truncate(self, path: str, size: int, guard: Guard) -> Written:
         """Cut a file, or fill it up with zeros, to `size` bytes."""
         raise self._unsupported("truncating")
+
+    def place(self, path: str, backend: str, guard: Guard) -> Entry:
+        """Move the bytes of a file, or of all files of a directory, to one of `backends`; names, ETags and times stay.
+        The guard sees every file. A directory that was not finished is taken up again by asking again."""
+        raise self._unsupported("another backend")
+
+    def slow_at(self, path: str) -> bool:
+        """Whether what is asked of this path may have to wait for another machine."""
+        return self.slow
 
     def check(self) -> dict[str, str]:
         """Its parts by name, each with "ok" or with what keeps it from serving now."""
@@ -8083,7 +8441,10 @@ class Tree:
 
     def slow(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine: then others should go on."""
-        return bool(self._table.tops) and self._find(path).filesystem.slow
+        if not self._table.tops and not self._root.backends[1:]:
+            return False
+        place = self._find(path)
+        return place.filesystem.slow_at(place.inner)
 
     def _find(self, path: str) -> Place:
         """The filesystem of the longest mount point that holds a path, and the path inside it."""
@@ -8373,12 +8734,21 @@ class Tree:
         """Create a file (`create`: only that, unless it is a place to write to) or replace it. The body is not touched
         before the rights are clear."""
         guard, place, there = self._write_guard(who, create, conditions), self._find(path), self._peek(path)
+        self._check_backend(place, options.backend)
         guard(there)
         absent = self._absent_above(path) if there is None else ()
         written = place.written(place.filesystem.write(place.inner, body, who.name, guard, options))
         fresh = written.created and not written.told
         self._changed_by("create" if fresh else "update", written.entry, absent if not written.told else ())
         return written
+
+    @staticmethod
+    def _check_backend(place: Place, backend: str) -> None:
+        """Raises NotSupported for a backend that the filesystem of a path does not have."""
+        filesystem = place.filesystem
+        if backend and backend not in filesystem.backends:
+            raise NotSupported(f"There is no backend {backend!r} here; there is: {', '.join(filesystem.backends)}."
+                               if filesystem.backends else f"{filesystem.name} has no backends to choose from.")
 
     def _absent_above(self, path: str) -> list[str]:
         """The directories above a path that are not there yet, the outermost first."""
@@ -8490,9 +8860,12 @@ class Tree:
         self.hub.publish("delete", path)
 
     def move(self, who: Principal, source: str, target: str, *, overwrite: bool = False,
-             parents: bool = False) -> Entry:
+             parents: bool = False, backend: str = "") -> Entry:
         """Rename; between filesystems everything is copied and then removed, so that a failure in between leaves the
-        source whole. Raises BadRequest (into itself, no parent), FileNotFound, PermissionDenied, FileExists."""
+        source whole. With `backend` the bytes go there, also when the name stays. Raises BadRequest (into itself, no
+        parent), FileNotFound, PermissionDenied, FileExists."""
+        if backend and source == target:
+            return self.place(who, source, backend)
         if source == "/" or is_below(target, source):
             raise BadRequest("A path can not be moved into itself.")
         for path, verb in ((source, "moved"), (target, "replaced")):
@@ -8508,10 +8881,14 @@ class Tree:
             if there is not None and not overwrite:
                 raise FileExists("The destination is already there; ask with `overwrite` to replace it.")
         place, other = self._find(source), self._find(target)
-        if other.filesystem is not place.filesystem:
+        self._check_backend(other, backend)
+        if backend or other.filesystem is not place.filesystem:
             guard(self._peek(source))
             target_guard(self._peek(target))
-            return self._move_across(who, source, target, overwrite, parents)
+        if other.filesystem is not place.filesystem:
+            return self._move_across(who, source, target, overwrite, parents, backend)
+        if backend:                         # before the rename, which is one step: a failure leaves the source whole
+            self.place(who, source, backend)
         absent = self._absent_above(target) if parents else ()
         entry = place.shown(place.filesystem.move(place.inner, other.inner, who.name, guard, target_guard, parents))
         self._count("update", entry)
@@ -8520,6 +8897,17 @@ class Tree:
         self.hub.publish("move", source, target, None if entry.is_dir else entry.size,
                          None if entry.is_dir else entry.mtime_ns)
         return entry
+
+    def place(self, who: Principal, path: str, backend: str) -> Entry:
+        """Move the bytes of a file, or of all files of a directory, to another backend. Raises NotSupported,
+        FileNotFound, PermissionDenied."""
+        def guard(there: Optional[Entry]) -> None:
+            if there is None:
+                raise FileNotFound()
+            self.authorise(who, "move", there)
+        place = self._find(path)
+        self._check_backend(place, backend)
+        return place.shown(place.filesystem.place(place.inner, backend, guard))
 
     def copy(self, who: Principal, source: str, target: str, *, recursive: bool = False,
              overwrite: bool = True, progress: Optional[Progress] = None) -> Copied:
@@ -8585,7 +8973,8 @@ class Tree:
                 self._log.info(what, path=path, files=done.files, bytes=done.bytes)
         return tell
 
-    def _move_across(self, who: Principal, source: str, target: str, overwrite: bool, parents: bool) -> Entry:
+    def _move_across(self, who: Principal, source: str, target: str, overwrite: bool, parents: bool,
+                     backend: str) -> Entry:
         """Copy, then remove. Nothing is removed unless all of it was copied and may be removed."""
         parent = split_path(target)[0]
         if not parents and not (self._peek(parent) or NOTHING).is_dir:
@@ -8593,7 +8982,7 @@ class Tree:
         there = self._peek(target)
         if there is not None and there.is_dir:
             raise FileExists("A directory is already there.")
-        transfer = _Transfer(self, who, overwrite, self._told("moving across filesystems", source), keep=True)
+        transfer = _Transfer(self, who, overwrite, self._told("moving across filesystems", source), True, backend)
         if self.stat(who, source).is_dir:
             for entry in self.walk(who, source, MAX_DEPTH):
                 self.authorise(who, "move", entry)
@@ -8659,8 +9048,10 @@ class _Joined(ReaderBody):
 class _Transfer:
     """Files from one place of the tree to another, whatever holds them: rights are checked at both ends."""
 
-    def __init__(self, tree: Tree, who: Principal, overwrite: bool, progress: Progress, keep: bool = False) -> None:
+    def __init__(self, tree: Tree, who: Principal, overwrite: bool, progress: Progress, keep: bool = False,
+                 backend: str = "") -> None:
         self._tree, self._who, self._overwrite, self._progress, self._keep = tree, who, overwrite, progress, keep
+        self._backend = backend
         self._files = self._directories = self._bytes = self._left_out = 0
 
     def done(self) -> Copied:
@@ -8675,7 +9066,7 @@ class _Transfer:
     def _write(self, handle: Handle, target: str) -> None:
         entry = handle.entry
         self._tree.may_write(self._who, target)         # before something is taken out for nothing
-        options = WriteOptions(entry.mode & 0o777, entry.mtime_ns if self._keep else None)
+        options = WriteOptions(entry.mode & 0o777, entry.mtime_ns if self._keep else None, "", self._backend)
         with handle.reader() as reader:
             self._tree.write(self._who, target, ReaderBody(reader, self._count), create=not self._overwrite,
                              options=options)
@@ -8745,13 +9136,231 @@ class HotFile(NamedTuple):
     data: bytes
 
 
+class BlobHandle(Handle):
+    """A handle on a file whose bytes are a blob; nothing is asked of the blob's store before `reader` is called."""
+
+    def __init__(self, entry: Entry, read: Callable[[int, int], Reader], on_close: Callable[[], None]) -> None:
+        self.entry, self._read, self._on_close = entry, read, on_close
+        self._readers: list[Reader] = []
+        self._closed = False
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        end = self.entry.size if stop is None else stop
+        self._readers.append(self._read(start, end) if end > start else ChunkReader((), 0))
+        return _Closing(self._readers[-1], self)
+
+    def close(self) -> None:
+        """Close its readers. The blob may go now, if no record names it any longer."""
+        closed, self._closed = self._closed, True
+        if not closed:
+            for reader in self._readers:
+                reader.close()
+            self._on_close()
+
+
+class _Closing(Reader):
+    """A reader that closes its handle."""
+
+    def __init__(self, reader: Reader, handle: Handle) -> None:
+        self._reader, self._handle = reader, handle
+        self.length, self.fd, self.offset = reader.length, reader.fd, reader.offset
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        return self._reader.read(size)
+
+    def close(self) -> None:
+        """Both."""
+        self.fd = -1
+        self._handle.close()
+
+
+class StagedBlob:
+    """A blob that no record names yet; when its `with` block ends and none does, it goes."""
+
+    def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader]) -> None:
+        self.backend, self.key, self._upload, self._open_old = backend, key, upload, open_old
+        self.size, self.digest, self.stamp, self.kept = 0, "", "", False
+
+    def write(self, part: memoryview) -> None:
+        """The next bytes."""
+        self._upload.write(part)
+        self.size += len(part)
+
+    def copy(self, entry: Entry, start: int, stop: int) -> None:
+        """The bytes `start` to `stop` of a file that lies in the same blob store."""
+        if stop <= start:
+            return
+        if entry.backend == self.backend and self._upload.copy(*blob_of(entry), start, stop):
+            self.size += stop - start
+            return
+        with self._open_old(entry, start, stop) as reader:
+            for block in reader:
+                self.write(memoryview(block))
+
+    def finish(self) -> None:
+        """Let it be there, whole and durable; `stamp` is what a record names it by."""
+        self.stamp = f"{self.key} {self._upload.commit()}"
+
+
+def blob_of(entry: Entry) -> tuple[str, str]:
+    """Key and tag of the blob that an entry's bytes are."""
+    key, _, tag = entry.stamp.partition(" ")
+    return key, tag
+
+
+class BlobFiles:
+    """Files whose bytes are blobs: the blob stores by the name of their backend, what is read at the moment, and the
+    removal of what no record names any longer (`start` begins that, `close` ends it). See `MetadataStore.hold_blob`.
+    """
+
+    RETRY_SECONDS = 30.0                    # after a blob store did not answer
+
+    def __init__(self, stores: Mapping[str, BlobStore], records: MetadataStore, instance_id: str,
+                 metrics: Metrics, log: Log) -> None:
+        self.stores, self._records, self._instance = stores, records, instance_id
+        self._metrics, self._log = metrics, log
+        self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._thread: Optional[threading.Thread] = None
+
+    def holds(self, entry: Optional[Entry]) -> bool:
+        """Whether an entry's bytes are a blob."""
+        return entry is not None and entry.backend in self.stores
+
+    @contextlib.contextmanager
+    def _measured(self, backend: str, operation: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        except CallFSError as error:
+            if not isinstance(error, CallerError):
+                self._metrics.count("callfs_errors_total", backend, type(error).__name__)
+            raise
+        finally:
+            self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, entry: Entry) -> Handle:
+        """A handle on a file; its blob stays until that is closed."""
+        key = blob_of(entry)[0]
+        with self._lock:
+            self._open[key] += 1
+        return BlobHandle(entry, functools.partial(self.read, entry), functools.partial(self._closed, key))
+
+    def _closed(self, key: str) -> None:
+        with self._lock:
+            self._open[key] -= 1
+            if self._open[key]:
+                return
+            del self._open[key]
+        self._wake.set()
+
+    def read(self, entry: Entry, start: int, stop: int) -> Reader:
+        """A part of a file. What is not there although a record says so is a fault of the storage, not "not found"."""
+        try:
+            with self._measured(entry.backend, "open"):
+                return self.stores[entry.backend].open(*blob_of(entry), start, stop)
+        except (FileNotFound, PreconditionFailed):
+            self._log.error("an object is missing or was exchanged", backend=entry.backend, path=entry.path)
+            raise StorageError("The bytes of this file are not where they were stored; see `callfs fsck`.") from None
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def staged(self, backend: str, length: Optional[int], path: str) -> Iterator[StagedBlob]:
+        """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
+        key = secrets.token_hex(16)
+        self._records.hold_blob(key, backend, self._instance)
+        blob = None
+        try:
+            with self._measured(backend, "write"):
+                upload = self.stores[backend].stage(key, length, {"callfs-path": urllib.parse.quote(path)[-1500:]})
+                with upload:
+                    blob = StagedBlob(backend, key, upload, self.read)
+                    yield blob
+        finally:
+            if blob is None or not blob.kept:
+                self._let_go([key])
+
+    def _let_go(self, keys: Sequence[str]) -> None:
+        """What the store can not note now it finds at the next start, as held by nobody who lives."""
+        try:
+            self._records.release_blobs(keys)
+        except CallFSError as error:
+            self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+        self._wake.set()
+
+    # -- removing ----------------------------------------------------------------------------------------------
+
+    def recover(self) -> None:
+        """What this node was writing when it was killed, nobody needs. Before anybody writes."""
+        if self.stores:
+            self._records.release_blobs((), self._instance)
+
+    def start(self) -> None:
+        """Begin to remove what no record names."""
+        if self.stores and self._thread is None:
+            self._wake.set()
+            self._thread = threading.Thread(target=self._run, name="callfs-blobs", daemon=True)
+            self._thread.start()
+
+    def loosened(self) -> None:
+        """A record may have let go of a blob."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            self._wake.wait()
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self.sweep()
+            except CallFSError as error:
+                self._log.warn("unused objects could not be removed; they will be later", reason=error.message)
+                self._stopping.wait(self.RETRY_SECONDS)
+                self._wake.set()
+
+    def sweep(self) -> int:
+        """Remove the blobs that no record names and nobody here reads; how many there were."""
+        removed, loose = 0, self._records.loose_blobs()
+        for backend, store in self.stores.items():
+            with self._lock:
+                keys = [key for key, where in loose if where == backend and key not in self._open]
+            if keys:
+                with self._measured(backend, "delete"):
+                    store.delete(keys)
+                self._records.drop_blobs(keys)
+                removed += len(keys)
+        if removed and len(loose) >= 1000:
+            self._wake.set()
+        return removed
+
+    def close(self) -> None:
+        """End the thread, close the stores."""
+        self._stopping.set()
+        self._wake.set()
+        if self._thread is not None:
+            self._thread.join()
+        for store in self.stores.values():
+            store.close()
+
+
 class StoreFS(FileSystem):
-    """Files of a local disk with their records.
+    """Files of a local disk, and of blob stores beside it, with their records.
 
     A write: temporary file, digest, fsync; lock; intent; rename; metadata commit; fsync of the folder. Killed
     anywhere, the path holds the old or the new version, and `recover` gives it the record that belongs to it.
     The record is the truth for owner, mode and digest, the file for size and time: where the record's `stamp` no
     longer fits the file, somebody changed it from outside, and its own state is what counts.
+
+    `blobs` are the backends beside the disk, `default` the backend of new files. A file in one of them is its record:
+    the disk has only the directories. Its bytes are an object of a name of its own, which never changes: another
+    version is another object, and one commit exchanges, moves or removes it, however large it is. Where the disk has
+    something at the path of such a file, the record is what counts.
     """
 
     name = "store"
@@ -8759,10 +9368,13 @@ class StoreFS(FileSystem):
     def __init__(self, disk: LocalDisk, store: MetadataStore, locks: LockManager, *, instance_id: str = "node-1",
                  min_free: int = 0, rescan: float = 60.0, hot_bytes: int = 0, claim: bool = False,
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None,
-                 tell: Callable[[str, str], object] = lambda kind, path: None) -> None:
+                 tell: Callable[[str, str], object] = lambda kind, path: None,
+                 blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs") -> None:
         self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
+        self._blobs, self._default = BlobFiles(blobs, store, instance_id, self._metrics, self._log), default
+        self.backends = ("localfs", *blobs)
         self._trusted: Cache[str, tuple[int, float]] = Cache(4096)
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
@@ -8784,7 +9396,8 @@ class StoreFS(FileSystem):
         self._disk.mark(self._store.identity)
 
     def close(self) -> None:
-        """Close the records and the disk."""
+        """Close the records, the disk and the blob stores."""
+        self._blobs.close()
         if self._intents:
             self._intents.close()
         self._store.close()
@@ -8792,7 +9405,19 @@ class StoreFS(FileSystem):
 
     def check(self) -> dict[str, str]:
         """As the interface says: whether the records answer, and whether the disk is there and takes uploads."""
-        return {"metadata store": state_of(self._store.check), "backend": state_of(self._check_disk)}
+        return {"metadata store": state_of(self._store.check), "backend": state_of(self._check_disk),
+                **{name: state_of(store.check) for name, store in self._blobs.stores.items()}}
+
+    def start(self) -> None:
+        """Begin what goes on in the background."""
+        self._blobs.start()
+
+    def slow_at(self, path: str) -> bool:
+        """As the base says; a new file may go anywhere."""
+        if not self._blobs.stores:
+            return False
+        record = self._store.get(path)
+        return record is None or record.backend in self._blobs.stores
 
     def operations(self) -> list[str]:
         """As the base says; of a disk that is read-only what is left."""
@@ -8836,19 +9461,27 @@ class StoreFS(FileSystem):
                 found = self._disk.stat(path)
                 if not stat.S_ISLNK(found.st_mode):
                     return self._agreed(path, _served(found))
-            except FileNotFoundError:
-                self._forget(path)
-                raise
+            except (FileNotFoundError, NotADirectoryError):
+                record = self._blob_record(path)
+                if record is None:
+                    self._forget(path)
+                    raise
+                return record
             except SymlinkMet:
                 pass
             return self._linked(path)
+
+    def _blob_record(self, path: str) -> Optional[Entry]:
+        """The record of a file whose bytes are a blob; None for anything else."""
+        record = self._store.get(path) if self._blobs.stores else None
+        return record if self._blobs.holds(record) else None
 
     def peek(self, path: str) -> Optional[Entry]:
         """As the interface says; a link stands for itself."""
         _not_hidden(path, PermissionDenied)
         with self._failures("stat"):
             found = self._present(path)
-            return self._agreed(path, found) if found is not None else None
+            return self._agreed(path, found) if found is not None else self._blob_record(path)
 
     def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """As the interface says."""
@@ -8867,7 +9500,7 @@ class StoreFS(FileSystem):
             return self._open_again(path)
         self._measure("open", started)
         handle = self._handle(path, fd, found)
-        if 0 < found.st_size <= HOT_FILE and fd >= 0:
+        if 0 < found.st_size <= HOT_FILE and fd >= 0 and handle.entry.backend == "localfs":
             self._keep_hot(path, fd, found, handle.entry)
         return handle
 
@@ -8887,11 +9520,17 @@ class StoreFS(FileSystem):
             if fd >= 0:
                 os.close(fd)
             raise
+        if entry.backend in self._blobs.stores:
+            if fd >= 0:
+                os.close(fd)
+            return self._blobs.open(entry)
         return FileHandle(entry, fd) if fd >= 0 else Handle(entry)
 
     def _open_again(self, path: str) -> Handle:
         """The slow way: through links, or to the right error."""
         entry = self.stat(path)
+        if self._blobs.holds(entry):
+            return self._blobs.open(entry)
         with self._failures("open"):
             physical = self._physical(path)
             fd, found = self._disk.open(physical)
@@ -8909,6 +9548,8 @@ class StoreFS(FileSystem):
         if fresh is not None and fresh.type == _type_of(found) and (fresh.is_dir or fresh.stamp == stamp_of(found)):
             return refreshed(fresh, found)
         record = self._store.get(path)
+        if record is not None and record.backend in self._blobs.stores:
+            return record
         if record is None or record.type != _type_of(found):
             return self._adopt(path, found, record, locked)
         return refreshed(record, found)
@@ -8946,12 +9587,12 @@ class StoreFS(FileSystem):
         """Drop the record of what is gone or has become something else, unless a writer (perhaps this very thread) is
         at it: then the next look will find it again."""
         record = self._store.get(path)
-        if record is None:
+        if record is None or self._blobs.holds(record):
             return
         try:
             with self._locks.hold(path, subtree=True, timeout=0):
                 found = self._present(path)
-                gone = found is None or _type_of(found) != record.type
+                gone = (found is None or _type_of(found) != record.type) and not self._restored(record, found)
                 if gone:
                     self._store.delete(path)
         except (CallFSError, OSError, SymlinkMet) as error:
@@ -8959,6 +9600,14 @@ class StoreFS(FileSystem):
         else:
             if gone:
                 self._tell("delete", path)
+
+    def _restored(self, record: Entry, found: Optional[os.stat_result]) -> bool:
+        """Make a folder again that somebody removed on the disk although files in it lie elsewhere."""
+        if not record.is_dir or found is not None or not self._blobs.stores or not self._store.elsewhere(record.path):
+            return False
+        with contextlib.suppress(FileExistsError, FileNotFoundError):       # the next look makes those above it
+            self._disk.mkdir(record.path, record.mode)
+        return True
 
     def _present(self, path: str) -> Optional[os.stat_result]:
         """`lstat`, None for what is not there. A file in the middle of the path is not there either."""
@@ -8970,7 +9619,7 @@ class StoreFS(FileSystem):
     def _there(self, path: str) -> Optional[Entry]:
         """The entry at exactly this path, for a writer: a link stands for itself."""
         found = self._present(path)
-        return self._agreed(path, found, locked=True) if found is not None else None
+        return self._agreed(path, found, locked=True) if found is not None else self._blob_record(path)
 
     # -- listing -----------------------------------------------------------------------------------------------
 
@@ -9002,6 +9651,8 @@ class StoreFS(FileSystem):
 
     def _listed(self, record: Entry, found: Optional[os.stat_result]) -> Optional[Entry]:
         """One line of a listing; None for what is gone, leads out of the root or is no file."""
+        if record.backend in self._blobs.stores:
+            return record
         if found is None:
             self._forget(record.path)
             return None
@@ -9059,6 +9710,9 @@ class StoreFS(FileSystem):
         """As the interface says."""
         _not_hidden(path, PermissionDenied)
         self._settle()
+        backend = options.backend or self._backend_of(path)
+        if backend in self._blobs.stores:
+            return self._write_blob(path, body, owner, guard, options, backend)
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
             check_digest(options, staged.digest)
@@ -9066,6 +9720,59 @@ class StoreFS(FileSystem):
                 there = self._there(path)
                 guard(there)
                 return self._publish(staged, path, there, owner, options)
+
+    def _backend_of(self, path: str) -> str:
+        """Where a new version goes if nobody says: to where the file lies."""
+        if not self._blobs.stores:
+            return "localfs"
+        record = self._store.get(path)
+        return record.backend if record is not None and record.backend in self.backends else self._default
+
+    def _write_blob(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
+                    backend: str) -> Written:
+        digest = hashlib.sha256()
+        with self._failures("write"), self._blobs.staged(backend, body.length, path) as staged:
+            pour(body, lambda part: (digest.update(part), staged.write(part)))
+            staged.digest = digest.hexdigest()
+            check_digest(options, staged.digest)
+            staged.finish()
+            with self._locks.hold(path):
+                there = self._there(path)
+                guard(there)
+                mode = options.mode if options.mode is not None else there.mode if there else 0o644
+                entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
+                              time.time_ns() if options.mtime_ns is None else options.mtime_ns, secrets.token_hex(8),
+                              there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
+                              staged.stamp)
+                return Written(self._record(staged, entry, there, owner), there is None)
+
+    def _record(self, staged: StagedBlob, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
+        """Let a record name a blob, in the place of what is there. The path's lock is held."""
+        parent = split_path(entry.path)[0]
+        with self._without_file(entry.path, there):
+            self._with_parents(parent, owner, lambda: self._folder(parent))
+            stored = self._store.put(entry)
+            staged.kept = True
+        self._blobs.loosened()
+        return stored
+
+    def _folder(self, path: str) -> None:
+        """Raises FileNotFoundError, or NotADirectoryError, unless a folder is there."""
+        if not stat.S_ISDIR(self._disk.stat(path).st_mode) or self._blob_record(path):
+            raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
+
+    @contextlib.contextmanager
+    def _without_file(self, path: str, there: Optional[Entry]) -> Iterator[None]:
+        """Around the commit that lets the bytes of a path lie elsewhere: the file that holds them now goes after it."""
+        if there is None or there.backend in self._blobs.stores:
+            yield
+            return
+        parent = split_path(path)[0]
+        with self._noted({"op": "away", "path": path, "stamp": there.stamp}):
+            yield
+            with self._own_change(parent):
+                self._disk.unlink(path)
+        self._disk.sync_folder(parent)
 
     @contextlib.contextmanager
     def _staged(self, announced: int) -> Iterator[Staged]:
@@ -9174,20 +9881,21 @@ class StoreFS(FileSystem):
 
     def _with_parents(self, parent: str, owner: str, change: Callable[[], T]) -> T:
         """Do a change in a folder; make the folder when it is missing (it may be removed meanwhile: then again)."""
-        for _ in range(3):
-            try:
-                with self._own_change(parent):
-                    return change()
-            except FileNotFoundError:
-                self._make_folders(parent, owner)
-            except NotADirectoryError:
-                break
+        with contextlib.suppress(NotADirectoryError):
+            for _ in range(3):
+                try:
+                    with self._own_change(parent):
+                        return change()
+                except FileNotFoundError:
+                    self._make_folders(parent, owner)
         raise Conflict("A file is in the way: a part of the path is no directory.")
 
     def _make_folders(self, path: str, owner: str, mode: int = 0o755) -> Optional[Entry]:
         """Make a folder and what is missing above it; the entry of the folder when it is new."""
         made = None
         for folder in (*ancestors(path)[1:], path):
+            if self._blob_record(folder):
+                raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
             if self._present(folder) is None:
                 made = self._make_folder(folder, owner, mode)
         return made
@@ -9233,6 +9941,8 @@ class StoreFS(FileSystem):
             guard(there)
             assert there is not None        # the guard refuses what is not there
             checked_offset(there, offset)
+            if self._blobs.holds(there):
+                return self._patch_blob(there, body, offset)
             fd, found = self._disk.open_append(path)
             try:
                 in_place = offset == found.st_size and found.st_nlink == 1
@@ -9240,6 +9950,40 @@ class StoreFS(FileSystem):
                 return change(path, there, fd, body, offset)
             finally:
                 os.close(fd)
+
+    def _patch_blob(self, there: Entry, body: Body, offset: int) -> Written:
+        """Another blob: what lay before, what arrives (also when the rest does not come), what lay behind."""
+        broken: Optional[Exception] = None
+        with self._blobs.staged(there.backend, None, there.path) as staged:
+            staged.copy(there, 0, offset)
+            try:
+                pour(body, staged.write)
+            except Exception as error:      # raised again when what came before it is safe
+                broken = error
+            written = Written(there, False)
+            if staged.size > offset:
+                staged.copy(there, staged.size, there.size)
+                written = Written(self._new_version(staged, there), False)
+        if broken is not None:
+            raise broken
+        return written
+
+    def _new_version(self, staged: StagedBlob, there: Entry) -> Entry:
+        """Put a blob in the place of the one that a file has now. The path's lock is held."""
+        staged.finish()
+        stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=secrets.token_hex(8),
+                                                digest="", stamp=staged.stamp))
+        staged.kept = True
+        self._blobs.loosened()
+        return stored
+
+    def _truncate_blob(self, there: Entry, size: int) -> Written:
+        zeros = memoryview(bytes(min(BLOCK, max(1, size - there.size))))
+        with self._blobs.staged(there.backend, size, there.path) as staged:
+            staged.copy(there, 0, min(size, there.size))
+            while staged.size < size:
+                staged.write(zeros[:size - staged.size])
+            return Written(self._new_version(staged, there), False)
 
     def _append(self, path: str, there: Entry, fd: int, body: Body, offset: int) -> Written:
         self._room_for(body.length or 0)
@@ -9276,6 +10020,8 @@ class StoreFS(FileSystem):
             there = self._there(path)
             guard(there)
             assert there is not None
+            if self._blobs.holds(there):
+                return self._truncate_blob(there, size)
             fd, _ = self._disk.open_append(path)
             try:
                 with self._staged(size) as staged:
@@ -9288,13 +10034,14 @@ class StoreFS(FileSystem):
 
     def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
         """As the interface says; of the bits, those that the server's umask leaves."""
-        return self._set(path, guard, lambda there: (self._disk.chmod(path, mode & 0o777), mode))
+        return self._set(path, guard, lambda there: there._replace(mode=mode), lambda: self._disk.chmod(path, mode & 0o777))
 
     def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
         """As the interface says."""
-        return self._set(path, guard, lambda there: (self._disk.touch(path, mtime_ns), there.mode))
+        return self._set(path, guard, lambda there: there._replace(mtime_ns=mtime_ns), lambda: self._disk.touch(path, mtime_ns))
 
-    def _set(self, path: str, guard: Guard, change: Callable[[Entry], tuple[os.stat_result, int]]) -> Entry:
+    def _set(self, path: str, guard: Guard, change: Callable[[Entry], Entry],
+             on_disk: Callable[[], os.stat_result]) -> Entry:
         """A change of what is known of a path; the bytes, and so the ETag, stay."""
         _not_hidden(path, PermissionDenied)
         self._settle()
@@ -9302,8 +10049,11 @@ class StoreFS(FileSystem):
             there = self._there(path)
             guard(there)
             assert there is not None
-            found, mode = change(there)
-            return self._store.put(there._replace(mode=mode, mtime_ns=_mtime_of(found), stamp=stamp_of(found)))
+            changed = change(there)
+            if not self._blobs.holds(there):
+                found = on_disk()
+                changed = changed._replace(mtime_ns=_mtime_of(found), stamp=stamp_of(found))
+            return self._store.put(changed)
 
     # -- removing and moving -----------------------------------------------------------------------------------
 
@@ -9321,8 +10071,13 @@ class StoreFS(FileSystem):
     def _take_away(self, path: str, there: Entry, recursive: bool, guard: Guard, later: contextlib.ExitStack) -> None:
         """Remove the name and the record; `later`, without the lock, frees the bytes of a subtree."""
         parent = split_path(path)[0]
+        if self._blobs.holds(there):
+            self._store.delete(path)
+            return self._blobs.loosened()
         if there.is_dir and recursive:
             self._guard_subtree(path, guard)
+        elif there.is_dir and self._blobs.stores and next(self.list(path), None) is not None:
+            raise DirectoryNotEmpty()       # the folder on the disk may be empty all the same
         with self._noted({"op": "drop", "path": path}), self._own_change(parent):
             if not there.is_dir:
                 self._disk.unlink(path)
@@ -9332,6 +10087,7 @@ class StoreFS(FileSystem):
                 self._disk.rmdir(path)
             self._drop_record(path)
         self._disk.sync_folder(parent)
+        self._blobs.loosened()
 
     def _drop_record(self, path: str) -> None:
         """On a full disk the file is gone but its record can not be: whoever looks next drops it."""
@@ -9361,7 +10117,11 @@ class StoreFS(FileSystem):
             assert there is not None
             reached = parents or self._present(split_path(target)[0]) is not None
             check_target(there, other, reached, lambda: next(self.list(target), None) is None)
-            self._move(there, target, owner)
+            if self._blobs.holds(there):
+                self._move_record(there, other, target, owner)
+            else:
+                self._move(there, target, owner)
+            self._blobs.loosened()
             return self._there(target) or there._replace(path=target)
 
     def _move(self, there: Entry, target: str, owner: str) -> None:
@@ -9374,10 +10134,96 @@ class StoreFS(FileSystem):
         for folder in {old, new}:
             self._disk.sync_folder(folder)
 
+    def _move_record(self, there: Entry, other: Optional[Entry], target: str, owner: str) -> None:
+        """Give a file another path whose bytes do not lie at its path: one commit."""
+        parent = split_path(target)[0]
+        with self._without_file(target, other):
+            self._with_parents(parent, owner, lambda: self._folder(parent))
+            self._store.move(there.path, target)
+
+    # -- other backends ----------------------------------------------------------------------------------------
+
+    def place(self, path: str, backend: str, guard: Guard) -> Entry:
+        """As the interface says. A file is copied without its lock; then one commit says where it lies."""
+        self._settle()
+        with self._failures("place"):
+            there = self.peek(path)
+            guard(there)
+            assert there is not None
+            if there.is_dir:
+                self._place_all(path, backend, guard)
+            elif there.backend in self.backends and there.backend != backend:
+                return self._place(there, backend, guard)
+            return there
+
+    def _place_all(self, path: str, backend: str, guard: Guard) -> None:
+        """All files of a directory, one after the other; what is done is done, and is passed over the next time."""
+        folders = [path]
+        while folders:
+            for entry in self.list(folders.pop()):
+                if entry.is_dir and entry.backend != SYMLINK:
+                    folders.append(entry.path)
+                elif entry.backend in self.backends and entry.backend != backend:
+                    with contextlib.suppress(FileNotFound):     # removed meanwhile
+                        self._place(entry, backend, guard)
+
+    def _place(self, entry: Entry, backend: str, guard: Guard) -> Entry:
+        for _ in range(3):
+            with contextlib.closing(self.open(entry.path)) as handle:
+                entry = handle.entry
+                with handle.reader() as reader:
+                    put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
+                    placed = put(entry, reader, backend, guard)
+            if placed is not None:
+                return placed
+        raise Conflict(f"{entry.path} is changed all the time; it could not be moved to {backend}.")
+
+    def _unchanged(self, entry: Entry, guard: Guard) -> Optional[Entry]:
+        """What is there, if it is still the version that was copied. The path's lock is held."""
+        there = self._there(entry.path)
+        guard(there)
+        return there if there is not None and (there.etag, there.backend) == (entry.etag, entry.backend) else None
+
+    def _place_in_blob(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
+        with self._blobs.staged(backend, entry.size, entry.path) as staged:
+            self._copy_checked(entry, reader, staged.write)
+            staged.finish()
+            with self._locks.hold(entry.path):
+                there = self._unchanged(entry, guard)
+                return there and self._record(staged, there._replace(backend=backend, stamp=staged.stamp), there, there.owner)
+
+    def _place_on_disk(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
+        with self._staged(entry.size) as staged:
+            self._copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
+            with self._locks.hold(entry.path):
+                there = self._unchanged(entry, guard)
+                if there is None:
+                    return None
+                found = self._disk.seal(staged, there.mode, there.mtime_ns)
+                fresh, parent = there._replace(backend=backend, stamp=stamp_of(found)), split_path(entry.path)[0]
+                with self._noted({"op": "put", "entry": fresh}, fresh):
+                    self._with_parents(parent, there.owner, lambda: self._disk.publish(staged, entry.path))
+                    stored = self._store.put(fresh)
+            self._disk.sync_folder(parent)
+        self._blobs.loosened()
+        return stored
+
+    @staticmethod
+    def _copy_checked(entry: Entry, reader: Reader, put: Callable[[memoryview], object]) -> None:
+        """Copy; what is not what was stored once is not handed on. Raises StorageError."""
+        digest, size = hashlib.sha256(), 0
+        for block in reader:
+            digest.update(block)
+            size += len(block)
+            put(memoryview(block))
+        if size != entry.size or entry.digest not in ("", digest.hexdigest()):
+            raise StorageError(f"The bytes of {entry.path} are not those that were stored; it stays where it is.")
+
     # -- after a crash -----------------------------------------------------------------------------------------
 
     def recover(self) -> int:
         """Finish what a killed process had begun; how many records that took. Runs before anybody writes."""
+        self._blobs.recover()
         if self._intents is None:
             return 0
         done = sum(self._redo(step) for step in _standing(self._intents.read()))
@@ -9392,10 +10238,20 @@ class StoreFS(FileSystem):
             if step["op"] in ("put", "mkdir"):
                 return self._redo_put(Entry(*step["entry"]))
             if step["op"] == "drop":
-                return self._present(step["path"]) is None and bool(self._store.delete(step["path"]))
+                gone = self._present(step["path"]) is None and not self._blob_record(step["path"])
+                return gone and bool(self._store.delete(step["path"]))
+            if step["op"] == "away":
+                return self._redo_away(step["path"], step["stamp"])
             return self._redo_move(step)
         except SymlinkMet:                  # somebody else has changed what was there
             return False
+
+    def _redo_away(self, path: str, stamp: str) -> bool:
+        found = self._present(path)
+        if found is None or stamp_of(found) != stamp or not self._blob_record(path):
+            return False
+        self._disk.unlink(path)
+        return True
 
     def _redo_move(self, step: dict[str, Any]) -> bool:
         entry, record = Entry(*step["entry"]), self._store.get(step["source"])
@@ -9410,7 +10266,8 @@ class StoreFS(FileSystem):
 
     def _redo_put(self, entry: Entry) -> bool:
         found, record = self._present(entry.path), self._store.get(entry.path)
-        if found is None or (record is not None and (entry.is_dir or record.etag == entry.etag)):
+        if found is None or (record is not None and (entry.is_dir or (record.etag, record.backend) ==
+                                                     (entry.etag, entry.backend))):
             return False
         if entry.is_dir != stat.S_ISDIR(found.st_mode) or (not entry.is_dir and stamp_of(found) != entry.stamp):
             return False
@@ -9421,7 +10278,7 @@ class StoreFS(FileSystem):
 def _paths_of(step: dict[str, Any]) -> tuple[str, ...]:
     if step["op"] == "move":
         return step["source"], step["entry"][0]
-    return (step["path"] if step["op"] == "drop" else step["entry"][0],)
+    return (step["path"] if "path" in step else step["entry"][0],)
 
 
 def _standing(steps: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -17061,6 +17918,8 @@ def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
                ("X-CallFS-Size", str(entry.size)), ("X-CallFS-Mode", f"{entry.mode:04o}"),
                ("X-CallFS-Owner", header_text(entry.owner)), ("X-CallFS-MTime", rfc3339(entry.mtime_ns)),
                ("X-CallFS-Instance-ID", header_text(entry.instance_id))]
+    if entry.backend not in ("localfs", SYMLINK):
+        headers.append(("X-CallFS-Backend", entry.backend))
     if not entry.is_dir and fixed:
         headers += [("ETag", f'"{entry.etag}"'), ("Accept-Ranges", "bytes")]
     if entry.digest and fixed:
@@ -17227,21 +18086,17 @@ class RestDialect:
         return self._upload(request, path, create=False)
 
     def _upload(self, request: Request, path: str, create: bool) -> Response:
-        self._refuse_placement(request)
+        self._refuse_coding(request)
         with aside_if_slow(self._tree, request, path):
             return self._made(write_body(self._tree, request, path, self._config.server.max_upload_bytes, create))
 
     def _made(self, written: Written) -> Response:
         return written_response(written, self._config.server.path_prefix.rstrip("/") + "/v1/files")
 
-    def _refuse_placement(self, request: Request) -> None:
-        """Where the bytes should lie: this server has one place."""
-        query, headers = request.query, request.headers
-        if headers.get("x-callfs-erasure", query.get("erasure", "false")).lower() == "true":
+    @staticmethod
+    def _refuse_coding(request: Request) -> None:
+        if request.headers.get("x-callfs-erasure", request.query.get("erasure", "false")).lower() == "true":
             raise BadRequest("erasure.enabled is false: this server does not code files.")
-        backend = headers.get("x-callfs-backend", query.get("backend", "localfs"))
-        if backend != "localfs":
-            raise NotSupported(f"This server has no backend {backend!r}; it has: localfs.")
 
     def change(self, request: Request) -> Response:
         """`PATCH`: with RemFS-Offset a write into the file, else a move."""
@@ -17253,8 +18108,11 @@ class RestDialect:
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
-        with aside(request):                # between filesystems this copies
-            entry = self._tree.move(_asking(request), path, self._target(path, wish),
+        backend = wish.get("backend")
+        if backend is not None and not isinstance(backend, str):
+            raise BadRequest("`backend` is the name of a backend.")
+        with aside(request):                # between filesystems and backends this copies
+            entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=backend or "",
                                     overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
                                     parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
@@ -17263,8 +18121,6 @@ class RestDialect:
         name, destination = wish.get("name"), wish.get("destination")
         if (name is None) == (destination is None) or not isinstance(name or destination, str):
             raise BadRequest("Give exactly one of `name` and `destination`, as text.")
-        if wish.get("backend", "localfs") != "localfs":
-            raise NotSupported("This server has no other backend than localfs.")
         if wish.get("instance", self._config.instance_discovery.instance_id) != \
                 self._config.instance_discovery.instance_id:
             raise BadRequest("There is no such instance.")
@@ -17543,7 +18399,8 @@ _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?=,|$)")
 
 def write_options(request: Request) -> WriteOptions:
     """What an upload's headers ask for: a digest to hold (RFC 9530), a modification time to keep (ownCloud's
-    `X-OC-Mtime`, seconds since 1970)."""
+    `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`)."""
+    backend = request.headers.get("x-callfs-backend", request.query.get("backend", "") if request.query_text else "")
     digests, mtime = set(), request.headers.get("x-oc-mtime")
     for name in ("content-digest", "repr-digest"):
         header = request.headers.get(name, "")
@@ -17556,7 +18413,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests))
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), backend)
 
 
 def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
@@ -19443,7 +20300,6 @@ def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("metadata_store.type", lambda value: value != "sqlite", "sqlite"),
     ("dlm.type", lambda value: value != "local", "local"),
-    ("backend.default_backend", lambda value: value != "localfs", "localfs"),
     ("server.enable_quic", bool, "false"),
     ("raft.enabled", bool, "false"),
     ("ha.replication_enabled", bool, "false"),
@@ -19470,6 +20326,13 @@ def check_places(config: Config) -> None:
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
             raise ConfigError(f"{key}: {path!r} lies in the folder that is served (backend.localfs_root_path: "
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
+
+
+def s3_target(options: BackendOptions) -> S3Target:
+    """Placeholder of the ground; the helper `client` has the real one."""
+    return S3Target(options.s3_bucket_name, options.s3_region, options.s3_endpoint, options.s3_access_key,
+                    options.s3_secret_key, encryption=options.s3_server_side_encryption, kms_key_id=options.s3_kms_key_id,
+                    acl=options.s3_acl)
 
 
 class Server:
@@ -19529,14 +20392,15 @@ class Server:
         keep.callback(self.log.close)
         self.metrics = Metrics()
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
-        self.tree, self._store = self._build_tree()
+        self._files, self._store = self._build_store()
+        self.tree = Tree(self._files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         keep.callback(self.tree.close)
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
-    def _build_tree(self) -> tuple[Tree, MetadataStore]:
+    def _build_store(self) -> tuple[StoreFS, MetadataStore]:
         config = self.config
         durable, database = config.storage.durability == "full", config.metadata_store.sqlite_path
         disk = LocalDisk(config.backend.localfs_root_path, durable=durable)
@@ -19547,14 +20411,22 @@ class Server:
             disk.sweep()
         store = SQLiteStore(database, durable=durable, timeout=config.server.metadata_op_timeout,
                             metrics=self.metrics)
-        hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
+        self._hub = hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish)
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                        default=config.backend.default_backend)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
-        return Tree(files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=hub), store
+        return files, store
+
+    def _build_blobs(self) -> dict[str, BlobStore]:
+        """The backends beside the local disk: S3, where a bucket is named."""
+        options = self.config.backend
+        if not options.s3_bucket_name:
+            return {}
+        return {"s3": S3Blobs(S3Client(s3_target(options), log=self.log, metrics=self.metrics), "objects")}
 
     def _build_mounts(self) -> Mounts:
         config = self.config
@@ -19630,6 +20502,7 @@ class Server:
         self._keeper.start()
         self._started = time.time()
         self.webhooks.start()
+        self._files.start()
         for listener in self._listeners:
             listener.start()
         for warning in self.warnings:
@@ -19846,7 +20719,7 @@ class Checker:
         page = self._store.subtree("/", after)
         while page:
             for record in page:
-                if not self._is_there(record.path):
+                if record.backend in ("localfs", SYMLINK) and not self._is_there(record.path):
                     self._found("missing", record.path, functools.partial(self._store.delete, record.path))
             page = self._store.subtree("/", split_path(page[-1].path))
 
