@@ -4298,7 +4298,7 @@ class _Again(Exception):
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    return text or type(error).__name__
+    return "".join(each if each.isprintable() else "?" for each in text.strip())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -5448,13 +5448,9 @@ def _s3_host(connection: http.client.HTTPConnection) -> str:
 
 # ---- errors ------------------------------------------------------------------------------------------------------
 
-class _UploadGone(BadGateway):
-    """The S3 server does not know the multipart upload any more."""
-
-
 # What S3's codes mean here, and statuses where there is no code. The rest says that we and S3 do not agree: 502.
 _S3_KINDS: dict[str, type[CallFSError]] = {code: kind for kind, codes in (
-    (FileNotFound, "NoSuchKey NotFound 404"), (_UploadGone, "NoSuchUpload"), (PreconditionFailed, "PreconditionFailed 412"),
+    (FileNotFound, "NoSuchKey NotFound 404"), (PreconditionFailed, "PreconditionFailed 412"),
     (RangeNotSatisfiable, "InvalidRange 416"), (PayloadTooLarge, "EntityTooLarge"), (BadRequest, "KeyTooLongError KeyTooLong"),
     (StorageFull, "QuotaExceeded InsufficientStorage XMinioStorageFull 507"),
     (Unavailable, "SlowDown ServiceUnavailable InternalError ConditionalRequestConflict OperationAborted RequestTimeout "
@@ -5475,7 +5471,14 @@ def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
 def _s3_error(status: int, code: str) -> CallFSError:
     kind = _S3_KINDS.get(code) or _S3_KINDS.get(str(status) if not code or status >= 429 else "") or BadGateway
     told = _s3_word(code) or ("a redirect; is that its region?" if 300 <= status < 400 else f"status {status}")
-    return kind() if kind in _S3_USUAL else kind(f"The S3 server answered {told}.")
+    error = kind() if kind in _S3_USUAL else kind(f"The S3 server answered {told}.")
+    error.details = {"s3_code": told}
+    return error
+
+
+def _is_gone(error: CallFSError) -> bool:
+    """Whether S3 does not know the multipart upload (any more)."""
+    return isinstance(error, FileNotFound) or error.details.get("s3_code") == "NoSuchUpload"
 
 
 class S3Client(HTTPClient):
@@ -5723,8 +5726,10 @@ class S3Client(HTTPClient):
         while True:
             try:
                 answer = self._send("GET", self._bucket(), query)
-            except _UploadGone:             # rclone, where there is none
-                return
+            except BadGateway as error:
+                if _is_gone(error):         # rclone, where there is none
+                    return
+                raise
             told = self._xml(answer, "ListMultipartUploadsResult")
             plain = _s3_plain(told)
             for each in told.findall("Upload"):
@@ -5739,8 +5744,11 @@ class S3Client(HTTPClient):
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Throw the parts of a multipart upload away; one that is not there is fine."""
-        with contextlib.suppress(_UploadGone, FileNotFound):
+        try:
             self._send("DELETE", self._key(key), {"uploadId": upload_id})
+        except CallFSError as error:
+            if not _is_gone(error):
+                raise
 
     def presign(self, method: str, key: str, seconds: int) -> str:
         """A URL with which anybody may do `method` for so many seconds, a week at most."""
@@ -5997,10 +6005,10 @@ class S3Upload:
         try:
             answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_PATIENCE)
             self._client._xml(answer, "CompleteMultipartUploadResult")
-        except _UploadGone:                 # perhaps by a try whose answer was lost
+        except CallFSError as error:        # a try whose answer was lost may have been the one that did it
             with contextlib.suppress(FileNotFound):
-                found = self._client.head(self.key)
-                if found.etag == self._expected_etag():
+                found = self._client.head(self.key) if _is_gone(error) else None
+                if found and found.etag == self._expected_etag():
                     return found
             raise
         return self._client.head(self.key)  # the ETag of the answer need not be the one that counts (rclone)

@@ -4129,6 +4129,792 @@ def test_pfs_grep(fake: FakeServer, pfs: callfs.PFSClient, mode: str) -> None:
 
 
 # ============================================================================
+# S3: signatures and a client (with real servers: see TestS3Conformance and TestS3Faults)
+# ============================================================================
+
+EXAMPLE = callfs.S3Credentials("AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY")
+EXAMPLE_TIME = datetime.datetime(2013, 5, 24, tzinfo=datetime.timezone.utc).timestamp()
+EXAMPLE_HOST = "examplebucket.s3.amazonaws.com"
+
+
+@pytest.mark.parametrize("method, target, headers, signed, signature", [
+    ("GET", "/test.txt", {"Range": "bytes=0-9"}, "host;range;x-amz-content-sha256;x-amz-date",
+     "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41"),
+    ("PUT", "/test%24file.text", {"Date": "Fri, 24 May 2013 00:00:00 GMT", "x-amz-storage-class": "REDUCED_REDUNDANCY",
+                                  "X-Amz-Content-SHA256": hashlib.sha256(b"Welcome to Amazon S3.").hexdigest()},
+     "date;host;x-amz-content-sha256;x-amz-date;x-amz-storage-class",
+     "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd"),
+    ("GET", "/?" + callfs.canonical_query([("lifecycle", "")]), {}, "host;x-amz-content-sha256;x-amz-date",
+     "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543"),
+    ("GET", "/?" + callfs.canonical_query([("prefix", "J"), ("max-keys", "2")]), {}, "host;x-amz-content-sha256;x-amz-date",
+     "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7"),
+])
+def test_s3_signatures_that_aws_publishes(method: str, target: str, headers: dict[str, str], signed: str, signature: str) -> None:
+    """Amazon S3 API reference, "Authenticating Requests: Using the Authorization Header", examples."""
+    found = callfs.sign(method, target, {"Host": EXAMPLE_HOST, **headers}, EXAMPLE, "us-east-1", EXAMPLE_TIME)
+    assert found["Authorization"] == ("AWS4-HMAC-SHA256 Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request, "
+                                      f"SignedHeaders={signed}, Signature={signature}")
+
+
+def test_s3_link_that_aws_publishes() -> None:
+    """The same, "Using Query Parameters"; and the steps on the way as they are printed there."""
+    target = callfs.presign("GET", "/test.txt", EXAMPLE_HOST, EXAMPLE, "us-east-1", EXAMPLE_TIME, 86400)
+    query = dict(urllib.parse.parse_qsl(target.partition("?")[2]))
+    assert query["X-Amz-Signature"] == "aeeed9bbccd4d02ee5c0109b86d86835f995330da4c265957d157751f604d404"
+    canonical = callfs.canonical_request("GET", target.partition("&X-Amz-Signature")[0], {"Host": EXAMPLE_HOST}, "UNSIGNED-PAYLOAD")
+    told = callfs.string_to_sign("20130524T000000Z", "20130524/us-east-1/s3/aws4_request", canonical)
+    assert told.endswith("\n3bfa292879f6447bbcda7001decf97f4a54dc650c8942174ae0a9121cf58ad04")
+
+
+def random_s3_text(dice: random.Random, length: int) -> str:
+    return "".join(dice.choice("abzAZ09-_.~/+ %&=?#:;@$,!*'()[]{}<>\"\\|^`\t\n\x7fäß€😀") for _ in range(dice.randrange(length)))
+
+
+def botocore_request(dice: random.Random) -> tuple[str, str, list[tuple[str, str]], dict[str, str], bytes, callfs.S3Credentials]:
+    host = dice.choice(["bucket.s3.amazonaws.com", "127.0.0.1:9000", "s3.eu-west-1.amazonaws.com", "[::1]:8080"])
+    path = "/" + callfs.s3_quote(random_s3_text(dice, 60), "/")
+    query = list({random_s3_text(dice, 12) or "list-type": random_s3_text(dice, 20) for _ in range(dice.randrange(5))}.items())
+    headers = {f"x-amz-meta-{number}": dice.choice(["a", "a  b", " trim ", "", "1,2", "z" * 90]) for number in range(dice.randrange(4))}
+    for name, value in (("Content-Type", "text/plain; a=b"), ("Range", "bytes=1-2"), ("If-Match", '"x"'), ("User-Agent", "any"),
+                        ("x-amz-copy-source", "/b/k%20x"), ("Expect", "100-continue"), ("X-Amz-Acl", "private")):
+        headers.update({name: value} if dice.random() < 0.3 else {})
+    token = dice.choice(["", "token/+==" * 20])
+    who = callfs.S3Credentials(random_s3_text(dice, 20).encode().hex() or "A", random_s3_text(dice, 60) or "S", token)
+    return host, path, query, headers, random_s3_text(dice, 100).encode(), who
+
+
+def test_s3_signatures_as_botocore_makes_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """300 requests with a header, 200 links, of the times of twenty years."""
+    auth = pytest.importorskip("botocore.auth", reason="the Python package botocore (extra `s3`) is not installed")
+    from botocore.awsrequest import AWSRequest
+    from botocore.credentials import Credentials
+    dice, now = random.Random(20130524), [datetime.datetime(2000, 1, 1)]
+    monkeypatch.setattr(auth, "get_current_datetime", lambda *args, **more: now[0])
+    for number in range(500):
+        host, path, query, headers, body, who = botocore_request(dice)
+        now[0] = datetime.datetime(2006, 1, 1) + datetime.timedelta(seconds=dice.randrange(20 * 365 * 86400))
+        seconds = now[0].replace(tzinfo=datetime.timezone.utc).timestamp()
+        method, region = dice.choice(["GET", "PUT", "POST", "DELETE", "HEAD"]), dice.choice(["us-east-1", "eu-central-1", "x"])
+        target = path + ("?" + callfs.canonical_query(query) if query else "")
+        keys = Credentials(who.access_key, who.secret_key, who.session_token or None)
+        if number < 300:
+            request = AWSRequest(method, f"http://{host}{target}", dict(headers), body)
+            auth.S3SigV4Auth(keys, "s3", region).add_auth(request)
+            ours = callfs.sign(method, target, {**headers, "Host": host, "X-Amz-Content-SHA256": hashlib.sha256(body).hexdigest()},
+                               who, region, seconds)
+            theirs = {name.lower(): value for name, value in request.headers.items()}
+            assert {name.lower(): value for name, value in ours.items() if name != "Host"} == theirs, (target, headers)
+        else:
+            request = AWSRequest(method, f"http://{host}{target}")
+            lifetime = dice.randrange(1, 604800)
+            auth.S3SigV4QueryAuth(keys, "s3", region, expires=lifetime).add_auth(request)
+            ours = callfs.presign(method, target, host, who, region, seconds, lifetime)
+            theirs = urllib.parse.urlsplit(request.url)
+            assert ours.partition("?")[0] == theirs.path
+            assert sorted(ours.partition("?")[2].split("&")) == sorted(
+                callfs.canonical_query(urllib.parse.parse_qsl(theirs.query, keep_blank_values=True)).split("&"))
+
+
+@pytest.mark.parametrize("text, encoded", [
+    ("a b", "a%20b"), ("a+b", "a%2Bb"), ("%41", "%2541"), ("~-_.", "~-_."), ("ä€", "%C3%A4%E2%82%AC"), ("/a//b/", "/a//b/"), ("*'()!", "%2A%27%28%29%21"),
+    ("../.", "../."), ("\x00\n", "%00%0A"), ("😀", "%F0%9F%98%80"),
+])
+def test_s3_quote(text: str, encoded: str) -> None:
+    assert callfs.s3_quote(text, "/") == encoded and urllib.parse.unquote(encoded) == text
+
+
+def test_s3_canonical_forms() -> None:
+    """Queries are sorted by what is encoded; blanks in headers are one; what proxies change is not signed."""
+    assert callfs.canonical_query([("b", "2"), ("a", "ä"), ("a", " "), ("A", ""), ("a-b", "x"), ("a%", "y")]) == "A=&a=%20&a=%C3%A4&a%25=y&a-b=x&b=2"
+    headers = {"X-B": "  a \t  b ", "host": "h", "User-Agent": "u", "Content-Length": "3", "Expect": "x", "Connection": "close"}
+    assert callfs.canonical_request("GET", "/k", headers, "P") == "GET\n/k\n\nhost:h\nx-b:a b\n\nhost;x-b\nP"
+    with pytest.raises(callfs.BadRequest, match="UTF-8"):
+        callfs.s3_quote("\ud800")
+
+
+# ---- credentials
+
+AWS_KEYS = "aws_access_key_id = {0}\naws_secret_access_key = secret-{0}\n"
+
+
+@pytest.mark.parametrize("environ, credentials, config, expected", [
+    ({"AWS_ACCESS_KEY_ID": "E", "AWS_SECRET_ACCESS_KEY": "S", "AWS_SESSION_TOKEN": "T"}, "[default]\n" + AWS_KEYS, "", ("E", "S", "T")),
+    ({"AWS_ACCESS_KEY_ID": "E"}, "[default]\n" + AWS_KEYS.format("file"), "", ("file", "secret-file", "")),
+    ({}, "[default]\n" + AWS_KEYS.format("A") + "aws_session_token=tok%en\n", "[default]\n" + AWS_KEYS.format("B"), ("A", "secret-A", "tok%en")),
+    ({}, None, "[default]\nregion = x\n" + AWS_KEYS.format("B"), ("B", "secret-B", "")),
+    ({"AWS_PROFILE": "p"}, "[default]\n" + AWS_KEYS + "[p]\n" + AWS_KEYS.format("P"), None, ("P", "secret-P", "")),
+    ({"AWS_PROFILE": "p"}, "[default]\n" + AWS_KEYS, "[profile p]\n" + AWS_KEYS.format("Q"), ("Q", "secret-Q", "")),
+    ({"AWS_PROFILE": "absent"}, "[default]\n" + AWS_KEYS, "", None), ({}, None, None, None), ({}, "[default]\naws_access_key_id = x\n", "", None),
+])
+def test_s3_credentials(tmp_path: Path, environ: dict[str, str], credentials: Optional[str], config: Optional[str], expected: Any) -> None:
+    (tmp_path / ".aws").mkdir()
+    for name, text in (("credentials", credentials), ("config", config)):
+        if text is not None:
+            (tmp_path / ".aws" / name).write_text(text)
+    assert callfs.s3_credentials(environ, str(tmp_path)) == expected
+
+
+@pytest.mark.parametrize("text", [b"no section\n", b"[default]\nsecret-line\n", b"\xff\xfe", b"[a]\n[a]\n", b"[a]\nx=1\nx=2\n"])
+def test_s3_credentials_that_are_none(tmp_path: Path, text: bytes) -> None:
+    """The message names the file, and nothing that is in it."""
+    path = tmp_path / "keys"
+    path.write_bytes(text)
+    with pytest.raises(callfs.ConfigError, match="AWS profiles") as caught:
+        callfs.s3_credentials({"AWS_SHARED_CREDENTIALS_FILE": str(path)}, "/nonexistent")
+    assert "secret" not in str(caught.value)
+
+
+def test_s3_credentials_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A program that renews them writes the file; the next request has the new ones, and none breaks while it is away."""
+    path = tmp_path / "keys"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(path))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "absent"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(callfs.ConfigError, match="backend.s3_access_key: is needed"):
+        callfs.S3Client(callfs.S3Target("bkt"))
+    path.write_text("[default]\n" + AWS_KEYS.format("first"))
+    with scripted_s3(*[(204,)] * 3, access_key="") as (client, seen):
+        client.delete(["k"])
+        path.write_text("[default]\n" + AWS_KEYS.format("second") + "aws_session_token = token\n")
+        client.delete(["k"])
+        path.unlink()
+        client.delete(["k"])
+    assert [each.headers["authorization"].split("=")[1].split("/")[0] for each in seen] == ["first", "second", "second"]
+    assert [each.headers.get("x-amz-security-token") for each in seen] == [None, "token", "token"]
+
+
+# ---- what is sent where
+
+@pytest.mark.parametrize("changes, region, expected", [
+    ({}, "us-east-1", ("https://bkt.s3.us-east-1.amazonaws.com", "/")), ({}, "cn-north-1", ("https://bkt.s3.cn-north-1.amazonaws.com.cn", "/")),
+    ({"bucket": "a.b"}, "eu-west-1", ("https://s3.eu-west-1.amazonaws.com", "/a.b/")),
+    ({"path_style": True}, "eu-west-1", ("https://s3.eu-west-1.amazonaws.com", "/bkt/")),
+    ({"endpoint": "http://h:9000"}, "x", ("http://h:9000", "/bkt/")), ({"endpoint": "http://h:9000", "path_style": False}, "x", ("http://bkt.h:9000", "/")),
+    ({"bucket": "a/b"}, "x", "s3_bucket_name"), ({"bucket": ""}, "x", "s3_bucket_name"), ({}, "evil.com/", "s3_region"), ({}, "", "s3_region"),
+    ({"endpoint": "http://key:secret@h"}, "x", "s3_endpoint"),
+])
+def test_s3_addresses(changes: dict[str, Any], region: str, expected: Any) -> None:
+    target = callfs.S3Target(**{"bucket": "bkt", **changes})
+    if isinstance(expected, tuple):
+        assert callfs._s3_address(target, region) == expected
+    else:
+        with pytest.raises(callfs.ConfigError, match=f"backend.{expected}") as caught:
+            callfs._s3_address(target, region)
+        assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("changes, key", [
+    ({"endpoint": "ftp://h"}, "s3_endpoint"), ({"endpoint": "http://[::1"}, "s3_endpoint"), ({"ca_file": "/nonexistent"}, "s3_ca_file"),
+    ({"access_key": "a b"}, "s3_access_key"), ({"access_key": "a\r\nX: y"}, "s3_access_key"), ({"session_token": "\u20ac"}, "s3_access_key"),
+])
+def test_s3_targets_that_are_refused(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(callfs.ConfigError, match=f"^backend.{key}: "):
+        callfs.S3Client(callfs.S3Target(**{"bucket": "bkt", "access_key": "AK", "secret_key": "SECRET", **changes}))
+
+
+def test_s3_target_of_a_configuration() -> None:
+    config = config_of(backend={
+        "s3_bucket_name": "b", "s3_region": "r", "s3_endpoint": "http://h", "s3_access_key": "AK", "s3_secret_key": "SECRET", "s3_session_token": "TOKEN",
+        "s3_prefix": "p/", "s3_addressing": "virtual", "s3_server_side_encryption": "aws:kms", "s3_kms_key_id": "id", "s3_acl": "private",
+        "s3_ca_file": "/ca", "s3_timeout": "7s", "s3_part_bytes": "8MiB", "s3_parallel": 3})
+    found = callfs.s3_target(config.backend)
+    assert found == callfs.S3Target("b", "r", "http://h", "AK", "SECRET", "TOKEN", "p/", False, "aws:kms", "id", "private", "/ca",
+                                    timeout=7.0, part_bytes=8 << 20, parallel=3)
+    assert callfs.s3_target(config_of().backend).path_style is None and not {"SECRET", "TOKEN"} & set(re.findall(r"\w+", repr(found)))
+    assert any("s3_part_bytes" in line for line in problems_or_error(backend={"s3_part_bytes": "1MiB"}))
+
+
+def problems_or_error(**sections: Any) -> list[str]:
+    try:
+        return problems_of(**sections)
+    except callfs.ConfigError as error:
+        return str(error).splitlines()
+
+
+# ---- a server that says what it is told to
+
+class _ScriptedS3Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version, timeout = "HTTP/1.1", 5           # after a test that failed a connection may be open still
+
+    def _serve(self) -> None:
+        server: Any = self.server
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        path, _, query = self.path.partition("?")
+        server.seen.append(S3Seen(self.command, path, query, {name.lower(): value for name, value in self.headers.items()}))
+        server.bodies.append(body)
+        answer = server.answers.pop(0) if server.answers else (500, b"the script has ended")
+        answer = answer(server.seen[-1]) if callable(answer) else answer
+        if isinstance(answer, bytes):           # as it stands, and then the end
+            self.close_connection = True
+            self.wfile.write(answer)
+            return
+        status, data, headers = (*answer, b"", {})[:3] if len(answer) < 2 else (*answer, {})[:3]
+        self.send_response(status)
+        for name, value in {"Content-Length": str(len(data)), **headers}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(data)
+
+    do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _serve        # noqa: N815
+
+    def log_message(self, *args: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def scripted_s3(*answers: Any, **changes: Any) -> Iterator[tuple[Any, list[S3Seen]]]:
+    """A client for a server that gives these answers, one after the other: (status, body, headers), bytes as they stand, or what
+    makes one of a request; and what came. `client.pauses` has the seconds it would have waited, `client.bodies` what it sent."""
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _ScriptedS3Handler)
+    server.daemon_threads, server.answers, server.seen, server.bodies = False, list(answers), [], []        # type: ignore[attr-defined]
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    target = {"bucket": "bkt", "endpoint": f"http://127.0.0.1:{server.server_port}", "access_key": "AK", "secret_key": "SECRET", "timeout": 10}
+    client: Any = None
+    try:
+        client = callfs.S3Client(callfs.S3Target(**{**target, **changes}), log=S3Log(), metrics=callfs.Metrics())
+        client.pauses, client.bodies = [], server.bodies                                                    # type: ignore[attr-defined]
+        client.sleep = client.pauses.append
+        yield client, server.seen                                                                           # type: ignore[attr-defined]
+    finally:
+        if client:
+            client.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def s3_xml(root: str, **fields: str) -> bytes:
+    inner = "".join(f"<{name}>{value}</{name}>" for name, value in fields.items())
+    return f'<?xml version="1.0" encoding="UTF-8"?>\n<{root} xmlns="http://s3.amazonaws.com/doc/2006-03-01/">{inner}</{root}>'.encode()
+
+
+def s3_fault(status: int, code: str, headers: Mapping[str, str] = {}, **fields: str) -> tuple[int, bytes, dict[str, str]]:
+    return status, s3_xml("Error", Code=code, Message=f"This is {code}.", **fields), dict(headers)
+
+
+ETAG = {"ETag": '"0123456789abcdef0123456789abcdef-2"', "Last-Modified": "Fri, 24 May 2013 00:00:00 GMT"}       # of parts: no MD5
+
+
+@pytest.mark.parametrize("status, code, kind, says", [
+    (404, "NoSuchKey", callfs.FileNotFound, "No such file"), (412, "PreconditionFailed", callfs.PreconditionFailed, ""),
+    (416, "InvalidRange", callfs.RangeNotSatisfiable, ""), (404, "NoSuchBucket", callfs.BadGateway, "NoSuchBucket"),
+    (403, "AccessDenied", callfs.BadGateway, "AccessDenied"), (403, "SignatureDoesNotMatch", callfs.BadGateway, "SignatureDoesNotMatch"),
+    (403, "QuotaExceeded", callfs.StorageFull, "QuotaExceeded"), (507, "XMinioStorageFull", callfs.StorageFull, ""), (507, "Other", callfs.StorageFull, ""),
+    (400, "KeyTooLongError", callfs.BadRequest, "KeyTooLong"), (400, "EntityTooLarge", callfs.PayloadTooLarge, ""), (503, "SlowDown", callfs.Unavailable, "SlowDown"),
+    (500, "Never&lt;Seen&gt;\nX", callfs.Unavailable, "Never?Seen"), (429, "", callfs.Unavailable, "429"), (501, "NotImplemented", callfs.BadGateway, "NotImplemented"),
+    (301, "PermanentRedirect", callfs.BadGateway, "PermanentRedirect"), (302, "", callfs.BadGateway, "redirect"), (418, "", callfs.BadGateway, "418"),
+    (400, "RequestTimeout", callfs.Unavailable, "RequestTimeout"), (409, "OperationAborted", callfs.Unavailable, ""),
+])
+def test_s3_errors(status: int, code: str, kind: type, says: str) -> None:
+    """Each of its class; what S3 itself says is in the log and nowhere else; only what will pass is tried again."""
+    answer = s3_fault(status, code, {"Location": "http://127.0.0.1:1/"}, RequestId="R1", HostId="secret-host") if code else (status,)
+    with scripted_s3(*[answer] * 9, retries=3) as (client, seen):
+        with pytest.raises(callfs.CallFSError) as caught:
+            client.get("k")
+        assert type(caught.value) is kind and says in caught.value.message and "This is" not in caught.value.message
+        again = kind is callfs.Unavailable
+        assert len(seen) == (4 if again else 1) and len(client.pauses) == len(seen) - 1
+        usual = kind in (callfs.FileNotFound, callfs.PreconditionFailed, callfs.RangeNotSatisfiable)
+        assert len(client._log.lines) == (0 if usual else len(seen))
+        if code and not usual:
+            assert (client._log.lines[0]["s3_request_id"], client._log.lines[0]["status"]) == ("R1", status)
+        if again and code == "SlowDown":
+            assert client._metrics.value("callfs_errors_total", "s3", "SlowDown") == 4
+
+
+def test_s3_pauses_grow_and_are_spread() -> None:
+    """Full jitter below a bound that doubles; Retry-After is obeyed, one of ten minutes is not waited for."""
+    with scripted_s3(*[s3_fault(503, "SlowDown")] * 600, retries=9) as (client, _):
+        for _ in range(40):
+            with pytest.raises(callfs.Unavailable):
+                client.head("k")
+        by_try = [client.pauses[number::9] for number in range(9)]
+        bounds = [min(20.0, 0.2 * 2 ** number) for number in range(9)]
+        assert all(0 <= pause <= bound for pauses, bound in zip(by_try, bounds) for pause in pauses)
+        assert all(min(pauses) < bound / 3 and max(pauses) > bound / 2 for pauses, bound in zip(by_try, bounds))
+    with scripted_s3((503, b"", {"Retry-After": "7"}), (204,), (503, b"", {"Retry-After": "600"})) as (client, _):
+        client.delete(["k"])
+        assert client.pauses == [7.0]
+        with pytest.raises(callfs.Unavailable):
+            client.delete(["k"])
+        assert client.pauses == [7.0]
+
+
+@pytest.mark.parametrize("answer", [
+    s3_fault(400, "AuthorizationHeaderMalformed", Region="eu-west-9"), s3_fault(301, "PermanentRedirect", {"x-amz-bucket-region": "eu-west-9"}),
+    s3_fault(307, "TemporaryRedirect", {"x-amz-bucket-region": "eu-west-9", "Location": "http://127.0.0.1:1/evil"}), (400, b"", {"x-amz-bucket-region": "eu-west-9"}),
+])
+def test_s3_other_region(answer: Any) -> None:
+    """Signed for the right region at once and from then on; another thread that was told late goes along."""
+    with scripted_s3(answer, (204,), (204,), answer, (204,)) as (client, seen):
+        client.delete(["k"])
+        client.delete(["k"])
+        assert ["/eu-west-9/" in each.headers["authorization"] for each in seen] == [False, True, True] and client.pauses == [0.0]
+        prepared, client._prepared = client._prepared, lambda call_, wire: late(call_, wire)
+
+        def late(call_: Any, wire: Any) -> Any:         # as if it had been signed before the other was told
+            client._prepared, client._region = prepared, "us-east-1"
+            try:
+                return prepared(call_, wire)
+            finally:
+                client._region = "eu-west-9"
+        client.delete(["k"])
+        assert len(seen) == 5
+
+
+def test_s3_other_region_of_amazon() -> None:
+    """The host follows from the region, never from what the answer says; a region that is none changes nothing."""
+    with scripted_s3() as (helper, _):
+        client = callfs.S3Client(dataclasses.replace(helper.target, endpoint=""))
+        call_ = callfs._Call("GET", "/k", {"Authorization": "x/us-east-1/s3/y"})
+        for region in ("evil.com/", "", "a@b", "x" * 50):
+            assert not client._other_region(call_, 301, region)
+        assert not client._other_region(call_, 200, "eu-west-9") and client.url == "https://bkt.s3.us-east-1.amazonaws.com"
+        assert client._other_region(call_, 301, "eu-west-9") and client.url == "https://bkt.s3.eu-west-9.amazonaws.com"
+        assert client.presign("GET", "k", 5).startswith("https://bkt.s3.eu-west-9.amazonaws.com/k?X-Amz-Algorithm=")
+        client.close()
+
+
+def test_s3_redirects_are_not_followed() -> None:
+    with scripted_s3() as (_, elsewhere):
+        for status in (301, 302, 303, 307, 308):
+            with scripted_s3((status, b"", {"Location": _.url + "/bkt/k"})) as (client, seen):
+                with pytest.raises(callfs.BadGateway, match="redirect"):
+                    client.put("k", b"data")
+                assert len(seen) == 1 and not elsewhere
+
+
+@pytest.mark.parametrize("off", [-3600, 3600])
+@pytest.mark.parametrize("code", ["RequestTimeTooSkewed", ""])
+def test_s3_clock(off: int, code: str) -> None:
+    """An hour wrong: corrected by the Date of the answer, remembered; a refusal with the right time is none of that."""
+    def judge(seen: S3Seen) -> Any:
+        moment = datetime.datetime.strptime(seen.headers["x-amz-date"] + "+0000", "%Y%m%dT%H%M%SZ%z").timestamp()
+        return (204,) if abs(moment - time.time()) < 60 else s3_fault(403, code) if code else (403,)
+    with scripted_s3(*[judge] * 3, s3_fault(403, "AccessDenied")) as (client, seen):
+        client.clock = lambda: time.time() + off
+        client.delete(["k"])
+        client.delete(["k"])
+        assert len(seen) == 3 and client.pauses == [0.0]
+        with pytest.raises(callfs.BadGateway, match="AccessDenied"):
+            client.delete(["k"])
+        assert len(seen) == 4
+
+
+def test_s3_what_is_sent() -> None:
+    """Headers of each operation: encryption, ACL, metadata, checksums, conditions; over http the body is signed."""
+    changes = {"encryption": "aws:kms", "kms_key_id": "key-id", "acl": "private", "session_token": "token", "prefix": "p/", "part_bytes": 5 << 20}
+    answers = [(200, b"", ETAG), (200, b"", {"Content-Length": "9", **ETAG}), (200, s3_xml("CopyObjectResult", ETag="&quot;e&quot;")),
+               (200, s3_xml("InitiateMultipartUploadResult", UploadId="u&amp;1")), (200, b"", {**ETAG, **s3_digest("crc32", bytes(5 << 20))}),
+               (200, b"", ETAG), (200, s3_xml("CompleteMultipartUploadResult")), (200, b"", {"Content-Length": "9", **ETAG})]
+    with scripted_s3(*answers, **changes, parallel=1) as (client, seen):
+        client.put("a b", b"data", metadata={"mode": "420"}, only_new=True)
+        client.copy("a b", "ü", metadata={"x": "y"})
+        with client.upload("k") as upload:
+            upload.write(bytes(5 << 20))
+            upload.write(b"end")
+            upload.commit()
+        put, _, copy_, begin, first, last, complete, _ = (each.headers for each in seen)
+        sealed = {"x-amz-server-side-encryption": "aws:kms", "x-amz-server-side-encryption-aws-kms-key-id": "key-id", "x-amz-acl": "private"}
+        assert all(headers.items() >= sealed.items() for headers in (put, copy_, begin)) and "x-amz-acl" not in first
+        assert put["x-amz-meta-mode"] == "420" and put["if-none-match"] == "*" and seen[0].path == "/bkt/p/a%20b"
+        assert put["x-amz-content-sha256"] == hashlib.sha256(b"data").hexdigest() and put["x-amz-security-token"] == "token"
+        assert base64.b64decode(put["x-amz-checksum-sha256"]).hex() == put["x-amz-content-sha256"]
+        assert (copy_["x-amz-copy-source"], copy_["x-amz-metadata-directive"], copy_["x-amz-meta-x"]) == ("/bkt/p/a%20b", "REPLACE", "y")
+        assert copy_["x-amz-copy-source-if-match"] == ETAG["ETag"]
+        assert first.items() >= s3_digest("crc32", bytes(5 << 20)).items()
+        assert seen[5].query == "partNumber=2&uploadId=u%261" and begin["x-amz-checksum-type"] == "FULL_OBJECT"
+        sums = [bool(re.search(b"<PartNumber>%d</PartNumber><ETag>[^<]*</ETag><ChecksumCRC32>" % number, client.bodies[6])) for number in (1, 2)]
+        assert sums == [True, False]            # only what the server knows of is listed
+
+
+def test_s3_over_tls_the_body_is_not_hashed_twice() -> None:
+    """There TLS keeps it whole: the checksum is the cheap one."""
+    with scripted_s3((200, b"", ETAG)) as (client, seen):
+        client.url = "https" + client.url[4:]
+        client.put("k", b"data")
+        assert seen[0].headers["x-amz-content-sha256"] == "UNSIGNED-PAYLOAD"
+        assert seen[0].headers.items() >= s3_digest("crc32", b"data").items()
+
+
+@pytest.mark.parametrize("key", ["", "x" * 1025, "ü" * 513, "\ud800"])
+def test_s3_keys_that_none_can_be(key: str) -> None:
+    """The empty one would be the bucket itself. Nothing is sent."""
+    with scripted_s3() as (client, seen):
+        for operation in (client.head, client.get, lambda key: client.put(key, b""), lambda key: client.delete([key]), client.upload,
+                          lambda key: client.presign("GET", key, 5)):
+            with pytest.raises(callfs.BadRequest):
+                operation(key)
+        for metadata in ({"a": "ü"}, {"a": "x\r\ny"}, {"A b": "x"}, {"a:": ""}):
+            with pytest.raises(callfs.BadRequest, match="ASCII"):
+                client.put("k", b"", metadata=metadata)
+        for seconds in (0, -1, 604801):
+            with pytest.raises(callfs.BadRequest, match="week"):
+                client.presign("GET", "k", seconds)
+        assert not seen
+
+
+def test_s3_put_only_new_is_sent_once() -> None:
+    """The second try would find what the first one made."""
+    for answer in (b"", s3_fault(500, "InternalError")):
+        with scripted_s3(answer, (200, b"", ETAG)) as (client, seen):
+            with pytest.raises(callfs.Unavailable):
+                client.put("k", b"data", only_new=True)
+            assert len(seen) == 1
+            assert client.put("k", b"data").etag and len(seen) == 2
+
+
+# ---- checksums
+
+def s3_digest(kind: str, data: bytes) -> dict[str, str]:
+    digest = zlib.crc32(data).to_bytes(4, "big") if kind == "crc32" else hashlib.new(kind, data).digest()
+    return {f"x-amz-checksum-{kind}": base64.b64encode(digest).decode()}
+
+
+@pytest.mark.parametrize("headers, ok", [
+    ({}, True), (s3_digest("crc32", b"data"), True), (s3_digest("sha256", b"data"), True), (s3_digest("sha1", b"data"), True),
+    (s3_digest("crc32", b"other"), False), (s3_digest("sha256", b"other"), False), (s3_digest("sha1", b"other"), False),
+    ({"x-amz-checksum-crc32": "AAAA-2"}, True), ({**s3_digest("crc32", b"other"), "x-amz-checksum-type": "COMPOSITE"}, True),
+    ({"x-amz-checksum-crc32": "no base64!"}, True), ({"x-amz-checksum-crc64nvme": "AAAAAAAAAAA="}, True),
+    ({"ETag": hashlib.md5(b"data").hexdigest()}, True), ({"ETag": f'"{hashlib.md5(b"other").hexdigest()}"'}, False),
+    ({"ETag": hashlib.md5(b"other").hexdigest() + "-1"}, True), ({"ETag": hashlib.md5(b"other").hexdigest(), "x-amz-server-side-encryption": "aws:kms"}, True),
+    ({"ETag": hashlib.md5(b"other").hexdigest(), "x-amz-server-side-encryption": "AES256"}, False),
+    ({"ETag": hashlib.md5(b"other").hexdigest(), "x-amz-server-side-encryption-customer-algorithm": "AES256"}, True),
+])
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_s3_checksums_of_what_is_read(headers: dict[str, str], ok: bool, size: int) -> None:
+    """The end of wrong bytes is never reached; a part of an object has no checksum."""
+    told = {**ETAG, **headers}
+    with scripted_s3((200, b"data", told), (206, b"at", {**told, "Content-Range": "bytes 1-2/4"}), (200, b"", told)) as (client, seen):
+        with client.get("k") as reader:
+            got = b""
+            with contextlib.nullcontext() if ok else pytest.raises(callfs.BadGateway, match="checksum"):
+                for block in iter(lambda: reader.read(size), b""):
+                    got += block
+            assert got == b"data" if ok else len(got) < 4
+            assert reader.read() == b"" or not ok
+        assert seen[0].headers["x-amz-checksum-mode"] == "ENABLED"
+        with client.get("k", 1, 3) as reader:
+            assert reader.read() == b"at"
+        empty = ok and not set(headers) & {"ETag", "x-amz-checksum-crc32", "x-amz-checksum-sha256", "x-amz-checksum-sha1"}
+        if empty or not ok:             # cut down to nothing is noticed, too
+            with contextlib.nullcontext() if empty else pytest.raises(callfs.BadGateway):
+                client.get("k").close()
+
+
+@pytest.mark.parametrize("headers, ok", [
+    (ETAG, True), ({**ETAG, **s3_digest("sha256", b"data")}, True), ({**ETAG, **s3_digest("sha256", b"other")}, False), ({}, False),
+    ({"ETag": hashlib.md5(b"data").hexdigest()}, True), ({"ETag": hashlib.md5(b"other").hexdigest()}, False), ({"ETag": '"\x80\xff"'}, False),
+])
+def test_s3_checksums_of_what_is_stored(headers: dict[str, str], ok: bool) -> None:
+    with scripted_s3((200, b"", headers)) as (client, _):
+        with contextlib.nullcontext() if ok else pytest.raises(callfs.BadGateway):
+            assert client.put("k", b"data").size == 4
+        assert ok or client._log.lines
+
+
+# ---- reading
+
+def test_s3_reader_goes_on_where_it_was_cut() -> None:
+    """With a range and the same ETag, a bounded number of times; other bytes than the rest are refused."""
+    data = random.Random(1).randbytes(100_000)
+
+    def part(stop: int) -> Callable[[S3Seen], bytes]:
+        def answer(seen: S3Seen) -> bytes:
+            start = int((re.match(r"bytes=(\d+)-", seen.headers.get("range", "")) or ["", "0"])[1])
+            assert seen.headers.get("if-match", ETAG["ETag"]) == ETAG["ETag"]
+            head = f"HTTP/1.1 {206 if start else 200} x\r\nETag: {ETAG['ETag']}\r\nContent-Length: {len(data) - start}\r\n" + (
+                f"Content-Range: bytes {start}-{len(data) - 1}/{len(data)}\r\n" if start else "")
+            return head.encode() + b"\r\n" + data[start:stop]
+        return answer
+    with scripted_s3(*map(part, (1000, 50_000, 50_000, 100_000))) as (client, seen):
+        assert s3_bytes(client, "k") == data and [each.headers.get("range") for each in seen] == [None, "bytes=1000-", "bytes=50000-", "bytes=50000-"]
+    with scripted_s3(*map(part, range(1000, 10_000, 1000)), retries=4) as (client, seen):
+        with pytest.raises(callfs.BadGateway, match="broke off"):
+            s3_bytes(client, "k")
+        assert len(seen) == 5
+    other = {"Content-Range": "bytes 1000-99999/100000", **ETAG}
+    for answer, kind in ((s3_fault(412, "PreconditionFailed"), callfs.PreconditionFailed), ((206, data[1000:], {**other, "ETag": '"x"'}), callfs.PreconditionFailed),
+                         ((206, data[:2], other), callfs.BadGateway), ((200, data, ETAG), callfs.BadGateway), (s3_fault(404, "NoSuchKey"), callfs.FileNotFound),
+                         ((206, data[1000:], {**other, "Content-Range": "bytes 999-99999/100000"}), callfs.BadGateway)):
+        with scripted_s3(part(1000), answer) as (client, seen):
+            with pytest.raises(kind):
+                s3_bytes(client, "k")
+
+
+def test_s3_reader_is_closed() -> None:
+    with scripted_s3((200, b"x" * 1_000_000, ETAG), (204,)) as (client, seen):
+        reader = client.get("k")
+        assert len(reader.read(10)) == 10
+        reader.close()
+        reader.close()
+        assert reader.read() == b""
+        client.delete(["k"])
+
+
+# ---- uploads
+
+@pytest.mark.parametrize("length, part", [
+    (None, 16 << 20), (1, 16 << 20), (160 << 30, (160 << 30) // 10_000 + 1), (5 << 40, -(-(5 << 40) // 10_000)), (10_000 * (16 << 20), 16 << 20),
+])
+def test_s3_size_of_parts(length: Optional[int], part: int) -> None:
+    """10,000 parts are enough, none has more than 5 GiB; of unknown length they begin small and reach 5 TiB, too."""
+    with scripted_s3() as (client, _):
+        upload = client.upload("k", length)
+        assert upload._part_size() == part and (length is None or -(-length // part) <= 10_000)
+        sizes = []
+        for upload._number in range(1, 10_001):
+            sizes.append(upload._part_size())
+        assert max(sizes) <= 5 << 30 and (length is not None or sum(sizes) > 5 << 40)
+
+
+def s3_multipart(fail: Callable[[S3Seen], Any]) -> Callable[[S3Seen], Any]:
+    """Answers for a whole multipart upload, where `fail` gives None."""
+    def answer(seen: S3Seen) -> Any:
+        usual = {"POST uploads": (200, s3_xml("InitiateMultipartUploadResult", UploadId="u1")), "PUT partNumber": (200, b"", ETAG),
+                 "POST uploadId": (200, s3_xml("CompleteMultipartUploadResult", ETag="x")), "HEAD ": (200, b"", {"Content-Length": "9", **ETAG}),
+                 "DELETE uploadId": (204,)}
+        failed = fail(seen)
+        return usual[f"{seen.method} {seen.query.partition('=')[0]}"] if failed is None else failed
+    return answer
+
+
+@pytest.mark.parametrize("what, answer, tries, kind", [
+    ("PUT partNumber=2", s3_fault(403, "AccessDenied"), 1, callfs.BadGateway), ("PUT partNumber=1", s3_fault(503, "SlowDown"), 3, callfs.Unavailable),
+    ("PUT partNumber=2", b"", 3, callfs.Unavailable), ("PUT partNumber=2", s3_fault(507, "InsufficientStorage"), 1, callfs.StorageFull),
+    ("PUT partNumber=1", (200, b"", {**ETAG, "x-amz-checksum-crc32": "AAAAAA=="}), 1, callfs.BadGateway), ("PUT partNumber=1", s3_fault(404, "NoSuchUpload"), 1, callfs.BadGateway),
+    ("POST uploadId", s3_fault(400, "InvalidPart"), 1, callfs.BadGateway), ("POST uploadId", s3_fault(200, "InternalError"), 3, callfs.Unavailable),
+    ("POST uploadId", (200, b"\n\n\n" + s3_xml("Error", Code="SlowDown")), 3, callfs.Unavailable), ("POST uploadId", (200, b"<Complete"), 1, callfs.BadGateway),
+    ("POST uploadId", s3_fault(404, "NoSuchUpload"), 1, callfs.BadGateway), ("POST uploadId", (200, b""), 1, callfs.BadGateway),
+])
+def test_s3_upload_that_fails(what: str, answer: Any, tries: int, kind: type) -> None:
+    """The error of the part comes out, and the upload is thrown away, also where that takes several tries."""
+    aborts = [s3_fault(503, "SlowDown"), b"", (204,)]
+
+    def fail(seen: S3Seen) -> Any:
+        return aborts.pop(0) if seen.method == "DELETE" else answer if f"{seen.method} {seen.query}".startswith(what) else None
+    with scripted_s3(*[s3_multipart(fail)] * 30, part_bytes=5 << 20, retries=2) as (client, seen):
+        with pytest.raises(callfs.CallFSError) as caught, client.upload("k") as upload:
+            upload.write(bytes(12 << 20))
+            upload.commit()
+        assert type(caught.value) is kind, caught.value
+        assert seen[-1].method == "DELETE" and not aborts and len([each for each in seen if f"{each.method} {each.query}".startswith(what)]) == tries
+        with pytest.raises(callfs.CallFSError):
+            upload.write(bytes(12 << 20))       # it is over
+
+
+def test_s3_upload_whose_abort_fails() -> None:
+    """What went wrong first is what is told; that the abort failed is in the log."""
+    answer = s3_multipart(lambda seen: s3_fault(500, "InternalError") if seen.method == "DELETE" else None)
+    with scripted_s3(*[answer] * 20, part_bytes=5 << 20, retries=1) as (client, _):
+        with pytest.raises(ZeroDivisionError), client.upload("k") as upload:
+            upload.write(bytes(6 << 20))
+            raise ZeroDivisionError
+        assert [each["method"] for each in client._log.lines] == ["DELETE", "DELETE"]
+        with pytest.raises(callfs.Unavailable), client.upload("k") as upload:
+            upload.write(bytes(6 << 20))
+
+
+@pytest.mark.parametrize("etag, ok", [(hashlib.md5(bytes.fromhex("00" * 16 + "11" * 16)).hexdigest() + "-2", True), ("0" * 32 + "-2", False), (None, False)])
+def test_s3_upload_that_was_completed_unseen(etag: Optional[str], ok: bool) -> None:
+    """The answer to the first CompleteMultipartUpload is lost, the second finds no upload: done, if that is what lies there."""
+    completes = [b"", s3_fault(404, "NoSuchUpload")]
+
+    def fail(seen: S3Seen) -> Any:
+        if seen.method == "PUT":
+            return 200, b"", {"ETag": "00" * 16 if "partNumber=1" in seen.query else "11" * 16, **s3_digest("crc32", bytes(
+                5 << 20 if "partNumber=1" in seen.query else 1))}
+        if seen.method == "HEAD":
+            return (200, b"", {"Content-Length": "5242881", "ETag": etag}) if etag else (404,)
+        return completes.pop(0) if seen.query.startswith("uploadId") and seen.method == "POST" else None
+    with scripted_s3(*[s3_multipart(fail)] * 20, part_bytes=5 << 20) as (client, seen):
+        with contextlib.nullcontext() if ok else pytest.raises(callfs.BadGateway, match="NoSuchUpload"), client.upload("k") as upload:
+            upload.write(bytes((5 << 20) + 1))
+            assert upload.commit().size == 5242881
+        assert not completes
+
+
+def test_s3_upload_has_few_parts_in_memory() -> None:
+    """Whoever writes waits as soon as `parallel` parts are there, the one that is being filled included."""
+    with scripted_s3(part_bytes=5 << 20, parallel=3) as (client, _):
+        go, put, busy = threading.Semaphore(0), [], []
+
+        def put_bytes(path: str, query: dict[str, str], headers: Any, data: Any, **more: Any) -> Any:
+            busy.append(len(data))
+            assert go.acquire(timeout=10)
+            busy.pop()
+            put.append(int(query["partNumber"]))
+            return argparse_like(headers=ETAG)
+        client._put_bytes, client.abort_upload = put_bytes, lambda *args: None
+        upload = client.upload("k")
+        upload._id, done = "u1", threading.Event()
+        writer = threading.Thread(target=lambda: (upload.write(bytes(26 << 20)), done.set()), daemon=True)
+        writer.start()
+        wait_for(lambda: len(busy) == 3)
+        wait_for(lambda: len(upload._buffer) == 0)
+        assert not done.is_set() and not put and upload.size == 15 << 20
+        for _ in range(5):
+            go.release()
+        assert done.wait(10) and len(upload._buffer) == 1 << 20
+        wait_for(lambda: sorted(put) == [1, 2, 3, 4, 5])
+        writer.join()
+        upload.abort()
+        upload.abort()
+
+
+class argparse_like:                        # noqa: N801
+    """An object with these attributes."""
+
+    def __init__(self, **fields: Any) -> None:
+        vars(self).update(fields)
+
+
+# ---- lists, deletes, XML
+
+def test_s3_lists() -> None:
+    """Keys that XML can not hold, pages, and answers that would never end."""
+    def page(key: str, token: str = "", url: bool = True) -> tuple[int, bytes]:
+        more = {"IsTruncated": "true", "NextContinuationToken": token} if token else {"IsTruncated": "false"}
+        return 200, s3_xml("ListBucketResult", **({"EncodingType": "url"} if url else {}), **more, Contents=(
+            f"<Key>p/{key}</Key><Size>7</Size><ETag>&quot;e&quot;</ETag><LastModified>2013-05-24T00:00:00.123Z</LastModified>"))
+    with scripted_s3(page("a+b%2B%0A%C3%A4", "t+1"), page("c%25", "t2"), page("d+%41", url=False), page("a", "t"), page("b", "t"),
+                     (200, s3_xml("ListBucketResult", IsTruncated="true")), page("a").__class__((200, s3_xml("ListBucketResult", Contents="<Key>k</Key>"))),
+                     prefix="p/") as (client, seen):
+        found = list(client.list(after="a&b", page=1))
+        assert [each.key for each in found] == ["a b+\nä", "c%", "d+%41"]
+        assert found[0]._replace(key="") == callfs.S3Object("", 7, "e", int(EXAMPLE_TIME) * 10**9)
+        assert seen[0].query == "encoding-type=url&list-type=2&max-keys=1&prefix=p%2F&start-after=p%2Fa%26b" and "token=t%2B1" in seen[1].query
+        for _ in range(3):
+            with pytest.raises(callfs.BadGateway):
+                list(client.list())
+    with scripted_s3((200, s3_xml("ListMultipartUploadsResult", IsTruncated="true", NextKeyMarker="k", NextUploadIdMarker="i")),
+                     (200, s3_xml("ListMultipartUploadsResult", IsTruncated="true", NextKeyMarker="k", NextUploadIdMarker="i")),
+                     s3_fault(404, "NoSuchUpload"), s3_fault(403, "AccessDenied")) as (client, seen):
+        with pytest.raises(callfs.BadGateway, match="end"):
+            list(client.uploads())
+        assert list(client.uploads()) == [] and "key-marker=k" in seen[1].query
+        with pytest.raises(callfs.BadGateway, match="AccessDenied"):
+            list(client.uploads())
+
+
+def test_s3_deletes() -> None:
+    """Many at once; what fails is tried again by itself and says why; keys that XML can not hold go alone."""
+    failed = "<Key>p/a&amp;b</Key><Code>InternalError</Code>"
+    gone = "</Error><Error><Key>p/c</Key><Code>NoSuchKey</Code>"
+    with scripted_s3((200, s3_xml("DeleteResult", Error=failed + gone)), (204,), (204,), prefix="p/") as (client, seen):
+        client.delete(["a&b", "c", "x\x01", "cr\r", "<"])
+        assert [each.line for each in seen] == ["POST /bkt?delete=", "DELETE /bkt/p/x%01", "DELETE /bkt/p/a%26b"]
+        assert b"<Key>p/a&amp;b</Key>" in client.bodies[0] and b"<Key>p/cr&#13;</Key>" in client.bodies[0] and b"\x01" not in client.bodies[0]
+        assert seen[0].headers["content-md5"] == base64.b64encode(hashlib.md5(client.bodies[0]).digest()).decode()
+    with scripted_s3((200, s3_xml("DeleteResult", Error="<Key>a</Key><Code>AccessDenied</Code>")), s3_fault(403, "AccessDenied")) as (client, seen):
+        with pytest.raises(callfs.BadGateway, match="AccessDenied"):
+            client.delete(["a", "b"])
+    with scripted_s3(*[(200, s3_xml("DeleteResult"))] * 3) as (client, seen):
+        client.delete([f"k{number}" for number in range(2001)])
+        assert [body.count(b"<Object>") for body in client.bodies] == [1000, 1000, 1]
+    with scripted_s3((404, b""), s3_fault(404, "NoSuchKey")) as (client, seen):
+        client.delete(["k"])
+        client.delete(["k"])
+        client.delete([])
+        assert len(seen) == 2
+
+
+def test_s3_copies() -> None:
+    """200 may be an error; what is too large for one request is copied in parts."""
+    there = (200, b"", {"Content-Length": "9", **ETAG})
+    with scripted_s3(there, s3_fault(200, "SlowDown"), (200, s3_xml("CopyObjectResult", ETag="new")), there, s3_fault(200, "AccessDenied"),
+                     there, (200, b"<html>")) as (client, seen):
+        assert client.copy("a", "b").etag == "new" and len(seen) == 3
+        for says in ("AccessDenied", "XML"):
+            with pytest.raises(callfs.BadGateway, match=says):
+                client.copy("a", "b")
+    size = (12 << 30) + 5
+
+    def answer(seen: S3Seen) -> Any:
+        if seen.method == "HEAD":
+            return 200, b"", {"Content-Length": str(size), "x-amz-meta-a": "b", **ETAG}
+        if seen.method == "GET":
+            return 206, b"12345", {"Content-Range": f"bytes {12 << 30}-{size - 1}/{size}", **ETAG}
+        return (200, s3_xml("CopyPartResult", ETag="part")) if "x-amz-copy-source" in seen.headers else None
+    with scripted_s3(*[s3_multipart(answer)] * 20) as (client, seen):
+        assert client.copy("a", "b").size == size
+        assert [each.headers.get("x-amz-copy-source-range") for each in seen if each.query.startswith("partNumber")] == [
+            f"bytes=0-{(5 << 30) - 1}", f"bytes={5 << 30}-{(10 << 30) - 1}", f"bytes={10 << 30}-{size - 1}"]
+        assert seen[1].headers["x-amz-meta-a"] == "b"
+
+
+BILLION = b'<!DOCTYPE l [<!ENTITY a "ha"><!ENTITY b "&a;&a;">]><ListBucketResult>&b;</ListBucketResult>'
+
+
+@pytest.mark.parametrize("data", [
+    b"", b" ", b"\xff", b"<a", b"<a></b>", b"plain", b"{}", BILLION, b'<!DOCTYPE a SYSTEM "file:///etc/passwd"><a/>', b"<a>&nbsp;</a>", b"<a>&#0;</a>", b"<a>\x01</a>",
+    BILLION.decode().encode("utf-16"), b"<?xml version='1.0' encoding='utf-7'?>+ADw-a/+AD4-", b"<b/>", b"<Error><Code>x</Code></Error>", b"<x:ListBucketResult/>",
+    b"<ListBucketResult/><ListBucketResult/>",
+])
+def test_s3_xml_that_is_none(data: bytes) -> None:
+    with pytest.raises(callfs.BadGateway):
+        callfs.read_s3_xml(data, "ListBucketResult")
+
+
+def test_s3_xml() -> None:
+    told = callfs.read_s3_xml(b"\xef\xbb\xbf\n  <?xml version='1.0' encoding='UTF-8'?><n:Top xmlns:n='u'><n:A>x&amp;&#13;</n:A><!-- c --><B xmlns='v'/></n:Top>", "TopResult")
+    assert (told.findtext("A"), told.findtext("B"), told.tag) == ("x&\r", "", "Top")
+    deep = b"<Top>" * 50_000 + b"</Top>" * 50_000
+    with contextlib.suppress(callfs.BadGateway):
+        callfs.read_s3_xml(deep, "Top")
+
+
+@pytest.mark.parametrize("seed", [*range(6), *(pytest.param(seed, marks=pytest.mark.long) for seed in range(6, 60))])
+def test_s3_any_answer_is_an_answer_or_an_error(seed: int) -> None:
+    """Whatever comes over the wire, whole answers with bytes changed or noise: the operation succeeds or raises a CallFSError."""
+    dice = random.Random(seed)
+    good = [b"HTTP/1.1 200 OK\r\nETag: \"x\"\r\nContent-Length: %d\r\nx-amz-meta-a: b\r\n\r\n%b" % (len(body), body) for body in (
+        b"data", s3_xml("ListBucketResult", Contents="<Key>a</Key><Size>1</Size>"), s3_xml("DeleteResult"), s3_xml("CopyObjectResult", ETag="x"),
+        s3_xml("InitiateMultipartUploadResult", UploadId="u"), s3_xml("Error", Code="SlowDown"))]
+
+    def answer(seen: S3Seen) -> bytes:
+        data = bytearray(dice.choice(good))
+        for _ in range(dice.choice([0, 1, 1, 5, 50])):
+            place = dice.randrange(len(data))
+            data[place:place + dice.choice([0, 1, 1, 5])] = dice.choice([b"", b"\r\n", b"\x00", dice.randbytes(1), b"<", b"9" * 30, b"&x;", b"-1"])
+        return bytes(data) if dice.random() < 0.9 else dice.randbytes(200)
+    with scripted_s3(*[answer] * 2000, retries=1) as (client, seen):
+        operations: list[Callable[[], Any]] = [
+            lambda: client.head("k"), lambda: s3_bytes(client, "k"), lambda: s3_bytes(client, "k", 1, 3), lambda: client.put("k", b"data"), lambda: list(client.list()),
+            lambda: client.delete(["a", "b"]), lambda: client.delete(["a"]), lambda: client.copy("a", "b"), lambda: list(itertools.islice(client.uploads(), 10)), client.check,
+            lambda: client._xml(client._send("POST", "/bkt/k", {"uploads": ""}), "InitiateMultipartUploadResult")]
+        failed = 0
+        for _ in range(100):
+            try:
+                dice.choice(operations)()
+            except callfs.CallFSError as error:
+                failed += 1
+                assert len(error.message) < 300 and error.message.isprintable(), error
+        assert 5 < failed < 100
+
+
+def test_s3_virtual_host() -> None:
+    """The bucket stands in the field Host, and is signed there."""
+    with scripted_s3((200, s3_xml("ListBucketResult")), (204,)) as (helper, seen):
+        client = callfs.S3Client(dataclasses.replace(helper.target, endpoint=helper.url.replace("127.0.0.1", "s3.test"), path_style=False))
+        port = int(helper.url.rpartition(":")[2])
+
+        def dial() -> http.client.HTTPConnection:
+            made = http.client.HTTPConnection("bkt.s3.test", port, timeout=10)
+            made._create_connection = lambda *args: socket.create_connection(("127.0.0.1", port))       # type: ignore[attr-defined]
+            return made
+        client._address = client._address._replace(dial=dial)
+        with client:
+            client.check()
+            client.delete(["a//k"])
+        assert [(each.line.partition("?")[0], each.headers["host"]) for each in seen] == [
+            ("GET /", f"bkt.s3.test:{port}"), ("DELETE /a//k", f"bkt.s3.test:{port}")]
+
+
+# ============================================================================
 # Records and metadata stores: one contract, each implementation a subclass
 # ============================================================================
 
