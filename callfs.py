@@ -20809,13 +20809,6 @@ def check_places(config: Config) -> None:
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
 
 
-def s3_target(options: BackendOptions) -> S3Target:
-    """Placeholder of the ground; the helper `client` has the real one."""
-    return S3Target(options.s3_bucket_name, options.s3_region, options.s3_endpoint, options.s3_access_key,
-                    options.s3_secret_key, encryption=options.s3_server_side_encryption, kms_key_id=options.s3_kms_key_id,
-                    acl=options.s3_acl)
-
-
 class Server:
     """A running server; all its threads, descriptors and files are its own and end with `close`.
 
