@@ -1446,6 +1446,15 @@ class BackendOptions:
     s3_server_side_encryption: str = option("AES256", "Encryption asked of S3", choices=("AES256", "aws:kms", ""))
     s3_acl: str = option("", "Canned ACL of new objects")
     s3_kms_key_id: str = option("", "KMS key for `aws:kms`")
+    s3_session_token: str = option("", "S3 session token, for keys that expire", kind="secret")
+    s3_prefix: str = option("", "What all keys in the bucket begin with, as callfs/")
+    s3_addressing: str = option("auto", "Where the bucket stands in URLs: path, virtual (host), or auto: a path with s3_endpoint, else "
+                                "a host", choices=("auto", "path", "virtual"))
+    s3_ca_file: str = option("", "Certificates to trust of s3_endpoint; empty for those of the system")
+    s3_timeout: float = _timeout("30s", "How long S3 may be silent")
+    s3_part_bytes: int = option("16MiB", "Size of a part of a multipart upload; smaller files go in one request", kind="size",
+                                minimum=5 << 20, maximum=5 << 30)
+    s3_parallel: int = _count(4, "Parts of one upload that are in memory and under way", maximum=64)
     internal_proxy_skip_tls_verify: bool = option(False, "Do not check the certificates of other nodes", kind="bool")
 
 
@@ -5135,9 +5144,10 @@ S3_MAX_PART = 5 << 30                   # bytes of one part, one PUT and one Cop
 S3_MAX_PARTS = 10_000
 S3_MAX_KEY = 1024                       # bytes of UTF-8
 S3_DELETES = 1000                       # keys of one DeleteObjects
-S3_COPY_PATIENCE = 900.0                # seconds that a server may copy or put together without a word
+S3_PATIENCE = 900.0                     # seconds that a server may copy or put together without a word
 S3_MAX_PAUSE = 20.0                     # seconds between two tries, as the SDKs have it
-S3_SKEW = 300.0                         # seconds by which our clock must be wrong before it is corrected; 900 are refused
+S3_SKEW = 300.0                         # seconds by which our clock must be off before it is corrected; 900 are refused
+_S3_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _NOT_SIGNED = frozenset({               # what HTTP libraries and proxies add or change on the way
@@ -5146,14 +5156,14 @@ _NOT_SIGNED = frozenset({               # what HTTP libraries and proxies add or
 
 
 class S3Credentials(NamedTuple):
-    """Who signs. `session_token` goes with keys that expire."""
+    """Who signs. A `session_token` goes with keys that expire."""
 
     access_key: str
     secret_key: str
     session_token: str = ""
 
 
-# ---- signatures (AWS Signature Version 4, as S3 has it: paths encoded once, never normalised) --------------------
+# ---- signatures: AWS Signature Version 4 as S3 has it (paths are encoded once and never normalised) --------------
 
 def s3_quote(text: str, safe: str = "") -> str:
     """Percent-encoding as SigV4 wants it: all but unreserved characters. Raises BadRequest for what is no UTF-8."""
@@ -5165,8 +5175,8 @@ def s3_quote(text: str, safe: str = "") -> str:
 
 def canonical_query(query: Iterable[tuple[str, str]]) -> str:
     """Names and values, encoded and then sorted; what is signed is also what is sent."""
-    return "&".join(f"{name}={value}" for name, value in
-                    sorted((s3_quote(name), s3_quote(value)) for name, value in query))
+    pairs = sorted((s3_quote(name), s3_quote(value)) for name, value in query)
+    return "&".join(f"{name}={value}" for name, value in pairs)
 
 
 def _signed_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -5176,7 +5186,7 @@ def _signed_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def canonical_request(method: str, target: str, headers: Mapping[str, str], payload: str) -> str:
     """What a request says, in one form. `target` is the encoded path with its canonical query, `headers` has Host,
-    `payload` is the body's SHA-256 (hexadecimal) or one of the words that stand for it."""
+    `payload` is the body's SHA-256 (hexadecimal) or the word that stands for it."""
     path, _, query = target.partition("?")
     signed = _signed_headers(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
@@ -5184,7 +5194,7 @@ def canonical_request(method: str, target: str, headers: Mapping[str, str], payl
 
 
 def string_to_sign(moment: str, scope: str, canonical: str) -> str:
-    """`moment` is as in X-Amz-Date, `scope` DAY/REGION/s3/aws4_request."""
+    """`moment` is as in X-Amz-Date, `scope` is DAY/REGION/s3/aws4_request."""
     return f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
@@ -5196,109 +5206,107 @@ def _signing_key(secret_key: str, day: str, region: str) -> bytes:
     return key
 
 
-def _signature(who: S3Credentials, region: str, moment: str, canonical: str) -> str:
-    told = string_to_sign(moment, f"{moment[:8]}/{region}/s3/aws4_request", canonical)
-    return hmac.digest(_signing_key(who.secret_key, moment[:8], region), told.encode(), "sha256").hex()
+def _moment_and_scope(region: str, seconds: float) -> tuple[str, str]:
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+    return moment, f"{moment[:8]}/{region}/s3/aws4_request"
+
+
+def _signature(who: S3Credentials, moment: str, scope: str, canonical: str) -> str:
+    key = _signing_key(who.secret_key, *scope.split("/")[:2])
+    return hmac.digest(key, string_to_sign(moment, scope, canonical).encode(), "sha256").hex()
 
 
 def sign(method: str, target: str, headers: Mapping[str, str], who: S3Credentials, region: str,
          seconds: float) -> dict[str, str]:
     """The headers of a request with its signature of the time `seconds`. They must hold Host; without
     X-Amz-Content-SHA256 the body is taken for empty."""
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+    moment, scope = _moment_and_scope(region, seconds)
     signed = {"X-Amz-Content-SHA256": _EMPTY_SHA256, **headers, "X-Amz-Date": moment}
-    if who.session_token:
-        signed["X-Amz-Security-Token"] = who.session_token
+    signed.update({"X-Amz-Security-Token": who.session_token} if who.session_token else {})
     canonical = canonical_request(method, target, signed, signed["X-Amz-Content-SHA256"])
-    signed["Authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={who.access_key}/{moment[:8]}/{region}/s3/aws4_request, "
-        f"SignedHeaders={';'.join(_signed_headers(signed))}, Signature={_signature(who, region, moment, canonical)}")
-    return signed
+    return {**signed, "Authorization": f"AWS4-HMAC-SHA256 Credential={who.access_key}/{scope}, SignedHeaders="
+            f"{';'.join(_signed_headers(signed))}, Signature={_signature(who, moment, scope, canonical)}"}
 
 
-def presign(method: str, host: str, path: str, query: Iterable[tuple[str, str]], who: S3Credentials, region: str,
-            seconds: float, lifetime: int) -> str:
-    """A target (path and query) that needs no other authorisation for `lifetime` seconds."""
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
-    pairs = [*query, ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"), ("X-Amz-SignedHeaders", "host"), ("X-Amz-Date", moment),
-             ("X-Amz-Credential", f"{who.access_key}/{moment[:8]}/{region}/s3/aws4_request"),
-             ("X-Amz-Expires", str(lifetime))]
-    if who.session_token:
-        pairs.append(("X-Amz-Security-Token", who.session_token))
+def presign(method: str, target: str, host: str, who: S3Credentials, region: str, seconds: float, lifetime: int) -> str:
+    """A target that needs no other authorisation for `lifetime` seconds, made of an encoded path (and query)."""
+    moment, scope = _moment_and_scope(region, seconds)
+    path, _, query = target.partition("?")
+    pairs = [*urllib.parse.parse_qsl(query, keep_blank_values=True), ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
+             ("X-Amz-Credential", f"{who.access_key}/{scope}"), ("X-Amz-Date", moment), ("X-Amz-Expires", str(lifetime)),
+             ("X-Amz-SignedHeaders", "host"), *([("X-Amz-Security-Token", who.session_token)] if who.session_token else [])]
     target = f"{path}?{canonical_query(pairs)}"
     canonical = canonical_request(method, target, {"Host": host}, _UNSIGNED)
-    return f"{target}&X-Amz-Signature={_signature(who, region, moment, canonical)}"
+    return f"{target}&X-Amz-Signature={_signature(who, moment, scope, canonical)}"
 
 
 # ---- credentials -------------------------------------------------------------------------------------------------
 
-def _aws_files(environ: Mapping[str, str], home: str) -> dict[str, str]:
-    """The file of each kind; a profile is `[NAME]` in the one, `[profile NAME]` in the other."""
-    folder = os.path.join(home, ".aws")
-    return {"credentials": environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.join(folder, "credentials"),
-            "config": environ.get("AWS_CONFIG_FILE") or os.path.join(folder, "config")}
+def _aws_files(environ: Mapping[str, str], home: str) -> tuple[str, str]:
+    return (environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.join(home, ".aws", "credentials"),
+            environ.get("AWS_CONFIG_FILE") or os.path.join(home, ".aws", "config"))
 
 
 def s3_credentials(environ: Mapping[str, str], home: str) -> Optional[S3Credentials]:
     """The keys that the environment has, or the files in ~/.aws for AWS_PROFILE (`default`); None without any.
+    Raises ConfigError for a file that can not be read as one."""
+    def keys(found: Mapping[str, str]) -> Optional[S3Credentials]:
+        who = S3Credentials(*(found.get(name, "") for name in
+                              ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")))
+        return who if who.access_key and who.secret_key else None
 
-    Raises ConfigError for a file that can not be read as one.
-    """
-    if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
-        return S3Credentials(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"],
-                             environ.get("AWS_SESSION_TOKEN", ""))
-    profile = environ.get("AWS_PROFILE") or "default"
-    for kind, path in _aws_files(environ, home).items():
-        parser = configparser.RawConfigParser()
+    given = keys({name.lower(): value for name, value in environ.items() if name.startswith("AWS_")})
+    profile, parser = environ.get("AWS_PROFILE") or "default", configparser.RawConfigParser()
+    for path in () if given else _aws_files(environ, home):
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError, OSError):    # its message would show lines, and so keys
             raise ConfigError(f"{path} can not be read as a file of AWS profiles") from None
-        for section in (f"profile {profile}", profile) if kind == "config" else (profile,):
-            found = dict(parser.items(section)) if parser.has_section(section) else {}
-            if found.get("aws_access_key_id") and found.get("aws_secret_access_key"):
-                return S3Credentials(found["aws_access_key_id"], found["aws_secret_access_key"],
-                                     found.get("aws_session_token", ""))
-    return None
+        for section in (profile, f"profile {profile}"):
+            given = given or keys(dict(parser.items(section)) if parser.has_section(section) else {})
+    return given
 
 
 class _S3Keys:
     """The credentials in use: given ones, else those that are found, read anew when a file has changed."""
 
     def __init__(self, given: S3Credentials, environ: Mapping[str, str], home: str) -> None:
-        self._given, self._environ, self._home = given, environ, home
-        self._stamps: Optional[list[Any]] = None
-        self._found: Optional[S3Credentials] = None
+        self._environ, self._home = environ, home
+        self._stamps: Optional[list[object]] = None
+        self._fixed, self._found = bool(given.access_key), given if given.access_key else None
 
     def get(self) -> S3Credentials:
         """Raises ConfigError where there are none."""
-        if self._given.access_key:
-            return self._given
-        stamps = [self._stamp(path) for path in _aws_files(self._environ, self._home).values()]
-        if stamps != self._stamps:
-            self._found, self._stamps = s3_credentials(self._environ, self._home), stamps
+        stamps: Optional[list[object]] = None if self._fixed else [
+            self._stamp(path) for path in _aws_files(self._environ, self._home)]
+        if stamps != self._stamps:          # a file that goes away leaves what it said
+            self._found, self._stamps = s3_credentials(self._environ, self._home) or self._found, stamps
         if self._found is None:
             raise ConfigError("backend.s3_access_key: is needed for s3 (or AWS_ACCESS_KEY_ID, or a profile in ~/.aws)")
+        if not re.fullmatch("[!-~]+", self._found.access_key + self._found.session_token):      # they go into a header
+            raise ConfigError("backend.s3_access_key: S3's keys are printable ASCII without spaces")
         return self._found
 
     @staticmethod
     def _stamp(path: str) -> object:
-        try:
+        with contextlib.suppress(OSError):
             status = os.stat(path)
             return status.st_mtime_ns, status.st_size, status.st_ino
-        except OSError:
-            return None
+        return None
 
 
-# ---- XML ---------------------------------------------------------------------------------------------------------
+# ---- XML and headers ---------------------------------------------------------------------------------------------
 
-def read_s3_xml(data: bytes, root: str = "") -> ElementTree.Element:
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def read_s3_xml(data: bytes, root: str) -> ElementTree.Element:
     """An XML answer without its namespaces. Raises BadGateway for what is none, or not `root`.
 
     No document type, so no entities: neither files nor a billion laughs. `data` is bounded by what was taken in.
     """
     try:
-        text = data.decode("utf-8-sig").lstrip()        # blanks before it keep a connection alive
+        text = data.decode("utf-8-sig").lstrip()        # blanks before it kept the connection alive
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("a document type")
         top = ElementTree.fromstring(text)
@@ -5306,13 +5314,22 @@ def read_s3_xml(data: bytes, root: str = "") -> ElementTree.Element:
         raise BadGateway("The S3 server's answer is no XML that can be read.") from None
     for each in top.iter():
         each.tag = str(each.tag).rpartition("}")[2]
-    if root and top.tag != root:
+    if not root.startswith(top.tag):                    # rclone leaves the last word (Result) out
         raise BadGateway(f"The S3 server answered {_s3_word(top.tag)} where {root} belongs.")
     return top
 
 
-def _s3_text(element: ElementTree.Element, name: str, default: str = "") -> str:
-    return element.findtext(name) or default
+def _s3_text(element: ElementTree.Element, name: str) -> str:
+    return element.findtext(name) or ""
+
+
+def _s3_plain(told: ElementTree.Element) -> Callable[[str], str]:
+    """How the keys of a listing are read: XML can not hold every one of them as it is."""
+    return urllib.parse.unquote_plus if _s3_text(told, "EncodingType") == "url" else str
+
+
+def _s3_escape(text: str) -> str:
+    return html.escape(text, quote=False).replace("\r", "&#13;")
 
 
 def _s3_word(text: str) -> str:
@@ -5320,18 +5337,31 @@ def _s3_word(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.:_-]", "?", text)[:64]
 
 
-def _s3_escape(text: str) -> str:
-    return html.escape(text, quote=False).replace("\r", "&#13;")
+def _s3_tag(text: Optional[str]) -> str:
+    """An entity tag without its quotes, fit to be sent back in a header."""
+    found = (text or "").strip().strip('"')
+    return found if re.fullmatch("[!-~]*", found) else ""
 
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+def _s3_number(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise BadGateway("The S3 server does not say how long an object is.")
+    return int(text)
+
+
+def _s3_moment(text: Optional[str]) -> int:
+    """Nanoseconds since 1970, in whole seconds: a header, which has another form than XML, has no more. 0 for neither."""
+    try:
+        return pfs_time_ns(text or "") // 1_000_000_000 * 1_000_000_000
+    except ValueError:
+        return int(parse_http_date(text or "") or 0) * 1_000_000_000
 
 
 # ---- values ------------------------------------------------------------------------------------------------------
 
 class S3Object(NamedTuple):
     """What is at a key: `size` in bytes, `etag` without quotes, `metadata` the x-amz-meta-* by lower-case name;
-    `is_prefix`: no object, but what keys below it share in a listing."""
+    `is_prefix`: no object, but what keys share in a listing with a delimiter."""
 
     key: str
     size: int = 0
@@ -5339,6 +5369,23 @@ class S3Object(NamedTuple):
     mtime_ns: int = 0
     metadata: Mapping[str, str] = MappingProxyType({})
     is_prefix: bool = False
+
+
+def _s3_object(key: str, headers: Any) -> S3Object:
+    total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
+    metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
+                if name.lower().startswith("x-amz-meta-")}
+    return S3Object(key, _s3_number(total), _s3_tag(headers.get("ETag")), _s3_moment(headers.get("Last-Modified")), metadata)
+
+
+def _s3_listed(told: ElementTree.Element, cut: int) -> list[S3Object]:
+    """The items of a page in the order of their keys; `cut` characters of each key are our prefix."""
+    plain = _s3_plain(told)
+    found = [S3Object(plain(_s3_text(each, "Prefix"))[cut:], is_prefix=True) for each in told.findall("CommonPrefixes")]
+    found += [S3Object(plain(_s3_text(each, "Key"))[cut:], _s3_number(_s3_text(each, "Size")),
+                       _s3_tag(_s3_text(each, "ETag")), _s3_moment(_s3_text(each, "LastModified")))
+              for each in told.findall("Contents")]
+    return sorted(found, key=lambda each: each.key.encode())
 
 
 class S3Pending(NamedTuple):
@@ -5352,8 +5399,8 @@ class S3Pending(NamedTuple):
 @dataclass(frozen=True)
 class S3Target:
     """A bucket and how to speak to it. `prefix` is put before every key and taken off again; `path_style` None means
-    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` in seconds for each wait; a transfer has at most
-    `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
+    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` is for each wait, in seconds; a transfer has
+    at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
 
     bucket: str
     region: str = "us-east-1"
@@ -5374,33 +5421,65 @@ class S3Target:
     parallel: int = 4
 
 
+def s3_target(options: BackendOptions) -> S3Target:
+    """The bucket that a configuration names."""
+    return S3Target(
+        options.s3_bucket_name, options.s3_region, options.s3_endpoint, options.s3_access_key, options.s3_secret_key,
+        options.s3_session_token, options.s3_prefix, {"path": True, "virtual": False}.get(options.s3_addressing),
+        options.s3_server_side_encryption, options.s3_kms_key_id, options.s3_acl, options.s3_ca_file,
+        timeout=options.s3_timeout, part_bytes=options.s3_part_bytes, parallel=options.s3_parallel)
+
+
 def _s3_address(target: S3Target, region: str) -> tuple[str, str]:
-    """The URL of the host, and what stands before the key in a path. Raises ConfigError."""
+    """The URL of the host, and what stands before a key in paths. Raises ConfigError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", target.bucket):
         raise ConfigError("backend.s3_bucket_name: is no name of a bucket")
     if not re.fullmatch(r"[a-z0-9-]{1,40}", region):
         raise ConfigError("backend.s3_region: is no name of a region")
+    if "@" in target.endpoint:
+        raise ConfigError("backend.s3_endpoint: keys do not belong there; see backend.s3_access_key")
     url = target.endpoint or f"https://s3.{region}.amazonaws.com" + ".cn" * region.startswith("cn-")
-    if urllib.parse.urlsplit(url).username is not None:
-        raise ConfigError("backend.s3_endpoint: keys do not belong into it; see backend.s3_access_key")
     # A certificate's wildcard stands for one label, so a bucket with dots needs its path.
     by_path = bool(target.endpoint) or "." in target.bucket if target.path_style is None else target.path_style
     return (url, f"/{target.bucket}/") if by_path else (url.replace("://", f"://{target.bucket}.", 1), "/")
 
 
-# What S3's codes (statuses, where there is none) mean here; the rest says that this server and S3 do not agree: 502.
-_S3_KINDS: dict[str, type[CallFSError]] = {
-    "NoSuchKey": FileNotFound, "NotFound": FileNotFound, "404": FileNotFound, "PreconditionFailed": PreconditionFailed,
-    "412": PreconditionFailed, "InvalidRange": RangeNotSatisfiable, "416": RangeNotSatisfiable,
-    "KeyTooLongError": BadRequest, "KeyTooLong": BadRequest, "EntityTooLarge": PayloadTooLarge,
-    "QuotaExceeded": StorageFull, "InsufficientStorage": StorageFull, "XMinioStorageFull": StorageFull, "507": StorageFull,
-    "SlowDown": Unavailable, "ServiceUnavailable": Unavailable, "InternalError": Unavailable,
-    "ConditionalRequestConflict": Unavailable, "OperationAborted": Unavailable, "RequestTimeout": Unavailable,
-    "RequestLimitExceeded": Unavailable, "TooManyRequests": Unavailable, "Throttling": Unavailable,
-    "429": Unavailable, "500": Unavailable, "502": Unavailable, "503": Unavailable, "504": Unavailable,
-}
-# Raised by a caller's own wishes, every day: no line in the log.
-_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)
+def _s3_host(connection: http.client.HTTPConnection) -> str:
+    """The field Host as http.client writes it."""
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    return host if connection.port == connection.default_port else f"{host}:{connection.port}"
+
+
+# ---- errors ------------------------------------------------------------------------------------------------------
+
+class _UploadGone(BadGateway):
+    """The S3 server does not know the multipart upload any more."""
+
+
+# What S3's codes mean here, and statuses where there is no code. The rest says that we and S3 do not agree: 502.
+_S3_KINDS: dict[str, type[CallFSError]] = {code: kind for kind, codes in (
+    (FileNotFound, "NoSuchKey NotFound 404"), (_UploadGone, "NoSuchUpload"), (PreconditionFailed, "PreconditionFailed 412"),
+    (RangeNotSatisfiable, "InvalidRange 416"), (PayloadTooLarge, "EntityTooLarge"), (BadRequest, "KeyTooLongError KeyTooLong"),
+    (StorageFull, "QuotaExceeded InsufficientStorage XMinioStorageFull 507"),
+    (Unavailable, "SlowDown ServiceUnavailable InternalError ConditionalRequestConflict OperationAborted RequestTimeout "
+                  "RequestLimitExceeded TooManyRequests Throttling 429 500 502 503 504")) for code in codes.split()}
+_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)     # what callers ask for every day: no line in the log
+
+
+def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
+    """Code, message, request id and region of an answer that is an error; "" for what it does not say."""
+    told = ElementTree.Element("Error")
+    with contextlib.suppress(BadGateway):
+        told = read_s3_xml(answer.data, "Error")
+    code, message, request_id, region = (_s3_text(told, name) for name in ("Code", "Message", "RequestId", "Region"))
+    return (code, message, request_id or answer.headers.get("x-amz-request-id") or "",
+            answer.headers.get("x-amz-bucket-region") or region)
+
+
+def _s3_error(status: int, code: str) -> CallFSError:
+    kind = _S3_KINDS.get(code) or _S3_KINDS.get(str(status) if not code or status >= 429 else "") or BadGateway
+    told = _s3_word(code) or ("a redirect; is that its region?" if 300 <= status < 400 else f"status {status}")
+    return kind() if kind in _S3_USUAL else kind(f"The S3 server answered {told}.")
 
 
 class S3Client(HTTPClient):
@@ -5408,14 +5487,18 @@ class S3Client(HTTPClient):
 
     Errors: FileNotFound, PreconditionFailed, RangeNotSatisfiable, BadRequest (a key that S3 does not take), StorageFull;
     Unavailable for a server that can not be reached, or fails after `retries` more tries with growing pauses; BadGateway
-    for all that says that this server and S3 do not agree: wrong keys, no such bucket, answers that are none, bytes that
-    are not those of their checksum. S3's own words, with the number of the request, go to the log. The bytes of a
-    request are all in memory, so that they are signed as a whole: nothing here needs the chunk signatures of aws-chunked.
+    for all that says that we and S3 do not agree: wrong keys, no such bucket, answers that are none, bytes that are not
+    those of their checksum. S3's own words, with the number of the request, go to the log. A request's body is in memory
+    as a whole and so signed as a whole: nothing here needs aws-chunked, which many servers can not read.
     """
 
     def __init__(self, target: S3Target, *, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> None:
         url, self._path = _s3_address(target, target.region)
-        super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file, verify=target.verify)
+        try:
+            super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file, verify=target.verify)
+        except ConfigError as error:
+            key = "s3_ca_file" if str(error).startswith(target.ca_file or "\0") else "s3_endpoint"
+            raise ConfigError(f"backend.{key}: {error}") from None
         self.target, self._region, self._log, self._metrics = target, target.region, log, metrics
         self.clock, self._offset = time.time, 0.0       # seconds that the server's clock is ahead of ours
         given = S3Credentials(target.access_key, target.secret_key, target.session_token)
@@ -5425,16 +5508,14 @@ class S3Client(HTTPClient):
     # ---- requests
 
     def _prepared(self, call: _Call, wire: _Wire) -> _Call:
-        host, port = wire.connection.host, wire.connection.port
-        host = f"[{host}]" if ":" in host else host     # as http.client writes it
-        named = {"Host": host if port == wire.connection.default_port else f"{host}:{port}"}
-        signed = sign(call.method, call.target, {**call.headers, **named}, self._keys.get(), self._region,
-                      self.clock() + self._offset)
-        return call._replace(headers={name: value for name, value in signed.items() if name != "Host"})
+        headers = {**call.headers, "Host": _s3_host(wire.connection)}
+        signed = sign(call.method, call.target, headers, self._keys.get(), self._region, self.clock() + self._offset)
+        del signed["Host"]                              # http.client sends it
+        return call._replace(headers=signed)
 
     def _refused(self, answer: _Reply) -> bool:
         # CopyObject, UploadPartCopy, CompleteMultipartUpload: 200 goes out before it is known how it ends.
-        return answer.data.lstrip()[:256].find(b"<Error") >= 0 and read_s3_xml(answer.data).tag == "Error"
+        return b"<Error" in answer.data.lstrip()[:256] and bool(_s3_complaint(answer)[0])
 
     def _wait(self, attempt: int, asked: Optional[float]) -> float:
         # Full jitter: whoever was sent away together comes back spread out. A server that asks for a pause gets it.
@@ -5442,36 +5523,32 @@ class S3Client(HTTPClient):
 
     def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
         error = super()._trouble(call, wire, broken)
-        self._note(call.method, 0, type(error).__name__, broken.reason, "")
-        if call.repeatable and call.replayable and (broken.cut or broken.slow):
-            return _Again(error.error if isinstance(error, _Again) else error)      # type: ignore[arg-type]
-        return error
+        error = error.error if isinstance(error, _Again) else error
+        self._note(call.method, 0, "broken", broken.reason)
+        again = call.repeatable and call.replayable and (broken.cut or broken.slow)
+        return _Again(error) if again and isinstance(error, CallFSError) else error
 
     def _refusal(self, call: _Call, answer: _Reply) -> Exception:
         code, message, request_id, region = _s3_complaint(answer)
-        kind = _S3_KINDS.get(code) or (_S3_KINDS.get(str(answer.status), BadGateway) if not code else BadGateway)
-        if answer.status >= 500 and kind is BadGateway and answer.status not in (501, 505):
-            kind = Unavailable
-        if not issubclass(kind, _S3_USUAL):
+        error, asked = _s3_error(answer.status, code), _retry_after(answer.headers)
+        if not isinstance(error, _S3_USUAL):
             self._note(call.method, answer.status, code, message, request_id)
-        if answer.status < 500 and (self._other_region(answer, region) or self._other_time(answer, code)):
-            return _Again(_s3_error(kind, answer.status, code), asked=0.0)
-        again = kind is Unavailable and (call.repeatable or answer.status in _LATER) and call.replayable
-        asked = _retry_after(answer.headers)
-        error = _s3_error(kind, answer.status, code)
+        if self._other_region(answer.status, region) or self._other_time(answer, code):
+            return _Again(error, asked=0.0)
+        again = isinstance(error, Unavailable) and call.replayable and (call.repeatable or answer.status in _LATER)
         return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
 
-    def _other_region(self, answer: _Reply, told: str) -> bool:
+    def _other_region(self, status: int, region: str) -> bool:
         """Whether the bucket is elsewhere than thought; from now on it is sought there. Where that is follows from the
         region alone: a Location, which could name any host, is never looked at."""
-        region = answer.headers.get("x-amz-bucket-region") or told
-        if not re.fullmatch("[a-z0-9-]{1,40}", region) or region == self._region or answer.status not in (301, 307, 400):
+        if status not in (301, 307, 400) or not re.fullmatch("[a-z0-9-]{1,40}", region):
             return False
-        address = _server_address(_s3_address(self.target, region)[0], self.target.timeout, self.target.ca_file,
-                                  self.target.verify)
+        if region == self._region:
+            return region != self.target.region         # another thread was told before
+        target = self.target
+        address = _server_address(_s3_address(target, region)[0], target.timeout, target.ca_file, target.verify)
         with self._lock:
-            idle, self._idle, self._region, self._address = self._idle, [], region, address
-            self.url = address.url
+            idle, self._idle, self._region, self._address, self.url = self._idle, [], region, address, address.url
         for wire in idle:
             wire.close()
         return True
@@ -5482,37 +5559,42 @@ class S3Client(HTTPClient):
         if moment is None or answer.status not in (400, 403) or code not in ("", "RequestTimeTooSkewed"):
             return False
         offset = moment - self.clock()
-        wrong, self._offset = abs(offset - self._offset) > S3_SKEW, offset
+        wrong = code != "" or abs(offset) > S3_SKEW
+        self._offset = offset if wrong else self._offset
         return wrong
 
-    def _note(self, method: str, status: int, code: str, message: str, request_id: str) -> None:
+    def _note(self, method: str, status: int, code: str, message: str, request_id: str = "") -> None:
         if self._metrics:
-            self._metrics.count("callfs_errors_total", "s3", _s3_word(code) or str(status))
+            self._metrics.count("callfs_errors_total", "s3", code if code in _S3_KINDS else str(status))
         if self._log:
             self._log.warn("S3 failed", bucket=self.target.bucket, method=method, status=status, code=code[:200],
                            reason=message[:1000], s3_request_id=request_id[:200])
 
+    def _differ(self, what: str) -> CallFSError:
+        self._note("", 200, "checksum", f"the bytes {what} differ from their checksum")
+        return BadGateway(f"The bytes {what} differ from their checksum.")
+
     def _key(self, key: str) -> str:
         """The path of an object."""
         whole = self.target.prefix + key
-        if not key:
+        path = self._path + s3_quote(whole, "/")
+        if not key:                                     # its path would be the bucket's
             raise BadRequest("An object needs a name.")
-        if len(whole.encode("utf-8", "surrogatepass")) > S3_MAX_KEY:
+        if len(whole.encode()) > S3_MAX_KEY:
             raise BadRequest(f"The name is longer than the {S3_MAX_KEY} bytes that S3 takes.")
-        return self._path + s3_quote(whole, "/")
+        return path
 
     def _bucket(self) -> str:
         return self._path[:-1] or "/"
 
     def _send(self, method: str, path: str, query: Mapping[str, str] = MappingProxyType({}),
               headers: Mapping[str, str] = MappingProxyType({}), data: Any = None, **more: Any) -> _Reply:
-        """One operation; `data` is bytes that are sent as they are, hashed once for all tries."""
-        body, given = None, dict(headers)
-        if data is not None:
-            body, secure = _Source(data), self._address.url.startswith("https:")
-            given.setdefault("X-Amz-Content-SHA256", _UNSIGNED if secure else hashlib.sha256(data).hexdigest())
+        """One operation; `data` is bytes, which are hashed once for all tries."""
+        given = dict(headers)
+        if data is not None and "X-Amz-Content-SHA256" not in given:
+            given["X-Amz-Content-SHA256"] = hashlib.sha256(data).hexdigest()
         target = path + ("?" + canonical_query(query.items()) if query else "")
-        return self._call(method, target, given, body=body, **{"idempotent": True, **more})
+        return self._call(method, target, given, body=None if data is None else _Source(data), **{"idempotent": True, **more})
 
     # ---- objects
 
@@ -5528,34 +5610,34 @@ class S3Client(HTTPClient):
     def put(self, key: str, data: Any, *, metadata: Mapping[str, str] = MappingProxyType({}),
             only_new: bool = False) -> S3Object:
         """Store bytes with one request. `only_new`: raises PreconditionFailed where something is there; that is not
-        sent twice, as the second time would find the first."""
-        more: dict[str, Any] = {"idempotent": False} if only_new else {}
+        sent twice, as the second would find the first."""
         headers = {**self._fresh(metadata), **({"If-None-Match": "*"} if only_new else {})}
-        answer = self._put_bytes(self._key(key), {}, headers, data, more)
-        return S3Object(key, len(data), _s3_etag(answer.headers), _s3_moment(answer.headers.get("Date")), metadata)
+        told = self._put_bytes(self._key(key), {}, headers, data, idempotent=not only_new).headers
+        return S3Object(key, len(data), _s3_tag(told.get("ETag")), _s3_moment(told.get("Date")), metadata)
 
     def _fresh(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """The headers of a new object."""
         target, headers = self.target, {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        if not all(value.isascii() and value.isprintable() for value in headers.values()):
-            raise BadRequest("Metadata of an object is printable ASCII.")
+        if not all(re.fullmatch("[a-z0-9_.-]+", name) and re.fullmatch("[ -~]*", value) for name, value in headers.items()):
+            raise BadRequest("Metadata of an object is printable ASCII, its names lower-case.")
         told = {"x-amz-server-side-encryption": target.encryption, "x-amz-acl": target.acl,
                 "x-amz-server-side-encryption-aws-kms-key-id": target.kms_key_id}
         return {**headers, **{name: value for name, value in told.items() if value}}
 
-    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any,
-                   more: Mapping[str, Any] = MappingProxyType({})) -> _Reply:
-        """PUT with a checksum; the server's word that it has these bytes is checked."""
-        crc = _crc32_text(zlib.crc32(data))
-        answer = self._send("PUT", path, query, {**headers, "x-amz-checksum-crc32": crc}, data, **more)
-        told = answer.headers.get("x-amz-checksum-crc32")
-        if told != crc if told else _other_md5(answer.headers, data):
-            raise self._differs("stored")
+    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any, **more: Any) -> _Reply:
+        """PUT with a checksum; the server's word that it has these bytes is checked. Without TLS the signature needs the
+        SHA-256 anyway; a part has the checksum that its upload announced."""
+        digest = b"" if self.url.startswith("https:") else hashlib.sha256(data).digest()
+        name, check = ("x-amz-checksum-sha256", digest) if digest and not query else \
+            ("x-amz-checksum-crc32", zlib.crc32(data).to_bytes(4, "big"))
+        text = base64.b64encode(check).decode()
+        signed = {"X-Amz-Content-SHA256": digest.hex() or _UNSIGNED, name: text}
+        answer = self._send("PUT", path, query, {**headers, **signed}, data, **more)
+        told = answer.headers.get(name)
+        # Servers that say nothing of checksums still look at the signed hash, all but rclone; for parts MD5 is too slow.
+        if told != text if told else not query and _md5_of(answer.headers) not in ("", _md5(data).hexdigest()):
+            raise self._differ("stored")
         return answer
-
-    def _differs(self, what: str) -> CallFSError:
-        self._note("", 200, "BadDigest", f"{what} bytes differ from their checksum", "")
-        return BadGateway(f"The bytes {what} differ from their checksum.")
 
     def upload(self, key: str, length: Optional[int] = None, *,
                metadata: Mapping[str, str] = MappingProxyType({})) -> S3Upload:
@@ -5570,14 +5652,11 @@ class S3Client(HTTPClient):
             with self.upload(target, found.size, metadata=kept) as upload:
                 upload.copy_part(source, 0, found.size, found.etag)
                 return upload.commit()
-        headers = {**self._fresh(kept), **self._copied(source, found.etag),
+        headers = {**self._fresh(metadata or {}), **self._copied(source, found.etag),
                    "x-amz-metadata-directive": "COPY" if metadata is None else "REPLACE"}
-        if metadata is None:
-            headers = {name: value for name, value in headers.items() if not name.startswith("x-amz-meta-")}
-        answer = self._send("PUT", self._key(target), {}, headers, patience=S3_COPY_PATIENCE)
+        answer = self._send("PUT", self._key(target), {}, headers, patience=S3_PATIENCE)
         told = read_s3_xml(answer.data, "CopyObjectResult")
-        return S3Object(target, found.size, _s3_text(told, "ETag").strip('"'),
-                        _s3_moment(_s3_text(told, "LastModified")), kept)
+        return S3Object(target, found.size, _s3_tag(_s3_text(told, "ETag")), _s3_moment(_s3_text(told, "LastModified")), kept)
 
     def _copied(self, source: str, etag: str) -> dict[str, str]:
         where = f"/{self.target.bucket}/{s3_quote(self.target.prefix + source, '/')}"
@@ -5586,203 +5665,81 @@ class S3Client(HTTPClient):
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; one that is not there is fine."""
         together = [key for key in keys if len(keys) > 1 and key and not _NOT_XML.search(key)]
+        alone = [key for key in keys if not together or not key or _NOT_XML.search(key)]
         for start in range(0, len(together), S3_DELETES):
-            for key in self._delete_some(together[start:start + S3_DELETES]):
-                self._delete_one(key)       # once more, for itself: it succeeds, or says why not
-        for key in keys if not together else [key for key in keys if not key or _NOT_XML.search(key)]:
-            self._delete_one(key)
-
-    def _delete_one(self, key: str) -> None:
-        with contextlib.suppress(FileNotFound):
-            self._send("DELETE", self._key(key))
+            alone += self._delete_some(together[start:start + S3_DELETES])
+        for key in alone:                   # what failed once more, by itself: it succeeds, or says why not
+            with contextlib.suppress(FileNotFound):
+                self._send("DELETE", self._key(key))
 
     def _delete_some(self, keys: Sequence[str]) -> list[str]:
         """The keys that were not deleted."""
         items = "".join(f"<Object><Key>{_s3_escape(self.target.prefix + key)}</Key></Object>" for key in keys)
         data = f'<Delete xmlns="{_S3_SPACE}"><Quiet>true</Quiet>{items}</Delete>'.encode()
-        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        answer = self._send("POST", self._bucket(), {"delete": ""}, {"Content-MD5": digest}, data,
-                            patience=S3_COPY_PATIENCE)
+        headers = {"Content-MD5": base64.b64encode(_md5(data).digest()).decode()}       # the one checksum that all know
+        answer = self._send("POST", self._bucket(), {"delete": ""}, headers, data, patience=S3_PATIENCE)
         failed = read_s3_xml(answer.data, "DeleteResult").findall("Error")
-        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed
-                if _s3_text(each, "Code") != "NoSuchKey"]
+        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed if _s3_text(each, "Code") != "NoSuchKey"]
 
     # ---- the bucket
 
     def list(self, prefix: str = "", *, after: str = "", delimiter: str = "", page: int = 1000) -> Iterator[S3Object]:
         """The objects whose keys begin with `prefix`, in the order of the keys, behind the key `after`; with a
         `delimiter` those that share what goes up to it as one (`is_prefix`)."""
-        own = self.target.prefix
+        own, last = self.target.prefix, b""
         query = {"list-type": "2", "encoding-type": "url", "prefix": own + prefix, "max-keys": str(page)}
         query.update({"delimiter": delimiter} if delimiter else {})
         query.update({"start-after": own + after} if after else {})
         while True:
             told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListBucketResult")
-            plain = urllib.parse.unquote_plus if _s3_text(told, "EncodingType") == "url" else str
-            found = [S3Object(plain(_s3_text(each, "Prefix"))[len(own):], is_prefix=True)
-                     for each in told.findall("CommonPrefixes")]
-            found += [S3Object(plain(_s3_text(each, "Key"))[len(own):], int(_s3_text(each, "Size", "0")),
-                               _s3_text(each, "ETag").strip('"'), _s3_moment(_s3_text(each, "LastModified")))
-                      for each in told.findall("Contents")]
-            yield from sorted(found, key=lambda each: each.key.encode())
+            found = _s3_listed(told, len(own))
+            yield from found
+            query["continuation-token"] = _s3_text(told, "NextContinuationToken")
             if _s3_text(told, "IsTruncated") != "true":
                 return
-            query["continuation-token"] = _s3_text(told, "NextContinuationToken")
-            if not query["continuation-token"]:
-                raise BadGateway("The S3 server's listing is cut short and says not where to go on.")
+            if not query["continuation-token"] or not found or found[-1].key.encode() <= last:
+                raise BadGateway("The S3 server's listing does not come to an end.")    # rclone's, with a delimiter
+            last = found[-1].key.encode()
 
     def uploads(self, prefix: str = "") -> Iterator[S3Pending]:
         """The multipart uploads that are not finished."""
-        own = self.target.prefix
+        own, last = self.target.prefix, ("", "")
         query = {"uploads": "", "encoding-type": "url", "prefix": own + prefix}
         while True:
             told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListMultipartUploadsResult")
-            plain = urllib.parse.unquote_plus if _s3_text(told, "EncodingType") == "url" else str
+            plain = _s3_plain(told)
             for each in told.findall("Upload"):
                 yield S3Pending(plain(_s3_text(each, "Key"))[len(own):], _s3_text(each, "UploadId"),
                                 _s3_moment(_s3_text(each, "Initiated")))
             if _s3_text(told, "IsTruncated") != "true":
                 return
-            query["key-marker"] = plain(_s3_text(told, "NextKeyMarker"))
-            query["upload-id-marker"] = _s3_text(told, "NextUploadIdMarker")
+            before, last = last, (plain(_s3_text(told, "NextKeyMarker")), _s3_text(told, "NextUploadIdMarker"))
+            if before == last:
+                raise BadGateway("The S3 server's listing does not come to an end.")
+            query["key-marker"], query["upload-id-marker"] = last
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Throw the parts of a multipart upload away; one that is not there is fine."""
-        with contextlib.suppress(FileNotFound):
+        with contextlib.suppress(_UploadGone, FileNotFound):
             self._send("DELETE", self._key(key), {"uploadId": upload_id})
 
     def presign(self, method: str, key: str, seconds: int) -> str:
-        """A URL with which anybody may do `method` for so many seconds (a week at most)."""
-        base = urllib.parse.urlsplit(self._address.url)
-        path = self._address.prefix + self._key(key)
-        host = base.netloc if base.port not in (80, 443) else base.hostname or ""
-        return f"{base.scheme}://{base.netloc}" + presign(method, host, path, (), self._keys.get(), self._region,
-                                                          self.clock() + self._offset, seconds)
+        """A URL with which anybody may do `method` for so many seconds, a week at most."""
+        if not 0 < seconds <= 7 * 86400:
+            raise BadRequest("S3's links are good for a second to a week.")
+        host, path = _s3_host(self._address.dial()), self._address.prefix + self._key(key)
+        target = presign(method, path, host, self._keys.get(), self._region, self.clock() + self._offset, seconds)
+        return f"{self.url.partition('://')[0]}://{host}{target}"
 
     def check(self) -> None:
         """Raises what is wrong when the bucket can not be reached with these keys."""
-        self._send("GET", self._bucket(), {"list-type": "2", "max-keys": "1", "prefix": self.target.prefix})
+        query = {"list-type": "2", "max-keys": "1", "prefix": self.target.prefix}
+        read_s3_xml(self._send("GET", self._bucket(), query).data, "ListBucketResult")
 
 
-_S3_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+# ---- checksums ---------------------------------------------------------------------------------------------------
 
-
-def _crc32_text(crc: int) -> str:
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
-
-
-def _s3_etag(headers: Mapping[str, str]) -> str:
-    return (headers.get("ETag") or "").strip().strip('"')
-
-
-def _s3_moment(text: Optional[str]) -> int:
-    """Nanoseconds since 1970: a header has one form, XML another. 0 for what is neither."""
-    try:
-        return pfs_time_ns(text or "")
-    except ValueError:
-        return int(parse_http_date(text or "") or 0) * 1_000_000_000
-
-
-def _s3_object(key: str, headers: Any) -> S3Object:
-    total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
-    if not total.isdecimal():
-        raise BadGateway("The S3 server does not say how long an object is.")
-    metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
-                if name.lower().startswith("x-amz-meta-")}
-    return S3Object(key, int(total), _s3_etag(headers), _s3_moment(headers.get("Last-Modified")), metadata)
-
-
-def _md5_of(headers: Any) -> str:
-    """The ETag where it is the MD5 of the bytes: not of parts, not under a KMS key or the customer's own."""
-    etag, sealed = _s3_etag(headers), headers.get("x-amz-server-side-encryption") or "AES256"
-    own = headers.get("x-amz-server-side-encryption-customer-algorithm")
-    return etag if re.fullmatch("[0-9a-f]{32}", etag) and sealed == "AES256" and not own else ""
-
-
-def _other_md5(headers: Any, data: Any) -> bool:
-    return (_md5_of(headers) or None) not in (None, hashlib.md5(data, usedforsecurity=False).hexdigest())
-
-
-def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
-    """Code, message, request id and region of an answer that is an error; "" for what it does not say."""
-    told: Any = None
-    with contextlib.suppress(BadGateway):
-        told = read_s3_xml(answer.data, "Error")
-    found = [_s3_text(told, name) if told is not None else "" for name in ("Code", "Message", "RequestId", "Region")]
-    return found[0], found[1], found[2] or answer.headers.get("x-amz-request-id") or "", found[3]
-
-
-def _s3_error(kind: type[CallFSError], status: int, code: str) -> CallFSError:
-    if kind in _S3_USUAL:
-        return kind()
-    told = _s3_word(code) if code else "a redirect" if 300 <= status < 400 else f"status {status}"
-    return kind(f"The S3 server answered {told}.")
-
-
-class S3Reader(Reader):
-    """The bytes of an object, or a part of them. A connection that breaks is made again from where it broke, as long as
-    the object is the same; a whole object whose bytes are not those of its checksum ends in an error, before its end.
-
-    Raises BadGateway, Unavailable, PreconditionFailed (it was replaced in the middle). `object` is what was found.
-    """
-
-    def __init__(self, client: S3Client, key: str, start: int, stop: Optional[int], etag: str) -> None:
-        self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
-        self._etag, self._tries, self._closed = etag, client.retries, False
-        self._reader, headers = self._open()
-        self.object = _s3_object(key, headers)
-        self._etag = self.object.etag
-        self.length = self._reader.length or 0
-        self._left = self.length
-        self._sums = _s3_sums(headers) if not start and self.length == self.object.size else []
-
-    def _open(self) -> tuple[RemoteReader, Any]:
-        headers = {"x-amz-checksum-mode": "ENABLED"}
-        whole = not self._position and self._stop is None
-        if not whole:
-            headers["Range"] = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
-        if self._etag:
-            headers["If-Match"] = f'"{self._etag}"'
-        reply = self._client._send("GET", self._path, {}, headers, stream=True)
-        told = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/[0-9]+", reply.headers.get("Content-Range") or "")
-        right = reply.status == 200 if whole else reply.status == 206 and told and int(told[1]) == self._position
-        if not right or reply.response.length is None:
-            reply.wire.clean = False
-            reply.close()
-            raise BadGateway("The S3 server answered with other bytes than were asked for.")
-        return RemoteReader(self._client.url, reply), reply.headers
-
-    def read(self, size: int = BLOCK) -> bytes:
-        """As the base says."""
-        if not self._left or self._closed:
-            return b""
-        block = self._some(min(size, self._left))
-        for hasher, _ in self._sums:
-            hasher.update(block)
-        self._position += len(block)
-        self._left -= len(block)
-        if not self._left and any(hasher.digest() != told for hasher, told in self._sums):
-            raise self._client._differs("read")         # the last block is kept back: it must not look whole
-        return block
-
-    def _some(self, size: int) -> bytes:
-        while True:
-            try:
-                return self._reader.read(size)
-            except BadGateway:
-                if self._closed or not self._tries:
-                    raise
-                self._tries -= 1
-                self._reader.close()
-                self._client._note("GET", 0, "Interrupted", f"the answer was cut at byte {self._position}", "")
-                self._reader, headers = self._open()
-                if self._reader.length != self._left or _s3_etag(headers) != self._etag:
-                    raise BadGateway("The S3 server answered with other bytes than were asked for.") from None
-
-    def close(self) -> None:
-        """End the connection unless all was read; then it serves again."""
-        self._closed = True
-        self._reader.close()
+_md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 
 
 class _CRC32:
@@ -5798,103 +5755,171 @@ class _CRC32:
         return self._value.to_bytes(4, "big")
 
 
-_S3_SUMS: tuple[tuple[str, Callable[[], Any]], ...] = (         # the cheapest first: one is enough
-    ("x-amz-checksum-crc32", _CRC32), ("x-amz-checksum-sha256", hashlib.sha256),
-    ("x-amz-checksum-sha1", functools.partial(hashlib.sha1, usedforsecurity=False)))
+_S3_SUMS: dict[str, Callable[[], Any]] = {              # the cheapest first: one is enough
+    "x-amz-checksum-crc32": _CRC32, "x-amz-checksum-sha256": hashlib.sha256,
+    "x-amz-checksum-sha1": functools.partial(hashlib.sha1, usedforsecurity=False)}
 
 
-def _s3_sums(headers: Any) -> list[tuple[Any, bytes]]:
-    """What the bytes of a whole object are checked by: (hasher, digest to come), none where nothing is known."""
-    for name, kind in _S3_SUMS:
+def _md5_of(headers: Any) -> str:
+    """The ETag where it is the MD5 of the bytes: not of parts, not under a KMS key or the customer's own."""
+    etag, sealed = _s3_tag(headers.get("ETag")), headers.get("x-amz-server-side-encryption") or "AES256"
+    own = headers.get("x-amz-server-side-encryption-customer-algorithm")
+    return etag if re.fullmatch("[0-9a-f]{32}", etag) and sealed == "AES256" and not own else ""
+
+
+def _s3_check(headers: Any) -> Optional[tuple[Any, bytes]]:
+    """What the bytes of a whole object are checked by: a hasher and the digest to come. None where nothing is known."""
+    for name, kind in _S3_SUMS.items():
         told = headers.get(name) or ""
-        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":
+        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":      # that is one of the parts
             with contextlib.suppress(ValueError):
-                return [(kind(), base64.b64decode(told, validate=True))]
+                return kind(), base64.b64decode(told, validate=True)
     md5 = _md5_of(headers)
-    return [(hashlib.md5(usedforsecurity=False), bytes.fromhex(md5))] if md5 else []
+    return (_md5(), bytes.fromhex(md5)) if md5 else None
+
+
+class S3Reader(Reader):
+    """The bytes of an object, or a part of them. A connection that breaks is made again from where it broke, as long as
+    the object is the same; a whole object whose bytes are not those of its checksum ends in an error, before its end.
+
+    Raises BadGateway, Unavailable, PreconditionFailed (it was replaced in the middle). `object` is what was found.
+    """
+
+    def __init__(self, client: S3Client, key: str, start: int, stop: Optional[int], etag: str) -> None:
+        self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
+        self._etag, self._tries, self._closed = etag, client.retries, False
+        self._reader, headers = self._open()
+        self.object = _s3_object(key, headers)
+        self._etag, self.length = self.object.etag, self._reader.length
+        self._left = self.length or 0
+        self._check = _s3_check(headers) if self._left == self.object.size else None
+
+    def _open(self) -> tuple[RemoteReader, Any]:
+        headers = {"x-amz-checksum-mode": "ENABLED", **({"If-Match": f'"{self._etag}"'} if self._etag else {})}
+        whole = not self._position and self._stop is None
+        if not whole:
+            headers["Range"] = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
+        reply = self._client._send("GET", self._path, {}, headers, stream=True)
+        told = re.match(r"bytes ([0-9]+)-", reply.headers.get("Content-Range") or "")   # the status may be 200 (rclone)
+        if reply.response.length is None or not whole and (told is None or int(told[1]) != self._position):
+            reply.wire.clean = False
+            reply.close()
+            raise BadGateway("The S3 server answered with other bytes than were asked for.")
+        return RemoteReader(self._client.url, reply), reply.headers
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        if not self._left or self._closed:
+            return b""
+        block = self._some(min(size, self._left))
+        self._position += len(block)
+        self._left -= len(block)
+        if self._check:
+            self._check[0].update(block)
+            if not self._left and self._check[0].digest() != self._check[1]:
+                raise self._client._differ("read")      # the last block is kept back: it must not look whole
+        return block
+
+    def _some(self, size: int) -> bytes:
+        while True:
+            try:
+                return self._reader.read(size)
+            except BadGateway as cut:
+                self._client._note("GET", 0, "broken", f"cut at byte {self._position}")
+                if self._closed or not self._tries:
+                    raise Unavailable(cut.message) from None
+            self._tries -= 1
+            self._reader.close()
+            self._reader, headers = self._open()
+            if self._reader.length != self._left or _s3_tag(headers.get("ETag")) != self._etag:
+                raise BadGateway("The S3 server answered with other bytes than were asked for.")
+
+    def close(self) -> None:
+        """End the connection unless all was read; then it serves again."""
+        self._closed = True
+        self._reader.close()
 
 
 class _S3Part(NamedTuple):
     etag: str
     crc32: str = ""
-    size: int = 0
 
 
 class S3Upload:
-    """An object that is being written, for one thread. Nothing is visible before `commit`; what is left without it is
-    thrown away. Parts go out in threads, at most `parallel` of them, the one that is being filled included."""
+    """An object that is being written, by one thread. Nothing is visible before `commit`; what is left without it is
+    thrown away. Parts go out in threads; at most `parallel` are in memory, the one that is being filled included."""
 
     def __init__(self, client: S3Client, key: str, length: Optional[int], metadata: Mapping[str, str]) -> None:
-        self.key, self.length, self.size = key, length, 0
-        self._client, self._path, self._metadata = client, client._key(key), metadata
-        self._id, self._parts, self._threads = "", {}, []      # type: str, dict[int, _S3Part], list[threading.Thread]
-        self._buffer, self._number = bytearray(), 1
+        self.key, self.length, self.size = key, length, 0       # `size`: bytes taken over so far
+        self._client, self._path, self._metadata, self._over = client, client._key(key), metadata, False
+        self._buffer, self._number, self._id = bytearray(), 1, ""
+        self._parts: dict[int, _S3Part] = {}
+        self._threads: list[threading.Thread] = []
         self._slots = threading.BoundedSemaphore(client.target.parallel)
         self._error: Optional[BaseException] = None
-        self._over = False
 
     def _part_size(self) -> int:
         """With a known length equal parts, as some servers insist on; without one they double every 1,000 parts, so that
-        10,000 of the usual 16 MiB reach 16 TiB."""
+        10,000 that begin with 16 MiB reach 16 TiB."""
         usual = max(S3_MIN_PART, self._client.target.part_bytes)
         if self.length is None:
             return min(S3_MAX_PART, usual << (self._number - 1) // 1000)
         return max(usual, -(-self.length // S3_MAX_PARTS))
 
     def write(self, data: Any) -> None:
-        """Take bytes over; waits where `parallel` parts are under way. Raises what went wrong with one of them."""
+        """Take bytes over; waits while `parallel` parts are under way. Raises what went wrong with one of them."""
         view = memoryview(data)
         while view:
+            if len(self._buffer) >= self._part_size():
+                self._flush()
             if not self._buffer:
                 self._slots.acquire()
             if self._error:
                 raise self._error
             some = view[:self._part_size() - len(self._buffer)]
             self._buffer += some
+            self.size += len(some)
             view = view[len(some):]
-            if len(self._buffer) >= self._part_size():
-                self._flush()
 
     def _flush(self) -> None:
         """Send what is in the buffer as a part."""
-        data, self._buffer = self._buffer, bytearray()
-        self.size += len(data)
-        self._start()
-        thread = threading.Thread(target=self._send_part, args=(self._number, data), name="callfs-s3-part", daemon=True)
-        self._number += 1
-        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        self._begin()
+        thread = threading.Thread(target=self._send_part, args=(self._number, self._buffer), name="callfs-s3-part", daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        self._buffer, self._number = bytearray(), self._number + 1
         thread.start()
 
-    def _start(self) -> None:
+    def _begin(self) -> None:
         if not self._id:
+            # CRC-32 of the whole, which S3 works out from those of the parts, so that readers can check it.
             headers = {**self._client._fresh(self._metadata), "x-amz-checksum-algorithm": "CRC32",
                        "x-amz-checksum-type": "FULL_OBJECT"}
             answer = self._client._send("POST", self._path, {"uploads": ""}, headers)
             self._id = _s3_text(read_s3_xml(answer.data, "InitiateMultipartUploadResult"), "UploadId")
-            self._whole = answer.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
+            if not self._id:
+                raise BadGateway("The S3 server has begun an upload without a name.")
 
     def _send_part(self, number: int, data: bytearray) -> None:
         try:
             if not self._error:
-                query = {"partNumber": str(number), "uploadId": self._id}
-                answer = self._client._put_bytes(self._path, query, {}, data)
-                crc = answer.headers.get("x-amz-checksum-crc32") or ""
-                self._parts[number] = _S3Part(_s3_etag(answer.headers), crc, len(data))
+                headers = self._client._put_bytes(self._path, self._query(number), {}, data).headers
+                self._parts[number] = _S3Part(_s3_tag(headers.get("ETag")), headers.get("x-amz-checksum-crc32") or "")
         except BaseException as error:      # it belongs to the thread that writes
             self._error = self._error or error
         finally:
             self._slots.release()
 
+    def _query(self, number: int) -> dict[str, str]:
+        return {"partNumber": str(number), "uploadId": self._id}
+
     def copy_part(self, source: str, start: int, stop: int, etag: str = "") -> None:
-        """Append bytes of another object of the bucket, without their passing here as far as parts allow that."""
+        """Append bytes of another object of the bucket, without their passing here as far as the size of parts allows."""
         if self._buffer and len(self._buffer) < S3_MIN_PART:
             start += self._fetch(source, start, min(stop, start + S3_MIN_PART - len(self._buffer)), etag)
         while stop - start >= S3_MIN_PART:
             if self._buffer:
                 self._flush()
-            some = min(stop - start, S3_MAX_PART)
-            self._copy_one(source, start, start + some, etag)
-            start += some
+            start += self._copy_one(source, start, min(stop, start + S3_MAX_PART), etag)
         self._fetch(source, start, stop, etag)
 
     def _fetch(self, source: str, start: int, stop: int, etag: str) -> int:
@@ -5904,44 +5929,60 @@ class S3Upload:
                     self.write(block)
         return stop - start
 
-    def _copy_one(self, source: str, start: int, stop: int, etag: str) -> None:
-        self._start()
+    def _copy_one(self, source: str, start: int, stop: int, etag: str) -> int:
+        self._begin()
         headers = {**self._client._copied(source, etag), "x-amz-copy-source-range": f"bytes={start}-{stop - 1}"}
-        query = {"partNumber": str(self._number), "uploadId": self._id}
-        answer = self._client._send("PUT", self._path, query, headers, patience=S3_COPY_PATIENCE)
+        number, self._number = self._number, self._number + 1
+        try:
+            answer = self._client._send("PUT", self._path, self._query(number), headers, patience=S3_PATIENCE)
+        except BadGateway:                  # Swift: not from an object that was uploaded in parts itself
+            return self._fetch(source, start, stop, etag)
+        if not answer.data:                 # rclone: not at all, it took this for an empty part
+            self._parts[number] = _S3Part(_s3_tag(answer.headers.get("ETag")))
+            return self._fetch(source, start, stop, etag)
         told = read_s3_xml(answer.data, "CopyPartResult")
-        self._parts[self._number] = _S3Part(_s3_text(told, "ETag").strip('"'), _s3_text(told, "ChecksumCRC32"), stop - start)
-        self._number += 1
+        self._parts[number] = _S3Part(_s3_tag(_s3_text(told, "ETag")), _s3_text(told, "ChecksumCRC32"))
         self.size += stop - start
+        return stop - start
 
     def commit(self) -> S3Object:
-        """Make the object visible. Raises Disconnected where fewer bytes came than were announced, and what went wrong
-        with a part."""
-        if self.length not in (None, self.size + len(self._buffer)):
-            raise Disconnected("The body is shorter than announced.")
-        if not self._id:
-            done = self._client.put(self.key, self._buffer, metadata=self._metadata)
-        else:
-            if self._buffer:
-                self._flush()
-            for thread in self._threads:
-                thread.join()
-            if self._error:
-                raise self._error
-            done = self._complete()
+        """Make the object visible. Raises Disconnected where not as many bytes came as were announced, and what went
+        wrong with a part."""
+        if self.length not in (None, self.size):
+            raise Disconnected("The body is not as long as announced.")
+        done = self._complete() if self._id else self._client.put(self.key, self._buffer, metadata=self._metadata)
         self._over, self._buffer = True, bytearray()
         return done
 
     def _complete(self) -> S3Object:
+        if self._buffer:
+            self._flush()
+        for thread in self._threads:
+            thread.join()
+        if self._error:
+            raise self._error
         items = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{_s3_escape(part.etag)}&quot;</ETag>"
             + (f"<ChecksumCRC32>{_s3_escape(part.crc32)}</ChecksumCRC32>" if part.crc32 else "") + "</Part>"
             for number, part in sorted(self._parts.items()))
         data = f'<CompleteMultipartUpload xmlns="{_S3_SPACE}">{items}</CompleteMultipartUpload>'.encode()
-        answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_COPY_PATIENCE)
-        told = read_s3_xml(answer.data, "CompleteMultipartUploadResult")
-        return S3Object(self.key, self.size, _s3_text(told, "ETag").strip('"'),
-                        _s3_moment(answer.headers.get("Date")), self._metadata)
+        try:
+            answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_PATIENCE)
+            read_s3_xml(answer.data, "CompleteMultipartUploadResult")
+        except _UploadGone:                 # perhaps by a try whose answer was lost
+            with contextlib.suppress(FileNotFound):
+                found = self._client.head(self.key)
+                if found.etag == self._expected_etag():
+                    return found
+            raise
+        return self._client.head(self.key)  # the ETag of the answer need not be the one that counts (rclone)
+
+    def _expected_etag(self) -> str:
+        """What S3 makes of the ETags of the parts, where those are MD5s."""
+        with contextlib.suppress(ValueError):
+            sums = b"".join(bytes.fromhex(part.etag) for _, part in sorted(self._parts.items()))
+            return f"{_md5(sums).hexdigest()}-{len(self._parts)}"
+        return "?"
 
     def abort(self) -> None:
         """Throw away what was sent. Safe to call twice, and after `commit`."""
@@ -5956,8 +5997,12 @@ class S3Upload:
     def __enter__(self) -> S3Upload:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.abort()
+    def __exit__(self, kind: object, *exc: object) -> None:
+        try:
+            self.abort()
+        except CallFSError:                 # it is in the log; the caller shall hear what went wrong first
+            if kind is None:
+                raise
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
