@@ -6206,6 +6206,7 @@ _SCHEMA = (
     AND OLD.stamp <> '' BEGIN
         INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
     END;
+    CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
     """,
 )
 _APPLICATION_ID = 0x63616C6C                # "call": the SQLite header says whose file this is
@@ -6587,8 +6588,9 @@ class SQLiteStore(MetadataStore):
 
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """As the interface says."""
-        query = (f"SELECT {_COLUMNS} FROM entries WHERE {_BELOW} AND (parent, name) > (?4, ?5) AND type = 'file' AND "
-                 "backend NOT IN ('localfs', 'symlink') ORDER BY parent, name LIMIT ?6")
+        query = (f"SELECT {_COLUMNS} FROM entries INDEXED BY elsewhere WHERE parent >= ?1 AND parent < ?3 AND {_BELOW} AND "
+                 "(parent, name) > (?4, ?5) AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
+                 "ORDER BY parent, name LIMIT ?6")
         return [_entry(row) for row in self._read("elsewhere", query, (*_below(path), *after, limit))]
 
     # -- mounts ------------------------------------------------------------------------------------------------
@@ -7345,6 +7347,13 @@ class IntentLog:
                     found.append(json.loads(line))
         return found
 
+    def keep(self, steps: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Forget all but some of what was read; the numbers of those for `done`."""
+        self._open = {number: json.dumps(step).encode() + b"\n" for number, step in enumerate(steps, 1)}
+        self._last = len(steps)
+        self._shrink()
+        return list(self._open)
+
     def clear(self) -> None:
         """Forget it all."""
         os.ftruncate(self._fd, 0)
@@ -7452,9 +7461,15 @@ class _S3BlobUpload(BlobUpload):
         """As the base says."""
         return self._upload.commit().etag
 
+    def copy(self, key: str, tag: str, start: int, stop: int) -> bool:
+        """As the base says; S3 copies parts of 5 MiB and more."""
+        self._upload.copy_part(self._place(key), start, stop, tag)
+        return True
+
     def abort(self) -> None:
-        """As the base says."""
-        self._upload.abort()
+        """As the base says. Parts that can not be removed now `callfs fsck` finds; why this happens counts more."""
+        with contextlib.suppress(CallFSError):
+            self._upload.abort()
 
 
 class S3Blobs(BlobStore):
@@ -9093,6 +9108,8 @@ def state_of(check: Callable[[], object]) -> str:
 
 HOT_FILE = 64 * 1024                        # bytes; larger files gain nothing from memory
 AT_REST = 2.0                               # s since the last change; the coarsest clock of a filesystem (FAT) is 2 s
+PLACES = 4                                  # files that move to another backend at a time
+REWRITES = 3                                # tries to replace the bytes of a file that others replace meanwhile
 
 
 class HotFile(NamedTuple):
@@ -9151,20 +9168,22 @@ class StagedBlob:
 
     def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader]) -> None:
         self.backend, self.key, self._upload, self._open_old = backend, key, upload, open_old
-        self.size, self.digest, self.stamp, self.kept = 0, "", "", False
+        self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
 
     def write(self, part: memoryview) -> None:
         """The next bytes."""
+        self.torn = True                    # unless all of them arrive
         self._upload.write(part)
-        self.size += len(part)
+        self.size, self.torn = self.size + len(part), False
 
     def copy(self, entry: Entry, start: int, stop: int) -> None:
         """The bytes `start` to `stop` of a file that lies in the same blob store."""
         if stop <= start:
             return
-        if entry.backend == self.backend and self._upload.copy(*blob_of(entry), start, stop):
-            self.size += stop - start
-            return
+        with _found(entry):
+            if self._upload.copy(*blob_of(entry), start, stop):
+                self.size += stop - start
+                return
         with self._open_old(entry, start, stop) as reader:
             for block in reader:
                 self.write(memoryview(block))
@@ -9180,12 +9199,30 @@ def blob_of(entry: Entry) -> tuple[str, str]:
     return key, tag
 
 
+@contextlib.contextmanager
+def _found(entry: Entry) -> Iterator[None]:
+    """What is not there although a record says so is a fault of the storage, not "not found"."""
+    try:
+        yield
+    except (FileNotFound, PreconditionFailed):
+        raise StorageError(f"The bytes of {entry.path} are not where they were stored; see `callfs fsck`.") from None
+
+
+def told_of(entry: Entry, store: str) -> dict[str, str]:
+    """What is kept beside a blob, so that lost records can be made again: printable ASCII, far below S3's 2 KB. A path
+    that is too long for that is left out."""
+    path = urllib.parse.quote(entry.path)
+    return {"callfs-store": store, "callfs-owner": urllib.parse.quote(entry.owner)[:200], "callfs-mode": f"{entry.mode:04o}",
+            "callfs-mtime": str(entry.mtime_ns), **({"callfs-path": path} if len(path) <= 1500 else {})}
+
+
 class BlobFiles:
     """Files whose bytes are blobs: the blob stores by the name of their backend, what is read at the moment, and the
     removal of what no record names any longer (`start` begins that, `close` ends it). See `MetadataStore.hold_blob`.
     """
 
     RETRY_SECONDS = 30.0                    # after a blob store did not answer
+    GRACE_SECONDS = 1.0                     # between a commit and the moment when every reader here knows of it
 
     def __init__(self, stores: Mapping[str, BlobStore], records: MetadataStore, instance_id: str,
                  metrics: Metrics, log: Log) -> None:
@@ -9207,6 +9244,7 @@ class BlobFiles:
         except CallFSError as error:
             if not isinstance(error, CallerError):
                 self._metrics.count("callfs_errors_total", backend, type(error).__name__)
+                self._log.error("backend error", backend=backend, operation=operation, reason=error.message)
             raise
         finally:
             self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
@@ -9229,26 +9267,21 @@ class BlobFiles:
         self._wake.set()
 
     def read(self, entry: Entry, start: int, stop: int) -> Reader:
-        """A part of a file. What is not there although a record says so is a fault of the storage, not "not found"."""
-        try:
-            with self._measured(entry.backend, "open"):
-                return self.stores[entry.backend].open(*blob_of(entry), start, stop)
-        except (FileNotFound, PreconditionFailed):
-            self._log.error("an object is missing or was exchanged", backend=entry.backend, path=entry.path)
-            raise StorageError("The bytes of this file are not where they were stored; see `callfs fsck`.") from None
+        """A part of a file."""
+        with self._measured(entry.backend, "open"), _found(entry):
+            return self.stores[entry.backend].open(*blob_of(entry), start, stop)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def staged(self, backend: str, length: Optional[int], path: str) -> Iterator[StagedBlob]:
+    def staged(self, backend: str, length: Optional[int], draft: Entry) -> Iterator[StagedBlob]:
         """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
         key = secrets.token_hex(16)
         self._records.hold_blob(key, backend, self._instance)
         blob = None
         try:
             with self._measured(backend, "write"):
-                upload = self.stores[backend].stage(key, length, {"callfs-path": urllib.parse.quote(path)[-1500:]})
-                with upload:
+                with self.stores[backend].stage(key, length, told_of(draft, self._records.identity)) as upload:
                     blob = StagedBlob(backend, key, upload, self.read)
                     yield blob
         finally:
@@ -9272,7 +9305,7 @@ class BlobFiles:
 
     def start(self) -> None:
         """Begin to remove what no record names."""
-        if self.stores and self._thread is None:
+        if self.stores:
             self._wake.set()
             self._thread = threading.Thread(target=self._run, name="callfs-blobs", daemon=True)
             self._thread.start()
@@ -9288,15 +9321,18 @@ class BlobFiles:
             if self._stopping.is_set():
                 return
             try:
-                self.sweep()
+                self.sweep(self.GRACE_SECONDS)
             except CallFSError as error:
                 self._log.warn("unused objects could not be removed; they will be later", reason=error.message)
                 self._stopping.wait(self.RETRY_SECONDS)
                 self._wake.set()
 
-    def sweep(self) -> int:
-        """Remove the blobs that no record names and nobody here reads; how many there were."""
+    def sweep(self, grace: float = 0.0) -> int:
+        """Remove the blobs that no record names and nobody here reads; how many there were. A reader counts itself in
+        `_open` and then looks at the record again: after `grace` seconds whoever goes on with an old one is counted."""
         removed, loose = 0, self._records.loose_blobs()
+        if loose and self._stopping.wait(grace):
+            return 0
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
@@ -9313,10 +9349,10 @@ class BlobFiles:
         """End the thread, close the stores."""
         self._stopping.set()
         self._wake.set()
+        for store in self.stores.values():  # first: it need not wait for one that does not answer
+            store.close()
         if self._thread is not None:
             self._thread.join()
-        for store in self.stores.values():
-            store.close()
 
 
 class StoreFS(FileSystem):
@@ -9349,10 +9385,21 @@ class StoreFS(FileSystem):
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
         self._fresh: dict[str, Entry] = {}  # on the disk already, perhaps, and in the records in a moment
+        self._names = tuple(threading.Lock() for _ in range(64))        # see `_naming`
+        self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
+        self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
+        self._check_backends()
         if disk.writable:
             self._claim(claim)
         self._intents = IntentLog(os.path.join(disk.hidden, "intents")) if disk.writable else None
         self.recover()
+
+    def _check_backends(self) -> None:
+        """Raises ConfigError when files lie in a backend that is not configured: they would be taken for lost."""
+        for entry in self._store.elsewhere("/"):
+            if entry.backend not in self.backends:
+                raise ConfigError(f"backend.{entry.backend}_bucket_name: {entry.path} and perhaps more files lie in "
+                                  f"{entry.backend}, so it must be configured; move them to localfs before it is left out")
 
     def _claim(self, anyway: bool) -> None:
         """Tie disk and records together. Where a disk is not mounted its mount point looks like a disk that lost all
@@ -9367,7 +9414,10 @@ class StoreFS(FileSystem):
 
     def close(self) -> None:
         """Close the records, the disk and the blob stores."""
+        self._stopping.set()
         self._blobs.close()
+        if self._mover.is_alive():
+            self._mover.join()
         if self._intents:
             self._intents.close()
         self._store.close()
@@ -9376,18 +9426,28 @@ class StoreFS(FileSystem):
     def check(self) -> dict[str, str]:
         """As the interface says: whether the records answer, and whether the disk is there and takes uploads."""
         return {"metadata store": state_of(self._store.check), "backend": state_of(self._check_disk),
-                **{name: state_of(store.check) for name, store in self._blobs.stores.items()}}
+                **self._check_blobs(True)}
+
+    def check_others(self) -> dict[str, str]:
+        """The same for backends that new files do not go to by themselves: without them most goes on."""
+        return self._check_blobs(False)
+
+    def _check_blobs(self, default: bool) -> dict[str, str]:
+        return {name: state_of(store.check) for name, store in self._blobs.stores.items()
+                if (name == self._default) == default}
 
     def start(self) -> None:
         """Begin what goes on in the background."""
         self._blobs.start()
+        if self._plans:
+            self._mover.start()
 
     def slow_at(self, path: str) -> bool:
-        """As the base says; a new file may go anywhere."""
+        """As the base says."""
         if not self._blobs.stores:
             return False
         record = self._store.get(path)
-        return record is None or record.backend in self._blobs.stores
+        return (record.backend if record is not None else self._default) in self._blobs.stores
 
     def operations(self) -> list[str]:
         """As the base says; of a disk that is read-only what is left."""
@@ -9429,12 +9489,11 @@ class StoreFS(FileSystem):
         with self._failures("stat"):
             try:
                 found = self._disk.stat(path)
-                if not stat.S_ISLNK(found.st_mode):
+                if not stat.S_ISLNK(found.st_mode) or self._blob_record(path):
                     return self._agreed(path, _served(found))
             except (FileNotFoundError, NotADirectoryError):
-                record = self._blob_record(path)
+                record = self._blob_record(path) or self._forget(path)
                 if record is None:
-                    self._forget(path)
                     raise
                 return record
             except SymlinkMet:
@@ -9451,7 +9510,9 @@ class StoreFS(FileSystem):
         _not_hidden(path, PermissionDenied)
         with self._failures("stat"):
             found = self._present(path)
-            return self._agreed(path, found) if found is not None else self._blob_record(path)
+            if found is not None:
+                return self._agreed(path, found)
+            return (self._blob_record(path) or self._forget(path)) if self._blobs.stores else None
 
     def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """As the interface says."""
@@ -9477,7 +9538,8 @@ class StoreFS(FileSystem):
     def _keep_hot(self, path: str, fd: int, found: os.stat_result, entry: Entry) -> None:
         """Keep a small file's bytes, if it is at rest: within a tick of the clock it could change and look the same."""
         record = self._store.get(path)
-        if record is not None and time.time() - max(found.st_mtime, found.st_ctime) > AT_REST:
+        if record is not None and record.backend == "localfs" and \
+                time.time() - max(found.st_mtime, found.st_ctime) > AT_REST:
             with contextlib.suppress(OSError):          # then the answer to come will say so
                 data = pread(fd, found.st_size, 0)
                 if len(data) == found.st_size:
@@ -9493,18 +9555,27 @@ class StoreFS(FileSystem):
         if entry.backend in self._blobs.stores:
             if fd >= 0:
                 os.close(fd)
-            return self._blobs.open(entry)
+            return self._open_blob(entry)
         return FileHandle(entry, fd) if fd >= 0 else Handle(entry)
+
+    def _open_blob(self, entry: Entry) -> Handle:
+        """A handle whose blob stays. One that was no longer named before the handle was counted may go: then anew."""
+        handle = self._blobs.open(entry)
+        record = self._store.get(entry.path)
+        if record is not None and record.stamp == entry.stamp:
+            return handle
+        handle.close()
+        return self.open(entry.path)
 
     def _open_again(self, path: str) -> Handle:
         """The slow way: through links, or to the right error."""
         entry = self.stat(path)
         if self._blobs.holds(entry):
-            return self._blobs.open(entry)
+            return self._open_blob(entry)
         with self._failures("open"):
             physical = self._physical(path)
-            fd, found = self._disk.open(physical)
-        handle = self._handle(physical, fd, found)
+            record = self._blob_record(physical)
+            handle = self._handle(physical, *self._disk.open(physical)) if record is None else self._open_blob(record)
         handle.entry = handle.entry._replace(path=path, backend=entry.backend)
         return handle
 
@@ -9529,7 +9600,10 @@ class StoreFS(FileSystem):
         entry = stranger(path, found, self._instance)
         try:
             if wrong is not None:
-                self._store.delete(path) if locked else self._forget(path)
+                if self._restored(wrong, found) if locked else self._forget(path):
+                    return wrong
+                if locked:
+                    self._store.delete(path)
             self._store.add([entry])
             if not locked and self._present(path) is None:      # removed since `found`: leave no record behind
                 self._forget(path)
@@ -9543,7 +9617,7 @@ class StoreFS(FileSystem):
         """What a path with symbolic links in it leads to, under the path's own name."""
         physical = self._physical(path)
         try:
-            entry = self._agreed(physical, _served(self._disk.stat(physical)))
+            entry = self._blob_record(physical) or self._agreed(physical, _served(self._disk.stat(physical)))
         except SymlinkMet:                  # exchanged at this moment: as good as outside
             raise FileNotFoundError(errno.ENOENT, "a folder was exchanged for a symbolic link") from None
         return entry._replace(path=path, backend=SYMLINK)
@@ -9553,30 +9627,35 @@ class StoreFS(FileSystem):
         _not_hidden(physical, FileNotFound)
         return physical
 
-    def _forget(self, path: str) -> None:
+    def _forget(self, path: str) -> Optional[Entry]:
         """Drop the record of what is gone or has become something else, unless a writer (perhaps this very thread) is
-        at it: then the next look will find it again."""
+        at it: then the next look will find it again. The record, if it stays as the folder was made again."""
         record = self._store.get(path)
         if record is None or self._blobs.holds(record):
-            return
+            return None
+        gone = back = False
         try:
             with self._locks.hold(path, subtree=True, timeout=0):
                 found = self._present(path)
-                gone = (found is None or _type_of(found) != record.type) and not self._restored(record, found)
-                if gone:
+                gone = found is None or _type_of(found) != record.type
+                back = gone and self._restored(record, found)
+                if gone and not back:
                     self._store.delete(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
         else:
-            if gone:
+            if gone and not back:
                 self._tell("delete", path)
+        return record if back else None
 
     def _restored(self, record: Entry, found: Optional[os.stat_result]) -> bool:
-        """Make a folder again that somebody removed on the disk although files in it lie elsewhere."""
-        if not record.is_dir or found is not None or not self._blobs.stores or not self._store.elsewhere(record.path):
+        """Make a folder again that somebody removed on the disk although files in it lie elsewhere; a file that was put
+        in its place gets another name. The lock is held, so that nobody is just removing the folder."""
+        if not record.is_dir or not self._blobs.stores or not self._store.elsewhere(record.path) or \
+                any(step["op"] == "drop" and is_below(record.path, step["path"]) for _, step, _ in self._owed):
             return False
-        with contextlib.suppress(FileExistsError, FileNotFoundError):       # the next look makes those above it
-            self._disk.mkdir(record.path, record.mode)
+        make_folder_again(self._disk, self._store, record, found is not None)
+        self._log.warn("a folder was made again: files in it lie in another backend", path=record.path)
         return True
 
     def _present(self, path: str) -> Optional[os.stat_result]:
@@ -9589,7 +9668,10 @@ class StoreFS(FileSystem):
     def _there(self, path: str) -> Optional[Entry]:
         """The entry at exactly this path, for a writer: a link stands for itself."""
         found = self._present(path)
-        return self._agreed(path, found, locked=True) if found is not None else self._blob_record(path)
+        if found is not None:
+            return self._agreed(path, found, locked=True)
+        record = self._store.get(path) if self._blobs.stores else None
+        return record if record is not None and (self._blobs.holds(record) or self._restored(record, None)) else None
 
     # -- listing -----------------------------------------------------------------------------------------------
 
@@ -9624,8 +9706,7 @@ class StoreFS(FileSystem):
         if record.backend in self._blobs.stores:
             return record
         if found is None:
-            self._forget(record.path)
-            return None
+            return self._forget(record.path)
         if stat.S_ISLNK(found.st_mode):
             try:
                 return self._linked(record.path)
@@ -9701,7 +9782,9 @@ class StoreFS(FileSystem):
     def _write_blob(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
                     backend: str) -> Written:
         digest = hashlib.sha256()
-        with self._failures("write"), self._blobs.staged(backend, body.length, path) as staged:
+        draft = self._store.get(path) or Entry(path, FILE, 0, 0o644 if options.mode is None else options.mode, owner,
+                                               options.mtime_ns or time.time_ns())
+        with self._failures("write"), self._blobs.staged(backend, body.length, draft) as staged:
             pour(body, lambda part: (digest.update(part), staged.write(part)))
             staged.digest = digest.hexdigest()
             check_digest(options, staged.digest)
@@ -9721,10 +9804,21 @@ class StoreFS(FileSystem):
         parent = split_path(entry.path)[0]
         with self._without_file(entry.path, there):
             self._with_parents(parent, owner, lambda: self._folder(parent))
-            stored = self._store.put(entry)
+            with self._naming(entry.path, there is None):
+                stored = self._store.put(entry)
             staged.kept = True
         self._blobs.loosened()
         return stored
+
+    @contextlib.contextmanager
+    def _naming(self, path: str, new: bool = True) -> Iterator[None]:
+        """Around the commit of a record that nothing on the disk stands for. A writer of /a and one of /a/b, who makes
+        the folder /a, hold different locks, and on the disk only one of them could win; here this lock decides."""
+        with self._names[hash(path) % len(self._names)]:
+            found = self._present(path) if new else None
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                raise Conflict("A directory was made there meanwhile.")
+            yield
 
     def _folder(self, path: str) -> None:
         """Raises FileNotFoundError, or NotADirectoryError, unless a folder is there."""
@@ -9800,11 +9894,17 @@ class StoreFS(FileSystem):
                       secrets.token_hex(8), there.id if there else secrets.token_hex(8), staged.digest, "localfs",
                       self._instance, stamp_of(found))
         parent = split_path(path)[0]
-        with self._noted({"op": "put", "entry": entry}, entry):
+        with self._noted(self._put_step(entry, there), entry):
             self._with_parents(parent, owner, lambda: self._disk.publish(staged, path))
             stored = self._store.put(entry)
         self._disk.sync_folder(parent)
+        self._blobs.loosened()
         return Written(stored, there is None)
+
+    def _put_step(self, entry: Entry, there: Optional[Entry]) -> dict[str, Any]:
+        """`over` is the blob that the file takes the place of: when another one has come since, that is newer."""
+        over = {"over": there.stamp} if there is not None and self._blobs.holds(there) else {}
+        return {"op": "put", "entry": entry, **over}
 
     @contextlib.contextmanager
     def _noted(self, step: dict[str, Any], entry: Optional[Entry] = None) -> Iterator[None]:
@@ -9874,13 +9974,16 @@ class StoreFS(FileSystem):
         entry = Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
                       instance_id=self._instance)
         parent = split_path(path)[0]
-        with self._noted({"op": "mkdir", "entry": entry}, entry):
-            try:
-                with self._own_change(parent):
-                    self._disk.mkdir(path, mode)
-            except FileExistsError:         # another request was faster
-                return None
-            stored = self._store.put(entry)
+        with self._names[hash(path) % len(self._names)]:
+            if self._blob_record(path):
+                raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
+            with self._noted({"op": "mkdir", "entry": entry}, entry):
+                try:
+                    with self._own_change(parent):
+                        self._disk.mkdir(path, mode)
+                except FileExistsError:     # another request was faster
+                    return None
+                stored = self._store.put(entry)
         self._disk.sync_folder(parent)
         return stored
 
@@ -9906,13 +10009,20 @@ class StoreFS(FileSystem):
         size it found; anywhere else they go into a copy, since a reader keeps to the version it opened."""
         _not_hidden(path, PermissionDenied)
         self._settle()
-        with self._failures("patch"), self._locks.hold(path):
+        with self._failures("patch"):
+            written = self._patch_blob(path, body, offset, guard) if self._blob_record(path) else \
+                self._patch_file(path, body, offset, guard)
+            return written or self.patch(path, body, offset, guard)
+
+    def _patch_file(self, path: str, body: Body, offset: int, guard: Guard) -> Optional[Written]:
+        """Where the disk has the bytes; None where it has not any longer."""
+        with self._locks.hold(path):
             there = self._there(path)
             guard(there)
             assert there is not None        # the guard refuses what is not there
             checked_offset(there, offset)
             if self._blobs.holds(there):
-                return self._patch_blob(there, body, offset)
+                return None
             fd, found = self._disk.open_append(path)
             try:
                 in_place = offset == found.st_size and found.st_nlink == 1
@@ -9921,39 +10031,77 @@ class StoreFS(FileSystem):
             finally:
                 os.close(fd)
 
-    def _patch_blob(self, there: Entry, body: Body, offset: int) -> Written:
-        """Another blob: what lay before, what arrives (also when the rest does not come), what lay behind."""
-        broken: Optional[Exception] = None
-        with self._blobs.staged(there.backend, None, there.path) as staged:
+    def _patch_blob(self, path: str, body: Body, offset: int, guard: Guard) -> Optional[Written]:
+        """Another blob: what lay before, what arrives (also when the rest does not come), what lay behind. None, with
+        the body untouched, where the bytes lie on the disk by now."""
+        broken: list[Exception] = []
+        first: list[tuple[StagedBlob, int]] = []
+
+        def fill(staged: StagedBlob, there: Entry) -> bool:
+            checked_offset(there, offset)
             staged.copy(there, 0, offset)
-            try:
-                pour(body, staged.write)
-            except Exception as error:      # raised again when what came before it is safe
-                broken = error
-            written = Written(there, False)
-            if staged.size > offset:
+            if first:                       # the body came already, for a version that was replaced meanwhile
+                staged.copy(there._replace(stamp=first[0][0].stamp), offset, first[0][1])
+            else:
+                try:
+                    pour(body, staged.write)
+                except Exception as error:
+                    if staged.torn:
+                        raise
+                    broken.append(error)    # the body's: raised when what came before it is safe
+                first.append((staged, staged.size))
+            changed = staged.size > offset
+            if changed:
                 staged.copy(there, staged.size, there.size)
-                written = Written(self._new_version(staged, there), False)
-        if broken is not None:
-            raise broken
+            return changed
+        written = self._rewritten(path, guard, None, fill)
+        if written is None and first:
+            raise Conflict(f"{path} is being changed all the time; try again.")
+        if broken:
+            raise broken[0]
         return written
 
+    def _rewritten(self, path: str, guard: Guard, length: Optional[int],
+                   fill: Callable[[StagedBlob, Entry], bool]) -> Optional[Written]:
+        """Put a blob that `fill` makes out of a file's bytes (False: nothing is to change) in their place. The lock is
+        held for the record only; where another version came meanwhile it is done again with that. None: in vain."""
+        with contextlib.ExitStack() as keep:
+            for _ in range(REWRITES):
+                handle = keep.enter_context(contextlib.closing(self.open(path)))
+                there = handle.entry._replace(path=path)
+                guard(there)
+                if not self._blobs.holds(there):
+                    return None
+                staged = keep.enter_context(self._blobs.staged(there.backend, length, there))
+                if not fill(staged, there):
+                    return Written(there, False)
+                staged.finish()
+                with self._locks.hold(path):
+                    now = self._there(path)
+                    guard(now)
+                    if now is not None and now.stamp == there.stamp:
+                        return Written(self._new_version(staged, now), False)
+        return None
+
     def _new_version(self, staged: StagedBlob, there: Entry) -> Entry:
-        """Put a blob in the place of the one that a file has now. The path's lock is held."""
-        staged.finish()
+        """Let a record name another blob. The path's lock is held."""
         stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=secrets.token_hex(8),
                                                 digest="", stamp=staged.stamp))
         staged.kept = True
         self._blobs.loosened()
         return stored
 
-    def _truncate_blob(self, there: Entry, size: int) -> Written:
-        zeros = memoryview(bytes(min(BLOCK, max(1, size - there.size))))
-        with self._blobs.staged(there.backend, size, there.path) as staged:
+    def _truncate_blob(self, path: str, size: int, guard: Guard) -> Written:
+        def fill(staged: StagedBlob, there: Entry) -> bool:
+            zeros = memoryview(bytes(min(BLOCK, max(1, size - there.size))))
             staged.copy(there, 0, min(size, there.size))
             while staged.size < size:
                 staged.write(zeros[:size - staged.size])
-            return Written(self._new_version(staged, there), False)
+            return True
+        written = self._rewritten(path, guard, size, fill)
+        if written is None:
+            raise Conflict(f"{path} is being changed all the time; try again.")
+        return written
 
     def _append(self, path: str, there: Entry, fd: int, body: Body, offset: int) -> Written:
         self._room_for(body.length or 0)
@@ -9986,12 +10134,14 @@ class StoreFS(FileSystem):
         """As the interface says. Into a copy: who has the file open reads its version to the end."""
         _not_hidden(path, PermissionDenied)
         self._settle()
+        if self._blob_record(path):
+            return self._truncate_blob(path, size, guard)
         with self._failures("truncate"), self._locks.hold(path):
             there = self._there(path)
             guard(there)
             assert there is not None
             if self._blobs.holds(there):
-                return self._truncate_blob(there, size)
+                raise Conflict(f"{path} was moved to {there.backend} meanwhile; try again.")
             fd, _ = self._disk.open_append(path)
             try:
                 with self._staged(size) as staged:
@@ -10060,10 +10210,13 @@ class StoreFS(FileSystem):
         self._blobs.loosened()
 
     def _drop_record(self, path: str) -> None:
-        """On a full disk the file is gone but its record can not be: whoever looks next drops it."""
+        """On a full disk the file is gone but its record can not be: whoever looks next drops it. Not so where files
+        lie elsewhere: those would stay, so that is owed."""
         try:
             self._store.delete(path)
         except StorageFull:
+            if self._blobs.stores and self._store.elsewhere(path):
+                raise
             self._metrics.count("callfs_errors_total", "metadata", "StorageFull")
 
     def _guard_subtree(self, path: str, guard: Guard) -> None:
@@ -10109,38 +10262,97 @@ class StoreFS(FileSystem):
         parent = split_path(target)[0]
         with self._without_file(target, other):
             self._with_parents(parent, owner, lambda: self._folder(parent))
-            self._store.move(there.path, target)
+            with self._naming(target, other is None):
+                self._store.move(there.path, target)
 
     # -- other backends ----------------------------------------------------------------------------------------
 
     def place(self, path: str, backend: str, guard: Guard) -> Entry:
-        """As the interface says. A file is copied without its lock; then one commit says where it lies."""
+        """As the interface says. A file is copied without its lock; then one commit says where it lies. Of a directory
+        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background."""
         self._settle()
         with self._failures("place"):
             there = self.peek(path)
             guard(there)
             assert there is not None
             if there.is_dir:
-                self._place_all(path, backend, guard)
+                self._guard_subtree(path, guard)
+                if self._intents is None:
+                    raise PermissionDenied("The disk is read-only.")
+                step = {"op": "place", "path": path, "backend": backend}
+                self._place_noted(self._intents.note(step), step)
             elif there.backend in self.backends and there.backend != backend:
                 return self._place(there, backend, guard)
             return there
 
-    def _place_all(self, path: str, backend: str, guard: Guard) -> None:
-        """All files of a directory, one after the other; what is done is done, and is passed over the next time."""
+    def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
+        """All files of a directory, `PLACES` at a time; what is done is passed over the next time. A failure ends it,
+        and whoever asked may ask again; what a stop of the server interrupts stays noted."""
+        source, lock, errors = self._misplaced(step["path"], step["backend"]), threading.Lock(), []
+        files = size = 0
+        told = time.monotonic()
+
+        def work() -> None:
+            nonlocal files, size, told
+            try:
+                while not errors and not self._stopping.is_set():
+                    with lock:
+                        entry = next(source, None)
+                        if entry is None:
+                            return
+                    with contextlib.suppress(FileNotFound):         # removed meanwhile
+                        self._place(entry, step["backend"], lambda there: None)
+                    with lock:
+                        files, size = files + 1, size + entry.size
+                        if time.monotonic() - told > PROGRESS_SECONDS:
+                            told = time.monotonic()
+                            self._log.info("moving to another backend", **step, files=files, bytes=size)
+            except Exception as error:      # it belongs to the one who asked
+                errors.append(error)
+        crew = [threading.Thread(target=work, name="callfs-place", daemon=True) for _ in range(PLACES)]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+        if self._stopping.is_set():
+            raise Unavailable("The server stops; it goes on with this when it runs again.")
+        if self._intents:
+            self._intents.done(number)
+        if errors:
+            raise errors[0]
+
+    def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
+        """The files of a directory that lie in other backends."""
         folders = [path]
         while folders:
-            for entry in self.list(folders.pop()):
-                if entry.is_dir and entry.backend != SYMLINK:
-                    folders.append(entry.path)
-                elif entry.backend in self.backends and entry.backend != backend:
-                    with contextlib.suppress(FileNotFound):     # removed meanwhile
-                        self._place(entry, backend, guard)
+            with contextlib.suppress(FileNotFound, Conflict):       # removed meanwhile
+                for entry in self.list(folders.pop()):
+                    if entry.is_dir and entry.backend != SYMLINK:
+                        folders.append(entry.path)
+                    elif entry.backend in self.backends and entry.backend != backend:
+                        yield entry
+
+    def _resume(self) -> None:
+        """Go on with what a stop or a crash interrupted; a backend that does not answer is asked again."""
+        while self._plans and not self._stopping.is_set():
+            number, step = self._plans[0]
+            try:
+                self._place_noted(number, step)
+                self._log.info("moved to another backend", **step)
+            except CallFSError as error:
+                self._log.warn("files could not be moved to another backend; they will be later", **step, reason=error.message)
+                if self._stopping.wait(BlobFiles.RETRY_SECONDS) or self._intents is None:
+                    return
+                self._plans[0] = self._intents.note(step), step
+                continue
+            self._plans.pop(0)
 
     def _place(self, entry: Entry, backend: str, guard: Guard) -> Entry:
-        for _ in range(3):
+        for _ in range(REWRITES):
             with contextlib.closing(self.open(entry.path)) as handle:
                 entry = handle.entry
+                if entry.backend == backend:
+                    return entry
                 with handle.reader() as reader:
                     put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
                     placed = put(entry, reader, backend, guard)
@@ -10155,7 +10367,7 @@ class StoreFS(FileSystem):
         return there if there is not None and (there.etag, there.backend) == (entry.etag, entry.backend) else None
 
     def _place_in_blob(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
-        with self._blobs.staged(backend, entry.size, entry.path) as staged:
+        with self._blobs.staged(backend, entry.size, entry) as staged:
             self._copy_checked(entry, reader, staged.write)
             staged.finish()
             with self._locks.hold(entry.path):
@@ -10171,7 +10383,7 @@ class StoreFS(FileSystem):
                     return None
                 found = self._disk.seal(staged, there.mode, there.mtime_ns)
                 fresh, parent = there._replace(backend=backend, stamp=stamp_of(found)), split_path(entry.path)[0]
-                with self._noted({"op": "put", "entry": fresh}, fresh):
+                with self._noted(self._put_step(fresh, there), fresh):
                     self._with_parents(parent, there.owner, lambda: self._disk.publish(staged, entry.path))
                     stored = self._store.put(fresh)
             self._disk.sync_folder(parent)
@@ -10196,8 +10408,10 @@ class StoreFS(FileSystem):
         self._blobs.recover()
         if self._intents is None:
             return 0
-        done = sum(self._redo(step) for step in _standing(self._intents.read()))
-        self._intents.clear()
+        steps = self._intents.read()
+        done = sum(self._redo(step) for step in _standing([step for step in steps if step["op"] != "place"]))
+        plans = [step for step in steps if step["op"] == "place" and step["backend"] in self.backends]
+        self._plans = list(zip(self._intents.keep(plans), plans))
         if done:
             self._log.warn("caught up after a crash", records=done)
         return done
@@ -10206,7 +10420,7 @@ class StoreFS(FileSystem):
         """One noted step. Each is checked against the disk, so that doing it twice does nothing."""
         try:
             if step["op"] in ("put", "mkdir"):
-                return self._redo_put(Entry(*step["entry"]))
+                return self._redo_put(Entry(*step["entry"]), step.get("over", ""))
             if step["op"] == "drop":
                 gone = self._present(step["path"]) is None and not self._blob_record(step["path"])
                 return gone and bool(self._store.delete(step["path"]))
@@ -10234,8 +10448,10 @@ class StoreFS(FileSystem):
         self._redo_put(entry)               # a version that never had its record
         return True
 
-    def _redo_put(self, entry: Entry) -> bool:
+    def _redo_put(self, entry: Entry, over: str = "") -> bool:
         found, record = self._present(entry.path), self._store.get(entry.path)
+        if record is not None and self._blobs.holds(record) and record.stamp != over:
+            return False                    # that is newer
         if found is None or (record is not None and (entry.is_dir or (record.etag, record.backend) ==
                                                      (entry.etag, entry.backend))):
             return False
@@ -10243,6 +10459,15 @@ class StoreFS(FileSystem):
             return False
         self._store.put(entry)
         return True
+
+
+def make_folder_again(disk: LocalDisk, store: MetadataStore, record: Entry, covered: bool) -> None:
+    """Make the folder of a record, and those above it; what lies in its place (`covered`) gets another name."""
+    if covered:
+        disk.rename(record.path, f"{record.path}.outside-{secrets.token_hex(4)}")
+    for folder in (*ancestors(record.path)[1:], record.path):
+        with contextlib.suppress(FileExistsError):
+            disk.mkdir(folder, (store.get(folder) or record).mode)
 
 
 def _paths_of(step: dict[str, Any]) -> tuple[str, ...]:
@@ -16752,7 +16977,8 @@ _AT_ONCE = contextlib.nullcontext()
 
 def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
-    return aside(request) if tree.slow(path) else _AT_ONCE
+    named = "x-callfs-backend" in request.headers or request.query_text and "backend" in request.query
+    return aside(request) if named or tree.slow(path) else _AT_ONCE
 
 
 def wish_of(request: Request) -> Wish:
@@ -18247,7 +18473,8 @@ class RestDialect:
         """`GET /download/{token}`: the use is counted before the first byte. `HEAD` uses nothing."""
         self._download_rate.take(request.client)
         try:
-            response = self._redeem(request)
+            with aside(request):
+                response = self._redeem(request)
         except CallFSError as error:
             state = _LINK_STATES.get(error.status if _TOKEN.fullmatch(request.tail) else 0, "invalid")
             self._metrics.count("callfs_single_use_link_consumptions_total", state)
@@ -18285,10 +18512,11 @@ class RestDialect:
 
     def ready(self, request: Request) -> Response:
         """Whether requests would succeed: a line for each part."""
-        parts = self._tree.check()
-        good = all(state == "ok" for state in parts.values())
-        for check in (self._tree.check_mounts, *self._checks):
-            parts.update(check())
+        with aside(request):
+            parts = self._tree.check()
+            good = all(state == "ok" for state in parts.values())
+            for check in (self._tree.check_mounts, *self._checks):
+                parts.update(check())
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
 
     def metrics(self, request: Request) -> Response:
@@ -20298,13 +20526,6 @@ def check_places(config: Config) -> None:
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
 
 
-def s3_target(options: BackendOptions) -> S3Target:
-    """Placeholder of the ground; the helper `client` has the real one."""
-    return S3Target(options.s3_bucket_name, options.s3_region, options.s3_endpoint, options.s3_access_key,
-                    options.s3_secret_key, encryption=options.s3_server_side_encryption, kms_key_id=options.s3_kms_key_id,
-                    acl=options.s3_acl)
-
-
 class Server:
     """A running server; all its threads, descriptors and files are its own and end with `close`.
 
@@ -20425,7 +20646,7 @@ class Server:
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         rest = RestDialect(self.tree, self._links, config, metrics=self.metrics, log=self.log,
-                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check))
+                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
