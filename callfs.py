@@ -84,7 +84,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -4910,6 +4910,11 @@ def _body_blocks(body: Body) -> Iterator[bytes]:
         yield bytes(view[:count])
 
 
+def _to_backend(name: str) -> dict[str, str]:
+    """The header by which an upload says where its bytes are to lie."""
+    return {"X-CallFS-Backend": name} if name else {}
+
+
 class PFSClient(HTTPClient):
     """A server that speaks the PFS dialect, this one or the reference. Threads may share it; `close` it, or use `with`.
 
@@ -4990,14 +4995,14 @@ class PFSClient(HTTPClient):
             reply.wire.wait(None)
         return RemoteReader(self.url, reply)
 
-    def write(self, path: str, source: Union[Upload, Body]) -> str:
+    def write(self, path: str, source: Union[Upload, Body], backend: str = "") -> str:
         """Replace a file by bytes, a Body, an open binary file or blocks; the server's message (a queue: an id).
 
-        Each block is sent as it comes; without a known length in chunks.
+        Each block is sent as it comes; without a known length in chunks. `backend`: where callfs is to put the bytes.
         """
         body = _Source(_body_blocks(source), source.length) if isinstance(source, Body) else _Source(source)
         with body:
-            reply = self._call("PUT", self._at("/files", path), body=body, idempotent=False)
+            reply = self._call("PUT", self._at("/files", path), _to_backend(backend), body=body, idempotent=False)
         with _foreign(self.url):
             return str(json.loads(reply.data).get("message", "")) if reply.data.strip() else ""
 
@@ -5013,9 +5018,9 @@ class PFSClient(HTTPClient):
         """Remove a file or directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
         self._do("DELETE", self._at("/files", path, recursive=recursive))
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file or directory. Raises FileNotFound, FileExists."""
-        self._do("POST", self._at("/rename", old), {"newPath": new})
+    def rename(self, old: str, new: str, backend: str = "") -> None:
+        """Rename a file or directory; callfs can also move the bytes to a `backend`. Raises FileNotFound, FileExists."""
+        self._do("POST", self._at("/rename", old), {"newPath": new, **({"backend": backend} if backend else {})})
 
     def copy(self, path: str, target: str, recursive: bool = False) -> Iterator[int]:
         """Copy without the bytes passing here; for a server whose capabilities list `copy`. Gives how many bytes are
@@ -7436,11 +7441,16 @@ class BlobStore(abc.ABC):
     def delete(self, keys: Sequence[str]) -> None:
         """Remove blobs; one that is gone already is no error."""
 
+    def about(self, key: str) -> Mapping[str, str]:
+        """What was kept beside a blob, if anything. Raises FileNotFound."""
+        return {}
+
     def check(self) -> None:
         """Raises unless it answers now."""
 
-    def sweep(self) -> int:
-        """Remove what uploads of killed servers left; how many there were. While nobody else writes."""
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+        """Remove what uploads left that began before that time and were cut off, of all blobs or only of `keys`; how
+        many there were. Unless `mend` they are only counted."""
         return 0
 
     def close(self) -> None:
@@ -7515,20 +7525,27 @@ class S3Blobs(BlobStore):
         """As the base says."""
         self.client.delete([self._place(key) for key in keys])
 
-    def check(self) -> None:
+    def about(self, key: str) -> Mapping[str, str]:
         """As the base says."""
-        self.client.check()
+        return self.client.head(self._place(key)).metadata
 
-    def sweep(self) -> int:
+    def check(self) -> None:
+        """As the base says, in at most a few seconds."""
+        hasty = dataclasses.replace(self.client.target, timeout=min(5.0, self.client.target.timeout), retries=0)
+        with contextlib.closing(S3Client(hasty)) as client:
+            client.check()
+
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
         """As the base says."""
-        found = 0
-        for pending in list(self.client.uploads(self._folder + "/")):
+        found = [pending for pending in self.client.uploads(self._folder + "/") if pending.started_ns < before_ns and
+                 (keys is None or pending.key.rpartition("/")[2] in keys)]
+        for pending in found if mend else ():
             self.client.abort_upload(pending.key, pending.upload_id)
-            found += 1
-        return found
+        return len(found)
 
     def close(self) -> None:
-        """As the base says."""
+        """As the base says; whoever is about to try again gives up."""
+        self.client.retries = 0
         self.client.close()
 
 
@@ -7537,7 +7554,7 @@ class _DiskBlobUpload(BlobUpload):
 
     def __init__(self, folder: str, place: str, durable: bool) -> None:
         self._folder, self._place, self._durable = folder, place, durable
-        self._temporary = os.path.join(folder, "tmp", secrets.token_hex(8))
+        self._temporary = os.path.join(folder, "tmp", f"{os.path.basename(place)}.{secrets.token_hex(8)}")
         with _blob_errors():
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
 
@@ -7638,12 +7655,13 @@ class DiskBlobs(BlobStore):
         with _blob_errors():
             os.stat(os.path.join(self.folder, "tmp"))
 
-    def sweep(self) -> int:
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
         """As the base says."""
-        with _blob_errors():
-            left = os.listdir(os.path.join(self.folder, "tmp"))
-            for name in left:
-                os.unlink(os.path.join(self.folder, "tmp", name))
+        with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
+                    (keys is None or item.name.rpartition(".")[0] in keys)]
+            for path in left if mend else ():
+                os.unlink(path)
         return len(left)
 
 # ============================================================================
@@ -8375,7 +8393,7 @@ class Tree:
     def quiesce(self) -> None:
         """End readers that would wait for ever, so that a server can stop."""
         self.hub.close()
-        for filesystem in self._table.mounts.values():
+        for filesystem in (*self._table.mounts.values(), self._root):
             filesystem.quiesce()
 
     def check(self) -> dict[str, str]:
@@ -9315,17 +9333,27 @@ class BlobFiles:
         self._wake.set()
 
     def _run(self) -> None:
+        fresh = True
         while True:
             self._wake.wait()
             self._wake.clear()
             if self._stopping.is_set():
                 return
             try:
+                if fresh:
+                    self._abandon()
+                fresh = False
                 self.sweep(self.GRACE_SECONDS)
             except CallFSError as error:
                 self._log.warn("unused objects could not be removed; they will be later", reason=error.message)
                 self._stopping.wait(self.RETRY_SECONDS)
                 self._wake.set()
+
+    def _abandon(self) -> None:
+        """Throw away the parts of uploads that this node was at when it was killed."""
+        keys = {key for key, _ in self._records.loose_blobs()}
+        for store in self.stores.values() if keys else ():
+            store.sweep(time.time_ns(), keys)
 
     def sweep(self, grace: float = 0.0) -> int:
         """Remove the blobs that no record names and nobody here reads; how many there were. A reader counts itself in
@@ -9431,6 +9459,16 @@ class StoreFS(FileSystem):
     def check_others(self) -> dict[str, str]:
         """The same for backends that new files do not go to by themselves: without them most goes on."""
         return self._check_blobs(False)
+
+    def tidy(self) -> None:
+        """Remove all that no record names, if the backends answer. While nobody reads or writes."""
+        with contextlib.suppress(BadGateway, Unavailable):
+            while self._blobs.sweep():
+                pass
+
+    def quiesce(self) -> None:
+        """As the interface says: moves of directories between backends stop, and go on at the next start."""
+        self._stopping.set()
 
     def _check_blobs(self, default: bool) -> dict[str, str]:
         return {name: state_of(store.check) for name, store in self._blobs.stores.items()
@@ -10337,7 +10375,8 @@ class StoreFS(FileSystem):
         while self._plans and not self._stopping.is_set():
             number, step = self._plans[0]
             try:
-                self._place_noted(number, step)
+                with self._failures("place"):
+                    self._place_noted(number, step)
                 self._log.info("moved to another backend", **step)
             except CallFSError as error:
                 self._log.warn("files could not be moved to another backend; they will be later", **step, reason=error.message)
@@ -18107,6 +18146,10 @@ def entry_json(entry: Entry) -> dict[str, Any]:
             "mode": f"{entry.mode:04o}", "owner": entry.owner, "mtime": rfc3339(entry.mtime_ns)}
 
 
+def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
+    return [("X-CallFS-Backend", entry.backend)] if entry.backend not in ("localfs", SYMLINK) else []
+
+
 def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
     """What a file's or directory's answer says of it; `fixed` as with a `Handle`."""
     mtime = entry.mtime_ns // 1_000_000_000
@@ -18114,8 +18157,7 @@ def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
                ("X-CallFS-Size", str(entry.size)), ("X-CallFS-Mode", f"{entry.mode:04o}"),
                ("X-CallFS-Owner", header_text(entry.owner)), ("X-CallFS-MTime", rfc3339(entry.mtime_ns)),
                ("X-CallFS-Instance-ID", header_text(entry.instance_id))]
-    if entry.backend not in ("localfs", SYMLINK):
-        headers.append(("X-CallFS-Backend", entry.backend))
+    headers += _backend_headers(entry)
     if not entry.is_dir and fixed:
         headers += [("ETag", f'"{entry.etag}"'), ("Accept-Ranges", "bytes")]
     if entry.digest and fixed:
@@ -18304,11 +18346,8 @@ class RestDialect:
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
-        backend = wish.get("backend")
-        if backend is not None and not isinstance(backend, str):
-            raise BadRequest("`backend` is the name of a backend.")
         with aside(request):                # between filesystems and backends this copies
-            entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=backend or "",
+            entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=wished_backend(wish),
                                     overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
                                     parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
@@ -18541,6 +18580,14 @@ def _wants(wish: Mapping[str, Any], name: str) -> bool:
     return value
 
 
+def wished_backend(wish: Mapping[str, Any]) -> str:
+    """The backend that a body in JSON names; "" for none."""
+    backend = wish.get("backend") or ""
+    if not isinstance(backend, str):
+        raise BadRequest("`backend` is the name of a backend.")
+    return backend
+
+
 def _whole_number(name: str, value: Any, most: int) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
         raise BadRequest(f"`{name}` is a whole number from 1 to {most}.")
@@ -18635,7 +18682,7 @@ def patch_body(tree: Tree, request: Request, path: str, most: int) -> Written:
 def written_response(written: Written, root: str) -> Response:
     """What a write did; `root`: where the tree begins in this dialect."""
     entry, value = written.entry, entry_json(written.entry)
-    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"')]
+    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"'), *_backend_headers(entry)]
     if written.created:
         headers.append(("Location", root + urllib.parse.quote(entry.path)))
     if written.message:
@@ -18785,8 +18832,8 @@ class PfsDialect:
 
     def rename(self, request: Request) -> Response:
         """`POST /api/v1/rename`."""
-        path, target = _pfs_path(request), canonical_path(_text(request.json(), "newPath"))
-        self._tree.move(_asking(request), path, target)
+        wish, path = request.json(), _pfs_path(request)
+        self._tree.move(_asking(request), path, canonical_path(_text(wish, "newPath")), backend=wished_backend(wish))
         return _said("renamed")
 
     def copy(self, request: Request) -> Response:
@@ -20526,6 +20573,13 @@ def check_places(config: Config) -> None:
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
 
 
+def build_blobs(options: BackendOptions, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
+    """The backends beside the local disk: S3, where a bucket is named."""
+    if not options.s3_bucket_name:
+        return {}
+    return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+
+
 class Server:
     """A running server; all its threads, descriptors and files are its own and end with `close`.
 
@@ -20607,17 +20661,10 @@ class Server:
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=build_blobs(config.backend, self.log, self.metrics),
                         default=config.backend.default_backend)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
-
-    def _build_blobs(self) -> dict[str, BlobStore]:
-        """The backends beside the local disk: S3, where a bucket is named."""
-        options = self.config.backend
-        if not options.s3_bucket_name:
-            return {}
-        return {"s3": S3Blobs(S3Client(s3_target(options), log=self.log, metrics=self.metrics), "objects")}
 
     def _build_mounts(self) -> Mounts:
         config = self.config
@@ -20825,15 +20872,27 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "unreadable": ("can not be read", False),
     "unnamed": ("a name that no request can name (not UTF-8, a control character); left alone", False),
     "scratch": ("left by a killed server; removed", True),
+    "no folder": ("a folder that is gone although files in it lie in another backend; made again", True),
+    "hidden": ("covered by a record whose bytes lie in another backend; left alone, and not served", False),
+    "no object": ("the object that a record names is gone, or has another size; restore it, or delete the file", False),
+    "other object": ("the object that a record names was written anew; the same bytes, as --deep finds, are accepted", True),
+    "no record": ("an object whose record is lost; taken in under the path that it was uploaded to", True),
+    "unused": ("an object that no record names; removed", True),
+    "foreign": ("an object that another server, or this one with other records, has stored; left alone", False),
+    "unfinished": ("uploads that were cut off; thrown away", True),
+    "unreachable": ("a backend that does not answer; nothing in it was compared or changed", False),
 }
+FSCK_YOUNG = 6 * 3600                       # s: an object without a record may yet be about to get one
+FSCK_CUT = 24 * 3600                        # s: an upload takes no longer
 
 
 class Checker:
     """Walks files and records side by side. Nobody else may work on them meanwhile."""
 
     def __init__(self, disk: LocalDisk, store: MetadataStore, *, instance_id: str, deep: bool, mend: bool,
-                 report: Callable[[Finding], None]) -> None:
-        self._disk, self._store, self._instance = disk, store, instance_id
+                 report: Callable[[Finding], None], blobs: Mapping[str, BlobStore] = MappingProxyType({}),
+                 own: Container[str] = ()) -> None:
+        self._disk, self._store, self._instance, self._blobs, self._own = disk, store, instance_id, blobs, own
         self._deep, self._mend, self._report, self.left = deep, mend, report, 0
 
     def run(self) -> int:
@@ -20843,20 +20902,26 @@ class Checker:
         while folders:
             folders += self._folder(folders.pop())
         self._orphans()
+        for backend, blobs in self._blobs.items():
+            try:
+                _BlobChecker(self, backend, blobs).run()
+            except CallFSError as error:
+                self.found("unreachable", backend, detail=error.message)
         return self.left
 
-    def _found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None, detail: str = "") -> None:
+    def found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None, detail: str = "") -> None:
+        """Report a problem, and mend it if that is wanted and possible."""
         self._report(Finding(kind, path, detail))
         if self._mend and mend is not None:
             mend()
-        elif kind != "unnamed":
+        elif kind not in ("unnamed", "foreign"):
             self.left += 1
 
     def _scratch(self) -> None:
         for folder in ("tmp", "trash"):
             place = os.path.join(self._disk.hidden, folder)
             for item in os.listdir(place) if os.path.isdir(place) else ():
-                self._found("scratch", f"/{HIDDEN}/{folder}/{item}")
+                self.found("scratch", f"/{HIDDEN}/{folder}/{item}")
                 self.left -= self._mend
         if self._mend and self._disk.writable:
             self._disk.sweep()
@@ -20868,12 +20933,12 @@ class Checker:
             names = sorted(itertools.chain.from_iterable(self._disk.scan(path, every=True)))
             found = self._disk.stats(path, names)
         except OSError as error:
-            self._found("unreadable", path, detail=error.strerror or "")
+            self.found("unreadable", path, detail=error.strerror or "")
             return folders
         for name, info in zip(names, found):
             child = join_path(path, name)
             if _FORBIDDEN.search(name):
-                self._found("unnamed", ascii(child))
+                self.found("unnamed", ascii(child))
             elif info is not None:
                 self._item(child, info)
                 folders += [child] if stat.S_ISDIR(info.st_mode) else []
@@ -20883,12 +20948,15 @@ class Checker:
         if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
             return
         record, fresh = self._store.get(path), stranger(path, found, self._instance)
-        if record is None:
-            self._found("unrecorded", path, lambda: self._store.add([fresh]))
+        if record is not None and (_lies_elsewhere(record) or
+                                   record.type != fresh.type and self._store.elsewhere(path)):
+            self.found("hidden", path)      # a file in the place of a folder: `_orphans` makes that again
+        elif record is None:
+            self.found("unrecorded", path, lambda: self._store.add([fresh]))
         elif record.type != fresh.type:
-            self._found("replaced", path, lambda: (self._store.delete(path), self._store.add([fresh])))
+            self.found("replaced", path, lambda: (self._store.delete(path), self._store.add([fresh])))
         elif not fresh.is_dir and record.stamp != fresh.stamp:
-            self._found("changed", path, lambda: self._store.put(refreshed(record, found)))
+            self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
         elif self._deep and record.digest:
             self._verify(path, record)
 
@@ -20900,35 +20968,144 @@ class Checker:
                 for block in reader:
                     digest.update(block)
         except (OSError, CallFSError) as error:
-            self._found("unreadable", path, detail=str(error))
+            self.found("unreadable", path, detail=str(error))
             return
         if digest.hexdigest() != record.digest:
-            self._found("corrupt", path)
+            self.found("corrupt", path)
 
     def _orphans(self) -> None:
         after = ("", "")
         page = self._store.subtree("/", after)
         while page:
             for record in page:
-                if record.backend in ("localfs", SYMLINK) and not self._is_there(record.path):
-                    self._found("missing", record.path, functools.partial(self._store.delete, record.path))
+                if not _lies_elsewhere(record) and not self._is_there(record):
+                    self._lost(record)
             page = self._store.subtree("/", split_path(page[-1].path))
 
-    def _is_there(self, path: str) -> bool:
+    def _lost(self, record: Entry) -> None:
+        if record.is_dir and self._store.elsewhere(record.path):
+            self.found("no folder", record.path, lambda: make_folder_again(
+                self._disk, self._store, record, os.path.lexists(self._disk.root + record.path)))
+        else:
+            self.found("missing", record.path, functools.partial(self._store.delete, record.path))
+
+    def _is_there(self, record: Entry) -> bool:
         try:
-            self._disk.stat(path)
+            found = self._disk.stat(record.path)
         except (FileNotFoundError, NotADirectoryError, SymlinkMet):
             return False
         except OSError:
-            pass                            # the disk can not tell: no reason to drop a record
+            return True                     # the disk can not tell: no reason to drop a record
+        return not record.is_dir or stat.S_ISDIR(found.st_mode) or not self._store.elsewhere(record.path)
+
+
+def _lies_elsewhere(record: Entry) -> bool:
+    return not record.is_dir and record.backend not in ("localfs", SYMLINK)
+
+
+class _BlobChecker:
+    """Compares the records of files in a backend with the objects there, which lie in a table of a scratch database
+    meanwhile: there may be many millions. All of the list is read before anything is concluded from it."""
+
+    def __init__(self, checker: Checker, backend: str, blobs: BlobStore) -> None:
+        self._checker, self._store, self._backend, self._blobs = checker, checker._store, backend, blobs
+        self._now = time.time_ns()
+
+    def run(self) -> None:
+        """Raises what the backend raises."""
+        with contextlib.closing(sqlite3.connect("")) as self._table:
+            self._table.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, tag TEXT)")
+            self._table.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", self._blobs.list())
+            noted = [(key,) for key, _ in self._store.loose_blobs(1 << 40)]
+            self._table.executemany("DELETE FROM objects WHERE key = ?", noted)         # to be removed anyway
+            lost = self._compare()
+            self._unnamed(lost)
+        cut = self._blobs.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
+        if cut:
+            self._checker.found("unfinished", self._backend, lambda: None, f"{cut} uploads")
+
+    def _compare(self) -> dict[str, Entry]:
+        """Each record with its object; the records by path whose objects are gone."""
+        lost: dict[str, Entry] = {}
+        page = self._store.elsewhere("/", 1000)
+        while page:
+            for record in page:
+                if record.backend == self._backend and not self._fits(record):
+                    lost[record.path] = record
+            page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
+        return lost
+
+    def _fits(self, record: Entry) -> bool:
+        key, tag = blob_of(record)
+        row = self._table.execute("SELECT size, tag FROM objects WHERE key = ?", (key,)).fetchone()
+        self._table.execute("DELETE FROM objects WHERE key = ?", (key,))
+        if row is None or row[0] != record.size:
+            return False
+        same = self._verified(record, row[1]) if self._checker._deep and record.digest else None
+        if same is False:
+            self._checker.found("corrupt", record.path)
+        elif row[1] != tag:
+            fresh = record._replace(stamp=f"{key} {row[1]}")
+            self._checker.found("other object", record.path, same and functools.partial(self._store.put, fresh))
         return True
 
+    def _verified(self, record: Entry, tag: str) -> bool:
+        digest = hashlib.sha256()
+        with self._blobs.open(blob_of(record)[0], tag, 0, record.size) if record.size else ChunkReader(()) as reader:
+            for block in reader:
+                digest.update(block)
+        return digest.hexdigest() == record.digest
 
-def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
+    def _unnamed(self, lost: dict[str, Entry]) -> None:
+        """Objects without a record, the newest first: of several versions of a file that one is taken in."""
+        for row in self._table.execute("SELECT * FROM objects ORDER BY mtime DESC").fetchall():
+            blob = BlobInfo(*row)
+            about = self._blobs.about(blob.key)
+            path = urllib.parse.unquote(about.get("callfs-path", ""))
+            if about.get("callfs-store") not in self._checker._own:
+                self._checker.found("foreign", blob.key, detail=path)
+            elif path in lost or self._free(path):
+                entry = _entry_of(blob, about, path, lost.pop(path, None), self._backend, self._checker._instance)
+                self._checker.found("no record", path, functools.partial(self._take_in, entry))
+            elif self._now - blob.mtime_ns > FSCK_YOUNG * 10**9:
+                self._checker.found("unused", blob.key, functools.partial(self._blobs.delete, [blob.key]), path)
+        for record in lost.values():
+            self._checker.found("no object", record.path, detail=blob_of(record)[0])
+
+    def _free(self, path: str) -> bool:
+        """Whether an object may be taken in under a path: there is nothing, and no file above it."""
+        try:
+            good = canonical_path(path) == path != "/" and self._store.get(path) is None
+        except CallFSError:
+            return False
+        above = [self._store.get(folder) for folder in ancestors(path)[1:]] if good else []
+        return good and all(record is None or record.is_dir for record in above)
+
+    def _take_in(self, entry: Entry) -> None:
+        folder = split_path(entry.path)[0]
+        if folder != "/":
+            make_folder_again(self._checker._disk, self._store, Entry(folder, DIRECTORY, mode=0o755), False)
+        self._store.put(entry)
+
+
+def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optional[Entry], backend: str,
+              instance_id: str) -> Entry:
+    """The record of an object by what is kept beside it, or by the one that is there already."""
+    mode, mtime = about.get("callfs-mode", ""), about.get("callfs-mtime", "")
+    known = record or Entry(
+        path, FILE, 0, int(mode, 8) if re.fullmatch("[0-7]{4}", mode) else 0o644,
+        urllib.parse.unquote(about.get("callfs-owner", "")) or "root",
+        int(mtime) if re.fullmatch("-?[0-9]{1,18}", mtime) else blob.mtime_ns, "", secrets.token_hex(8))
+    return known._replace(size=blob.size, etag=secrets.token_hex(8), digest="", backend=backend,
+                          instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
+
+
+def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False,
              report: Callable[[Finding], None] = lambda finding: None) -> int:
     """Check the data of a configuration, whose server must not run; how many problems are left.
 
-    Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. Raises ConfigError.
+    Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. `take_over` takes in
+    objects in S3 that were stored under other records, which nobody else may use any longer. Raises ConfigError.
     """
     check_built(config)
     database = config.metadata_store.sqlite_path
@@ -20939,10 +21116,22 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
         keep.callback(disk.close)
         store = SQLiteStore(database, durable=False)    # a million commits; whoever pulls the plug runs it again
         keep.callback(store.close)
+        blobs = build_blobs(config.backend)
+        keep.callback(lambda: [each.close() for each in blobs.values()])
+        own = _Anything() if take_over else {store.identity, disk.marker()}
         if mend and disk.writable:          # finishes what a killed server had begun before that is judged
-            keep.callback(StoreFS(disk, store, LocalLocks(), claim=True).close)
+            files = StoreFS(disk, store, LocalLocks(), claim=True, blobs=blobs)
+            keep.callback(files.close)
+            files.tidy()
         return Checker(disk, store, instance_id=config.instance_discovery.instance_id, deep=deep, mend=mend,
-                       report=report).run()
+                       report=report, blobs=blobs, own=own).run()
+
+
+class _Anything(Container[str]):
+    """Has all that is asked for."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
 
 # ============================================================================
 # Client: the REST dialect from Python
@@ -20954,7 +21143,8 @@ Target = Union[str, "os.PathLike[str]", BinaryIO]
 
 
 class FileInfo(NamedTuple):
-    """What the server says of a path: `mtime` in seconds since 1970, `etag` as `if_match` takes it ("" in listings)."""
+    """What the server says of a path: `mtime` in seconds since 1970, `etag` as `if_match` takes it ("" in listings),
+    `backend` where its bytes lie ("" in listings)."""
 
     path: str
     type: str = FILE
@@ -20964,6 +21154,7 @@ class FileInfo(NamedTuple):
     mtime: float = 0.0
     etag: str = ""
     instance_id: str = ""
+    backend: str = ""
 
     @property
     def name(self) -> str:
@@ -20994,12 +21185,13 @@ _INFO_HEADERS = ("Type", "Size", "Mode", "Owner", "MTime", "Instance-ID")
 def _info_of_headers(path: str, headers: Mapping[str, str]) -> FileInfo:
     kind, size, mode, owner, mtime, instance = (headers["X-CallFS-" + name] for name in _INFO_HEADERS)
     return FileInfo(canonical_path("/" + path), kind, int(size), int(mode, 8), urllib.parse.unquote(owner),
-                    _seconds(mtime), headers.get("ETag") or "", urllib.parse.unquote(instance))
+                    _seconds(mtime), headers.get("ETag") or "", urllib.parse.unquote(instance),
+                    headers.get("X-CallFS-Backend") or "localfs")
 
 
 def _info_of_item(item: Mapping[str, Any]) -> FileInfo:
     return FileInfo(item["path"], item["type"], int(item["size"]), int(item["mode"], 8), item["owner"],
-                    _seconds(item["mtime"]), item.get("etag", ""), item.get("instance_id", ""))
+                    _seconds(item["mtime"]), item.get("etag", ""), item.get("instance_id", ""), item.get("backend", ""))
 
 
 def _link_of_item(item: Mapping[str, Any], path: str = "", max_uses: int = 1) -> LinkInfo:
@@ -21100,15 +21292,17 @@ class Client(HTTPClient):
     # ---- files
 
     def upload(self, path: str, source: Upload, *, overwrite: bool = True, mtime: Optional[float] = None,
-               if_match: str = "", digest: bool = True, progress: Optional[ByteProgress] = None) -> FileInfo:
+               if_match: str = "", digest: bool = True, backend: str = "",
+               progress: Optional[ByteProgress] = None) -> FileInfo:
         """Store bytes, a local file (`pathlib.Path`), an open binary file from its position on, or blocks, at `path`.
 
         All or nothing, and durable on return. Missing parents are made. `overwrite` false raises FileExists where
         something is, `if_match` PreconditionFailed unless that version is there. `mtime` is in seconds since 1970. With
-        `digest` the server checks the SHA-256 of what can be read twice.
+        `digest` the server checks the SHA-256 of what can be read twice. `backend` is where the bytes are to lie; without
+        it they go to where those of the file lie, or of new files.
         """
         with _Source(source) as body:
-            headers = {"If-Match": if_match} if if_match else {}
+            headers = {**({"If-Match": if_match} if if_match else {}), **_to_backend(backend)}
             if mtime is not None:
                 headers["X-OC-Mtime"] = f"{mtime:.9f}".rstrip("0").rstrip(".")
             if digest and body.replayable:
@@ -21193,7 +21387,8 @@ class Client(HTTPClient):
 
     def _info(self, reply: _Reply) -> FileInfo:
         with _foreign(self.url):
-            return _info_of_item({"etag": reply.headers.get("ETag") or "", **json.loads(reply.data)})
+            return _info_of_item({"etag": reply.headers.get("ETag") or "",
+                                  "backend": reply.headers.get("X-CallFS-Backend") or "localfs", **json.loads(reply.data)})
 
     def exists(self, path: str) -> bool:
         """Whether a file or directory is there."""
@@ -21211,9 +21406,12 @@ class Client(HTTPClient):
         """Delete a file or a directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
         self._call("DELETE", _file_target(path, recursive=recursive))
 
-    def move(self, source: str, destination: str, *, overwrite: bool = False, create_parents: bool = False) -> str:
-        """Rename or move a file or a directory with all in it; the new path. Raises FileExists, FileNotFound."""
-        wish = {"destination": "/" + destination.lstrip("/"), "overwrite": overwrite, "create_parents": create_parents}
+    def move(self, source: str, destination: str, *, overwrite: bool = False, create_parents: bool = False,
+             backend: str = "") -> str:
+        """Rename or move a file or a directory with all in it; the new path. With `backend` the bytes go there, also
+        where the path stays. Raises FileExists, FileNotFound."""
+        wish = {"destination": "/" + destination.lstrip("/"), "overwrite": overwrite, "create_parents": create_parents,
+                **({"backend": backend} if backend else {})}
         answer = self._json("PATCH", _file_target(source), wish)
         with _foreign(self.url):
             return str(answer["path"])
@@ -22224,10 +22422,11 @@ def _rm(run: Run) -> None:
 
 
 def _mv(run: Run) -> None:
-    sources, targets = _from_to(run)
+    backend, paths = run.args.backend, run.args.path
+    sources, targets = (paths, [run.path(paths[0])]) if backend and len(paths) == 1 else _from_to(run)
     for text, target in zip(sources, targets):
         with run.trying(text):
-            run.client.rename(run.path(text), target)
+            run.client.rename(run.path(text), target, *_wished(run))
 
 
 def _from_to(run: Run) -> tuple[list[str], list[str]]:
@@ -22280,7 +22479,7 @@ def _upload(run: Run) -> None:
     for local, target in zip(sources, run.landing([os.path.abspath(each) for each in sources], remote)):
         with run.trying(local):
             if local == "-":
-                run.client.write(target, run.body(True))
+                run.client.write(target, run.body(True), *_wished(run))
             elif os.path.isdir(local) and not run.args.recursive:
                 raise Conflict("Is a directory (-r uploads it)")
             elif os.path.isdir(local):
@@ -22304,7 +22503,12 @@ def _upload_file(run: Run, local: str, target: str) -> None:
     with open(local, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         blocks = run.progress(local, iter(lambda: file.read(BLOCK), b""), size)
-        run.client.write(target, blocks if run.shell.stderr.isatty() else file)
+        run.client.write(target, blocks if run.shell.stderr.isatty() else file, *_wished(run))
+
+
+def _wished(run: Run) -> list[str]:
+    """The backend that an upload names: a server that is not callfs knows none."""
+    return [run.args.backend] if run.args.backend else []
 
 
 def _download(run: Run) -> Iterator[bytes]:
@@ -22494,7 +22698,8 @@ _ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
 _RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
 _LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
 _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
-_UP = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
+_BACKEND = _arg("--backend", default="", metavar="NAME", help="where callfs puts the bytes: localfs, s3")
+_UP = (_RECURSIVE, _BACKEND, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
 _DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="files, at last where to (- is standard output)"))
 _CODE = (_arg("code", type=_counting, nargs="?", metavar="CODE"),)
 _STREAM_FLAG = _arg("--stream", action="store_true", help="pass each piece on as it comes")
@@ -22516,7 +22721,7 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
         _arg("-p", "--parents", action="store_true", help="parents too; no error where it is there"), _MODE, _PATHS)),
     FileCommand("rm", "remove files", _rm, (
         _RECURSIVE, _arg("-f", "--force", action="store_true", help="no error where nothing is"), _PATHS)),
-    FileCommand("mv", "move or rename", _mv, (_PATHS,)),
+    FileCommand("mv", "move or rename; with --backend one path will do", _mv, (_BACKEND, _PATHS)),
     FileCommand("cp", "copy, between filesystems too", _cp, (_RECURSIVE, _PATHS)),
     FileCommand("stat", "tell what is known of files", _stat, (_PATHS,)),
     FileCommand("tree", "show a directory with all below it", _tree, (
@@ -22959,7 +23164,7 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
+    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
     return 1 if left else 0
 
@@ -23048,7 +23253,9 @@ COMMANDS = [
     Command("config reference", "print every option, as Markdown", _config_reference),
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),
-             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"),
+             _arg("--take-over", action="store_true",
+                  help="take in objects in S3 that were stored under other records (after those were lost)"))),
     Command("link", "make a download link", _link,
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
              _arg("--expires", type=_duration, default=3600.0, metavar="TIME", help="30m, 12h; up to 1d (default 1h)"),
