@@ -10276,7 +10276,8 @@ class StoreFS(FileSystem):
             guard(there)
             target_guard(other)
             assert there is not None
-            reached = parents or self._present(split_path(target)[0]) is not None
+            above = split_path(target)[0]
+            reached = parents or self._present(above) is not None or self._blob_record(above) is not None
             check_target(there, other, reached, lambda: next(self.list(target), None) is None)
             if self._blobs.holds(there):
                 self._move_record(there, other, target, owner)
@@ -11181,6 +11182,10 @@ class _NoRecords:
         return 0
 
     delete = move = forget
+
+    def elsewhere(self, path: str) -> list[Entry]:
+        """Nothing lies anywhere else."""
+        return []
 
     def close(self) -> None:
         """There is nothing to close."""
