@@ -168,7 +168,7 @@ import threading                            # noqa: E402
 import time                                 # noqa: E402
 import urllib.parse                         # noqa: E402
 from pathlib import Path                    # noqa: E402
-from typing import Any, Callable, Iterator, Mapping, NamedTuple, Optional, Union  # noqa: E402
+from typing import Any, Iterable, Callable, Iterator, Mapping, NamedTuple, Optional, Union  # noqa: E402
 
 import pytest                               # noqa: E402
 
@@ -190,6 +190,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Skip the long forms unless they are asked for; the longest is the first, or all would wait for it at the end."""
     items.sort(key=lambda item: item.name != "test_kill_loop_long")
+    seen: set[str] = set()
+    for item in items:                      # the first case of each test over S3, too; the others in the long form
+        if getattr(item, "callspec", None) and item.callspec.params.get("rest") == "s3":
+            name = item.nodeid.partition("[")[0]
+            item.add_marker("long") if name in seen else seen.add(name)
     if not config.getoption("--long"):
         for item in items:
             if item.get_closest_marker("long"):
@@ -13199,9 +13204,23 @@ def serve_users(serve: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @pytest.fixture
-def rest(serve_users: Callable[..., Any]) -> Any:
-    """A server with ann and bob and nothing else."""
-    return serve_users()
+def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Options of a server whose S3 is a folder: one suite, two backends."""
+    def options(default: str = "s3") -> dict[str, Any]:
+        monkeypatch.setattr(callfs, "build_blobs", lambda options, *_: {
+            "s3": FolderAsBackend(os.path.join(options.localfs_root_path, ".callfs", "bucket"), durable=False)})
+        return {"backend__default_backend": default, **{f"backend__s3_{name}": "none-of-this-is-asked-for"
+                                                        for name in ("bucket_name", "access_key", "secret_key")}}
+    return options
+
+
+ON_THE_DISK = pytest.mark.parametrize("rest", ["localfs"], indirect=True)     # what only the local disk does
+
+
+@pytest.fixture(params=["localfs", pytest.param("s3", marks=pytest.mark.once)])
+def rest(request: Any, serve_users: Callable[..., Any], bucket: Callable[..., dict[str, Any]]) -> Any:
+    """A server with ann and bob and nothing else; where new files lie is all that differs."""
+    return serve_users(**bucket() if request.param == "s3" else {})
 
 
 def check_answer(answer: Answer, method: str = "GET", tls: bool = False) -> Answer:
@@ -15768,6 +15787,7 @@ def test_events_of_changes_from_outside(serve: Any, tmp_path: Path) -> None:
             ("create", "/d/new"), ("delete", "/d/old")]
 
 
+@ON_THE_DISK
 def test_events_of_a_patch_that_was_cut(rest: Any) -> None:
     """What arrived stays, so it is a change."""
     put_file(rest, "/f", b"")
@@ -16202,6 +16222,7 @@ def test_compare_and_swap_lets_exactly_one_win(rest: Any, condition: str) -> Non
 
 
 @pytest.mark.parametrize("path, there", [("/new", False), ("/dir/new", False), ("/old", True)])
+@ON_THE_DISK
 def test_nobody_sees_a_new_file_as_somebody_elses(rest: Any, monkeypatch: pytest.MonkeyPatch, path: str, there: bool) -> None:
     """Between the rename and the commit of its record a file has neither another owner nor another ETag."""
     if there:
@@ -16358,6 +16379,7 @@ def test_modification_time_is_kept(rest: Any, value: str, shown: Optional[str]) 
     ("?backend=localfs", {}, 201), ("", {"X-CallFS-Backend": "tape"}, 501), ("?backend=s3", {"X-CallFS-Backend": "localfs"}, 201),
 ])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
+@ON_THE_DISK
 def test_placement_that_is_not_there(rest: Any, method: str, query: str, headers: dict[str, str], status: int) -> None:
     ask(rest, method, "/v1/files/f" + query, b"x", headers, status)
     ask(rest, "GET", "/v1/files/f", status=200 if status == 201 else 404)
@@ -16422,7 +16444,7 @@ MOVES = [                                   # source, body, query, status, new p
     ("f", {"name": "g", "create_parents": 1}, "", 400, ""), ("d", {"destination": "/d/sub/d"}, "", 400, ""), ("d", {"destination": "/d"}, "", 400, ""),
     ("d", {"destination": "/d/new", "create_parents": True}, "", 400, ""), ("", {"name": "x"}, "", 400, ""),
     ("f", {"destination": "/none/g"}, "", 400, ""), ("f", {"name": "g", "instance": "node-9"}, "", 400, ""),
-    ("f", {"name": "g", "backend": "s3"}, "", 501, ""), ("none", {"name": "x"}, "", 404, ""), ("d/none", {"name": "x"}, "", 404, ""),
+    ("f", {"name": "g", "backend": "s4"}, "", 501, ""), ("none", {"name": "x"}, "", 404, ""), ("d/none", {"name": "x"}, "", 404, ""),
     ("f", {"name": "d"}, "", 409, ""), ("f", {"destination": "/d/x"}, "", 409, ""), ("f", {"destination": "/d/x"}, "?overwrite=false", 409, ""),
     ("d/x", {"destination": "/f/x"}, "", 409, ""), ("d", {"destination": "/full", "overwrite": True}, "", 409, ""),
     ("f", {"destination": "/d", "overwrite": True}, "", 409, ""), ("d", {"destination": "/f", "overwrite": True}, "", 409, ""),
@@ -16945,7 +16967,8 @@ def test_health_looks_nothing_up(rest: Any) -> None:
 
 def test_ready(rest: Any) -> None:
     found = ask(rest, "GET", "/ready", headers=NO_KEY, status=200).json()
-    assert found == {"status": "ready", "parts": {"metadata store": "ok", "backend": "ok"}}
+    assert found.pop("status") == "ready" and set(found["parts"].values()) == {"ok"}
+    assert list(found["parts"]) == ["metadata store", "backend", *rest._files.backends[1:]]
 
 
 def test_not_ready_when_the_root_is_gone(rest: Any) -> None:
@@ -16966,7 +16989,8 @@ def test_not_ready_when_the_store_fails(rest: Any, monkeypatch: pytest.MonkeyPat
         raise callfs.Unavailable("The metadata store can not be reached.")
     monkeypatch.setattr(rest._store, "check", down)
     answer = ask(rest, "GET", "/ready", status=503)
-    assert answer.json()["parts"] == {"metadata store": "The metadata store can not be reached.", "backend": "ok"}
+    parts = answer.json()["parts"]
+    assert parts.pop("metadata store") == "The metadata store can not be reached." and set(parts.values()) == {"ok"}
 
 
 def test_not_ready_when_the_disk_is_full(serve_users: Callable[..., Any]) -> None:
@@ -20000,7 +20024,8 @@ def test_link(stub: Any, capsys: Any, monkeypatch: Any) -> None:
 
 
 def test_fsck(stub: Any, monkeypatch: Any, capsys: Any) -> None:
-    def check(config: Any, *, deep: bool, mend: bool, report: Any) -> int:
+    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, report: Any) -> int:
+        assert not take_over
         report(callfs.Finding("missing", "/x", "more"))
         return int(deep) + 2 * int(mend)
     monkeypatch.setattr(callfs, "run_fsck", check)
