@@ -9283,12 +9283,20 @@ class ReplicatedHandle(FileHandle):
 
     def __init__(self, entry: Entry, fd: int, replication: Replication) -> None:
         super().__init__(entry, fd)
-        self._replication, self._version = replication, entry
+        self._replication, self._version, self._readers = replication, entry, []    # type: Replication, Entry, list[Reader]
 
     def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
         """As the base says."""
         end = self.entry.size if stop is None else stop
-        return self._replication.reader(self._version, start, end, super().reader)
+        self._readers.append(self._replication.reader(self._version, start, end, super().reader))
+        return self._readers[-1]
+
+    def close(self) -> None:
+        """Its readers as well: they may have opened more."""
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
+        super().close()
 
 
 def about_entry(entry: Entry) -> dict[str, str]:
@@ -9572,9 +9580,10 @@ class Replicas(Replication):
         """End the threads and let go of the store; a copy under way is given up, and comes again after the next start."""
         self._stopping.set()
         self._wake.set()
+        until = self._ticks() + 5.0         # a backend that does not answer must not keep a server from stopping
         for thread in self._threads:
             if thread.ident is not None:
-                thread.join(5.0)            # a backend that does not answer must not keep a server from stopping
+                thread.join(max(0.0, until - self._ticks()))
         self.store.close()
 
 # ============================================================================
@@ -9885,8 +9894,8 @@ class StoreFS(FileSystem):
 
     def slow_at(self, path: str) -> bool:
         """As the base says; a new file may go anywhere."""
-        if not self._blobs.stores:
-            return False
+        if not self._blobs.stores or self._replication.required:
+            return self._replication.required
         record = self._store.get(path)
         return record is None or record.backend in self._blobs.stores
 
@@ -20927,7 +20936,7 @@ def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, l
     those are smaller here than in uploads, which a client waits for."""
     store: BlobStore
     if config.ha.replica_backend == "s3":
-        target = dataclasses.replace(s3_target(config.backend), part_bytes=8 << 20, parallel=2)
+        target = dataclasses.replace(s3_target(config.backend), part_bytes=8 << 20, parallel=2, retries=1)
         store = S3Blobs(S3Client(target, log=log, metrics=metrics), "replicas")
     else:
         store = DiskBlobs(os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN, "replicas"),
