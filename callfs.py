@@ -10781,14 +10781,14 @@ class StoreFS(FileSystem):
     def restore(self, entry: Entry, reader: Reader) -> None:
         """Put the bytes of a version back where its record says that they lie. Raises StorageError for other bytes."""
         if self._blobs.holds(entry):
-            with self._blobs.staged(entry.backend, entry.size, entry.path) as blob:
+            with reader, self._blobs.staged(entry.backend, entry.size, entry.path) as blob:
                 copy_checked(entry, reader, blob.write)
                 blob.finish()
                 self._store.put(entry._replace(stamp=blob.stamp))
                 blob.kept = True
             return
         parent = split_path(entry.path)[0]
-        with self._failures("restore"), self._staged(entry.size) as staged:
+        with reader, self._failures("restore"), self._staged(entry.size) as staged:
             copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
             fresh = entry._replace(stamp=stamp_of(self._disk.seal(staged, entry.mode, entry.mtime_ns)))
             with self._locks.hold(entry.path), self._noted({"op": "put", "entry": fresh}, fresh):

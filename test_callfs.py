@@ -6776,6 +6776,8 @@ def apply_step(files: dict[str, bytes], step: list[Any]) -> dict[str, bytes]:
 class KillLoop:
     """Rounds of a process that writes and is killed; what it had acknowledged, and what it was at."""
 
+    writer = WRITER
+
     def __init__(self, folder: Path, seed: int, threads: int = 4) -> None:
         self.folder, self.seed, self.threads, self.random = folder, seed, threads, random.Random(seed)
         self.before: dict[tuple[int, int], dict[str, bytes]] = {}           # (round, thread): its files
@@ -6785,7 +6787,7 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", WRITER, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
+        process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
                                     str(self.seed), str(number), str(self.threads)],
                                    stderr=open(self.folder / "errors", "ab"))
         try:
@@ -6844,17 +6846,22 @@ class KillLoop:
             assert set(rig.findings()) <= self.torn and scratch(rig.root) == []
 
 
-def kill_loop(folder: Path, rounds: int) -> None:
-    """The loop, with its seed printed."""
+def kill_seed() -> int:
+    """A seed, printed."""
     seed = int(os.environ.get("CALLFS_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"CALLFS_TEST_SEED={seed}")
-    loop = KillLoop(folder, seed)
+    return seed
+
+
+def kill_loop(loop: KillLoop, rounds: int) -> None:
+    """So many rounds."""
     for number in range(rounds):
         loop.round(number)
         if number % 20 == 19:               # the disk is not for keeping hundreds of rounds
             loop.check_all_again()
             loop.before.clear()
-            shutil.rmtree(folder / "root")
+            for made in loop.folder.glob("root*"):
+                shutil.rmtree(made)
     if loop.before:
         loop.check_all_again()
     assert loop.steps > rounds
@@ -6862,13 +6869,13 @@ def kill_loop(folder: Path, rounds: int) -> None:
 
 def test_kill_loop(tmp_path: Path) -> None:
     """SIGKILL at random moments: whatever was acknowledged is there, byte for byte, with its owner."""
-    kill_loop(tmp_path, 6)
+    kill_loop(KillLoop(tmp_path, kill_seed()), 6)
 
 
 @pytest.mark.long
 def test_kill_loop_long(tmp_path: Path) -> None:
     """Hundreds of rounds."""
-    kill_loop(tmp_path, 200)
+    kill_loop(KillLoop(tmp_path, kill_seed()), 200)
 
 
 class TestRecovery:
@@ -9303,6 +9310,36 @@ class TestSpareReads:
         assert [entry.path for entry in rig.tree.walk(ALICE, "/", 9)] == ["/d", "/d/e", "/d/e/g"]
         rig.drain()
         rig.check_copies()
+
+
+class KillLoopWithCopies(KillLoop):
+    """The loop on a store that requires second copies, in a folder that stands for a bucket."""
+
+    writer = WRITER.replace("tree = callfs.Tree(callfs.StoreFS(disk, store, callfs.LocalLocks(60)))", textwrap.dedent('''
+        class Folder(callfs.DiskBlobs):
+            name = "s3"
+
+        replicas = callfs.Replicas(Folder(root + "-copies"), store, required=True)
+        files = callfs.StoreFS(disk, store, callfs.LocalLocks(60), replication=replicas)
+        tree = callfs.Tree(files)
+        files.start()'''))
+
+    def check(self, number: int, lines: list[Any]) -> None:
+        """What was acknowledged is in both; nobody left more half-done than he had in hand."""
+        super().check(number, lines)
+        with contextlib.closing(Doubled(self.folder / "root", required=True)) as rig:
+            owed = {owed.path for owed in rig.store.owed_replicas(1000, 2e9) if owed.task != "drop"}
+            assert len(owed) <= self.threads
+            copied = rig.copied()
+            assert all(path in owed or copied[path] == data for files in self.before.values() for path, data in files.items())
+            rig.drain()
+            rig.check_copies()
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
+def test_kill_loop_with_copies(tmp_path: Path, rounds: int) -> None:
+    """SIGKILL at random moments: every acknowledged file is in both places, byte for byte, and nothing else is."""
+    kill_loop(KillLoopWithCopies(tmp_path, kill_seed()), rounds)
 
 
 # ============================================================================
@@ -17984,6 +18021,201 @@ def test_urllib_and_requests(rest: Any) -> None:
         assert session.get(rest.url + "/v1/files/g", headers={"Range": "bytes=3-"}).content == b"requests"
         assert session.get(rest.url + "/v1/directories/").json()["count"] == 2
         assert session.delete(rest.url + "/v1/files/g").status_code == 204
+
+
+# ============================================================================
+# heal: files and their second copies side by side; replication as a server does it
+# ============================================================================
+
+DAMAGES = ("fine", "gone", "short", "rot")
+
+
+def healed(rig: Doubled, deep: bool = True, mend: bool = True) -> tuple[set[tuple[str, str]], int]:
+    """What heal says, and how many problems it leaves."""
+    found: list[tuple[str, str]] = []
+    left = callfs.Healer(rig.fs, rig.disk, rig.store, {"s3": rig.behind}, rig.replicas, deep=deep, mend=mend,
+                         report=lambda finding: found.append(finding[:2])).run()
+    assert {kind for kind, _ in found} <= set(callfs.HEALED) and len(set(found)) == len(found)
+    return set(found), left
+
+
+class TestHeal:
+    """Each kind of damage on either side."""
+
+    @staticmethod
+    def expected(own: str, copy: str, deep: bool) -> list[str]:
+        """What is said of a file, its bytes and its copy being so; "lost" is what can not be mended."""
+        seen_own, seen_copy = ("fine" if each == "rot" and not deep else each for each in (own, copy))
+        if seen_own != "fine" and seen_copy != "fine":
+            return ["lost"]
+        if seen_own != "fine":              # without `deep`, rot is found when it would be copied
+            return ["gone" if own == "gone" else "damaged"] + ["lost"] * (copy == "rot")
+        if seen_copy != "fine":
+            return ["uncopied" if copy == "gone" else "miscopied"] + ["lost"] * (own == "rot")
+        return []
+
+    @WAYS
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_every_damage(self, doubled: Any, way: str, deep: bool) -> None:
+        """Said without a change first; then mended: afterwards all is as it was, but for what neither side had; what
+        neither had is left as it is."""
+        rig, wanted, lost = doubled(way), set(), set()
+        cases = [(own, copy) for own in DAMAGES for copy in DAMAGES]
+        for own, copy in cases:
+            put(rig.tree, f"/d/{own}-{copy}", f"{own} {copy}".encode() * 1000, options=callfs.WriteOptions(mode=0o600, mtime_ns=10**18))
+        rig.drain()
+        before = {entry.path: entry for entry in rig.tree.list(ALICE, "/d")}
+        for own, copy in cases:
+            path = f"/d/{own}-{copy}"
+            for how, place in ((own, rig.place_of(path)), (copy, rig.copy_of(path))):
+                spoil(place, how) if how != "fine" else None
+            wanted |= {(kind, path) for kind in self.expected(own, copy, deep)}
+        lost = {path for kind, path in wanted if kind == "lost"}
+        said, left = healed(rig, deep, mend=False)
+        assert said == {(kind, path) for kind, path in wanted if kind != "lost" or not any(
+            other != "lost" and where == path for other, where in wanted)} and left == len(said)
+        assert healed(rig, deep) == (wanted, len(lost))
+        again, left = healed(rig, deep)
+        assert {path for _, path in again} == lost and left == len(lost)
+        assert len(lost) == (9 if deep else 8)
+        for own, copy in cases:
+            path = f"/d/{own}-{copy}"
+            if path not in lost and (deep or "rot" not in (own, copy)):
+                entry = rig.tree.stat(ALICE, path)
+                assert entry._replace(version=0, stamp="") == before[path]._replace(version=0, stamp="")
+                assert fetch(rig.tree, path) == rig.copied()[path] == f"{own} {copy}".encode() * 1000
+
+    def test_others(self, doubled: Any) -> None:
+        """Folders that are gone, files changed from outside, copies of nothing, files whose two sides differ and no digest
+        tells which is right, files that have one copy only."""
+        rig = doubled()
+        for path in ("/d/e/f", "/outside", "/appended", "/only"):
+            put(rig.tree, path, b"data")
+        rig.tree.patch(ALICE, "/appended", callfs.bytes_body(b"!"), 4)
+        rig.tree.place(ALICE, "/only", "s3")
+        rig.drain()
+        for key in ("ab" * 16, "cd" * 16):
+            with rig.copies.stage(key) as upload:
+                upload.commit()
+        shutil.rmtree(rig.path("/d"))
+        rig.path("/outside").write_bytes(b"changed")
+        spoil(rig.copy_of("/appended"), "rot")
+        spoil(rig.place_of("/only"), "gone")
+        wanted = {("gone", "/d"), ("gone", "/d/e"), ("gone", "/d/e/f"), ("outside", "/outside"), ("uncopied", "/outside"),
+                  ("differing", "/appended"), ("gone", "/only"), ("stray", "ab" * 16), ("stray", "cd" * 16)}
+        wanted.add(("stray", callfs.replica_key(rig.store.get("/outside"))))        # that of the version before
+        assert healed(rig, mend=False) == (wanted, len(wanted))
+        assert healed(rig) == (wanted, 2)
+        assert healed(rig) == ({("differing", "/appended"), ("gone", "/only")}, 2)
+        assert fetch(rig.tree, "/d/e/f") == b"data" and rig.copied()["/outside"] == b"changed"
+        assert rig.tree.stat(ALICE, "/d/e").owner == "alice"
+
+    def test_without_copies(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A configuration error."""
+        config = tmp_path / "config.yaml"
+        config.write_text(callfs.render_yaml(server_settings(tmp_path)))
+        assert callfs.main(["heal", "--config", str(config)]) == 2
+        assert "ha.replication_enabled" in capsys.readouterr().err
+
+
+@pytest.mark.once
+class TestReplicatedServer:
+    """Against S3, as far as moto is one."""
+
+    def options(self, target: Any, **ha: Any) -> dict[str, Any]:
+        return {"backend": {"s3_bucket_name": target.bucket, "s3_endpoint": target.endpoint, "s3_access_key": target.access_key,
+                            "s3_secret_key": target.secret_key, "default_backend": ha.pop("default", "localfs")},
+                "ha": {"replication_enabled": True, "replica_backend": "s3", **ha}}
+
+    def keys(self, s3: Any, bucket: str) -> list[str]:
+        """The keys of a bucket."""
+        with callfs.S3Client(s3.target(bucket)) as client:
+            return [each.key for each in client.list()]
+
+    def metric(self, server: Any, name: str) -> float:
+        """The sum over its labels."""
+        return sum(metrics_of(call(server, "GET", "/metrics").body.decode()).get(name, {}).values())
+
+    def test_a_disk_that_loses_all(self, moto_s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Files, copied behind the answers, some moved, one deleted; the disk is replaced by an empty one: the server and
+        fsck refuse it, heal brings back all with owners, modes, times and ETags. The copies say what they are of."""
+        target = moto_s3.target()
+        settings = server_settings(tmp_path, self.options(target))
+        settings["backend"]["localfs_root_path"] = str(tmp_path / "files")
+        config = tmp_path / "config.yaml"
+        config.write_text(callfs.render_yaml(settings))
+        with nothing_left(), callfs.Server(callfs.Config.load(str(config))) as server:
+            for number in range(6):
+                assert call(server, "PUT", f"/v1/files/d/f{number}", b"%d" % number * 1000).status == 201
+            assert call(server, "DELETE", "/v1/files/d/f5").status in (200, 204)
+            wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 and len(self.keys(moto_s3, target.bucket)) == 5, 30, "copies")
+            tags = {number: call(server, "HEAD", f"/v1/files/d/f{number}").headers["etag"] for number in range(5)}
+            assert json.loads(call(server, "GET", "/ready").body)["parts"]["replication"] == "ok"
+            assert self.metric(server, "callfs_replication_lag_seconds") == 0
+        with callfs.S3Client(target) as client:
+            about = client.head(self.keys(moto_s3, target.bucket)[0]).metadata
+            assert re.fullmatch("/d/f[0-4]", about["callfs-path"]) and about["callfs-owner"] == "tester" and len(about["callfs-sha256"]) == 64
+        shutil.rmtree(tmp_path / "files")
+        with pytest.raises(callfs.ConfigError, match="not the one"):
+            callfs.Server(callfs.Config.load(str(config)))
+        assert callfs.main(["fsck", "--config", str(config)]) == 2 and "callfs heal" in capsys.readouterr().err
+        assert callfs.main(["heal", "--config", str(config)]) == 0
+        said = capsys.readouterr().out
+        assert said.count("gone: /") == 6 and "5 files and their second copies compared, no problems left" in said
+        assert callfs.main(["heal", "--deep", "--config", str(config)]) == 0 and "gone" not in capsys.readouterr().out
+        with callfs.Server(callfs.Config.load(str(config))) as server:
+            for number, tag in tags.items():
+                answer = call(server, "GET", f"/v1/files/d/f{number}")
+                assert answer.body == b"%d" % number * 1000 and answer.headers["etag"] == tag
+        with callfs.S3Client(target) as client:
+            client.delete([self.keys(moto_s3, target.bucket)[0]])
+        (tmp_path / "files" / "d" / "f0").unlink(), (tmp_path / "files" / "d" / "f1").unlink()
+        assert callfs.main(["heal", "--dry-run", "--config", str(config)]) == 1
+        shutil.rmtree(tmp_path / "files")
+
+    def test_s3_comes_and_goes(self, moto_s3: Any, faulty_s3: Any, serve: Any) -> None:
+        """Copies required: while S3 refuses, uploads do, and there is nothing of them; afterwards they work. What is read
+        goes on from S3 where the file on the disk breaks off, in the middle of an answer, sent by sendfile or not."""
+        proxy = faulty_s3(moto_s3)
+        target = proxy.target()
+        server = serve(**self.options(target, require_replica_success=True))
+        disk = Path(server.config.backend.localfs_root_path)
+        data = os.urandom(9 << 20)
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        assert len(self.keys(moto_s3, target.bucket)) == 1
+        fault = proxy.fail("(PUT|POST|DELETE) ", (503, "SlowDown"), times=float("inf"))
+        answer = call(server, "PUT", "/v1/files/f", b"new")
+        assert answer.status == 503 and b"second copy" in answer.body and answer.headers["retry-after"]
+        assert call(server, "PUT", "/v1/files/g", bytes(20 << 20)).status == 503
+        assert call(server, "GET", "/v1/files/g").status == 404 and scratch(str(disk)) == []
+        fault.times = 0
+        for sendfile in (False, True):
+            server._listeners[0].sendfile_locally = sendfile
+            times = os.stat(disk / "f")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(callfs.StoreFS, "_agreed", lambda files, path, found, locked=False: files._store.get(path))
+                os.truncate(disk / "f", 5 << 20)
+                os.utime(disk / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
+                answer = call(server, "GET", "/v1/files/f")
+                assert answer.status == 200 and answer.body == data
+                assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=6000000-6000009"}).body == data[6000000:6000010]
+        assert self.metric(server, "callfs_replica_reads_total") == 4
+        assert call(server, "PUT", "/v1/files/f", b"new").status in (200, 201)
+        wait_for(lambda: len(self.keys(moto_s3, target.bucket)) == 1, 30, "the old copy to go")
+
+    def test_files_in_s3_with_copies_here(self, moto_s3: Any, faulty_s3: Any, serve: Any) -> None:
+        """S3 fails, at once or in the middle of an answer: what is read comes from the disk."""
+        proxy = faulty_s3(moto_s3)
+        server = serve(**self.options(proxy.target(), default="s3", replica_backend="localfs"))
+        data = os.urandom(3 << 20)
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 < self.metric(server, "callfs_replications_total"), 30, "the copy")
+        for how, at in (((404, "NoSuchKey"), 0), ((403, "AccessDenied"), 0), ("reset-response", 2 << 20)):
+            fault = proxy.fail("GET .*/objects/", how, times=float("inf"), at=at)
+            assert call(server, "GET", "/v1/files/f").body == data
+            assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=7-3000000"}).body == data[7:3000001]
+            fault.times = 0
+        assert self.metric(server, "callfs_replica_reads_total") == 6
 
 
 # ============================================================================
