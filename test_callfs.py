@@ -4994,6 +4994,86 @@ class MetadataStoreContract:
         store.add([])
         assert store.get("/a") == mine and store.get("/b").owner == "root" and store.get("/b").version > mine.version
 
+    @staticmethod
+    def owed(store: Any) -> list[tuple[str, str, str]]:
+        """What is due: task, key and path."""
+        return [(owed.task, owed.key, owed.path) for owed in store.owed_replicas(1000, 2e9)]
+
+    # (what is done when /d/f has been copied, what is owed then)
+    CHANGES: dict[str, tuple[Callable[[Any], Any], list[tuple[str, str, str]]]] = {
+        "another version": (lambda store: store.put(an_entry("/d/f", etag="v2")), [("copy", "v2", "/d/f")]),
+        "the same": (lambda store: store.put(store.get("/d/f")), []),
+        "mode, owner and time": (lambda store: store.put(an_entry("/d/f", mode=0, owner="bob", mtime_ns=1, stamp="t")), []),
+        "gone": (lambda store: store.delete("/d/f"), [("drop", "e", "/d/f")]),
+        "gone with its folder": (lambda store: store.delete("/d"), [("drop", "e", "/d/f")]),
+        "moved": (lambda store: store.move("/d/f", "/g"), []),
+        "changed and moved": (lambda store: (store.put(an_entry("/d/f", etag="v2")), store.move("/d", "/x")), [("copy", "v2", "/x/f")]),
+        "another in its place": (lambda store: (store.put(an_entry("/g", etag="v2")), store.move("/g", "/d/f")),
+                                 [("copy", "v2", "/d/f"), ("drop", "e", "/d/f")]),
+        "to the backend of the copies": (lambda store: store.put(an_entry("/d/f", backend="s3")), [("drop", "e", "/d/f")]),
+        "there and back": (lambda store: (store.put(an_entry("/d/f", backend="s3")), store.put(an_entry("/d/f"))), [("copy", "e", "/d/f")]),
+        "gone and made again": (lambda store: (store.delete("/d/f"), store.put(an_entry("/d/f"))), [("copy", "e", "/d/f")]),
+        "taken in": (lambda store: store.add([an_entry("/d/f", etag="x"), an_entry("/d/g", etag="1-2-3", id="i")]),
+                     [("copy", "i-1-2-3", "/d/g")]),
+        "what has no copy": (lambda store: (store.put(an_entry("/d/d", type=callfs.DIRECTORY)), store.put(an_entry("/d/l", backend="symlink")),
+                                            store.put(an_entry("/d/o", backend="s3")), store.delete("/d/o")), []),
+        "copied ahead": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.put(an_entry("/g", etag="v2")),
+                                        store.release_replicas(["v2"])), []),
+        "copied ahead, in vain": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.release_replicas(["v2", "v3"])),
+                                  [("drop", "v2", "/g")]),
+        "copied ahead by who was killed": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.release_replicas((), "node-2"),
+                                                          store.release_replicas((), "node-1")), [("drop", "v2", "/g")]),
+        "copied ahead, still": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.release_replicas((), "node-2")), []),
+        "no copies any more": (lambda store: (store.delete("/d/f"), store.replicate(""), store.put(an_entry("/h"))), []),
+        "on again": (lambda store: (store.replicate(""), store.replicate("s3")), [("check", "e", "/d/f")]),
+        "elsewhere from now on": (lambda store: (store.put(an_entry("/g", backend="s3", etag="b")), store.replicate("localfs")),
+                                  [("check", "z", "/before"), ("check", "b", "/g")]),
+        "as before": (lambda store: store.replicate("s3"), []),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_owed_copies(self, store: Any, tmp_path: Path, change: str) -> None:
+        """Every way in which a version comes, moves or goes; kept over a restart."""
+        store.put(an_entry("/before", backend="s3", etag="z"))
+        store.replicate("s3")
+        store.put(an_entry("/d", type=callfs.DIRECTORY))
+        store.put(an_entry("/d/f"))
+        assert self.owed(store) == [("copy", "e", "/d/f")]
+        store.settle_replicas([owed.seq for owed in store.owed_replicas(10, 2e9)])
+        assert self.owed(store) == [] and store.replica_backlog() == (0, 0.0)
+        act, wanted = self.CHANGES[change]
+        act(store)
+        assert self.owed(store) == wanted
+        count, since = store.replica_backlog()
+        assert count >= len(wanted) and (not wanted or abs(since - time.time()) < 60)
+        again = self.make(tmp_path)
+        assert self.owed(again) == wanted
+        again.close()
+
+    def test_owed_copies_in_order(self, store: Any) -> None:
+        """The oldest first; a drop waits until no other version of the file is without its copy; what is postponed
+        waits; what is done is done, and what came after it is not."""
+        store.replicate("s3")
+        for number in range(3):
+            store.put(an_entry(f"/f{number}", etag=f"a{number}"))
+        store.settle_replicas([owed.seq for owed in store.owed_replicas(2, 0.0)])
+        old = store.owed_replicas(9, 0.0)
+        assert [owed.key for owed in old] == ["a2"] and (old[0].id, old[0].tries) == ("id /f2", 0)
+        store.put(an_entry("/f0", etag="b0"))
+        store.delete("/f1")
+        assert [(owed.task, owed.key) for owed in store.owed_replicas(9, 0.0)] == [("copy", "a2"), ("copy", "b0"), ("drop", "a1")]
+        store.postpone_replicas([old[0].seq, 10**6], 100.0)
+        assert [owed.key for owed in store.owed_replicas(9, 99.0)] == ["b0", "a1"]
+        assert store.owed_replicas(1, 100.0) == [old[0]._replace(tries=1)]
+        store.settle_replicas([owed.seq for owed in store.owed_replicas(9, 99.0)])
+        assert [(owed.task, owed.key) for owed in store.owed_replicas(9, 99.0)] == [("drop", "a0")]
+        store.delete("/f2")
+        store.settle_replicas([old[0].seq])
+        assert ("drop", "a2") in [(owed.task, owed.key) for owed in store.owed_replicas(9, 0.0)]
+        store.postpone_replicas([owed.seq for owed in store.owed_replicas(9, 0.0)], 1e9)
+        store.release_replicas((), "node-1")
+        assert len(store.owed_replicas(9, 0.0)) == store.replica_backlog()[0] == 2
+
     def test_page(self, store: Any) -> None:
         """Children only, by name in code point order, a page of any size after any name."""
         store.add([an_entry("/d/" + name) for name in ODD_NAMES] + [an_entry("/d/a/deeper"), an_entry("/d"),
@@ -6799,6 +6879,8 @@ class Rig:
         self.store = callfs.SQLiteStore(str(records or os.path.join(self.disk.hidden, "records.sqlite3")),
                                         durable=durable, metrics=self.metrics)
         self.locks = callfs.LocalLocks(30, self.metrics)
+        if "replication" in more:
+            more["replication"] = more["replication"](self)
         try:
             self.fs = callfs.StoreFS(self.disk, self.store, self.locks, metrics=self.metrics, **more)
         except callfs.ConfigError:
@@ -7917,6 +7999,8 @@ def apply_step(files: dict[str, bytes], step: list[Any]) -> dict[str, bytes]:
 class KillLoop:
     """Rounds of a process that writes and is killed; what it had acknowledged, and what it was at."""
 
+    writer = WRITER
+
     def __init__(self, folder: Path, seed: int, threads: int = 4) -> None:
         self.folder, self.seed, self.threads, self.random = folder, seed, threads, random.Random(seed)
         self.before: dict[tuple[int, int], dict[str, bytes]] = {}           # (round, thread): its files
@@ -7926,7 +8010,7 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", WRITER, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
+        process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
                                     str(self.seed), str(number), str(self.threads)],
                                    stderr=open(self.folder / "errors", "ab"))
         try:
@@ -7985,17 +8069,22 @@ class KillLoop:
             assert set(rig.findings()) <= self.torn and scratch(rig.root) == []
 
 
-def kill_loop(folder: Path, rounds: int) -> None:
-    """The loop, with its seed printed."""
+def kill_seed() -> int:
+    """A seed, printed."""
     seed = int(os.environ.get("CALLFS_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"CALLFS_TEST_SEED={seed}")
-    loop = KillLoop(folder, seed)
+    return seed
+
+
+def kill_loop(loop: KillLoop, rounds: int) -> None:
+    """So many rounds."""
     for number in range(rounds):
         loop.round(number)
         if number % 20 == 19:               # the disk is not for keeping hundreds of rounds
             loop.check_all_again()
             loop.before.clear()
-            shutil.rmtree(folder / "root")
+            for made in loop.folder.glob("root*"):
+                shutil.rmtree(made)
     if loop.before:
         loop.check_all_again()
     assert loop.steps > rounds
@@ -8003,13 +8092,13 @@ def kill_loop(folder: Path, rounds: int) -> None:
 
 def test_kill_loop(tmp_path: Path) -> None:
     """SIGKILL at random moments: whatever was acknowledged is there, byte for byte, with its owner."""
-    kill_loop(tmp_path, 6)
+    kill_loop(KillLoop(tmp_path, kill_seed()), 6)
 
 
 @pytest.mark.long
 def test_kill_loop_long(tmp_path: Path) -> None:
     """Hundreds of rounds."""
-    kill_loop(tmp_path, 200)
+    kill_loop(KillLoop(tmp_path, kill_seed()), 200)
 
 
 class TestRecovery:
@@ -9991,6 +10080,489 @@ class TestSQLFSOnMariaDB(ServedSQLFS):
     @pytest.fixture
     def server(self, mariadb_server: Any) -> Any:
         return mariadb_server
+
+
+# ============================================================================
+# Replication: a second copy of every file in the other backend
+# ============================================================================
+
+class Doubled(Rig):
+    """A rig with second copies: of files of the disk in a folder that stands for a bucket ("out"), or of files that lie in
+    such a folder on the disk ("in"). No threads make them unless told so: `drain` does."""
+
+    def __init__(self, root: Any, way: str = "out", *, required: bool = False, durable: bool = False,
+                 clock: Any = time.time, **more: Any) -> None:
+        self.way, self.behind = way, FolderAsBackend(f"{root}-objects", durable=False)
+
+        def made(rig: Rig) -> callfs.Replicas:
+            self.copies = FolderAsBackend(f"{root}-copies", durable=durable) if way == "out" else \
+                callfs.DiskBlobs(f"{root}/.callfs/replicas", durable=durable)
+            self.replicas = callfs.Replicas(self.copies, rig.store, required=required, metrics=rig.metrics, clock=clock, workers=3)
+            return self.replicas
+        super().__init__(root, durable=durable, blobs={"s3": self.behind}, default="localfs" if way == "out" else "s3",
+                         replication=made, **more)
+
+    def drain(self) -> None:
+        """Do what is owed."""
+        self.replicas.drain(self.fs.open_version)
+
+    def settled(self) -> bool:
+        """Whether the threads have nothing left to do."""
+        return self.replicas.backlog() == (0, 0.0) and not self.replicas._busy
+
+    def copied(self) -> dict[str, bytes]:
+        """The bytes of every copy that a file has, by the file's path."""
+        found = {}
+        for entry in self.tree.walk(callfs.ROOT, "/", 1000):
+            blob = self.copies.find(callfs.replica_key(entry)) if self.replicas.spares(entry) else None
+            if blob is not None:
+                found[entry.path] = Path(self.copies._place(blob.key)).read_bytes()
+        return found
+
+    def check_copies(self) -> None:
+        """Every file that should have one has a copy, the same bytes, and there are no others; nothing is owed."""
+        wanted = {path: data for path, (kind, _, data) in picture(self.tree).items() if kind == "file"
+                  and self.replicas.spares(self.store.get(path))}
+        assert self.copied() == wanted
+        assert len(list(self.copies.list())) == len(wanted) and os.listdir(f"{self.copies.folder}/tmp") == []
+        assert self.store._read("replicas", "SELECT * FROM replicas", ()) == [] and not self.replicas._busy
+        assert not self.replicas._reading
+
+    def place_of(self, path: str) -> Path:
+        """Where the bytes of a file lie."""
+        entry = self.store.get(path)
+        return self.path(path) if entry.backend == "localfs" else Path(self.behind._place(callfs.blob_of(entry)[0]))
+
+    def copy_of(self, path: str) -> Path:
+        """Where its copy lies."""
+        return Path(self.copies._place(callfs.replica_key(self.store.get(path))))
+
+
+def spoil(place: Path, how: str) -> None:
+    """Remove a file ("gone"), cut it ("short"), or change a byte of it ("rot"), with its time as before."""
+    times, data = os.stat(place), place.read_bytes()
+    if how == "gone":
+        return os.unlink(place)
+    with open(place, "r+b") as file:
+        file.write(bytes([data[0] ^ 1]) if how == "rot" else b"")
+        file.truncate(len(data) - (how == "short"))
+    os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+WAYS = pytest.mark.parametrize("way", ["out", "in"])
+
+
+@pytest.fixture
+def doubled(tmp_path: Path) -> Iterator[Callable[..., Doubled]]:
+    """`doubled(way, ...)`: a rig with second copies, closed after the test; the same again finds the same data."""
+    with nothing_left(2), contextlib.ExitStack() as stack:
+        yield lambda way="out", **more: stack.enter_context(contextlib.closing(Doubled(tmp_path / "root", way, **more)))
+
+
+class TestReplicatedDisk(TestStoreFS):
+    """All that a store does, with a second copy of every version before it is there."""
+
+    WAY = "out"
+
+    def make(self, folder: Path) -> Any:
+        self.rig = Doubled(folder, self.WAY, required=True)
+        return self.rig.fs
+
+    def check(self, tree: Any, folder: Path) -> None:
+        super().check(tree, folder)
+        self.rig.drain()
+        self.rig.check_copies()
+
+
+class TestReplicatedBlobs(TestReplicatedDisk):
+    """The same with the files in a blob store and the copies on the disk."""
+
+    WAY = "in"
+
+
+class TestReplication:
+    """Copies after the fact: what is owed is done, whatever happens meanwhile."""
+
+    @WAYS
+    @pytest.mark.parametrize("seed", range(3))
+    def test_walk(self, doubled: Any, way: str, seed: int) -> None:
+        """A random walk over every operation, the queue worked off at random moments, the server started anew at others:
+        in the end there is a copy of every file's last version, and nothing else."""
+        some, rig = random.Random(f"{way} {seed}"), doubled(way)
+        paths = ["/a", "/b", "/d/a", "/d/b", "/d/e/f"]
+        for number in range(80):
+            path, other = some.choice(paths), some.choice(paths)
+            act = some.choice([
+                lambda: put(rig.tree, path, b"%d" % number * some.randrange(2000)), lambda: put(rig.tree, path, b""),
+                lambda: rig.tree.patch(ALICE, path, callfs.bytes_body(b"!%d" % number), 0),
+                lambda: rig.tree.patch(ALICE, path, callfs.bytes_body(b"+%d" % number), rig.tree.stat(ALICE, path).size),
+                lambda: rig.tree.truncate(ALICE, path, some.randrange(50)), lambda: rig.tree.chmod(ALICE, path, 0o600),
+                lambda: rig.tree.move(ALICE, path, other, overwrite=True, parents=True),
+                lambda: rig.tree.move(ALICE, "/d", "/c"), lambda: rig.tree.move(ALICE, "/c", "/d"),
+                lambda: rig.tree.remove(ALICE, path), lambda: rig.tree.remove(ALICE, "/d", recursive=True),
+                lambda: rig.tree.copy(ALICE, path, other),
+                lambda: rig.tree.place(ALICE, path, some.choice(["s3", "localfs"])), rig.drain])
+            with contextlib.suppress(callfs.CallerError):
+                act()
+            if some.random() < 0.05:
+                rig.close()
+                rig = doubled(way)
+        put(rig.tree, "/last")
+        rig.drain()
+        rig.check_copies()
+        assert rig.copied()["/last"] == b"data"
+
+    @WAYS
+    def test_threads(self, doubled: Any, way: str) -> None:
+        """Several writers, several workers, all at once; then nothing is owed and all is there."""
+        rig = doubled(way)
+        rig.fs.start()
+
+        def work(number: int) -> None:
+            some = random.Random(number)
+            for turn in range(25):
+                put(rig.tree, f"/d{number}/f{some.randrange(4)}", b"%d %d" % (number, turn) * some.randrange(500))
+                with contextlib.suppress(callfs.CallerError):
+                    rig.tree.move(ALICE, f"/d{number}/f{some.randrange(4)}", f"/d{number}/g", overwrite=True)
+                    rig.tree.remove(ALICE, f"/d{number}/f{some.randrange(4)}")
+        in_threads(work, 3)
+        wait_for(rig.settled, 20, "the copies")
+        rig.check_copies()
+        counted = rig.metrics.cells("callfs_replications_total")
+        assert counted["copy", "done"] > 0 and ("copy", "failed") not in counted
+
+    def test_from_outside(self, doubled: Any) -> None:
+        """What comes in by hand is copied once it was seen, what is changed by hand when it is looked at, what was removed
+        by hand loses its copy. A link has none."""
+        rig = doubled()
+        rig.path("/f").write_bytes(b"theirs")
+        rig.path("/l").symlink_to("f")
+        list(rig.tree.list(ALICE, "/"))
+        rig.path("/f").write_bytes(b"changed before it was copied")
+        rig.drain()
+        assert rig.copied() == {"/f": b"changed before it was copied"}
+        rig.check_copies()
+        rig.path("/f").unlink()
+        with pytest.raises(callfs.FileNotFound):
+            rig.tree.stat(ALICE, "/f")
+        rig.drain()
+        rig.check_copies()
+
+    def test_a_link_in_its_place(self, doubled: Any) -> None:
+        """A file that was exchanged for a link before it was copied: the link is root's, and has no copy."""
+        rig = doubled()
+        put(rig.tree, "/f")
+        put(rig.tree, "/g", b"other")
+        rig.path("/f").unlink()
+        rig.path("/f").symlink_to("g")
+        rig.drain()
+        rig.check_copies()
+        assert rig.copied() == {"/g": b"other"} and rig.store.get("/f").backend == "symlink"
+
+    def test_switched_on_later(self, tmp_path: Path, doubled: Any) -> None:
+        """All that is there gets its copy; copies that are there already are not made again."""
+        with contextlib.closing(Rig(tmp_path / "root", durable=False)) as plain:
+            for number in range(5):
+                put(plain.tree, f"/d/f{number}", b"%d" % number)
+        rig = doubled()
+        rig.drain()
+        assert len(rig.copied()) == 5
+        rig.check_copies()
+        rig.store.replicate("")
+        rig.store.replicate("s3")
+        spoil(rig.copy_of("/d/f3"), "gone")
+        staged: list[str] = []
+        stage = rig.copies.stage
+        rig.copies.stage = lambda key, *more: (staged.append(key), stage(key, *more))[1]
+        rig.drain()
+        assert staged == [callfs.replica_key(rig.store.get("/d/f3"))]
+        rig.check_copies()
+
+    @WAYS
+    def test_a_backend_that_is_down(self, doubled: Any, way: str) -> None:
+        """Files go on being written; it is tried again, each time later; nothing is forgotten, over a restart as well; the
+        one that can not be copied holds up no other."""
+        now = [1e9]
+        rig = doubled(way, clock=lambda: now[0])
+        rig.replicas._ticks = lambda: now[0]
+        rig.copies.stage = rig.copies.check = raising(callfs.Unavailable("S3 is away."))
+        pauses = []
+        for number in range(8):
+            put(rig.tree, f"/f{number % 3}", b"%d" % number)
+            rig.replicas._faults = number
+            rig.drain()
+            pauses.append(rig.replicas._due - now[0])
+            now[0] += 1000
+        assert 0 < pauses[0] <= 1 and 15 <= pauses[-1] <= 30
+        assert rig.copied() == {} and rig.replicas.backlog()[0] >= 3
+        assert re.fullmatch(r"\d+ owed, the oldest for \d+ s: S3 is away\.", rig.replicas.check()["replication"])
+        assert rig.metrics.value("callfs_replication_queue") == rig.replicas.backlog()[0]
+        rig.close()
+        rig = doubled(way)
+        put(rig.tree, "/rotten", b"12345")
+        spoil(rig.place_of("/rotten"), "rot")
+        rig.drain()
+        assert rig.copied() == {"/f0": b"6", "/f1": b"7", "/f2": b"5"} and "/rotten" in rig.replicas.trouble
+        assert rig.replicas._due == 0 and rig.replicas.backlog()[0] == 1
+
+    def test_in_order_for_each_file(self, doubled: Any) -> None:
+        """While a version is copied, nothing else is done for its file, but for others; a copy that goes on for a version
+        which was replaced is removed."""
+        rig = doubled()
+        entered, released = threading.Semaphore(0), threading.Event()
+
+        def slow(owed: callfs.Owed) -> Any:
+            handle = rig.fs.open_version(owed)
+            if owed.path == "/slow" and not released.is_set():
+                entered.release()
+                released.wait(20)
+            return handle
+        put(rig.tree, "/slow", b"one")
+        rig.replicas.start(slow)
+        assert entered.acquire(timeout=20)
+        rig.tree.move(ALICE, "/slow", "/moved")
+        put(rig.tree, "/moved", b"two")
+        for number in range(10):
+            put(rig.tree, f"/f{number}", b"%d" % number)
+        wait_for(lambda: len(rig.copied()) == 10, 20, "the others")
+        assert rig.replicas.backlog()[0] == 2 and "/moved" not in rig.copied()
+        released.set()
+        wait_for(rig.settled, 20, "the end")
+        rig.check_copies()
+
+    def test_a_stop_in_the_middle(self, doubled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A copy under way is given up at once, without a trace; the next start makes it."""
+        rig, seen = doubled(), threading.Event()
+        put(rig.tree, "/f", bytes(3 * callfs.BLOCK))
+        write = callfs._DiskBlobUpload.write
+        monkeypatch.setattr(callfs._DiskBlobUpload, "write",
+                            lambda upload, part: (write(upload, part), seen.set(), rig.replicas._stopping.wait(20)))
+        rig.fs.start()
+        assert seen.wait(20)
+        rig.close()
+        assert os.listdir(f"{rig.copies.folder}/tmp") == [] and not rig.metrics.cells("callfs_replications_total")
+        monkeypatch.undo()
+        rig = doubled()
+        rig.drain()
+        rig.check_copies()
+
+    def test_what_a_killed_server_left(self, doubled: Any) -> None:
+        """Half a copy, and one that was made ahead of a version that never came, go."""
+        rig = doubled(required=True)
+        Path(f"{rig.copies.folder}/tmp/half").write_bytes(b"x")
+        rig.store.hold_replica("ab" * 16, "/f", "node-1")
+        with rig.copies.stage("ab" * 16) as upload:
+            upload.commit()
+        rig.close()
+        rig = doubled(required=True)
+        rig.drain()
+        rig.check_copies()
+
+
+REFUSABLE: dict[str, Callable[[Any], Any]] = {
+    **OPERATIONS, "truncate": lambda tree: tree.truncate(ALICE, "/d/f", 3), "copy": lambda tree: tree.copy(ALICE, "/d/f", "/d/copy"),
+    "place": lambda tree: tree.place(ALICE, "/placed", "s3" if tree._root._default == "localfs" else "localfs"),
+    "place back": lambda tree: tree.place(ALICE, "/elsewhere", tree._root._default)}
+
+
+class TestRequired:
+    """No version without its copy."""
+
+    def fill(self, rig: Doubled) -> None:
+        """Always the same, in the place of what is there."""
+        for entry in list(rig.tree.list(callfs.ROOT, "/")):
+            rig.tree.remove(callfs.ROOT, entry.path, recursive=entry.is_dir)
+        for path, data in {**BASE, "/placed": b"placed", "/elsewhere": b"elsewhere"}.items():
+            put(rig.tree, path, data) if data is not None else rig.tree.mkdir(ALICE, path)
+        rig.tree.place(ALICE, "/elsewhere", rig.copies.name)
+        rig.drain()
+
+    @WAYS
+    @pytest.mark.parametrize("moment", ["stage", "write", "commit"])
+    def test_refused(self, doubled: Any, way: str, moment: str) -> None:
+        """Each operation, with copies that fail: what brings a version about is refused, and all is as before it, on
+        the disk, in the blob stores, in the records; the rest works."""
+        rig, refused = doubled(way, required=True), []
+        fault = raising(callfs.Unavailable("The disk of the copies is broken."))
+
+        def stage(*arguments: Any) -> Any:
+            upload = type(rig.copies).stage(rig.copies, *arguments)
+            setattr(upload, moment, fault)
+            return upload
+        for name, operation in REFUSABLE.items():
+            self.fill(rig)
+            before = picture(rig.tree)
+            rig.copies.stage = fault if moment == "stage" else stage
+            try:
+                operation(rig.tree)
+            except callfs.Unavailable as error:
+                refused.append(name)
+                assert "second copy" in error.message and "broken" not in error.message
+                assert picture(rig.tree) == before, name
+            finally:
+                del rig.copies.stage
+            rig.drain()
+            rig.fs._blobs.sweep()
+            rig.check_copies()
+            assert scratch(rig.root) == [], name
+            assert len(list(rig.behind.list())) == len(rig.store.elsewhere("/", 1000)), name
+        wanted = [name for name in REFUSABLE if re.match("write|overwrite|append|patch|truncate|copy|place back", name)]
+        assert refused == wanted and len(wanted) > 7
+
+    @WAYS
+    def test_a_version_of_before_comes_back(self, doubled: Any, way: str) -> None:
+        """A file that is placed elsewhere and back while its old copy is being removed."""
+        rig = doubled(way, required=True)
+        put(rig.tree, "/f", b"data")
+        entered, released, delete = threading.Event(), threading.Event(), rig.copies.delete
+        rig.copies.delete = lambda keys: (entered.set(), released.wait(20), delete(keys))
+        rig.fs.start()
+        rig.tree.place(ALICE, "/f", rig.copies.name)
+        assert entered.wait(20)
+        back = threading.Thread(target=rig.tree.place, args=(ALICE, "/f", rig.fs._default))
+        back.start()
+        wait_for(lambda: rig.store._read("held", "SELECT * FROM replicas WHERE task = 'held'", ()), 20, "the second thread")
+        released.set()
+        back.join(20)
+        wait_for(rig.settled, 20, "the end")
+        rig.check_copies()
+        assert rig.copied() == {"/f": b"data"}
+
+
+class TestSpareReads:
+    """When a file's own bytes can not be had, those of its copy are."""
+
+    @WAYS
+    @pytest.mark.parametrize("at", [0, 1, callfs.BLOCK, callfs.BLOCK + 7, 3 * callfs.BLOCK - 1])
+    def test_in_the_middle(self, doubled: Any, way: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Broken at any byte, the whole or a part: the same bytes, and it is counted."""
+        rig, data, real = doubled(way), os.urandom(3 * callfs.BLOCK), callfs.FileReader.read
+        put(rig.tree, "/f", data)
+        rig.drain()
+        entry, source = rig.store.get("/f"), os.stat(rig.place_of("/f")).st_ino
+
+        def read(reader: Any, size: int = callfs.BLOCK) -> bytes:
+            left = at - reader._position
+            if left <= 0 and os.fstat(reader.fd).st_ino == source:
+                raise OSError(errno.EIO, "broken")
+            return real(reader, min(size, left) if left > 0 else size)
+        monkeypatch.setattr(callfs.FileReader, "read", read)
+        for start, stop in ((0, None), (5, len(data) - 5), (at, at + 1)):
+            with contextlib.closing(rig.tree.open(ALICE, "/f")) as handle:
+                assert handle.entry.etag == entry.etag
+                assert b"".join(handle.reader(start, stop)) == data[start:stop]
+        assert rig.metrics.value("callfs_replica_reads_total", entry.backend) == 2 + (at < len(data) - 5)
+        assert not rig.replicas._reading
+
+    @WAYS
+    @pytest.mark.parametrize("trouble", ["old", "none", "short", "down"])
+    def test_never_another_version(self, doubled: Any, way: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a copy of exactly this version the fault is told, as it was."""
+        rig = doubled(way)
+        put(rig.tree, "/f", b"first")
+        rig.drain()
+        put(rig.tree, "/f", b"again")
+        if trouble != "old":
+            rig.drain()
+            spoil(rig.copy_of("/f"), "gone" if trouble == "none" else "short") if trouble != "down" else None
+        monkeypatch.setattr(callfs.FileReader, "read", raising(OSError(errno.EIO, "broken")))
+        if trouble == "down":
+            monkeypatch.setattr(rig.copies, "find", raising(callfs.Unavailable("no")))
+        with pytest.raises(OSError, match="broken"):
+            fetch(rig.tree, "/f")
+        spoil(rig.place_of("/f"), "gone")
+        with pytest.raises(callfs.StorageError if way == "in" else callfs.FileNotFound):
+            fetch(rig.tree, "/f")
+        assert not rig.metrics.cells("callfs_replica_reads_total") and not rig.replicas._reading
+
+    def test_altered_bytes_stay_cut(self) -> None:
+        """Where a checksum says that what was handed on is wrong, an end from elsewhere must not make it look whole."""
+        class Altering(callfs.Reader):
+            length = 4
+
+            def read(self, size: int = callfs.BLOCK) -> bytes:
+                raise callfs.AlteredBytes()
+        with pytest.raises(callfs.AlteredBytes):
+            list(callfs.EnduringReader(Altering(), lambda done, error: callfs.ChunkReader([b"cd"])))
+
+    def test_a_copy_that_is_read_is_not_dropped(self, doubled: Any) -> None:
+        """Until the reader is closed; closing it twice is once."""
+        rig = doubled("in")
+        put(rig.tree, "/f", b"data")
+        rig.drain()
+        spoil(rig.place_of("/f"), "gone")
+        readers = [rig.tree.open(ALICE, "/f").reader() for _ in range(2)]
+        put(rig.tree, "/f", b"other")
+        for reader in readers:
+            rig.drain()
+            assert len(list(rig.copies.list())) == 2
+            assert b"".join(reader) == b"data"
+            reader.close()
+            reader.close()
+        rig.drain()
+        rig.check_copies()
+
+    @pytest.mark.parametrize("how", ["moved away", "broken"])
+    def test_a_lost_disk(self, doubled: Any, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its files are read and listed all the same, and none is taken for removed; when it is back, all is as before."""
+        rig = doubled(records=tmp_path / "records.sqlite3")
+        put(rig.tree, "/d/f", b"data")
+        put(rig.tree, "/d/e/g", b"more")
+        rig.drain()
+        before, root = picture(rig.tree), rig.disk._root_fd
+        if how == "moved away":
+            os.rename(rig.root, rig.root + "-away")
+            os.mkdir(rig.root)
+            rig.disk._root_fd = os.open(rig.root, os.O_RDONLY)          # as if mounted over
+        else:
+            for name in ("stat", "open", "stats", "scan"):
+                monkeypatch.setattr(rig.disk, name, raising(OSError(errno.EIO, "broken")))
+        for _ in range(2):
+            assert picture(rig.tree) == before and rig.tree.stat(ALICE, "/d/f").size == 4
+            with pytest.raises((callfs.FileNotFound, callfs.StorageError)):
+                rig.tree.open(ALICE, "/d/absent")
+        assert rig.replicas.backlog()[0] == 0 < rig.metrics.value("callfs_replica_reads_total", "localfs")
+        if how == "moved away":
+            os.rmdir(rig.root)
+            os.rename(rig.root + "-away", rig.root)
+            os.close(rig.disk._root_fd)
+            rig.disk._root_fd = root
+        monkeypatch.undo()
+        assert picture(rig.tree) == before
+        rig.path("/d/f").unlink()
+        assert [entry.path for entry in rig.tree.walk(ALICE, "/", 9)] == ["/d", "/d/e", "/d/e/g"]
+        rig.drain()
+        rig.check_copies()
+
+
+class KillLoopWithCopies(KillLoop):
+    """The loop on a store that requires second copies, in a folder that stands for a bucket."""
+
+    writer = WRITER.replace("tree = callfs.Tree(callfs.StoreFS(disk, store, callfs.LocalLocks(60)))", textwrap.dedent('''
+        class Folder(callfs.DiskBlobs):
+            name = "s3"
+
+        replicas = callfs.Replicas(Folder(root + "-copies"), store, required=True)
+        files = callfs.StoreFS(disk, store, callfs.LocalLocks(60), replication=replicas)
+        tree = callfs.Tree(files)
+        files.start()'''))
+
+    def check(self, number: int, lines: list[Any]) -> None:
+        """What was acknowledged is in both; nobody left more half-done than he had in hand."""
+        super().check(number, lines)
+        with contextlib.closing(Doubled(self.folder / "root", required=True)) as rig:
+            owed = {owed.path for owed in rig.store.owed_replicas(1000, 2e9) if owed.task != "drop"}
+            assert len(owed) <= self.threads
+            copied = rig.copied()
+            assert all(path in owed or copied[path] == data for files in self.before.values() for path, data in files.items())
+            rig.drain()
+            rig.check_copies()
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
+def test_kill_loop_with_copies(tmp_path: Path, rounds: int) -> None:
+    """SIGKILL at random moments: every acknowledged file is in both places, byte for byte, and nothing else is."""
+    kill_loop(KillLoopWithCopies(tmp_path, kill_seed()), rounds)
 
 
 # ============================================================================
@@ -19275,6 +19847,201 @@ def test_urllib_and_requests(rest: Any) -> None:
         assert session.get(rest.url + "/v1/files/g", headers={"Range": "bytes=3-"}).content == b"requests"
         assert session.get(rest.url + "/v1/directories/").json()["count"] == 2
         assert session.delete(rest.url + "/v1/files/g").status_code == 204
+
+
+# ============================================================================
+# heal: files and their second copies side by side; replication as a server does it
+# ============================================================================
+
+DAMAGES = ("fine", "gone", "short", "rot")
+
+
+def healed(rig: Doubled, deep: bool = True, mend: bool = True) -> tuple[set[tuple[str, str]], int]:
+    """What heal says, and how many problems it leaves."""
+    found: list[tuple[str, str]] = []
+    left = callfs.Healer(rig.fs, rig.disk, rig.store, {"s3": rig.behind}, rig.replicas, deep=deep, mend=mend,
+                         report=lambda finding: found.append(finding[:2])).run()
+    assert {kind for kind, _ in found} <= set(callfs.HEALED) and len(set(found)) == len(found)
+    return set(found), left
+
+
+class TestHeal:
+    """Each kind of damage on either side."""
+
+    @staticmethod
+    def expected(own: str, copy: str, deep: bool) -> list[str]:
+        """What is said of a file, its bytes and its copy being so; "lost" is what can not be mended."""
+        seen_own, seen_copy = ("fine" if each == "rot" and not deep else each for each in (own, copy))
+        if seen_own != "fine" and seen_copy != "fine":
+            return ["lost"]
+        if seen_own != "fine":              # without `deep`, rot is found when it would be copied
+            return ["gone" if own == "gone" else "damaged"] + ["lost"] * (copy == "rot")
+        if seen_copy != "fine":
+            return ["uncopied" if copy == "gone" else "miscopied"] + ["lost"] * (own == "rot")
+        return []
+
+    @WAYS
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_every_damage(self, doubled: Any, way: str, deep: bool) -> None:
+        """Said without a change first; then mended: afterwards all is as it was, but for what neither side had; what
+        neither had is left as it is."""
+        rig, wanted, lost = doubled(way), set(), set()
+        cases = [(own, copy) for own in DAMAGES for copy in DAMAGES]
+        for own, copy in cases:
+            put(rig.tree, f"/d/{own}-{copy}", f"{own} {copy}".encode() * 1000, options=callfs.WriteOptions(mode=0o600, mtime_ns=10**18))
+        rig.drain()
+        before = {entry.path: entry for entry in rig.tree.list(ALICE, "/d")}
+        for own, copy in cases:
+            path = f"/d/{own}-{copy}"
+            for how, place in ((own, rig.place_of(path)), (copy, rig.copy_of(path))):
+                spoil(place, how) if how != "fine" else None
+            wanted |= {(kind, path) for kind in self.expected(own, copy, deep)}
+        lost = {path for kind, path in wanted if kind == "lost"}
+        said, left = healed(rig, deep, mend=False)
+        assert said == {(kind, path) for kind, path in wanted if kind != "lost" or not any(
+            other != "lost" and where == path for other, where in wanted)} and left == len(said)
+        assert healed(rig, deep) == (wanted, len(lost))
+        again, left = healed(rig, deep)
+        assert {path for _, path in again} == lost and left == len(lost)
+        assert len(lost) == (9 if deep else 8)
+        for own, copy in cases:
+            path = f"/d/{own}-{copy}"
+            if path not in lost and (deep or "rot" not in (own, copy)):
+                entry = rig.tree.stat(ALICE, path)
+                assert entry._replace(version=0, stamp="") == before[path]._replace(version=0, stamp="")
+                assert fetch(rig.tree, path) == rig.copied()[path] == f"{own} {copy}".encode() * 1000
+
+    def test_others(self, doubled: Any) -> None:
+        """Folders that are gone, files changed from outside, copies of nothing, files whose two sides differ and no digest
+        tells which is right, files that have one copy only."""
+        rig = doubled()
+        for path in ("/d/e/f", "/outside", "/appended", "/only"):
+            put(rig.tree, path, b"data")
+        rig.tree.patch(ALICE, "/appended", callfs.bytes_body(b"!"), 4)
+        rig.tree.place(ALICE, "/only", "s3")
+        rig.drain()
+        for key in ("ab" * 16, "cd" * 16):
+            with rig.copies.stage(key) as upload:
+                upload.commit()
+        shutil.rmtree(rig.path("/d"))
+        rig.path("/outside").write_bytes(b"changed")
+        spoil(rig.copy_of("/appended"), "rot")
+        spoil(rig.place_of("/only"), "gone")
+        wanted = {("gone", "/d"), ("gone", "/d/e"), ("gone", "/d/e/f"), ("outside", "/outside"), ("uncopied", "/outside"),
+                  ("differing", "/appended"), ("gone", "/only"), ("stray", "ab" * 16), ("stray", "cd" * 16)}
+        wanted.add(("stray", callfs.replica_key(rig.store.get("/outside"))))        # that of the version before
+        assert healed(rig, mend=False) == (wanted, len(wanted))
+        assert healed(rig) == (wanted, 2)
+        assert healed(rig) == ({("differing", "/appended"), ("gone", "/only")}, 2)
+        assert fetch(rig.tree, "/d/e/f") == b"data" and rig.copied()["/outside"] == b"changed"
+        assert rig.tree.stat(ALICE, "/d/e").owner == "alice"
+
+    def test_without_copies(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A configuration error."""
+        config = tmp_path / "config.yaml"
+        config.write_text(callfs.render_yaml(server_settings(tmp_path)))
+        assert callfs.main(["heal", "--config", str(config)]) == 2
+        assert "ha.replication_enabled" in capsys.readouterr().err
+
+
+@pytest.mark.once
+class TestReplicatedServer:
+    """Against S3, as far as moto is one."""
+
+    def options(self, target: Any, **ha: Any) -> dict[str, Any]:
+        return {"backend": {"s3_bucket_name": target.bucket, "s3_endpoint": target.endpoint, "s3_access_key": target.access_key,
+                            "s3_secret_key": target.secret_key, "default_backend": ha.pop("default", "localfs")},
+                "ha": {"replication_enabled": True, "replica_backend": "s3", **ha}}
+
+    def keys(self, s3: Any, bucket: str) -> list[str]:
+        """The keys of a bucket."""
+        with callfs.S3Client(s3.target(bucket)) as client:
+            return [each.key for each in client.list()]
+
+    def metric(self, server: Any, name: str) -> float:
+        """The sum over its labels."""
+        return sum(metrics_of(call(server, "GET", "/metrics").body.decode()).get(name, {}).values())
+
+    def test_a_disk_that_loses_all(self, moto_s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Files, copied behind the answers, some moved, one deleted; the disk is replaced by an empty one: the server and
+        fsck refuse it, heal brings back all with owners, modes, times and ETags. The copies say what they are of."""
+        target = moto_s3.target()
+        settings = server_settings(tmp_path, self.options(target))
+        settings["backend"]["localfs_root_path"] = str(tmp_path / "files")
+        config = tmp_path / "config.yaml"
+        config.write_text(callfs.render_yaml(settings))
+        with nothing_left(), callfs.Server(callfs.Config.load(str(config))) as server:
+            for number in range(6):
+                assert call(server, "PUT", f"/v1/files/d/f{number}", b"%d" % number * 1000).status == 201
+            assert call(server, "DELETE", "/v1/files/d/f5").status in (200, 204)
+            wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 and len(self.keys(moto_s3, target.bucket)) == 5, 30, "copies")
+            tags = {number: call(server, "HEAD", f"/v1/files/d/f{number}").headers["etag"] for number in range(5)}
+            assert json.loads(call(server, "GET", "/ready").body)["parts"]["replication"] == "ok"
+            assert self.metric(server, "callfs_replication_lag_seconds") == 0
+        with callfs.S3Client(target) as client:
+            about = client.head(self.keys(moto_s3, target.bucket)[0]).metadata
+            assert re.fullmatch("/d/f[0-4]", about["callfs-path"]) and about["callfs-owner"] == "tester" and len(about["callfs-sha256"]) == 64
+        shutil.rmtree(tmp_path / "files")
+        with pytest.raises(callfs.ConfigError, match="not the one"):
+            callfs.Server(callfs.Config.load(str(config)))
+        assert callfs.main(["fsck", "--config", str(config)]) == 2 and "callfs heal" in capsys.readouterr().err
+        assert callfs.main(["heal", "--config", str(config)]) == 0
+        said = capsys.readouterr().out
+        assert said.count("gone: /") == 6 and "5 files and their second copies compared, no problems left" in said
+        assert callfs.main(["heal", "--deep", "--config", str(config)]) == 0 and "gone" not in capsys.readouterr().out
+        with callfs.Server(callfs.Config.load(str(config))) as server:
+            for number, tag in tags.items():
+                answer = call(server, "GET", f"/v1/files/d/f{number}")
+                assert answer.body == b"%d" % number * 1000 and answer.headers["etag"] == tag
+        with callfs.S3Client(target) as client:
+            client.delete([self.keys(moto_s3, target.bucket)[0]])
+        (tmp_path / "files" / "d" / "f0").unlink(), (tmp_path / "files" / "d" / "f1").unlink()
+        assert callfs.main(["heal", "--dry-run", "--config", str(config)]) == 1
+        shutil.rmtree(tmp_path / "files")
+
+    def test_s3_comes_and_goes(self, moto_s3: Any, faulty_s3: Any, serve: Any) -> None:
+        """Copies required: while S3 refuses, uploads do, and there is nothing of them; afterwards they work. What is read
+        goes on from S3 where the file on the disk breaks off, in the middle of an answer, sent by sendfile or not."""
+        proxy = faulty_s3(moto_s3)
+        target = proxy.target()
+        server = serve(**self.options(target, require_replica_success=True))
+        disk = Path(server.config.backend.localfs_root_path)
+        data = os.urandom(9 << 20)
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        assert len(self.keys(moto_s3, target.bucket)) == 1
+        fault = proxy.fail("(PUT|POST|DELETE) ", (503, "SlowDown"), times=float("inf"))
+        answer = call(server, "PUT", "/v1/files/f", b"new")
+        assert answer.status == 503 and b"second copy" in answer.body and answer.headers["retry-after"]
+        assert call(server, "PUT", "/v1/files/g", bytes(20 << 20)).status == 503
+        assert call(server, "GET", "/v1/files/g").status == 404 and scratch(str(disk)) == []
+        fault.times = 0
+        for sendfile in (False, True):
+            server._listeners[0].sendfile_locally = sendfile
+            times = os.stat(disk / "f")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(callfs.StoreFS, "_agreed", lambda files, path, found, locked=False: files._store.get(path))
+                os.truncate(disk / "f", 5 << 20)
+                os.utime(disk / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
+                answer = call(server, "GET", "/v1/files/f")
+                assert answer.status == 200 and answer.body == data
+                assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=6000000-6000009"}).body == data[6000000:6000010]
+        assert self.metric(server, "callfs_replica_reads_total") == 4
+        assert call(server, "PUT", "/v1/files/f", b"new").status in (200, 201)
+        wait_for(lambda: len(self.keys(moto_s3, target.bucket)) == 1, 30, "the old copy to go")
+
+    def test_files_in_s3_with_copies_here(self, moto_s3: Any, faulty_s3: Any, serve: Any) -> None:
+        """S3 fails, at once or in the middle of an answer: what is read comes from the disk."""
+        proxy = faulty_s3(moto_s3)
+        server = serve(**self.options(proxy.target(), default="s3", replica_backend="localfs"))
+        data = os.urandom(3 << 20)
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 < self.metric(server, "callfs_replications_total"), 30, "the copy")
+        for how, at in (((404, "NoSuchKey"), 0), ((403, "AccessDenied"), 0), ("reset-response", 2 << 20)):
+            fault = proxy.fail("GET .*/objects/", how, times=float("inf"), at=at)
+            assert call(server, "GET", "/v1/files/f").body == data
+            assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=7-3000000"}).body == data[7:3000001]
+            fault.times = 0
+        assert self.metric(server, "callfs_replica_reads_total") == 6
 
 
 # ============================================================================
