@@ -9577,7 +9577,7 @@ class Replicas(Replication):
         """Before the first copy: what a killed server left half-written goes. Nobody writes before this has worked."""
         with self._sweeping:
             if not self._swept:
-                self.store.sweep()
+                self.store.sweep(time.time_ns())
                 self._swept = True
 
     # -- what is owed ------------------------------------------------------------------------------------------
