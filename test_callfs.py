@@ -4289,6 +4289,7 @@ class MetadataStoreContract:
         assert store.loose_blobs() == [(keys[4], "s3")]
         store.drop_blobs([keys[4]])
         store.put(named[0]._replace(mode=0o600, stamp=named[0].stamp))          # the same blob
+        store.put(named[2]._replace(stamp=f"{keys[2]} retagged"))               # and again
         store.move("/d/a", "/e")
         assert store.loose_blobs() == []
         store.put(named[1]._replace(backend="localfs", stamp="1-2-3"))          # to the disk
@@ -4577,6 +4578,51 @@ class TestSQLiteStore(MetadataStoreContract):
             assert store.put(an_entry("/d/g")).version == 42
         finally:
             store.close()
+
+    GOLDEN_2 = """
+        CREATE TABLE mounts (path TEXT PRIMARY KEY, fstype TEXT NOT NULL, config TEXT NOT NULL) WITHOUT ROWID;
+        INSERT INTO mounts VALUES ('/m', 'memfs', '{}');
+        INSERT INTO entries VALUES ('/d', 'l', 'file', 3, 511, 'bob', 19, 'tag', 'k', '', 'symlink', 'node-1', '4-5-6', 41);
+        PRAGMA user_version = 2;
+    """
+    GOLDEN_3 = """
+        CREATE TABLE blobs (key TEXT PRIMARY KEY, backend TEXT NOT NULL, holder TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TRIGGER blob_named AFTER INSERT ON entries WHEN NEW.backend NOT IN ('localfs', 'symlink') BEGIN
+            DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32);
+        END;
+        CREATE TRIGGER blob_renamed AFTER UPDATE OF stamp, backend ON entries
+        WHEN substr(NEW.stamp, 1, 32) <> substr(OLD.stamp, 1, 32)
+        AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
+        BEGIN
+            DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32) AND NEW.backend NOT IN ('localfs', 'symlink');
+            INSERT OR REPLACE INTO blobs SELECT substr(OLD.stamp, 1, 32), OLD.backend, ''
+                WHERE OLD.backend NOT IN ('localfs', 'symlink') AND OLD.stamp <> '';
+        END;
+        CREATE TRIGGER blob_unnamed AFTER DELETE ON entries WHEN OLD.backend NOT IN ('localfs', 'symlink')
+        AND OLD.stamp <> '' BEGIN
+            INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
+        END;
+        CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
+        INSERT INTO entries VALUES ('/d', 's', 'file', 3, 420, 'bob', 19, 'tag', 'm', '', 's3', 'node-1',
+            '0123456789abcdef0123456789abcdef etag-2', 41);
+        INSERT INTO blobs VALUES ('fedcba9876543210fedcba9876543210', 's3', ''), ('00', 's3', 'node-1');
+        PRAGMA user_version = 3;
+    """
+
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_golden_schemas(self, tmp_path: Path, number: int) -> None:
+        """Those that came later; with each of them blobs are noted."""
+        with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite3")) as connection:
+            connection.executescript(self.GOLDEN_1 + self.GOLDEN_2 + (self.GOLDEN_3 if number > 2 else ""))
+        with contextlib.closing(self.make(tmp_path)) as store:
+            assert store.mounts() == [("/m", "memfs", "{}")] and store.get("/d/l").backend == callfs.SYMLINK
+            loose = [("fedcba9876543210fedcba9876543210", "s3")] if number > 2 else []
+            assert store.loose_blobs() == loose and len(store.elsewhere("/", 9)) == number - 2
+            store.put(an_entry("/d/s", backend="s3", stamp="ab" * 16 + " new"))
+            loose += [("0123456789abcdef0123456789abcdef", "s3")] if number > 2 else []
+            assert sorted(store.loose_blobs()) == sorted(loose) and store.elsewhere("/")[0].stamp == "ab" * 16 + " new"
+            store.delete("/d")
+            assert len(store.loose_blobs()) == len(loose) + 1 and store.elsewhere("/") == []
 
     @staticmethod
     def damage(path: Path, how: str) -> None:
@@ -11653,6 +11699,162 @@ class TestFsck:
             new = rig.store.get("/d/f")
             assert (new.owner, new.id, new.size, new.digest) == ("alice", old.id, 7, "") and new.etag != old.etag
             assert rig.store.get("/d/new").owner == "root"
+
+    @pytest.fixture
+    def in_s3(self, config: Any, bucket: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
+        """The same with files in S3: /s, /d/s and /o/s (alone in its folder). `in_s3.bucket()` is what lies there."""
+        bucket()
+        kept: dict[str, Any] = {}
+        folder = os.path.join(config.backend.localfs_root_path, ".callfs", "bucket")
+
+        def build(options: Any, *_: Any) -> dict[str, Any]:
+            made = FolderAsBackend(folder, durable=False)
+            made.abouts = kept
+            made.failing = config.failing
+            return {"s3": made}
+        config.failing = set()
+        monkeypatch.setattr(callfs, "build_blobs", build)
+        config.bucket = lambda: build(None)["s3"]
+        with contextlib.closing(self.open_s3(config)) as rig:
+            for path in ("/s", "/d/s", "/o/s"):
+                put(rig.tree, path, b"in s3 " + path.encode(), options=callfs.WriteOptions(0o640, 10**18))
+        return config
+
+    def open_s3(self, config: Any) -> Rig:
+        return Rig(config.backend.localfs_root_path, records=config.metadata_store.sqlite_path, default="s3",
+                   blobs=callfs.build_blobs(config.backend))
+
+    def blob(self, config: Any, path: str) -> str:
+        """Where the bytes of a file lie."""
+        with contextlib.closing(self.open_s3(config)) as rig:
+            return rig.fs._blobs.stores["s3"]._place(callfs.blob_of(rig.store.get(path))[0])
+
+    @staticmethod
+    def age(path: str, hours: float = 100) -> None:
+        moment = time.time() - hours * 3600
+        os.utime(path, (moment, moment))
+
+    def test_sound_data_in_s3(self, in_s3: Any) -> None:
+        for options in ({}, {"deep": True}, {"mend": False}, {"deep": True, "mend": False}):
+            assert self.check(in_s3, **options) == (0, [])
+
+    def test_objects_that_are_gone_or_others(self, in_s3: Any) -> None:
+        """Their records stay: what is lost may come back."""
+        places = {path: self.blob(in_s3, path) for path in ("/s", "/d/s", "/o/s")}
+        os.rename(places["/s"], places["/s"] + "-away")
+        Path(places["/d/s"]).write_bytes(b"short")
+        data = Path(places["/o/s"]).read_bytes()
+        Path(places["/o/s"]).write_bytes(data.upper())
+        lost = [("no object", "/d/s"), ("no object", "/s")]
+        for options, found in (({}, lost), ({"deep": True}, [("corrupt", "/o/s"), *lost]), ({"mend": False}, lost)):
+            left, seen = self.check(in_s3, **options)
+            assert left == len(found) and [item for item in seen if item[0] != "foreign"] == found
+        os.rename(places["/s"] + "-away", places["/s"])
+        Path(places["/d/s"]).write_bytes(b"in s3 /d/s")
+        Path(places["/o/s"]).write_bytes(data)
+        assert self.check(in_s3, deep=True) == (0, [])
+
+    def test_objects_that_were_copied(self, in_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A bucket that was copied has other ETags: with --deep, the same bytes are accepted."""
+        real = FolderAsBackend.list
+        monkeypatch.setattr(FolderAsBackend, "list", lambda self: (blob._replace(tag="new") for blob in real(self)))
+        found = [("other object", "/d/s"), ("other object", "/o/s"), ("other object", "/s")]
+        assert self.check(in_s3) == (3, found) and self.check(in_s3, deep=True) == (0, found)
+        assert self.check(in_s3) == (0, [])
+
+    def test_objects_without_a_record(self, in_s3: Any) -> None:
+        """Old ones go, young ones may get their record yet; what is noted goes at once."""
+        bucket = in_s3.bucket()
+        about = bucket.abouts[os.path.basename(self.blob(in_s3, "/s"))]
+        assert about["callfs-path"] == "/s" and about["callfs-mode"] == "0640" and about["callfs-owner"] == "alice"
+        assert all(value.isascii() and value.isprintable() for value in callfs.told_of(
+            an_entry("/ü\n" + "x" * 4000, owner="ü\n" * 200), "id").values())
+        for name, changes, hours in (("1" * 32, {}, 100), ("2" * 32, {}, 1), ("3" * 32, {"callfs-store": "somebody"}, 100),
+                                     ("4" * 32, {"callfs-path": "/%00"}, 100), ("5" * 32, {"callfs-path": "/s/below"}, 100)):
+            with bucket.stage(name, 3, {**about, **changes}) as upload:
+                upload.write(memoryview(b"abc"))
+                upload.commit()
+            self.age(bucket._place(name), hours)
+        stale = bucket.stage("6" * 32)
+        os.close(stale._fd)
+        self.age(stale._temporary)
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            rig.tree.remove(ALICE, "/o/s")              # noted
+        found = [("foreign", "3" * 32), ("unfinished", "s3"), ("unused", "1" * 32), ("unused", "4" * 32), ("unused", "5" * 32)]
+        left, seen = self.check(in_s3, mend=False)
+        assert (left, seen) == (4, found)
+        assert self.check(in_s3) == (0, found) and self.check(in_s3, deep=True) == (0, found[:1])
+        assert {blob.key[0] for blob in bucket.list()} >= {"2", "3"} and len(list(bucket.list())) == 4
+
+    @pytest.mark.parametrize("lost", ["records", "backup", "everything"])
+    def test_records_are_made_again(self, in_s3: Any, lost: str) -> None:
+        """From what is kept beside the objects: path, owner, mode, time. Of two versions the newer one counts."""
+        records = in_s3.metadata_store.sqlite_path
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            put(rig.tree, "/a b/\u00fc", b"odd", BOB)
+        shutil.copy(records, records + "-backup")
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            put(rig.tree, "/s", b"a newer version")
+            if lost == "backup":            # as if it was swept by now
+                rig.fs._blobs.sweep()
+        os.unlink(records)
+        if lost == "backup":
+            os.rename(records + "-backup", records)
+        elif lost == "everything":
+            for name in os.listdir(self.root(in_s3)):
+                if name != ".callfs":
+                    path = self.root(in_s3) / name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (self.root(in_s3) / ".callfs" / "store").unlink()
+            assert {kind for kind, _ in self.check(in_s3)[1]} <= {"foreign", "unrecorded"}
+        for place in in_s3.bucket().list():
+            self.age(in_s3.bucket()._place(place.key), 1 if place.size == 15 else 100)
+        left, found = self.check(in_s3, **({"take_over": True} if lost == "everything" else {}))
+        paths = {path for kind, path in found if kind == "no record"}
+        assert left == 0 and paths == ({"/s"} if lost == "backup" else {"/s", "/d/s", "/o/s", "/a b/\u00fc"})
+        assert [item for item in self.check(in_s3, deep=True)[1] if item[0] != "foreign"] == []
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            assert fetch(rig.tree, "/s") == b"a newer version" and fetch(rig.tree, "/d/s") == b"in s3 /d/s"
+            entry, odd = rig.tree.stat(ALICE, "/d/s"), rig.tree.stat(BOB, "/a b/\u00fc")
+            assert (entry.owner, odd.owner, odd.backend, fetch(rig.tree, odd.path)) == ("alice", "bob", "s3", b"odd")
+            assert entry.mode == 0o640 and entry.mtime_ns == 10**18
+            check_blobs(rig.fs)
+
+    def test_s3_does_not_answer(self, in_s3: Any) -> None:
+        """Then nothing is concluded and nothing in it changed."""
+        before = sorted(blob.key for blob in in_s3.bucket().list())
+        os.unlink(self.blob(in_s3, "/s"))
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            rig.tree.remove(ALICE, "/d/s")
+        in_s3.failing |= {"list", "delete", "sweep"}
+        for options in ({}, {"deep": True}, {"mend": False}):
+            assert self.check(in_s3, **options) == (1, [("unreachable", "s3")])
+        in_s3.failing.clear()
+        assert len(before) == 3 and self.check(in_s3) == (1, [("no object", "/s")])
+
+    def test_folders_of_files_in_s3(self, in_s3: Any) -> None:
+        """Gone, or with a file in their place; a file behind a record is told of."""
+        root = self.root(in_s3)
+        shutil.rmtree(root / "o")
+        shutil.rmtree(root / "d")
+        (root / "d").write_bytes(b"in its place")
+        (root / "s").write_bytes(b"behind")
+        left, found = self.check(in_s3, mend=False)
+        assert set(found) >= {("no folder", "/o"), ("no folder", "/d"), ("hidden", "/d"), ("hidden", "/s")} and left == len(found)
+        left, found = self.check(in_s3)
+        os.unlink(root / "s")
+        left, found = self.check(in_s3)
+        assert [item for item in found if item[0] != "unrecorded"] == [] and self.check(in_s3) == (0, [])
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            assert fetch(rig.tree, "/d/s") == b"in s3 /d/s" and fetch(rig.tree, "/o/s") == b"in s3 /o/s"
+            assert rig.tree.stat(ALICE, "/d").owner == "alice"
+
+    def test_not_without_s3(self, in_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Records of files in S3 are not judged by the disk, with or without the options of S3."""
+        monkeypatch.setattr(callfs, "build_blobs", lambda *_: {})
+        assert self.check(in_s3, mend=False) == (0, [])
+        with pytest.raises(callfs.ConfigError, match="s3_bucket_name"):
+            self.check(in_s3)
 
     def test_rot_is_reported_and_left(self, config: Any) -> None:
         """It can not be mended: it stays a problem, every time."""
