@@ -9393,7 +9393,7 @@ class EnduringReader(Reader):
         if len(self._sources) > 1 or isinstance(error, AlteredBytes):
             raise error
         self._sources.append(self._spare(done, error))
-        self._done = done
+        self._done, self.fd = done, -1
 
     def close(self) -> None:
         """Both."""

@@ -20835,7 +20835,7 @@ class TestReplicatedServer:
         data = os.urandom(3 << 20)
         assert call(server, "PUT", "/v1/files/f", data).status == 201
         wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 < self.metric(server, "callfs_replications_total"), 30, "the copy")
-        for how, at in (((404, "NoSuchKey"), 0), ((403, "AccessDenied"), 0), ("reset-response", 2 << 20)):
+        for how, at in (((404, "NoSuchKey"), 0), ((403, "AccessDenied"), 0), ("reset-response", 100_000)):
             fault = proxy.fail("GET .*/objects/", how, times=float("inf"), at=at)
             assert call(server, "GET", "/v1/files/f").body == data
             assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=7-3000000"}).body == data[7:3000001]
