@@ -7784,7 +7784,7 @@ class CachedBlobs:
         self._metrics, self._clock = metrics or Metrics(), clock
         self._lock, self._closed, self.used = threading.Lock(), False, 0        # bytes, with those on their way
         self._known: collections.OrderedDict[str, _Cached] = collections.OrderedDict()      # the least recently used first
-        self._fills: dict[tuple[str, str], _CacheFill] = {}
+        self._fills: dict[tuple[str, str, int], _CacheFill] = {}
         self._threads: set[threading.Thread] = set()
         self._asked: Cache[str, int] = Cache(4096)
         with _blob_errors():
@@ -7887,11 +7887,11 @@ class CachedBlobs:
         """The download that will serve a reader; the one that is to begin."""
         mine = None
         with self._lock:
-            fill = self._fills.get((key, tag))
+            fill = self._fills.get((key, tag, size))
             if fill is None and self._worth(key, size, start, stop):
                 self._make_room(_disk_cost(size))
                 self.used += _disk_cost(size)
-                fill = mine = self._fills[key, tag] = _CacheFill(key, tag, size, stop - start < size)
+                fill = mine = self._fills[key, tag, size] = _CacheFill(key, tag, size, stop - start < size)
             return fill if fill is not None and fill.join(start) else None, mine
 
     def _worth(self, key: str, size: int, start: int, stop: int) -> bool:
@@ -7936,15 +7936,16 @@ class CachedBlobs:
 
     def _keep(self, fill: _CacheFill, temporary: str) -> None:
         cached = _Cached(_tag_mark(fill.tag), fill.size, fill.crc, self._clock(), sound=True)
-        del self._fills[fill.key, fill.tag]
+        del self._fills[fill.key, fill.tag, fill.size]
         self.used -= _disk_cost(fill.size)
         with contextlib.suppress(OSError):
-            if fill.done != fill.size or fill.error or fill.dropped:
-                return os.unlink(temporary)
-            self._drop(fill.key)
-            os.replace(temporary, self._place(fill.key, cached))
-            self._known[fill.key] = cached
-            self.used += _disk_cost(fill.size)
+            if fill.done == fill.size and not fill.error and not fill.dropped:
+                self._drop(fill.key)
+                os.replace(temporary, self._place(fill.key, cached))
+                self._known[fill.key] = cached
+                self.used += _disk_cost(fill.size)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
 
     # -- ending ------------------------------------------------------------------------------------------------
 
