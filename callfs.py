@@ -10799,8 +10799,9 @@ class Tiering:
         moved = 0
         while self._coming and not self._stopping.is_set():
             path, entry_id = self._coming.popitem()
-            if self._store.last_reads([entry_id]).get(entry_id) == self.TIERED:
-                moved += bool(self._move(path, entry_id, "localfs"))
+            if self._store.last_reads([entry_id]).get(entry_id) == self.TIERED and self._move(path, entry_id, "localfs"):
+                self._seen.add(entry_id)
+                moved += 1
         return moved
 
     def _move(self, path: str, entry_id: str, backend: str, before: int = 2**63) -> Optional[bool]:

@@ -928,7 +928,7 @@ class _FaultyHandler(http.server.BaseHTTPRequestHandler):
                 self.send_header(name, value)
         length, bare = answer.getheader("content-length"), self.command == "HEAD" or answer.status in (204, 304)
         whole = None if length is not None or bare else answer.read()       # chunks were taken apart
-        size = int(length) if whole is None else len(whole)
+        size = int(length or 0) if whole is None else len(whole)
         if self._is("shorten"):
             size = min(size, self.fault.at)
         if length is not None or not bare:
@@ -3923,6 +3923,35 @@ class MetadataStoreContract:
         assert store.use_link("hash2", 1000.0)
         assert store.sweep_links(1000.0) == 1 and [link.id for link in store.links(None)] == ["id2", "id0"]
 
+    def test_last_reads(self, store: Any, tmp_path: Path) -> None:
+        """The last that was said of each; it goes with the entry, moves with it, and survives a restart."""
+        store.add([an_entry("/" + name, id=name) for name in "abc"])
+        store.note_reads({"a": 1, "b": 2, "": 3})
+        store.note_reads({"a": 5, "c": 4})
+        store.note_reads({})
+        assert store.last_reads(["a", "b", "c", "", "d"]) == {"a": 5, "b": 2, "c": 4, "": 3} and store.last_reads([]) == {}
+        store.put(an_entry("/a", id="a", size=9))
+        store.move("/a", "/b")
+        store.delete("/c")
+        store.close()
+        again = self.make(tmp_path)
+        assert again.last_reads(["a", "b", "c", ""]) == {"a": 5, "": 3}
+        again.close()
+
+    def test_idle_files(self, store: Any) -> None:
+        """Files on the local disk that are old, large, and were not read; in pages."""
+        hour = 3600 * 10**9
+        old = {"mtime_ns": 9 * hour, "size": 100}
+        store.add([an_entry(f"/d/{name}", **{**old, "id": name, **more}) for name, more in {
+            "a": {}, "b": {"mtime_ns": 10 * hour}, "c": {"size": 99}, "d": {"type": callfs.DIRECTORY}, "e": {"backend": "s3"},
+            "f": {"backend": callfs.SYMLINK}, "g": {}, "h": {}, "i": {"mtime_ns": 10 * hour - 1}}.items()])
+        store.add([an_entry("/z", id="z", **old), an_entry("/a/z", id="az", **old)])
+        store.note_reads({"g": 10, "h": 9, "a": -1, "i": 12, "z": 11})
+        found = [entry.path for entry in store.idle_files(10, 100)]
+        assert found == ["/a/z", "/d/a", "/d/h"] and store.idle_files(9, 0) == []
+        for place, path in enumerate(found):
+            assert [entry.path for entry in store.idle_files(10, 100, callfs.split_path(path), 1)] == found[place + 1:place + 2]
+
     def test_check(self, store: Any) -> None:
         """Says nothing when all is well."""
         store.check()
@@ -4976,6 +5005,7 @@ def test_cache_knows_bytes_by_key_tag_and_size(cached: CacheRig) -> None:
     assert len(cached.files()) == 1 and len(cached.store.opened) == 2
     cached.store.add(b"y" * 6000, key)
     assert cached.read(key, 6000, tag="two") == b"y" * 6000
+    cached.check()
     cached.cache.delete([key])
     assert cached.files() == [] and cached.cache.find(key) is None
 
@@ -7748,6 +7778,332 @@ class TestMountTable:
         for path, algorithm in (("/m", "md5"), ("/m/f", "crc")):
             with pytest.raises(callfs.BadRequest):
                 rig.tree.digest(ALICE, path, algorithm)
+
+
+# ============================================================================
+# Tiering: what nobody reads moves to S3, and back when it is used
+# ============================================================================
+
+class TierRig:
+    """A store with a backend beside it, and the rule on it: 30 days, with a clock that is moved by hand."""
+
+    def __init__(self, folder: Path, **rule: Any) -> None:
+        self.folder, self.rule = folder, {"after": 30 * 86400.0, **rule}
+        self.clock = Clock()
+        self.clock.now = time.time()        # a ctime can not be set
+        self.open()
+
+    def open(self, **rule: Any) -> None:
+        """Begin, perhaps with what an earlier one left."""
+        self.blobs = FolderAsBackend(str(self.folder / "blobs"), durable=False)
+        self.rig = Rig(self.folder / "root", durable=False, blobs={"s3": self.blobs})
+        self.tiering = callfs.Tiering(self.rig.fs, self.rig.store, callfs.TierRule(**{**self.rule, **rule}),
+                                      metrics=self.rig.metrics, clock=self.clock)
+        self.rig.fs.on_read = self.tiering.note
+        self.tree = self.rig.tree
+
+    def close(self) -> None:
+        """As a server that stops."""
+        self.tiering.close()
+        self.rig.close()
+
+    def again(self, **rule: Any) -> None:
+        """A restart."""
+        self.close()
+        self.open(**rule)
+
+    def days(self, count: float) -> None:
+        """Time goes by."""
+        self.clock.now += count * 86400
+
+    def backends(self) -> dict[str, str]:
+        """Where each file lies."""
+        return {entry.path: entry.backend for entry in self.tree.walk(callfs.ROOT, "/", 100) if not entry.is_dir}
+
+    def failed(self, backend: str = "s3") -> float:
+        """How often it did not work."""
+        return self.rig.metrics.value("callfs_tier_files_total", backend, "failed")
+
+
+@pytest.fixture
+def tiered(tmp_path: Path) -> Iterator[TierRig]:
+    """As above; afterwards everything is in order, and nothing left behind."""
+    with nothing_left(5):
+        rig = TierRig(tmp_path, back=True)
+        yield rig
+        rig.rig.fs._blobs.sweep()
+        assert scratch(rig.rig.root) == [] and os.listdir(rig.folder / "blobs/tmp") == []
+        assert {blob.key for blob in rig.blobs.list()} == {callfs.blob_of(entry)[0] for entry in
+                                                          rig.rig.store.elsewhere("/", 1000)}
+        rig.close()
+
+
+def test_tier_moves_what_nobody_reads(tiered: TierRig) -> None:
+    """After the time and not before; nothing but the place changes, and nobody hears of it."""
+    rig, tree = tiered, tiered.tree
+    data = os.urandom(300_000)
+    before = put(tree, "/d/f", data, options=callfs.WriteOptions(mtime_ns=10**18, mode=0o640)).entry
+    put(tree, "/d/small", b"small")
+    rig.tiering._rule = rig.tiering._rule._replace(min_bytes=1000)
+    told: list[Any] = []
+    tree.hub.sinks.append(lambda *more: told.append(more))
+    for _ in range(30):
+        assert rig.tiering.run() == 0
+        rig.days(1)
+    rig.days(0.1)
+    assert rig.tiering.run() == 1 and rig.tiering.run() == 0 and not told
+    assert rig.backends() == {"/d/f": "s3", "/d/small": "localfs"}
+    after = tree.stat(ALICE, "/d/f")
+    assert after._replace(backend="localfs", stamp="", version=0) == before._replace(stamp="", version=0)
+    assert not rig.rig.path("/d/f").exists() and len(list(rig.blobs.list())) == 1 and fetch(tree, "/d/f") == data
+    assert rig.rig.metrics.value("callfs_tier_files_total", "s3", "moved") == 1
+    assert rig.rig.metrics.value("callfs_tier_bytes_total", "s3") == 300_000
+
+
+@pytest.mark.parametrize("use, kept", [
+    (lambda rig: fetch(rig.tree, "/f"), True), (lambda rig: [fetch(rig.tree, "/f") for _ in range(3)], True),
+    (lambda rig: rig.tree.open(ALICE, "/f").close(), True), (lambda rig: rig.tree.open(ALICE, "/link").close(), True),
+    (lambda rig: rig.tree.stat(ALICE, "/f"), False), (lambda rig: list(rig.tree.list(ALICE, "/")), False),
+    (lambda rig: rig.rig.findings(), False), (lambda rig: rig.rig.path("/f").read_bytes(), False)],
+    ids=["read", "read often", "open", "by a link", "stat", "list", "fsck", "outside"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_tier_what_counts_as_read(tiered: TierRig, use: Callable[[TierRig], Any], kept: bool, restart: bool) -> None:
+    """A file that is opened here stays for another 30 days, also when the server was started again in between."""
+    put(tiered.tree, "/f", b"data")
+    tiered.rig.path("/link").symlink_to("f")
+    tiered.days(20)
+    use(tiered)
+    tiered.tiering.flush()
+    tiered.days(10.1)
+    if restart:
+        tiered.again()
+    assert tiered.tiering.run() == (not kept)
+    tiered.days(20)
+    assert tiered.tiering.run() == kept and tiered.backends()["/f"] == "s3"
+
+
+def test_tier_times_of_clients_do_not_count(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was uploaded today with a time of long ago is new; so is one that was renamed today."""
+    put(tiered.tree, "/old", options=callfs.WriteOptions(mtime_ns=10**9))
+    tiered.days(31)
+    real = tiered.rig.fs.changed_ns
+    monkeypatch.setattr(tiered.rig.fs, "changed_ns", lambda path: real(path) + 86400 * 10**9)       # as if changed a day later
+    assert tiered.tiering.run() == 0
+    tiered.days(1)
+    assert tiered.tiering.run() == 1
+
+
+def test_tier_counts_from_when_it_was_switched_on(tmp_path: Path) -> None:
+    """What was read before that nobody knows; and what was read while it was off neither."""
+    rig = TierRig(tmp_path, after=0.0)
+    put(rig.tree, "/f")
+    rig.days(100)
+    assert rig.tiering.run() == 0
+    rig.again(after=30 * 86400.0)
+    rig.days(29)
+    assert rig.tiering.run() == 0
+    rig.again(after=0.0)                    # off, and read
+    rig.days(100)
+    rig.again(after=30 * 86400.0)
+    assert rig.tiering.run() == 0
+    rig.days(29)
+    rig.again(after=30 * 86400.0)           # still on
+    assert rig.tiering.run() == 0
+    rig.days(1.1)
+    assert rig.tiering.run() == 1
+    rig.close()
+
+
+@pytest.mark.parametrize("use", [
+    lambda tree: fetch(tree, "/f"), lambda tree: put(tree, "/f", b"new"),
+    lambda tree: tree.patch(ALICE, "/f", callfs.bytes_body(b"more"), 4), lambda tree: tree.truncate(ALICE, "/f", 2)],
+    ids=["read", "write", "patch", "truncate"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_tier_back(tiered: TierRig, use: Callable[[Any], Any], restart: bool) -> None:
+    """What the rule moved comes back when it is used, and stays for its time; what somebody sent to S3 does not."""
+    put(tiered.tree, "/f")
+    put(tiered.tree, "/theirs", options=callfs.WriteOptions(backend="s3"))
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 1 and set(tiered.backends().values()) == {"s3"}
+    if restart:
+        tiered.again()
+    tiered.tree.stat(ALICE, "/f")
+    assert tiered.tiering.bring_back() == 0
+    use(tiered.tree)
+    fetch(tiered.tree, "/theirs")
+    wanted = tiered.rig.fs.stat("/f")
+    assert tiered.tiering.bring_back() == 1 and tiered.backends() == {"/f": "localfs", "/theirs": "s3"}
+    assert tiered.rig.path("/f").stat().st_size == wanted.size and tiered.tree.stat(ALICE, "/f").etag == wanted.etag
+    assert tiered.tiering.run() == 0 and tiered.tiering.bring_back() == 0
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 1
+
+
+def test_tier_back_only_when_asked(tmp_path: Path) -> None:
+    """Without the option a file stays where it is."""
+    rig = TierRig(tmp_path)
+    put(rig.tree, "/f")
+    rig.days(30.1)
+    assert rig.tiering.run() == 1 and fetch(rig.tree, "/f") and rig.tiering.bring_back() == 0
+    assert rig.backends() == {"/f": "s3"}
+    rig.close()
+
+
+def test_tier_back_where_there_is_no_room(tiered: TierRig) -> None:
+    """It stays in S3, and comes at the next use."""
+    put(tiered.tree, "/f")
+    tiered.days(30.1)
+    tiered.tiering.run()
+    tiered.rig.fs._min_free = 1 << 62
+    assert fetch(tiered.tree, "/f") and tiered.tiering.bring_back() == 0 and tiered.failed("localfs") == 1
+    tiered.rig.fs._min_free = 0
+    assert tiered.tiering.bring_back() == 0 and fetch(tiered.tree, "/f") and tiered.tiering.bring_back() == 1
+
+
+def test_tier_while_s3_is_away(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files stay whole where they are; after three in a row it is enough for this time."""
+    for number in range(10):
+        put(tiered.tree, f"/f{number}")
+    tiered.days(30.1)
+    with monkeypatch.context() as patched:
+        patched.setattr(tiered.blobs, "stage", raising(callfs.Unavailable("S3 does not answer")))
+        assert tiered.tiering.run() == 0 and tiered.failed() == 3
+    assert set(tiered.backends().values()) == {"localfs"} and fetch(tiered.tree, "/f9") == b"data"
+    tiered.days(0.1)
+    assert tiered.tiering.run() == 9        # and not the one that was read
+
+
+def test_tier_passes_over_what_is_broken(tiered: TierRig) -> None:
+    """One that fails does not keep the others."""
+    for name in "abc":
+        put(tiered.tree, "/" + name, name.encode() * 100)
+    about = tiered.rig.path("/b").stat()
+    tiered.rig.path("/b").write_bytes(b"x" * 100)
+    os.utime(tiered.rig.path("/b"), ns=(about.st_atime_ns, about.st_mtime_ns))          # as bit rot does
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 2 and tiered.failed() == 1
+    assert tiered.backends() == {"/a": "s3", "/b": "localfs", "/c": "s3"}
+
+
+@pytest.mark.parametrize("change, backends", [
+    (lambda rig: fetch(rig.tree, "/f"), {"/f": "localfs"}), (lambda rig: put(rig.tree, "/f", b"new"), {"/f": "localfs"}),
+    (lambda rig: rig.tree.remove(ALICE, "/f"), {}), (lambda rig: rig.tree.move(ALICE, "/f", "/g"), {"/g": "localfs"}),
+    (lambda rig: rig.tree.chmod(ALICE, "/f", 0o600), {"/f": "localfs"}),
+    (lambda rig: (rig.tree.remove(ALICE, "/f"), put(rig.tree, "/f", b"another")), {"/f": "localfs"}),
+    (lambda rig: (fetch(rig.tree, "/f"), rig.tiering.flush()), {"/f": "localfs"})],
+    ids=["read", "write", "remove", "move", "chmod", "replace", "read and noted"])
+def test_tier_file_in_use_meanwhile(tiered: TierRig, monkeypatch: pytest.MonkeyPatch, change: Callable[[TierRig], Any],
+                                    backends: dict[str, str]) -> None:
+    """What happens to a file while it is on its way counts: it stays."""
+    put(tiered.tree, "/f", b"x" * 1000)
+    tiered.days(30.1)
+    stage, real = tiered.blobs.stage, tiered.rig.fs.changed_ns
+    touched: list[bool] = []
+
+    def staged(*more: Any) -> Any:
+        if not touched:
+            touched.append(True)
+            change(tiered)
+        return stage(*more)
+    monkeypatch.setattr(tiered.blobs, "stage", staged)
+    monkeypatch.setattr(tiered.rig.fs, "changed_ns", lambda path: real(path) if not touched else int(tiered.clock.now * 1e9))
+    assert tiered.tiering.run() == 0 and touched and tiered.backends() == backends and not tiered.failed()
+
+
+def test_tier_stops_at_once(tiered: TierRig) -> None:
+    """In the middle of a file that would take a day: it stays where it was, nothing of it in S3."""
+    data = os.urandom(3 * callfs.BLOCK)
+    put(tiered.tree, "/f", data)
+    tiered.days(30.1)
+    tiered.tiering._limiter = callfs.RateLimiter(1, callfs.BLOCK, 1, clock=lambda: 0.0)
+    tiered.tiering.start()
+    wait_for(lambda: os.listdir(tiered.folder / "blobs/tmp"))
+    tiered.again()
+    assert tiered.backends() == {"/f": "localfs"} and tiered.rig.path("/f").read_bytes() == data
+    assert tiered.rig.store._read("blobs", "SELECT * FROM blobs WHERE holder <> ''", ()) == []
+    assert tiered.tiering.run() == 1 and fetch(tiered.tree, "/f") == data
+
+
+def test_tier_rate(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is asked for, also on the way back."""
+    put(tiered.tree, "/f", bytes(callfs.BLOCK + 1000))
+    tiered.days(30.1)
+    asked: list[int] = []
+    waits = iter([0.0, 0.001, 0.0])
+    monkeypatch.setattr(tiered.tiering._limiter, "wait", lambda address, cost: asked.append(cost) or next(waits, 0.0))
+    assert tiered.tiering.run() == 1 and asked == [callfs.BLOCK, 1000, 1000]
+    fetch(tiered.tree, "/f")
+    assert tiered.tiering.bring_back() == 1 and sum(asked[3:]) == callfs.BLOCK + 1000
+
+
+def test_tier_by_itself(tmp_path: Path) -> None:
+    """The threads do it."""
+    with nothing_left(5):
+        rig = TierRig(tmp_path, back=True, interval=0.01)
+        put(rig.tree, "/f")
+        rig.days(30.1)
+        rig.tiering.start()
+        wait_for(lambda: rig.backends() == {"/f": "s3"})
+        fetch(rig.tree, "/f")
+        rig.clock.now = time.time()         # else it would go again at once
+        wait_for(lambda: rig.backends() == {"/f": "localfs"})
+        rig.close()
+
+
+def test_tier_times_that_can_not_be_written(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept until that works; where they are too many, everything counts as read."""
+    put(tiered.tree, "/f"), put(tiered.tree, "/g"), put(tiered.tree, "/h")
+    tiered.days(20)
+    fetch(tiered.tree, "/f")
+    with monkeypatch.context() as patched:
+        patched.setattr(tiered.rig.store, "note_reads", raising(callfs.Unavailable("not now")))
+        with pytest.raises(callfs.Unavailable):
+            tiered.tiering.flush()
+    tiered.tiering.flush()
+    tiered.days(10.1)
+    assert tiered.tiering.run() == 2 and tiered.backends()["/f"] == "localfs"
+    put(tiered.tree, "/i"), put(tiered.tree, "/j")
+    tiered.days(10)
+    monkeypatch.setattr(tiered.tiering, "MOST_READ", 1)
+    assert fetch(tiered.tree, "/i") and fetch(tiered.tree, "/j")
+    tiered.tiering.flush()
+    tiered.days(29)
+    assert tiered.tiering.run() == 0
+
+
+def test_tier_writes_a_time_once_an_hour(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a file is read."""
+    put(tiered.tree, "/f")
+    written: list[dict[str, int]] = []
+    real = tiered.rig.store.note_reads
+    monkeypatch.setattr(tiered.rig.store, "note_reads", lambda hours: written.append(dict(hours)) or real(hours))
+    for _ in range(3):
+        fetch(tiered.tree, "/f")
+        tiered.tiering.flush()
+    assert len(written) == 1
+    tiered.days(1 / 24)
+    fetch(tiered.tree, "/f")
+    tiered.tiering.flush()
+    assert len(written) == 2
+
+
+def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
+    """By the configuration: there, and back again; `X-CallFS-Backend` says where a file lies."""
+    target = moto_s3.target()
+    server = serve(**{"backend__" + name: value for name, value in {
+        "s3_endpoint": target.endpoint, "s3_bucket_name": target.bucket, "s3_access_key": target.access_key, "tier_min_bytes": 0,
+        "s3_secret_key": target.secret_key, "tier_after": 30 * 86400.0, "tier_back": True, "s3_cache_bytes": 10**7}.items()})
+    assert call(server, "PUT", "/v1/files/f", b"data").status == 201
+    etag = f'"{server._store.get("/f").etag}"'
+    server._tiering._clock = lambda: time.time() + 31 * 86400
+    assert server._tiering.run() == 1 and server._store.get("/f").backend == "s3"
+    server._tiering._clock = time.time
+    answer = call(server, "GET", "/v1/files/f")
+    assert answer.body == b"data" and answer.headers["etag"] == etag
+    wait_for(lambda: server._store.get("/f").backend == "localfs")
+    assert call(server, "GET", "/v1/files/f").headers["etag"] == etag
+    metrics = call(server, "GET", "/metrics").body.decode()
+    assert 'callfs_tier_files_total{backend="localfs",outcome="moved"} 1\n' in metrics
 
 
 # ============================================================================
