@@ -7491,6 +7491,10 @@ class S3Blobs(BlobStore):
         """As the base says."""
         return self.client.get(self._place(key), start, stop, etag=tag)
 
+    def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
+        """As the base says; of an object that is read as a whole the checksum is looked at."""
+        return self.client.get(self._place(key), start, None if stop == size else stop, etag=tag)
+
     def find(self, key: str) -> Optional[BlobInfo]:
         """As the base says."""
         try:
@@ -7839,7 +7843,7 @@ class CachedBlobs:
         if fd >= 0:
             self._count("hit")
             return FileReader(fd, start, stop - start)
-        direct = functools.partial(self._store.open, key, tag)
+        direct = functools.partial(self._store.open_part, key, tag, size)
         fill, mine = self._joined(key, tag, size, start, stop)
         if mine is not None:
             self._begin(mine)
@@ -7922,7 +7926,7 @@ class CachedBlobs:
         try:
             if shutil.disk_usage(self._folder).free - fill.size >= self._min_free:
                 fill.fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
-                with self._store.open(fill.key, fill.tag, 0, fill.size) as source:
+                with self._store.open_part(fill.key, fill.tag, fill.size, 0, fill.size) as source:
                     fill.take(source)
         except CallFSError as error:
             fill.error = None if fill.dropped else error
@@ -9688,7 +9692,7 @@ class StoreFS(FileSystem):
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
         self._fresh: dict[str, Entry] = {}  # on the disk already, perhaps, and in the records in a moment
-        self.on_read: Optional[Callable[[Entry], object]] = None        # is told of files that are opened
+        self.on_read: Callable[[Entry], object] = lambda entry: None    # is told of files that are opened
         if disk.writable:
             self._claim(claim)
         self._intents = IntentLog(os.path.join(disk.hidden, "intents")) if disk.writable else None
@@ -9803,11 +9807,10 @@ class StoreFS(FileSystem):
         hot = self._hot.get(path)
         if hot is not None and hot.record is self._store.get(path) and hot.identity == self._disk.identity(path):
             self._measure("open", started)
-            if self.on_read is not None:
-                self.on_read(hot.entry)
+            self.on_read(hot.entry)
             return MemoryHandle(hot.entry, hot.data)
         handle = self._opened(path, started)
-        if self.on_read is not None and not handle.entry.is_dir:
+        if not handle.entry.is_dir:
             self.on_read(handle.entry)
         return handle
 
@@ -10030,7 +10033,7 @@ class StoreFS(FileSystem):
         self._settle()
         backend = options.backend or self._backend_of(path)
         if backend in self._blobs.stores:
-            return self._used(self._write_blob(path, body, owner, guard, options, backend))
+            return self._write_blob(path, body, owner, guard, options, backend)
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
             check_digest(options, staged.digest)
@@ -10038,12 +10041,6 @@ class StoreFS(FileSystem):
                 there = self._there(path)
                 guard(there)
                 return self._publish(staged, path, there, owner, options)
-
-    def _used(self, written: Written) -> Written:
-        """A file in a blob store has another version."""
-        if self.on_read is not None:
-            self.on_read(written.entry)
-        return written
 
     def _backend_of(self, path: str) -> str:
         """Where a new version goes if nobody says: to where the file lies."""
@@ -10068,7 +10065,9 @@ class StoreFS(FileSystem):
                               time.time_ns() if options.mtime_ns is None else options.mtime_ns, secrets.token_hex(8),
                               there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
                               staged.stamp)
-                return Written(self._record(staged, entry, there, owner), there is None)
+                stored = self._record(staged, entry, there, owner)
+                self.on_read(stored)        # a write is a use as well
+                return Written(stored, there is None)
 
     def _record(self, staged: StagedBlob, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
         """Let a record name a blob, in the place of what is there. The path's lock is held."""
@@ -10266,7 +10265,7 @@ class StoreFS(FileSystem):
             assert there is not None        # the guard refuses what is not there
             checked_offset(there, offset)
             if self._blobs.holds(there):
-                return self._used(self._patch_blob(there, body, offset))
+                return self._patch_blob(there, body, offset)
             fd, found = self._disk.open_append(path)
             try:
                 in_place = offset == found.st_size and found.st_nlink == 1
@@ -10298,6 +10297,7 @@ class StoreFS(FileSystem):
         stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=secrets.token_hex(8),
                                                 digest="", stamp=staged.stamp))
         staged.kept = True
+        self.on_read(stored)
         self._blobs.loosened()
         return stored
 
@@ -10345,7 +10345,7 @@ class StoreFS(FileSystem):
             guard(there)
             assert there is not None
             if self._blobs.holds(there):
-                return self._used(self._truncate_blob(there, size))
+                return self._truncate_blob(there, size)
             fd, _ = self._disk.open_append(path)
             try:
                 with self._staged(size) as staged:
@@ -10713,16 +10713,6 @@ def copy_file(source: int, target: int) -> None:
 # Tiering: what nobody reads moves to S3, and back when it is used
 # ============================================================================
 
-class TierRule(NamedTuple):
-    """What moves when: `after` so many seconds (0: nothing does), `back` when it is used again; options `backend.tier_*`."""
-
-    after: float
-    back: bool = False
-    min_bytes: int = 0
-    interval: float = 3600.0
-    rate: int = 0                           # bytes a second; 0: no limit
-
-
 class Tiering:
     """Moves files of the local disk that nobody read or changed for a while to S3, one after the other, and, if the rule
     says so, those that it moved back when somebody reads or writes them. `start` begins that, `close` ends it at once: what
@@ -10737,19 +10727,19 @@ class Tiering:
     MOST_READ, MOST_COMING = 1_000_000, 10_000      # bounds what is remembered until it can be written, or brought back
     MOST_FAILED = 3                         # in a row
 
-    def __init__(self, files: StoreFS, store: MetadataStore, rule: TierRule, *, metrics: Optional[Metrics] = None,
+    def __init__(self, files: StoreFS, store: MetadataStore, options: BackendOptions, *, metrics: Optional[Metrics] = None,
                  log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
-        self._files, self._store, self._rule, self._clock = files, store, rule, clock
+        self._files, self._store, self._options, self._clock = files, store, options, clock
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
-        self._limiter = RateLimiter(rule.rate, max(rule.rate, BLOCK), 1)
+        self._limiter = RateLimiter(options.tier_rate, max(options.tier_rate, BLOCK), 1)
         self._stopping, self._wake = threading.Event(), threading.Event()
         self._seen: set[str] = set()        # ids that were read since the last `flush`
         self._written: tuple[int, set[str]] = 0, set()          # the ids of an hour that are in the store
         self._coming: dict[str, str] = {}   # path and id of what is to come back
         self._threads: list[threading.Thread] = []
         since = store.last_reads([""]).get("", 0)
-        if bool(since) != bool(rule.after):             # switched on or off; while it was off, nobody noted what was read
-            store.note_reads({"": self._hour() if rule.after else 0})
+        if bool(since) != bool(options.tier_after):     # switched on or off; while it was off, nobody noted what was read
+            store.note_reads({"": self._hour() if options.tier_after else 0})
 
     def _hour(self) -> int:
         return int(self._clock() // self.HOUR)
@@ -10758,7 +10748,7 @@ class Tiering:
         """A file was read, or one in S3 written. Called by everybody who opens a file: does nothing that takes time."""
         if entry.backend != self.BACKEND:
             self._seen.add(entry.id if len(self._seen) < self.MOST_READ else "")        # too many: all count as read now
-        elif self._rule.back and len(self._coming) < self.MOST_COMING:
+        elif self._options.tier_back and len(self._coming) < self.MOST_COMING:
             self._coming[entry.path] = entry.id
             self._wake.set()
 
@@ -10781,15 +10771,16 @@ class Tiering:
         """Move what the rule says now; how many files. Ends early when it fails time and again: S3 is away, the next time
         is soon enough."""
         self.flush()
-        before, after, moved, failed, row = int((self._clock() - self._rule.after) // self.HOUR), ("", ""), 0, 0, 0
-        old = self._rule.after and self._store.last_reads([""]).get("", before) < before
-        page = self._store.idle_files(before, self._rule.min_bytes) if old else []
-        while page and row < self.MOST_FAILED and not self._stopping.is_set():
+        before, after, moved, failed, row = int((self._clock() - self._options.tier_after) // self.HOUR), ("", ""), 0, 0, 0
+        old = self._options.tier_after and self._store.last_reads([""]).get("", before) < before
+        page = self._store.idle_files(before, self._options.tier_min_bytes) if old else []
+        while page and row < self.MOST_FAILED:
             for entry in page:
-                done = row < self.MOST_FAILED and self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
+                going = row < self.MOST_FAILED and not self._stopping.is_set()
+                done = going and self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
                 moved, failed, row = moved + bool(done), failed + (done is None), row + 1 if done is None else 0 if done else row
             after = split_path(page[-1].path)
-            page = self._store.idle_files(before, self._rule.min_bytes, after)
+            page = self._store.idle_files(before, self._options.tier_min_bytes, after) if not self._stopping.is_set() else []
             if moved or failed:
                 self._log.info("files that nobody reads go to S3", moved=moved, failed=failed, up_to=join_path(*after))
         return moved
@@ -10820,8 +10811,10 @@ class Tiering:
                 if self._stopping.wait(seconds):
                     raise Unavailable("The server stops.")
         try:
-            if backend == self.BACKEND:     # first: killed in between, it comes back all the same when it is used
-                self._store.note_reads({entry_id: self.TIERED})
+            if backend == self.BACKEND:
+                if self._files.changed_ns(path) >= before:
+                    return False
+                self._store.note_reads({entry_id: self.TIERED})         # first: killed in between, it will come back all the same
             entry = self._files.place(path, backend, guard, pace)
         except CallFSError as error:
             if self._stopping.is_set() or isinstance(error, (FileNotFound, Conflict)):
@@ -10837,7 +10830,7 @@ class Tiering:
 
     def start(self) -> None:
         """Begin."""
-        for name, wake, seconds, work in (("callfs-tier", self._stopping, self._rule.interval, (self.run,)),
+        for name, wake, seconds, work in (("callfs-tier", self._stopping, self._options.tier_interval, (self.run,)),
                                           ("callfs-tier-back", self._wake, self.MINUTE, (self.bring_back, self.flush))):
             self._threads.append(threading.Thread(target=self._loop, args=(wake, seconds, work), name=name, daemon=True))
             self._threads[-1].start()
@@ -20928,9 +20921,8 @@ class Server:
         options = self.config.backend
         if "s3" not in self._files.backends or "write" not in self._files.operations():
             return None
-        rule = TierRule(options.tier_after, options.tier_back, options.tier_min_bytes, options.tier_interval, options.tier_rate)
-        tiering = Tiering(self._files, self._store, rule, metrics=self.metrics, log=self.log)
-        if not (rule.after or rule.back):
+        tiering = Tiering(self._files, self._store, options, metrics=self.metrics, log=self.log)
+        if not (options.tier_after or options.tier_back):
             return None
         self._files.on_read = tiering.note
         self._cleanup.callback(tiering.close)
