@@ -1460,6 +1460,14 @@ class BackendOptions:
     s3_part_bytes: int = option("16MiB", "Size of a part of a multipart upload; smaller files go in one request", kind="size",
                                 minimum=5 << 20, maximum=5 << 30)
     s3_parallel: int = _count(4, "Parts of one upload that are in memory and under way", maximum=64)
+    s3_cache_bytes: int = option("0", "Disk space for files of S3 that were read lately; 0: none", kind="size")
+    s3_cache_path: str = option("", "Folder of that cache; empty for `cache` in the hidden folder of the files")
+    tier_after: float = option("0s", "Files that nobody read or changed for so long move to S3 (`30d`); 0: none do",
+                               kind="duration", maximum=100 * 366 * 86400)
+    tier_back: bool = option(False, "Files that moved so come back to the local disk when they are used", kind="bool")
+    tier_min_bytes: int = option("128KiB", "Smaller files stay", kind="size")
+    tier_interval: float = _timeout("1h", "How often it is looked for such files")
+    tier_rate: int = option("0", "Most bytes a second that move so; 0: no limit", kind="size")
     internal_proxy_skip_tls_verify: bool = option(False, "Do not check the certificates of other nodes", kind="bool")
 
 
@@ -1960,7 +1968,8 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
 def _backends_in_use(config: Config) -> set[str]:
     replica = config.ha.replica_backend if config.ha.replication_enabled else ""
     shards = config.erasure.shard_backend if config.erasure.enabled else ""
-    return {config.backend.default_backend, replica, shards}
+    more = "s3" if config.backend.tier_after or config.backend.s3_cache_bytes else ""
+    return {config.backend.default_backend, replica, shards, more}
 
 
 def _is_mount(item: object) -> bool:
@@ -2319,6 +2328,12 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_replication_queue": ("gauge", (), "Copies that are owed: to be made or to be removed"),
     "callfs_replication_lag_seconds": ("gauge", (), "Age of the oldest of these"),
     "callfs_replica_reads_total": ("counter", ("backend_type",), "Reads from a second copy, by the backend that failed"),
+    "callfs_tier_files_total": ("counter", ("backend", "outcome"), "Files that the rule moved to a backend, or failed to"),
+    "callfs_tier_bytes_total": ("counter", ("backend",), "Bytes of these"),
+    "callfs_s3_cache_reads_total": ("counter", ("outcome",), "Reads from S3: hit, shared (a download under way), miss (began "
+                                    "one), passed (the cache by)"),
+    "callfs_s3_cache_bytes": ("gauge", (), "Bytes in the cache for S3, or on their way into it"),
+    "callfs_s3_cache_evictions_total": ("counter", (), "Files that left the cache for others"),
 }
 
 
@@ -6254,6 +6269,20 @@ class MetadataStore(abc.ABC):
     def replica_backlog(self) -> tuple[int, float]:
         """How much is owed, and since when (seconds since 1970; 0.0 for nothing)."""
 
+    # When a file was read last, in hours since 1970 by the id of its entry, with which it goes. The id "" is anybody's.
+
+    @abc.abstractmethod
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """Remember."""
+
+    @abc.abstractmethod
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """What is remembered of these (at most 500)."""
+
+    @abc.abstractmethod
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """The next files on the local disk, in the order of (parent, name), that have no time or read from `hour` on."""
+
     @abc.abstractmethod
     def mounts(self) -> list[tuple[str, str, str]]:
         """(path, type, configuration as JSON) of every mount that was made at run time, by path."""
@@ -6357,6 +6386,13 @@ _SCHEMA = (
     CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
     CREATE TRIGGER replica_moved AFTER UPDATE OF parent, name ON entries WHEN EXISTS (SELECT 1 FROM replication) BEGIN
         UPDATE replicas SET parent = NEW.parent, name = NEW.name WHERE key = {_copy_key('NEW')} AND task IN ('copy', 'check');
+    END;
+    """,
+    # 5: when files were read last
+    """
+    CREATE TABLE reads (id TEXT PRIMARY KEY, hour INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER unread AFTER DELETE ON entries BEGIN
+        DELETE FROM reads WHERE id = OLD.id;
     END;
     """,
 )
@@ -6796,6 +6832,24 @@ class SQLiteStore(MetadataStore):
         """As the interface says."""
         return self._read("replica_backlog", "SELECT count(*), coalesce(min(since), 0.0) FROM replicas "
                           "WHERE task <> 'held'", ())[0]
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """As the interface says."""
+        self._write("note_reads", lambda connection: connection.executemany(
+            "INSERT OR REPLACE INTO reads VALUES (?, ?)", list(hours.items())))
+
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """As the interface says."""
+        return dict(self._read("last_reads", f"SELECT id, hour FROM reads WHERE id IN ({','.join('?' * len(ids))})", ids))
+
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?1, ?2) AND type = 'file' AND backend = 'localfs' AND "
+                 "size >= ?3 AND mtime_ns < ?4 * 3600000000000 AND NOT EXISTS (SELECT 1 FROM reads WHERE reads.id = entries.id "
+                 "AND hour >= ?4) ORDER BY parent, name LIMIT ?5")
+        return [_entry(row) for row in self._read("idle_files", query, (*after, min_bytes, hour, limit))]
 
     # -- mounts ------------------------------------------------------------------------------------------------
 
@@ -7629,6 +7683,10 @@ class BlobStore(abc.ABC):
     def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
         """The bytes from `start` to before `stop`. Raises FileNotFound, PreconditionFailed when they are others."""
 
+    def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
+        """As `open`, for who knows the size of all of it: a cache may take in more than was asked for."""
+        return self.open(key, tag, start, stop)
+
     @abc.abstractmethod
     def find(self, key: str) -> Optional[BlobInfo]:
         """What there is under a key."""
@@ -7711,6 +7769,10 @@ class S3Blobs(BlobStore):
     def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
         """As the base says."""
         return self.client.get(self._place(key), start, stop, etag=tag)
+
+    def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
+        """As the base says; of an object that is read as a whole the checksum is looked at."""
+        return self.client.get(self._place(key), start, None if stop == size else stop, etag=tag)
 
     def find(self, key: str) -> Optional[BlobInfo]:
         """As the base says."""
@@ -7872,6 +7934,332 @@ class DiskBlobs(BlobStore):
             for path in left if mend else ():
                 os.unlink(path)
         return len(left)
+
+# ============================================================================
+# A cache of blobs on the local disk: one download for many readers
+# ============================================================================
+
+_CACHED_NAME = re.compile(rf"({_BLOB_NAME.pattern})~([0-9a-f]{{16}})~([0-9]{{1,18}})~([0-9a-f]{{8}})")     # see CachedBlobs
+
+
+@dataclass
+class _Cached:
+    """A file of the cache: hash of the tag, size, CRC-32; when it was used, to the hour; its checksum was right."""
+
+    mark: str
+    size: int
+    crc: int
+    used: float
+    sound: bool = False
+
+
+def _disk_cost(size: int) -> int:
+    return -(-size // 4096) * 4096          # disks give out blocks: a million tiny files are not nothing
+
+
+def _tag_mark(tag: str) -> str:
+    return hashlib.sha256(tag.encode()).hexdigest()[:16]
+
+
+class _CacheFill:
+    """A blob on its way into the cache; who wants it meanwhile reads what has arrived."""
+
+    FINISH = 64 * 1024 * 1024               # bytes: with no more left a download ends although nobody reads it any longer
+    NEAR = 8 * 1024 * 1024                  # bytes that a reader rather waits for than asks the store himself
+
+    def __init__(self, key: str, tag: str, size: int, wanted: bool) -> None:
+        self.key, self.tag, self.size, self._wanted = key, tag, size, wanted
+        self.fd, self.done, self.crc, self.readers = -1, 0, 0, 0
+        self.over = self.dropped = False
+        self.source: Optional[Reader] = None
+        self.error: Optional[CallFSError] = None
+        self.changed = threading.Condition()
+
+    def take(self, source: Reader) -> None:
+        """Let the bytes come in. Raises what goes wrong."""
+        self._more(source, b"")
+        for block in source:
+            write_all(self.fd, memoryview(block))
+            self._more(source, block)
+            if self.dropped or not (self._wanted or self.readers or self.size - self.done <= self.FINISH):
+                break
+
+    def _more(self, source: Reader, block: bytes) -> None:
+        with self.changed:
+            self.source, self.crc = source, zlib.crc32(block, self.crc)
+            self.done += len(block)
+            self.changed.notify_all()
+
+    def end(self) -> None:
+        """No more will come."""
+        with self.changed:
+            self.over = True
+            if self.fd >= 0:
+                os.close(self.fd)
+            self.changed.notify_all()
+
+    def join(self, start: int) -> bool:
+        """Count a reader from `start` on, if this will serve him soon; he has to ask for `reader` then."""
+        with self.changed:
+            near = start - self.done <= self.NEAR
+            self.readers += near
+            return near
+
+    def reader(self, start: int, stop: int, direct: Callable[[int, int], Reader]) -> Optional[Reader]:
+        """The bytes as they arrive, None when it is over. Where they stop arriving, `direct` has the rest. Raises what went wrong."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.source is not None or self.over)
+            if self.error is not None:
+                raise self.error
+            return None if self.over else _FillReader(self, os.dup(self.fd), start, stop, direct)
+
+    def arrived(self, position: int) -> int:
+        """How many bytes from a position on are there, at least one; not more than 0 when that will not come for a reason
+        of the cache's own. Raises what else went wrong."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.done > position or self.over)
+            if self.error is not None and self.done <= position:
+                raise self.error
+            return self.done - position
+
+
+class _FillReader(Reader):
+    """A part of a file that grows; without `fd`, as `sendfile` would meet the end of what has arrived."""
+
+    def __init__(self, fill: _CacheFill, file: int, start: int, stop: int, direct: Callable[[int, int], Reader]) -> None:
+        self._fill, self._file, self._position, self._stop, self._direct = fill, file, start, stop, direct
+        self._rest: Optional[Reader] = None
+        self.length = stop - start
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says; waits for what is still to come."""
+        left = min(size, self._stop - self._position)
+        there = self._fill.arrived(self._position) if left > 0 and self._rest is None else 0
+        block = pread(self._file, min(left, there), self._position) if there > 0 else b""
+        if left > 0 and not block:
+            self._rest = self._rest or self._direct(self._position, self._stop)
+            block = self._rest.read(left)
+        self._position += len(block)
+        return block
+
+    def close(self) -> None:
+        """Leave the download; it may go on."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+            with self._fill.changed:
+                self._fill.readers -= 1
+        if self._rest is not None:
+            self._rest.close()
+
+
+class CachedBlobs:
+    """A blob store, with those of its blobs in a folder of the local disk that were read lately, `limit` bytes at most.
+
+    The name of a file there says what it holds: key, a hash of the tag, size, CRC-32. It gets the name when it is whole;
+    the checksum is looked at when it is first used after a start, as nothing here is fsynced. What the folder can not do
+    (it is full, broken, emptied by somebody) the store does: the cache has no errors of its own.
+
+    A blob comes in when it is read: by one download, which everybody who wants it meanwhile shares. Of a large one (`EAGER`)
+    parts come straight from the store, until together they are more than the whole. What is uploaded, and what is larger
+    than half the cache, goes past it.
+    """
+
+    SMALL = 1024 * 1024                     # bytes: such a download is not worth a thread
+    EAGER = 8 * 1024 * 1024                 # bytes: of such a blob a part is worth all of it
+    HOUR = 3600.0
+
+    def __init__(self, store: BlobStore, folder: str, limit: int, *, min_free: int = 0, metrics: Optional[Metrics] = None,
+                 clock: Callable[[], float] = time.time) -> None:
+        self._store, self._folder, self._limit, self._min_free = store, folder, limit, min_free
+        self._metrics, self._clock = metrics or Metrics(), clock
+        self._lock, self._closed, self.used = threading.Lock(), False, 0        # bytes, with those on their way
+        self._known: collections.OrderedDict[str, _Cached] = collections.OrderedDict()      # the least recently used first
+        self._fills: dict[tuple[str, str, int], _CacheFill] = {}
+        self._threads: set[threading.Thread] = set()
+        self._asked: Cache[str, int] = Cache(4096)
+        with _blob_errors():
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._scan()
+        self._metrics.gauge("callfs_s3_cache_bytes", lambda: self.used)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the store's own; `open` among it, for who wants to know what the store has."""
+        return getattr(self._store, name)
+
+    def _scan(self) -> None:
+        """What an earlier process left. Other files are somebody else's, should the folder be the wrong one."""
+        found: list[tuple[float, str, _Cached]] = []
+        for item in os.scandir(self._folder):
+            about = _CACHED_NAME.fullmatch(item.name)
+            if re.fullmatch(r"~[0-9a-f]{16}", item.name):
+                os.unlink(item.path)
+            elif about is not None:
+                used = item.stat(follow_symlinks=False).st_mtime
+                found.append((used, about[1], _Cached(about[2], int(about[3]), int(about[4], 16), used)))
+        for _, key, each in sorted(found, key=operator.itemgetter(0)):
+            self._drop(key)                 # a version that was exchanged
+            self._known[key] = each
+            self.used += _disk_cost(each.size)
+        self._make_room(0)
+
+    # -- the folder; the lock is held ---------------------------------------------------------------------------
+
+    def _place(self, key: str, cached: _Cached) -> str:
+        return os.path.join(self._folder, f"{key}~{cached.mark}~{cached.size}~{cached.crc:08x}")
+
+    def _drop(self, key: str, only: Optional[_Cached] = None) -> None:
+        """Remove a file; who has it open reads on."""
+        cached = self._known.get(key)
+        if cached is not None and (only is None or only is cached):
+            del self._known[key]
+            self.used -= _disk_cost(cached.size)
+            with contextlib.suppress(OSError):
+                os.unlink(self._place(key, cached))
+
+    def _make_room(self, cost: int) -> None:
+        while self._known and self.used + cost > self._limit:
+            self._drop(next(iter(self._known)))
+            self._metrics.count("callfs_s3_cache_evictions_total")
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
+        """As `BlobStore` says."""
+        fd = self._held(key, tag, size)
+        if fd >= 0:
+            self._count("hit")
+            return FileReader(fd, start, stop - start)
+        direct = functools.partial(self._store.open_part, key, tag, size)
+        fill, mine = self._joined(key, tag, size, start, stop)
+        if mine is not None:
+            self._begin(mine)
+        self._count("passed" if fill is None else "shared" if mine is None else "miss")
+        reader = fill.reader(start, stop, direct) if fill is not None else None
+        fd = self._held(key, tag, size) if fill is not None and reader is None else -1
+        return reader or (FileReader(fd, start, stop - start) if fd >= 0 else direct(start, stop))
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.count("callfs_s3_cache_reads_total", outcome)
+
+    def _held(self, key: str, tag: str, size: int) -> int:
+        """A descriptor of the file with exactly these bytes; -1."""
+        with self._lock:
+            cached = self._known.get(key)
+            if cached is None:
+                return -1
+            self._known.move_to_end(key)
+        fd, place = -1, self._place(key, cached)
+        try:
+            fd = os.open(place, _O_READ)
+            if (cached.mark, cached.size, os.fstat(fd).st_size) == (_tag_mark(tag), size, size) and self._sound(fd, cached):
+                if self._clock() - cached.used > self.HOUR:     # for the order after the next start
+                    cached.used = self._clock()
+                    os.utime(place, (cached.used, cached.used))
+                return fd
+        except OSError:
+            pass
+        if fd >= 0:
+            os.close(fd)
+        with self._lock:
+            self._drop(key, cached)
+        return -1
+
+    @staticmethod
+    def _sound(fd: int, cached: _Cached) -> bool:
+        if not cached.sound:
+            crc = 0
+            for position in range(0, cached.size, BLOCK):
+                crc = zlib.crc32(pread(fd, BLOCK, position), crc)
+            cached.sound = crc == cached.crc
+        return cached.sound
+
+    def _joined(self, key: str, tag: str, size: int, start: int, stop: int) -> tuple[Optional[_CacheFill], Optional[_CacheFill]]:
+        """The download that will serve a reader; the one that is to begin."""
+        mine = None
+        with self._lock:
+            fill = self._fills.get((key, tag, size))
+            if fill is None and self._worth(key, size, start, stop):
+                self._make_room(_disk_cost(size))
+                self.used += _disk_cost(size)
+                fill = mine = self._fills[key, tag, size] = _CacheFill(key, tag, size, stop - start < size)
+            return fill if fill is not None and fill.join(start) else None, mine
+
+    def _worth(self, key: str, size: int, start: int, stop: int) -> bool:
+        """Whether to take in a blob that is not here; the lock is held."""
+        coming = sum(_disk_cost(fill.size) for fill in self._fills.values())
+        if self._closed or 2 * size > self._limit or coming + _disk_cost(size) > self._limit:
+            return False
+        asked = (self._asked.get(key) or 0) + stop - start
+        self._asked.put(key, asked)
+        return size <= self.EAGER or stop - start == size or asked > size
+
+    # -- filling -----------------------------------------------------------------------------------------------
+
+    def _begin(self, fill: _CacheFill) -> None:
+        if fill.size <= self.SMALL:
+            return self._take_in(fill)
+        thread = threading.Thread(target=self._take_in, args=(fill,), name="callfs-cache", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:                # too many threads
+            self._threads.discard(thread)
+            self._take_in(fill)
+
+    def _take_in(self, fill: _CacheFill) -> None:
+        """Download a blob. A whole one gets its name; anything else goes."""
+        temporary = os.path.join(self._folder, "~" + secrets.token_hex(8))
+        try:
+            if shutil.disk_usage(self._folder).free - fill.size >= self._min_free:
+                fill.fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
+                with self._store.open_part(fill.key, fill.tag, fill.size, 0, fill.size) as source:
+                    fill.take(source)
+        except CallFSError as error:
+            fill.error = None if fill.dropped else error
+        except OSError:                     # the disk is full, say: readers get the rest from the store
+            pass
+        finally:
+            with self._lock:
+                self._keep(fill, temporary)
+            fill.end()
+            self._threads.discard(threading.current_thread())
+
+    def _keep(self, fill: _CacheFill, temporary: str) -> None:
+        cached = _Cached(_tag_mark(fill.tag), fill.size, fill.crc, self._clock(), sound=True)
+        del self._fills[fill.key, fill.tag, fill.size]
+        self.used -= _disk_cost(fill.size)
+        with contextlib.suppress(OSError):
+            if fill.done == fill.size and not fill.error and not fill.dropped:
+                self._drop(fill.key)
+                os.replace(temporary, self._place(fill.key, cached))
+                self._known[fill.key] = cached
+                self.used += _disk_cost(fill.size)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Of the store, too."""
+        with self._lock:
+            for key in keys:
+                self._drop(key)
+            for fill in self._fills.values():
+                fill.dropped = fill.dropped or fill.key in keys
+        self._store.delete(keys)
+
+    def close(self) -> None:
+        """End what is on its way, then the store."""
+        with self._lock:
+            self._closed, fills = True, list(self._fills.values())
+        for fill in fills:
+            fill.dropped = True
+            if fill.source is not None:
+                fill.source.close()
+        for thread in tuple(self._threads):
+            thread.join(10)
+        self._store.close()
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -9867,7 +10255,7 @@ class BlobFiles:
 
     def _read(self, entry: Entry, start: int, stop: int) -> Reader:
         with self._measured(entry.backend, "open"), _found(entry):
-            return self.stores[entry.backend].open(*blob_of(entry), start, stop)
+            return self.stores[entry.backend].open_part(*blob_of(entry), entry.size, start, stop)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -10001,6 +10389,7 @@ class StoreFS(FileSystem):
         self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
         self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
         self._check_backends()
+        self.on_read: Callable[[Entry], object] = lambda entry: None    # is told of files that are opened
         if disk.writable:
             self._claim(claim)
         self._intents = IntentLog(os.path.join(disk.hidden, "intents")) if disk.writable else None
@@ -10172,7 +10561,14 @@ class StoreFS(FileSystem):
         hot = self._hot.get(path)
         if hot is not None and hot.record is self._store.get(path) and hot.identity == self._disk.identity(path):
             self._measure("open", started)
+            self.on_read(hot.entry)
             return MemoryHandle(hot.entry, hot.data)
+        handle = self._opened(path, started)
+        if not handle.entry.is_dir:
+            self.on_read(handle.entry)
+        return handle
+
+    def _opened(self, path: str, started: float) -> Handle:
         try:
             fd, found = self._disk.open(path)
         except (OSError, SymlinkMet):
@@ -10501,7 +10897,9 @@ class StoreFS(FileSystem):
                               time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
                               there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
                               staged.stamp)
-                return Written(self._record(staged, entry, there, owner), there is None)
+                stored = self._record(staged, entry, there, owner)
+                self.on_read(stored)        # a write is a use as well
+                return Written(stored, there is None)
 
     def _record(self, staged: StagedBlob, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
         """Let a record name a blob, in the place of what is there. The path's lock is held."""
@@ -10793,6 +11191,7 @@ class StoreFS(FileSystem):
         stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=staged.etag, digest="",
                                                 stamp=staged.stamp))
         staged.kept = True
+        self.on_read(stored)
         self._blobs.loosened()
         return stored
 
@@ -10977,9 +11376,15 @@ class StoreFS(FileSystem):
 
     # -- other backends ----------------------------------------------------------------------------------------
 
-    def place(self, path: str, backend: str, guard: Guard) -> Entry:
+    def changed_ns(self, path: str) -> int:
+        """When a file on the disk was last written, renamed or given another mode: its ctime, which nobody can set."""
+        with self._failures("stat"):
+            return self._disk.stat(path).st_ctime_ns
+
+    def place(self, path: str, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
         """As the interface says. A file is copied without its lock; then one commit says where it lies. Of a directory
-        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background."""
+        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background. `pace` is
+        told of a file's bytes before they are written; it may wait, or raise to give up."""
         self._settle()
         with self._failures("place"):
             there = self.peek(path)
@@ -10992,7 +11397,7 @@ class StoreFS(FileSystem):
                 step = {"op": "place", "path": path, "backend": backend}
                 self._place_noted(self._intents.note(step), step)
             elif there.backend in self.backends and there.backend != backend:
-                return self._place(there, backend, guard)
+                return self._place(there, backend, guard, pace)
             return there
 
     def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
@@ -11011,7 +11416,7 @@ class StoreFS(FileSystem):
                         if entry is None:
                             return
                     with contextlib.suppress(FileNotFound):         # removed meanwhile
-                        self._place(entry, step["backend"], lambda there: None)
+                        self._place(entry, step["backend"], lambda there: None, lambda count: None)
                     with lock:
                         files, size = files + 1, size + entry.size
                         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -11058,15 +11463,15 @@ class StoreFS(FileSystem):
                 continue
             self._plans.pop(0)
 
-    def _place(self, entry: Entry, backend: str, guard: Guard) -> Entry:
+    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None]) -> Entry:
         for _ in range(REWRITES):
-            with contextlib.closing(self.open(entry.path)) as handle:
+            with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
                 if entry.backend == backend:
                     return entry
                 with handle.reader() as reader:
                     put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
-                    placed = put(entry, reader, backend, guard)
+                    placed = put(entry, (pace(len(block)) or block for block in reader), backend, guard)
             if placed is not None:
                 return placed
         raise Conflict(f"{entry.path} is changed all the time; it could not be moved to {backend}.")
@@ -11077,7 +11482,7 @@ class StoreFS(FileSystem):
         guard(there)
         return there if there is not None and (there.etag, there.backend) == (entry.etag, entry.backend) else None
 
-    def _place_in_blob(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
+    def _place_in_blob(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._blobs.staged(backend, entry.size, entry) as staged:
             copy_checked(entry, reader, staged.write)
             staged.etag, staged.digest = entry.etag, entry.digest
@@ -11086,7 +11491,7 @@ class StoreFS(FileSystem):
                 there = self._unchanged(entry, guard)
                 return there and self._record(staged, there._replace(backend=backend, stamp=staged.stamp), there, there.owner)
 
-    def _place_on_disk(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
+    def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
             copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
             staged.etag = entry.etag
@@ -11106,7 +11511,7 @@ class StoreFS(FileSystem):
     def restore(self, entry: Entry, reader: Reader) -> None:
         """Put the bytes of a version back where its record says that they lie. Raises StorageError for other bytes."""
         if self._blobs.holds(entry):
-            with reader, self._blobs.staged(entry.backend, entry.size, entry.path) as blob:
+            with reader, self._blobs.staged(entry.backend, entry.size, entry) as blob:
                 copy_checked(entry, reader, blob.write)
                 blob.finish()
                 self._store.put(entry._replace(stamp=blob.stamp))
@@ -11293,6 +11698,152 @@ def copy_file(source: int, target: int) -> None:
     while block:
         write_all(target, memoryview(block))
         block = os.read(source, BLOCK)
+
+# ============================================================================
+# Tiering: what nobody reads moves to S3, and back when it is used
+# ============================================================================
+
+class Tiering:
+    """Moves files of the local disk that nobody read or changed for a while to S3, one after the other, and, if the rule
+    says so, those that it moved back when somebody reads or writes them. `start` begins that, `close` ends it at once: what
+    is under way is given up, and stays where it was.
+
+    When a file was read is kept in the metadata store, to the hour, written once a minute. One that nobody read counts from
+    its last change (ctime: the times that clients may set say nothing), at the earliest from when the rule was switched on.
+    """
+
+    BACKEND, TIERED = "s3", -1              # as the hour of the last read: the rule moved it
+    HOUR, MINUTE, PATIENCE = 3600, 60.0, 5.0
+    MOST_READ, MOST_COMING = 1_000_000, 10_000      # bounds what is remembered until it can be written, or brought back
+    MOST_FAILED = 3                         # in a row
+
+    def __init__(self, files: StoreFS, store: MetadataStore, options: BackendOptions, *, metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
+        self._files, self._store, self._options, self._clock = files, store, options, clock
+        self._metrics, self._log = metrics or Metrics(), log or Log("error")
+        self._limiter = RateLimiter(options.tier_rate, max(options.tier_rate, BLOCK), 1)
+        self._stopping, self._wake = threading.Event(), threading.Event()
+        self._seen: set[str] = set()        # ids that were read since the last `flush`
+        self._written: tuple[int, set[str]] = 0, set()          # the ids of an hour that are in the store
+        self._coming: dict[str, str] = {}   # path and id of what is to come back
+        self._threads: list[threading.Thread] = []
+        since = store.last_reads([""]).get("", 0)
+        if bool(since) != bool(options.tier_after):     # switched on or off; while it was off, nobody noted what was read
+            store.note_reads({"": self._hour() if options.tier_after else 0})
+
+    def _hour(self) -> int:
+        return int(self._clock() // self.HOUR)
+
+    def note(self, entry: Entry) -> None:
+        """A file was read, or one in S3 written. Called by everybody who opens a file: does nothing that takes time."""
+        if entry.backend != self.BACKEND:
+            self._seen.add(entry.id if len(self._seen) < self.MOST_READ else "")        # too many: all count as read now
+        elif self._options.tier_back and len(self._coming) < self.MOST_COMING:
+            self._coming[entry.path] = entry.id
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Write down what was read."""
+        hour = self._hour()
+        written = self._written[1] if self._written[0] == hour else set()
+        read = {self._seen.pop() for _ in range(len(self._seen))} - written
+        try:
+            if read:
+                self._store.note_reads(dict.fromkeys(read, hour))
+        except CallFSError:
+            self._seen |= read
+            raise
+        self._written = hour, read | written if len(written) < self.MOST_READ else read
+
+    # -- there and back ----------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Move what the rule says now; how many files. Ends early when it fails time and again: S3 is away, the next time
+        is soon enough."""
+        self.flush()
+        before, after, moved, failed, row = int((self._clock() - self._options.tier_after) // self.HOUR), ("", ""), 0, 0, 0
+        old = self._options.tier_after and self._store.last_reads([""]).get("", before) < before
+        page = self._store.idle_files(before, self._options.tier_min_bytes) if old else []
+        while page and row < self.MOST_FAILED:
+            for entry in page:
+                going = row < self.MOST_FAILED and not self._stopping.is_set()
+                done = going and self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
+                moved, failed, row = moved + bool(done), failed + (done is None), row + 1 if done is None else 0 if done else row
+            after = split_path(page[-1].path)
+            page = self._store.idle_files(before, self._options.tier_min_bytes, after) if not self._stopping.is_set() else []
+            if moved or failed:
+                self._log.info("files that nobody reads go to S3", moved=moved, failed=failed, up_to=join_path(*after))
+        return moved
+
+    def bring_back(self) -> int:
+        """Fetch what was used again; how many files."""
+        moved = 0
+        while self._coming and not self._stopping.is_set():
+            path, entry_id = self._coming.popitem()
+            if self._store.last_reads([entry_id]).get(entry_id) == self.TIERED and self._move(path, entry_id, "localfs"):
+                self._seen.add(entry_id)
+                moved += 1
+        return moved
+
+    def _move(self, path: str, entry_id: str, backend: str, before: int = 2**63) -> Optional[bool]:
+        """Whether a file went there, if it was not changed since `before` (ns); None when that failed."""
+        def guard(there: Optional[Entry]) -> None:
+            if there is None or there.id != entry_id or there.backend == backend:
+                raise FileNotFound()
+            if backend == self.BACKEND and (there.id in self._seen or there.id in self._written[1] or
+                                            self._files.changed_ns(path) >= before):
+                raise Conflict("it is in use")
+
+        def pace(count: int) -> None:
+            seconds = 1.0
+            while seconds:
+                seconds = self._limiter.wait("", count)
+                if self._stopping.wait(seconds):
+                    raise Unavailable("The server stops.")
+        try:
+            if backend == self.BACKEND:
+                if self._files.changed_ns(path) >= before:
+                    return False
+                self._store.note_reads({entry_id: self.TIERED})         # first: killed in between, it will come back all the same
+            entry = self._files.place(path, backend, guard, pace)
+        except CallFSError as error:
+            if self._stopping.is_set() or isinstance(error, (FileNotFound, Conflict)):
+                return False
+            self._metrics.count("callfs_tier_files_total", backend, "failed")
+            self._log.warn("a file could not be moved to another backend", path=path, backend=backend, reason=error.message)
+            return None
+        self._metrics.count("callfs_tier_files_total", backend, "moved")
+        self._metrics.count("callfs_tier_bytes_total", backend, by=entry.size)
+        return True
+
+    # -- threads -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin."""
+        for name, wake, seconds, work in (("callfs-tier", self._stopping, self._options.tier_interval, (self.run,)),
+                                          ("callfs-tier-back", self._wake, self.MINUTE, (self.bring_back, self.flush))):
+            self._threads.append(threading.Thread(target=self._loop, args=(wake, seconds, work), name=name, daemon=True))
+            self._threads[-1].start()
+
+    def _loop(self, wake: threading.Event, seconds: float, work: Sequence[Callable[[], object]]) -> None:
+        while not self._stopping.is_set():
+            for each in work:
+                try:
+                    each()
+                except CallFSError as error:
+                    self._log.warn("tiering goes on later", reason=error.message)
+            wake.wait(seconds)
+            if wake is self._wake:
+                wake.clear()
+
+    def close(self) -> None:
+        """Stop, and write down what was read."""
+        self._stopping.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(self.PATIENCE)      # one that waits for S3 ends with the process
+        with contextlib.suppress(CallFSError):
+            self.flush()
 
 # ============================================================================
 # Virtual filesystems: what they share, hello
@@ -21736,7 +22287,7 @@ def check_built(config: Config) -> None:
 def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
-    for key in ("metadata_store.sqlite_path", "log.file", "server.cert_file", "server.key_file"):
+    for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file"):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
@@ -21826,6 +22377,7 @@ class Server:
         self._files, self._store = self._build_store()
         self.tree = Tree(self._files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         keep.callback(self.tree.close)
+        self._tiering = self._build_tiering()
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
@@ -21847,7 +22399,7 @@ class Server:
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=build_blobs(config, self.log, self.metrics),
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
@@ -21859,6 +22411,32 @@ class Server:
             store.replicate("")
             self._replication = Replication()
         return self._replication
+
+    def _build_blobs(self) -> dict[str, BlobStore]:
+        blobs = build_blobs(self.config, self.log, self.metrics)
+        return {name: self._cached(store) for name, store in blobs.items()} if self.config.backend.s3_cache_bytes else blobs
+
+    def _cached(self, blobs: BlobStore) -> Any:
+        options = self.config.backend
+        folder = options.s3_cache_path or os.path.join(options.localfs_root_path, HIDDEN, "cache")
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._cleanup.callback(DataLock(os.path.join(folder, "lock")).release)
+            return CachedBlobs(blobs, folder, options.s3_cache_bytes, min_free=self.config.storage.min_free_bytes,
+                               metrics=self.metrics)
+        except (CallFSError, OSError) as error:
+            raise ConfigError(f"backend.s3_cache_path: {folder!r} can not be used: {error}") from None
+
+    def _build_tiering(self) -> Optional[Tiering]:
+        options = self.config.backend
+        if "s3" not in self._files.backends or "write" not in self._files.operations():
+            return None
+        tiering = Tiering(self._files, self._store, options, metrics=self.metrics, log=self.log)
+        if not (options.tier_after or options.tier_back):
+            return None
+        self._files.on_read = tiering.note
+        self._cleanup.callback(tiering.close)
+        return tiering
 
     def _build_mounts(self) -> Mounts:
         config = self.config
@@ -21936,6 +22514,8 @@ class Server:
         self._started = time.time()
         self.webhooks.start()
         self._files.start()
+        if self._tiering is not None:
+            self._tiering.start()
         for listener in self._listeners:
             listener.start()
         for warning in self.warnings:

@@ -5272,6 +5272,35 @@ class MetadataStoreContract:
         assert store.use_link("hash2", 1000.0)
         assert store.sweep_links(1000.0) == 1 and [link.id for link in store.links(None)] == ["id2", "id0"]
 
+    def test_last_reads(self, store: Any, tmp_path: Path) -> None:
+        """The last that was said of each; it goes with the entry, moves with it, and survives a restart."""
+        store.add([an_entry("/" + name, id=name) for name in "abc"])
+        store.note_reads({"a": 1, "b": 2, "": 3})
+        store.note_reads({"a": 5, "c": 4})
+        store.note_reads({})
+        assert store.last_reads(["a", "b", "c", "", "d"]) == {"a": 5, "b": 2, "c": 4, "": 3} and store.last_reads([]) == {}
+        store.put(an_entry("/a", id="a", size=9))
+        store.move("/a", "/b")
+        store.delete("/c")
+        store.close()
+        again = self.make(tmp_path)
+        assert again.last_reads(["a", "b", "c", ""]) == {"a": 5, "": 3}
+        again.close()
+
+    def test_idle_files(self, store: Any) -> None:
+        """Files on the local disk that are old, large, and were not read; in pages."""
+        hour = 3600 * 10**9
+        old = {"mtime_ns": 9 * hour, "size": 100}
+        store.add([an_entry(f"/d/{name}", **{**old, "id": name, **more}) for name, more in {
+            "a": {}, "b": {"mtime_ns": 10 * hour}, "c": {"size": 99}, "d": {"type": callfs.DIRECTORY}, "e": {"backend": "s3"},
+            "f": {"backend": callfs.SYMLINK}, "g": {}, "h": {}, "i": {"mtime_ns": 10 * hour - 1}}.items()])
+        store.add([an_entry("/z", id="z", **old), an_entry("/a/z", id="az", **old)])
+        store.note_reads({"g": 10, "h": 9, "a": -1, "i": 12, "z": 11})
+        found = [entry.path for entry in store.idle_files(10, 100)]
+        assert found == ["/a/z", "/d/a", "/d/h"] and store.idle_files(9, 0) == []
+        for place, path in enumerate(found):
+            assert [entry.path for entry in store.idle_files(10, 100, callfs.split_path(path), 1)] == found[place + 1:place + 2]
+
     def test_check(self, store: Any) -> None:
         """Says nothing when all is well."""
         store.check()
@@ -6073,6 +6102,505 @@ class TestIntentLog:
                 log.note({"op": "drop", "path": "/lost"})
         log.done(log.note({"op": "drop", "path": "/1"}))
         assert [step["path"] for step in log.read()] == ["/0", "/1"] and list(log._open) == [1]
+
+
+# ============================================================================
+# A cache of blobs on the local disk: one download for many readers
+# ============================================================================
+
+class CountedBlobs(callfs.DiskBlobs):
+    """A blob store in a folder that notes what is opened. `go` is unset: readers wait after their first block; `fail`:
+    what `open` raises; `cut`: what a reader raises after that many blocks."""
+
+    name, block = "s3", 1000
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), durable=False)
+        self.opened: list[tuple[str, int, int]] = []
+        self.go, self.fail, self.cut = threading.Event(), None, None    # type: threading.Event, Any, Any
+        self.go.set()
+
+    def add(self, data: bytes, key: str = "") -> str:
+        """A blob; its key."""
+        key = key or os.urandom(16).hex()
+        with self.stage(key) as upload:
+            upload.write(memoryview(data))
+            upload.commit()
+        return key
+
+    def open(self, key: str, tag: str, start: int, stop: int) -> Any:
+        """As the base says, without a descriptor."""
+        self.opened.append((key, start, stop))
+        if self.fail:
+            raise self.fail
+        return self.Blocks(self, super().open(key, tag, start, stop), stop - start)
+
+    class Blocks(callfs.Reader):
+        """One that may be closed by another thread, as that of S3."""
+
+        def __init__(self, store: Any, reader: Any, length: int) -> None:
+            self.store, self.reader, self.length, self.number, self.busy, self.over = store, reader, length, -1, False, False
+
+        def read(self, size: int = callfs.BLOCK) -> bytes:
+            """A small block."""
+            self.number, self.busy = self.number + 1, True
+            try:
+                if self.number:
+                    self.store.go.wait(20)
+                if self.store.cut and self.store.cut[0] == self.number:
+                    raise self.store.cut[1]
+                return self.reader.read(min(size, self.store.block))
+            finally:
+                self.busy = False
+                if self.over:
+                    self.reader.close()
+
+        def close(self) -> None:
+            """As the base says; a read that is under way ends by itself."""
+            self.over = True
+            if not self.busy:
+                self.reader.close()
+
+
+class CacheRig:
+    """A cache before a store that counts; sizes are a thousandth of the real ones. `check` says whether all is in order."""
+
+    def __init__(self, folder: Path, limit: int = 1_000_000, **more: Any) -> None:
+        self.folder, self.limit, self.more = folder, limit, more
+        self.store = CountedBlobs(folder / "blobs")
+        self.clock = Clock()
+        self.open()
+
+    def open(self, limit: int = 0) -> None:
+        """Begin, perhaps with what an earlier one left."""
+        self.metrics = callfs.Metrics()
+        self.cache = callfs.CachedBlobs(self.store, str(self.folder / "cache"), limit or self.limit, metrics=self.metrics,
+                                        clock=self.clock, **self.more)
+        self.cache.SMALL, self.cache.EAGER = 1024, 8 * 1024
+
+    def read(self, key: str, size: int, start: int = 0, stop: Optional[int] = None, tag: str = "t") -> bytes:
+        """A part of a blob, which must be as long as asked for."""
+        stop = size if stop is None else stop
+        with self.cache.open_part(key, tag, size, start, stop) as reader:
+            data = b"".join(reader)
+        assert len(data) == stop - start == reader.length
+        return data
+
+    def files(self) -> list[Path]:
+        """Those of the cache."""
+        return sorted((self.folder / "cache").iterdir())
+
+    def outcomes(self) -> dict[str, float]:
+        """How reads were answered."""
+        return {labels[0]: value for labels, value in self.metrics.cells("callfs_s3_cache_reads_total").items()}
+
+    def check(self) -> None:
+        """What is counted is what is there, within the bound."""
+        wait_for(lambda: not self.cache._fills)
+        with self.cache._lock:
+            self._check()
+
+    def _check(self) -> None:
+        assert self.cache.used == sum(-(-path.stat().st_size // 4096) * 4096 for path in self.files()) <= self.limit
+        assert len(self.cache._known) == len(self.files()) and not [path for path in self.files() if path.name[0] == "~"]
+        assert self.metrics.value("callfs_s3_cache_bytes") == self.cache.used
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Iterator[CacheRig]:
+    """A cache of 1 MB; afterwards no thread and no descriptor may be left."""
+    with nothing_left(5):
+        rig = CacheRig(tmp_path)
+        yield rig
+        rig.store.go.set()
+        rig.check()
+        rig.cache.close()
+
+
+@pytest.mark.parametrize("size", [1, 1024, 1025, 5000, 100_000])
+def test_cached_blob_costs_one_download(cached: CacheRig, size: int) -> None:
+    """However it is read then; out of a descriptor, for `sendfile`; by a file that nobody else may read."""
+    data = os.urandom(size)
+    key = cached.store.add(data)
+    assert cached.read(key, size) == data
+    cached.check()
+    for start, stop in ((0, size), (size // 2, size), (0, size // 2 + 1), (size - 1, size)):
+        with cached.cache.open_part(key, "t", size, start, stop) as reader:
+            assert reader.fd >= 0 and reader.offset == start
+        assert cached.read(key, size, start, stop) == data[start:stop]
+    assert cached.store.opened == [(key, 0, size)] and cached.outcomes() == {"miss": 1, "hit": 8}
+    assert [path.stat().st_mode & 0o777 for path in cached.files()] == [0o600]
+    assert cached.cache.find(key).size == size and cached.cache.name == "s3"      # the rest is the store's
+
+
+@pytest.mark.parametrize("size", [900, 50_000])
+def test_cached_blob_is_downloaded_once_by_many(cached: CacheRig, size: int) -> None:
+    """Who comes while a large one is on its way reads what has arrived; a small one is given out when it is whole."""
+    data, all_here = os.urandom(size), threading.Barrier(9)
+    key = cached.store.add(data)
+    cached.store.go.clear()
+
+    def work(number: int) -> bytes:
+        if number == 8 and size == 900:
+            wait_for(lambda: cached.outcomes().get("shared") == 7)
+            cached.store.go.set()
+        wait_for(lambda: cached.cache._fills or not number)
+        with cached.cache.open_part(key, "t", size, number * 100, size) as reader:
+            found = reader.read(10)
+            all_here.wait(20)
+            assert reader.fd < 0 or size == 900         # the rest is not here yet
+            cached.store.go.set()
+            return found + b"".join(reader)
+    assert in_threads(work, 9) == [data[number * 100:] for number in range(9)]
+    assert cached.store.opened == [(key, 0, size)]
+    assert cached.outcomes()["miss"] == 1 and sum(cached.outcomes().values()) == 9
+
+
+def test_cached_parts_of_large_blobs(cached: CacheRig) -> None:
+    """They come from the store; when they were more than the whole, all of it is fetched, besides."""
+    data = os.urandom(20_000)
+    key = cached.store.add(data)
+    for start in (0, 10_000):               # as a download in parts does: no more than once each
+        assert cached.read(key, 20_000, start, start + 10_000) == data[start:start + 10_000]
+    assert cached.files() == [] and cached.outcomes() == {"passed": 2}
+    cached.cache.NEAR = 0
+    assert cached.read(key, 20_000, 19_999) == data[19_999:]
+    cached.check()
+    assert cached.store.opened[2:] == [(key, 0, 20_000)] or len(cached.store.opened) == 4
+    count = len(cached.store.opened)
+    assert cached.read(key, 20_000, 5, 15_000) == data[5:15_000] and len(cached.store.opened) == count
+
+
+def test_cached_download_that_is_far_behind(cached: CacheRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants the end of a large blob whose download has only begun does not wait for it."""
+    monkeypatch.setattr(callfs._CacheFill, "NEAR", 5000)
+    data = os.urandom(50_000)
+    key = cached.store.add(data)
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 50_000, 0, 50_000) as reader:
+        assert reader.read(500) == data[:500]
+        cached.store.cut = None
+        far = cached.cache.open_part(key, "t", 50_000, 40_000, 40_500)
+        assert far.read() == data[40_000:40_500]
+        far.close()
+        cached.store.go.set()
+        assert b"".join(reader) == data[500:]
+    assert cached.outcomes() == {"miss": 1, "passed": 1}
+
+
+def test_cache_bound(cached: CacheRig) -> None:
+    """What was not used longest leaves; what is larger than half of it never comes in."""
+    keys = [cached.store.add(os.urandom(90_000)) for _ in range(12)]
+    for key in keys[:11]:
+        cached.read(key, 90_000)
+    cached.read(keys[0], 90_000)
+    cached.check()
+    cached.read(keys[11], 90_000)
+    cached.check()
+    assert {path.name[:32] for path in cached.files()} == {*keys} - {keys[1]}
+    big = cached.store.add(bytes(500_001))
+    assert cached.read(big, 500_001) == bytes(500_001) and len(cached.files()) == 11
+    assert cached.metrics.value("callfs_s3_cache_evictions_total") == 1
+
+
+def test_cache_bound_counts_what_is_on_its_way(cached: CacheRig) -> None:
+    """Three downloads of four tenths each: the third goes past."""
+    keys = [cached.store.add(os.urandom(400_000)) for _ in range(3)]
+    cached.store.go.clear()
+    readers = [cached.cache.open_part(key, "t", 400_000, 0, 400_000) for key in keys]
+    assert cached.outcomes() == {"miss": 2, "passed": 1} and cached.cache.used <= cached.limit
+    cached.store.go.set()
+    assert [len(b"".join(reader)) for reader in readers] == [400_000] * 3
+    for reader in readers:
+        reader.close()
+
+
+def test_cache_tiny_files_cost_a_block(tmp_path: Path) -> None:
+    """Of 40 bytes each, ten fit into 40 KiB."""
+    rig = CacheRig(tmp_path, 40 * 1024)
+    for _ in range(25):
+        rig.read(rig.store.add(bytes(40)), 40)
+    rig.check()
+    assert len(rig.files()) == 10
+    rig.cache.close()
+
+
+def test_cache_evicts_under_a_reader(cached: CacheRig) -> None:
+    """Who has a file open reads on, of a whole one and of one that is still coming."""
+    data = os.urandom(50_000)
+    key, other = cached.store.add(data), cached.store.add(data[::-1])
+    cached.read(key, 50_000)
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 50_000, 0, 50_000) as whole, \
+            cached.cache.open_part(other, "t", 50_000, 0, 50_000) as coming:
+        assert whole.read(100) == data[:100] and coming.read(100) == data[::-1][:100]
+        cached.store.go.set()
+        wait_for(lambda: not cached.cache._fills)
+        with cached.cache._lock:
+            cached.cache._make_room(cached.limit)
+        assert cached.files() == [] and b"".join(whole) == data[100:] and b"".join(coming) == data[::-1][100:]
+
+
+def test_cache_after_a_restart(cached: CacheRig) -> None:
+    """It is all there, in the order of its last use; a smaller one keeps the youngest. Files of others stay."""
+    keys = [cached.store.add(os.urandom(5000)) for _ in range(4)]
+    for hour, key in enumerate(keys):
+        cached.clock.now = 1e9 + hour * 4000
+        cached.read(key, 5000)
+    cached.check()
+    for path in cached.files():
+        os.utime(path, (1e9 + keys.index(path.name[:32]) * 4000,) * 2)
+    cached.clock.now += 4000
+    cached.read(keys[0], 5000)              # is used now, and so the youngest
+    for name, text in (("~0123456789abcdef", "half of something"), ("notes.txt", "mine"), ("~notes", "mine")):
+        (cached.folder / "cache" / name).write_text(text)
+    cached.cache.close()
+    cached.open(limit=2 * 8192)
+    names = {path.name[:32] for path in cached.files()}
+    assert names == {keys[0], keys[3], "notes.txt", "~notes"}
+    (cached.folder / "cache/notes.txt").unlink()
+    (cached.folder / "cache/~notes").unlink()
+    count = len(cached.store.opened)
+    assert cached.read(keys[3], 5000) and cached.read(keys[0], 5000) and len(cached.store.opened) == count
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [
+    _flip, lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    lambda path: path.write_bytes(bytes(5000)), lambda path: path.write_bytes(b""), Path.unlink,
+    lambda path: (path.unlink(), path.symlink_to("/etc/hostname")),
+    lambda path: path.rename(str(path)[:-8] + "00000000")],
+    ids=["flipped", "short", "long", "zeros", "empty", "gone", "link", "checksum"])
+def test_cache_never_gives_out_what_is_damaged(cached: CacheRig, damage: Callable[[Path], Any]) -> None:
+    """After a start (a power cut leaves such files) all of it is looked at; the store has the right bytes."""
+    data = os.urandom(5000)
+    key = cached.store.add(data)
+    cached.read(key, 5000)
+    cached.check()
+    cached.cache.close()
+    damage(cached.files()[0])
+    cached.open()
+    assert cached.read(key, 5000, 4000) == data[4000:] and cached.read(key, 5000) == data
+    assert len(cached.store.opened) == 2 and cached.read(key, 5000) == data and len(cached.store.opened) == 2
+
+
+def test_cache_knows_bytes_by_key_tag_and_size(cached: CacheRig) -> None:
+    """Another tag or size means others: fetched anew."""
+    key = cached.store.add(bytes(5000))
+    cached.read(key, 5000, tag="one")
+    cached.store.add(b"x" * 5000, key)
+    assert cached.read(key, 5000, tag="one") == bytes(5000) and cached.read(key, 5000, tag="two") == b"x" * 5000
+    cached.check()
+    assert len(cached.files()) == 1 and len(cached.store.opened) == 2
+    cached.store.add(b"y" * 6000, key)
+    assert cached.read(key, 6000, tag="two") == b"y" * 6000
+    cached.check()
+    cached.cache.delete([key])
+    assert cached.files() == [] and cached.cache.find(key) is None
+
+
+@pytest.mark.parametrize("size", [900, 50_000])
+@pytest.mark.parametrize("fault", ["open", "write", "short write", "name", "folder", "free"])
+def test_cache_disk_faults(cached: CacheRig, monkeypatch: pytest.MonkeyPatch, size: int, fault: str) -> None:
+    """A full or broken disk of the cache is nobody's error."""
+    data = os.urandom(size)
+    key = cached.store.add(data)
+    full = raising(OSError(errno.ENOSPC, "full"))
+    if fault == "folder":
+        shutil.rmtree(cached.folder / "cache")
+    elif fault == "free":
+        cached.cache._min_free = 1 << 60
+    elif fault == "open":
+        real = os.open
+        monkeypatch.setattr(callfs.os, "open", lambda path, flags, *more, **named: full() if flags & os.O_CREAT
+                            else real(path, flags, *more, **named))
+    elif fault == "name":
+        monkeypatch.setattr(callfs.os, "replace", full)
+    else:
+        written = itertools.count()
+        write = callfs.write_all
+        monkeypatch.setattr(callfs, "write_all", lambda fd, view: full() if next(written) == (fault == "short write")
+                            else write(fd, view))
+    for _ in range(2):
+        assert cached.read(key, size) == data
+        assert cached.read(key, size, 7) == data[7:]
+    (cached.folder / "cache").mkdir(exist_ok=True)
+    monkeypatch.undo()
+    cached.cache._min_free = 0
+    assert cached.read(key, size) == data
+
+
+@pytest.mark.parametrize("size", [900, 50_000])
+def test_cache_store_faults(cached: CacheRig, size: int) -> None:
+    """What the store says reaches every reader, where it comes from: before the first byte, or in the middle."""
+    key = cached.store.add(bytes(size))
+    cached.store.fail = callfs.Unavailable("not now")
+    for _ in range(2):
+        with pytest.raises(callfs.Unavailable, match="not now"):
+            cached.cache.open_part(key, "t", size, 0, size)
+    cached.store.fail, cached.store.cut = None, (1 if size > 1000 else 0, callfs.BadGateway("cut"))
+    with pytest.raises(callfs.BadGateway, match="cut"):
+        cached.read(key, size)
+    cached.check()
+    assert cached.files() == [] and len(cached.store.opened) == 3      # what the store says is not asked twice
+    cached.store.cut = None
+    assert cached.read(key, size) == bytes(size)
+
+
+def test_cache_bug_in_the_store(cached: CacheRig) -> None:
+    """Even that leaves nothing behind that would wait for ever."""
+    key = cached.store.add(bytes(900))
+    cached.store.fail = ValueError("bug")
+    with pytest.raises(ValueError):
+        cached.read(key, 900)
+    cached.store.fail = None
+    assert cached.read(key, 900) == bytes(900)
+
+
+@pytest.mark.parametrize("left, kept", [(20_000, True), (5_000, False)])
+def test_cache_reader_that_goes_away(cached: CacheRig, monkeypatch: pytest.MonkeyPatch, left: int, kept: bool) -> None:
+    """The download goes on when little is missing, else it ends."""
+    monkeypatch.setattr(callfs._CacheFill, "FINISH", left)
+    key = cached.store.add(bytes(20_000))
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 20_000, 0, 20_000) as reader:
+        assert reader.read(10) == bytes(10)
+    cached.store.go.set()
+    cached.check()
+    assert len(cached.files()) == kept
+    assert cached.read(key, 20_000) == bytes(20_000) and len(cached.store.opened) == 2 - kept
+
+
+@pytest.mark.parametrize("end", ["delete", "close"])
+def test_cache_ends_in_the_middle(cached: CacheRig, end: str) -> None:
+    """A blob that is deleted, and a server that stops: no file of it stays, no thread."""
+    data = os.urandom(20_000)
+    key = cached.store.add(data)
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 20_000, 0, 20_000) as reader:
+        assert reader.read(10) == data[:10]
+        cached.store.delete = lambda keys: None
+        if end == "delete":
+            cached.cache.delete([key])
+            cached.store.go.set()
+        else:
+            closing = threading.Thread(target=cached.cache.close)
+            closing.start()
+            wait_for(lambda: cached.cache._closed)
+            cached.store.go.set()
+            closing.join(20)
+        assert b"".join(reader) == data[10:]            # the rest comes from the store
+    cached.check()
+    assert cached.files() == []
+
+
+def test_cache_without_threads(cached: CacheRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no more of them the first reader waits for all of it."""
+    key = cached.store.add(bytes(20_000))
+    monkeypatch.setattr(callfs.threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+    assert cached.read(key, 20_000) == bytes(20_000) and len(cached.files()) == 1
+
+
+def test_two_caches_on_one_folder(cached: CacheRig, tmp_path: Path) -> None:
+    """The server's lock keeps others away; without it the bytes are right all the same."""
+    other = callfs.CachedBlobs(cached.store, str(tmp_path / "cache"), 100_000)
+    other.SMALL = 1024
+    blobs = {cached.store.add(data): data for data in (os.urandom(7000 + number) for number in range(30))}
+
+    def work(number: int) -> None:
+        for key, data in random.Random(number).choices(list(blobs.items()), k=60):
+            with (other if number % 2 else cached.cache).open_part(key, "t", len(data), 0, len(data)) as reader:
+                assert b"".join(reader) == data
+    in_threads(work, 4)
+    wait_for(lambda: not other._fills and not cached.cache._fills)
+    cached.cache.close()
+    cached.open()
+    other._threads.clear()
+
+
+@property_test(40, seed=lambda strategies: strategies.integers(0, 2**32))
+def test_cache_against_a_model(seed: int) -> None:
+    """Whatever happens in whatever order: the right bytes, and the bound holds."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        rig, blobs = CacheRig(Path(folder), rng.choice([20_000, 60_000, 200_000])), {}      # type: Any, dict[str, bytes]
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr(callfs._CacheFill, "NEAR", rng.choice([0, 3000, 10**6]))
+        monkey.setattr(callfs._CacheFill, "FINISH", rng.choice([0, 5000, 10**6]))
+        try:
+            for _ in range(60):
+                step = rng.choice(["add", "read", "read", "read", "part", "part", "leave", "delete", "restart", "damage", "fault"])
+                key = rng.choice(list(blobs)) if blobs else ""
+                size = len(blobs[key]) if key else 0
+                if step == "add":
+                    data = rng.randbytes(rng.choice([1, 500, 1024, 4096, 9000, 30_000])) if hasattr(rng, "randbytes") else b"x" * 77
+                    blobs[rig.store.add(data)] = data
+                elif step == "restart":
+                    rig.cache.close()
+                    rig.open()
+                elif not key:
+                    continue
+                elif step == "read":
+                    assert rig.read(key, size) == blobs[key]
+                elif step == "part":
+                    start = rng.randrange(size)
+                    stop = rng.randint(start + 1, size)
+                    assert rig.read(key, size, start, stop) == blobs[key][start:stop]
+                elif step == "leave":
+                    with rig.cache.open_part(key, "t", size, 0, size) as reader:
+                        assert blobs[key].startswith(reader.read(100))
+                elif step == "delete":
+                    rig.cache.delete([key])
+                    del blobs[key]
+                elif step == "damage":
+                    wait_for(lambda: not rig.cache._fills)
+                    rig.cache.close()
+                    for path in rig.files():
+                        if rng.random() < 0.5:
+                            _flip(path)
+                    rig.open()
+                elif step == "fault":
+                    rig.store.cut = (rng.randint(0, 3), callfs.BadGateway("cut"))
+                    with contextlib.suppress(callfs.BadGateway):
+                        assert rig.read(key, size) == blobs[key]
+                    wait_for(lambda: not rig.cache._fills)
+                    rig.store.cut = None
+                assert rig.cache.used <= rig.limit
+            rig.check()
+        finally:
+            monkey.undo()
+            rig.cache.close()
+
+
+@pytest.mark.parametrize("mode", ["whole", "part"])
+def test_cache_of_a_server(moto_s3: S3Server, faulty_s3: Callable[..., FaultyS3], serve: Callable[..., Any], tmp_path: Path,
+                           mode: str) -> None:
+    """Many downloads of a file in S3 are one GET there, also after a restart; a new version is another one."""
+    proxy = faulty_s3(moto_s3)
+    target = proxy.target()
+    options = {"backend__" + name: value for name, value in {
+        "s3_endpoint": proxy.endpoint, "s3_bucket_name": target.bucket, "s3_access_key": target.access_key,
+        "s3_secret_key": target.secret_key, "default_backend": "s3", "s3_cache_bytes": 10**8}.items()}
+    data, part = os.urandom(1_500_000), {"Range": "bytes=1000-1999"} if mode == "part" else {}
+    wanted = data[1000:2000] if part else data
+    with callfs.Server(root=tmp_path / "root", **options) as server:
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        answers = in_threads(lambda number: call(server, "GET", "/v1/files/f", headers=part).body, 6)
+        assert answers == [wanted] * 6 and proxy.count("^GET /[^/]+/objects") == 1
+        metrics = call(server, "GET", "/metrics").body.decode()
+        assert 'callfs_s3_cache_reads_total{outcome="miss"} 1\n' in metrics
+        with pytest.raises(callfs.ConfigError, match="another callfs process"):
+            callfs.Server(root=tmp_path / "root", **{**options, "metadata_store__sqlite_path": str(tmp_path / "other.sqlite3")})
+    with callfs.Server(root=tmp_path / "root", **options) as server:
+        assert call(server, "GET", "/v1/files/f", headers=part).body == wanted and proxy.count("^GET /[^/]+/objects") == 1
+        assert call(server, "PUT", "/v1/files/f", data[::-1]).status == 200
+        assert call(server, "GET", "/v1/files/f").body == data[::-1] and proxy.count("^GET /[^/]+/objects") == 2
+        wait_for(lambda: len(os.listdir(tmp_path / "root" / callfs.HIDDEN / "cache")) == 2, what="the old version to go")
 
 
 # ============================================================================
@@ -9205,6 +9733,332 @@ class TestMountTable:
         for path, algorithm in (("/m", "md5"), ("/m/f", "crc")):
             with pytest.raises(callfs.BadRequest):
                 rig.tree.digest(ALICE, path, algorithm)
+
+
+# ============================================================================
+# Tiering: what nobody reads moves to S3, and back when it is used
+# ============================================================================
+
+class TierRig:
+    """A store with a backend beside it, and the rule on it: 30 days, with a clock that is moved by hand."""
+
+    def __init__(self, folder: Path, **rule: Any) -> None:
+        self.folder, self.rule = folder, {"after": 30 * 86400.0, "min_bytes": 0, **rule}
+        self.clock = Clock()
+        self.clock.now = time.time()        # a ctime can not be set
+        self.open()
+
+    def open(self, **rule: Any) -> None:
+        """Begin, perhaps with what an earlier one left."""
+        self.blobs = FolderAsBackend(str(self.folder / "blobs"), durable=False)
+        self.rig = Rig(self.folder / "root", durable=False, blobs={"s3": self.blobs})
+        self.tiering = callfs.Tiering(self.rig.fs, self.rig.store, callfs.BackendOptions(**{
+            f"tier_{name}": value for name, value in {**self.rule, **rule}.items()}), metrics=self.rig.metrics, clock=self.clock)
+        self.rig.fs.on_read = self.tiering.note
+        self.tree = self.rig.tree
+
+    def close(self) -> None:
+        """As a server that stops."""
+        self.tiering.close()
+        self.rig.close()
+
+    def again(self, **rule: Any) -> None:
+        """A restart."""
+        self.close()
+        self.open(**rule)
+
+    def days(self, count: float) -> None:
+        """Time goes by."""
+        self.clock.now += count * 86400
+
+    def backends(self) -> dict[str, str]:
+        """Where each file lies."""
+        return {entry.path: entry.backend for entry in self.tree.walk(callfs.ROOT, "/", 100) if not entry.is_dir}
+
+    def failed(self, backend: str = "s3") -> float:
+        """How often it did not work."""
+        return self.rig.metrics.value("callfs_tier_files_total", backend, "failed")
+
+
+@pytest.fixture
+def tiered(tmp_path: Path) -> Iterator[TierRig]:
+    """As above; afterwards everything is in order, and nothing left behind."""
+    with nothing_left(5):
+        rig = TierRig(tmp_path, back=True)
+        yield rig
+        rig.rig.fs._blobs.sweep()
+        assert scratch(rig.rig.root) == [] and os.listdir(rig.folder / "blobs/tmp") == []
+        assert {blob.key for blob in rig.blobs.list()} == {callfs.blob_of(entry)[0] for entry in
+                                                          rig.rig.store.elsewhere("/", 1000)}
+        rig.close()
+
+
+def test_tier_moves_what_nobody_reads(tiered: TierRig) -> None:
+    """After the time and not before; nothing but the place changes, and nobody hears of it."""
+    rig, tree = tiered, tiered.tree
+    data = os.urandom(300_000)
+    before = put(tree, "/d/f", data, options=callfs.WriteOptions(mtime_ns=10**18, mode=0o640)).entry
+    put(tree, "/d/small", b"small")
+    rig.tiering._options.tier_min_bytes = 1000
+    told: list[Any] = []
+    tree.hub.sinks.append(lambda *more: told.append(more))
+    for _ in range(30):
+        assert rig.tiering.run() == 0
+        rig.days(1)
+    rig.days(0.1)
+    assert rig.tiering.run() == 1 and rig.tiering.run() == 0 and not told
+    assert rig.backends() == {"/d/f": "s3", "/d/small": "localfs"}
+    after = tree.stat(ALICE, "/d/f")
+    assert after._replace(backend="localfs", stamp="", version=0) == before._replace(stamp="", version=0)
+    assert not rig.rig.path("/d/f").exists() and len(list(rig.blobs.list())) == 1 and fetch(tree, "/d/f") == data
+    assert rig.rig.metrics.value("callfs_tier_files_total", "s3", "moved") == 1
+    assert rig.rig.metrics.value("callfs_tier_bytes_total", "s3") == 300_000
+
+
+@pytest.mark.parametrize("use, kept", [
+    (lambda rig: fetch(rig.tree, "/f"), True), (lambda rig: [fetch(rig.tree, "/f") for _ in range(3)], True),
+    (lambda rig: rig.tree.open(ALICE, "/f").close(), True), (lambda rig: rig.tree.open(ALICE, "/link").close(), True),
+    (lambda rig: rig.tree.stat(ALICE, "/f"), False), (lambda rig: list(rig.tree.list(ALICE, "/")), False),
+    (lambda rig: rig.rig.findings(), False), (lambda rig: rig.rig.path("/f").read_bytes(), False)],
+    ids=["read", "read often", "open", "by a link", "stat", "list", "fsck", "outside"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_tier_what_counts_as_read(tiered: TierRig, use: Callable[[TierRig], Any], kept: bool, restart: bool) -> None:
+    """A file that is opened here stays for another 30 days, also when the server was started again in between."""
+    put(tiered.tree, "/f", b"data")
+    tiered.rig.path("/link").symlink_to("f")
+    tiered.days(20)
+    use(tiered)
+    tiered.tiering.flush()
+    tiered.days(10.1)
+    if restart:
+        tiered.again()
+    assert tiered.tiering.run() == (not kept)
+    tiered.days(20)
+    assert tiered.tiering.run() == kept and tiered.backends()["/f"] == "s3"
+
+
+def test_tier_times_of_clients_do_not_count(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was uploaded today with a time of long ago is new; so is one that was renamed today."""
+    put(tiered.tree, "/old", options=callfs.WriteOptions(mtime_ns=10**9))
+    tiered.days(31)
+    real = tiered.rig.fs.changed_ns
+    monkeypatch.setattr(tiered.rig.fs, "changed_ns", lambda path: real(path) + 86400 * 10**9)       # as if changed a day later
+    assert tiered.tiering.run() == 0
+    tiered.days(1)
+    assert tiered.tiering.run() == 1
+
+
+def test_tier_counts_from_when_it_was_switched_on(tmp_path: Path) -> None:
+    """What was read before that nobody knows; and what was read while it was off neither."""
+    rig = TierRig(tmp_path, after=0.0)
+    put(rig.tree, "/f")
+    rig.days(100)
+    assert rig.tiering.run() == 0
+    rig.again(after=30 * 86400.0)
+    rig.days(29)
+    assert rig.tiering.run() == 0
+    rig.again(after=0.0)                    # off, and read
+    rig.days(100)
+    rig.again(after=30 * 86400.0)
+    assert rig.tiering.run() == 0
+    rig.days(29)
+    rig.again(after=30 * 86400.0)           # still on
+    assert rig.tiering.run() == 0
+    rig.days(1.1)
+    assert rig.tiering.run() == 1
+    rig.close()
+
+
+@pytest.mark.parametrize("use", [
+    lambda tree: fetch(tree, "/f"), lambda tree: put(tree, "/f", b"new"),
+    lambda tree: tree.patch(ALICE, "/f", callfs.bytes_body(b"more"), 4), lambda tree: tree.truncate(ALICE, "/f", 2)],
+    ids=["read", "write", "patch", "truncate"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_tier_back(tiered: TierRig, use: Callable[[Any], Any], restart: bool) -> None:
+    """What the rule moved comes back when it is used, and stays for its time; what somebody sent to S3 does not."""
+    put(tiered.tree, "/f")
+    put(tiered.tree, "/theirs", options=callfs.WriteOptions(backend="s3"))
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 1 and set(tiered.backends().values()) == {"s3"}
+    if restart:
+        tiered.again()
+    tiered.tree.stat(ALICE, "/f")
+    assert tiered.tiering.bring_back() == 0
+    use(tiered.tree)
+    fetch(tiered.tree, "/theirs")
+    wanted = tiered.rig.fs.stat("/f")
+    assert tiered.tiering.bring_back() == 1 and tiered.backends() == {"/f": "localfs", "/theirs": "s3"}
+    assert tiered.rig.path("/f").stat().st_size == wanted.size and tiered.tree.stat(ALICE, "/f").etag == wanted.etag
+    assert tiered.tiering.run() == 0 and tiered.tiering.bring_back() == 0
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 1
+
+
+def test_tier_back_only_when_asked(tmp_path: Path) -> None:
+    """Without the option a file stays where it is."""
+    rig = TierRig(tmp_path)
+    put(rig.tree, "/f")
+    rig.days(30.1)
+    assert rig.tiering.run() == 1 and fetch(rig.tree, "/f") and rig.tiering.bring_back() == 0
+    assert rig.backends() == {"/f": "s3"}
+    rig.close()
+
+
+def test_tier_back_where_there_is_no_room(tiered: TierRig) -> None:
+    """It stays in S3, and comes at the next use."""
+    put(tiered.tree, "/f")
+    tiered.days(30.1)
+    tiered.tiering.run()
+    tiered.rig.fs._min_free = 1 << 62
+    assert fetch(tiered.tree, "/f") and tiered.tiering.bring_back() == 0 and tiered.failed("localfs") == 1
+    tiered.rig.fs._min_free = 0
+    assert tiered.tiering.bring_back() == 0 and fetch(tiered.tree, "/f") and tiered.tiering.bring_back() == 1
+
+
+def test_tier_while_s3_is_away(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files stay whole where they are; after three in a row it is enough for this time."""
+    for number in range(10):
+        put(tiered.tree, f"/f{number}")
+    tiered.days(30.1)
+    with monkeypatch.context() as patched:
+        patched.setattr(tiered.blobs, "stage", raising(callfs.Unavailable("S3 does not answer")))
+        assert tiered.tiering.run() == 0 and tiered.failed() == 3
+    assert set(tiered.backends().values()) == {"localfs"} and fetch(tiered.tree, "/f9") == b"data"
+    tiered.days(0.1)
+    assert tiered.tiering.run() == 9        # and not the one that was read
+
+
+def test_tier_passes_over_what_is_broken(tiered: TierRig) -> None:
+    """One that fails does not keep the others."""
+    for name in "abc":
+        put(tiered.tree, "/" + name, name.encode() * 100)
+    about = tiered.rig.path("/b").stat()
+    tiered.rig.path("/b").write_bytes(b"x" * 100)
+    os.utime(tiered.rig.path("/b"), ns=(about.st_atime_ns, about.st_mtime_ns))          # as bit rot does
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 2 and tiered.failed() == 1
+    assert tiered.backends() == {"/a": "s3", "/b": "localfs", "/c": "s3"}
+
+
+@pytest.mark.parametrize("change, backends", [
+    (lambda rig: fetch(rig.tree, "/f"), {"/f": "localfs"}), (lambda rig: put(rig.tree, "/f", b"new"), {"/f": "localfs"}),
+    (lambda rig: rig.tree.remove(ALICE, "/f"), {}), (lambda rig: rig.tree.move(ALICE, "/f", "/g"), {"/g": "localfs"}),
+    (lambda rig: rig.tree.chmod(ALICE, "/f", 0o600), {"/f": "localfs"}),
+    (lambda rig: (rig.tree.remove(ALICE, "/f"), put(rig.tree, "/f", b"another")), {"/f": "localfs"}),
+    (lambda rig: (fetch(rig.tree, "/f"), rig.tiering.flush()), {"/f": "localfs"})],
+    ids=["read", "write", "remove", "move", "chmod", "replace", "read and noted"])
+def test_tier_file_in_use_meanwhile(tiered: TierRig, monkeypatch: pytest.MonkeyPatch, change: Callable[[TierRig], Any],
+                                    backends: dict[str, str]) -> None:
+    """What happens to a file while it is on its way counts: it stays."""
+    put(tiered.tree, "/f", b"x" * 1000)
+    tiered.days(30.1)
+    stage, real = tiered.blobs.stage, tiered.rig.fs.changed_ns
+    touched: list[bool] = []
+
+    def staged(*more: Any) -> Any:
+        if not touched:
+            touched.append(True)
+            change(tiered)
+        return stage(*more)
+    monkeypatch.setattr(tiered.blobs, "stage", staged)
+    monkeypatch.setattr(tiered.rig.fs, "changed_ns", lambda path: real(path) if not touched else int(tiered.clock.now * 1e9))
+    assert tiered.tiering.run() == 0 and touched and tiered.backends() == backends and not tiered.failed()
+
+
+def test_tier_stops_at_once(tiered: TierRig) -> None:
+    """In the middle of a file that would take a day: it stays where it was, nothing of it in S3."""
+    data = os.urandom(3 * callfs.BLOCK)
+    put(tiered.tree, "/f", data)
+    tiered.days(30.1)
+    tiered.tiering._limiter = callfs.RateLimiter(1, callfs.BLOCK, 1, clock=lambda: 0.0)
+    tiered.tiering.start()
+    wait_for(lambda: os.listdir(tiered.folder / "blobs/tmp"))
+    tiered.again()
+    assert tiered.backends() == {"/f": "localfs"} and tiered.rig.path("/f").read_bytes() == data
+    assert tiered.rig.store._read("blobs", "SELECT * FROM blobs WHERE holder <> ''", ()) == []
+    assert tiered.tiering.run() == 1 and fetch(tiered.tree, "/f") == data
+
+
+def test_tier_rate(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is asked for, also on the way back."""
+    put(tiered.tree, "/f", bytes(callfs.BLOCK + 1000))
+    tiered.days(30.1)
+    asked: list[int] = []
+    waits = iter([0.0, 0.001, 0.0])
+    monkeypatch.setattr(tiered.tiering._limiter, "wait", lambda address, cost: asked.append(cost) or next(waits, 0.0))
+    assert tiered.tiering.run() == 1 and asked == [callfs.BLOCK, 1000, 1000]
+    fetch(tiered.tree, "/f")
+    assert tiered.tiering.bring_back() == 1 and sum(asked[3:]) == callfs.BLOCK + 1000
+
+
+def test_tier_by_itself(tmp_path: Path) -> None:
+    """The threads do it."""
+    with nothing_left(5):
+        rig = TierRig(tmp_path, back=True, interval=0.01)
+        put(rig.tree, "/f")
+        rig.days(30.1)
+        rig.tiering.start()
+        wait_for(lambda: rig.backends() == {"/f": "s3"})
+        fetch(rig.tree, "/f")
+        rig.clock.now = time.time()         # else it would go again at once
+        wait_for(lambda: rig.backends() == {"/f": "localfs"})
+        rig.close()
+
+
+def test_tier_times_that_can_not_be_written(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept until that works; where they are too many, everything counts as read."""
+    put(tiered.tree, "/f"), put(tiered.tree, "/g"), put(tiered.tree, "/h")
+    tiered.days(20)
+    fetch(tiered.tree, "/f")
+    with monkeypatch.context() as patched:
+        patched.setattr(tiered.rig.store, "note_reads", raising(callfs.Unavailable("not now")))
+        with pytest.raises(callfs.Unavailable):
+            tiered.tiering.flush()
+    tiered.tiering.flush()
+    tiered.days(10.1)
+    assert tiered.tiering.run() == 2 and tiered.backends()["/f"] == "localfs"
+    put(tiered.tree, "/i"), put(tiered.tree, "/j")
+    tiered.days(10)
+    monkeypatch.setattr(tiered.tiering, "MOST_READ", 1)
+    assert fetch(tiered.tree, "/i") and fetch(tiered.tree, "/j")
+    tiered.tiering.flush()
+    tiered.days(29)
+    assert tiered.tiering.run() == 0
+
+
+def test_tier_writes_a_time_once_an_hour(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a file is read."""
+    put(tiered.tree, "/f")
+    written: list[dict[str, int]] = []
+    real = tiered.rig.store.note_reads
+    monkeypatch.setattr(tiered.rig.store, "note_reads", lambda hours: written.append(dict(hours)) or real(hours))
+    for _ in range(3):
+        fetch(tiered.tree, "/f")
+        tiered.tiering.flush()
+    assert len(written) == 1
+    tiered.days(1 / 24)
+    fetch(tiered.tree, "/f")
+    tiered.tiering.flush()
+    assert len(written) == 2
+
+
+def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
+    """By the configuration: there, and back again; `X-CallFS-Backend` says where a file lies."""
+    target = moto_s3.target()
+    server = serve(**{"backend__" + name: value for name, value in {
+        "s3_endpoint": target.endpoint, "s3_bucket_name": target.bucket, "s3_access_key": target.access_key, "tier_min_bytes": 0,
+        "s3_secret_key": target.secret_key, "tier_after": 30 * 86400.0, "tier_back": True, "s3_cache_bytes": 10**7}.items()})
+    assert call(server, "PUT", "/v1/files/f", b"data").status == 201
+    etag = f'"{server._store.get("/f").etag}"'
+    server._tiering._clock = lambda: time.time() + 31 * 86400
+    assert server._tiering.run() == 1 and server._store.get("/f").backend == "s3"
+    server._tiering._clock = time.time
+    answer = call(server, "GET", "/v1/files/f")
+    assert answer.body == b"data" and answer.headers["etag"] == etag
+    wait_for(lambda: server._store.get("/f").backend == "localfs")
+    assert call(server, "GET", "/v1/files/f").headers["etag"] == etag
+    metrics = call(server, "GET", "/metrics").body.decode()
+    assert 'callfs_tier_files_total{backend="localfs",outcome="moved"} 1\n' in metrics
 
 
 # ============================================================================
