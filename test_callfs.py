@@ -13899,6 +13899,19 @@ class TestS3FSKeys:
             assert {**bucket.objects, "e/": ""} == {**before, "e/": ""} and ("e/" in bucket.objects) == empty
         assert not our_threads()
 
+    @pytest.mark.parametrize("ahead", [1, 1000])
+    def test_list_behind_a_name(self, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+        """Folders too, whose keys stand behind it although their names do not; and as `walk` asks."""
+        monkeypatch.setattr(callfs, "S3_AHEAD", ahead)
+        tree = callfs.Tree(dict_s3fs(["a!/y", "a-b", "a.txt", "a/x", "a0", "b/c-/d", "b/c/e", "b/c.d"]))
+        names = ["a", "a!", "a-b", "a.txt", "a0", "b"]
+        for after in (*names, "", "a/", "a/x", "a-", "a-c", "`", "c", "a!/y"):
+            assert [entry.name for entry in tree.list(ALICE, "/", after)] == [name for name in names if name > after]
+        paths = [entry.path for entry in tree.walk(ALICE, "/", 9)]
+        assert paths == sorted(paths) and len(paths) == 13
+        for at, path in enumerate(paths):
+            assert [entry.path for entry in tree.walk(ALICE, "/", 9, path)] == paths[at + 1:]
+
     def test_many_keys(self) -> None:
         """Page by page, a request for each thousand and one for the folder that belongs before all; so many wait at most."""
         filesystem = dict_s3fs()
