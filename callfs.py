@@ -15893,10 +15893,13 @@ class S3FS(FileSystem):
         """The entry of an object, of a marker, or of what only keys below it tell of."""
         if item.is_prefix:
             return self._root._replace(path=path)
-        kind, mode = (DIRECTORY, 0o755) if item.key.endswith("/") else (FILE, 0o644)
-        size, etag = (0, "") if kind == DIRECTORY else (item.size, item.etag)
-        return Entry(path, kind, size, _s3_mode(item.metadata.get("mode", ""), mode), ANYONE,
-                     _s3_time(item.metadata.get("mtime", ""), item.mtime_ns), etag, etag, backend=self.name)
+        folder, mode, moment = item.key.endswith("/"), 0o644, item.mtime_ns
+        if folder or item.metadata:         # a listing of a thousand files has neither
+            mode = _s3_mode(item.metadata.get("mode", ""), 0o755 if folder else mode)
+            moment = _s3_time(item.metadata.get("mtime", ""), moment)
+        if folder:
+            return Entry(path, DIRECTORY, 0, mode, ANYONE, moment, backend=self.name)
+        return Entry(path, FILE, item.size, mode, ANYONE, moment, item.etag, item.etag, backend=self.name)
 
     def _look(self, path: str) -> tuple[Entry, S3Object]:
         """What is at a path, asked now. Raises FileNotFound."""

@@ -16143,6 +16143,30 @@ class TestS3FSKeys:
             assert {**bucket.objects, "e/": ""} == {**before, "e/": ""} and ("e/" in bucket.objects) == empty
         assert not our_threads()
 
+    @pytest.mark.parametrize("ahead", [1, 1000])
+    def test_list_behind_a_name(self, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+        """Folders too, whose keys stand behind it although their names do not; and as `walk` asks."""
+        monkeypatch.setattr(callfs, "S3_AHEAD", ahead)
+        tree = callfs.Tree(dict_s3fs(["a!/y", "a-b", "a.txt", "a/x", "a0", "b/c-/d", "b/c/e", "b/c.d"]))
+        names = ["a", "a!", "a-b", "a.txt", "a0", "b"]
+        for after in (*names, "", "a/", "a/x", "a-", "a-c", "`", "c", "a!/y"):
+            assert [entry.name for entry in tree.list(ALICE, "/", after)] == [name for name in names if name > after]
+        paths = [entry.path for entry in tree.walk(ALICE, "/", 9)]
+        assert paths == sorted(paths) and len(paths) == 13
+        for at, path in enumerate(paths):
+            assert [entry.path for entry in tree.walk(ALICE, "/", 9, path)] == paths[at + 1:]
+
+    def test_many_keys(self) -> None:
+        """Page by page, a request for each thousand and one for the folder that belongs before all; so many wait at most."""
+        filesystem = dict_s3fs()
+        bucket, item = filesystem.bucket, callfs.S3Object("")
+        bucket.objects.update({key: (item._replace(key=key), b"") for key in (f"d/img-{number:06d}" for number in range(30_000))})
+        bucket.objects["d/img/x"] = item._replace(key="d/img/x"), b""
+        found = callfs.Tree(filesystem).list(ALICE, "/d")
+        assert next(found).name == "img" and bucket.asked == ["LIST d/", "LIST d/img/"]
+        ahead = [1000 * (len(bucket.asked) - 1) - count for count, entry in enumerate(found, 1)]
+        assert len(ahead) == 30_000 and len(bucket.asked) == 32 and max(ahead) <= 2000
+
     def test_a_file_is_replaced_by_a_move_as_a_whole(self) -> None:
         """What was at the target is there until the copy is; a copy that fails leaves both."""
         filesystem = dict_s3fs(["a", "b"])
@@ -16383,22 +16407,15 @@ class TestS3FSServed:
         assert reader.read() == b"" and not filesystem._readers
 
     @pytest.mark.long
-    def test_a_hundred_thousand_keys(self, moto_s3: Any, serve: Any) -> None:
-        """Page by page, in order, in bounded memory."""
+    def test_pages(self, moto_s3: Any, serve: Any) -> None:
+        """Of a real server, with a folder that belongs before all of them, from the start and from the middle."""
         target = moto_s3.target()
-        server = self.mount(serve, target)
+        server, names = self.mount(serve, target), [f"img-{number:04d}.jpg" for number in range(2500)]
         with callfs.S3Client(target) as client:
-            in_threads(lambda part: [client.put(f"d/img-{number:06d}", b"") for number in range(part, 100_000, 4)], 4)
+            in_threads(lambda part: [client.put("d/" + name, b"") for name in names[part::4]], 4)
             client.put("d/img/x", b"")
-        tree = server.tree
-        next(iter(tree.list(callfs.ROOT, "/s3/d")))
-        tracemalloc.start()
-        try:
-            names = [entry.name for entry in tree.list(callfs.ROOT, "/s3/d")]
-            size, most = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert len(names) == 100_001 and names == sorted(names) and names[0] == "img" and most - size < 8 << 20
+        for after, expected in (("", ["img", *names]), ("img", names), (names[1200], names[1201:]), (names[-1], []), ("imh", [])):
+            assert [entry.name for entry in server.tree.list(callfs.ROOT, "/s3/d", after)] == expected
 
 
 # ============================================================================
