@@ -9723,7 +9723,10 @@ def state_of(check: Callable[[], object]) -> str:
 
 
 class Replication:
-    """What keeps a second copy of each version of a file in the other backend; this one keeps none."""
+    """What keeps a second copy of each version of a file in the other backend; this one keeps none. `on`: whether there
+    are copies at all; `required`: whether no version may come about without its copy."""
+
+    on, required = False, False
 
     def start(self, open_version: Callable[[Owed], Optional[Handle]]) -> None:
         """Begin to make copies; `open_version` gives the bytes of a version, None where another is there by now."""
@@ -9743,13 +9746,6 @@ class Replication:
         """Around the commit of a version: where a second copy is required it is made before, of what `read` gives, and
         goes again unless the version got its record. Raises Unavailable."""
         return contextlib.nullcontext()
-
-    on = False                              # whether there are second copies at all
-
-    @property
-    def required(self) -> bool:
-        """Whether no version may come about without its second copy."""
-        return False
 
     def check(self) -> dict[str, str]:
         """How it is, for `/ready`."""
@@ -9778,7 +9774,7 @@ class EnduringReader(Reader):
 
     def endure(self, done: int, error: Exception) -> None:
         """As the base says, once. What was altered on its way stays cut: some of it may have been handed on."""
-        if len(self._sources) > 1 or isinstance(error, AlteredBytes):
+        if len(self._sources) > 1 or (done and isinstance(error, AlteredBytes)):
             raise error
         self._sources.append(self._spare(done, error))
         self._done, self.fd = done, -1
@@ -9840,7 +9836,7 @@ class Replicas(Replication):
     def __init__(self, store: BlobStore, records: MetadataStore, *, instance_id: str = "node-1", required: bool = False,
                  workers: int = 4, metrics: Optional[Metrics] = None, log: Optional[Log] = None,
                  clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic) -> None:
-        self.store, self._records, self._instance, self._required = store, records, instance_id, required
+        self.store, self._records, self._instance, self.required = store, records, instance_id, required
         self._metrics, self._log, self._clock, self._ticks = metrics or Metrics(), log or Log("error"), clock, ticks
         self._open: Callable[[Owed], Optional[Handle]] = lambda owed: None
         self._lock, self._scouting, self._sweeping = threading.Condition(), threading.Lock(), threading.Lock()
@@ -9855,11 +9851,6 @@ class Replicas(Replication):
         records.replicate(store.name)
         self._metrics.gauge("callfs_replication_queue", lambda: self.backlog()[0])
         self._metrics.gauge("callfs_replication_lag_seconds", lambda: self.backlog()[1])
-
-    @property
-    def required(self) -> bool:
-        """As the base says."""
-        return self._required
 
     def backlog(self) -> tuple[int, float]:
         """How much is owed, and the age of the oldest in seconds; the last known while the records do not answer."""
@@ -9923,7 +9914,7 @@ class Replicas(Replication):
     @contextlib.contextmanager
     def ahead(self, entry: Entry, read: Callable[[], Reader]) -> Iterator[None]:
         """As the base says."""
-        if not self._required or not self.spares(entry):
+        if not self.required or not self.spares(entry):
             yield
             return
         key = replica_key(entry)
@@ -10032,7 +10023,7 @@ class Replicas(Replication):
             self._settle(some, done)
             if done:
                 self._metrics.count("callfs_replications_total", task, "done", by=len(some))
-        except (CallFSError, OSError) as error:
+        except Exception as error:          # whatever it is: this thread is there for the other files as well
             if not self._stopping.is_set():
                 self._failed(some, task, error)
         finally:
@@ -10648,14 +10639,15 @@ class StoreFS(FileSystem):
         if handle.entry.type == FILE and replica_key(handle.entry) == owed.key:
             return handle
         handle.close()
-        with contextlib.suppress(OSError, SymlinkMet), self._locks.hold(owed.path):
+        with contextlib.suppress(OSError, SymlinkMet, CallFSError), self._locks.hold(owed.path, timeout=0):
             there, record = self._present(owed.path), self._store.get(owed.path)
-            if there is not None and record is not None and record.id == owed.id and not self._blobs.holds(record):
-                if stat.S_ISLNK(there.st_mode):
-                    self._adopt(owed.path, there, record, locked=True)
-                elif stat.S_ISREG(there.st_mode):
-                    self._store.put(refreshed(record, there))
-        return None
+            if there is None or record is None or record.id != owed.id or self._blobs.holds(record):
+                return None
+            if stat.S_ISLNK(there.st_mode):
+                self._adopt(owed.path, there, record, locked=True)
+            elif stat.S_ISREG(there.st_mode) and stamp_of(there) != record.stamp:
+                self._store.put(refreshed(record, there))
+        return None                         # nobody could be at it: a writer, who has the lock, brings another version
 
     def _agreed(self, path: str, found: os.stat_result, locked: bool = False) -> Entry:
         """The entry that record and file make together. `locked`: the caller holds the path's lock.
@@ -22311,7 +22303,7 @@ def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, l
     those are smaller here than in uploads, which a client waits for."""
     store: BlobStore
     if config.ha.replica_backend == "s3":
-        target = dataclasses.replace(s3_target(config.backend), part_bytes=8 << 20, parallel=2, retries=1)
+        target = dataclasses.replace(s3_target(config.backend), part_bytes=8 << 20, parallel=2)
         store = S3Blobs(S3Client(target, log=log, metrics=metrics), "replicas")
     else:
         store = DiskBlobs(os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN, "replicas"),
@@ -22927,7 +22919,7 @@ HEALED = {                                  # kind: (what it means, whether it c
     "outside": ("changed from outside; size, time and ETag taken from the file", True),
     "uncopied": ("there is no second copy; made", True),
     "miscopied": ("the second copy has other bytes; made again", True),
-    "stray": ("a copy of no file's version; removed", True),
+    "stray": ("a copy of no file's version; removed, unless there are more of these than files: whose are the records?", True),
     "lost": ("neither its own bytes nor the second copy can be had", False),
     "differing": ("the two differ, and no SHA-256 is known that says which is right", False),
 }
@@ -22957,6 +22949,10 @@ class _Listing:
             self.take(name, key)
         return found
 
+    def unnamed(self, name: str) -> int:
+        """How many there are left of these."""
+        return self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0]
+
     def close(self) -> None:
         """Forget all."""
         self._db.close()
@@ -22965,6 +22961,8 @@ class _Listing:
 class Healer:
     """Holds every record against the bytes of its file and against their second copy; mends what is bad from what is
     good. Nobody else may work on them meanwhile. `seen` files were looked at."""
+
+    STRAYS = 100                            # copies of nothing that are removed, beyond as many as there are files
 
     def __init__(self, files: StoreFS, disk: LocalDisk, store: MetadataStore, blobs: Mapping[str, BlobStore],
                  replicas: Replicas, *, deep: bool, mend: bool, report: Callable[[Finding], None]) -> None:
@@ -23059,9 +23057,11 @@ class Healer:
         return digest.hexdigest() if record.digest in ("", digest.hexdigest()) else ""
 
     def _strays(self) -> None:
+        # So many were never left behind: more likely these are not the records of these copies, which may be all there is.
+        few = self._listing.unnamed("replicas") <= self.seen + self.STRAYS
         for keys in iter(lambda: self._listing.rest("replicas"), []):
             for key in keys:
-                self._found("stray", key, functools.partial(self._replicas.store.delete, [key]))
+                self._found("stray", key, functools.partial(self._replicas.store.delete, [key]) if few else None)
 
 
 def run_heal(config: Config, *, deep: bool = False, mend: bool = True,

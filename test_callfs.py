@@ -11671,6 +11671,7 @@ class TestReplicatedDisk(TestStoreFS):
         self.rig.check_copies()
 
 
+@pytest.mark.long                           # what differs from the one above, TestRequired does in both directions
 class TestReplicatedBlobs(TestReplicatedDisk):
     """The same with the files in a blob store and the copies on the disk."""
 
@@ -11736,6 +11737,10 @@ class TestReplication:
         rig.path("/l").symlink_to("f")
         list(rig.tree.list(ALICE, "/"))
         rig.path("/f").write_bytes(b"changed before it was copied")
+        with rig.locks.hold("/f"):          # a writer is at it: later
+            rig.drain()
+            assert rig.copied() == {} and rig.replicas.backlog()[0] == 1
+        rig.replicas._clock = lambda: time.time() + 5
         rig.drain()
         assert rig.copied() == {"/f": b"changed before it was copied"}
         rig.check_copies()
@@ -11977,10 +11982,18 @@ class TestSpareReads:
         class Altering(callfs.Reader):
             length = 4
 
+            def __init__(self, *blocks: bytes) -> None:
+                self.blocks = list(blocks)
+
             def read(self, size: int = callfs.BLOCK) -> bytes:
-                raise callfs.AlteredBytes()
+                if not self.blocks:
+                    raise callfs.AlteredBytes()
+                return self.blocks.pop(0)
+        def spare(done: int, error: Exception) -> callfs.Reader:
+            return callfs.ChunkReader([b"abcd"[done:]])
         with pytest.raises(callfs.AlteredBytes):
-            list(callfs.EnduringReader(Altering(), lambda done, error: callfs.ChunkReader([b"cd"])))
+            list(callfs.EnduringReader(Altering(b"xb"), spare))
+        assert b"".join(callfs.EnduringReader(Altering(), spare)) == b"abcd"        # nothing was handed on yet
 
     def test_a_copy_that_is_read_is_not_dropped(self, doubled: Any) -> None:
         """Until the reader is closed; closing it twice is once."""
@@ -21605,6 +21618,20 @@ class TestHeal:
         assert healed(rig) == ({("differing", "/appended"), ("gone", "/only")}, 2)
         assert fetch(rig.tree, "/d/e/f") == b"data" and rig.copied()["/outside"] == b"changed"
         assert rig.tree.stat(ALICE, "/d/e").owner == "alice"
+
+    def test_records_that_do_not_know_the_copies(self, doubled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where there are more copies of nothing than files, they stay: the records may be the wrong ones."""
+        rig = doubled()
+        monkeypatch.setattr(callfs.Healer, "STRAYS", 0)
+        for number in range(3):
+            put(rig.tree, f"/f{number}")
+        rig.drain()
+        rig.store._write("lost", lambda connection: connection.execute("DELETE FROM entries WHERE name IN ('f0', 'f1')"))
+        rig.store._write("lost", lambda connection: connection.execute("DELETE FROM replicas"))
+        assert healed(rig)[1] == 2 and len(list(rig.copies.list())) == 3
+        put(rig.tree, "/more")
+        rig.drain()
+        assert healed(rig)[1] == 0 and len(list(rig.copies.list())) == 2
 
     def test_without_copies(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         """A configuration error."""
