@@ -31,6 +31,7 @@ import base64
 import bisect
 import codecs
 import collections
+import concurrent.futures
 import configparser
 import contextlib
 import copy
@@ -84,7 +85,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -101,7 +102,7 @@ __all__ = [
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
+    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
@@ -292,6 +293,10 @@ class BadGateway(CallFSError):
     """The node that holds the file can not be reached."""
 
     status, code, fault = 502, "BAD_GATEWAY", "peer"
+
+
+class AlteredBytes(BadGateway):
+    """The bytes that came are not those of their checksum; what was handed on of them can not be trusted."""
 
 
 class Unavailable(CallFSError):
@@ -1446,6 +1451,15 @@ class BackendOptions:
     s3_server_side_encryption: str = option("AES256", "Encryption asked of S3", choices=("AES256", "aws:kms", ""))
     s3_acl: str = option("", "Canned ACL of new objects")
     s3_kms_key_id: str = option("", "KMS key for `aws:kms`")
+    s3_session_token: str = option("", "S3 session token, for keys that expire", kind="secret")
+    s3_prefix: str = option("", "What all keys in the bucket begin with, as callfs/")
+    s3_addressing: str = option("auto", "Where the bucket stands in URLs: path, virtual (host), or auto: a path with s3_endpoint, else "
+                                "a host", choices=("auto", "path", "virtual"))
+    s3_ca_file: str = option("", "Certificates to trust of s3_endpoint; empty for those of the system")
+    s3_timeout: float = _timeout("30s", "How long S3 may be silent")
+    s3_part_bytes: int = option("16MiB", "Size of a part of a multipart upload; smaller files go in one request", kind="size",
+                                minimum=5 << 20, maximum=5 << 30)
+    s3_parallel: int = _count(4, "Parts of one upload that are in memory and under way", maximum=64)
     s3_cache_bytes: int = option("0", "Disk space for files of S3 that were read lately; 0: none", kind="size")
     s3_cache_path: str = option("", "Folder of that cache; empty for `cache` in the hidden folder of the files")
     tier_after: float = option("0s", "Files that nobody read or changed for so long move to S3 (`30d`); 0: none do",
@@ -1515,6 +1529,7 @@ class HaOptions:
     replication_enabled: bool = option(False, "Keep a second copy", kind="bool")
     replica_backend: str = option("", "Backend of the second copy", choices=("", *_BACKENDS))
     require_replica_success: bool = option(False, "Fail a write whose second copy fails", kind="bool")
+    replication_workers: int = _count(4, "Copies made at the same time", maximum=64)
 
 
 @dataclass
@@ -2309,6 +2324,10 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_webhook_deliveries_total": ("counter", ("webhook", "outcome"), "Events for webhooks: delivered, failed (a try), "
                                         "expired, dropped (backlog full), lost (disk full)"),
     "callfs_webhook_backlog": ("gauge", (), "Events that wait for webhooks"),
+    "callfs_replications_total": ("counter", ("task", "result"), "Second copies of files: copy or drop, done or failed (a try)"),
+    "callfs_replication_queue": ("gauge", (), "Copies that are owed: to be made or to be removed"),
+    "callfs_replication_lag_seconds": ("gauge", (), "Age of the oldest of these"),
+    "callfs_replica_reads_total": ("counter", ("backend_type",), "Reads from a second copy, by the backend that failed"),
     "callfs_tier_files_total": ("counter", ("backend", "outcome"), "Files that the rule moved to a backend, or failed to"),
     "callfs_tier_bytes_total": ("counter", ("backend",), "Bytes of these"),
     "callfs_s3_cache_reads_total": ("counter", ("outcome",), "Reads from S3: hit, shared (a download under way), miss (began "
@@ -2517,6 +2536,10 @@ class Reader:
 
     def close(self) -> None:
         """Let go of what is behind; safe to call twice."""
+
+    def endure(self, done: int, error: Exception) -> None:
+        """The descriptor broke after `done` bytes: `read` is to go on from another copy. Raises the error without one."""
+        raise error
 
     def __iter__(self) -> Iterator[bytes]:
         block = self.read()
@@ -4303,7 +4326,7 @@ class _Again(Exception):
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    return text or type(error).__name__
+    return "".join(each if each.isprintable() else "?" for each in text.strip())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -4649,7 +4672,8 @@ class HTTPClient:
     def _once(self, call: _Call) -> _Reply:
         wire = self._take()
         try:
-            answer = _Reply(wire, wire.exchange(self._prepared(call, wire)), self._release)
+            call = self._prepared(call, wire)
+            answer = _Reply(wire, wire.exchange(call), self._release)
             failed = answer.status >= 300 and answer.status not in call.accept
             if failed or not call.stream:
                 answer.read_all(call.limit)
@@ -4916,6 +4940,11 @@ def _body_blocks(body: Body) -> Iterator[bytes]:
         yield bytes(view[:count])
 
 
+def _to_backend(name: str) -> dict[str, str]:
+    """The header by which an upload says where its bytes are to lie."""
+    return {"X-CallFS-Backend": name} if name else {}
+
+
 class PFSClient(HTTPClient):
     """A server that speaks the PFS dialect, this one or the reference. Threads may share it; `close` it, or use `with`.
 
@@ -4996,14 +5025,14 @@ class PFSClient(HTTPClient):
             reply.wire.wait(None)
         return RemoteReader(self.url, reply)
 
-    def write(self, path: str, source: Union[Upload, Body]) -> str:
+    def write(self, path: str, source: Union[Upload, Body], backend: str = "") -> str:
         """Replace a file by bytes, a Body, an open binary file or blocks; the server's message (a queue: an id).
 
-        Each block is sent as it comes; without a known length in chunks.
+        Each block is sent as it comes; without a known length in chunks. `backend`: where callfs is to put the bytes.
         """
         body = _Source(_body_blocks(source), source.length) if isinstance(source, Body) else _Source(source)
         with body:
-            reply = self._call("PUT", self._at("/files", path), body=body, idempotent=False)
+            reply = self._call("PUT", self._at("/files", path), _to_backend(backend), body=body, idempotent=False)
         with _foreign(self.url):
             return str(json.loads(reply.data).get("message", "")) if reply.data.strip() else ""
 
@@ -5019,9 +5048,9 @@ class PFSClient(HTTPClient):
         """Remove a file or directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
         self._do("DELETE", self._at("/files", path, recursive=recursive))
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file or directory. Raises FileNotFound, FileExists."""
-        self._do("POST", self._at("/rename", old), {"newPath": new})
+    def rename(self, old: str, new: str, backend: str = "") -> None:
+        """Rename a file or directory; callfs can also move the bytes to a `backend`. Raises FileNotFound, FileExists."""
+        self._do("POST", self._at("/rename", old), {"newPath": new, **({"backend": backend} if backend else {})})
 
     def copy(self, path: str, target: str, recursive: bool = False) -> Iterator[int]:
         """Copy without the bytes passing here; for a server whose capabilities list `copy`. Gives how many bytes are
@@ -5150,9 +5179,11 @@ S3_MAX_PART = 5 << 30                   # bytes of one part, one PUT and one Cop
 S3_MAX_PARTS = 10_000
 S3_MAX_KEY = 1024                       # bytes of UTF-8
 S3_DELETES = 1000                       # keys of one DeleteObjects
-S3_COPY_PATIENCE = 900.0                # seconds that a server may copy or put together without a word
+S3_PATIENCE = 900.0                     # seconds that a server may copy or put together without a word
 S3_MAX_PAUSE = 20.0                     # seconds between two tries, as the SDKs have it
-S3_SKEW = 300.0                         # seconds by which our clock must be wrong before it is corrected; 900 are refused
+S3_SKEW = 300.0                         # seconds by which our clock must be off before it is corrected; 900 are refused
+_S3_KEPT = ("Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires")
+_S3_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _NOT_SIGNED = frozenset({               # what HTTP libraries and proxies add or change on the way
@@ -5161,14 +5192,14 @@ _NOT_SIGNED = frozenset({               # what HTTP libraries and proxies add or
 
 
 class S3Credentials(NamedTuple):
-    """Who signs. `session_token` goes with keys that expire."""
+    """Who signs. A `session_token` goes with keys that expire."""
 
     access_key: str
     secret_key: str
     session_token: str = ""
 
 
-# ---- signatures (AWS Signature Version 4, as S3 has it: paths encoded once, never normalised) --------------------
+# ---- signatures: AWS Signature Version 4 as S3 has it (paths are encoded once and never normalised) --------------
 
 def s3_quote(text: str, safe: str = "") -> str:
     """Percent-encoding as SigV4 wants it: all but unreserved characters. Raises BadRequest for what is no UTF-8."""
@@ -5180,8 +5211,8 @@ def s3_quote(text: str, safe: str = "") -> str:
 
 def canonical_query(query: Iterable[tuple[str, str]]) -> str:
     """Names and values, encoded and then sorted; what is signed is also what is sent."""
-    return "&".join(f"{name}={value}" for name, value in
-                    sorted((s3_quote(name), s3_quote(value)) for name, value in query))
+    pairs = sorted((s3_quote(name), s3_quote(value)) for name, value in query)
+    return "&".join(f"{name}={value}" for name, value in pairs)
 
 
 def _signed_headers(headers: Mapping[str, str]) -> dict[str, str]:
@@ -5191,7 +5222,7 @@ def _signed_headers(headers: Mapping[str, str]) -> dict[str, str]:
 
 def canonical_request(method: str, target: str, headers: Mapping[str, str], payload: str) -> str:
     """What a request says, in one form. `target` is the encoded path with its canonical query, `headers` has Host,
-    `payload` is the body's SHA-256 (hexadecimal) or one of the words that stand for it."""
+    `payload` is the body's SHA-256 (hexadecimal) or the word that stands for it."""
     path, _, query = target.partition("?")
     signed = _signed_headers(headers)
     lines = "".join(f"{name}:{value}\n" for name, value in signed.items())
@@ -5199,7 +5230,7 @@ def canonical_request(method: str, target: str, headers: Mapping[str, str], payl
 
 
 def string_to_sign(moment: str, scope: str, canonical: str) -> str:
-    """`moment` is as in X-Amz-Date, `scope` DAY/REGION/s3/aws4_request."""
+    """`moment` is as in X-Amz-Date, `scope` is DAY/REGION/s3/aws4_request."""
     return f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
@@ -5211,109 +5242,107 @@ def _signing_key(secret_key: str, day: str, region: str) -> bytes:
     return key
 
 
-def _signature(who: S3Credentials, region: str, moment: str, canonical: str) -> str:
-    told = string_to_sign(moment, f"{moment[:8]}/{region}/s3/aws4_request", canonical)
-    return hmac.digest(_signing_key(who.secret_key, moment[:8], region), told.encode(), "sha256").hex()
+def _moment_and_scope(region: str, seconds: float) -> tuple[str, str]:
+    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+    return moment, f"{moment[:8]}/{region}/s3/aws4_request"
+
+
+def _signature(who: S3Credentials, moment: str, scope: str, canonical: str) -> str:
+    key = _signing_key(who.secret_key, *scope.split("/")[:2])
+    return hmac.digest(key, string_to_sign(moment, scope, canonical).encode(), "sha256").hex()
 
 
 def sign(method: str, target: str, headers: Mapping[str, str], who: S3Credentials, region: str,
          seconds: float) -> dict[str, str]:
     """The headers of a request with its signature of the time `seconds`. They must hold Host; without
     X-Amz-Content-SHA256 the body is taken for empty."""
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
+    moment, scope = _moment_and_scope(region, seconds)
     signed = {"X-Amz-Content-SHA256": _EMPTY_SHA256, **headers, "X-Amz-Date": moment}
-    if who.session_token:
-        signed["X-Amz-Security-Token"] = who.session_token
+    signed.update({"X-Amz-Security-Token": who.session_token} if who.session_token else {})
     canonical = canonical_request(method, target, signed, signed["X-Amz-Content-SHA256"])
-    signed["Authorization"] = (
-        f"AWS4-HMAC-SHA256 Credential={who.access_key}/{moment[:8]}/{region}/s3/aws4_request, "
-        f"SignedHeaders={';'.join(_signed_headers(signed))}, Signature={_signature(who, region, moment, canonical)}")
-    return signed
+    return {**signed, "Authorization": f"AWS4-HMAC-SHA256 Credential={who.access_key}/{scope}, SignedHeaders="
+            f"{';'.join(_signed_headers(signed))}, Signature={_signature(who, moment, scope, canonical)}"}
 
 
-def presign(method: str, host: str, path: str, query: Iterable[tuple[str, str]], who: S3Credentials, region: str,
-            seconds: float, lifetime: int) -> str:
-    """A target (path and query) that needs no other authorisation for `lifetime` seconds."""
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(seconds))
-    pairs = [*query, ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"), ("X-Amz-SignedHeaders", "host"), ("X-Amz-Date", moment),
-             ("X-Amz-Credential", f"{who.access_key}/{moment[:8]}/{region}/s3/aws4_request"),
-             ("X-Amz-Expires", str(lifetime))]
-    if who.session_token:
-        pairs.append(("X-Amz-Security-Token", who.session_token))
+def presign(method: str, target: str, host: str, who: S3Credentials, region: str, seconds: float, lifetime: int) -> str:
+    """A target that needs no other authorisation for `lifetime` seconds, made of an encoded path (and query)."""
+    moment, scope = _moment_and_scope(region, seconds)
+    path, _, query = target.partition("?")
+    pairs = [*urllib.parse.parse_qsl(query, keep_blank_values=True), ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
+             ("X-Amz-Credential", f"{who.access_key}/{scope}"), ("X-Amz-Date", moment), ("X-Amz-Expires", str(lifetime)),
+             ("X-Amz-SignedHeaders", "host"), *([("X-Amz-Security-Token", who.session_token)] if who.session_token else [])]
     target = f"{path}?{canonical_query(pairs)}"
     canonical = canonical_request(method, target, {"Host": host}, _UNSIGNED)
-    return f"{target}&X-Amz-Signature={_signature(who, region, moment, canonical)}"
+    return f"{target}&X-Amz-Signature={_signature(who, moment, scope, canonical)}"
 
 
 # ---- credentials -------------------------------------------------------------------------------------------------
 
-def _aws_files(environ: Mapping[str, str], home: str) -> dict[str, str]:
-    """The file of each kind; a profile is `[NAME]` in the one, `[profile NAME]` in the other."""
-    folder = os.path.join(home, ".aws")
-    return {"credentials": environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.join(folder, "credentials"),
-            "config": environ.get("AWS_CONFIG_FILE") or os.path.join(folder, "config")}
+def _aws_files(environ: Mapping[str, str], home: str) -> tuple[str, str]:
+    return (environ.get("AWS_SHARED_CREDENTIALS_FILE") or os.path.join(home, ".aws", "credentials"),
+            environ.get("AWS_CONFIG_FILE") or os.path.join(home, ".aws", "config"))
 
 
 def s3_credentials(environ: Mapping[str, str], home: str) -> Optional[S3Credentials]:
     """The keys that the environment has, or the files in ~/.aws for AWS_PROFILE (`default`); None without any.
+    Raises ConfigError for a file that can not be read as one."""
+    def keys(found: Mapping[str, str]) -> Optional[S3Credentials]:
+        who = S3Credentials(*(found.get(name, "") for name in
+                              ("aws_access_key_id", "aws_secret_access_key", "aws_session_token")))
+        return who if who.access_key and who.secret_key else None
 
-    Raises ConfigError for a file that can not be read as one.
-    """
-    if environ.get("AWS_ACCESS_KEY_ID") and environ.get("AWS_SECRET_ACCESS_KEY"):
-        return S3Credentials(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"],
-                             environ.get("AWS_SESSION_TOKEN", ""))
-    profile = environ.get("AWS_PROFILE") or "default"
-    for kind, path in _aws_files(environ, home).items():
-        parser = configparser.RawConfigParser()
+    given = keys({name.lower(): value for name, value in environ.items() if name.startswith("AWS_")})
+    profile, parser = environ.get("AWS_PROFILE") or "default", configparser.RawConfigParser()
+    for path in () if given else _aws_files(environ, home):
         try:
             parser.read(path, encoding="utf-8")
         except (configparser.Error, UnicodeDecodeError, OSError):    # its message would show lines, and so keys
             raise ConfigError(f"{path} can not be read as a file of AWS profiles") from None
-        for section in (f"profile {profile}", profile) if kind == "config" else (profile,):
-            found = dict(parser.items(section)) if parser.has_section(section) else {}
-            if found.get("aws_access_key_id") and found.get("aws_secret_access_key"):
-                return S3Credentials(found["aws_access_key_id"], found["aws_secret_access_key"],
-                                     found.get("aws_session_token", ""))
-    return None
+        for section in (profile, f"profile {profile}"):
+            given = given or keys(dict(parser.items(section)) if parser.has_section(section) else {})
+    return given
 
 
 class _S3Keys:
     """The credentials in use: given ones, else those that are found, read anew when a file has changed."""
 
     def __init__(self, given: S3Credentials, environ: Mapping[str, str], home: str) -> None:
-        self._given, self._environ, self._home = given, environ, home
-        self._stamps: Optional[list[Any]] = None
-        self._found: Optional[S3Credentials] = None
+        self._environ, self._home = environ, home
+        self._stamps: Optional[list[object]] = None
+        self._fixed, self._found = bool(given.access_key), given if given.access_key else None
 
     def get(self) -> S3Credentials:
         """Raises ConfigError where there are none."""
-        if self._given.access_key:
-            return self._given
-        stamps = [self._stamp(path) for path in _aws_files(self._environ, self._home).values()]
-        if stamps != self._stamps:
-            self._found, self._stamps = s3_credentials(self._environ, self._home), stamps
+        stamps: Optional[list[object]] = None if self._fixed else [
+            self._stamp(path) for path in _aws_files(self._environ, self._home)]
+        if stamps != self._stamps:          # a file that goes away leaves what it said
+            self._found, self._stamps = s3_credentials(self._environ, self._home) or self._found, stamps
         if self._found is None:
             raise ConfigError("backend.s3_access_key: is needed for s3 (or AWS_ACCESS_KEY_ID, or a profile in ~/.aws)")
+        if not re.fullmatch("[!-~]+", self._found.access_key + self._found.session_token):      # they go into a header
+            raise ConfigError("backend.s3_access_key: S3's keys are printable ASCII without spaces")
         return self._found
 
     @staticmethod
     def _stamp(path: str) -> object:
-        try:
+        with contextlib.suppress(OSError):
             status = os.stat(path)
             return status.st_mtime_ns, status.st_size, status.st_ino
-        except OSError:
-            return None
+        return None
 
 
-# ---- XML ---------------------------------------------------------------------------------------------------------
+# ---- XML and headers ---------------------------------------------------------------------------------------------
 
-def read_s3_xml(data: bytes, root: str = "") -> ElementTree.Element:
+_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def read_s3_xml(data: bytes, root: str) -> ElementTree.Element:
     """An XML answer without its namespaces. Raises BadGateway for what is none, or not `root`.
 
     No document type, so no entities: neither files nor a billion laughs. `data` is bounded by what was taken in.
     """
     try:
-        text = data.decode("utf-8-sig").lstrip()        # blanks before it keep a connection alive
+        text = data.decode("utf-8-sig").lstrip()        # blanks before it kept the connection alive
         if "<!DOCTYPE" in text or "<!ENTITY" in text:
             raise ValueError("a document type")
         top = ElementTree.fromstring(text)
@@ -5321,13 +5350,22 @@ def read_s3_xml(data: bytes, root: str = "") -> ElementTree.Element:
         raise BadGateway("The S3 server's answer is no XML that can be read.") from None
     for each in top.iter():
         each.tag = str(each.tag).rpartition("}")[2]
-    if root and top.tag != root:
+    if not root.startswith(top.tag):                    # rclone leaves the last word (Result) out
         raise BadGateway(f"The S3 server answered {_s3_word(top.tag)} where {root} belongs.")
     return top
 
 
-def _s3_text(element: ElementTree.Element, name: str, default: str = "") -> str:
-    return element.findtext(name) or default
+def _s3_text(element: ElementTree.Element, name: str) -> str:
+    return element.findtext(name) or ""
+
+
+def _s3_plain(told: ElementTree.Element) -> Callable[[str], str]:
+    """How the keys of a listing are read: XML can not hold every one of them as it is."""
+    return urllib.parse.unquote_plus if _s3_text(told, "EncodingType") == "url" else str
+
+
+def _s3_escape(text: str) -> str:
+    return html.escape(text, quote=False).replace("\r", "&#13;")
 
 
 def _s3_word(text: str) -> str:
@@ -5335,18 +5373,31 @@ def _s3_word(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9.:_-]", "?", text)[:64]
 
 
-def _s3_escape(text: str) -> str:
-    return html.escape(text, quote=False).replace("\r", "&#13;")
+def _s3_tag(text: Optional[str]) -> str:
+    """An entity tag without its quotes, fit to be sent back in a header."""
+    found = (text or "").strip().strip('"')
+    return found if re.fullmatch("[!-~]*", found) else ""
 
 
-_NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+def _s3_number(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,19}", text):
+        raise BadGateway("The S3 server does not say how long an object is.")
+    return int(text)
+
+
+def _s3_moment(text: Optional[str]) -> int:
+    """Nanoseconds since 1970, in whole seconds: a header, which has another form than XML, has no more. 0 for neither."""
+    try:
+        return pfs_time_ns(text or "") // 1_000_000_000 * 1_000_000_000
+    except ValueError:
+        return int(parse_http_date(text or "") or 0) * 1_000_000_000
 
 
 # ---- values ------------------------------------------------------------------------------------------------------
 
 class S3Object(NamedTuple):
     """What is at a key: `size` in bytes, `etag` without quotes, `metadata` the x-amz-meta-* by lower-case name;
-    `is_prefix`: no object, but what keys below it share in a listing."""
+    `is_prefix`: no object, but what keys share in a listing with a delimiter."""
 
     key: str
     size: int = 0
@@ -5354,6 +5405,16 @@ class S3Object(NamedTuple):
     mtime_ns: int = 0
     metadata: Mapping[str, str] = MappingProxyType({})
     is_prefix: bool = False
+
+
+def _s3_listed(told: ElementTree.Element, cut: int) -> list[S3Object]:
+    """The items of a page in the order of their keys; `cut` characters of each key are our prefix."""
+    plain = _s3_plain(told)
+    found = [S3Object(plain(_s3_text(each, "Prefix"))[cut:], is_prefix=True) for each in told.findall("CommonPrefixes")]
+    found += [S3Object(plain(_s3_text(each, "Key"))[cut:], _s3_number(_s3_text(each, "Size")),
+                       _s3_tag(_s3_text(each, "ETag")), _s3_moment(_s3_text(each, "LastModified")))
+              for each in told.findall("Contents")]
+    return sorted(found, key=lambda each: each.key.encode())
 
 
 class S3Pending(NamedTuple):
@@ -5367,8 +5428,8 @@ class S3Pending(NamedTuple):
 @dataclass(frozen=True)
 class S3Target:
     """A bucket and how to speak to it. `prefix` is put before every key and taken off again; `path_style` None means
-    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` in seconds for each wait; a transfer has at most
-    `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
+    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` is for each wait, in seconds; a transfer has
+    at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
 
     bucket: str
     region: str = "us-east-1"
@@ -5389,33 +5450,68 @@ class S3Target:
     parallel: int = 4
 
 
+def s3_target(options: BackendOptions) -> S3Target:
+    """The bucket that a configuration names."""
+    return S3Target(
+        options.s3_bucket_name, options.s3_region, options.s3_endpoint, options.s3_access_key, options.s3_secret_key,
+        options.s3_session_token, options.s3_prefix, {"path": True, "virtual": False}.get(options.s3_addressing),
+        options.s3_server_side_encryption, options.s3_kms_key_id, options.s3_acl, options.s3_ca_file,
+        timeout=options.s3_timeout, part_bytes=options.s3_part_bytes, parallel=options.s3_parallel)
+
+
 def _s3_address(target: S3Target, region: str) -> tuple[str, str]:
-    """The URL of the host, and what stands before the key in a path. Raises ConfigError."""
+    """The URL of the host, and what stands before a key in paths. Raises ConfigError."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{1,254}", target.bucket):
         raise ConfigError("backend.s3_bucket_name: is no name of a bucket")
     if not re.fullmatch(r"[a-z0-9-]{1,40}", region):
         raise ConfigError("backend.s3_region: is no name of a region")
+    if "@" in target.endpoint:
+        raise ConfigError("backend.s3_endpoint: keys do not belong there; see backend.s3_access_key")
     url = target.endpoint or f"https://s3.{region}.amazonaws.com" + ".cn" * region.startswith("cn-")
-    if urllib.parse.urlsplit(url).username is not None:
-        raise ConfigError("backend.s3_endpoint: keys do not belong into it; see backend.s3_access_key")
     # A certificate's wildcard stands for one label, so a bucket with dots needs its path.
     by_path = bool(target.endpoint) or "." in target.bucket if target.path_style is None else target.path_style
     return (url, f"/{target.bucket}/") if by_path else (url.replace("://", f"://{target.bucket}.", 1), "/")
 
 
-# What S3's codes (statuses, where there is none) mean here; the rest says that this server and S3 do not agree: 502.
-_S3_KINDS: dict[str, type[CallFSError]] = {
-    "NoSuchKey": FileNotFound, "NotFound": FileNotFound, "404": FileNotFound, "PreconditionFailed": PreconditionFailed,
-    "412": PreconditionFailed, "InvalidRange": RangeNotSatisfiable, "416": RangeNotSatisfiable,
-    "KeyTooLongError": BadRequest, "KeyTooLong": BadRequest, "EntityTooLarge": PayloadTooLarge,
-    "QuotaExceeded": StorageFull, "InsufficientStorage": StorageFull, "XMinioStorageFull": StorageFull, "507": StorageFull,
-    "SlowDown": Unavailable, "ServiceUnavailable": Unavailable, "InternalError": Unavailable,
-    "ConditionalRequestConflict": Unavailable, "OperationAborted": Unavailable, "RequestTimeout": Unavailable,
-    "RequestLimitExceeded": Unavailable, "TooManyRequests": Unavailable, "Throttling": Unavailable,
-    "429": Unavailable, "500": Unavailable, "502": Unavailable, "503": Unavailable, "504": Unavailable,
-}
-# Raised by a caller's own wishes, every day: no line in the log.
-_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)
+def _s3_host(connection: http.client.HTTPConnection) -> str:
+    """The field Host as http.client writes it."""
+    host = f"[{connection.host}]" if ":" in connection.host else connection.host
+    return host if connection.port == connection.default_port else f"{host}:{connection.port}"
+
+
+# ---- errors ------------------------------------------------------------------------------------------------------
+
+# What S3's codes mean here, and statuses where there is no code. The rest says that we and S3 do not agree: 502.
+_S3_KINDS: dict[str, type[CallFSError]] = {code: kind for kind, codes in (
+    (FileNotFound, "NoSuchKey NotFound 404"), (PreconditionFailed, "PreconditionFailed 412"),
+    (RangeNotSatisfiable, "InvalidRange 416"), (PayloadTooLarge, "EntityTooLarge"), (BadRequest, "KeyTooLongError KeyTooLong"),
+    (StorageFull, "QuotaExceeded InsufficientStorage XMinioStorageFull 507"),
+    (Unavailable, "SlowDown ServiceUnavailable InternalError ConditionalRequestConflict OperationAborted RequestTimeout "
+                  "RequestLimitExceeded TooManyRequests Throttling 429 500 502 503 504")) for code in codes.split()}
+_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)     # what callers ask for every day: no line in the log
+
+
+def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
+    """Code, message, request id and region of an answer that is an error; "" for what it does not say."""
+    told = ElementTree.Element("Error")
+    with contextlib.suppress(BadGateway):
+        told = read_s3_xml(answer.data, "Error")
+    code, message, request_id, region = (_s3_text(told, name) for name in ("Code", "Message", "RequestId", "Region"))
+    return (code, message, request_id or answer.headers.get("x-amz-request-id") or "",
+            answer.headers.get("x-amz-bucket-region") or region)
+
+
+def _s3_error(status: int, code: str) -> CallFSError:
+    kind = _S3_KINDS.get(code) or _S3_KINDS.get(str(status) if not code or status >= 429 else "") or BadGateway
+    told = _s3_word(code) or ("a redirect; is that its region?" if 300 <= status < 400 else f"status {status}")
+    error = kind() if kind in _S3_USUAL else kind(f"The S3 server answered {told}.")
+    error.details = {"s3_code": told}
+    return error
+
+
+def _is_gone(error: CallFSError) -> bool:
+    """Whether S3 does not know the multipart upload (any more)."""
+    return isinstance(error, FileNotFound) or error.details.get("s3_code") == "NoSuchUpload"
 
 
 class S3Client(HTTPClient):
@@ -5423,14 +5519,18 @@ class S3Client(HTTPClient):
 
     Errors: FileNotFound, PreconditionFailed, RangeNotSatisfiable, BadRequest (a key that S3 does not take), StorageFull;
     Unavailable for a server that can not be reached, or fails after `retries` more tries with growing pauses; BadGateway
-    for all that says that this server and S3 do not agree: wrong keys, no such bucket, answers that are none, bytes that
-    are not those of their checksum. S3's own words, with the number of the request, go to the log. The bytes of a
-    request are all in memory, so that they are signed as a whole: nothing here needs the chunk signatures of aws-chunked.
+    for all that says that we and S3 do not agree: wrong keys, no such bucket, answers that are none, bytes that are not
+    those of their checksum. S3's own words, with the number of the request, go to the log. A request's body is in memory
+    as a whole and so signed as a whole: nothing here needs aws-chunked, which many servers can not read.
     """
 
     def __init__(self, target: S3Target, *, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> None:
         url, self._path = _s3_address(target, target.region)
-        super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file, verify=target.verify)
+        try:
+            super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file, verify=target.verify)
+        except ConfigError as error:
+            key = "s3_ca_file" if str(error).startswith(target.ca_file or "\0") else "s3_endpoint"
+            raise ConfigError(f"backend.{key}: {error}") from None
         self.target, self._region, self._log, self._metrics = target, target.region, log, metrics
         self.clock, self._offset = time.time, 0.0       # seconds that the server's clock is ahead of ours
         given = S3Credentials(target.access_key, target.secret_key, target.session_token)
@@ -5440,16 +5540,14 @@ class S3Client(HTTPClient):
     # ---- requests
 
     def _prepared(self, call: _Call, wire: _Wire) -> _Call:
-        host, port = wire.connection.host, wire.connection.port
-        host = f"[{host}]" if ":" in host else host     # as http.client writes it
-        named = {"Host": host if port == wire.connection.default_port else f"{host}:{port}"}
-        signed = sign(call.method, call.target, {**call.headers, **named}, self._keys.get(), self._region,
-                      self.clock() + self._offset)
-        return call._replace(headers={name: value for name, value in signed.items() if name != "Host"})
+        headers = {**call.headers, "Host": _s3_host(wire.connection)}
+        signed = sign(call.method, call.target, headers, self._keys.get(), self._region, self.clock() + self._offset)
+        del signed["Host"]                              # http.client sends it
+        return call._replace(headers=signed)
 
     def _refused(self, answer: _Reply) -> bool:
         # CopyObject, UploadPartCopy, CompleteMultipartUpload: 200 goes out before it is known how it ends.
-        return answer.data.lstrip()[:256].find(b"<Error") >= 0 and read_s3_xml(answer.data).tag == "Error"
+        return b"<Error" in answer.data.lstrip()[:256] and bool(_s3_complaint(answer)[0])
 
     def _wait(self, attempt: int, asked: Optional[float]) -> float:
         # Full jitter: whoever was sent away together comes back spread out. A server that asks for a pause gets it.
@@ -5457,83 +5555,98 @@ class S3Client(HTTPClient):
 
     def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
         error = super()._trouble(call, wire, broken)
-        self._note(call.method, 0, type(error).__name__, broken.reason, "")
-        if call.repeatable and call.replayable and (broken.cut or broken.slow):
-            return _Again(error.error if isinstance(error, _Again) else error)      # type: ignore[arg-type]
-        return error
+        error = error.error if isinstance(error, _Again) else error
+        self._note(call.method, 0, "broken", broken.reason)
+        again = call.repeatable and call.replayable and (broken.cut or broken.slow)
+        return _Again(error) if again and isinstance(error, CallFSError) else error
 
     def _refusal(self, call: _Call, answer: _Reply) -> Exception:
         code, message, request_id, region = _s3_complaint(answer)
-        kind = _S3_KINDS.get(code) or (_S3_KINDS.get(str(answer.status), BadGateway) if not code else BadGateway)
-        if answer.status >= 500 and kind is BadGateway and answer.status not in (501, 505):
-            kind = Unavailable
-        if not issubclass(kind, _S3_USUAL):
+        error, asked = _s3_error(answer.status, code), _retry_after(answer.headers)
+        if not isinstance(error, _S3_USUAL):
             self._note(call.method, answer.status, code, message, request_id)
-        if answer.status < 500 and (self._other_region(answer, region) or self._other_time(answer, code)):
-            return _Again(_s3_error(kind, answer.status, code), asked=0.0)
-        again = kind is Unavailable and (call.repeatable or answer.status in _LATER) and call.replayable
-        asked = _retry_after(answer.headers)
-        error = _s3_error(kind, answer.status, code)
+        if self._other_region(call, answer.status, region) or self._other_time(call, answer):
+            return _Again(error, asked=0.0)
+        again = isinstance(error, Unavailable) and call.replayable and (call.repeatable or answer.status in _LATER)
         return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
 
-    def _other_region(self, answer: _Reply, told: str) -> bool:
+    def _other_region(self, call: _Call, status: int, region: str) -> bool:
         """Whether the bucket is elsewhere than thought; from now on it is sought there. Where that is follows from the
         region alone: a Location, which could name any host, is never looked at."""
-        region = answer.headers.get("x-amz-bucket-region") or told
-        if not re.fullmatch("[a-z0-9-]{1,40}", region) or region == self._region or answer.status not in (301, 307, 400):
+        wrong = f"/{region}/s3/" not in call.headers["Authorization"]
+        if not wrong or status not in (301, 307, 400) or not re.fullmatch("[a-z0-9-]{1,40}", region):
             return False
-        address = _server_address(_s3_address(self.target, region)[0], self.target.timeout, self.target.ca_file,
-                                  self.target.verify)
+        target = self.target
+        address = _server_address(_s3_address(target, region)[0], target.timeout, target.ca_file, target.verify)
         with self._lock:
-            idle, self._idle, self._region, self._address = self._idle, [], region, address
-            self.url = address.url
+            idle, self._idle, self._region, self._address, self.url = self._idle, [], region, address, address.url
         for wire in idle:
             wire.close()
         return True
 
-    def _other_time(self, answer: _Reply, code: str) -> bool:
-        """Whether our clock is wrong, as the answer's Date shows (one to HEAD has no code); it is made up for."""
+    def _other_time(self, call: _Call, answer: _Reply) -> bool:
+        """Whether the request was signed with a wrong clock, as the answer's Date shows; that is made up for."""
         moment = parse_http_date(answer.headers.get("Date") or "")
-        if moment is None or answer.status not in (400, 403) or code not in ("", "RequestTimeTooSkewed"):
+        signed = datetime.datetime.strptime(call.headers["X-Amz-Date"], "%Y%m%dT%H%M%S%z").timestamp()
+        if moment is None or answer.status not in (400, 403) or abs(moment - signed) < S3_SKEW:
             return False
-        offset = moment - self.clock()
-        wrong, self._offset = abs(offset - self._offset) > S3_SKEW, offset
-        return wrong
+        self._offset = moment - self.clock()
+        return True
 
-    def _note(self, method: str, status: int, code: str, message: str, request_id: str) -> None:
+    def _note(self, method: str, status: int, code: str, message: str, request_id: str = "") -> None:
         if self._metrics:
-            self._metrics.count("callfs_errors_total", "s3", _s3_word(code) or str(status))
+            self._metrics.count("callfs_errors_total", "s3", code if code in _S3_KINDS else str(status))
         if self._log:
             self._log.warn("S3 failed", bucket=self.target.bucket, method=method, status=status, code=code[:200],
                            reason=message[:1000], s3_request_id=request_id[:200])
 
+    def _wrong(self, message: str, kind: type[CallFSError] = BadGateway) -> CallFSError:
+        self._note("", 200, "", message)
+        return kind(message)
+
+    def _xml(self, answer: _Reply, root: str) -> ElementTree.Element:
+        try:
+            return read_s3_xml(answer.data, root)
+        except BadGateway as error:
+            raise self._wrong(error.message) from None
+
+    def _object(self, key: str, headers: Any) -> S3Object:
+        """What an answer says of an object, all of which S3 always says."""
+        total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
+        metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
+                    if name.lower().startswith("x-amz-meta-")}
+        etag = _s3_tag(headers.get("ETag"))
+        if not etag or not re.fullmatch("[0-9]{1,19}", total):
+            raise self._wrong("The S3 server does not say what an object's length and ETag are.")
+        return S3Object(key, int(total), etag, _s3_moment(headers.get("Last-Modified")), metadata)
+
     def _key(self, key: str) -> str:
         """The path of an object."""
         whole = self.target.prefix + key
-        if not key:
+        path = self._path + s3_quote(whole, "/")
+        if not key:                                     # its path would be the bucket's
             raise BadRequest("An object needs a name.")
-        if len(whole.encode("utf-8", "surrogatepass")) > S3_MAX_KEY:
+        if len(whole.encode()) > S3_MAX_KEY:
             raise BadRequest(f"The name is longer than the {S3_MAX_KEY} bytes that S3 takes.")
-        return self._path + s3_quote(whole, "/")
+        return path
 
     def _bucket(self) -> str:
         return self._path[:-1] or "/"
 
     def _send(self, method: str, path: str, query: Mapping[str, str] = MappingProxyType({}),
               headers: Mapping[str, str] = MappingProxyType({}), data: Any = None, **more: Any) -> _Reply:
-        """One operation; `data` is bytes that are sent as they are, hashed once for all tries."""
-        body, given = None, dict(headers)
-        if data is not None:
-            body, secure = _Source(data), self._address.url.startswith("https:")
-            given.setdefault("X-Amz-Content-SHA256", _UNSIGNED if secure else hashlib.sha256(data).hexdigest())
+        """One operation; `data` is bytes, which are hashed once for all tries."""
+        given = dict(headers)
+        if data is not None and "X-Amz-Content-SHA256" not in given:
+            given["X-Amz-Content-SHA256"] = hashlib.sha256(data).hexdigest()
         target = path + ("?" + canonical_query(query.items()) if query else "")
-        return self._call(method, target, given, body=body, **{"idempotent": True, **more})
+        return self._call(method, target, given, body=None if data is None else _Source(data), **{"idempotent": True, **more})
 
     # ---- objects
 
     def head(self, key: str) -> S3Object:
         """What is at a key. Raises FileNotFound."""
-        return _s3_object(key, self._send("HEAD", self._key(key)).headers)
+        return self._object(key, self._send("HEAD", self._key(key)).headers)
 
     def get(self, key: str, start: int = 0, stop: Optional[int] = None, *, etag: str = "") -> S3Reader:
         """Bytes `start` to `stop` (exclusive; None: to the end); the caller closes the reader. Raises FileNotFound,
@@ -5543,56 +5656,59 @@ class S3Client(HTTPClient):
     def put(self, key: str, data: Any, *, metadata: Mapping[str, str] = MappingProxyType({}),
             only_new: bool = False) -> S3Object:
         """Store bytes with one request. `only_new`: raises PreconditionFailed where something is there; that is not
-        sent twice, as the second time would find the first."""
-        more: dict[str, Any] = {"idempotent": False} if only_new else {}
+        sent twice, as the second would find the first."""
         headers = {**self._fresh(metadata), **({"If-None-Match": "*"} if only_new else {})}
-        answer = self._put_bytes(self._key(key), {}, headers, data, more)
-        return S3Object(key, len(data), _s3_etag(answer.headers), _s3_moment(answer.headers.get("Date")), metadata)
+        told = self._put_bytes(self._key(key), {}, headers, data, idempotent=not only_new).headers
+        return S3Object(key, len(data), _s3_tag(told.get("ETag")), _s3_moment(told.get("Date")), metadata)
 
     def _fresh(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """The headers of a new object."""
         target, headers = self.target, {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        if not all(value.isascii() and value.isprintable() for value in headers.values()):
-            raise BadRequest("Metadata of an object is printable ASCII.")
+        if not all(re.fullmatch("[a-z0-9_.-]+", name) and re.fullmatch("[ -~]*", value) for name, value in headers.items()):
+            raise BadRequest("Metadata of an object is printable ASCII, its names lower-case.")
         told = {"x-amz-server-side-encryption": target.encryption, "x-amz-acl": target.acl,
                 "x-amz-server-side-encryption-aws-kms-key-id": target.kms_key_id}
         return {**headers, **{name: value for name, value in told.items() if value}}
 
-    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any,
-                   more: Mapping[str, Any] = MappingProxyType({})) -> _Reply:
-        """PUT with a checksum; the server's word that it has these bytes is checked."""
-        crc = _crc32_text(zlib.crc32(data))
-        answer = self._send("PUT", path, query, {**headers, "x-amz-checksum-crc32": crc}, data, **more)
-        told = answer.headers.get("x-amz-checksum-crc32")
-        if told != crc if told else _other_md5(answer.headers, data):
-            raise self._differs("stored")
+    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any, **more: Any) -> _Reply:
+        """PUT with a checksum; the server's word that it has these bytes is checked. Without TLS the signature needs the
+        SHA-256 anyway; a part has the checksum that its upload announced."""
+        digest = b"" if self.url.startswith("https:") else hashlib.sha256(data).digest()
+        name, check = ("x-amz-checksum-sha256", digest) if digest and not query else \
+            ("x-amz-checksum-crc32", zlib.crc32(data).to_bytes(4, "big"))
+        text = base64.b64encode(check).decode()
+        signed = {"X-Amz-Content-SHA256": digest.hex() or _UNSIGNED, name: text}
+        answer = self._send("PUT", path, query, {**headers, **signed}, data, **more)
+        told = answer.headers.get(name)
+        if not _s3_tag(answer.headers.get("ETag")):
+            raise self._wrong("The S3 server does not say under which ETag it keeps what it got.")
+        # Servers that say nothing of checksums still look at the signed hash, all but rclone; for parts MD5 is too slow.
+        if told != text if told else not query and _md5_of(answer.headers) not in ("", _md5(data).hexdigest()):
+            raise self._wrong("The bytes stored differ from their checksum.")
         return answer
-
-    def _differs(self, what: str) -> CallFSError:
-        self._note("", 200, "BadDigest", f"{what} bytes differ from their checksum", "")
-        return BadGateway(f"The bytes {what} differ from their checksum.")
 
     def upload(self, key: str, length: Optional[int] = None, *,
                metadata: Mapping[str, str] = MappingProxyType({})) -> S3Upload:
-        """Store bytes of any number as they come: in one request, or in parts where they are many."""
+        """Store bytes of any number as they come: in one request, or in parts where they are many. `metadata` is looked
+        at when the first request goes out: for a body of less than a part, that is at `commit`."""
         return S3Upload(self, key, length, metadata)
 
     def copy(self, source: str, target: str, *, metadata: Optional[Mapping[str, str]] = None) -> S3Object:
         """Copy without the bytes passing here; `metadata` None takes the source's along. Raises FileNotFound."""
-        found = self.head(source)
+        told = self._send("HEAD", self._key(source)).headers
+        found = self._object(source, told)
         kept = found.metadata if metadata is None else metadata
         if found.size > S3_MAX_PART:
             with self.upload(target, found.size, metadata=kept) as upload:
                 upload.copy_part(source, 0, found.size, found.etag)
                 return upload.commit()
-        headers = {**self._fresh(kept), **self._copied(source, found.etag),
+        headers = {**self._fresh(metadata or {}), **self._copied(source, found.etag),
                    "x-amz-metadata-directive": "COPY" if metadata is None else "REPLACE"}
-        if metadata is None:
-            headers = {name: value for name, value in headers.items() if not name.startswith("x-amz-meta-")}
-        answer = self._send("PUT", self._key(target), {}, headers, patience=S3_COPY_PATIENCE)
-        told = read_s3_xml(answer.data, "CopyObjectResult")
-        return S3Object(target, found.size, _s3_text(told, "ETag").strip('"'),
-                        _s3_moment(_s3_text(told, "LastModified")), kept)
+        if metadata is not None:            # what else would be replaced: by nothing
+            headers.update({name: told[name] for name in _S3_KEPT if (told.get(name) or "").isascii() and told.get(name)})
+        answer = self._send("PUT", self._key(target), {}, headers, patience=S3_PATIENCE)
+        done = self._xml(answer, "CopyObjectResult")
+        return S3Object(target, found.size, _s3_tag(_s3_text(done, "ETag")), _s3_moment(_s3_text(done, "LastModified")), kept)
 
     def _copied(self, source: str, etag: str) -> dict[str, str]:
         where = f"/{self.target.bucket}/{s3_quote(self.target.prefix + source, '/')}"
@@ -5601,203 +5717,89 @@ class S3Client(HTTPClient):
     def delete(self, keys: Sequence[str]) -> None:
         """Remove objects; one that is not there is fine."""
         together = [key for key in keys if len(keys) > 1 and key and not _NOT_XML.search(key)]
+        alone = [key for key in keys if not together or not key or _NOT_XML.search(key)]
         for start in range(0, len(together), S3_DELETES):
-            for key in self._delete_some(together[start:start + S3_DELETES]):
-                self._delete_one(key)       # once more, for itself: it succeeds, or says why not
-        for key in keys if not together else [key for key in keys if not key or _NOT_XML.search(key)]:
-            self._delete_one(key)
-
-    def _delete_one(self, key: str) -> None:
-        with contextlib.suppress(FileNotFound):
-            self._send("DELETE", self._key(key))
+            alone += self._delete_some(together[start:start + S3_DELETES])
+        for key in alone:                   # what failed once more, by itself: it succeeds, or says why not
+            with contextlib.suppress(FileNotFound):
+                self._send("DELETE", self._key(key))
 
     def _delete_some(self, keys: Sequence[str]) -> list[str]:
         """The keys that were not deleted."""
         items = "".join(f"<Object><Key>{_s3_escape(self.target.prefix + key)}</Key></Object>" for key in keys)
         data = f'<Delete xmlns="{_S3_SPACE}"><Quiet>true</Quiet>{items}</Delete>'.encode()
-        digest = base64.b64encode(hashlib.md5(data, usedforsecurity=False).digest()).decode()
-        answer = self._send("POST", self._bucket(), {"delete": ""}, {"Content-MD5": digest}, data,
-                            patience=S3_COPY_PATIENCE)
-        failed = read_s3_xml(answer.data, "DeleteResult").findall("Error")
-        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed
-                if _s3_text(each, "Code") != "NoSuchKey"]
+        headers = {"Content-MD5": base64.b64encode(_md5(data).digest()).decode()}       # the one checksum that all know
+        answer = self._send("POST", self._bucket(), {"delete": ""}, headers, data, patience=S3_PATIENCE)
+        failed = self._xml(answer, "DeleteResult").findall("Error")
+        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed if _s3_text(each, "Code") != "NoSuchKey"]
 
     # ---- the bucket
 
     def list(self, prefix: str = "", *, after: str = "", delimiter: str = "", page: int = 1000) -> Iterator[S3Object]:
         """The objects whose keys begin with `prefix`, in the order of the keys, behind the key `after`; with a
         `delimiter` those that share what goes up to it as one (`is_prefix`)."""
-        own = self.target.prefix
+        own, seen = self.target.prefix, set()           # type: str, set[str]
         query = {"list-type": "2", "encoding-type": "url", "prefix": own + prefix, "max-keys": str(page)}
         query.update({"delimiter": delimiter} if delimiter else {})
         query.update({"start-after": own + after} if after else {})
         while True:
-            told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListBucketResult")
-            plain = urllib.parse.unquote_plus if _s3_text(told, "EncodingType") == "url" else str
-            found = [S3Object(plain(_s3_text(each, "Prefix"))[len(own):], is_prefix=True)
-                     for each in told.findall("CommonPrefixes")]
-            found += [S3Object(plain(_s3_text(each, "Key"))[len(own):], int(_s3_text(each, "Size", "0")),
-                               _s3_text(each, "ETag").strip('"'), _s3_moment(_s3_text(each, "LastModified")))
-                      for each in told.findall("Contents")]
-            yield from sorted(found, key=lambda each: each.key.encode())
+            told = self._xml(self._send("GET", self._bucket(), query), "ListBucketResult")
+            yield from _s3_listed(told, len(own))
+            token = query["continuation-token"] = _s3_text(told, "NextContinuationToken")
             if _s3_text(told, "IsTruncated") != "true":
                 return
-            query["continuation-token"] = _s3_text(told, "NextContinuationToken")
-            if not query["continuation-token"]:
-                raise BadGateway("The S3 server's listing is cut short and says not where to go on.")
+            if not token or token in seen:              # rclone's goes in circles, where there is a delimiter
+                raise self._wrong("The S3 server's listing does not come to an end.")
+            seen.add(token)
 
     def uploads(self, prefix: str = "") -> Iterator[S3Pending]:
         """The multipart uploads that are not finished."""
-        own = self.target.prefix
+        own, last = self.target.prefix, ("", "")
         query = {"uploads": "", "encoding-type": "url", "prefix": own + prefix}
         while True:
-            told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListMultipartUploadsResult")
-            plain = urllib.parse.unquote_plus if _s3_text(told, "EncodingType") == "url" else str
+            try:
+                answer = self._send("GET", self._bucket(), query)
+            except BadGateway as error:
+                if _is_gone(error):         # rclone, where there is none
+                    return
+                raise
+            told = self._xml(answer, "ListMultipartUploadsResult")
+            plain = _s3_plain(told)
             for each in told.findall("Upload"):
                 yield S3Pending(plain(_s3_text(each, "Key"))[len(own):], _s3_text(each, "UploadId"),
                                 _s3_moment(_s3_text(each, "Initiated")))
             if _s3_text(told, "IsTruncated") != "true":
                 return
-            query["key-marker"] = plain(_s3_text(told, "NextKeyMarker"))
-            query["upload-id-marker"] = _s3_text(told, "NextUploadIdMarker")
+            before, last = last, (plain(_s3_text(told, "NextKeyMarker")), _s3_text(told, "NextUploadIdMarker"))
+            if before == last:
+                raise self._wrong("The S3 server's listing does not come to an end.")
+            query["key-marker"], query["upload-id-marker"] = last
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Throw the parts of a multipart upload away; one that is not there is fine."""
-        with contextlib.suppress(FileNotFound):
+        try:
             self._send("DELETE", self._key(key), {"uploadId": upload_id})
+        except CallFSError as error:
+            if not _is_gone(error):
+                raise
 
     def presign(self, method: str, key: str, seconds: int) -> str:
-        """A URL with which anybody may do `method` for so many seconds (a week at most)."""
-        base = urllib.parse.urlsplit(self._address.url)
-        path = self._address.prefix + self._key(key)
-        host = base.netloc if base.port not in (80, 443) else base.hostname or ""
-        return f"{base.scheme}://{base.netloc}" + presign(method, host, path, (), self._keys.get(), self._region,
-                                                          self.clock() + self._offset, seconds)
+        """A URL with which anybody may do `method` for so many seconds, a week at most."""
+        if not 0 < seconds <= 7 * 86400:
+            raise BadRequest("S3's links are good for a second to a week.")
+        host, path = _s3_host(self._address.dial()), self._address.prefix + self._key(key)
+        target = presign(method, path, host, self._keys.get(), self._region, self.clock() + self._offset, seconds)
+        return f"{self.url.partition('://')[0]}://{host}{target}"
 
     def check(self) -> None:
         """Raises what is wrong when the bucket can not be reached with these keys."""
-        self._send("GET", self._bucket(), {"list-type": "2", "max-keys": "1", "prefix": self.target.prefix})
+        query = {"list-type": "2", "max-keys": "1", "prefix": self.target.prefix}
+        self._xml(self._send("GET", self._bucket(), query), "ListBucketResult")
 
 
-_S3_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
+# ---- checksums ---------------------------------------------------------------------------------------------------
 
-
-def _crc32_text(crc: int) -> str:
-    return base64.b64encode(crc.to_bytes(4, "big")).decode()
-
-
-def _s3_etag(headers: Mapping[str, str]) -> str:
-    return (headers.get("ETag") or "").strip().strip('"')
-
-
-def _s3_moment(text: Optional[str]) -> int:
-    """Nanoseconds since 1970: a header has one form, XML another. 0 for what is neither."""
-    try:
-        return pfs_time_ns(text or "")
-    except ValueError:
-        return int(parse_http_date(text or "") or 0) * 1_000_000_000
-
-
-def _s3_object(key: str, headers: Any) -> S3Object:
-    total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
-    if not total.isdecimal():
-        raise BadGateway("The S3 server does not say how long an object is.")
-    metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
-                if name.lower().startswith("x-amz-meta-")}
-    return S3Object(key, int(total), _s3_etag(headers), _s3_moment(headers.get("Last-Modified")), metadata)
-
-
-def _md5_of(headers: Any) -> str:
-    """The ETag where it is the MD5 of the bytes: not of parts, not under a KMS key or the customer's own."""
-    etag, sealed = _s3_etag(headers), headers.get("x-amz-server-side-encryption") or "AES256"
-    own = headers.get("x-amz-server-side-encryption-customer-algorithm")
-    return etag if re.fullmatch("[0-9a-f]{32}", etag) and sealed == "AES256" and not own else ""
-
-
-def _other_md5(headers: Any, data: Any) -> bool:
-    return (_md5_of(headers) or None) not in (None, hashlib.md5(data, usedforsecurity=False).hexdigest())
-
-
-def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
-    """Code, message, request id and region of an answer that is an error; "" for what it does not say."""
-    told: Any = None
-    with contextlib.suppress(BadGateway):
-        told = read_s3_xml(answer.data, "Error")
-    found = [_s3_text(told, name) if told is not None else "" for name in ("Code", "Message", "RequestId", "Region")]
-    return found[0], found[1], found[2] or answer.headers.get("x-amz-request-id") or "", found[3]
-
-
-def _s3_error(kind: type[CallFSError], status: int, code: str) -> CallFSError:
-    if kind in _S3_USUAL:
-        return kind()
-    told = _s3_word(code) if code else "a redirect" if 300 <= status < 400 else f"status {status}"
-    return kind(f"The S3 server answered {told}.")
-
-
-class S3Reader(Reader):
-    """The bytes of an object, or a part of them. A connection that breaks is made again from where it broke, as long as
-    the object is the same; a whole object whose bytes are not those of its checksum ends in an error, before its end.
-
-    Raises BadGateway, Unavailable, PreconditionFailed (it was replaced in the middle). `object` is what was found.
-    """
-
-    def __init__(self, client: S3Client, key: str, start: int, stop: Optional[int], etag: str) -> None:
-        self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
-        self._etag, self._tries, self._closed = etag, client.retries, False
-        self._reader, headers = self._open()
-        self.object = _s3_object(key, headers)
-        self._etag = self.object.etag
-        self.length = self._reader.length or 0
-        self._left = self.length
-        self._sums = _s3_sums(headers) if not start and self.length == self.object.size else []
-
-    def _open(self) -> tuple[RemoteReader, Any]:
-        headers = {"x-amz-checksum-mode": "ENABLED"}
-        whole = not self._position and self._stop is None
-        if not whole:
-            headers["Range"] = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
-        if self._etag:
-            headers["If-Match"] = f'"{self._etag}"'
-        reply = self._client._send("GET", self._path, {}, headers, stream=True)
-        told = re.fullmatch(r"bytes ([0-9]+)-[0-9]+/[0-9]+", reply.headers.get("Content-Range") or "")
-        right = reply.status == 200 if whole else reply.status == 206 and told and int(told[1]) == self._position
-        if not right or reply.response.length is None:
-            reply.wire.clean = False
-            reply.close()
-            raise BadGateway("The S3 server answered with other bytes than were asked for.")
-        return RemoteReader(self._client.url, reply), reply.headers
-
-    def read(self, size: int = BLOCK) -> bytes:
-        """As the base says."""
-        if not self._left or self._closed:
-            return b""
-        block = self._some(min(size, self._left))
-        for hasher, _ in self._sums:
-            hasher.update(block)
-        self._position += len(block)
-        self._left -= len(block)
-        if not self._left and any(hasher.digest() != told for hasher, told in self._sums):
-            raise self._client._differs("read")         # the last block is kept back: it must not look whole
-        return block
-
-    def _some(self, size: int) -> bytes:
-        while True:
-            try:
-                return self._reader.read(size)
-            except BadGateway:
-                if self._closed or not self._tries:
-                    raise
-                self._tries -= 1
-                self._reader.close()
-                self._client._note("GET", 0, "Interrupted", f"the answer was cut at byte {self._position}", "")
-                self._reader, headers = self._open()
-                if self._reader.length != self._left or _s3_etag(headers) != self._etag:
-                    raise BadGateway("The S3 server answered with other bytes than were asked for.") from None
-
-    def close(self) -> None:
-        """End the connection unless all was read; then it serves again."""
-        self._closed = True
-        self._reader.close()
+_md5 = functools.partial(hashlib.md5, usedforsecurity=False)
 
 
 class _CRC32:
@@ -5813,103 +5815,180 @@ class _CRC32:
         return self._value.to_bytes(4, "big")
 
 
-_S3_SUMS: tuple[tuple[str, Callable[[], Any]], ...] = (         # the cheapest first: one is enough
-    ("x-amz-checksum-crc32", _CRC32), ("x-amz-checksum-sha256", hashlib.sha256),
-    ("x-amz-checksum-sha1", functools.partial(hashlib.sha1, usedforsecurity=False)))
+_S3_SUMS: dict[str, Callable[[], Any]] = {              # the cheapest first: one is enough
+    "x-amz-checksum-crc32": _CRC32, "x-amz-checksum-sha256": hashlib.sha256,
+    "x-amz-checksum-sha1": functools.partial(hashlib.sha1, usedforsecurity=False)}
 
 
-def _s3_sums(headers: Any) -> list[tuple[Any, bytes]]:
-    """What the bytes of a whole object are checked by: (hasher, digest to come), none where nothing is known."""
-    for name, kind in _S3_SUMS:
+def _md5_of(headers: Any) -> str:
+    """The ETag where it is the MD5 of the bytes: not of parts, not under a KMS key or the customer's own."""
+    etag, sealed = _s3_tag(headers.get("ETag")), headers.get("x-amz-server-side-encryption") or "AES256"
+    own = headers.get("x-amz-server-side-encryption-customer-algorithm")
+    return etag if re.fullmatch("[0-9a-f]{32}", etag) and sealed == "AES256" and not own else ""
+
+
+def _s3_check(headers: Any) -> Optional[tuple[Any, bytes]]:
+    """What the bytes of a whole object are checked by: a hasher and the digest to come. None where nothing is known."""
+    for name, kind in _S3_SUMS.items():
         told = headers.get(name) or ""
-        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":
+        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":      # that is one of the parts
             with contextlib.suppress(ValueError):
-                return [(kind(), base64.b64decode(told, validate=True))]
+                return kind(), base64.b64decode(told, validate=True)
     md5 = _md5_of(headers)
-    return [(hashlib.md5(usedforsecurity=False), bytes.fromhex(md5))] if md5 else []
+    return (_md5(), bytes.fromhex(md5)) if md5 else None
+
+
+class S3Reader(Reader):
+    """The bytes of an object, or a part of them. A connection that breaks is made again from where it broke, as long as
+    the object is the same; a whole object whose bytes are not those of its checksum ends in an error, before its end.
+
+    Raises BadGateway, Unavailable, PreconditionFailed (it was replaced in the middle). `object` is what was found.
+    """
+
+    def __init__(self, client: S3Client, key: str, start: int, stop: Optional[int], etag: str) -> None:
+        self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
+        self._etag, self._tries, self._closed = etag, client.retries, False
+        self._reader, headers = self._open()
+        self.object = client._object(key, headers)
+        self._etag, self.length = self.object.etag, self._reader.length
+        self._left = self.length or 0
+        self._check = _s3_check(headers) if self._left == self.object.size else None
+        self._verify()
+
+    def _open(self) -> tuple[RemoteReader, Any]:
+        headers = {"x-amz-checksum-mode": "ENABLED", **({"If-Match": f'"{self._etag}"'} if self._etag else {})}
+        whole = not self._position and self._stop is None
+        if not whole:
+            headers["Range"] = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
+        reply = self._client._send("GET", self._path, {}, headers, stream=True)
+        told = re.match(r"bytes ([0-9]+)-", reply.headers.get("Content-Range") or "")   # the status may be 200 (rclone)
+        other = self._etag not in ("", _s3_tag(reply.headers.get("ETag")))     # not everybody looks at If-Match (rclone)
+        if other or reply.response.length is None or not whole and (told is None or int(told[1]) != self._position):
+            reply.wire.clean = False
+            reply.close()
+            if other:
+                raise PreconditionFailed("The object is another one by now.")
+            raise self._client._wrong("The S3 server answered with other bytes than were asked for.")
+        return RemoteReader(self._client.url, reply), reply.headers
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        if not self._left or self._closed:
+            return b""
+        block = self._some(min(size, self._left))
+        self._position += len(block)
+        self._left -= len(block)
+        if self._check:
+            self._check[0].update(block)
+            self._verify()
+        return block
+
+    def _verify(self) -> None:
+        """At the end, whose block is kept back: what is wrong must not look whole."""
+        if not self._left and self._check and self._check[0].digest() != self._check[1]:
+            self.close()
+            raise self._client._wrong("The bytes read differ from their checksum.", AlteredBytes)
+
+    def _some(self, size: int) -> bytes:
+        while True:
+            try:
+                return self._reader.read(size)
+            except BadGateway:
+                self._client._note("GET", 0, "broken", f"cut at byte {self._position}")
+                if self._closed or not self._tries:
+                    raise
+            self._tries -= 1
+            self._reader.close()
+            self._reader, _ = self._open()
+            if self._reader.length != self._left:
+                raise self._client._wrong("The S3 server answered with other bytes than were asked for.")
+
+    def close(self) -> None:
+        """End the connection unless all was read; then it serves again."""
+        self._closed = True
+        self._reader.close()
 
 
 class _S3Part(NamedTuple):
     etag: str
     crc32: str = ""
-    size: int = 0
 
 
 class S3Upload:
-    """An object that is being written, for one thread. Nothing is visible before `commit`; what is left without it is
-    thrown away. Parts go out in threads, at most `parallel` of them, the one that is being filled included."""
+    """An object that is being written, by one thread. Nothing is visible before `commit`; what is left without it is
+    thrown away. Parts go out in threads; at most `parallel` are in memory, the one that is being filled included."""
 
     def __init__(self, client: S3Client, key: str, length: Optional[int], metadata: Mapping[str, str]) -> None:
-        self.key, self.length, self.size = key, length, 0
-        self._client, self._path, self._metadata = client, client._key(key), metadata
-        self._id, self._parts, self._threads = "", {}, []      # type: str, dict[int, _S3Part], list[threading.Thread]
-        self._buffer, self._number = bytearray(), 1
+        self.key, self.length, self.size = key, length, 0       # `size`: bytes taken over so far
+        self._client, self._path, self._metadata, self._over = client, client._key(key), metadata, False
+        self._buffer, self._number, self._id = bytearray(), 1, ""
+        self._parts: dict[int, _S3Part] = {}
+        self._threads: list[threading.Thread] = []
         self._slots = threading.BoundedSemaphore(client.target.parallel)
         self._error: Optional[BaseException] = None
-        self._over = False
 
     def _part_size(self) -> int:
         """With a known length equal parts, as some servers insist on; without one they double every 1,000 parts, so that
-        10,000 of the usual 16 MiB reach 16 TiB."""
+        10,000 that begin with 16 MiB reach 16 TiB."""
         usual = max(S3_MIN_PART, self._client.target.part_bytes)
         if self.length is None:
             return min(S3_MAX_PART, usual << (self._number - 1) // 1000)
         return max(usual, -(-self.length // S3_MAX_PARTS))
 
     def write(self, data: Any) -> None:
-        """Take bytes over; waits where `parallel` parts are under way. Raises what went wrong with one of them."""
+        """Take bytes over; waits while `parallel` parts are under way. Raises what went wrong with one of them."""
         view = memoryview(data)
         while view:
+            if len(self._buffer) >= self._part_size():
+                self._flush()
             if not self._buffer:
                 self._slots.acquire()
             if self._error:
                 raise self._error
             some = view[:self._part_size() - len(self._buffer)]
             self._buffer += some
+            self.size += len(some)
             view = view[len(some):]
-            if len(self._buffer) >= self._part_size():
-                self._flush()
 
     def _flush(self) -> None:
         """Send what is in the buffer as a part."""
-        data, self._buffer = self._buffer, bytearray()
-        self.size += len(data)
-        self._start()
-        thread = threading.Thread(target=self._send_part, args=(self._number, data), name="callfs-s3-part", daemon=True)
-        self._number += 1
-        self._threads = [each for each in self._threads if each.is_alive()] + [thread]
+        self._begin()
+        thread = threading.Thread(target=self._send_part, args=(self._number, self._buffer), name="callfs-s3-part", daemon=True)
+        self._threads = [*(each for each in self._threads if each.is_alive()), thread]
+        self._buffer, self._number = bytearray(), self._number + 1
         thread.start()
 
-    def _start(self) -> None:
+    def _begin(self) -> None:
         if not self._id:
+            # CRC-32 of the whole, which S3 works out from those of the parts, so that readers can check it.
             headers = {**self._client._fresh(self._metadata), "x-amz-checksum-algorithm": "CRC32",
                        "x-amz-checksum-type": "FULL_OBJECT"}
             answer = self._client._send("POST", self._path, {"uploads": ""}, headers)
-            self._id = _s3_text(read_s3_xml(answer.data, "InitiateMultipartUploadResult"), "UploadId")
-            self._whole = answer.headers.get("x-amz-checksum-type") == "FULL_OBJECT"
+            self._id = _s3_text(self._client._xml(answer, "InitiateMultipartUploadResult"), "UploadId")
+            if not self._id:
+                raise BadGateway("The S3 server has begun an upload without a name.")
 
     def _send_part(self, number: int, data: bytearray) -> None:
         try:
             if not self._error:
-                query = {"partNumber": str(number), "uploadId": self._id}
-                answer = self._client._put_bytes(self._path, query, {}, data)
-                crc = answer.headers.get("x-amz-checksum-crc32") or ""
-                self._parts[number] = _S3Part(_s3_etag(answer.headers), crc, len(data))
+                headers = self._client._put_bytes(self._path, self._query(number), {}, data).headers
+                self._parts[number] = _S3Part(_s3_tag(headers.get("ETag")), headers.get("x-amz-checksum-crc32") or "")
         except BaseException as error:      # it belongs to the thread that writes
             self._error = self._error or error
         finally:
             self._slots.release()
 
+    def _query(self, number: int) -> dict[str, str]:
+        return {"partNumber": str(number), "uploadId": self._id}
+
     def copy_part(self, source: str, start: int, stop: int, etag: str = "") -> None:
-        """Append bytes of another object of the bucket, without their passing here as far as parts allow that."""
+        """Append bytes of another object of the bucket, without their passing here as far as the size of parts allows."""
         if self._buffer and len(self._buffer) < S3_MIN_PART:
             start += self._fetch(source, start, min(stop, start + S3_MIN_PART - len(self._buffer)), etag)
         while stop - start >= S3_MIN_PART:
             if self._buffer:
                 self._flush()
-            some = min(stop - start, S3_MAX_PART)
-            self._copy_one(source, start, start + some, etag)
-            start += some
+            start += self._copy_one(source, start, min(stop, start + S3_MAX_PART), etag)
         self._fetch(source, start, stop, etag)
 
     def _fetch(self, source: str, start: int, stop: int, etag: str) -> int:
@@ -5919,44 +5998,60 @@ class S3Upload:
                     self.write(block)
         return stop - start
 
-    def _copy_one(self, source: str, start: int, stop: int, etag: str) -> None:
-        self._start()
+    def _copy_one(self, source: str, start: int, stop: int, etag: str) -> int:
+        self._begin()
         headers = {**self._client._copied(source, etag), "x-amz-copy-source-range": f"bytes={start}-{stop - 1}"}
-        query = {"partNumber": str(self._number), "uploadId": self._id}
-        answer = self._client._send("PUT", self._path, query, headers, patience=S3_COPY_PATIENCE)
-        told = read_s3_xml(answer.data, "CopyPartResult")
-        self._parts[self._number] = _S3Part(_s3_text(told, "ETag").strip('"'), _s3_text(told, "ChecksumCRC32"), stop - start)
-        self._number += 1
+        number, self._number = self._number, self._number + 1
+        try:
+            answer = self._client._send("PUT", self._path, self._query(number), headers, patience=S3_PATIENCE)
+        except BadGateway:                  # Swift: not from an object that was uploaded in parts itself
+            return self._fetch(source, start, stop, etag)
+        if not answer.data:                 # rclone: not at all, it took this for an empty part
+            self._parts[number] = _S3Part(_s3_tag(answer.headers.get("ETag")))
+            return self._fetch(source, start, stop, etag)
+        told = self._client._xml(answer, "CopyPartResult")
+        self._parts[number] = _S3Part(_s3_tag(_s3_text(told, "ETag")), _s3_text(told, "ChecksumCRC32"))
         self.size += stop - start
+        return stop - start
 
     def commit(self) -> S3Object:
-        """Make the object visible. Raises Disconnected where fewer bytes came than were announced, and what went wrong
-        with a part."""
-        if self.length not in (None, self.size + len(self._buffer)):
-            raise Disconnected("The body is shorter than announced.")
-        if not self._id:
-            done = self._client.put(self.key, self._buffer, metadata=self._metadata)
-        else:
-            if self._buffer:
-                self._flush()
-            for thread in self._threads:
-                thread.join()
-            if self._error:
-                raise self._error
-            done = self._complete()
+        """Make the object visible. Raises Disconnected where not as many bytes came as were announced, and what went
+        wrong with a part."""
+        if self.length not in (None, self.size):
+            raise Disconnected("The body is not as long as announced.")
+        done = self._complete() if self._id else self._client.put(self.key, self._buffer, metadata=self._metadata)
         self._over, self._buffer = True, bytearray()
         return done
 
     def _complete(self) -> S3Object:
+        if self._buffer:
+            self._flush()
+        for thread in self._threads:
+            thread.join()
+        if self._error:
+            raise self._error
         items = "".join(
             f"<Part><PartNumber>{number}</PartNumber><ETag>&quot;{_s3_escape(part.etag)}&quot;</ETag>"
             + (f"<ChecksumCRC32>{_s3_escape(part.crc32)}</ChecksumCRC32>" if part.crc32 else "") + "</Part>"
             for number, part in sorted(self._parts.items()))
         data = f'<CompleteMultipartUpload xmlns="{_S3_SPACE}">{items}</CompleteMultipartUpload>'.encode()
-        answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_COPY_PATIENCE)
-        told = read_s3_xml(answer.data, "CompleteMultipartUploadResult")
-        return S3Object(self.key, self.size, _s3_text(told, "ETag").strip('"'),
-                        _s3_moment(answer.headers.get("Date")), self._metadata)
+        try:
+            answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_PATIENCE)
+            self._client._xml(answer, "CompleteMultipartUploadResult")
+        except CallFSError as error:        # a try whose answer was lost may have been the one that did it
+            with contextlib.suppress(FileNotFound):
+                found = self._client.head(self.key) if _is_gone(error) else None
+                if found and found.etag == self._expected_etag():
+                    return found
+            raise
+        return self._client.head(self.key)  # the ETag of the answer need not be the one that counts (rclone)
+
+    def _expected_etag(self) -> str:
+        """What S3 makes of the ETags of the parts, where those are MD5s."""
+        with contextlib.suppress(ValueError):
+            sums = b"".join(bytes.fromhex(part.etag) for _, part in sorted(self._parts.items()))
+            return f"{_md5(sums).hexdigest()}-{len(self._parts)}"
+        return "?"
 
     def abort(self) -> None:
         """Throw away what was sent. Safe to call twice, and after `commit`."""
@@ -5971,8 +6066,12 @@ class S3Upload:
     def __enter__(self) -> S3Upload:
         return self
 
-    def __exit__(self, *exc: object) -> None:
-        self.abort()
+    def __exit__(self, kind: object, *exc: object) -> None:
+        try:
+            self.abort()
+        except CallFSError:                 # it is in the log; the caller shall hear what went wrong first
+            if kind is None:
+                raise
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
@@ -6026,6 +6125,25 @@ class Link(NamedTuple):
     expires: float
     max_uses: int = 1
     uses: int = 0
+
+
+class Owed(NamedTuple):
+    """Something to do for the second copy of a file: "copy", "check" (copy unless it is there) or "drop". `id` and `path`
+    are those of the entry, `since` when it became owed; another thing that is owed has another `seq`."""
+
+    seq: int
+    key: str
+    id: str
+    path: str
+    task: str
+    since: float
+    tries: int = 0
+
+
+def replica_key(entry: Entry) -> str:
+    """What the second copy of this version of a file is called. ETags of ours are drawn; one of a file from outside is
+    its stamp, which other files may have, too. SQL has the same (`_copy_key`)."""
+    return f"{entry.id}-{entry.etag}" if "-" in entry.etag else entry.etag
 
 
 class MetadataStore(abc.ABC):
@@ -6118,6 +6236,39 @@ class MetadataStore(abc.ABC):
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """Records of files below `path` whose bytes are no file of the local disk, in the order of (parent, name)."""
 
+    # A second copy of a file belongs to one version of its bytes (`replica_key`). What is owed (a version has no copy
+    # yet, a copy has no version any more) is noted by the very commit that makes it so, whichever method that is of.
+
+    @abc.abstractmethod
+    def replicate(self, backend: str) -> None:
+        """From now on every file that does not lie in `backend` is to have a copy there ("": none). Where that is news,
+        copies are owed of all that there is, as "check": some may exist, and what was owed before is forgotten."""
+
+    @abc.abstractmethod
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """What is due, the oldest first. A copy is not to be dropped while one of another version of the file is owed."""
+
+    @abc.abstractmethod
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """These are done; what has become owed of the same keys meanwhile stays so."""
+
+    @abc.abstractmethod
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """These were tried in vain; they are due again in seconds since 1970, and at the next start."""
+
+    @abc.abstractmethod
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """Note a copy that is made before its version has a record. The record lets it go, and no copy is owed."""
+
+    @abc.abstractmethod
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """These copies are held no more: each that no record let go is to be dropped. With `instance_id` instead all
+        that this node held (in an earlier life)."""
+
+    @abc.abstractmethod
+    def replica_backlog(self) -> tuple[int, float]:
+        """How much is owed, and since when (seconds since 1970; 0.0 for nothing)."""
+
     # When a file was read last, in hours since 1970 by the id of its entry, with which it goes. The id "" is anybody's.
 
     @abc.abstractmethod
@@ -6153,6 +6304,31 @@ class MetadataStore(abc.ABC):
         """Flush and let go."""
 
 
+def _is_doubled(row: str) -> str:
+    """SQL: whether a file is to have a second copy; NULL where `replication` is empty, which fires no trigger."""
+    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', (SELECT backend FROM replication)))"
+
+
+def _copy_key(row: str) -> str:
+    """SQL: `replica_key`."""
+    return f"(CASE instr({row}.etag, '-') WHEN 0 THEN {row}.etag ELSE {row}.id || '-' || {row}.etag END)"
+
+
+_SQL_NOW = "((julianday('now') - 2440587.5) * 86400.0)"
+# Not REPLACE: in a trigger, the way of the outer statement to resolve conflicts takes its place.
+_OWE_COPY = f"""
+        DELETE FROM replicas WHERE key = {_copy_key('NEW')} AND task <> 'held';
+        INSERT INTO replicas (key, id, parent, name, task, since)
+            SELECT {_copy_key('NEW')}, NEW.id, NEW.parent, NEW.name, 'copy', {_SQL_NOW}
+            WHERE NOT EXISTS (SELECT 1 FROM replicas WHERE key = {_copy_key('NEW')});
+        DELETE FROM replicas WHERE key = {_copy_key('NEW')} AND task = 'held';
+"""
+_OWE_DROP = f"""
+        DELETE FROM replicas WHERE key = {_copy_key('OLD')};
+        INSERT INTO replicas (key, id, parent, name, task, since)
+            VALUES ({_copy_key('OLD')}, OLD.id, OLD.parent, OLD.name, 'drop', {_SQL_NOW});
+"""
+_SAME_COPY = f"{_is_doubled('OLD')} AND {_is_doubled('NEW')} AND {_copy_key('OLD')} = {_copy_key('NEW')}"
 _SCHEMA = (
     # 1: records by (parent, name): one B-tree serves the look-up of a path, a directory in order and a subtree
     """
@@ -6190,8 +6366,28 @@ _SCHEMA = (
     AND OLD.stamp <> '' BEGIN
         INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
     END;
+    CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
     """,
-    # 4: when files were read last
+    # 4: second copies: where (no row: there are none), and what is owed: a copy, a check, a drop. "held" is a copy that
+    # is made before its version has a record
+    f"""
+    CREATE TABLE replication (backend TEXT NOT NULL);
+    CREATE TABLE replicas (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL, parent TEXT NOT NULL,
+        name TEXT NOT NULL, task TEXT NOT NULL, since REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+        due REAL NOT NULL DEFAULT 0, holder TEXT NOT NULL DEFAULT '');
+    CREATE INDEX replicas_by_id ON replicas (id);
+    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
+    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+    CREATE TRIGGER replica_moved AFTER UPDATE OF parent, name ON entries WHEN EXISTS (SELECT 1 FROM replication) BEGIN
+        UPDATE replicas SET parent = NEW.parent, name = NEW.name WHERE key = {_copy_key('NEW')} AND task IN ('copy', 'check');
+    END;
+    """,
+    # 5: when files were read last
     """
     CREATE TABLE reads (id TEXT PRIMARY KEY, hour INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TRIGGER unread AFTER DELETE ON entries BEGIN
@@ -6578,9 +6774,63 @@ class SQLiteStore(MetadataStore):
 
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """As the interface says."""
-        query = (f"SELECT {_COLUMNS} FROM entries WHERE {_BELOW} AND (parent, name) > (?4, ?5) AND type = 'file' AND "
-                 "backend NOT IN ('localfs', 'symlink') ORDER BY parent, name LIMIT ?6")
+        query = (f"SELECT {_COLUMNS} FROM entries INDEXED BY elsewhere WHERE parent >= ?1 AND parent < ?3 AND {_BELOW} AND "
+                 "(parent, name) > (?4, ?5) AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
+                 "ORDER BY parent, name LIMIT ?6")
         return [_entry(row) for row in self._read("elsewhere", query, (*_below(path), *after, limit))]
+
+    # -- second copies -----------------------------------------------------------------------------------------
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says."""
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM replication")
+            connection.execute("DELETE FROM replicas WHERE task <> 'held'")
+            if backend:
+                connection.execute("INSERT INTO replication VALUES (?)", (backend,))
+                connection.execute("INSERT OR IGNORE INTO replicas (key, id, parent, name, task, since) SELECT "
+                                   f"{_copy_key('e')}, id, parent, name, 'check', {_SQL_NOW} FROM entries AS e "
+                                   f"WHERE {_is_doubled('e')}")
+        if self._read("replicate", "SELECT backend FROM replication", ()) != ([(backend,)] if backend else []):
+            self._write("replicate", work)
+
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """As the interface says."""
+        rows = self._read("owed_replicas", "SELECT seq, key, id, parent, name, task, since, tries FROM replicas AS r "
+                          "WHERE task <> 'held' AND due <= ? AND NOT (task = 'drop' AND EXISTS (SELECT 1 FROM replicas "
+                          "WHERE id = r.id AND task IN ('copy', 'check'))) ORDER BY seq LIMIT ?", (now, limit))
+        return [Owed(*row[:3], join_path(row[3], row[4]), *row[5:]) for row in rows]
+
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._write("settle_replicas", lambda connection: connection.executemany(
+            "DELETE FROM replicas WHERE seq = ?", [(seq,) for seq in seqs]))
+
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """As the interface says."""
+        self._write("postpone_replicas", lambda connection: connection.executemany(
+            "UPDATE replicas SET tries = tries + 1, due = ? WHERE seq = ?", [(due, seq) for seq in seqs]))
+
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._write("hold_replica", lambda connection: connection.execute(
+            "INSERT OR REPLACE INTO replicas (key, id, parent, name, task, since, holder) VALUES "
+            f"(?, '', ?, ?, 'held', {_SQL_NOW}, ?)", (key, *split_path(path), instance_id)))
+
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        def work(connection: sqlite3.Connection) -> None:
+            freed = "UPDATE replicas SET task = 'drop', holder = '' WHERE task = 'held' AND "
+            connection.executemany(freed + "key = ?", [(key,) for key in keys])
+            if instance_id:
+                connection.execute(freed + "holder = ?", (instance_id,))
+                connection.execute("UPDATE replicas SET due = 0 WHERE due > 0")
+        self._write("release_replicas", work)
+
+    def replica_backlog(self) -> tuple[int, float]:
+        """As the interface says."""
+        return self._read("replica_backlog", "SELECT count(*), coalesce(min(since), 0.0) FROM replicas "
+                          "WHERE task <> 'held'", ())[0]
 
     # -- reads -------------------------------------------------------------------------------------------------
 
@@ -6797,6 +7047,7 @@ class Staged:
 
     def __init__(self, name: str, fd: int) -> None:
         self.name, self.fd, self.size, self.digest = name, fd, 0, ""
+        self.etag = secrets.token_hex(16)   # of the version that this becomes; no two have the same
 
 
 class LocalDisk:
@@ -7354,6 +7605,13 @@ class IntentLog:
                     found.append(json.loads(line))
         return found
 
+    def keep(self, steps: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Forget all but some of what was read; the numbers of those for `done`."""
+        self._open = {number: json.dumps(step).encode() + b"\n" for number, step in enumerate(steps, 1)}
+        self._last = len(steps)
+        self._shrink()
+        return list(self._open)
+
     def clear(self) -> None:
         """Forget it all."""
         os.ftruncate(self._fd, 0)
@@ -7440,15 +7698,29 @@ class BlobStore(abc.ABC):
     def delete(self, keys: Sequence[str]) -> None:
         """Remove blobs; one that is gone already is no error."""
 
+    def about(self, key: str) -> Mapping[str, str]:
+        """What was kept beside a blob, if anything. Raises FileNotFound."""
+        return {}
+
     def check(self) -> None:
         """Raises unless it answers now."""
 
-    def sweep(self) -> int:
-        """Remove what uploads of killed servers left; how many there were. While nobody else writes."""
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+        """Remove what uploads left that began before that time and were cut off, of all blobs or only of `keys`; how
+        many there were. Unless `mend` they are only counted."""
         return 0
 
     def close(self) -> None:
         """Let go."""
+
+
+def told_of(entry: Entry, store: str) -> dict[str, str]:
+    """What is kept beside a blob, so that lost records can be made again: printable ASCII, far below S3's 2 KB. A path
+    that is too long for that is left out."""
+    path = urllib.parse.quote(entry.path)
+    return {"callfs-store": store, "callfs-owner": urllib.parse.quote(entry.owner)[:200], "callfs-mode": f"{entry.mode:04o}",
+            "callfs-mtime": str(entry.mtime_ns), **({"callfs-sha256": entry.digest} if entry.digest else {}),
+            **({"callfs-path": path} if len(path) <= 1500 else {})}
 
 
 class _S3BlobUpload(BlobUpload):
@@ -7465,9 +7737,15 @@ class _S3BlobUpload(BlobUpload):
         """As the base says."""
         return self._upload.commit().etag
 
+    def copy(self, key: str, tag: str, start: int, stop: int) -> bool:
+        """As the base says; S3 copies parts of 5 MiB and more."""
+        self._upload.copy_part(self._place(key), start, stop, tag)
+        return True
+
     def abort(self) -> None:
-        """As the base says."""
-        self._upload.abort()
+        """As the base says. Parts that can not be removed now `callfs fsck` finds; why this happens counts more."""
+        with contextlib.suppress(CallFSError):
+            self._upload.abort()
 
 
 class S3Blobs(BlobStore):
@@ -7517,20 +7795,27 @@ class S3Blobs(BlobStore):
         """As the base says."""
         self.client.delete([self._place(key) for key in keys])
 
-    def check(self) -> None:
+    def about(self, key: str) -> Mapping[str, str]:
         """As the base says."""
-        self.client.check()
+        return self.client.head(self._place(key)).metadata
 
-    def sweep(self) -> int:
+    def check(self) -> None:
+        """As the base says, in at most a few seconds."""
+        hasty = dataclasses.replace(self.client.target, timeout=min(5.0, self.client.target.timeout), retries=0)
+        with contextlib.closing(S3Client(hasty)) as client:
+            client.check()
+
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
         """As the base says."""
-        found = 0
-        for pending in list(self.client.uploads(self._folder + "/")):
+        found = [pending for pending in self.client.uploads(self._folder + "/") if pending.started_ns < before_ns and
+                 (keys is None or pending.key.rpartition("/")[2] in keys)]
+        for pending in found if mend else ():
             self.client.abort_upload(pending.key, pending.upload_id)
-            found += 1
-        return found
+        return len(found)
 
     def close(self) -> None:
-        """As the base says."""
+        """As the base says; whoever is about to try again gives up."""
+        self.client.retries = 0
         self.client.close()
 
 
@@ -7539,7 +7824,7 @@ class _DiskBlobUpload(BlobUpload):
 
     def __init__(self, folder: str, place: str, durable: bool) -> None:
         self._folder, self._place, self._durable = folder, place, durable
-        self._temporary = os.path.join(folder, "tmp", secrets.token_hex(8))
+        self._temporary = os.path.join(folder, "tmp", f"{os.path.basename(place)}.{secrets.token_hex(8)}")
         with _blob_errors():
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
 
@@ -7640,12 +7925,13 @@ class DiskBlobs(BlobStore):
         with _blob_errors():
             os.stat(os.path.join(self.folder, "tmp"))
 
-    def sweep(self) -> int:
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
         """As the base says."""
-        with _blob_errors():
-            left = os.listdir(os.path.join(self.folder, "tmp"))
-            for name in left:
-                os.unlink(os.path.join(self.folder, "tmp", name))
+        with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
+                    (keys is None or item.name.rpartition(".")[0] in keys)]
+            for path in left if mend else ():
+                os.unlink(path)
         return len(left)
 
 # ============================================================================
@@ -8703,7 +8989,7 @@ class Tree:
     def quiesce(self) -> None:
         """End readers that would wait for ever, so that a server can stop."""
         self.hub.close()
-        for filesystem in self._table.mounts.values():
+        for filesystem in (*self._table.mounts.values(), self._root):
             filesystem.quiesce()
 
     def check(self) -> dict[str, str]:
@@ -9431,11 +9717,387 @@ def state_of(check: Callable[[], object]) -> str:
 
 
 # ============================================================================
+# Replication: a second copy of every file in the other backend
+# ============================================================================
+
+
+class Replication:
+    """What keeps a second copy of each version of a file in the other backend; this one keeps none."""
+
+    def start(self, open_version: Callable[[Owed], Optional[Handle]]) -> None:
+        """Begin to make copies; `open_version` gives the bytes of a version, None where another is there by now."""
+
+    def wake(self) -> None:
+        """Something may be owed."""
+
+    def spares(self, entry: Optional[Entry]) -> bool:
+        """Whether there may be a second copy of an entry."""
+        return False
+
+    def reader(self, entry: Entry, start: int, stop: int, read: Callable[[int, int], Reader]) -> Reader:
+        """What `read` gives, or the same bytes of the second copy when that fails, in the middle as well."""
+        return read(start, stop)
+
+    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> ContextManager[None]:
+        """Around the commit of a version: where a second copy is required it is made before, of what `read` gives, and
+        goes again unless the version got its record. Raises Unavailable."""
+        return contextlib.nullcontext()
+
+    on = False                              # whether there are second copies at all
+
+    @property
+    def required(self) -> bool:
+        """Whether no version may come about without its second copy."""
+        return False
+
+    def check(self) -> dict[str, str]:
+        """How it is, for `/ready`."""
+        return {}
+
+    def close(self) -> None:
+        """End at once; what is owed stays noted."""
+
+
+class EnduringReader(Reader):
+    """A reader that goes on from another copy when its source breaks; `spare` gives the rest from a position on."""
+
+    def __init__(self, source: Reader, spare: Callable[[int, Exception], Reader]) -> None:
+        self._sources, self._spare, self._done = [source], spare, 0
+        self.length, self.fd, self.offset = source.length, source.fd, source.offset
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        try:
+            block = self._sources[-1].read(size)
+        except (OSError, CallFSError) as error:
+            self.endure(self._done, error)
+            block = self._sources[-1].read(size)
+        self._done += len(block)
+        return block
+
+    def endure(self, done: int, error: Exception) -> None:
+        """As the base says, once. What was altered on its way stays cut: some of it may have been handed on."""
+        if len(self._sources) > 1 or isinstance(error, AlteredBytes):
+            raise error
+        self._sources.append(self._spare(done, error))
+        self._done = done
+
+    def close(self) -> None:
+        """Both."""
+        self.fd = -1
+        for source in self._sources:
+            source.close()
+
+
+class ReplicatedHandle(FileHandle):
+    """A handle on a file of the local disk whose readers endure a fault of the disk."""
+
+    def __init__(self, entry: Entry, fd: int, replication: Replication) -> None:
+        super().__init__(entry, fd)
+        self._replication, self._version, self._readers = replication, entry, []    # type: Replication, Entry, list[Reader]
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        end = self.entry.size if stop is None else stop
+        self._readers.append(self._replication.reader(self._version, start, end, super().reader))
+        return self._readers[-1]
+
+    def close(self) -> None:
+        """Its readers as well: they may have opened more."""
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
+        super().close()
+
+
+def copy_checked(entry: Entry, reader: Iterable[bytes], put: Callable[[memoryview], object]) -> None:
+    """Copy; what is not what was stored once is not handed on as if it were. Raises StorageError."""
+    digest, size = hashlib.sha256(), 0
+    for block in reader:
+        digest.update(block)
+        size += len(block)
+        put(memoryview(block))
+    if size != entry.size or entry.digest not in ("", digest.hexdigest()):
+        raise StorageError(f"The bytes of {entry.path} are not those that were stored; it stays where it is.")
+
+
+class Replicas(Replication):
+    """Copies as blobs, each of one version of one file (`replica_key`): a file that is moved or gets another mode keeps
+    its copy, and a copy can not be taken for another version's. What is owed is noted by the store of the records
+    (`MetadataStore.replicate`) and done by `workers` threads, one thing at a time for each file.
+
+    With `required` a version gets its record when its copy is there, and not before.
+    """
+
+    on = True
+    PAGE = 200                              # things looked at, and drops done, in one step
+    POLL_SECONDS = 1.0                      # what nobody woke us for (files from outside) is seen after so long
+    MAX_PAUSE = 60.0                        # s, between two tries while the backend does not answer
+    MAX_DELAY = 300.0                       # s, until a file that can not be copied is tried again
+    TOLD_SECONDS = 60.0                     # between two lines in the log about reads from copies
+
+    def __init__(self, store: BlobStore, records: MetadataStore, *, instance_id: str = "node-1", required: bool = False,
+                 workers: int = 4, metrics: Optional[Metrics] = None, log: Optional[Log] = None,
+                 clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic) -> None:
+        self.store, self._records, self._instance, self._required = store, records, instance_id, required
+        self._metrics, self._log, self._clock, self._ticks = metrics or Metrics(), log or Log("error"), clock, ticks
+        self._open: Callable[[Owed], Optional[Handle]] = lambda owed: None
+        self._lock, self._scouting, self._sweeping = threading.Condition(), threading.Lock(), threading.Lock()
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._busy: set[str] = set()        # keys and ids of what is being done; also keys that are being read
+        self._reading: collections.Counter[str] = collections.Counter()
+        self._swept, self._faults, self._due, self._told, self.trouble = False, 0, 0.0, -math.inf, ""
+        self._threads = [threading.Thread(target=self._run, name=f"callfs-replica-{number}", daemon=True)
+                         for number in range(workers)]
+        self._last = (0, 0.0)
+        records.release_replicas((), instance_id)
+        records.replicate(store.name)
+        self._metrics.gauge("callfs_replication_queue", lambda: self.backlog()[0])
+        self._metrics.gauge("callfs_replication_lag_seconds", lambda: self.backlog()[1])
+
+    @property
+    def required(self) -> bool:
+        """As the base says."""
+        return self._required
+
+    def backlog(self) -> tuple[int, float]:
+        """How much is owed, and the age of the oldest in seconds; the last known while the records do not answer."""
+        with contextlib.suppress(CallFSError):
+            count, since = self._records.replica_backlog()
+            self._last = (count, max(0.0, self._clock() - since) if count else 0.0)
+        return self._last
+
+    def check(self) -> dict[str, str]:
+        """As the base says; the files are served all the same."""
+        count, age = self.backlog()
+        return {"replication": f"{count} owed, the oldest for {age:.0f} s: {self.trouble}" if self.trouble else "ok"}
+
+    def spares(self, entry: Optional[Entry]) -> bool:
+        """As the base says."""
+        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, self.store.name)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def reader(self, entry: Entry, start: int, stop: int, read: Callable[[int, int], Reader]) -> Reader:
+        """As the base says."""
+        if not self.spares(entry):
+            return read(start, stop)
+        try:
+            return EnduringReader(read(start, stop), lambda done, error: self._spare(entry, start + done, stop, error))
+        except CallFSError as error:
+            return self._spare(entry, start, stop, error)
+
+    def _spare(self, entry: Entry, start: int, stop: int, error: Exception) -> Reader:
+        """A part of a file from its second copy; raises the error that led here where that can not be had."""
+        key = replica_key(entry)
+        held = [key]
+        with self._lock:
+            self._reading[key] += 1         # from now on it is not dropped
+        try:
+            found = self.store.find(key)
+            if found is None or found.size != entry.size:
+                raise FileNotFound
+            reader = self.store.open(key, found.tag, start, stop)
+        except CallFSError:
+            self._let_go(held)
+            raise error from None
+        self._metrics.count("callfs_replica_reads_total", entry.backend)
+        if self._ticks() - self._told > self.TOLD_SECONDS:
+            self._told = self._ticks()
+            self._log.error("files are read from their second copies", backend=entry.backend, path=entry.path,
+                            reason=str(error))
+        return ChunkReader(reader, reader.length, lambda: (reader.close(), self._let_go(held)))
+
+    def _let_go(self, held: list[str]) -> None:
+        """A copy is read no more; `held` is empty afterwards, as a reader may be closed twice."""
+        with self._lock:
+            while held:
+                key = held.pop()
+                self._reading[key] -= 1
+                if not self._reading[key]:
+                    del self._reading[key]
+
+    # -- before a version is there -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> Iterator[None]:
+        """As the base says."""
+        if not self._required or not self.spares(entry):
+            yield
+            return
+        key = replica_key(entry)
+        self._records.hold_replica(key, entry.path, self._instance)
+        try:
+            self._ahead(key, entry, read)
+            yield
+        finally:                            # nothing to let go of, once there is a record
+            try:
+                self._records.release_replicas([key])
+            except CallFSError as error:    # at the next start it is held by nobody who lives
+                self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+            self._wake.set()
+
+    def _ahead(self, key: str, entry: Entry, read: Callable[[], Reader]) -> None:
+        with self._lock:
+            while key in self._busy:        # the same version was here before, and its copy is going
+                self._lock.wait()
+        try:
+            self._prepare()
+            self.fill(entry, read())
+        except (CallFSError, OSError) as error:
+            self._metrics.count("callfs_replications_total", "copy", "failed")
+            self._log.error("a write was refused: its second copy could not be made", path=entry.path, reason=str(error))
+            raise Unavailable("Every file here has a second copy, and that could not be written: nothing was changed. "
+                              "Try again later.", retry_after=10) from error
+        self._metrics.count("callfs_replications_total", "copy", "done")
+
+    def fill(self, entry: Entry, reader: Reader) -> None:
+        """Make the copy of a version, whole and durable on return. Raises StorageError for bytes that are not its own."""
+        with reader, self.store.stage(replica_key(entry), entry.size, told_of(entry, self._records.identity)) as upload:
+            copy_checked(entry, reader, lambda part: (self._go_on(), upload.write(part)))
+            upload.commit()
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise Unavailable("The server stops.")
+
+    def _prepare(self) -> None:
+        """Before the first copy: what a killed server left half-written goes. Nobody writes before this has worked."""
+        with self._sweeping:
+            if not self._swept:
+                self.store.sweep()
+                self._swept = True
+
+    # -- what is owed ------------------------------------------------------------------------------------------
+
+    def start(self, open_version: Callable[[Owed], Optional[Handle]]) -> None:
+        """As the base says."""
+        self._open = open_version
+        for thread in self._threads:
+            thread.start()
+
+    def drain(self, open_version: Callable[[Owed], Optional[Handle]]) -> None:
+        """Do all that is due, here; what fails stays owed. While no thread does."""
+        self._open = open_version
+        some = self._claim()
+        while some:
+            self._work(some)
+            some = self._claim()
+
+    def wake(self) -> None:
+        """As the base says."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            with self._scouting:            # one looks for work; the others wait for their turn to look
+                some = self._next()
+            if not some:
+                return
+            self._work(some)
+
+    def _next(self) -> list[Owed]:
+        """What is to be done next; waits for it. Nothing when the server stops."""
+        while not self._stopping.is_set():
+            pause = self._due - self._ticks()
+            if pause > 0:
+                self._stopping.wait(pause)
+                continue
+            self._wake.clear()
+            try:
+                some = self._claim()
+            except CallFSError as error:
+                self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+                some = []
+            if some:
+                return some
+            self._wake.wait(self.POLL_SECONDS)
+        return []
+
+    def _claim(self) -> list[Owed]:
+        """One copy, or several drops, of files at which nobody is."""
+        with self._lock:
+            free = [owed for owed in self._records.owed_replicas(self.PAGE, self._clock())
+                    if self._busy.isdisjoint((owed.key, owed.id)) and not (owed.task == "drop" and owed.key in self._reading)]
+            some = [owed for owed in free if owed.task == "drop"] if free and free[0].task == "drop" else free[:1]
+            self._busy.update(name for owed in some for name in (owed.key, owed.id))
+        return some
+
+    def _work(self, some: list[Owed]) -> None:
+        task = "drop" if some[0].task == "drop" else "copy"
+        try:
+            self._prepare()
+            done = self._dropped(some) if task == "drop" else self._copied(some[0])
+            self._settle(some, done)
+            if done:
+                self._metrics.count("callfs_replications_total", task, "done", by=len(some))
+        except (CallFSError, OSError) as error:
+            if not self._stopping.is_set():
+                self._failed(some, task, error)
+        finally:
+            with self._lock:
+                self._busy.difference_update(name for owed in some for name in (owed.key, owed.id))
+                self._lock.notify_all()
+            self._wake.set()
+
+    def _dropped(self, some: list[Owed]) -> bool:
+        self.store.delete([owed.key for owed in some])
+        return True
+
+    def _copied(self, owed: Owed) -> bool:
+        """Whether the copy of a version is there now; False where another version is."""
+        handle = self._open(owed)
+        if handle is None:
+            return False
+        with contextlib.closing(handle):
+            found = self.store.find(owed.key) if owed.task == "check" else None
+            if found is None or found.size != handle.entry.size:
+                self.fill(handle.entry, handle.reader())
+        return True
+
+    def _settle(self, some: list[Owed], done: bool) -> None:
+        seqs = [owed.seq for owed in some]
+        if done:
+            self._records.settle_replicas(seqs)
+            if self.trouble:
+                self._log.info("replication works again", waiting=self.backlog()[0])
+            self._faults, self.trouble = 0, ""
+        else:                               # if it is still there: after what changes the file at this moment
+            self._records.postpone_replicas(seqs, self._clock() + self.POLL_SECONDS)
+
+    def _failed(self, some: list[Owed], task: str, error: Exception) -> None:
+        """Try these again later; and where the backend does not answer, all."""
+        reason = error.message if isinstance(error, CallFSError) else str(error)
+        self._metrics.count("callfs_replications_total", task, "failed", by=len(some))
+        if reason != self.trouble:
+            self._log.warn("replication fails, it is tried again", task=task, path=some[0].path, reason=reason)
+        self.trouble = reason
+        delay = min(self.MAX_DELAY, 2.0 ** min(some[0].tries, 9)) * random.uniform(0.5, 1.0)
+        try:
+            self._records.postpone_replicas([owed.seq for owed in some], self._clock() + delay)
+            self.store.check()
+        except CallFSError:
+            self._faults += 1
+            self._due = self._ticks() + min(self.MAX_PAUSE, 2.0 ** min(self._faults, 9)) * random.uniform(0.25, 0.5)
+
+    def close(self) -> None:
+        """End the threads and let go of the store; a copy under way is given up, and comes again after the next start."""
+        self._stopping.set()
+        self._wake.set()
+        until = self._ticks() + 5.0         # a backend that does not answer must not keep a server from stopping
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, until - self._ticks()))
+        self.store.close()
+
+# ============================================================================
 # The store: records + bytes + locks, the filesystem at /
 # ============================================================================
 
 HOT_FILE = 64 * 1024                        # bytes; larger files gain nothing from memory
 AT_REST = 2.0                               # s since the last change; the coarsest clock of a filesystem (FAT) is 2 s
+PLACES = 4                                  # files that move to another backend at a time
+REWRITES = 3                                # tries to replace the bytes of a file that others replace meanwhile
 
 
 class HotFile(NamedTuple):
@@ -9494,20 +10156,23 @@ class StagedBlob:
 
     def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader]) -> None:
         self.backend, self.key, self._upload, self._open_old = backend, key, upload, open_old
-        self.size, self.digest, self.stamp, self.kept = 0, "", "", False
+        self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
+        self.etag = secrets.token_hex(16)
 
     def write(self, part: memoryview) -> None:
         """The next bytes."""
+        self.torn = True                    # unless all of them arrive
         self._upload.write(part)
-        self.size += len(part)
+        self.size, self.torn = self.size + len(part), False
 
     def copy(self, entry: Entry, start: int, stop: int) -> None:
         """The bytes `start` to `stop` of a file that lies in the same blob store."""
         if stop <= start:
             return
-        if entry.backend == self.backend and self._upload.copy(*blob_of(entry), start, stop):
-            self.size += stop - start
-            return
+        with _found(entry):
+            if self._upload.copy(*blob_of(entry), start, stop):
+                self.size += stop - start
+                return
         with self._open_old(entry, start, stop) as reader:
             for block in reader:
                 self.write(memoryview(block))
@@ -9523,16 +10188,27 @@ def blob_of(entry: Entry) -> tuple[str, str]:
     return key, tag
 
 
+@contextlib.contextmanager
+def _found(entry: Entry) -> Iterator[None]:
+    """What is not there although a record says so is a fault of the storage, not "not found"."""
+    try:
+        yield
+    except (FileNotFound, PreconditionFailed):
+        raise StorageError(f"The bytes of {entry.path} are not where they were stored; see `callfs fsck`.") from None
+
+
 class BlobFiles:
     """Files whose bytes are blobs: the blob stores by the name of their backend, what is read at the moment, and the
     removal of what no record names any longer (`start` begins that, `close` ends it). See `MetadataStore.hold_blob`.
     """
 
     RETRY_SECONDS = 30.0                    # after a blob store did not answer
+    GRACE_SECONDS = 1.0                     # between a commit and the moment when every reader here knows of it
 
     def __init__(self, stores: Mapping[str, BlobStore], records: MetadataStore, instance_id: str,
-                 metrics: Metrics, log: Log) -> None:
+                 metrics: Metrics, log: Log, replication: Optional[Replication] = None) -> None:
         self.stores, self._records, self._instance = stores, records, instance_id
+        self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
         self._wake, self._stopping = threading.Event(), threading.Event()
@@ -9550,6 +10226,7 @@ class BlobFiles:
         except CallFSError as error:
             if not isinstance(error, CallerError):
                 self._metrics.count("callfs_errors_total", backend, type(error).__name__)
+                self._log.error("backend error", backend=backend, operation=operation, reason=error.message)
             raise
         finally:
             self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
@@ -9572,26 +10249,24 @@ class BlobFiles:
         self._wake.set()
 
     def read(self, entry: Entry, start: int, stop: int) -> Reader:
-        """A part of a file. What is not there although a record says so is a fault of the storage, not "not found"."""
-        try:
-            with self._measured(entry.backend, "open"):
-                return self.stores[entry.backend].open_part(*blob_of(entry), entry.size, start, stop)
-        except (FileNotFound, PreconditionFailed):
-            self._log.error("an object is missing or was exchanged", backend=entry.backend, path=entry.path)
-            raise StorageError("The bytes of this file are not where they were stored; see `callfs fsck`.") from None
+        """A part of a file."""
+        return self._replication.reader(entry, start, stop, functools.partial(self._read, entry))
+
+    def _read(self, entry: Entry, start: int, stop: int) -> Reader:
+        with self._measured(entry.backend, "open"), _found(entry):
+            return self.stores[entry.backend].open_part(*blob_of(entry), entry.size, start, stop)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def staged(self, backend: str, length: Optional[int], path: str) -> Iterator[StagedBlob]:
+    def staged(self, backend: str, length: Optional[int], draft: Entry) -> Iterator[StagedBlob]:
         """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
         key = secrets.token_hex(16)
         self._records.hold_blob(key, backend, self._instance)
         blob = None
         try:
             with self._measured(backend, "write"):
-                upload = self.stores[backend].stage(key, length, {"callfs-path": urllib.parse.quote(path)[-1500:]})
-                with upload:
+                with self.stores[backend].stage(key, length, told_of(draft, self._records.identity)) as upload:
                     blob = StagedBlob(backend, key, upload, self.read)
                     yield blob
         finally:
@@ -9615,7 +10290,7 @@ class BlobFiles:
 
     def start(self) -> None:
         """Begin to remove what no record names."""
-        if self.stores and self._thread is None:
+        if self.stores:
             self._wake.set()
             self._thread = threading.Thread(target=self._run, name="callfs-blobs", daemon=True)
             self._thread.start()
@@ -9623,23 +10298,37 @@ class BlobFiles:
     def loosened(self) -> None:
         """A record may have let go of a blob."""
         self._wake.set()
+        self._replication.wake()
 
     def _run(self) -> None:
+        fresh = True
         while True:
             self._wake.wait()
             self._wake.clear()
             if self._stopping.is_set():
                 return
             try:
-                self.sweep()
+                if fresh:
+                    self._abandon()
+                fresh = False
+                self.sweep(self.GRACE_SECONDS)
             except CallFSError as error:
                 self._log.warn("unused objects could not be removed; they will be later", reason=error.message)
                 self._stopping.wait(self.RETRY_SECONDS)
                 self._wake.set()
 
-    def sweep(self) -> int:
-        """Remove the blobs that no record names and nobody here reads; how many there were."""
+    def _abandon(self) -> None:
+        """Throw away the parts of uploads that this node was at when it was killed."""
+        keys = {key for key, _ in self._records.loose_blobs()}
+        for store in self.stores.values() if keys else ():
+            store.sweep(time.time_ns(), keys)
+
+    def sweep(self, grace: float = 0.0) -> int:
+        """Remove the blobs that no record names and nobody here reads; how many there were. A reader counts itself in
+        `_open` and then looks at the record again: after `grace` seconds whoever goes on with an old one is counted."""
         removed, loose = 0, self._records.loose_blobs()
+        if loose and self._stopping.wait(grace):
+            return 0
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
@@ -9656,10 +10345,10 @@ class BlobFiles:
         """End the thread, close the stores."""
         self._stopping.set()
         self._wake.set()
+        for store in self.stores.values():  # first: it need not wait for one that does not answer
+            store.close()
         if self._thread is not None:
             self._thread.join()
-        for store in self.stores.values():
-            store.close()
 
 
 class StoreFS(FileSystem):
@@ -9682,21 +10371,35 @@ class StoreFS(FileSystem):
                  min_free: int = 0, rescan: float = 60.0, hot_bytes: int = 0, claim: bool = False,
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None,
                  tell: Callable[[str, str], object] = lambda kind, path: None,
-                 blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs") -> None:
+                 blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs",
+                 replication: Optional[Replication] = None) -> None:
+        self._replication = replication or Replication()
         self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
-        self._blobs, self._default = BlobFiles(blobs, store, instance_id, self._metrics, self._log), default
+        self._blobs, self._default = BlobFiles(blobs, store, instance_id, self._metrics, self._log,
+                                               self._replication), default
         self.backends = ("localfs", *blobs)
         self._trusted: Cache[str, tuple[int, float]] = Cache(4096)
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
         self._fresh: dict[str, Entry] = {}  # on the disk already, perhaps, and in the records in a moment
+        self._names = tuple(threading.Lock() for _ in range(64))        # see `_naming`
+        self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
+        self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
+        self._check_backends()
         self.on_read: Callable[[Entry], object] = lambda entry: None    # is told of files that are opened
         if disk.writable:
             self._claim(claim)
         self._intents = IntentLog(os.path.join(disk.hidden, "intents")) if disk.writable else None
         self.recover()
+
+    def _check_backends(self) -> None:
+        """Raises ConfigError when files lie in a backend that is not configured: they would be taken for lost."""
+        for entry in self._store.elsewhere("/"):
+            if entry.backend not in self.backends:
+                raise ConfigError(f"backend.{entry.backend}_bucket_name: {entry.path} and perhaps more files lie in "
+                                  f"{entry.backend}, so it must be configured; move them to localfs before it is left out")
 
     def _claim(self, anyway: bool) -> None:
         """Tie disk and records together. Where a disk is not mounted its mount point looks like a disk that lost all
@@ -9711,7 +10414,11 @@ class StoreFS(FileSystem):
 
     def close(self) -> None:
         """Close the records, the disk and the blob stores."""
+        self._stopping.set()
+        self._replication.close()
         self._blobs.close()
+        if self._mover.is_alive():
+            self._mover.join()
         if self._intents:
             self._intents.close()
         self._store.close()
@@ -9720,18 +10427,39 @@ class StoreFS(FileSystem):
     def check(self) -> dict[str, str]:
         """As the interface says: whether the records answer, and whether the disk is there and takes uploads."""
         return {"metadata store": state_of(self._store.check), "backend": state_of(self._check_disk),
-                **{name: state_of(store.check) for name, store in self._blobs.stores.items()}}
+                **self._check_blobs(True)}
+
+    def check_others(self) -> dict[str, str]:
+        """The same for backends that new files do not go to by themselves: without them most goes on."""
+        return self._check_blobs(False)
+
+    def tidy(self) -> None:
+        """Remove all that no record names, if the backends answer. While nobody reads or writes."""
+        with contextlib.suppress(BadGateway, Unavailable):
+            while self._blobs.sweep():
+                pass
+
+    def quiesce(self) -> None:
+        """As the interface says: moves of directories between backends stop, and go on at the next start."""
+        self._stopping.set()
+
+    def _check_blobs(self, default: bool) -> dict[str, str]:
+        return {name: state_of(store.check) for name, store in self._blobs.stores.items()
+                if (name == self._default) == default}
 
     def start(self) -> None:
         """Begin what goes on in the background."""
         self._blobs.start()
+        if self._plans:
+            self._mover.start()
+        self._replication.start(self.open_version)
 
     def slow_at(self, path: str) -> bool:
-        """As the base says; a new file may go anywhere."""
-        if not self._blobs.stores:
-            return False
+        """As the base says."""
+        if not self._blobs.stores or self._replication.required:
+            return self._replication.required
         record = self._store.get(path)
-        return record is None or record.backend in self._blobs.stores
+        return (record.backend if record is not None else self._default) in self._blobs.stores
 
     def operations(self) -> list[str]:
         """As the base says; of a disk that is read-only what is left."""
@@ -9770,20 +10498,43 @@ class StoreFS(FileSystem):
         """As the interface says; links inside the root are followed."""
         _not_hidden(path, FileNotFound)
         self._settle()
+        try:
+            return self._stat(path)
+        except (StorageError, FileNotFound):
+            record = self._store.get(path) if self._lost(path) else None
+            if record is None:
+                raise
+            return record
+
+    def _stat(self, path: str) -> Entry:
         with self._failures("stat"):
             try:
                 found = self._disk.stat(path)
-                if not stat.S_ISLNK(found.st_mode):
+                if not stat.S_ISLNK(found.st_mode) or self._blob_record(path):
                     return self._agreed(path, _served(found))
             except (FileNotFoundError, NotADirectoryError):
-                record = self._blob_record(path)
+                record = self._blob_record(path) or self._forget(path)
                 if record is None:
-                    self._forget(path)
                     raise
                 return record
             except SymlinkMet:
                 pass
             return self._linked(path)
+
+    def _lost(self, path: str) -> bool:
+        """Whether it is the disk that is gone or broken and not the file: then what the records know stands, and second
+        copies are read. Without those nothing is gained by it."""
+        if not self._replication.on:
+            return False
+        try:
+            if self._disk.marker() != self._store.identity:
+                return True
+            self._present(path)
+        except OSError:
+            return True
+        except SymlinkMet:
+            pass
+        return False
 
     def _blob_record(self, path: str) -> Optional[Entry]:
         """The record of a file whose bytes are a blob; None for anything else."""
@@ -9795,7 +10546,9 @@ class StoreFS(FileSystem):
         _not_hidden(path, PermissionDenied)
         with self._failures("stat"):
             found = self._present(path)
-            return self._agreed(path, found) if found is not None else self._blob_record(path)
+            if found is not None:
+                return self._agreed(path, found)
+            return (self._blob_record(path) or self._forget(path)) if self._blobs.stores else None
 
     def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """As the interface says."""
@@ -9828,7 +10581,8 @@ class StoreFS(FileSystem):
     def _keep_hot(self, path: str, fd: int, found: os.stat_result, entry: Entry) -> None:
         """Keep a small file's bytes, if it is at rest: within a tick of the clock it could change and look the same."""
         record = self._store.get(path)
-        if record is not None and time.time() - max(found.st_mtime, found.st_ctime) > AT_REST:
+        if record is not None and record.backend == "localfs" and \
+                time.time() - max(found.st_mtime, found.st_ctime) > AT_REST:
             with contextlib.suppress(OSError):          # then the answer to come will say so
                 data = pread(fd, found.st_size, 0)
                 if len(data) == found.st_size:
@@ -9844,20 +10598,63 @@ class StoreFS(FileSystem):
         if entry.backend in self._blobs.stores:
             if fd >= 0:
                 os.close(fd)
-            return self._blobs.open(entry)
-        return FileHandle(entry, fd) if fd >= 0 else Handle(entry)
+            return self._open_blob(entry)
+        if fd < 0:
+            return Handle(entry)
+        return ReplicatedHandle(entry, fd, self._replication) if self._replication.on else FileHandle(entry, fd)
+
+    def _open_blob(self, entry: Entry) -> Handle:
+        """A handle whose blob stays. One that was no longer named before the handle was counted may go: then anew."""
+        handle = self._blobs.open(entry)
+        record = self._store.get(entry.path)
+        if record is not None and record.stamp == entry.stamp:
+            return handle
+        handle.close()
+        return self._opened(entry.path, time.perf_counter())
 
     def _open_again(self, path: str) -> Handle:
         """The slow way: through links, or to the right error."""
         entry = self.stat(path)
         if self._blobs.holds(entry):
-            return self._blobs.open(entry)
-        with self._failures("open"):
-            physical = self._physical(path)
-            fd, found = self._disk.open(physical)
-        handle = self._handle(physical, fd, found)
+            return self._open_blob(entry)
+        try:
+            with self._failures("open"):
+                physical = self._physical(path)
+                record = self._blob_record(physical)
+                handle = self._handle(physical, *self._disk.open(physical)) if record is None else self._open_blob(record)
+        except (StorageError, FileNotFound) as error:
+            if not self._lost(path) and isinstance(error, FileNotFound):
+                raise
+            return Handle(entry) if entry.is_dir else self._spare(entry, error)
         handle.entry = handle.entry._replace(path=path, backend=entry.backend)
         return handle
+
+    def _spare(self, entry: Entry, error: CallFSError) -> Handle:
+        """A handle on the second copy of a file; raises the error where there is none."""
+        def fails(start: int, stop: int) -> Reader:
+            raise error
+        if not self._replication.spares(entry):
+            raise error
+        return BlobHandle(entry, lambda start, stop: self._replication.reader(entry, start, stop, fails), lambda: None)
+
+    def open_version(self, owed: Owed) -> Optional[Handle]:
+        """The bytes that a second copy is owed of; None where they are others by now. What was changed from outside gets
+        its new ETag recorded: so that version's copy becomes owed."""
+        try:
+            handle = self._opened(owed.path, time.perf_counter())
+        except FileNotFound:
+            return None
+        if handle.entry.type == FILE and replica_key(handle.entry) == owed.key:
+            return handle
+        handle.close()
+        with contextlib.suppress(OSError, SymlinkMet), self._locks.hold(owed.path):
+            there, record = self._present(owed.path), self._store.get(owed.path)
+            if there is not None and record is not None and record.id == owed.id and not self._blobs.holds(record):
+                if stat.S_ISLNK(there.st_mode):
+                    self._adopt(owed.path, there, record, locked=True)
+                elif stat.S_ISREG(there.st_mode):
+                    self._store.put(refreshed(record, there))
+        return None
 
     def _agreed(self, path: str, found: os.stat_result, locked: bool = False) -> Entry:
         """The entry that record and file make together. `locked`: the caller holds the path's lock.
@@ -9880,7 +10677,10 @@ class StoreFS(FileSystem):
         entry = stranger(path, found, self._instance)
         try:
             if wrong is not None:
-                self._store.delete(path) if locked else self._forget(path)
+                if self._restored(wrong, found) if locked else self._forget(path):
+                    return wrong
+                if locked:
+                    self._store.delete(path)
             self._store.add([entry])
             if not locked and self._present(path) is None:      # removed since `found`: leave no record behind
                 self._forget(path)
@@ -9894,7 +10694,7 @@ class StoreFS(FileSystem):
         """What a path with symbolic links in it leads to, under the path's own name."""
         physical = self._physical(path)
         try:
-            entry = self._agreed(physical, _served(self._disk.stat(physical)))
+            entry = self._blob_record(physical) or self._agreed(physical, _served(self._disk.stat(physical)))
         except SymlinkMet:                  # exchanged at this moment: as good as outside
             raise FileNotFoundError(errno.ENOENT, "a folder was exchanged for a symbolic link") from None
         return entry._replace(path=path, backend=SYMLINK)
@@ -9904,30 +10704,35 @@ class StoreFS(FileSystem):
         _not_hidden(physical, FileNotFound)
         return physical
 
-    def _forget(self, path: str) -> None:
+    def _forget(self, path: str) -> Optional[Entry]:
         """Drop the record of what is gone or has become something else, unless a writer (perhaps this very thread) is
-        at it: then the next look will find it again."""
+        at it: then the next look will find it again. The record, if it stays as the folder was made again."""
         record = self._store.get(path)
-        if record is None or self._blobs.holds(record):
-            return
+        if record is None or self._blobs.holds(record) or self._lost(path):
+            return None
+        gone = back = False
         try:
             with self._locks.hold(path, subtree=True, timeout=0):
                 found = self._present(path)
-                gone = (found is None or _type_of(found) != record.type) and not self._restored(record, found)
-                if gone:
+                gone = found is None or _type_of(found) != record.type
+                back = gone and self._restored(record, found)
+                if gone and not back:
                     self._store.delete(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
         else:
-            if gone:
+            if gone and not back:
                 self._tell("delete", path)
+        return record if back else None
 
     def _restored(self, record: Entry, found: Optional[os.stat_result]) -> bool:
-        """Make a folder again that somebody removed on the disk although files in it lie elsewhere."""
-        if not record.is_dir or found is not None or not self._blobs.stores or not self._store.elsewhere(record.path):
+        """Make a folder again that somebody removed on the disk although files in it lie elsewhere; a file that was put
+        in its place gets another name. The lock is held, so that nobody is just removing the folder."""
+        if not record.is_dir or not self._blobs.stores or not self._store.elsewhere(record.path) or \
+                any(step["op"] == "drop" and is_below(record.path, step["path"]) for _, step, _ in self._owed):
             return False
-        with contextlib.suppress(FileExistsError, FileNotFoundError):       # the next look makes those above it
-            self._disk.mkdir(record.path, record.mode)
+        make_folder_again(self._disk, self._store, record, found is not None)
+        self._log.warn("a folder was made again: files in it lie in another backend", path=record.path)
         return True
 
     def _present(self, path: str) -> Optional[os.stat_result]:
@@ -9940,7 +10745,10 @@ class StoreFS(FileSystem):
     def _there(self, path: str) -> Optional[Entry]:
         """The entry at exactly this path, for a writer: a link stands for itself."""
         found = self._present(path)
-        return self._agreed(path, found, locked=True) if found is not None else self._blob_record(path)
+        if found is not None:
+            return self._agreed(path, found, locked=True)
+        record = self._store.get(path) if self._blobs.stores else None
+        return record if record is not None and (self._blobs.holds(record) or self._restored(record, None)) else None
 
     # -- listing -----------------------------------------------------------------------------------------------
 
@@ -9949,16 +10757,26 @@ class StoreFS(FileSystem):
         entry = self.stat(path)
         if not entry.is_dir:
             raise Conflict("This is a file, not a directory.")
-        with self._failures("list"):
-            physical = self._physical(path) if entry.backend == SYMLINK else path
-            self._take_in(physical)
+        physical = path
+        try:
+            with self._failures("list"):
+                physical = self._physical(path) if entry.backend == SYMLINK else path
+                self._take_in(physical)
+        except (StorageError, FileNotFound):
+            if not self._lost(path):
+                raise
         return self._pages(path, physical, after)
 
     def _pages(self, path: str, physical: str, after: str) -> Iterator[Entry]:
         for page in self._records(physical, after):
-            with self._failures("list"):
-                found = self._disk.stats(physical, [record.name for record in page])
-                shown = [self._listed(record, info) for record, info in zip(page, found)]
+            try:
+                with self._failures("list"):
+                    found = self._disk.stats(physical, [record.name for record in page])
+                    shown = [self._listed(record, info) for record, info in zip(page, found)]
+            except (StorageError, FileNotFound):
+                if not self._lost(physical):
+                    raise
+                shown = list(page)
             for entry in shown:
                 if entry is not None:
                     yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
@@ -9975,8 +10793,7 @@ class StoreFS(FileSystem):
         if record.backend in self._blobs.stores:
             return record
         if found is None:
-            self._forget(record.path)
-            return None
+            return record if self._lost(record.path) else self._forget(record.path)
         if stat.S_ISLNK(found.st_mode):
             try:
                 return self._linked(record.path)
@@ -10037,10 +10854,22 @@ class StoreFS(FileSystem):
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
             check_digest(options, staged.digest)
-            with self._locks.hold(path):
+            with self._ahead(staged, path, owner), self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
                 return self._publish(staged, path, there, owner, options)
+
+    def _ahead(self, staged: Staged, path: str, owner: str, digest: str = "") -> ContextManager[None]:
+        """Around the publication of a file: where a second copy is required it is made before. See `Replication`."""
+        draft = Entry(path, FILE, os.fstat(staged.fd).st_size, owner=owner, mtime_ns=time.time_ns(), etag=staged.etag,
+                      digest=digest or staged.digest)
+        return self._replication.ahead(draft, lambda: FileReader(os.dup(staged.fd), 0, draft.size))
+
+    def _blob_ahead(self, staged: StagedBlob, like: Entry) -> ContextManager[None]:
+        """The same around the commit that names a blob."""
+        draft = like._replace(size=staged.size, etag=staged.etag, digest=staged.digest, backend=staged.backend,
+                              stamp=staged.stamp)
+        return self._replication.ahead(draft, BlobHandle(draft, functools.partial(self._blobs.read, draft), lambda: None).reader)
 
     def _backend_of(self, path: str) -> str:
         """Where a new version goes if nobody says: to where the file lies."""
@@ -10052,17 +10881,19 @@ class StoreFS(FileSystem):
     def _write_blob(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
                     backend: str) -> Written:
         digest = hashlib.sha256()
-        with self._failures("write"), self._blobs.staged(backend, body.length, path) as staged:
+        draft = self._store.get(path) or Entry(path, FILE, 0, 0o644 if options.mode is None else options.mode, owner,
+                                               options.mtime_ns or time.time_ns())
+        with self._failures("write"), self._blobs.staged(backend, body.length, draft) as staged:
             pour(body, lambda part: (digest.update(part), staged.write(part)))
             staged.digest = digest.hexdigest()
             check_digest(options, staged.digest)
             staged.finish()
-            with self._locks.hold(path):
+            with self._blob_ahead(staged, Entry(path, owner=owner)), self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
                 mode = options.mode if options.mode is not None else there.mode if there else 0o644
                 entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
-                              time.time_ns() if options.mtime_ns is None else options.mtime_ns, secrets.token_hex(8),
+                              time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
                               there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
                               staged.stamp)
                 stored = self._record(staged, entry, there, owner)
@@ -10074,10 +10905,21 @@ class StoreFS(FileSystem):
         parent = split_path(entry.path)[0]
         with self._without_file(entry.path, there):
             self._with_parents(parent, owner, lambda: self._folder(parent))
-            stored = self._store.put(entry)
+            with self._naming(entry.path, there is None):
+                stored = self._store.put(entry)
             staged.kept = True
         self._blobs.loosened()
         return stored
+
+    @contextlib.contextmanager
+    def _naming(self, path: str, new: bool = True) -> Iterator[None]:
+        """Around the commit of a record that nothing on the disk stands for. A writer of /a and one of /a/b, who makes
+        the folder /a, hold different locks, and on the disk only one of them could win; here this lock decides."""
+        with self._names[hash(path) % len(self._names)]:
+            found = self._present(path) if new else None
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                raise Conflict("A directory was made there meanwhile.")
+            yield
 
     def _folder(self, path: str) -> None:
         """Raises FileNotFoundError, or NotADirectoryError, unless a folder is there."""
@@ -10150,14 +10992,20 @@ class StoreFS(FileSystem):
         mode = options.mode if options.mode is not None else there.mode if there else 0o644
         found = self._disk.seal(staged, mode, options.mtime_ns)
         entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found),
-                      secrets.token_hex(8), there.id if there else secrets.token_hex(8), staged.digest, "localfs",
+                      staged.etag, there.id if there else secrets.token_hex(8), staged.digest, "localfs",
                       self._instance, stamp_of(found))
         parent = split_path(path)[0]
-        with self._noted({"op": "put", "entry": entry}, entry):
+        with self._noted(self._put_step(entry, there), entry):
             self._with_parents(parent, owner, lambda: self._disk.publish(staged, path))
             stored = self._store.put(entry)
         self._disk.sync_folder(parent)
+        self._blobs.loosened()
         return Written(stored, there is None)
+
+    def _put_step(self, entry: Entry, there: Optional[Entry]) -> dict[str, Any]:
+        """`over` is the blob that the file takes the place of: when another one has come since, that is newer."""
+        over = {"over": there.stamp} if there is not None and self._blobs.holds(there) else {}
+        return {"op": "put", "entry": entry, **over}
 
     @contextlib.contextmanager
     def _noted(self, step: dict[str, Any], entry: Optional[Entry] = None) -> Iterator[None]:
@@ -10186,6 +11034,7 @@ class StoreFS(FileSystem):
             del self._fresh[entry.path]
         if number and self._intents:
             self._intents.done(number)
+        self._replication.wake()
 
     def _settle(self) -> None:
         """Do what is owed. What can not be done now (a writer is at the path, the store is down) stays owed."""
@@ -10227,13 +11076,16 @@ class StoreFS(FileSystem):
         entry = Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
                       instance_id=self._instance)
         parent = split_path(path)[0]
-        with self._noted({"op": "mkdir", "entry": entry}, entry):
-            try:
-                with self._own_change(parent):
-                    self._disk.mkdir(path, mode)
-            except FileExistsError:         # another request was faster
-                return None
-            stored = self._store.put(entry)
+        with self._names[hash(path) % len(self._names)]:
+            if self._blob_record(path):
+                raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
+            with self._noted({"op": "mkdir", "entry": entry}, entry):
+                try:
+                    with self._own_change(parent):
+                        self._disk.mkdir(path, mode)
+                except FileExistsError:     # another request was faster
+                    return None
+                stored = self._store.put(entry)
         self._disk.sync_folder(parent)
         return stored
 
@@ -10259,55 +11111,100 @@ class StoreFS(FileSystem):
         size it found; anywhere else they go into a copy, since a reader keeps to the version it opened."""
         _not_hidden(path, PermissionDenied)
         self._settle()
-        with self._failures("patch"), self._locks.hold(path):
+        with self._failures("patch"):
+            written = self._patch_blob(path, body, offset, guard) if self._blob_record(path) else \
+                self._patch_file(path, body, offset, guard)
+            return written or self.patch(path, body, offset, guard)
+
+    def _patch_file(self, path: str, body: Body, offset: int, guard: Guard) -> Optional[Written]:
+        """Where the disk has the bytes; None where it has not any longer."""
+        with self._locks.hold(path):
             there = self._there(path)
             guard(there)
             assert there is not None        # the guard refuses what is not there
             checked_offset(there, offset)
             if self._blobs.holds(there):
-                return self._patch_blob(there, body, offset)
+                return None
             fd, found = self._disk.open_append(path)
             try:
-                in_place = offset == found.st_size and found.st_nlink == 1
+                in_place = offset == found.st_size and found.st_nlink == 1 and not self._replication.required
                 change = self._append if in_place else self._overwrite
                 return change(path, there, fd, body, offset)
             finally:
                 os.close(fd)
 
-    def _patch_blob(self, there: Entry, body: Body, offset: int) -> Written:
-        """Another blob: what lay before, what arrives (also when the rest does not come), what lay behind."""
-        broken: Optional[Exception] = None
-        with self._blobs.staged(there.backend, None, there.path) as staged:
+    def _patch_blob(self, path: str, body: Body, offset: int, guard: Guard) -> Optional[Written]:
+        """Another blob: what lay before, what arrives (also when the rest does not come), what lay behind. None, with
+        the body untouched, where the bytes lie on the disk by now."""
+        broken: list[Exception] = []
+        first: list[tuple[StagedBlob, int]] = []
+
+        def fill(staged: StagedBlob, there: Entry) -> bool:
+            checked_offset(there, offset)
             staged.copy(there, 0, offset)
-            try:
-                pour(body, staged.write)
-            except Exception as error:      # raised again when what came before it is safe
-                broken = error
-            written = Written(there, False)
-            if staged.size > offset:
+            if first:                       # the body came already, for a version that was replaced meanwhile
+                staged.copy(there._replace(stamp=first[0][0].stamp), offset, first[0][1])
+            else:
+                try:
+                    pour(body, staged.write)
+                except Exception as error:
+                    if staged.torn:
+                        raise
+                    broken.append(error)    # the body's: raised when what came before it is safe
+                first.append((staged, staged.size))
+            changed = staged.size > offset
+            if changed:
                 staged.copy(there, staged.size, there.size)
-                written = Written(self._new_version(staged, there), False)
-        if broken is not None:
-            raise broken
+            return changed
+        written = self._rewritten(path, guard, None, fill)
+        if written is None and first:
+            raise Conflict(f"{path} is being changed all the time; try again.")
+        if broken:
+            raise broken[0]
         return written
 
+    def _rewritten(self, path: str, guard: Guard, length: Optional[int],
+                   fill: Callable[[StagedBlob, Entry], bool]) -> Optional[Written]:
+        """Put a blob that `fill` makes out of a file's bytes (False: nothing is to change) in their place. The lock is
+        held for the record only; where another version came meanwhile it is done again with that. None: in vain."""
+        with contextlib.ExitStack() as keep:
+            for _ in range(REWRITES):
+                handle = keep.enter_context(contextlib.closing(self.open(path)))
+                there = handle.entry._replace(path=path)
+                guard(there)
+                if not self._blobs.holds(there):
+                    return None
+                staged = keep.enter_context(self._blobs.staged(there.backend, length, there))
+                if not fill(staged, there):
+                    return Written(there, False)
+                staged.finish()
+                with self._blob_ahead(staged, there), self._locks.hold(path):
+                    now = self._there(path)
+                    guard(now)
+                    if now is not None and now.stamp == there.stamp:
+                        return Written(self._new_version(staged, now), False)
+        return None
+
     def _new_version(self, staged: StagedBlob, there: Entry) -> Entry:
-        """Put a blob in the place of the one that a file has now. The path's lock is held."""
-        staged.finish()
-        stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=secrets.token_hex(8),
-                                                digest="", stamp=staged.stamp))
+        """Let a record name another blob. The path's lock is held."""
+        stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=staged.etag, digest="",
+                                                stamp=staged.stamp))
         staged.kept = True
         self.on_read(stored)
         self._blobs.loosened()
         return stored
 
-    def _truncate_blob(self, there: Entry, size: int) -> Written:
-        zeros = memoryview(bytes(min(BLOCK, max(1, size - there.size))))
-        with self._blobs.staged(there.backend, size, there.path) as staged:
+    def _truncate_blob(self, path: str, size: int, guard: Guard) -> Written:
+        def fill(staged: StagedBlob, there: Entry) -> bool:
+            zeros = memoryview(bytes(min(BLOCK, max(1, size - there.size))))
             staged.copy(there, 0, min(size, there.size))
             while staged.size < size:
                 staged.write(zeros[:size - staged.size])
-            return Written(self._new_version(staged, there), False)
+            return True
+        written = self._rewritten(path, guard, size, fill)
+        if written is None:
+            raise Conflict(f"{path} is being changed all the time; try again.")
+        return written
 
     def _append(self, path: str, there: Entry, fd: int, body: Body, offset: int) -> Written:
         self._room_for(body.length or 0)
@@ -10322,7 +11219,7 @@ class StoreFS(FileSystem):
         return Written(stored, False)
 
     def _version_of(self, there: Entry, found: os.stat_result) -> Entry:
-        return there._replace(size=found.st_size, mtime_ns=_mtime_of(found), etag=secrets.token_hex(8), digest="",
+        return there._replace(size=found.st_size, mtime_ns=_mtime_of(found), etag=secrets.token_hex(16), digest="",
                               stamp=stamp_of(found))
 
     def _overwrite(self, path: str, there: Entry, fd: int, body: Body, offset: int) -> Written:
@@ -10333,26 +11230,32 @@ class StoreFS(FileSystem):
                 self._receive(staged, body, None)
             finally:
                 staged.digest = ""
-                written = self._publish(staged, path, there, there.owner, WriteOptions()) if staged.size else None
+                written = self._publish_copied(staged, path, there) if staged.size else None
             return written or Written(there, False)
+
+    def _publish_copied(self, staged: Staged, path: str, there: Entry) -> Written:
+        with self._ahead(staged, path, there.owner):
+            return self._publish(staged, path, there, there.owner, WriteOptions())
 
     def truncate(self, path: str, size: int, guard: Guard) -> Written:
         """As the interface says. Into a copy: who has the file open reads its version to the end."""
         _not_hidden(path, PermissionDenied)
         self._settle()
+        if self._blob_record(path):
+            return self._truncate_blob(path, size, guard)
         with self._failures("truncate"), self._locks.hold(path):
             there = self._there(path)
             guard(there)
             assert there is not None
             if self._blobs.holds(there):
-                return self._truncate_blob(there, size)
+                raise Conflict(f"{path} was moved to {there.backend} meanwhile; try again.")
             fd, _ = self._disk.open_append(path)
             try:
                 with self._staged(size) as staged:
                     copy_file(fd, staged.fd)
                     os.ftruncate(staged.fd, size)
                     staged.size = size
-                    return self._publish(staged, path, there, there.owner, WriteOptions())
+                    return self._publish_copied(staged, path, there)
             finally:
                 os.close(fd)
 
@@ -10414,10 +11317,13 @@ class StoreFS(FileSystem):
         self._blobs.loosened()
 
     def _drop_record(self, path: str) -> None:
-        """On a full disk the file is gone but its record can not be: whoever looks next drops it."""
+        """On a full disk the file is gone but its record can not be: whoever looks next drops it. Not so where files
+        lie elsewhere: those would stay, so that is owed."""
         try:
             self._store.delete(path)
         except StorageFull:
+            if self._blobs.stores and self._store.elsewhere(path):
+                raise
             self._metrics.count("callfs_errors_total", "metadata", "StorageFull")
 
     def _guard_subtree(self, path: str, guard: Guard) -> None:
@@ -10439,7 +11345,8 @@ class StoreFS(FileSystem):
             guard(there)
             target_guard(other)
             assert there is not None
-            reached = parents or self._present(split_path(target)[0]) is not None
+            above = split_path(target)[0]
+            reached = parents or self._present(above) is not None or self._blob_record(above) is not None
             check_target(there, other, reached, lambda: next(self.list(target), None) is None)
             if self._blobs.holds(there):
                 self._move_record(there, other, target, owner)
@@ -10463,7 +11370,8 @@ class StoreFS(FileSystem):
         parent = split_path(target)[0]
         with self._without_file(target, other):
             self._with_parents(parent, owner, lambda: self._folder(parent))
-            self._store.move(there.path, target)
+            with self._naming(target, other is None):
+                self._store.move(there.path, target)
 
     # -- other backends ----------------------------------------------------------------------------------------
 
@@ -10473,34 +11381,93 @@ class StoreFS(FileSystem):
             return self._disk.stat(path).st_ctime_ns
 
     def place(self, path: str, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
-        """As the interface says. A file is copied without its lock; then one commit says where it lies. `pace` is told of
-        the bytes before they are written; it may wait, or raise to give up."""
+        """As the interface says. A file is copied without its lock; then one commit says where it lies. Of a directory
+        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background. `pace`
+        is told of the bytes of a file before they are written; it may wait, or raise to give up."""
         self._settle()
         with self._failures("place"):
             there = self.peek(path)
             guard(there)
             assert there is not None
             if there.is_dir:
-                self._place_all(path, backend, guard, pace)
+                self._guard_subtree(path, guard)
+                if self._intents is None:
+                    raise PermissionDenied("The disk is read-only.")
+                step = {"op": "place", "path": path, "backend": backend}
+                self._place_noted(self._intents.note(step), step)
             elif there.backend in self.backends and there.backend != backend:
                 return self._place(there, backend, guard, pace)
             return there
 
-    def _place_all(self, path: str, backend: str, guard: Guard, pace: Callable[[int], None]) -> None:
-        """All files of a directory, one after the other; what is done is done, and is passed over the next time."""
+    def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
+        """All files of a directory, `PLACES` at a time; what is done is passed over the next time. A failure ends it,
+        and whoever asked may ask again; what a stop of the server interrupts stays noted."""
+        source, lock, errors = self._misplaced(step["path"], step["backend"]), threading.Lock(), []
+        files = size = 0
+        told = time.monotonic()
+
+        def work() -> None:
+            nonlocal files, size, told
+            try:
+                while not errors and not self._stopping.is_set():
+                    with lock:
+                        entry = next(source, None)
+                        if entry is None:
+                            return
+                    with contextlib.suppress(FileNotFound):         # removed meanwhile
+                        self._place(entry, step["backend"], lambda there: None)
+                    with lock:
+                        files, size = files + 1, size + entry.size
+                        if time.monotonic() - told > PROGRESS_SECONDS:
+                            told = time.monotonic()
+                            self._log.info("moving to another backend", **step, files=files, bytes=size)
+            except Exception as error:      # it belongs to the one who asked
+                errors.append(error)
+        crew = [threading.Thread(target=work, name="callfs-place", daemon=True) for _ in range(PLACES)]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+        if self._stopping.is_set():
+            raise Unavailable("The server stops; it goes on with this when it runs again.")
+        if self._intents:
+            self._intents.done(number)
+        if errors:
+            raise errors[0]
+
+    def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
+        """The files of a directory that lie in other backends."""
         folders = [path]
         while folders:
-            for entry in self.list(folders.pop()):
-                if entry.is_dir and entry.backend != SYMLINK:
-                    folders.append(entry.path)
-                elif entry.backend in self.backends and entry.backend != backend:
-                    with contextlib.suppress(FileNotFound):     # removed meanwhile
-                        self._place(entry, backend, guard, pace)
+            with contextlib.suppress(FileNotFound, Conflict):       # removed meanwhile
+                for entry in self.list(folders.pop()):
+                    if entry.is_dir and entry.backend != SYMLINK:
+                        folders.append(entry.path)
+                    elif entry.backend in self.backends and entry.backend != backend:
+                        yield entry
 
-    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None]) -> Entry:
-        for _ in range(3):
+    def _resume(self) -> None:
+        """Go on with what a stop or a crash interrupted; a backend that does not answer is asked again."""
+        while self._plans and not self._stopping.is_set():
+            number, step = self._plans[0]
+            try:
+                with self._failures("place"):
+                    self._place_noted(number, step)
+                self._log.info("moved to another backend", **step)
+            except CallFSError as error:
+                self._log.warn("files could not be moved to another backend; they will be later", **step, reason=error.message)
+                if self._stopping.wait(BlobFiles.RETRY_SECONDS) or self._intents is None:
+                    return
+                self._plans[0] = self._intents.note(step), step
+                continue
+            self._plans.pop(0)
+
+    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
+        for _ in range(REWRITES):
             with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
+                if entry.backend == backend:
+                    return entry
                 with handle.reader() as reader:
                     put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
                     placed = put(entry, (pace(len(block)) or block for block in reader), backend, guard)
@@ -10515,39 +11482,48 @@ class StoreFS(FileSystem):
         return there if there is not None and (there.etag, there.backend) == (entry.etag, entry.backend) else None
 
     def _place_in_blob(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
-        with self._blobs.staged(backend, entry.size, entry.path) as staged:
-            self._copy_checked(entry, reader, staged.write)
+        with self._blobs.staged(backend, entry.size, entry) as staged:
+            copy_checked(entry, reader, staged.write)
+            staged.etag, staged.digest = entry.etag, entry.digest
             staged.finish()
-            with self._locks.hold(entry.path):
+            with self._blob_ahead(staged, entry), self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
                 return there and self._record(staged, there._replace(backend=backend, stamp=staged.stamp), there, there.owner)
 
     def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
-            self._copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
-            with self._locks.hold(entry.path):
+            copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
+            staged.etag = entry.etag
+            with self._ahead(staged, entry.path, entry.owner, entry.digest), self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
                 if there is None:
                     return None
                 found = self._disk.seal(staged, there.mode, there.mtime_ns)
                 fresh, parent = there._replace(backend=backend, stamp=stamp_of(found)), split_path(entry.path)[0]
-                with self._noted({"op": "put", "entry": fresh}, fresh):
+                with self._noted(self._put_step(fresh, there), fresh):
                     self._with_parents(parent, there.owner, lambda: self._disk.publish(staged, entry.path))
                     stored = self._store.put(fresh)
             self._disk.sync_folder(parent)
         self._blobs.loosened()
         return stored
 
-    @staticmethod
-    def _copy_checked(entry: Entry, reader: Iterable[bytes], put: Callable[[memoryview], object]) -> None:
-        """Copy; what is not what was stored once is not handed on. Raises StorageError."""
-        digest, size = hashlib.sha256(), 0
-        for block in reader:
-            digest.update(block)
-            size += len(block)
-            put(memoryview(block))
-        if size != entry.size or entry.digest not in ("", digest.hexdigest()):
-            raise StorageError(f"The bytes of {entry.path} are not those that were stored; it stays where it is.")
+    def restore(self, entry: Entry, reader: Reader) -> None:
+        """Put the bytes of a version back where its record says that they lie. Raises StorageError for other bytes."""
+        if self._blobs.holds(entry):
+            with reader, self._blobs.staged(entry.backend, entry.size, entry.path) as blob:
+                copy_checked(entry, reader, blob.write)
+                blob.finish()
+                self._store.put(entry._replace(stamp=blob.stamp))
+                blob.kept = True
+            return
+        parent = split_path(entry.path)[0]
+        with reader, self._failures("restore"), self._staged(entry.size) as staged:
+            copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
+            fresh = entry._replace(stamp=stamp_of(self._disk.seal(staged, entry.mode, entry.mtime_ns)))
+            with self._locks.hold(entry.path), self._noted({"op": "put", "entry": fresh}, fresh):
+                self._with_parents(parent, entry.owner, lambda: self._disk.publish(staged, entry.path))
+                self._store.put(fresh)
+            self._disk.sync_folder(parent)
 
     # -- after a crash -----------------------------------------------------------------------------------------
 
@@ -10556,8 +11532,10 @@ class StoreFS(FileSystem):
         self._blobs.recover()
         if self._intents is None:
             return 0
-        done = sum(self._redo(step) for step in _standing(self._intents.read()))
-        self._intents.clear()
+        steps = self._intents.read()
+        done = sum(self._redo(step) for step in _standing([step for step in steps if step["op"] != "place"]))
+        plans = [step for step in steps if step["op"] == "place" and step["backend"] in self.backends]
+        self._plans = list(zip(self._intents.keep(plans), plans))
         if done:
             self._log.warn("caught up after a crash", records=done)
         return done
@@ -10566,7 +11544,7 @@ class StoreFS(FileSystem):
         """One noted step. Each is checked against the disk, so that doing it twice does nothing."""
         try:
             if step["op"] in ("put", "mkdir"):
-                return self._redo_put(Entry(*step["entry"]))
+                return self._redo_put(Entry(*step["entry"]), step.get("over", ""))
             if step["op"] == "drop":
                 gone = self._present(step["path"]) is None and not self._blob_record(step["path"])
                 return gone and bool(self._store.delete(step["path"]))
@@ -10594,8 +11572,10 @@ class StoreFS(FileSystem):
         self._redo_put(entry)               # a version that never had its record
         return True
 
-    def _redo_put(self, entry: Entry) -> bool:
+    def _redo_put(self, entry: Entry, over: str = "") -> bool:
         found, record = self._present(entry.path), self._store.get(entry.path)
+        if record is not None and self._blobs.holds(record) and record.stamp != over:
+            return False                    # that is newer
         if found is None or (record is not None and (entry.is_dir or (record.etag, record.backend) ==
                                                      (entry.etag, entry.backend))):
             return False
@@ -10603,6 +11583,15 @@ class StoreFS(FileSystem):
             return False
         self._store.put(entry)
         return True
+
+
+def make_folder_again(disk: LocalDisk, store: MetadataStore, record: Entry, covered: bool) -> None:
+    """Make the folder of a record, and those above it; what lies in its place (`covered`) gets another name."""
+    if covered:
+        disk.rename(record.path, f"{record.path}.outside-{secrets.token_hex(4)}")
+    for folder in (*ancestors(record.path)[1:], record.path):
+        with contextlib.suppress(FileExistsError):
+            disk.mkdir(folder, (store.get(folder) or record).mode)
 
 
 def _paths_of(step: dict[str, Any]) -> tuple[str, ...]:
@@ -10929,6 +11918,8 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
 
 def _plain_option(about: Option, value: Any) -> Any:
     """YAML reads `password: 1234` and `http_port: 9000` as numbers; where a text is wanted they are meant as one."""
+    if about.choices and isinstance(value, bool):
+        return str(value).lower()
     if about.kind in ("text", "secret") and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return value
@@ -11423,6 +12414,10 @@ class _NoRecords:
         return 0
 
     delete = move = forget
+
+    def elsewhere(self, path: str) -> list[Entry]:
+        """Nothing lies anywhere else."""
+        return []
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -14733,6 +15728,479 @@ class _CheckedBody(Body):
 
 
 # ============================================================================
+# s3fs: a bucket or a prefix as a folder
+# ============================================================================
+
+S3_AHEAD = 1000                             # names of a listing that wait for a folder which may belong before them
+S3_AT_ONCE = 8                              # copies and deletions under way for one move or removal
+S3_FOLDERS = 4096                           # directories that are remembered for `cache_ttl_seconds`
+S3_FRESH = 10.0                             # seconds for which `check` believes its last answer
+
+
+def _s3_facts(kind: str, mode: int, mtime_ns: int) -> dict[str, str]:
+    """What S3 has no place for, as metadata: names and forms of s3fs-fuse (`st_mode` as a decimal number) and rclone
+    (seconds with nine digits behind the point), so that these show the same times and modes."""
+    bits = mode | (stat.S_IFDIR if kind == DIRECTORY else stat.S_IFREG)
+    return {"mode": str(bits), "mtime": f"{'-' * (mtime_ns < 0)}{abs(mtime_ns) // 10**9}.{abs(mtime_ns) % 10**9:09d}"}
+
+
+def _s3_mode(text: str, default: int) -> int:
+    """The mode in metadata: decimal, or octal as rclone has it ("100644"); the kind of file tells which."""
+    readings = [int(text, base) for base, digits in ((10, "[0-9]"), (8, "[0-7]")) if re.fullmatch(digits + "{1,6}", text)]
+    return next((value & 0o7777 for value in readings if value >> 12 in (0, 0o4, 0o10)), default)
+
+
+def _s3_time(text: str, default: int) -> int:
+    """Nanoseconds since 1970 of `mtime` in metadata."""
+    return int(Fraction(text) * 10**9) if re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text) else default
+
+
+_BEFORE_SLASH = re.compile("[ -.]")         # what sorts before "/" and may stand in a name
+
+
+def in_name_order(found: Iterable[tuple[str, S3Object]], exists: Callable[[str], bool]) -> Iterator[tuple[str, S3Object]]:
+    """Names of a folder in their own order, which is not that of S3: keys come as "a-b", "a.txt", "a/", names go as "a",
+    "a-b", "a.txt". Where a file and a folder have one name, only the file.
+
+    So a name waits as long as a folder may come that belongs before it: "a", "a-b" for "a-b.c". Mostly that is known
+    with the next key; where S3_AHEAD names wait (a thousand "img-..." before what may be "img/"), `exists` is asked.
+    """
+    waiting: list[tuple[str, bool, int, S3Object]] = []
+    asked: set[str] = set()
+    turn, last = itertools.count(), ""
+
+    def due(at: Optional[str]) -> Iterator[tuple[str, S3Object]]:
+        """What need not wait any longer, S3 having come to `at` (None: to the end)."""
+        nonlocal last
+        while waiting:
+            name = waiting[0][0]
+            unknown = [] if at is None else [
+                folder for folder in (name[:each.start()] for each in _BEFORE_SLASH.finditer(name))
+                if folder and folder not in asked and at < folder + "/"]
+            if unknown and len(waiting) < S3_AHEAD:
+                return
+            for folder in filter(exists, unknown):
+                heapq.heappush(waiting, (folder, True, next(turn), S3Object(folder, is_prefix=True)))
+            asked.update(unknown)
+            if not unknown:
+                item = heapq.heappop(waiting)[3]
+                if name != last:
+                    yield name, item
+                last = name
+
+    for name, item in found:
+        if not (item.is_prefix and name in asked):
+            heapq.heappush(waiting, (name, item.is_prefix, next(turn), item))
+        yield from due(name + "/" * item.is_prefix)
+    yield from due(None)
+
+
+class S3Handle(Handle):
+    """An object as it was when it was opened; `make` gives its bytes from ... to, as long as it is the same."""
+
+    def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
+        self.entry, self._make, self._made = entry, make, []            # type: Entry, Any, list[Reader]
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says. Raises Unavailable where the object was replaced since."""
+        last = self.entry.size if stop is None else stop
+        self._made.append(self._make(start, last) if last > start else ChunkReader((), 0))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """End the connections of its readers."""
+        for reader in self._made:
+            reader.close()
+
+
+class S3FS(FileSystem):
+    """A bucket of S3 (Amazon, MinIO, Ceph, ...), or the keys below a prefix of it, in place.
+
+    An object is a file; what keys share up to a `/` is a directory, and so is an object `name/` (a marker, as `mkdir`
+    and Amazon's console make it). A directory whose last file goes gets a marker, so that it stays. Where `a` and `a/b`
+    are both there, `a` is a file, and `/a/b` is found by its path and in a listing of `/a` only. Keys that are no paths
+    here (`a//b`, `..`, control characters) are not shown; removing and moving a directory takes them along.
+
+    Times and modes are metadata, of which a listing knows nothing: it has S3's own time and 0644. Everything belongs to
+    everyone: who may do what the bucket's keys say. The ETag is S3's, that of the bytes, and also the id. Conditions
+    hold between the users of this server, which take turns at a path, not with others who use the bucket.
+    """
+
+    name = "s3fs"
+    slow = True
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        bucket: str = option("", "The bucket")
+        region: str = option("us-east-1", "Its region")
+        access_key_id: str = option("", "The key's id; empty: AWS_ACCESS_KEY_ID, or the profile AWS_PROFILE of ~/.aws")
+        secret_access_key: str = option("", "The key", kind="secret")
+        session_token: str = option("", "Goes with keys that expire", kind="secret")
+        endpoint: str = option("", "The server: http(s)://HOST[:PORT]; empty: Amazon's")
+        prefix: str = option("", "Folder of the bucket to show; empty: all of it")
+        path_style: str = option("auto", "Name the bucket in the path, not in the host's name; `auto`: with an endpoint",
+                                 choices=("auto", "true", "false"))
+        disable_ssl: bool = option(False, "Speak http with an endpoint that is given without http(s)://", kind="bool")
+        ca_file: str = option("", "Certificates to trust, PEM; empty: the system's")
+        server_side_encryption: str = option("", "How S3 encrypts what is written", choices=("", "AES256", "aws:kms"))
+        kms_key_id: str = option("", "Key for `aws:kms`; empty: the bucket's")
+        acl: str = option("", "Canned ACL of what is written")
+        timeout: float = option("30s", "Longest wait for the server", kind="duration", minimum=0.01)
+        cache_ttl_seconds: float = option("5s", "How long a directory that was seen is taken to be there", kind="duration")
+
+    def __init__(self, options: S3FS.Options, context: MountContext) -> None:
+        self._target, self._context = _s3_mount_target(options, context.folder), context
+        self._ttl, self._locks = options.cache_ttl_seconds, LocalLocks(30.0)
+        self._root = Entry("/", DIRECTORY, 0, 0o755, ANYONE, time.time_ns(), backend=self.name)
+        self._folders: Cache[str, tuple[Entry, float]] = Cache(S3_FOLDERS // 2)         # of two generations
+        self._readers: set[Reader] = set()
+        self._checked, self._marks = (-S3_FRESH, ""), None      # type: tuple[float, str], Optional[bool]
+        try:
+            self._client = self._connected(self._target)
+            self._ask()
+        except ConfigError as error:
+            raise BadRequest(f"s3fs: {error.message.replace('backend.s3_', '')}.") from None
+        except Unavailable as error:        # it may come later; wrong keys and a wrong bucket stay wrong
+            context.log.warn("s3fs is mounted, but its bucket does not answer", path=context.path, reason=error.message)
+
+    def _connected(self, target: S3Target) -> S3Client:
+        return S3Client(target, log=self._context.log, metrics=self._context.metrics)
+
+    def _ask(self) -> None:
+        """One question to the bucket, with little patience."""
+        quick = dataclasses.replace(self._target, timeout=min(self._target.timeout, 5.0), retries=2)
+        with contextlib.closing(self._connected(quick)) as client:
+            client.check()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says; everybody may ask for it, so the bucket is not asked every time."""
+        if time.monotonic() - self._checked[0] > S3_FRESH:
+            self._checked = time.monotonic(), state_of(self._ask)
+        return {"bucket": self._checked[1]}
+
+    def close(self) -> None:
+        """End readers and connections."""
+        for reader in list(self._readers):
+            reader.close()
+        self._client.close()
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _entry(self, path: str, item: S3Object) -> Entry:
+        """The entry of an object, of a marker, or of what only keys below it tell of."""
+        if item.is_prefix:
+            return self._root._replace(path=path)
+        kind, mode = (DIRECTORY, 0o755) if item.key.endswith("/") else (FILE, 0o644)
+        size, etag = (0, "") if kind == DIRECTORY else (item.size, item.etag)
+        return Entry(path, kind, size, _s3_mode(item.metadata.get("mode", ""), mode), ANYONE,
+                     _s3_time(item.metadata.get("mtime", ""), item.mtime_ns), etag, etag, backend=self.name)
+
+    def _look(self, path: str) -> tuple[Entry, S3Object]:
+        """What is at a path, asked now. Raises FileNotFound."""
+        if path == "/":
+            return self._root, S3Object("", is_prefix=True)
+        try:
+            item = self._client.head(path[1:])
+        except FileNotFound:
+            item = self._marker(path[1:] + "/")
+        return self._entry(path, item), item
+
+    def _marker(self, key: str) -> S3Object:
+        """What makes a path a directory. Raises FileNotFound."""
+        first = next(self._client.list(key, page=1), None)
+        if first is None:
+            raise FileNotFound()
+        if first.key == key:                # a listing has no metadata
+            with contextlib.suppress(FileNotFound):
+                return self._client.head(key)
+        return S3Object(key, is_prefix=True)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says: one HEAD for a file."""
+        known = self._folders               # a change meanwhile exchanges the cache
+        found = known.get(path)
+        if found is not None and time.monotonic() < found[1]:
+            return found[0]
+        entry = self._look(path)[0]
+        if entry.is_dir and self._ttl:
+            known.put(path, (entry, time.monotonic() + self._ttl))
+        return entry
+
+    @contextlib.contextmanager
+    def _forgotten(self) -> Iterator[None]:
+        """Around a change: no directory that was seen before it counts afterwards."""
+        try:
+            with _s3_unchanged():
+                yield
+        finally:
+            self._folders = Cache(S3_FOLDERS // 2)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says, page by page."""
+        folder = _s3_folder(path)
+        found = self._client.list(folder, after=folder + after if after else "", delimiter="/")
+        first = next(found, None)
+        if first is None and not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._children(path, folder, itertools.chain(() if first is None else (first,), found), after)
+
+    def _children(self, path: str, folder: str, found: Iterable[S3Object], after: str) -> Iterator[Entry]:
+        def usable(named: tuple[str, S3Object]) -> bool:
+            good = _is_name(named[0])
+            if not good and named[1].key != folder:
+                self._context.metrics.count("callfs_errors_total", self.name, "key_is_no_path")
+            return good
+
+        named = ((item.key[len(folder):len(item.key) - item.is_prefix], item) for item in found)
+        for name, item in in_name_order(filter(usable, named), lambda name: self._any(folder + name + "/")):
+            if name > after:
+                yield self._entry(join_path(path, name), item)
+
+    def _any(self, prefix: str, besides: str = "") -> bool:
+        """Whether there is a key with this prefix, `besides` one."""
+        found = self._client.list(prefix, page=2 if besides else 1)
+        return any(item.key != besides for item in itertools.islice(found, 2))
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. The bytes are asked for when somebody wants them."""
+        entry = self.stat(path)
+        return Handle(entry) if entry.is_dir else S3Handle(entry, functools.partial(self._bytes, entry))
+
+    def _bytes(self, entry: Entry, start: int, stop: int) -> Reader:
+        last = stop if start or stop < entry.size else None         # of a whole object the client checks the bytes
+        with _s3_unchanged():
+            return _ProxyReader(self._client.get(entry.path[1:], start, last, etag=entry.etag), self._readers)
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def _guarded(self, path: str, guard: Guard) -> tuple[Entry, S3Object]:
+        """What is to be changed, as it is now."""
+        try:
+            found = self._look(path)
+        except FileNotFound:
+            guard(None)
+            raise
+        guard(found[0])
+        return found
+
+    def _reach(self, path: str) -> None:
+        """Raises Conflict where a file is above a path."""
+        nearest = next(filter(None, map(self.peek, reversed(ancestors(path)))))     # the root at last
+        if not nearest.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. Nothing shows before the last request, which is made under the lock."""
+        def facts(there: Optional[Entry]) -> dict[str, str]:
+            mode = options.mode if options.mode is not None else there.mode if there else 0o644
+            return _s3_facts(FILE, mode, time.time_ns() if options.mtime_ns is None else options.mtime_ns)
+
+        metadata: dict[str, str] = {}       # goes out with the first request: for small bodies that is the last one
+        early = body.length is None or body.length > self._client.target.part_bytes
+        digest = hashlib.sha256() if options.sha256 else None
+        with self._client.upload(path[1:], body.length, metadata=metadata) as upload:
+            metadata.update(facts(self.peek(path)) if early else {})
+            pour(body, upload.write if digest is None else lambda part: (upload.write(part), digest.update(part)))
+            check_digest(options, digest.hexdigest() if digest else "")
+            with self._locks.hold(path):
+                there = self.peek(path)
+                guard(there)
+                self._reach(path)
+                metadata.update({} if early else facts(there))
+                return Written(self._entry(path, upload.commit()), there is None)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says: objects can not be changed, so this puts a new one together, on the server where it can."""
+        checked_offset(self._guarded(path, guard)[0], offset)
+        with open_spool(self._context.spools) as spool:
+            try:
+                pour(body, spool.write)
+            finally:
+                written = self._patched(path, spool, offset, guard)
+            return written
+
+    def _patched(self, path: str, spool: Any, offset: int, guard: Guard) -> Written:
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            end = checked_offset(there, offset) + spool.tell()
+            if end == offset:
+                return Written(there, False)
+            spool.seek(0)
+            return self._rewritten(path, there, item, max(end, there.size), (0, offset),
+                                   iter(lambda: spool.read(BLOCK), b""), (min(end, there.size), there.size))
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            whole, rest = divmod(max(0, size - there.size), BLOCK)
+            return self._rewritten(path, there, item, size, (0, min(size, there.size)),
+                                   itertools.chain(itertools.repeat(_ZEROS, whole), (_ZEROS[:rest],)))
+
+    def _rewritten(self, path: str, there: Entry, item: S3Object, size: int,
+                   *parts: Union[tuple[int, int], Iterator[bytes]]) -> Written:
+        """A new version out of parts of the old one (from, to) and of new bytes."""
+        metadata = {**item.metadata, **_s3_facts(FILE, there.mode, time.time_ns())}
+        with _s3_unchanged(), self._client.upload(path[1:], size, metadata=metadata) as upload:
+            for part in parts:
+                if isinstance(part, tuple):
+                    upload.copy_part(path[1:], *part, there.etag)
+                else:
+                    for block in part:
+                        upload.write(block)
+            return Written(self._entry(path, upload.commit()), False)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says: a marker."""
+        with self._locks.hold(path):
+            there = self.peek(path)
+            guard(there)
+            if there is not None:
+                return Written(there, False)
+            self._reach(path)
+            return Written(self._mark(path, mode, time.time_ns()), True)
+
+    def _mark(self, path: str, mode: int, mtime_ns: int) -> Entry:
+        """Make a marker. Raises NotSupported with a server (rclone's) that makes a file `name` of it."""
+        key = path[1:] + "/"
+        if self._marks is not False:
+            item = self._client.put(key, b"", metadata=_s3_facts(DIRECTORY, mode, mtime_ns))
+            self._marks = self._marks or self._any(key)
+            if self._marks:
+                return self._entry(path, item)
+            self._client.delete([key])
+        raise NotSupported("This S3 server has no empty directories; one is there as soon as there is a file in it.")
+
+    def _keep(self, path: str) -> None:
+        """Something in a directory is gone; the directory is not."""
+        if path != "/" and not self._any(_s3_folder(path)):
+            with contextlib.suppress(NotSupported):
+                self._mark(path, 0o755, time.time_ns())
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+        """New metadata: the object is copied onto itself, on the server."""
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            if path == "/":
+                raise BadRequest("The mount point itself can not be changed.")
+            there = there._replace(**changes)
+            with self._forgotten():
+                if item.is_prefix:
+                    return self._mark(path, there.mode, there.mtime_ns)
+                metadata = {**item.metadata, **_s3_facts(there.type, there.mode, there.mtime_ns)}
+                copied = self._client.copy(item.key, item.key, metadata=metadata)
+                return self._entry(path, copied._replace(etag=copied.etag or item.etag))
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        with self._locks.hold(path, subtree=True):
+            there, folder = self._guarded(path, guard)[0], _s3_folder(path)
+            if there.is_dir and not recursive and self._any(folder, besides=folder):
+                raise DirectoryNotEmpty()
+            with self._forgotten():
+                self._delete((item.key for item in self._client.list(folder)) if there.is_dir else iter((path[1:],)))
+                self._keep(split_path(path)[0])
+
+    def _delete(self, keys: Iterator[str]) -> None:
+        self._each(self._client.delete, iter(lambda: list(itertools.islice(keys, S3_DELETES)), []))
+
+    @staticmethod
+    def _each(work: Callable[[Any], object], items: Iterator[Any]) -> None:
+        """`work` for all of them, S3_AT_ONCE at a time; nothing is under way any more when it returns or raises."""
+        with concurrent.futures.ThreadPoolExecutor(S3_AT_ONCE, "callfs-s3fs") as pool:
+            for some in iter(lambda: list(itertools.islice(items, 8 * S3_AT_ONCE)), []):
+                collections.deque(pool.map(work, some), 0)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says: copies on the server, then deletes. What fails before the first deletion leaves no copy."""
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        with self._locks.hold(source, target, subtree=True):
+            there, other = self._guarded(source, guard)[0], self.peek(target)
+            target_guard(other)
+            parent, slash = split_path(target)[0], "/" * there.is_dir
+            old, new = source[1:] + slash, target[1:] + slash
+            check_target(there, other, parents or (self.peek(parent) or NOTHING).is_dir, lambda: not self._any(new, new))
+            self._reach(target)
+            keys = (item.key for item in self._client.list(old)) if there.is_dir else iter((old,))
+            with self._forgotten():
+                self._move(keys, old, new, spare=other is not None)
+                self._keep(split_path(source)[0])
+            return self._look(target)[0]
+
+    def _move(self, keys: Iterator[str], old: str, new: str, spare: bool) -> None:
+        """Give keys that begin with `old` another beginning. `spare`: there was something at `new` before."""
+        def copy(key: str) -> None:
+            with contextlib.suppress(FileNotFound):     # somebody else has deleted it
+                self._client.copy(key, new + key[len(old):])
+
+        with open_spool(self._context.spools) as noted:         # they may be more than memory holds
+            def noting() -> Iterator[str]:
+                for key in keys:
+                    noted.write(json.dumps(key).encode() + b"\n")
+                    yield key
+
+            def again() -> Iterator[str]:
+                noted.seek(0)
+                return map(json.loads, iter(noted.readline, b""))
+
+            try:
+                self._each(copy, noting())
+            except BaseException:
+                undo = state_of(lambda: self._delete(new + key[len(old):] for key in again() if not (spare and key == old)))
+                self._context.log.warn("a move in S3 failed", source=old, target=new, removal_of_copies=undo)
+                raise
+            try:
+                self._delete(again())
+            except CallFSError as error:
+                raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}")
+
+
+def _s3_folder(path: str) -> str:
+    """What the keys in a directory begin with."""
+    return path[1:] + "/" if path != "/" else ""
+
+
+@contextlib.contextmanager
+def _s3_unchanged() -> Iterator[None]:
+    """Who asked for no condition has not failed one: others who use the bucket were quicker."""
+    try:
+        yield
+    except PreconditionFailed:
+        raise Unavailable("The object was replaced at this very moment; try again.") from None
+
+
+def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
+    """Where a mount leads. Raises BadRequest."""
+    if not options.bucket:
+        raise BadRequest("s3fs needs `bucket`, the name of a bucket.")
+    if bool(options.access_key_id) != bool(options.secret_access_key):
+        raise BadRequest("s3fs: access_key_id and secret_access_key belong together; give both, or neither.")
+    scheme = "http://" if options.disable_ssl else "https://"
+    endpoint = scheme + options.endpoint if re.fullmatch("[^/]+", options.endpoint) else options.endpoint
+    if endpoint and not re.match("https?://", endpoint):
+        raise BadRequest("s3fs: endpoint is an http:// or https:// address.")
+    prefix = options.prefix.strip("/")
+    return S3Target(
+        options.bucket, options.region, endpoint, options.access_key_id, options.secret_access_key, options.session_token,
+        prefix + "/" if prefix else "", None if options.path_style == "auto" else options.path_style == "true",
+        options.server_side_encryption, options.kms_key_id, options.acl,
+        os.path.join(folder, options.ca_file) if options.ca_file else "", timeout=options.timeout)
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -15754,15 +17222,23 @@ class _Answer:
         try:
             count = os.sendfile(target, self.reader.fd, self.offset, min(self.left, SENDFILE_STEP))
         except OSError as error:
+            if error.errno == errno.EIO:
+                return self._endure(error)
             if error.errno not in _NO_SENDFILE or self.offset != self.reader.offset:
                 raise
             self.kind = _COPY               # a filesystem without it
             return True
         if not count:
-            raise StorageError("The file became shorter while it was sent.")
+            return self._endure(StorageError("The file became shorter while it was sent."))
         self.offset += count
         self.sent += count
         self.left -= count
+        return True
+
+    def _endure(self, error: Exception) -> bool:
+        assert self.reader is not None
+        self.reader.endure(self.offset - self.reader.offset, error)
+        self.kind = _COPY
         return True
 
     def _refill(self) -> Optional[bool]:
@@ -16230,9 +17706,13 @@ def _small_file(reader: Reader) -> Optional[bytes]:
     length = reader.length
     if reader.fd < 0 or length is None or length > SMALL_FILE:
         return None
-    data = pread(reader.fd, length, reader.offset)
-    if len(data) != length:
-        raise StorageError("The file became shorter while it was read.")
+    try:
+        data = pread(reader.fd, length, reader.offset)
+        if len(data) != length:
+            raise StorageError("The file became shorter while it was read.")
+    except (OSError, StorageError) as error:
+        reader.endure(0, error)             # or raises it
+        return None
     reader.close()
     return data
 
@@ -17258,7 +18738,8 @@ _AT_ONCE = contextlib.nullcontext()
 
 def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
-    return aside(request) if tree.slow(path) else _AT_ONCE
+    named = "x-callfs-backend" in request.headers or request.query_text and "backend" in request.query
+    return aside(request) if named or tree.slow(path) else _AT_ONCE
 
 
 def wish_of(request: Request) -> Wish:
@@ -17767,7 +19248,7 @@ def _listening(app: Application, limits: HTTPLimits, host: str, port: int, log: 
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, HTTPFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, S3FS, HTTPFS,
 )})
 
 
@@ -18387,6 +19868,10 @@ def entry_json(entry: Entry) -> dict[str, Any]:
             "mode": f"{entry.mode:04o}", "owner": entry.owner, "mtime": rfc3339(entry.mtime_ns)}
 
 
+def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
+    return [("X-CallFS-Backend", entry.backend)] if entry.backend not in ("localfs", SYMLINK) else []
+
+
 def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
     """What a file's or directory's answer says of it; `fixed` as with a `Handle`."""
     mtime = entry.mtime_ns // 1_000_000_000
@@ -18394,8 +19879,7 @@ def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
                ("X-CallFS-Size", str(entry.size)), ("X-CallFS-Mode", f"{entry.mode:04o}"),
                ("X-CallFS-Owner", header_text(entry.owner)), ("X-CallFS-MTime", rfc3339(entry.mtime_ns)),
                ("X-CallFS-Instance-ID", header_text(entry.instance_id))]
-    if entry.backend not in ("localfs", SYMLINK):
-        headers.append(("X-CallFS-Backend", entry.backend))
+    headers += _backend_headers(entry)
     if not entry.is_dir and fixed:
         headers += [("ETag", f'"{entry.etag}"'), ("Accept-Ranges", "bytes")]
     if entry.digest and fixed:
@@ -18584,11 +20068,8 @@ class RestDialect:
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
-        backend = wish.get("backend")
-        if backend is not None and not isinstance(backend, str):
-            raise BadRequest("`backend` is the name of a backend.")
         with aside(request):                # between filesystems and backends this copies
-            entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=backend or "",
+            entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=wished_backend(wish),
                                     overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
                                     parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
@@ -18753,7 +20234,8 @@ class RestDialect:
         """`GET /download/{token}`: the use is counted before the first byte. `HEAD` uses nothing."""
         self._download_rate.take(request.client)
         try:
-            response = self._redeem(request)
+            with aside(request):
+                response = self._redeem(request)
         except CallFSError as error:
             state = _LINK_STATES.get(error.status if _TOKEN.fullmatch(request.tail) else 0, "invalid")
             self._metrics.count("callfs_single_use_link_consumptions_total", state)
@@ -18791,10 +20273,11 @@ class RestDialect:
 
     def ready(self, request: Request) -> Response:
         """Whether requests would succeed: a line for each part."""
-        parts = self._tree.check()
-        good = all(state == "ok" for state in parts.values())
-        for check in (self._tree.check_mounts, *self._checks):
-            parts.update(check())
+        with aside(request):
+            parts = self._tree.check()
+            good = all(state == "ok" for state in parts.values())
+            for check in (self._tree.check_mounts, *self._checks):
+                parts.update(check())
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
 
     def metrics(self, request: Request) -> Response:
@@ -18817,6 +20300,14 @@ def _wants(wish: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise BadRequest(f"`{name}` is true or false.")
     return value
+
+
+def wished_backend(wish: Mapping[str, Any]) -> str:
+    """The backend that a body in JSON names; "" for none."""
+    backend = wish.get("backend") or ""
+    if not isinstance(backend, str):
+        raise BadRequest("`backend` is the name of a backend.")
+    return backend
 
 
 def _whole_number(name: str, value: Any, most: int) -> int:
@@ -18913,7 +20404,7 @@ def patch_body(tree: Tree, request: Request, path: str, most: int) -> Written:
 def written_response(written: Written, root: str) -> Response:
     """What a write did; `root`: where the tree begins in this dialect."""
     entry, value = written.entry, entry_json(written.entry)
-    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"')]
+    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"'), *_backend_headers(entry)]
     if written.created:
         headers.append(("Location", root + urllib.parse.quote(entry.path)))
     if written.message:
@@ -19063,8 +20554,8 @@ class PfsDialect:
 
     def rename(self, request: Request) -> Response:
         """`POST /api/v1/rename`."""
-        path, target = _pfs_path(request), canonical_path(_text(request.json(), "newPath"))
-        self._tree.move(_asking(request), path, target)
+        wish, path = request.json(), _pfs_path(request)
+        self._tree.move(_asking(request), path, canonical_path(_text(wish, "newPath")), backend=wished_backend(wish))
         return _said("renamed")
 
     def copy(self, request: Request) -> Response:
@@ -20778,7 +22269,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("dlm.type", lambda value: value != "local", "local"),
     ("server.enable_quic", bool, "false"),
     ("raft.enabled", bool, "false"),
-    ("ha.replication_enabled", bool, "false"),
     ("erasure.enabled", bool, "false"),
     ("instance_discovery.peer_endpoints", bool, "no peers"),
     ("external_plugins.enabled", bool, "false"),
@@ -20804,11 +22294,26 @@ def check_places(config: Config) -> None:
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
 
 
-def s3_target(options: BackendOptions) -> S3Target:
-    """Placeholder of the ground; the helper `client` has the real one."""
-    return S3Target(options.s3_bucket_name, options.s3_region, options.s3_endpoint, options.s3_access_key,
-                    options.s3_secret_key, encryption=options.s3_server_side_encryption, kms_key_id=options.s3_kms_key_id,
-                    acl=options.s3_acl)
+def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
+    """The backends beside the local disk: S3, where a bucket is named."""
+    options = config.backend
+    if not options.s3_bucket_name:
+        return {}
+    return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+
+
+def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, log: Log) -> Replicas:
+    """The second copies that a configuration asks for. Several are made at the same time, each from parts in memory:
+    those are smaller here than in uploads, which a client waits for."""
+    store: BlobStore
+    if config.ha.replica_backend == "s3":
+        target = dataclasses.replace(s3_target(config.backend), part_bytes=8 << 20, parallel=2, retries=1)
+        store = S3Blobs(S3Client(target, log=log, metrics=metrics), "replicas")
+    else:
+        store = DiskBlobs(os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN, "replicas"),
+                          durable=config.storage.durability == "full")
+    return Replicas(store, records, instance_id=config.instance_discovery.instance_id, metrics=metrics, log=log,
+                    required=config.ha.require_replica_success, workers=config.ha.replication_workers)
 
 
 class Server:
@@ -20893,27 +22398,30 @@ class Server:
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
-                        default=config.backend.default_backend)
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
+                        default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
 
-    def _build_blobs(self) -> dict[str, BlobStore]:
-        """The backends beside the local disk: S3, where a bucket is named."""
-        options = self.config.backend
-        if not options.s3_bucket_name:
-            return {}
-        blobs = S3Blobs(S3Client(s3_target(options), log=self.log, metrics=self.metrics), "objects")
-        return {"s3": self._cached(blobs) if options.s3_cache_bytes else blobs}
+    def _build_replication(self, store: MetadataStore) -> Replication:
+        if self.config.ha.replication_enabled:
+            self._replication: Replication = make_replicas(self.config, store, metrics=self.metrics, log=self.log)
+        else:
+            store.replicate("")
+            self._replication = Replication()
+        return self._replication
 
-    def _cached(self, blobs: BlobStore) -> Any:
+    def _cached(self, blobs: dict[str, BlobStore]) -> dict[str, Any]:
+        """With a cache before S3, if there is to be one."""
         options = self.config.backend
+        if not (options.s3_cache_bytes and "s3" in blobs):
+            return blobs
         folder = options.s3_cache_path or os.path.join(options.localfs_root_path, HIDDEN, "cache")
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._cleanup.callback(DataLock(os.path.join(folder, "lock")).release)
-            return CachedBlobs(blobs, folder, options.s3_cache_bytes, min_free=self.config.storage.min_free_bytes,
-                               metrics=self.metrics)
+            return {**blobs, "s3": CachedBlobs(blobs["s3"], folder, options.s3_cache_bytes, metrics=self.metrics,
+                                               min_free=self.config.storage.min_free_bytes)}
         except (CallFSError, OSError) as error:
             raise ConfigError(f"backend.s3_cache_path: {folder!r} can not be used: {error}") from None
 
@@ -20955,7 +22463,8 @@ class Server:
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         rest = RestDialect(self.tree, self._links, config, metrics=self.metrics, log=self.log,
-                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check))
+                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others,
+                                                                       self._replication.check))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
@@ -21136,15 +22645,27 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "unreadable": ("can not be read", False),
     "unnamed": ("a name that no request can name (not UTF-8, a control character); left alone", False),
     "scratch": ("left by a killed server; removed", True),
+    "no folder": ("a folder that is gone although files in it lie in another backend; made again", True),
+    "hidden": ("covered by a record whose bytes lie in another backend; left alone, and not served", False),
+    "no object": ("the object that a record names is gone, or has another size; restore it, or delete the file", False),
+    "other object": ("the object that a record names was written anew; the same bytes, as --deep finds, are accepted", True),
+    "no record": ("an object whose record is lost; taken in under the path that it was uploaded to", True),
+    "unused": ("an object that no record names; removed", True),
+    "foreign": ("an object that another server, or this one with other records, has stored; left alone", False),
+    "unfinished": ("uploads that were cut off; thrown away", True),
+    "unreachable": ("a backend that does not answer; nothing in it was compared or changed", False),
 }
+FSCK_YOUNG = 6 * 3600                       # s: an object without a record may yet be about to get one
+FSCK_CUT = 24 * 3600                        # s: an upload takes no longer
 
 
 class Checker:
     """Walks files and records side by side. Nobody else may work on them meanwhile."""
 
     def __init__(self, disk: LocalDisk, store: MetadataStore, *, instance_id: str, deep: bool, mend: bool,
-                 report: Callable[[Finding], None]) -> None:
-        self._disk, self._store, self._instance = disk, store, instance_id
+                 report: Callable[[Finding], None], blobs: Mapping[str, BlobStore] = MappingProxyType({}),
+                 own: Container[str] = ()) -> None:
+        self._disk, self._store, self._instance, self._blobs, self._own = disk, store, instance_id, blobs, own
         self._deep, self._mend, self._report, self.left = deep, mend, report, 0
 
     def run(self) -> int:
@@ -21154,20 +22675,26 @@ class Checker:
         while folders:
             folders += self._folder(folders.pop())
         self._orphans()
+        for backend, blobs in self._blobs.items():
+            try:
+                _BlobChecker(self, backend, blobs).run()
+            except CallFSError as error:
+                self.found("unreachable", backend, detail=error.message)
         return self.left
 
-    def _found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None, detail: str = "") -> None:
+    def found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None, detail: str = "") -> None:
+        """Report a problem, and mend it if that is wanted and possible."""
         self._report(Finding(kind, path, detail))
         if self._mend and mend is not None:
             mend()
-        elif kind != "unnamed":
+        elif kind not in ("unnamed", "foreign"):
             self.left += 1
 
     def _scratch(self) -> None:
         for folder in ("tmp", "trash"):
             place = os.path.join(self._disk.hidden, folder)
             for item in os.listdir(place) if os.path.isdir(place) else ():
-                self._found("scratch", f"/{HIDDEN}/{folder}/{item}")
+                self.found("scratch", f"/{HIDDEN}/{folder}/{item}")
                 self.left -= self._mend
         if self._mend and self._disk.writable:
             self._disk.sweep()
@@ -21179,12 +22706,12 @@ class Checker:
             names = sorted(itertools.chain.from_iterable(self._disk.scan(path, every=True)))
             found = self._disk.stats(path, names)
         except OSError as error:
-            self._found("unreadable", path, detail=error.strerror or "")
+            self.found("unreadable", path, detail=error.strerror or "")
             return folders
         for name, info in zip(names, found):
             child = join_path(path, name)
             if _FORBIDDEN.search(name):
-                self._found("unnamed", ascii(child))
+                self.found("unnamed", ascii(child))
             elif info is not None:
                 self._item(child, info)
                 folders += [child] if stat.S_ISDIR(info.st_mode) else []
@@ -21194,12 +22721,15 @@ class Checker:
         if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
             return
         record, fresh = self._store.get(path), stranger(path, found, self._instance)
-        if record is None:
-            self._found("unrecorded", path, lambda: self._store.add([fresh]))
+        if record is not None and (_lies_elsewhere(record) or
+                                   record.type != fresh.type and self._store.elsewhere(path)):
+            self.found("hidden", path)      # a file in the place of a folder: `_orphans` makes that again
+        elif record is None:
+            self.found("unrecorded", path, lambda: self._store.add([fresh]))
         elif record.type != fresh.type:
-            self._found("replaced", path, lambda: (self._store.delete(path), self._store.add([fresh])))
+            self.found("replaced", path, lambda: (self._store.delete(path), self._store.add([fresh])))
         elif not fresh.is_dir and record.stamp != fresh.stamp:
-            self._found("changed", path, lambda: self._store.put(refreshed(record, found)))
+            self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
         elif self._deep and record.digest:
             self._verify(path, record)
 
@@ -21211,35 +22741,144 @@ class Checker:
                 for block in reader:
                     digest.update(block)
         except (OSError, CallFSError) as error:
-            self._found("unreadable", path, detail=str(error))
+            self.found("unreadable", path, detail=str(error))
             return
         if digest.hexdigest() != record.digest:
-            self._found("corrupt", path)
+            self.found("corrupt", path)
 
     def _orphans(self) -> None:
         after = ("", "")
         page = self._store.subtree("/", after)
         while page:
             for record in page:
-                if record.backend in ("localfs", SYMLINK) and not self._is_there(record.path):
-                    self._found("missing", record.path, functools.partial(self._store.delete, record.path))
+                if not _lies_elsewhere(record) and not self._is_there(record):
+                    self._lost(record)
             page = self._store.subtree("/", split_path(page[-1].path))
 
-    def _is_there(self, path: str) -> bool:
+    def _lost(self, record: Entry) -> None:
+        if record.is_dir and self._store.elsewhere(record.path):
+            self.found("no folder", record.path, lambda: make_folder_again(
+                self._disk, self._store, record, os.path.lexists(self._disk.root + record.path)))
+        else:
+            self.found("missing", record.path, functools.partial(self._store.delete, record.path))
+
+    def _is_there(self, record: Entry) -> bool:
         try:
-            self._disk.stat(path)
+            found = self._disk.stat(record.path)
         except (FileNotFoundError, NotADirectoryError, SymlinkMet):
             return False
         except OSError:
-            pass                            # the disk can not tell: no reason to drop a record
+            return True                     # the disk can not tell: no reason to drop a record
+        return not record.is_dir or stat.S_ISDIR(found.st_mode) or not self._store.elsewhere(record.path)
+
+
+def _lies_elsewhere(record: Entry) -> bool:
+    return not record.is_dir and record.backend not in ("localfs", SYMLINK)
+
+
+class _BlobChecker:
+    """Compares the records of files in a backend with the objects there, which lie in a table of a scratch database
+    meanwhile: there may be many millions. All of the list is read before anything is concluded from it."""
+
+    def __init__(self, checker: Checker, backend: str, blobs: BlobStore) -> None:
+        self._checker, self._store, self._backend, self._blobs = checker, checker._store, backend, blobs
+        self._now = time.time_ns()
+
+    def run(self) -> None:
+        """Raises what the backend raises."""
+        with contextlib.closing(sqlite3.connect("")) as self._table:
+            self._table.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, tag TEXT)")
+            self._table.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", self._blobs.list())
+            noted = [(key,) for key, _ in self._store.loose_blobs(1 << 40)]
+            self._table.executemany("DELETE FROM objects WHERE key = ?", noted)         # to be removed anyway
+            lost = self._compare()
+            self._unnamed(lost)
+        cut = self._blobs.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
+        if cut:
+            self._checker.found("unfinished", self._backend, lambda: None, f"{cut} uploads")
+
+    def _compare(self) -> dict[str, Entry]:
+        """Each record with its object; the records by path whose objects are gone."""
+        lost: dict[str, Entry] = {}
+        page = self._store.elsewhere("/", 1000)
+        while page:
+            for record in page:
+                if record.backend == self._backend and not self._fits(record):
+                    lost[record.path] = record
+            page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
+        return lost
+
+    def _fits(self, record: Entry) -> bool:
+        key, tag = blob_of(record)
+        row = self._table.execute("SELECT size, tag FROM objects WHERE key = ?", (key,)).fetchone()
+        self._table.execute("DELETE FROM objects WHERE key = ?", (key,))
+        if row is None or row[0] != record.size:
+            return False
+        same = self._verified(record, row[1]) if self._checker._deep and record.digest else None
+        if same is False:
+            self._checker.found("corrupt", record.path)
+        elif row[1] != tag:
+            fresh = record._replace(stamp=f"{key} {row[1]}")
+            self._checker.found("other object", record.path, same and functools.partial(self._store.put, fresh))
         return True
 
+    def _verified(self, record: Entry, tag: str) -> bool:
+        digest = hashlib.sha256()
+        with self._blobs.open(blob_of(record)[0], tag, 0, record.size) if record.size else ChunkReader(()) as reader:
+            for block in reader:
+                digest.update(block)
+        return digest.hexdigest() == record.digest
 
-def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
+    def _unnamed(self, lost: dict[str, Entry]) -> None:
+        """Objects without a record, the newest first: of several versions of a file that one is taken in."""
+        for row in self._table.execute("SELECT * FROM objects ORDER BY mtime DESC").fetchall():
+            blob = BlobInfo(*row)
+            about = self._blobs.about(blob.key)
+            path = urllib.parse.unquote(about.get("callfs-path", ""))
+            if about.get("callfs-store") not in self._checker._own:
+                self._checker.found("foreign", blob.key, detail=path)
+            elif path in lost or self._free(path):
+                entry = _entry_of(blob, about, path, lost.pop(path, None), self._backend, self._checker._instance)
+                self._checker.found("no record", path, functools.partial(self._take_in, entry))
+            elif self._now - blob.mtime_ns > FSCK_YOUNG * 10**9:
+                self._checker.found("unused", blob.key, functools.partial(self._blobs.delete, [blob.key]), path)
+        for record in lost.values():
+            self._checker.found("no object", record.path, detail=blob_of(record)[0])
+
+    def _free(self, path: str) -> bool:
+        """Whether an object may be taken in under a path: there is nothing, and no file above it."""
+        try:
+            good = canonical_path(path) == path != "/" and self._store.get(path) is None
+        except CallFSError:
+            return False
+        above = [self._store.get(folder) for folder in ancestors(path)[1:]] if good else []
+        return good and all(record is None or record.is_dir for record in above)
+
+    def _take_in(self, entry: Entry) -> None:
+        folder = split_path(entry.path)[0]
+        if folder != "/":
+            make_folder_again(self._checker._disk, self._store, Entry(folder, DIRECTORY, mode=0o755), False)
+        self._store.put(entry)
+
+
+def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optional[Entry], backend: str,
+              instance_id: str) -> Entry:
+    """The record of an object by what is kept beside it, or by the one that is there already."""
+    mode, mtime = about.get("callfs-mode", ""), about.get("callfs-mtime", "")
+    known = record or Entry(
+        path, FILE, 0, int(mode, 8) if re.fullmatch("[0-7]{4}", mode) else 0o644,
+        urllib.parse.unquote(about.get("callfs-owner", "")) or "root",
+        int(mtime) if re.fullmatch("-?[0-9]{1,18}", mtime) else blob.mtime_ns, "", secrets.token_hex(8))
+    return known._replace(size=blob.size, etag=secrets.token_hex(8), digest="", backend=backend,
+                          instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
+
+
+def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False,
              report: Callable[[Finding], None] = lambda finding: None) -> int:
     """Check the data of a configuration, whose server must not run; how many problems are left.
 
-    Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. Raises ConfigError.
+    Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. `take_over` takes in
+    objects in S3 that were stored under other records, which nobody else may use any longer. Raises ConfigError.
     """
     check_built(config)
     database = config.metadata_store.sqlite_path
@@ -21250,10 +22889,197 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
         keep.callback(disk.close)
         store = SQLiteStore(database, durable=False)    # a million commits; whoever pulls the plug runs it again
         keep.callback(store.close)
+        if mend and config.ha.replication_enabled and disk.marker() != store.identity and store.page("/", limit=1):
+            raise ConfigError("backend.localfs_root_path: this folder is not the one that the records belong to, and fsck would "
+                              "drop them; `callfs heal` brings the files back from their second copies")
+        blobs = build_blobs(config)
+        keep.callback(lambda: [each.close() for each in blobs.values()])
+        own = _Anything() if take_over else {store.identity, disk.marker()}
         if mend and disk.writable:          # finishes what a killed server had begun before that is judged
-            keep.callback(StoreFS(disk, store, LocalLocks(), claim=True).close)
+            files = StoreFS(disk, store, LocalLocks(), claim=True, blobs=blobs)
+            keep.callback(files.close)
+            files.tidy()
         return Checker(disk, store, instance_id=config.instance_discovery.instance_id, deep=deep, mend=mend,
-                       report=report).run()
+                       report=report, blobs=blobs, own=own).run()
+
+
+class _Anything(Container[str]):
+    """Has all that is asked for."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
+
+# ============================================================================
+# heal: files and their second copies side by side, the bad mended from the good
+# ============================================================================
+
+HEALED = {                                  # kind: (what it means, whether it can be mended)
+    "gone": ("its bytes are not there; brought back from the second copy", True),
+    "damaged": ("its bytes are not those of the record; brought back from the second copy", True),
+    "outside": ("changed from outside; size, time and ETag taken from the file", True),
+    "uncopied": ("there is no second copy; made", True),
+    "miscopied": ("the second copy has other bytes; made again", True),
+    "stray": ("a copy of no file's version; removed", True),
+    "lost": ("neither its own bytes nor the second copy can be had", False),
+    "differing": ("the two differ, and no SHA-256 is known that says which is right", False),
+}
+
+
+class _Listing:
+    """What blob stores hold, listed once into a temporary database (a request says a thousand of them; to ask for each is
+    a request each). What was not asked for in the end is what nobody names."""
+
+    def __init__(self, stores: Mapping[str, BlobStore]) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)            # on the disk where it grows
+        self._db.execute("CREATE TABLE found (store, key, size, tag, named DEFAULT 0, PRIMARY KEY (store, key)) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+        for name, store in stores.items():
+            self._db.executemany("INSERT OR REPLACE INTO found (store, key, size, tag) VALUES (?, ?, ?, ?)",
+                                 ((name, blob.key, blob.size, blob.tag) for blob in store.list()))
+
+    def take(self, name: str, key: str) -> Optional[tuple[int, str]]:
+        """(size, tag) of a blob, which has its name from now on."""
+        self._db.execute("UPDATE found SET named = 1 WHERE store = ? AND key = ?", (name, key))
+        return self._db.execute("SELECT size, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
+
+    def rest(self, name: str) -> list[str]:
+        """Up to a thousand that nobody took yet, which counts as taken."""
+        found = [row[0] for row in self._db.execute("SELECT key FROM found WHERE store = ? AND NOT named LIMIT 1000", (name,))]
+        for key in found:
+            self.take(name, key)
+        return found
+
+    def close(self) -> None:
+        """Forget all."""
+        self._db.close()
+
+
+class Healer:
+    """Holds every record against the bytes of its file and against their second copy; mends what is bad from what is
+    good. Nobody else may work on them meanwhile. `seen` files were looked at."""
+
+    def __init__(self, files: StoreFS, disk: LocalDisk, store: MetadataStore, blobs: Mapping[str, BlobStore],
+                 replicas: Replicas, *, deep: bool, mend: bool, report: Callable[[Finding], None]) -> None:
+        self._files, self._disk, self._store, self._blobs, self._replicas = files, disk, store, blobs, replicas
+        self._deep, self._mend, self._report, self.left, self.seen = deep, mend, report, 0, 0
+
+    def run(self) -> int:
+        """How many problems are left."""
+        if self._mend:
+            self._replicas.drain(self._files.open_version)
+        with contextlib.closing(_Listing({**self._blobs, "replicas": self._replicas.store})) as self._listing:
+            page = self._store.subtree("/")
+            while page:
+                for record in page:
+                    if record.is_dir:
+                        self._folder(record)
+                    elif record.backend != SYMLINK:
+                        self._file(record)
+                page = self._store.subtree("/", split_path(page[-1].path))
+            self._strays()
+        return self.left
+
+    def _found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None) -> None:
+        self._report(Finding(kind, path))
+        if self._mend and mend is not None:
+            try:
+                mend()
+                return
+            except (CallFSError, OSError, SymlinkMet) as error:
+                self._report(Finding("lost", path, str(error)))
+        self.left += 1
+
+    def _folder(self, record: Entry) -> None:
+        with contextlib.suppress(OSError, SymlinkMet):
+            self._disk.stat(record.path)
+            return
+        self._found("gone", record.path, lambda: self._disk.mkdir(record.path, record.mode))
+
+    def _file(self, record: Entry) -> None:
+        """Its own bytes and the copy, each good or bad: compare, copy, restore, or nothing to be done."""
+        self.seen += 1
+        now, size = self._state(record)
+        key = replica_key(now)
+        own, doubled = self._verdict(now, size, lambda: self._own(now)), self._replicas.spares(now)
+        there = self._listing.take("replicas", key) if doubled else None
+
+        def copy() -> Reader:
+            return self._replicas.store.open(key, there[1] if there else "", 0, now.size)
+        copied = self._verdict(now, there[0] if there else None, copy)
+        if not own:
+            kind = "lost" if doubled and not copied else "gone" if size is None else "damaged"
+            self._found(kind, now.path, (lambda: self._files.restore(now, copy())) if copied else None)
+        elif doubled and not copied:
+            self._found("miscopied" if there else "uncopied", now.path, lambda: self._replicas.fill(now, self._own(now)))
+        elif doubled and own != copied:
+            self._found("differing", now.path)
+
+    def _state(self, record: Entry) -> tuple[Entry, Optional[int]]:
+        """The record as it should be, and the size of what lies where it says; None for nothing."""
+        if record.backend in self._blobs:
+            key, tag = blob_of(record)
+            found = self._listing.take(record.backend, key)
+            return record, None if found is None else found[0] if found[1] in ("", tag) else -1
+        try:
+            info = self._disk.stat(record.path)
+        except (OSError, SymlinkMet):
+            return record, None
+        # Who changes a file changes its time, too; what repairs a filesystem after a crash only cuts it.
+        cut = info.st_mtime_ns == record.mtime_ns and info.st_size != record.size
+        if stamp_of(info) != record.stamp and stat.S_ISREG(info.st_mode) and not cut:
+            record = refreshed(record, info)
+            self._found("outside", record.path, lambda: self._store.put(record))
+        return record, info.st_size if stat.S_ISREG(info.st_mode) else -1
+
+    def _own(self, record: Entry) -> Reader:
+        if record.backend in self._blobs:
+            return self._blobs[record.backend].open(*blob_of(record), 0, record.size)
+        fd, info = self._disk.open(record.path)
+        return FileReader(fd, 0, info.st_size)
+
+    def _verdict(self, record: Entry, size: Optional[int], opened: Callable[[], Reader]) -> str:
+        """"" for bytes that are bad or not there; else their SHA-256, or what stands for it while nobody looks."""
+        if size != record.size or not self._deep:
+            return "unread" if size == record.size else ""
+        digest = hashlib.sha256()
+        try:
+            with opened() if size else ChunkReader(()) as reader:
+                for block in reader:
+                    digest.update(block)
+        except (OSError, CallFSError, SymlinkMet):
+            return ""
+        return digest.hexdigest() if record.digest in ("", digest.hexdigest()) else ""
+
+    def _strays(self) -> None:
+        for keys in iter(lambda: self._listing.rest("replicas"), []):
+            for key in keys:
+                self._found("stray", key, functools.partial(self._replicas.store.delete, [key]))
+
+
+def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
+             report: Callable[[Finding], None] = lambda finding: None) -> tuple[int, int]:
+    """Compare and mend the files of a configuration and their second copies, while its server does not run: how many
+    files there are, and how many problems are left. `deep` reads all bytes of both sides. Raises ConfigError; Unavailable
+    and BadGateway where a backend can not be reached."""
+    check_built(config)
+    if not config.ha.replication_enabled:
+        raise ConfigError("ha.replication_enabled: is false, so there are no second copies to heal from")
+    log, metrics = Log("error"), Metrics()
+    with contextlib.ExitStack() as keep:
+        keep.callback(DataLock(config.metadata_store.sqlite_path + ".lock").release)
+        disk = LocalDisk(config.backend.localfs_root_path)
+        keep.callback(disk.close)
+        store = SQLiteStore(config.metadata_store.sqlite_path)
+        keep.callback(store.close)
+        replicas = make_replicas(config, store, metrics=metrics, log=log)
+        keep.callback(replicas.close)
+        blobs = build_blobs(config, log, metrics)
+        files = StoreFS(disk, store, LocalLocks(), instance_id=config.instance_discovery.instance_id, claim=mend,
+                        metrics=metrics, log=log, blobs=blobs, default=config.backend.default_backend, replication=replicas)
+        keep.callback(files.close)
+        healer = Healer(files, disk, store, blobs, replicas, deep=deep, mend=mend, report=report)
+        left = healer.run()
+        return healer.seen, left
 
 # ============================================================================
 # Client: the REST dialect from Python
@@ -21265,7 +23091,8 @@ Target = Union[str, "os.PathLike[str]", BinaryIO]
 
 
 class FileInfo(NamedTuple):
-    """What the server says of a path: `mtime` in seconds since 1970, `etag` as `if_match` takes it ("" in listings)."""
+    """What the server says of a path: `mtime` in seconds since 1970, `etag` as `if_match` takes it ("" in listings),
+    `backend` where its bytes lie ("" in listings)."""
 
     path: str
     type: str = FILE
@@ -21275,6 +23102,7 @@ class FileInfo(NamedTuple):
     mtime: float = 0.0
     etag: str = ""
     instance_id: str = ""
+    backend: str = ""
 
     @property
     def name(self) -> str:
@@ -21305,12 +23133,13 @@ _INFO_HEADERS = ("Type", "Size", "Mode", "Owner", "MTime", "Instance-ID")
 def _info_of_headers(path: str, headers: Mapping[str, str]) -> FileInfo:
     kind, size, mode, owner, mtime, instance = (headers["X-CallFS-" + name] for name in _INFO_HEADERS)
     return FileInfo(canonical_path("/" + path), kind, int(size), int(mode, 8), urllib.parse.unquote(owner),
-                    _seconds(mtime), headers.get("ETag") or "", urllib.parse.unquote(instance))
+                    _seconds(mtime), headers.get("ETag") or "", urllib.parse.unquote(instance),
+                    headers.get("X-CallFS-Backend") or "localfs")
 
 
 def _info_of_item(item: Mapping[str, Any]) -> FileInfo:
     return FileInfo(item["path"], item["type"], int(item["size"]), int(item["mode"], 8), item["owner"],
-                    _seconds(item["mtime"]), item.get("etag", ""), item.get("instance_id", ""))
+                    _seconds(item["mtime"]), item.get("etag", ""), item.get("instance_id", ""), item.get("backend", ""))
 
 
 def _link_of_item(item: Mapping[str, Any], path: str = "", max_uses: int = 1) -> LinkInfo:
@@ -21411,15 +23240,17 @@ class Client(HTTPClient):
     # ---- files
 
     def upload(self, path: str, source: Upload, *, overwrite: bool = True, mtime: Optional[float] = None,
-               if_match: str = "", digest: bool = True, progress: Optional[ByteProgress] = None) -> FileInfo:
+               if_match: str = "", digest: bool = True, backend: str = "",
+               progress: Optional[ByteProgress] = None) -> FileInfo:
         """Store bytes, a local file (`pathlib.Path`), an open binary file from its position on, or blocks, at `path`.
 
         All or nothing, and durable on return. Missing parents are made. `overwrite` false raises FileExists where
         something is, `if_match` PreconditionFailed unless that version is there. `mtime` is in seconds since 1970. With
-        `digest` the server checks the SHA-256 of what can be read twice.
+        `digest` the server checks the SHA-256 of what can be read twice. `backend` is where the bytes are to lie; without
+        it they go to where those of the file lie, or of new files.
         """
         with _Source(source) as body:
-            headers = {"If-Match": if_match} if if_match else {}
+            headers = {**({"If-Match": if_match} if if_match else {}), **_to_backend(backend)}
             if mtime is not None:
                 headers["X-OC-Mtime"] = f"{mtime:.9f}".rstrip("0").rstrip(".")
             if digest and body.replayable:
@@ -21504,7 +23335,8 @@ class Client(HTTPClient):
 
     def _info(self, reply: _Reply) -> FileInfo:
         with _foreign(self.url):
-            return _info_of_item({"etag": reply.headers.get("ETag") or "", **json.loads(reply.data)})
+            return _info_of_item({"etag": reply.headers.get("ETag") or "",
+                                  "backend": reply.headers.get("X-CallFS-Backend") or "localfs", **json.loads(reply.data)})
 
     def exists(self, path: str) -> bool:
         """Whether a file or directory is there."""
@@ -21522,9 +23354,12 @@ class Client(HTTPClient):
         """Delete a file or a directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
         self._call("DELETE", _file_target(path, recursive=recursive))
 
-    def move(self, source: str, destination: str, *, overwrite: bool = False, create_parents: bool = False) -> str:
-        """Rename or move a file or a directory with all in it; the new path. Raises FileExists, FileNotFound."""
-        wish = {"destination": "/" + destination.lstrip("/"), "overwrite": overwrite, "create_parents": create_parents}
+    def move(self, source: str, destination: str, *, overwrite: bool = False, create_parents: bool = False,
+             backend: str = "") -> str:
+        """Rename or move a file or a directory with all in it; the new path. With `backend` the bytes go there, also
+        where the path stays. Raises FileExists, FileNotFound."""
+        wish = {"destination": "/" + destination.lstrip("/"), "overwrite": overwrite, "create_parents": create_parents,
+                **({"backend": backend} if backend else {})}
         answer = self._json("PATCH", _file_target(source), wish)
         with _foreign(self.url):
             return str(answer["path"])
@@ -22535,10 +24370,11 @@ def _rm(run: Run) -> None:
 
 
 def _mv(run: Run) -> None:
-    sources, targets = _from_to(run)
+    backend, paths = run.args.backend, run.args.path
+    sources, targets = (paths, [run.path(paths[0])]) if backend and len(paths) == 1 else _from_to(run)
     for text, target in zip(sources, targets):
         with run.trying(text):
-            run.client.rename(run.path(text), target)
+            run.client.rename(run.path(text), target, *_wished(run))
 
 
 def _from_to(run: Run) -> tuple[list[str], list[str]]:
@@ -22591,7 +24427,7 @@ def _upload(run: Run) -> None:
     for local, target in zip(sources, run.landing([os.path.abspath(each) for each in sources], remote)):
         with run.trying(local):
             if local == "-":
-                run.client.write(target, run.body(True))
+                run.client.write(target, run.body(True), *_wished(run))
             elif os.path.isdir(local) and not run.args.recursive:
                 raise Conflict("Is a directory (-r uploads it)")
             elif os.path.isdir(local):
@@ -22615,7 +24451,12 @@ def _upload_file(run: Run, local: str, target: str) -> None:
     with open(local, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         blocks = run.progress(local, iter(lambda: file.read(BLOCK), b""), size)
-        run.client.write(target, blocks if run.shell.stderr.isatty() else file)
+        run.client.write(target, blocks if run.shell.stderr.isatty() else file, *_wished(run))
+
+
+def _wished(run: Run) -> list[str]:
+    """The backend that an upload names: a server that is not callfs knows none."""
+    return [run.args.backend] if run.args.backend else []
 
 
 def _download(run: Run) -> Iterator[bytes]:
@@ -22805,7 +24646,8 @@ _ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
 _RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
 _LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
 _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
-_UP = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
+_BACKEND = _arg("--backend", default="", metavar="NAME", help="where callfs puts the bytes: localfs, s3")
+_UP = (_RECURSIVE, _BACKEND, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
 _DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="files, at last where to (- is standard output)"))
 _CODE = (_arg("code", type=_counting, nargs="?", metavar="CODE"),)
 _STREAM_FLAG = _arg("--stream", action="store_true", help="pass each piece on as it comes")
@@ -22827,7 +24669,7 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
         _arg("-p", "--parents", action="store_true", help="parents too; no error where it is there"), _MODE, _PATHS)),
     FileCommand("rm", "remove files", _rm, (
         _RECURSIVE, _arg("-f", "--force", action="store_true", help="no error where nothing is"), _PATHS)),
-    FileCommand("mv", "move or rename", _mv, (_PATHS,)),
+    FileCommand("mv", "move or rename; with --backend one path will do", _mv, (_BACKEND, _PATHS)),
     FileCommand("cp", "copy, between filesystems too", _cp, (_RECURSIVE, _PATHS)),
     FileCommand("stat", "tell what is known of files", _stat, (_PATHS,)),
     FileCommand("tree", "show a directory with all below it", _tree, (
@@ -23270,13 +25112,20 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
+    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
     return 1 if left else 0
 
 
+def _heal(args: argparse.Namespace) -> int:
+    seen, left = run_heal(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
+    _say(f"{seen} files and their second copies compared, " + (f"{left} problems left" if left else "no problems left"))
+    return 1 if left else 0
+
+
 def _say_finding(finding: Finding) -> None:
-    _say(": ".join(filter(None, (finding.kind, finding.path, FINDINGS[finding.kind][0], finding.detail))))
+    meaning = {**FINDINGS, **HEALED}[finding.kind][0]
+    _say(": ".join(filter(None, (finding.kind, finding.path, meaning, finding.detail))))
 
 
 def _address_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -23359,6 +25208,11 @@ COMMANDS = [
     Command("config reference", "print every option, as Markdown", _config_reference),
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),
+             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"),
+             _arg("--take-over", action="store_true",
+                  help="take in objects in S3 that were stored under other records (after those were lost)"))),
+    Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
+            (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
     Command("link", "make a download link", _link,
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
