@@ -6356,7 +6356,8 @@ _SCHEMA = (
         DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32);
     END;
     CREATE TRIGGER blob_renamed AFTER UPDATE OF stamp, backend ON entries
-    WHEN NEW.stamp <> OLD.stamp AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
+    WHEN substr(NEW.stamp, 1, 32) <> substr(OLD.stamp, 1, 32)
+    AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
     BEGIN
         DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32) AND NEW.backend NOT IN ('localfs', 'symlink');
         INSERT OR REPLACE INTO blobs SELECT substr(OLD.stamp, 1, 32), OLD.backend, ''
@@ -9780,7 +9781,7 @@ class EnduringReader(Reader):
         if len(self._sources) > 1 or isinstance(error, AlteredBytes):
             raise error
         self._sources.append(self._spare(done, error))
-        self._done = done
+        self._done, self.fd = done, -1
 
     def close(self) -> None:
         """Both."""
@@ -9965,7 +9966,7 @@ class Replicas(Replication):
         """Before the first copy: what a killed server left half-written goes. Nobody writes before this has worked."""
         with self._sweeping:
             if not self._swept:
-                self.store.sweep()
+                self.store.sweep(time.time_ns())
                 self._swept = True
 
     # -- what is owed ------------------------------------------------------------------------------------------
@@ -22855,9 +22856,11 @@ class _BlobChecker:
         return good and all(record is None or record.is_dir for record in above)
 
     def _take_in(self, entry: Entry) -> None:
-        folder = split_path(entry.path)[0]
-        if folder != "/":
-            make_folder_again(self._checker._disk, self._store, Entry(folder, DIRECTORY, mode=0o755), False)
+        above = [Entry(folder, DIRECTORY, 0, 0o755, "root", self._now, "", secrets.token_hex(8), instance_id=entry.instance_id)
+                 for folder in ancestors(entry.path)[1:]]
+        if above:
+            make_folder_again(self._checker._disk, self._store, above[-1], False)
+            self._store.add(above)
         self._store.put(entry)
 
 
@@ -22868,7 +22871,8 @@ def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optio
     known = record or Entry(
         path, FILE, 0, int(mode, 8) if re.fullmatch("[0-7]{4}", mode) else 0o644,
         urllib.parse.unquote(about.get("callfs-owner", "")) or "root",
-        int(mtime) if re.fullmatch("-?[0-9]{1,18}", mtime) else blob.mtime_ns, "", secrets.token_hex(8))
+        int(mtime) if re.fullmatch("-?[0-9]{1,19}", mtime) and abs(int(mtime)) < 2**63 else blob.mtime_ns, "",
+        secrets.token_hex(8))
     return known._replace(size=blob.size, etag=secrets.token_hex(8), digest="", backend=backend,
                           instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
 

@@ -5148,6 +5148,57 @@ class MetadataStoreContract:
         store.add([an_entry("/b"), an_entry("/b/x")])
         assert store.move("/a", "/b") == 0 and self.paths(store) == []
 
+    def test_blobs(self, store: Any) -> None:
+        """What is being written and what no record names any longer is noted, in the same commit as the change."""
+        keys = [digit * 32 for digit in "abcdef"]
+        for key in keys[:5]:
+            store.hold_blob(key, "s3", "node-1")
+        store.hold_blob(keys[5], "s3", "node-2")
+        assert store.loose_blobs() == []
+        named = [store.put(an_entry(f"/d/{key[0]}", backend="s3", stamp=f"{key} tag")) for key in keys[:3]]
+        store.put(an_entry("/local", stamp=f"{keys[3]} looks like it"))         # this is no blob
+        store.release_blobs([keys[3]])
+        assert store.loose_blobs() == [(keys[3], "s3")]
+        store.drop_blobs(keys)              # what is held, or named, is not dropped
+        store.release_blobs((), "node-1")
+        assert store.loose_blobs() == [(keys[4], "s3")]
+        store.drop_blobs([keys[4]])
+        store.put(named[0]._replace(mode=0o600, stamp=named[0].stamp))          # the same blob
+        store.put(named[2]._replace(stamp=f"{keys[2]} retagged"))               # and again
+        store.move("/d/a", "/e")
+        assert store.loose_blobs() == []
+        store.put(named[1]._replace(backend="localfs", stamp="1-2-3"))          # to the disk
+        assert store.loose_blobs() == [(keys[1], "s3")]
+        store.put(an_entry("/e", backend="s3", stamp=f"{keys[1]} tag"))         # named again, in the place of another
+        assert store.loose_blobs() == [(keys[0], "s3")]
+        store.move("/d/c", "/e")
+        assert sorted(store.loose_blobs()) == [(keys[0], "s3"), (keys[1], "s3")]
+        store.delete("/")
+        assert sorted(store.loose_blobs()) == [(key, "s3") for key in keys[:3]] and len(store.loose_blobs(2)) == 2
+        store.drop_blobs(keys)
+        assert store.loose_blobs() == []
+        store.release_blobs((), "node-2")
+        assert store.loose_blobs() == [(keys[5], "s3")]
+        store.release_blobs((), "")         # names nobody
+        assert store.loose_blobs() == [(keys[5], "s3")]
+
+    def test_elsewhere(self, store: Any) -> None:
+        """Files that lie in other backends below a directory, page by page; not those beside it."""
+        paths = ["/a", "/d", "/d!", "/d/f", "/d/e/f", "/d/e/g", "/d0", "/d0/f", "/z"]
+        store.add([an_entry(path, backend="s3", stamp=f"{number:032d} x") for number, path in enumerate(paths)])
+        store.add([an_entry("/d/e", type=callfs.DIRECTORY, backend="s3"), an_entry("/d/l"), an_entry("/d/link", backend=callfs.SYMLINK)])
+        assert [entry.path for entry in store.elsewhere("/d", 10)] == ["/d/f", "/d/e/f", "/d/e/g"]
+        assert sorted(entry.path for entry in store.elsewhere("/", 100)) == sorted(paths)
+        assert len(store.elsewhere("/")) == 1 and store.elsewhere("/none") == store.elsewhere("/d/f", 9) == []
+        found, after = [], ("", "")
+        while True:
+            page = store.elsewhere("/", 2, after)
+            if not page:
+                break
+            found += [entry.path for entry in page]
+            after = callfs.split_path(page[-1].path)
+        assert sorted(found) == sorted(paths) and len(found) == len(paths)
+
     def test_writers_share_commits(self, store: Any) -> None:
         """Nothing is lost among many threads, every version is drawn once, the commits are fewer than the writes."""
         threads, each = 12, 25
@@ -5431,6 +5482,51 @@ class TestSQLiteStore(MetadataStoreContract):
             assert store.put(an_entry("/d/g")).version == 42
         finally:
             store.close()
+
+    GOLDEN_2 = """
+        CREATE TABLE mounts (path TEXT PRIMARY KEY, fstype TEXT NOT NULL, config TEXT NOT NULL) WITHOUT ROWID;
+        INSERT INTO mounts VALUES ('/m', 'memfs', '{}');
+        INSERT INTO entries VALUES ('/d', 'l', 'file', 3, 511, 'bob', 19, 'tag', 'k', '', 'symlink', 'node-1', '4-5-6', 41);
+        PRAGMA user_version = 2;
+    """
+    GOLDEN_3 = """
+        CREATE TABLE blobs (key TEXT PRIMARY KEY, backend TEXT NOT NULL, holder TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TRIGGER blob_named AFTER INSERT ON entries WHEN NEW.backend NOT IN ('localfs', 'symlink') BEGIN
+            DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32);
+        END;
+        CREATE TRIGGER blob_renamed AFTER UPDATE OF stamp, backend ON entries
+        WHEN substr(NEW.stamp, 1, 32) <> substr(OLD.stamp, 1, 32)
+        AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
+        BEGIN
+            DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32) AND NEW.backend NOT IN ('localfs', 'symlink');
+            INSERT OR REPLACE INTO blobs SELECT substr(OLD.stamp, 1, 32), OLD.backend, ''
+                WHERE OLD.backend NOT IN ('localfs', 'symlink') AND OLD.stamp <> '';
+        END;
+        CREATE TRIGGER blob_unnamed AFTER DELETE ON entries WHEN OLD.backend NOT IN ('localfs', 'symlink')
+        AND OLD.stamp <> '' BEGIN
+            INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
+        END;
+        CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
+        INSERT INTO entries VALUES ('/d', 's', 'file', 3, 420, 'bob', 19, 'tag', 'm', '', 's3', 'node-1',
+            '0123456789abcdef0123456789abcdef etag-2', 41);
+        INSERT INTO blobs VALUES ('fedcba9876543210fedcba9876543210', 's3', ''), ('00', 's3', 'node-1');
+        PRAGMA user_version = 3;
+    """
+
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_golden_schemas(self, tmp_path: Path, number: int) -> None:
+        """Those that came later; with each of them blobs are noted."""
+        with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite3")) as connection:
+            connection.executescript(self.GOLDEN_1 + self.GOLDEN_2 + (self.GOLDEN_3 if number > 2 else ""))
+        with contextlib.closing(self.make(tmp_path)) as store:
+            assert store.mounts() == [("/m", "memfs", "{}")] and store.get("/d/l").backend == callfs.SYMLINK
+            loose = [("fedcba9876543210fedcba9876543210", "s3")] if number > 2 else []
+            assert store.loose_blobs() == loose and len(store.elsewhere("/", 9)) == number - 2
+            store.put(an_entry("/d/s", backend="s3", stamp="ab" * 16 + " new"))
+            loose += [("0123456789abcdef0123456789abcdef", "s3")] if number > 2 else []
+            assert sorted(store.loose_blobs()) == sorted(loose) and store.elsewhere("/")[0].stamp == "ab" * 16 + " new"
+            store.delete("/d")
+            assert len(store.loose_blobs()) == len(loose) + 1 and store.elsewhere("/") == []
 
     @staticmethod
     def damage(path: Path, how: str) -> None:
@@ -7425,7 +7521,8 @@ class Rig:
         """What fsck has to say, mending nothing."""
         found: list[tuple[str, str]] = []
         callfs.Checker(self.disk, self.store, instance_id="node-1", deep=deep, mend=False,
-                       report=lambda finding: found.append(finding[:2])).run()
+                       report=lambda finding: found.append(finding[:2]), blobs=self.fs._blobs.stores,
+                       own={self.store.identity}).run()
         return found
 
     def path(self, path: str) -> Path:
@@ -7476,14 +7573,46 @@ class TestStoreFS(FileSystemContract):
 
 
 class FolderAsBackend(callfs.DiskBlobs):
-    """A blob store in a folder, in the place of a bucket."""
+    """A blob store in a folder, in the place of a bucket. `failing` names the methods that answer with an error."""
 
-    name = "s3"
+    name, error = "s3", callfs.Unavailable("The S3 server answered SlowDown.")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.failing: set[str] = set()
+        self.abouts: dict[str, Mapping[str, str]] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("stage", "open", "find", "list", "delete", "about", "check", "sweep") and name in self.failing:
+            return raising(self.error)
+        return super().__getattribute__(name)
+
+    def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = {}) -> Any:
+        """As the base; its uploads may be told to fail, too."""
+        self.abouts[key] = about
+        upload = super().stage(key, length, about)
+        for name in {"write", "commit"} & self.failing:
+            setattr(upload, name, raising(self.error))
+        return upload
+
+    def about(self, key: str) -> Mapping[str, str]:
+        """What was said of it in this life."""
+        return self.abouts.get(key, {})
 
 
 def blob_rig(folder: Any, **more: Any) -> Rig:
     """A store whose files are blobs unless somebody says otherwise; they lie in the folder `FOLDER-blobs`."""
     return Rig(folder, blobs={"s3": FolderAsBackend(f"{folder}-blobs", durable=False)}, default="s3", **more)
+
+
+def check_blobs(filesystem: Any) -> None:
+    """After a sweep: each blob is named by a record, none is read or written, nothing is noted."""
+    filesystem._blobs.sweep()
+    bucket = filesystem._blobs.stores["s3"]
+    named = {callfs.blob_of(entry)[0] for entry in filesystem._store.elsewhere("/", 10_000)}
+    assert {blob.key for blob in bucket.list()} == named
+    assert filesystem._store._read("blobs", "SELECT * FROM blobs", ()) == []
+    assert os.listdir(os.path.join(bucket.folder, "tmp")) == [] and not filesystem._blobs._open
 
 
 class TestStoreOnBlobs(TestStoreFS):
@@ -7494,12 +7623,447 @@ class TestStoreOnBlobs(TestStoreFS):
 
     def check(self, tree: Any, folder: Path) -> None:
         super().check(tree, folder)
-        filesystem = tree._root
-        filesystem._blobs.sweep()
-        named = {callfs.blob_of(entry)[0] for entry in filesystem._store.elsewhere("/", 10_000)}
-        assert {blob.key for blob in filesystem._blobs.stores["s3"].list()} == named
-        assert filesystem._store._read("blobs", "SELECT * FROM blobs", ()) == []
-        assert os.listdir(f"{folder}-blobs/tmp") == [] and not filesystem._blobs._open
+        check_blobs(tree._root)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Rig]:
+    """A store with both backends: /s in S3, /l on the disk, /d with one of each."""
+    with nothing_left(2):
+        rig = blob_rig(tmp_path / "root", durable=False)
+        for path, backend in TWO.items():
+            put(rig.tree, path, path.encode() * 10, options=callfs.WriteOptions(backend=backend))
+        yield rig
+        rig.fs._stopping.clear()
+        check_blobs(rig.fs)
+        rig.close()
+    assert scratch(rig.root) == []
+
+
+TWO = {"/s": "s3", "/l": "localfs", "/d/s": "s3", "/d/l": "localfs"}
+IN_S3, ON_DISK = callfs.WriteOptions(backend="s3"), callfs.WriteOptions(backend="localfs")
+
+
+def backends(rig: Rig) -> dict[str, str]:
+    """Where each file lies; a file on the disk is there, and nothing else is."""
+    found = {entry.path: entry.backend for entry in rig.tree.walk(callfs.ROOT, "/", 9) if not entry.is_dir}
+    assert {path for path in found if rig.path(path).exists()} == {path for path in found if found[path] == "localfs"}
+    return found
+
+
+class TestTwoBackends:
+    """Files on the disk and in S3 side by side, and what may happen between the steps."""
+
+    def test_a_new_version_stays_where_the_file_lies(self, two: Rig) -> None:
+        for path in TWO:
+            put(two.tree, path, b"2")
+            two.tree.move(ALICE, path, path + "2")
+            two.tree.move(ALICE, path + "2", path)
+        put(two.tree, "/new")
+        assert backends(two) == {**TWO, "/new": "s3"} and all(fetch(two.tree, path) == b"2" for path in TWO)
+        for backend in ("localfs", "s3", "localfs", "s3"):
+            for path in TWO:
+                before = two.tree.stat(ALICE, path)
+                assert put(two.tree, path, b"3", options=callfs.WriteOptions(backend=backend)).entry.id == before.id
+            assert set(map(backends(two).get, TWO)) == {backend}
+
+    @pytest.mark.parametrize("source", ["/s", "/l"])
+    @pytest.mark.parametrize("target", ["/d/s", "/d/l", "/new", "/x/y"])
+    def test_moves_and_copies_over_either(self, two: Rig, source: str, target: str) -> None:
+        two.tree.copy(ALICE, source, "/copy")
+        two.tree.move(ALICE, source, target, overwrite=True, parents=True)
+        assert fetch(two.tree, target) == fetch(two.tree, "/copy") == source.encode() * 10
+        assert backends(two)[target] == TWO[source] and source not in backends(two)
+
+    @pytest.mark.parametrize("backend", ["s3", "localfs"])
+    def test_place_both_ways(self, two: Rig, backend: str) -> None:
+        """Bytes, ETag, id, time and mode stay; a directory with all in it; twice is once."""
+        two.tree.chmod(ALICE, "/l", 0o600)
+        before = {path: two.tree.stat(ALICE, path) for path in TWO}
+        assert two.tree.place(ALICE, "/l", backend).backend == two.tree.place(ALICE, "/s", backend).backend == backend
+        for _ in range(2):
+            assert two.tree.move(ALICE, "/d", "/d", backend=backend).path == "/d"
+        assert set(backends(two).values()) == {backend} and not two.fs._intents._open
+        for path, old in before.items():
+            assert two.tree.stat(ALICE, path)._replace(backend="", stamp="", version=0) == \
+                old._replace(backend="", stamp="", version=0)
+            assert fetch(two.tree, path) == path.encode() * 10
+        with pytest.raises(callfs.NotSupported, match="localfs, s3"):
+            two.tree.place(ALICE, "/d", "tape")
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.place(ALICE, "/none", backend)
+
+    def test_move_to_another_place_and_backend(self, two: Rig) -> None:
+        two.tree.move(ALICE, "/d", "/e", backend="localfs")
+        two.tree.move(ALICE, "/l", "/e/m", backend="s3")
+        assert backends(two) == {"/s": "s3", "/e/s": "localfs", "/e/l": "localfs", "/e/m": "s3"}
+
+    def test_from_another_filesystem(self, two: Rig) -> None:
+        two.tree.mount("/mem", make_fs(callfs.MemFS))
+        put(two.tree, "/mem/a/f", b"1")
+        with pytest.raises(callfs.NotSupported, match="no backends"):
+            put(two.tree, "/mem/g", options=IN_S3)
+        two.tree.move(ALICE, "/mem/a", "/d/a", backend="localfs")
+        assert two.tree.stat(ALICE, "/d/a/f").backend == "localfs"
+        two.tree.move(ALICE, "/d/a", "/mem/b")
+        two.tree.move(ALICE, "/mem/b", "/d/b", backend="s3")
+        assert two.tree.stat(ALICE, "/d/b/f").backend == "s3" and fetch(two.tree, "/d/b/f") == b"1"
+        two.tree.unmount("/mem").close()
+
+    def test_place_needs_the_right(self, two: Rig) -> None:
+        """Of all files in a directory, before the first is touched."""
+        put(two.tree, "/d/z", b"bobs", BOB)
+        before = backends(two)
+        for who, path in ((ALICE, "/d"), (BOB, "/l"), (BOB, "/d")):
+            with pytest.raises(callfs.PermissionDenied):
+                two.tree.place(who, path, "localfs")
+        assert backends(two) == before
+
+    def test_place_is_parallel(self, two: Rig) -> None:
+        for number in range(12):
+            put(two.tree, f"/d/{number}", b"x", options=ON_DISK)
+        together = threading.Barrier(callfs.PLACES)
+        real = two.fs._place_in_blob
+
+        def slow(*arguments: Any) -> Any:
+            together.wait(20)
+            return real(*arguments)
+        two.fs._place_in_blob = slow
+        two.fs._place_on_disk = slow
+        two.tree.remove(ALICE, "/d/l")
+        two.tree.place(ALICE, "/d", "s3")
+        assert set(backends(two).values()) == {"s3", "localfs"} and backends(two)["/d/11"] == "s3"
+
+    @pytest.mark.parametrize("failing", ["stage", "write", "commit", "open"])
+    def test_the_backend_is_down(self, two: Rig, failing: str) -> None:
+        """503, what was there is there, nothing is left; when it is back all goes on."""
+        bucket, before = two.fs._blobs.stores["s3"], picture(two.tree)
+        bucket.failing = {failing}
+        changes = [lambda: two.tree.patch(ALICE, "/s", callfs.bytes_body(b"x"), 3), lambda: two.tree.truncate(ALICE, "/s", 3),
+                   lambda: two.tree.place(ALICE, "/d", "localfs" if failing == "open" else "s3")]
+        if failing == "open":
+            changes += [lambda: fetch(two.tree, "/s")]
+        else:
+            changes += [lambda: put(two.tree, "/s", b"x"), lambda: put(two.tree, "/new", b"x"),
+                        lambda: put(two.tree, "/l", b"x", options=IN_S3), lambda: two.tree.place(ALICE, "/l", "s3")]
+        for change in changes:
+            with pytest.raises(callfs.Unavailable, match="SlowDown"):
+                change()
+        assert fetch(two.tree, "/l") == b"/l" * 10 and two.tree.stat(ALICE, "/s").size == 20    # asks nobody
+        two.tree.move(ALICE, "/s", "/t")
+        two.tree.move(ALICE, "/t", "/s")
+        bucket.failing = set()
+        assert picture(two.tree) == before and backends(two) == TWO and not two.fs._intents._open
+
+    def test_not_ready_without_it(self, two: Rig) -> None:
+        bucket = two.fs._blobs.stores["s3"]
+        bucket.failing = {"check"}
+        assert two.fs.check()["s3"].endswith("SlowDown.") and two.fs.check_others() == {}
+        two.fs._default = "localfs"
+        assert "s3" not in two.fs.check() and "SlowDown" in two.fs.check_others()["s3"]
+
+    def test_readers_keep_their_version(self, two: Rig) -> None:
+        """Replaced, removed and swept meanwhile; ranges are asked for late."""
+        bucket = two.fs._blobs.stores["s3"]
+        handles = [two.tree.open(ALICE, "/s") for _ in range(3)]
+        reader = handles[0].reader()
+        put(two.tree, "/s", b"new")
+        assert two.fs._blobs.sweep() == 0
+        two.tree.remove(ALICE, "/s")
+        assert two.fs._blobs.sweep() == 1 and len(list(bucket.list())) == 2         # the one in the middle
+        assert b"".join(reader) == b"/s" * 10 and handles[1].reader(2, 4).read() == b"/s"
+        for handle in handles:
+            assert two.fs._blobs.sweep() == 0
+            handle.close()
+            handle.close()
+        reader.close()
+        assert two.fs._blobs.sweep() == 1 and two.fs._blobs.sweep() == 0
+
+    def test_the_record_changes_before_the_reader_counts(self, two: Rig) -> None:
+        """What it would read may be gone in a moment: it takes what is there now."""
+        real, changes = two.fs._blobs.open, [lambda: put(two.tree, "/s", b"2"), lambda: put(two.tree, "/s", b"3", options=ON_DISK)]
+
+        def late(entry: Any) -> Any:
+            if changes:
+                changes.pop(0)()
+                two.fs._blobs.sweep()
+            return real(entry)
+        two.fs._blobs.open = late
+        assert fetch(two.tree, "/s") == b"3" and not changes
+        two.tree.place(ALICE, "/s", "s3")
+        changes.append(lambda: two.tree.remove(ALICE, "/s"))
+        with pytest.raises(callfs.FileNotFound):
+            fetch(two.tree, "/s")
+
+    def test_the_thread_waits_for_readers_that_are_late(self, two: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has read what is loose; only then somebody who has the old record counts himself."""
+        asked, gate = threading.Event(), threading.Event()
+        monkeypatch.setattr(two.fs._blobs._stopping, "wait", lambda seconds: asked.set() or not gate.wait(20))
+        entry = two.store.get("/s")
+        two.tree.remove(ALICE, "/s")
+        sweeper = threading.Thread(target=two.fs._blobs.sweep, args=(1.0,))
+        sweeper.start()
+        assert asked.wait(20)
+        with contextlib.closing(two.fs._blobs.open(entry)) as handle:
+            gate.set()
+            sweeper.join()
+            assert b"".join(handle.reader()) == b"/s" * 10
+
+    def test_a_patch_holds_no_lock_while_its_body_comes(self, two: Rig) -> None:
+        """Who writes meanwhile is not kept waiting, and what arrives goes into that version."""
+        class Slow(callfs.Body):
+            length, data = 2, b"XY"
+
+            def readinto(self, view: memoryview) -> int:
+                if self.data:
+                    put(two.tree, "/s", b"another version")
+                view[:len(self.data)] = self.data
+                count, self.data = len(self.data), b""
+                return count
+        written = two.tree.patch(ALICE, "/s", Slow(), 3)
+        assert fetch(two.tree, "/s") == b"anoXYer version" and written.entry.size == 15
+        for change, error in ((lambda: two.tree.remove(ALICE, "/s"), callfs.FileNotFound),
+                              (lambda: put(two.tree, "/s", b"x"), callfs.RangeNotSatisfiable),
+                              (lambda: two.tree.place(ALICE, "/s", "localfs"), callfs.Conflict)):
+            put(two.tree, "/s", b"long enough", options=IN_S3)
+            body = Slow()
+            body.readinto = lambda view, change=change, body=body: change() and 0 or 0     # type: ignore[method-assign]
+            body.length, body.data = None, b""
+            with contextlib.suppress(error):
+                two.tree.patch(ALICE, "/s", body, 3)
+
+    def test_conditions_are_those_of_the_moment(self, two: Rig) -> None:
+        etag = two.tree.stat(ALICE, "/s").etag
+        match = callfs.Conditions(if_match=f'"{etag}"')
+
+        class Late(callfs.Body):
+            length = None
+
+            def readinto(self, view: memoryview) -> int:
+                if two.tree.stat(ALICE, "/s").etag == etag:
+                    put(two.tree, "/s", b"first")
+                    view[:1] = b"x"
+                    return 1
+                return 0
+        for change in (lambda: two.tree.write(ALICE, "/s", Late(), conditions=match),
+                       lambda: two.tree.patch(ALICE, "/s", Late(), 0, match)):
+            with pytest.raises(callfs.PreconditionFailed):
+                change()
+            assert fetch(two.tree, "/s") == b"first"
+        with pytest.raises(callfs.PreconditionFailed):
+            put(two.tree, "/s", conditions=callfs.Conditions(if_none_match="*"))
+
+    @pytest.mark.parametrize("first", ["file", "folder"])
+    def test_one_name_has_one_winner(self, two: Rig, first: str) -> None:
+        """A file /x in S3 and a file /x/y at once: they hold different locks, and the disk would take both."""
+        other = (lambda: put(two.tree, "/x/y", b"y")) if first == "file" else (lambda: put(two.tree, "/x", b"x"))
+        real, once = two.fs._names, [other]
+
+        class Gate:
+            """Before the lock is taken the other one comes."""
+
+            def __getitem__(self, index: int) -> Any:
+                while once:
+                    once.pop()()
+                return real[index]
+
+            def __len__(self) -> int:
+                return len(real)
+        two.fs._names = Gate()
+        with pytest.raises(callfs.Conflict):
+            put(two.tree, "/x", b"x") if first == "file" else put(two.tree, "/x/y", b"y")
+        two.fs._names = real
+        assert {path: data for path, data in picture(two.tree).items() if path > "/x"} == (
+            {"/x/y": ("file", "alice", b"y")} if first == "file" else {}) or fetch(two.tree, "/x") == b"x"
+        assert two.tree.stat(ALICE, "/x").is_dir == (first == "file") and two.findings() == []
+
+    def test_a_file_in_the_way(self, two: Rig) -> None:
+        for attempt in (lambda: put(two.tree, "/s/x"), lambda: put(two.tree, "/s/x", options=ON_DISK), lambda: put(two.tree, "/s/x/y"),
+                        lambda: two.tree.mkdir(ALICE, "/s/x"), lambda: two.tree.move(ALICE, "/l", "/s/x", parents=True),
+                        lambda: two.tree.move(ALICE, "/d", "/s/x"), lambda: two.tree.move(ALICE, "/d/s", "/s/x")):
+            with pytest.raises(callfs.Conflict):
+                attempt()
+        for attempt, error in ((lambda: two.tree.mkdir(ALICE, "/s"), callfs.FileExists), (lambda: list(two.tree.list(ALICE, "/s")), callfs.Conflict),
+                               (lambda: two.tree.stat(ALICE, "/s/x"), callfs.FileNotFound), (lambda: two.tree.remove(ALICE, "/d"), callfs.DirectoryNotEmpty)):
+            with pytest.raises(error):
+                attempt()
+        two.tree.remove(ALICE, "/d/l")
+        with pytest.raises(callfs.DirectoryNotEmpty):                   # the folder on the disk is empty
+            two.tree.remove(ALICE, "/d")
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            two.tree.move(ALICE, "/x", "/d", overwrite=True) if two.tree.mkdir(ALICE, "/x") else None
+        two.tree.remove(ALICE, "/d", recursive=True)
+        assert backends(two) == {"/s": "s3", "/l": "localfs"} and two.findings() == []
+
+    @pytest.mark.parametrize("look", ["stat", "list", "list above", "open", "write", "remove", "place", "peek"])
+    @pytest.mark.parametrize("cover", [False, True])
+    def test_a_folder_is_removed_outside(self, two: Rig, look: str, cover: bool) -> None:
+        """It comes back for what lies elsewhere; a file that was put in its place gets another name."""
+        two.tree.chmod(ALICE, "/d", 0o700)
+        two.tree.move(ALICE, "/d", "/e/d", parents=True)
+        shutil.rmtree(two.path("/e"))
+        if cover:
+            two.path("/e").mkdir()
+            two.path("/e/d").write_bytes(b"cover")
+        acts = {"stat": lambda: two.tree.stat(ALICE, "/e/d"), "list": lambda: list(two.tree.list(ALICE, "/e/d")),
+                "list above": lambda: list(two.tree.list(ALICE, "/e")), "open": lambda: two.tree.open(ALICE, "/e/d").close(),
+                "write": lambda: put(two.tree, "/e/d/new", options=ON_DISK), "remove": lambda: two.tree.remove(ALICE, "/e/d/s"),
+                "place": lambda: two.tree.place(ALICE, "/e/d", "s3"), "peek": lambda: two.tree.mkdir(ALICE, "/e/d")}
+        acts[look]()
+        assert look == "remove" or two.tree.stat(ALICE, "/e/d").is_dir
+        found = backends(two)
+        assert ("/e/d/s" in found) == (look != "remove") and "/e/d/l" not in found
+        if look != "remove":
+            assert two.tree.stat(ALICE, "/e/d")[3:5] == (0o700, "alice") and fetch(two.tree, "/e/d/s") == b"/d/s" * 10
+            covers = [path for path in found if ".outside-" in path]
+            assert len(covers) == cover and (not cover or fetch(two.tree, covers[0]) == b"cover")
+
+    def test_a_folder_that_is_being_removed_does_not_come_back(self, two: Rig) -> None:
+        """Between the disk and the records somebody looks."""
+        real = two.store.delete
+
+        def late(path: str) -> int:
+            in_threads(lambda number: list(two.tree.list(BOB, "/")) and two.fs.peek("/d"), 1)
+            return real(path)
+        two.store.delete = late                                         # type: ignore[method-assign]
+        two.tree.remove(ALICE, "/d", recursive=True)
+        assert not two.path("/d").exists() and backends(two) == {"/s": "s3", "/l": "localfs"}
+        two.store.delete = raising(callfs.StorageFull())                # type: ignore[method-assign]
+        put(two.tree, "/e/s")
+        with pytest.raises(callfs.StorageFull):
+            two.tree.remove(ALICE, "/e", recursive=True)                # owed
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.stat(ALICE, "/e")
+        two.store.delete = real                                         # type: ignore[method-assign]
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.stat(ALICE, "/e/s")
+        assert not two.fs._owed and not two.path("/e").exists() and two.findings() == []
+
+    def test_something_from_outside_at_its_path(self, two: Rig) -> None:
+        """The record counts, whatever is there; the file is not harmed, and comes to light when the other goes."""
+        two.path("/s").write_bytes(b"outside")
+        two.path("/d/s").mkdir()
+        put(two.tree, "/fifo", b"fifo")
+        os.mkfifo(two.path("/fifo"))
+        two.tree.move(ALICE, "/d/l", "/d/m")
+        put(two.tree, "/d/x", b"x")
+        two.path("/d/x").symlink_to("m")
+        for path, data in (("/s", b"/s" * 10), ("/d/s", b"/d/s" * 10), ("/fifo", b"fifo"), ("/d/x", b"x")):
+            assert fetch(two.tree, path) == data and not two.tree.stat(ALICE, path).is_dir
+        names = {entry.path: entry.type for entry in two.tree.walk(ALICE, "/", 9)}
+        assert names["/s"] == names["/d/s"] == "file"
+        assert sorted(path for kind, path in two.findings() if kind == "hidden") == ["/d/s", "/d/x", "/s"]
+        two.tree.remove(ALICE, "/s")
+        assert fetch(two.tree, "/s") == b"outside" and two.tree.stat(ALICE, "/s").owner == "root"
+
+    def test_links_lead_to_files_in_s3(self, two: Rig) -> None:
+        """A symbolic link of a folder, and one of a name that only the records know."""
+        two.path("/folder").symlink_to("d")
+        two.path("/name").symlink_to("s")
+        two.path("/nowhere").symlink_to("none")
+        for path, data in (("/folder/s", b"/d/s" * 10), ("/folder/l", b"/d/l" * 10), ("/name", b"/s" * 10)):
+            assert fetch(two.tree, path) == data and two.tree.stat(ALICE, path).path == path
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.stat(ALICE, "/nowhere")
+        assert [entry.path for entry in two.tree.list(ALICE, "/folder")] == ["/folder/l", "/folder/s"]
+
+    def test_a_version_that_is_owed_is_not_put_over_a_newer_one(self, two: Rig) -> None:
+        """Its file is on the disk, but its record could not be written; then another version came to S3."""
+        real, settle = two.store.put, two.fs._settle
+        for change in (lambda: put(two.tree, "/s", b"older", options=ON_DISK), lambda: two.tree.place(ALICE, "/d/s", "localfs")):
+            two.store.put = raising(callfs.StorageFull())               # type: ignore[method-assign]
+            with pytest.raises(callfs.StorageFull):
+                change()
+            two.store.put = real                                        # type: ignore[method-assign]
+        two.fs._settle = lambda: None
+        unlink = two.disk.unlink
+        two.disk.unlink = raising(PermissionError(errno.EACCES, "no"))  # type: ignore[method-assign]
+        for path in ("/s", "/d/s"):
+            with pytest.raises(callfs.CallFSError):
+                put(two.tree, path, b"newer", options=IN_S3)
+        two.disk.unlink, two.fs._settle = unlink, settle                # type: ignore[method-assign]
+        assert len(two.fs._owed) == 4 and {path for path in ("/s", "/d/s") if two.path(path).exists()} == {"/s", "/d/s"}
+        assert fetch(two.tree, "/s") == fetch(two.tree, "/d/s") == b"newer" and not two.fs._owed and two.findings() == []
+        assert backends(two) == TWO
+
+    def test_not_without_its_backend(self, two: Rig, tmp_path: Path) -> None:
+        """A server without S3 would take the files for lost, drop their records, and so the objects."""
+        two.close()
+        with pytest.raises(callfs.ConfigError, match="s3_bucket_name: /s .*localfs"):
+            Rig(two.root)
+        again = blob_rig(two.root, durable=False)
+        two.__dict__.update(again.__dict__)
+        assert backends(two) == TWO
+
+    def test_slow_paths(self, two: Rig) -> None:
+        assert [two.tree.slow(path) for path in ("/s", "/l", "/d", "/new")] == [True, False, False, True]
+        two.fs._default = "localfs"
+        assert [two.tree.slow(path) for path in ("/s", "/l", "/d", "/new")] == [True, False, False, False]
+
+    def test_a_plan_is_taken_up_again(self, two: Rig) -> None:
+        """After a crash, and after a stop in the middle, in the background; a backend that is down is asked again."""
+        step = {"op": "place", "path": "/d", "backend": "s3"}
+        two.fs._intents.note(step)
+        two.close()
+        again = blob_rig(two.root, durable=False)
+        two.__dict__.update(again.__dict__)
+        assert two.fs._plans == [(1, step)] and two.fs._intents.read() == [step]
+        bucket, waits = two.fs._blobs.stores["s3"], []
+        bucket.failing = {"stage"}
+
+        def wait(seconds: float) -> bool:
+            waits.append(seconds)
+            bucket.failing = set()
+            return False
+        two.fs._stopping.wait = wait                                    # type: ignore[method-assign]
+        two.fs.start()
+        two.fs._mover.join(20)
+        assert waits and backends(two) == {**TWO, "/d/l": "s3"} and not two.fs._intents._open and not two.fs._plans
+
+    def test_a_stop_in_the_middle(self, two: Rig) -> None:
+        """The request fails; the plan stays for the next start."""
+        real = two.fs._place
+
+        def stop(*arguments: Any) -> Any:
+            two.tree.quiesce()
+            return real(*arguments)
+        two.fs._place = stop
+        with pytest.raises(callfs.Unavailable, match="goes on"):
+            two.tree.place(ALICE, "/d", "s3")
+        two.close()
+        again = blob_rig(two.root, durable=False)
+        two.__dict__.update(again.__dict__)
+        assert [step for _, step in two.fs._plans] == [{"op": "place", "path": "/d", "backend": "s3"}]
+        two.fs._resume()
+        assert backends(two) == {**TWO, "/d/l": "s3"} and not two.fs._plans
+
+    def test_uploads_of_a_killed_server(self, two: Rig) -> None:
+        """What it held is let go at the next start, with what lies there half-written."""
+        two.store.hold_blob("ab" * 16, "s3", "node-1")
+        two.store.hold_blob("cd" * 16, "s3", "node-2")                  # somebody else is at that
+        bucket = two.fs._blobs.stores["s3"]
+        for key in ("ab" * 16, "cd" * 16):
+            upload = bucket.stage(key)
+            upload.write(memoryview(b"half"))
+            os.close(upload._fd)
+        two.fs.recover()
+        two.fs._blobs._abandon()
+        assert two.fs._blobs.sweep() == 1 and [name[:2] for name in os.listdir(f"{two.root}-blobs/tmp")] == ["cd"]
+        two.store.release_blobs(["cd" * 16])
+        two.fs._blobs._abandon()
+
+    def test_the_thread_removes(self, two: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Soon after a record let go; again when the backend is back."""
+        monkeypatch.setattr(two.fs._blobs, "GRACE_SECONDS", 0.0)
+        monkeypatch.setattr(two.fs._blobs, "RETRY_SECONDS", 0.01)
+        bucket = two.fs._blobs.stores["s3"]
+        bucket.failing = {"delete"}
+        two.fs.start()
+        two.tree.remove(ALICE, "/s")
+        put(two.tree, "/d/s", b"local", options=ON_DISK)
+        wait_for(lambda: two.metrics.render().count('callfs_errors_total{component="s3",error_type="Unavailable"}'))
+        bucket.failing = set()
+        wait_for(lambda: not list(bucket.list()))
 
 
 class TestPortableStoreFS(TestStoreFS):
@@ -8392,7 +8956,8 @@ def test_an_fsync_fails_once(quick: Path, template: str, operation: str, which: 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def crash(place: str, operation: str, number: int, after: bool) -> bool:
+def crash(place: str, operation: str, number: int, after: bool, make: Callable[[str], Rig] = lambda place: Rig(place, durable=False),
+          operations: Mapping[str, Callable[[Any], Any]] = OPERATIONS) -> bool:
     """Run an operation in a child that dies before (or after) its N-th call or commit; whether it died there."""
     child = os.fork()
     if child:
@@ -8401,9 +8966,9 @@ def crash(place: str, operation: str, number: int, after: bool) -> bool:
         return os.WEXITSTATUS(status) == 9
     code = 7
     try:
-        rig = Rig(place, durable=False)
-        for path in BASE:
-            rig.tree.stat(ALICE, path)
+        rig = make(place)
+        for entry in rig.tree.walk(ALICE, "/", 9):
+            rig.tree.stat(ALICE, entry.path)
 
         def act(name: str, current: int, call: Callable[[], Any]) -> Any:
             if current == number and not after:
@@ -8425,7 +8990,7 @@ def crash(place: str, operation: str, number: int, after: bool) -> bool:
             act("commit", faulty.calls, lambda: commit(jobs))
 
         rig.store._commit = committed
-        OPERATIONS[operation](rig.tree)
+        operations[operation](rig.tree)
         code = 0
     finally:
         os._exit(code)
@@ -8451,6 +9016,84 @@ def test_crash_at_every_step(quick: Path, template: str, operation: str, after: 
         if not died:
             break
     assert number > 4
+
+
+BLOB_OPERATIONS: dict[str, Callable[[Any], Any]] = {
+    "write new": lambda tree: put(tree, "/d/new", NEW), "write new, parents": lambda tree: put(tree, "/x/y/new", NEW),
+    "over s3": lambda tree: put(tree, "/s", NEW), "s3 over local": lambda tree: put(tree, "/l", NEW, options=IN_S3),
+    "local over s3": lambda tree: put(tree, "/s", NEW, options=ON_DISK),
+    "patch": lambda tree: tree.patch(ALICE, "/s", callfs.bytes_body(b"XYZ"), 7), "truncate": lambda tree: tree.truncate(ALICE, "/s", 3),
+    "remove": lambda tree: tree.remove(ALICE, "/s"), "remove all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+    "move": lambda tree: tree.move(ALICE, "/s", "/d/moved"), "move over local": lambda tree: tree.move(ALICE, "/s", "/l", overwrite=True),
+    "move local over": lambda tree: tree.move(ALICE, "/l", "/s", overwrite=True),
+    "move folder": lambda tree: tree.move(ALICE, "/d", "/moved"),
+    "place in s3": lambda tree: tree.place(ALICE, "/l", "s3"), "place on disk": lambda tree: tree.place(ALICE, "/s", "localfs"),
+    "place folder": lambda tree: tree.place(ALICE, "/d", "s3"),
+}
+
+
+def two_at(folder: Path) -> Rig:
+    """As `two`, without its checks."""
+    rig = blob_rig(folder / "root", durable=False)
+    for path, backend in TWO.items():
+        put(rig.tree, path, path.encode() * 10, options=callfs.WriteOptions(backend=backend))
+    return rig
+
+
+def whole_with_blobs(rig: Rig, operation: str, old: Any, new: Any) -> None:
+    """After a fault: old or new; disk, records and blobs agree when what was begun is done."""
+    rig.disk.sweep()
+    rig.fs._blobs._abandon()
+    rig.fs._resume()
+    assert is_old_or_new(operation, picture(rig.tree), old, new)
+    check_blobs(rig.fs)
+    backends(rig)
+    assert rig.findings() == [] and not rig.fs._owed
+
+
+@pytest.mark.parametrize("operation", BLOB_OPERATIONS)
+def test_a_commit_fails_with_blobs(quick: Path, operation: str) -> None:
+    """As `test_the_metadata_commit_fails`; nothing of a blob stays behind."""
+    with contextlib.closing(two_at(quick)) as rig:
+        old, called = picture(rig.tree), set()
+        methods = ("put", "move", "delete", "hold_blob", "release_blobs")
+        for name in methods:
+            setattr(rig.store, name, lambda *given, name=name, real=getattr(rig.store, name): called.add(name) or real(*given))
+        BLOB_OPERATIONS[operation](rig.tree)
+        new = picture(rig.tree)
+    for number, (method, when) in enumerate(itertools.product(called, ("before", "after"))):
+        with contextlib.closing(two_at(quick / str(number))) as rig:
+            rig.fs._store = rig.fs._blobs._records = FailingStore(rig.store, method, when)
+            with contextlib.suppress(callfs.Unavailable):
+                BLOB_OPERATIONS[operation](rig.tree)
+            assert rig.fs._store.times == 0
+            rig.fs._store = rig.fs._blobs._records = rig.store
+            rig.fs._blobs.recover()         # what could not be released is found at the next start
+            whole_with_blobs(rig, operation, old, new)
+
+
+QUICK_CRASHES = ("s3 over local", "local over s3", "place on disk", "move over local")
+
+
+@needs_fork
+@pytest.mark.parametrize("operation", [
+    each if each in QUICK_CRASHES else pytest.param(each, marks=pytest.mark.long) for each in BLOB_OPERATIONS])
+def test_crash_at_every_step_with_blobs(quick: Path, operation: str) -> None:
+    """As `test_crash_at_every_step`: killed after its N-th call or commit."""
+    with contextlib.closing(two_at(quick)) as rig:
+        old = picture(rig.tree)
+        BLOB_OPERATIONS[operation](rig.tree)
+        new = picture(rig.tree)
+    died, number = True, 0
+    while died:
+        number, folder = number + 1, quick / str(number)
+        two_at(folder).close()
+        died = crash(str(folder / "root"), operation, number, True, lambda place: blob_rig(place, durable=False), BLOB_OPERATIONS)
+        with contextlib.closing(blob_rig(folder / "root", durable=False)) as rig:
+            whole_with_blobs(rig, operation, old, new)
+            assert died or picture(rig.tree) == new
+        shutil.rmtree(folder)
+    assert number > 2
 
 
 WRITER = textwrap.dedent('''
@@ -13282,6 +13925,162 @@ class TestFsck:
             new = rig.store.get("/d/f")
             assert (new.owner, new.id, new.size, new.digest) == ("alice", old.id, 7, "") and new.etag != old.etag
             assert rig.store.get("/d/new").owner == "root"
+
+    @pytest.fixture
+    def in_s3(self, config: Any, bucket: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
+        """The same with files in S3: /s, /d/s and /o/s (alone in its folder). `in_s3.bucket()` is what lies there."""
+        bucket()
+        kept: dict[str, Any] = {}
+        folder = os.path.join(config.backend.localfs_root_path, ".callfs", "bucket")
+
+        def build(options: Any, *_: Any) -> dict[str, Any]:
+            made = FolderAsBackend(folder, durable=False)
+            made.abouts = kept
+            made.failing = config.failing
+            return {"s3": made}
+        config.failing = set()
+        monkeypatch.setattr(callfs, "build_blobs", build)
+        config.bucket = lambda: build(None)["s3"]
+        with contextlib.closing(self.open_s3(config)) as rig:
+            for path in ("/s", "/d/s", "/o/s"):
+                put(rig.tree, path, b"in s3 " + path.encode(), options=callfs.WriteOptions(0o640, 10**18))
+        return config
+
+    def open_s3(self, config: Any) -> Rig:
+        return Rig(config.backend.localfs_root_path, records=config.metadata_store.sqlite_path, default="s3",
+                   blobs=callfs.build_blobs(config.backend))
+
+    def blob(self, config: Any, path: str) -> str:
+        """Where the bytes of a file lie."""
+        with contextlib.closing(self.open_s3(config)) as rig:
+            return rig.fs._blobs.stores["s3"]._place(callfs.blob_of(rig.store.get(path))[0])
+
+    @staticmethod
+    def age(path: str, hours: float = 100) -> None:
+        moment = time.time() - hours * 3600
+        os.utime(path, (moment, moment))
+
+    def test_sound_data_in_s3(self, in_s3: Any) -> None:
+        for options in ({}, {"deep": True}, {"mend": False}, {"deep": True, "mend": False}):
+            assert self.check(in_s3, **options) == (0, [])
+
+    def test_objects_that_are_gone_or_others(self, in_s3: Any) -> None:
+        """Their records stay: what is lost may come back."""
+        places = {path: self.blob(in_s3, path) for path in ("/s", "/d/s", "/o/s")}
+        os.rename(places["/s"], places["/s"] + "-away")
+        Path(places["/d/s"]).write_bytes(b"short")
+        data = Path(places["/o/s"]).read_bytes()
+        Path(places["/o/s"]).write_bytes(data.upper())
+        lost = [("no object", "/d/s"), ("no object", "/s")]
+        for options, found in (({}, lost), ({"deep": True}, [("corrupt", "/o/s"), *lost]), ({"mend": False}, lost)):
+            left, seen = self.check(in_s3, **options)
+            assert left == len(found) and [item for item in seen if item[0] != "foreign"] == found
+        os.rename(places["/s"] + "-away", places["/s"])
+        Path(places["/d/s"]).write_bytes(b"in s3 /d/s")
+        Path(places["/o/s"]).write_bytes(data)
+        assert self.check(in_s3, deep=True) == (0, [])
+
+    def test_objects_that_were_copied(self, in_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A bucket that was copied has other ETags: with --deep, the same bytes are accepted."""
+        real = FolderAsBackend.list
+        monkeypatch.setattr(FolderAsBackend, "list", lambda self: (blob._replace(tag="new") for blob in real(self)))
+        found = [("other object", "/d/s"), ("other object", "/o/s"), ("other object", "/s")]
+        assert self.check(in_s3) == (3, found) and self.check(in_s3, deep=True) == (0, found)
+        assert self.check(in_s3) == (0, [])
+
+    def test_objects_without_a_record(self, in_s3: Any) -> None:
+        """Old ones go, young ones may get their record yet; what is noted goes at once."""
+        bucket = in_s3.bucket()
+        about = bucket.abouts[os.path.basename(self.blob(in_s3, "/s"))]
+        assert about["callfs-path"] == "/s" and about["callfs-mode"] == "0640" and about["callfs-owner"] == "alice"
+        assert all(value.isascii() and value.isprintable() for value in callfs.told_of(
+            an_entry("/ü\n" + "x" * 4000, owner="ü\n" * 200), "id").values())
+        for name, changes, hours in (("1" * 32, {}, 100), ("2" * 32, {}, 1), ("3" * 32, {"callfs-store": "somebody"}, 100),
+                                     ("4" * 32, {"callfs-path": "/%00"}, 100), ("5" * 32, {"callfs-path": "/s/below"}, 100)):
+            with bucket.stage(name, 3, {**about, **changes}) as upload:
+                upload.write(memoryview(b"abc"))
+                upload.commit()
+            self.age(bucket._place(name), hours)
+        stale = bucket.stage("6" * 32)
+        os.close(stale._fd)
+        self.age(stale._temporary)
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            rig.tree.remove(ALICE, "/o/s")              # noted
+        found = [("foreign", "3" * 32), ("unfinished", "s3"), ("unused", "1" * 32), ("unused", "4" * 32), ("unused", "5" * 32)]
+        left, seen = self.check(in_s3, mend=False)
+        assert (left, seen) == (4, found)
+        assert self.check(in_s3) == (0, found) and self.check(in_s3, deep=True) == (0, found[:1])
+        assert {blob.key[0] for blob in bucket.list()} >= {"2", "3"} and len(list(bucket.list())) == 4
+
+    @pytest.mark.parametrize("lost", ["records", "backup", "everything"])
+    def test_records_are_made_again(self, in_s3: Any, lost: str) -> None:
+        """From what is kept beside the objects: path, owner, mode, time. Of two versions the newer one counts."""
+        records = in_s3.metadata_store.sqlite_path
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            put(rig.tree, "/a b/\u00fc", b"odd", BOB)
+        shutil.copy(records, records + "-backup")
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            put(rig.tree, "/s", b"a newer version")
+            if lost == "backup":            # as if it was swept by now
+                rig.fs._blobs.sweep()
+        os.unlink(records)
+        if lost == "backup":
+            os.rename(records + "-backup", records)
+        elif lost == "everything":
+            for name in os.listdir(self.root(in_s3)):
+                if name != ".callfs":
+                    path = self.root(in_s3) / name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (self.root(in_s3) / ".callfs" / "store").unlink()
+            assert {kind for kind, _ in self.check(in_s3)[1]} <= {"foreign", "unrecorded"}
+        for place in in_s3.bucket().list():
+            self.age(in_s3.bucket()._place(place.key), 1 if place.size == 15 else 100)
+        left, found = self.check(in_s3, **({"take_over": True} if lost == "everything" else {}))
+        paths = {path for kind, path in found if kind == "no record"}
+        assert left == 0 and paths == ({"/s"} if lost == "backup" else {"/s", "/d/s", "/o/s", "/a b/\u00fc"})
+        assert [item for item in self.check(in_s3, deep=True)[1] if item[0] != "foreign"] == []
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            assert fetch(rig.tree, "/s") == b"a newer version" and fetch(rig.tree, "/d/s") == b"in s3 /d/s"
+            entry, odd = rig.tree.stat(ALICE, "/d/s"), rig.tree.stat(BOB, "/a b/\u00fc")
+            assert (entry.owner, odd.owner, odd.backend, fetch(rig.tree, odd.path)) == ("alice", "bob", "s3", b"odd")
+            assert entry.mode == 0o640 and entry.mtime_ns == 10**18
+            check_blobs(rig.fs)
+
+    def test_s3_does_not_answer(self, in_s3: Any) -> None:
+        """Then nothing is concluded and nothing in it changed."""
+        before = sorted(blob.key for blob in in_s3.bucket().list())
+        os.unlink(self.blob(in_s3, "/s"))
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            rig.tree.remove(ALICE, "/d/s")
+        in_s3.failing |= {"list", "delete", "sweep"}
+        for options in ({}, {"deep": True}, {"mend": False}):
+            assert self.check(in_s3, **options) == (1, [("unreachable", "s3")])
+        in_s3.failing.clear()
+        assert len(before) == 3 and self.check(in_s3) == (1, [("no object", "/s")])
+
+    def test_folders_of_files_in_s3(self, in_s3: Any) -> None:
+        """Gone, or with a file in their place; a file behind a record is told of."""
+        root = self.root(in_s3)
+        shutil.rmtree(root / "o")
+        shutil.rmtree(root / "d")
+        (root / "d").write_bytes(b"in its place")
+        (root / "s").write_bytes(b"behind")
+        left, found = self.check(in_s3, mend=False)
+        assert set(found) >= {("no folder", "/o"), ("no folder", "/d"), ("hidden", "/d"), ("hidden", "/s")} and left == len(found)
+        left, found = self.check(in_s3)
+        os.unlink(root / "s")
+        left, found = self.check(in_s3)
+        assert [item for item in found if item[0] != "unrecorded"] == [] and self.check(in_s3) == (0, [])
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            assert fetch(rig.tree, "/d/s") == b"in s3 /d/s" and fetch(rig.tree, "/o/s") == b"in s3 /o/s"
+            assert rig.tree.stat(ALICE, "/d").owner == "alice"
+
+    def test_not_without_s3(self, in_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Records of files in S3 are not judged by the disk, with or without the options of S3."""
+        monkeypatch.setattr(callfs, "build_blobs", lambda *_: {})
+        assert self.check(in_s3, mend=False) == (0, [])
+        with pytest.raises(callfs.ConfigError, match="s3_bucket_name"):
+            self.check(in_s3)
 
     def test_rot_is_reported_and_left(self, config: Any) -> None:
         """It can not be mended: it stays a problem, every time."""
@@ -20890,7 +21689,7 @@ class TestReplicatedServer:
         data = os.urandom(3 << 20)
         assert call(server, "PUT", "/v1/files/f", data).status == 201
         wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 < self.metric(server, "callfs_replications_total"), 30, "the copy")
-        for how, at in (((404, "NoSuchKey"), 0), ((403, "AccessDenied"), 0), ("reset-response", 2 << 20)):
+        for how, at in (((404, "NoSuchKey"), 0), ((403, "AccessDenied"), 0), ("reset-response", 100_000)):
             fault = proxy.fail("GET .*/objects/", how, times=float("inf"), at=at)
             assert call(server, "GET", "/v1/files/f").body == data
             assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=7-3000000"}).body == data[7:3000001]
