@@ -11761,19 +11761,25 @@ class Tiering:
         """Move what the rule says now; how many files. Ends early when it fails time and again: S3 is away, the next time
         is soon enough."""
         self.flush()
-        before, after, moved, failed, row = int((self._clock() - self._options.tier_after) // self.HOUR), ("", ""), 0, 0, 0
+        before, counts, row = int((self._clock() - self._options.tier_after) // self.HOUR), collections.Counter(), 0
         old = self._options.tier_after and self._store.last_reads([""]).get("", before) < before
-        page = self._store.idle_files(before, self._options.tier_min_bytes) if old else []
-        while page and row < self.MOST_FAILED:
-            for entry in page:
-                going = row < self.MOST_FAILED and not self._stopping.is_set()
-                done = going and self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
-                moved, failed, row = moved + bool(done), failed + (done is None), row + 1 if done is None else 0 if done else row
-            after = split_path(page[-1].path)
-            page = self._store.idle_files(before, self._options.tier_min_bytes, after) if not self._stopping.is_set() else []
-            if moved or failed:
-                self._log.info("files that nobody reads go to S3", moved=moved, failed=failed, up_to=join_path(*after))
-        return moved
+        for entry in self._idle(before) if old else ():
+            done = self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
+            counts[done] += 1
+            row = row + 1 if done is None else 0
+            if row == self.MOST_FAILED or self._stopping.is_set():
+                break
+            if done and not counts[True] % 1000:
+                self._log.info("files that nobody reads go to S3", moved=counts[True], failed=counts[None], up_to=entry.path)
+        if counts[True] or counts[None]:
+            self._log.info("files that nobody read went to S3", moved=counts[True], failed=counts[None])
+        return counts[True]
+
+    def _idle(self, before: int) -> Iterator[Entry]:
+        page = self._store.idle_files(before, self._options.tier_min_bytes)
+        while page:
+            yield from page
+            page = self._store.idle_files(before, self._options.tier_min_bytes, split_path(page[-1].path))
 
     def bring_back(self) -> int:
         """Fetch what was used again; how many files."""
