@@ -10602,7 +10602,7 @@ class StoreFS(FileSystem):
         if record is not None and record.stamp == entry.stamp:
             return handle
         handle.close()
-        return self.open(entry.path)
+        return self._opened(entry.path, time.perf_counter())
 
     def _open_again(self, path: str) -> Handle:
         """The slow way: through links, or to the right error."""
@@ -10633,7 +10633,7 @@ class StoreFS(FileSystem):
         """The bytes that a second copy is owed of; None where they are others by now. What was changed from outside gets
         its new ETag recorded: so that version's copy becomes owed."""
         try:
-            handle = self.open(owed.path)
+            handle = self._opened(owed.path, time.perf_counter())
         except FileNotFound:
             return None
         if handle.entry.type == FILE and replica_key(handle.entry) == owed.key:
@@ -11375,8 +11375,8 @@ class StoreFS(FileSystem):
 
     def place(self, path: str, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
         """As the interface says. A file is copied without its lock; then one commit says where it lies. Of a directory
-        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background. `pace` is
-        told of a file's bytes before they are written; it may wait, or raise to give up."""
+        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background. `pace`
+        is told of the bytes of a file before they are written; it may wait, or raise to give up."""
         self._settle()
         with self._failures("place"):
             there = self.peek(path)
@@ -11455,7 +11455,7 @@ class StoreFS(FileSystem):
                 continue
             self._plans.pop(0)
 
-    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None]) -> Entry:
+    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
         for _ in range(REWRITES):
             with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
@@ -11753,19 +11753,25 @@ class Tiering:
         """Move what the rule says now; how many files. Ends early when it fails time and again: S3 is away, the next time
         is soon enough."""
         self.flush()
-        before, after, moved, failed, row = int((self._clock() - self._options.tier_after) // self.HOUR), ("", ""), 0, 0, 0
+        before, counts, row = int((self._clock() - self._options.tier_after) // self.HOUR), collections.Counter(), 0
         old = self._options.tier_after and self._store.last_reads([""]).get("", before) < before
-        page = self._store.idle_files(before, self._options.tier_min_bytes) if old else []
-        while page and row < self.MOST_FAILED:
-            for entry in page:
-                going = row < self.MOST_FAILED and not self._stopping.is_set()
-                done = going and self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
-                moved, failed, row = moved + bool(done), failed + (done is None), row + 1 if done is None else 0 if done else row
-            after = split_path(page[-1].path)
-            page = self._store.idle_files(before, self._options.tier_min_bytes, after) if not self._stopping.is_set() else []
-            if moved or failed:
-                self._log.info("files that nobody reads go to S3", moved=moved, failed=failed, up_to=join_path(*after))
-        return moved
+        for entry in self._idle(before) if old else ():
+            done = self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
+            counts[done] += 1
+            row = row + 1 if done is None else 0
+            if row == self.MOST_FAILED or self._stopping.is_set():
+                break
+            if done and not counts[True] % 1000:
+                self._log.info("files that nobody reads go to S3", moved=counts[True], failed=counts[None], up_to=entry.path)
+        if counts[True] or counts[None]:
+            self._log.info("files that nobody read went to S3", moved=counts[True], failed=counts[None])
+        return counts[True]
+
+    def _idle(self, before: int) -> Iterator[Entry]:
+        page = self._store.idle_files(before, self._options.tier_min_bytes)
+        while page:
+            yield from page
+            page = self._store.idle_files(before, self._options.tier_min_bytes, split_path(page[-1].path))
 
     def bring_back(self) -> int:
         """Fetch what was used again; how many files."""
@@ -22394,7 +22400,7 @@ class Server:
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
@@ -22407,18 +22413,17 @@ class Server:
             self._replication = Replication()
         return self._replication
 
-    def _build_blobs(self) -> dict[str, BlobStore]:
-        blobs = build_blobs(self.config, self.log, self.metrics)
-        return {name: self._cached(store) for name, store in blobs.items()} if self.config.backend.s3_cache_bytes else blobs
-
-    def _cached(self, blobs: BlobStore) -> Any:
+    def _cached(self, blobs: dict[str, BlobStore]) -> dict[str, Any]:
+        """With a cache before S3, if there is to be one."""
         options = self.config.backend
+        if not (options.s3_cache_bytes and "s3" in blobs):
+            return blobs
         folder = options.s3_cache_path or os.path.join(options.localfs_root_path, HIDDEN, "cache")
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
             self._cleanup.callback(DataLock(os.path.join(folder, "lock")).release)
-            return CachedBlobs(blobs, folder, options.s3_cache_bytes, min_free=self.config.storage.min_free_bytes,
-                               metrics=self.metrics)
+            return {**blobs, "s3": CachedBlobs(blobs["s3"], folder, options.s3_cache_bytes, metrics=self.metrics,
+                                               min_free=self.config.storage.min_free_bytes)}
         except (CallFSError, OSError) as error:
             raise ConfigError(f"backend.s3_cache_path: {folder!r} can not be used: {error}") from None
 
