@@ -5332,7 +5332,7 @@ def _s3_tag(text: Optional[str]) -> str:
 
 
 def _s3_number(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,19}", text):
+    if not text.isascii() or not text.isdecimal() or len(text) > 19:
         raise BadGateway("The S3 server does not say how long an object is.")
     return int(text)
 
@@ -5340,7 +5340,8 @@ def _s3_number(text: str) -> int:
 def _s3_moment(text: Optional[str]) -> int:
     """Nanoseconds since 1970, in whole seconds: a header has no more, and another form than XML. 0 for neither."""
     try:
-        return pfs_time_ns(text or "") // 1_000_000_000 * 1_000_000_000
+        moment = datetime.datetime.fromisoformat((text or "")[:19]) - _EPOCH       # a tenth of the time of `pfs_time_ns`
+        return int(moment.total_seconds()) * 1_000_000_000
     except ValueError:
         return int(parse_http_date(text or "") or 0) * 1_000_000_000
 
@@ -5822,6 +5823,8 @@ class S3Reader(Reader):
     def __init__(self, client: S3Client, key: str, start: int, stop: Optional[int], etag: str) -> None:
         self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
         self._etag, self._tries, self._closed = etag, client.retries, False
+        if stop is not None and stop <= start:          # there is no way to ask for nothing
+            raise RangeNotSatisfiable("The range is empty.")
         self._reader, headers = self._open()
         self.object = client._object(key, headers)
         self._etag, self.length = self.object.etag, self._reader.length
@@ -5915,7 +5918,7 @@ class S3Upload:
         while view:
             if len(self._buffer) >= self._part_size():
                 self._flush()
-            if not self._buffer:
+            if not self._buffer and not self._error:
                 self._slots.acquire()
             if self._error:
                 raise self._error
