@@ -4714,6 +4714,27 @@ def test_s3_upload_that_fails(what: str, answer: Any, tries: int, kind: type) ->
                 upload.write(b"x")              # it is over, and nobody waits
 
 
+def test_s3_upload_is_aborted_behind_its_parts() -> None:
+    """One that arrived after the abort would stay for ever."""
+    go, order = threading.Event(), []
+
+    def slow(seen: S3Seen) -> Any:
+        if seen.query.startswith("partNumber"):
+            go.wait(10)
+        order.append(seen.method)
+        return None
+    with scripted_s3(*[s3_multipart(slow)] * 9, part_bytes=5 << 20) as (client, seen):
+        upload = client.upload("k")
+        upload.write(bytes(6 << 20))
+        wait_for(lambda: len(seen) == 2)
+        ender = threading.Thread(target=upload.abort)
+        ender.start()
+        ender.join(0.1)                     # time enough to do it wrong
+        go.set()
+        ender.join()
+        assert order == ["POST", "PUT", "DELETE"]
+
+
 def test_s3_upload_whose_abort_fails() -> None:
     """What went wrong first is what is told; that the abort failed is in the log."""
     answer = s3_multipart(lambda seen: s3_fault(500, "InternalError") if seen.method == "DELETE" else None)
