@@ -5368,7 +5368,7 @@ def _s3_number(text: str) -> int:
 def _s3_moment(text: Optional[str]) -> int:
     """Nanoseconds since 1970, in whole seconds: a header has no more, and another form than XML. 0 for neither."""
     try:
-        moment = datetime.datetime.fromisoformat((text or "")[:19]) - _EPOCH       # a tenth of the time of `pfs_time_ns`
+        moment = datetime.datetime.fromisoformat((text or "")[:19]) - _EPOCH   # faster than `pfs_time_ns`
         return int(moment.total_seconds()) * 1_000_000_000
     except ValueError:
         return int(parse_http_date(text or "") or 0) * 1_000_000_000
@@ -5410,7 +5410,7 @@ class S3Pending(NamedTuple):
 class S3Target:
     """A bucket and how to speak to it. `prefix` is put before every key and taken off again; `path_style` None means
     virtual hosts with Amazon and paths with an endpoint of our own. `timeout` is for each wait, in seconds; a transfer
-    has at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
+    has at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are from `s3_credentials`."""
 
     bucket: str
     region: str = "us-east-1"
