@@ -5821,7 +5821,11 @@ class S3Reader(Reader):
         self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
         self._etag, self._tries, self._closed = etag, client.retries, False
         self._reader, headers = self._open()
-        self.object = client._object(key, headers)
+        try:
+            self.object = client._object(key, headers)
+        except CallFSError:
+            self._reader.close()
+            raise
         self._etag, self.length = self.object.etag, self._reader.length
         self._left = self.length or 0
         self._check = _s3_check(headers) if self._left == self.object.size else None
