@@ -85,7 +85,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -4912,6 +4912,11 @@ def _body_blocks(body: Body) -> Iterator[bytes]:
         yield bytes(view[:count])
 
 
+def _to_backend(name: str) -> dict[str, str]:
+    """The header by which an upload says where its bytes are to lie."""
+    return {"X-CallFS-Backend": name} if name else {}
+
+
 class PFSClient(HTTPClient):
     """A server that speaks the PFS dialect, this one or the reference. Threads may share it; `close` it, or use `with`.
 
@@ -4992,14 +4997,14 @@ class PFSClient(HTTPClient):
             reply.wire.wait(None)
         return RemoteReader(self.url, reply)
 
-    def write(self, path: str, source: Union[Upload, Body]) -> str:
+    def write(self, path: str, source: Union[Upload, Body], backend: str = "") -> str:
         """Replace a file by bytes, a Body, an open binary file or blocks; the server's message (a queue: an id).
 
-        Each block is sent as it comes; without a known length in chunks.
+        Each block is sent as it comes; without a known length in chunks. `backend`: where callfs is to put the bytes.
         """
         body = _Source(_body_blocks(source), source.length) if isinstance(source, Body) else _Source(source)
         with body:
-            reply = self._call("PUT", self._at("/files", path), body=body, idempotent=False)
+            reply = self._call("PUT", self._at("/files", path), _to_backend(backend), body=body, idempotent=False)
         with _foreign(self.url):
             return str(json.loads(reply.data).get("message", "")) if reply.data.strip() else ""
 
@@ -5015,9 +5020,9 @@ class PFSClient(HTTPClient):
         """Remove a file or directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
         self._do("DELETE", self._at("/files", path, recursive=recursive))
 
-    def rename(self, old: str, new: str) -> None:
-        """Rename a file or directory. Raises FileNotFound, FileExists."""
-        self._do("POST", self._at("/rename", old), {"newPath": new})
+    def rename(self, old: str, new: str, backend: str = "") -> None:
+        """Rename a file or directory; callfs can also move the bytes to a `backend`. Raises FileNotFound, FileExists."""
+        self._do("POST", self._at("/rename", old), {"newPath": new, **({"backend": backend} if backend else {})})
 
     def copy(self, path: str, target: str, recursive: bool = False) -> Iterator[int]:
         """Copy without the bytes passing here; for a server whose capabilities list `copy`. Gives how many bytes are
@@ -5816,7 +5821,11 @@ class S3Reader(Reader):
         self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
         self._etag, self._tries, self._closed = etag, client.retries, False
         self._reader, headers = self._open()
-        self.object = client._object(key, headers)
+        try:
+            self.object = client._object(key, headers)
+        except CallFSError:
+            self._reader.close()
+            raise
         self._etag, self.length = self.object.etag, self._reader.length
         self._left = self.length or 0
         self._check = _s3_check(headers) if self._left == self.object.size else None
@@ -6242,6 +6251,7 @@ _SCHEMA = (
     AND OLD.stamp <> '' BEGIN
         INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
     END;
+    CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
     """,
 )
 _APPLICATION_ID = 0x63616C6C                # "call": the SQLite header says whose file this is
@@ -6623,8 +6633,9 @@ class SQLiteStore(MetadataStore):
 
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """As the interface says."""
-        query = (f"SELECT {_COLUMNS} FROM entries WHERE {_BELOW} AND (parent, name) > (?4, ?5) AND type = 'file' AND "
-                 "backend NOT IN ('localfs', 'symlink') ORDER BY parent, name LIMIT ?6")
+        query = (f"SELECT {_COLUMNS} FROM entries INDEXED BY elsewhere WHERE parent >= ?1 AND parent < ?3 AND {_BELOW} AND "
+                 "(parent, name) > (?4, ?5) AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
+                 "ORDER BY parent, name LIMIT ?6")
         return [_entry(row) for row in self._read("elsewhere", query, (*_below(path), *after, limit))]
 
     # -- mounts ------------------------------------------------------------------------------------------------
@@ -7381,6 +7392,13 @@ class IntentLog:
                     found.append(json.loads(line))
         return found
 
+    def keep(self, steps: Sequence[Mapping[str, Any]]) -> list[int]:
+        """Forget all but some of what was read; the numbers of those for `done`."""
+        self._open = {number: json.dumps(step).encode() + b"\n" for number, step in enumerate(steps, 1)}
+        self._last = len(steps)
+        self._shrink()
+        return list(self._open)
+
     def clear(self) -> None:
         """Forget it all."""
         os.ftruncate(self._fd, 0)
@@ -7463,11 +7481,16 @@ class BlobStore(abc.ABC):
     def delete(self, keys: Sequence[str]) -> None:
         """Remove blobs; one that is gone already is no error."""
 
+    def about(self, key: str) -> Mapping[str, str]:
+        """What was kept beside a blob, if anything. Raises FileNotFound."""
+        return {}
+
     def check(self) -> None:
         """Raises unless it answers now."""
 
-    def sweep(self) -> int:
-        """Remove what uploads of killed servers left; how many there were. While nobody else writes."""
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+        """Remove what uploads left that began before that time and were cut off, of all blobs or only of `keys`; how
+        many there were. Unless `mend` they are only counted."""
         return 0
 
     def close(self) -> None:
@@ -7488,9 +7511,15 @@ class _S3BlobUpload(BlobUpload):
         """As the base says."""
         return self._upload.commit().etag
 
+    def copy(self, key: str, tag: str, start: int, stop: int) -> bool:
+        """As the base says; S3 copies parts of 5 MiB and more."""
+        self._upload.copy_part(self._place(key), start, stop, tag)
+        return True
+
     def abort(self) -> None:
-        """As the base says."""
-        self._upload.abort()
+        """As the base says. Parts that can not be removed now `callfs fsck` finds; why this happens counts more."""
+        with contextlib.suppress(CallFSError):
+            self._upload.abort()
 
 
 class S3Blobs(BlobStore):
@@ -7536,20 +7565,27 @@ class S3Blobs(BlobStore):
         """As the base says."""
         self.client.delete([self._place(key) for key in keys])
 
-    def check(self) -> None:
+    def about(self, key: str) -> Mapping[str, str]:
         """As the base says."""
-        self.client.check()
+        return self.client.head(self._place(key)).metadata
 
-    def sweep(self) -> int:
+    def check(self) -> None:
+        """As the base says, in at most a few seconds."""
+        hasty = dataclasses.replace(self.client.target, timeout=min(5.0, self.client.target.timeout), retries=0)
+        with contextlib.closing(S3Client(hasty)) as client:
+            client.check()
+
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
         """As the base says."""
-        found = 0
-        for pending in list(self.client.uploads(self._folder + "/")):
+        found = [pending for pending in self.client.uploads(self._folder + "/") if pending.started_ns < before_ns and
+                 (keys is None or pending.key.rpartition("/")[2] in keys)]
+        for pending in found if mend else ():
             self.client.abort_upload(pending.key, pending.upload_id)
-            found += 1
-        return found
+        return len(found)
 
     def close(self) -> None:
-        """As the base says."""
+        """As the base says; whoever is about to try again gives up."""
+        self.client.retries = 0
         self.client.close()
 
 
@@ -7558,7 +7594,7 @@ class _DiskBlobUpload(BlobUpload):
 
     def __init__(self, folder: str, place: str, durable: bool) -> None:
         self._folder, self._place, self._durable = folder, place, durable
-        self._temporary = os.path.join(folder, "tmp", secrets.token_hex(8))
+        self._temporary = os.path.join(folder, "tmp", f"{os.path.basename(place)}.{secrets.token_hex(8)}")
         with _blob_errors():
             self._fd = os.open(self._temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
 
@@ -7659,12 +7695,13 @@ class DiskBlobs(BlobStore):
         with _blob_errors():
             os.stat(os.path.join(self.folder, "tmp"))
 
-    def sweep(self) -> int:
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
         """As the base says."""
-        with _blob_errors():
-            left = os.listdir(os.path.join(self.folder, "tmp"))
-            for name in left:
-                os.unlink(os.path.join(self.folder, "tmp", name))
+        with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
+                    (keys is None or item.name.rpartition(".")[0] in keys)]
+            for path in left if mend else ():
+                os.unlink(path)
         return len(left)
 
 # ============================================================================
@@ -8396,7 +8433,7 @@ class Tree:
     def quiesce(self) -> None:
         """End readers that would wait for ever, so that a server can stop."""
         self.hub.close()
-        for filesystem in self._table.mounts.values():
+        for filesystem in (*self._table.mounts.values(), self._root):
             filesystem.quiesce()
 
     def check(self) -> dict[str, str]:
@@ -9129,6 +9166,8 @@ def state_of(check: Callable[[], object]) -> str:
 
 HOT_FILE = 64 * 1024                        # bytes; larger files gain nothing from memory
 AT_REST = 2.0                               # s since the last change; the coarsest clock of a filesystem (FAT) is 2 s
+PLACES = 4                                  # files that move to another backend at a time
+REWRITES = 3                                # tries to replace the bytes of a file that others replace meanwhile
 
 
 class HotFile(NamedTuple):
@@ -9187,20 +9226,22 @@ class StagedBlob:
 
     def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader]) -> None:
         self.backend, self.key, self._upload, self._open_old = backend, key, upload, open_old
-        self.size, self.digest, self.stamp, self.kept = 0, "", "", False
+        self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
 
     def write(self, part: memoryview) -> None:
         """The next bytes."""
+        self.torn = True                    # unless all of them arrive
         self._upload.write(part)
-        self.size += len(part)
+        self.size, self.torn = self.size + len(part), False
 
     def copy(self, entry: Entry, start: int, stop: int) -> None:
         """The bytes `start` to `stop` of a file that lies in the same blob store."""
         if stop <= start:
             return
-        if entry.backend == self.backend and self._upload.copy(*blob_of(entry), start, stop):
-            self.size += stop - start
-            return
+        with _found(entry):
+            if self._upload.copy(*blob_of(entry), start, stop):
+                self.size += stop - start
+                return
         with self._open_old(entry, start, stop) as reader:
             for block in reader:
                 self.write(memoryview(block))
@@ -9216,12 +9257,30 @@ def blob_of(entry: Entry) -> tuple[str, str]:
     return key, tag
 
 
+@contextlib.contextmanager
+def _found(entry: Entry) -> Iterator[None]:
+    """What is not there although a record says so is a fault of the storage, not "not found"."""
+    try:
+        yield
+    except (FileNotFound, PreconditionFailed):
+        raise StorageError(f"The bytes of {entry.path} are not where they were stored; see `callfs fsck`.") from None
+
+
+def told_of(entry: Entry, store: str) -> dict[str, str]:
+    """What is kept beside a blob, so that lost records can be made again: printable ASCII, far below S3's 2 KB. A path
+    that is too long for that is left out."""
+    path = urllib.parse.quote(entry.path)
+    return {"callfs-store": store, "callfs-owner": urllib.parse.quote(entry.owner)[:200], "callfs-mode": f"{entry.mode:04o}",
+            "callfs-mtime": str(entry.mtime_ns), **({"callfs-path": path} if len(path) <= 1500 else {})}
+
+
 class BlobFiles:
     """Files whose bytes are blobs: the blob stores by the name of their backend, what is read at the moment, and the
     removal of what no record names any longer (`start` begins that, `close` ends it). See `MetadataStore.hold_blob`.
     """
 
     RETRY_SECONDS = 30.0                    # after a blob store did not answer
+    GRACE_SECONDS = 1.0                     # between a commit and the moment when every reader here knows of it
 
     def __init__(self, stores: Mapping[str, BlobStore], records: MetadataStore, instance_id: str,
                  metrics: Metrics, log: Log) -> None:
@@ -9243,6 +9302,7 @@ class BlobFiles:
         except CallFSError as error:
             if not isinstance(error, CallerError):
                 self._metrics.count("callfs_errors_total", backend, type(error).__name__)
+                self._log.error("backend error", backend=backend, operation=operation, reason=error.message)
             raise
         finally:
             self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
@@ -9265,26 +9325,21 @@ class BlobFiles:
         self._wake.set()
 
     def read(self, entry: Entry, start: int, stop: int) -> Reader:
-        """A part of a file. What is not there although a record says so is a fault of the storage, not "not found"."""
-        try:
-            with self._measured(entry.backend, "open"):
-                return self.stores[entry.backend].open(*blob_of(entry), start, stop)
-        except (FileNotFound, PreconditionFailed):
-            self._log.error("an object is missing or was exchanged", backend=entry.backend, path=entry.path)
-            raise StorageError("The bytes of this file are not where they were stored; see `callfs fsck`.") from None
+        """A part of a file."""
+        with self._measured(entry.backend, "open"), _found(entry):
+            return self.stores[entry.backend].open(*blob_of(entry), start, stop)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def staged(self, backend: str, length: Optional[int], path: str) -> Iterator[StagedBlob]:
+    def staged(self, backend: str, length: Optional[int], draft: Entry) -> Iterator[StagedBlob]:
         """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
         key = secrets.token_hex(16)
         self._records.hold_blob(key, backend, self._instance)
         blob = None
         try:
             with self._measured(backend, "write"):
-                upload = self.stores[backend].stage(key, length, {"callfs-path": urllib.parse.quote(path)[-1500:]})
-                with upload:
+                with self.stores[backend].stage(key, length, told_of(draft, self._records.identity)) as upload:
                     blob = StagedBlob(backend, key, upload, self.read)
                     yield blob
         finally:
@@ -9308,7 +9363,7 @@ class BlobFiles:
 
     def start(self) -> None:
         """Begin to remove what no record names."""
-        if self.stores and self._thread is None:
+        if self.stores:
             self._wake.set()
             self._thread = threading.Thread(target=self._run, name="callfs-blobs", daemon=True)
             self._thread.start()
@@ -9318,21 +9373,34 @@ class BlobFiles:
         self._wake.set()
 
     def _run(self) -> None:
+        fresh = True
         while True:
             self._wake.wait()
             self._wake.clear()
             if self._stopping.is_set():
                 return
             try:
-                self.sweep()
+                if fresh:
+                    self._abandon()
+                fresh = False
+                self.sweep(self.GRACE_SECONDS)
             except CallFSError as error:
                 self._log.warn("unused objects could not be removed; they will be later", reason=error.message)
                 self._stopping.wait(self.RETRY_SECONDS)
                 self._wake.set()
 
-    def sweep(self) -> int:
-        """Remove the blobs that no record names and nobody here reads; how many there were."""
+    def _abandon(self) -> None:
+        """Throw away the parts of uploads that this node was at when it was killed."""
+        keys = {key for key, _ in self._records.loose_blobs()}
+        for store in self.stores.values() if keys else ():
+            store.sweep(time.time_ns(), keys)
+
+    def sweep(self, grace: float = 0.0) -> int:
+        """Remove the blobs that no record names and nobody here reads; how many there were. A reader counts itself in
+        `_open` and then looks at the record again: after `grace` seconds whoever goes on with an old one is counted."""
         removed, loose = 0, self._records.loose_blobs()
+        if loose and self._stopping.wait(grace):
+            return 0
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
@@ -9349,10 +9417,10 @@ class BlobFiles:
         """End the thread, close the stores."""
         self._stopping.set()
         self._wake.set()
+        for store in self.stores.values():  # first: it need not wait for one that does not answer
+            store.close()
         if self._thread is not None:
             self._thread.join()
-        for store in self.stores.values():
-            store.close()
 
 
 class StoreFS(FileSystem):
@@ -9385,10 +9453,21 @@ class StoreFS(FileSystem):
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
         self._fresh: dict[str, Entry] = {}  # on the disk already, perhaps, and in the records in a moment
+        self._names = tuple(threading.Lock() for _ in range(64))        # see `_naming`
+        self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
+        self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
+        self._check_backends()
         if disk.writable:
             self._claim(claim)
         self._intents = IntentLog(os.path.join(disk.hidden, "intents")) if disk.writable else None
         self.recover()
+
+    def _check_backends(self) -> None:
+        """Raises ConfigError when files lie in a backend that is not configured: they would be taken for lost."""
+        for entry in self._store.elsewhere("/"):
+            if entry.backend not in self.backends:
+                raise ConfigError(f"backend.{entry.backend}_bucket_name: {entry.path} and perhaps more files lie in "
+                                  f"{entry.backend}, so it must be configured; move them to localfs before it is left out")
 
     def _claim(self, anyway: bool) -> None:
         """Tie disk and records together. Where a disk is not mounted its mount point looks like a disk that lost all
@@ -9403,7 +9482,10 @@ class StoreFS(FileSystem):
 
     def close(self) -> None:
         """Close the records, the disk and the blob stores."""
+        self._stopping.set()
         self._blobs.close()
+        if self._mover.is_alive():
+            self._mover.join()
         if self._intents:
             self._intents.close()
         self._store.close()
@@ -9412,18 +9494,38 @@ class StoreFS(FileSystem):
     def check(self) -> dict[str, str]:
         """As the interface says: whether the records answer, and whether the disk is there and takes uploads."""
         return {"metadata store": state_of(self._store.check), "backend": state_of(self._check_disk),
-                **{name: state_of(store.check) for name, store in self._blobs.stores.items()}}
+                **self._check_blobs(True)}
+
+    def check_others(self) -> dict[str, str]:
+        """The same for backends that new files do not go to by themselves: without them most goes on."""
+        return self._check_blobs(False)
+
+    def tidy(self) -> None:
+        """Remove all that no record names, if the backends answer. While nobody reads or writes."""
+        with contextlib.suppress(BadGateway, Unavailable):
+            while self._blobs.sweep():
+                pass
+
+    def quiesce(self) -> None:
+        """As the interface says: moves of directories between backends stop, and go on at the next start."""
+        self._stopping.set()
+
+    def _check_blobs(self, default: bool) -> dict[str, str]:
+        return {name: state_of(store.check) for name, store in self._blobs.stores.items()
+                if (name == self._default) == default}
 
     def start(self) -> None:
         """Begin what goes on in the background."""
         self._blobs.start()
+        if self._plans:
+            self._mover.start()
 
     def slow_at(self, path: str) -> bool:
-        """As the base says; a new file may go anywhere."""
+        """As the base says."""
         if not self._blobs.stores:
             return False
         record = self._store.get(path)
-        return record is None or record.backend in self._blobs.stores
+        return (record.backend if record is not None else self._default) in self._blobs.stores
 
     def operations(self) -> list[str]:
         """As the base says; of a disk that is read-only what is left."""
@@ -9465,12 +9567,11 @@ class StoreFS(FileSystem):
         with self._failures("stat"):
             try:
                 found = self._disk.stat(path)
-                if not stat.S_ISLNK(found.st_mode):
+                if not stat.S_ISLNK(found.st_mode) or self._blob_record(path):
                     return self._agreed(path, _served(found))
             except (FileNotFoundError, NotADirectoryError):
-                record = self._blob_record(path)
+                record = self._blob_record(path) or self._forget(path)
                 if record is None:
-                    self._forget(path)
                     raise
                 return record
             except SymlinkMet:
@@ -9487,7 +9588,9 @@ class StoreFS(FileSystem):
         _not_hidden(path, PermissionDenied)
         with self._failures("stat"):
             found = self._present(path)
-            return self._agreed(path, found) if found is not None else self._blob_record(path)
+            if found is not None:
+                return self._agreed(path, found)
+            return (self._blob_record(path) or self._forget(path)) if self._blobs.stores else None
 
     def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
         """As the interface says."""
@@ -9513,7 +9616,8 @@ class StoreFS(FileSystem):
     def _keep_hot(self, path: str, fd: int, found: os.stat_result, entry: Entry) -> None:
         """Keep a small file's bytes, if it is at rest: within a tick of the clock it could change and look the same."""
         record = self._store.get(path)
-        if record is not None and time.time() - max(found.st_mtime, found.st_ctime) > AT_REST:
+        if record is not None and record.backend == "localfs" and \
+                time.time() - max(found.st_mtime, found.st_ctime) > AT_REST:
             with contextlib.suppress(OSError):          # then the answer to come will say so
                 data = pread(fd, found.st_size, 0)
                 if len(data) == found.st_size:
@@ -9529,18 +9633,27 @@ class StoreFS(FileSystem):
         if entry.backend in self._blobs.stores:
             if fd >= 0:
                 os.close(fd)
-            return self._blobs.open(entry)
+            return self._open_blob(entry)
         return FileHandle(entry, fd) if fd >= 0 else Handle(entry)
+
+    def _open_blob(self, entry: Entry) -> Handle:
+        """A handle whose blob stays. One that was no longer named before the handle was counted may go: then anew."""
+        handle = self._blobs.open(entry)
+        record = self._store.get(entry.path)
+        if record is not None and record.stamp == entry.stamp:
+            return handle
+        handle.close()
+        return self.open(entry.path)
 
     def _open_again(self, path: str) -> Handle:
         """The slow way: through links, or to the right error."""
         entry = self.stat(path)
         if self._blobs.holds(entry):
-            return self._blobs.open(entry)
+            return self._open_blob(entry)
         with self._failures("open"):
             physical = self._physical(path)
-            fd, found = self._disk.open(physical)
-        handle = self._handle(physical, fd, found)
+            record = self._blob_record(physical)
+            handle = self._handle(physical, *self._disk.open(physical)) if record is None else self._open_blob(record)
         handle.entry = handle.entry._replace(path=path, backend=entry.backend)
         return handle
 
@@ -9565,7 +9678,10 @@ class StoreFS(FileSystem):
         entry = stranger(path, found, self._instance)
         try:
             if wrong is not None:
-                self._store.delete(path) if locked else self._forget(path)
+                if self._restored(wrong, found) if locked else self._forget(path):
+                    return wrong
+                if locked:
+                    self._store.delete(path)
             self._store.add([entry])
             if not locked and self._present(path) is None:      # removed since `found`: leave no record behind
                 self._forget(path)
@@ -9579,7 +9695,7 @@ class StoreFS(FileSystem):
         """What a path with symbolic links in it leads to, under the path's own name."""
         physical = self._physical(path)
         try:
-            entry = self._agreed(physical, _served(self._disk.stat(physical)))
+            entry = self._blob_record(physical) or self._agreed(physical, _served(self._disk.stat(physical)))
         except SymlinkMet:                  # exchanged at this moment: as good as outside
             raise FileNotFoundError(errno.ENOENT, "a folder was exchanged for a symbolic link") from None
         return entry._replace(path=path, backend=SYMLINK)
@@ -9589,30 +9705,35 @@ class StoreFS(FileSystem):
         _not_hidden(physical, FileNotFound)
         return physical
 
-    def _forget(self, path: str) -> None:
+    def _forget(self, path: str) -> Optional[Entry]:
         """Drop the record of what is gone or has become something else, unless a writer (perhaps this very thread) is
-        at it: then the next look will find it again."""
+        at it: then the next look will find it again. The record, if it stays as the folder was made again."""
         record = self._store.get(path)
         if record is None or self._blobs.holds(record):
-            return
+            return None
+        gone = back = False
         try:
             with self._locks.hold(path, subtree=True, timeout=0):
                 found = self._present(path)
-                gone = (found is None or _type_of(found) != record.type) and not self._restored(record, found)
-                if gone:
+                gone = found is None or _type_of(found) != record.type
+                back = gone and self._restored(record, found)
+                if gone and not back:
                     self._store.delete(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
         else:
-            if gone:
+            if gone and not back:
                 self._tell("delete", path)
+        return record if back else None
 
     def _restored(self, record: Entry, found: Optional[os.stat_result]) -> bool:
-        """Make a folder again that somebody removed on the disk although files in it lie elsewhere."""
-        if not record.is_dir or found is not None or not self._blobs.stores or not self._store.elsewhere(record.path):
+        """Make a folder again that somebody removed on the disk although files in it lie elsewhere; a file that was put
+        in its place gets another name. The lock is held, so that nobody is just removing the folder."""
+        if not record.is_dir or not self._blobs.stores or not self._store.elsewhere(record.path) or \
+                any(step["op"] == "drop" and is_below(record.path, step["path"]) for _, step, _ in self._owed):
             return False
-        with contextlib.suppress(FileExistsError, FileNotFoundError):       # the next look makes those above it
-            self._disk.mkdir(record.path, record.mode)
+        make_folder_again(self._disk, self._store, record, found is not None)
+        self._log.warn("a folder was made again: files in it lie in another backend", path=record.path)
         return True
 
     def _present(self, path: str) -> Optional[os.stat_result]:
@@ -9625,7 +9746,10 @@ class StoreFS(FileSystem):
     def _there(self, path: str) -> Optional[Entry]:
         """The entry at exactly this path, for a writer: a link stands for itself."""
         found = self._present(path)
-        return self._agreed(path, found, locked=True) if found is not None else self._blob_record(path)
+        if found is not None:
+            return self._agreed(path, found, locked=True)
+        record = self._store.get(path) if self._blobs.stores else None
+        return record if record is not None and (self._blobs.holds(record) or self._restored(record, None)) else None
 
     # -- listing -----------------------------------------------------------------------------------------------
 
@@ -9660,8 +9784,7 @@ class StoreFS(FileSystem):
         if record.backend in self._blobs.stores:
             return record
         if found is None:
-            self._forget(record.path)
-            return None
+            return self._forget(record.path)
         if stat.S_ISLNK(found.st_mode):
             try:
                 return self._linked(record.path)
@@ -9737,7 +9860,9 @@ class StoreFS(FileSystem):
     def _write_blob(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
                     backend: str) -> Written:
         digest = hashlib.sha256()
-        with self._failures("write"), self._blobs.staged(backend, body.length, path) as staged:
+        draft = self._store.get(path) or Entry(path, FILE, 0, 0o644 if options.mode is None else options.mode, owner,
+                                               options.mtime_ns or time.time_ns())
+        with self._failures("write"), self._blobs.staged(backend, body.length, draft) as staged:
             pour(body, lambda part: (digest.update(part), staged.write(part)))
             staged.digest = digest.hexdigest()
             check_digest(options, staged.digest)
@@ -9757,10 +9882,21 @@ class StoreFS(FileSystem):
         parent = split_path(entry.path)[0]
         with self._without_file(entry.path, there):
             self._with_parents(parent, owner, lambda: self._folder(parent))
-            stored = self._store.put(entry)
+            with self._naming(entry.path, there is None):
+                stored = self._store.put(entry)
             staged.kept = True
         self._blobs.loosened()
         return stored
+
+    @contextlib.contextmanager
+    def _naming(self, path: str, new: bool = True) -> Iterator[None]:
+        """Around the commit of a record that nothing on the disk stands for. A writer of /a and one of /a/b, who makes
+        the folder /a, hold different locks, and on the disk only one of them could win; here this lock decides."""
+        with self._names[hash(path) % len(self._names)]:
+            found = self._present(path) if new else None
+            if found is not None and stat.S_ISDIR(found.st_mode):
+                raise Conflict("A directory was made there meanwhile.")
+            yield
 
     def _folder(self, path: str) -> None:
         """Raises FileNotFoundError, or NotADirectoryError, unless a folder is there."""
@@ -9836,11 +9972,17 @@ class StoreFS(FileSystem):
                       secrets.token_hex(8), there.id if there else secrets.token_hex(8), staged.digest, "localfs",
                       self._instance, stamp_of(found))
         parent = split_path(path)[0]
-        with self._noted({"op": "put", "entry": entry}, entry):
+        with self._noted(self._put_step(entry, there), entry):
             self._with_parents(parent, owner, lambda: self._disk.publish(staged, path))
             stored = self._store.put(entry)
         self._disk.sync_folder(parent)
+        self._blobs.loosened()
         return Written(stored, there is None)
+
+    def _put_step(self, entry: Entry, there: Optional[Entry]) -> dict[str, Any]:
+        """`over` is the blob that the file takes the place of: when another one has come since, that is newer."""
+        over = {"over": there.stamp} if there is not None and self._blobs.holds(there) else {}
+        return {"op": "put", "entry": entry, **over}
 
     @contextlib.contextmanager
     def _noted(self, step: dict[str, Any], entry: Optional[Entry] = None) -> Iterator[None]:
@@ -9910,13 +10052,16 @@ class StoreFS(FileSystem):
         entry = Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
                       instance_id=self._instance)
         parent = split_path(path)[0]
-        with self._noted({"op": "mkdir", "entry": entry}, entry):
-            try:
-                with self._own_change(parent):
-                    self._disk.mkdir(path, mode)
-            except FileExistsError:         # another request was faster
-                return None
-            stored = self._store.put(entry)
+        with self._names[hash(path) % len(self._names)]:
+            if self._blob_record(path):
+                raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
+            with self._noted({"op": "mkdir", "entry": entry}, entry):
+                try:
+                    with self._own_change(parent):
+                        self._disk.mkdir(path, mode)
+                except FileExistsError:     # another request was faster
+                    return None
+                stored = self._store.put(entry)
         self._disk.sync_folder(parent)
         return stored
 
@@ -9942,13 +10087,20 @@ class StoreFS(FileSystem):
         size it found; anywhere else they go into a copy, since a reader keeps to the version it opened."""
         _not_hidden(path, PermissionDenied)
         self._settle()
-        with self._failures("patch"), self._locks.hold(path):
+        with self._failures("patch"):
+            written = self._patch_blob(path, body, offset, guard) if self._blob_record(path) else \
+                self._patch_file(path, body, offset, guard)
+            return written or self.patch(path, body, offset, guard)
+
+    def _patch_file(self, path: str, body: Body, offset: int, guard: Guard) -> Optional[Written]:
+        """Where the disk has the bytes; None where it has not any longer."""
+        with self._locks.hold(path):
             there = self._there(path)
             guard(there)
             assert there is not None        # the guard refuses what is not there
             checked_offset(there, offset)
             if self._blobs.holds(there):
-                return self._patch_blob(there, body, offset)
+                return None
             fd, found = self._disk.open_append(path)
             try:
                 in_place = offset == found.st_size and found.st_nlink == 1
@@ -9957,39 +10109,77 @@ class StoreFS(FileSystem):
             finally:
                 os.close(fd)
 
-    def _patch_blob(self, there: Entry, body: Body, offset: int) -> Written:
-        """Another blob: what lay before, what arrives (also when the rest does not come), what lay behind."""
-        broken: Optional[Exception] = None
-        with self._blobs.staged(there.backend, None, there.path) as staged:
+    def _patch_blob(self, path: str, body: Body, offset: int, guard: Guard) -> Optional[Written]:
+        """Another blob: what lay before, what arrives (also when the rest does not come), what lay behind. None, with
+        the body untouched, where the bytes lie on the disk by now."""
+        broken: list[Exception] = []
+        first: list[tuple[StagedBlob, int]] = []
+
+        def fill(staged: StagedBlob, there: Entry) -> bool:
+            checked_offset(there, offset)
             staged.copy(there, 0, offset)
-            try:
-                pour(body, staged.write)
-            except Exception as error:      # raised again when what came before it is safe
-                broken = error
-            written = Written(there, False)
-            if staged.size > offset:
+            if first:                       # the body came already, for a version that was replaced meanwhile
+                staged.copy(there._replace(stamp=first[0][0].stamp), offset, first[0][1])
+            else:
+                try:
+                    pour(body, staged.write)
+                except Exception as error:
+                    if staged.torn:
+                        raise
+                    broken.append(error)    # the body's: raised when what came before it is safe
+                first.append((staged, staged.size))
+            changed = staged.size > offset
+            if changed:
                 staged.copy(there, staged.size, there.size)
-                written = Written(self._new_version(staged, there), False)
-        if broken is not None:
-            raise broken
+            return changed
+        written = self._rewritten(path, guard, None, fill)
+        if written is None and first:
+            raise Conflict(f"{path} is being changed all the time; try again.")
+        if broken:
+            raise broken[0]
         return written
 
+    def _rewritten(self, path: str, guard: Guard, length: Optional[int],
+                   fill: Callable[[StagedBlob, Entry], bool]) -> Optional[Written]:
+        """Put a blob that `fill` makes out of a file's bytes (False: nothing is to change) in their place. The lock is
+        held for the record only; where another version came meanwhile it is done again with that. None: in vain."""
+        with contextlib.ExitStack() as keep:
+            for _ in range(REWRITES):
+                handle = keep.enter_context(contextlib.closing(self.open(path)))
+                there = handle.entry._replace(path=path)
+                guard(there)
+                if not self._blobs.holds(there):
+                    return None
+                staged = keep.enter_context(self._blobs.staged(there.backend, length, there))
+                if not fill(staged, there):
+                    return Written(there, False)
+                staged.finish()
+                with self._locks.hold(path):
+                    now = self._there(path)
+                    guard(now)
+                    if now is not None and now.stamp == there.stamp:
+                        return Written(self._new_version(staged, now), False)
+        return None
+
     def _new_version(self, staged: StagedBlob, there: Entry) -> Entry:
-        """Put a blob in the place of the one that a file has now. The path's lock is held."""
-        staged.finish()
+        """Let a record name another blob. The path's lock is held."""
         stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=secrets.token_hex(8),
                                                 digest="", stamp=staged.stamp))
         staged.kept = True
         self._blobs.loosened()
         return stored
 
-    def _truncate_blob(self, there: Entry, size: int) -> Written:
-        zeros = memoryview(bytes(min(BLOCK, max(1, size - there.size))))
-        with self._blobs.staged(there.backend, size, there.path) as staged:
+    def _truncate_blob(self, path: str, size: int, guard: Guard) -> Written:
+        def fill(staged: StagedBlob, there: Entry) -> bool:
+            zeros = memoryview(bytes(min(BLOCK, max(1, size - there.size))))
             staged.copy(there, 0, min(size, there.size))
             while staged.size < size:
                 staged.write(zeros[:size - staged.size])
-            return Written(self._new_version(staged, there), False)
+            return True
+        written = self._rewritten(path, guard, size, fill)
+        if written is None:
+            raise Conflict(f"{path} is being changed all the time; try again.")
+        return written
 
     def _append(self, path: str, there: Entry, fd: int, body: Body, offset: int) -> Written:
         self._room_for(body.length or 0)
@@ -10022,12 +10212,14 @@ class StoreFS(FileSystem):
         """As the interface says. Into a copy: who has the file open reads its version to the end."""
         _not_hidden(path, PermissionDenied)
         self._settle()
+        if self._blob_record(path):
+            return self._truncate_blob(path, size, guard)
         with self._failures("truncate"), self._locks.hold(path):
             there = self._there(path)
             guard(there)
             assert there is not None
             if self._blobs.holds(there):
-                return self._truncate_blob(there, size)
+                raise Conflict(f"{path} was moved to {there.backend} meanwhile; try again.")
             fd, _ = self._disk.open_append(path)
             try:
                 with self._staged(size) as staged:
@@ -10096,10 +10288,13 @@ class StoreFS(FileSystem):
         self._blobs.loosened()
 
     def _drop_record(self, path: str) -> None:
-        """On a full disk the file is gone but its record can not be: whoever looks next drops it."""
+        """On a full disk the file is gone but its record can not be: whoever looks next drops it. Not so where files
+        lie elsewhere: those would stay, so that is owed."""
         try:
             self._store.delete(path)
         except StorageFull:
+            if self._blobs.stores and self._store.elsewhere(path):
+                raise
             self._metrics.count("callfs_errors_total", "metadata", "StorageFull")
 
     def _guard_subtree(self, path: str, guard: Guard) -> None:
@@ -10121,7 +10316,8 @@ class StoreFS(FileSystem):
             guard(there)
             target_guard(other)
             assert there is not None
-            reached = parents or self._present(split_path(target)[0]) is not None
+            above = split_path(target)[0]
+            reached = parents or self._present(above) is not None or self._blob_record(above) is not None
             check_target(there, other, reached, lambda: next(self.list(target), None) is None)
             if self._blobs.holds(there):
                 self._move_record(there, other, target, owner)
@@ -10145,38 +10341,98 @@ class StoreFS(FileSystem):
         parent = split_path(target)[0]
         with self._without_file(target, other):
             self._with_parents(parent, owner, lambda: self._folder(parent))
-            self._store.move(there.path, target)
+            with self._naming(target, other is None):
+                self._store.move(there.path, target)
 
     # -- other backends ----------------------------------------------------------------------------------------
 
     def place(self, path: str, backend: str, guard: Guard) -> Entry:
-        """As the interface says. A file is copied without its lock; then one commit says where it lies."""
+        """As the interface says. A file is copied without its lock; then one commit says where it lies. Of a directory
+        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background."""
         self._settle()
         with self._failures("place"):
             there = self.peek(path)
             guard(there)
             assert there is not None
             if there.is_dir:
-                self._place_all(path, backend, guard)
+                self._guard_subtree(path, guard)
+                if self._intents is None:
+                    raise PermissionDenied("The disk is read-only.")
+                step = {"op": "place", "path": path, "backend": backend}
+                self._place_noted(self._intents.note(step), step)
             elif there.backend in self.backends and there.backend != backend:
                 return self._place(there, backend, guard)
             return there
 
-    def _place_all(self, path: str, backend: str, guard: Guard) -> None:
-        """All files of a directory, one after the other; what is done is done, and is passed over the next time."""
+    def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
+        """All files of a directory, `PLACES` at a time; what is done is passed over the next time. A failure ends it,
+        and whoever asked may ask again; what a stop of the server interrupts stays noted."""
+        source, lock, errors = self._misplaced(step["path"], step["backend"]), threading.Lock(), []
+        files = size = 0
+        told = time.monotonic()
+
+        def work() -> None:
+            nonlocal files, size, told
+            try:
+                while not errors and not self._stopping.is_set():
+                    with lock:
+                        entry = next(source, None)
+                        if entry is None:
+                            return
+                    with contextlib.suppress(FileNotFound):         # removed meanwhile
+                        self._place(entry, step["backend"], lambda there: None)
+                    with lock:
+                        files, size = files + 1, size + entry.size
+                        if time.monotonic() - told > PROGRESS_SECONDS:
+                            told = time.monotonic()
+                            self._log.info("moving to another backend", **step, files=files, bytes=size)
+            except Exception as error:      # it belongs to the one who asked
+                errors.append(error)
+        crew = [threading.Thread(target=work, name="callfs-place", daemon=True) for _ in range(PLACES)]
+        for thread in crew:
+            thread.start()
+        for thread in crew:
+            thread.join()
+        if self._stopping.is_set():
+            raise Unavailable("The server stops; it goes on with this when it runs again.")
+        if self._intents:
+            self._intents.done(number)
+        if errors:
+            raise errors[0]
+
+    def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
+        """The files of a directory that lie in other backends."""
         folders = [path]
         while folders:
-            for entry in self.list(folders.pop()):
-                if entry.is_dir and entry.backend != SYMLINK:
-                    folders.append(entry.path)
-                elif entry.backend in self.backends and entry.backend != backend:
-                    with contextlib.suppress(FileNotFound):     # removed meanwhile
-                        self._place(entry, backend, guard)
+            with contextlib.suppress(FileNotFound, Conflict):       # removed meanwhile
+                for entry in self.list(folders.pop()):
+                    if entry.is_dir and entry.backend != SYMLINK:
+                        folders.append(entry.path)
+                    elif entry.backend in self.backends and entry.backend != backend:
+                        yield entry
+
+    def _resume(self) -> None:
+        """Go on with what a stop or a crash interrupted; a backend that does not answer is asked again."""
+        while self._plans and not self._stopping.is_set():
+            number, step = self._plans[0]
+            try:
+                with self._failures("place"):
+                    self._place_noted(number, step)
+                self._log.info("moved to another backend", **step)
+            except CallFSError as error:
+                self._log.warn("files could not be moved to another backend; they will be later", **step, reason=error.message)
+                if self._stopping.wait(BlobFiles.RETRY_SECONDS) or self._intents is None:
+                    return
+                self._plans[0] = self._intents.note(step), step
+                continue
+            self._plans.pop(0)
 
     def _place(self, entry: Entry, backend: str, guard: Guard) -> Entry:
-        for _ in range(3):
+        for _ in range(REWRITES):
             with contextlib.closing(self.open(entry.path)) as handle:
                 entry = handle.entry
+                if entry.backend == backend:
+                    return entry
                 with handle.reader() as reader:
                     put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
                     placed = put(entry, reader, backend, guard)
@@ -10191,7 +10447,7 @@ class StoreFS(FileSystem):
         return there if there is not None and (there.etag, there.backend) == (entry.etag, entry.backend) else None
 
     def _place_in_blob(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
-        with self._blobs.staged(backend, entry.size, entry.path) as staged:
+        with self._blobs.staged(backend, entry.size, entry) as staged:
             self._copy_checked(entry, reader, staged.write)
             staged.finish()
             with self._locks.hold(entry.path):
@@ -10207,7 +10463,7 @@ class StoreFS(FileSystem):
                     return None
                 found = self._disk.seal(staged, there.mode, there.mtime_ns)
                 fresh, parent = there._replace(backend=backend, stamp=stamp_of(found)), split_path(entry.path)[0]
-                with self._noted({"op": "put", "entry": fresh}, fresh):
+                with self._noted(self._put_step(fresh, there), fresh):
                     self._with_parents(parent, there.owner, lambda: self._disk.publish(staged, entry.path))
                     stored = self._store.put(fresh)
             self._disk.sync_folder(parent)
@@ -10232,8 +10488,10 @@ class StoreFS(FileSystem):
         self._blobs.recover()
         if self._intents is None:
             return 0
-        done = sum(self._redo(step) for step in _standing(self._intents.read()))
-        self._intents.clear()
+        steps = self._intents.read()
+        done = sum(self._redo(step) for step in _standing([step for step in steps if step["op"] != "place"]))
+        plans = [step for step in steps if step["op"] == "place" and step["backend"] in self.backends]
+        self._plans = list(zip(self._intents.keep(plans), plans))
         if done:
             self._log.warn("caught up after a crash", records=done)
         return done
@@ -10242,7 +10500,7 @@ class StoreFS(FileSystem):
         """One noted step. Each is checked against the disk, so that doing it twice does nothing."""
         try:
             if step["op"] in ("put", "mkdir"):
-                return self._redo_put(Entry(*step["entry"]))
+                return self._redo_put(Entry(*step["entry"]), step.get("over", ""))
             if step["op"] == "drop":
                 gone = self._present(step["path"]) is None and not self._blob_record(step["path"])
                 return gone and bool(self._store.delete(step["path"]))
@@ -10270,8 +10528,10 @@ class StoreFS(FileSystem):
         self._redo_put(entry)               # a version that never had its record
         return True
 
-    def _redo_put(self, entry: Entry) -> bool:
+    def _redo_put(self, entry: Entry, over: str = "") -> bool:
         found, record = self._present(entry.path), self._store.get(entry.path)
+        if record is not None and self._blobs.holds(record) and record.stamp != over:
+            return False                    # that is newer
         if found is None or (record is not None and (entry.is_dir or (record.etag, record.backend) ==
                                                      (entry.etag, entry.backend))):
             return False
@@ -10279,6 +10539,15 @@ class StoreFS(FileSystem):
             return False
         self._store.put(entry)
         return True
+
+
+def make_folder_again(disk: LocalDisk, store: MetadataStore, record: Entry, covered: bool) -> None:
+    """Make the folder of a record, and those above it; what lies in its place (`covered`) gets another name."""
+    if covered:
+        disk.rename(record.path, f"{record.path}.outside-{secrets.token_hex(4)}")
+    for folder in (*ancestors(record.path)[1:], record.path):
+        with contextlib.suppress(FileExistsError):
+            disk.mkdir(folder, (store.get(folder) or record).mode)
 
 
 def _paths_of(step: dict[str, Any]) -> tuple[str, ...]:
@@ -10955,6 +11224,10 @@ class _NoRecords:
         return 0
 
     delete = move = forget
+
+    def elsewhere(self, path: str) -> list[Entry]:
+        """Nothing lies anywhere else."""
+        return []
 
     def close(self) -> None:
         """There is nothing to close."""
@@ -17266,7 +17539,8 @@ _AT_ONCE = contextlib.nullcontext()
 
 def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
-    return aside(request) if tree.slow(path) else _AT_ONCE
+    named = "x-callfs-backend" in request.headers or request.query_text and "backend" in request.query
+    return aside(request) if named or tree.slow(path) else _AT_ONCE
 
 
 def wish_of(request: Request) -> Wish:
@@ -18395,6 +18669,10 @@ def entry_json(entry: Entry) -> dict[str, Any]:
             "mode": f"{entry.mode:04o}", "owner": entry.owner, "mtime": rfc3339(entry.mtime_ns)}
 
 
+def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
+    return [("X-CallFS-Backend", entry.backend)] if entry.backend not in ("localfs", SYMLINK) else []
+
+
 def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
     """What a file's or directory's answer says of it; `fixed` as with a `Handle`."""
     mtime = entry.mtime_ns // 1_000_000_000
@@ -18402,8 +18680,7 @@ def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
                ("X-CallFS-Size", str(entry.size)), ("X-CallFS-Mode", f"{entry.mode:04o}"),
                ("X-CallFS-Owner", header_text(entry.owner)), ("X-CallFS-MTime", rfc3339(entry.mtime_ns)),
                ("X-CallFS-Instance-ID", header_text(entry.instance_id))]
-    if entry.backend not in ("localfs", SYMLINK):
-        headers.append(("X-CallFS-Backend", entry.backend))
+    headers += _backend_headers(entry)
     if not entry.is_dir and fixed:
         headers += [("ETag", f'"{entry.etag}"'), ("Accept-Ranges", "bytes")]
     if entry.digest and fixed:
@@ -18592,11 +18869,8 @@ class RestDialect:
 
     def _move(self, request: Request, path: str) -> Response:
         wish = request.json()
-        backend = wish.get("backend")
-        if backend is not None and not isinstance(backend, str):
-            raise BadRequest("`backend` is the name of a backend.")
         with aside(request):                # between filesystems and backends this copies
-            entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=backend or "",
+            entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=wished_backend(wish),
                                     overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
                                     parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
@@ -18761,7 +19035,8 @@ class RestDialect:
         """`GET /download/{token}`: the use is counted before the first byte. `HEAD` uses nothing."""
         self._download_rate.take(request.client)
         try:
-            response = self._redeem(request)
+            with aside(request):
+                response = self._redeem(request)
         except CallFSError as error:
             state = _LINK_STATES.get(error.status if _TOKEN.fullmatch(request.tail) else 0, "invalid")
             self._metrics.count("callfs_single_use_link_consumptions_total", state)
@@ -18799,10 +19074,11 @@ class RestDialect:
 
     def ready(self, request: Request) -> Response:
         """Whether requests would succeed: a line for each part."""
-        parts = self._tree.check()
-        good = all(state == "ok" for state in parts.values())
-        for check in (self._tree.check_mounts, *self._checks):
-            parts.update(check())
+        with aside(request):
+            parts = self._tree.check()
+            good = all(state == "ok" for state in parts.values())
+            for check in (self._tree.check_mounts, *self._checks):
+                parts.update(check())
         return json_response({"status": "ready" if good else "not ready", "parts": parts}, 200 if good else 503)
 
     def metrics(self, request: Request) -> Response:
@@ -18825,6 +19101,14 @@ def _wants(wish: Mapping[str, Any], name: str) -> bool:
     if not isinstance(value, bool):
         raise BadRequest(f"`{name}` is true or false.")
     return value
+
+
+def wished_backend(wish: Mapping[str, Any]) -> str:
+    """The backend that a body in JSON names; "" for none."""
+    backend = wish.get("backend") or ""
+    if not isinstance(backend, str):
+        raise BadRequest("`backend` is the name of a backend.")
+    return backend
 
 
 def _whole_number(name: str, value: Any, most: int) -> int:
@@ -18921,7 +19205,7 @@ def patch_body(tree: Tree, request: Request, path: str, most: int) -> Written:
 def written_response(written: Written, root: str) -> Response:
     """What a write did; `root`: where the tree begins in this dialect."""
     entry, value = written.entry, entry_json(written.entry)
-    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"')]
+    headers = [] if entry.is_dir else [("ETag", f'"{entry.etag}"'), *_backend_headers(entry)]
     if written.created:
         headers.append(("Location", root + urllib.parse.quote(entry.path)))
     if written.message:
@@ -19071,8 +19355,8 @@ class PfsDialect:
 
     def rename(self, request: Request) -> Response:
         """`POST /api/v1/rename`."""
-        path, target = _pfs_path(request), canonical_path(_text(request.json(), "newPath"))
-        self._tree.move(_asking(request), path, target)
+        wish, path = request.json(), _pfs_path(request)
+        self._tree.move(_asking(request), path, canonical_path(_text(wish, "newPath")), backend=wished_backend(wish))
         return _said("renamed")
 
     def copy(self, request: Request) -> Response:
@@ -20812,11 +21096,11 @@ def check_places(config: Config) -> None:
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
 
 
-def s3_target(options: BackendOptions) -> S3Target:
-    """Placeholder of the ground; the helper `client` has the real one."""
-    return S3Target(options.s3_bucket_name, options.s3_region, options.s3_endpoint, options.s3_access_key,
-                    options.s3_secret_key, encryption=options.s3_server_side_encryption, kms_key_id=options.s3_kms_key_id,
-                    acl=options.s3_acl)
+def build_blobs(options: BackendOptions, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
+    """The backends beside the local disk: S3, where a bucket is named."""
+    if not options.s3_bucket_name:
+        return {}
+    return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
 
 
 class Server:
@@ -20900,17 +21184,10 @@ class Server:
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=build_blobs(config.backend, self.log, self.metrics),
                         default=config.backend.default_backend)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
-
-    def _build_blobs(self) -> dict[str, BlobStore]:
-        """The backends beside the local disk: S3, where a bucket is named."""
-        options = self.config.backend
-        if not options.s3_bucket_name:
-            return {}
-        return {"s3": S3Blobs(S3Client(s3_target(options), log=self.log, metrics=self.metrics), "objects")}
 
     def _build_mounts(self) -> Mounts:
         config = self.config
@@ -20939,7 +21216,7 @@ class Server:
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         rest = RestDialect(self.tree, self._links, config, metrics=self.metrics, log=self.log,
-                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check))
+                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
@@ -21118,15 +21395,27 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "unreadable": ("can not be read", False),
     "unnamed": ("a name that no request can name (not UTF-8, a control character); left alone", False),
     "scratch": ("left by a killed server; removed", True),
+    "no folder": ("a folder that is gone although files in it lie in another backend; made again", True),
+    "hidden": ("covered by a record whose bytes lie in another backend; left alone, and not served", False),
+    "no object": ("the object that a record names is gone, or has another size; restore it, or delete the file", False),
+    "other object": ("the object that a record names was written anew; the same bytes, as --deep finds, are accepted", True),
+    "no record": ("an object whose record is lost; taken in under the path that it was uploaded to", True),
+    "unused": ("an object that no record names; removed", True),
+    "foreign": ("an object that another server, or this one with other records, has stored; left alone", False),
+    "unfinished": ("uploads that were cut off; thrown away", True),
+    "unreachable": ("a backend that does not answer; nothing in it was compared or changed", False),
 }
+FSCK_YOUNG = 6 * 3600                       # s: an object without a record may yet be about to get one
+FSCK_CUT = 24 * 3600                        # s: an upload takes no longer
 
 
 class Checker:
     """Walks files and records side by side. Nobody else may work on them meanwhile."""
 
     def __init__(self, disk: LocalDisk, store: MetadataStore, *, instance_id: str, deep: bool, mend: bool,
-                 report: Callable[[Finding], None]) -> None:
-        self._disk, self._store, self._instance = disk, store, instance_id
+                 report: Callable[[Finding], None], blobs: Mapping[str, BlobStore] = MappingProxyType({}),
+                 own: Container[str] = ()) -> None:
+        self._disk, self._store, self._instance, self._blobs, self._own = disk, store, instance_id, blobs, own
         self._deep, self._mend, self._report, self.left = deep, mend, report, 0
 
     def run(self) -> int:
@@ -21136,20 +21425,26 @@ class Checker:
         while folders:
             folders += self._folder(folders.pop())
         self._orphans()
+        for backend, blobs in self._blobs.items():
+            try:
+                _BlobChecker(self, backend, blobs).run()
+            except CallFSError as error:
+                self.found("unreachable", backend, detail=error.message)
         return self.left
 
-    def _found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None, detail: str = "") -> None:
+    def found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None, detail: str = "") -> None:
+        """Report a problem, and mend it if that is wanted and possible."""
         self._report(Finding(kind, path, detail))
         if self._mend and mend is not None:
             mend()
-        elif kind != "unnamed":
+        elif kind not in ("unnamed", "foreign"):
             self.left += 1
 
     def _scratch(self) -> None:
         for folder in ("tmp", "trash"):
             place = os.path.join(self._disk.hidden, folder)
             for item in os.listdir(place) if os.path.isdir(place) else ():
-                self._found("scratch", f"/{HIDDEN}/{folder}/{item}")
+                self.found("scratch", f"/{HIDDEN}/{folder}/{item}")
                 self.left -= self._mend
         if self._mend and self._disk.writable:
             self._disk.sweep()
@@ -21161,12 +21456,12 @@ class Checker:
             names = sorted(itertools.chain.from_iterable(self._disk.scan(path, every=True)))
             found = self._disk.stats(path, names)
         except OSError as error:
-            self._found("unreadable", path, detail=error.strerror or "")
+            self.found("unreadable", path, detail=error.strerror or "")
             return folders
         for name, info in zip(names, found):
             child = join_path(path, name)
             if _FORBIDDEN.search(name):
-                self._found("unnamed", ascii(child))
+                self.found("unnamed", ascii(child))
             elif info is not None:
                 self._item(child, info)
                 folders += [child] if stat.S_ISDIR(info.st_mode) else []
@@ -21176,12 +21471,15 @@ class Checker:
         if stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
             return
         record, fresh = self._store.get(path), stranger(path, found, self._instance)
-        if record is None:
-            self._found("unrecorded", path, lambda: self._store.add([fresh]))
+        if record is not None and (_lies_elsewhere(record) or
+                                   record.type != fresh.type and self._store.elsewhere(path)):
+            self.found("hidden", path)      # a file in the place of a folder: `_orphans` makes that again
+        elif record is None:
+            self.found("unrecorded", path, lambda: self._store.add([fresh]))
         elif record.type != fresh.type:
-            self._found("replaced", path, lambda: (self._store.delete(path), self._store.add([fresh])))
+            self.found("replaced", path, lambda: (self._store.delete(path), self._store.add([fresh])))
         elif not fresh.is_dir and record.stamp != fresh.stamp:
-            self._found("changed", path, lambda: self._store.put(refreshed(record, found)))
+            self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
         elif self._deep and record.digest:
             self._verify(path, record)
 
@@ -21193,35 +21491,144 @@ class Checker:
                 for block in reader:
                     digest.update(block)
         except (OSError, CallFSError) as error:
-            self._found("unreadable", path, detail=str(error))
+            self.found("unreadable", path, detail=str(error))
             return
         if digest.hexdigest() != record.digest:
-            self._found("corrupt", path)
+            self.found("corrupt", path)
 
     def _orphans(self) -> None:
         after = ("", "")
         page = self._store.subtree("/", after)
         while page:
             for record in page:
-                if record.backend in ("localfs", SYMLINK) and not self._is_there(record.path):
-                    self._found("missing", record.path, functools.partial(self._store.delete, record.path))
+                if not _lies_elsewhere(record) and not self._is_there(record):
+                    self._lost(record)
             page = self._store.subtree("/", split_path(page[-1].path))
 
-    def _is_there(self, path: str) -> bool:
+    def _lost(self, record: Entry) -> None:
+        if record.is_dir and self._store.elsewhere(record.path):
+            self.found("no folder", record.path, lambda: make_folder_again(
+                self._disk, self._store, record, os.path.lexists(self._disk.root + record.path)))
+        else:
+            self.found("missing", record.path, functools.partial(self._store.delete, record.path))
+
+    def _is_there(self, record: Entry) -> bool:
         try:
-            self._disk.stat(path)
+            found = self._disk.stat(record.path)
         except (FileNotFoundError, NotADirectoryError, SymlinkMet):
             return False
         except OSError:
-            pass                            # the disk can not tell: no reason to drop a record
+            return True                     # the disk can not tell: no reason to drop a record
+        return not record.is_dir or stat.S_ISDIR(found.st_mode) or not self._store.elsewhere(record.path)
+
+
+def _lies_elsewhere(record: Entry) -> bool:
+    return not record.is_dir and record.backend not in ("localfs", SYMLINK)
+
+
+class _BlobChecker:
+    """Compares the records of files in a backend with the objects there, which lie in a table of a scratch database
+    meanwhile: there may be many millions. All of the list is read before anything is concluded from it."""
+
+    def __init__(self, checker: Checker, backend: str, blobs: BlobStore) -> None:
+        self._checker, self._store, self._backend, self._blobs = checker, checker._store, backend, blobs
+        self._now = time.time_ns()
+
+    def run(self) -> None:
+        """Raises what the backend raises."""
+        with contextlib.closing(sqlite3.connect("")) as self._table:
+            self._table.execute("CREATE TABLE objects (key TEXT PRIMARY KEY, size INTEGER, mtime INTEGER, tag TEXT)")
+            self._table.executemany("INSERT OR REPLACE INTO objects VALUES (?, ?, ?, ?)", self._blobs.list())
+            noted = [(key,) for key, _ in self._store.loose_blobs(1 << 40)]
+            self._table.executemany("DELETE FROM objects WHERE key = ?", noted)         # to be removed anyway
+            lost = self._compare()
+            self._unnamed(lost)
+        cut = self._blobs.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
+        if cut:
+            self._checker.found("unfinished", self._backend, lambda: None, f"{cut} uploads")
+
+    def _compare(self) -> dict[str, Entry]:
+        """Each record with its object; the records by path whose objects are gone."""
+        lost: dict[str, Entry] = {}
+        page = self._store.elsewhere("/", 1000)
+        while page:
+            for record in page:
+                if record.backend == self._backend and not self._fits(record):
+                    lost[record.path] = record
+            page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
+        return lost
+
+    def _fits(self, record: Entry) -> bool:
+        key, tag = blob_of(record)
+        row = self._table.execute("SELECT size, tag FROM objects WHERE key = ?", (key,)).fetchone()
+        self._table.execute("DELETE FROM objects WHERE key = ?", (key,))
+        if row is None or row[0] != record.size:
+            return False
+        same = self._verified(record, row[1]) if self._checker._deep and record.digest else None
+        if same is False:
+            self._checker.found("corrupt", record.path)
+        elif row[1] != tag:
+            fresh = record._replace(stamp=f"{key} {row[1]}")
+            self._checker.found("other object", record.path, same and functools.partial(self._store.put, fresh))
         return True
 
+    def _verified(self, record: Entry, tag: str) -> bool:
+        digest = hashlib.sha256()
+        with self._blobs.open(blob_of(record)[0], tag, 0, record.size) if record.size else ChunkReader(()) as reader:
+            for block in reader:
+                digest.update(block)
+        return digest.hexdigest() == record.digest
 
-def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
+    def _unnamed(self, lost: dict[str, Entry]) -> None:
+        """Objects without a record, the newest first: of several versions of a file that one is taken in."""
+        for row in self._table.execute("SELECT * FROM objects ORDER BY mtime DESC").fetchall():
+            blob = BlobInfo(*row)
+            about = self._blobs.about(blob.key)
+            path = urllib.parse.unquote(about.get("callfs-path", ""))
+            if about.get("callfs-store") not in self._checker._own:
+                self._checker.found("foreign", blob.key, detail=path)
+            elif path in lost or self._free(path):
+                entry = _entry_of(blob, about, path, lost.pop(path, None), self._backend, self._checker._instance)
+                self._checker.found("no record", path, functools.partial(self._take_in, entry))
+            elif self._now - blob.mtime_ns > FSCK_YOUNG * 10**9:
+                self._checker.found("unused", blob.key, functools.partial(self._blobs.delete, [blob.key]), path)
+        for record in lost.values():
+            self._checker.found("no object", record.path, detail=blob_of(record)[0])
+
+    def _free(self, path: str) -> bool:
+        """Whether an object may be taken in under a path: there is nothing, and no file above it."""
+        try:
+            good = canonical_path(path) == path != "/" and self._store.get(path) is None
+        except CallFSError:
+            return False
+        above = [self._store.get(folder) for folder in ancestors(path)[1:]] if good else []
+        return good and all(record is None or record.is_dir for record in above)
+
+    def _take_in(self, entry: Entry) -> None:
+        folder = split_path(entry.path)[0]
+        if folder != "/":
+            make_folder_again(self._checker._disk, self._store, Entry(folder, DIRECTORY, mode=0o755), False)
+        self._store.put(entry)
+
+
+def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optional[Entry], backend: str,
+              instance_id: str) -> Entry:
+    """The record of an object by what is kept beside it, or by the one that is there already."""
+    mode, mtime = about.get("callfs-mode", ""), about.get("callfs-mtime", "")
+    known = record or Entry(
+        path, FILE, 0, int(mode, 8) if re.fullmatch("[0-7]{4}", mode) else 0o644,
+        urllib.parse.unquote(about.get("callfs-owner", "")) or "root",
+        int(mtime) if re.fullmatch("-?[0-9]{1,18}", mtime) else blob.mtime_ns, "", secrets.token_hex(8))
+    return known._replace(size=blob.size, etag=secrets.token_hex(8), digest="", backend=backend,
+                          instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
+
+
+def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False,
              report: Callable[[Finding], None] = lambda finding: None) -> int:
     """Check the data of a configuration, whose server must not run; how many problems are left.
 
-    Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. Raises ConfigError.
+    Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. `take_over` takes in
+    objects in S3 that were stored under other records, which nobody else may use any longer. Raises ConfigError.
     """
     check_built(config)
     database = config.metadata_store.sqlite_path
@@ -21232,10 +21639,22 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True,
         keep.callback(disk.close)
         store = SQLiteStore(database, durable=False)    # a million commits; whoever pulls the plug runs it again
         keep.callback(store.close)
+        blobs = build_blobs(config.backend)
+        keep.callback(lambda: [each.close() for each in blobs.values()])
+        own = _Anything() if take_over else {store.identity, disk.marker()}
         if mend and disk.writable:          # finishes what a killed server had begun before that is judged
-            keep.callback(StoreFS(disk, store, LocalLocks(), claim=True).close)
+            files = StoreFS(disk, store, LocalLocks(), claim=True, blobs=blobs)
+            keep.callback(files.close)
+            files.tidy()
         return Checker(disk, store, instance_id=config.instance_discovery.instance_id, deep=deep, mend=mend,
-                       report=report).run()
+                       report=report, blobs=blobs, own=own).run()
+
+
+class _Anything(Container[str]):
+    """Has all that is asked for."""
+
+    def __contains__(self, item: object) -> bool:
+        return True
 
 # ============================================================================
 # Client: the REST dialect from Python
@@ -21247,7 +21666,8 @@ Target = Union[str, "os.PathLike[str]", BinaryIO]
 
 
 class FileInfo(NamedTuple):
-    """What the server says of a path: `mtime` in seconds since 1970, `etag` as `if_match` takes it ("" in listings)."""
+    """What the server says of a path: `mtime` in seconds since 1970, `etag` as `if_match` takes it ("" in listings),
+    `backend` where its bytes lie ("" in listings)."""
 
     path: str
     type: str = FILE
@@ -21257,6 +21677,7 @@ class FileInfo(NamedTuple):
     mtime: float = 0.0
     etag: str = ""
     instance_id: str = ""
+    backend: str = ""
 
     @property
     def name(self) -> str:
@@ -21287,12 +21708,13 @@ _INFO_HEADERS = ("Type", "Size", "Mode", "Owner", "MTime", "Instance-ID")
 def _info_of_headers(path: str, headers: Mapping[str, str]) -> FileInfo:
     kind, size, mode, owner, mtime, instance = (headers["X-CallFS-" + name] for name in _INFO_HEADERS)
     return FileInfo(canonical_path("/" + path), kind, int(size), int(mode, 8), urllib.parse.unquote(owner),
-                    _seconds(mtime), headers.get("ETag") or "", urllib.parse.unquote(instance))
+                    _seconds(mtime), headers.get("ETag") or "", urllib.parse.unquote(instance),
+                    headers.get("X-CallFS-Backend") or "localfs")
 
 
 def _info_of_item(item: Mapping[str, Any]) -> FileInfo:
     return FileInfo(item["path"], item["type"], int(item["size"]), int(item["mode"], 8), item["owner"],
-                    _seconds(item["mtime"]), item.get("etag", ""), item.get("instance_id", ""))
+                    _seconds(item["mtime"]), item.get("etag", ""), item.get("instance_id", ""), item.get("backend", ""))
 
 
 def _link_of_item(item: Mapping[str, Any], path: str = "", max_uses: int = 1) -> LinkInfo:
@@ -21393,15 +21815,17 @@ class Client(HTTPClient):
     # ---- files
 
     def upload(self, path: str, source: Upload, *, overwrite: bool = True, mtime: Optional[float] = None,
-               if_match: str = "", digest: bool = True, progress: Optional[ByteProgress] = None) -> FileInfo:
+               if_match: str = "", digest: bool = True, backend: str = "",
+               progress: Optional[ByteProgress] = None) -> FileInfo:
         """Store bytes, a local file (`pathlib.Path`), an open binary file from its position on, or blocks, at `path`.
 
         All or nothing, and durable on return. Missing parents are made. `overwrite` false raises FileExists where
         something is, `if_match` PreconditionFailed unless that version is there. `mtime` is in seconds since 1970. With
-        `digest` the server checks the SHA-256 of what can be read twice.
+        `digest` the server checks the SHA-256 of what can be read twice. `backend` is where the bytes are to lie; without
+        it they go to where those of the file lie, or of new files.
         """
         with _Source(source) as body:
-            headers = {"If-Match": if_match} if if_match else {}
+            headers = {**({"If-Match": if_match} if if_match else {}), **_to_backend(backend)}
             if mtime is not None:
                 headers["X-OC-Mtime"] = f"{mtime:.9f}".rstrip("0").rstrip(".")
             if digest and body.replayable:
@@ -21486,7 +21910,8 @@ class Client(HTTPClient):
 
     def _info(self, reply: _Reply) -> FileInfo:
         with _foreign(self.url):
-            return _info_of_item({"etag": reply.headers.get("ETag") or "", **json.loads(reply.data)})
+            return _info_of_item({"etag": reply.headers.get("ETag") or "",
+                                  "backend": reply.headers.get("X-CallFS-Backend") or "localfs", **json.loads(reply.data)})
 
     def exists(self, path: str) -> bool:
         """Whether a file or directory is there."""
@@ -21504,9 +21929,12 @@ class Client(HTTPClient):
         """Delete a file or a directory. Raises FileNotFound, DirectoryNotEmpty (unless `recursive`)."""
         self._call("DELETE", _file_target(path, recursive=recursive))
 
-    def move(self, source: str, destination: str, *, overwrite: bool = False, create_parents: bool = False) -> str:
-        """Rename or move a file or a directory with all in it; the new path. Raises FileExists, FileNotFound."""
-        wish = {"destination": "/" + destination.lstrip("/"), "overwrite": overwrite, "create_parents": create_parents}
+    def move(self, source: str, destination: str, *, overwrite: bool = False, create_parents: bool = False,
+             backend: str = "") -> str:
+        """Rename or move a file or a directory with all in it; the new path. With `backend` the bytes go there, also
+        where the path stays. Raises FileExists, FileNotFound."""
+        wish = {"destination": "/" + destination.lstrip("/"), "overwrite": overwrite, "create_parents": create_parents,
+                **({"backend": backend} if backend else {})}
         answer = self._json("PATCH", _file_target(source), wish)
         with _foreign(self.url):
             return str(answer["path"])
@@ -22517,10 +22945,11 @@ def _rm(run: Run) -> None:
 
 
 def _mv(run: Run) -> None:
-    sources, targets = _from_to(run)
+    backend, paths = run.args.backend, run.args.path
+    sources, targets = (paths, [run.path(paths[0])]) if backend and len(paths) == 1 else _from_to(run)
     for text, target in zip(sources, targets):
         with run.trying(text):
-            run.client.rename(run.path(text), target)
+            run.client.rename(run.path(text), target, *_wished(run))
 
 
 def _from_to(run: Run) -> tuple[list[str], list[str]]:
@@ -22573,7 +23002,7 @@ def _upload(run: Run) -> None:
     for local, target in zip(sources, run.landing([os.path.abspath(each) for each in sources], remote)):
         with run.trying(local):
             if local == "-":
-                run.client.write(target, run.body(True))
+                run.client.write(target, run.body(True), *_wished(run))
             elif os.path.isdir(local) and not run.args.recursive:
                 raise Conflict("Is a directory (-r uploads it)")
             elif os.path.isdir(local):
@@ -22597,7 +23026,12 @@ def _upload_file(run: Run, local: str, target: str) -> None:
     with open(local, "rb") as file:
         size = os.fstat(file.fileno()).st_size
         blocks = run.progress(local, iter(lambda: file.read(BLOCK), b""), size)
-        run.client.write(target, blocks if run.shell.stderr.isatty() else file)
+        run.client.write(target, blocks if run.shell.stderr.isatty() else file, *_wished(run))
+
+
+def _wished(run: Run) -> list[str]:
+    """The backend that an upload names: a server that is not callfs knows none."""
+    return [run.args.backend] if run.args.backend else []
 
 
 def _download(run: Run) -> Iterator[bytes]:
@@ -22787,7 +23221,8 @@ _ANY_PATHS = _arg("path", nargs="*", metavar="PATH")
 _RECURSIVE = _arg("-r", "-R", "--recursive", action="store_true", help="directories with all in them")
 _LINES = _arg("-n", "--lines", type=_counting, default=10, metavar="N", help="how many lines (default 10)")
 _MODE = _arg("-m", "--mode", type=_octal, default=0o755, metavar="MODE", help="octal (default 755)")
-_UP = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
+_BACKEND = _arg("--backend", default="", metavar="NAME", help="where callfs puts the bytes: localfs, s3")
+_UP = (_RECURSIVE, _BACKEND, _arg("path", nargs="+", metavar="PATH", help="local files (- is standard input), at last where to"))
 _DOWN = (_RECURSIVE, _arg("path", nargs="+", metavar="PATH", help="files, at last where to (- is standard output)"))
 _CODE = (_arg("code", type=_counting, nargs="?", metavar="CODE"),)
 _STREAM_FLAG = _arg("--stream", action="store_true", help="pass each piece on as it comes")
@@ -22809,7 +23244,7 @@ FILE_COMMANDS: Mapping[str, FileCommand] = MappingProxyType({command.name: comma
         _arg("-p", "--parents", action="store_true", help="parents too; no error where it is there"), _MODE, _PATHS)),
     FileCommand("rm", "remove files", _rm, (
         _RECURSIVE, _arg("-f", "--force", action="store_true", help="no error where nothing is"), _PATHS)),
-    FileCommand("mv", "move or rename", _mv, (_PATHS,)),
+    FileCommand("mv", "move or rename; with --backend one path will do", _mv, (_BACKEND, _PATHS)),
     FileCommand("cp", "copy, between filesystems too", _cp, (_RECURSIVE, _PATHS)),
     FileCommand("stat", "tell what is known of files", _stat, (_PATHS,)),
     FileCommand("tree", "show a directory with all below it", _tree, (
@@ -23252,7 +23687,7 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
+    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
     return 1 if left else 0
 
@@ -23341,7 +23776,9 @@ COMMANDS = [
     Command("config reference", "print every option, as Markdown", _config_reference),
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),
-             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"),
+             _arg("--take-over", action="store_true",
+                  help="take in objects in S3 that were stored under other records (after those were lost)"))),
     Command("link", "make a download link", _link,
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
              _arg("--expires", type=_duration, default=3600.0, metavar="TIME", help="30m, 12h; up to 1d (default 1h)"),
