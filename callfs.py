@@ -5854,7 +5854,11 @@ class S3Reader(Reader):
         if stop is not None and stop <= start:          # there is no way to ask for nothing
             raise RangeNotSatisfiable("The range is empty.")
         self._reader, headers = self._open()
-        self.object = client._object(key, headers)
+        try:
+            self.object = client._object(key, headers)
+        except CallFSError:
+            self._reader.close()
+            raise
         self._etag, self.length = self.object.etag, self._reader.length
         self._left = self.length or 0
         self._check = _s3_check(headers) if self._left == self.object.size else None
