@@ -15472,8 +15472,8 @@ def serve_users(serve: Callable[..., Any]) -> Callable[..., Any]:
 def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
     """Options of a server whose S3 is a folder: one suite, two backends."""
     def options(default: str = "s3") -> dict[str, Any]:
-        monkeypatch.setattr(callfs, "build_blobs", lambda options, *_: {
-            "s3": FolderAsBackend(os.path.join(options.localfs_root_path, ".callfs", "bucket"), durable=False)})
+        monkeypatch.setattr(callfs, "build_blobs", lambda config, *_: {
+            "s3": FolderAsBackend(os.path.join(config.backend.localfs_root_path, ".callfs", "bucket"), durable=False)})
         return {"backend__default_backend": default, **{f"backend__s3_{name}": "none-of-this-is-asked-for"
                                                         for name in ("bucket_name", "access_key", "secret_key")}}
     return options
