@@ -5159,8 +5159,8 @@ _S3_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _NOT_SIGNED = frozenset({               # what HTTP libraries and proxies add or change on the way
-    "baggage", "connection", "content-length", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
-    "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-amzn-trace-id"})
+    "baggage", "connection", "content-length", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization",
+    "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-amzn-trace-id"})
 
 
 class S3Credentials(NamedTuple):
@@ -5241,8 +5241,9 @@ def presign(method: str, target: str, host: str, who: S3Credentials, region: str
     moment, scope = _moment_and_scope(region, seconds)
     path, _, query = target.partition("?")
     pairs = [*urllib.parse.parse_qsl(query, keep_blank_values=True), ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
-             ("X-Amz-Credential", f"{who.access_key}/{scope}"), ("X-Amz-Date", moment), ("X-Amz-Expires", str(lifetime)),
-             ("X-Amz-SignedHeaders", "host"), *([("X-Amz-Security-Token", who.session_token)] if who.session_token else [])]
+             ("X-Amz-Credential", f"{who.access_key}/{scope}"), ("X-Amz-Date", moment),
+             ("X-Amz-Expires", str(lifetime)), ("X-Amz-SignedHeaders", "host")]
+    pairs += [("X-Amz-Security-Token", who.session_token)] if who.session_token else []
     target = f"{path}?{canonical_query(pairs)}"
     canonical = canonical_request(method, target, {"Host": host}, _UNSIGNED)
     return f"{target}&X-Amz-Signature={_signature(who, moment, scope, canonical)}"
@@ -5275,32 +5276,11 @@ def s3_credentials(environ: Mapping[str, str], home: str) -> Optional[S3Credenti
     return given
 
 
-class _S3Keys:
-    """The credentials in use: given ones, else those that are found, read anew when a file has changed."""
-
-    def __init__(self, given: S3Credentials, environ: Mapping[str, str], home: str) -> None:
-        self._environ, self._home = environ, home
-        self._stamps: Optional[list[object]] = None
-        self._fixed, self._found = bool(given.access_key), given if given.access_key else None
-
-    def get(self) -> S3Credentials:
-        """Raises ConfigError where there are none."""
-        stamps: Optional[list[object]] = None if self._fixed else [
-            self._stamp(path) for path in _aws_files(self._environ, self._home)]
-        if stamps != self._stamps:          # a file that goes away leaves what it said
-            self._found, self._stamps = s3_credentials(self._environ, self._home) or self._found, stamps
-        if self._found is None:
-            raise ConfigError("backend.s3_access_key: is needed for s3 (or AWS_ACCESS_KEY_ID, or a profile in ~/.aws)")
-        if not re.fullmatch("[!-~]+", self._found.access_key + self._found.session_token):      # they go into a header
-            raise ConfigError("backend.s3_access_key: S3's keys are printable ASCII without spaces")
-        return self._found
-
-    @staticmethod
-    def _stamp(path: str) -> object:
-        with contextlib.suppress(OSError):
-            status = os.stat(path)
-            return status.st_mtime_ns, status.st_size, status.st_ino
-        return None
+def _file_stamp(path: str) -> object:
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return status.st_mtime_ns, status.st_size, status.st_ino
+    return None
 
 
 # ---- XML and headers ---------------------------------------------------------------------------------------------
@@ -5352,15 +5332,16 @@ def _s3_tag(text: Optional[str]) -> str:
 
 
 def _s3_number(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,19}", text):
+    if not text.isascii() or not text.isdecimal() or len(text) > 19:
         raise BadGateway("The S3 server does not say how long an object is.")
     return int(text)
 
 
 def _s3_moment(text: Optional[str]) -> int:
-    """Nanoseconds since 1970, in whole seconds: a header, which has another form than XML, has no more. 0 for neither."""
+    """Nanoseconds since 1970, in whole seconds: a header has no more, and another form than XML. 0 for neither."""
     try:
-        return pfs_time_ns(text or "") // 1_000_000_000 * 1_000_000_000
+        moment = datetime.datetime.fromisoformat((text or "")[:19]) - _EPOCH       # a tenth of the time of `pfs_time_ns`
+        return int(moment.total_seconds()) * 1_000_000_000
     except ValueError:
         return int(parse_http_date(text or "") or 0) * 1_000_000_000
 
@@ -5400,8 +5381,8 @@ class S3Pending(NamedTuple):
 @dataclass(frozen=True)
 class S3Target:
     """A bucket and how to speak to it. `prefix` is put before every key and taken off again; `path_style` None means
-    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` is for each wait, in seconds; a transfer has
-    at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
+    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` is for each wait, in seconds; a transfer
+    has at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
 
     bucket: str
     region: str = "us-east-1"
@@ -5456,11 +5437,12 @@ def _s3_host(connection: http.client.HTTPConnection) -> str:
 # What S3's codes mean here, and statuses where there is no code. The rest says that we and S3 do not agree: 502.
 _S3_KINDS: dict[str, type[CallFSError]] = {code: kind for kind, codes in (
     (FileNotFound, "NoSuchKey NotFound 404"), (PreconditionFailed, "PreconditionFailed 412"),
-    (RangeNotSatisfiable, "InvalidRange 416"), (PayloadTooLarge, "EntityTooLarge"), (BadRequest, "KeyTooLongError KeyTooLong"),
+    (RangeNotSatisfiable, "InvalidRange 416"), (PayloadTooLarge, "EntityTooLarge"),
+    (BadRequest, "KeyTooLongError KeyTooLong"),
     (StorageFull, "QuotaExceeded InsufficientStorage XMinioStorageFull 507"),
-    (Unavailable, "SlowDown ServiceUnavailable InternalError ConditionalRequestConflict OperationAborted RequestTimeout "
-                  "RequestLimitExceeded TooManyRequests Throttling 429 500 502 503 504")) for code in codes.split()}
-_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)     # what callers ask for every day: no line in the log
+    (Unavailable, "SlowDown ServiceUnavailable InternalError ConditionalRequestConflict OperationAborted Throttling "
+                  "RequestTimeout RequestLimitExceeded TooManyRequests 429 500 502 503 504")) for code in codes.split()}
+_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)     # what callers meet every day: not in the log
 
 
 def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
@@ -5489,31 +5471,47 @@ def _is_gone(error: CallFSError) -> bool:
 class S3Client(HTTPClient):
     """A bucket. Any number of threads may use it; `close` it, or use `with`.
 
-    Errors: FileNotFound, PreconditionFailed, RangeNotSatisfiable, BadRequest (a key that S3 does not take), StorageFull;
-    Unavailable for a server that can not be reached, or fails after `retries` more tries with growing pauses; BadGateway
-    for all that says that we and S3 do not agree: wrong keys, no such bucket, answers that are none, bytes that are not
-    those of their checksum. S3's own words, with the number of the request, go to the log. A request's body is in memory
-    as a whole and so signed as a whole: nothing here needs aws-chunked, which many servers can not read.
+    Errors: FileNotFound, PreconditionFailed, RangeNotSatisfiable, BadRequest (a key that S3 does not take),
+    StorageFull; Unavailable for a server that can not be reached, or fails after `retries` more tries with growing
+    pauses; BadGateway for all that says that we and S3 do not agree: wrong keys, no such bucket, answers that are none,
+    bytes that are not those of their checksum. S3's own words, with the number of the request, go to the log. A
+    request's body is in memory and signed as a whole: nothing here needs aws-chunked, which many servers can not read.
     """
 
     def __init__(self, target: S3Target, *, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> None:
         url, self._path = _s3_address(target, target.region)
         try:
-            super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file, verify=target.verify)
+            super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file,
+                             verify=target.verify)
         except ConfigError as error:
             key = "s3_ca_file" if str(error).startswith(target.ca_file or "\0") else "s3_endpoint"
             raise ConfigError(f"backend.{key}: {error}") from None
         self.target, self._region, self._log, self._metrics = target, target.region, log, metrics
         self.clock, self._offset = time.time, 0.0       # seconds that the server's clock is ahead of ours
-        given = S3Credentials(target.access_key, target.secret_key, target.session_token)
-        self._keys = _S3Keys(given, os.environ, os.path.expanduser("~"))
-        self._keys.get()                                # without keys nothing half-starts
+        self._found: Optional[S3Credentials] = None
+        self._stamps: list[object] = []
+        self._who()                                     # without keys nothing half-starts
+
+    def _who(self) -> S3Credentials:
+        """Those of the target, else what is found, read anew when a file has changed: one that goes away leaves what it
+        said. Raises ConfigError where there are none."""
+        target, home = self.target, os.path.expanduser("~")
+        stamps = [] if target.access_key else [_file_stamp(path) for path in _aws_files(os.environ, home)]
+        if target.access_key:
+            self._found = S3Credentials(target.access_key, target.secret_key, target.session_token)
+        elif stamps != self._stamps:
+            self._found, self._stamps = s3_credentials(os.environ, home) or self._found, stamps
+        if self._found is None:
+            raise ConfigError("backend.s3_access_key: is needed for s3 (or AWS_ACCESS_KEY_ID, or a profile in ~/.aws)")
+        if not re.fullmatch("[!-~]+", self._found.access_key + self._found.session_token):      # they go into a header
+            raise ConfigError("backend.s3_access_key: S3's keys are printable ASCII without spaces")
+        return self._found
 
     # ---- requests
 
     def _prepared(self, call: _Call, wire: _Wire) -> _Call:
         headers = {**call.headers, "Host": _s3_host(wire.connection)}
-        signed = sign(call.method, call.target, headers, self._keys.get(), self._region, self.clock() + self._offset)
+        signed = sign(call.method, call.target, headers, self._who(), self._region, self.clock() + self._offset)
         del signed["Host"]                              # http.client sends it
         return call._replace(headers=signed)
 
@@ -5567,13 +5565,13 @@ class S3Client(HTTPClient):
 
     def _note(self, method: str, status: int, code: str, message: str, request_id: str = "") -> None:
         if self._metrics:
-            self._metrics.count("callfs_errors_total", "s3", code if code in _S3_KINDS else str(status))
+            self._metrics.count("callfs_errors_total", "s3", code if code in _S3_KINDS or not status else str(status))
         if self._log:
             self._log.warn("S3 failed", bucket=self.target.bucket, method=method, status=status, code=code[:200],
                            reason=message[:1000], s3_request_id=request_id[:200])
 
     def _wrong(self, message: str) -> CallFSError:
-        self._note("", 200, "", message)
+        self._note("", 0, "nonsense", message)
         return BadGateway(message)
 
     def _xml(self, answer: _Reply, root: str) -> ElementTree.Element:
@@ -5612,7 +5610,8 @@ class S3Client(HTTPClient):
         if data is not None and "X-Amz-Content-SHA256" not in given:
             given["X-Amz-Content-SHA256"] = hashlib.sha256(data).hexdigest()
         target = path + ("?" + canonical_query(query.items()) if query else "")
-        return self._call(method, target, given, body=None if data is None else _Source(data), **{"idempotent": True, **more})
+        body = None if data is None else _Source(data)
+        return self._call(method, target, given, body=body, **{"idempotent": True, **more})
 
     # ---- objects
 
@@ -5636,15 +5635,17 @@ class S3Client(HTTPClient):
     def _fresh(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """The headers of a new object."""
         target, headers = self.target, {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        if not all(re.fullmatch("[a-z0-9_.-]+", name) and re.fullmatch("[ -~]*", value) for name, value in headers.items()):
+        fits = [re.fullmatch("[a-z0-9_.-]+", name) and re.fullmatch("[ -~]*", value) for name, value in headers.items()]
+        if not all(fits):
             raise BadRequest("Metadata of an object is printable ASCII, its names lower-case.")
         told = {"x-amz-server-side-encryption": target.encryption, "x-amz-acl": target.acl,
                 "x-amz-server-side-encryption-aws-kms-key-id": target.kms_key_id}
         return {**headers, **{name: value for name, value in told.items() if value}}
 
-    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any, **more: Any) -> _Reply:
-        """PUT with a checksum; the server's word that it has these bytes is checked. Without TLS the signature needs the
-        SHA-256 anyway; a part has the checksum that its upload announced."""
+    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any,
+                   **more: Any) -> _Reply:
+        """PUT with a checksum; the server's word that it has these bytes is checked. Without TLS the signature needs
+        the SHA-256 anyway; a part has the checksum that its upload announced."""
         digest = b"" if self.url.startswith("https:") else hashlib.sha256(data).digest()
         name, check = ("x-amz-checksum-sha256", digest) if digest and not query else \
             ("x-amz-checksum-crc32", zlib.crc32(data).to_bytes(4, "big"))
@@ -5654,7 +5655,7 @@ class S3Client(HTTPClient):
         told = answer.headers.get(name)
         if not _s3_tag(answer.headers.get("ETag")):
             raise self._wrong("The S3 server does not say under which ETag it keeps what it got.")
-        # Servers that say nothing of checksums still look at the signed hash, all but rclone; for parts MD5 is too slow.
+        # Servers that say nothing of checksums look at the signed hash, all but rclone; for parts MD5 is too slow.
         if told != text if told else not query and _md5_of(answer.headers) not in ("", _md5(data).hexdigest()):
             raise self._wrong("The bytes stored differ from their checksum.")
         return answer
@@ -5677,10 +5678,11 @@ class S3Client(HTTPClient):
         headers = {**self._fresh(metadata or {}), **self._copied(source, found.etag),
                    "x-amz-metadata-directive": "COPY" if metadata is None else "REPLACE"}
         if metadata is not None:            # what else would be replaced: by nothing
-            headers.update({name: told[name] for name in _S3_KEPT if (told.get(name) or "").isascii() and told.get(name)})
+            headers.update({name: told[name] for name in _S3_KEPT if told.get(name) and told[name].isascii()})
         answer = self._send("PUT", self._key(target), {}, headers, patience=S3_PATIENCE)
         done = self._xml(answer, "CopyObjectResult")
-        return S3Object(target, found.size, _s3_tag(_s3_text(done, "ETag")), _s3_moment(_s3_text(done, "LastModified")), kept)
+        return found._replace(key=target, etag=_s3_tag(_s3_text(done, "ETag")), metadata=kept,
+                              mtime_ns=_s3_moment(_s3_text(done, "LastModified")))
 
     def _copied(self, source: str, etag: str) -> dict[str, str]:
         where = f"/{self.target.bucket}/{s3_quote(self.target.prefix + source, '/')}"
@@ -5703,7 +5705,8 @@ class S3Client(HTTPClient):
         headers = {"Content-MD5": base64.b64encode(_md5(data).digest()).decode()}       # the one checksum that all know
         answer = self._send("POST", self._bucket(), {"delete": ""}, headers, data, patience=S3_PATIENCE)
         failed = self._xml(answer, "DeleteResult").findall("Error")
-        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed if _s3_text(each, "Code") != "NoSuchKey"]
+        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed
+                if _s3_text(each, "Code") != "NoSuchKey"]
 
     # ---- the bucket
 
@@ -5760,7 +5763,7 @@ class S3Client(HTTPClient):
         if not 0 < seconds <= 7 * 86400:
             raise BadRequest("S3's links are good for a second to a week.")
         host, path = _s3_host(self._address.dial()), self._address.prefix + self._key(key)
-        target = presign(method, path, host, self._keys.get(), self._region, self.clock() + self._offset, seconds)
+        target = presign(method, path, host, self._who(), self._region, self.clock() + self._offset, seconds)
         return f"{self.url.partition('://')[0]}://{host}{target}"
 
     def check(self) -> None:
@@ -5803,7 +5806,7 @@ def _s3_check(headers: Any) -> Optional[tuple[Any, bytes]]:
     """What the bytes of a whole object are checked by: a hasher and the digest to come. None where nothing is known."""
     for name, kind in _S3_SUMS.items():
         told = headers.get(name) or ""
-        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":      # that is one of the parts
+        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":      # that is of the parts
             with contextlib.suppress(ValueError):
                 return kind(), base64.b64decode(told, validate=True)
     md5 = _md5_of(headers)
@@ -5820,6 +5823,8 @@ class S3Reader(Reader):
     def __init__(self, client: S3Client, key: str, start: int, stop: Optional[int], etag: str) -> None:
         self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
         self._etag, self._tries, self._closed = etag, client.retries, False
+        if stop is not None and stop <= start:          # there is no way to ask for nothing
+            raise RangeNotSatisfiable("The range is empty.")
         self._reader, headers = self._open()
         try:
             self.object = client._object(key, headers)
@@ -5838,7 +5843,7 @@ class S3Reader(Reader):
             headers["Range"] = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
         reply = self._client._send("GET", self._path, {}, headers, stream=True)
         told = re.match(r"bytes ([0-9]+)-", reply.headers.get("Content-Range") or "")   # the status may be 200 (rclone)
-        other = self._etag not in ("", _s3_tag(reply.headers.get("ETag")))     # not everybody looks at If-Match (rclone)
+        other = self._etag not in ("", _s3_tag(reply.headers.get("ETag")))     # rclone does not look at If-Match
         if other or reply.response.length is None or not whole and (told is None or int(told[1]) != self._position):
             reply.wire.clean = False
             reply.close()
@@ -5904,8 +5909,8 @@ class S3Upload:
         self._error: Optional[BaseException] = None
 
     def _part_size(self) -> int:
-        """With a known length equal parts, as some servers insist on; without one they double every 1,000 parts, so that
-        10,000 that begin with 16 MiB reach 16 TiB."""
+        """With a known length equal parts, as some servers insist on; without one they double every 1,000 parts, so
+        that 10,000 that begin with 16 MiB reach 16 TiB."""
         usual = max(S3_MIN_PART, self._client.target.part_bytes)
         if self.length is None:
             return min(S3_MAX_PART, usual << (self._number - 1) // 1000)
@@ -5917,7 +5922,7 @@ class S3Upload:
         while view:
             if len(self._buffer) >= self._part_size():
                 self._flush()
-            if not self._buffer:
+            if not self._buffer and not self._error:
                 self._slots.acquire()
             if self._error:
                 raise self._error
@@ -5930,7 +5935,8 @@ class S3Upload:
         """Send what is in the buffer as a part."""
         self._begin()
         data = bytes(self._buffer)          # of a bytearray io.BytesIO would keep a second one while it is sent
-        thread = threading.Thread(target=self._send_part, args=(self._number, data), name="callfs-s3-part", daemon=True)
+        thread = threading.Thread(target=self._send_part, args=(self._number, data), name="callfs-s3-part",
+                                  daemon=True)
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         self._buffer, self._number = bytearray(), self._number + 1
         thread.start()
@@ -5959,7 +5965,7 @@ class S3Upload:
         return {"partNumber": str(number), "uploadId": self._id}
 
     def copy_part(self, source: str, start: int, stop: int, etag: str = "") -> None:
-        """Append bytes of another object of the bucket, without their passing here as far as the size of parts allows."""
+        """Append bytes of another object of the bucket, without their passing here as far as parts allow that."""
         if self._buffer and len(self._buffer) < S3_MIN_PART:
             start += self._fetch(source, start, min(stop, start + S3_MIN_PART - len(self._buffer)), etag)
         while stop - start >= S3_MIN_PART:

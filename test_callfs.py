@@ -4661,6 +4661,8 @@ def test_s3_reader_is_closed() -> None:
         reader.close()
         assert reader.read() == b""
         client.delete(["k"])
+        with pytest.raises(callfs.RangeNotSatisfiable):
+            client.get("k", 5, 5)
 
 
 # ---- uploads
@@ -4710,8 +4712,30 @@ def test_s3_upload_that_fails(what: str, answer: Any, tries: int, kind: type) ->
             upload.commit()
         assert type(caught.value) is kind, caught.value
         assert seen[-1].method == "DELETE" and not aborts and len([each for each in seen if f"{each.method} {each.query}".startswith(what)]) == tries
-        with pytest.raises(callfs.CallFSError):
-            upload.write(bytes(12 << 20))       # it is over
+        for _ in range(9):
+            with pytest.raises(callfs.CallFSError):
+                upload.write(b"x")              # it is over, and nobody waits
+
+
+def test_s3_upload_is_aborted_behind_its_parts() -> None:
+    """One that arrived after the abort would stay for ever."""
+    go, order = threading.Event(), []
+
+    def slow(seen: S3Seen) -> Any:
+        if seen.query.startswith("partNumber"):
+            go.wait(10)
+        order.append(seen.method)
+        return None
+    with scripted_s3(*[s3_multipart(slow)] * 9, part_bytes=5 << 20) as (client, seen):
+        upload = client.upload("k")
+        upload.write(bytes(6 << 20))
+        wait_for(lambda: len(seen) == 2)
+        ender = threading.Thread(target=upload.abort)
+        ender.start()
+        ender.join(0.1)                     # time enough to do it wrong
+        go.set()
+        ender.join()
+        assert order == ["POST", "PUT", "DELETE"]
 
 
 def test_s3_upload_whose_abort_fails() -> None:
