@@ -102,7 +102,7 @@ __all__ = [
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
+    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
@@ -293,6 +293,10 @@ class BadGateway(CallFSError):
     """The node that holds the file can not be reached."""
 
     status, code, fault = 502, "BAD_GATEWAY", "peer"
+
+
+class AlteredBytes(BadGateway):
+    """The bytes that came are not those of their checksum; what was handed on of them can not be trusted."""
 
 
 class Unavailable(CallFSError):
@@ -1456,6 +1460,14 @@ class BackendOptions:
     s3_part_bytes: int = option("16MiB", "Size of a part of a multipart upload; smaller files go in one request", kind="size",
                                 minimum=5 << 20, maximum=5 << 30)
     s3_parallel: int = _count(4, "Parts of one upload that are in memory and under way", maximum=64)
+    s3_cache_bytes: int = option("0", "Disk space for files of S3 that were read lately; 0: none", kind="size")
+    s3_cache_path: str = option("", "Folder of that cache; empty for `cache` in the hidden folder of the files")
+    tier_after: float = option("0s", "Files that nobody read or changed for so long move to S3 (`30d`); 0: none do",
+                               kind="duration", maximum=100 * 366 * 86400)
+    tier_back: bool = option(False, "Files that moved so come back to the local disk when they are used", kind="bool")
+    tier_min_bytes: int = option("128KiB", "Smaller files stay", kind="size")
+    tier_interval: float = _timeout("1h", "How often it is looked for such files")
+    tier_rate: int = option("0", "Most bytes a second that move so; 0: no limit", kind="size")
     internal_proxy_skip_tls_verify: bool = option(False, "Do not check the certificates of other nodes", kind="bool")
 
 
@@ -1517,6 +1529,7 @@ class HaOptions:
     replication_enabled: bool = option(False, "Keep a second copy", kind="bool")
     replica_backend: str = option("", "Backend of the second copy", choices=("", *_BACKENDS))
     require_replica_success: bool = option(False, "Fail a write whose second copy fails", kind="bool")
+    replication_workers: int = _count(4, "Copies made at the same time", maximum=64)
 
 
 @dataclass
@@ -1955,7 +1968,8 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
 def _backends_in_use(config: Config) -> set[str]:
     replica = config.ha.replica_backend if config.ha.replication_enabled else ""
     shards = config.erasure.shard_backend if config.erasure.enabled else ""
-    return {config.backend.default_backend, replica, shards}
+    more = "s3" if config.backend.tier_after or config.backend.s3_cache_bytes else ""
+    return {config.backend.default_backend, replica, shards, more}
 
 
 def _is_mount(item: object) -> bool:
@@ -2310,6 +2324,16 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_webhook_deliveries_total": ("counter", ("webhook", "outcome"), "Events for webhooks: delivered, failed (a try), "
                                         "expired, dropped (backlog full), lost (disk full)"),
     "callfs_webhook_backlog": ("gauge", (), "Events that wait for webhooks"),
+    "callfs_replications_total": ("counter", ("task", "result"), "Second copies of files: copy or drop, done or failed (a try)"),
+    "callfs_replication_queue": ("gauge", (), "Copies that are owed: to be made or to be removed"),
+    "callfs_replication_lag_seconds": ("gauge", (), "Age of the oldest of these"),
+    "callfs_replica_reads_total": ("counter", ("backend_type",), "Reads from a second copy, by the backend that failed"),
+    "callfs_tier_files_total": ("counter", ("backend", "outcome"), "Files that the rule moved to a backend, or failed to"),
+    "callfs_tier_bytes_total": ("counter", ("backend",), "Bytes of these"),
+    "callfs_s3_cache_reads_total": ("counter", ("outcome",), "Reads from S3: hit, shared (a download under way), miss (began "
+                                    "one), passed (the cache by)"),
+    "callfs_s3_cache_bytes": ("gauge", (), "Bytes in the cache for S3, or on their way into it"),
+    "callfs_s3_cache_evictions_total": ("counter", (), "Files that left the cache for others"),
 }
 
 
@@ -2512,6 +2536,10 @@ class Reader:
 
     def close(self) -> None:
         """Let go of what is behind; safe to call twice."""
+
+    def endure(self, done: int, error: Exception) -> None:
+        """The descriptor broke after `done` bytes: `read` is to go on from another copy. Raises the error without one."""
+        raise error
 
     def __iter__(self) -> Iterator[bytes]:
         block = self.read()
@@ -5570,9 +5598,9 @@ class S3Client(HTTPClient):
             self._log.warn("S3 failed", bucket=self.target.bucket, method=method, status=status, code=code[:200],
                            reason=message[:1000], s3_request_id=request_id[:200])
 
-    def _wrong(self, message: str) -> CallFSError:
+    def _wrong(self, message: str, kind: type[CallFSError] = BadGateway) -> CallFSError:
         self._note("", 0, "nonsense", message)
-        return BadGateway(message)
+        return kind(message)
 
     def _xml(self, answer: _Reply, root: str) -> ElementTree.Element:
         try:
@@ -5868,7 +5896,7 @@ class S3Reader(Reader):
         """At the end, whose block is kept back: what is wrong must not look whole."""
         if not self._left and self._check and self._check[0].digest() != self._check[1]:
             self.close()
-            raise self._client._wrong("The bytes read differ from their checksum.")
+            raise self._client._wrong("The bytes read differ from their checksum.", AlteredBytes)
 
     def _some(self, size: int) -> bytes:
         while True:
@@ -6110,6 +6138,25 @@ class Link(NamedTuple):
     uses: int = 0
 
 
+class Owed(NamedTuple):
+    """Something to do for the second copy of a file: "copy", "check" (copy unless it is there) or "drop". `id` and `path`
+    are those of the entry, `since` when it became owed; another thing that is owed has another `seq`."""
+
+    seq: int
+    key: str
+    id: str
+    path: str
+    task: str
+    since: float
+    tries: int = 0
+
+
+def replica_key(entry: Entry) -> str:
+    """What the second copy of this version of a file is called. ETags of ours are drawn; one of a file from outside is
+    its stamp, which other files may have, too. SQL has the same (`_copy_key`)."""
+    return f"{entry.id}-{entry.etag}" if "-" in entry.etag else entry.etag
+
+
 class MetadataStore(abc.ABC):
     """Where records live. One class of contract tests holds every implementation (`TestMetadataStore`).
 
@@ -6200,6 +6247,53 @@ class MetadataStore(abc.ABC):
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """Records of files below `path` whose bytes are no file of the local disk, in the order of (parent, name)."""
 
+    # A second copy of a file belongs to one version of its bytes (`replica_key`). What is owed (a version has no copy
+    # yet, a copy has no version any more) is noted by the very commit that makes it so, whichever method that is of.
+
+    @abc.abstractmethod
+    def replicate(self, backend: str) -> None:
+        """From now on every file that does not lie in `backend` is to have a copy there ("": none). Where that is news,
+        copies are owed of all that there is, as "check": some may exist, and what was owed before is forgotten."""
+
+    @abc.abstractmethod
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """What is due, the oldest first. A copy is not to be dropped while one of another version of the file is owed."""
+
+    @abc.abstractmethod
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """These are done; what has become owed of the same keys meanwhile stays so."""
+
+    @abc.abstractmethod
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """These were tried in vain; they are due again in seconds since 1970, and at the next start."""
+
+    @abc.abstractmethod
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """Note a copy that is made before its version has a record. The record lets it go, and no copy is owed."""
+
+    @abc.abstractmethod
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """These copies are held no more: each that no record let go is to be dropped. With `instance_id` instead all
+        that this node held (in an earlier life)."""
+
+    @abc.abstractmethod
+    def replica_backlog(self) -> tuple[int, float]:
+        """How much is owed, and since when (seconds since 1970; 0.0 for nothing)."""
+
+    # When a file was read last, in hours since 1970 by the id of its entry, with which it goes. The id "" is anybody's.
+
+    @abc.abstractmethod
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """Remember."""
+
+    @abc.abstractmethod
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """What is remembered of these (at most 500)."""
+
+    @abc.abstractmethod
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """The next files on the local disk, in the order of (parent, name), that have no time or read from `hour` on."""
+
     @abc.abstractmethod
     def mounts(self) -> list[tuple[str, str, str]]:
         """(path, type, configuration as JSON) of every mount that was made at run time, by path."""
@@ -6221,6 +6315,31 @@ class MetadataStore(abc.ABC):
         """Flush and let go."""
 
 
+def _is_doubled(row: str) -> str:
+    """SQL: whether a file is to have a second copy; NULL where `replication` is empty, which fires no trigger."""
+    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', (SELECT backend FROM replication)))"
+
+
+def _copy_key(row: str) -> str:
+    """SQL: `replica_key`."""
+    return f"(CASE instr({row}.etag, '-') WHEN 0 THEN {row}.etag ELSE {row}.id || '-' || {row}.etag END)"
+
+
+_SQL_NOW = "((julianday('now') - 2440587.5) * 86400.0)"
+# Not REPLACE: in a trigger, the way of the outer statement to resolve conflicts takes its place.
+_OWE_COPY = f"""
+        DELETE FROM replicas WHERE key = {_copy_key('NEW')} AND task <> 'held';
+        INSERT INTO replicas (key, id, parent, name, task, since)
+            SELECT {_copy_key('NEW')}, NEW.id, NEW.parent, NEW.name, 'copy', {_SQL_NOW}
+            WHERE NOT EXISTS (SELECT 1 FROM replicas WHERE key = {_copy_key('NEW')});
+        DELETE FROM replicas WHERE key = {_copy_key('NEW')} AND task = 'held';
+"""
+_OWE_DROP = f"""
+        DELETE FROM replicas WHERE key = {_copy_key('OLD')};
+        INSERT INTO replicas (key, id, parent, name, task, since)
+            VALUES ({_copy_key('OLD')}, OLD.id, OLD.parent, OLD.name, 'drop', {_SQL_NOW});
+"""
+_SAME_COPY = f"{_is_doubled('OLD')} AND {_is_doubled('NEW')} AND {_copy_key('OLD')} = {_copy_key('NEW')}"
 _SCHEMA = (
     # 1: records by (parent, name): one B-tree serves the look-up of a path, a directory in order and a subtree
     """
@@ -6248,7 +6367,8 @@ _SCHEMA = (
         DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32);
     END;
     CREATE TRIGGER blob_renamed AFTER UPDATE OF stamp, backend ON entries
-    WHEN NEW.stamp <> OLD.stamp AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
+    WHEN substr(NEW.stamp, 1, 32) <> substr(OLD.stamp, 1, 32)
+    AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
     BEGIN
         DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32) AND NEW.backend NOT IN ('localfs', 'symlink');
         INSERT OR REPLACE INTO blobs SELECT substr(OLD.stamp, 1, 32), OLD.backend, ''
@@ -6259,6 +6379,32 @@ _SCHEMA = (
         INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
     END;
     CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
+    """,
+    # 4: second copies: where (no row: there are none), and what is owed: a copy, a check, a drop. "held" is a copy that
+    # is made before its version has a record
+    f"""
+    CREATE TABLE replication (backend TEXT NOT NULL);
+    CREATE TABLE replicas (
+        seq INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, id TEXT NOT NULL, parent TEXT NOT NULL,
+        name TEXT NOT NULL, task TEXT NOT NULL, since REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
+        due REAL NOT NULL DEFAULT 0, holder TEXT NOT NULL DEFAULT '');
+    CREATE INDEX replicas_by_id ON replicas (id);
+    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
+    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+    CREATE TRIGGER replica_moved AFTER UPDATE OF parent, name ON entries WHEN EXISTS (SELECT 1 FROM replication) BEGIN
+        UPDATE replicas SET parent = NEW.parent, name = NEW.name WHERE key = {_copy_key('NEW')} AND task IN ('copy', 'check');
+    END;
+    """,
+    # 5: when files were read last
+    """
+    CREATE TABLE reads (id TEXT PRIMARY KEY, hour INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER unread AFTER DELETE ON entries BEGIN
+        DELETE FROM reads WHERE id = OLD.id;
+    END;
     """,
 )
 _APPLICATION_ID = 0x63616C6C                # "call": the SQLite header says whose file this is
@@ -6645,6 +6791,77 @@ class SQLiteStore(MetadataStore):
                  "ORDER BY parent, name LIMIT ?6")
         return [_entry(row) for row in self._read("elsewhere", query, (*_below(path), *after, limit))]
 
+    # -- second copies -----------------------------------------------------------------------------------------
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says."""
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM replication")
+            connection.execute("DELETE FROM replicas WHERE task <> 'held'")
+            if backend:
+                connection.execute("INSERT INTO replication VALUES (?)", (backend,))
+                connection.execute("INSERT OR IGNORE INTO replicas (key, id, parent, name, task, since) SELECT "
+                                   f"{_copy_key('e')}, id, parent, name, 'check', {_SQL_NOW} FROM entries AS e "
+                                   f"WHERE {_is_doubled('e')}")
+        if self._read("replicate", "SELECT backend FROM replication", ()) != ([(backend,)] if backend else []):
+            self._write("replicate", work)
+
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """As the interface says."""
+        rows = self._read("owed_replicas", "SELECT seq, key, id, parent, name, task, since, tries FROM replicas AS r "
+                          "WHERE task <> 'held' AND due <= ? AND NOT (task = 'drop' AND EXISTS (SELECT 1 FROM replicas "
+                          "WHERE id = r.id AND task IN ('copy', 'check'))) ORDER BY seq LIMIT ?", (now, limit))
+        return [Owed(*row[:3], join_path(row[3], row[4]), *row[5:]) for row in rows]
+
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._write("settle_replicas", lambda connection: connection.executemany(
+            "DELETE FROM replicas WHERE seq = ?", [(seq,) for seq in seqs]))
+
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """As the interface says."""
+        self._write("postpone_replicas", lambda connection: connection.executemany(
+            "UPDATE replicas SET tries = tries + 1, due = ? WHERE seq = ?", [(due, seq) for seq in seqs]))
+
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._write("hold_replica", lambda connection: connection.execute(
+            "INSERT OR REPLACE INTO replicas (key, id, parent, name, task, since, holder) VALUES "
+            f"(?, '', ?, ?, 'held', {_SQL_NOW}, ?)", (key, *split_path(path), instance_id)))
+
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        def work(connection: sqlite3.Connection) -> None:
+            freed = "UPDATE replicas SET task = 'drop', holder = '' WHERE task = 'held' AND "
+            connection.executemany(freed + "key = ?", [(key,) for key in keys])
+            if instance_id:
+                connection.execute(freed + "holder = ?", (instance_id,))
+                connection.execute("UPDATE replicas SET due = 0 WHERE due > 0")
+        self._write("release_replicas", work)
+
+    def replica_backlog(self) -> tuple[int, float]:
+        """As the interface says."""
+        return self._read("replica_backlog", "SELECT count(*), coalesce(min(since), 0.0) FROM replicas "
+                          "WHERE task <> 'held'", ())[0]
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """As the interface says."""
+        self._write("note_reads", lambda connection: connection.executemany(
+            "INSERT OR REPLACE INTO reads VALUES (?, ?)", list(hours.items())))
+
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """As the interface says."""
+        return dict(self._read("last_reads", f"SELECT id, hour FROM reads WHERE id IN ({','.join('?' * len(ids))})", ids))
+
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?1, ?2) AND type = 'file' AND backend = 'localfs' AND "
+                 "size >= ?3 AND mtime_ns < ?4 * 3600000000000 AND NOT EXISTS (SELECT 1 FROM reads WHERE reads.id = entries.id "
+                 "AND hour >= ?4) ORDER BY parent, name LIMIT ?5")
+        return [_entry(row) for row in self._read("idle_files", query, (*after, min_bytes, hour, limit))]
+
     # -- mounts ------------------------------------------------------------------------------------------------
 
     def mounts(self) -> list[tuple[str, str, str]]:
@@ -6842,6 +7059,7 @@ class Staged:
 
     def __init__(self, name: str, fd: int) -> None:
         self.name, self.fd, self.size, self.digest = name, fd, 0, ""
+        self.etag = secrets.token_hex(16)   # of the version that this becomes; no two have the same
 
 
 class LocalDisk:
@@ -7476,6 +7694,10 @@ class BlobStore(abc.ABC):
     def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
         """The bytes from `start` to before `stop`. Raises FileNotFound, PreconditionFailed when they are others."""
 
+    def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
+        """As `open`, for who knows the size of all of it: a cache may take in more than was asked for."""
+        return self.open(key, tag, start, stop)
+
     @abc.abstractmethod
     def find(self, key: str) -> Optional[BlobInfo]:
         """What there is under a key."""
@@ -7502,6 +7724,15 @@ class BlobStore(abc.ABC):
 
     def close(self) -> None:
         """Let go."""
+
+
+def told_of(entry: Entry, store: str) -> dict[str, str]:
+    """What is kept beside a blob, so that lost records can be made again: printable ASCII, far below S3's 2 KB. A path
+    that is too long for that is left out."""
+    path = urllib.parse.quote(entry.path)
+    return {"callfs-store": store, "callfs-owner": urllib.parse.quote(entry.owner)[:200], "callfs-mode": f"{entry.mode:04o}",
+            "callfs-mtime": str(entry.mtime_ns), **({"callfs-sha256": entry.digest} if entry.digest else {}),
+            **({"callfs-path": path} if len(path) <= 1500 else {})}
 
 
 class _S3BlobUpload(BlobUpload):
@@ -7549,6 +7780,10 @@ class S3Blobs(BlobStore):
     def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
         """As the base says."""
         return self.client.get(self._place(key), start, stop, etag=tag)
+
+    def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
+        """As the base says; of an object that is read as a whole the checksum is looked at."""
+        return self.client.get(self._place(key), start, None if stop == size else stop, etag=tag)
 
     def find(self, key: str) -> Optional[BlobInfo]:
         """As the base says."""
@@ -7710,6 +7945,332 @@ class DiskBlobs(BlobStore):
             for path in left if mend else ():
                 os.unlink(path)
         return len(left)
+
+# ============================================================================
+# A cache of blobs on the local disk: one download for many readers
+# ============================================================================
+
+_CACHED_NAME = re.compile(rf"({_BLOB_NAME.pattern})~([0-9a-f]{{16}})~([0-9]{{1,18}})~([0-9a-f]{{8}})")     # see CachedBlobs
+
+
+@dataclass
+class _Cached:
+    """A file of the cache: hash of the tag, size, CRC-32; when it was used, to the hour; its checksum was right."""
+
+    mark: str
+    size: int
+    crc: int
+    used: float
+    sound: bool = False
+
+
+def _disk_cost(size: int) -> int:
+    return -(-size // 4096) * 4096          # disks give out blocks: a million tiny files are not nothing
+
+
+def _tag_mark(tag: str) -> str:
+    return hashlib.sha256(tag.encode()).hexdigest()[:16]
+
+
+class _CacheFill:
+    """A blob on its way into the cache; who wants it meanwhile reads what has arrived."""
+
+    FINISH = 64 * 1024 * 1024               # bytes: with no more left a download ends although nobody reads it any longer
+    NEAR = 8 * 1024 * 1024                  # bytes that a reader rather waits for than asks the store himself
+
+    def __init__(self, key: str, tag: str, size: int, wanted: bool) -> None:
+        self.key, self.tag, self.size, self._wanted = key, tag, size, wanted
+        self.fd, self.done, self.crc, self.readers = -1, 0, 0, 0
+        self.over = self.dropped = False
+        self.source: Optional[Reader] = None
+        self.error: Optional[CallFSError] = None
+        self.changed = threading.Condition()
+
+    def take(self, source: Reader) -> None:
+        """Let the bytes come in. Raises what goes wrong."""
+        self._more(source, b"")
+        for block in source:
+            write_all(self.fd, memoryview(block))
+            self._more(source, block)
+            if self.dropped or not (self._wanted or self.readers or self.size - self.done <= self.FINISH):
+                break
+
+    def _more(self, source: Reader, block: bytes) -> None:
+        with self.changed:
+            self.source, self.crc = source, zlib.crc32(block, self.crc)
+            self.done += len(block)
+            self.changed.notify_all()
+
+    def end(self) -> None:
+        """No more will come."""
+        with self.changed:
+            self.over = True
+            if self.fd >= 0:
+                os.close(self.fd)
+            self.changed.notify_all()
+
+    def join(self, start: int) -> bool:
+        """Count a reader from `start` on, if this will serve him soon; he has to ask for `reader` then."""
+        with self.changed:
+            near = start - self.done <= self.NEAR
+            self.readers += near
+            return near
+
+    def reader(self, start: int, stop: int, direct: Callable[[int, int], Reader]) -> Optional[Reader]:
+        """The bytes as they arrive, None when it is over. Where they stop arriving, `direct` has the rest. Raises what went wrong."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.source is not None or self.over)
+            if self.error is not None:
+                raise self.error
+            return None if self.over else _FillReader(self, os.dup(self.fd), start, stop, direct)
+
+    def arrived(self, position: int) -> int:
+        """How many bytes from a position on are there, at least one; not more than 0 when that will not come for a reason
+        of the cache's own. Raises what else went wrong."""
+        with self.changed:
+            self.changed.wait_for(lambda: self.done > position or self.over)
+            if self.error is not None and self.done <= position:
+                raise self.error
+            return self.done - position
+
+
+class _FillReader(Reader):
+    """A part of a file that grows; without `fd`, as `sendfile` would meet the end of what has arrived."""
+
+    def __init__(self, fill: _CacheFill, file: int, start: int, stop: int, direct: Callable[[int, int], Reader]) -> None:
+        self._fill, self._file, self._position, self._stop, self._direct = fill, file, start, stop, direct
+        self._rest: Optional[Reader] = None
+        self.length = stop - start
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says; waits for what is still to come."""
+        left = min(size, self._stop - self._position)
+        there = self._fill.arrived(self._position) if left > 0 and self._rest is None else 0
+        block = pread(self._file, min(left, there), self._position) if there > 0 else b""
+        if left > 0 and not block:
+            self._rest = self._rest or self._direct(self._position, self._stop)
+            block = self._rest.read(left)
+        self._position += len(block)
+        return block
+
+    def close(self) -> None:
+        """Leave the download; it may go on."""
+        file, self._file = self._file, -1
+        if file >= 0:
+            os.close(file)
+            with self._fill.changed:
+                self._fill.readers -= 1
+        if self._rest is not None:
+            self._rest.close()
+
+
+class CachedBlobs:
+    """A blob store, with those of its blobs in a folder of the local disk that were read lately, `limit` bytes at most.
+
+    The name of a file there says what it holds: key, a hash of the tag, size, CRC-32. It gets the name when it is whole;
+    the checksum is looked at when it is first used after a start, as nothing here is fsynced. What the folder can not do
+    (it is full, broken, emptied by somebody) the store does: the cache has no errors of its own.
+
+    A blob comes in when it is read: by one download, which everybody who wants it meanwhile shares. Of a large one (`EAGER`)
+    parts come straight from the store, until together they are more than the whole. What is uploaded, and what is larger
+    than half the cache, goes past it.
+    """
+
+    SMALL = 1024 * 1024                     # bytes: such a download is not worth a thread
+    EAGER = 8 * 1024 * 1024                 # bytes: of such a blob a part is worth all of it
+    HOUR = 3600.0
+
+    def __init__(self, store: BlobStore, folder: str, limit: int, *, min_free: int = 0, metrics: Optional[Metrics] = None,
+                 clock: Callable[[], float] = time.time) -> None:
+        self._store, self._folder, self._limit, self._min_free = store, folder, limit, min_free
+        self._metrics, self._clock = metrics or Metrics(), clock
+        self._lock, self._closed, self.used = threading.Lock(), False, 0        # bytes, with those on their way
+        self._known: collections.OrderedDict[str, _Cached] = collections.OrderedDict()      # the least recently used first
+        self._fills: dict[tuple[str, str, int], _CacheFill] = {}
+        self._threads: set[threading.Thread] = set()
+        self._asked: Cache[str, int] = Cache(4096)
+        with _blob_errors():
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._scan()
+        self._metrics.gauge("callfs_s3_cache_bytes", lambda: self.used)
+
+    def __getattr__(self, name: str) -> Any:
+        """Everything else is the store's own; `open` among it, for who wants to know what the store has."""
+        return getattr(self._store, name)
+
+    def _scan(self) -> None:
+        """What an earlier process left. Other files are somebody else's, should the folder be the wrong one."""
+        found: list[tuple[float, str, _Cached]] = []
+        for item in os.scandir(self._folder):
+            about = _CACHED_NAME.fullmatch(item.name)
+            if re.fullmatch(r"~[0-9a-f]{16}", item.name):
+                os.unlink(item.path)
+            elif about is not None:
+                used = item.stat(follow_symlinks=False).st_mtime
+                found.append((used, about[1], _Cached(about[2], int(about[3]), int(about[4], 16), used)))
+        for _, key, each in sorted(found, key=operator.itemgetter(0)):
+            self._drop(key)                 # a version that was exchanged
+            self._known[key] = each
+            self.used += _disk_cost(each.size)
+        self._make_room(0)
+
+    # -- the folder; the lock is held ---------------------------------------------------------------------------
+
+    def _place(self, key: str, cached: _Cached) -> str:
+        return os.path.join(self._folder, f"{key}~{cached.mark}~{cached.size}~{cached.crc:08x}")
+
+    def _drop(self, key: str, only: Optional[_Cached] = None) -> None:
+        """Remove a file; who has it open reads on."""
+        cached = self._known.get(key)
+        if cached is not None and (only is None or only is cached):
+            del self._known[key]
+            self.used -= _disk_cost(cached.size)
+            with contextlib.suppress(OSError):
+                os.unlink(self._place(key, cached))
+
+    def _make_room(self, cost: int) -> None:
+        while self._known and self.used + cost > self._limit:
+            self._drop(next(iter(self._known)))
+            self._metrics.count("callfs_s3_cache_evictions_total")
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
+        """As `BlobStore` says."""
+        fd = self._held(key, tag, size)
+        if fd >= 0:
+            self._count("hit")
+            return FileReader(fd, start, stop - start)
+        direct = functools.partial(self._store.open_part, key, tag, size)
+        fill, mine = self._joined(key, tag, size, start, stop)
+        if mine is not None:
+            self._begin(mine)
+        self._count("passed" if fill is None else "shared" if mine is None else "miss")
+        reader = fill.reader(start, stop, direct) if fill is not None else None
+        fd = self._held(key, tag, size) if fill is not None and reader is None else -1
+        return reader or (FileReader(fd, start, stop - start) if fd >= 0 else direct(start, stop))
+
+    def _count(self, outcome: str) -> None:
+        self._metrics.count("callfs_s3_cache_reads_total", outcome)
+
+    def _held(self, key: str, tag: str, size: int) -> int:
+        """A descriptor of the file with exactly these bytes; -1."""
+        with self._lock:
+            cached = self._known.get(key)
+            if cached is None:
+                return -1
+            self._known.move_to_end(key)
+        fd, place = -1, self._place(key, cached)
+        try:
+            fd = os.open(place, _O_READ)
+            if (cached.mark, cached.size, os.fstat(fd).st_size) == (_tag_mark(tag), size, size) and self._sound(fd, cached):
+                if self._clock() - cached.used > self.HOUR:     # for the order after the next start
+                    cached.used = self._clock()
+                    os.utime(place, (cached.used, cached.used))
+                return fd
+        except OSError:
+            pass
+        if fd >= 0:
+            os.close(fd)
+        with self._lock:
+            self._drop(key, cached)
+        return -1
+
+    @staticmethod
+    def _sound(fd: int, cached: _Cached) -> bool:
+        if not cached.sound:
+            crc = 0
+            for position in range(0, cached.size, BLOCK):
+                crc = zlib.crc32(pread(fd, BLOCK, position), crc)
+            cached.sound = crc == cached.crc
+        return cached.sound
+
+    def _joined(self, key: str, tag: str, size: int, start: int, stop: int) -> tuple[Optional[_CacheFill], Optional[_CacheFill]]:
+        """The download that will serve a reader; the one that is to begin."""
+        mine = None
+        with self._lock:
+            fill = self._fills.get((key, tag, size))
+            if fill is None and self._worth(key, size, start, stop):
+                self._make_room(_disk_cost(size))
+                self.used += _disk_cost(size)
+                fill = mine = self._fills[key, tag, size] = _CacheFill(key, tag, size, stop - start < size)
+            return fill if fill is not None and fill.join(start) else None, mine
+
+    def _worth(self, key: str, size: int, start: int, stop: int) -> bool:
+        """Whether to take in a blob that is not here; the lock is held."""
+        coming = sum(_disk_cost(fill.size) for fill in self._fills.values())
+        if self._closed or 2 * size > self._limit or coming + _disk_cost(size) > self._limit:
+            return False
+        asked = (self._asked.get(key) or 0) + stop - start
+        self._asked.put(key, asked)
+        return size <= self.EAGER or stop - start == size or asked > size
+
+    # -- filling -----------------------------------------------------------------------------------------------
+
+    def _begin(self, fill: _CacheFill) -> None:
+        if fill.size <= self.SMALL:
+            return self._take_in(fill)
+        thread = threading.Thread(target=self._take_in, args=(fill,), name="callfs-cache", daemon=True)
+        self._threads.add(thread)
+        try:
+            thread.start()
+        except RuntimeError:                # too many threads
+            self._threads.discard(thread)
+            self._take_in(fill)
+
+    def _take_in(self, fill: _CacheFill) -> None:
+        """Download a blob. A whole one gets its name; anything else goes."""
+        temporary = os.path.join(self._folder, "~" + secrets.token_hex(8))
+        try:
+            if shutil.disk_usage(self._folder).free - fill.size >= self._min_free:
+                fill.fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
+                with self._store.open_part(fill.key, fill.tag, fill.size, 0, fill.size) as source:
+                    fill.take(source)
+        except CallFSError as error:
+            fill.error = None if fill.dropped else error
+        except OSError:                     # the disk is full, say: readers get the rest from the store
+            pass
+        finally:
+            with self._lock:
+                self._keep(fill, temporary)
+            fill.end()
+            self._threads.discard(threading.current_thread())
+
+    def _keep(self, fill: _CacheFill, temporary: str) -> None:
+        cached = _Cached(_tag_mark(fill.tag), fill.size, fill.crc, self._clock(), sound=True)
+        del self._fills[fill.key, fill.tag, fill.size]
+        self.used -= _disk_cost(fill.size)
+        with contextlib.suppress(OSError):
+            if fill.done == fill.size and not fill.error and not fill.dropped:
+                self._drop(fill.key)
+                os.replace(temporary, self._place(fill.key, cached))
+                self._known[fill.key] = cached
+                self.used += _disk_cost(fill.size)
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """Of the store, too."""
+        with self._lock:
+            for key in keys:
+                self._drop(key)
+            for fill in self._fills.values():
+                fill.dropped = fill.dropped or fill.key in keys
+        self._store.delete(keys)
+
+    def close(self) -> None:
+        """End what is on its way, then the store."""
+        with self._lock:
+            self._closed, fills = True, list(self._fills.values())
+        for fill in fills:
+            fill.dropped = True
+            if fill.source is not None:
+                fill.source.close()
+        for thread in tuple(self._threads):
+            thread.join(10)
+        self._store.close()
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -9168,6 +9729,371 @@ def state_of(check: Callable[[], object]) -> str:
 
 
 # ============================================================================
+# Replication: a second copy of every file in the other backend
+# ============================================================================
+
+
+class Replication:
+    """What keeps a second copy of each version of a file in the other backend; this one keeps none. `on`: whether there
+    are copies at all; `required`: whether no version may come about without its copy."""
+
+    on, required = False, False
+
+    def start(self, open_version: Callable[[Owed], Optional[Handle]]) -> None:
+        """Begin to make copies; `open_version` gives the bytes of a version, None where another is there by now."""
+
+    def wake(self) -> None:
+        """Something may be owed."""
+
+    def spares(self, entry: Optional[Entry]) -> bool:
+        """Whether there may be a second copy of an entry."""
+        return False
+
+    def reader(self, entry: Entry, start: int, stop: int, read: Callable[[int, int], Reader]) -> Reader:
+        """What `read` gives, or the same bytes of the second copy when that fails, in the middle as well."""
+        return read(start, stop)
+
+    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> ContextManager[None]:
+        """Around the commit of a version: where a second copy is required it is made before, of what `read` gives, and
+        goes again unless the version got its record. Raises Unavailable."""
+        return contextlib.nullcontext()
+
+    def check(self) -> dict[str, str]:
+        """How it is, for `/ready`."""
+        return {}
+
+    def close(self) -> None:
+        """End at once; what is owed stays noted."""
+
+
+class EnduringReader(Reader):
+    """A reader that goes on from another copy when its source breaks; `spare` gives the rest from a position on."""
+
+    def __init__(self, source: Reader, spare: Callable[[int, Exception], Reader]) -> None:
+        self._sources, self._spare, self._done = [source], spare, 0
+        self.length, self.fd, self.offset = source.length, source.fd, source.offset
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says."""
+        try:
+            block = self._sources[-1].read(size)
+        except (OSError, CallFSError) as error:
+            self.endure(self._done, error)
+            block = self._sources[-1].read(size)
+        self._done += len(block)
+        return block
+
+    def endure(self, done: int, error: Exception) -> None:
+        """As the base says, once. What was altered on its way stays cut: some of it may have been handed on."""
+        if len(self._sources) > 1 or (done and isinstance(error, AlteredBytes)):
+            raise error
+        self._sources.append(self._spare(done, error))
+        self._done, self.fd = done, -1
+
+    def close(self) -> None:
+        """Both."""
+        self.fd = -1
+        for source in self._sources:
+            source.close()
+
+
+class ReplicatedHandle(FileHandle):
+    """A handle on a file of the local disk whose readers endure a fault of the disk."""
+
+    def __init__(self, entry: Entry, fd: int, replication: Replication) -> None:
+        super().__init__(entry, fd)
+        self._replication, self._version, self._readers = replication, entry, []    # type: Replication, Entry, list[Reader]
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says."""
+        end = self.entry.size if stop is None else stop
+        self._readers.append(self._replication.reader(self._version, start, end, super().reader))
+        return self._readers[-1]
+
+    def close(self) -> None:
+        """Its readers as well: they may have opened more."""
+        readers, self._readers = self._readers, []
+        for reader in readers:
+            reader.close()
+        super().close()
+
+
+def copy_checked(entry: Entry, reader: Iterable[bytes], put: Callable[[memoryview], object]) -> None:
+    """Copy; what is not what was stored once is not handed on as if it were. Raises StorageError."""
+    digest, size = hashlib.sha256(), 0
+    for block in reader:
+        digest.update(block)
+        size += len(block)
+        put(memoryview(block))
+    if size != entry.size or entry.digest not in ("", digest.hexdigest()):
+        raise StorageError(f"The bytes of {entry.path} are not those that were stored; it stays where it is.")
+
+
+class Replicas(Replication):
+    """Copies as blobs, each of one version of one file (`replica_key`): a file that is moved or gets another mode keeps
+    its copy, and a copy can not be taken for another version's. What is owed is noted by the store of the records
+    (`MetadataStore.replicate`) and done by `workers` threads, one thing at a time for each file.
+
+    With `required` a version gets its record when its copy is there, and not before.
+    """
+
+    on = True
+    PAGE = 200                              # things looked at, and drops done, in one step
+    POLL_SECONDS = 1.0                      # what nobody woke us for (files from outside) is seen after so long
+    MAX_PAUSE = 60.0                        # s, between two tries while the backend does not answer
+    MAX_DELAY = 300.0                       # s, until a file that can not be copied is tried again
+    TOLD_SECONDS = 60.0                     # between two lines in the log about reads from copies
+
+    def __init__(self, store: BlobStore, records: MetadataStore, *, instance_id: str = "node-1", required: bool = False,
+                 workers: int = 4, metrics: Optional[Metrics] = None, log: Optional[Log] = None,
+                 clock: Callable[[], float] = time.time, ticks: Callable[[], float] = time.monotonic) -> None:
+        self.store, self._records, self._instance, self.required = store, records, instance_id, required
+        self._metrics, self._log, self._clock, self._ticks = metrics or Metrics(), log or Log("error"), clock, ticks
+        self._open: Callable[[Owed], Optional[Handle]] = lambda owed: None
+        self._lock, self._scouting, self._sweeping = threading.Condition(), threading.Lock(), threading.Lock()
+        self._wake, self._stopping = threading.Event(), threading.Event()
+        self._busy: set[str] = set()        # keys and ids of what is being done; also keys that are being read
+        self._reading: collections.Counter[str] = collections.Counter()
+        self._swept, self._faults, self._due, self._told, self.trouble = False, 0, 0.0, -math.inf, ""
+        self._threads = [threading.Thread(target=self._run, name=f"callfs-replica-{number}", daemon=True)
+                         for number in range(workers)]
+        self._last = (0, 0.0)
+        records.release_replicas((), instance_id)
+        records.replicate(store.name)
+        self._metrics.gauge("callfs_replication_queue", lambda: self.backlog()[0])
+        self._metrics.gauge("callfs_replication_lag_seconds", lambda: self.backlog()[1])
+
+    def backlog(self) -> tuple[int, float]:
+        """How much is owed, and the age of the oldest in seconds; the last known while the records do not answer."""
+        with contextlib.suppress(CallFSError):
+            count, since = self._records.replica_backlog()
+            self._last = (count, max(0.0, self._clock() - since) if count else 0.0)
+        return self._last
+
+    def check(self) -> dict[str, str]:
+        """As the base says; the files are served all the same."""
+        count, age = self.backlog()
+        return {"replication": f"{count} owed, the oldest for {age:.0f} s: {self.trouble}" if self.trouble else "ok"}
+
+    def spares(self, entry: Optional[Entry]) -> bool:
+        """As the base says."""
+        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, self.store.name)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def reader(self, entry: Entry, start: int, stop: int, read: Callable[[int, int], Reader]) -> Reader:
+        """As the base says."""
+        if not self.spares(entry):
+            return read(start, stop)
+        try:
+            return EnduringReader(read(start, stop), lambda done, error: self._spare(entry, start + done, stop, error))
+        except CallFSError as error:
+            return self._spare(entry, start, stop, error)
+
+    def _spare(self, entry: Entry, start: int, stop: int, error: Exception) -> Reader:
+        """A part of a file from its second copy; raises the error that led here where that can not be had."""
+        key = replica_key(entry)
+        held = [key]
+        with self._lock:
+            self._reading[key] += 1         # from now on it is not dropped
+        try:
+            found = self.store.find(key)
+            if found is None or found.size != entry.size:
+                raise FileNotFound
+            reader = self.store.open(key, found.tag, start, stop)
+        except CallFSError:
+            self._let_go(held)
+            raise error from None
+        self._metrics.count("callfs_replica_reads_total", entry.backend)
+        if self._ticks() - self._told > self.TOLD_SECONDS:
+            self._told = self._ticks()
+            self._log.error("files are read from their second copies", backend=entry.backend, path=entry.path,
+                            reason=str(error))
+        return ChunkReader(reader, reader.length, lambda: (reader.close(), self._let_go(held)))
+
+    def _let_go(self, held: list[str]) -> None:
+        """A copy is read no more; `held` is empty afterwards, as a reader may be closed twice."""
+        with self._lock:
+            while held:
+                key = held.pop()
+                self._reading[key] -= 1
+                if not self._reading[key]:
+                    del self._reading[key]
+
+    # -- before a version is there -----------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def ahead(self, entry: Entry, read: Callable[[], Reader]) -> Iterator[None]:
+        """As the base says."""
+        if not self.required or not self.spares(entry):
+            yield
+            return
+        key = replica_key(entry)
+        self._records.hold_replica(key, entry.path, self._instance)
+        try:
+            self._ahead(key, entry, read)
+            yield
+        finally:                            # nothing to let go of, once there is a record
+            try:
+                self._records.release_replicas([key])
+            except CallFSError as error:    # at the next start it is held by nobody who lives
+                self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+            self._wake.set()
+
+    def _ahead(self, key: str, entry: Entry, read: Callable[[], Reader]) -> None:
+        with self._lock:
+            while key in self._busy:        # the same version was here before, and its copy is going
+                self._lock.wait()
+        try:
+            self._prepare()
+            self.fill(entry, read())
+        except (CallFSError, OSError) as error:
+            self._metrics.count("callfs_replications_total", "copy", "failed")
+            self._log.error("a write was refused: its second copy could not be made", path=entry.path, reason=str(error))
+            raise Unavailable("Every file here has a second copy, and that could not be written: nothing was changed. "
+                              "Try again later.", retry_after=10) from error
+        self._metrics.count("callfs_replications_total", "copy", "done")
+
+    def fill(self, entry: Entry, reader: Reader) -> None:
+        """Make the copy of a version, whole and durable on return. Raises StorageError for bytes that are not its own."""
+        with reader, self.store.stage(replica_key(entry), entry.size, told_of(entry, self._records.identity)) as upload:
+            copy_checked(entry, reader, lambda part: (self._go_on(), upload.write(part)))
+            upload.commit()
+
+    def _go_on(self) -> None:
+        if self._stopping.is_set():
+            raise Unavailable("The server stops.")
+
+    def _prepare(self) -> None:
+        """Before the first copy: what a killed server left half-written goes. Nobody writes before this has worked."""
+        with self._sweeping:
+            if not self._swept:
+                self.store.sweep(time.time_ns())
+                self._swept = True
+
+    # -- what is owed ------------------------------------------------------------------------------------------
+
+    def start(self, open_version: Callable[[Owed], Optional[Handle]]) -> None:
+        """As the base says."""
+        self._open = open_version
+        for thread in self._threads:
+            thread.start()
+
+    def drain(self, open_version: Callable[[Owed], Optional[Handle]]) -> None:
+        """Do all that is due, here; what fails stays owed. While no thread does."""
+        self._open = open_version
+        some = self._claim()
+        while some:
+            self._work(some)
+            some = self._claim()
+
+    def wake(self) -> None:
+        """As the base says."""
+        self._wake.set()
+
+    def _run(self) -> None:
+        while True:
+            with self._scouting:            # one looks for work; the others wait for their turn to look
+                some = self._next()
+            if not some:
+                return
+            self._work(some)
+
+    def _next(self) -> list[Owed]:
+        """What is to be done next; waits for it. Nothing when the server stops."""
+        while not self._stopping.is_set():
+            pause = self._due - self._ticks()
+            if pause > 0:
+                self._stopping.wait(pause)
+                continue
+            self._wake.clear()
+            try:
+                some = self._claim()
+            except CallFSError as error:
+                self._metrics.count("callfs_errors_total", "metadata", type(error).__name__)
+                some = []
+            if some:
+                return some
+            self._wake.wait(self.POLL_SECONDS)
+        return []
+
+    def _claim(self) -> list[Owed]:
+        """One copy, or several drops, of files at which nobody is."""
+        with self._lock:
+            free = [owed for owed in self._records.owed_replicas(self.PAGE, self._clock())
+                    if self._busy.isdisjoint((owed.key, owed.id)) and not (owed.task == "drop" and owed.key in self._reading)]
+            some = [owed for owed in free if owed.task == "drop"] if free and free[0].task == "drop" else free[:1]
+            self._busy.update(name for owed in some for name in (owed.key, owed.id))
+        return some
+
+    def _work(self, some: list[Owed]) -> None:
+        task = "drop" if some[0].task == "drop" else "copy"
+        try:
+            self._prepare()
+            done = self._dropped(some) if task == "drop" else self._copied(some[0])
+            self._settle(some, done)
+            if done:
+                self._metrics.count("callfs_replications_total", task, "done", by=len(some))
+        except Exception as error:          # whatever it is: this thread is there for the other files as well
+            if not self._stopping.is_set():
+                self._failed(some, task, error)
+        finally:
+            with self._lock:
+                self._busy.difference_update(name for owed in some for name in (owed.key, owed.id))
+                self._lock.notify_all()
+            self._wake.set()
+
+    def _dropped(self, some: list[Owed]) -> bool:
+        self.store.delete([owed.key for owed in some])
+        return True
+
+    def _copied(self, owed: Owed) -> bool:
+        """Whether the copy of a version is there now; False where another version is."""
+        handle = self._open(owed)
+        if handle is None:
+            return False
+        with contextlib.closing(handle):
+            found = self.store.find(owed.key) if owed.task == "check" else None
+            if found is None or found.size != handle.entry.size:
+                self.fill(handle.entry, handle.reader())
+        return True
+
+    def _settle(self, some: list[Owed], done: bool) -> None:
+        seqs = [owed.seq for owed in some]
+        if done:
+            self._records.settle_replicas(seqs)
+            if self.trouble:
+                self._log.info("replication works again", waiting=self.backlog()[0])
+            self._faults, self.trouble = 0, ""
+        else:                               # if it is still there: after what changes the file at this moment
+            self._records.postpone_replicas(seqs, self._clock() + self.POLL_SECONDS)
+
+    def _failed(self, some: list[Owed], task: str, error: Exception) -> None:
+        """Try these again later; and where the backend does not answer, all."""
+        reason = error.message if isinstance(error, CallFSError) else str(error)
+        self._metrics.count("callfs_replications_total", task, "failed", by=len(some))
+        if reason != self.trouble:
+            self._log.warn("replication fails, it is tried again", task=task, path=some[0].path, reason=reason)
+        self.trouble = reason
+        delay = min(self.MAX_DELAY, 2.0 ** min(some[0].tries, 9)) * random.uniform(0.5, 1.0)
+        try:
+            self._records.postpone_replicas([owed.seq for owed in some], self._clock() + delay)
+            self.store.check()
+        except CallFSError:
+            self._faults += 1
+            self._due = self._ticks() + min(self.MAX_PAUSE, 2.0 ** min(self._faults, 9)) * random.uniform(0.25, 0.5)
+
+    def close(self) -> None:
+        """End the threads and let go of the store; a copy under way is given up, and comes again after the next start."""
+        self._stopping.set()
+        self._wake.set()
+        until = self._ticks() + 5.0         # a backend that does not answer must not keep a server from stopping
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(max(0.0, until - self._ticks()))
+        self.store.close()
+
+# ============================================================================
 # The store: records + bytes + locks, the filesystem at /
 # ============================================================================
 
@@ -9234,6 +10160,7 @@ class StagedBlob:
     def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader]) -> None:
         self.backend, self.key, self._upload, self._open_old = backend, key, upload, open_old
         self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
+        self.etag = secrets.token_hex(16)
 
     def write(self, part: memoryview) -> None:
         """The next bytes."""
@@ -9273,14 +10200,6 @@ def _found(entry: Entry) -> Iterator[None]:
         raise StorageError(f"The bytes of {entry.path} are not where they were stored; see `callfs fsck`.") from None
 
 
-def told_of(entry: Entry, store: str) -> dict[str, str]:
-    """What is kept beside a blob, so that lost records can be made again: printable ASCII, far below S3's 2 KB. A path
-    that is too long for that is left out."""
-    path = urllib.parse.quote(entry.path)
-    return {"callfs-store": store, "callfs-owner": urllib.parse.quote(entry.owner)[:200], "callfs-mode": f"{entry.mode:04o}",
-            "callfs-mtime": str(entry.mtime_ns), **({"callfs-path": path} if len(path) <= 1500 else {})}
-
-
 class BlobFiles:
     """Files whose bytes are blobs: the blob stores by the name of their backend, what is read at the moment, and the
     removal of what no record names any longer (`start` begins that, `close` ends it). See `MetadataStore.hold_blob`.
@@ -9290,8 +10209,9 @@ class BlobFiles:
     GRACE_SECONDS = 1.0                     # between a commit and the moment when every reader here knows of it
 
     def __init__(self, stores: Mapping[str, BlobStore], records: MetadataStore, instance_id: str,
-                 metrics: Metrics, log: Log) -> None:
+                 metrics: Metrics, log: Log, replication: Optional[Replication] = None) -> None:
         self.stores, self._records, self._instance = stores, records, instance_id
+        self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
         self._wake, self._stopping = threading.Event(), threading.Event()
@@ -9333,8 +10253,11 @@ class BlobFiles:
 
     def read(self, entry: Entry, start: int, stop: int) -> Reader:
         """A part of a file."""
+        return self._replication.reader(entry, start, stop, functools.partial(self._read, entry))
+
+    def _read(self, entry: Entry, start: int, stop: int) -> Reader:
         with self._measured(entry.backend, "open"), _found(entry):
-            return self.stores[entry.backend].open(*blob_of(entry), start, stop)
+            return self.stores[entry.backend].open_part(*blob_of(entry), entry.size, start, stop)
 
     # -- writing -----------------------------------------------------------------------------------------------
 
@@ -9378,6 +10301,7 @@ class BlobFiles:
     def loosened(self) -> None:
         """A record may have let go of a blob."""
         self._wake.set()
+        self._replication.wake()
 
     def _run(self) -> None:
         fresh = True
@@ -9450,11 +10374,14 @@ class StoreFS(FileSystem):
                  min_free: int = 0, rescan: float = 60.0, hot_bytes: int = 0, claim: bool = False,
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None,
                  tell: Callable[[str, str], object] = lambda kind, path: None,
-                 blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs") -> None:
+                 blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs",
+                 replication: Optional[Replication] = None) -> None:
+        self._replication = replication or Replication()
         self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
-        self._blobs, self._default = BlobFiles(blobs, store, instance_id, self._metrics, self._log), default
+        self._blobs, self._default = BlobFiles(blobs, store, instance_id, self._metrics, self._log,
+                                               self._replication), default
         self.backends = ("localfs", *blobs)
         self._trusted: Cache[str, tuple[int, float]] = Cache(4096)
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
@@ -9464,6 +10391,7 @@ class StoreFS(FileSystem):
         self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
         self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
         self._check_backends()
+        self.on_read: Callable[[Entry], object] = lambda entry: None    # is told of files that are opened
         if disk.writable:
             self._claim(claim)
         self._intents = IntentLog(os.path.join(disk.hidden, "intents")) if disk.writable else None
@@ -9490,6 +10418,7 @@ class StoreFS(FileSystem):
     def close(self) -> None:
         """Close the records, the disk and the blob stores."""
         self._stopping.set()
+        self._replication.close()
         self._blobs.close()
         if self._mover.is_alive():
             self._mover.join()
@@ -9526,11 +10455,12 @@ class StoreFS(FileSystem):
         self._blobs.start()
         if self._plans:
             self._mover.start()
+        self._replication.start(self.open_version)
 
     def slow_at(self, path: str) -> bool:
         """As the base says."""
-        if not self._blobs.stores:
-            return False
+        if not self._blobs.stores or self._replication.required:
+            return self._replication.required
         record = self._store.get(path)
         return (record.backend if record is not None else self._default) in self._blobs.stores
 
@@ -9571,6 +10501,15 @@ class StoreFS(FileSystem):
         """As the interface says; links inside the root are followed."""
         _not_hidden(path, FileNotFound)
         self._settle()
+        try:
+            return self._stat(path)
+        except (StorageError, FileNotFound):
+            record = self._store.get(path) if self._lost(path) else None
+            if record is None:
+                raise
+            return record
+
+    def _stat(self, path: str) -> Entry:
         with self._failures("stat"):
             try:
                 found = self._disk.stat(path)
@@ -9584,6 +10523,21 @@ class StoreFS(FileSystem):
             except SymlinkMet:
                 pass
             return self._linked(path)
+
+    def _lost(self, path: str) -> bool:
+        """Whether it is the disk that is gone or broken and not the file: then what the records know stands, and second
+        copies are read. Without those nothing is gained by it."""
+        if not self._replication.on:
+            return False
+        try:
+            if self._disk.marker() != self._store.identity:
+                return True
+            self._present(path)
+        except OSError:
+            return True
+        except SymlinkMet:
+            pass
+        return False
 
     def _blob_record(self, path: str) -> Optional[Entry]:
         """The record of a file whose bytes are a blob; None for anything else."""
@@ -9609,7 +10563,14 @@ class StoreFS(FileSystem):
         hot = self._hot.get(path)
         if hot is not None and hot.record is self._store.get(path) and hot.identity == self._disk.identity(path):
             self._measure("open", started)
+            self.on_read(hot.entry)
             return MemoryHandle(hot.entry, hot.data)
+        handle = self._opened(path, started)
+        if not handle.entry.is_dir:
+            self.on_read(handle.entry)
+        return handle
+
+    def _opened(self, path: str, started: float) -> Handle:
         try:
             fd, found = self._disk.open(path)
         except (OSError, SymlinkMet):
@@ -9641,7 +10602,9 @@ class StoreFS(FileSystem):
             if fd >= 0:
                 os.close(fd)
             return self._open_blob(entry)
-        return FileHandle(entry, fd) if fd >= 0 else Handle(entry)
+        if fd < 0:
+            return Handle(entry)
+        return ReplicatedHandle(entry, fd, self._replication) if self._replication.on else FileHandle(entry, fd)
 
     def _open_blob(self, entry: Entry) -> Handle:
         """A handle whose blob stays. One that was no longer named before the handle was counted may go: then anew."""
@@ -9650,19 +10613,52 @@ class StoreFS(FileSystem):
         if record is not None and record.stamp == entry.stamp:
             return handle
         handle.close()
-        return self.open(entry.path)
+        return self._opened(entry.path, time.perf_counter())
 
     def _open_again(self, path: str) -> Handle:
         """The slow way: through links, or to the right error."""
         entry = self.stat(path)
         if self._blobs.holds(entry):
             return self._open_blob(entry)
-        with self._failures("open"):
-            physical = self._physical(path)
-            record = self._blob_record(physical)
-            handle = self._handle(physical, *self._disk.open(physical)) if record is None else self._open_blob(record)
+        try:
+            with self._failures("open"):
+                physical = self._physical(path)
+                record = self._blob_record(physical)
+                handle = self._handle(physical, *self._disk.open(physical)) if record is None else self._open_blob(record)
+        except (StorageError, FileNotFound) as error:
+            if not self._lost(path) and isinstance(error, FileNotFound):
+                raise
+            return Handle(entry) if entry.is_dir else self._spare(entry, error)
         handle.entry = handle.entry._replace(path=path, backend=entry.backend)
         return handle
+
+    def _spare(self, entry: Entry, error: CallFSError) -> Handle:
+        """A handle on the second copy of a file; raises the error where there is none."""
+        def fails(start: int, stop: int) -> Reader:
+            raise error
+        if not self._replication.spares(entry):
+            raise error
+        return BlobHandle(entry, lambda start, stop: self._replication.reader(entry, start, stop, fails), lambda: None)
+
+    def open_version(self, owed: Owed) -> Optional[Handle]:
+        """The bytes that a second copy is owed of; None where they are others by now. What was changed from outside gets
+        its new ETag recorded: so that version's copy becomes owed."""
+        try:
+            handle = self._opened(owed.path, time.perf_counter())
+        except FileNotFound:
+            return None
+        if handle.entry.type == FILE and replica_key(handle.entry) == owed.key:
+            return handle
+        handle.close()
+        with contextlib.suppress(OSError, SymlinkMet, CallFSError), self._locks.hold(owed.path, timeout=0):
+            there, record = self._present(owed.path), self._store.get(owed.path)
+            if there is None or record is None or record.id != owed.id or self._blobs.holds(record):
+                return None
+            if stat.S_ISLNK(there.st_mode):
+                self._adopt(owed.path, there, record, locked=True)
+            elif stat.S_ISREG(there.st_mode) and stamp_of(there) != record.stamp:
+                self._store.put(refreshed(record, there))
+        return None                         # nobody could be at it: a writer, who has the lock, brings another version
 
     def _agreed(self, path: str, found: os.stat_result, locked: bool = False) -> Entry:
         """The entry that record and file make together. `locked`: the caller holds the path's lock.
@@ -9716,7 +10712,7 @@ class StoreFS(FileSystem):
         """Drop the record of what is gone or has become something else, unless a writer (perhaps this very thread) is
         at it: then the next look will find it again. The record, if it stays as the folder was made again."""
         record = self._store.get(path)
-        if record is None or self._blobs.holds(record):
+        if record is None or self._blobs.holds(record) or self._lost(path):
             return None
         gone = back = False
         try:
@@ -9765,16 +10761,26 @@ class StoreFS(FileSystem):
         entry = self.stat(path)
         if not entry.is_dir:
             raise Conflict("This is a file, not a directory.")
-        with self._failures("list"):
-            physical = self._physical(path) if entry.backend == SYMLINK else path
-            self._take_in(physical)
+        physical = path
+        try:
+            with self._failures("list"):
+                physical = self._physical(path) if entry.backend == SYMLINK else path
+                self._take_in(physical)
+        except (StorageError, FileNotFound):
+            if not self._lost(path):
+                raise
         return self._pages(path, physical, after)
 
     def _pages(self, path: str, physical: str, after: str) -> Iterator[Entry]:
         for page in self._records(physical, after):
-            with self._failures("list"):
-                found = self._disk.stats(physical, [record.name for record in page])
-                shown = [self._listed(record, info) for record, info in zip(page, found)]
+            try:
+                with self._failures("list"):
+                    found = self._disk.stats(physical, [record.name for record in page])
+                    shown = [self._listed(record, info) for record, info in zip(page, found)]
+            except (StorageError, FileNotFound):
+                if not self._lost(physical):
+                    raise
+                shown = list(page)
             for entry in shown:
                 if entry is not None:
                     yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
@@ -9791,7 +10797,7 @@ class StoreFS(FileSystem):
         if record.backend in self._blobs.stores:
             return record
         if found is None:
-            return self._forget(record.path)
+            return record if self._lost(record.path) else self._forget(record.path)
         if stat.S_ISLNK(found.st_mode):
             try:
                 return self._linked(record.path)
@@ -9852,10 +10858,22 @@ class StoreFS(FileSystem):
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
             check_digest(options, staged.digest)
-            with self._locks.hold(path):
+            with self._ahead(staged, path, owner), self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
                 return self._publish(staged, path, there, owner, options)
+
+    def _ahead(self, staged: Staged, path: str, owner: str, digest: str = "") -> ContextManager[None]:
+        """Around the publication of a file: where a second copy is required it is made before. See `Replication`."""
+        draft = Entry(path, FILE, os.fstat(staged.fd).st_size, owner=owner, mtime_ns=time.time_ns(), etag=staged.etag,
+                      digest=digest or staged.digest)
+        return self._replication.ahead(draft, lambda: FileReader(os.dup(staged.fd), 0, draft.size))
+
+    def _blob_ahead(self, staged: StagedBlob, like: Entry) -> ContextManager[None]:
+        """The same around the commit that names a blob."""
+        draft = like._replace(size=staged.size, etag=staged.etag, digest=staged.digest, backend=staged.backend,
+                              stamp=staged.stamp)
+        return self._replication.ahead(draft, BlobHandle(draft, functools.partial(self._blobs.read, draft), lambda: None).reader)
 
     def _backend_of(self, path: str) -> str:
         """Where a new version goes if nobody says: to where the file lies."""
@@ -9874,15 +10892,17 @@ class StoreFS(FileSystem):
             staged.digest = digest.hexdigest()
             check_digest(options, staged.digest)
             staged.finish()
-            with self._locks.hold(path):
+            with self._blob_ahead(staged, Entry(path, owner=owner)), self._locks.hold(path):
                 there = self._there(path)
                 guard(there)
                 mode = options.mode if options.mode is not None else there.mode if there else 0o644
                 entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
-                              time.time_ns() if options.mtime_ns is None else options.mtime_ns, secrets.token_hex(8),
+                              time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
                               there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
                               staged.stamp)
-                return Written(self._record(staged, entry, there, owner), there is None)
+                stored = self._record(staged, entry, there, owner)
+                self.on_read(stored)        # a write is a use as well
+                return Written(stored, there is None)
 
     def _record(self, staged: StagedBlob, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
         """Let a record name a blob, in the place of what is there. The path's lock is held."""
@@ -9976,7 +10996,7 @@ class StoreFS(FileSystem):
         mode = options.mode if options.mode is not None else there.mode if there else 0o644
         found = self._disk.seal(staged, mode, options.mtime_ns)
         entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found),
-                      secrets.token_hex(8), there.id if there else secrets.token_hex(8), staged.digest, "localfs",
+                      staged.etag, there.id if there else secrets.token_hex(8), staged.digest, "localfs",
                       self._instance, stamp_of(found))
         parent = split_path(path)[0]
         with self._noted(self._put_step(entry, there), entry):
@@ -10018,6 +11038,7 @@ class StoreFS(FileSystem):
             del self._fresh[entry.path]
         if number and self._intents:
             self._intents.done(number)
+        self._replication.wake()
 
     def _settle(self) -> None:
         """Do what is owed. What can not be done now (a writer is at the path, the store is down) stays owed."""
@@ -10110,7 +11131,7 @@ class StoreFS(FileSystem):
                 return None
             fd, found = self._disk.open_append(path)
             try:
-                in_place = offset == found.st_size and found.st_nlink == 1
+                in_place = offset == found.st_size and found.st_nlink == 1 and not self._replication.required
                 change = self._append if in_place else self._overwrite
                 return change(path, there, fd, body, offset)
             finally:
@@ -10161,7 +11182,7 @@ class StoreFS(FileSystem):
                 if not fill(staged, there):
                     return Written(there, False)
                 staged.finish()
-                with self._locks.hold(path):
+                with self._blob_ahead(staged, there), self._locks.hold(path):
                     now = self._there(path)
                     guard(now)
                     if now is not None and now.stamp == there.stamp:
@@ -10170,9 +11191,10 @@ class StoreFS(FileSystem):
 
     def _new_version(self, staged: StagedBlob, there: Entry) -> Entry:
         """Let a record name another blob. The path's lock is held."""
-        stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=secrets.token_hex(8),
-                                                digest="", stamp=staged.stamp))
+        stored = self._store.put(there._replace(size=staged.size, mtime_ns=time.time_ns(), etag=staged.etag, digest="",
+                                                stamp=staged.stamp))
         staged.kept = True
+        self.on_read(stored)
         self._blobs.loosened()
         return stored
 
@@ -10201,7 +11223,7 @@ class StoreFS(FileSystem):
         return Written(stored, False)
 
     def _version_of(self, there: Entry, found: os.stat_result) -> Entry:
-        return there._replace(size=found.st_size, mtime_ns=_mtime_of(found), etag=secrets.token_hex(8), digest="",
+        return there._replace(size=found.st_size, mtime_ns=_mtime_of(found), etag=secrets.token_hex(16), digest="",
                               stamp=stamp_of(found))
 
     def _overwrite(self, path: str, there: Entry, fd: int, body: Body, offset: int) -> Written:
@@ -10212,8 +11234,12 @@ class StoreFS(FileSystem):
                 self._receive(staged, body, None)
             finally:
                 staged.digest = ""
-                written = self._publish(staged, path, there, there.owner, WriteOptions()) if staged.size else None
+                written = self._publish_copied(staged, path, there) if staged.size else None
             return written or Written(there, False)
+
+    def _publish_copied(self, staged: Staged, path: str, there: Entry) -> Written:
+        with self._ahead(staged, path, there.owner):
+            return self._publish(staged, path, there, there.owner, WriteOptions())
 
     def truncate(self, path: str, size: int, guard: Guard) -> Written:
         """As the interface says. Into a copy: who has the file open reads its version to the end."""
@@ -10233,7 +11259,7 @@ class StoreFS(FileSystem):
                     copy_file(fd, staged.fd)
                     os.ftruncate(staged.fd, size)
                     staged.size = size
-                    return self._publish(staged, path, there, there.owner, WriteOptions())
+                    return self._publish_copied(staged, path, there)
             finally:
                 os.close(fd)
 
@@ -10353,9 +11379,15 @@ class StoreFS(FileSystem):
 
     # -- other backends ----------------------------------------------------------------------------------------
 
-    def place(self, path: str, backend: str, guard: Guard) -> Entry:
+    def changed_ns(self, path: str) -> int:
+        """When a file on the disk was last written, renamed or given another mode: its ctime, which nobody can set."""
+        with self._failures("stat"):
+            return self._disk.stat(path).st_ctime_ns
+
+    def place(self, path: str, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
         """As the interface says. A file is copied without its lock; then one commit says where it lies. Of a directory
-        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background."""
+        it is noted what is to be done: after a crash, or a stop in the middle, it goes on in the background. `pace`
+        is told of the bytes of a file before they are written; it may wait, or raise to give up."""
         self._settle()
         with self._failures("place"):
             there = self.peek(path)
@@ -10368,7 +11400,7 @@ class StoreFS(FileSystem):
                 step = {"op": "place", "path": path, "backend": backend}
                 self._place_noted(self._intents.note(step), step)
             elif there.backend in self.backends and there.backend != backend:
-                return self._place(there, backend, guard)
+                return self._place(there, backend, guard, pace)
             return there
 
     def _place_noted(self, number: int, step: Mapping[str, Any]) -> None:
@@ -10387,7 +11419,7 @@ class StoreFS(FileSystem):
                         if entry is None:
                             return
                     with contextlib.suppress(FileNotFound):         # removed meanwhile
-                        self._place(entry, step["backend"], lambda there: None)
+                        self._place(entry, step["backend"], lambda there: None, lambda count: None)
                     with lock:
                         files, size = files + 1, size + entry.size
                         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -10434,15 +11466,15 @@ class StoreFS(FileSystem):
                 continue
             self._plans.pop(0)
 
-    def _place(self, entry: Entry, backend: str, guard: Guard) -> Entry:
+    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
         for _ in range(REWRITES):
-            with contextlib.closing(self.open(entry.path)) as handle:
+            with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
                 if entry.backend == backend:
                     return entry
                 with handle.reader() as reader:
                     put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
-                    placed = put(entry, reader, backend, guard)
+                    placed = put(entry, (pace(len(block)) or block for block in reader), backend, guard)
             if placed is not None:
                 return placed
         raise Conflict(f"{entry.path} is changed all the time; it could not be moved to {backend}.")
@@ -10453,18 +11485,20 @@ class StoreFS(FileSystem):
         guard(there)
         return there if there is not None and (there.etag, there.backend) == (entry.etag, entry.backend) else None
 
-    def _place_in_blob(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
+    def _place_in_blob(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._blobs.staged(backend, entry.size, entry) as staged:
-            self._copy_checked(entry, reader, staged.write)
+            copy_checked(entry, reader, staged.write)
+            staged.etag, staged.digest = entry.etag, entry.digest
             staged.finish()
-            with self._locks.hold(entry.path):
+            with self._blob_ahead(staged, entry), self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
                 return there and self._record(staged, there._replace(backend=backend, stamp=staged.stamp), there, there.owner)
 
-    def _place_on_disk(self, entry: Entry, reader: Reader, backend: str, guard: Guard) -> Optional[Entry]:
+    def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
-            self._copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
-            with self._locks.hold(entry.path):
+            copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
+            staged.etag = entry.etag
+            with self._ahead(staged, entry.path, entry.owner, entry.digest), self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
                 if there is None:
                     return None
@@ -10477,16 +11511,23 @@ class StoreFS(FileSystem):
         self._blobs.loosened()
         return stored
 
-    @staticmethod
-    def _copy_checked(entry: Entry, reader: Reader, put: Callable[[memoryview], object]) -> None:
-        """Copy; what is not what was stored once is not handed on. Raises StorageError."""
-        digest, size = hashlib.sha256(), 0
-        for block in reader:
-            digest.update(block)
-            size += len(block)
-            put(memoryview(block))
-        if size != entry.size or entry.digest not in ("", digest.hexdigest()):
-            raise StorageError(f"The bytes of {entry.path} are not those that were stored; it stays where it is.")
+    def restore(self, entry: Entry, reader: Reader) -> None:
+        """Put the bytes of a version back where its record says that they lie. Raises StorageError for other bytes."""
+        if self._blobs.holds(entry):
+            with reader, self._blobs.staged(entry.backend, entry.size, entry) as blob:
+                copy_checked(entry, reader, blob.write)
+                blob.finish()
+                self._store.put(entry._replace(stamp=blob.stamp))
+                blob.kept = True
+            return
+        parent = split_path(entry.path)[0]
+        with reader, self._failures("restore"), self._staged(entry.size) as staged:
+            copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
+            fresh = entry._replace(stamp=stamp_of(self._disk.seal(staged, entry.mode, entry.mtime_ns)))
+            with self._locks.hold(entry.path), self._noted({"op": "put", "entry": fresh}, fresh):
+                self._with_parents(parent, entry.owner, lambda: self._disk.publish(staged, entry.path))
+                self._store.put(fresh)
+            self._disk.sync_folder(parent)
 
     # -- after a crash -----------------------------------------------------------------------------------------
 
@@ -10660,6 +11701,158 @@ def copy_file(source: int, target: int) -> None:
     while block:
         write_all(target, memoryview(block))
         block = os.read(source, BLOCK)
+
+# ============================================================================
+# Tiering: what nobody reads moves to S3, and back when it is used
+# ============================================================================
+
+class Tiering:
+    """Moves files of the local disk that nobody read or changed for a while to S3, one after the other, and, if the rule
+    says so, those that it moved back when somebody reads or writes them. `start` begins that, `close` ends it at once: what
+    is under way is given up, and stays where it was.
+
+    When a file was read is kept in the metadata store, to the hour, written once a minute. One that nobody read counts from
+    its last change (ctime: the times that clients may set say nothing), at the earliest from when the rule was switched on.
+    """
+
+    BACKEND, TIERED = "s3", -1              # as the hour of the last read: the rule moved it
+    HOUR, MINUTE, PATIENCE = 3600, 60.0, 5.0
+    MOST_READ, MOST_COMING = 1_000_000, 10_000      # bounds what is remembered until it can be written, or brought back
+    MOST_FAILED = 3                         # in a row
+
+    def __init__(self, files: StoreFS, store: MetadataStore, options: BackendOptions, *, metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
+        self._files, self._store, self._options, self._clock = files, store, options, clock
+        self._metrics, self._log = metrics or Metrics(), log or Log("error")
+        self._limiter = RateLimiter(options.tier_rate, max(options.tier_rate, BLOCK), 1)
+        self._stopping, self._wake = threading.Event(), threading.Event()
+        self._seen: set[str] = set()        # ids that were read since the last `flush`
+        self._written: tuple[int, set[str]] = 0, set()          # the ids of an hour that are in the store
+        self._coming: dict[str, str] = {}   # path and id of what is to come back
+        self._threads: list[threading.Thread] = []
+        since = store.last_reads([""]).get("", 0)
+        if bool(since) != bool(options.tier_after):     # switched on or off; while it was off, nobody noted what was read
+            store.note_reads({"": self._hour() if options.tier_after else 0})
+
+    def _hour(self) -> int:
+        return int(self._clock() // self.HOUR)
+
+    def note(self, entry: Entry) -> None:
+        """A file was read, or one in S3 written. Called by everybody who opens a file: does nothing that takes time."""
+        if entry.backend != self.BACKEND:
+            self._seen.add(entry.id if len(self._seen) < self.MOST_READ else "")        # too many: all count as read now
+        elif self._options.tier_back and len(self._coming) < self.MOST_COMING:
+            self._coming[entry.path] = entry.id
+            self._wake.set()
+
+    def flush(self) -> None:
+        """Write down what was read."""
+        hour = self._hour()
+        written = self._written[1] if self._written[0] == hour else set()
+        read = {self._seen.pop() for _ in range(len(self._seen))} - written
+        try:
+            if read:
+                self._store.note_reads(dict.fromkeys(read, hour))
+        except CallFSError:
+            self._seen |= read
+            raise
+        self._written = hour, read | written if len(written) < self.MOST_READ else read
+
+    # -- there and back ----------------------------------------------------------------------------------------
+
+    def run(self) -> int:
+        """Move what the rule says now; how many files. Ends early when it fails time and again: S3 is away, the next time
+        is soon enough."""
+        self.flush()
+        before, counts, row = int((self._clock() - self._options.tier_after) // self.HOUR), collections.Counter(), 0
+        old = self._options.tier_after and self._store.last_reads([""]).get("", before) < before
+        for entry in self._idle(before) if old else ():
+            done = self._move(entry.path, entry.id, self.BACKEND, before * self.HOUR * 10**9)
+            counts[done] += 1
+            row = row + 1 if done is None else 0
+            if row == self.MOST_FAILED or self._stopping.is_set():
+                break
+            if done and not counts[True] % 1000:
+                self._log.info("files that nobody reads go to S3", moved=counts[True], failed=counts[None], up_to=entry.path)
+        if counts[True] or counts[None]:
+            self._log.info("files that nobody read went to S3", moved=counts[True], failed=counts[None])
+        return counts[True]
+
+    def _idle(self, before: int) -> Iterator[Entry]:
+        page = self._store.idle_files(before, self._options.tier_min_bytes)
+        while page:
+            yield from page
+            page = self._store.idle_files(before, self._options.tier_min_bytes, split_path(page[-1].path))
+
+    def bring_back(self) -> int:
+        """Fetch what was used again; how many files."""
+        moved = 0
+        while self._coming and not self._stopping.is_set():
+            path, entry_id = self._coming.popitem()
+            if self._store.last_reads([entry_id]).get(entry_id) == self.TIERED and self._move(path, entry_id, "localfs"):
+                self._seen.add(entry_id)
+                moved += 1
+        return moved
+
+    def _move(self, path: str, entry_id: str, backend: str, before: int = 2**63) -> Optional[bool]:
+        """Whether a file went there, if it was not changed since `before` (ns); None when that failed."""
+        def guard(there: Optional[Entry]) -> None:
+            if there is None or there.id != entry_id or there.backend == backend:
+                raise FileNotFound()
+            if backend == self.BACKEND and (there.id in self._seen or there.id in self._written[1] or
+                                            self._files.changed_ns(path) >= before):
+                raise Conflict("it is in use")
+
+        def pace(count: int) -> None:
+            seconds = 1.0
+            while seconds:
+                seconds = self._limiter.wait("", count)
+                if self._stopping.wait(seconds):
+                    raise Unavailable("The server stops.")
+        try:
+            if backend == self.BACKEND:
+                if self._files.changed_ns(path) >= before:
+                    return False
+                self._store.note_reads({entry_id: self.TIERED})         # first: killed in between, it will come back all the same
+            entry = self._files.place(path, backend, guard, pace)
+        except CallFSError as error:
+            if self._stopping.is_set() or isinstance(error, (FileNotFound, Conflict)):
+                return False
+            self._metrics.count("callfs_tier_files_total", backend, "failed")
+            self._log.warn("a file could not be moved to another backend", path=path, backend=backend, reason=error.message)
+            return None
+        self._metrics.count("callfs_tier_files_total", backend, "moved")
+        self._metrics.count("callfs_tier_bytes_total", backend, by=entry.size)
+        return True
+
+    # -- threads -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin."""
+        for name, wake, seconds, work in (("callfs-tier", self._stopping, self._options.tier_interval, (self.run,)),
+                                          ("callfs-tier-back", self._wake, self.MINUTE, (self.bring_back, self.flush))):
+            self._threads.append(threading.Thread(target=self._loop, args=(wake, seconds, work), name=name, daemon=True))
+            self._threads[-1].start()
+
+    def _loop(self, wake: threading.Event, seconds: float, work: Sequence[Callable[[], object]]) -> None:
+        while not self._stopping.is_set():
+            for each in work:
+                try:
+                    each()
+                except CallFSError as error:
+                    self._log.warn("tiering goes on later", reason=error.message)
+            wake.wait(seconds)
+            if wake is self._wake:
+                wake.clear()
+
+    def close(self) -> None:
+        """Stop, and write down what was read."""
+        self._stopping.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join(self.PATIENCE)      # one that waits for S3 ends with the process
+        with contextlib.suppress(CallFSError):
+            self.flush()
 
 # ============================================================================
 # Virtual filesystems: what they share, hello
@@ -14709,10 +15902,13 @@ class S3FS(FileSystem):
         """The entry of an object, of a marker, or of what only keys below it tell of."""
         if item.is_prefix:
             return self._root._replace(path=path)
-        kind, mode = (DIRECTORY, 0o755) if item.key.endswith("/") else (FILE, 0o644)
-        size, etag = (0, "") if kind == DIRECTORY else (item.size, item.etag)
-        return Entry(path, kind, size, _s3_mode(item.metadata.get("mode", ""), mode), ANYONE,
-                     _s3_time(item.metadata.get("mtime", ""), item.mtime_ns), etag, etag, backend=self.name)
+        folder, mode, moment = item.key.endswith("/"), 0o644, item.mtime_ns
+        if folder or item.metadata:         # a listing of a thousand files has neither
+            mode = _s3_mode(item.metadata.get("mode", ""), 0o755 if folder else mode)
+            moment = _s3_time(item.metadata.get("mtime", ""), moment)
+        if folder:
+            return Entry(path, DIRECTORY, 0, mode, ANYONE, moment, backend=self.name)
+        return Entry(path, FILE, item.size, mode, ANYONE, moment, item.etag, item.etag, backend=self.name)
 
     def _look(self, path: str) -> tuple[Entry, S3Object]:
         """What is at a path, asked now. Raises FileNotFound."""
@@ -16039,15 +17235,23 @@ class _Answer:
         try:
             count = os.sendfile(target, self.reader.fd, self.offset, min(self.left, SENDFILE_STEP))
         except OSError as error:
+            if error.errno == errno.EIO:
+                return self._endure(error)
             if error.errno not in _NO_SENDFILE or self.offset != self.reader.offset:
                 raise
             self.kind = _COPY               # a filesystem without it
             return True
         if not count:
-            raise StorageError("The file became shorter while it was sent.")
+            return self._endure(StorageError("The file became shorter while it was sent."))
         self.offset += count
         self.sent += count
         self.left -= count
+        return True
+
+    def _endure(self, error: Exception) -> bool:
+        assert self.reader is not None
+        self.reader.endure(self.offset - self.reader.offset, error)
+        self.kind = _COPY
         return True
 
     def _refill(self) -> Optional[bool]:
@@ -16515,9 +17719,13 @@ def _small_file(reader: Reader) -> Optional[bytes]:
     length = reader.length
     if reader.fd < 0 or length is None or length > SMALL_FILE:
         return None
-    data = pread(reader.fd, length, reader.offset)
-    if len(data) != length:
-        raise StorageError("The file became shorter while it was read.")
+    try:
+        data = pread(reader.fd, length, reader.offset)
+        if len(data) != length:
+            raise StorageError("The file became shorter while it was read.")
+    except (OSError, StorageError) as error:
+        reader.endure(0, error)             # or raises it
+        return None
     reader.close()
     return data
 
@@ -21074,7 +22282,6 @@ _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("dlm.type", lambda value: value != "local", "local"),
     ("server.enable_quic", bool, "false"),
     ("raft.enabled", bool, "false"),
-    ("ha.replication_enabled", bool, "false"),
     ("erasure.enabled", bool, "false"),
     ("instance_discovery.peer_endpoints", bool, "no peers"),
     ("external_plugins.enabled", bool, "false"),
@@ -21092,7 +22299,7 @@ def check_built(config: Config) -> None:
 def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
-    for key in ("metadata_store.sqlite_path", "log.file", "server.cert_file", "server.key_file"):
+    for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file"):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
@@ -21100,11 +22307,26 @@ def check_places(config: Config) -> None:
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
 
 
-def build_blobs(options: BackendOptions, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
+def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
     """The backends beside the local disk: S3, where a bucket is named."""
+    options = config.backend
     if not options.s3_bucket_name:
         return {}
     return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+
+
+def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, log: Log) -> Replicas:
+    """The second copies that a configuration asks for. Several are made at the same time, each from parts in memory:
+    those are smaller here than in uploads, which a client waits for."""
+    store: BlobStore
+    if config.ha.replica_backend == "s3":
+        target = dataclasses.replace(s3_target(config.backend), part_bytes=8 << 20, parallel=2)
+        store = S3Blobs(S3Client(target, log=log, metrics=metrics), "replicas")
+    else:
+        store = DiskBlobs(os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN, "replicas"),
+                          durable=config.storage.durability == "full")
+    return Replicas(store, records, instance_id=config.instance_discovery.instance_id, metrics=metrics, log=log,
+                    required=config.ha.require_replica_success, workers=config.ha.replication_workers)
 
 
 class Server:
@@ -21167,6 +22389,7 @@ class Server:
         self._files, self._store = self._build_store()
         self.tree = Tree(self._files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         keep.callback(self.tree.close)
+        self._tiering = self._build_tiering()
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
@@ -21188,10 +22411,43 @@ class Server:
         files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=build_blobs(config.backend, self.log, self.metrics),
-                        default=config.backend.default_backend)
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
+                        default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _build_replication(self, store: MetadataStore) -> Replication:
+        if self.config.ha.replication_enabled:
+            self._replication: Replication = make_replicas(self.config, store, metrics=self.metrics, log=self.log)
+        else:
+            store.replicate("")
+            self._replication = Replication()
+        return self._replication
+
+    def _cached(self, blobs: dict[str, BlobStore]) -> dict[str, Any]:
+        """With a cache before S3, if there is to be one."""
+        options = self.config.backend
+        if not (options.s3_cache_bytes and "s3" in blobs):
+            return blobs
+        folder = options.s3_cache_path or os.path.join(options.localfs_root_path, HIDDEN, "cache")
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+            self._cleanup.callback(DataLock(os.path.join(folder, "lock")).release)
+            return {**blobs, "s3": CachedBlobs(blobs["s3"], folder, options.s3_cache_bytes, metrics=self.metrics,
+                                               min_free=self.config.storage.min_free_bytes)}
+        except (CallFSError, OSError) as error:
+            raise ConfigError(f"backend.s3_cache_path: {folder!r} can not be used: {error}") from None
+
+    def _build_tiering(self) -> Optional[Tiering]:
+        options = self.config.backend
+        if "s3" not in self._files.backends or "write" not in self._files.operations():
+            return None
+        tiering = Tiering(self._files, self._store, options, metrics=self.metrics, log=self.log)
+        if not (options.tier_after or options.tier_back):
+            return None
+        self._files.on_read = tiering.note
+        self._cleanup.callback(tiering.close)
+        return tiering
 
     def _build_mounts(self) -> Mounts:
         config = self.config
@@ -21220,7 +22476,8 @@ class Server:
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         rest = RestDialect(self.tree, self._links, config, metrics=self.metrics, log=self.log,
-                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others))
+                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others,
+                                                                       self._replication.check))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
@@ -21268,6 +22525,8 @@ class Server:
         self._started = time.time()
         self.webhooks.start()
         self._files.start()
+        if self._tiering is not None:
+            self._tiering.start()
         for listener in self._listeners:
             listener.start()
         for warning in self.warnings:
@@ -21609,9 +22868,11 @@ class _BlobChecker:
         return good and all(record is None or record.is_dir for record in above)
 
     def _take_in(self, entry: Entry) -> None:
-        folder = split_path(entry.path)[0]
-        if folder != "/":
-            make_folder_again(self._checker._disk, self._store, Entry(folder, DIRECTORY, mode=0o755), False)
+        above = [Entry(folder, DIRECTORY, 0, 0o755, "root", self._now, "", secrets.token_hex(8), instance_id=entry.instance_id)
+                 for folder in ancestors(entry.path)[1:]]
+        if above:
+            make_folder_again(self._checker._disk, self._store, above[-1], False)
+            self._store.add(above)
         self._store.put(entry)
 
 
@@ -21622,7 +22883,8 @@ def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optio
     known = record or Entry(
         path, FILE, 0, int(mode, 8) if re.fullmatch("[0-7]{4}", mode) else 0o644,
         urllib.parse.unquote(about.get("callfs-owner", "")) or "root",
-        int(mtime) if re.fullmatch("-?[0-9]{1,18}", mtime) else blob.mtime_ns, "", secrets.token_hex(8))
+        int(mtime) if re.fullmatch("-?[0-9]{1,19}", mtime) and abs(int(mtime)) < 2**63 else blob.mtime_ns, "",
+        secrets.token_hex(8))
     return known._replace(size=blob.size, etag=secrets.token_hex(8), digest="", backend=backend,
                           instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
 
@@ -21643,7 +22905,10 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
         keep.callback(disk.close)
         store = SQLiteStore(database, durable=False)    # a million commits; whoever pulls the plug runs it again
         keep.callback(store.close)
-        blobs = build_blobs(config.backend)
+        if mend and config.ha.replication_enabled and disk.marker() != store.identity and store.page("/", limit=1):
+            raise ConfigError("backend.localfs_root_path: this folder is not the one that the records belong to, and fsck would "
+                              "drop them; `callfs heal` brings the files back from their second copies")
+        blobs = build_blobs(config)
         keep.callback(lambda: [each.close() for each in blobs.values()])
         own = _Anything() if take_over else {store.identity, disk.marker()}
         if mend and disk.writable:          # finishes what a killed server had begun before that is judged
@@ -21659,6 +22924,186 @@ class _Anything(Container[str]):
 
     def __contains__(self, item: object) -> bool:
         return True
+
+# ============================================================================
+# heal: files and their second copies side by side, the bad mended from the good
+# ============================================================================
+
+HEALED = {                                  # kind: (what it means, whether it can be mended)
+    "gone": ("its bytes are not there; brought back from the second copy", True),
+    "damaged": ("its bytes are not those of the record; brought back from the second copy", True),
+    "outside": ("changed from outside; size, time and ETag taken from the file", True),
+    "uncopied": ("there is no second copy; made", True),
+    "miscopied": ("the second copy has other bytes; made again", True),
+    "stray": ("a copy of no file's version; removed, unless there are more of these than files: whose are the records?", True),
+    "lost": ("neither its own bytes nor the second copy can be had", False),
+    "differing": ("the two differ, and no SHA-256 is known that says which is right", False),
+}
+
+
+class _Listing:
+    """What blob stores hold, listed once into a temporary database (a request says a thousand of them; to ask for each is
+    a request each). What was not asked for in the end is what nobody names."""
+
+    def __init__(self, stores: Mapping[str, BlobStore]) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)            # on the disk where it grows
+        self._db.execute("CREATE TABLE found (store, key, size, tag, named DEFAULT 0, PRIMARY KEY (store, key)) WITHOUT ROWID")
+        self._db.execute("BEGIN")
+        for name, store in stores.items():
+            self._db.executemany("INSERT OR REPLACE INTO found (store, key, size, tag) VALUES (?, ?, ?, ?)",
+                                 ((name, blob.key, blob.size, blob.tag) for blob in store.list()))
+
+    def take(self, name: str, key: str) -> Optional[tuple[int, str]]:
+        """(size, tag) of a blob, which has its name from now on."""
+        self._db.execute("UPDATE found SET named = 1 WHERE store = ? AND key = ?", (name, key))
+        return self._db.execute("SELECT size, tag FROM found WHERE store = ? AND key = ?", (name, key)).fetchone()
+
+    def rest(self, name: str) -> list[str]:
+        """Up to a thousand that nobody took yet, which counts as taken."""
+        found = [row[0] for row in self._db.execute("SELECT key FROM found WHERE store = ? AND NOT named LIMIT 1000", (name,))]
+        for key in found:
+            self.take(name, key)
+        return found
+
+    def unnamed(self, name: str) -> int:
+        """How many there are left of these."""
+        return self._db.execute("SELECT count(*) FROM found WHERE store = ? AND NOT named", (name,)).fetchone()[0]
+
+    def close(self) -> None:
+        """Forget all."""
+        self._db.close()
+
+
+class Healer:
+    """Holds every record against the bytes of its file and against their second copy; mends what is bad from what is
+    good. Nobody else may work on them meanwhile. `seen` files were looked at."""
+
+    STRAYS = 100                            # copies of nothing that are removed, beyond as many as there are files
+
+    def __init__(self, files: StoreFS, disk: LocalDisk, store: MetadataStore, blobs: Mapping[str, BlobStore],
+                 replicas: Replicas, *, deep: bool, mend: bool, report: Callable[[Finding], None]) -> None:
+        self._files, self._disk, self._store, self._blobs, self._replicas = files, disk, store, blobs, replicas
+        self._deep, self._mend, self._report, self.left, self.seen = deep, mend, report, 0, 0
+
+    def run(self) -> int:
+        """How many problems are left."""
+        if self._mend:
+            self._replicas.drain(self._files.open_version)
+        with contextlib.closing(_Listing({**self._blobs, "replicas": self._replicas.store})) as self._listing:
+            page = self._store.subtree("/")
+            while page:
+                for record in page:
+                    if record.is_dir:
+                        self._folder(record)
+                    elif record.backend != SYMLINK:
+                        self._file(record)
+                page = self._store.subtree("/", split_path(page[-1].path))
+            self._strays()
+        return self.left
+
+    def _found(self, kind: str, path: str, mend: Optional[Callable[[], object]] = None) -> None:
+        self._report(Finding(kind, path))
+        if self._mend and mend is not None:
+            try:
+                mend()
+                return
+            except (CallFSError, OSError, SymlinkMet) as error:
+                self._report(Finding("lost", path, str(error)))
+        self.left += 1
+
+    def _folder(self, record: Entry) -> None:
+        with contextlib.suppress(OSError, SymlinkMet):
+            self._disk.stat(record.path)
+            return
+        self._found("gone", record.path, lambda: self._disk.mkdir(record.path, record.mode))
+
+    def _file(self, record: Entry) -> None:
+        """Its own bytes and the copy, each good or bad: compare, copy, restore, or nothing to be done."""
+        self.seen += 1
+        now, size = self._state(record)
+        key = replica_key(now)
+        own, doubled = self._verdict(now, size, lambda: self._own(now)), self._replicas.spares(now)
+        there = self._listing.take("replicas", key) if doubled else None
+
+        def copy() -> Reader:
+            return self._replicas.store.open(key, there[1] if there else "", 0, now.size)
+        copied = self._verdict(now, there[0] if there else None, copy)
+        if not own:
+            kind = "lost" if doubled and not copied else "gone" if size is None else "damaged"
+            self._found(kind, now.path, (lambda: self._files.restore(now, copy())) if copied else None)
+        elif doubled and not copied:
+            self._found("miscopied" if there else "uncopied", now.path, lambda: self._replicas.fill(now, self._own(now)))
+        elif doubled and own != copied:
+            self._found("differing", now.path)
+
+    def _state(self, record: Entry) -> tuple[Entry, Optional[int]]:
+        """The record as it should be, and the size of what lies where it says; None for nothing."""
+        if record.backend in self._blobs:
+            key, tag = blob_of(record)
+            found = self._listing.take(record.backend, key)
+            return record, None if found is None else found[0] if found[1] in ("", tag) else -1
+        try:
+            info = self._disk.stat(record.path)
+        except (OSError, SymlinkMet):
+            return record, None
+        # Who changes a file changes its time, too; what repairs a filesystem after a crash only cuts it.
+        cut = info.st_mtime_ns == record.mtime_ns and info.st_size != record.size
+        if stamp_of(info) != record.stamp and stat.S_ISREG(info.st_mode) and not cut:
+            record = refreshed(record, info)
+            self._found("outside", record.path, lambda: self._store.put(record))
+        return record, info.st_size if stat.S_ISREG(info.st_mode) else -1
+
+    def _own(self, record: Entry) -> Reader:
+        if record.backend in self._blobs:
+            return self._blobs[record.backend].open(*blob_of(record), 0, record.size)
+        fd, info = self._disk.open(record.path)
+        return FileReader(fd, 0, info.st_size)
+
+    def _verdict(self, record: Entry, size: Optional[int], opened: Callable[[], Reader]) -> str:
+        """"" for bytes that are bad or not there; else their SHA-256, or what stands for it while nobody looks."""
+        if size != record.size or not self._deep:
+            return "unread" if size == record.size else ""
+        digest = hashlib.sha256()
+        try:
+            with opened() if size else ChunkReader(()) as reader:
+                for block in reader:
+                    digest.update(block)
+        except (OSError, CallFSError, SymlinkMet):
+            return ""
+        return digest.hexdigest() if record.digest in ("", digest.hexdigest()) else ""
+
+    def _strays(self) -> None:
+        # So many were never left behind: more likely these are not the records of these copies, which may be all there is.
+        few = self._listing.unnamed("replicas") <= self.seen + self.STRAYS
+        for keys in iter(lambda: self._listing.rest("replicas"), []):
+            for key in keys:
+                self._found("stray", key, functools.partial(self._replicas.store.delete, [key]) if few else None)
+
+
+def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
+             report: Callable[[Finding], None] = lambda finding: None) -> tuple[int, int]:
+    """Compare and mend the files of a configuration and their second copies, while its server does not run: how many
+    files there are, and how many problems are left. `deep` reads all bytes of both sides. Raises ConfigError; Unavailable
+    and BadGateway where a backend can not be reached."""
+    check_built(config)
+    if not config.ha.replication_enabled:
+        raise ConfigError("ha.replication_enabled: is false, so there are no second copies to heal from")
+    log, metrics = Log("error"), Metrics()
+    with contextlib.ExitStack() as keep:
+        keep.callback(DataLock(config.metadata_store.sqlite_path + ".lock").release)
+        disk = LocalDisk(config.backend.localfs_root_path)
+        keep.callback(disk.close)
+        store = SQLiteStore(config.metadata_store.sqlite_path)
+        keep.callback(store.close)
+        replicas = make_replicas(config, store, metrics=metrics, log=log)
+        keep.callback(replicas.close)
+        blobs = build_blobs(config, log, metrics)
+        files = StoreFS(disk, store, LocalLocks(), instance_id=config.instance_discovery.instance_id, claim=mend,
+                        metrics=metrics, log=log, blobs=blobs, default=config.backend.default_backend, replication=replicas)
+        keep.callback(files.close)
+        healer = Healer(files, disk, store, blobs, replicas, deep=deep, mend=mend, report=report)
+        left = healer.run()
+        return healer.seen, left
 
 # ============================================================================
 # Client: the REST dialect from Python
@@ -23696,8 +25141,15 @@ def _fsck(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def _heal(args: argparse.Namespace) -> int:
+    seen, left = run_heal(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
+    _say(f"{seen} files and their second copies compared, " + (f"{left} problems left" if left else "no problems left"))
+    return 1 if left else 0
+
+
 def _say_finding(finding: Finding) -> None:
-    _say(": ".join(filter(None, (finding.kind, finding.path, FINDINGS[finding.kind][0], finding.detail))))
+    meaning = {**FINDINGS, **HEALED}[finding.kind][0]
+    _say(": ".join(filter(None, (finding.kind, finding.path, meaning, finding.detail))))
 
 
 def _address_of(args: argparse.Namespace) -> dict[str, Any]:
@@ -23783,6 +25235,9 @@ COMMANDS = [
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
+    Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
+            (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
+             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
     Command("link", "make a download link", _link,
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
              _arg("--expires", type=_duration, default=3600.0, metavar="TIME", help="30m, 12h; up to 1d (default 1h)"),

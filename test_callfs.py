@@ -5021,6 +5021,86 @@ class MetadataStoreContract:
         store.add([])
         assert store.get("/a") == mine and store.get("/b").owner == "root" and store.get("/b").version > mine.version
 
+    @staticmethod
+    def owed(store: Any) -> list[tuple[str, str, str]]:
+        """What is due: task, key and path."""
+        return [(owed.task, owed.key, owed.path) for owed in store.owed_replicas(1000, 2e9)]
+
+    # (what is done when /d/f has been copied, what is owed then)
+    CHANGES: dict[str, tuple[Callable[[Any], Any], list[tuple[str, str, str]]]] = {
+        "another version": (lambda store: store.put(an_entry("/d/f", etag="v2")), [("copy", "v2", "/d/f")]),
+        "the same": (lambda store: store.put(store.get("/d/f")), []),
+        "mode, owner and time": (lambda store: store.put(an_entry("/d/f", mode=0, owner="bob", mtime_ns=1, stamp="t")), []),
+        "gone": (lambda store: store.delete("/d/f"), [("drop", "e", "/d/f")]),
+        "gone with its folder": (lambda store: store.delete("/d"), [("drop", "e", "/d/f")]),
+        "moved": (lambda store: store.move("/d/f", "/g"), []),
+        "changed and moved": (lambda store: (store.put(an_entry("/d/f", etag="v2")), store.move("/d", "/x")), [("copy", "v2", "/x/f")]),
+        "another in its place": (lambda store: (store.put(an_entry("/g", etag="v2")), store.move("/g", "/d/f")),
+                                 [("copy", "v2", "/d/f"), ("drop", "e", "/d/f")]),
+        "to the backend of the copies": (lambda store: store.put(an_entry("/d/f", backend="s3")), [("drop", "e", "/d/f")]),
+        "there and back": (lambda store: (store.put(an_entry("/d/f", backend="s3")), store.put(an_entry("/d/f"))), [("copy", "e", "/d/f")]),
+        "gone and made again": (lambda store: (store.delete("/d/f"), store.put(an_entry("/d/f"))), [("copy", "e", "/d/f")]),
+        "taken in": (lambda store: store.add([an_entry("/d/f", etag="x"), an_entry("/d/g", etag="1-2-3", id="i")]),
+                     [("copy", "i-1-2-3", "/d/g")]),
+        "what has no copy": (lambda store: (store.put(an_entry("/d/d", type=callfs.DIRECTORY)), store.put(an_entry("/d/l", backend="symlink")),
+                                            store.put(an_entry("/d/o", backend="s3")), store.delete("/d/o")), []),
+        "copied ahead": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.put(an_entry("/g", etag="v2")),
+                                        store.release_replicas(["v2"])), []),
+        "copied ahead, in vain": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.release_replicas(["v2", "v3"])),
+                                  [("drop", "v2", "/g")]),
+        "copied ahead by who was killed": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.release_replicas((), "node-2"),
+                                                          store.release_replicas((), "node-1")), [("drop", "v2", "/g")]),
+        "copied ahead, still": (lambda store: (store.hold_replica("v2", "/g", "node-1"), store.release_replicas((), "node-2")), []),
+        "no copies any more": (lambda store: (store.delete("/d/f"), store.replicate(""), store.put(an_entry("/h"))), []),
+        "on again": (lambda store: (store.replicate(""), store.replicate("s3")), [("check", "e", "/d/f")]),
+        "elsewhere from now on": (lambda store: (store.put(an_entry("/g", backend="s3", etag="b")), store.replicate("localfs")),
+                                  [("check", "z", "/before"), ("check", "b", "/g")]),
+        "as before": (lambda store: store.replicate("s3"), []),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    def test_owed_copies(self, store: Any, tmp_path: Path, change: str) -> None:
+        """Every way in which a version comes, moves or goes; kept over a restart."""
+        store.put(an_entry("/before", backend="s3", etag="z"))
+        store.replicate("s3")
+        store.put(an_entry("/d", type=callfs.DIRECTORY))
+        store.put(an_entry("/d/f"))
+        assert self.owed(store) == [("copy", "e", "/d/f")]
+        store.settle_replicas([owed.seq for owed in store.owed_replicas(10, 2e9)])
+        assert self.owed(store) == [] and store.replica_backlog() == (0, 0.0)
+        act, wanted = self.CHANGES[change]
+        act(store)
+        assert self.owed(store) == wanted
+        count, since = store.replica_backlog()
+        assert count >= len(wanted) and (not wanted or abs(since - time.time()) < 60)
+        again = self.make(tmp_path)
+        assert self.owed(again) == wanted
+        again.close()
+
+    def test_owed_copies_in_order(self, store: Any) -> None:
+        """The oldest first; a drop waits until no other version of the file is without its copy; what is postponed
+        waits; what is done is done, and what came after it is not."""
+        store.replicate("s3")
+        for number in range(3):
+            store.put(an_entry(f"/f{number}", etag=f"a{number}"))
+        store.settle_replicas([owed.seq for owed in store.owed_replicas(2, 0.0)])
+        old = store.owed_replicas(9, 0.0)
+        assert [owed.key for owed in old] == ["a2"] and (old[0].id, old[0].tries) == ("id /f2", 0)
+        store.put(an_entry("/f0", etag="b0"))
+        store.delete("/f1")
+        assert [(owed.task, owed.key) for owed in store.owed_replicas(9, 0.0)] == [("copy", "a2"), ("copy", "b0"), ("drop", "a1")]
+        store.postpone_replicas([old[0].seq, 10**6], 100.0)
+        assert [owed.key for owed in store.owed_replicas(9, 99.0)] == ["b0", "a1"]
+        assert store.owed_replicas(1, 100.0) == [old[0]._replace(tries=1)]
+        store.settle_replicas([owed.seq for owed in store.owed_replicas(9, 99.0)])
+        assert [(owed.task, owed.key) for owed in store.owed_replicas(9, 99.0)] == [("drop", "a0")]
+        store.delete("/f2")
+        store.settle_replicas([old[0].seq])
+        assert ("drop", "a2") in [(owed.task, owed.key) for owed in store.owed_replicas(9, 0.0)]
+        store.postpone_replicas([owed.seq for owed in store.owed_replicas(9, 0.0)], 1e9)
+        store.release_replicas((), "node-1")
+        assert len(store.owed_replicas(9, 0.0)) == store.replica_backlog()[0] == 2
+
     def test_page(self, store: Any) -> None:
         """Children only, by name in code point order, a page of any size after any name."""
         store.add([an_entry("/d/" + name) for name in ODD_NAMES] + [an_entry("/d/a/deeper"), an_entry("/d"),
@@ -5095,6 +5175,57 @@ class MetadataStoreContract:
         store.add([an_entry("/b"), an_entry("/b/x")])
         assert store.move("/a", "/b") == 0 and self.paths(store) == []
 
+    def test_blobs(self, store: Any) -> None:
+        """What is being written and what no record names any longer is noted, in the same commit as the change."""
+        keys = [digit * 32 for digit in "abcdef"]
+        for key in keys[:5]:
+            store.hold_blob(key, "s3", "node-1")
+        store.hold_blob(keys[5], "s3", "node-2")
+        assert store.loose_blobs() == []
+        named = [store.put(an_entry(f"/d/{key[0]}", backend="s3", stamp=f"{key} tag")) for key in keys[:3]]
+        store.put(an_entry("/local", stamp=f"{keys[3]} looks like it"))         # this is no blob
+        store.release_blobs([keys[3]])
+        assert store.loose_blobs() == [(keys[3], "s3")]
+        store.drop_blobs(keys)              # what is held, or named, is not dropped
+        store.release_blobs((), "node-1")
+        assert store.loose_blobs() == [(keys[4], "s3")]
+        store.drop_blobs([keys[4]])
+        store.put(named[0]._replace(mode=0o600, stamp=named[0].stamp))          # the same blob
+        store.put(named[2]._replace(stamp=f"{keys[2]} retagged"))               # and again
+        store.move("/d/a", "/e")
+        assert store.loose_blobs() == []
+        store.put(named[1]._replace(backend="localfs", stamp="1-2-3"))          # to the disk
+        assert store.loose_blobs() == [(keys[1], "s3")]
+        store.put(an_entry("/e", backend="s3", stamp=f"{keys[1]} tag"))         # named again, in the place of another
+        assert store.loose_blobs() == [(keys[0], "s3")]
+        store.move("/d/c", "/e")
+        assert sorted(store.loose_blobs()) == [(keys[0], "s3"), (keys[1], "s3")]
+        store.delete("/")
+        assert sorted(store.loose_blobs()) == [(key, "s3") for key in keys[:3]] and len(store.loose_blobs(2)) == 2
+        store.drop_blobs(keys)
+        assert store.loose_blobs() == []
+        store.release_blobs((), "node-2")
+        assert store.loose_blobs() == [(keys[5], "s3")]
+        store.release_blobs((), "")         # names nobody
+        assert store.loose_blobs() == [(keys[5], "s3")]
+
+    def test_elsewhere(self, store: Any) -> None:
+        """Files that lie in other backends below a directory, page by page; not those beside it."""
+        paths = ["/a", "/d", "/d!", "/d/f", "/d/e/f", "/d/e/g", "/d0", "/d0/f", "/z"]
+        store.add([an_entry(path, backend="s3", stamp=f"{number:032d} x") for number, path in enumerate(paths)])
+        store.add([an_entry("/d/e", type=callfs.DIRECTORY, backend="s3"), an_entry("/d/l"), an_entry("/d/link", backend=callfs.SYMLINK)])
+        assert [entry.path for entry in store.elsewhere("/d", 10)] == ["/d/f", "/d/e/f", "/d/e/g"]
+        assert sorted(entry.path for entry in store.elsewhere("/", 100)) == sorted(paths)
+        assert len(store.elsewhere("/")) == 1 and store.elsewhere("/none") == store.elsewhere("/d/f", 9) == []
+        found, after = [], ("", "")
+        while True:
+            page = store.elsewhere("/", 2, after)
+            if not page:
+                break
+            found += [entry.path for entry in page]
+            after = callfs.split_path(page[-1].path)
+        assert sorted(found) == sorted(paths) and len(found) == len(paths)
+
     def test_writers_share_commits(self, store: Any) -> None:
         """Nothing is lost among many threads, every version is drawn once, the commits are fewer than the writes."""
         threads, each = 12, 25
@@ -5167,6 +5298,35 @@ class MetadataStoreContract:
                                                                                                              1000.0)
         assert store.use_link("hash2", 1000.0)
         assert store.sweep_links(1000.0) == 1 and [link.id for link in store.links(None)] == ["id2", "id0"]
+
+    def test_last_reads(self, store: Any, tmp_path: Path) -> None:
+        """The last that was said of each; it goes with the entry, moves with it, and survives a restart."""
+        store.add([an_entry("/" + name, id=name) for name in "abc"])
+        store.note_reads({"a": 1, "b": 2, "": 3})
+        store.note_reads({"a": 5, "c": 4})
+        store.note_reads({})
+        assert store.last_reads(["a", "b", "c", "", "d"]) == {"a": 5, "b": 2, "c": 4, "": 3} and store.last_reads([]) == {}
+        store.put(an_entry("/a", id="a", size=9))
+        store.move("/a", "/b")
+        store.delete("/c")
+        store.close()
+        again = self.make(tmp_path)
+        assert again.last_reads(["a", "b", "c", ""]) == {"a": 5, "": 3}
+        again.close()
+
+    def test_idle_files(self, store: Any) -> None:
+        """Files on the local disk that are old, large, and were not read; in pages."""
+        hour = 3600 * 10**9
+        old = {"mtime_ns": 9 * hour, "size": 100}
+        store.add([an_entry(f"/d/{name}", **{**old, "id": name, **more}) for name, more in {
+            "a": {}, "b": {"mtime_ns": 10 * hour}, "c": {"size": 99}, "d": {"type": callfs.DIRECTORY}, "e": {"backend": "s3"},
+            "f": {"backend": callfs.SYMLINK}, "g": {}, "h": {}, "i": {"mtime_ns": 10 * hour - 1}}.items()])
+        store.add([an_entry("/z", id="z", **old), an_entry("/a/z", id="az", **old)])
+        store.note_reads({"g": 10, "h": 9, "a": -1, "i": 12, "z": 11})
+        found = [entry.path for entry in store.idle_files(10, 100)]
+        assert found == ["/a/z", "/d/a", "/d/h"] and store.idle_files(9, 0) == []
+        for place, path in enumerate(found):
+            assert [entry.path for entry in store.idle_files(10, 100, callfs.split_path(path), 1)] == found[place + 1:place + 2]
 
     def test_check(self, store: Any) -> None:
         """Says nothing when all is well."""
@@ -5349,6 +5509,51 @@ class TestSQLiteStore(MetadataStoreContract):
             assert store.put(an_entry("/d/g")).version == 42
         finally:
             store.close()
+
+    GOLDEN_2 = """
+        CREATE TABLE mounts (path TEXT PRIMARY KEY, fstype TEXT NOT NULL, config TEXT NOT NULL) WITHOUT ROWID;
+        INSERT INTO mounts VALUES ('/m', 'memfs', '{}');
+        INSERT INTO entries VALUES ('/d', 'l', 'file', 3, 511, 'bob', 19, 'tag', 'k', '', 'symlink', 'node-1', '4-5-6', 41);
+        PRAGMA user_version = 2;
+    """
+    GOLDEN_3 = """
+        CREATE TABLE blobs (key TEXT PRIMARY KEY, backend TEXT NOT NULL, holder TEXT NOT NULL) WITHOUT ROWID;
+        CREATE TRIGGER blob_named AFTER INSERT ON entries WHEN NEW.backend NOT IN ('localfs', 'symlink') BEGIN
+            DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32);
+        END;
+        CREATE TRIGGER blob_renamed AFTER UPDATE OF stamp, backend ON entries
+        WHEN substr(NEW.stamp, 1, 32) <> substr(OLD.stamp, 1, 32)
+        AND (NEW.backend NOT IN ('localfs', 'symlink') OR OLD.backend NOT IN ('localfs', 'symlink'))
+        BEGIN
+            DELETE FROM blobs WHERE key = substr(NEW.stamp, 1, 32) AND NEW.backend NOT IN ('localfs', 'symlink');
+            INSERT OR REPLACE INTO blobs SELECT substr(OLD.stamp, 1, 32), OLD.backend, ''
+                WHERE OLD.backend NOT IN ('localfs', 'symlink') AND OLD.stamp <> '';
+        END;
+        CREATE TRIGGER blob_unnamed AFTER DELETE ON entries WHEN OLD.backend NOT IN ('localfs', 'symlink')
+        AND OLD.stamp <> '' BEGIN
+            INSERT OR REPLACE INTO blobs VALUES (substr(OLD.stamp, 1, 32), OLD.backend, '');
+        END;
+        CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
+        INSERT INTO entries VALUES ('/d', 's', 'file', 3, 420, 'bob', 19, 'tag', 'm', '', 's3', 'node-1',
+            '0123456789abcdef0123456789abcdef etag-2', 41);
+        INSERT INTO blobs VALUES ('fedcba9876543210fedcba9876543210', 's3', ''), ('00', 's3', 'node-1');
+        PRAGMA user_version = 3;
+    """
+
+    @pytest.mark.parametrize("number", [2, 3])
+    def test_golden_schemas(self, tmp_path: Path, number: int) -> None:
+        """Those that came later; with each of them blobs are noted."""
+        with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite3")) as connection:
+            connection.executescript(self.GOLDEN_1 + self.GOLDEN_2 + (self.GOLDEN_3 if number > 2 else ""))
+        with contextlib.closing(self.make(tmp_path)) as store:
+            assert store.mounts() == [("/m", "memfs", "{}")] and store.get("/d/l").backend == callfs.SYMLINK
+            loose = [("fedcba9876543210fedcba9876543210", "s3")] if number > 2 else []
+            assert store.loose_blobs() == loose and len(store.elsewhere("/", 9)) == number - 2
+            store.put(an_entry("/d/s", backend="s3", stamp="ab" * 16 + " new"))
+            loose += [("0123456789abcdef0123456789abcdef", "s3")] if number > 2 else []
+            assert sorted(store.loose_blobs()) == sorted(loose) and store.elsewhere("/")[0].stamp == "ab" * 16 + " new"
+            store.delete("/d")
+            assert len(store.loose_blobs()) == len(loose) + 1 and store.elsewhere("/") == []
 
     @staticmethod
     def damage(path: Path, how: str) -> None:
@@ -5924,6 +6129,505 @@ class TestIntentLog:
                 log.note({"op": "drop", "path": "/lost"})
         log.done(log.note({"op": "drop", "path": "/1"}))
         assert [step["path"] for step in log.read()] == ["/0", "/1"] and list(log._open) == [1]
+
+
+# ============================================================================
+# A cache of blobs on the local disk: one download for many readers
+# ============================================================================
+
+class CountedBlobs(callfs.DiskBlobs):
+    """A blob store in a folder that notes what is opened. `go` is unset: readers wait after their first block; `fail`:
+    what `open` raises; `cut`: what a reader raises after that many blocks."""
+
+    name, block = "s3", 1000
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), durable=False)
+        self.opened: list[tuple[str, int, int]] = []
+        self.go, self.fail, self.cut = threading.Event(), None, None    # type: threading.Event, Any, Any
+        self.go.set()
+
+    def add(self, data: bytes, key: str = "") -> str:
+        """A blob; its key."""
+        key = key or os.urandom(16).hex()
+        with self.stage(key) as upload:
+            upload.write(memoryview(data))
+            upload.commit()
+        return key
+
+    def open(self, key: str, tag: str, start: int, stop: int) -> Any:
+        """As the base says, without a descriptor."""
+        self.opened.append((key, start, stop))
+        if self.fail:
+            raise self.fail
+        return self.Blocks(self, super().open(key, tag, start, stop), stop - start)
+
+    class Blocks(callfs.Reader):
+        """One that may be closed by another thread, as that of S3."""
+
+        def __init__(self, store: Any, reader: Any, length: int) -> None:
+            self.store, self.reader, self.length, self.number, self.busy, self.over = store, reader, length, -1, False, False
+
+        def read(self, size: int = callfs.BLOCK) -> bytes:
+            """A small block."""
+            self.number, self.busy = self.number + 1, True
+            try:
+                if self.number:
+                    self.store.go.wait(20)
+                if self.store.cut and self.store.cut[0] == self.number:
+                    raise self.store.cut[1]
+                return self.reader.read(min(size, self.store.block))
+            finally:
+                self.busy = False
+                if self.over:
+                    self.reader.close()
+
+        def close(self) -> None:
+            """As the base says; a read that is under way ends by itself."""
+            self.over = True
+            if not self.busy:
+                self.reader.close()
+
+
+class CacheRig:
+    """A cache before a store that counts; sizes are a thousandth of the real ones. `check` says whether all is in order."""
+
+    def __init__(self, folder: Path, limit: int = 1_000_000, **more: Any) -> None:
+        self.folder, self.limit, self.more = folder, limit, more
+        self.store = CountedBlobs(folder / "blobs")
+        self.clock = Clock()
+        self.open()
+
+    def open(self, limit: int = 0) -> None:
+        """Begin, perhaps with what an earlier one left."""
+        self.metrics = callfs.Metrics()
+        self.cache = callfs.CachedBlobs(self.store, str(self.folder / "cache"), limit or self.limit, metrics=self.metrics,
+                                        clock=self.clock, **self.more)
+        self.cache.SMALL, self.cache.EAGER = 1024, 8 * 1024
+
+    def read(self, key: str, size: int, start: int = 0, stop: Optional[int] = None, tag: str = "t") -> bytes:
+        """A part of a blob, which must be as long as asked for."""
+        stop = size if stop is None else stop
+        with self.cache.open_part(key, tag, size, start, stop) as reader:
+            data = b"".join(reader)
+        assert len(data) == stop - start == reader.length
+        return data
+
+    def files(self) -> list[Path]:
+        """Those of the cache."""
+        return sorted((self.folder / "cache").iterdir())
+
+    def outcomes(self) -> dict[str, float]:
+        """How reads were answered."""
+        return {labels[0]: value for labels, value in self.metrics.cells("callfs_s3_cache_reads_total").items()}
+
+    def check(self) -> None:
+        """What is counted is what is there, within the bound."""
+        wait_for(lambda: not self.cache._fills)
+        with self.cache._lock:
+            self._check()
+
+    def _check(self) -> None:
+        assert self.cache.used == sum(-(-path.stat().st_size // 4096) * 4096 for path in self.files()) <= self.limit
+        assert len(self.cache._known) == len(self.files()) and not [path for path in self.files() if path.name[0] == "~"]
+        assert self.metrics.value("callfs_s3_cache_bytes") == self.cache.used
+
+
+@pytest.fixture
+def cached(tmp_path: Path) -> Iterator[CacheRig]:
+    """A cache of 1 MB; afterwards no thread and no descriptor may be left."""
+    with nothing_left(5):
+        rig = CacheRig(tmp_path)
+        yield rig
+        rig.store.go.set()
+        rig.check()
+        rig.cache.close()
+
+
+@pytest.mark.parametrize("size", [1, 1024, 1025, 5000, 100_000])
+def test_cached_blob_costs_one_download(cached: CacheRig, size: int) -> None:
+    """However it is read then; out of a descriptor, for `sendfile`; by a file that nobody else may read."""
+    data = os.urandom(size)
+    key = cached.store.add(data)
+    assert cached.read(key, size) == data
+    cached.check()
+    for start, stop in ((0, size), (size // 2, size), (0, size // 2 + 1), (size - 1, size)):
+        with cached.cache.open_part(key, "t", size, start, stop) as reader:
+            assert reader.fd >= 0 and reader.offset == start
+        assert cached.read(key, size, start, stop) == data[start:stop]
+    assert cached.store.opened == [(key, 0, size)] and cached.outcomes() == {"miss": 1, "hit": 8}
+    assert [path.stat().st_mode & 0o777 for path in cached.files()] == [0o600]
+    assert cached.cache.find(key).size == size and cached.cache.name == "s3"      # the rest is the store's
+
+
+@pytest.mark.parametrize("size", [900, 50_000])
+def test_cached_blob_is_downloaded_once_by_many(cached: CacheRig, size: int) -> None:
+    """Who comes while a large one is on its way reads what has arrived; a small one is given out when it is whole."""
+    data, all_here = os.urandom(size), threading.Barrier(9)
+    key = cached.store.add(data)
+    cached.store.go.clear()
+
+    def work(number: int) -> bytes:
+        if number == 8 and size == 900:
+            wait_for(lambda: cached.outcomes().get("shared") == 7)
+            cached.store.go.set()
+        wait_for(lambda: cached.cache._fills or not number)
+        with cached.cache.open_part(key, "t", size, number * 100, size) as reader:
+            found = reader.read(10)
+            all_here.wait(20)
+            assert reader.fd < 0 or size == 900         # the rest is not here yet
+            cached.store.go.set()
+            return found + b"".join(reader)
+    assert in_threads(work, 9) == [data[number * 100:] for number in range(9)]
+    assert cached.store.opened == [(key, 0, size)]
+    assert cached.outcomes()["miss"] == 1 and sum(cached.outcomes().values()) == 9
+
+
+def test_cached_parts_of_large_blobs(cached: CacheRig) -> None:
+    """They come from the store; when they were more than the whole, all of it is fetched, besides."""
+    data = os.urandom(20_000)
+    key = cached.store.add(data)
+    for start in (0, 10_000):               # as a download in parts does: no more than once each
+        assert cached.read(key, 20_000, start, start + 10_000) == data[start:start + 10_000]
+    assert cached.files() == [] and cached.outcomes() == {"passed": 2}
+    cached.cache.NEAR = 0
+    assert cached.read(key, 20_000, 19_999) == data[19_999:]
+    cached.check()
+    assert cached.store.opened[2:] == [(key, 0, 20_000)] or len(cached.store.opened) == 4
+    count = len(cached.store.opened)
+    assert cached.read(key, 20_000, 5, 15_000) == data[5:15_000] and len(cached.store.opened) == count
+
+
+def test_cached_download_that_is_far_behind(cached: CacheRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants the end of a large blob whose download has only begun does not wait for it."""
+    monkeypatch.setattr(callfs._CacheFill, "NEAR", 5000)
+    data = os.urandom(50_000)
+    key = cached.store.add(data)
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 50_000, 0, 50_000) as reader:
+        assert reader.read(500) == data[:500]
+        cached.store.cut = None
+        far = cached.cache.open_part(key, "t", 50_000, 40_000, 40_500)
+        assert far.read() == data[40_000:40_500]
+        far.close()
+        cached.store.go.set()
+        assert b"".join(reader) == data[500:]
+    assert cached.outcomes() == {"miss": 1, "passed": 1}
+
+
+def test_cache_bound(cached: CacheRig) -> None:
+    """What was not used longest leaves; what is larger than half of it never comes in."""
+    keys = [cached.store.add(os.urandom(90_000)) for _ in range(12)]
+    for key in keys[:11]:
+        cached.read(key, 90_000)
+    cached.read(keys[0], 90_000)
+    cached.check()
+    cached.read(keys[11], 90_000)
+    cached.check()
+    assert {path.name[:32] for path in cached.files()} == {*keys} - {keys[1]}
+    big = cached.store.add(bytes(500_001))
+    assert cached.read(big, 500_001) == bytes(500_001) and len(cached.files()) == 11
+    assert cached.metrics.value("callfs_s3_cache_evictions_total") == 1
+
+
+def test_cache_bound_counts_what_is_on_its_way(cached: CacheRig) -> None:
+    """Three downloads of four tenths each: the third goes past."""
+    keys = [cached.store.add(os.urandom(400_000)) for _ in range(3)]
+    cached.store.go.clear()
+    readers = [cached.cache.open_part(key, "t", 400_000, 0, 400_000) for key in keys]
+    assert cached.outcomes() == {"miss": 2, "passed": 1} and cached.cache.used <= cached.limit
+    cached.store.go.set()
+    assert [len(b"".join(reader)) for reader in readers] == [400_000] * 3
+    for reader in readers:
+        reader.close()
+
+
+def test_cache_tiny_files_cost_a_block(tmp_path: Path) -> None:
+    """Of 40 bytes each, ten fit into 40 KiB."""
+    rig = CacheRig(tmp_path, 40 * 1024)
+    for _ in range(25):
+        rig.read(rig.store.add(bytes(40)), 40)
+    rig.check()
+    assert len(rig.files()) == 10
+    rig.cache.close()
+
+
+def test_cache_evicts_under_a_reader(cached: CacheRig) -> None:
+    """Who has a file open reads on, of a whole one and of one that is still coming."""
+    data = os.urandom(50_000)
+    key, other = cached.store.add(data), cached.store.add(data[::-1])
+    cached.read(key, 50_000)
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 50_000, 0, 50_000) as whole, \
+            cached.cache.open_part(other, "t", 50_000, 0, 50_000) as coming:
+        assert whole.read(100) == data[:100] and coming.read(100) == data[::-1][:100]
+        cached.store.go.set()
+        wait_for(lambda: not cached.cache._fills)
+        with cached.cache._lock:
+            cached.cache._make_room(cached.limit)
+        assert cached.files() == [] and b"".join(whole) == data[100:] and b"".join(coming) == data[::-1][100:]
+
+
+def test_cache_after_a_restart(cached: CacheRig) -> None:
+    """It is all there, in the order of its last use; a smaller one keeps the youngest. Files of others stay."""
+    keys = [cached.store.add(os.urandom(5000)) for _ in range(4)]
+    for hour, key in enumerate(keys):
+        cached.clock.now = 1e9 + hour * 4000
+        cached.read(key, 5000)
+    cached.check()
+    for path in cached.files():
+        os.utime(path, (1e9 + keys.index(path.name[:32]) * 4000,) * 2)
+    cached.clock.now += 4000
+    cached.read(keys[0], 5000)              # is used now, and so the youngest
+    for name, text in (("~0123456789abcdef", "half of something"), ("notes.txt", "mine"), ("~notes", "mine")):
+        (cached.folder / "cache" / name).write_text(text)
+    cached.cache.close()
+    cached.open(limit=2 * 8192)
+    names = {path.name[:32] for path in cached.files()}
+    assert names == {keys[0], keys[3], "notes.txt", "~notes"}
+    (cached.folder / "cache/notes.txt").unlink()
+    (cached.folder / "cache/~notes").unlink()
+    count = len(cached.store.opened)
+    assert cached.read(keys[3], 5000) and cached.read(keys[0], 5000) and len(cached.store.opened) == count
+
+
+def _flip(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [
+    _flip, lambda path: path.write_bytes(path.read_bytes()[:-1]), lambda path: path.write_bytes(path.read_bytes() + b"x"),
+    lambda path: path.write_bytes(bytes(5000)), lambda path: path.write_bytes(b""), Path.unlink,
+    lambda path: (path.unlink(), path.symlink_to("/etc/hostname")),
+    lambda path: path.rename(str(path)[:-8] + "00000000")],
+    ids=["flipped", "short", "long", "zeros", "empty", "gone", "link", "checksum"])
+def test_cache_never_gives_out_what_is_damaged(cached: CacheRig, damage: Callable[[Path], Any]) -> None:
+    """After a start (a power cut leaves such files) all of it is looked at; the store has the right bytes."""
+    data = os.urandom(5000)
+    key = cached.store.add(data)
+    cached.read(key, 5000)
+    cached.check()
+    cached.cache.close()
+    damage(cached.files()[0])
+    cached.open()
+    assert cached.read(key, 5000, 4000) == data[4000:] and cached.read(key, 5000) == data
+    assert len(cached.store.opened) == 2 and cached.read(key, 5000) == data and len(cached.store.opened) == 2
+
+
+def test_cache_knows_bytes_by_key_tag_and_size(cached: CacheRig) -> None:
+    """Another tag or size means others: fetched anew."""
+    key = cached.store.add(bytes(5000))
+    cached.read(key, 5000, tag="one")
+    cached.store.add(b"x" * 5000, key)
+    assert cached.read(key, 5000, tag="one") == bytes(5000) and cached.read(key, 5000, tag="two") == b"x" * 5000
+    cached.check()
+    assert len(cached.files()) == 1 and len(cached.store.opened) == 2
+    cached.store.add(b"y" * 6000, key)
+    assert cached.read(key, 6000, tag="two") == b"y" * 6000
+    cached.check()
+    cached.cache.delete([key])
+    assert cached.files() == [] and cached.cache.find(key) is None
+
+
+@pytest.mark.parametrize("size", [900, 50_000])
+@pytest.mark.parametrize("fault", ["open", "write", "short write", "name", "folder", "free"])
+def test_cache_disk_faults(cached: CacheRig, monkeypatch: pytest.MonkeyPatch, size: int, fault: str) -> None:
+    """A full or broken disk of the cache is nobody's error."""
+    data = os.urandom(size)
+    key = cached.store.add(data)
+    full = raising(OSError(errno.ENOSPC, "full"))
+    if fault == "folder":
+        shutil.rmtree(cached.folder / "cache")
+    elif fault == "free":
+        cached.cache._min_free = 1 << 60
+    elif fault == "open":
+        real = os.open
+        monkeypatch.setattr(callfs.os, "open", lambda path, flags, *more, **named: full() if flags & os.O_CREAT
+                            else real(path, flags, *more, **named))
+    elif fault == "name":
+        monkeypatch.setattr(callfs.os, "replace", full)
+    else:
+        written = itertools.count()
+        write = callfs.write_all
+        monkeypatch.setattr(callfs, "write_all", lambda fd, view: full() if next(written) == (fault == "short write")
+                            else write(fd, view))
+    for _ in range(2):
+        assert cached.read(key, size) == data
+        assert cached.read(key, size, 7) == data[7:]
+    (cached.folder / "cache").mkdir(exist_ok=True)
+    monkeypatch.undo()
+    cached.cache._min_free = 0
+    assert cached.read(key, size) == data
+
+
+@pytest.mark.parametrize("size", [900, 50_000])
+def test_cache_store_faults(cached: CacheRig, size: int) -> None:
+    """What the store says reaches every reader, where it comes from: before the first byte, or in the middle."""
+    key = cached.store.add(bytes(size))
+    cached.store.fail = callfs.Unavailable("not now")
+    for _ in range(2):
+        with pytest.raises(callfs.Unavailable, match="not now"):
+            cached.cache.open_part(key, "t", size, 0, size)
+    cached.store.fail, cached.store.cut = None, (1 if size > 1000 else 0, callfs.BadGateway("cut"))
+    with pytest.raises(callfs.BadGateway, match="cut"):
+        cached.read(key, size)
+    cached.check()
+    assert cached.files() == [] and len(cached.store.opened) == 3      # what the store says is not asked twice
+    cached.store.cut = None
+    assert cached.read(key, size) == bytes(size)
+
+
+def test_cache_bug_in_the_store(cached: CacheRig) -> None:
+    """Even that leaves nothing behind that would wait for ever."""
+    key = cached.store.add(bytes(900))
+    cached.store.fail = ValueError("bug")
+    with pytest.raises(ValueError):
+        cached.read(key, 900)
+    cached.store.fail = None
+    assert cached.read(key, 900) == bytes(900)
+
+
+@pytest.mark.parametrize("left, kept", [(20_000, True), (5_000, False)])
+def test_cache_reader_that_goes_away(cached: CacheRig, monkeypatch: pytest.MonkeyPatch, left: int, kept: bool) -> None:
+    """The download goes on when little is missing, else it ends."""
+    monkeypatch.setattr(callfs._CacheFill, "FINISH", left)
+    key = cached.store.add(bytes(20_000))
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 20_000, 0, 20_000) as reader:
+        assert reader.read(10) == bytes(10)
+    cached.store.go.set()
+    cached.check()
+    assert len(cached.files()) == kept
+    assert cached.read(key, 20_000) == bytes(20_000) and len(cached.store.opened) == 2 - kept
+
+
+@pytest.mark.parametrize("end", ["delete", "close"])
+def test_cache_ends_in_the_middle(cached: CacheRig, end: str) -> None:
+    """A blob that is deleted, and a server that stops: no file of it stays, no thread."""
+    data = os.urandom(20_000)
+    key = cached.store.add(data)
+    cached.store.go.clear()
+    with cached.cache.open_part(key, "t", 20_000, 0, 20_000) as reader:
+        assert reader.read(10) == data[:10]
+        cached.store.delete = lambda keys: None
+        if end == "delete":
+            cached.cache.delete([key])
+            cached.store.go.set()
+        else:
+            closing = threading.Thread(target=cached.cache.close)
+            closing.start()
+            wait_for(lambda: cached.cache._closed)
+            cached.store.go.set()
+            closing.join(20)
+        assert b"".join(reader) == data[10:]            # the rest comes from the store
+    cached.check()
+    assert cached.files() == []
+
+
+def test_cache_without_threads(cached: CacheRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system gives no more of them the first reader waits for all of it."""
+    key = cached.store.add(bytes(20_000))
+    monkeypatch.setattr(callfs.threading.Thread, "start", raising(RuntimeError("can't start new thread")))
+    assert cached.read(key, 20_000) == bytes(20_000) and len(cached.files()) == 1
+
+
+def test_two_caches_on_one_folder(cached: CacheRig, tmp_path: Path) -> None:
+    """The server's lock keeps others away; without it the bytes are right all the same."""
+    other = callfs.CachedBlobs(cached.store, str(tmp_path / "cache"), 100_000)
+    other.SMALL = 1024
+    blobs = {cached.store.add(data): data for data in (os.urandom(7000 + number) for number in range(30))}
+
+    def work(number: int) -> None:
+        for key, data in random.Random(number).choices(list(blobs.items()), k=60):
+            with (other if number % 2 else cached.cache).open_part(key, "t", len(data), 0, len(data)) as reader:
+                assert b"".join(reader) == data
+    in_threads(work, 4)
+    wait_for(lambda: not other._fills and not cached.cache._fills)
+    cached.cache.close()
+    cached.open()
+    other._threads.clear()
+
+
+@property_test(40, seed=lambda strategies: strategies.integers(0, 2**32))
+def test_cache_against_a_model(seed: int) -> None:
+    """Whatever happens in whatever order: the right bytes, and the bound holds."""
+    rng = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        rig, blobs = CacheRig(Path(folder), rng.choice([20_000, 60_000, 200_000])), {}      # type: Any, dict[str, bytes]
+        monkey = pytest.MonkeyPatch()
+        monkey.setattr(callfs._CacheFill, "NEAR", rng.choice([0, 3000, 10**6]))
+        monkey.setattr(callfs._CacheFill, "FINISH", rng.choice([0, 5000, 10**6]))
+        try:
+            for _ in range(60):
+                step = rng.choice(["add", "read", "read", "read", "part", "part", "leave", "delete", "restart", "damage", "fault"])
+                key = rng.choice(list(blobs)) if blobs else ""
+                size = len(blobs[key]) if key else 0
+                if step == "add":
+                    data = rng.randbytes(rng.choice([1, 500, 1024, 4096, 9000, 30_000])) if hasattr(rng, "randbytes") else b"x" * 77
+                    blobs[rig.store.add(data)] = data
+                elif step == "restart":
+                    rig.cache.close()
+                    rig.open()
+                elif not key:
+                    continue
+                elif step == "read":
+                    assert rig.read(key, size) == blobs[key]
+                elif step == "part":
+                    start = rng.randrange(size)
+                    stop = rng.randint(start + 1, size)
+                    assert rig.read(key, size, start, stop) == blobs[key][start:stop]
+                elif step == "leave":
+                    with rig.cache.open_part(key, "t", size, 0, size) as reader:
+                        assert blobs[key].startswith(reader.read(100))
+                elif step == "delete":
+                    rig.cache.delete([key])
+                    del blobs[key]
+                elif step == "damage":
+                    wait_for(lambda: not rig.cache._fills)
+                    rig.cache.close()
+                    for path in rig.files():
+                        if rng.random() < 0.5:
+                            _flip(path)
+                    rig.open()
+                elif step == "fault":
+                    rig.store.cut = (rng.randint(0, 3), callfs.BadGateway("cut"))
+                    with contextlib.suppress(callfs.BadGateway):
+                        assert rig.read(key, size) == blobs[key]
+                    wait_for(lambda: not rig.cache._fills)
+                    rig.store.cut = None
+                assert rig.cache.used <= rig.limit
+            rig.check()
+        finally:
+            monkey.undo()
+            rig.cache.close()
+
+
+@pytest.mark.parametrize("mode", ["whole", "part"])
+def test_cache_of_a_server(moto_s3: S3Server, faulty_s3: Callable[..., FaultyS3], serve: Callable[..., Any], tmp_path: Path,
+                           mode: str) -> None:
+    """Many downloads of a file in S3 are one GET there, also after a restart; a new version is another one."""
+    proxy = faulty_s3(moto_s3)
+    target = proxy.target()
+    options = {"backend__" + name: value for name, value in {
+        "s3_endpoint": proxy.endpoint, "s3_bucket_name": target.bucket, "s3_access_key": target.access_key,
+        "s3_secret_key": target.secret_key, "default_backend": "s3", "s3_cache_bytes": 10**8}.items()}
+    data, part = os.urandom(1_500_000), {"Range": "bytes=1000-1999"} if mode == "part" else {}
+    wanted = data[1000:2000] if part else data
+    with callfs.Server(root=tmp_path / "root", **options) as server:
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        answers = in_threads(lambda number: call(server, "GET", "/v1/files/f", headers=part).body, 6)
+        assert answers == [wanted] * 6 and proxy.count("^GET /[^/]+/objects") == 1
+        metrics = call(server, "GET", "/metrics").body.decode()
+        assert 'callfs_s3_cache_reads_total{outcome="miss"} 1\n' in metrics
+        with pytest.raises(callfs.ConfigError, match="another callfs process"):
+            callfs.Server(root=tmp_path / "root", **{**options, "metadata_store__sqlite_path": str(tmp_path / "other.sqlite3")})
+    with callfs.Server(root=tmp_path / "root", **options) as server:
+        assert call(server, "GET", "/v1/files/f", headers=part).body == wanted and proxy.count("^GET /[^/]+/objects") == 1
+        assert call(server, "PUT", "/v1/files/f", data[::-1]).status == 200
+        assert call(server, "GET", "/v1/files/f").body == data[::-1] and proxy.count("^GET /[^/]+/objects") == 2
+        wait_for(lambda: len(os.listdir(tmp_path / "root" / callfs.HIDDEN / "cache")) == 2, what="the old version to go")
 
 
 # ============================================================================
@@ -6826,6 +7530,8 @@ class Rig:
         self.store = callfs.SQLiteStore(str(records or os.path.join(self.disk.hidden, "records.sqlite3")),
                                         durable=durable, metrics=self.metrics)
         self.locks = callfs.LocalLocks(30, self.metrics)
+        if "replication" in more:
+            more["replication"] = more["replication"](self)
         try:
             self.fs = callfs.StoreFS(self.disk, self.store, self.locks, metrics=self.metrics, **more)
         except callfs.ConfigError:
@@ -6842,7 +7548,8 @@ class Rig:
         """What fsck has to say, mending nothing."""
         found: list[tuple[str, str]] = []
         callfs.Checker(self.disk, self.store, instance_id="node-1", deep=deep, mend=False,
-                       report=lambda finding: found.append(finding[:2])).run()
+                       report=lambda finding: found.append(finding[:2]), blobs=self.fs._blobs.stores,
+                       own={self.store.identity}).run()
         return found
 
     def path(self, path: str) -> Path:
@@ -6893,14 +7600,46 @@ class TestStoreFS(FileSystemContract):
 
 
 class FolderAsBackend(callfs.DiskBlobs):
-    """A blob store in a folder, in the place of a bucket."""
+    """A blob store in a folder, in the place of a bucket. `failing` names the methods that answer with an error."""
 
-    name = "s3"
+    name, error = "s3", callfs.Unavailable("The S3 server answered SlowDown.")
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.failing: set[str] = set()
+        self.abouts: dict[str, Mapping[str, str]] = {}
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in ("stage", "open", "find", "list", "delete", "about", "check", "sweep") and name in self.failing:
+            return raising(self.error)
+        return super().__getattribute__(name)
+
+    def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = {}) -> Any:
+        """As the base; its uploads may be told to fail, too."""
+        self.abouts[key] = about
+        upload = super().stage(key, length, about)
+        for name in {"write", "commit"} & self.failing:
+            setattr(upload, name, raising(self.error))
+        return upload
+
+    def about(self, key: str) -> Mapping[str, str]:
+        """What was said of it in this life."""
+        return self.abouts.get(key, {})
 
 
 def blob_rig(folder: Any, **more: Any) -> Rig:
     """A store whose files are blobs unless somebody says otherwise; they lie in the folder `FOLDER-blobs`."""
     return Rig(folder, blobs={"s3": FolderAsBackend(f"{folder}-blobs", durable=False)}, default="s3", **more)
+
+
+def check_blobs(filesystem: Any) -> None:
+    """After a sweep: each blob is named by a record, none is read or written, nothing is noted."""
+    filesystem._blobs.sweep()
+    bucket = filesystem._blobs.stores["s3"]
+    named = {callfs.blob_of(entry)[0] for entry in filesystem._store.elsewhere("/", 10_000)}
+    assert {blob.key for blob in bucket.list()} == named
+    assert filesystem._store._read("blobs", "SELECT * FROM blobs", ()) == []
+    assert os.listdir(os.path.join(bucket.folder, "tmp")) == [] and not filesystem._blobs._open
 
 
 class TestStoreOnBlobs(TestStoreFS):
@@ -6911,12 +7650,447 @@ class TestStoreOnBlobs(TestStoreFS):
 
     def check(self, tree: Any, folder: Path) -> None:
         super().check(tree, folder)
-        filesystem = tree._root
-        filesystem._blobs.sweep()
-        named = {callfs.blob_of(entry)[0] for entry in filesystem._store.elsewhere("/", 10_000)}
-        assert {blob.key for blob in filesystem._blobs.stores["s3"].list()} == named
-        assert filesystem._store._read("blobs", "SELECT * FROM blobs", ()) == []
-        assert os.listdir(f"{folder}-blobs/tmp") == [] and not filesystem._blobs._open
+        check_blobs(tree._root)
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Iterator[Rig]:
+    """A store with both backends: /s in S3, /l on the disk, /d with one of each."""
+    with nothing_left(2):
+        rig = blob_rig(tmp_path / "root", durable=False)
+        for path, backend in TWO.items():
+            put(rig.tree, path, path.encode() * 10, options=callfs.WriteOptions(backend=backend))
+        yield rig
+        rig.fs._stopping.clear()
+        check_blobs(rig.fs)
+        rig.close()
+    assert scratch(rig.root) == []
+
+
+TWO = {"/s": "s3", "/l": "localfs", "/d/s": "s3", "/d/l": "localfs"}
+IN_S3, ON_DISK = callfs.WriteOptions(backend="s3"), callfs.WriteOptions(backend="localfs")
+
+
+def backends(rig: Rig) -> dict[str, str]:
+    """Where each file lies; a file on the disk is there, and nothing else is."""
+    found = {entry.path: entry.backend for entry in rig.tree.walk(callfs.ROOT, "/", 9) if not entry.is_dir}
+    assert {path for path in found if rig.path(path).exists()} == {path for path in found if found[path] == "localfs"}
+    return found
+
+
+class TestTwoBackends:
+    """Files on the disk and in S3 side by side, and what may happen between the steps."""
+
+    def test_a_new_version_stays_where_the_file_lies(self, two: Rig) -> None:
+        for path in TWO:
+            put(two.tree, path, b"2")
+            two.tree.move(ALICE, path, path + "2")
+            two.tree.move(ALICE, path + "2", path)
+        put(two.tree, "/new")
+        assert backends(two) == {**TWO, "/new": "s3"} and all(fetch(two.tree, path) == b"2" for path in TWO)
+        for backend in ("localfs", "s3", "localfs", "s3"):
+            for path in TWO:
+                before = two.tree.stat(ALICE, path)
+                assert put(two.tree, path, b"3", options=callfs.WriteOptions(backend=backend)).entry.id == before.id
+            assert set(map(backends(two).get, TWO)) == {backend}
+
+    @pytest.mark.parametrize("source", ["/s", "/l"])
+    @pytest.mark.parametrize("target", ["/d/s", "/d/l", "/new", "/x/y"])
+    def test_moves_and_copies_over_either(self, two: Rig, source: str, target: str) -> None:
+        two.tree.copy(ALICE, source, "/copy")
+        two.tree.move(ALICE, source, target, overwrite=True, parents=True)
+        assert fetch(two.tree, target) == fetch(two.tree, "/copy") == source.encode() * 10
+        assert backends(two)[target] == TWO[source] and source not in backends(two)
+
+    @pytest.mark.parametrize("backend", ["s3", "localfs"])
+    def test_place_both_ways(self, two: Rig, backend: str) -> None:
+        """Bytes, ETag, id, time and mode stay; a directory with all in it; twice is once."""
+        two.tree.chmod(ALICE, "/l", 0o600)
+        before = {path: two.tree.stat(ALICE, path) for path in TWO}
+        assert two.tree.place(ALICE, "/l", backend).backend == two.tree.place(ALICE, "/s", backend).backend == backend
+        for _ in range(2):
+            assert two.tree.move(ALICE, "/d", "/d", backend=backend).path == "/d"
+        assert set(backends(two).values()) == {backend} and not two.fs._intents._open
+        for path, old in before.items():
+            assert two.tree.stat(ALICE, path)._replace(backend="", stamp="", version=0) == \
+                old._replace(backend="", stamp="", version=0)
+            assert fetch(two.tree, path) == path.encode() * 10
+        with pytest.raises(callfs.NotSupported, match="localfs, s3"):
+            two.tree.place(ALICE, "/d", "tape")
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.place(ALICE, "/none", backend)
+
+    def test_move_to_another_place_and_backend(self, two: Rig) -> None:
+        two.tree.move(ALICE, "/d", "/e", backend="localfs")
+        two.tree.move(ALICE, "/l", "/e/m", backend="s3")
+        assert backends(two) == {"/s": "s3", "/e/s": "localfs", "/e/l": "localfs", "/e/m": "s3"}
+
+    def test_from_another_filesystem(self, two: Rig) -> None:
+        two.tree.mount("/mem", make_fs(callfs.MemFS))
+        put(two.tree, "/mem/a/f", b"1")
+        with pytest.raises(callfs.NotSupported, match="no backends"):
+            put(two.tree, "/mem/g", options=IN_S3)
+        two.tree.move(ALICE, "/mem/a", "/d/a", backend="localfs")
+        assert two.tree.stat(ALICE, "/d/a/f").backend == "localfs"
+        two.tree.move(ALICE, "/d/a", "/mem/b")
+        two.tree.move(ALICE, "/mem/b", "/d/b", backend="s3")
+        assert two.tree.stat(ALICE, "/d/b/f").backend == "s3" and fetch(two.tree, "/d/b/f") == b"1"
+        two.tree.unmount("/mem").close()
+
+    def test_place_needs_the_right(self, two: Rig) -> None:
+        """Of all files in a directory, before the first is touched."""
+        put(two.tree, "/d/z", b"bobs", BOB)
+        before = backends(two)
+        for who, path in ((ALICE, "/d"), (BOB, "/l"), (BOB, "/d")):
+            with pytest.raises(callfs.PermissionDenied):
+                two.tree.place(who, path, "localfs")
+        assert backends(two) == before
+
+    def test_place_is_parallel(self, two: Rig) -> None:
+        for number in range(12):
+            put(two.tree, f"/d/{number}", b"x", options=ON_DISK)
+        together = threading.Barrier(callfs.PLACES)
+        real = two.fs._place_in_blob
+
+        def slow(*arguments: Any) -> Any:
+            together.wait(20)
+            return real(*arguments)
+        two.fs._place_in_blob = slow
+        two.fs._place_on_disk = slow
+        two.tree.remove(ALICE, "/d/l")
+        two.tree.place(ALICE, "/d", "s3")
+        assert set(backends(two).values()) == {"s3", "localfs"} and backends(two)["/d/11"] == "s3"
+
+    @pytest.mark.parametrize("failing", ["stage", "write", "commit", "open"])
+    def test_the_backend_is_down(self, two: Rig, failing: str) -> None:
+        """503, what was there is there, nothing is left; when it is back all goes on."""
+        bucket, before = two.fs._blobs.stores["s3"], picture(two.tree)
+        bucket.failing = {failing}
+        changes = [lambda: two.tree.patch(ALICE, "/s", callfs.bytes_body(b"x"), 3), lambda: two.tree.truncate(ALICE, "/s", 3),
+                   lambda: two.tree.place(ALICE, "/d", "localfs" if failing == "open" else "s3")]
+        if failing == "open":
+            changes += [lambda: fetch(two.tree, "/s")]
+        else:
+            changes += [lambda: put(two.tree, "/s", b"x"), lambda: put(two.tree, "/new", b"x"),
+                        lambda: put(two.tree, "/l", b"x", options=IN_S3), lambda: two.tree.place(ALICE, "/l", "s3")]
+        for change in changes:
+            with pytest.raises(callfs.Unavailable, match="SlowDown"):
+                change()
+        assert fetch(two.tree, "/l") == b"/l" * 10 and two.tree.stat(ALICE, "/s").size == 20    # asks nobody
+        two.tree.move(ALICE, "/s", "/t")
+        two.tree.move(ALICE, "/t", "/s")
+        bucket.failing = set()
+        assert picture(two.tree) == before and backends(two) == TWO and not two.fs._intents._open
+
+    def test_not_ready_without_it(self, two: Rig) -> None:
+        bucket = two.fs._blobs.stores["s3"]
+        bucket.failing = {"check"}
+        assert two.fs.check()["s3"].endswith("SlowDown.") and two.fs.check_others() == {}
+        two.fs._default = "localfs"
+        assert "s3" not in two.fs.check() and "SlowDown" in two.fs.check_others()["s3"]
+
+    def test_readers_keep_their_version(self, two: Rig) -> None:
+        """Replaced, removed and swept meanwhile; ranges are asked for late."""
+        bucket = two.fs._blobs.stores["s3"]
+        handles = [two.tree.open(ALICE, "/s") for _ in range(3)]
+        reader = handles[0].reader()
+        put(two.tree, "/s", b"new")
+        assert two.fs._blobs.sweep() == 0
+        two.tree.remove(ALICE, "/s")
+        assert two.fs._blobs.sweep() == 1 and len(list(bucket.list())) == 2         # the one in the middle
+        assert b"".join(reader) == b"/s" * 10 and handles[1].reader(2, 4).read() == b"/s"
+        for handle in handles:
+            assert two.fs._blobs.sweep() == 0
+            handle.close()
+            handle.close()
+        reader.close()
+        assert two.fs._blobs.sweep() == 1 and two.fs._blobs.sweep() == 0
+
+    def test_the_record_changes_before_the_reader_counts(self, two: Rig) -> None:
+        """What it would read may be gone in a moment: it takes what is there now."""
+        real, changes = two.fs._blobs.open, [lambda: put(two.tree, "/s", b"2"), lambda: put(two.tree, "/s", b"3", options=ON_DISK)]
+
+        def late(entry: Any) -> Any:
+            if changes:
+                changes.pop(0)()
+                two.fs._blobs.sweep()
+            return real(entry)
+        two.fs._blobs.open = late
+        assert fetch(two.tree, "/s") == b"3" and not changes
+        two.tree.place(ALICE, "/s", "s3")
+        changes.append(lambda: two.tree.remove(ALICE, "/s"))
+        with pytest.raises(callfs.FileNotFound):
+            fetch(two.tree, "/s")
+
+    def test_the_thread_waits_for_readers_that_are_late(self, two: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It has read what is loose; only then somebody who has the old record counts himself."""
+        asked, gate = threading.Event(), threading.Event()
+        monkeypatch.setattr(two.fs._blobs._stopping, "wait", lambda seconds: asked.set() or not gate.wait(20))
+        entry = two.store.get("/s")
+        two.tree.remove(ALICE, "/s")
+        sweeper = threading.Thread(target=two.fs._blobs.sweep, args=(1.0,))
+        sweeper.start()
+        assert asked.wait(20)
+        with contextlib.closing(two.fs._blobs.open(entry)) as handle:
+            gate.set()
+            sweeper.join()
+            assert b"".join(handle.reader()) == b"/s" * 10
+
+    def test_a_patch_holds_no_lock_while_its_body_comes(self, two: Rig) -> None:
+        """Who writes meanwhile is not kept waiting, and what arrives goes into that version."""
+        class Slow(callfs.Body):
+            length, data = 2, b"XY"
+
+            def readinto(self, view: memoryview) -> int:
+                if self.data:
+                    put(two.tree, "/s", b"another version")
+                view[:len(self.data)] = self.data
+                count, self.data = len(self.data), b""
+                return count
+        written = two.tree.patch(ALICE, "/s", Slow(), 3)
+        assert fetch(two.tree, "/s") == b"anoXYer version" and written.entry.size == 15
+        for change, error in ((lambda: two.tree.remove(ALICE, "/s"), callfs.FileNotFound),
+                              (lambda: put(two.tree, "/s", b"x"), callfs.RangeNotSatisfiable),
+                              (lambda: two.tree.place(ALICE, "/s", "localfs"), callfs.Conflict)):
+            put(two.tree, "/s", b"long enough", options=IN_S3)
+            body = Slow()
+            body.readinto = lambda view, change=change, body=body: change() and 0 or 0     # type: ignore[method-assign]
+            body.length, body.data = None, b""
+            with contextlib.suppress(error):
+                two.tree.patch(ALICE, "/s", body, 3)
+
+    def test_conditions_are_those_of_the_moment(self, two: Rig) -> None:
+        etag = two.tree.stat(ALICE, "/s").etag
+        match = callfs.Conditions(if_match=f'"{etag}"')
+
+        class Late(callfs.Body):
+            length = None
+
+            def readinto(self, view: memoryview) -> int:
+                if two.tree.stat(ALICE, "/s").etag == etag:
+                    put(two.tree, "/s", b"first")
+                    view[:1] = b"x"
+                    return 1
+                return 0
+        for change in (lambda: two.tree.write(ALICE, "/s", Late(), conditions=match),
+                       lambda: two.tree.patch(ALICE, "/s", Late(), 0, match)):
+            with pytest.raises(callfs.PreconditionFailed):
+                change()
+            assert fetch(two.tree, "/s") == b"first"
+        with pytest.raises(callfs.PreconditionFailed):
+            put(two.tree, "/s", conditions=callfs.Conditions(if_none_match="*"))
+
+    @pytest.mark.parametrize("first", ["file", "folder"])
+    def test_one_name_has_one_winner(self, two: Rig, first: str) -> None:
+        """A file /x in S3 and a file /x/y at once: they hold different locks, and the disk would take both."""
+        other = (lambda: put(two.tree, "/x/y", b"y")) if first == "file" else (lambda: put(two.tree, "/x", b"x"))
+        real, once = two.fs._names, [other]
+
+        class Gate:
+            """Before the lock is taken the other one comes."""
+
+            def __getitem__(self, index: int) -> Any:
+                while once:
+                    once.pop()()
+                return real[index]
+
+            def __len__(self) -> int:
+                return len(real)
+        two.fs._names = Gate()
+        with pytest.raises(callfs.Conflict):
+            put(two.tree, "/x", b"x") if first == "file" else put(two.tree, "/x/y", b"y")
+        two.fs._names = real
+        assert {path: data for path, data in picture(two.tree).items() if path > "/x"} == (
+            {"/x/y": ("file", "alice", b"y")} if first == "file" else {}) or fetch(two.tree, "/x") == b"x"
+        assert two.tree.stat(ALICE, "/x").is_dir == (first == "file") and two.findings() == []
+
+    def test_a_file_in_the_way(self, two: Rig) -> None:
+        for attempt in (lambda: put(two.tree, "/s/x"), lambda: put(two.tree, "/s/x", options=ON_DISK), lambda: put(two.tree, "/s/x/y"),
+                        lambda: two.tree.mkdir(ALICE, "/s/x"), lambda: two.tree.move(ALICE, "/l", "/s/x", parents=True),
+                        lambda: two.tree.move(ALICE, "/d", "/s/x"), lambda: two.tree.move(ALICE, "/d/s", "/s/x")):
+            with pytest.raises(callfs.Conflict):
+                attempt()
+        for attempt, error in ((lambda: two.tree.mkdir(ALICE, "/s"), callfs.FileExists), (lambda: list(two.tree.list(ALICE, "/s")), callfs.Conflict),
+                               (lambda: two.tree.stat(ALICE, "/s/x"), callfs.FileNotFound), (lambda: two.tree.remove(ALICE, "/d"), callfs.DirectoryNotEmpty)):
+            with pytest.raises(error):
+                attempt()
+        two.tree.remove(ALICE, "/d/l")
+        with pytest.raises(callfs.DirectoryNotEmpty):                   # the folder on the disk is empty
+            two.tree.remove(ALICE, "/d")
+        with pytest.raises(callfs.DirectoryNotEmpty):
+            two.tree.move(ALICE, "/x", "/d", overwrite=True) if two.tree.mkdir(ALICE, "/x") else None
+        two.tree.remove(ALICE, "/d", recursive=True)
+        assert backends(two) == {"/s": "s3", "/l": "localfs"} and two.findings() == []
+
+    @pytest.mark.parametrize("look", ["stat", "list", "list above", "open", "write", "remove", "place", "peek"])
+    @pytest.mark.parametrize("cover", [False, True])
+    def test_a_folder_is_removed_outside(self, two: Rig, look: str, cover: bool) -> None:
+        """It comes back for what lies elsewhere; a file that was put in its place gets another name."""
+        two.tree.chmod(ALICE, "/d", 0o700)
+        two.tree.move(ALICE, "/d", "/e/d", parents=True)
+        shutil.rmtree(two.path("/e"))
+        if cover:
+            two.path("/e").mkdir()
+            two.path("/e/d").write_bytes(b"cover")
+        acts = {"stat": lambda: two.tree.stat(ALICE, "/e/d"), "list": lambda: list(two.tree.list(ALICE, "/e/d")),
+                "list above": lambda: list(two.tree.list(ALICE, "/e")), "open": lambda: two.tree.open(ALICE, "/e/d").close(),
+                "write": lambda: put(two.tree, "/e/d/new", options=ON_DISK), "remove": lambda: two.tree.remove(ALICE, "/e/d/s"),
+                "place": lambda: two.tree.place(ALICE, "/e/d", "s3"), "peek": lambda: two.tree.mkdir(ALICE, "/e/d")}
+        acts[look]()
+        assert look == "remove" or two.tree.stat(ALICE, "/e/d").is_dir
+        found = backends(two)
+        assert ("/e/d/s" in found) == (look != "remove") and "/e/d/l" not in found
+        if look != "remove":
+            assert two.tree.stat(ALICE, "/e/d")[3:5] == (0o700, "alice") and fetch(two.tree, "/e/d/s") == b"/d/s" * 10
+            covers = [path for path in found if ".outside-" in path]
+            assert len(covers) == cover and (not cover or fetch(two.tree, covers[0]) == b"cover")
+
+    def test_a_folder_that_is_being_removed_does_not_come_back(self, two: Rig) -> None:
+        """Between the disk and the records somebody looks."""
+        real = two.store.delete
+
+        def late(path: str) -> int:
+            in_threads(lambda number: list(two.tree.list(BOB, "/")) and two.fs.peek("/d"), 1)
+            return real(path)
+        two.store.delete = late                                         # type: ignore[method-assign]
+        two.tree.remove(ALICE, "/d", recursive=True)
+        assert not two.path("/d").exists() and backends(two) == {"/s": "s3", "/l": "localfs"}
+        two.store.delete = raising(callfs.StorageFull())                # type: ignore[method-assign]
+        put(two.tree, "/e/s")
+        with pytest.raises(callfs.StorageFull):
+            two.tree.remove(ALICE, "/e", recursive=True)                # owed
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.stat(ALICE, "/e")
+        two.store.delete = real                                         # type: ignore[method-assign]
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.stat(ALICE, "/e/s")
+        assert not two.fs._owed and not two.path("/e").exists() and two.findings() == []
+
+    def test_something_from_outside_at_its_path(self, two: Rig) -> None:
+        """The record counts, whatever is there; the file is not harmed, and comes to light when the other goes."""
+        two.path("/s").write_bytes(b"outside")
+        two.path("/d/s").mkdir()
+        put(two.tree, "/fifo", b"fifo")
+        os.mkfifo(two.path("/fifo"))
+        two.tree.move(ALICE, "/d/l", "/d/m")
+        put(two.tree, "/d/x", b"x")
+        two.path("/d/x").symlink_to("m")
+        for path, data in (("/s", b"/s" * 10), ("/d/s", b"/d/s" * 10), ("/fifo", b"fifo"), ("/d/x", b"x")):
+            assert fetch(two.tree, path) == data and not two.tree.stat(ALICE, path).is_dir
+        names = {entry.path: entry.type for entry in two.tree.walk(ALICE, "/", 9)}
+        assert names["/s"] == names["/d/s"] == "file"
+        assert sorted(path for kind, path in two.findings() if kind == "hidden") == ["/d/s", "/d/x", "/s"]
+        two.tree.remove(ALICE, "/s")
+        assert fetch(two.tree, "/s") == b"outside" and two.tree.stat(ALICE, "/s").owner == "root"
+
+    def test_links_lead_to_files_in_s3(self, two: Rig) -> None:
+        """A symbolic link of a folder, and one of a name that only the records know."""
+        two.path("/folder").symlink_to("d")
+        two.path("/name").symlink_to("s")
+        two.path("/nowhere").symlink_to("none")
+        for path, data in (("/folder/s", b"/d/s" * 10), ("/folder/l", b"/d/l" * 10), ("/name", b"/s" * 10)):
+            assert fetch(two.tree, path) == data and two.tree.stat(ALICE, path).path == path
+        with pytest.raises(callfs.FileNotFound):
+            two.tree.stat(ALICE, "/nowhere")
+        assert [entry.path for entry in two.tree.list(ALICE, "/folder")] == ["/folder/l", "/folder/s"]
+
+    def test_a_version_that_is_owed_is_not_put_over_a_newer_one(self, two: Rig) -> None:
+        """Its file is on the disk, but its record could not be written; then another version came to S3."""
+        real, settle = two.store.put, two.fs._settle
+        for change in (lambda: put(two.tree, "/s", b"older", options=ON_DISK), lambda: two.tree.place(ALICE, "/d/s", "localfs")):
+            two.store.put = raising(callfs.StorageFull())               # type: ignore[method-assign]
+            with pytest.raises(callfs.StorageFull):
+                change()
+            two.store.put = real                                        # type: ignore[method-assign]
+        two.fs._settle = lambda: None
+        unlink = two.disk.unlink
+        two.disk.unlink = raising(PermissionError(errno.EACCES, "no"))  # type: ignore[method-assign]
+        for path in ("/s", "/d/s"):
+            with pytest.raises(callfs.CallFSError):
+                put(two.tree, path, b"newer", options=IN_S3)
+        two.disk.unlink, two.fs._settle = unlink, settle                # type: ignore[method-assign]
+        assert len(two.fs._owed) == 4 and {path for path in ("/s", "/d/s") if two.path(path).exists()} == {"/s", "/d/s"}
+        assert fetch(two.tree, "/s") == fetch(two.tree, "/d/s") == b"newer" and not two.fs._owed and two.findings() == []
+        assert backends(two) == TWO
+
+    def test_not_without_its_backend(self, two: Rig, tmp_path: Path) -> None:
+        """A server without S3 would take the files for lost, drop their records, and so the objects."""
+        two.close()
+        with pytest.raises(callfs.ConfigError, match="s3_bucket_name: /s .*localfs"):
+            Rig(two.root)
+        again = blob_rig(two.root, durable=False)
+        two.__dict__.update(again.__dict__)
+        assert backends(two) == TWO
+
+    def test_slow_paths(self, two: Rig) -> None:
+        assert [two.tree.slow(path) for path in ("/s", "/l", "/d", "/new")] == [True, False, False, True]
+        two.fs._default = "localfs"
+        assert [two.tree.slow(path) for path in ("/s", "/l", "/d", "/new")] == [True, False, False, False]
+
+    def test_a_plan_is_taken_up_again(self, two: Rig) -> None:
+        """After a crash, and after a stop in the middle, in the background; a backend that is down is asked again."""
+        step = {"op": "place", "path": "/d", "backend": "s3"}
+        two.fs._intents.note(step)
+        two.close()
+        again = blob_rig(two.root, durable=False)
+        two.__dict__.update(again.__dict__)
+        assert two.fs._plans == [(1, step)] and two.fs._intents.read() == [step]
+        bucket, waits = two.fs._blobs.stores["s3"], []
+        bucket.failing = {"stage"}
+
+        def wait(seconds: float) -> bool:
+            waits.append(seconds)
+            bucket.failing = set()
+            return False
+        two.fs._stopping.wait = wait                                    # type: ignore[method-assign]
+        two.fs.start()
+        two.fs._mover.join(20)
+        assert waits and backends(two) == {**TWO, "/d/l": "s3"} and not two.fs._intents._open and not two.fs._plans
+
+    def test_a_stop_in_the_middle(self, two: Rig) -> None:
+        """The request fails; the plan stays for the next start."""
+        real = two.fs._place
+
+        def stop(*arguments: Any) -> Any:
+            two.tree.quiesce()
+            return real(*arguments)
+        two.fs._place = stop
+        with pytest.raises(callfs.Unavailable, match="goes on"):
+            two.tree.place(ALICE, "/d", "s3")
+        two.close()
+        again = blob_rig(two.root, durable=False)
+        two.__dict__.update(again.__dict__)
+        assert [step for _, step in two.fs._plans] == [{"op": "place", "path": "/d", "backend": "s3"}]
+        two.fs._resume()
+        assert backends(two) == {**TWO, "/d/l": "s3"} and not two.fs._plans
+
+    def test_uploads_of_a_killed_server(self, two: Rig) -> None:
+        """What it held is let go at the next start, with what lies there half-written."""
+        two.store.hold_blob("ab" * 16, "s3", "node-1")
+        two.store.hold_blob("cd" * 16, "s3", "node-2")                  # somebody else is at that
+        bucket = two.fs._blobs.stores["s3"]
+        for key in ("ab" * 16, "cd" * 16):
+            upload = bucket.stage(key)
+            upload.write(memoryview(b"half"))
+            os.close(upload._fd)
+        two.fs.recover()
+        two.fs._blobs._abandon()
+        assert two.fs._blobs.sweep() == 1 and [name[:2] for name in os.listdir(f"{two.root}-blobs/tmp")] == ["cd"]
+        two.store.release_blobs(["cd" * 16])
+        two.fs._blobs._abandon()
+
+    def test_the_thread_removes(self, two: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Soon after a record let go; again when the backend is back."""
+        monkeypatch.setattr(two.fs._blobs, "GRACE_SECONDS", 0.0)
+        monkeypatch.setattr(two.fs._blobs, "RETRY_SECONDS", 0.01)
+        bucket = two.fs._blobs.stores["s3"]
+        bucket.failing = {"delete"}
+        two.fs.start()
+        two.tree.remove(ALICE, "/s")
+        put(two.tree, "/d/s", b"local", options=ON_DISK)
+        wait_for(lambda: two.metrics.render().count('callfs_errors_total{component="s3",error_type="Unavailable"}'))
+        bucket.failing = set()
+        wait_for(lambda: not list(bucket.list()))
 
 
 class TestPortableStoreFS(TestStoreFS):
@@ -7809,7 +8983,8 @@ def test_an_fsync_fails_once(quick: Path, template: str, operation: str, which: 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 
-def crash(place: str, operation: str, number: int, after: bool) -> bool:
+def crash(place: str, operation: str, number: int, after: bool, make: Callable[[str], Rig] = lambda place: Rig(place, durable=False),
+          operations: Mapping[str, Callable[[Any], Any]] = OPERATIONS) -> bool:
     """Run an operation in a child that dies before (or after) its N-th call or commit; whether it died there."""
     child = os.fork()
     if child:
@@ -7818,9 +8993,9 @@ def crash(place: str, operation: str, number: int, after: bool) -> bool:
         return os.WEXITSTATUS(status) == 9
     code = 7
     try:
-        rig = Rig(place, durable=False)
-        for path in BASE:
-            rig.tree.stat(ALICE, path)
+        rig = make(place)
+        for entry in rig.tree.walk(ALICE, "/", 9):
+            rig.tree.stat(ALICE, entry.path)
 
         def act(name: str, current: int, call: Callable[[], Any]) -> Any:
             if current == number and not after:
@@ -7842,7 +9017,7 @@ def crash(place: str, operation: str, number: int, after: bool) -> bool:
             act("commit", faulty.calls, lambda: commit(jobs))
 
         rig.store._commit = committed
-        OPERATIONS[operation](rig.tree)
+        operations[operation](rig.tree)
         code = 0
     finally:
         os._exit(code)
@@ -7868,6 +9043,84 @@ def test_crash_at_every_step(quick: Path, template: str, operation: str, after: 
         if not died:
             break
     assert number > 4
+
+
+BLOB_OPERATIONS: dict[str, Callable[[Any], Any]] = {
+    "write new": lambda tree: put(tree, "/d/new", NEW), "write new, parents": lambda tree: put(tree, "/x/y/new", NEW),
+    "over s3": lambda tree: put(tree, "/s", NEW), "s3 over local": lambda tree: put(tree, "/l", NEW, options=IN_S3),
+    "local over s3": lambda tree: put(tree, "/s", NEW, options=ON_DISK),
+    "patch": lambda tree: tree.patch(ALICE, "/s", callfs.bytes_body(b"XYZ"), 7), "truncate": lambda tree: tree.truncate(ALICE, "/s", 3),
+    "remove": lambda tree: tree.remove(ALICE, "/s"), "remove all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+    "move": lambda tree: tree.move(ALICE, "/s", "/d/moved"), "move over local": lambda tree: tree.move(ALICE, "/s", "/l", overwrite=True),
+    "move local over": lambda tree: tree.move(ALICE, "/l", "/s", overwrite=True),
+    "move folder": lambda tree: tree.move(ALICE, "/d", "/moved"),
+    "place in s3": lambda tree: tree.place(ALICE, "/l", "s3"), "place on disk": lambda tree: tree.place(ALICE, "/s", "localfs"),
+    "place folder": lambda tree: tree.place(ALICE, "/d", "s3"),
+}
+
+
+def two_at(folder: Path) -> Rig:
+    """As `two`, without its checks."""
+    rig = blob_rig(folder / "root", durable=False)
+    for path, backend in TWO.items():
+        put(rig.tree, path, path.encode() * 10, options=callfs.WriteOptions(backend=backend))
+    return rig
+
+
+def whole_with_blobs(rig: Rig, operation: str, old: Any, new: Any) -> None:
+    """After a fault: old or new; disk, records and blobs agree when what was begun is done."""
+    rig.disk.sweep()
+    rig.fs._blobs._abandon()
+    rig.fs._resume()
+    assert is_old_or_new(operation, picture(rig.tree), old, new)
+    check_blobs(rig.fs)
+    backends(rig)
+    assert rig.findings() == [] and not rig.fs._owed
+
+
+@pytest.mark.parametrize("operation", BLOB_OPERATIONS)
+def test_a_commit_fails_with_blobs(quick: Path, operation: str) -> None:
+    """As `test_the_metadata_commit_fails`; nothing of a blob stays behind."""
+    with contextlib.closing(two_at(quick)) as rig:
+        old, called = picture(rig.tree), set()
+        methods = ("put", "move", "delete", "hold_blob", "release_blobs")
+        for name in methods:
+            setattr(rig.store, name, lambda *given, name=name, real=getattr(rig.store, name): called.add(name) or real(*given))
+        BLOB_OPERATIONS[operation](rig.tree)
+        new = picture(rig.tree)
+    for number, (method, when) in enumerate(itertools.product(called, ("before", "after"))):
+        with contextlib.closing(two_at(quick / str(number))) as rig:
+            rig.fs._store = rig.fs._blobs._records = FailingStore(rig.store, method, when)
+            with contextlib.suppress(callfs.Unavailable):
+                BLOB_OPERATIONS[operation](rig.tree)
+            assert rig.fs._store.times == 0
+            rig.fs._store = rig.fs._blobs._records = rig.store
+            rig.fs._blobs.recover()         # what could not be released is found at the next start
+            whole_with_blobs(rig, operation, old, new)
+
+
+QUICK_CRASHES = ("s3 over local", "local over s3", "place on disk", "move over local")
+
+
+@needs_fork
+@pytest.mark.parametrize("operation", [
+    each if each in QUICK_CRASHES else pytest.param(each, marks=pytest.mark.long) for each in BLOB_OPERATIONS])
+def test_crash_at_every_step_with_blobs(quick: Path, operation: str) -> None:
+    """As `test_crash_at_every_step`: killed after its N-th call or commit."""
+    with contextlib.closing(two_at(quick)) as rig:
+        old = picture(rig.tree)
+        BLOB_OPERATIONS[operation](rig.tree)
+        new = picture(rig.tree)
+    died, number = True, 0
+    while died:
+        number, folder = number + 1, quick / str(number)
+        two_at(folder).close()
+        died = crash(str(folder / "root"), operation, number, True, lambda place: blob_rig(place, durable=False), BLOB_OPERATIONS)
+        with contextlib.closing(blob_rig(folder / "root", durable=False)) as rig:
+            whole_with_blobs(rig, operation, old, new)
+            assert died or picture(rig.tree) == new
+        shutil.rmtree(folder)
+    assert number > 2
 
 
 WRITER = textwrap.dedent('''
@@ -7944,6 +9197,8 @@ def apply_step(files: dict[str, bytes], step: list[Any]) -> dict[str, bytes]:
 class KillLoop:
     """Rounds of a process that writes and is killed; what it had acknowledged, and what it was at."""
 
+    writer = WRITER
+
     def __init__(self, folder: Path, seed: int, threads: int = 4) -> None:
         self.folder, self.seed, self.threads, self.random = folder, seed, threads, random.Random(seed)
         self.before: dict[tuple[int, int], dict[str, bytes]] = {}           # (round, thread): its files
@@ -7953,7 +9208,7 @@ class KillLoop:
     def round(self, number: int) -> None:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
-        process = subprocess.Popen([sys.executable, "-c", WRITER, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
+        process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
                                     str(self.seed), str(number), str(self.threads)],
                                    stderr=open(self.folder / "errors", "ab"))
         try:
@@ -8012,17 +9267,22 @@ class KillLoop:
             assert set(rig.findings()) <= self.torn and scratch(rig.root) == []
 
 
-def kill_loop(folder: Path, rounds: int) -> None:
-    """The loop, with its seed printed."""
+def kill_seed() -> int:
+    """A seed, printed."""
     seed = int(os.environ.get("CALLFS_TEST_SEED") or random.SystemRandom().randrange(10**6))
     print(f"CALLFS_TEST_SEED={seed}")
-    loop = KillLoop(folder, seed)
+    return seed
+
+
+def kill_loop(loop: KillLoop, rounds: int) -> None:
+    """So many rounds."""
     for number in range(rounds):
         loop.round(number)
         if number % 20 == 19:               # the disk is not for keeping hundreds of rounds
             loop.check_all_again()
             loop.before.clear()
-            shutil.rmtree(folder / "root")
+            for made in loop.folder.glob("root*"):
+                shutil.rmtree(made)
     if loop.before:
         loop.check_all_again()
     assert loop.steps > rounds
@@ -8030,13 +9290,13 @@ def kill_loop(folder: Path, rounds: int) -> None:
 
 def test_kill_loop(tmp_path: Path) -> None:
     """SIGKILL at random moments: whatever was acknowledged is there, byte for byte, with its owner."""
-    kill_loop(tmp_path, 6)
+    kill_loop(KillLoop(tmp_path, kill_seed()), 6)
 
 
 @pytest.mark.long
 def test_kill_loop_long(tmp_path: Path) -> None:
     """Hundreds of rounds."""
-    kill_loop(tmp_path, 200)
+    kill_loop(KillLoop(tmp_path, kill_seed()), 200)
 
 
 class TestRecovery:
@@ -8500,6 +9760,332 @@ class TestMountTable:
         for path, algorithm in (("/m", "md5"), ("/m/f", "crc")):
             with pytest.raises(callfs.BadRequest):
                 rig.tree.digest(ALICE, path, algorithm)
+
+
+# ============================================================================
+# Tiering: what nobody reads moves to S3, and back when it is used
+# ============================================================================
+
+class TierRig:
+    """A store with a backend beside it, and the rule on it: 30 days, with a clock that is moved by hand."""
+
+    def __init__(self, folder: Path, **rule: Any) -> None:
+        self.folder, self.rule = folder, {"after": 30 * 86400.0, "min_bytes": 0, **rule}
+        self.clock = Clock()
+        self.clock.now = time.time()        # a ctime can not be set
+        self.open()
+
+    def open(self, **rule: Any) -> None:
+        """Begin, perhaps with what an earlier one left."""
+        self.blobs = FolderAsBackend(str(self.folder / "blobs"), durable=False)
+        self.rig = Rig(self.folder / "root", durable=False, blobs={"s3": self.blobs})
+        self.tiering = callfs.Tiering(self.rig.fs, self.rig.store, callfs.BackendOptions(**{
+            f"tier_{name}": value for name, value in {**self.rule, **rule}.items()}), metrics=self.rig.metrics, clock=self.clock)
+        self.rig.fs.on_read = self.tiering.note
+        self.tree = self.rig.tree
+
+    def close(self) -> None:
+        """As a server that stops."""
+        self.tiering.close()
+        self.rig.close()
+
+    def again(self, **rule: Any) -> None:
+        """A restart."""
+        self.close()
+        self.open(**rule)
+
+    def days(self, count: float) -> None:
+        """Time goes by."""
+        self.clock.now += count * 86400
+
+    def backends(self) -> dict[str, str]:
+        """Where each file lies."""
+        return {entry.path: entry.backend for entry in self.tree.walk(callfs.ROOT, "/", 100) if not entry.is_dir}
+
+    def failed(self, backend: str = "s3") -> float:
+        """How often it did not work."""
+        return self.rig.metrics.value("callfs_tier_files_total", backend, "failed")
+
+
+@pytest.fixture
+def tiered(tmp_path: Path) -> Iterator[TierRig]:
+    """As above; afterwards everything is in order, and nothing left behind."""
+    with nothing_left(5):
+        rig = TierRig(tmp_path, back=True)
+        yield rig
+        rig.rig.fs._blobs.sweep()
+        assert scratch(rig.rig.root) == [] and os.listdir(rig.folder / "blobs/tmp") == []
+        assert {blob.key for blob in rig.blobs.list()} == {callfs.blob_of(entry)[0] for entry in
+                                                          rig.rig.store.elsewhere("/", 1000)}
+        rig.close()
+
+
+def test_tier_moves_what_nobody_reads(tiered: TierRig) -> None:
+    """After the time and not before; nothing but the place changes, and nobody hears of it."""
+    rig, tree = tiered, tiered.tree
+    data = os.urandom(300_000)
+    before = put(tree, "/d/f", data, options=callfs.WriteOptions(mtime_ns=10**18, mode=0o640)).entry
+    put(tree, "/d/small", b"small")
+    rig.tiering._options.tier_min_bytes = 1000
+    told: list[Any] = []
+    tree.hub.sinks.append(lambda *more: told.append(more))
+    for _ in range(30):
+        assert rig.tiering.run() == 0
+        rig.days(1)
+    rig.days(0.1)
+    assert rig.tiering.run() == 1 and rig.tiering.run() == 0 and not told
+    assert rig.backends() == {"/d/f": "s3", "/d/small": "localfs"}
+    after = tree.stat(ALICE, "/d/f")
+    assert after._replace(backend="localfs", stamp="", version=0) == before._replace(stamp="", version=0)
+    assert not rig.rig.path("/d/f").exists() and len(list(rig.blobs.list())) == 1 and fetch(tree, "/d/f") == data
+    assert rig.rig.metrics.value("callfs_tier_files_total", "s3", "moved") == 1
+    assert rig.rig.metrics.value("callfs_tier_bytes_total", "s3") == 300_000
+
+
+@pytest.mark.parametrize("use, kept", [
+    (lambda rig: fetch(rig.tree, "/f"), True), (lambda rig: [fetch(rig.tree, "/f") for _ in range(3)], True),
+    (lambda rig: rig.tree.open(ALICE, "/f").close(), True), (lambda rig: rig.tree.open(ALICE, "/link").close(), True),
+    (lambda rig: rig.tree.stat(ALICE, "/f"), False), (lambda rig: list(rig.tree.list(ALICE, "/")), False),
+    (lambda rig: rig.rig.findings(), False), (lambda rig: rig.rig.path("/f").read_bytes(), False)],
+    ids=["read", "read often", "open", "by a link", "stat", "list", "fsck", "outside"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_tier_what_counts_as_read(tiered: TierRig, use: Callable[[TierRig], Any], kept: bool, restart: bool) -> None:
+    """A file that is opened here stays for another 30 days, also when the server was started again in between."""
+    put(tiered.tree, "/f", b"data")
+    tiered.rig.path("/link").symlink_to("f")
+    tiered.days(20)
+    use(tiered)
+    tiered.tiering.flush()
+    tiered.days(10.1)
+    if restart:
+        tiered.again()
+    assert tiered.tiering.run() == (not kept)
+    tiered.days(20)
+    assert tiered.tiering.run() == kept and tiered.backends()["/f"] == "s3"
+
+
+def test_tier_times_of_clients_do_not_count(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file that was uploaded today with a time of long ago is new; so is one that was renamed today."""
+    put(tiered.tree, "/old", options=callfs.WriteOptions(mtime_ns=10**9))
+    tiered.days(31)
+    real = tiered.rig.fs.changed_ns
+    monkeypatch.setattr(tiered.rig.fs, "changed_ns", lambda path: real(path) + 86400 * 10**9)       # as if changed a day later
+    assert tiered.tiering.run() == 0
+    tiered.days(1)
+    assert tiered.tiering.run() == 1
+
+
+def test_tier_counts_from_when_it_was_switched_on(tmp_path: Path) -> None:
+    """What was read before that nobody knows; and what was read while it was off neither."""
+    rig = TierRig(tmp_path, after=0.0)
+    put(rig.tree, "/f")
+    rig.days(100)
+    assert rig.tiering.run() == 0
+    rig.again(after=30 * 86400.0)
+    rig.days(29)
+    assert rig.tiering.run() == 0
+    rig.again(after=0.0)                    # off, and read
+    rig.days(100)
+    rig.again(after=30 * 86400.0)
+    assert rig.tiering.run() == 0
+    rig.days(29)
+    rig.again(after=30 * 86400.0)           # still on
+    assert rig.tiering.run() == 0
+    rig.days(1.1)
+    assert rig.tiering.run() == 1
+    rig.close()
+
+
+@pytest.mark.parametrize("use", [
+    lambda tree: fetch(tree, "/f"), lambda tree: put(tree, "/f", b"new"),
+    lambda tree: tree.patch(ALICE, "/f", callfs.bytes_body(b"more"), 4), lambda tree: tree.truncate(ALICE, "/f", 2)],
+    ids=["read", "write", "patch", "truncate"])
+@pytest.mark.parametrize("restart", [False, True])
+def test_tier_back(tiered: TierRig, use: Callable[[Any], Any], restart: bool) -> None:
+    """What the rule moved comes back when it is used, and stays for its time; what somebody sent to S3 does not."""
+    put(tiered.tree, "/f")
+    put(tiered.tree, "/theirs", options=callfs.WriteOptions(backend="s3"))
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 1 and set(tiered.backends().values()) == {"s3"}
+    if restart:
+        tiered.again()
+    tiered.tree.stat(ALICE, "/f")
+    assert tiered.tiering.bring_back() == 0
+    use(tiered.tree)
+    fetch(tiered.tree, "/theirs")
+    wanted = tiered.rig.fs.stat("/f")
+    assert tiered.tiering.bring_back() == 1 and tiered.backends() == {"/f": "localfs", "/theirs": "s3"}
+    assert tiered.rig.path("/f").stat().st_size == wanted.size and tiered.tree.stat(ALICE, "/f").etag == wanted.etag
+    assert tiered.tiering.run() == 0 and tiered.tiering.bring_back() == 0
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 1
+
+
+def test_tier_back_only_when_asked(tmp_path: Path) -> None:
+    """Without the option a file stays where it is."""
+    rig = TierRig(tmp_path)
+    put(rig.tree, "/f")
+    rig.days(30.1)
+    assert rig.tiering.run() == 1 and fetch(rig.tree, "/f") and rig.tiering.bring_back() == 0
+    assert rig.backends() == {"/f": "s3"}
+    rig.close()
+
+
+def test_tier_back_where_there_is_no_room(tiered: TierRig) -> None:
+    """It stays in S3, and comes at the next use."""
+    put(tiered.tree, "/f")
+    tiered.days(30.1)
+    tiered.tiering.run()
+    tiered.rig.fs._min_free = 1 << 62
+    assert fetch(tiered.tree, "/f") and tiered.tiering.bring_back() == 0 and tiered.failed("localfs") == 1
+    tiered.rig.fs._min_free = 0
+    assert tiered.tiering.bring_back() == 0 and fetch(tiered.tree, "/f") and tiered.tiering.bring_back() == 1
+
+
+def test_tier_while_s3_is_away(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files stay whole where they are; after three in a row it is enough for this time."""
+    for number in range(10):
+        put(tiered.tree, f"/f{number}")
+    tiered.days(30.1)
+    with monkeypatch.context() as patched:
+        patched.setattr(tiered.blobs, "stage", raising(callfs.Unavailable("S3 does not answer")))
+        assert tiered.tiering.run() == 0 and tiered.failed() == 3
+    assert set(tiered.backends().values()) == {"localfs"} and fetch(tiered.tree, "/f9") == b"data"
+    tiered.days(0.1)
+    assert tiered.tiering.run() == 9        # and not the one that was read
+
+
+def test_tier_passes_over_what_is_broken(tiered: TierRig) -> None:
+    """One that fails does not keep the others."""
+    for name in "abc":
+        put(tiered.tree, "/" + name, name.encode() * 100)
+    about = tiered.rig.path("/b").stat()
+    tiered.rig.path("/b").write_bytes(b"x" * 100)
+    os.utime(tiered.rig.path("/b"), ns=(about.st_atime_ns, about.st_mtime_ns))          # as bit rot does
+    tiered.days(30.1)
+    assert tiered.tiering.run() == 2 and tiered.failed() == 1
+    assert tiered.backends() == {"/a": "s3", "/b": "localfs", "/c": "s3"}
+
+
+@pytest.mark.parametrize("change, backends", [
+    (lambda rig: fetch(rig.tree, "/f"), {"/f": "localfs"}), (lambda rig: put(rig.tree, "/f", b"new"), {"/f": "localfs"}),
+    (lambda rig: rig.tree.remove(ALICE, "/f"), {}), (lambda rig: rig.tree.move(ALICE, "/f", "/g"), {"/g": "localfs"}),
+    (lambda rig: rig.tree.chmod(ALICE, "/f", 0o600), {"/f": "localfs"}),
+    (lambda rig: (rig.tree.remove(ALICE, "/f"), put(rig.tree, "/f", b"another")), {"/f": "localfs"}),
+    (lambda rig: (fetch(rig.tree, "/f"), rig.tiering.flush()), {"/f": "localfs"})],
+    ids=["read", "write", "remove", "move", "chmod", "replace", "read and noted"])
+def test_tier_file_in_use_meanwhile(tiered: TierRig, monkeypatch: pytest.MonkeyPatch, change: Callable[[TierRig], Any],
+                                    backends: dict[str, str]) -> None:
+    """What happens to a file while it is on its way counts: it stays."""
+    put(tiered.tree, "/f", b"x" * 1000)
+    tiered.days(30.1)
+    stage, real = tiered.blobs.stage, tiered.rig.fs.changed_ns
+    touched: list[bool] = []
+
+    def staged(*more: Any) -> Any:
+        if not touched:
+            touched.append(True)
+            change(tiered)
+        return stage(*more)
+    monkeypatch.setattr(tiered.blobs, "stage", staged)
+    monkeypatch.setattr(tiered.rig.fs, "changed_ns", lambda path: real(path) if not touched else int(tiered.clock.now * 1e9))
+    assert tiered.tiering.run() == 0 and touched and tiered.backends() == backends and not tiered.failed()
+
+
+def test_tier_stops_at_once(tiered: TierRig) -> None:
+    """In the middle of a file that would take a day: it stays where it was, nothing of it in S3."""
+    data = os.urandom(3 * callfs.BLOCK)
+    put(tiered.tree, "/f", data)
+    tiered.days(30.1)
+    tiered.tiering._limiter = callfs.RateLimiter(1, callfs.BLOCK, 1, clock=lambda: 0.0)
+    tiered.tiering.start()
+    wait_for(lambda: os.listdir(tiered.folder / "blobs/tmp"))
+    tiered.again()
+    assert tiered.backends() == {"/f": "localfs"} and tiered.rig.path("/f").read_bytes() == data
+    assert tiered.rig.store._read("blobs", "SELECT * FROM blobs WHERE holder <> ''", ()) == []
+    assert tiered.tiering.run() == 1 and fetch(tiered.tree, "/f") == data
+
+
+def test_tier_rate(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every byte is asked for, also on the way back."""
+    put(tiered.tree, "/f", bytes(callfs.BLOCK + 1000))
+    tiered.days(30.1)
+    asked: list[int] = []
+    waits = iter([0.0, 0.001, 0.0])
+    monkeypatch.setattr(tiered.tiering._limiter, "wait", lambda address, cost: asked.append(cost) or next(waits, 0.0))
+    assert tiered.tiering.run() == 1 and asked == [callfs.BLOCK, 1000, 1000]
+    fetch(tiered.tree, "/f")
+    assert tiered.tiering.bring_back() == 1 and sum(asked[3:]) == callfs.BLOCK + 1000
+
+
+def test_tier_by_itself(tmp_path: Path) -> None:
+    """The threads do it."""
+    with nothing_left(5):
+        rig = TierRig(tmp_path, back=True, interval=0.01)
+        put(rig.tree, "/f")
+        rig.days(30.1)
+        rig.tiering.start()
+        wait_for(lambda: rig.backends() == {"/f": "s3"})
+        fetch(rig.tree, "/f")
+        rig.clock.now = time.time()         # else it would go again at once
+        wait_for(lambda: rig.backends() == {"/f": "localfs"})
+        rig.close()
+
+
+def test_tier_times_that_can_not_be_written(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are kept until that works; where they are too many, everything counts as read."""
+    put(tiered.tree, "/f"), put(tiered.tree, "/g"), put(tiered.tree, "/h")
+    tiered.days(20)
+    fetch(tiered.tree, "/f")
+    with monkeypatch.context() as patched:
+        patched.setattr(tiered.rig.store, "note_reads", raising(callfs.Unavailable("not now")))
+        with pytest.raises(callfs.Unavailable):
+            tiered.tiering.flush()
+    tiered.tiering.flush()
+    tiered.days(10.1)
+    assert tiered.tiering.run() == 2 and tiered.backends()["/f"] == "localfs"
+    put(tiered.tree, "/i"), put(tiered.tree, "/j")
+    tiered.days(10)
+    monkeypatch.setattr(tiered.tiering, "MOST_READ", 1)
+    assert fetch(tiered.tree, "/i") and fetch(tiered.tree, "/j")
+    tiered.tiering.flush()
+    tiered.days(29)
+    assert tiered.tiering.run() == 0
+
+
+def test_tier_writes_a_time_once_an_hour(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a file is read."""
+    put(tiered.tree, "/f")
+    written: list[dict[str, int]] = []
+    real = tiered.rig.store.note_reads
+    monkeypatch.setattr(tiered.rig.store, "note_reads", lambda hours: written.append(dict(hours)) or real(hours))
+    for _ in range(3):
+        fetch(tiered.tree, "/f")
+        tiered.tiering.flush()
+    assert len(written) == 1
+    tiered.days(1 / 24)
+    fetch(tiered.tree, "/f")
+    tiered.tiering.flush()
+    assert len(written) == 2
+
+
+def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
+    """By the configuration: there, and back again; `X-CallFS-Backend` says where a file lies."""
+    target = moto_s3.target()
+    server = serve(**{"backend__" + name: value for name, value in {
+        "s3_endpoint": target.endpoint, "s3_bucket_name": target.bucket, "s3_access_key": target.access_key, "tier_min_bytes": 0,
+        "s3_secret_key": target.secret_key, "tier_after": 30 * 86400.0, "tier_back": True, "s3_cache_bytes": 10**7}.items()})
+    assert call(server, "PUT", "/v1/files/f", b"data").status == 201
+    etag = f'"{server._store.get("/f").etag}"'
+    server._tiering._clock = lambda: time.time() + 31 * 86400
+    assert server._tiering.run() == 1 and server._store.get("/f").backend == "s3"
+    server._tiering._clock = time.time
+    answer = call(server, "GET", "/v1/files/f")
+    assert answer.body == b"data" and answer.headers["etag"] == etag
+    wait_for(lambda: server._store.get("/f").backend == "localfs")
+    assert call(server, "GET", "/v1/files/f").headers["etag"] == etag
+    metrics = call(server, "GET", "/metrics").body.decode()
+    assert 'callfs_tier_files_total{backend="localfs",outcome="moved"} 1\n' in metrics
 
 
 # ============================================================================
@@ -10018,6 +11604,502 @@ class TestSQLFSOnMariaDB(ServedSQLFS):
     @pytest.fixture
     def server(self, mariadb_server: Any) -> Any:
         return mariadb_server
+
+
+# ============================================================================
+# Replication: a second copy of every file in the other backend
+# ============================================================================
+
+class Doubled(Rig):
+    """A rig with second copies: of files of the disk in a folder that stands for a bucket ("out"), or of files that lie in
+    such a folder on the disk ("in"). No threads make them unless told so: `drain` does."""
+
+    def __init__(self, root: Any, way: str = "out", *, required: bool = False, durable: bool = False,
+                 clock: Any = time.time, **more: Any) -> None:
+        self.way, self.behind = way, FolderAsBackend(f"{root}-objects", durable=False)
+
+        def made(rig: Rig) -> callfs.Replicas:
+            self.copies = FolderAsBackend(f"{root}-copies", durable=durable) if way == "out" else \
+                callfs.DiskBlobs(f"{root}/.callfs/replicas", durable=durable)
+            self.replicas = callfs.Replicas(self.copies, rig.store, required=required, metrics=rig.metrics, clock=clock, workers=3)
+            return self.replicas
+        super().__init__(root, durable=durable, blobs={"s3": self.behind}, default="localfs" if way == "out" else "s3",
+                         replication=made, **more)
+
+    def drain(self) -> None:
+        """Do what is owed."""
+        self.replicas.drain(self.fs.open_version)
+
+    def settled(self) -> bool:
+        """Whether the threads have nothing left to do."""
+        return self.replicas.backlog() == (0, 0.0) and not self.replicas._busy
+
+    def copied(self) -> dict[str, bytes]:
+        """The bytes of every copy that a file has, by the file's path."""
+        found = {}
+        for entry in self.tree.walk(callfs.ROOT, "/", 1000):
+            blob = self.copies.find(callfs.replica_key(entry)) if self.replicas.spares(entry) else None
+            if blob is not None:
+                found[entry.path] = Path(self.copies._place(blob.key)).read_bytes()
+        return found
+
+    def check_copies(self) -> None:
+        """Every file that should have one has a copy, the same bytes, and there are no others; nothing is owed."""
+        wanted = {path: data for path, (kind, _, data) in picture(self.tree).items() if kind == "file"
+                  and self.replicas.spares(self.store.get(path))}
+        assert self.copied() == wanted
+        assert len(list(self.copies.list())) == len(wanted) and os.listdir(f"{self.copies.folder}/tmp") == []
+        assert self.store._read("replicas", "SELECT * FROM replicas", ()) == [] and not self.replicas._busy
+        assert not self.replicas._reading
+
+    def place_of(self, path: str) -> Path:
+        """Where the bytes of a file lie."""
+        entry = self.store.get(path)
+        return self.path(path) if entry.backend == "localfs" else Path(self.behind._place(callfs.blob_of(entry)[0]))
+
+    def copy_of(self, path: str) -> Path:
+        """Where its copy lies."""
+        return Path(self.copies._place(callfs.replica_key(self.store.get(path))))
+
+
+def spoil(place: Path, how: str) -> None:
+    """Remove a file ("gone"), cut it ("short"), or change a byte of it ("rot"), with its time as before."""
+    times, data = os.stat(place), place.read_bytes()
+    if how == "gone":
+        return os.unlink(place)
+    with open(place, "r+b") as file:
+        file.write(bytes([data[0] ^ 1]) if how == "rot" else b"")
+        file.truncate(len(data) - (how == "short"))
+    os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+WAYS = pytest.mark.parametrize("way", ["out", "in"])
+
+
+@pytest.fixture
+def doubled(tmp_path: Path) -> Iterator[Callable[..., Doubled]]:
+    """`doubled(way, ...)`: a rig with second copies, closed after the test; the same again finds the same data."""
+    with nothing_left(2), contextlib.ExitStack() as stack:
+        yield lambda way="out", **more: stack.enter_context(contextlib.closing(Doubled(tmp_path / "root", way, **more)))
+
+
+class TestReplicatedDisk(TestStoreFS):
+    """All that a store does, with a second copy of every version before it is there."""
+
+    WAY = "out"
+
+    def make(self, folder: Path) -> Any:
+        self.rig = Doubled(folder, self.WAY, required=True)
+        return self.rig.fs
+
+    def check(self, tree: Any, folder: Path) -> None:
+        super().check(tree, folder)
+        self.rig.drain()
+        self.rig.check_copies()
+
+
+@pytest.mark.long                           # what differs from the one above, TestRequired does in both directions
+class TestReplicatedBlobs(TestReplicatedDisk):
+    """The same with the files in a blob store and the copies on the disk."""
+
+    WAY = "in"
+
+
+class TestReplication:
+    """Copies after the fact: what is owed is done, whatever happens meanwhile."""
+
+    @WAYS
+    @pytest.mark.parametrize("seed", range(3))
+    def test_walk(self, doubled: Any, way: str, seed: int) -> None:
+        """A random walk over every operation, the queue worked off at random moments, the server started anew at others:
+        in the end there is a copy of every file's last version, and nothing else."""
+        some, rig = random.Random(f"{way} {seed}"), doubled(way)
+        paths = ["/a", "/b", "/d/a", "/d/b", "/d/e/f"]
+        for number in range(80):
+            path, other = some.choice(paths), some.choice(paths)
+            act = some.choice([
+                lambda: put(rig.tree, path, b"%d" % number * some.randrange(2000)), lambda: put(rig.tree, path, b""),
+                lambda: rig.tree.patch(ALICE, path, callfs.bytes_body(b"!%d" % number), 0),
+                lambda: rig.tree.patch(ALICE, path, callfs.bytes_body(b"+%d" % number), rig.tree.stat(ALICE, path).size),
+                lambda: rig.tree.truncate(ALICE, path, some.randrange(50)), lambda: rig.tree.chmod(ALICE, path, 0o600),
+                lambda: rig.tree.move(ALICE, path, other, overwrite=True, parents=True),
+                lambda: rig.tree.move(ALICE, "/d", "/c"), lambda: rig.tree.move(ALICE, "/c", "/d"),
+                lambda: rig.tree.remove(ALICE, path), lambda: rig.tree.remove(ALICE, "/d", recursive=True),
+                lambda: rig.tree.copy(ALICE, path, other),
+                lambda: rig.tree.place(ALICE, path, some.choice(["s3", "localfs"])), rig.drain])
+            with contextlib.suppress(callfs.CallerError):
+                act()
+            if some.random() < 0.05:
+                rig.close()
+                rig = doubled(way)
+        put(rig.tree, "/last")
+        rig.drain()
+        rig.check_copies()
+        assert rig.copied()["/last"] == b"data"
+
+    @WAYS
+    def test_threads(self, doubled: Any, way: str) -> None:
+        """Several writers, several workers, all at once; then nothing is owed and all is there."""
+        rig = doubled(way)
+        rig.fs.start()
+
+        def work(number: int) -> None:
+            some = random.Random(number)
+            for turn in range(25):
+                put(rig.tree, f"/d{number}/f{some.randrange(4)}", b"%d %d" % (number, turn) * some.randrange(500))
+                with contextlib.suppress(callfs.CallerError):
+                    rig.tree.move(ALICE, f"/d{number}/f{some.randrange(4)}", f"/d{number}/g", overwrite=True)
+                    rig.tree.remove(ALICE, f"/d{number}/f{some.randrange(4)}")
+        in_threads(work, 3)
+        wait_for(rig.settled, 20, "the copies")
+        rig.check_copies()
+        counted = rig.metrics.cells("callfs_replications_total")
+        assert counted["copy", "done"] > 0 and ("copy", "failed") not in counted
+
+    def test_from_outside(self, doubled: Any) -> None:
+        """What comes in by hand is copied once it was seen, what is changed by hand when it is looked at, what was removed
+        by hand loses its copy. A link has none."""
+        rig = doubled()
+        rig.path("/f").write_bytes(b"theirs")
+        rig.path("/l").symlink_to("f")
+        list(rig.tree.list(ALICE, "/"))
+        rig.path("/f").write_bytes(b"changed before it was copied")
+        with rig.locks.hold("/f"):          # a writer is at it: later
+            rig.drain()
+            assert rig.copied() == {} and rig.replicas.backlog()[0] == 1
+        rig.replicas._clock = lambda: time.time() + 5
+        rig.drain()
+        assert rig.copied() == {"/f": b"changed before it was copied"}
+        rig.check_copies()
+        rig.path("/f").unlink()
+        with pytest.raises(callfs.FileNotFound):
+            rig.tree.stat(ALICE, "/f")
+        rig.drain()
+        rig.check_copies()
+
+    def test_a_link_in_its_place(self, doubled: Any) -> None:
+        """A file that was exchanged for a link before it was copied: the link is root's, and has no copy."""
+        rig = doubled()
+        put(rig.tree, "/f")
+        put(rig.tree, "/g", b"other")
+        rig.path("/f").unlink()
+        rig.path("/f").symlink_to("g")
+        rig.drain()
+        rig.check_copies()
+        assert rig.copied() == {"/g": b"other"} and rig.store.get("/f").backend == "symlink"
+
+    def test_switched_on_later(self, tmp_path: Path, doubled: Any) -> None:
+        """All that is there gets its copy; copies that are there already are not made again."""
+        with contextlib.closing(Rig(tmp_path / "root", durable=False)) as plain:
+            for number in range(5):
+                put(plain.tree, f"/d/f{number}", b"%d" % number)
+        rig = doubled()
+        rig.drain()
+        assert len(rig.copied()) == 5
+        rig.check_copies()
+        rig.store.replicate("")
+        rig.store.replicate("s3")
+        spoil(rig.copy_of("/d/f3"), "gone")
+        staged: list[str] = []
+        stage = rig.copies.stage
+        rig.copies.stage = lambda key, *more: (staged.append(key), stage(key, *more))[1]
+        rig.drain()
+        assert staged == [callfs.replica_key(rig.store.get("/d/f3"))]
+        rig.check_copies()
+
+    @WAYS
+    def test_a_backend_that_is_down(self, doubled: Any, way: str) -> None:
+        """Files go on being written; it is tried again, each time later; nothing is forgotten, over a restart as well; the
+        one that can not be copied holds up no other."""
+        now = [1e9]
+        rig = doubled(way, clock=lambda: now[0])
+        rig.replicas._ticks = lambda: now[0]
+        rig.copies.stage = rig.copies.check = raising(callfs.Unavailable("S3 is away."))
+        pauses = []
+        for number in range(8):
+            put(rig.tree, f"/f{number % 3}", b"%d" % number)
+            rig.replicas._faults = number
+            rig.drain()
+            pauses.append(rig.replicas._due - now[0])
+            now[0] += 1000
+        assert 0 < pauses[0] <= 1 and 15 <= pauses[-1] <= 30
+        assert rig.copied() == {} and rig.replicas.backlog()[0] >= 3
+        assert re.fullmatch(r"\d+ owed, the oldest for \d+ s: S3 is away\.", rig.replicas.check()["replication"])
+        assert rig.metrics.value("callfs_replication_queue") == rig.replicas.backlog()[0]
+        rig.close()
+        rig = doubled(way)
+        put(rig.tree, "/rotten", b"12345")
+        spoil(rig.place_of("/rotten"), "rot")
+        rig.drain()
+        assert rig.copied() == {"/f0": b"6", "/f1": b"7", "/f2": b"5"} and "/rotten" in rig.replicas.trouble
+        assert rig.replicas._due == 0 and rig.replicas.backlog()[0] == 1
+
+    def test_in_order_for_each_file(self, doubled: Any) -> None:
+        """While a version is copied, nothing else is done for its file, but for others; a copy that goes on for a version
+        which was replaced is removed."""
+        rig = doubled()
+        entered, released = threading.Semaphore(0), threading.Event()
+
+        def slow(owed: callfs.Owed) -> Any:
+            handle = rig.fs.open_version(owed)
+            if owed.path == "/slow" and not released.is_set():
+                entered.release()
+                released.wait(20)
+            return handle
+        put(rig.tree, "/slow", b"one")
+        rig.replicas.start(slow)
+        assert entered.acquire(timeout=20)
+        rig.tree.move(ALICE, "/slow", "/moved")
+        put(rig.tree, "/moved", b"two")
+        for number in range(10):
+            put(rig.tree, f"/f{number}", b"%d" % number)
+        wait_for(lambda: len(rig.copied()) == 10, 20, "the others")
+        assert rig.replicas.backlog()[0] == 2 and "/moved" not in rig.copied()
+        released.set()
+        wait_for(rig.settled, 20, "the end")
+        rig.check_copies()
+
+    def test_a_stop_in_the_middle(self, doubled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A copy under way is given up at once, without a trace; the next start makes it."""
+        rig, seen = doubled(), threading.Event()
+        put(rig.tree, "/f", bytes(3 * callfs.BLOCK))
+        write = callfs._DiskBlobUpload.write
+        monkeypatch.setattr(callfs._DiskBlobUpload, "write",
+                            lambda upload, part: (write(upload, part), seen.set(), rig.replicas._stopping.wait(20)))
+        rig.fs.start()
+        assert seen.wait(20)
+        rig.close()
+        assert os.listdir(f"{rig.copies.folder}/tmp") == [] and not rig.metrics.cells("callfs_replications_total")
+        monkeypatch.undo()
+        rig = doubled()
+        rig.drain()
+        rig.check_copies()
+
+    def test_what_a_killed_server_left(self, doubled: Any) -> None:
+        """Half a copy, and one that was made ahead of a version that never came, go."""
+        rig = doubled(required=True)
+        Path(f"{rig.copies.folder}/tmp/half").write_bytes(b"x")
+        rig.store.hold_replica("ab" * 16, "/f", "node-1")
+        with rig.copies.stage("ab" * 16) as upload:
+            upload.commit()
+        rig.close()
+        rig = doubled(required=True)
+        rig.drain()
+        rig.check_copies()
+
+
+REFUSABLE: dict[str, Callable[[Any], Any]] = {
+    **OPERATIONS, "truncate": lambda tree: tree.truncate(ALICE, "/d/f", 3), "copy": lambda tree: tree.copy(ALICE, "/d/f", "/d/copy"),
+    "place": lambda tree: tree.place(ALICE, "/placed", "s3" if tree._root._default == "localfs" else "localfs"),
+    "place back": lambda tree: tree.place(ALICE, "/elsewhere", tree._root._default)}
+
+
+class TestRequired:
+    """No version without its copy."""
+
+    def fill(self, rig: Doubled) -> None:
+        """Always the same, in the place of what is there."""
+        for entry in list(rig.tree.list(callfs.ROOT, "/")):
+            rig.tree.remove(callfs.ROOT, entry.path, recursive=entry.is_dir)
+        for path, data in {**BASE, "/placed": b"placed", "/elsewhere": b"elsewhere"}.items():
+            put(rig.tree, path, data) if data is not None else rig.tree.mkdir(ALICE, path)
+        rig.tree.place(ALICE, "/elsewhere", rig.copies.name)
+        rig.drain()
+
+    @WAYS
+    @pytest.mark.parametrize("moment", ["stage", "write", "commit"])
+    def test_refused(self, doubled: Any, way: str, moment: str) -> None:
+        """Each operation, with copies that fail: what brings a version about is refused, and all is as before it, on
+        the disk, in the blob stores, in the records; the rest works."""
+        rig, refused = doubled(way, required=True), []
+        fault = raising(callfs.Unavailable("The disk of the copies is broken."))
+
+        def stage(*arguments: Any) -> Any:
+            upload = type(rig.copies).stage(rig.copies, *arguments)
+            setattr(upload, moment, fault)
+            return upload
+        for name, operation in REFUSABLE.items():
+            self.fill(rig)
+            before = picture(rig.tree)
+            rig.copies.stage = fault if moment == "stage" else stage
+            try:
+                operation(rig.tree)
+            except callfs.Unavailable as error:
+                refused.append(name)
+                assert "second copy" in error.message and "broken" not in error.message
+                assert picture(rig.tree) == before, name
+            finally:
+                del rig.copies.stage
+            rig.drain()
+            rig.fs._blobs.sweep()
+            rig.check_copies()
+            assert scratch(rig.root) == [], name
+            assert len(list(rig.behind.list())) == len(rig.store.elsewhere("/", 1000)), name
+        wanted = [name for name in REFUSABLE if re.match("write|overwrite|append|patch|truncate|copy|place back", name)]
+        assert refused == wanted and len(wanted) > 7
+
+    @WAYS
+    def test_a_version_of_before_comes_back(self, doubled: Any, way: str) -> None:
+        """A file that is placed elsewhere and back while its old copy is being removed."""
+        rig = doubled(way, required=True)
+        put(rig.tree, "/f", b"data")
+        entered, released, delete = threading.Event(), threading.Event(), rig.copies.delete
+        rig.copies.delete = lambda keys: (entered.set(), released.wait(20), delete(keys))
+        rig.fs.start()
+        rig.tree.place(ALICE, "/f", rig.copies.name)
+        assert entered.wait(20)
+        back = threading.Thread(target=rig.tree.place, args=(ALICE, "/f", rig.fs._default))
+        back.start()
+        wait_for(lambda: rig.store._read("held", "SELECT * FROM replicas WHERE task = 'held'", ()), 20, "the second thread")
+        released.set()
+        back.join(20)
+        wait_for(rig.settled, 20, "the end")
+        rig.check_copies()
+        assert rig.copied() == {"/f": b"data"}
+
+
+class TestSpareReads:
+    """When a file's own bytes can not be had, those of its copy are."""
+
+    @WAYS
+    @pytest.mark.parametrize("at", [0, 1, callfs.BLOCK, callfs.BLOCK + 7, 3 * callfs.BLOCK - 1])
+    def test_in_the_middle(self, doubled: Any, way: str, at: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Broken at any byte, the whole or a part: the same bytes, and it is counted."""
+        rig, data, real = doubled(way), os.urandom(3 * callfs.BLOCK), callfs.FileReader.read
+        put(rig.tree, "/f", data)
+        rig.drain()
+        entry, source = rig.store.get("/f"), os.stat(rig.place_of("/f")).st_ino
+
+        def read(reader: Any, size: int = callfs.BLOCK) -> bytes:
+            left = at - reader._position
+            if left <= 0 and os.fstat(reader.fd).st_ino == source:
+                raise OSError(errno.EIO, "broken")
+            return real(reader, min(size, left) if left > 0 else size)
+        monkeypatch.setattr(callfs.FileReader, "read", read)
+        for start, stop in ((0, None), (5, len(data) - 5), (at, at + 1)):
+            with contextlib.closing(rig.tree.open(ALICE, "/f")) as handle:
+                assert handle.entry.etag == entry.etag
+                assert b"".join(handle.reader(start, stop)) == data[start:stop]
+        assert rig.metrics.value("callfs_replica_reads_total", entry.backend) == 2 + (at < len(data) - 5)
+        assert not rig.replicas._reading
+
+    @WAYS
+    @pytest.mark.parametrize("trouble", ["old", "none", "short", "down"])
+    def test_never_another_version(self, doubled: Any, way: str, trouble: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without a copy of exactly this version the fault is told, as it was."""
+        rig = doubled(way)
+        put(rig.tree, "/f", b"first")
+        rig.drain()
+        put(rig.tree, "/f", b"again")
+        if trouble != "old":
+            rig.drain()
+            spoil(rig.copy_of("/f"), "gone" if trouble == "none" else "short") if trouble != "down" else None
+        monkeypatch.setattr(callfs.FileReader, "read", raising(OSError(errno.EIO, "broken")))
+        if trouble == "down":
+            monkeypatch.setattr(rig.copies, "find", raising(callfs.Unavailable("no")))
+        with pytest.raises(OSError, match="broken"):
+            fetch(rig.tree, "/f")
+        spoil(rig.place_of("/f"), "gone")
+        with pytest.raises(callfs.StorageError if way == "in" else callfs.FileNotFound):
+            fetch(rig.tree, "/f")
+        assert not rig.metrics.cells("callfs_replica_reads_total") and not rig.replicas._reading
+
+    def test_altered_bytes_stay_cut(self) -> None:
+        """Where a checksum says that what was handed on is wrong, an end from elsewhere must not make it look whole."""
+        class Altering(callfs.Reader):
+            length = 4
+
+            def __init__(self, *blocks: bytes) -> None:
+                self.blocks = list(blocks)
+
+            def read(self, size: int = callfs.BLOCK) -> bytes:
+                if not self.blocks:
+                    raise callfs.AlteredBytes()
+                return self.blocks.pop(0)
+        def spare(done: int, error: Exception) -> callfs.Reader:
+            return callfs.ChunkReader([b"abcd"[done:]])
+        with pytest.raises(callfs.AlteredBytes):
+            list(callfs.EnduringReader(Altering(b"xb"), spare))
+        assert b"".join(callfs.EnduringReader(Altering(), spare)) == b"abcd"        # nothing was handed on yet
+
+    def test_a_copy_that_is_read_is_not_dropped(self, doubled: Any) -> None:
+        """Until the reader is closed; closing it twice is once."""
+        rig = doubled("in")
+        put(rig.tree, "/f", b"data")
+        rig.drain()
+        spoil(rig.place_of("/f"), "gone")
+        readers = [rig.tree.open(ALICE, "/f").reader() for _ in range(2)]
+        put(rig.tree, "/f", b"other")
+        for reader in readers:
+            rig.drain()
+            assert len(list(rig.copies.list())) == 2
+            assert b"".join(reader) == b"data"
+            reader.close()
+            reader.close()
+        rig.drain()
+        rig.check_copies()
+
+    @pytest.mark.parametrize("how", ["moved away", "broken"])
+    def test_a_lost_disk(self, doubled: Any, tmp_path: Path, how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its files are read and listed all the same, and none is taken for removed; when it is back, all is as before."""
+        rig = doubled(records=tmp_path / "records.sqlite3")
+        put(rig.tree, "/d/f", b"data")
+        put(rig.tree, "/d/e/g", b"more")
+        rig.drain()
+        before, root = picture(rig.tree), rig.disk._root_fd
+        if how == "moved away":
+            os.rename(rig.root, rig.root + "-away")
+            os.mkdir(rig.root)
+            rig.disk._root_fd = os.open(rig.root, os.O_RDONLY)          # as if mounted over
+        else:
+            for name in ("stat", "open", "stats", "scan"):
+                monkeypatch.setattr(rig.disk, name, raising(OSError(errno.EIO, "broken")))
+        for _ in range(2):
+            assert picture(rig.tree) == before and rig.tree.stat(ALICE, "/d/f").size == 4
+            with pytest.raises((callfs.FileNotFound, callfs.StorageError)):
+                rig.tree.open(ALICE, "/d/absent")
+        assert rig.replicas.backlog()[0] == 0 < rig.metrics.value("callfs_replica_reads_total", "localfs")
+        if how == "moved away":
+            os.rmdir(rig.root)
+            os.rename(rig.root + "-away", rig.root)
+            os.close(rig.disk._root_fd)
+            rig.disk._root_fd = root
+        monkeypatch.undo()
+        assert picture(rig.tree) == before
+        rig.path("/d/f").unlink()
+        assert [entry.path for entry in rig.tree.walk(ALICE, "/", 9)] == ["/d", "/d/e", "/d/e/g"]
+        rig.drain()
+        rig.check_copies()
+
+
+class KillLoopWithCopies(KillLoop):
+    """The loop on a store that requires second copies, in a folder that stands for a bucket."""
+
+    writer = WRITER.replace("tree = callfs.Tree(callfs.StoreFS(disk, store, callfs.LocalLocks(60)))", textwrap.dedent('''
+        class Folder(callfs.DiskBlobs):
+            name = "s3"
+
+        replicas = callfs.Replicas(Folder(root + "-copies"), store, required=True)
+        files = callfs.StoreFS(disk, store, callfs.LocalLocks(60), replication=replicas)
+        tree = callfs.Tree(files)
+        files.start()'''))
+
+    def check(self, number: int, lines: list[Any]) -> None:
+        """What was acknowledged is in both; nobody left more half-done than he had in hand."""
+        super().check(number, lines)
+        with contextlib.closing(Doubled(self.folder / "root", required=True)) as rig:
+            owed = {owed.path for owed in rig.store.owed_replicas(1000, 2e9) if owed.task != "drop"}
+            assert len(owed) <= self.threads
+            copied = rig.copied()
+            assert all(path in owed or copied[path] == data for files in self.before.values() for path, data in files.items())
+            rig.drain()
+            rig.check_copies()
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
+def test_kill_loop_with_copies(tmp_path: Path, rounds: int) -> None:
+    """SIGKILL at random moments: every acknowledged file is in both places, byte for byte, and nothing else is."""
+    kill_loop(KillLoopWithCopies(tmp_path, kill_seed()), rounds)
 
 
 # ============================================================================
@@ -11883,6 +13965,162 @@ class TestFsck:
             new = rig.store.get("/d/f")
             assert (new.owner, new.id, new.size, new.digest) == ("alice", old.id, 7, "") and new.etag != old.etag
             assert rig.store.get("/d/new").owner == "root"
+
+    @pytest.fixture
+    def in_s3(self, config: Any, bucket: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch) -> Any:
+        """The same with files in S3: /s, /d/s and /o/s (alone in its folder). `in_s3.bucket()` is what lies there."""
+        bucket()
+        kept: dict[str, Any] = {}
+        folder = os.path.join(config.backend.localfs_root_path, ".callfs", "bucket")
+
+        def build(options: Any, *_: Any) -> dict[str, Any]:
+            made = FolderAsBackend(folder, durable=False)
+            made.abouts = kept
+            made.failing = config.failing
+            return {"s3": made}
+        config.failing = set()
+        monkeypatch.setattr(callfs, "build_blobs", build)
+        config.bucket = lambda: build(None)["s3"]
+        with contextlib.closing(self.open_s3(config)) as rig:
+            for path in ("/s", "/d/s", "/o/s"):
+                put(rig.tree, path, b"in s3 " + path.encode(), options=callfs.WriteOptions(0o640, 10**18))
+        return config
+
+    def open_s3(self, config: Any) -> Rig:
+        return Rig(config.backend.localfs_root_path, records=config.metadata_store.sqlite_path, default="s3",
+                   blobs=callfs.build_blobs(config.backend))
+
+    def blob(self, config: Any, path: str) -> str:
+        """Where the bytes of a file lie."""
+        with contextlib.closing(self.open_s3(config)) as rig:
+            return rig.fs._blobs.stores["s3"]._place(callfs.blob_of(rig.store.get(path))[0])
+
+    @staticmethod
+    def age(path: str, hours: float = 100) -> None:
+        moment = time.time() - hours * 3600
+        os.utime(path, (moment, moment))
+
+    def test_sound_data_in_s3(self, in_s3: Any) -> None:
+        for options in ({}, {"deep": True}, {"mend": False}, {"deep": True, "mend": False}):
+            assert self.check(in_s3, **options) == (0, [])
+
+    def test_objects_that_are_gone_or_others(self, in_s3: Any) -> None:
+        """Their records stay: what is lost may come back."""
+        places = {path: self.blob(in_s3, path) for path in ("/s", "/d/s", "/o/s")}
+        os.rename(places["/s"], places["/s"] + "-away")
+        Path(places["/d/s"]).write_bytes(b"short")
+        data = Path(places["/o/s"]).read_bytes()
+        Path(places["/o/s"]).write_bytes(data.upper())
+        lost = [("no object", "/d/s"), ("no object", "/s")]
+        for options, found in (({}, lost), ({"deep": True}, [("corrupt", "/o/s"), *lost]), ({"mend": False}, lost)):
+            left, seen = self.check(in_s3, **options)
+            assert left == len(found) and [item for item in seen if item[0] != "foreign"] == found
+        os.rename(places["/s"] + "-away", places["/s"])
+        Path(places["/d/s"]).write_bytes(b"in s3 /d/s")
+        Path(places["/o/s"]).write_bytes(data)
+        assert self.check(in_s3, deep=True) == (0, [])
+
+    def test_objects_that_were_copied(self, in_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A bucket that was copied has other ETags: with --deep, the same bytes are accepted."""
+        real = FolderAsBackend.list
+        monkeypatch.setattr(FolderAsBackend, "list", lambda self: (blob._replace(tag="new") for blob in real(self)))
+        found = [("other object", "/d/s"), ("other object", "/o/s"), ("other object", "/s")]
+        assert self.check(in_s3) == (3, found) and self.check(in_s3, deep=True) == (0, found)
+        assert self.check(in_s3) == (0, [])
+
+    def test_objects_without_a_record(self, in_s3: Any) -> None:
+        """Old ones go, young ones may get their record yet; what is noted goes at once."""
+        bucket = in_s3.bucket()
+        about = bucket.abouts[os.path.basename(self.blob(in_s3, "/s"))]
+        assert about["callfs-path"] == "/s" and about["callfs-mode"] == "0640" and about["callfs-owner"] == "alice"
+        assert all(value.isascii() and value.isprintable() for value in callfs.told_of(
+            an_entry("/ü\n" + "x" * 4000, owner="ü\n" * 200), "id").values())
+        for name, changes, hours in (("1" * 32, {}, 100), ("2" * 32, {}, 1), ("3" * 32, {"callfs-store": "somebody"}, 100),
+                                     ("4" * 32, {"callfs-path": "/%00"}, 100), ("5" * 32, {"callfs-path": "/s/below"}, 100)):
+            with bucket.stage(name, 3, {**about, **changes}) as upload:
+                upload.write(memoryview(b"abc"))
+                upload.commit()
+            self.age(bucket._place(name), hours)
+        stale = bucket.stage("6" * 32)
+        os.close(stale._fd)
+        self.age(stale._temporary)
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            rig.tree.remove(ALICE, "/o/s")              # noted
+        found = [("foreign", "3" * 32), ("unfinished", "s3"), ("unused", "1" * 32), ("unused", "4" * 32), ("unused", "5" * 32)]
+        left, seen = self.check(in_s3, mend=False)
+        assert (left, seen) == (4, found)
+        assert self.check(in_s3) == (0, found) and self.check(in_s3, deep=True) == (0, found[:1])
+        assert {blob.key[0] for blob in bucket.list()} >= {"2", "3"} and len(list(bucket.list())) == 4
+
+    @pytest.mark.parametrize("lost", ["records", "backup", "everything"])
+    def test_records_are_made_again(self, in_s3: Any, lost: str) -> None:
+        """From what is kept beside the objects: path, owner, mode, time. Of two versions the newer one counts."""
+        records = in_s3.metadata_store.sqlite_path
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            put(rig.tree, "/a b/\u00fc", b"odd", BOB)
+        shutil.copy(records, records + "-backup")
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            put(rig.tree, "/s", b"a newer version")
+            if lost == "backup":            # as if it was swept by now
+                rig.fs._blobs.sweep()
+        os.unlink(records)
+        if lost == "backup":
+            os.rename(records + "-backup", records)
+        elif lost == "everything":
+            for name in os.listdir(self.root(in_s3)):
+                if name != ".callfs":
+                    path = self.root(in_s3) / name
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+            (self.root(in_s3) / ".callfs" / "store").unlink()
+            assert {kind for kind, _ in self.check(in_s3)[1]} <= {"foreign", "unrecorded"}
+        for place in in_s3.bucket().list():
+            self.age(in_s3.bucket()._place(place.key), 1 if place.size == 15 else 100)
+        left, found = self.check(in_s3, **({"take_over": True} if lost == "everything" else {}))
+        paths = {path for kind, path in found if kind == "no record"}
+        assert left == 0 and paths == ({"/s"} if lost == "backup" else {"/s", "/d/s", "/o/s", "/a b/\u00fc"})
+        assert [item for item in self.check(in_s3, deep=True)[1] if item[0] != "foreign"] == []
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            assert fetch(rig.tree, "/s") == b"a newer version" and fetch(rig.tree, "/d/s") == b"in s3 /d/s"
+            entry, odd = rig.tree.stat(ALICE, "/d/s"), rig.tree.stat(BOB, "/a b/\u00fc")
+            assert (entry.owner, odd.owner, odd.backend, fetch(rig.tree, odd.path)) == ("alice", "bob", "s3", b"odd")
+            assert entry.mode == 0o640 and entry.mtime_ns == 10**18
+            check_blobs(rig.fs)
+
+    def test_s3_does_not_answer(self, in_s3: Any) -> None:
+        """Then nothing is concluded and nothing in it changed."""
+        before = sorted(blob.key for blob in in_s3.bucket().list())
+        os.unlink(self.blob(in_s3, "/s"))
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            rig.tree.remove(ALICE, "/d/s")
+        in_s3.failing |= {"list", "delete", "sweep"}
+        for options in ({}, {"deep": True}, {"mend": False}):
+            assert self.check(in_s3, **options) == (1, [("unreachable", "s3")])
+        in_s3.failing.clear()
+        assert len(before) == 3 and self.check(in_s3) == (1, [("no object", "/s")])
+
+    def test_folders_of_files_in_s3(self, in_s3: Any) -> None:
+        """Gone, or with a file in their place; a file behind a record is told of."""
+        root = self.root(in_s3)
+        shutil.rmtree(root / "o")
+        shutil.rmtree(root / "d")
+        (root / "d").write_bytes(b"in its place")
+        (root / "s").write_bytes(b"behind")
+        left, found = self.check(in_s3, mend=False)
+        assert set(found) >= {("no folder", "/o"), ("no folder", "/d"), ("hidden", "/d"), ("hidden", "/s")} and left == len(found)
+        left, found = self.check(in_s3)
+        os.unlink(root / "s")
+        left, found = self.check(in_s3)
+        assert [item for item in found if item[0] != "unrecorded"] == [] and self.check(in_s3) == (0, [])
+        with contextlib.closing(self.open_s3(in_s3)) as rig:
+            assert fetch(rig.tree, "/d/s") == b"in s3 /d/s" and fetch(rig.tree, "/o/s") == b"in s3 /o/s"
+            assert rig.tree.stat(ALICE, "/d").owner == "alice"
+
+    def test_not_without_s3(self, in_s3: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Records of files in S3 are not judged by the disk, with or without the options of S3."""
+        monkeypatch.setattr(callfs, "build_blobs", lambda *_: {})
+        assert self.check(in_s3, mend=False) == (0, [])
+        with pytest.raises(callfs.ConfigError, match="s3_bucket_name"):
+            self.check(in_s3)
 
     def test_rot_is_reported_and_left(self, config: Any) -> None:
         """It can not be mended: it stays a problem, every time."""
@@ -13945,6 +16183,30 @@ class TestS3FSKeys:
             assert {**bucket.objects, "e/": ""} == {**before, "e/": ""} and ("e/" in bucket.objects) == empty
         assert not our_threads()
 
+    @pytest.mark.parametrize("ahead", [1, 1000])
+    def test_list_behind_a_name(self, monkeypatch: pytest.MonkeyPatch, ahead: int) -> None:
+        """Folders too, whose keys stand behind it although their names do not; and as `walk` asks."""
+        monkeypatch.setattr(callfs, "S3_AHEAD", ahead)
+        tree = callfs.Tree(dict_s3fs(["a!/y", "a-b", "a.txt", "a/x", "a0", "b/c-/d", "b/c/e", "b/c.d"]))
+        names = ["a", "a!", "a-b", "a.txt", "a0", "b"]
+        for after in (*names, "", "a/", "a/x", "a-", "a-c", "`", "c", "a!/y"):
+            assert [entry.name for entry in tree.list(ALICE, "/", after)] == [name for name in names if name > after]
+        paths = [entry.path for entry in tree.walk(ALICE, "/", 9)]
+        assert paths == sorted(paths) and len(paths) == 13
+        for at, path in enumerate(paths):
+            assert [entry.path for entry in tree.walk(ALICE, "/", 9, path)] == paths[at + 1:]
+
+    def test_many_keys(self) -> None:
+        """Page by page, a request for each thousand and one for the folder that belongs before all; so many wait at most."""
+        filesystem = dict_s3fs()
+        bucket, item = filesystem.bucket, callfs.S3Object("")
+        bucket.objects.update({key: (item._replace(key=key), b"") for key in (f"d/img-{number:06d}" for number in range(30_000))})
+        bucket.objects["d/img/x"] = item._replace(key="d/img/x"), b""
+        found = callfs.Tree(filesystem).list(ALICE, "/d")
+        assert next(found).name == "img" and bucket.asked == ["LIST d/", "LIST d/img/"]
+        ahead = [1000 * (len(bucket.asked) - 1) - count for count, entry in enumerate(found, 1)]
+        assert len(ahead) == 30_000 and len(bucket.asked) == 32 and max(ahead) <= 2000
+
     def test_a_file_is_replaced_by_a_move_as_a_whole(self) -> None:
         """What was at the target is there until the copy is; a copy that fails leaves both."""
         filesystem = dict_s3fs(["a", "b"])
@@ -14185,22 +16447,15 @@ class TestS3FSServed:
         assert reader.read() == b"" and not filesystem._readers
 
     @pytest.mark.long
-    def test_a_hundred_thousand_keys(self, moto_s3: Any, serve: Any) -> None:
-        """Page by page, in order, in bounded memory."""
+    def test_pages(self, moto_s3: Any, serve: Any) -> None:
+        """Of a real server, with a folder that belongs before all of them, from the start and from the middle."""
         target = moto_s3.target()
-        server = self.mount(serve, target)
+        server, names = self.mount(serve, target), [f"img-{number:04d}.jpg" for number in range(2500)]
         with callfs.S3Client(target) as client:
-            in_threads(lambda part: [client.put(f"d/img-{number:06d}", b"") for number in range(part, 100_000, 4)], 4)
+            in_threads(lambda part: [client.put("d/" + name, b"") for name in names[part::4]], 4)
             client.put("d/img/x", b"")
-        tree = server.tree
-        next(iter(tree.list(callfs.ROOT, "/s3/d")))
-        tracemalloc.start()
-        try:
-            names = [entry.name for entry in tree.list(callfs.ROOT, "/s3/d")]
-            size, most = tracemalloc.get_traced_memory()
-        finally:
-            tracemalloc.stop()
-        assert len(names) == 100_001 and names == sorted(names) and names[0] == "img" and most - size < 8 << 20
+        for after, expected in (("", ["img", *names]), ("img", names), (names[1200], names[1201:]), (names[-1], []), ("imh", [])):
+            assert [entry.name for entry in server.tree.list(callfs.ROOT, "/s3/d", after)] == expected
 
 
 # ============================================================================
@@ -19302,6 +21557,215 @@ def test_urllib_and_requests(rest: Any) -> None:
         assert session.get(rest.url + "/v1/files/g", headers={"Range": "bytes=3-"}).content == b"requests"
         assert session.get(rest.url + "/v1/directories/").json()["count"] == 2
         assert session.delete(rest.url + "/v1/files/g").status_code == 204
+
+
+# ============================================================================
+# heal: files and their second copies side by side; replication as a server does it
+# ============================================================================
+
+DAMAGES = ("fine", "gone", "short", "rot")
+
+
+def healed(rig: Doubled, deep: bool = True, mend: bool = True) -> tuple[set[tuple[str, str]], int]:
+    """What heal says, and how many problems it leaves."""
+    found: list[tuple[str, str]] = []
+    left = callfs.Healer(rig.fs, rig.disk, rig.store, {"s3": rig.behind}, rig.replicas, deep=deep, mend=mend,
+                         report=lambda finding: found.append(finding[:2])).run()
+    assert {kind for kind, _ in found} <= set(callfs.HEALED) and len(set(found)) == len(found)
+    return set(found), left
+
+
+class TestHeal:
+    """Each kind of damage on either side."""
+
+    @staticmethod
+    def expected(own: str, copy: str, deep: bool) -> list[str]:
+        """What is said of a file, its bytes and its copy being so; "lost" is what can not be mended."""
+        seen_own, seen_copy = ("fine" if each == "rot" and not deep else each for each in (own, copy))
+        if seen_own != "fine" and seen_copy != "fine":
+            return ["lost"]
+        if seen_own != "fine":              # without `deep`, rot is found when it would be copied
+            return ["gone" if own == "gone" else "damaged"] + ["lost"] * (copy == "rot")
+        if seen_copy != "fine":
+            return ["uncopied" if copy == "gone" else "miscopied"] + ["lost"] * (own == "rot")
+        return []
+
+    @WAYS
+    @pytest.mark.parametrize("deep", [False, True])
+    def test_every_damage(self, doubled: Any, way: str, deep: bool) -> None:
+        """Said without a change first; then mended: afterwards all is as it was, but for what neither side had; what
+        neither had is left as it is."""
+        rig, wanted, lost = doubled(way), set(), set()
+        cases = [(own, copy) for own in DAMAGES for copy in DAMAGES]
+        for own, copy in cases:
+            put(rig.tree, f"/d/{own}-{copy}", f"{own} {copy}".encode() * 1000, options=callfs.WriteOptions(mode=0o600, mtime_ns=10**18))
+        rig.drain()
+        before = {entry.path: entry for entry in rig.tree.list(ALICE, "/d")}
+        for own, copy in cases:
+            path = f"/d/{own}-{copy}"
+            for how, place in ((own, rig.place_of(path)), (copy, rig.copy_of(path))):
+                spoil(place, how) if how != "fine" else None
+            wanted |= {(kind, path) for kind in self.expected(own, copy, deep)}
+        lost = {path for kind, path in wanted if kind == "lost"}
+        said, left = healed(rig, deep, mend=False)
+        assert said == {(kind, path) for kind, path in wanted if kind != "lost" or not any(
+            other != "lost" and where == path for other, where in wanted)} and left == len(said)
+        assert healed(rig, deep) == (wanted, len(lost))
+        again, left = healed(rig, deep)
+        assert {path for _, path in again} == lost and left == len(lost)
+        assert len(lost) == (9 if deep else 8)
+        for own, copy in cases:
+            path = f"/d/{own}-{copy}"
+            if path not in lost and (deep or "rot" not in (own, copy)):
+                entry = rig.tree.stat(ALICE, path)
+                assert entry._replace(version=0, stamp="") == before[path]._replace(version=0, stamp="")
+                assert fetch(rig.tree, path) == rig.copied()[path] == f"{own} {copy}".encode() * 1000
+
+    def test_others(self, doubled: Any) -> None:
+        """Folders that are gone, files changed from outside, copies of nothing, files whose two sides differ and no digest
+        tells which is right, files that have one copy only."""
+        rig = doubled()
+        for path in ("/d/e/f", "/outside", "/appended", "/only"):
+            put(rig.tree, path, b"data")
+        rig.tree.patch(ALICE, "/appended", callfs.bytes_body(b"!"), 4)
+        rig.tree.place(ALICE, "/only", "s3")
+        rig.drain()
+        for key in ("ab" * 16, "cd" * 16):
+            with rig.copies.stage(key) as upload:
+                upload.commit()
+        shutil.rmtree(rig.path("/d"))
+        rig.path("/outside").write_bytes(b"changed")
+        spoil(rig.copy_of("/appended"), "rot")
+        spoil(rig.place_of("/only"), "gone")
+        wanted = {("gone", "/d"), ("gone", "/d/e"), ("gone", "/d/e/f"), ("outside", "/outside"), ("uncopied", "/outside"),
+                  ("differing", "/appended"), ("gone", "/only"), ("stray", "ab" * 16), ("stray", "cd" * 16)}
+        wanted.add(("stray", callfs.replica_key(rig.store.get("/outside"))))        # that of the version before
+        assert healed(rig, mend=False) == (wanted, len(wanted))
+        assert healed(rig) == (wanted, 2)
+        assert healed(rig) == ({("differing", "/appended"), ("gone", "/only")}, 2)
+        assert fetch(rig.tree, "/d/e/f") == b"data" and rig.copied()["/outside"] == b"changed"
+        assert rig.tree.stat(ALICE, "/d/e").owner == "alice"
+
+    def test_records_that_do_not_know_the_copies(self, doubled: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Where there are more copies of nothing than files, they stay: the records may be the wrong ones."""
+        rig = doubled()
+        monkeypatch.setattr(callfs.Healer, "STRAYS", 0)
+        for number in range(3):
+            put(rig.tree, f"/f{number}")
+        rig.drain()
+        rig.store._write("lost", lambda connection: connection.execute("DELETE FROM entries WHERE name IN ('f0', 'f1')"))
+        rig.store._write("lost", lambda connection: connection.execute("DELETE FROM replicas"))
+        assert healed(rig)[1] == 2 and len(list(rig.copies.list())) == 3
+        put(rig.tree, "/more")
+        rig.drain()
+        assert healed(rig)[1] == 0 and len(list(rig.copies.list())) == 2
+
+    def test_without_copies(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """A configuration error."""
+        config = tmp_path / "config.yaml"
+        config.write_text(callfs.render_yaml(server_settings(tmp_path)))
+        assert callfs.main(["heal", "--config", str(config)]) == 2
+        assert "ha.replication_enabled" in capsys.readouterr().err
+
+
+@pytest.mark.once
+class TestReplicatedServer:
+    """Against S3, as far as moto is one."""
+
+    def options(self, target: Any, **ha: Any) -> dict[str, Any]:
+        return {"backend": {"s3_bucket_name": target.bucket, "s3_endpoint": target.endpoint, "s3_access_key": target.access_key,
+                            "s3_secret_key": target.secret_key, "default_backend": ha.pop("default", "localfs")},
+                "ha": {"replication_enabled": True, "replica_backend": "s3", **ha}}
+
+    def keys(self, s3: Any, bucket: str) -> list[str]:
+        """The keys of a bucket."""
+        with callfs.S3Client(s3.target(bucket)) as client:
+            return [each.key for each in client.list()]
+
+    def metric(self, server: Any, name: str) -> float:
+        """The sum over its labels."""
+        return sum(metrics_of(call(server, "GET", "/metrics").body.decode()).get(name, {}).values())
+
+    def test_a_disk_that_loses_all(self, moto_s3: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Files, copied behind the answers, some moved, one deleted; the disk is replaced by an empty one: the server and
+        fsck refuse it, heal brings back all with owners, modes, times and ETags. The copies say what they are of."""
+        target = moto_s3.target()
+        settings = server_settings(tmp_path, self.options(target))
+        settings["backend"]["localfs_root_path"] = str(tmp_path / "files")
+        config = tmp_path / "config.yaml"
+        config.write_text(callfs.render_yaml(settings))
+        with nothing_left(), callfs.Server(callfs.Config.load(str(config))) as server:
+            for number in range(6):
+                assert call(server, "PUT", f"/v1/files/d/f{number}", b"%d" % number * 1000).status == 201
+            assert call(server, "DELETE", "/v1/files/d/f5").status in (200, 204)
+            wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 and len(self.keys(moto_s3, target.bucket)) == 5, 30, "copies")
+            tags = {number: call(server, "HEAD", f"/v1/files/d/f{number}").headers["etag"] for number in range(5)}
+            assert json.loads(call(server, "GET", "/ready").body)["parts"]["replication"] == "ok"
+            assert self.metric(server, "callfs_replication_lag_seconds") == 0
+        with callfs.S3Client(target) as client:
+            about = client.head(self.keys(moto_s3, target.bucket)[0]).metadata
+            assert re.fullmatch("/d/f[0-4]", about["callfs-path"]) and about["callfs-owner"] == "tester" and len(about["callfs-sha256"]) == 64
+        shutil.rmtree(tmp_path / "files")
+        with pytest.raises(callfs.ConfigError, match="not the one"):
+            callfs.Server(callfs.Config.load(str(config)))
+        assert callfs.main(["fsck", "--config", str(config)]) == 2 and "callfs heal" in capsys.readouterr().err
+        assert callfs.main(["heal", "--config", str(config)]) == 0
+        said = capsys.readouterr().out
+        assert said.count("gone: /") == 6 and "5 files and their second copies compared, no problems left" in said
+        assert callfs.main(["heal", "--deep", "--config", str(config)]) == 0 and "gone" not in capsys.readouterr().out
+        with callfs.Server(callfs.Config.load(str(config))) as server:
+            for number, tag in tags.items():
+                answer = call(server, "GET", f"/v1/files/d/f{number}")
+                assert answer.body == b"%d" % number * 1000 and answer.headers["etag"] == tag
+        with callfs.S3Client(target) as client:
+            client.delete([self.keys(moto_s3, target.bucket)[0]])
+        (tmp_path / "files" / "d" / "f0").unlink(), (tmp_path / "files" / "d" / "f1").unlink()
+        assert callfs.main(["heal", "--dry-run", "--config", str(config)]) == 1
+        shutil.rmtree(tmp_path / "files")
+
+    def test_s3_comes_and_goes(self, moto_s3: Any, faulty_s3: Any, serve: Any) -> None:
+        """Copies required: while S3 refuses, uploads do, and there is nothing of them; afterwards they work. What is read
+        goes on from S3 where the file on the disk breaks off, in the middle of an answer, sent by sendfile or not."""
+        proxy = faulty_s3(moto_s3)
+        target = proxy.target()
+        server = serve(**self.options(target, require_replica_success=True))
+        disk = Path(server.config.backend.localfs_root_path)
+        data = os.urandom(9 << 20)
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        assert len(self.keys(moto_s3, target.bucket)) == 1
+        fault = proxy.fail("(PUT|POST|DELETE) ", (503, "SlowDown"), times=float("inf"))
+        answer = call(server, "PUT", "/v1/files/f", b"new")
+        assert answer.status == 503 and b"second copy" in answer.body and answer.headers["retry-after"]
+        assert call(server, "PUT", "/v1/files/g", bytes(20 << 20)).status == 503
+        assert call(server, "GET", "/v1/files/g").status == 404 and scratch(str(disk)) == []
+        fault.times = 0
+        for sendfile in (False, True):
+            server._listeners[0].sendfile_locally = sendfile
+            times = os.stat(disk / "f")
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(callfs.StoreFS, "_agreed", lambda files, path, found, locked=False: files._store.get(path))
+                os.truncate(disk / "f", 5 << 20)
+                os.utime(disk / "f", ns=(times.st_atime_ns, times.st_mtime_ns))
+                answer = call(server, "GET", "/v1/files/f")
+                assert answer.status == 200 and answer.body == data
+                assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=6000000-6000009"}).body == data[6000000:6000010]
+        assert self.metric(server, "callfs_replica_reads_total") == 4
+        assert call(server, "PUT", "/v1/files/f", b"new").status in (200, 201)
+        wait_for(lambda: len(self.keys(moto_s3, target.bucket)) == 1, 30, "the old copy to go")
+
+    def test_files_in_s3_with_copies_here(self, moto_s3: Any, faulty_s3: Any, serve: Any) -> None:
+        """S3 fails, at once or in the middle of an answer: what is read comes from the disk."""
+        proxy = faulty_s3(moto_s3)
+        server = serve(**self.options(proxy.target(), default="s3", replica_backend="localfs"))
+        data = os.urandom(3 << 20)
+        assert call(server, "PUT", "/v1/files/f", data).status == 201
+        wait_for(lambda: self.metric(server, "callfs_replication_queue") == 0 < self.metric(server, "callfs_replications_total"), 30, "the copy")
+        for how, at in (((404, "NoSuchKey"), 0), ((403, "AccessDenied"), 0), ("reset-response", 100_000)):
+            fault = proxy.fail("GET .*/objects/", how, times=float("inf"), at=at)
+            assert call(server, "GET", "/v1/files/f").body == data
+            assert call(server, "GET", "/v1/files/f", headers={"Range": "bytes=7-3000000"}).body == data[7:3000001]
+            fault.times = 0
+        assert self.metric(server, "callfs_replica_reads_total") == 6
 
 
 # ============================================================================
