@@ -5962,7 +5962,8 @@ class S3Upload:
     def _flush(self) -> None:
         """Send what is in the buffer as a part."""
         self._begin()
-        thread = threading.Thread(target=self._send_part, args=(self._number, self._buffer), name="callfs-s3-part",
+        data = bytes(self._buffer)          # of a bytearray io.BytesIO would keep a second one while it is sent
+        thread = threading.Thread(target=self._send_part, args=(self._number, data), name="callfs-s3-part",
                                   daemon=True)
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         self._buffer, self._number = bytearray(), self._number + 1
@@ -5978,7 +5979,7 @@ class S3Upload:
             if not self._id:
                 raise BadGateway("The S3 server has begun an upload without a name.")
 
-    def _send_part(self, number: int, data: bytearray) -> None:
+    def _send_part(self, number: int, data: bytes) -> None:
         try:
             if not self._error:
                 headers = self._client._put_bytes(self._path, self._query(number), {}, data).headers

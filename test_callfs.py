@@ -671,6 +671,7 @@ class RcloneS3(S3Server):
     odd = frozenset({"a//b", "/first", "last/", "a/../b", "./dot", "..", "tab\there", "cr\rlf\n", "x" * 1024, "\x7fdel", "ctl\x01"})
     defects = {"conditions": "ignores If-None-Match", "no-hashes": "does not look at hashes",
                "prefixes-first": "gives all common prefixes on every page", "metadata": "keeps what an object had before, and adds to it",
+               "cut": "sometimes removes what is written meanwhile when it gives up an upload that was cut",
                "whole-etag": "has the MD5 of all bytes as the ETag of an object in parts"}
 
     def command(self) -> list[str]:
@@ -1375,6 +1376,8 @@ class TestS3Faults:
             if what == PARTS and (how == "alter-request" and "no-hashes" in any_s3.defects
                                   or (how, pattern) == ("cut-response", S3_COMPLETE) and "whole-etag" in any_s3.defects):
                 continue                    # nobody looks at the part; whether the object there is ours can not be told
+            if (what, how, times) == (PUT, "cut-request", 1) and "cut" in any_s3.defects:
+                continue
             if any_s3.name == "swift" and how != "alter-request" and number % 3 and not request.config.getoption("--long"):
                 continue                    # the slowest; its own are those where it looks at hashes
             if isinstance(how, tuple) and len(how) > 2:
@@ -1389,7 +1392,7 @@ class TestS3Faults:
             except callfs.CallFSError as error:
                 outcome = error
             proxy.faults[:] = []
-            if type(outcome) is not (expected or type(None)) or fault.times == times:
+            if not isinstance(outcome, expected or type(None)) or fault.times == times:
                 failed.append(f"{what} {pattern} {how} x{times}: {outcome!r}")
             if outcome and len(client._log.lines) == before:
                 failed.append(f"{what} {pattern} {how}: nothing in the log")
