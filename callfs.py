@@ -8751,8 +8751,10 @@ class Tree:
         """Raises NotSupported for a backend that the filesystem of a path does not have."""
         filesystem = place.filesystem
         if backend and backend not in filesystem.backends:
-            raise NotSupported(f"There is no backend {backend!r} here; there is: {', '.join(filesystem.backends)}."
-                               if filesystem.backends else f"{filesystem.name} has no backends to choose from.")
+            if not filesystem.backends:
+                raise NotSupported(f"{filesystem.name} has no backends to choose from.")
+            more = " It needs backend.s3_bucket_name in the configuration." if backend == "s3" else ""
+            raise NotSupported(f"There is no backend {backend[:40]!r} here; there is: {', '.join(filesystem.backends)}.{more}")
 
     def _absent_above(self, path: str) -> list[str]:
         """The directories above a path that are not there yet, the outermost first."""
@@ -9185,21 +9187,23 @@ class _Closing(Reader):
 class StagedBlob:
     """A blob that no record names yet; when its `with` block ends and none does, it goes."""
 
-    def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader]) -> None:
-        self.backend, self.key, self._upload, self._open_old = backend, key, upload, open_old
+    def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader],
+                 watch: Callable[[], ContextManager[None]] = contextlib.nullcontext) -> None:
+        self.backend, self.key, self._upload, self._open_old, self._watch = backend, key, upload, open_old, watch
         self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
 
     def write(self, part: memoryview) -> None:
         """The next bytes."""
         self.torn = True                    # unless all of them arrive
-        self._upload.write(part)
+        with self._watch():
+            self._upload.write(part)
         self.size, self.torn = self.size + len(part), False
 
     def copy(self, entry: Entry, start: int, stop: int) -> None:
         """The bytes `start` to `stop` of a file that lies in the same blob store."""
         if stop <= start:
             return
-        with _found(entry):
+        with self._watch(), _found(entry):
             if self._upload.copy(*blob_of(entry), start, stop):
                 self.size += stop - start
                 return
@@ -9209,7 +9213,8 @@ class StagedBlob:
 
     def finish(self) -> None:
         """Let it be there, whole and durable; `stamp` is what a record names it by."""
-        self.stamp = f"{self.key} {self._upload.commit()}"
+        with self._watch():
+            self.stamp = f"{self.key} {self._upload.commit()}"
 
 
 def blob_of(entry: Entry) -> tuple[str, str]:
@@ -9259,14 +9264,21 @@ class BlobFiles:
     def _measured(self, backend: str, operation: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
+            with self._watched(backend, operation):
+                yield
+        finally:
+            self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
+
+    @contextlib.contextmanager
+    def _watched(self, backend: str, operation: str) -> Iterator[None]:
+        """Around a call of a blob store: what fails there is counted and logged."""
+        try:
             yield
         except CallFSError as error:
             if not isinstance(error, CallerError):
                 self._metrics.count("callfs_errors_total", backend, type(error).__name__)
                 self._log.error("backend error", backend=backend, operation=operation, reason=error.message)
             raise
-        finally:
-            self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -9295,17 +9307,19 @@ class BlobFiles:
     @contextlib.contextmanager
     def staged(self, backend: str, length: Optional[int], draft: Entry) -> Iterator[StagedBlob]:
         """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
-        key = secrets.token_hex(16)
+        key, started = secrets.token_hex(16), time.perf_counter()
         self._records.hold_blob(key, backend, self._instance)
-        blob = None
+        blob, watch = None, functools.partial(self._watched, backend, "write")
         try:
-            with self._measured(backend, "write"):
-                with self.stores[backend].stage(key, length, told_of(draft, self._records.identity)) as upload:
-                    blob = StagedBlob(backend, key, upload, self.read)
-                    yield blob
+            with watch():
+                upload = self.stores[backend].stage(key, length, told_of(draft, self._records.identity))
+            with upload:
+                blob = StagedBlob(backend, key, upload, self.read, watch)
+                yield blob
         finally:
             if blob is None or not blob.kept:
                 self._let_go([key])
+            self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, "write")
 
     def _let_go(self, keys: Sequence[str]) -> None:
         """What the store can not note now it finds at the next start, as held by nobody who lives."""
