@@ -21106,6 +21106,36 @@ def _all_enabled(node: Any) -> Any:
         if isinstance(node, dict) else node
 
 
+def test_example_with_s3() -> None:
+    config = callfs.Config.load(str(EXAMPLES / "config-s3.yaml"), environ={
+        **EXAMPLE_SECRETS, "CALLFS_BACKEND__S3_ACCESS_KEY": "access-key-0123456789", "CALLFS_BACKEND__S3_SECRET_KEY": "secret-key-0123456789"})
+    callfs.check_built(config)
+    assert not config.validate()
+    blobs = callfs.build_blobs(config.backend)
+    assert list(blobs) == ["s3"] and blobs["s3"].client.target.prefix == "callfs/"
+    blobs["s3"].close()
+
+
+@pytest.mark.once
+def test_readme_s3_lines(over_s3: S3Rest, tmp_path: Path) -> None:
+    """The block of "S3 as a second tier", as it stands, against moto."""
+    text = _readme().split("## S3 as a second tier\n")[1].split("```sh\n")[1].split("```")[0]
+    (tmp_path / "big.iso").write_bytes(os.urandom(300_000))
+    shutil.copy(callfs.__file__, tmp_path / "callfs.py")
+    put_file(over_s3, "/docs/a", b"a", {"X-CallFS-Backend": "localfs"})
+    need_program("curl")
+    done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", 'curl() { command curl --fail-with-body "$@"; }\npython3() { "$PYTHON" "$@"; }\n' + text],
+                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60, env={
+                              **os.environ, "URL": over_s3.url, "KEY": over_s3.key, "AUTH": f"Authorization: Bearer {over_s3.key}",
+                              "PYTHON": sys.executable})
+    assert done.returncode == 0 and "X-CallFS-Backend: s3" in done.stdout, done.stdout
+    with callfs.Client(over_s3.url, over_s3.key) as client:
+        found = {path: client.stat(path).backend for path in ("/big.iso", "/back.iso", "/docs/a")}
+        assert found == {"/big.iso": "s3", "/back.iso": "localfs", "/docs/a": "localfs"}
+        assert client.download("/back.iso") == (tmp_path / "big.iso").read_bytes()
+    assert (tmp_path / "part").stat().st_size == 100
+
+
 def test_example_units_match_the_configuration() -> None:
     service = (EXAMPLES / "callfs.service").read_text(encoding="utf-8")
     config = callfs.Config.load(str(EXAMPLES / "config.yaml"), environ=EXAMPLE_SECRETS)
