@@ -31,6 +31,7 @@ import base64
 import bisect
 import codecs
 import collections
+import concurrent.futures
 import configparser
 import contextlib
 import copy
@@ -4297,7 +4298,7 @@ class _Again(Exception):
 
 def _reason(error: Exception) -> str:
     text = getattr(error, "verify_message", "") or getattr(error, "strerror", "") or str(error)
-    return text or type(error).__name__
+    return "".join(each if each.isprintable() else "?" for each in text.strip())[:200] or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -4643,7 +4644,8 @@ class HTTPClient:
     def _once(self, call: _Call) -> _Reply:
         wire = self._take()
         try:
-            answer = _Reply(wire, wire.exchange(self._prepared(call, wire)), self._release)
+            call = self._prepared(call, wire)
+            answer = _Reply(wire, wire.exchange(call), self._release)
             failed = answer.status >= 300 and answer.status not in call.accept
             if failed or not call.stream:
                 answer.read_all(call.limit)
@@ -5152,12 +5154,13 @@ S3_DELETES = 1000                       # keys of one DeleteObjects
 S3_PATIENCE = 900.0                     # seconds that a server may copy or put together without a word
 S3_MAX_PAUSE = 20.0                     # seconds between two tries, as the SDKs have it
 S3_SKEW = 300.0                         # seconds by which our clock must be off before it is corrected; 900 are refused
+_S3_KEPT = ("Content-Type", "Content-Encoding", "Content-Language", "Content-Disposition", "Cache-Control", "Expires")
 _S3_SPACE = "http://s3.amazonaws.com/doc/2006-03-01/"
 _EMPTY_SHA256 = hashlib.sha256().hexdigest()
 _UNSIGNED = "UNSIGNED-PAYLOAD"
 _NOT_SIGNED = frozenset({               # what HTTP libraries and proxies add or change on the way
-    "baggage", "connection", "content-length", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization", "te",
-    "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-amzn-trace-id"})
+    "baggage", "connection", "content-length", "expect", "keep-alive", "proxy-authenticate", "proxy-authorization",
+    "te", "traceparent", "tracestate", "trailer", "transfer-encoding", "upgrade", "user-agent", "x-amzn-trace-id"})
 
 
 class S3Credentials(NamedTuple):
@@ -5238,8 +5241,9 @@ def presign(method: str, target: str, host: str, who: S3Credentials, region: str
     moment, scope = _moment_and_scope(region, seconds)
     path, _, query = target.partition("?")
     pairs = [*urllib.parse.parse_qsl(query, keep_blank_values=True), ("X-Amz-Algorithm", "AWS4-HMAC-SHA256"),
-             ("X-Amz-Credential", f"{who.access_key}/{scope}"), ("X-Amz-Date", moment), ("X-Amz-Expires", str(lifetime)),
-             ("X-Amz-SignedHeaders", "host"), *([("X-Amz-Security-Token", who.session_token)] if who.session_token else [])]
+             ("X-Amz-Credential", f"{who.access_key}/{scope}"), ("X-Amz-Date", moment),
+             ("X-Amz-Expires", str(lifetime)), ("X-Amz-SignedHeaders", "host")]
+    pairs += [("X-Amz-Security-Token", who.session_token)] if who.session_token else []
     target = f"{path}?{canonical_query(pairs)}"
     canonical = canonical_request(method, target, {"Host": host}, _UNSIGNED)
     return f"{target}&X-Amz-Signature={_signature(who, moment, scope, canonical)}"
@@ -5272,32 +5276,11 @@ def s3_credentials(environ: Mapping[str, str], home: str) -> Optional[S3Credenti
     return given
 
 
-class _S3Keys:
-    """The credentials in use: given ones, else those that are found, read anew when a file has changed."""
-
-    def __init__(self, given: S3Credentials, environ: Mapping[str, str], home: str) -> None:
-        self._environ, self._home = environ, home
-        self._stamps: Optional[list[object]] = None
-        self._fixed, self._found = bool(given.access_key), given if given.access_key else None
-
-    def get(self) -> S3Credentials:
-        """Raises ConfigError where there are none."""
-        stamps: Optional[list[object]] = None if self._fixed else [
-            self._stamp(path) for path in _aws_files(self._environ, self._home)]
-        if stamps != self._stamps:          # a file that goes away leaves what it said
-            self._found, self._stamps = s3_credentials(self._environ, self._home) or self._found, stamps
-        if self._found is None:
-            raise ConfigError("backend.s3_access_key: is needed for s3 (or AWS_ACCESS_KEY_ID, or a profile in ~/.aws)")
-        if not re.fullmatch("[!-~]+", self._found.access_key + self._found.session_token):      # they go into a header
-            raise ConfigError("backend.s3_access_key: S3's keys are printable ASCII without spaces")
-        return self._found
-
-    @staticmethod
-    def _stamp(path: str) -> object:
-        with contextlib.suppress(OSError):
-            status = os.stat(path)
-            return status.st_mtime_ns, status.st_size, status.st_ino
-        return None
+def _file_stamp(path: str) -> object:
+    with contextlib.suppress(OSError):
+        status = os.stat(path)
+        return status.st_mtime_ns, status.st_size, status.st_ino
+    return None
 
 
 # ---- XML and headers ---------------------------------------------------------------------------------------------
@@ -5349,15 +5332,16 @@ def _s3_tag(text: Optional[str]) -> str:
 
 
 def _s3_number(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,19}", text):
+    if not text.isascii() or not text.isdecimal() or len(text) > 19:
         raise BadGateway("The S3 server does not say how long an object is.")
     return int(text)
 
 
 def _s3_moment(text: Optional[str]) -> int:
-    """Nanoseconds since 1970, in whole seconds: a header, which has another form than XML, has no more. 0 for neither."""
+    """Nanoseconds since 1970, in whole seconds: a header has no more, and another form than XML. 0 for neither."""
     try:
-        return pfs_time_ns(text or "") // 1_000_000_000 * 1_000_000_000
+        moment = datetime.datetime.fromisoformat((text or "")[:19]) - _EPOCH       # a tenth of the time of `pfs_time_ns`
+        return int(moment.total_seconds()) * 1_000_000_000
     except ValueError:
         return int(parse_http_date(text or "") or 0) * 1_000_000_000
 
@@ -5374,13 +5358,6 @@ class S3Object(NamedTuple):
     mtime_ns: int = 0
     metadata: Mapping[str, str] = MappingProxyType({})
     is_prefix: bool = False
-
-
-def _s3_object(key: str, headers: Any) -> S3Object:
-    total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
-    metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
-                if name.lower().startswith("x-amz-meta-")}
-    return S3Object(key, _s3_number(total), _s3_tag(headers.get("ETag")), _s3_moment(headers.get("Last-Modified")), metadata)
 
 
 def _s3_listed(told: ElementTree.Element, cut: int) -> list[S3Object]:
@@ -5404,8 +5381,8 @@ class S3Pending(NamedTuple):
 @dataclass(frozen=True)
 class S3Target:
     """A bucket and how to speak to it. `prefix` is put before every key and taken off again; `path_style` None means
-    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` is for each wait, in seconds; a transfer has
-    at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
+    virtual hosts with Amazon and paths with an endpoint of our own. `timeout` is for each wait, in seconds; a transfer
+    has at most `parallel` parts of `part_bytes` in memory. Without `access_key` the keys are those of `s3_credentials`."""
 
     bucket: str
     region: str = "us-east-1"
@@ -5457,18 +5434,15 @@ def _s3_host(connection: http.client.HTTPConnection) -> str:
 
 # ---- errors ------------------------------------------------------------------------------------------------------
 
-class _UploadGone(BadGateway):
-    """The S3 server does not know the multipart upload any more."""
-
-
 # What S3's codes mean here, and statuses where there is no code. The rest says that we and S3 do not agree: 502.
 _S3_KINDS: dict[str, type[CallFSError]] = {code: kind for kind, codes in (
-    (FileNotFound, "NoSuchKey NotFound 404"), (_UploadGone, "NoSuchUpload"), (PreconditionFailed, "PreconditionFailed 412"),
-    (RangeNotSatisfiable, "InvalidRange 416"), (PayloadTooLarge, "EntityTooLarge"), (BadRequest, "KeyTooLongError KeyTooLong"),
+    (FileNotFound, "NoSuchKey NotFound 404"), (PreconditionFailed, "PreconditionFailed 412"),
+    (RangeNotSatisfiable, "InvalidRange 416"), (PayloadTooLarge, "EntityTooLarge"),
+    (BadRequest, "KeyTooLongError KeyTooLong"),
     (StorageFull, "QuotaExceeded InsufficientStorage XMinioStorageFull 507"),
-    (Unavailable, "SlowDown ServiceUnavailable InternalError ConditionalRequestConflict OperationAborted RequestTimeout "
-                  "RequestLimitExceeded TooManyRequests Throttling 429 500 502 503 504")) for code in codes.split()}
-_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)     # what callers ask for every day: no line in the log
+    (Unavailable, "SlowDown ServiceUnavailable InternalError ConditionalRequestConflict OperationAborted Throttling "
+                  "RequestTimeout RequestLimitExceeded TooManyRequests 429 500 502 503 504")) for code in codes.split()}
+_S3_USUAL = (FileNotFound, PreconditionFailed, RangeNotSatisfiable)     # what callers meet every day: not in the log
 
 
 def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
@@ -5484,37 +5458,60 @@ def _s3_complaint(answer: _Reply) -> tuple[str, str, str, str]:
 def _s3_error(status: int, code: str) -> CallFSError:
     kind = _S3_KINDS.get(code) or _S3_KINDS.get(str(status) if not code or status >= 429 else "") or BadGateway
     told = _s3_word(code) or ("a redirect; is that its region?" if 300 <= status < 400 else f"status {status}")
-    return kind() if kind in _S3_USUAL else kind(f"The S3 server answered {told}.")
+    error = kind() if kind in _S3_USUAL else kind(f"The S3 server answered {told}.")
+    error.details = {"s3_code": told}
+    return error
+
+
+def _is_gone(error: CallFSError) -> bool:
+    """Whether S3 does not know the multipart upload (any more)."""
+    return isinstance(error, FileNotFound) or error.details.get("s3_code") == "NoSuchUpload"
 
 
 class S3Client(HTTPClient):
     """A bucket. Any number of threads may use it; `close` it, or use `with`.
 
-    Errors: FileNotFound, PreconditionFailed, RangeNotSatisfiable, BadRequest (a key that S3 does not take), StorageFull;
-    Unavailable for a server that can not be reached, or fails after `retries` more tries with growing pauses; BadGateway
-    for all that says that we and S3 do not agree: wrong keys, no such bucket, answers that are none, bytes that are not
-    those of their checksum. S3's own words, with the number of the request, go to the log. A request's body is in memory
-    as a whole and so signed as a whole: nothing here needs aws-chunked, which many servers can not read.
+    Errors: FileNotFound, PreconditionFailed, RangeNotSatisfiable, BadRequest (a key that S3 does not take),
+    StorageFull; Unavailable for a server that can not be reached, or fails after `retries` more tries with growing
+    pauses; BadGateway for all that says that we and S3 do not agree: wrong keys, no such bucket, answers that are none,
+    bytes that are not those of their checksum. S3's own words, with the number of the request, go to the log. A
+    request's body is in memory and signed as a whole: nothing here needs aws-chunked, which many servers can not read.
     """
 
     def __init__(self, target: S3Target, *, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> None:
         url, self._path = _s3_address(target, target.region)
         try:
-            super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file, verify=target.verify)
+            super().__init__(url, timeout=target.timeout, retries=target.retries, ca_file=target.ca_file,
+                             verify=target.verify)
         except ConfigError as error:
             key = "s3_ca_file" if str(error).startswith(target.ca_file or "\0") else "s3_endpoint"
             raise ConfigError(f"backend.{key}: {error}") from None
         self.target, self._region, self._log, self._metrics = target, target.region, log, metrics
         self.clock, self._offset = time.time, 0.0       # seconds that the server's clock is ahead of ours
-        given = S3Credentials(target.access_key, target.secret_key, target.session_token)
-        self._keys = _S3Keys(given, os.environ, os.path.expanduser("~"))
-        self._keys.get()                                # without keys nothing half-starts
+        self._found: Optional[S3Credentials] = None
+        self._stamps: list[object] = []
+        self._who()                                     # without keys nothing half-starts
+
+    def _who(self) -> S3Credentials:
+        """Those of the target, else what is found, read anew when a file has changed: one that goes away leaves what it
+        said. Raises ConfigError where there are none."""
+        target, home = self.target, os.path.expanduser("~")
+        stamps = [] if target.access_key else [_file_stamp(path) for path in _aws_files(os.environ, home)]
+        if target.access_key:
+            self._found = S3Credentials(target.access_key, target.secret_key, target.session_token)
+        elif stamps != self._stamps:
+            self._found, self._stamps = s3_credentials(os.environ, home) or self._found, stamps
+        if self._found is None:
+            raise ConfigError("backend.s3_access_key: is needed for s3 (or AWS_ACCESS_KEY_ID, or a profile in ~/.aws)")
+        if not re.fullmatch("[!-~]+", self._found.access_key + self._found.session_token):      # they go into a header
+            raise ConfigError("backend.s3_access_key: S3's keys are printable ASCII without spaces")
+        return self._found
 
     # ---- requests
 
     def _prepared(self, call: _Call, wire: _Wire) -> _Call:
         headers = {**call.headers, "Host": _s3_host(wire.connection)}
-        signed = sign(call.method, call.target, headers, self._keys.get(), self._region, self.clock() + self._offset)
+        signed = sign(call.method, call.target, headers, self._who(), self._region, self.clock() + self._offset)
         del signed["Host"]                              # http.client sends it
         return call._replace(headers=signed)
 
@@ -5538,18 +5535,17 @@ class S3Client(HTTPClient):
         error, asked = _s3_error(answer.status, code), _retry_after(answer.headers)
         if not isinstance(error, _S3_USUAL):
             self._note(call.method, answer.status, code, message, request_id)
-        if self._other_region(answer.status, region) or self._other_time(answer, code):
+        if self._other_region(call, answer.status, region) or self._other_time(call, answer):
             return _Again(error, asked=0.0)
         again = isinstance(error, Unavailable) and call.replayable and (call.repeatable or answer.status in _LATER)
         return _Again(error, asked=asked) if again and (asked or 0) <= MAX_RETRY_WAIT else error
 
-    def _other_region(self, status: int, region: str) -> bool:
+    def _other_region(self, call: _Call, status: int, region: str) -> bool:
         """Whether the bucket is elsewhere than thought; from now on it is sought there. Where that is follows from the
         region alone: a Location, which could name any host, is never looked at."""
-        if status not in (301, 307, 400) or not re.fullmatch("[a-z0-9-]{1,40}", region):
+        wrong = f"/{region}/s3/" not in call.headers["Authorization"]
+        if not wrong or status not in (301, 307, 400) or not re.fullmatch("[a-z0-9-]{1,40}", region):
             return False
-        if region == self._region:
-            return region != self.target.region         # another thread was told before
         target = self.target
         address = _server_address(_s3_address(target, region)[0], target.timeout, target.ca_file, target.verify)
         with self._lock:
@@ -5558,26 +5554,41 @@ class S3Client(HTTPClient):
             wire.close()
         return True
 
-    def _other_time(self, answer: _Reply, code: str) -> bool:
-        """Whether our clock is wrong, as the answer's Date shows (one to HEAD has no code); it is made up for."""
+    def _other_time(self, call: _Call, answer: _Reply) -> bool:
+        """Whether the request was signed with a wrong clock, as the answer's Date shows; that is made up for."""
         moment = parse_http_date(answer.headers.get("Date") or "")
-        if moment is None or answer.status not in (400, 403) or code not in ("", "RequestTimeTooSkewed"):
+        signed = datetime.datetime.strptime(call.headers["X-Amz-Date"], "%Y%m%dT%H%M%S%z").timestamp()
+        if moment is None or answer.status not in (400, 403) or abs(moment - signed) < S3_SKEW:
             return False
-        offset = moment - self.clock()
-        wrong = code != "" or abs(offset) > S3_SKEW
-        self._offset = offset if wrong else self._offset
-        return wrong
+        self._offset = moment - self.clock()
+        return True
 
     def _note(self, method: str, status: int, code: str, message: str, request_id: str = "") -> None:
         if self._metrics:
-            self._metrics.count("callfs_errors_total", "s3", code if code in _S3_KINDS else str(status))
+            self._metrics.count("callfs_errors_total", "s3", code if code in _S3_KINDS or not status else str(status))
         if self._log:
             self._log.warn("S3 failed", bucket=self.target.bucket, method=method, status=status, code=code[:200],
                            reason=message[:1000], s3_request_id=request_id[:200])
 
-    def _differ(self, what: str) -> CallFSError:
-        self._note("", 200, "checksum", f"the bytes {what} differ from their checksum")
-        return BadGateway(f"The bytes {what} differ from their checksum.")
+    def _wrong(self, message: str) -> CallFSError:
+        self._note("", 0, "nonsense", message)
+        return BadGateway(message)
+
+    def _xml(self, answer: _Reply, root: str) -> ElementTree.Element:
+        try:
+            return read_s3_xml(answer.data, root)
+        except BadGateway as error:
+            raise self._wrong(error.message) from None
+
+    def _object(self, key: str, headers: Any) -> S3Object:
+        """What an answer says of an object, all of which S3 always says."""
+        total = (headers.get("Content-Range") or "").rpartition("/")[2] or headers.get("Content-Length") or ""
+        metadata = {name.lower()[len("x-amz-meta-"):]: value for name, value in headers.items()
+                    if name.lower().startswith("x-amz-meta-")}
+        etag = _s3_tag(headers.get("ETag"))
+        if not etag or not re.fullmatch("[0-9]{1,19}", total):
+            raise self._wrong("The S3 server does not say what an object's length and ETag are.")
+        return S3Object(key, int(total), etag, _s3_moment(headers.get("Last-Modified")), metadata)
 
     def _key(self, key: str) -> str:
         """The path of an object."""
@@ -5599,13 +5610,14 @@ class S3Client(HTTPClient):
         if data is not None and "X-Amz-Content-SHA256" not in given:
             given["X-Amz-Content-SHA256"] = hashlib.sha256(data).hexdigest()
         target = path + ("?" + canonical_query(query.items()) if query else "")
-        return self._call(method, target, given, body=None if data is None else _Source(data), **{"idempotent": True, **more})
+        body = None if data is None else _Source(data)
+        return self._call(method, target, given, body=body, **{"idempotent": True, **more})
 
     # ---- objects
 
     def head(self, key: str) -> S3Object:
         """What is at a key. Raises FileNotFound."""
-        return _s3_object(key, self._send("HEAD", self._key(key)).headers)
+        return self._object(key, self._send("HEAD", self._key(key)).headers)
 
     def get(self, key: str, start: int = 0, stop: Optional[int] = None, *, etag: str = "") -> S3Reader:
         """Bytes `start` to `stop` (exclusive; None: to the end); the caller closes the reader. Raises FileNotFound,
@@ -5623,15 +5635,17 @@ class S3Client(HTTPClient):
     def _fresh(self, metadata: Mapping[str, str]) -> dict[str, str]:
         """The headers of a new object."""
         target, headers = self.target, {f"x-amz-meta-{name}": value for name, value in metadata.items()}
-        if not all(re.fullmatch("[a-z0-9_.-]+", name) and re.fullmatch("[ -~]*", value) for name, value in headers.items()):
+        fits = [re.fullmatch("[a-z0-9_.-]+", name) and re.fullmatch("[ -~]*", value) for name, value in headers.items()]
+        if not all(fits):
             raise BadRequest("Metadata of an object is printable ASCII, its names lower-case.")
         told = {"x-amz-server-side-encryption": target.encryption, "x-amz-acl": target.acl,
                 "x-amz-server-side-encryption-aws-kms-key-id": target.kms_key_id}
         return {**headers, **{name: value for name, value in told.items() if value}}
 
-    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any, **more: Any) -> _Reply:
-        """PUT with a checksum; the server's word that it has these bytes is checked. Without TLS the signature needs the
-        SHA-256 anyway; a part has the checksum that its upload announced."""
+    def _put_bytes(self, path: str, query: Mapping[str, str], headers: Mapping[str, str], data: Any,
+                   **more: Any) -> _Reply:
+        """PUT with a checksum; the server's word that it has these bytes is checked. Without TLS the signature needs
+        the SHA-256 anyway; a part has the checksum that its upload announced."""
         digest = b"" if self.url.startswith("https:") else hashlib.sha256(data).digest()
         name, check = ("x-amz-checksum-sha256", digest) if digest and not query else \
             ("x-amz-checksum-crc32", zlib.crc32(data).to_bytes(4, "big"))
@@ -5639,19 +5653,23 @@ class S3Client(HTTPClient):
         signed = {"X-Amz-Content-SHA256": digest.hex() or _UNSIGNED, name: text}
         answer = self._send("PUT", path, query, {**headers, **signed}, data, **more)
         told = answer.headers.get(name)
-        # Servers that say nothing of checksums still look at the signed hash, all but rclone; for parts MD5 is too slow.
+        if not _s3_tag(answer.headers.get("ETag")):
+            raise self._wrong("The S3 server does not say under which ETag it keeps what it got.")
+        # Servers that say nothing of checksums look at the signed hash, all but rclone; for parts MD5 is too slow.
         if told != text if told else not query and _md5_of(answer.headers) not in ("", _md5(data).hexdigest()):
-            raise self._differ("stored")
+            raise self._wrong("The bytes stored differ from their checksum.")
         return answer
 
     def upload(self, key: str, length: Optional[int] = None, *,
                metadata: Mapping[str, str] = MappingProxyType({})) -> S3Upload:
-        """Store bytes of any number as they come: in one request, or in parts where they are many."""
+        """Store bytes of any number as they come: in one request, or in parts where they are many. `metadata` is looked
+        at when the first request goes out: for a body of less than a part, that is at `commit`."""
         return S3Upload(self, key, length, metadata)
 
     def copy(self, source: str, target: str, *, metadata: Optional[Mapping[str, str]] = None) -> S3Object:
         """Copy without the bytes passing here; `metadata` None takes the source's along. Raises FileNotFound."""
-        found = self.head(source)
+        told = self._send("HEAD", self._key(source)).headers
+        found = self._object(source, told)
         kept = found.metadata if metadata is None else metadata
         if found.size > S3_MAX_PART:
             with self.upload(target, found.size, metadata=kept) as upload:
@@ -5659,9 +5677,12 @@ class S3Client(HTTPClient):
                 return upload.commit()
         headers = {**self._fresh(metadata or {}), **self._copied(source, found.etag),
                    "x-amz-metadata-directive": "COPY" if metadata is None else "REPLACE"}
+        if metadata is not None:            # what else would be replaced: by nothing
+            headers.update({name: told[name] for name in _S3_KEPT if told.get(name) and told[name].isascii()})
         answer = self._send("PUT", self._key(target), {}, headers, patience=S3_PATIENCE)
-        told = read_s3_xml(answer.data, "CopyObjectResult")
-        return S3Object(target, found.size, _s3_tag(_s3_text(told, "ETag")), _s3_moment(_s3_text(told, "LastModified")), kept)
+        done = self._xml(answer, "CopyObjectResult")
+        return found._replace(key=target, etag=_s3_tag(_s3_text(done, "ETag")), metadata=kept,
+                              mtime_ns=_s3_moment(_s3_text(done, "LastModified")))
 
     def _copied(self, source: str, etag: str) -> dict[str, str]:
         where = f"/{self.target.bucket}/{s3_quote(self.target.prefix + source, '/')}"
@@ -5683,35 +5704,41 @@ class S3Client(HTTPClient):
         data = f'<Delete xmlns="{_S3_SPACE}"><Quiet>true</Quiet>{items}</Delete>'.encode()
         headers = {"Content-MD5": base64.b64encode(_md5(data).digest()).decode()}       # the one checksum that all know
         answer = self._send("POST", self._bucket(), {"delete": ""}, headers, data, patience=S3_PATIENCE)
-        failed = read_s3_xml(answer.data, "DeleteResult").findall("Error")
-        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed if _s3_text(each, "Code") != "NoSuchKey"]
+        failed = self._xml(answer, "DeleteResult").findall("Error")
+        return [_s3_text(each, "Key")[len(self.target.prefix):] for each in failed
+                if _s3_text(each, "Code") != "NoSuchKey"]
 
     # ---- the bucket
 
     def list(self, prefix: str = "", *, after: str = "", delimiter: str = "", page: int = 1000) -> Iterator[S3Object]:
         """The objects whose keys begin with `prefix`, in the order of the keys, behind the key `after`; with a
         `delimiter` those that share what goes up to it as one (`is_prefix`)."""
-        own, last = self.target.prefix, b""
+        own, seen = self.target.prefix, set()           # type: str, set[str]
         query = {"list-type": "2", "encoding-type": "url", "prefix": own + prefix, "max-keys": str(page)}
         query.update({"delimiter": delimiter} if delimiter else {})
         query.update({"start-after": own + after} if after else {})
         while True:
-            told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListBucketResult")
-            found = _s3_listed(told, len(own))
-            yield from found
-            query["continuation-token"] = _s3_text(told, "NextContinuationToken")
+            told = self._xml(self._send("GET", self._bucket(), query), "ListBucketResult")
+            yield from _s3_listed(told, len(own))
+            token = query["continuation-token"] = _s3_text(told, "NextContinuationToken")
             if _s3_text(told, "IsTruncated") != "true":
                 return
-            if not query["continuation-token"] or not found or found[-1].key.encode() <= last:
-                raise BadGateway("The S3 server's listing does not come to an end.")    # rclone's, with a delimiter
-            last = found[-1].key.encode()
+            if not token or token in seen:              # rclone's goes in circles, where there is a delimiter
+                raise self._wrong("The S3 server's listing does not come to an end.")
+            seen.add(token)
 
     def uploads(self, prefix: str = "") -> Iterator[S3Pending]:
         """The multipart uploads that are not finished."""
         own, last = self.target.prefix, ("", "")
         query = {"uploads": "", "encoding-type": "url", "prefix": own + prefix}
         while True:
-            told = read_s3_xml(self._send("GET", self._bucket(), query).data, "ListMultipartUploadsResult")
+            try:
+                answer = self._send("GET", self._bucket(), query)
+            except BadGateway as error:
+                if _is_gone(error):         # rclone, where there is none
+                    return
+                raise
+            told = self._xml(answer, "ListMultipartUploadsResult")
             plain = _s3_plain(told)
             for each in told.findall("Upload"):
                 yield S3Pending(plain(_s3_text(each, "Key"))[len(own):], _s3_text(each, "UploadId"),
@@ -5720,26 +5747,29 @@ class S3Client(HTTPClient):
                 return
             before, last = last, (plain(_s3_text(told, "NextKeyMarker")), _s3_text(told, "NextUploadIdMarker"))
             if before == last:
-                raise BadGateway("The S3 server's listing does not come to an end.")
+                raise self._wrong("The S3 server's listing does not come to an end.")
             query["key-marker"], query["upload-id-marker"] = last
 
     def abort_upload(self, key: str, upload_id: str) -> None:
         """Throw the parts of a multipart upload away; one that is not there is fine."""
-        with contextlib.suppress(_UploadGone, FileNotFound):
+        try:
             self._send("DELETE", self._key(key), {"uploadId": upload_id})
+        except CallFSError as error:
+            if not _is_gone(error):
+                raise
 
     def presign(self, method: str, key: str, seconds: int) -> str:
         """A URL with which anybody may do `method` for so many seconds, a week at most."""
         if not 0 < seconds <= 7 * 86400:
             raise BadRequest("S3's links are good for a second to a week.")
         host, path = _s3_host(self._address.dial()), self._address.prefix + self._key(key)
-        target = presign(method, path, host, self._keys.get(), self._region, self.clock() + self._offset, seconds)
+        target = presign(method, path, host, self._who(), self._region, self.clock() + self._offset, seconds)
         return f"{self.url.partition('://')[0]}://{host}{target}"
 
     def check(self) -> None:
         """Raises what is wrong when the bucket can not be reached with these keys."""
         query = {"list-type": "2", "max-keys": "1", "prefix": self.target.prefix}
-        read_s3_xml(self._send("GET", self._bucket(), query).data, "ListBucketResult")
+        self._xml(self._send("GET", self._bucket(), query), "ListBucketResult")
 
 
 # ---- checksums ---------------------------------------------------------------------------------------------------
@@ -5776,7 +5806,7 @@ def _s3_check(headers: Any) -> Optional[tuple[Any, bytes]]:
     """What the bytes of a whole object are checked by: a hasher and the digest to come. None where nothing is known."""
     for name, kind in _S3_SUMS.items():
         told = headers.get(name) or ""
-        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":      # that is one of the parts
+        if told and "-" not in told and headers.get("x-amz-checksum-type") != "COMPOSITE":      # that is of the parts
             with contextlib.suppress(ValueError):
                 return kind(), base64.b64decode(told, validate=True)
     md5 = _md5_of(headers)
@@ -5793,11 +5823,14 @@ class S3Reader(Reader):
     def __init__(self, client: S3Client, key: str, start: int, stop: Optional[int], etag: str) -> None:
         self._client, self._path, self._position, self._stop = client, client._key(key), start, stop
         self._etag, self._tries, self._closed = etag, client.retries, False
+        if stop is not None and stop <= start:          # there is no way to ask for nothing
+            raise RangeNotSatisfiable("The range is empty.")
         self._reader, headers = self._open()
-        self.object = _s3_object(key, headers)
+        self.object = client._object(key, headers)
         self._etag, self.length = self.object.etag, self._reader.length
         self._left = self.length or 0
         self._check = _s3_check(headers) if self._left == self.object.size else None
+        self._verify()
 
     def _open(self) -> tuple[RemoteReader, Any]:
         headers = {"x-amz-checksum-mode": "ENABLED", **({"If-Match": f'"{self._etag}"'} if self._etag else {})}
@@ -5806,10 +5839,13 @@ class S3Reader(Reader):
             headers["Range"] = f"bytes={self._position}-{'' if self._stop is None else self._stop - 1}"
         reply = self._client._send("GET", self._path, {}, headers, stream=True)
         told = re.match(r"bytes ([0-9]+)-", reply.headers.get("Content-Range") or "")   # the status may be 200 (rclone)
-        if reply.response.length is None or not whole and (told is None or int(told[1]) != self._position):
+        other = self._etag not in ("", _s3_tag(reply.headers.get("ETag")))     # rclone does not look at If-Match
+        if other or reply.response.length is None or not whole and (told is None or int(told[1]) != self._position):
             reply.wire.clean = False
             reply.close()
-            raise BadGateway("The S3 server answered with other bytes than were asked for.")
+            if other:
+                raise PreconditionFailed("The object is another one by now.")
+            raise self._client._wrong("The S3 server answered with other bytes than were asked for.")
         return RemoteReader(self._client.url, reply), reply.headers
 
     def read(self, size: int = BLOCK) -> bytes:
@@ -5821,23 +5857,28 @@ class S3Reader(Reader):
         self._left -= len(block)
         if self._check:
             self._check[0].update(block)
-            if not self._left and self._check[0].digest() != self._check[1]:
-                raise self._client._differ("read")      # the last block is kept back: it must not look whole
+            self._verify()
         return block
+
+    def _verify(self) -> None:
+        """At the end, whose block is kept back: what is wrong must not look whole."""
+        if not self._left and self._check and self._check[0].digest() != self._check[1]:
+            self.close()
+            raise self._client._wrong("The bytes read differ from their checksum.")
 
     def _some(self, size: int) -> bytes:
         while True:
             try:
                 return self._reader.read(size)
-            except BadGateway as cut:
+            except BadGateway:
                 self._client._note("GET", 0, "broken", f"cut at byte {self._position}")
                 if self._closed or not self._tries:
-                    raise Unavailable(cut.message) from None
+                    raise
             self._tries -= 1
             self._reader.close()
-            self._reader, headers = self._open()
-            if self._reader.length != self._left or _s3_tag(headers.get("ETag")) != self._etag:
-                raise BadGateway("The S3 server answered with other bytes than were asked for.")
+            self._reader, _ = self._open()
+            if self._reader.length != self._left:
+                raise self._client._wrong("The S3 server answered with other bytes than were asked for.")
 
     def close(self) -> None:
         """End the connection unless all was read; then it serves again."""
@@ -5864,8 +5905,8 @@ class S3Upload:
         self._error: Optional[BaseException] = None
 
     def _part_size(self) -> int:
-        """With a known length equal parts, as some servers insist on; without one they double every 1,000 parts, so that
-        10,000 that begin with 16 MiB reach 16 TiB."""
+        """With a known length equal parts, as some servers insist on; without one they double every 1,000 parts, so
+        that 10,000 that begin with 16 MiB reach 16 TiB."""
         usual = max(S3_MIN_PART, self._client.target.part_bytes)
         if self.length is None:
             return min(S3_MAX_PART, usual << (self._number - 1) // 1000)
@@ -5877,7 +5918,7 @@ class S3Upload:
         while view:
             if len(self._buffer) >= self._part_size():
                 self._flush()
-            if not self._buffer:
+            if not self._buffer and not self._error:
                 self._slots.acquire()
             if self._error:
                 raise self._error
@@ -5889,7 +5930,8 @@ class S3Upload:
     def _flush(self) -> None:
         """Send what is in the buffer as a part."""
         self._begin()
-        thread = threading.Thread(target=self._send_part, args=(self._number, self._buffer), name="callfs-s3-part", daemon=True)
+        thread = threading.Thread(target=self._send_part, args=(self._number, self._buffer), name="callfs-s3-part",
+                                  daemon=True)
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
         self._buffer, self._number = bytearray(), self._number + 1
         thread.start()
@@ -5900,7 +5942,7 @@ class S3Upload:
             headers = {**self._client._fresh(self._metadata), "x-amz-checksum-algorithm": "CRC32",
                        "x-amz-checksum-type": "FULL_OBJECT"}
             answer = self._client._send("POST", self._path, {"uploads": ""}, headers)
-            self._id = _s3_text(read_s3_xml(answer.data, "InitiateMultipartUploadResult"), "UploadId")
+            self._id = _s3_text(self._client._xml(answer, "InitiateMultipartUploadResult"), "UploadId")
             if not self._id:
                 raise BadGateway("The S3 server has begun an upload without a name.")
 
@@ -5918,7 +5960,7 @@ class S3Upload:
         return {"partNumber": str(number), "uploadId": self._id}
 
     def copy_part(self, source: str, start: int, stop: int, etag: str = "") -> None:
-        """Append bytes of another object of the bucket, without their passing here as far as the size of parts allows."""
+        """Append bytes of another object of the bucket, without their passing here as far as parts allow that."""
         if self._buffer and len(self._buffer) < S3_MIN_PART:
             start += self._fetch(source, start, min(stop, start + S3_MIN_PART - len(self._buffer)), etag)
         while stop - start >= S3_MIN_PART:
@@ -5945,7 +5987,7 @@ class S3Upload:
         if not answer.data:                 # rclone: not at all, it took this for an empty part
             self._parts[number] = _S3Part(_s3_tag(answer.headers.get("ETag")))
             return self._fetch(source, start, stop, etag)
-        told = read_s3_xml(answer.data, "CopyPartResult")
+        told = self._client._xml(answer, "CopyPartResult")
         self._parts[number] = _S3Part(_s3_tag(_s3_text(told, "ETag")), _s3_text(told, "ChecksumCRC32"))
         self.size += stop - start
         return stop - start
@@ -5973,11 +6015,11 @@ class S3Upload:
         data = f'<CompleteMultipartUpload xmlns="{_S3_SPACE}">{items}</CompleteMultipartUpload>'.encode()
         try:
             answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_PATIENCE)
-            read_s3_xml(answer.data, "CompleteMultipartUploadResult")
-        except _UploadGone:                 # perhaps by a try whose answer was lost
+            self._client._xml(answer, "CompleteMultipartUploadResult")
+        except CallFSError as error:        # a try whose answer was lost may have been the one that did it
             with contextlib.suppress(FileNotFound):
-                found = self._client.head(self.key)
-                if found.etag == self._expected_etag():
+                found = self._client.head(self.key) if _is_gone(error) else None
+                if found and found.etag == self._expected_etag():
                     return found
             raise
         return self._client.head(self.key)  # the ETag of the answer need not be the one that counts (rclone)
@@ -10703,6 +10745,8 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
 
 def _plain_option(about: Option, value: Any) -> Any:
     """YAML reads `password: 1234` and `http_port: 9000` as numbers; where a text is wanted they are meant as one."""
+    if about.choices and isinstance(value, bool):
+        return str(value).lower()
     if about.kind in ("text", "secret") and isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     return value
@@ -14511,6 +14555,479 @@ class _CheckedBody(Body):
 
 
 # ============================================================================
+# s3fs: a bucket or a prefix as a folder
+# ============================================================================
+
+S3_AHEAD = 1000                             # names of a listing that wait for a folder which may belong before them
+S3_AT_ONCE = 8                              # copies and deletions under way for one move or removal
+S3_FOLDERS = 4096                           # directories that are remembered for `cache_ttl_seconds`
+S3_FRESH = 10.0                             # seconds for which `check` believes its last answer
+
+
+def _s3_facts(kind: str, mode: int, mtime_ns: int) -> dict[str, str]:
+    """What S3 has no place for, as metadata: names and forms of s3fs-fuse (`st_mode` as a decimal number) and rclone
+    (seconds with nine digits behind the point), so that these show the same times and modes."""
+    bits = mode | (stat.S_IFDIR if kind == DIRECTORY else stat.S_IFREG)
+    return {"mode": str(bits), "mtime": f"{'-' * (mtime_ns < 0)}{abs(mtime_ns) // 10**9}.{abs(mtime_ns) % 10**9:09d}"}
+
+
+def _s3_mode(text: str, default: int) -> int:
+    """The mode in metadata: decimal, or octal as rclone has it ("100644"); the kind of file tells which."""
+    readings = [int(text, base) for base, digits in ((10, "[0-9]"), (8, "[0-7]")) if re.fullmatch(digits + "{1,6}", text)]
+    return next((value & 0o7777 for value in readings if value >> 12 in (0, 0o4, 0o10)), default)
+
+
+def _s3_time(text: str, default: int) -> int:
+    """Nanoseconds since 1970 of `mtime` in metadata."""
+    return int(Fraction(text) * 10**9) if re.fullmatch(r"-?[0-9]{1,11}(\.[0-9]{1,30})?", text) else default
+
+
+_BEFORE_SLASH = re.compile("[ -.]")         # what sorts before "/" and may stand in a name
+
+
+def in_name_order(found: Iterable[tuple[str, S3Object]], exists: Callable[[str], bool]) -> Iterator[tuple[str, S3Object]]:
+    """Names of a folder in their own order, which is not that of S3: keys come as "a-b", "a.txt", "a/", names go as "a",
+    "a-b", "a.txt". Where a file and a folder have one name, only the file.
+
+    So a name waits as long as a folder may come that belongs before it: "a", "a-b" for "a-b.c". Mostly that is known
+    with the next key; where S3_AHEAD names wait (a thousand "img-..." before what may be "img/"), `exists` is asked.
+    """
+    waiting: list[tuple[str, bool, int, S3Object]] = []
+    asked: set[str] = set()
+    turn, last = itertools.count(), ""
+
+    def due(at: Optional[str]) -> Iterator[tuple[str, S3Object]]:
+        """What need not wait any longer, S3 having come to `at` (None: to the end)."""
+        nonlocal last
+        while waiting:
+            name = waiting[0][0]
+            unknown = [] if at is None else [
+                folder for folder in (name[:each.start()] for each in _BEFORE_SLASH.finditer(name))
+                if folder and folder not in asked and at < folder + "/"]
+            if unknown and len(waiting) < S3_AHEAD:
+                return
+            for folder in filter(exists, unknown):
+                heapq.heappush(waiting, (folder, True, next(turn), S3Object(folder, is_prefix=True)))
+            asked.update(unknown)
+            if not unknown:
+                item = heapq.heappop(waiting)[3]
+                if name != last:
+                    yield name, item
+                last = name
+
+    for name, item in found:
+        if not (item.is_prefix and name in asked):
+            heapq.heappush(waiting, (name, item.is_prefix, next(turn), item))
+        yield from due(name + "/" * item.is_prefix)
+    yield from due(None)
+
+
+class S3Handle(Handle):
+    """An object as it was when it was opened; `make` gives its bytes from ... to, as long as it is the same."""
+
+    def __init__(self, entry: Entry, make: Callable[[int, int], Reader]) -> None:
+        self.entry, self._make, self._made = entry, make, []            # type: Entry, Any, list[Reader]
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says. Raises Unavailable where the object was replaced since."""
+        last = self.entry.size if stop is None else stop
+        self._made.append(self._make(start, last) if last > start else ChunkReader((), 0))
+        return self._made[-1]
+
+    def close(self) -> None:
+        """End the connections of its readers."""
+        for reader in self._made:
+            reader.close()
+
+
+class S3FS(FileSystem):
+    """A bucket of S3 (Amazon, MinIO, Ceph, ...), or the keys below a prefix of it, in place.
+
+    An object is a file; what keys share up to a `/` is a directory, and so is an object `name/` (a marker, as `mkdir`
+    and Amazon's console make it). A directory whose last file goes gets a marker, so that it stays. Where `a` and `a/b`
+    are both there, `a` is a file, and `/a/b` is found by its path and in a listing of `/a` only. Keys that are no paths
+    here (`a//b`, `..`, control characters) are not shown; removing and moving a directory takes them along.
+
+    Times and modes are metadata, of which a listing knows nothing: it has S3's own time and 0644. Everything belongs to
+    everyone: who may do what the bucket's keys say. The ETag is S3's, that of the bytes, and also the id. Conditions
+    hold between the users of this server, which take turns at a path, not with others who use the bucket.
+    """
+
+    name = "s3fs"
+    slow = True
+
+    @dataclass
+    class Options:
+        """See the fields."""
+
+        bucket: str = option("", "The bucket")
+        region: str = option("us-east-1", "Its region")
+        access_key_id: str = option("", "The key's id; empty: AWS_ACCESS_KEY_ID, or the profile AWS_PROFILE of ~/.aws")
+        secret_access_key: str = option("", "The key", kind="secret")
+        session_token: str = option("", "Goes with keys that expire", kind="secret")
+        endpoint: str = option("", "The server: http(s)://HOST[:PORT]; empty: Amazon's")
+        prefix: str = option("", "Folder of the bucket to show; empty: all of it")
+        path_style: str = option("auto", "Name the bucket in the path, not in the host's name; `auto`: with an endpoint",
+                                 choices=("auto", "true", "false"))
+        disable_ssl: bool = option(False, "Speak http with an endpoint that is given without http(s)://", kind="bool")
+        ca_file: str = option("", "Certificates to trust, PEM; empty: the system's")
+        server_side_encryption: str = option("", "How S3 encrypts what is written", choices=("", "AES256", "aws:kms"))
+        kms_key_id: str = option("", "Key for `aws:kms`; empty: the bucket's")
+        acl: str = option("", "Canned ACL of what is written")
+        timeout: float = option("30s", "Longest wait for the server", kind="duration", minimum=0.01)
+        cache_ttl_seconds: float = option("5s", "How long a directory that was seen is taken to be there", kind="duration")
+
+    def __init__(self, options: S3FS.Options, context: MountContext) -> None:
+        self._target, self._context = _s3_mount_target(options, context.folder), context
+        self._ttl, self._locks = options.cache_ttl_seconds, LocalLocks(30.0)
+        self._root = Entry("/", DIRECTORY, 0, 0o755, ANYONE, time.time_ns(), backend=self.name)
+        self._folders: Cache[str, tuple[Entry, float]] = Cache(S3_FOLDERS // 2)         # of two generations
+        self._readers: set[Reader] = set()
+        self._checked, self._marks = (-S3_FRESH, ""), None      # type: tuple[float, str], Optional[bool]
+        try:
+            self._client = self._connected(self._target)
+            self._ask()
+        except ConfigError as error:
+            raise BadRequest(f"s3fs: {error.message.replace('backend.s3_', '')}.") from None
+        except Unavailable as error:        # it may come later; wrong keys and a wrong bucket stay wrong
+            context.log.warn("s3fs is mounted, but its bucket does not answer", path=context.path, reason=error.message)
+
+    def _connected(self, target: S3Target) -> S3Client:
+        return S3Client(target, log=self._context.log, metrics=self._context.metrics)
+
+    def _ask(self) -> None:
+        """One question to the bucket, with little patience."""
+        quick = dataclasses.replace(self._target, timeout=min(self._target.timeout, 5.0), retries=2)
+        with contextlib.closing(self._connected(quick)) as client:
+            client.check()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says; everybody may ask for it, so the bucket is not asked every time."""
+        if time.monotonic() - self._checked[0] > S3_FRESH:
+            self._checked = time.monotonic(), state_of(self._ask)
+        return {"bucket": self._checked[1]}
+
+    def close(self) -> None:
+        """End readers and connections."""
+        for reader in list(self._readers):
+            reader.close()
+        self._client.close()
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _entry(self, path: str, item: S3Object) -> Entry:
+        """The entry of an object, of a marker, or of what only keys below it tell of."""
+        if item.is_prefix:
+            return self._root._replace(path=path)
+        kind, mode = (DIRECTORY, 0o755) if item.key.endswith("/") else (FILE, 0o644)
+        size, etag = (0, "") if kind == DIRECTORY else (item.size, item.etag)
+        return Entry(path, kind, size, _s3_mode(item.metadata.get("mode", ""), mode), ANYONE,
+                     _s3_time(item.metadata.get("mtime", ""), item.mtime_ns), etag, etag, backend=self.name)
+
+    def _look(self, path: str) -> tuple[Entry, S3Object]:
+        """What is at a path, asked now. Raises FileNotFound."""
+        if path == "/":
+            return self._root, S3Object("", is_prefix=True)
+        try:
+            item = self._client.head(path[1:])
+        except FileNotFound:
+            item = self._marker(path[1:] + "/")
+        return self._entry(path, item), item
+
+    def _marker(self, key: str) -> S3Object:
+        """What makes a path a directory. Raises FileNotFound."""
+        first = next(self._client.list(key, page=1), None)
+        if first is None:
+            raise FileNotFound()
+        if first.key == key:                # a listing has no metadata
+            with contextlib.suppress(FileNotFound):
+                return self._client.head(key)
+        return S3Object(key, is_prefix=True)
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says: one HEAD for a file."""
+        known = self._folders               # a change meanwhile exchanges the cache
+        found = known.get(path)
+        if found is not None and time.monotonic() < found[1]:
+            return found[0]
+        entry = self._look(path)[0]
+        if entry.is_dir and self._ttl:
+            known.put(path, (entry, time.monotonic() + self._ttl))
+        return entry
+
+    @contextlib.contextmanager
+    def _forgotten(self) -> Iterator[None]:
+        """Around a change: no directory that was seen before it counts afterwards."""
+        try:
+            with _s3_unchanged():
+                yield
+        finally:
+            self._folders = Cache(S3_FOLDERS // 2)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says, page by page."""
+        folder = _s3_folder(path)
+        found = self._client.list(folder, after=folder + after if after else "", delimiter="/")
+        first = next(found, None)
+        if first is None and not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        return self._children(path, folder, itertools.chain(() if first is None else (first,), found), after)
+
+    def _children(self, path: str, folder: str, found: Iterable[S3Object], after: str) -> Iterator[Entry]:
+        def usable(named: tuple[str, S3Object]) -> bool:
+            good = _is_name(named[0])
+            if not good and named[1].key != folder:
+                self._context.metrics.count("callfs_errors_total", self.name, "key_is_no_path")
+            return good
+
+        named = ((item.key[len(folder):len(item.key) - item.is_prefix], item) for item in found)
+        for name, item in in_name_order(filter(usable, named), lambda name: self._any(folder + name + "/")):
+            if name > after:
+                yield self._entry(join_path(path, name), item)
+
+    def _any(self, prefix: str, besides: str = "") -> bool:
+        """Whether there is a key with this prefix, `besides` one."""
+        found = self._client.list(prefix, page=2 if besides else 1)
+        return any(item.key != besides for item in itertools.islice(found, 2))
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. The bytes are asked for when somebody wants them."""
+        entry = self.stat(path)
+        return Handle(entry) if entry.is_dir else S3Handle(entry, functools.partial(self._bytes, entry))
+
+    def _bytes(self, entry: Entry, start: int, stop: int) -> Reader:
+        last = stop if start or stop < entry.size else None         # of a whole object the client checks the bytes
+        with _s3_unchanged():
+            return _ProxyReader(self._client.get(entry.path[1:], start, last, etag=entry.etag), self._readers)
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    def _guarded(self, path: str, guard: Guard) -> tuple[Entry, S3Object]:
+        """What is to be changed, as it is now."""
+        try:
+            found = self._look(path)
+        except FileNotFound:
+            guard(None)
+            raise
+        guard(found[0])
+        return found
+
+    def _reach(self, path: str) -> None:
+        """Raises Conflict where a file is above a path."""
+        nearest = next(filter(None, map(self.peek, reversed(ancestors(path)))))     # the root at last
+        if not nearest.is_dir:
+            raise Conflict("A file is in the way: a part of the path is no directory.")
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says. Nothing shows before the last request, which is made under the lock."""
+        def facts(there: Optional[Entry]) -> dict[str, str]:
+            mode = options.mode if options.mode is not None else there.mode if there else 0o644
+            return _s3_facts(FILE, mode, time.time_ns() if options.mtime_ns is None else options.mtime_ns)
+
+        metadata: dict[str, str] = {}       # goes out with the first request: for small bodies that is the last one
+        early = body.length is None or body.length > self._client.target.part_bytes
+        digest = hashlib.sha256() if options.sha256 else None
+        with self._client.upload(path[1:], body.length, metadata=metadata) as upload:
+            metadata.update(facts(self.peek(path)) if early else {})
+            pour(body, upload.write if digest is None else lambda part: (upload.write(part), digest.update(part)))
+            check_digest(options, digest.hexdigest() if digest else "")
+            with self._locks.hold(path):
+                there = self.peek(path)
+                guard(there)
+                self._reach(path)
+                metadata.update({} if early else facts(there))
+                return Written(self._entry(path, upload.commit()), there is None)
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says: objects can not be changed, so this puts a new one together, on the server where it can."""
+        checked_offset(self._guarded(path, guard)[0], offset)
+        with open_spool(self._context.spools) as spool:
+            try:
+                pour(body, spool.write)
+            finally:
+                written = self._patched(path, spool, offset, guard)
+            return written
+
+    def _patched(self, path: str, spool: Any, offset: int, guard: Guard) -> Written:
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            end = checked_offset(there, offset) + spool.tell()
+            if end == offset:
+                return Written(there, False)
+            spool.seek(0)
+            return self._rewritten(path, there, item, max(end, there.size), (0, offset),
+                                   iter(lambda: spool.read(BLOCK), b""), (min(end, there.size), there.size))
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            whole, rest = divmod(max(0, size - there.size), BLOCK)
+            return self._rewritten(path, there, item, size, (0, min(size, there.size)),
+                                   itertools.chain(itertools.repeat(_ZEROS, whole), (_ZEROS[:rest],)))
+
+    def _rewritten(self, path: str, there: Entry, item: S3Object, size: int,
+                   *parts: Union[tuple[int, int], Iterator[bytes]]) -> Written:
+        """A new version out of parts of the old one (from, to) and of new bytes."""
+        metadata = {**item.metadata, **_s3_facts(FILE, there.mode, time.time_ns())}
+        with _s3_unchanged(), self._client.upload(path[1:], size, metadata=metadata) as upload:
+            for part in parts:
+                if isinstance(part, tuple):
+                    upload.copy_part(path[1:], *part, there.etag)
+                else:
+                    for block in part:
+                        upload.write(block)
+            return Written(self._entry(path, upload.commit()), False)
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says: a marker."""
+        with self._locks.hold(path):
+            there = self.peek(path)
+            guard(there)
+            if there is not None:
+                return Written(there, False)
+            self._reach(path)
+            return Written(self._mark(path, mode, time.time_ns()), True)
+
+    def _mark(self, path: str, mode: int, mtime_ns: int) -> Entry:
+        """Make a marker. Raises NotSupported with a server (rclone's) that makes a file `name` of it."""
+        key = path[1:] + "/"
+        if self._marks is not False:
+            item = self._client.put(key, b"", metadata=_s3_facts(DIRECTORY, mode, mtime_ns))
+            self._marks = self._marks or self._any(key)
+            if self._marks:
+                return self._entry(path, item)
+            self._client.delete([key])
+        raise NotSupported("This S3 server has no empty directories; one is there as soon as there is a file in it.")
+
+    def _keep(self, path: str) -> None:
+        """Something in a directory is gone; the directory is not."""
+        if path != "/" and not self._any(_s3_folder(path)):
+            with contextlib.suppress(NotSupported):
+                self._mark(path, 0o755, time.time_ns())
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mode=mode)
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._set(path, guard, mtime_ns=mtime_ns)
+
+    def _set(self, path: str, guard: Guard, **changes: int) -> Entry:
+        """New metadata: the object is copied onto itself, on the server."""
+        with self._locks.hold(path):
+            there, item = self._guarded(path, guard)
+            if path == "/":
+                raise BadRequest("The mount point itself can not be changed.")
+            there = there._replace(**changes)
+            with self._forgotten():
+                if item.is_prefix:
+                    return self._mark(path, there.mode, there.mtime_ns)
+                metadata = {**item.metadata, **_s3_facts(there.type, there.mode, there.mtime_ns)}
+                copied = self._client.copy(item.key, item.key, metadata=metadata)
+                return self._entry(path, copied._replace(etag=copied.etag or item.etag))
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        with self._locks.hold(path, subtree=True):
+            there, folder = self._guarded(path, guard)[0], _s3_folder(path)
+            if there.is_dir and not recursive and self._any(folder, besides=folder):
+                raise DirectoryNotEmpty()
+            with self._forgotten():
+                self._delete((item.key for item in self._client.list(folder)) if there.is_dir else iter((path[1:],)))
+                self._keep(split_path(path)[0])
+
+    def _delete(self, keys: Iterator[str]) -> None:
+        self._each(self._client.delete, iter(lambda: list(itertools.islice(keys, S3_DELETES)), []))
+
+    @staticmethod
+    def _each(work: Callable[[Any], object], items: Iterator[Any]) -> None:
+        """`work` for all of them, S3_AT_ONCE at a time; nothing is under way any more when it returns or raises."""
+        with concurrent.futures.ThreadPoolExecutor(S3_AT_ONCE, "callfs-s3fs") as pool:
+            for some in iter(lambda: list(itertools.islice(items, 8 * S3_AT_ONCE)), []):
+                collections.deque(pool.map(work, some), 0)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says: copies on the server, then deletes. What fails before the first deletion leaves no copy."""
+        if is_below(target, source):
+            raise BadRequest("A path can not be moved into itself.")
+        with self._locks.hold(source, target, subtree=True):
+            there, other = self._guarded(source, guard)[0], self.peek(target)
+            target_guard(other)
+            parent, slash = split_path(target)[0], "/" * there.is_dir
+            old, new = source[1:] + slash, target[1:] + slash
+            check_target(there, other, parents or (self.peek(parent) or NOTHING).is_dir, lambda: not self._any(new, new))
+            self._reach(target)
+            keys = (item.key for item in self._client.list(old)) if there.is_dir else iter((old,))
+            with self._forgotten():
+                self._move(keys, old, new, spare=other is not None)
+                self._keep(split_path(source)[0])
+            return self._look(target)[0]
+
+    def _move(self, keys: Iterator[str], old: str, new: str, spare: bool) -> None:
+        """Give keys that begin with `old` another beginning. `spare`: there was something at `new` before."""
+        def copy(key: str) -> None:
+            with contextlib.suppress(FileNotFound):     # somebody else has deleted it
+                self._client.copy(key, new + key[len(old):])
+
+        with open_spool(self._context.spools) as noted:         # they may be more than memory holds
+            def noting() -> Iterator[str]:
+                for key in keys:
+                    noted.write(json.dumps(key).encode() + b"\n")
+                    yield key
+
+            def again() -> Iterator[str]:
+                noted.seek(0)
+                return map(json.loads, iter(noted.readline, b""))
+
+            try:
+                self._each(copy, noting())
+            except BaseException:
+                undo = state_of(lambda: self._delete(new + key[len(old):] for key in again() if not (spare and key == old)))
+                self._context.log.warn("a move in S3 failed", source=old, target=new, removal_of_copies=undo)
+                raise
+            try:
+                self._delete(again())
+            except CallFSError as error:
+                raise type(error)(f"All is at the new place, but not all could be removed from the old one: {error.message}")
+
+
+def _s3_folder(path: str) -> str:
+    """What the keys in a directory begin with."""
+    return path[1:] + "/" if path != "/" else ""
+
+
+@contextlib.contextmanager
+def _s3_unchanged() -> Iterator[None]:
+    """Who asked for no condition has not failed one: others who use the bucket were quicker."""
+    try:
+        yield
+    except PreconditionFailed:
+        raise Unavailable("The object was replaced at this very moment; try again.") from None
+
+
+def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
+    """Where a mount leads. Raises BadRequest."""
+    if not options.bucket:
+        raise BadRequest("s3fs needs `bucket`, the name of a bucket.")
+    if bool(options.access_key_id) != bool(options.secret_access_key):
+        raise BadRequest("s3fs: access_key_id and secret_access_key belong together; give both, or neither.")
+    scheme = "http://" if options.disable_ssl else "https://"
+    endpoint = scheme + options.endpoint if re.fullmatch("[^/]+", options.endpoint) else options.endpoint
+    if endpoint and not re.match("https?://", endpoint):
+        raise BadRequest("s3fs: endpoint is an http:// or https:// address.")
+    prefix = options.prefix.strip("/")
+    return S3Target(
+        options.bucket, options.region, endpoint, options.access_key_id, options.secret_access_key, options.session_token,
+        prefix + "/" if prefix else "", None if options.path_style == "auto" else options.path_style == "true",
+        options.server_side_encryption, options.kms_key_id, options.acl,
+        os.path.join(folder, options.ca_file) if options.ca_file else "", timeout=options.timeout)
+
+
+# ============================================================================
 # HTTP values: Request, Response, Router, Application (no socket in sight)
 # ============================================================================
 
@@ -17546,7 +18063,7 @@ def _listening(app: Application, limits: HTTPLimits, host: str, port: int, log: 
 # ============================================================================
 
 FILESYSTEMS: Mapping[str, type[FileSystem]] = MappingProxyType({kind.name: kind for kind in (
-    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, HTTPFS,
+    HelloFS, StreamFS, QueueFS, MemFS, LocalFS, KeyValueFS, ServerInfoFS, SQLFS, ProxyFS, S3FS, HTTPFS,
 )})
 
 

