@@ -9470,7 +9470,7 @@ class StoreFS(FileSystem):
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
         self._fresh: dict[str, Entry] = {}  # on the disk already, perhaps, and in the records in a moment
-        self._names = tuple(threading.Lock() for _ in range(64))        # see `_naming`
+        self._name_locks = tuple(threading.Lock() for _ in range(64))        # see `_naming`
         self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
         self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
         self._check_backends()
@@ -9909,7 +9909,7 @@ class StoreFS(FileSystem):
     def _naming(self, path: str, new: bool = True) -> Iterator[None]:
         """Around the commit of a record that nothing on the disk stands for. A writer of /a and one of /a/b, who makes
         the folder /a, hold different locks, and on the disk only one of them could win; here this lock decides."""
-        with self._names[hash(path) % len(self._names)]:
+        with self._name_locks[hash(path) % len(self._name_locks)]:
             found = self._present(path) if new else None
             if found is not None and stat.S_ISDIR(found.st_mode):
                 raise Conflict("A directory was made there meanwhile.")
@@ -10069,7 +10069,7 @@ class StoreFS(FileSystem):
         entry = Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
                       instance_id=self._instance)
         parent = split_path(path)[0]
-        with self._names[hash(path) % len(self._names)] if self._blobs.stores else contextlib.nullcontext():
+        with self._name_locks[hash(path) % len(self._name_locks)] if self._blobs.stores else contextlib.nullcontext():
             if self._blob_record(path):
                 raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
             with self._noted({"op": "mkdir", "entry": entry}, entry):

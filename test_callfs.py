@@ -7271,7 +7271,7 @@ class TestTwoBackends:
     def test_one_name_has_one_winner(self, two: Rig, first: str) -> None:
         """A file /x in S3 and a file /x/y at once: they hold different locks, and the disk would take both."""
         other = (lambda: put(two.tree, "/x/y", b"y")) if first == "file" else (lambda: put(two.tree, "/x", b"x"))
-        real, once = two.fs._names, [other]
+        real, once = two.fs._name_locks, [other]
 
         class Gate:
             """Before the lock is taken the other one comes."""
@@ -7283,10 +7283,10 @@ class TestTwoBackends:
 
             def __len__(self) -> int:
                 return len(real)
-        two.fs._names = Gate()
+        two.fs._name_locks = Gate()
         with pytest.raises(callfs.Conflict):
             put(two.tree, "/x", b"x") if first == "file" else put(two.tree, "/x/y", b"y")
-        two.fs._names = real
+        two.fs._name_locks = real
         assert {path: data for path, data in picture(two.tree).items() if path > "/x"} == (
             {"/x/y": ("file", "alice", b"y")} if first == "file" else {}) or fetch(two.tree, "/x") == b"x"
         assert two.tree.stat(ALICE, "/x").is_dir == (first == "file") and two.findings() == []
@@ -20575,7 +20575,7 @@ def test_sources(tmp_path: pathlib.Path) -> None:
 def test_an_upload_as_the_server_sees_it(play: Any) -> None:
     server, client, _ = play([stored(), stored(), stored()])
     info = client.upload("/a", b"hello", mtime=1700000000.25, if_match='"v0"')
-    assert info == callfs.FileInfo("/a", "file", 1, 0o644, "alice", 1767323045.0, '"v1"')
+    assert info == callfs.FileInfo("/a", "file", 1, 0o644, "alice", 1767323045.0, '"v1"', backend="localfs")
     client.upload("/a", iter([b"he", b"llo"]), overwrite=False)
     client.upload("/a", b"", digest=False)
     put, post, empty = server.heard
