@@ -9358,8 +9358,10 @@ class Tree:
         """Raises NotSupported for a backend that the filesystem of a path does not have."""
         filesystem = place.filesystem
         if backend and backend not in filesystem.backends:
-            raise NotSupported(f"There is no backend {backend!r} here; there is: {', '.join(filesystem.backends)}."
-                               if filesystem.backends else f"{filesystem.name} has no backends to choose from.")
+            if not filesystem.backends:
+                raise NotSupported(f"{filesystem.name} has no backends to choose from.")
+            more = " It needs backend.s3_bucket_name in the configuration." if backend == "s3" else ""
+            raise NotSupported(f"There is no backend {backend[:40]!r} here; there is: {', '.join(filesystem.backends)}.{more}")
 
     def _absent_above(self, path: str) -> list[str]:
         """The directories above a path that are not there yet, the outermost first."""
@@ -10157,22 +10159,24 @@ class _Closing(Reader):
 class StagedBlob:
     """A blob that no record names yet; when its `with` block ends and none does, it goes."""
 
-    def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader]) -> None:
-        self.backend, self.key, self._upload, self._open_old = backend, key, upload, open_old
+    def __init__(self, backend: str, key: str, upload: BlobUpload, open_old: Callable[[Entry, int, int], Reader],
+                 watch: Callable[[], ContextManager[None]] = contextlib.nullcontext) -> None:
+        self.backend, self.key, self._upload, self._open_old, self._watch = backend, key, upload, open_old, watch
         self.size, self.digest, self.stamp, self.kept, self.torn = 0, "", "", False, False
         self.etag = secrets.token_hex(16)
 
     def write(self, part: memoryview) -> None:
         """The next bytes."""
         self.torn = True                    # unless all of them arrive
-        self._upload.write(part)
+        with self._watch():
+            self._upload.write(part)
         self.size, self.torn = self.size + len(part), False
 
     def copy(self, entry: Entry, start: int, stop: int) -> None:
         """The bytes `start` to `stop` of a file that lies in the same blob store."""
         if stop <= start:
             return
-        with _found(entry):
+        with self._watch(), _found(entry):
             if self._upload.copy(*blob_of(entry), start, stop):
                 self.size += stop - start
                 return
@@ -10182,7 +10186,8 @@ class StagedBlob:
 
     def finish(self) -> None:
         """Let it be there, whole and durable; `stamp` is what a record names it by."""
-        self.stamp = f"{self.key} {self._upload.commit()}"
+        with self._watch():
+            self.stamp = f"{self.key} {self._upload.commit()}"
 
 
 def blob_of(entry: Entry) -> tuple[str, str]:
@@ -10225,14 +10230,21 @@ class BlobFiles:
     def _measured(self, backend: str, operation: str) -> Iterator[None]:
         started = time.perf_counter()
         try:
+            with self._watched(backend, operation):
+                yield
+        finally:
+            self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
+
+    @contextlib.contextmanager
+    def _watched(self, backend: str, operation: str) -> Iterator[None]:
+        """Around a call of a blob store: what fails there is counted and logged."""
+        try:
             yield
         except CallFSError as error:
             if not isinstance(error, CallerError):
                 self._metrics.count("callfs_errors_total", backend, type(error).__name__)
                 self._log.error("backend error", backend=backend, operation=operation, reason=error.message)
             raise
-        finally:
-            self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, operation)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -10264,17 +10276,19 @@ class BlobFiles:
     @contextlib.contextmanager
     def staged(self, backend: str, length: Optional[int], draft: Entry) -> Iterator[StagedBlob]:
         """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
-        key = secrets.token_hex(16)
+        key, started = secrets.token_hex(16), time.perf_counter()
         self._records.hold_blob(key, backend, self._instance)
-        blob = None
+        blob, watch = None, functools.partial(self._watched, backend, "write")
         try:
-            with self._measured(backend, "write"):
-                with self.stores[backend].stage(key, length, told_of(draft, self._records.identity)) as upload:
-                    blob = StagedBlob(backend, key, upload, self.read)
-                    yield blob
+            with watch():
+                upload = self.stores[backend].stage(key, length, told_of(draft, self._records.identity))
+            with upload:
+                blob = StagedBlob(backend, key, upload, self.read, watch)
+                yield blob
         finally:
             if blob is None or not blob.kept:
                 self._let_go([key])
+            self._metrics.observe("callfs_backend_op_duration_seconds", time.perf_counter() - started, backend, "write")
 
     def _let_go(self, keys: Sequence[str]) -> None:
         """What the store can not note now it finds at the next start, as held by nobody who lives."""
@@ -10387,7 +10401,7 @@ class StoreFS(FileSystem):
         self._hot: Cache[str, HotFile] = Cache(hot_bytes // 2)          # of two generations
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
         self._fresh: dict[str, Entry] = {}  # on the disk already, perhaps, and in the records in a moment
-        self._names = tuple(threading.Lock() for _ in range(64))        # see `_naming`
+        self._name_locks = tuple(threading.Lock() for _ in range(64))        # see `_naming`
         self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
         self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
         self._check_backends()
@@ -10919,7 +10933,7 @@ class StoreFS(FileSystem):
     def _naming(self, path: str, new: bool = True) -> Iterator[None]:
         """Around the commit of a record that nothing on the disk stands for. A writer of /a and one of /a/b, who makes
         the folder /a, hold different locks, and on the disk only one of them could win; here this lock decides."""
-        with self._names[hash(path) % len(self._names)]:
+        with self._name_locks[hash(path) % len(self._name_locks)]:
             found = self._present(path) if new else None
             if found is not None and stat.S_ISDIR(found.st_mode):
                 raise Conflict("A directory was made there meanwhile.")
@@ -11080,7 +11094,7 @@ class StoreFS(FileSystem):
         entry = Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
                       instance_id=self._instance)
         parent = split_path(path)[0]
-        with self._names[hash(path) % len(self._names)]:
+        with self._name_locks[hash(path) % len(self._name_locks)] if self._blobs.stores else contextlib.nullcontext():
             if self._blob_record(path):
                 raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
             with self._noted({"op": "mkdir", "entry": entry}, entry):

@@ -7887,7 +7887,7 @@ class TestTwoBackends:
     def test_one_name_has_one_winner(self, two: Rig, first: str) -> None:
         """A file /x in S3 and a file /x/y at once: they hold different locks, and the disk would take both."""
         other = (lambda: put(two.tree, "/x/y", b"y")) if first == "file" else (lambda: put(two.tree, "/x", b"x"))
-        real, once = two.fs._names, [other]
+        real, once = two.fs._name_locks, [other]
 
         class Gate:
             """Before the lock is taken the other one comes."""
@@ -7899,10 +7899,10 @@ class TestTwoBackends:
 
             def __len__(self) -> int:
                 return len(real)
-        two.fs._names = Gate()
+        two.fs._name_locks = Gate()
         with pytest.raises(callfs.Conflict):
             put(two.tree, "/x", b"x") if first == "file" else put(two.tree, "/x/y", b"y")
-        two.fs._names = real
+        two.fs._name_locks = real
         assert {path: data for path, data in picture(two.tree).items() if path > "/x"} == (
             {"/x/y": ("file", "alice", b"y")} if first == "file" else {}) or fetch(two.tree, "/x") == b"x"
         assert two.tree.stat(ALICE, "/x").is_dir == (first == "file") and two.findings() == []
@@ -9134,7 +9134,10 @@ WRITER = textwrap.dedent('''
     disk = callfs.LocalDisk(root)
     disk.sweep()
     store = callfs.SQLiteStore(os.path.join(disk.hidden, "records.sqlite3"))
-    tree = callfs.Tree(callfs.StoreFS(disk, store, callfs.LocalLocks(60)))
+    blobs = {"s3": callfs.DiskBlobs(root + "-blobs")} if len(sys.argv) > 7 else {}
+    files = callfs.StoreFS(disk, store, callfs.LocalLocks(60), blobs=blobs)
+    files.start()
+    tree = callfs.Tree(files)
     log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
 
     def say(*words):
@@ -9147,6 +9150,7 @@ WRITER = textwrap.dedent('''
         who, some = callfs.Principal(f"user{number}"), random.Random(f"{seed} {round_number} {number}")
         top, files = f"/r{round_number}/t{number}", []
         verbs = ["write", "write", "write", "replace", "append", "move", "delete", "rename-folder"]
+        verbs += ["place"] * 2 if blobs else []
         for turn in range(100_000):
             verb = some.choice(verbs) if files else "write"
             path, text, size = f"{top}/d{turn % 3}/f{turn}", f"{number}-{turn};", some.choice([0, 10, 5000, 300_000])
@@ -9154,7 +9158,7 @@ WRITER = textwrap.dedent('''
                 step = [verb, path, text, size]
             elif verb in ("replace", "append"):
                 step = [verb, some.choice(files), text, size]
-            elif verb == "delete":
+            elif verb in ("delete", "place"):
                 step = [verb, some.choice(files)]
             elif verb == "move":
                 step = [verb, some.choice(files), path]
@@ -9162,7 +9166,10 @@ WRITER = textwrap.dedent('''
                 step = [verb, os.path.dirname(some.choice(files)), f"{top}/renamed{turn}"]
             say(number, turn, "begin", step)
             if step[0] in ("write", "replace"):
-                tree.write(who, step[1], callfs.bytes_body(data_of(text, size)))
+                backend = some.choice(["s3", "localfs"]) if blobs else ""
+                tree.write(who, step[1], callfs.bytes_body(data_of(text, size)), options=callfs.WriteOptions(backend=backend))
+            elif verb == "place":
+                tree.place(who, some.choice([step[1], os.path.dirname(step[1])]), some.choice(["s3", "localfs"]))
             elif verb == "append":
                 tree.patch(who, step[1], callfs.bytes_body(data_of(text, size)), tree.stat(who, step[1]).size)
             elif verb == "delete":
@@ -9192,7 +9199,7 @@ def apply_step(files: dict[str, bytes], step: list[Any]) -> dict[str, bytes]:
         files[path] = files.get(path, b"") + data if verb == "append" else data
     elif verb == "delete":
         del files[path]
-    else:
+    elif verb != "place":
         files = {more[0] + one[len(path):] if callfs.is_below(one, path) else one: data for one, data in files.items()}
     return files
 
@@ -9202,7 +9209,8 @@ class KillLoop:
 
     writer = WRITER
 
-    def __init__(self, folder: Path, seed: int, threads: int = 4) -> None:
+    def __init__(self, folder: Path, seed: int, threads: int = 4, blobs: bool = False) -> None:
+        self.blobs = blobs                  # half of the files lie in another backend, and move to and fro
         self.folder, self.seed, self.threads, self.random = folder, seed, threads, random.Random(seed)
         self.before: dict[tuple[int, int], dict[str, bytes]] = {}           # (round, thread): its files
         self.torn: set[tuple[str, str]] = set()                             # what fsck may say: appends that were cut
@@ -9212,7 +9220,7 @@ class KillLoop:
         """Start it, kill it at a random moment, read what it had said."""
         log = self.folder / f"log{number}"
         process = subprocess.Popen([sys.executable, "-c", self.writer, os.path.dirname(compiled()), str(self.folder / "root"), str(log),
-                                    str(self.seed), str(number), str(self.threads)],
+                                    str(self.seed), str(number), str(self.threads), *["blobs"] * self.blobs],
                                    stderr=open(self.folder / "errors", "ab"))
         try:
             wanted = self.random.randrange(1, 40_000)
@@ -9226,9 +9234,13 @@ class KillLoop:
         whole = log.read_bytes().rpartition(b"\n")[0]   # the last line may be torn
         self.check(number, [json.loads(line) for line in whole.splitlines()])
 
+    def open(self) -> Rig:
+        """What is there now."""
+        return (blob_rig if self.blobs else Rig)(self.folder / "root", durable=False)
+
     def check(self, number: int, lines: list[Any]) -> None:
         """Each writer's files are those after its last acknowledged step or after the one it was at."""
-        with contextlib.closing(Rig(self.folder / "root", durable=False)) as rig:
+        with contextlib.closing(self.open()) as rig:
             rig.disk.sweep()
             for thread in range(self.threads):
                 files: dict[str, bytes] = {}
@@ -9247,6 +9259,11 @@ class KillLoop:
                 assert all(owner == f"user{thread}" for path, (_, owner, _) in seen.items()), (where, seen.keys())
                 self.before[number, thread] = found
                 self.torn |= {("changed", begun[1])} if begun and begun[0] == "append" else set()
+            if self.blobs:
+                rig.fs._blobs._abandon()
+                rig.fs._resume()
+                check_blobs(rig.fs)
+                backends(rig)
             if number % 10 == 0:
                 assert set(rig.findings()) <= self.torn
 
@@ -9263,7 +9280,7 @@ class KillLoop:
 
     def check_all_again(self) -> None:
         """Nothing of the earlier rounds has suffered."""
-        with contextlib.closing(Rig(self.folder / "root", durable=False)) as rig:
+        with contextlib.closing(self.open()) as rig:
             now = picture(rig.tree)
             for (number, thread), files in self.before.items():
                 assert {path: now[path][2] for path in files} == files
@@ -9300,6 +9317,12 @@ def test_kill_loop(tmp_path: Path) -> None:
 def test_kill_loop_long(tmp_path: Path) -> None:
     """Hundreds of rounds."""
     kill_loop(KillLoop(tmp_path, kill_seed()), 200)
+
+
+@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
+def test_kill_loop_with_blobs(tmp_path: Path, rounds: int) -> None:
+    """The same with files in two backends, which move to and fro, and no blob left behind."""
+    kill_loop(KillLoop(tmp_path, kill_seed(), blobs=True), rounds)
 
 
 class TestRecovery:
@@ -19284,6 +19307,245 @@ def test_not_ready_when_the_disk_is_full(serve_users: Callable[..., Any]) -> Non
     ask(rest, "GET", "/health", status=200)
 
 
+# ---- over a real S3 server --------------------------------------------------------------------------------------
+
+class S3Rest:
+    """A REST server on a bucket of moto with a proxy between them: `faults` breaks and counts."""
+
+    def __init__(self, serve_users: Callable[..., Any], moto: S3Server, **options: Any) -> None:
+        self.faults = FaultyS3(moto)
+        self.bucket = moto.bucket()
+        self.options = {"s3_bucket_name": self.bucket, "s3_endpoint": self.faults.endpoint, "s3_access_key": moto.access_key,
+                        "s3_secret_key": moto.secret_key, "s3_prefix": "mine/", "s3_part_bytes": 5 << 20, **options}
+        self.server = serve_users(**{f"backend__{name}": value for name, value in self.options.items()})
+        self.client.sleep = lambda seconds: None
+        self.url, self.key, self.moto = self.server.url, self.server.key, moto
+
+    @property
+    def client(self) -> Any:
+        """Ours, of the backend."""
+        return self.server._files._blobs.stores["s3"].client
+
+    def asked(self, since: int = 0) -> list[str]:
+        """Methods of the requests that came to S3, without those of the thread that removes."""
+        return [seen.method + (" part" if "partNumber" in seen.query else "") + (" copy" if "x-amz-copy-source" in seen.headers else "")
+                for seen in self.faults.seen[since:] if "delete" not in seen.query and seen.method != "DELETE"]
+
+    def objects(self) -> list[str]:
+        """The keys of all objects."""
+        with contextlib.closing(self.moto.boto()) as boto:
+            return [item["Key"] for item in boto.list_objects_v2(Bucket=self.bucket).get("Contents", ())]
+
+
+@pytest.fixture
+def over_s3(serve_users: Callable[..., Any], moto_s3: S3Server) -> Iterator[S3Rest]:
+    rest = S3Rest(serve_users, moto_s3, default_backend="s3")
+    yield rest
+    rest.server.close()
+    rest.faults.close()
+
+
+@pytest.mark.once
+class TestRestOverS3:
+    """What goes between this server and S3, and what is answered when that breaks."""
+
+    def test_requests(self, over_s3: S3Rest) -> None:
+        """An upload is one PUT, a read one GET, a range one ranged GET; what the records know asks nobody."""
+        data = random.Random(1).randbytes(300_000)
+
+        def asks(method: str, path: str, *expected: str, headers: Mapping[str, str] = {}, body: Any = None, status: int = 200) -> Answer:
+            before = len(over_s3.faults.seen)
+            answer = ask(over_s3, method, path, body, headers, status)
+            assert over_s3.asked(before) == list(expected)
+            return answer
+        made = asks("PUT", "/v1/files/d/f", "PUT", body=data, status=201)
+        assert made.headers["x-callfs-backend"] == "s3"
+        etag = made.headers["etag"]
+        assert asks("GET", "/v1/files/d/f", "GET").body == data
+        for text, parts in (("bytes=5-9", [(5, 10)]), ("bytes=-3", [(299_997, 300_000)]), ("bytes=1-1,100-102", [(1, 2), (100, 103)])):
+            answer = asks("GET", "/v1/files/d/f", *["GET"] * len(parts), headers={"Range": text, "If-Range": etag}, status=206)
+            assert all(data[start:stop] in answer.body for start, stop in parts)
+            assert over_s3.faults.seen[-1].headers["range"] == f"bytes={parts[-1][0]}-{parts[-1][1] - 1}"
+        asks("GET", "/v1/files/d/f", "GET", headers={"Range": "bytes=0-1", "If-Range": '"other"'})
+        asks("HEAD", "/v1/files/d/f")
+        asks("GET", "/v1/files/d/f", headers={"If-None-Match": etag}, status=304)
+        asks("GET", "/v1/files/d/f", headers={"Range": "bytes=900000-"}, status=416)
+        asks("GET", "/v1/directories/d")
+        asks("PUT", "/v1/files/d/f", body=b"x", headers={"If-None-Match": "*"}, status=412)
+        asks("PATCH", "/v1/files/d", body={"name": "e"})
+        asks("PUT", "/v1/files/local", body=b"x", headers={"X-CallFS-Backend": "localfs"}, status=201)
+        asks("GET", "/v1/files/local")
+        asks("GET", "/v1/files/e?archive=tar", "GET")
+        assert all(key.startswith("mine/objects/") for key in over_s3.objects())
+        metrics = ask(over_s3, "GET", "/metrics").body.decode()
+        assert 'backend_type="s3",operation="open"' in metrics and 'operation="create",backend_type="s3"' in metrics
+
+    def test_append_moves_only_what_is_new(self, over_s3: S3Rest) -> None:
+        """S3 copies what lay there before."""
+        data = random.Random(2).randbytes(11 << 20)
+        put_file(over_s3, "/big", data)
+        before = len(over_s3.faults.seen)
+        ask(over_s3, "PATCH", "/v1/files/big", b"x" * (1 << 20), {"RemFS-Offset": str(len(data))}, 200)
+        asked = over_s3.asked(before)
+        assert "PUT part copy" in asked and "GET" not in asked
+        assert sum(int(seen.headers.get("content-length", 0)) for seen in over_s3.faults.seen[before:]) < (1 << 20) + 10_000
+        assert hashlib.sha256(get_file(over_s3, "/big")).digest() == hashlib.sha256(data + b"x" * (1 << 20)).digest()
+        ask(over_s3, "PATCH", "/v1/files/big", b"middle", {"RemFS-Offset": "6000000"}, 200)
+        assert get_file(over_s3, "/big")[5_999_999:6_000_007] == data[5_999_999:6_000_000] + b"middle" + data[6_000_006:6_000_007]
+
+    BROKEN: Mapping[str, tuple[str, Any, int, str]] = {
+        "not there": ("", "refuse", 503, "UNAVAILABLE"), "busy": ("", (503, "SlowDown"), 503, "UNAVAILABLE"),
+        "wrong keys": ("", (403, "InvalidAccessKeyId"), 502, "BAD_GATEWAY"), "no bucket": ("", (404, "NoSuchBucket"), 502, "BAD_GATEWAY"),
+        "full": ("^(PUT|POST)", (507, "XMinioStorageFull"), 507, "STORAGE_FULL"), "no XML": ("", (400, b"<html>"), 502, "BAD_GATEWAY")}
+
+    @pytest.mark.parametrize("how", BROKEN)
+    def test_s3_fails(self, over_s3: S3Rest, how: str, capfd: Any) -> None:
+        """A clear error, its reason in the log, the old version whole, nothing left, and local files as ever."""
+        pattern, fault, status, code = self.BROKEN[how]
+        put_file(over_s3, "/f", b"old")
+        put_file(over_s3, "/local", b"x", {"X-CallFS-Backend": "localfs"})
+        before = over_s3.objects()
+        over_s3.faults.fail(pattern, fault, times=10**9)
+        large = b"x" * (6 << 20)
+        requests = [("PUT", "/v1/files/f", large, {}), ("PUT", "/v1/files/new", b"new", {}), ("PATCH", "/v1/files/f", b"x", {"RemFS-Offset": "3"}),
+                    ("PATCH", "/v1/files/local", {"name": "local", "backend": "s3"}, {})]
+        for method, path, body, headers in requests + ([("GET", "/v1/files/f", None, {})] if not pattern else []):
+            answer = ask(over_s3, method, path, body, headers, status)
+            assert answer.json()["code"] == code and ("retry-after" in answer.headers) == (status == 503)
+            for secret in (over_s3.moto.secret_key, over_s3.moto.access_key):
+                assert secret not in answer.body.decode()
+        assert get_file(over_s3, "/local") == b"x" and ask(over_s3, "HEAD", "/v1/files/f", status=200).headers["content-length"] == "3"
+        ask(over_s3, "GET", "/v1/files/new", status=404)
+        ready = ask(over_s3, "GET", "/ready", status=200 if pattern else 503).json()
+        assert (ready["parts"]["s3"] == "ok") == bool(pattern) and ready["parts"]["backend"] == "ok"
+        over_s3.faults.faults.clear()
+        over_s3.server.log.flush()
+        log = capfd.readouterr().err
+        assert "backend error backend=s3 operation=write reason=" in log and over_s3.moto.secret_key not in log
+        assert get_file(over_s3, "/f") == b"old" and ask(over_s3, "GET", "/ready", status=200)
+        wait_for(lambda: over_s3.server._files._blobs.sweep() == 0 and over_s3.objects() == before)
+        with contextlib.closing(over_s3.moto.boto()) as boto:
+            assert not boto.list_multipart_uploads(Bucket=over_s3.bucket).get("Uploads")
+
+    def test_an_upload_that_breaks_off(self, over_s3: S3Rest) -> None:
+        """In the middle of its parts: nothing is seen of it, and no part stays."""
+        put_file(over_s3, "/f", b"old")
+        with contextlib.closing(raw_socket(over_s3.url)) as peer:
+            peer.sendall(head_of("PUT", "/v1/files/f", {"Content-Length": "99999999"}) + b"x" * (6 << 20))
+            wait_for(lambda: "PUT part" in over_s3.asked())
+        wait_for(lambda: over_s3.faults.count("DELETE .*uploadId"))
+        assert get_file(over_s3, "/f") == b"old"
+        with contextlib.closing(over_s3.moto.boto()) as boto:
+            assert not boto.list_multipart_uploads(Bucket=over_s3.bucket).get("Uploads")
+
+    def test_the_object_is_gone(self, over_s3: S3Rest) -> None:
+        """Not 404: the file is there. fsck says which."""
+        put_file(over_s3, "/f", b"data")
+        with contextlib.closing(over_s3.moto.boto()) as boto:
+            boto.put_object(Bucket=over_s3.bucket, Key=over_s3.objects()[0], Body=b"else")
+            assert "fsck" in ask(over_s3, "GET", "/v1/files/f", status=500).json()["message"]
+            boto.delete_object(Bucket=over_s3.bucket, Key=over_s3.objects()[0])
+        assert ask(over_s3, "GET", "/v1/files/f", status=500).json()["code"] == "INTERNAL_ERROR"
+
+    def test_fsck_over_s3(self, over_s3: S3Rest) -> None:
+        """Records that are lost come back from the objects; an upload that was cut off long ago goes."""
+        put_file(over_s3, "/d e/\u00fc", b"data")
+        config = over_s3.server.config
+        over_s3.server.close()
+        os.unlink(config.metadata_store.sqlite_path)
+        found: list[Any] = []
+        assert callfs.run_fsck(config, report=found.append) == 0
+        assert ("no record", "/d e/\u00fc") in [item[:2] for item in found]
+        with contextlib.closing(over_s3.moto.boto()) as boto:
+            boto.create_multipart_upload(Bucket=over_s3.bucket, Key="mine/objects/ab/" + "ab" * 16)
+            blobs = callfs.build_blobs(config.backend)["s3"]
+            far = time.time_ns() + 10**15
+            assert blobs.sweep(0) == 0 and blobs.sweep(far, {"cd" * 16}) == 0 and blobs.sweep(far, mend=False) == 1 == blobs.sweep(far)
+            assert not boto.list_multipart_uploads(Bucket=over_s3.bucket).get("Uploads")
+            blobs.close()
+        with callfs.Server(config) as again:
+            over_s3.url = again.url
+            assert get_file(over_s3, "/d e/\u00fc") == b"data"
+
+    def test_s3_is_slow_and_others_go_on(self, over_s3: S3Rest) -> None:
+        """Many wait for S3; a file on the disk is answered all the same."""
+        put_file(over_s3, "/f", b"data")
+        put_file(over_s3, "/local", b"x", {"X-CallFS-Backend": "localfs"})
+        over_s3.faults.fail("GET", "hold", times=10**9)
+        count = 20
+
+        def work(number: int) -> bytes:
+            return get_file(over_s3, "/f")
+        with concurrent.futures.ThreadPoolExecutor(count) as pool:
+            waiting = [pool.submit(work, number) for number in range(count)]
+            try:
+                assert over_s3.faults.held.acquire(timeout=20)
+                assert [get_file(over_s3, "/local") for _ in range(3)] == [b"x"] * 3
+                assert not any(each.done() for each in waiting)
+            finally:
+                over_s3.faults.released.set()
+            assert {each.result() for each in waiting} == {b"data"}
+
+    @pytest.mark.long
+    def test_bounded_memory(self, spawn_server: Callable[..., Spawned], moto_s3: S3Server) -> None:
+        """200 MiB through a server whose resident memory stays below a few parts more."""
+        options = {"s3_bucket_name": moto_s3.bucket(), "s3_endpoint": moto_s3.endpoint, "s3_access_key": moto_s3.access_key,
+                   "s3_secret_key": moto_s3.secret_key, "default_backend": "s3", "s3_part_bytes": 5 << 20}
+        server = spawn_server({"backend": options})
+        put_file(server, "/warm", b"x" * (20 << 20))
+        before, block, size = resident(server.pid), os.urandom(1 << 20), 200 << 20
+        answer = call(server, "PUT", "/v1/files/f", (block for _ in range(200)), {"Content-Length": str(size)}, timeout=120)
+        assert answer.status == 201 and resident(server.pid, peak=True) - before < 60 << 20
+        digest, found = hashlib.sha256(block * 200).hexdigest(), hashlib.sha256()
+        with callfs.Client(server.url, server.key, timeout=60) as client, client.open("/f") as file:
+            for part in iter(lambda: file.read(1 << 20), b""):
+                found.update(part)
+        assert found.hexdigest() == digest and resident(server.pid, peak=True) - before < 60 << 20
+
+
+def resident(pid: int, peak: bool = False) -> int:
+    """Bytes of memory that a process has, or had at most."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(("VmHWM" if peak else "VmRSS") + r":\s+(\d+) kB", status)[1]) * 1024      # type: ignore[index]
+
+
+def test_backends_that_are_not_there(serve_users: Callable[..., Any]) -> None:
+    """501 before the body is read, and what to configure."""
+    server = serve_users()
+    for name, words in (("s3", "backend.s3_bucket_name"), ("tape", "localfs")):
+        answer = answer_of(raw(server.url, head_of("PUT", "/v1/files/f", {
+            "X-CallFS-Backend": name, "Content-Length": "1000000", "Expect": "100-continue", "Connection": "close"})))
+        assert answer.status == 501 and words in answer.json()["message"]
+        for path, body in ((f"/v1/files/f?backend={name}", b"x"), (f"/api/v1/files?path=/f&backend={name}", b"x")):
+            assert ask(server, "PUT", path, body).status == 501
+        put_file(server, "/l", b"x", {"X-CallFS-Backend": "localfs"})
+        assert words in ask(server, "PATCH", "/v1/files/l", {"name": "l", "backend": name}, status=501).json()["message"]
+    ask(server, "PATCH", "/v1/files/l", {"name": "l", "backend": 5}, status=400)
+    ask(server, "GET", "/v1/files/f", status=404)
+
+
+def test_backends_of_the_clients(serve_users: Callable[..., Any], bucket: Callable[..., dict[str, Any]], tmp_path: Path) -> None:
+    """REST, PFS and the shell say where bytes go, and REST tells where they are."""
+    server = serve_users(**bucket("localfs"))
+    with callfs.Client(server.url, server.key) as client:
+        assert client.upload("/f", b"1").backend == client.stat("/f").backend == "localfs"
+        assert client.upload("/f", b"2", backend="s3").backend == client.stat("/f").backend == client.upload("/f", b"3").backend == "s3"
+        assert client.move("/f", "/g", backend="localfs") == "/g" and client.stat("/g").backend == "localfs"
+        client.move("/g", "/g", backend="s3")
+        assert client.stat("/g").backend == "s3" and client.download("/g") == b"3"
+        with pytest.raises(callfs.NotSupported, match="tape"):
+            client.upload("/f", b"x", backend="tape")
+        (tmp_path / "up").mkdir()
+        (tmp_path / "up" / "f").write_bytes(b"up")
+        for arguments, path, backend in ((["put", "--backend", "s3", str(tmp_path / "up" / "f"), "/h"], "/h", "s3"),
+                                         (["put", "-r", "--backend", "s3", str(tmp_path / "up"), "/d"], "/d/f", "s3"),
+                                         (["mv", "--backend", "localfs", "/d"], "/d/f", "localfs"),
+                                         (["mv", "--backend", "s3", "/d/f", "/i"], "/i", "s3")):
+            assert callfs.main([arguments[0], "--url", server.url, "--key", server.key, *arguments[1:]]) == 0
+            assert (client.stat(path).backend, client.download(path)) == (backend, b"up")
+        assert callfs.main(["mv", "--url", server.url, "--key", server.key, "/i"]) == 2
+
+
 # ============================================================================
 # The PFS dialect: /api/v1
 # ============================================================================
@@ -21983,7 +22245,7 @@ def test_sources(tmp_path: pathlib.Path) -> None:
 def test_an_upload_as_the_server_sees_it(play: Any) -> None:
     server, client, _ = play([stored(), stored(), stored()])
     info = client.upload("/a", b"hello", mtime=1700000000.25, if_match='"v0"')
-    assert info == callfs.FileInfo("/a", "file", 1, 0o644, "alice", 1767323045.0, '"v1"')
+    assert info == callfs.FileInfo("/a", "file", 1, 0o644, "alice", 1767323045.0, '"v1"', backend="localfs")
     client.upload("/a", iter([b"he", b"llo"]), overwrite=False)
     client.upload("/a", b"", digest=False)
     put, post, empty = server.heard
@@ -23920,6 +24182,36 @@ def _all_enabled(node: Any) -> Any:
         return [_all_enabled(each) for each in node]
     return {key: True if key == "enabled" else _all_enabled(value) for key, value in node.items()} \
         if isinstance(node, dict) else node
+
+
+def test_example_with_s3() -> None:
+    config = callfs.Config.load(str(EXAMPLES / "config-s3.yaml"), environ={
+        **EXAMPLE_SECRETS, "CALLFS_BACKEND__S3_ACCESS_KEY": "access-key-0123456789", "CALLFS_BACKEND__S3_SECRET_KEY": "secret-key-0123456789"})
+    callfs.check_built(config)
+    assert not config.validate()
+    blobs = callfs.build_blobs(config.backend)
+    assert list(blobs) == ["s3"] and blobs["s3"].client.target.prefix == "callfs/"
+    blobs["s3"].close()
+
+
+@pytest.mark.once
+def test_readme_s3_lines(over_s3: S3Rest, tmp_path: Path) -> None:
+    """The block of "S3 as a second tier", as it stands, against moto."""
+    text = _readme().split("## S3 as a second tier\n")[1].split("```sh\n")[1].split("```")[0]
+    (tmp_path / "big.iso").write_bytes(os.urandom(300_000))
+    shutil.copy(callfs.__file__, tmp_path / "callfs.py")
+    put_file(over_s3, "/docs/a", b"a", {"X-CallFS-Backend": "localfs"})
+    need_program("curl")
+    done = subprocess.run(["bash", "-e", "-o", "pipefail", "-c", 'curl() { command curl --fail-with-body "$@"; }\npython3() { "$PYTHON" "$@"; }\n' + text],
+                          cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60, env={
+                              **os.environ, "URL": over_s3.url, "KEY": over_s3.key, "AUTH": f"Authorization: Bearer {over_s3.key}",
+                              "PYTHON": sys.executable})
+    assert done.returncode == 0 and "X-CallFS-Backend: s3" in done.stdout, done.stdout
+    with callfs.Client(over_s3.url, over_s3.key) as client:
+        found = {path: client.stat(path).backend for path in ("/big.iso", "/back.iso", "/docs/a")}
+        assert found == {"/big.iso": "s3", "/back.iso": "localfs", "/docs/a": "localfs"}
+        assert client.download("/back.iso") == (tmp_path / "big.iso").read_bytes()
+    assert (tmp_path / "part").stat().st_size == 100
 
 
 def test_example_units_match_the_configuration() -> None:
