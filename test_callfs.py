@@ -12101,14 +12101,13 @@ class TestSpareReads:
 class KillLoopWithCopies(KillLoop):
     """The loop on a store that requires second copies, in a folder that stands for a bucket."""
 
-    writer = WRITER.replace("tree = callfs.Tree(callfs.StoreFS(disk, store, callfs.LocalLocks(60)))", textwrap.dedent('''
+    writer = WRITER.replace("callfs.LocalLocks(60), blobs=blobs)", "callfs.LocalLocks(60), replication=replicas)").replace(
+        "blobs = {", textwrap.dedent('''
         class Folder(callfs.DiskBlobs):
             name = "s3"
 
         replicas = callfs.Replicas(Folder(root + "-copies"), store, required=True)
-        files = callfs.StoreFS(disk, store, callfs.LocalLocks(60), replication=replicas)
-        tree = callfs.Tree(files)
-        files.start()'''))
+        blobs = {'''))
 
     def check(self, number: int, lines: list[Any]) -> None:
         """What was acknowledged is in both; nobody left more half-done than he had in hand."""
