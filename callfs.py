@@ -57,6 +57,7 @@ import json
 import logging
 import math
 import mimetypes
+import mmap
 import operator
 import os
 import posixpath
@@ -4230,15 +4231,19 @@ class _Source:
         self._owned = isinstance(source, os.PathLike)
         self._source: Any = open(source, "rb") if isinstance(source, os.PathLike) else source
         if isinstance(source, (bytes, bytearray, memoryview)):
-            self._source = io.BytesIO(source)
+            self._source, self.replayable, self._seekable, self.length = memoryview(source), True, False, len(source)
+            return
         self.replayable = self._seekable = hasattr(self._source, "read") and self._source.seekable()
         self._start = self._source.tell() if self.replayable else 0
         self.length: Optional[int] = self._source.seek(0, os.SEEK_END) - self._start if self.replayable else length
 
-    def blocks(self) -> Iterator[bytes]:
-        """The bytes, in blocks that are never empty. OSError and StorageError are of this side."""
+    def blocks(self) -> Iterator[Any]:
+        """The bytes, in blocks (bytes, or memoryviews) that are never empty. OSError and StorageError are of this side."""
         if self._seekable:
             yield from self._counted(self.length or 0)
+            return
+        if isinstance(self._source, memoryview):        # sent from where it lies
+            yield from (self._source[start:start + BLOCK] for start in range(0, len(self._source), BLOCK))
             return
         read = getattr(self._source, "read1", None) or getattr(self._source, "read", None)   # a pipe: what is there
         pieces = iter(lambda: read(BLOCK), b"") if read else filter(None, self._source)      # an empty chunk is the end
@@ -5930,7 +5935,8 @@ class S3Upload:
     def __init__(self, client: S3Client, key: str, length: Optional[int], metadata: Mapping[str, str]) -> None:
         self.key, self.length, self.size = key, length, 0       # `size`: bytes taken over so far
         self._client, self._path, self._metadata, self._over = client, client._key(key), metadata, False
-        self._buffer, self._number, self._id = bytearray(), 1, ""
+        self._buffer, self._filled, self._number, self._id = None, 0, 1, ""     # type: Optional[mmap.mmap], int, int, str
+        self._spare: list[mmap.mmap] = []   # mapped, so that the allocator keeps nothing back; used part after part
         self._parts: dict[int, _S3Part] = {}
         self._threads: list[threading.Thread] = []
         self._slots = threading.BoundedSemaphore(client.target.parallel)
@@ -5947,26 +5953,40 @@ class S3Upload:
     def write(self, data: Any) -> None:
         """Take bytes over; waits while `parallel` parts are under way. Raises what went wrong with one of them."""
         view = memoryview(data)
+        if self.length is not None and self.size + len(view) > self.length:
+            raise Disconnected("The body is longer than announced.")
         while view:
-            if len(self._buffer) >= self._part_size():
+            if self._filled >= self._part_size():
                 self._flush()
-            if not self._buffer and not self._error:
-                self._slots.acquire()
-            if self._error:
-                raise self._error
-            some = view[:self._part_size() - len(self._buffer)]
-            self._buffer += some
-            self.size += len(some)
-            view = view[len(some):]
+            buffer = self._buffer or self._next_buffer()
+            end = min(self._part_size(), self._filled + len(view))
+            some, view = view[:end - self._filled], view[end - self._filled:]
+            buffer[self._filled:end] = some
+            self._filled, self.size = end, self.size + len(some)
+
+    def _next_buffer(self) -> mmap.mmap:
+        """Room for a part; waits for one that is under way."""
+        if not self._error:
+            self._slots.acquire()
+        if self._error:
+            raise self._error
+        room = self._part_size() if self.length is None else min(self._part_size(), self.length)
+        while self._spare and len(self._spare[-1]) < room:
+            self._spare.pop()
+        self._buffer = self._spare.pop() if self._spare else mmap.mmap(-1, room)
+        return self._buffer
+
+    def _held(self) -> memoryview:
+        """What is in the buffer."""
+        return memoryview(self._buffer or b"")[:self._filled]
 
     def _flush(self) -> None:
         """Send what is in the buffer as a part."""
         self._begin()
-        data = bytes(self._buffer)          # of a bytearray io.BytesIO would keep a second one while it is sent
-        thread = threading.Thread(target=self._send_part, args=(self._number, data), name="callfs-s3-part",
-                                  daemon=True)
+        thread = threading.Thread(target=self._send_part, args=(self._number, self._held(), self._buffer),
+                                  name="callfs-s3-part", daemon=True)
         self._threads = [*(each for each in self._threads if each.is_alive()), thread]
-        self._buffer, self._number = bytearray(), self._number + 1
+        self._buffer, self._filled, self._number = None, 0, self._number + 1
         thread.start()
 
     def _begin(self) -> None:
@@ -5979,7 +5999,7 @@ class S3Upload:
             if not self._id:
                 raise BadGateway("The S3 server has begun an upload without a name.")
 
-    def _send_part(self, number: int, data: bytes) -> None:
+    def _send_part(self, number: int, data: memoryview, buffer: mmap.mmap) -> None:
         try:
             if not self._error:
                 headers = self._client._put_bytes(self._path, self._query(number), {}, data).headers
@@ -5987,6 +6007,7 @@ class S3Upload:
         except BaseException as error:      # it belongs to the thread that writes
             self._error = self._error or error
         finally:
+            self._spare.append(buffer)
             self._slots.release()
 
     def _query(self, number: int) -> dict[str, str]:
@@ -5994,10 +6015,10 @@ class S3Upload:
 
     def copy_part(self, source: str, start: int, stop: int, etag: str = "") -> None:
         """Append bytes of another object of the bucket, without their passing here as far as parts allow that."""
-        if self._buffer and len(self._buffer) < S3_MIN_PART:
-            start += self._fetch(source, start, min(stop, start + S3_MIN_PART - len(self._buffer)), etag)
+        if 0 < self._filled < S3_MIN_PART:
+            start += self._fetch(source, start, min(stop, start + S3_MIN_PART - self._filled), etag)
         while stop - start >= S3_MIN_PART:
-            if self._buffer:
+            if self._filled:
                 self._flush()
             start += self._copy_one(source, start, min(stop, start + S3_MAX_PART), etag)
         self._fetch(source, start, stop, etag)
@@ -6030,12 +6051,12 @@ class S3Upload:
         wrong with a part."""
         if self.length not in (None, self.size):
             raise Disconnected("The body is not as long as announced.")
-        done = self._complete() if self._id else self._client.put(self.key, self._buffer, metadata=self._metadata)
-        self._over, self._buffer = True, bytearray()
+        done = self._complete() if self._id else self._client.put(self.key, self._held(), metadata=self._metadata)
+        self._over, self._buffer, self._spare = True, None, []
         return done
 
     def _complete(self) -> S3Object:
-        if self._buffer:
+        if self._filled:
             self._flush()
         for thread in self._threads:
             thread.join()
@@ -7783,7 +7804,7 @@ class S3Blobs(BlobStore):
 
     def open_part(self, key: str, tag: str, size: int, start: int, stop: int) -> Reader:
         """As the base says; of an object that is read as a whole the checksum is looked at."""
-        return self.client.get(self._place(key), start, None if stop == size else stop, etag=tag)
+        return self.client.get(self._place(key), start, None if (start, stop) == (0, size) else stop, etag=tag)
 
     def find(self, key: str) -> Optional[BlobInfo]:
         """As the base says."""

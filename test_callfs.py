@@ -4789,11 +4789,11 @@ def test_s3_upload_has_few_parts_in_memory() -> None:
         writer = threading.Thread(target=lambda: (upload.write(bytes(26 << 20)), done.set()), daemon=True)
         writer.start()
         wait_for(lambda: len(busy) == 3)
-        wait_for(lambda: len(upload._buffer) == 0)
+        wait_for(lambda: upload._filled == 0)
         assert not done.is_set() and not put and upload.size == 15 << 20
         for _ in range(5):
             go.release()
-        assert done.wait(10) and len(upload._buffer) == 1 << 20
+        assert done.wait(10) and upload._filled == 1 << 20
         wait_for(lambda: sorted(put) == [1, 2, 3, 4, 5])
         writer.join()
         upload.abort()
@@ -14013,7 +14013,7 @@ class TestFsck:
 
     def open_s3(self, config: Any) -> Rig:
         return Rig(config.backend.localfs_root_path, records=config.metadata_store.sqlite_path, default="s3",
-                   blobs=callfs.build_blobs(config.backend))
+                   blobs=callfs.build_blobs(config))
 
     def blob(self, config: Any, path: str) -> str:
         """Where the bytes of a file lie."""
@@ -19457,7 +19457,7 @@ class TestRestOverS3:
         assert ("no record", "/d e/\u00fc") in [item[:2] for item in found]
         with contextlib.closing(over_s3.moto.boto()) as boto:
             boto.create_multipart_upload(Bucket=over_s3.bucket, Key="mine/objects/ab/" + "ab" * 16)
-            blobs = callfs.build_blobs(config.backend)["s3"]
+            blobs = callfs.build_blobs(config)["s3"]
             far = time.time_ns() + 10**15
             assert blobs.sweep(0) == 0 and blobs.sweep(far, {"cd" * 16}) == 0 and blobs.sweep(far, mend=False) == 1 == blobs.sweep(far)
             assert not boto.list_multipart_uploads(Bucket=over_s3.bucket).get("Uploads")
@@ -24188,7 +24188,7 @@ def test_example_with_s3() -> None:
         **EXAMPLE_SECRETS, "CALLFS_BACKEND__S3_ACCESS_KEY": "access-key-0123456789", "CALLFS_BACKEND__S3_SECRET_KEY": "secret-key-0123456789"})
     callfs.check_built(config)
     assert not config.validate()
-    blobs = callfs.build_blobs(config.backend)
+    blobs = callfs.build_blobs(config)
     assert list(blobs) == ["s3"] and blobs["s3"].client.target.prefix == "callfs/"
     blobs["s3"].close()
 
