@@ -18141,7 +18141,7 @@ def test_subscriber_who_does_not_read_harms_nobody(serve: Any) -> None:
             while wanted not in data[-1000:]:
                 data += deaf.recv(1 << 20) or pytest.fail("it was cut")
             hub.publish("update", "/after")
-        assert data.count(b"event: reset\n") == 1
+        assert data.count(b"event: reset\n") >= 1      # more, where the kernel took another batch meanwhile
 
 
 def server_connections(server: Any) -> list[Any]:
@@ -23379,7 +23379,7 @@ class TestPageSigningIn:
         assert tab.eval("document.querySelector('[name=key]').type") == "password" and "f.txt" not in tab.text()
         tab.type("wrong")                               # the field has the focus
         tab.key("Enter")
-        tab.until("/not valid/.test(document.body.innerText)")
+        tab.until("/not valid/.test(document.body.innerText) && document.activeElement.name === 'key'")
         assert tab.cookies() == {}
         tab.type(USERS["ann"])
         tab.click("=Sign in")
