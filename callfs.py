@@ -5520,6 +5520,7 @@ class S3Client(HTTPClient):
             key = "s3_ca_file" if str(error).startswith(target.ca_file or "\0") else "s3_endpoint"
             raise ConfigError(f"backend.{key}: {error}") from None
         self.target, self._region, self._log, self._metrics = target, target.region, log, metrics
+        self.keeps_tags: Optional[bool] = None          # whether the ETag that completes an upload holds; not known yet
         self.clock, self._offset = time.time, 0.0       # seconds that the server's clock is ahead of ours
         self._found: Optional[S3Credentials] = None
         self._stamps: list[object] = []
@@ -6046,16 +6047,17 @@ class S3Upload:
         self.size += stop - start
         return stop - start
 
-    def commit(self) -> S3Object:
+    def commit(self, asking: bool = True) -> S3Object:
         """Make the object visible. Raises Disconnected where not as many bytes came as were announced, and what went
-        wrong with a part."""
+        wrong with a part. Some servers (rclone) show another ETag afterwards than they answer, for which they read the
+        whole object: without `asking` it is left empty there."""
         if self.length not in (None, self.size):
             raise Disconnected("The body is not as long as announced.")
-        done = self._complete() if self._id else self._client.put(self.key, self._held(), metadata=self._metadata)
+        done = self._complete(asking) if self._id else self._client.put(self.key, self._held(), metadata=self._metadata)
         self._over, self._buffer, self._spare = True, None, []
         return done
 
-    def _complete(self) -> S3Object:
+    def _complete(self, asking: bool) -> S3Object:
         if self._filled:
             self._flush()
         for thread in self._threads:
@@ -6069,14 +6071,20 @@ class S3Upload:
         data = f'<CompleteMultipartUpload xmlns="{_S3_SPACE}">{items}</CompleteMultipartUpload>'.encode()
         try:
             answer = self._client._send("POST", self._path, {"uploadId": self._id}, {}, data, patience=S3_PATIENCE)
-            self._client._xml(answer, "CompleteMultipartUploadResult")
+            told = _s3_tag(_s3_text(self._client._xml(answer, "CompleteMultipartUploadResult"), "ETag"))
         except CallFSError as error:        # a try whose answer was lost may have been the one that did it
             with contextlib.suppress(FileNotFound):
                 found = self._client.head(self.key) if _is_gone(error) else None
                 if found and found.etag == self._expected_etag():
                     return found
             raise
-        return self._client.head(self.key)  # the ETag of the answer need not be the one that counts (rclone)
+        client = self._client
+        if client.keeps_tags is None or asking and not client.keeps_tags:
+            found = client.head(self.key)
+            client.keeps_tags = found.etag == told
+            return found if asking or client.keeps_tags else found._replace(etag="")
+        return S3Object(self.key, self.size, told if client.keeps_tags else "",
+                        _s3_moment(answer.headers.get("Date")), self._metadata)
 
     def _expected_etag(self) -> str:
         """What S3 makes of the ETags of the parts, where those are MD5s."""
@@ -7768,7 +7776,7 @@ class _S3BlobUpload(BlobUpload):
 
     def commit(self) -> str:
         """As the base says."""
-        return self._upload.commit().etag
+        return self._upload.commit(asking=False).etag       # no other object ever gets this key
 
     def copy(self, key: str, tag: str, start: int, stop: int) -> bool:
         """As the base says; S3 copies parts of 5 MiB and more."""
@@ -22865,7 +22873,7 @@ class _BlobChecker:
         same = self._verified(record, row[1]) if self._checker._deep and record.digest else None
         if same is False:
             self._checker.found("corrupt", record.path)
-        elif row[1] != tag:
+        elif tag not in ("", row[1]):
             fresh = record._replace(stamp=f"{key} {row[1]}")
             self._checker.found("other object", record.path, same and functools.partial(self._store.put, fresh))
         return True
@@ -23076,7 +23084,7 @@ class Healer:
         if record.backend in self._blobs:
             key, tag = blob_of(record)
             found = self._listing.take(record.backend, key)
-            return record, None if found is None else found[0] if found[1] in ("", tag) else -1
+            return record, None if found is None else found[0] if found[1] == tag or not (found[1] and tag) else -1
         try:
             info = self._disk.stat(record.path)
         except (OSError, SymlinkMet):
