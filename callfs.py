@@ -5239,7 +5239,6 @@ def string_to_sign(moment: str, scope: str, canonical: str) -> str:
     return f"AWS4-HMAC-SHA256\n{moment}\n{scope}\n{hashlib.sha256(canonical.encode()).hexdigest()}"
 
 
-@functools.lru_cache(maxsize=16)
 def _signing_key(secret_key: str, day: str, region: str) -> bytes:
     key = ("AWS4" + secret_key).encode()
     for part in (day, region, "s3", "aws4_request"):
@@ -9533,12 +9532,16 @@ class Tree:
             self.place(who, source, backend)
         absent = self._absent_above(target) if parents else ()
         entry = place.shown(place.filesystem.move(place.inner, other.inner, who.name, guard, target_guard, parents))
+        self._moved(source, target, entry, absent)
+        return entry
+
+    def _moved(self, source: str, target: str, entry: Entry, above: Iterable[str]) -> None:
+        """As `_changed_by`, of a rename."""
         self._count("update", entry)
-        for folder in absent:
+        for folder in above:
             self.hub.publish("create", folder)
         self.hub.publish("move", source, target, None if entry.is_dir else entry.size,
                          None if entry.is_dir else entry.mtime_ns)
-        return entry
 
     def place(self, who: Principal, path: str, backend: str) -> Entry:
         """Move the bytes of a file, or of all files of a directory, to another backend. Raises NotSupported,
