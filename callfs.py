@@ -4600,6 +4600,7 @@ class HTTPClient:
                  verify: bool = True) -> None:
         self._address = _server_address(url, timeout, ca_file, verify)
         self.url, self.retries, self.sleep = self._address.url, retries, time.sleep
+        self.shown = self.url               # what messages call it
         key = key or self._address.key
         if not re.fullmatch("[!-~]*", key):
             raise ConfigError("a key has printable ASCII characters only, and no spaces")
@@ -4645,7 +4646,7 @@ class HTTPClient:
         return wire
 
     def _unreachable(self, failure: OSError) -> CallFSError:
-        return Unavailable(f"cannot reach {self.url}: {_reason(failure)}")
+        return Unavailable(f"cannot reach {self.shown}: {_reason(failure)}")
 
     def _release(self, wire: _Wire) -> None:
         with self._lock:
@@ -4708,9 +4709,9 @@ class HTTPClient:
 
     def _trouble(self, call: _Call, wire: _Wire, broken: _Broken) -> Exception:
         if call.repeatable:
-            error = Unavailable(f"cannot reach {self.url}: {broken.reason}")
+            error = Unavailable(f"cannot reach {self.shown}: {broken.reason}")
         else:
-            error = Unavailable(f"no answer from {self.url}: {broken.reason}; it may or may not have been done")
+            error = Unavailable(f"no answer from {self.shown}: {broken.reason}; it may or may not have been done")
         again = broken.cut and call.repeatable or broken.unanswered and wire.reused and call.idempotent is not False
         return _Again(error, at_once=True) if again and call.replayable else error
 
@@ -5518,6 +5519,7 @@ class S3Client(HTTPClient):
         except ConfigError as error:
             key = "s3_ca_file" if str(error).startswith(target.ca_file or "\0") else "s3_endpoint"
             raise ConfigError(f"backend.{key}: {error}") from None
+        self.shown = "S3"                   # where that is, whoever only reads files need not know; the log has it
         self.target, self._region, self._log, self._metrics = target, target.region, log, metrics
         self.keeps_tags: Optional[bool] = None          # whether the ETag that completes an upload holds; not known yet
         self.clock, self._offset = time.time, 0.0       # seconds that the server's clock is ahead of ours
@@ -5600,7 +5602,7 @@ class S3Client(HTTPClient):
         if self._metrics:
             self._metrics.count("callfs_errors_total", "s3", code if code in _S3_KINDS or not status else str(status))
         if self._log:
-            self._log.warn("S3 failed", bucket=self.target.bucket, method=method, status=status, code=code[:200],
+            self._log.warn("S3 failed", endpoint=self.url, bucket=self.target.bucket, method=method, status=status, code=code[:200],
                            reason=message[:1000], s3_request_id=request_id[:200])
 
     def _wrong(self, message: str, kind: type[CallFSError] = BadGateway) -> CallFSError:
@@ -5883,7 +5885,7 @@ class S3Reader(Reader):
             if other:
                 raise PreconditionFailed("The object is another one by now.")
             raise self._client._wrong("The S3 server answered with other bytes than were asked for.")
-        return RemoteReader(self._client.url, reply), reply.headers
+        return RemoteReader(self._client.shown, reply), reply.headers
 
     def read(self, size: int = BLOCK) -> bytes:
         """As the base says."""

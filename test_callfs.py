@@ -9186,8 +9186,11 @@ WRITER = textwrap.dedent('''
             elif verb == "rename-folder":
                 files = [step[2] + one[len(step[1]):] if one.startswith(step[1] + "/") else one for one in files]
 
-    for number in range(int(sys.argv[6])):
-        threading.Thread(target=work, args=(number,)).start()
+    crew = [threading.Thread(target=work, args=(number,)) for number in range(int(sys.argv[6]))]
+    for thread in crew:
+        thread.start()
+    for thread in crew:                     # Python 3.12 starts no threads (`place`) once the main one has ended
+        thread.join()
 ''')
 
 
