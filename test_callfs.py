@@ -9323,7 +9323,7 @@ def test_kill_loop_long(tmp_path: Path) -> None:
     kill_loop(KillLoop(tmp_path, kill_seed()), 200)
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_kill_loop_with_blobs(tmp_path: Path, rounds: int) -> None:
     """The same with files in two backends, which move to and fro, and no blob left behind."""
     kill_loop(KillLoop(tmp_path, kill_seed(), blobs=True), rounds)
@@ -12126,7 +12126,7 @@ class KillLoopWithCopies(KillLoop):
             rig.check_copies()
 
 
-@pytest.mark.parametrize("rounds", [2, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
 def test_kill_loop_with_copies(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at random moments: every acknowledged file is in both places, byte for byte, and nothing else is."""
     kill_loop(KillLoopWithCopies(tmp_path, kill_seed()), rounds)
