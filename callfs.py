@@ -2662,6 +2662,14 @@ def pour(body: Body, put: Callable[[memoryview], object]) -> int:
     return total
 
 
+def digest_of(blocks: Iterable[bytes], algorithm: Callable[[], Any] = hashlib.sha256) -> str:
+    """The digest of all that a reader still has, hexadecimal."""
+    state = algorithm()
+    for block in blocks:
+        state.update(block)
+    return state.hexdigest()
+
+
 def bytes_body(data: bytes) -> Body:
     """A body that is already in memory."""
     return FileBody(io.BytesIO(data), len(data))
@@ -9317,10 +9325,7 @@ class Tree:
         handle = self.open(who, path)
         with contextlib.closing(handle):
             self._only_file(handle)
-            state = DIGESTS[algorithm]()
-            for block in handle.reader():
-                state.update(block)
-        return state.hexdigest()
+            return digest_of(handle.reader(), DIGESTS[algorithm])
 
     @staticmethod
     def _only_file(handle: Handle) -> None:
@@ -9514,10 +9519,7 @@ class Tree:
         for path, verb in ((source, "moved"), (target, "replaced")):
             self._refuse_mounts(path, verb)
 
-        def guard(there: Optional[Entry]) -> None:
-            if there is None:
-                raise FileNotFound()
-            self.authorise(who, "move", there)
+        guard = self._move_guard(who)
 
         def target_guard(there: Optional[Entry]) -> None:
             self.authorise(who, "replace" if there else "create", there)
@@ -9548,13 +9550,16 @@ class Tree:
     def place(self, who: Principal, path: str, backend: str) -> Entry:
         """Move the bytes of a file, or of all files of a directory, to another backend. Raises NotSupported,
         FileNotFound, PermissionDenied."""
+        place = self._find(path)
+        self._check_backend(place, backend)
+        return place.shown(place.filesystem.place(place.inner, backend, self._move_guard(who)))
+
+    def _move_guard(self, who: Principal) -> Guard:
         def guard(there: Optional[Entry]) -> None:
             if there is None:
                 raise FileNotFound()
             self.authorise(who, "move", there)
-        place = self._find(path)
-        self._check_backend(place, backend)
-        return place.shown(place.filesystem.place(place.inner, backend, guard))
+        return guard
 
     def copy(self, who: Principal, source: str, target: str, *, recursive: bool = False,
              overwrite: bool = True, progress: Optional[Progress] = None) -> Copied:
@@ -10913,6 +10918,8 @@ class StoreFS(FileSystem):
 
     def _ahead(self, staged: Staged, path: str, owner: str, digest: str = "") -> ContextManager[None]:
         """Around the publication of a file: where a second copy is required it is made before. See `Replication`."""
+        if not self._replication.required:  # of every upload: not even a `stat` for what nobody asked for
+            return contextlib.nullcontext()
         draft = Entry(path, FILE, os.fstat(staged.fd).st_size, owner=owner, mtime_ns=time.time_ns(), etag=staged.etag,
                       digest=digest or staged.digest)
         return self._replication.ahead(draft, lambda: FileReader(os.dup(staged.fd), 0, draft.size))
@@ -10963,11 +10970,14 @@ class StoreFS(FileSystem):
         self._blobs.loosened()
         return stored
 
+    def _name_lock(self, path: str) -> threading.Lock:
+        return self._name_locks[hash(path) % len(self._name_locks)]
+
     @contextlib.contextmanager
     def _naming(self, path: str, new: bool = True) -> Iterator[None]:
         """Around the commit of a record that nothing on the disk stands for. A writer of /a and one of /a/b, who makes
         the folder /a, hold different locks, and on the disk only one of them could win; here this lock decides."""
-        with self._name_locks[hash(path) % len(self._name_locks)]:
+        with self._name_lock(path):
             found = self._present(path) if new else None
             if found is not None and stat.S_ISDIR(found.st_mode):
                 raise Conflict("A directory was made there meanwhile.")
@@ -11128,7 +11138,7 @@ class StoreFS(FileSystem):
         entry = Entry(path, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8),
                       instance_id=self._instance)
         parent = split_path(path)[0]
-        with self._name_locks[hash(path) % len(self._name_locks)] if self._blobs.stores else contextlib.nullcontext():
+        with self._name_lock(path) if self._blobs.stores else contextlib.nullcontext():
             if self._blob_record(path):
                 raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
             with self._noted({"op": "mkdir", "entry": entry}, entry):
@@ -22795,16 +22805,14 @@ class Checker:
             self._verify(path, record)
 
     def _verify(self, path: str, record: Entry) -> None:
-        digest = hashlib.sha256()
         try:
             fd, found = self._disk.open(path)
             with FileReader(fd, 0, found.st_size) as reader:
-                for block in reader:
-                    digest.update(block)
+                digest = digest_of(reader)
         except (OSError, CallFSError) as error:
             self.found("unreadable", path, detail=str(error))
             return
-        if digest.hexdigest() != record.digest:
+        if digest != record.digest:
             self.found("corrupt", path)
 
     def _orphans(self) -> None:
@@ -22884,11 +22892,8 @@ class _BlobChecker:
         return True
 
     def _verified(self, record: Entry, tag: str) -> bool:
-        digest = hashlib.sha256()
         with self._blobs.open(blob_of(record)[0], tag, 0, record.size) if record.size else ChunkReader(()) as reader:
-            for block in reader:
-                digest.update(block)
-        return digest.hexdigest() == record.digest
+            return digest_of(reader) == record.digest
 
     def _unnamed(self, lost: dict[str, Entry]) -> None:
         """Objects without a record, the newest first: of several versions of a file that one is taken in."""
@@ -23111,14 +23116,12 @@ class Healer:
         """"" for bytes that are bad or not there; else their SHA-256, or what stands for it while nobody looks."""
         if size != record.size or not self._deep:
             return "unread" if size == record.size else ""
-        digest = hashlib.sha256()
         try:
             with opened() if size else ChunkReader(()) as reader:
-                for block in reader:
-                    digest.update(block)
+                digest = digest_of(reader)
         except (OSError, CallFSError, SymlinkMet):
             return ""
-        return digest.hexdigest() if record.digest in ("", digest.hexdigest()) else ""
+        return digest if record.digest in ("", digest) else ""
 
     def _strays(self) -> None:
         # So many were never left behind: more likely these are not the records of these copies, which may be all there is.
