@@ -309,6 +309,28 @@ class Unavailable(CallFSError):
         super().__init__(message, headers=[("Retry-After", str(max(1, math.ceil(retry_after))))])
 
 
+class Elsewhere(Unavailable):
+    """The bytes lie on another node (`details`: `instance_id`). Between nodes only: whoever meets it asks there."""
+
+    code = "ELSEWHERE"
+
+    def __init__(self, instance_id: str) -> None:
+        super().__init__("The file lies on another node; try again.")
+        self.details = {"instance_id": instance_id}
+
+
+class Overtaken(Unavailable):
+    """The lock was lost before the change was made, and somebody else has changed this meanwhile; try again."""
+
+    code = "OVERTAKEN"
+
+
+class VersionGone(Unavailable):
+    """The file was replaced between two looks at it; try again."""
+
+    code = "VERSION_GONE"
+
+
 class StorageFull(CallFSError):
     """The disk is full."""
 
@@ -1489,9 +1511,15 @@ class MetadataStoreOptions:
 
     type: str = option("sqlite", "Kind of store", choices=("postgres", "sqlite", "redis", "raft"))
     dsn: str = option("", "PostgreSQL connection: `postgres://user:password@host:5432/name`", kind="secret")
+    sslmode: str = option("", "TLS to PostgreSQL where the DSN says nothing of it",
+                          choices=("", "disable", "allow", "prefer", "require", "verify-ca", "verify-full"))
+    db_schema: str = option("callfs", "Schema in the database that holds all tables")
+    pool_size: int = _count(16, "Connections to PostgreSQL or Redis at a time", maximum=1024)
     sqlite_path: str = option("./callfs-data/callfs.sqlite3", "SQLite file")
-    redis_addr: str = option("", "Redis `host:port`")
+    redis_addr: str = option("", "Redis `host:port`, `unix:/path`, or `redis://` and `rediss://` (TLS) URLs of those")
+    redis_user: str = option("", "Redis user (ACL); empty for the default one")
     redis_password: str = option("", "Redis password", kind="secret")
+    redis_ca_file: str = option("", "PEM file of who may sign the certificate of Redis; empty: what the system trusts")
     redis_db: int = _count(0, "Redis database number", minimum=0)
     redis_key_prefix: str = option("callfs:", "Prefix of all keys in Redis")
 
@@ -1518,9 +1546,12 @@ class RaftOptions:
 class DlmOptions:
     """Locks between nodes."""
 
-    type: str = option("local", "Kind of lock", choices=("redis", "local"))
-    redis_addr: str = option("", "Redis `host:port`")
+    type: str = option("local", "Kind of lock; `postgres` uses metadata_store.dsn", choices=("redis", "postgres", "local"))
+    redis_addr: str = option("", "Redis, as metadata_store.redis_addr")
+    redis_user: str = option("", "Redis user (ACL); empty for the default one")
     redis_password: str = option("", "Redis password", kind="secret")
+    redis_ca_file: str = option("", "As metadata_store.redis_ca_file")
+    lease: float = _timeout("10s", "A lock in Redis whose holder is silent for so long is free")
 
 
 @dataclass
@@ -1554,6 +1585,11 @@ class InstanceDiscoveryOptions:
 
     instance_id: str = option("node-1", "Name of this node, unlike all others")
     peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name", kind="map")
+    peer_timeout: float = _timeout("10s", "Longest silence of another node in the middle of a request")
+    peer_connect_timeout: float = _timeout("2s", "Longest wait for a connection to another node")
+    peer_ca_file: str = option("", "PEM file of who may sign the certificates of the other nodes; empty: what the system trusts")
+    route_cache: float = option("5s", "How long a node remembers which node holds a file; 0: not at all", kind="duration",
+                                maximum=3600)
 
 
 @dataclass
@@ -1953,6 +1989,14 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
     (lambda c: c.metadata_store.type == "raft" and not c.raft.enabled, "raft.enabled",
      "must be true for metadata_store.type raft"),
     (lambda c: c.dlm.type == "redis" and not c.dlm.redis_addr, "dlm.redis_addr", "is needed for dlm.type redis"),
+    (lambda c: c.dlm.type == "postgres" and c.metadata_store.type != "postgres", "dlm.type",
+     "postgres needs metadata_store.type postgres"),
+    (lambda c: c.instance_discovery.peer_endpoints and c.metadata_store.type == "sqlite", "instance_discovery.peer_endpoints",
+     "needs records that the nodes share: metadata_store.type postgres or redis"),
+    (lambda c: c.instance_discovery.peer_endpoints and c.metadata_store.type in ("postgres", "redis") and c.dlm.type == "local",
+     "dlm.type", "must be redis or postgres for several nodes: locks of one process do not keep the others out"),
+    (lambda c: c.instance_discovery.peer_endpoints and not c.auth.internal_proxy_secret, "auth.internal_proxy_secret",
+     "is needed for instance_discovery.peer_endpoints: the nodes know each other by it"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
     (lambda c: any(not _is_mount(item) for name, item in c.plugins.items() if name != "anonymous"), "plugins",
      "must hold, for each name, a map with 'path: /...' or a list of such maps"),
@@ -6176,6 +6220,16 @@ class Link(NamedTuple):
     uses: int = 0
 
 
+class Stray(NamedTuple):
+    """A file on the disk of a node at `path`, recognised by its `stamp`, that the records have at `target` now, or ("")
+    not on this disk any more."""
+
+    seq: int
+    path: str
+    stamp: str
+    target: str = ""
+
+
 class Owed(NamedTuple):
     """Something to do for the second copy of a file: "copy", "check" (copy unless it is there) or "drop". `id` and `path`
     are those of the entry, `since` when it became owed; another thing that is owed has another `seq`."""
@@ -6203,6 +6257,14 @@ class MetadataStore(abc.ABC):
     """
 
     identity: str                           # drawn when the store was made; the disks that it knows carry it
+    # Whether several nodes work with these records. Then a record tells where a file is (`instance_id`), a directory is
+    # its record, and what a commit changes of files on local disks is noted for their nodes (`strays`).
+    shared = False
+    # The token of the lock (`Lease`) under which the calling thread makes its commits; 0: under none. In a shared store
+    # a commit under a lock raises Overtaken when one with a larger token was made at the same path, above it by one of
+    # a subtree, or below it for a subtree; and Conflict where a file would take a directory's place, a directory a
+    # file's, or where what is above the path has no record or is a file.
+    fence: Callable[[], int] = staticmethod(lambda: 0)
 
     @abc.abstractmethod
     def get(self, path: str) -> Optional[Entry]:
@@ -6259,6 +6321,29 @@ class MetadataStore(abc.ABC):
     @abc.abstractmethod
     def sweep_links(self, now: float) -> int:
         """Remove used and expired links; how many."""
+
+    @abc.abstractmethod
+    def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """The next records of files on the local disk of a node, in the order of (parent, name)."""
+
+    # In a shared store, a commit that deletes or moves the record of a file on a local disk (symbolic links too), or
+    # lets another node or backend hold it, notes in the same step what is to happen on that disk: also on the disk of
+    # the node that makes the commit. See `StoreFS._catch_up`.
+
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """What the disk of a node has to do, the oldest first."""
+        return []
+
+    def settle_strays(self, seqs: Sequence[int]) -> None:
+        """That is done."""
+
+    def announce(self, message: str) -> None:
+        """Tell every other node (at most 64 KiB of text without NUL): whoever listens now hears it, in the order of
+        each sender. Raises Unavailable. Nobody hears it where the store is not shared."""
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """From now on `heard(instance_id, message)` is called, in a thread of the store, with what other nodes announce,
+        and `missed()` after some may have been lost (the connection broke); neither may raise. `close` ends it."""
 
     # An object in a blob store and the record that names it are not written in one step. So its key is noted before its
     # first byte is sent, and again in the very commit that makes a record stop naming it: what is noted here and is not
@@ -6444,7 +6529,33 @@ _SCHEMA = (
         DELETE FROM reads WHERE id = OLD.id;
     END;
     """,
+    # 6: several nodes (a row in `cluster`: they are on): what is to happen on their disks; the largest tokens that made a
+    # commit at a path, and one of it with everything below
+    """
+    CREATE TABLE cluster (shared INTEGER NOT NULL);
+    CREATE TABLE strays (seq INTEGER PRIMARY KEY AUTOINCREMENT, instance_id TEXT NOT NULL, path TEXT NOT NULL,
+        stamp TEXT NOT NULL, target TEXT NOT NULL);
+    CREATE INDEX strays_of ON strays (instance_id, seq);
+    CREATE TABLE fences (path TEXT PRIMARY KEY, token INTEGER NOT NULL, below INTEGER NOT NULL, since REAL NOT NULL) WITHOUT ROWID;
+    CREATE TRIGGER stray_gone AFTER DELETE ON entries WHEN EXISTS (SELECT 1 FROM cluster) AND OLD.type = 'file'
+    AND OLD.backend IN ('localfs', 'symlink') BEGIN
+        INSERT INTO strays (instance_id, path, stamp, target) VALUES (OLD.instance_id, rtrim(OLD.parent, '/') || '/' || OLD.name,
+            OLD.stamp, '');
+    END;
+    CREATE TRIGGER stray_moved AFTER UPDATE OF parent, name ON entries WHEN EXISTS (SELECT 1 FROM cluster) AND OLD.type = 'file'
+    AND OLD.backend IN ('localfs', 'symlink') AND (OLD.parent, OLD.name) <> (NEW.parent, NEW.name) BEGIN
+        INSERT INTO strays (instance_id, path, stamp, target) VALUES (OLD.instance_id, rtrim(OLD.parent, '/') || '/' || OLD.name,
+            OLD.stamp, rtrim(NEW.parent, '/') || '/' || NEW.name);
+    END;
+    CREATE TRIGGER stray_elsewhere AFTER UPDATE OF instance_id, backend ON entries WHEN EXISTS (SELECT 1 FROM cluster)
+    AND OLD.type = 'file' AND OLD.backend IN ('localfs', 'symlink') AND (OLD.parent, OLD.name) = (NEW.parent, NEW.name)
+    AND (OLD.instance_id, OLD.backend) <> (NEW.instance_id, NEW.backend) BEGIN
+        INSERT INTO strays (instance_id, path, stamp, target) VALUES (OLD.instance_id, rtrim(OLD.parent, '/') || '/' || OLD.name,
+            OLD.stamp, '');
+    END;
+    """,
 )
+FENCE_SECONDS = 86_400.0                    # that a token of a lock is remembered where it made a commit
 _APPLICATION_ID = 0x63616C6C                # "call": the SQLite header says whose file this is
 _COLUMNS = "parent, name, type, size, mode, owner, mtime_ns, etag, id, digest, backend, instance_id, stamp, version"
 _VALUES = ", ".join("?" * 14)
@@ -6547,8 +6658,8 @@ class SQLiteStore(MetadataStore):
     VERSIONS = 10_000                       # reserved at a time, so that not every commit writes the counter
 
     def __init__(self, path: str, *, durable: bool = True, timeout: float = 5.0, cache: int = 20_000,
-                 metrics: Optional[Metrics] = None) -> None:
-        self.path, self._durable, self._timeout = path, durable, timeout
+                 metrics: Optional[Metrics] = None, shared: bool = False) -> None:
+        self.path, self._durable, self._timeout, self.shared = path, durable, timeout, shared
         self._metrics = metrics or Metrics()
         self._idle: collections.deque[sqlite3.Connection] = collections.deque()
         self._commits = _SharedCommits(lambda jobs: self._commit(jobs), self.MAX_BATCH)    # late: a test may stand in
@@ -6594,6 +6705,8 @@ class SQLiteStore(MetadataStore):
             counters["store"] = secrets.randbits(62)
             connection.execute("INSERT INTO counters VALUES ('store', ?)", (counters["store"],))
         self.identity = f"{counters['store']:016x}"
+        connection.execute("DELETE FROM cluster" if not self.shared else
+                           "INSERT INTO cluster SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM cluster)")
         return counters["version"]
 
     def _read(self, operation: str, query: str, values: Sequence[Any]) -> list[Any]:
@@ -6716,7 +6829,10 @@ class SQLiteStore(MetadataStore):
 
     def put(self, entry: Entry) -> Entry:
         """As the interface says."""
+        fenced = self._fenced(entry.path)
+
         def work(connection: sqlite3.Connection) -> Entry:
+            fenced(connection, entry.type)
             stored = entry._replace(version=self._next_version())
             connection.execute(f"INSERT INTO entries ({_COLUMNS}) VALUES ({_VALUES}) ON CONFLICT (parent, name) DO "
                                f"UPDATE SET {_UPDATES}", _row(stored))       # not REPLACE: that calls no trigger
@@ -6736,7 +6852,10 @@ class SQLiteStore(MetadataStore):
 
     def delete(self, path: str) -> int:
         """As the interface says."""
+        fenced = self._fenced(path, below=True)
+
         def work(connection: sqlite3.Connection) -> int:
+            fenced(connection)
             gone = connection.execute("DELETE FROM entries WHERE parent = ? AND name = ?", split_path(path)).rowcount
             return gone + connection.execute(f"DELETE FROM entries WHERE {_BELOW}", _below(path)).rowcount
         try:
@@ -6746,7 +6865,11 @@ class SQLiteStore(MetadataStore):
 
     def move(self, source: str, target: str) -> int:
         """As the interface says."""
+        fenced, onto = self._fenced(source, below=True), self._fenced(target, below=True)
+
         def work(connection: sqlite3.Connection) -> int:
+            fenced(connection)
+            onto(connection, FILE)          # whether what moves may take the place of what is there, its own type apart
             connection.execute("DELETE FROM entries WHERE parent = ? AND name = ?", split_path(target))
             connection.execute(f"DELETE FROM entries WHERE {_BELOW}", _below(target))
             moved = connection.execute(
@@ -6764,6 +6887,37 @@ class SQLiteStore(MetadataStore):
     def _forget(self, path: str) -> None:
         """A subtree may have been in the cache: cheaper to read again than to look for it."""
         self._cache.clear()
+
+    def _fenced(self, path: str, below: bool = False) -> Callable[..., None]:
+        """What is to be checked first in a commit at a path by the thread that calls this: see `fence`. Given the type
+        of what will be there, that, too."""
+        token = self.fence() if self.shared else 0
+        above = [*ancestors(path), path]
+
+        def check(connection: sqlite3.Connection, kind: str = "") -> None:
+            if not token:
+                return
+            marks = ",".join(f"?{number + 1}" for number in range(len(above)))
+            last = connection.execute(
+                f"SELECT max(CASE WHEN path IN ({marks}) AND path <> ?{len(above)} THEN below ELSE token END) FROM fences "
+                f"WHERE path IN ({marks}) OR ?{len(above) + 1} AND path > ?{len(above) + 2} AND path < ?{len(above) + 3}",
+                (*above, below, *_below(path)[1:])).fetchone()[0]
+            if last is not None and last > token:
+                raise Overtaken()
+            connection.execute("INSERT INTO fences VALUES (?1, ?2, ?3, ?4) ON CONFLICT (path) DO UPDATE SET token = ?2, "
+                               "below = max(below, ?3), since = ?4", (path, token, token * below, time.time()))
+            if kind:
+                self._check_place(connection, path, kind, below)
+        return check
+
+    @staticmethod
+    def _check_place(connection: sqlite3.Connection, path: str, kind: str, moved: bool) -> None:
+        """What is above is a directory; what is there is of the same kind (the target of a move may be anything)."""
+        query, parent = "SELECT type FROM entries WHERE parent = ? AND name = ?", split_path(path)[0]
+        above = connection.execute(query, split_path(parent)).fetchone() if parent not in ("", "/") else (DIRECTORY,)
+        there = None if moved else connection.execute(query, split_path(path)).fetchone()
+        if above != (DIRECTORY,) or there not in (None, (kind,)):
+            raise Conflict("A directory or a file was made there meanwhile, or the directory above is gone.")
 
     # -- links -------------------------------------------------------------------------------------------------
 
@@ -6796,8 +6950,11 @@ class SQLiteStore(MetadataStore):
 
     def sweep_links(self, now: float) -> int:
         """As the interface says."""
-        return self._write("sweep_links", lambda connection: connection.execute(
-            "DELETE FROM links WHERE expires <= ? OR uses >= max_uses", (now,)).rowcount)
+        def work(connection: sqlite3.Connection) -> int:
+            if self.shared:                 # no holder of a lock is paused for so long and then goes on
+                connection.execute("DELETE FROM fences WHERE since < ?", (now - FENCE_SECONDS,))
+            return connection.execute("DELETE FROM links WHERE expires <= ? OR uses >= max_uses", (now,)).rowcount
+        return self._write("sweep_links", work)
 
     # -- blobs -------------------------------------------------------------------------------------------------
 
@@ -6828,6 +6985,22 @@ class SQLiteStore(MetadataStore):
                  "(parent, name) > (?4, ?5) AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
                  "ORDER BY parent, name LIMIT ?6")
         return [_entry(row) for row in self._read("elsewhere", query, (*_below(path), *after, limit))]
+
+    def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        query = (f"SELECT {_COLUMNS} FROM entries WHERE (parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND "
+                 "instance_id = ? ORDER BY parent, name LIMIT ?")
+        return [_entry(row) for row in self._read("owned", query, (*after, instance_id, limit))]
+
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says."""
+        return [Stray(*row) for row in self._read("strays", "SELECT seq, path, stamp, target FROM strays WHERE instance_id = ? "
+                                                  "ORDER BY seq LIMIT ?", (instance_id, limit))]
+
+    def settle_strays(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._write("settle_strays", lambda connection: connection.executemany(
+            "DELETE FROM strays WHERE seq = ?", [(seq,) for seq in seqs]))
 
     # -- second copies -----------------------------------------------------------------------------------------
 
@@ -6980,6 +7153,14 @@ class LockManager(abc.ABC):
 
         Raises Unavailable when that takes longer than `timeout` seconds (default: the manager's own; 0: at once).
         """
+
+    def token(self) -> int:
+        """The token of the lock that the calling thread was granted last and still holds; 0 for none, and where a lock
+        can not be lost: what `MetadataStore.fence` is to be."""
+        return 0
+
+    def close(self) -> None:
+        """Let go of threads and connections; locks that are held end."""
 
 
 class LocalLocks(LockManager):
@@ -8693,6 +8874,75 @@ NO_WISH: Wish = MappingProxyType({})
 Guard = Callable[[Optional[Entry]], None]   # is called with what is there, under the lock; raises to refuse
 
 
+class Check(NamedTuple):
+    """What is to hold when a change is made, as a value: another node asks its own tree for the same guard."""
+
+    kind: str                               # a method of `TreeGuard`
+    who: Principal
+    verb: str = ""
+    flag: bool = False                      # write: create only; change: a file only; remove: a folder; target: overwrite
+    conditions: Conditions = NO_CONDITIONS
+
+
+class TreeGuard:
+    """A guard that says what it checks. Raises what the check of its kind raises."""
+
+    def __init__(self, tree: Tree, check: Check) -> None:
+        self._tree, self.check = tree, check
+        self.seen: Optional[Entry] = None   # what was there when it was first asked and let the change pass
+        self._ask: Guard = getattr(self, check.kind)
+
+    def __call__(self, there: Optional[Entry]) -> None:
+        self._ask(there)
+        self.seen = self.seen or there
+
+    def _conditions(self, there: Optional[Entry]) -> None:
+        self.check.conditions.check(there.etag if there else None, there.mtime_ns / 1e9 if there else 0, reading=False)
+
+    def write(self, there: Optional[Entry]) -> None:
+        """A new version, or (`flag`) only a new file."""
+        if there is None:
+            self._tree.authorise(self.check.who, "create")
+        elif self.check.flag and not takes_only(there):
+            raise self._tree.in_the_way(there, "A directory is already there." if there.is_dir else "")
+        elif there.is_dir:
+            raise BadRequest("A directory is there; a file can not take its place.")
+        else:
+            self._tree.authorise(self.check.who, "replace", there)
+        self._conditions(there)
+
+    def change(self, there: Optional[Entry]) -> None:
+        """A change of what must be there (`flag`: and be no directory)."""
+        if there is None:
+            raise FileNotFound()
+        if self.check.flag and there.is_dir:
+            raise BadRequest("A directory is there.")
+        self._tree.authorise(self.check.who, self.check.verb, there)
+        self._conditions(there)
+
+    def mkdir(self, there: Optional[Entry]) -> None:
+        """A directory where none is, or one is."""
+        self._tree.authorise(self.check.who, "mkdir")
+        if there is not None and not there.is_dir:
+            raise self._tree.in_the_way(there, "A file is already there.")
+
+    def remove(self, there: Optional[Entry]) -> None:
+        """The end of an entry, and of all that is in it; `flag`: the first one must be a directory."""
+        if there is None or (self.check.flag and not self.seen and not there.is_dir):
+            raise FileNotFound()
+        if there.path == "/":
+            raise BadRequest("The root can not be removed.")
+        self._tree.authorise(self.check.who, "delete", there)
+        if not self.seen:
+            self._conditions(there)
+
+    def target(self, there: Optional[Entry]) -> None:
+        """Where something moves to; `flag`: what is there may be replaced."""
+        self._tree.authorise(self.check.who, "replace" if there else "create", there)
+        if there is not None and not self.check.flag:
+            raise self._tree.in_the_way(there, "The destination is already there; ask with `overwrite` to replace it.")
+
+
 class WriteOptions(NamedTuple):
     """What an upload may ask for besides its bytes."""
 
@@ -9028,6 +9278,7 @@ class Tree:
         self._metrics, self._log = metrics or Metrics(), log
         self._allowed = MODES[mode]
         self.calls, self.hub = CallContext(), hub or Hub()
+        self.where_of: Callable[[Entry], Mapping[str, str]] = lambda entry: {}      # of what lies on another node: where
 
     def close(self) -> None:
         """Close the hub and every filesystem, the innermost first."""
@@ -9141,6 +9392,16 @@ class Tree:
         if VERBS[verb] and entry is not None and entry.owner not in (who.name, ANYONE) \
                 and not (who.admin and entry.owner == "root"):
             raise PermissionDenied(f"Only the owner ({entry.owner}) may {verb} this.")
+
+    def guard(self, check: Check) -> TreeGuard:
+        """What refuses a change: asked before a body is read, and again under the lock of the filesystem that makes it."""
+        return TreeGuard(self, check)
+
+    def in_the_way(self, there: Entry, message: str = "") -> FileExists:
+        """What to raise where something is already; of what lies on another node it says where (rest.md)."""
+        error = FileExists(message)
+        error.details = dict(self.where_of(there))
+        return error
 
     @staticmethod
     def administer(who: Principal) -> None:
@@ -9411,18 +9672,8 @@ class Tree:
         """Raises what `write` would raise before the first byte of a body."""
         self._write_guard(who, False, NO_CONDITIONS)(self._peek(path))
 
-    def _write_guard(self, who: Principal, create: bool, conditions: Conditions) -> Guard:
-        def guard(there: Optional[Entry]) -> None:
-            if there is None:
-                self.authorise(who, "create")
-            elif create and not takes_only(there):
-                raise FileExists("A directory is already there." if there.is_dir else "")
-            elif there.is_dir:
-                raise BadRequest("A directory is there; a file can not take its place.")
-            else:
-                self.authorise(who, "replace", there)
-            conditions.check(there.etag if there else None, there.mtime_ns / 1e9 if there else 0, reading=False)
-        return guard
+    def _write_guard(self, who: Principal, create: bool, conditions: Conditions) -> TreeGuard:
+        return self.guard(Check("write", who, flag=create, conditions=conditions))
 
     def patch(self, who: Principal, path: str, body: Body, offset: int,
               conditions: Conditions = NO_CONDITIONS) -> Written:
@@ -9456,13 +9707,7 @@ class Tree:
     def _changed(self, who: Principal, path: str, verb: str, file: bool, conditions: Conditions,
                  change: Callable[[Place, Guard], Written]) -> Written:
         """A change of something that must be there (`file`: and be no directory)."""
-        def guard(there: Optional[Entry]) -> None:
-            if there is None:
-                raise FileNotFound()
-            if file and there.is_dir:
-                raise BadRequest("A directory is there.")
-            self.authorise(who, verb, there)
-            conditions.check(there.etag, there.mtime_ns / 1e9, reading=False)
+        guard = self.guard(Check("change", who, verb, file, conditions))
         guard(self._peek(path))
         place = self._find(path)
         written = place.written(change(place, guard))
@@ -9471,10 +9716,7 @@ class Tree:
 
     def mkdir(self, who: Principal, path: str, mode: int = 0o755) -> Written:
         """Make a directory and its missing parents; `created` is False where it is there. Raises FileExists."""
-        def guard(there: Optional[Entry]) -> None:
-            self.authorise(who, "mkdir")
-            if there is not None and not there.is_dir:
-                raise FileExists("A file is already there.")
+        guard = self.guard(Check("mkdir", who))
         mounted = self._mounted(path)
         if mounted is not None:
             guard(mounted)
@@ -9488,23 +9730,12 @@ class Tree:
     def remove(self, who: Principal, path: str, *, recursive: bool = False, folder: bool = False,
                conditions: Conditions = NO_CONDITIONS) -> None:
         """Remove a file or directory; all of a subtree must be the caller's. `folder`: it must be a directory."""
-        gone: list[Entry] = []              # the entry itself, once the guard has seen it
-
-        def guard(there: Optional[Entry]) -> None:
-            if there is None or (folder and not gone and not there.is_dir):
-                raise FileNotFound()
-            if there.path == "/":
-                raise BadRequest("The root can not be removed.")
-            self.authorise(who, "delete", there)
-            if not gone:
-                conditions.check(there.etag, there.mtime_ns / 1e9, reading=False)
-                gone.append(there)
-        place = self._find(path)
+        guard, place = self.guard(Check("remove", who, flag=folder, conditions=conditions)), self._find(path)
         if self._table.mounts and path != "/":
             self.authorise(who, "delete")
             self._refuse_mounts(path, "removed")
         place.filesystem.remove(place.inner, recursive, guard)
-        self._count("delete", gone[0])
+        self._count("delete", guard.seen or place.shown(NOTHING))
         self.hub.publish("delete", path)
 
     def move(self, who: Principal, source: str, target: str, *, overwrite: bool = False,
@@ -9519,12 +9750,7 @@ class Tree:
         for path, verb in ((source, "moved"), (target, "replaced")):
             self._refuse_mounts(path, verb)
 
-        guard = self._move_guard(who)
-
-        def target_guard(there: Optional[Entry]) -> None:
-            self.authorise(who, "replace" if there else "create", there)
-            if there is not None and not overwrite:
-                raise FileExists("The destination is already there; ask with `overwrite` to replace it.")
+        guard, target_guard = self._move_guard(who), self.guard(Check("target", who, flag=overwrite))
         place, other = self._find(source), self._find(target)
         self._check_backend(other, backend)
         if backend or other.filesystem is not place.filesystem:
@@ -9555,11 +9781,7 @@ class Tree:
         return place.shown(place.filesystem.place(place.inner, backend, self._move_guard(who)))
 
     def _move_guard(self, who: Principal) -> Guard:
-        def guard(there: Optional[Entry]) -> None:
-            if there is None:
-                raise FileNotFound()
-            self.authorise(who, "move", there)
-        return guard
+        return self.guard(Check("change", who, "move"))
 
     def copy(self, who: Principal, source: str, target: str, *, recursive: bool = False,
              overwrite: bool = True, progress: Optional[Progress] = None) -> Copied:
@@ -22336,12 +22558,10 @@ def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
 
 # What the table of options knows already and a later version of this file will do.
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("metadata_store.type", lambda value: value != "sqlite", "sqlite"),
-    ("dlm.type", lambda value: value != "local", "local"),
+    ("metadata_store.type", lambda value: value == "raft", "sqlite, postgres and redis"),
     ("server.enable_quic", bool, "false"),
     ("raft.enabled", bool, "false"),
     ("erasure.enabled", bool, "false"),
-    ("instance_discovery.peer_endpoints", bool, "no peers"),
     ("external_plugins.enabled", bool, "false"),
 )
 
@@ -22363,6 +22583,21 @@ def check_places(config: Config) -> None:
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
             raise ConfigError(f"{key}: {path!r} lies in the folder that is served (backend.localfs_root_path: "
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
+
+
+def open_store(config: Config, metrics: Metrics, log: Log) -> MetadataStore:
+    """The records that a configuration names. Raises ConfigError, Unavailable."""
+    options, durable = config.metadata_store, config.storage.durability == "full"
+    if options.type == "sqlite":
+        return SQLiteStore(options.sqlite_path, durable=durable, timeout=config.server.metadata_op_timeout, metrics=metrics)
+    raise ConfigError(f"metadata_store.type: {options.type} is not built yet")
+
+
+def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
+    """The locks that a configuration names; the store learns under which of them commits are made."""
+    locks: LockManager = LocalLocks(config.server.file_op_timeout, metrics)
+    store.fence = locks.token
+    return locks
 
 
 def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
@@ -22462,11 +22697,10 @@ class Server:
         self._cleanup.callback(DataLock(database + ".lock").release)
         if disk.writable:
             disk.sweep()
-        store = SQLiteStore(database, durable=durable, timeout=config.server.metadata_op_timeout,
-                            metrics=self.metrics)
+        store = open_store(config, self.metrics, self.log)
         self._hub = hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
-        files = StoreFS(disk, store, LocalLocks(config.server.file_op_timeout, self.metrics),
+        files = StoreFS(disk, store, open_locks(config, store, self.metrics, self.log),
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
                         metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),

@@ -21635,7 +21635,7 @@ def test_a_second_stop_that_waits_less_long_forces_the_first(serve_users: Callab
 
 
 @pytest.mark.parametrize("options, message", [
-    ({"metadata_store__type": "redis", "metadata_store__redis_addr": "x:1"}, "metadata_store.type"), ({"dlm__type": "redis", "dlm__redis_addr": "x:1"}, "dlm.type"),
+    ({"dlm__type": "postgres"}, "dlm.type"),
     ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"), ({"erasure__enabled": True}, "erasure.enabled"),
     ({"instance_discovery__peer_endpoints": {"n2": "http://n2:1"}}, "peer_endpoints"), ({"auth__api_key_users": {}}, "auth.api_keys"),
     ({"auth__api_key_users": {"root": "a-key-for-root-012345"}}, "reserved"), ({"auth__api_key_users": {"x": "short"}}, "16 characters"),
