@@ -22041,6 +22041,389 @@ class TestReplicatedServer:
 
 
 # ============================================================================
+# Histories: is there one order of all operations that explains every answer?
+# ============================================================================
+
+class Done(NamedTuple):
+    """An operation on one path as its client saw it; times of one monotonic clock, in seconds."""
+
+    kind: str                           # one of POSSIBLE
+    path: str
+    value: Any = None                   # written or read; None: nothing is there
+    start: float = 0.0
+    end: float = math.inf
+    outcome: str = "ok"                 # "refused": as it asked for something that was not so; "unknown": at any later time, or never
+    other: Any = None                   # swap: the value to replace; move, rename: where to
+
+
+# What lies at its path (and where it moves to) when an operation has its effect, or is refused.
+POSSIBLE: dict[tuple[str, str], Callable[[Any, Any, Done], bool]] = {
+    ("read", "ok"): lambda here, there, done: here == done.value,
+    ("write", "ok"): lambda here, there, done: True,
+    ("create", "ok"): lambda here, there, done: here is None, ("create", "refused"): lambda here, there, done: here is not None,
+    ("swap", "ok"): lambda here, there, done: here == done.other, ("swap", "refused"): lambda here, there, done: here != done.other,
+    ("delete", "ok"): lambda here, there, done: here is not None, ("delete", "refused"): lambda here, there, done: here is None,
+    ("move", "ok"): lambda here, there, done: here is not None, ("move", "refused"): lambda here, there, done: here is None,
+    ("rename", "ok"): lambda here, there, done: here is not None and there is None,
+    ("rename", "refused"): lambda here, there, done: here is None or there is not None,
+}
+State = tuple[Any, ...]                 # what lies at each path of a group
+
+
+class Order:
+    """Just-in-time linearization (Lowe, "Testing for linearizability", 2017) of paths that moves connect.
+
+    A configuration is a state and the operations under way that have had their effect, as bits. Those whose answer
+    is unknown are under way for ever: of two configurations that differ only in them, the one with fewer can do all
+    that the other can. A value that nobody saw is like any other such value, so many of those are alike.
+    """
+
+    def __init__(self, history: Iterable[Done], first: Mapping[str, Any] = {}) -> None:
+        self.history = list(history)
+        paths = sorted({path for done in self.history for path in _touched(done)})
+        self._at = {path: number for number, path in enumerate(paths)}
+        self._bits: dict[int, int] = {}                         # of the operations under way, by number
+        self._looks: dict[int, Done] = {}                       # those of them that change nothing, by bit
+        self._acts: dict[int, Done] = {}
+        self._unknown = 0
+        self._now: set[tuple[State, int]] = {(tuple(first.get(path) for path in paths), 0)}
+
+    def explain(self) -> str:
+        """Empty, or which answer no order explains."""
+        self._forget_unseen()
+        events = [(done.start, 0, number) for number, done in enumerate(self.history)]
+        events += [(done.end, 1, number) for number, done in enumerate(self.history) if done.outcome != "unknown"]
+        for _, ends, number in sorted(events):
+            if not ends:
+                self._begin(number)
+                continue
+            before = self._now
+            self._now = self._finish(self._bits[number])
+            if not self._now:
+                return self._complaint(number, before)
+        return ""
+
+    def _forget_unseen(self) -> None:
+        seen = {done.value for done in self.history if done.kind == "read"} | {done.other for done in self.history if done.kind == "swap"}
+        self.told = [done._replace(value="unseen") if done.value not in seen and done.value is not None else done for done in self.history]
+
+    def _begin(self, number: int) -> None:
+        done, bit = self.told[number], 1
+        while bit in self._looks or bit in self._acts:
+            bit <<= 1
+        self._bits[number] = bit
+        self._unknown |= bit if done.outcome == "unknown" else 0
+        if done.kind == "read" or done.outcome == "refused":
+            self._looks[bit] = done
+            self._now = {self._see(*each) for each in self._now}
+        else:
+            self._acts[bit] = done
+
+    def _see(self, state: State, mask: int) -> tuple[State, int]:
+        """What only looks may look as soon as it can: that takes nothing from the others."""
+        for bit, done in self._looks.items():
+            if not mask & bit and self._possible(state, done):
+                mask |= bit
+        return state, mask
+
+    def _possible(self, state: State, done: Done) -> bool:
+        there = state[self._at[done.other]] if done.kind in ("move", "rename") else None
+        return POSSIBLE[done.kind, "refused" if done.outcome == "refused" else "ok"](state[self._at[done.path]], there, done)
+
+    def _after(self, state: State, done: Done) -> State:
+        now = list(state)
+        if done.kind in ("move", "rename"):
+            now[self._at[done.other]] = state[self._at[done.path]]
+        now[self._at[done.path]] = done.value                   # None for delete, move, rename
+        return tuple(now)
+
+    def _finish(self, wanted: int) -> set[tuple[State, int]]:
+        """The configurations in which an operation has had its effect, from those in which it may still wait; it is over."""
+        best: dict[tuple[State, int], list[int]] = {}
+        for each in self._now:
+            self._keep(best, each)
+        waiting = collections.deque(sorted(self._now, key=lambda each: bin(each[1] & self._unknown).count("1")))
+        found: dict[tuple[State, int], list[int]] = {}
+        while waiting:
+            state, mask = waiting.popleft()
+            if mask & wanted:
+                self._keep(found, (state, mask & ~wanted))
+                continue
+            tried: set[tuple[Any, ...]] = set()                 # of those that may wait for ever and are alike, one
+            for bit, done in self._acts.items():
+                alike = (done.kind, done.path, done.value, done.other, 0 if bit & self._unknown else bit)
+                if not mask & bit and alike not in tried and self._possible(state, done):
+                    tried.add(alike)
+                    following = self._see(self._after(state, done), mask | bit)
+                    if self._keep(best, following):
+                        waiting.append(following)
+        self._looks.pop(wanted, None), self._acts.pop(wanted, None)
+        return {(state, mask | unknown) for (state, mask), those in found.items() for unknown in those}
+
+    def _keep(self, best: dict[tuple[State, int], list[int]], one: tuple[State, int]) -> bool:
+        """Note a configuration, unless one is there that needs no more of the unknown ones; whether it was noted."""
+        unknown, rest = one[1] & self._unknown, one[1] & ~self._unknown
+        those = best.setdefault((one[0], rest), [])
+        if any(each & unknown == each for each in those):
+            return False
+        those[:] = [each for each in those if each & unknown != unknown] + [unknown]
+        return True
+
+    def _complaint(self, number: int, before: set[tuple[State, int]]) -> str:
+        done = self.history[number]
+        near = [each for each in self.history if each.start <= done.end and each.end >= done.start - 0.05]
+        return "\n  ".join([f"no order explains {done}", f"possible before: {[state for state, _ in before][:5]} of {list(self._at)}",
+                            "near it:", *map(str, sorted(near, key=lambda each: each.start)[-30:])])
+
+
+def _touched(done: Done) -> tuple[str, ...]:
+    return (done.path, done.other) if done.kind in ("move", "rename") else (done.path,)
+
+
+def explain(history: Iterable[Done], first: Mapping[str, Any] = {}) -> str:
+    """Empty when the history of every path is linearizable (its own or, with moves, with others: locality,
+    Herlihy and Wing 1990), else the first answer that no order explains. `first`: what lay there before; else nothing."""
+    history, groups = list(history), {}
+    for done in history:
+        group = {path for each in _touched(done) for path in groups.get(each, {each})}
+        groups.update(dict.fromkeys(group, group))
+    parts: dict[int, list[Done]] = {}
+    for done in history:
+        parts.setdefault(id(groups[done.path]), []).append(done)
+    return next(filter(None, (Order(part, first).explain() for part in parts.values())), "")
+
+
+def register_history(kinds: str, start: int = 0) -> list[Done]:
+    """A history from a drawing, an operation a line: `w1 |--|`: from the column of the first | to that of the last.
+
+    w1 write, c1 create, s12 swap 1 for 2, d delete, r1 or r- read, m move to /b, rb1 read of /b; `!` refused, `?` unknown."""
+    history = []
+    for line in filter(None, map(str.strip, kinds.splitlines())):
+        word, _, bar = line.partition(" ")
+        outcome = {"!": "refused", "?": "unknown"}.get(word[-1], "ok")
+        word, path = word.rstrip("!?"), "/a"
+        if word.startswith("rb"):
+            word, path = "r" + word[2:], "/b"
+        kind = {"w": "write", "c": "create", "s": "swap", "d": "delete", "r": "read", "m": "move"}[word[0]]
+        value = None if word[1:] in ("", "-") else word[-1]
+        column = line.index("|")
+        history.append(Done(kind, path, value, column, math.inf if outcome == "unknown" else line.rindex("|"), outcome,
+                            {"swap": word[1:2], "move": "/b"}.get(kind)))
+    return history
+
+
+GOOD_HISTORIES = {
+    "one after another": """
+        w1 ||
+        r1   ||
+        d      ||
+        r-       ||
+        d!         ||""",
+    "reads see a write under way, each from its own moment on": """
+        w1    |-------|
+        r-    ||
+        r1      ||
+        r1         ||""",
+    "two writes at once, the first answered is the last": """
+        w1    |-------|
+        w2    |--|
+        r1           ||""",
+    "an unknown write happens late": """
+        w1    ||
+        w2?   |
+        r1       ||
+        r1         ||
+        r2           ||""",
+    "an unknown write never happens": """
+        w1    ||
+        w2?     |
+        d         ||
+        r-          ||""",
+    "an unknown delete": """
+        w1    ||
+        d?      |
+        r1        ||
+        c2!         ||
+        c3            ||
+        r3              ||""",
+    "compare and swap": """
+        w1    ||
+        s12     |---|
+        s13!      |----|
+        r2               ||""",
+    "a move takes the value along": """
+        w1    ||
+        m       |---|
+        rb1        ||
+        r-         ||""",
+    "an unknown move": """
+        w1    ||
+        m?       |
+        r1         ||
+        r-            ||
+        rb1             ||""",
+}
+BAD_HISTORIES = {
+    "a stale read": """
+        w1    ||
+        w2       ||
+        r1          ||""",
+    "a lost write": """
+        w1    ||
+        r-       ||""",
+    "two readers disagree about the order": """
+        w1    |------------|
+        w2    |------------|
+        r1       ||
+        r2         ||
+        r1           ||""",
+    "new, then old": """
+        w1    ||
+        w2      |---------|
+        r2        ||
+        r1           ||""",
+    "a deleted value is back": """
+        w1    ||
+        d       ||
+        r1        ||""",
+    "deleted twice": """
+        w1    ||
+        d       |--|
+        d       |--|""",
+    "a value from nowhere": """
+        w1    ||
+        r2       ||""",
+    "an unknown write is seen before it began": """
+        w1    ||
+        r2      ||
+        w2?       |""",
+    "an unknown write happens twice": """
+        w1?   |
+        r1      ||
+        d         ||
+        r1          ||""",
+    "two swaps of one value": """
+        w1    ||
+        s12     |---|
+        s13     |---|""",
+    "created twice": """
+        c1    |---|
+        c2    |---|""",
+    "moved, and still there": """
+        w1    ||
+        m       ||
+        r1        ||""",
+    "moved, and nowhere": """
+        w1    ||
+        m?      |
+        r-        ||
+        rb-         ||""",
+}
+
+
+@pytest.mark.parametrize("name", GOOD_HISTORIES)
+def test_good_histories(name: str) -> None:
+    assert explain(register_history(GOOD_HISTORIES[name])) == ""
+
+
+@pytest.mark.parametrize("name", BAD_HISTORIES)
+def test_bad_histories(name: str) -> None:
+    assert explain(register_history(BAD_HISTORIES[name])).startswith("no order explains Done(")
+
+
+def brute_force(history: list[Done]) -> bool:
+    """Whether any order of any choice of the unknown ones explains all: the definition, tried out."""
+    sure = [done for done in history if done.outcome != "unknown"]
+    unsure = [done for done in history if done.outcome == "unknown"]
+    order = Order(history)
+    nothing = next(iter(order._now))[0]
+    for count in range(len(unsure) + 1):
+        for chosen in itertools.combinations(unsure, count):
+            for line in itertools.permutations([*sure, *chosen]):
+                if any(later.end < earlier.start for earlier, later in itertools.combinations(line, 2)):
+                    continue
+                state: Optional[State] = nothing
+                for done in line:
+                    if not order._possible(state, done):
+                        break
+                    changes = done.kind != "read" and done.outcome != "refused"
+                    state = order._after(state, done) if changes else state
+                else:
+                    return True
+    return False
+
+
+def any_operation(strategies: Any) -> Any:
+    """Of few values at few times, so that many histories are nearly right."""
+    value, outcomes = strategies.sampled_from("12"), {"read": ["ok"], "write": ["ok", "unknown"]}
+
+    def made(kind: str, path: str, written: str, other: str, start: int, length: int, which: int) -> Done:
+        allowed = outcomes.get(kind, ["ok", "refused", "unknown"])
+        outcome = allowed[which % len(allowed)]
+        shown = None if kind in ("delete", "move", "rename") or (kind == "read" and which == 3) else written
+        target = {"swap": other, "move": "/b" if path == "/a" else "/a", "rename": "/b" if path == "/a" else "/a"}.get(kind)
+        return Done(kind, path, shown, start, math.inf if outcome == "unknown" else start + length, outcome, target)
+    return strategies.builds(made, strategies.sampled_from(sorted({kind for kind, _ in POSSIBLE})), strategies.sampled_from(["/a", "/a", "/b"]),
+                             value, value, strategies.integers(0, 12), strategies.integers(1, 6), strategies.integers(0, 3))
+
+
+@property_test(150, history=lambda strategies: strategies.lists(any_operation(strategies), max_size=5))
+def test_the_checker_says_what_trying_all_orders_says(history: list[Done]) -> None:
+    history = [done._replace(start=done.start + number / 100, end=done.end + number / 100) for number, done in enumerate(history)]
+    assert (explain(history) == "") == brute_force(history)
+
+
+def lived(some: random.Random, count: int, clients: int, unknown: float = 0.0) -> list[Done]:
+    """A history that a correct register could have: each operation has its effect at one moment between its times."""
+    moments, history, state = sorted(some.uniform(0, count / clients) for _ in range(count)), [], None
+    free = [0.0] * clients
+    for number, moment in enumerate(moments):
+        client = some.randrange(clients)
+        if free[client] >= moment:
+            continue
+        start = some.uniform(max(free[client], moment - 2), moment)
+        free[client] = some.uniform(moment, moment + 2)
+        kind = some.choice(["read", "read", "write", "write", "swap", "create", "delete"])
+        done = Done(kind, "/a", number if kind in ("write", "create", "swap") else state if kind == "read" else None, start, free[client],
+                    other=some.choice([state, -1]) if kind == "swap" else None)
+        done = done if POSSIBLE[kind, "ok"](state, None, done) else done._replace(outcome="refused")
+        happens = done.outcome == "ok" and kind != "read"
+        if kind != "read" and some.random() < unknown:
+            done, happens = done._replace(outcome="unknown", end=math.inf), happens and some.random() < 0.5
+        state = done.value if happens else state
+        history.append(done)
+    return history
+
+
+@property_test(40, seed=lambda strategies: strategies.integers(0, 10**9), clients=lambda strategies: strategies.integers(1, 8))
+def test_a_correct_register_is_believed_and_a_wrong_one_is_not(seed: int, clients: int) -> None:
+    """A read that returns what was surely overwritten, or was never written, does not pass."""
+    some = random.Random(seed)
+    history = lived(some, 80, clients, 0.05)
+    assert explain(history) == ""
+    reads = [number for number, done in enumerate(history) if done.kind == "read"]
+    for number in some.sample(reads, min(3, len(reads))):
+        assert explain([*history[:number], history[number]._replace(value=-2), *history[number + 1:]])
+        before = [done for done in history if done.kind == "write" and done.outcome == "ok" and done.end < history[number].start]
+        stale = [done for done in before if any(done.end < other.start for other in before)]
+        if stale:
+            assert explain([*history[:number], history[number]._replace(value=some.choice(stale).value), *history[number + 1:]])
+
+
+@pytest.mark.parametrize("count", [4_000, pytest.param(20_000, marks=pytest.mark.long)])
+def test_ten_thousand_operations_are_soon_checked(count: int) -> None:
+    """By the count of what it looks at, not by the clock: that does not grow with the length of the history."""
+    history = lived(random.Random(5), count, 8, 0.001)
+    assert len(history) > count * 0.4
+    order, calls = Order(history), itertools.count()
+    real = order._possible
+    order._possible = lambda *args: next(calls) >= 0 and real(*args)        # type: ignore[method-assign]
+    assert order.explain() == ""
+    assert next(calls) < 300 * len(history)
+    assert explain([*history, Done("read", "/a", -3, history[-1].start, history[-1].end)])
+
+
+# ============================================================================
 # Client and command line
 # ============================================================================
 
