@@ -168,7 +168,7 @@ import threading                            # noqa: E402
 import time                                 # noqa: E402
 import urllib.parse                         # noqa: E402
 from pathlib import Path                    # noqa: E402
-from typing import Any, Iterable, Callable, Iterator, Mapping, NamedTuple, Optional, Union  # noqa: E402
+from typing import Any, Iterable, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union  # noqa: E402
 
 import pytest                               # noqa: E402
 
@@ -22421,6 +22421,484 @@ def test_ten_thousand_operations_are_soon_checked(count: int) -> None:
     assert order.explain() == ""
     assert next(calls) < 300 * len(history)
     assert explain([*history, Done("read", "/a", -3, history[-1].start, history[-1].end)])
+
+
+# ============================================================================
+# Several nodes: real processes, what stands between them, and what goes wrong there
+# ============================================================================
+
+class FaultyLine:
+    """A port of 127.0.0.1 before another one: it can be cut, fall silent (one way only, too), be slow.
+
+    What was on its way when it fell silent arrives later, as TCP has it; `cut` ends every connection."""
+
+    def __init__(self, target: int) -> None:
+        self._target, self._listener = target, socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self._listener.getsockname()[1]
+        self._now = threading.Condition()
+        self._ends: set[socket.socket] = set()
+        self._silent: set[str] = set()                          # of "out" (to the target) and "back"
+        self._cut, self._delay, self._rate = False, 0.0, math.inf
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        """No connection lives, and none is let in."""
+        with self._now:
+            self._cut = True
+            self._now.notify_all()
+            for end in self._ends:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def silence(self, *ways: str) -> None:
+        """Bytes "out", "back" (both where nothing is said) are held back; connections are accepted as before."""
+        self._silent = set(ways or ("out", "back"))
+
+    def slow(self, delay: float = 0.0, rate: float = math.inf) -> None:
+        """Each block takes `delay` seconds, and its bytes at most `rate` a second."""
+        self._delay, self._rate = delay, rate
+
+    def heal(self) -> None:
+        """As new."""
+        with self._now:
+            self._cut, self._silent, self._delay, self._rate = False, set(), 0.0, math.inf
+            self._now.notify_all()
+
+    def close(self) -> None:
+        """The end, of its threads too."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                self._threads = [thread for thread in self._threads if thread.is_alive()]
+                self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+                self._threads[-1].start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._cut:
+            return client.close()
+        with client, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as server:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._now:
+                if self._cut:                                   # meanwhile
+                    return
+                self._ends |= {client, server}
+            back = threading.Thread(target=self._pump, args=("back", server, client), daemon=True)
+            back.start()
+            self._pump("out", client, server)
+            back.join()
+            with self._now:
+                self._ends -= {client, server}
+
+    def _pump(self, way: str, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            for data in iter(lambda: source.recv(65536), b""):
+                with self._now:
+                    self._now.wait_for(lambda: way not in self._silent or self._cut)
+                if self._delay or self._rate < math.inf:
+                    time.sleep(self._delay + len(data) / self._rate)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:                                         # one end is gone: so is the other
+            for end in (source, sink):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+
+class ChaosRedis(RealDatabase):
+    """A Redis server; what it acknowledged outlives its process."""
+
+    name = "redis"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.program = need_program("redis-server")
+        self.start()
+        self.wait({})
+
+    def start(self) -> None:
+        """On its port, as before."""
+        self.start_process(self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
+                           "--appendonly", "yes", "--appendfsync", "no")
+
+    def ask(self, *words: str) -> bytes:
+        """The beginning of its answer to a command."""
+        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as sock:
+            sock.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words))
+            return sock.recv(65536)
+
+    def wait(self, options: Mapping[str, Any]) -> None:
+        """Until it answers, with all it had."""
+        def answers() -> bool:
+            with contextlib.suppress(OSError):
+                return self.ask("PING").startswith(b"+PONG")
+            return False
+        wait_for(answers, 30, "Redis to start")
+
+
+@pytest.fixture(scope="session")
+def chaos_redis() -> Iterator[RealDatabase]:
+    """A Redis server for tests that restart it."""
+    server = None
+    try:
+        server = ChaosRedis()
+        yield server
+    finally:
+        if server:
+            server.stop()
+            shutil.rmtree(server.folder)
+
+
+class ClusterNode:
+    """A node: its folder, its port, and the process when there is one. `url` and `key` as `call` takes them."""
+
+    key = KEY
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder, self.port = name, folder, free_port()
+        self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
+        self.settings: dict[str, Any] = {}
+        self.server: Optional[Spawned] = None
+        folder.mkdir()
+
+    def start(self) -> None:
+        """Begin, or begin again with the data of before."""
+        output = self.folder / "output.txt"
+        if output.exists():
+            output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
+        self.server = Spawned(self.folder, self.settings)
+
+    def send(self, how: int) -> None:
+        """SIGSTOP, SIGCONT ..."""
+        assert self.server
+        self.server.process.send_signal(how)
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End it, a stopped one too."""
+        if self.server:
+            if self.server.process.poll() is None:
+                self.send(signal.SIGCONT)
+            self.server.stop(how)
+            self.server = None
+
+    def output(self) -> str:
+        """All that its processes said."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("output*")))
+
+    def files(self) -> dict[str, bytes]:
+        """What lies on its disk, by path."""
+        return {"/" + str(path.relative_to(self.root)): path.read_bytes() for path in self.root.rglob("*")
+                if path.is_file() and path.relative_to(self.root).parts[0] != callfs.HIDDEN}
+
+    def unfinished(self) -> list[str]:
+        """Uploads and spools that nobody finished."""
+        return [str(path) for part in ("tmp", "trash") for path in (self.root / callfs.HIDDEN / part).glob("*")]
+
+
+class Cluster:
+    """Nodes with one authority for their records and locks; a line before each peer of each node and before its authority.
+
+    `authority`: a PostgreSQL or Redis server of the tests; None: one node with SQLite. The caller closes it."""
+
+    def __init__(self, folder: Path, authority: Optional[RealDatabase], count: int = 3, changes: Mapping[str, Any] = {}) -> None:
+        self.folder, self.authority, self.faults = folder, authority, []
+        self.nodes = [ClusterNode(f"n{number}", folder / f"n{number}") for number in range(1, count + 1)]
+        self.lines: dict[tuple[str, str], FaultyLine] = {}       # by who asks and who is asked; "store": the authority
+        self.name = os.urandom(4).hex()
+        for node in self.nodes:
+            for other in self.nodes:
+                if other is not node:
+                    self.lines[node.name, other.name] = FaultyLine(other.port)
+            if authority:
+                self.lines[node.name, "store"] = FaultyLine(authority.port)
+            node.settings = {**self._settings(node), **changes}
+        try:
+            all_at_once(count, lambda number: self.nodes[number].start())
+            assert all(node.server for node in self.nodes), self.outputs()
+        except BaseException:
+            self.close()
+            raise
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "server": {"listen_addr": f"127.0.0.1:{node.port}"}, "storage": {"durability": "relaxed"},
+            "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
+            "instance_discovery": {"instance_id": node.name, "peer_endpoints": {
+                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name != "store"}}}
+        if self.authority:
+            address = f"127.0.0.1:{self.lines[node.name, 'store'].port}"
+            if self.authority.name == "postgres":
+                dsn = f"postgres://u:{urllib.parse.quote(PASSWORD, safe='')}@{address}/callfs"
+                settings["metadata_store"] = {"type": "postgres", "dsn": dsn, "db_schema": f"chaos_{self.name}", "pool_size": 6}
+                settings["dlm"] = {"type": "postgres"}
+            else:
+                settings["metadata_store"] = {"type": "redis", "redis_addr": address, "redis_key_prefix": f"chaos-{self.name}:", "pool_size": 6}
+                settings["dlm"] = {"type": "redis", "redis_addr": address, "lease": "1s"}
+        return settings
+
+    def close(self) -> None:
+        """End what runs."""
+        for node in self.nodes:
+            node.stop()
+        for line in self.lines.values():
+            line.close()
+
+    def __getitem__(self, number: int) -> ClusterNode:
+        return self.nodes[number]
+
+    @contextlib.contextmanager
+    def broken(self) -> Iterator[None]:
+        """While something does not work, so that 502 and 503 are allowed."""
+        fault = [time.monotonic(), math.inf]
+        self.faults.append(fault)
+        try:
+            yield
+        finally:
+            fault[1] = time.monotonic()
+
+    def heal(self) -> None:
+        """All lines as new, all nodes run; returns when each of them answers for a file on each other."""
+        for line in self.lines.values():
+            line.heal()
+        for node in self.nodes:
+            if node.server and node.server.process.poll() is None:
+                node.send(signal.SIGCONT)
+            else:
+                node.start()
+        for place in self.nodes:
+            path = f"/v1/files/healthy-{place.name}"
+            wait_for(lambda: self._heard(place, "PUT", path, b"here") in (200, 201), 20, f"{place.name} to write")
+            for node in self.nodes:
+                wait_for(lambda: self._heard(node, "GET", path) == 200, 20, f"{node.name} to read from {place.name}")
+
+    @staticmethod
+    def _heard(node: ClusterNode, method: str, path: str, body: Optional[bytes] = None) -> int:
+        try:
+            return call(node, method, path, body, timeout=10).status
+        except (OSError, http.client.HTTPException):
+            return 0
+
+    def outputs(self) -> str:
+        """The ends of what the nodes said, for a failure."""
+        return "\n".join(f"== {node.name}\n{node.output()[-1500:]}" for node in self.nodes)
+
+
+def content(number: int, size: int) -> bytes:
+    """Bytes that name their own number, length and digest; fewer than 40 only their number, as far as it fits."""
+    if size < 40:
+        return (b"%x." % number * size)[:size]
+    filler = random.Random(number).randbytes(size - 40)
+    return b"%010d:%07d:%.20s:" % (number, size, hashlib.sha256(filler).hexdigest().encode()) + filler
+
+
+def content_name(data: bytes) -> str:
+    """What stands for the bytes in a history. Raises ValueError for bytes that are not as they were made."""
+    if len(data) < 40:
+        return data.decode("latin-1")
+    _, size, digest, _ = data[:40].decode("latin-1").split(":")
+    if int(size) != len(data) or hashlib.sha256(data[40:]).hexdigest()[:20] != digest:
+        raise ValueError("mixed")
+    return data[:40].decode()
+
+
+class Trouble(NamedTuple):
+    """An answer that is allowed only while something is broken; status 0: none at all."""
+
+    start: float
+    end: float
+    node: str
+    what: str
+    status: int
+    message: str
+
+
+# Method; statuses that say done; those that say refused.
+TRAFFIC: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
+    "read": ("GET", (200, 404), ()), "write": ("PUT", (200, 201), ()), "create": ("POST", (201,), (409,)),
+    "swap": ("PUT", (200,), (412,)), "delete": ("DELETE", (204,), (404,)), "move": ("PATCH", (200,), (404,)),
+}
+SIZES = (1, 3, 39, 40, 500, 500, 5_000, 5_000, 65_536, 65_537, 300 << 10)
+
+
+class Traffic:
+    """Clients on all nodes that read and change some paths as fast as they can, until the block ends; what they were told.
+
+    `kinds`: of TRAFFIC, as often as they are named. With moves no conditions: they give a version another ETag."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, cluster: Cluster, paths: Sequence[str], kinds: str = "read read read write write create swap delete",
+                 clients: int = 6, sizes: Sequence[int] = SIZES) -> None:
+        self.cluster, self.paths, self.kinds, self.sizes = cluster, list(paths), kinds.split(), sizes
+        self.history: list[Done] = []
+        self.troubles: list[Trouble] = []
+        self.wrong: list[str] = []
+        self._over = threading.Event()
+        seed = kill_seed()
+        self._threads = [threading.Thread(target=self._client, args=(cluster.nodes[number % len(cluster.nodes)], random.Random(seed + number)))
+                         for number in range(clients)]
+
+    def __enter__(self) -> Traffic:
+        self.begun = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def go_on(self, seconds: float) -> None:
+        """For so long, unless something went wrong that must not."""
+        wait_for(lambda: self.wrong or time.monotonic() - self.begun > seconds, seconds + 5)
+
+    def done(self, node: Optional[ClusterNode] = None) -> int:
+        """How many operations have an answer."""
+        return len(self.history)
+
+    def _client(self, node: ClusterNode, some: random.Random) -> None:
+        connection = connect(node.url, 20)
+        seen: dict[str, tuple[Optional[str], str]] = {}         # path: value, ETag
+        while not self._over.is_set() and not self.wrong:
+            if not self.one(node, connection, some, seen):
+                connection.close()                              # it opens again by itself
+                self._over.wait(0.02)
+        connection.close()
+
+    def one(self, node: ClusterNode, connection: http.client.HTTPConnection, some: random.Random, seen: dict[str, Any]) -> bool:
+        """An operation, noted; False when there was no answer."""
+        kind, path, number = some.choice(self.kinds), some.choice(self.paths), next(self.numbers)
+        if kind == "swap" and not seen.get(path, ("", ""))[1]:
+            kind = "read"
+        data = content(number, some.choice(self.sizes)) if kind in ("write", "create", "swap") else b""
+        other = seen[path][0] if kind == "swap" else some.choice([each for each in self.paths if each != path]) if kind == "move" else None
+        headers = {"Authorization": f"Bearer {node.key}", **({"If-Match": seen[path][1]} if kind == "swap" else {})}
+        if kind == "move":
+            data = json.dumps({"destination": other, "overwrite": True}).encode()
+        elif data and some.random() < 0.2:                      # without a length
+            headers["Transfer-Encoding"] = "chunked"
+        begun = Done(kind, path, content_name(data) if kind != "move" and data else None, time.monotonic(), other=other)
+        try:
+            body: Any = iter([data[:1000], data[1000:]] if data[1000:] else [data]) if "Transfer-Encoding" in headers else data or None
+            connection.request(TRAFFIC[kind][0], "/v1/files" + path, body, headers, encode_chunked="Transfer-Encoding" in headers)
+            response = connection.getresponse()
+            answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            answer = Answer(0, {}, repr(error).encode())
+        self._note(node, begun, answer, seen)
+        return bool(answer.status)
+
+    def _note(self, node: ClusterNode, begun: Done, answer: Answer, seen: dict[str, Any]) -> None:
+        _, well, refused = TRAFFIC[begun.kind]
+        begun = begun._replace(end=time.monotonic())
+        if answer.status in well:
+            if begun.kind == "read":
+                try:
+                    begun = begun._replace(value=content_name(answer.body) if answer.status == 200 else None)
+                except ValueError:
+                    self.wrong.append(f"{node.name}: mixed content at {begun}: {answer.headers} {answer.body[:60]!r}")
+                seen[begun.path] = (begun.value, answer.headers.get("etag", "") if answer.status == 200 else "")
+            self.history.append(begun)
+        elif answer.status in refused:
+            self.history.append(begun._replace(outcome="refused"))
+        else:
+            self.troubles.append(Trouble(begun.start, begun.end, node.name, f"{begun.kind} {begun.path}", answer.status, answer.body[:300].decode("latin-1")))
+            if answer.status not in (0, 502, 503):
+                self.wrong.append(str(self.troubles[-1]))
+            if begun.kind != "read":
+                self.history.append(begun._replace(end=math.inf, outcome="unknown"))
+
+    def check(self, least: int = 50) -> None:
+        """After the block, with all nodes well: they agree about every path, an order explains all, nobody was told what must not be."""
+        assert not self.wrong, "\n".join([*self.wrong[:5], self.cluster.outputs()])
+        bad = [each for each in self.troubles if not any(start <= each.end and each.start <= end + 2 for start, end in self.cluster.faults)]
+        assert not bad, "\n".join(["trouble while nothing was broken:", *map(str, bad[:5]), self.cluster.outputs()])
+        for path in self.paths:
+            self._agree(path)
+        assert sum(done.outcome == "ok" for done in self.history) >= least
+        assert not (reason := explain(self.history)), reason
+        for node in self.cluster.nodes:
+            assert "Traceback" not in node.output(), node.output()
+
+    def _agree(self, path: str) -> None:
+        for node in self.cluster.nodes:
+            start, answer = time.monotonic(), call(node, "GET", "/v1/files" + path)
+            assert answer.status in (200, 404), (node.name, path, answer)
+            value = content_name(answer.body) if answer.status == 200 else None
+            self.history.append(Done("read", path, value, start, time.monotonic()))
+
+
+def test_the_harness_on_one_node(tmp_path: Path) -> None:
+    """Traffic on one node, which has no others: what the harness says of a server that works, and after a kill."""
+    with contextlib.closing(Cluster(tmp_path, None, 1)) as cluster:
+        with Traffic(cluster, ["/d/a", "/b"]) as traffic:
+            wait_for(lambda: traffic.wrong or traffic.done() > 150, 20)
+            with cluster.broken():
+                cluster[0].stop(signal.SIGKILL)
+                wait_for(lambda: any(each.status == 0 for each in traffic.troubles), 10)
+                cluster[0].start()
+            before = traffic.done()
+            wait_for(lambda: traffic.wrong or traffic.done() > before + 100, 20)
+        traffic.check()
+        with Traffic(cluster, ["/m/a", "/m/b", "/m/c"], "read read write move delete") as moving:
+            wait_for(lambda: moving.wrong or moving.done() > 150, 20)
+        moving.check()
+        assert cluster[0].unfinished() == [] and set(cluster[0].files()) <= {"/d/a", "/b", "/m/a", "/m/b", "/m/c"}
+        lost = next(done for done in reversed(traffic.history) if done.kind == "write" and done.outcome == "ok")
+        traffic.history.append(Done("read", lost.path, "never written", time.monotonic(), time.monotonic()))
+        with pytest.raises(AssertionError, match="never written"):
+            traffic.check()
+
+
+def test_the_lines_of_the_harness() -> None:
+    """Cut, silent one way, slow, as new."""
+    heard: list[bytes] = []
+
+    def echo(sock: socket.socket) -> None:
+        for data in iter(lambda: sock.recv(100), b""):
+            heard.append(data)
+            sock.sendall(data)
+
+    def asks(sock: socket.socket, data: bytes, seconds: float = 5) -> bytes:
+        sock.settimeout(seconds)
+        sock.sendall(data)
+        return sock.recv(100)
+    with scripted_server(echo, 2) as port, contextlib.closing(FaultyLine(port)) as line:
+        with socket.create_connection(("127.0.0.1", line.port)) as sock:
+            assert asks(sock, b"1") == b"1"
+            line.silence("back")
+            with pytest.raises(socket.timeout):
+                asks(sock, b"2", 0.05)
+            wait_for(lambda: heard[-1:] == [b"2"])
+            line.silence("out")
+            with pytest.raises(socket.timeout):
+                asks(sock, b"3", 0.05)
+            line.heal()
+            sock.settimeout(5)
+            wait_for(lambda: heard[-1:] == [b"3"])
+            assert (sock.recv(1), sock.recv(1)) == (b"2", b"3")
+            line.slow(0.2)
+            with pytest.raises(socket.timeout):
+                asks(sock, b"4", 0.05)
+            line.heal()
+            sock.settimeout(5)
+            assert sock.recv(1) == b"4"
+            line.cut()
+            assert sock.recv(1) == b""
+        with socket.create_connection(("127.0.0.1", line.port)) as sock:
+            assert sock.recv(1) == b""
+        line.heal()
+        with socket.create_connection(("127.0.0.1", line.port)) as sock:
+            assert asks(sock, b"5") == b"5"
 
 
 # ============================================================================
