@@ -2379,6 +2379,9 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
                                     "one), passed (the cache by)"),
     "callfs_s3_cache_bytes": ("gauge", (), "Bytes in the cache for S3, or on their way into it"),
     "callfs_s3_cache_evictions_total": ("counter", (), "Files that left the cache for others"),
+    "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
+    "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
+    "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
 }
 
 
@@ -4648,6 +4651,8 @@ class HTTPClient:
     What must not be done twice (`_Call.idempotent` False) is sent once.
     """
 
+    pool = CLIENT_POOL
+
     def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
                  verify: bool = True) -> None:
         self._address = _server_address(url, timeout, ca_file, verify)
@@ -4702,7 +4707,7 @@ class HTTPClient:
 
     def _release(self, wire: _Wire) -> None:
         with self._lock:
-            keep = not self._closed and len(self._idle) < CLIENT_POOL
+            keep = not self._closed and len(self._idle) < self.pool
             if keep:
                 self._idle.append(wire)
         if not keep:
@@ -6165,6 +6170,637 @@ class S3Upload:
         except CallFSError:                 # it is in the log; the caller shall hear what went wrong first
             if kind is None:
                 raise
+
+# ============================================================================
+# Peers: requests between nodes, signed, once
+# ============================================================================
+#
+# POST /v1/internal/call/OP. What is asked stands in X-CallFS-Call, what is answered in X-CallFS-Answer (JSON, base64url),
+# bytes in the bodies. A request is signed for one run of one node (`to`: drawn when its gate was made, told by the call
+# `hello`), so that nothing that was recorded is good for another node, or for the same one after a restart, when it has
+# forgotten which nonces it saw. Within a run each nonce is taken once: a request whose connection broke may so be sent
+# again as it is, as the node refuses it if it had begun.
+
+PEER_ROUTE = "/v1/internal/call/"
+PEER_SKEW = 60.0                        # seconds between two clocks; also how long what was recorded could be tried again
+PEER_WINDOW = 4096                      # requests that may overtake one another
+PEER_SENDERS = 1024                     # whose nonces are remembered at a time; each takes a kilobyte
+PEER_TRIES = 3                          # failures in a row after which a node is left alone for a while
+PEER_PAUSE, PEER_LONGEST_PAUSE = 0.5, 15.0              # seconds, the first and the last
+PEER_INLINE = 65536                     # bytes of an answer that are signed with it; more of them stream by sendfile
+PEER_POOL = 64                          # idle connections to each node
+MAX_PEER_CALL = 24_576                  # bytes of X-CallFS-Call: two of the longest paths; a head may have 32 KiB
+MAX_PEER_VALUE = 16_384                # of an answer in the header; a longer one is its body
+_SEAL_BYTES = 32
+_PEER_HEADER = re.compile(r"CallFS-HMAC node=([\w.:@-]{1,128}),to=([0-9a-f]{0,16}),time=([0-9]{1,15}),"
+                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([\w-]{43})", re.ASCII)
+
+
+class PeerCall(NamedTuple):
+    """What another node asks for. `who`: who asked there, as that node gave it; `node`: its name."""
+
+    op: str
+    args: dict[str, Any]
+    who: dict[str, Any]
+    node: str
+    body: Body
+
+
+class PeerResult(NamedTuple):
+    """What it is answered: JSON, and bytes (the reader must know its length; who answers closes it)."""
+
+    value: Mapping[str, Any]
+    reader: Optional[Reader] = None
+
+
+class PeerUnreachable(BadGateway):
+    """Another node can not be reached, or does not answer as it should."""
+
+
+class PeerKeys(NamedTuple):
+    """What signs requests, bodies and answers: keys of their own, so that none can stand for another."""
+
+    request: bytes
+    body: bytes
+    answer: bytes
+
+
+def peer_keys(secret: str) -> PeerKeys:
+    """The keys that follow from `auth.internal_proxy_secret`."""
+    return PeerKeys(*(hmac.digest(secret.encode(), b"callfs: between nodes: " + label, "sha256")
+                      for label in (b"requests", b"bodies", b"answers")))
+
+
+def peer_mac(key: bytes, *fields: str) -> str:
+    """The MAC of a request, in base64url: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
+    return b64url(hmac.digest(key, "\n".join(fields).encode(), "sha256"))
+
+
+def answer_mac(key: bytes, request: str, status: int, kind: str, answer: str, data: bytes) -> str:
+    """The MAC of an answer to the request with that MAC; of bytes that stream it knows the number (in `kind`) only."""
+    return b64url(hmac.digest(key, f"{request}\n{status}\n{kind}\n{answer}\n".encode() + data, "sha256"))
+
+
+def packed(value: Mapping[str, Any]) -> str:
+    """JSON for a header."""
+    return b64url(compact_json(value).encode())
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """The JSON of a header. Raises ValueError."""
+    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+# ---- what comes in -----------------------------------------------------------------------------------------------
+
+class PeerWindow:
+    """Which numbers of one sender were seen, of the last `PEER_WINDOW`; older ones count as seen."""
+
+    __slots__ = ("_top", "_seen", "touched", "newest")
+
+    def __init__(self) -> None:
+        self._top, self._seen = -1, 0       # bit N: `_top` - N was seen
+        self.touched, self.newest = 0.0, 0.0
+
+    def take(self, number: int) -> bool:
+        """Whether it is the first time."""
+        ahead = number - self._top
+        if ahead > 0:
+            kept = self._seen << ahead if ahead < PEER_WINDOW else 0
+            self._top, self._seen = number, kept & ((1 << PEER_WINDOW) - 1) | 1
+            return True
+        if -ahead >= PEER_WINDOW or self._seen >> -ahead & 1:
+            return False
+        self._seen |= 1 << -ahead
+        return True
+
+
+class PeerRefused(AuthenticationFailed):
+    """A request between nodes that is not taken. `details`: `reason` (secret, altered, clock, run, replay)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, reason=reason)
+
+
+class SealedBody(Body):
+    """A body whose last 32 bytes prove the others. Raises AlteredBytes before it would give the last of them (or, where
+    nobody knows how many there are, before it would tell that this was all)."""
+
+    def __init__(self, inner: Body, state: Any, length: Optional[int]) -> None:
+        self._inner, self._state, self.length = inner, state, length
+        self._left, self._held, self._good = length, b"", None      # type: Optional[int], bytes, Optional[bool]
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        count = 0
+        if self._good is None:
+            count = self._read_unknown(view) if self._left is None else self._read_known(view, self._left)
+        if self._good is False:
+            raise AlteredBytes("The bytes from the other node were altered or cut off on their way; try again.")
+        return count
+
+    def _read_known(self, view: memoryview, left: int) -> int:
+        count = self._inner.readinto(view[:left])
+        self._state.update(view[:count])
+        self._left = left - count
+        if not self._left:
+            self._held = self._last()
+        if not self._left or not count:
+            self._check()
+        return count
+
+    def _last(self) -> bytes:
+        seal, had = memoryview(bytearray(_SEAL_BYTES + 1)), 0       # one more: nothing may follow
+        for count in iter(lambda: self._inner.readinto(seal[had:]), 0):
+            had += count
+        return bytes(seal[:had])
+
+    def _read_unknown(self, view: memoryview) -> int:
+        for count in iter(lambda: self._inner.readinto(view), 0):
+            data = self._held + bytes(view[:count])
+            self._held, data = data[-_SEAL_BYTES:], data[:-_SEAL_BYTES]
+            if data:
+                self._state.update(data)
+                view[:len(data)] = data
+                return len(data)
+        self._check()
+        return 0
+
+    def _check(self) -> None:
+        self._good = hmac.compare_digest(self._held, self._state.digest())
+
+
+def sealed_blocks(body: Body, length: Optional[int], state: Any) -> Iterator[memoryview]:
+    """A body with its seal behind it: `length` + 32 bytes. Each block is good until the next is asked for.
+
+    The seal, without which the other node does nothing, comes only when the body has told that it is whole.
+    """
+    room = BLOCK if length is None else min(BLOCK, length + 1)
+    buffer = memoryview(bytearray(room + _SEAL_BYTES))
+    total, kept = 0, 0                      # what is known to be the last block waits for the seal
+    count = body.readinto(buffer[:room])
+    while count:
+        state.update(buffer[:count])
+        total, kept = total + count, count
+        if total == length:
+            break
+        yield buffer[:count]
+        kept, count = 0, body.readinto(buffer[:room])
+    if count and body.readinto(buffer[room:]) or length not in (None, total):
+        raise Disconnected("The body has not the length that was announced.")
+    buffer[kept:kept + _SEAL_BYTES] = state.digest()
+    yield buffer[:kept + _SEAL_BYTES]
+
+
+def _body_state(keys: PeerKeys, mac: str) -> Any:
+    return hmac.new(keys.body, mac.encode(), "sha256")
+
+
+class PeerPass(NamedTuple):
+    """A request that the gate let in. `prove` signs the answer to it: (status, kind, answer, data) -> the header."""
+
+    node: str
+    call: dict[str, Any]
+    body: Body
+    prove: Callable[[int, str, str, bytes], str]
+
+
+class PeerGate:
+    """Lets in what another node signed, once. `run` is what this run of the node is called."""
+
+    def __init__(self, secret: str, instance_id: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._keys, self.instance_id, self._clock = peer_keys(secret), instance_id, clock
+        self.run = secrets.token_hex(8)
+        self._windows: collections.OrderedDict[tuple[str, str], PeerWindow] = collections.OrderedDict()
+        self._horizon, self._lock = 0.0, threading.Lock()
+
+    def verify(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> PeerPass:
+        """Check everything but the bytes of the body, which check themselves. Names of headers in lower case.
+
+        Raises PeerRefused, and Unavailable when there are more senders than can be remembered.
+        """
+        found = _PEER_HEADER.fullmatch(headers.get("authorization", ""))
+        if found is None:
+            raise PeerRefused("altered", "The Authorization header is not that of a node.")
+        node, to, moment, epoch, number, sealed, mac = found.groups()
+        call = headers.get("x-callfs-call", "")
+        proper = peer_mac(self._keys.request, method, target, moment, f"{epoch}.{number}", node, to, sealed, call)
+        if not hmac.compare_digest(mac, proper):
+            raise PeerRefused("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
+                                        "something between them changes requests.")
+        self._check_time(int(moment) / 1000)
+        if to != self.run and (to or target != PEER_ROUTE + "hello"):
+            raise PeerRefused("run", "This was for another node, or for this one before it was restarted.")
+        self._check_replay(node, epoch, int(number), int(moment) / 1000)
+        try:
+            asked = unpacked(call)
+        except ValueError:
+            raise PeerRefused("altered", "X-CallFS-Call can not be read.") from None
+        prove = functools.partial(self._prove, mac)
+        return PeerPass(node, asked, self._sealed(body, sealed, mac), prove)
+
+    def _check_time(self, moment: float) -> None:
+        ahead = moment - self._clock()
+        if abs(ahead) > PEER_SKEW:
+            raise PeerRefused("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
+                                       f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
+
+    def _check_replay(self, node: str, epoch: str, number: int, moment: float) -> None:
+        with self._lock:
+            window = self._windows.pop((node, epoch), None) or self._new_window(moment)
+            self._windows[node, epoch] = window
+            window.touched, window.newest = time.monotonic(), max(window.newest, moment)
+            first = window.take(number)
+        if not first:
+            raise PeerRefused("replay", "This request was here before.")
+
+    def _new_window(self, moment: float) -> PeerWindow:
+        # What was forgotten is all older than the horizon, so what is newer was not among it, whatever the clocks do.
+        while self._windows:
+            oldest = next(iter(self._windows.values()))
+            if time.monotonic() - oldest.touched < 2 * PEER_SKEW:
+                break
+            self._horizon = max(self._horizon, oldest.newest)
+            self._windows.popitem(last=False)
+        if moment <= self._horizon:
+            raise PeerRefused("replay", "This request is as old as some that are forgotten.")
+        if len(self._windows) >= PEER_SENDERS:
+            raise Unavailable("Too many nodes, or restarts of nodes, within two minutes.")
+        return PeerWindow()
+
+    def _sealed(self, body: Body, sealed: str, mac: str) -> Body:
+        length = int(sealed) if sealed.isdecimal() else None
+        proper = 0 if sealed == "no" else length + _SEAL_BYTES if length is not None else None
+        if body.length not in (proper, None) or sealed == "no" and body.length is None:
+            raise PeerRefused("altered", "The body has another length than was signed.")
+        return body if sealed == "no" else SealedBody(body, _body_state(self._keys, mac), length)
+
+    def _prove(self, mac: str, status: int, kind: str, answer: str, data: bytes) -> str:
+        return f"{kind},{answer_mac(self._keys.answer, mac, status, kind, answer, data)}"
+
+
+# ---- what goes out -----------------------------------------------------------------------------------------------
+
+class PeerAnswer(NamedTuple):
+    """What a node answered. `reader`: of what was asked with `stream`; the caller closes it."""
+
+    value: dict[str, Any]
+    data: bytes = b""
+    reader: Optional[Reader] = None
+
+
+class _PeerResponse:
+    """An answer, read straight from its socket: as much of `http.client.HTTPResponse` as is used of it here, in a
+    quarter of the time. `deadline` (monotonic): until when it has to be there, None: no silence longer than usual."""
+
+    def __init__(self, sock: socket.socket, data: bytes, deadline: float) -> None:
+        self._sock, self.deadline = sock, deadline      # type: socket.socket, Optional[float]
+        while b"\r\n\r\n" not in data:
+            if len(data) > BLOCK // 4:
+                raise http.client.LineTooLong("head")
+            block = self._receive(BLOCK // 4)
+            if not block:
+                raise http.client.IncompleteRead(data) if data else ConnectionResetError("it ended the connection")
+            data += block
+        head, _, self._rest = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        if not re.fullmatch(r"HTTP/1\.1 [2-5][0-9][0-9]( .*)?", first):
+            raise http.client.BadStatusLine(first[:100])
+        self.status = int(first[9:12])
+        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = self.headers.get("content-length", "")
+        if not length.isdecimal() or "transfer-encoding" in self.headers:
+            raise http.client.UnknownTransferEncoding("an answer without a length")
+        self.length = int(length[:18])
+        self.will_close = "close" in self.headers.get("connection", "").lower() or len(self._rest) > self.length
+
+    def _receive(self, size: int) -> bytes:
+        if self.deadline is not None:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                raise socket.timeout("timed out")
+            self._sock.settimeout(left)
+        return self._sock.recv(size)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """What has come of the body; b"" at its end."""
+        size = min(size, self.length)
+        if not size:
+            return b""
+        if self._rest:
+            block, self._rest = self._rest[:size], self._rest[size:]
+        else:
+            block = self._receive(size)
+            if not block:
+                raise http.client.IncompleteRead(b"", self.length)
+        self.length -= len(block)
+        return block
+
+    def isclosed(self) -> bool:
+        """Whether all was read."""
+        return not self.length
+
+    def close(self) -> None:
+        """Nothing is held here but the connection's socket."""
+
+
+class _PeerWire(_Wire):
+    """A connection to a node; `run`: which run of that node is at its other end."""
+
+    run = ""
+
+    def exchange(self, call: _Call) -> Any:
+        """As the base says; `call.headers` has all of them."""
+        head = f"{call.method} {call.target} HTTP/1.1\r\n" + "".join(
+            [f"{name}: {value}\r\n" for name, value in call.headers.items()]) + "\r\n"
+        seconds = (self.timeout or 0) + call.patience
+        self.sock = self.connection.sock
+        with _wire_errors():
+            self.wait(seconds)
+            flags = 0 if call.body is None or isinstance(self.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0)
+            self.sock.sendall(head.encode("latin-1"), flags)
+        if call.body is not None:
+            self.clean = self._send_body(call.body, None)
+        with _wire_errors():
+            first, self._first = self._first, b""
+            return _PeerResponse(self.sock, first, time.monotonic() + seconds)
+
+
+class _Breaker:
+    """Keeps requests from a node that failed several times in a row, until a pause is over; then one may try."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self.failures, self.reason, self.active, self._until, self._trying = 0, "", 0, 0.0, False
+
+    @property
+    def state(self) -> str:
+        """closed (all pass), open (none), half-open (one passes, or is under way)."""
+        if self.failures < PEER_TRIES:
+            return "closed"
+        return "half-open" if self._trying or self._clock() >= self._until else "open"
+
+    def enter(self, most: int) -> bool:
+        """Go on, and `leave` later with what this gives: whether it is the one that tries. Raises PeerUnreachable, and
+        Unavailable when `most` are under way."""
+        with self._lock:
+            broken = self.failures >= PEER_TRIES
+            left = self._until - self._clock()
+            if broken and (self._trying or left > 0):
+                raise PeerUnreachable(f"{self.reason} It is asked again in {max(left, 0.1):.1f} s.")
+            if self.active >= most:
+                raise Unavailable("Too many requests wait for another node; try again.")
+            self.active += 1
+            self._trying = broken
+        return broken
+
+    def leave(self, tried: bool) -> None:
+        """The request is over, however it went."""
+        with self._lock:
+            self.active -= 1
+            self._trying = self._trying and not tried
+
+    def note(self, reason: str) -> bool:
+        """What came of it ("": the node answered); whether that opened or closed the breaker."""
+        with self._lock:
+            before, self.reason = self.failures >= PEER_TRIES, reason
+            self.failures = self.failures + 1 if reason else 0
+            if self.failures >= PEER_TRIES:
+                pause = min(PEER_PAUSE * 2.0 ** (self.failures - PEER_TRIES), PEER_LONGEST_PAUSE)
+                self._until = self._clock() + pause * (1 + random.random() / 4)
+            return before != (self.failures >= PEER_TRIES)
+
+
+class _PeerClient(HTTPClient):
+    """One other node."""
+
+    def __init__(self, node: str, url: str, peers: Peers) -> None:
+        super().__init__(url, timeout=peers.connect_timeout, retries=0, ca_file=peers.ca_file, verify=peers.verify)
+        self.node, self._peers, self.pool = node, peers, PEER_POOL
+        self.shown = f"node {node} ({self.url})"
+        self.breaker = _Breaker(peers.monotonic)
+        self._host = urllib.parse.urlsplit(self.url).netloc or "localhost"
+        self._epoch, self._numbers = secrets.token_hex(8), itertools.count(1)
+
+    def _connect(self) -> _PeerWire:
+        """A connection that the right node answers on."""
+        wire = _PeerWire(self._address.dial())
+        try:
+            wire.connection.connect()
+            told = self._exchange(wire, self._signed("hello", packed({}), wire, None, 0.0), False, lambda wire: None).value
+            if told.get("node") != self.node:
+                raise PeerUnreachable(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
+                                 "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
+        except (OSError, _Broken) as error:
+            wire.close()
+            reason = error.reason if isinstance(error, _Broken) else _reason(error)
+            raise PeerUnreachable(f"{self.shown} can not be reached: {reason}.") from None
+        except BaseException:
+            wire.close()
+            raise
+        wire.run, wire.timeout = str(told.get("run")), self._peers.timeout
+        return wire
+
+    def _signed(self, op: str, call: str, wire: _PeerWire, body: Optional[tuple[Body, Optional[int]]],
+                patience: float, nonce: str = "") -> _Signed:
+        length, keys, target = body and body[1], self._peers.keys, PEER_ROUTE + op
+        sealed = "no" if body is None else "unknown" if length is None else str(length)
+        moment, nonce = str(int(self._peers.clock() * 1000)), nonce or f"{self._epoch}.{next(self._numbers)}"
+        node = self._peers.instance_id
+        mac = peer_mac(keys.request, "POST", target, moment, nonce, node, wire.run, sealed, call)
+        headers = {"Host": self._host, **self._peers.carry(), "X-CallFS-Call": call, "Authorization":
+                   f"CallFS-HMAC node={node},to={wire.run},time={moment},nonce={nonce},sealed={sealed},mac={mac}"}
+        source = None
+        if body is None:
+            headers["Content-Length"] = "0"
+        else:
+            whole = None if length is None else length + _SEAL_BYTES
+            headers.update({"Transfer-Encoding": "chunked"} if whole is None else {"Content-Length": str(whole)})
+            source = _Source(sealed_blocks(body[0], length, _body_state(keys, mac)), whole)
+        request = _Call("POST", self._address.prefix + target, headers, source, idempotent=False, patience=patience)
+        return _Signed(request, mac, nonce)
+
+    def ask(self, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool, timeout: float) -> PeerAnswer:
+        """One request. Raises as `Peers.call` does."""
+        wire, nonce = self._take(), ""
+        while True:
+            signed = self._signed(op, call, wire, body, timeout - self._peers.timeout, nonce)
+            try:
+                return self._exchange(wire, signed, stream, self._release)
+            except _Broken as broken:
+                fresh = self._again(wire) if broken.unanswered and wire.reused and body is None else None
+                if fresh is None:
+                    raise PeerUnreachable(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
+                                          "been done.") from None
+                wire, nonce = fresh, signed.nonce
+
+    def _again(self, wire: _PeerWire) -> Optional[_PeerWire]:
+        """Where to send the same request again. The run that it went to knows whether it had begun, a later one does not."""
+        self.drop()
+        with contextlib.suppress(PeerUnreachable):
+            fresh = self._connect()
+            if fresh.run == wire.run:
+                return fresh
+            fresh.close()
+        return None
+
+    def _exchange(self, wire: _PeerWire, signed: _Signed, stream: bool, release: Callable[[Any], None]) -> PeerAnswer:
+        try:
+            reply = _Reply(wire, wire.exchange(signed.call), release)
+            proof = reply.headers.get("x-callfs-proof", "")
+            if stream and proof.startswith("stream,") and reply.status < 300:
+                return self._streamed(reply, signed)
+            reply.read_all()
+        except BaseException:
+            wire.close()
+            raise
+        answer = self._proven(reply, signed.mac, "inline", reply.data)
+        reply.close()
+        if reply.status >= 300:
+            raise _peer_error(reply, answer)
+        value, data = (unpacked(answer), reply.data) if answer else (json.loads(reply.data), b"")
+        return PeerAnswer(value, b"", ChunkReader((data,), len(data))) if stream else PeerAnswer(value, data)
+
+    def _streamed(self, reply: _Reply, signed: _Signed) -> PeerAnswer:
+        answer = self._proven(reply, signed.mac, "stream", b"%d" % reply.response.length)
+        setattr(reply.response, "deadline", None)
+        reply.wire.wait((reply.wire.timeout or 0) + signed.call.patience)
+        return PeerAnswer(unpacked(answer), b"", RemoteReader(self.shown, reply))
+
+    def _proven(self, reply: _Reply, mac: str, kind: str, data: bytes) -> str:
+        """X-CallFS-Answer. Raises for what no node with the same secret said in answer to this request."""
+        answer = reply.headers.get("x-callfs-answer", "")
+        proper = f"{kind}," + answer_mac(self._peers.keys.answer, mac, reply.status, kind, answer, data)
+        proof = reply.headers.get("x-callfs-proof", "")
+        if hmac.compare_digest(proof.encode(), proper.encode()):
+            self._peers.answered(self)
+            return answer
+        reply.wire.close()
+        raise self._unproven(reply.status, proof, reply.data)
+
+    def _unproven(self, status: int, proof: str, data: bytes) -> PeerUnreachable:
+        told = error_of_answer(status, {}, data)
+        if proof or status < 300:
+            return PeerUnreachable(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
+                                "answers, or it is no node of this cluster.")
+        if told.details.get("reason") == "replay":
+            return PeerUnreachable(f"{self.shown} broke off; the request had begun and may or may not have been done.")
+        if status == 401 and "reason" in told.details:
+            return PeerUnreachable(f"{self.shown} refuses what this node asks: {_reason(told)}")
+        if status in _LATER:
+            return PeerUnreachable(f"{self.shown} is too busy ({status}).")
+        return PeerUnreachable(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
+                          "instance_discovery.peer_endpoints right, and its version the same?")
+
+    def drop(self) -> None:
+        """End the idle connections; what is at their other end may be gone as well."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for wire in idle:
+            wire.close()
+
+
+class _Signed(NamedTuple):
+    call: _Call
+    mac: str
+    nonce: str
+
+
+def _peer_error(reply: _Reply, answer: str) -> CallFSError:
+    """What the other node raised, with the headers that it carried there."""
+    error = error_of_answer(reply.status, {}, reply.data)
+    error.details.pop("request_id", None)
+    if answer:
+        error.headers = tuple((str(name), str(value)) for name, value in unpacked(answer)["headers"])
+    return error
+
+
+class Peers:
+    """The other nodes (`endpoints`: their URLs by their names), for any number of threads.
+
+    `timeout`: seconds of silence, `connect_timeout`: until a node has said hello on a new connection; `most` requests
+    may be under way at a time, so that two nodes never use up all each other's threads. `carry` gives headers that go
+    along: hops, the id of the request. Raises ConfigError for endpoints that are no URLs.
+    """
+
+    def __init__(self, endpoints: Mapping[str, str], secret: str, instance_id: str, *, timeout: float = 10.0,
+                 connect_timeout: float = 2.0, ca_file: str = "", verify: bool = True, most: int = 128,
+                 metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
+                 monotonic: Callable[[], float] = time.monotonic,
+                 carry: Callable[[], Mapping[str, str]] = dict) -> None:
+        self.keys, self.instance_id, self.clock, self.monotonic, self.carry = peer_keys(secret), instance_id, clock, monotonic, carry
+        self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
+        self._metrics, self._log = metrics or Metrics(), log
+        self._slots = threading.BoundedSemaphore(most)
+        self._share = most if len(endpoints) < 2 else max(1, most // 2)     # one slow node leaves room for the others
+        self._clients = {node: _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
+        self.nodes = list(self._clients)
+
+    def state(self, instance_id: str) -> str:
+        """closed: the node is asked; open: it failed and is left alone for a moment; half-open: it gets a chance."""
+        return self._clients[instance_id].breaker.state
+
+    def close(self) -> None:
+        """End the idle connections."""
+        for client in self._clients.values():
+            client.close()
+
+    def call(self, instance_id: str, op: str, args: Mapping[str, Any], who: Mapping[str, Any], *, body: Optional[Body] = None,
+             length: Optional[int] = None, stream: bool = False, timeout: Optional[float] = None) -> PeerAnswer:
+        """Let another node do something, once. `args` and `who` are JSON; `length`: of a body that does not know its own.
+
+        Raises what that node raised; BadGateway when it can not be reached or does not answer as it should (then what was
+        asked may or may not have been done, unless the message says otherwise), Unavailable when too much is under way.
+        """
+        client = self._clients.get(instance_id)
+        if client is None:
+            raise BadGateway(f"node {instance_id} is not known to node {self.instance_id}: add its URL to "
+                             "instance_discovery.peer_endpoints.")
+        call = packed({"args": args, "who": who, "stream": stream})
+        if len(call) > MAX_PEER_CALL:
+            raise BadRequest("The request is too long to be handed to another node.")
+        length = body.length if body is not None and length is None else length
+        sent = None if body is None or length == 0 else (body, length)
+        if not self._slots.acquire(blocking=False):
+            raise Unavailable("Too many requests wait for other nodes; try again.")
+        try:
+            return self._guarded(client, op, call, sent, stream, timeout or self.timeout)
+        finally:
+            self._slots.release()
+
+    def _guarded(self, client: _PeerClient, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool,
+                 timeout: float) -> PeerAnswer:
+        begin, status, tried = time.perf_counter(), "failed", client.breaker.enter(self._share)
+        try:
+            answer = client.ask(op, call, body, stream, timeout)
+            status = "200"
+            return answer
+        except PeerUnreachable as error:
+            client.drop()
+            self._note(client, error.message)
+            raise
+        except CallFSError as error:
+            status = str(error.status)
+            raise
+        finally:
+            client.breaker.leave(tried)
+            self._metrics.count("callfs_peer_requests_total", client.node, status)
+            self._metrics.observe("callfs_peer_request_duration_seconds", time.perf_counter() - begin, client.node)
+
+    def answered(self, client: _PeerClient) -> None:
+        """The node said something that only it can say."""
+        if client.breaker.failures:
+            self._note(client, "")
+
+    def _note(self, client: _PeerClient, reason: str) -> None:
+        if client.breaker.note(reason):
+            self._metrics.count("callfs_peer_breaker_open", client.node, by=1 if reason else -1)
+            if self._log:
+                self._log.warn("node left alone", node=client.node, reason=reason) if reason else \
+                    self._log.info("node answers again", node=client.node)
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
@@ -9250,10 +9886,17 @@ class CallContext(threading.local):
 
     `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
     not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
-    that asks. So whoever takes requests in sets it for the thread and the time of the call.
+    that asks. So whoever takes requests in sets it for the thread and the time of the call. `request_id`: that of the
+    request that the thread answers, or answered last.
     """
 
-    hops = 0
+    hops, request_id = 0, ""
+
+    def onward(self) -> dict[str, str]:
+        """Headers for a request to another server. Raises LoopDetected."""
+        if self.hops >= MAX_HOPS:
+            raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        return {HOPS_HEADER: str(self.hops + 1), **({"X-Request-ID": self.request_id} if self.request_id else {})}
 
     @contextlib.contextmanager
     def at(self, hops: int) -> Iterator[None]:
@@ -16816,15 +17459,9 @@ class ProxyFS(FileSystem):
     def _connected(self) -> PFSClient:
         try:
             return PFSClient(self._options.base_url, self._options.token, timeout=self._options.timeout,
-                             headers=self._hop)
+                             headers=self._calls.onward)
         except ConfigError as error:
             raise BadRequest(f"proxyfs: {error.message}.") from None
-
-    def _hop(self) -> Mapping[str, str]:
-        hops = self._calls.hops + 1
-        if hops > MAX_HOPS:
-            raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
-        return {HOPS_HEADER: str(hops)}
 
     @contextlib.contextmanager
     def _remote(self) -> Iterator[PFSClient]:
@@ -17710,7 +18347,8 @@ class Route(NamedTuple):
     """One row of a dialect's table. A pattern that ends in `{path}` takes the rest of the path as `request.tail`.
 
     `access`: `key` (a signed-in user, or what `auth.anonymous` lets in), `pfs` (the same with `plugins.anonymous`),
-    `user` (a key, whatever those say), `internal` (the internal secret alone), `open` (nobody is asked). `errors` turns what was raised into the
+    `user` (a key, whatever those say), `internal` (the internal secret alone), `peer` (what is signed with it, by another
+    node), `open` (nobody is asked). `errors` turns what was raised into the
     dialect's answer.
     """
 
@@ -19736,6 +20374,8 @@ class WebSocket:
 # ============================================================================
 
 INTERNAL_USER = "internal-proxy"
+INTERNAL = Principal(INTERNAL_USER, trusted=True)
+PEER_PASS = "peer pass"                     # in a request's memo: what the gate let in
 _HOPS = HOPS_HEADER.lower()
 
 # Sent with every answer (rest.md, "Conventions"). Stored bytes are never active in this origin (CVE-2023-38501).
@@ -19812,8 +20452,9 @@ class Authenticator:
     """Keys and sessions to principals. Looks keys up by their HMAC under a secret of this process, so that no comparison can be
     timed, for keys that nobody has as for those that somebody does."""
 
-    def __init__(self, options: AuthOptions, failures: RateLimiter, plugins: str = "none") -> None:
-        self._pepper, self._failures = secrets.token_bytes(32), failures
+    def __init__(self, options: AuthOptions, failures: RateLimiter, plugins: str = "none",
+                 gate: Optional[PeerGate] = None) -> None:
+        self._pepper, self._failures, self._gate = secrets.token_bytes(32), failures, gate
         self._anonymous = {**dict.fromkeys(("key", "user", "internal"), ANONYMOUS[options.anonymous]),
                            "pfs": ANONYMOUS[max(options.anonymous, plugins, key=list(ANONYMOUS).index)]}
         self._known: Cache[tuple[str, bytes], Principal] = Cache(10_000)
@@ -19824,7 +20465,7 @@ class Authenticator:
         self._users = {self._digest(key.encode()): self._named[name] for name, key in named.items()}
         if options.internal_proxy_secret:
             internal = self._digest(options.internal_proxy_secret.encode())
-            self._users[internal] = Principal(INTERNAL_USER, trusted=True)
+            self._users[internal] = INTERNAL
 
     def _digest(self, key: bytes) -> bytes:
         return hmac.digest(self._pepper, key, "sha256")
@@ -19843,6 +20484,21 @@ class Authenticator:
         if key is None:
             raise self.refusal(request, "The Authorization header is neither `Bearer KEY` nor `Basic`.")
         return self._check(request, key)
+
+    def admit(self, request: Request) -> Principal:
+        """Another node, by its signature; what it asks is then in `request.memo`. Raises as `identify` does."""
+        if self._gate is None or not request.headers.get("authorization", "").startswith("CallFS-HMAC "):
+            if self.identify(request, "internal").verbs is not None:
+                raise self.refusal(request)
+            raise PermissionDenied("Only other nodes of the cluster may use this address; they sign what they ask.")
+        target = f"{request.path}?{request.query_text}" if request.query_text else request.path
+        request.memo.pop(PEER_PASS, None)
+        try:
+            request.memo[PEER_PASS] = self._gate.verify(request.method, target, request.headers, request.body)
+        except PeerRefused as error:        # a right signature always passes: nobody can shut a node out by wrong ones
+            seconds = self._failures.wait(request.client) if error.details["reason"] == "secret" else 0.0
+            raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) if seconds else error
+        return INTERNAL
 
     def open_session(self, request: Request, key: str) -> str:
         """A session for who has this key. Raises as `identify` does."""
@@ -19962,6 +20618,7 @@ class Application:
         """The answer to a request."""
         wanted = request.headers.get("x-request-id")
         request.id = wanted if wanted and _REQUEST_ID.fullmatch(wanted) else f"{self._id_prefix}{next(self._ids):x}"
+        self._calls.request_id = request.id
         try:
             response = self._answer(request)
         except CallFSError as error:
@@ -20020,6 +20677,9 @@ class Application:
 
     def _sign_in(self, request: Request, route: Route) -> None:
         """Sets `request.principal`. What the headers alone decide is kept as long as they stay the same."""
+        if route.access == "peer":          # no two of these are the same
+            request.principal = self._auth.admit(request)
+            return
         memo = request.memo
         known = (route.access, request.client)
         principal = memo.get(known)
@@ -23624,6 +24284,69 @@ def _text_body(data: Any, body: Body) -> Body:
         raise BadRequest("`data` holds half a character.") from None
 
 # ============================================================================
+# Between nodes: /v1/internal
+# ============================================================================
+
+
+class InternalDialect:
+    """What other nodes ask of this one: `ops` by their names (a mapping that may still grow). Signed, and so are the
+    answers, errors among them; an error without a signature says that the request was not let in."""
+
+    def __init__(self, ops: Mapping[str, Callable[[PeerCall], PeerResult]], gate: PeerGate) -> None:
+        self._ops, self._gate = ops, gate
+
+    def routes(self) -> list[Route]:
+        """The table."""
+        return [Route(PEER_ROUTE + "{path}", {"POST": self.call}, "peer", self.refuse)]
+
+    def call(self, request: Request) -> Response:
+        """`POST /v1/internal/call/{op}`."""
+        admitted: PeerPass = request.memo[PEER_PASS]
+        if request.tail == "hello":
+            return self._signed(admitted, 200, {"node": self._gate.instance_id, "run": self._gate.run})
+        serve = self._ops.get(request.tail)
+        if serve is None:
+            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is its version another?")
+        asked = admitted.call
+        with aside(request):
+            result = serve(PeerCall(request.tail, asked["args"], asked["who"], admitted.node, admitted.body))
+            return self._result(admitted, result, bool(asked.get("stream")))
+
+    def _result(self, admitted: PeerPass, result: PeerResult, stream: bool) -> Response:
+        reader = result.reader
+        if reader is None:
+            return self._signed(admitted, 200, result.value)
+        length = reader.length
+        if stream and length is not None and length > PEER_INLINE:
+            return self._signed(admitted, 200, result.value, reader)
+        with reader:
+            if length is None or length > MAX_ANSWER:
+                raise CallFSError(f"Of an answer to another node the length must be known, and be {MAX_ANSWER} at most.")
+            return self._signed(admitted, 200, result.value, b"".join(reader))
+
+    @staticmethod
+    def _signed(admitted: PeerPass, status: int, value: Mapping[str, Any], body: Union[bytes, Reader] = b"") -> Response:
+        answer, kind = packed(value), "inline" if isinstance(body, bytes) else "stream"
+        if len(answer) > MAX_PEER_VALUE and not body:
+            answer, body = "", compact_json(value).encode()
+        proof = admitted.prove(status, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
+        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_NO_STORE)
+
+    def refuse(self, request: Request, error: CallFSError) -> Response:
+        """An error as JSON, as everywhere; the headers that it carries are signed with it."""
+        response, admitted = rest_error(request, error), request.memo.get(PEER_PASS)
+        if admitted is None:
+            return response
+        assert isinstance(response.body, bytes)
+        answer = packed({"headers": error.headers}) if error.headers else ""
+        response.headers += [("X-CallFS-Answer", answer),
+                             ("X-CallFS-Proof", admitted.prove(error.status, "inline", answer, response.body))]
+        return response
+
+
+_NO_STORE = b"Cache-Control: no-store\r\n"
+
+# ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
 
@@ -23748,6 +24471,7 @@ class Server:
                  inherited: Sequence[socket.socket] = (), **options: Any) -> None:
         self._cleanup, self._stopping, self._ending = contextlib.ExitStack(), threading.Event(), threading.RLock()
         self._inherited, self._started = inherited, 0.0
+        self.peer_ops: dict[str, Callable[[PeerCall], PeerResult]] = {}     # what other nodes may ask of this one
         try:
             self.config = self._embedded(root, options) if config is None else config
             self.warnings = self.config.validate()
@@ -23881,7 +24605,9 @@ class Server:
                                                                        self._replication.check))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
-        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
+        gate = PeerGate(config.auth.internal_proxy_secret, config.instance_discovery.instance_id)
+        internal = InternalDialect(self.peer_ops, gate).routes() if config.auth.internal_proxy_secret else []
+        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate if internal else None)
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
         page = BrowserPage(config, authenticator)
@@ -23893,7 +24619,7 @@ class Server:
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
-        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes()], [address.host or "localhost" for address in listen] if own else ())
+        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes(), *internal], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
                             unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
