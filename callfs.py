@@ -12985,8 +12985,8 @@ class NodeFS(StoreFS):
                 self._disk.unlink(stray.path)
                 self._prune(old)
                 return {old}
-            self._clear(stray.target, stray.stamp)
-            self._make_room(new)
+            self._make_room(new, late=True)
+            self._clear(stray.target, stray.stamp, late=True)
             self._disk.rename(stray.path, stray.target)
             self._prune(old)
             return {old, new}
@@ -12999,29 +12999,42 @@ class NodeFS(StoreFS):
                 self._disk.rmdir(folder)
                 folder = split_path(folder)[0]
 
-    def _make_room(self, folder: str) -> None:
-        """The folders of this disk that lead to a path; what lies in their place from outside gets another name."""
+    def _make_room(self, folder: str, late: bool = False) -> None:
+        """The folders of this disk that lead to a path; what lies in their place from outside gets another name.
+        `late`: while the disk catches up."""
         for each in (*ancestors(folder)[1:], folder):
-            if each == "/":
-                continue
             found = self._present(each)
             if found is not None and not stat.S_ISDIR(found.st_mode):
-                self._aside(each)
+                self._clear(each, late=late)
                 found = None
             if found is None:
                 with contextlib.suppress(FileExistsError):
                     self._disk.mkdir(each, 0o755)
 
-    def _clear(self, path: str, stamp: str = "") -> None:
-        """Make way for a file on this disk: an empty folder goes, what came from outside and is not `stamp` gets another
-        name and will be taken in under that."""
+    def _clear(self, path: str, stamp: str = "", late: bool = False) -> None:
+        """Make way on this disk: what others have left goes, what came from outside and is not `stamp` gets another name
+        and will be taken in under that."""
         found = self._present(path)
         if found is None or stamp_of(found) == stamp:
             return
-        if stat.S_ISDIR(found.st_mode) and not self._holds_files(path):
-            self._disk.trash(path)()
-        else:
+        if not late:
+            self._catch_up()
+        self._remove_empty(path)
+        found = self._present(path)
+        if found is not None and stamp_of(found) != stamp:
             self._aside(path)
+
+    def _remove_empty(self, path: str) -> None:
+        """Remove a directory in which no file is. `rmdir` decides: somebody may put one there at this moment."""
+        waiting, folders = [path], []
+        with contextlib.suppress(OSError, SymlinkMet):
+            while waiting:
+                folders.append(waiting.pop())
+                for names in self._disk.scan(folders[-1], every=True):
+                    waiting += [join_path(folders[-1], name) for name, info in zip(names, self._disk.stats(folders[-1], names))
+                                if info is not None and stat.S_ISDIR(info.st_mode)]
+            for folder in reversed(folders):
+                self._disk.rmdir(folder)
 
     def _aside(self, path: str) -> None:
         name = f"{path}.outside-{secrets.token_hex(4)}"
@@ -13109,7 +13122,7 @@ class NodeFS(StoreFS):
         number, path = self._intents.note(step), entry.path
         self._busy[path] = entry
         try:
-            yield lambda: self._disk.publish(staged, path)
+            yield lambda: self._appear(staged, path)
         except BaseException as error:
             if not isinstance(error, (Overtaken, Conflict)):
                 staged.name = ""            # whoever settles this still needs it
@@ -13122,6 +13135,15 @@ class NodeFS(StoreFS):
         self._intents.done(number)
         self._replication.wake()
 
+    def _appear(self, staged: Staged, path: str) -> None:
+        """Rename; its folder may go, as an empty one, until a file is in it."""
+        for _ in range(REWRITES):
+            try:
+                return self._disk.publish(staged, path)
+            except FileNotFoundError:
+                self._make_room(split_path(path)[0])
+        self._disk.publish(staged, path)
+
     def _redo(self, step: dict[str, Any]) -> bool:
         if step["op"] != "name":
             return False
@@ -13130,9 +13152,8 @@ class NodeFS(StoreFS):
         if record is not None and not self._apart(record) and record.stamp == entry.stamp:
             found = self._present(entry.path)
             if found is None or stamp_of(found) != entry.stamp:
-                self._make_room(split_path(entry.path)[0])
                 with contextlib.suppress(FileNotFoundError):
-                    self._disk.publish(staged, entry.path)
+                    self._appear(staged, entry.path)
             return True
         with contextlib.suppress(FileNotFoundError):
             self._disk.discard(staged)
@@ -13256,8 +13277,9 @@ class NodeFS(StoreFS):
         """The disk follows; what it can not do now it does later."""
         try:
             self._catch_up()
-            if folder and self._present(path) is not None and not self._holds_files(path):
-                self._disk.trash(path)()
+            if folder:
+                with self._catching:
+                    self._remove_empty(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "localfs", type(error).__name__)
             self._late.set()
