@@ -22867,6 +22867,37 @@ class Cluster:
         except (OSError, http.client.HTTPException):
             return 0
 
+    def records(self) -> Any:
+        """The records themselves. The caller closes them."""
+        config = callfs.Config.from_mapping(server_settings(self[0].folder, self[0].settings))
+        return callfs.open_store(config, callfs.Metrics(), callfs.Log("error"))
+
+    def differences(self) -> list[str]:
+        """Where the disk of a node is not what the records say, and what is left over there."""
+        found: list[str] = []
+        with contextlib.closing(self.records()) as store:
+            entries: list[Any] = []
+            while page := store.subtree("/", callfs.split_path(entries[-1].path) if entries else ("", "")):
+                entries += page
+            for node in self.nodes:
+                found += [f"{node.name}: not done: {stray}" for stray in store.strays(node.name, 5)]
+        for node in self.nodes:
+            mine = {entry.path: entry for entry in entries if (entry.type, entry.backend, entry.instance_id) == ("file", "localfs", node.name)}
+            files = node.files()
+            found += [f"{node.name}: no file: {mine[path]}" for path in mine.keys() - files.keys()]
+            found += [f"{node.name}: no record: {path}, {content_name(files[path])}" for path in files.keys() - mine.keys()]
+            found += [f"{node.name}: {mine[path]} is {content_name(data)}" for path, data in files.items() if path in mine and (
+                len(data) != mine[path].size or mine[path].digest not in ("", hashlib.sha256(data).hexdigest()))]
+            found += [f"{node.name}: unfinished: {path}" for path in node.unfinished()]
+        return found
+
+    def settled(self, seconds: float = 20) -> None:
+        """Fails unless disks and records soon agree, with nothing left over."""
+        deadline = time.monotonic() + seconds
+        while (found := self.differences()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not found, "\n".join([*found[:20], self.outputs()])
+
     def outputs(self) -> str:
         """The ends of what the nodes said, for a failure."""
         return "\n".join(f"== {node.name}\n{node.output()[-1500:]}" for node in self.nodes)
@@ -22922,6 +22953,7 @@ class Traffic:
         self.history: list[Done] = []
         self.troubles: list[Trouble] = []
         self.wrong: list[str] = []
+        self.well: collections.Counter[str] = collections.Counter()      # operations that ended well, by node
         self._over = threading.Event()
         seed = kill_seed()
         self._threads = [threading.Thread(target=self._client, args=(cluster.nodes[number % len(cluster.nodes)], random.Random(seed + number)))
@@ -22942,9 +22974,18 @@ class Traffic:
         """For so long, unless something went wrong that must not."""
         wait_for(lambda: self.wrong or time.monotonic() - self.begun > seconds, seconds + 5)
 
-    def done(self, node: Optional[ClusterNode] = None) -> int:
-        """How many operations have an answer."""
-        return len(self.history)
+    def more(self, count: int, only: Optional[ClusterNode] = None, without: Optional[ClusterNode] = None, seconds: float = 30) -> None:
+        """Until so many more operations have ended well: of one node, of all but one."""
+        nodes = [node.name for node in self.cluster.nodes if node is (only or node) and node is not without]
+        before = sum(self.well[name] for name in nodes)
+        wait_for(lambda: self.wrong or sum(self.well[name] for name in nodes) >= before + count, seconds,
+                 f"{count} operations on {nodes}; so far {dict(self.well)}; troubles: {self.troubles[-3:]}")
+
+    def move_to(self, node: ClusterNode, path: str, target: str, instance: str) -> None:
+        """A move to the disk of another node, as one of the operations."""
+        begun = Done("move", path, None, time.monotonic(), other=target)
+        answer = call(node, "PATCH", "/v1/files" + path, {"destination": target, "overwrite": True, "instance": instance})
+        self._note(node, begun, answer, {})
 
     def _client(self, node: ClusterNode, some: random.Random) -> None:
         connection = connect(node.url, 20)
@@ -22989,8 +23030,10 @@ class Traffic:
                     self.wrong.append(f"{node.name}: mixed content at {begun}: {answer.headers} {answer.body[:60]!r}")
                 seen[begun.path] = (begun.value, answer.headers.get("etag", "") if answer.status == 200 else "")
             self.history.append(begun)
+            self.well[node.name] += 1
         elif answer.status in refused:
             self.history.append(begun._replace(outcome="refused"))
+            self.well[node.name] += 1
         else:
             self.troubles.append(Trouble(begun.start, begun.end, node.name, f"{begun.kind} {begun.path}", answer.status, answer.body[:300].decode("latin-1")))
             if answer.status not in (0, 502, 503):
@@ -23022,16 +23065,16 @@ def test_the_harness_on_one_node(tmp_path: Path) -> None:
     """Traffic on one node, which has no others: what the harness says of a server that works, and after a kill."""
     with contextlib.closing(Cluster(tmp_path, None, 1)) as cluster:
         with Traffic(cluster, ["/d/a", "/b"]) as traffic:
-            wait_for(lambda: traffic.wrong or traffic.done() > 150, 20)
+            wait_for(lambda: traffic.wrong or len(traffic.history) > 150, 20)
             with cluster.broken():
                 cluster[0].stop(signal.SIGKILL)
                 wait_for(lambda: any(each.status == 0 for each in traffic.troubles), 10)
                 cluster[0].start()
-            before = traffic.done()
-            wait_for(lambda: traffic.wrong or traffic.done() > before + 100, 20)
+            before = len(traffic.history)
+            wait_for(lambda: traffic.wrong or len(traffic.history) > before + 100, 20)
         traffic.check()
         with Traffic(cluster, ["/m/a", "/m/b", "/m/c"], "read read write move delete") as moving:
-            wait_for(lambda: moving.wrong or moving.done() > 150, 20)
+            wait_for(lambda: moving.wrong or len(moving.history) > 150, 20)
         moving.check()
         assert cluster[0].unfinished() == [] and set(cluster[0].files()) <= {"/d/a", "/b", "/m/a", "/m/b", "/m/c"}
         lost = next(done for done in reversed(traffic.history) if done.kind == "write" and done.outcome == "ok")
@@ -23080,6 +23123,214 @@ def test_the_lines_of_the_harness() -> None:
         line.heal()
         with socket.create_connection(("127.0.0.1", line.port)) as sock:
             assert asks(sock, b"5") == b"5"
+
+
+@pytest.fixture(scope="module", params=["postgres", "redis"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes for many tests."""
+    authority = request.getfixturevalue({"postgres": "postgres_server", "redis": "chaos_redis"}[request.param])
+    with contextlib.closing(Cluster(tmp_path_factory.mktemp("cluster"), authority)) as made:
+        yield made
+
+
+LONG_AND_SHORT = pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.long)])
+ONE_PATH = "read read read write write create swap delete"
+MOVING = "read read read write write delete move"
+
+
+def settle(cluster: Cluster, *traffic: Traffic, least: int = 50) -> None:
+    """Everything works again; every history has an order, and the disks are what the records say."""
+    cluster.heal()
+    for each in traffic:
+        each.check(least)
+    cluster.settled()
+
+
+class TestCluster:
+    """Three processes with one PostgreSQL or Redis, and clients that work on all of them while things break."""
+
+    @pytest.fixture
+    def top(self, cluster: Cluster) -> str:
+        """A directory of the test's own; the cluster is well before and after."""
+        assert cluster.nodes[0].server
+        return f"/t{next(Traffic.numbers)}"
+
+    @LONG_AND_SHORT
+    def test_concurrent_writers_to_one_path(self, cluster: Cluster, top: str, seconds: int) -> None:
+        with Traffic(cluster, [top], ONE_PATH) as one, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            one.go_on(seconds)
+        settle(cluster, one, other)
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_a_node_is_killed_and_comes_back(self, cluster: Cluster, top: str, seconds: int) -> None:
+        """Its files are 502 meanwhile, the others' go on; nothing mixed, nothing left over."""
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for victim in [cluster[1], *cluster.nodes * 4][:1 if seconds < 10 else 10]:
+                traffic.more(60)
+                with cluster.broken():
+                    victim.stop(signal.SIGKILL)
+                    traffic.more(60, without=victim)
+                    victim.start()
+                    traffic.more(20, only=victim)
+        settle(cluster, traffic, other)
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_a_node_stands_still_longer_than_its_locks_live(self, cluster: Cluster, top: str, seconds: int) -> None:
+        """What it had begun before does not overwrite what was written meanwhile."""
+        with Traffic(cluster, [top], "read write write write swap") as traffic:
+            for victim in [cluster[1], *cluster.nodes * 4][:1 if seconds < 10 else 10]:
+                traffic.more(60)
+                with cluster.broken():
+                    victim.send(signal.SIGSTOP)
+                    stopped = time.monotonic()
+                    wait_for(lambda: time.monotonic() > stopped + 1.5, 5, "its lease to run out")
+                    traffic.more(20, without=victim)
+                    victim.send(signal.SIGCONT)
+                    traffic.more(20, only=victim)
+        settle(cluster, traffic)
+
+    @pytest.mark.once
+    @pytest.mark.parametrize("what", ["slow", "cut from its peers", "silent peers", "deaf peers", "cut from the store", "silent store"])
+    def test_lines_break(self, cluster: Cluster, top: str, what: str) -> None:
+        """To and from one node, while all work."""
+        node, word = cluster[0], what.split()[0]
+        lines = [line for ends, line in cluster.lines.items() if node.name in ends and ("store" in ends) == what.endswith("store")]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic:
+            traffic.more(40)
+            with cluster.broken() if word != "slow" else contextlib.nullcontext():
+                for line in lines:
+                    {"slow": lambda: line.slow(0.01), "cut": line.cut, "silent": line.silence, "deaf": lambda: line.silence("out")}[word]()
+                traffic.more(40, without=node)
+                for line in lines:
+                    line.heal()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_the_authority_restarts(self, cluster: Cluster, top: str, seconds: int) -> None:
+        """PostgreSQL or Redis is killed and comes back under load."""
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(1 if seconds < 10 else 6):
+                traffic.more(60)
+                with cluster.broken():
+                    cluster.authority.restart()
+                    for node in cluster.nodes:
+                        traffic.more(10, only=node)
+        assert all(each.status != 502 for each in traffic.troubles), traffic.troubles
+        settle(cluster, traffic, other)
+
+    @pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.long)])
+    def test_a_link_is_raced_over_three_nodes(self, cluster: Cluster, top: str, rounds: int) -> None:
+        """Exactly one download wins, whoever made the link and wherever the file is."""
+        for number in range(rounds):
+            home, maker = (cluster[(number + more) % 3] for more in (0, number // 3))
+            data = content(number, (20, 300_000)[number % 2])
+            put_file(home, top, data)
+            token = make_link(maker, top)["token"]
+            answers = all_at_once(6, lambda each: call(cluster[each % 3].url, "GET", "/download/" + token))
+            assert sorted(answer.status for answer in answers) == [200] + [410] * 5
+            assert [answer.body for answer in answers if answer.status == 200] == [data]
+
+    def test_events_of_every_node_are_seen_on_every_node(self, cluster: Cluster, top: str) -> None:
+        with contextlib.ExitStack() as keep:
+            ears = [keep.enter_context(Listener(node)) for node in cluster.nodes]
+            wanted = []
+            for number, node in enumerate(cluster.nodes):
+                put_file(node, f"{top}-{number}", b"x")
+                ask(cluster[number - 1], "DELETE", f"/v1/files{top}-{number}", status=204)
+                wanted += [("create", f"{top}-{number}"), ("delete", f"{top}-{number}")]
+            for ear in ears:
+                heard: list[tuple[str, str]] = []
+                while not set(wanted) <= set(heard):
+                    event = ear.next()
+                    heard.append((event["type"], event["path"]))
+                assert [each for each in heard if each in wanted] == wanted             # each once; here, in this order
+
+    @pytest.mark.parametrize("rounds", [8, pytest.param(300, marks=pytest.mark.long)])
+    def test_what_is_written_is_read_at_once_on_every_node(self, cluster: Cluster, top: str, rounds: int) -> None:
+        """Bytes, size, ETag, listing, absence: through every node, right after the answer."""
+        some = random.Random(rounds)
+        for number in range(rounds):
+            path, data = f"{top}/{some.randrange(3)}", content(number, some.choice(SIZES))
+            writer, mover, remover = (some.choice(cluster.nodes) for _ in range(3))
+            tag = put_file(writer, path, data).headers["etag"]
+            for node in cluster.nodes:
+                found = ask(node, "GET", "/v1/files" + path, status=200)
+                assert (found.body, found.headers["etag"]) == (data, tag), (writer.name, node.name)
+                items = ask(node, "GET", "/v1/directories" + top, status=200).json()["items"]
+                assert {item["path"]: item["size"] for item in items}[path] == len(data)
+            new = f"{top}/moved{some.randrange(2)}"
+            ask(mover, "PATCH", "/v1/files" + path, {"destination": new, "overwrite": True}, status=200)
+            for node in cluster.nodes:
+                ask(node, "HEAD", "/v1/files" + path, status=404)
+                assert get_file(node, new) == data
+            if some.random() < 0.5:
+                ask(remover, "DELETE", "/v1/files" + new, status=204)
+                assert [call(node, "GET", "/v1/files" + new).status for node in cluster.nodes] == [404] * 3
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_files_move_between_nodes_under_load(self, cluster: Cluster, top: str, seconds: int) -> None:
+        paths = [f"{top}-{name}" for name in "abc"]
+        with Traffic(cluster, paths, MOVING) as traffic:
+            some = random.Random(seconds)
+            while not traffic.wrong and time.monotonic() < traffic.begun + seconds:
+                path, target = some.sample(paths, 2)
+                traffic.move_to(some.choice(cluster.nodes), path, target, some.choice(cluster.nodes).name)
+        settle(cluster, traffic)
+
+    @pytest.mark.once
+    @pytest.mark.parametrize("verb", ["PATCH", "DELETE"])
+    @pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.long)])
+    def test_a_directory_goes_while_others_write_into_it(self, cluster: Cluster, top: str, verb: str, rounds: int) -> None:
+        """Nothing acknowledged is lost, nothing deleted comes back, no file is half in the one place."""
+        over, numbers, written, gone = threading.Event(), itertools.count(1), [], []
+        wrong: list[Any] = []
+
+        def write(node: ClusterNode) -> None:
+            while not over.is_set():
+                number = next(numbers)
+                start = time.monotonic()
+                answer = call(node, "PUT", f"/v1/files{top}/in/d{number % 2}/f{number}", content(number, number % 3 * 20_000 + 50))
+                if answer.status != 201:
+                    wrong.append(answer)
+                written.append((number, start, time.monotonic()))
+        writers = [threading.Thread(target=write, args=(node,)) for node in cluster.nodes]
+        put_file(cluster[0], f"{top}/x", b"")
+        for writer in writers:
+            writer.start()
+        for number in range(rounds):
+            before, start = len(written), time.monotonic()
+            if verb == "PATCH":
+                answer = call(cluster[number % 3], verb, f"/v1/files{top}/in", {"destination": f"{top}/out{number}"})
+            else:
+                answer = call(cluster[number % 3], verb, f"/v1/files{top}/in?recursive=true")
+            gone.append((start, time.monotonic(), answer.status))
+            if answer.status not in (200, 204, 404):
+                wrong.append(answer)
+            wait_for(lambda: wrong or len(written) > before + 5, 20)
+        over.set()
+        for writer in writers:
+            writer.join()
+        assert not wrong, (wrong[:3], cluster.outputs())
+        found: dict[int, list[str]] = collections.defaultdict(list)
+        for item in ask(cluster[0], "GET", f"/v1/directories{top}?recursive=true&limit=100000", status=200).json()["items"]:
+            name = item["path"].rpartition("/")[2]
+            if item["type"] == "file" and name[0] == "f":
+                found[int(name[1:])].append(item["path"])
+        assert all(len(paths) == 1 for paths in found.values()), found
+        for number, start, end in written:
+            went = [each for each in gone if each[2] < 300 and each[1] > start]
+            if verb == "PATCH" or not went:
+                assert number in found, (number, start, end, gone)
+            elif any(each[0] > end for each in went):
+                assert number not in found, (number, start, end, gone)
+        for number, (path,) in found.items():
+            assert content_name(get_file(cluster[number % 3], path)) == content_name(content(number, number % 3 * 20_000 + 50))
+        cluster.settled()
 
 
 # ============================================================================
