@@ -9758,6 +9758,11 @@ class FileSystem:
         The guard sees every file. A directory that was not finished is taken up again by asking again."""
         raise self._unsupported("another backend")
 
+    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        """Move the bytes of a file, or of all files of a directory, to the disk of a node of the cluster; names, ETags,
+        owners and times stay. The guard sees every file."""
+        raise self._unsupported("moving between nodes")
+
     def slow_at(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine."""
         return self.slow
@@ -10386,12 +10391,12 @@ class Tree:
         self.hub.publish("delete", path)
 
     def move(self, who: Principal, source: str, target: str, *, overwrite: bool = False,
-             parents: bool = False, backend: str = "") -> Entry:
+             parents: bool = False, backend: str = "", instance_id: str = "") -> Entry:
         """Rename; between filesystems everything is copied and then removed, so that a failure in between leaves the
-        source whole. With `backend` the bytes go there, also when the name stays. Raises BadRequest (into itself, no
-        parent), FileNotFound, PermissionDenied, FileExists."""
-        if backend and source == target:
-            return self.place(who, source, backend)
+        source whole. With `backend` or `instance_id` the bytes go there, also when the name stays. Raises BadRequest
+        (into itself, no parent), FileNotFound, PermissionDenied, FileExists."""
+        if (backend or instance_id) and source == target:
+            return self._placed(who, source, backend, instance_id)
         if source == "/" or is_below(target, source):
             raise BadRequest("A path can not be moved into itself.")
         for path, verb in ((source, "moved"), (target, "replaced")):
@@ -10400,13 +10405,14 @@ class Tree:
         guard, target_guard = self._move_guard(who), self.guard(Check("target", who, flag=overwrite))
         place, other = self._find(source), self._find(target)
         self._check_backend(other, backend)
-        if backend or other.filesystem is not place.filesystem:
+        if backend or instance_id or other.filesystem is not place.filesystem:
             guard(self._peek(source))
             target_guard(self._peek(target))
         if other.filesystem is not place.filesystem:
-            return self._move_across(who, source, target, overwrite, parents, backend)
-        if backend:                         # before the rename, which is one step: a failure leaves the source whole
-            self.place(who, source, backend)
+            moved = self._move_across(who, source, target, overwrite, parents, backend)
+            return self._placed(who, target, "", instance_id) if instance_id else moved
+        if backend or instance_id:          # before the rename, which is one step: a failure leaves the source whole
+            self._placed(who, source, backend, instance_id)
         absent = self._absent_above(target) if parents else ()
         entry = place.shown(place.filesystem.move(place.inner, other.inner, who.name, guard, target_guard, parents))
         self._moved(source, target, entry, absent)
@@ -10419,6 +10425,13 @@ class Tree:
             self.hub.publish("create", folder)
         self.hub.publish("move", source, target, None if entry.is_dir else entry.size,
                          None if entry.is_dir else entry.mtime_ns)
+
+    def _placed(self, who: Principal, path: str, backend: str, instance_id: str) -> Entry:
+        entry = self.place(who, path, backend) if backend else None
+        if instance_id:
+            place = self._find(path)
+            entry = place.shown(place.filesystem.relocate(place.inner, instance_id, self._move_guard(who)))
+        return entry or self.stat(who, path)
 
     def place(self, who: Principal, path: str, backend: str) -> Entry:
         """Move the bytes of a file, or of all files of a directory, to another backend. Raises NotSupported,
@@ -13597,10 +13610,8 @@ class ClusterFS(FileSystem):
         return self._at(path, lambda: self._here.touch(path, mtime_ns, guard),
                         lambda node: self._entry(node, "touch", guard, path=path, mtime_ns=mtime_ns))
 
-    def place(self, path: str, backend: str, guard: Guard, instance_id: str = "") -> Entry:
-        """As the interface says; `instance_id` is the node on whose disk the bytes are to lie."""
-        if instance_id:
-            return self._place_on(path, instance_id, guard)
+    def place(self, path: str, backend: str, guard: Guard) -> Entry:
+        """As the interface says."""
         return self._at(path, lambda: self._here.place(path, backend, guard),
                         lambda node: self._entry(node, "place", guard, path=path, backend=backend))
 
@@ -13608,7 +13619,9 @@ class ClusterFS(FileSystem):
         return self._at(entry.path, lambda: self._here.place(entry.path, backend, lambda there: None),
                         lambda node: self._entry(node, "place", lambda there: None, path=entry.path, backend=backend))
 
-    def _place_on(self, path: str, instance_id: str, guard: Guard) -> Entry:
+    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        """As the interface says. Raises Conflict for a file that is changed all the time, BadGateway for a node that is
+        away; asking again goes on."""
         if instance_id not in (self._instance, *self._peers.nodes):
             raise BadRequest(f"There is no node {instance_id[:40]!r}; there is: "
                              f"{', '.join(sorted((self._instance, *self._peers.nodes)))}.")
@@ -13616,7 +13629,7 @@ class ClusterFS(FileSystem):
         guard(there)
         assert there is not None
         if not there.is_dir:
-            return self.relocate(path, instance_id, guard)
+            return self._relocate(path, instance_id, guard)
         waiting, files = [path], []         # type: list[str], list[Entry]
         while waiting:
             for entry in self._here.list(waiting.pop()):
@@ -13627,12 +13640,10 @@ class ClusterFS(FileSystem):
                     files.append(entry)
         for entry in files:                 # each is whole at every moment, here or there; asking again goes on
             with contextlib.suppress(FileNotFound):
-                self.relocate(entry.path, instance_id, guard)
+                self._relocate(entry.path, instance_id, guard)
         return there
 
-    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
-        """Move the bytes of one file to the disk of a node; its name, ETag and owner stay. Raises FileNotFound,
-        Conflict for one that is changed all the time, BadGateway for a node that is away."""
+    def _relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
         self._routes.drop(path)
         if instance_id == self._instance:
             return self._fetch(path, guard)
@@ -20670,9 +20681,17 @@ class Application:
             self._check_browser(request)    # nobody is signed in by a page of another site either
         hops = request.headers.get(_HOPS)
         if hops is None:
-            return handler(request)
+            return self._handled(handler, request)
         with self._calls.at(int(hops) if re.fullmatch("[0-9]{1,4}", hops) else MAX_HOPS):
             return handler(request)
+
+    @staticmethod
+    def _handled(handler: Handler, request: Request) -> Response:
+        """A version that goes away between looking and reading, on another node, is no reason to refuse: the next one."""
+        for _ in range(3 if request.method in _SAFE_METHODS else 0):
+            with contextlib.suppress(VersionGone):
+                return handler(request)
+        return handler(request)
 
     def _strip_prefix(self, request: Request) -> None:
         if not request.path.startswith(self._prefix + "/"):
@@ -22154,17 +22173,26 @@ class RestDialect:
         wish = request.json()
         with aside(request):                # between filesystems and backends this copies
             entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=wished_backend(wish),
+                                    instance_id=self._instance(wish),
                                     overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
                                     parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
 
-    def _target(self, path: str, wish: Mapping[str, Any]) -> str:
+    def _instance(self, wish: Mapping[str, Any]) -> str:
+        """The node on whose disk the bytes are to lie; "": where they are."""
+        instance = wish.get("instance", "")
+        if not isinstance(instance, str):
+            raise BadRequest("`instance` is the name of a node.")
+        discovery = self._config.instance_discovery
+        if discovery.peer_endpoints or instance not in ("", discovery.instance_id):
+            return instance
+        return ""                           # the only one: it is there already
+
+    @staticmethod
+    def _target(path: str, wish: Mapping[str, Any]) -> str:
         name, destination = wish.get("name"), wish.get("destination")
         if (name is None) == (destination is None) or not isinstance(name or destination, str):
             raise BadRequest("Give exactly one of `name` and `destination`, as text.")
-        if wish.get("instance", self._config.instance_discovery.instance_id) != \
-                self._config.instance_discovery.instance_id:
-            raise BadRequest("There is no such instance.")
         if destination is not None:
             if not destination.startswith("/"):
                 raise BadRequest("`destination` is an absolute path.")
@@ -24535,8 +24563,11 @@ class Server:
         self.metrics = Metrics()
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
         self._files, self._store = self._build_store()
-        self.tree = Tree(self._files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
+        self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         keep.callback(self.tree.close)
+        if self.cluster is not None:
+            self.cluster.guard_of = self.tree.guard
+            self.tree.where_of = self._where_of
         self._tiering = self._build_tiering()
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
@@ -24550,18 +24581,48 @@ class Server:
         self._cleanup.callback(disk.close)
         os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
         self._cleanup.callback(DataLock(database + ".lock").release)
-        if disk.writable:
-            disk.sweep()
         store = open_store(config, self.metrics, self.log)
+        self._cleanup.callback(store.close)
+        if store.shared and disk.writable:
+            self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
+        elif disk.writable:
+            disk.sweep()
         self._hub = hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
-        files = StoreFS(disk, store, open_locks(config, store, self.metrics, self.log),
+        locks = open_locks(config, store, self.metrics, self.log)
+        self._cleanup.callback(locks.close)
+        kind = NodeFS if store.shared else StoreFS
+        files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
                         metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _build_root(self) -> FileSystem:
+        """The store, or where several nodes share the records the cluster around it."""
+        self.cluster: Optional[ClusterFS] = None
+        if not isinstance(self._files, NodeFS):
+            return self._files
+        config, nodes = self.config, self.config.instance_discovery
+        peers = Peers(nodes.peer_endpoints, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
+                      connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
+                      verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
+                      metrics=self.metrics, log=self.log)
+        self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
+        self.peer_ops.update(self.cluster.ops)
+        return self.cluster
+
+    def _where_of(self, entry: Entry) -> dict[str, str]:
+        """What a conflict says of a file that another node holds (rest.md, "Cross-server conflict")."""
+        node = entry.instance_id
+        endpoint = self.config.instance_discovery.peer_endpoints.get(node, "")
+        if entry.is_dir or node in ("", self.config.instance_discovery.instance_id):
+            return {}
+        return {"error": f"{entry.path} is on the node {node} already", "existing_path": entry.path, "instance_id": node,
+                "backend_type": entry.backend, "suggestion": "Use PUT to replace it: any node passes that on.",
+                "update_url": f"{endpoint.rstrip('/')}/v1/files{urllib.parse.quote(entry.path)}"}
 
     def _build_replication(self, store: MetadataStore) -> Replication:
         if self.config.ha.replication_enabled:
