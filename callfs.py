@@ -1995,6 +1995,8 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "needs records that the nodes share: metadata_store.type postgres or redis"),
     (lambda c: c.instance_discovery.peer_endpoints and c.metadata_store.type in ("postgres", "redis") and c.dlm.type == "local",
      "dlm.type", "must be redis or postgres for several nodes: locks of one process do not keep the others out"),
+    (lambda c: c.ha.replication_enabled and c.metadata_store.type in ("postgres", "redis"), "ha.replication_enabled",
+     "is for a server of its own: nodes that share records keep no second copies"),
     (lambda c: c.instance_discovery.peer_endpoints and not c.auth.internal_proxy_secret, "auth.internal_proxy_secret",
      "is needed for instance_discovery.peer_endpoints: the nodes know each other by it"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
@@ -8203,6 +8205,27 @@ class LocalDisk:
             os.fsync(staged.fd)
         return os.fstat(staged.fd)
 
+    NOTE = "user.callfs"
+
+    def note(self, staged: Staged, text: str) -> None:
+        """Keep a text with the file, where the disk has room for such (extended attributes of Linux)."""
+        with contextlib.suppress(AttributeError, OSError):
+            os.setxattr(staged.fd, self.NOTE, text.encode())
+
+    def noted(self, path: str) -> str:
+        """The text that was kept with a file; "" for none."""
+        try:
+            fd, _ = self.open(path)
+        except (OSError, SymlinkMet):
+            return ""
+        try:
+            return os.getxattr(fd, self.NOTE).decode() if fd >= 0 else ""
+        except (AttributeError, OSError, UnicodeDecodeError):
+            return ""
+        finally:
+            if fd >= 0:
+                os.close(fd)
+
     def publish(self, staged: Staged, path: str) -> None:
         """Let the file appear at `path`, in one step, in place of what was there."""
         if os.name == "nt":                 # an open file can not be renamed there
@@ -11140,6 +11163,7 @@ class BlobFiles:
         self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
+        self.read_elsewhere: Callable[[Sequence[str]], set[str]] = lambda keys: set()       # those that other nodes read
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -11275,6 +11299,8 @@ class BlobFiles:
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
+            read = self.read_elsewhere(keys) if keys else set()
+            keys = [key for key in keys if key not in read]
             if keys:
                 with self._measured(backend, "delete"):
                     store.delete(keys)
@@ -12596,6 +12622,16 @@ def stranger(path: str, found: os.stat_result, instance_id: str) -> Entry:
                  instance_id, "" if folder else stamp)
 
 
+def remembered(entry: Entry, note: str) -> Entry:
+    """The record of a file from outside with what is kept beside it, where its records were lost (`NodeFS`)."""
+    try:
+        told = json.loads(note)
+        known = entry._replace(owner=told["owner"], mode=told["mode"] & 0o7777, id=told["id"], etag=told["etag"], digest=told["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return entry
+    return known if all(isinstance(value, str) for value in (known.owner, known.id, known.etag, known.digest)) else entry
+
+
 def refreshed(record: Entry, found: os.stat_result) -> Entry:
     """The record, with the file's own size, time and ETag where somebody else wrote it."""
     if record.type == DIRECTORY:
@@ -13110,6 +13146,8 @@ class NodeFS(StoreFS):
         found = self._disk.seal(staged, mode, options.mtime_ns)
         entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found), staged.etag,
                       there.id if there else secrets.token_hex(8), staged.digest, "localfs", self._instance, stamp_of(found))
+        self._disk.note(staged, compact_json({"owner": entry.owner, "mode": mode, "id": entry.id, "etag": entry.etag,
+                                              "sha256": entry.digest}))
         return Written(self._name(staged, entry, there, owner), there is None)
 
     def _name(self, staged: Staged, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
@@ -13326,6 +13364,10 @@ class NodeFS(StoreFS):
         """Which of these blobs somebody reads here."""
         return self._blobs.in_use(keys)
 
+    def share_blobs(self, read_elsewhere: Callable[[Sequence[str]], set[str]]) -> None:
+        """Other nodes read blobs, too: ask them before one is removed."""
+        self._blobs.read_elsewhere = read_elsewhere
+
     def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
         try:
             return super()._place(entry, backend, guard, pace)
@@ -13451,6 +13493,7 @@ class ClusterFS(FileSystem):
         self.draining = False               # new files are made on other nodes
         self.backends = here.backends
         here.abroad = self._abroad
+        here.share_blobs(self._in_use_elsewhere)
 
     # -- where ---------------------------------------------------------------------------------------------------
 
@@ -13664,6 +13707,13 @@ class ClusterFS(FileSystem):
                     self._routes.drop(path)
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
+
+    def _in_use_elsewhere(self, keys: Sequence[str]) -> set[str]:
+        """Which blobs other nodes read. Raises BadGateway while one is away: it may."""
+        found: set[str] = set()
+        for node in self._peers.nodes:
+            found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
+        return found
 
     # -- what other nodes ask for --------------------------------------------------------------------------------
 
@@ -24995,6 +25045,44 @@ class Checker:
 
 def _lies_elsewhere(record: Entry) -> bool:
     return not record.is_dir and record.backend not in ("localfs", SYMLINK)
+
+
+class NodeChecker(Checker):
+    """The same for the disk of one node of several: what the records say of others is no business of its own. While the
+    other nodes run."""
+
+    def __init__(self, files: NodeFS, disk: LocalDisk, store: MetadataStore, *, rebuild: bool, **more: Any) -> None:
+        super().__init__(disk, store, **more)
+        self._files, self._rebuild = files, rebuild
+
+    def _item(self, path: str, found: os.stat_result) -> None:
+        record = self._store.get(path)
+        if stat.S_ISDIR(found.st_mode) or stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+            return                          # a directory is its record
+        fresh = stranger(path, found, self._instance)
+        if record is None:
+            known = remembered(fresh, self._disk.noted(path)) if self._rebuild else fresh
+            self.found("unrecorded", path, lambda: self._files.take_in(known))
+        elif _lies_elsewhere(record) or record.is_dir or record.instance_id != self._instance:
+            self.found("hidden", path)
+        elif record.stamp != fresh.stamp:
+            self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
+        elif self._deep and record.digest:
+            self._verify(path, record)
+
+    def _orphans(self) -> None:
+        page = self._store.owned(self._instance)
+        while page:
+            for record in page:
+                if self._disk_has(record.path) is None:
+                    self.found("missing", record.path, functools.partial(self._store.delete, record.path))
+            page = self._store.owned(self._instance, split_path(page[-1].path))
+
+    def _disk_has(self, path: str) -> Optional[os.stat_result]:
+        try:
+            return self._disk.stat(path)
+        except (FileNotFoundError, NotADirectoryError, SymlinkMet):
+            return None
 
 
 class _BlobChecker:
