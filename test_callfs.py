@@ -5848,6 +5848,35 @@ class TestSQLiteStore(MetadataStoreContract):
 
 
 # ============================================================================
+# Records in PostgreSQL: one database for several nodes
+# ============================================================================
+
+def postgres_dsn(server: Any) -> str:
+    """Of the user that needs no password, without TLS: quick to connect."""
+    return f"postgres://t@127.0.0.1:{server.port}/callfs?sslmode=disable"
+
+
+def postgres_schema(folder: Path) -> str:
+    """A schema for each folder of a test."""
+    return "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+
+
+@pytest.mark.once                           # the wire is tested by TestPostgresDatabase on every Python
+class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
+    """PostgreSQL, each test with a schema of its own."""
+
+    @pytest.fixture(autouse=True)
+    def _server(self, postgres_server: Any, tmp_path: Path) -> Iterator[None]:
+        self.server = postgres_server
+        yield
+        with contextlib.closing(callfs.open_postgres(postgres_dsn(self.server))) as database:
+            database.run(lambda session: session.execute(f"DROP SCHEMA IF EXISTS {postgres_schema(tmp_path)} CASCADE"))
+
+    def make(self, folder: Path, node: str = "node-1", **options: Any) -> Any:
+        return callfs.PostgresStore(postgres_dsn(self.server), schema=postgres_schema(folder), instance_id=node, **options)
+
+
+# ============================================================================
 # Locks: who may change a path now
 # ============================================================================
 
