@@ -5856,24 +5856,33 @@ def postgres_dsn(server: Any) -> str:
     return f"postgres://t@127.0.0.1:{server.port}/callfs?sslmode=disable"
 
 
-def postgres_schema(folder: Path) -> str:
-    """A schema for each folder of a test."""
-    return "t" + hashlib.sha256(str(folder).encode()).hexdigest()[:16]
+@pytest.fixture(scope="session")
+def postgres_tables(postgres_server: Any) -> Iterator[Any]:
+    """A connection beside the stores; a store's tables in the schema `t`."""
+    callfs.PostgresStore(postgres_dsn(postgres_server), schema="t").close()
+    with contextlib.closing(callfs.open_postgres(postgres_dsn(postgres_server), settings="SET search_path = t")) as database:
+        yield database
+
+
+@pytest.fixture
+def postgres_schema(postgres_server: Any, postgres_tables: Any) -> Callable[..., Any]:
+    """Makes stores in a schema that is empty when the test begins: to make one anew takes 0.2 s."""
+    postgres_tables.run(lambda session: session._connection.simple(
+        "SET LOCAL session_replication_role = replica;" + "".join(f"DELETE FROM {name};" for name in (
+            "entries", "links", "mounts", "blobs", "replication", "replicas", "reads", "strays", "fences"))))
+    return functools.partial(callfs.PostgresStore, postgres_dsn(postgres_server), schema="t")
 
 
 @pytest.mark.once                           # the wire is tested by TestPostgresDatabase on every Python
 class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
-    """PostgreSQL, each test with a schema of its own."""
+    """PostgreSQL, with a cluster of two nodes."""
 
     @pytest.fixture(autouse=True)
-    def _server(self, postgres_server: Any, tmp_path: Path) -> Iterator[None]:
-        self.server = postgres_server
-        yield
-        with contextlib.closing(callfs.open_postgres(postgres_dsn(self.server))) as database:
-            database.run(lambda session: session.execute(f"DROP SCHEMA IF EXISTS {postgres_schema(tmp_path)} CASCADE"))
+    def _schema(self, postgres_schema: Callable[..., Any]) -> None:
+        self.opened = postgres_schema
 
     def make(self, folder: Path, node: str = "node-1", **options: Any) -> Any:
-        return callfs.PostgresStore(postgres_dsn(self.server), schema=postgres_schema(folder), instance_id=node, **options)
+        return self.opened(instance_id=node, **options)
 
 
 # ============================================================================
