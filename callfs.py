@@ -14036,6 +14036,12 @@ class NodeFS(StoreFS):
 
     # -- from other nodes --------------------------------------------------------------------------------------
 
+    def take_in(self, entry: Entry) -> None:
+        """Give a file of this disk a record, unless it has one by now (fsck)."""
+        with self._failures("take in"), self._locks.hold(entry.path):
+            self._folders_above(split_path(entry.path)[0], "root")
+            self._store.add([entry])
+
     def free_bytes(self) -> int:
         """What this disk has left for new files."""
         return max(0, self._disk.free_bytes() - self._min_free)
@@ -25862,14 +25868,18 @@ def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optio
                           instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
 
 
-def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False,
+def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False, rebuild: bool = False,
              report: Callable[[Finding], None] = lambda finding: None) -> int:
     """Check the data of a configuration, whose server must not run; how many problems are left.
 
     Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. `take_over` takes in
-    objects in S3 that were stored under other records, which nobody else may use any longer. Raises ConfigError.
+    objects in S3 that were stored under other records, which nobody else may use any longer. Of several nodes it checks
+    the disk of one, while the others may run; only with `rebuild` it accepts a disk that belongs to other records (or
+    that those have lost), and then gives files the owners and digests that are kept beside them. Raises ConfigError.
     """
     check_built(config)
+    if config.metadata_store.type != "sqlite":
+        return _check_node(config, deep=deep, mend=mend, take_over=take_over, rebuild=rebuild, report=report)
     database = config.metadata_store.sqlite_path
     os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as keep:
@@ -25890,6 +25900,26 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
             files.tidy()
         return Checker(disk, store, instance_id=config.instance_discovery.instance_id, deep=deep, mend=mend,
                        report=report, blobs=blobs, own=own).run()
+
+
+def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Callable[[Finding], None]) -> int:
+    with contextlib.ExitStack() as keep:
+        disk = LocalDisk(config.backend.localfs_root_path)
+        keep.callback(disk.close)
+        if disk.writable:
+            keep.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
+        log, metrics = Log("error"), Metrics()
+        store = open_store(config, metrics, log)
+        keep.callback(store.close)
+        locks = open_locks(config, store, metrics, log)
+        keep.callback(locks.close)
+        blobs = build_blobs(config)
+        keep.callback(lambda: [each.close() for each in blobs.values()])
+        node, own = config.instance_discovery.instance_id, _Anything() if take_over else {store.identity, disk.marker().partition(" ")[0]}
+        files = NodeFS(disk, store, locks, instance_id=node, claim=rebuild, blobs=blobs)
+        keep.callback(files.close)
+        return NodeChecker(files, disk, store, rebuild=rebuild, instance_id=node, deep=deep, mend=mend, report=report,
+                           blobs=blobs, own=own).run()
 
 
 class _Anything(Container[str]):
@@ -28107,7 +28137,8 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, report=_say_finding)
+    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, rebuild=args.rebuild,
+                    report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
     return 1 if left else 0
 
@@ -28204,6 +28235,8 @@ COMMANDS = [
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"),
+             _arg("--rebuild", action="store_true", help="of a node: accept this disk for records that have lost it, and take in "
+                  "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
     Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
