@@ -8023,6 +8023,51 @@ _POSTGRES_SCHEMA = (
         GET DIAGNOSTICS rest = ROW_COUNT;
         RETURN first + rest;
     END $$;
+
+    -- Locks of nodes, in the session: all or none. Each key has a gate beside it, which everybody passes and which who was
+    -- refused keeps closed (`gated`) until it is his turn. -> token; 0: none; -1: none, but the gates are closed
+    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE
+        held boolean := true;
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            held := CASE WHEN alone[i] THEN pg_advisory_unlock(keys[i]) ELSE pg_advisory_unlock_shared(keys[i]) END AND held;
+        END LOOP;
+        RETURN held;
+    END $$;
+    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE sql AS
+        $$ SELECT bool_and(pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
+    CREATE FUNCTION try_locks(keys bigint[], alone boolean[], gated boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        done integer := 0;
+        pass boolean := true;
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            pass := pass AND pg_try_advisory_xact_lock_shared(keys[i] # 1);
+        END LOOP;
+        WHILE pass AND done < cardinality(keys) LOOP
+            EXIT WHEN NOT CASE WHEN alone[done + 1] THEN pg_try_advisory_lock(keys[done + 1])
+                               ELSE pg_try_advisory_lock_shared(keys[done + 1]) END;
+            done := done + 1;
+        END LOOP;
+        IF pass AND done = cardinality(keys) THEN
+            IF gated THEN
+                PERFORM open_gates(keys, alone);
+            END IF;
+            RETURN nextval('tokens');
+        END IF;
+        PERFORM free_locks(keys[:done], alone);
+        IF gated OR NOT pass THEN
+            RETURN CASE WHEN gated THEN -1 ELSE 0 END;
+        END IF;
+        FOR i IN 1 .. cardinality(keys) LOOP
+            IF alone[i] AND NOT pg_try_advisory_lock(keys[i] # 1) THEN
+                PERFORM open_gates(keys[:i - 1], alone[:i - 1]);
+                RETURN 0;
+            END IF;
+        END LOOP;
+        RETURN -1;
+    END $$;
     """,
 )
 _POSTGRES_NAME = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_$]{0,62}", re.A)
@@ -8563,6 +8608,67 @@ class LocalLocks(LockManager):
                 self._changed.notify_all()
 
 
+class SharedLocks(LockManager):
+    """Locks that several processes share. This process's own come first: they cost nothing and are fair, and the shared
+    ones meet only other processes. Between those nobody is promised his turn.
+
+    A shared lock can be lost before it is let go (the connection broke, the holder was silent too long); nobody is told:
+    what counts is the token, which the store checks at each commit.
+    """
+
+    def __init__(self, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+        self._timeout, self._metrics, self._own = timeout, metrics or Metrics(), LocalLocks(timeout)
+        self._thread, self._active = threading.local(), set()       # type: Any, set[int]
+        self._metrics.gauge("callfs_active_locks", lambda: len(self._active))
+
+    @abc.abstractmethod
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        """All of them, or none: (token, what `_give` needs). Tries at least once, until `time.monotonic()` is past the
+        deadline; then, and where the server can not be reached by then, raises Unavailable."""
+
+    @abc.abstractmethod
+    def _give(self, handle: Any) -> None:
+        """Let go. Raises CallFSError where the lock was, or may have been, lost before."""
+
+    def token(self) -> int:
+        """As the interface says."""
+        return next(reversed(getattr(self._thread, "tokens", ())), 0)
+
+    @contextlib.contextmanager
+    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> Iterator[Lease]:
+        """As the interface says."""
+        wanted = _outermost(paths) if subtree else sorted(set(paths))
+        seconds, started, status = self._timeout if timeout is None else timeout, time.perf_counter(), "timeout"
+        deadline, stack = time.monotonic() + seconds, contextlib.ExitStack()
+        with stack:
+            try:
+                stack.enter_context(self._own.hold(*wanted, subtree=subtree, timeout=seconds))
+                token, handle = self._take(wanted, subtree, deadline)
+                status = "success"
+            finally:
+                self._measure("acquire", status, started)
+            stack.callback(self._let_go, token, handle)
+            self._thread.__dict__.setdefault("tokens", []).append(token)
+            self._active.add(token)
+            yield Lease(token)
+
+    def _let_go(self, token: int, handle: Any) -> None:
+        self._thread.tokens.remove(token)
+        self._active.discard(token)
+        started, status = time.perf_counter(), "lost"
+        try:
+            self._give(handle)
+            status = "success"
+        except CallFSError:                 # then nobody has it; and what was done under it is done
+            pass
+        finally:
+            self._measure("release", status, started)
+
+    def _measure(self, operation: str, status: str, started: float) -> None:
+        self._metrics.count("callfs_lock_operations_total", operation, status)
+        self._metrics.observe("callfs_lock_operation_duration_seconds", time.perf_counter() - started, operation)
+
+
 def _overlap(some: list[str], some_below: bool, others: list[str], others_below: bool) -> bool:
     return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
                for path in some for other in others)
@@ -8572,6 +8678,110 @@ def _outermost(paths: Sequence[str]) -> list[str]:
     """Without those that lie in another of them: a subtree's lock covers them already."""
     distinct = sorted(set(paths))
     return [path for path in distinct if not any(other != path and is_below(path, other) for other in distinct)]
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+
+class PostgresLocks(SharedLocks):
+    """Advisory locks in the database of a PostgresStore, under its identity.
+
+    All locks of a process are those of ONE session: threads of a process exclude each other before (`SharedLocks`), and
+    inside a session PostgreSQL's locks do not exclude each other, so that two names with the same hash can not stop a thread
+    by a lock of its own; a connection for each lock would soon be more than a server takes. Therefore locks are tried for
+    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. Who is refused takes
+    the gates of what he wants alone, when he can have all of them, and tries again with random pauses; others find the gate
+    closed: a folder whose files are written all the time can be locked, too.
+
+    The session ends, with its locks, when the connection does, and (PostgreSQL 14 and later) when the process was silent
+    for `lease` seconds: one that was stopped holds up nobody for ever. What it then does, the fences refuse.
+    """
+
+    PAUSE = 0.001, 0.05                     # seconds: about the first, at most the second between two tries
+
+    def __init__(self, store: PostgresStore, *, timeout: float = 10.0, lease: float = 10.0,
+                 metrics: Optional[Metrics] = None) -> None:
+        super().__init__(timeout, metrics)
+        self._store, self._lease, self._salt = store, lease, bytes.fromhex(store.identity) + b"locks"
+        self._session: Optional[_PostgresConnection] = None
+        self._using, self._closed = threading.Lock(), threading.Event()
+        self._thread_alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
+        self._thread_alive.start()
+
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        wanted = [_postgres_array(some) for some in advisory_keys(self._salt, paths, subtree)]
+        pause, gates = self.PAUSE[0], None  # the session in which this one has closed the gates
+        try:
+            while True:
+                session, token = self._try(wanted, gates)
+                gates = session if token < 0 else None
+                if token > 0:
+                    return token, (session, wanted)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Unavailable("Another request is writing here; try again.")
+                time.sleep(min(left, random.uniform(pause / 2, pause)))
+                pause = min(pause * 2, self.PAUSE[1])
+        finally:
+            if gates:
+                with contextlib.suppress(CallFSError):
+                    self._ask("SELECT open_gates(?, ?)", wanted, gates)
+
+    def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
+        """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
+        for last in (False, True):
+            try:
+                return self._ask("SELECT try_locks(?, ?, ?)", wanted, None, gates)
+            except DatabaseUnavailable as error:
+                if last or not error.lost:
+                    raise Unavailable("The lock server does not answer.") from None
+        raise AssertionError                # not reached
+
+    def _ask(self, sql: str, wanted: Sequence[Any], only: Any, gates: Any = None) -> tuple[_PostgresConnection, int]:
+        """Call a function in the session, or in `only` this one; `gates`: where the gates are closed."""
+        with self._using:
+            session = self._session
+            if session is None or session.broken:
+                session = self._session = self._connect() if only is None else None
+            if session is None or only not in (None, session):
+                raise Unavailable("The session with this lock has ended.")
+            values = wanted if only else [*wanted, gates is session]
+            try:
+                return session, session.query(sql, list(values)).rows[0][0]
+            except BaseException:           # what the session holds now nobody knows: with it all of that goes
+                session.broken = True
+                session.close()
+                raise
+
+    def _connect(self) -> _PostgresConnection:
+        if self._closed.is_set():
+            raise Unavailable("The locks were closed.")
+        session = self._store.database.connection()
+        for name, value in (("idle_session_timeout", f"{int(self._lease * 1000)}"), ("tcp_keepalives_idle", "5"),
+                            ("tcp_keepalives_interval", "2"), ("tcp_keepalives_count", "3")):
+            session.query("SELECT set_config(name, ?, false) FROM pg_settings WHERE name = ?", [value, name])
+        return session
+
+    def _give(self, handle: Any) -> None:
+        session, wanted = handle
+        self._ask("SELECT free_locks(?, ?)", wanted, session)
+
+    def _stay_alive(self) -> None:
+        """What is held is held until the process falls silent."""
+        while not self._closed.wait(self._lease / 3):
+            with self._using, contextlib.suppress(CallFSError):
+                if self._session and not self._session.broken:
+                    self._session.simple("")
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._closed.set()
+        self._thread_alive.join()
+        with self._using:
+            if self._session:
+                self._session.close()
+                self._session.broken = True
 
 # ============================================================================
 # Bytes: the local disk
@@ -25208,12 +25418,19 @@ def open_store(config: Config, metrics: Metrics, log: Log) -> MetadataStore:
     options, durable = config.metadata_store, config.storage.durability == "full"
     if options.type == "sqlite":
         return SQLiteStore(options.sqlite_path, durable=durable, timeout=config.server.metadata_op_timeout, metrics=metrics)
+    if options.type == "postgres":
+        return PostgresStore(options.dsn, sslmode=options.sslmode, schema=options.db_schema, pool=options.pool_size, metrics=metrics,
+                             instance_id=config.instance_discovery.instance_id, timeout=config.server.metadata_op_timeout, log=log)
     raise ConfigError(f"metadata_store.type: {options.type} is not built yet")
 
 
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
     """The locks that a configuration names; the store learns under which of them commits are made."""
-    locks: LockManager = LocalLocks(config.server.file_op_timeout, metrics)
+    locks: LockManager
+    if config.dlm.type == "postgres" and isinstance(store, PostgresStore):
+        locks = PostgresLocks(store, timeout=config.server.file_op_timeout, lease=config.dlm.lease, metrics=metrics)
+    else:
+        locks = LocalLocks(config.server.file_op_timeout, metrics)
     store.fence = locks.token
     return locks
 
