@@ -1745,6 +1745,7 @@ def _problem(about: Option, message: str, value: object) -> str:
     if about.secret:
         shown = _mask_all(value)
     text = "empty" if shown in ("", [], {}) else shown if isinstance(shown, str) else repr(shown)
+    text = re.sub(r"//[^/@\s]*@", "//***@", text)       # the password of a URL that is to have none
     return f"{about.key}: {message} (it is {text if len(text) <= 200 else text[:200] + '...'})"
 
 
@@ -6217,7 +6218,6 @@ _REDIS_BUSY = {
     "MASTERDOWN": "This replica of Redis has lost its master.", "READONLY": "This Redis is a read-only replica; name its master.",
     "NOREPLICAS": "Redis has too few replicas to write.", "MISCONF": "Redis can not save to its disk and takes no writes.",
     "TRYAGAIN": "Redis can not do this now.", "UNKILLABLE": "Redis is busy with a script.",
-    "max": "Redis has no connection left (its maxclients).",
 }
 _REDIS_CLUSTER = ("This is Redis Cluster, which callfs does not support: its scripts change all keys together, so one server "
                   "(with replicas, if you like) must hold them all. Use a Redis with `cluster-enabled no`.")
@@ -6225,9 +6225,12 @@ _REDIS_SETUP = {
     "NOAUTH": "Redis asks for a password: set redis_password (and redis_user).",
     "WRONGPASS": "Redis refuses the password: check redis_user and redis_password.",
     "NOPERM": "The Redis user may not do what callfs needs: `ACL SETUSER <user> on >password ~<prefix>* &<prefix>* "
-              "+@read +@write +@scripting +@pubsub +@connection +info +config|get`.",
+              "+@read +@write +@scripting +@pubsub +@connection +time +info +config|get`.",
     **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), _REDIS_CLUSTER),
 }
+
+
+_REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}      # before 7.2, 6
 
 
 class RedisError(StorageError):
@@ -6243,12 +6246,15 @@ def _redis_error(text: str) -> CallFSError:
     word = text.partition(" ")[0]
     if word == "OOM":
         return StorageFull("The memory of Redis is full (its maxmemory).")
+    if "max number of clients" in text:
+        return DatabaseUnavailable("Redis has no connection left (its maxclients).", state=word)
     if word in _REDIS_BUSY:
         return DatabaseUnavailable(_REDIS_BUSY[word], state=word)
     if word in _REDIS_SETUP:
         return ConfigError(_REDIS_SETUP[word])
-    if "AUTH" in text or "invalid password" in text:    # Redis 5 and before have no word for it
-        return ConfigError(_REDIS_SETUP["WRONGPASS"])
+    for words, meant in _REDIS_WORDS.items():
+        if words in text:
+            return ConfigError(_REDIS_SETUP[meant])
     return RedisError(text)
 
 
@@ -6410,13 +6416,14 @@ class _RedisConnection:
         """RESP3 where there is HELLO (Redis 6) and the user may say it, else RESP2."""
         login = ("AUTH", target.user or "default", target.password) if target.password else ()
         hello = self._ask("HELLO", 3, *login)
-        if isinstance(hello, RedisError) or isinstance(hello, ConfigError) and not login:
-            hello = self._ask("AUTH", *((target.user,) if target.user else ()), target.password) if login else self._ask("PING")
-        for answer in (hello, self._ask("SELECT", target.database) if target.database not in ("", "0") else None):
+        if isinstance(hello, (RedisError, ConfigError)):        # no such command, or not for this user
+            hello = self._ask("AUTH", *filter(None, (target.user, target.password))) if login else self._ask("PING")
+        chosen = self._ask("SELECT", target.database) if target.database not in ("", "0") else None
+        for answer in (hello, chosen):
             if isinstance(answer, RedisError):
-                raise ConfigError(f"{answer} (check redis_user, redis_db)")
-            if isinstance(answer, CallFSError):
-                raise answer
+                text = str(answer).replace(target.password, "***") if login else str(answer)
+                raise ConfigError(f"{text} (see redis_user, redis_password, redis_db)")
+            _redis_value(answer)
 
     def _ask(self, *words: Union[str, int]) -> Any:
         self.wire.send(resp_command(*words))
@@ -7563,7 +7570,7 @@ def _store_error(error: BaseException, what: str = "metadata store") -> CallFSEr
 _LUA_HEAD = r"""
 local P, call = ARGV[1], redis.call
 local ENTRIES, INDEX = P..'entries', P..'index'
-if call('HGET', ENTRIES, '') ~= ARGV[2] then return redis.error_reply('CALLFSLOST') end
+if call('HGET', ENTRIES, '') ~= ARGV[2] then return redis.error_reply('CALLFSLOST refused') end
 """
 # Records are '<version>[...]': a JSON array of texts (_REDIS_FIELDS), here r[1] type, r[2] size, r[3] mode, r[4] owner,
 # r[5] mtime_ns, r[6] etag, r[7] id, r[8] digest, r[9] backend, r[10] instance_id, r[11] stamp. Members of the index are
@@ -7753,7 +7760,7 @@ local function fence(path, token, sub)
   call('HSET', FENCES, path, token..' '..string.format('%.0f', last)..' '..now())
   call('ZADD', FENCED, 0, path)
 end
-local OVERTAKEN, MISPLACED = redis.error_reply('CALLFSOVERTAKEN'), redis.error_reply('CALLFSMISPLACED')
+local OVERTAKEN, MISPLACED = redis.error_reply('CALLFSOVERTAKEN refused'), redis.error_reply('CALLFSMISPLACED refused')
 -- The first write of one that makes room: Redis lets a script that began so go on when its memory is full.
 local function make_room() call('HDEL', ENTRIES, '\1') end
 """
@@ -7814,7 +7821,7 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         return found""",
     "add_link": _LUA_HEAD + r"""
         local hash, id, created, text = unpack(ARGV, 3)
-        if call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id) > 0 then return redis.error_reply('CALLFSEXISTS') end
+        if call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id) > 0 then return redis.error_reply('CALLFSEXISTS refused') end
         call('HSET', P..'links', hash, text)
         call('HSET', P..'link_ids', id, hash)
         call('ZADD', P..'links_by_time', created, hash)""",
@@ -7870,7 +7877,7 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         return some[#some]""",
     "hold_blob": _LUA_RECORDS + r"""
         local key, backend, holder = unpack(ARGV, 3)
-        if call('HEXISTS', HELD, key) == 1 then return redis.error_reply('CALLFSEXISTS') end
+        if call('HEXISTS', HELD, key) == 1 then return redis.error_reply('CALLFSEXISTS refused') end
         call('HSET', HELD, key, cjson.encode({holder, backend}))""",
     "release_blobs": _LUA_RECORDS + r"""
         local function release(key, text)
