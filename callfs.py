@@ -7629,8 +7629,17 @@ local function unowe(key)
   end
   return old
 end
+local used, reserved, block = 0, 0, 1
+local function number()
+  if used == reserved then
+    reserved = call('INCRBY', P..'seq', block)
+    used, block = reserved - block, 500
+  end
+  used = used + 1
+  return used
+end
 local function owe(key, id, path, task, holder)
-  local seq = call('INCR', P..'seq')
+  local seq = number()
   call('HSET', REPLICAS, key, cjson.encode({string.format('%.0f', seq), id, path, task, now(), '0', '0', holder or ''}))
   if task ~= 'held' then call('ZADD', OWED, seq, key) end
   if task == 'copy' or task == 'check' then call('HINCRBY', COPYING, id, 1) end
@@ -7644,10 +7653,25 @@ local function owe_drop(r, path)
   owe(copy_key(r), r[7], path, 'drop')
 end
 
+-- What is written for many records at once: command and key -> values (up to 2 * 500: unpack takes 8,000)
+local pending = {}
+local function later(command, key, one, other)
+  local values = pending[command..key]
+  if not values then
+    values = {command, key}
+    pending[command..key] = values
+  end
+  values[#values + 1] = one
+  values[#values + 1] = other
+end
+local function flush()
+  for _, values in pairs(pending) do call(unpack(values)) end
+  pending = {}
+end
 local function stray(r, path, target)
-  local seq = call('INCR', P..'seq')
-  call('ZADD', P..'strays:'..r[10], seq, cjson.encode({string.format('%.0f', seq), path, r[11], target}))
-  call('SADD', P..'nodes', r[10])
+  local seq = number()
+  later('ZADD', P..'strays:'..r[10], seq, cjson.encode({string.format('%.0f', seq), path, r[11], target}))
+  if not pending[r[10]] then pending[r[10]] = {'SADD', P..'nodes', r[10]} end
 end
 
 local function appeared(path, r)
@@ -7657,7 +7681,7 @@ end
 local function gone(path, r)
   if is_blob(r) then free_blob(r) end
   if doubled(r) then owe_drop(r, path) end
-  call('HDEL', READS, r[7])
+  later('HDEL', READS, r[7])
   if on_disk(r) then stray(r, path, '') end
 end
 local function changed(path, old, r)
@@ -7687,6 +7711,7 @@ local function put(path, text, version)
   if not old then call('ZADD', INDEX, 0, place) end
   if is_away(r) then call('ZADD', AWAY, 0, place) elseif old then call('ZREM', AWAY, place) end
   if old then changed(path, old, r) else appeared(path, r) end
+  flush()
 end
 -- Take some records out, and call act(path, record, its text) for each; how many there were
 local function take(places, act)
@@ -7702,6 +7727,7 @@ local function take(places, act)
       count = count + 1
     end
   end
+  flush()
   return count
 end
 local function take_all(path, act)
@@ -7796,9 +7822,9 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         local version = string.format('%.0f', call('INCR', P..'version'))
         return take_all(source, function(path, r, value)
           local to = target..string.sub(path, #source + 1)
-          call('HSET', ENTRIES, to, version..string.sub(value, string.find(value, '[', 1, true), -1))
-          call('ZADD', INDEX, 0, member(to))
-          if is_away(r) then call('ZADD', AWAY, 0, member(to)) end
+          later('HSET', ENTRIES, to, version..string.sub(value, string.find(value, '[', 1, true), -1))
+          later('ZADD', INDEX, 0, member(to))
+          if is_away(r) then later('ZADD', AWAY, 0, member(to)) end
           moved(path, to, r)
         end)""",
     "page": _LUA_HEAD + r"""
@@ -8452,50 +8478,6 @@ def _outermost(paths: Sequence[str]) -> list[str]:
     distinct = sorted(set(paths))
     return [path for path in distinct if not any(other != path and is_below(path, other) for other in distinct)]
 
-
-class SharedLocks(LockManager):
-    """What is the same wherever nodes share locks: within this process LocalLocks come first (fair, and cheap when they
-    refuse), then the lock of all nodes."""
-
-    def __init__(self, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
-        self._timeout, self._metrics, self._local = timeout, metrics or Metrics(), LocalLocks(timeout)
-        self._tokens = threading.local()
-
-    @abc.abstractmethod
-    def _take(self, paths: Sequence[str], subtree: bool, deadline: float) -> tuple[int, Any]:
-        """(token, what `_give` needs). Raises Unavailable when it is not granted by `deadline` (time.monotonic)."""
-
-    @abc.abstractmethod
-    def _give(self, handle: Any) -> bool:
-        """Let go; whether it was held still."""
-
-    def token(self) -> int:
-        """As the interface says."""
-        held = getattr(self._tokens, "held", None)
-        return held[-1] if held else 0
-
-    @contextlib.contextmanager
-    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> Iterator[Lease]:
-        """As the interface says."""
-        wanted = _outermost(paths) if subtree else sorted(set(paths))
-        deadline = time.monotonic() + (self._timeout if timeout is None else timeout)
-        with self._local.hold(*wanted, subtree=subtree, timeout=timeout):
-            token, handle = self._take(wanted, subtree, deadline)
-            held = self._tokens.__dict__.setdefault("held", [])
-            held.append(token)
-            try:
-                yield Lease(token)
-            finally:
-                held.remove(token)
-                self._let_go(handle)
-
-    def _let_go(self, handle: Any) -> None:
-        try:
-            status = "success" if self._give(handle) else "lost"
-        except CallFSError:
-            status = "error"
-        self._metrics.count("callfs_lock_operations_total", "release", status)
-
 # ============================================================================
 # Locks in Redis
 # ============================================================================
@@ -8613,7 +8595,7 @@ class RedisLocks(SharedLocks):
             self._client.close()
             raise
 
-    def _take(self, paths: Sequence[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
         who = secrets.token_hex(8)
         for attempt in itertools.count():
             pause = min(random.uniform(0.5, 1.0) * 0.005 * 2 ** min(attempt, 5), 0.1)
@@ -8628,9 +8610,10 @@ class RedisLocks(SharedLocks):
         self._renew_from_now_on()
         return int(token), token.decode()
 
-    def _give(self, handle: Any) -> bool:
+    def _give(self, handle: Any) -> None:
         paths = self._held.pop(handle)
-        return bool(self._client.script(_LUA_GIVE, self._prefix, *self._pairs({handle: paths}), safe=True) == len(paths))
+        if self._client.script(_LUA_GIVE, self._prefix, *self._pairs({handle: paths}), safe=True) < len(paths):
+            raise Unavailable("The lock was lost.")
 
     @staticmethod
     def _pairs(held: Mapping[str, Sequence[str]]) -> list[str]:
