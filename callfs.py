@@ -2910,11 +2910,16 @@ class Database(abc.ABC):
         time-out; a connection that was lost, once. One that was lost while COMMIT was under way raises
         DatabaseUnavailable (`uncertain`), unless the work is `idempotent`: then that is tried again, too.
         """
+        def once() -> T:
+            with self.transaction() as session:
+                return work(session)
+        return self._repeated(once, idempotent)
+
+    def _repeated(self, work: Callable[[], T], idempotent: bool) -> T:
         deadline, reconnects = time.monotonic() + self._target.timeout, 1
         for attempt in itertools.count(1):
             try:
-                with self.transaction() as session:
-                    return work(session)
+                return work()
             except DatabaseUnavailable as error:
                 if error.uncertain and not idempotent:
                     raise
@@ -3264,6 +3269,24 @@ class _DatabaseSocket:
         self._socket = target.context.wrap_socket(self._socket, server_hostname=name)
         self.encrypted = True
 
+    def ready(self, seconds: float) -> bool:
+        """Whether something comes within some seconds (or the end of the connection); nothing of it is taken."""
+        if self._at < len(self._buffer):
+            return True
+        self._socket.settimeout(seconds)
+        try:                                # below TLS: what has come may not be for us, but then it is handled soon
+            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
+        except (BlockingIOError, socket.timeout):
+            return False
+        except OSError:
+            pass
+        return True
+
+    def interrupt(self) -> None:
+        """Whoever waits at this socket, in another thread, finds that it ended."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
     def close(self, farewell: bytes = b"") -> None:
         """Say `farewell` if that needs no waiting, and close."""
         with contextlib.suppress(OSError, ValueError):
@@ -3296,6 +3319,7 @@ class _WireConnection(_DatabaseConnection):
 
     def __init__(self, target: _DatabaseTarget) -> None:
         self._target = target
+        self._heard: collections.deque[str] = collections.deque()           # notifications, of PostgreSQL
         self._statements: collections.OrderedDict[Any, Any] = collections.OrderedDict()
         self._numbers, self._sequence = itertools.count(1), 0
         with _database_failures(target.connect_timeout, "can not be reached"):
@@ -3417,7 +3441,7 @@ class _Postgres(Database):
 
     dialect = "postgres"
 
-    def _connect(self) -> _DatabaseConnection:
+    def _connect(self) -> _PostgresConnection:
         target = self._target
         if target.tls != "allow":
             return _PostgresConnection(target)
@@ -3427,6 +3451,29 @@ class _Postgres(Database):
             if error.state != "28000":
                 raise
         return _PostgresConnection(dataclasses.replace(target, tls="require"))
+
+    def single(self, sql: str, params: Sequence[Any] = (), idempotent: bool = False) -> Rows:
+        """One statement that is a transaction of its own: one round trip. Tried again, and `uncertain`, as with `run`."""
+        return self._repeated(lambda: self._single(sql, params), idempotent)
+
+    def _single(self, sql: str, params: Sequence[Any]) -> Rows:
+        connection = self._pool.take()
+        while connection.used and connection._wire.ready(0):        # nobody asked: it says that it is gone
+            connection.broken = True
+            self._pool.give(connection)
+            connection = self._pool.take()
+        connection.used = True
+        try:
+            return Session(connection).execute(sql, params)
+        except DatabaseUnavailable as error:
+            error.uncertain = connection.broken
+            raise
+        finally:
+            self._pool.give(connection)
+
+    def connection(self) -> _PostgresConnection:
+        """One that is not of the pool; the caller closes it."""
+        return self._connect()
 
 
 class _PostgresConnection(_WireConnection):
@@ -3492,17 +3539,34 @@ class _PostgresConnection(_WireConnection):
 
     def _set_up(self) -> None:
         limit = max(1, int(self._target.timeout * 1000))
-        self.simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
+        self.simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}; {self._target.settings}")
 
     # -- messages ----------------------------------------------------------------------------------------------
 
-    def _message(self) -> tuple[bytes, _Fields]:
-        """The next message that is not just news."""
+    def _message(self, news: bytes = b"NSA") -> tuple[bytes, _Fields]:
+        """The next message that is not just news: NoticeResponse, ParameterStatus, NotificationResponse."""
         while True:
             kind, size = struct.unpack("!ci", self._wire.read(5))
             body = _Fields(self._wire.read(size - 4))
-            if kind not in b"NSA":          # NoticeResponse, ParameterStatus, NotificationResponse
+            if kind == b"A":
+                body.take(4)                # the process that sent it
+                body.until_nul()
+                self._heard.append(body.until_nul().decode())
+            if kind not in news:
                 return kind, body
+
+    def notification(self, seconds: float) -> Optional[str]:
+        """What came by NOTIFY on a channel that this connection listens to, within some seconds; None: nothing yet."""
+        if not self._heard and self._wire.ready(seconds):
+            with self._exchange():
+                kind, body = self._message(b"")
+                if kind == b"E":
+                    raise self._error(body)[1]
+        return self._heard.popleft() if self._heard else None
+
+    def interrupt(self) -> None:
+        """End a wait for a notification in another thread."""
+        self._wire.interrupt()
 
     def _error(self, body: _Fields) -> tuple[bool, CallFSError]:
         """(whether the server ends the connection with it, the error)."""
@@ -4078,6 +4142,7 @@ class _DatabaseTarget:
     tls_server_name: str = ""
     tls_root: str = ""
     application_name: str = "callfs"
+    settings: str = ""                      # SQL that every connection begins with, of PostgreSQL
     pool_size: int = 8
     connect_timeout: float = 10.0
     timeout: float = 30.0
@@ -4114,6 +4179,12 @@ def open_database(options: Mapping[str, Any]) -> Database:
         raise ConfigError(f"backend: must be one of {', '.join(_DIALECTS)}")
     target = _sqlite_target(given) if backend == "sqlite" else _server_target(backend, given)
     return _DIALECTS[backend](target)
+
+
+def open_postgres(dsn: str, *, sslmode: str = "", settings: str = "", pool: int = 8, timeout: float = 30.0) -> _Postgres:
+    """A PostgreSQL by its DSN; `sslmode` counts where that says nothing of it. Raises ConfigError."""
+    options = {"dsn": dsn, "sslmode": sslmode, "pool_size": pool, "connect_timeout": timeout, "timeout": timeout}
+    return _Postgres(dataclasses.replace(_server_target("postgres", options), settings=settings))
 
 
 def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any] = _read_text,
@@ -4156,7 +4227,7 @@ def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
     limits = _database_limits(given)
     if "dsn" in given:
         place = _parse_dsn(dialect, _database_option(given, "dsn"))
-    mode = _tls_mode(dialect, given, place.pop("tls", ""))
+    mode = _tls_mode(dialect, given, place.pop("tls", given.get("sslmode", "")))
     target = _DatabaseTarget(backend, **{"port": _PORTS[backend], **limits, **place}, tls=mode,
                              tls_server_name=_database_option(given, "tls_server_name"))
     if not 0 < target.port < 65536:
@@ -7561,6 +7632,660 @@ def _store_error(error: BaseException, what: str = "metadata store") -> CallFSEr
     return Unavailable(f"The {what} does not answer.")
 
 # ============================================================================
+# Records in PostgreSQL: one database for several nodes
+# ============================================================================
+
+# Every commit is one call of a function: one round trip, at READ COMMITTED. That is the right isolation here: commits that
+# could meet take advisory locks first (`claim`), and each statement behind that sees what was committed before it; a
+# snapshot taken before the wait (REPEATABLE READ) would be the past, and fail for that. The locks of the nodes
+# ("Locks in PostgreSQL") lie elsewhere and can be lost; these are held for the commit itself, so that the fences are
+# sure, and no file comes into a folder that is deleted at the same moment.
+_POSTGRES_SCHEMA = (
+    # 1: as SQLite's steps 1 to 6; "C" sorts by code points
+    """
+    CREATE TABLE entries (
+        parent text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, type text NOT NULL, size bigint NOT NULL,
+        mode integer NOT NULL, owner text NOT NULL, mtime_ns bigint NOT NULL, etag text NOT NULL, id text NOT NULL,
+        digest text NOT NULL, backend text NOT NULL, instance_id text NOT NULL, stamp text NOT NULL,
+        version bigint NOT NULL, PRIMARY KEY (parent, name));
+    CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
+    CREATE SEQUENCE versions;
+    CREATE SEQUENCE tokens;
+    CREATE TABLE links (
+        id text PRIMARY KEY, token_hash text NOT NULL UNIQUE, path text NOT NULL, entry_id text NOT NULL,
+        owner text NOT NULL, created float8 NOT NULL, expires float8 NOT NULL, max_uses integer NOT NULL,
+        uses integer NOT NULL);
+    CREATE INDEX links_by_owner ON links (owner, created);
+    CREATE TABLE mounts (instance_id text, path text COLLATE "C", fstype text NOT NULL, config text NOT NULL,
+        PRIMARY KEY (instance_id, path));
+    CREATE TABLE blobs (key text PRIMARY KEY, backend text NOT NULL, holder text NOT NULL);
+    CREATE TABLE replication (backend text NOT NULL);
+    CREATE TABLE replicas (
+        seq bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, key text NOT NULL UNIQUE, id text NOT NULL,
+        parent text NOT NULL, name text NOT NULL, task text NOT NULL,
+        since float8 NOT NULL DEFAULT extract(epoch FROM clock_timestamp()), tries integer NOT NULL DEFAULT 0,
+        due float8 NOT NULL DEFAULT 0, holder text NOT NULL DEFAULT '');
+    CREATE INDEX replicas_by_id ON replicas (id);
+    CREATE TABLE reads (id text PRIMARY KEY, hour bigint NOT NULL);
+    CREATE TABLE strays (seq bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, instance_id text NOT NULL,
+        path text NOT NULL, stamp text NOT NULL, target text NOT NULL);
+    CREATE INDEX strays_of ON strays (instance_id, seq);
+    CREATE TABLE fences (path text COLLATE "C" PRIMARY KEY, token bigint NOT NULL, below bigint NOT NULL,
+        since timestamptz NOT NULL);
+
+    CREATE FUNCTION joined(parent text, name text) RETURNS text LANGUAGE sql IMMUTABLE AS
+        $$ SELECT rtrim(parent, '/') || '/' || name $$;
+    CREATE FUNCTION copy_key(id text, etag text) RETURNS text LANGUAGE sql IMMUTABLE AS
+        $$ SELECT CASE WHEN etag LIKE '%-%' THEN id || '-' || etag ELSE etag END $$;
+    CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        old_blob boolean := TG_OP <> 'INSERT' AND OLD.backend NOT IN ('localfs', 'symlink');
+        new_blob boolean := TG_OP <> 'DELETE' AND NEW.backend NOT IN ('localfs', 'symlink');
+        copies text := (SELECT backend FROM replication);
+        had boolean; has boolean; same boolean;
+    BEGIN
+        IF (old_blob OR new_blob) AND (TG_OP <> 'UPDATE' OR left(NEW.stamp, 32) <> left(OLD.stamp, 32)) THEN
+            IF new_blob THEN
+                DELETE FROM blobs WHERE key = left(NEW.stamp, 32);
+            END IF;
+            IF old_blob AND OLD.stamp <> '' THEN
+                INSERT INTO blobs VALUES (left(OLD.stamp, 32), OLD.backend, '')
+                    ON CONFLICT (key) DO UPDATE SET backend = excluded.backend, holder = '';
+            END IF;
+        END IF;
+        IF copies IS NOT NULL THEN
+            had := TG_OP <> 'INSERT' AND OLD.type = 'file' AND OLD.backend NOT IN ('symlink', copies);
+            has := TG_OP <> 'DELETE' AND NEW.type = 'file' AND NEW.backend NOT IN ('symlink', copies);
+            same := had AND has AND copy_key(OLD.id, OLD.etag) = copy_key(NEW.id, NEW.etag);
+            IF has AND NOT same THEN
+                DELETE FROM replicas WHERE key = copy_key(NEW.id, NEW.etag) AND task <> 'held';
+                INSERT INTO replicas (key, id, parent, name, task) VALUES
+                    (copy_key(NEW.id, NEW.etag), NEW.id, NEW.parent, NEW.name, 'copy') ON CONFLICT (key) DO NOTHING;
+                DELETE FROM replicas WHERE key = copy_key(NEW.id, NEW.etag) AND task = 'held';
+            END IF;
+            IF had AND NOT same THEN
+                DELETE FROM replicas WHERE key = copy_key(OLD.id, OLD.etag);
+                INSERT INTO replicas (key, id, parent, name, task) VALUES
+                    (copy_key(OLD.id, OLD.etag), OLD.id, OLD.parent, OLD.name, 'drop');
+            END IF;
+            IF TG_OP = 'UPDATE' AND (OLD.parent, OLD.name) <> (NEW.parent, NEW.name) THEN
+                UPDATE replicas SET parent = NEW.parent, name = NEW.name
+                    WHERE key = copy_key(NEW.id, NEW.etag) AND task IN ('copy', 'check');
+            END IF;
+        END IF;
+        IF TG_OP = 'DELETE' THEN
+            DELETE FROM reads WHERE id = OLD.id;
+        END IF;
+        IF TG_OP <> 'INSERT' AND OLD.type = 'file' AND NOT old_blob
+        AND (TG_OP = 'DELETE' OR (OLD.parent, OLD.name, OLD.instance_id, OLD.backend)
+             <> (NEW.parent, NEW.name, NEW.instance_id, NEW.backend)) THEN
+            INSERT INTO strays (instance_id, path, stamp, target) VALUES
+                (OLD.instance_id, joined(OLD.parent, OLD.name), OLD.stamp, CASE WHEN TG_OP = 'DELETE'
+                 OR (OLD.parent, OLD.name) = (NEW.parent, NEW.name) THEN '' ELSE joined(NEW.parent, NEW.name) END);
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note_change AFTER INSERT OR UPDATE OR DELETE ON entries FOR EACH ROW EXECUTE FUNCTION note_change();
+
+    -- The locks of one commit; all in one order (by path), so that nobody waits in a circle
+    CREATE FUNCTION claim(keys bigint[], alone boolean[]) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            IF alone[i] THEN
+                PERFORM pg_advisory_xact_lock(keys[i]);
+            ELSE
+                PERFORM pg_advisory_xact_lock_shared(keys[i]);
+            END IF;
+        END LOOP;
+    END $$;
+    -- (token, path, those above it, whether all below is meant, 'file', 'directory', 'moved' or '' for what will be there)
+    CREATE FUNCTION fenced(bigint, text, text[], boolean, text) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim($2, '/');
+        above text := rtrim($3[cardinality($3)], '/');
+    BEGIN
+        IF $1 = 0 THEN
+            RETURN;
+        END IF;
+        IF EXISTS (SELECT 1 FROM fences WHERE path = $2 AND token > $1)
+        OR EXISTS (SELECT 1 FROM fences WHERE path = ANY ($3) AND below > $1)
+        OR $4 AND EXISTS (SELECT 1 FROM fences WHERE path > prefix || '/' AND path < prefix || '0' AND token > $1) THEN
+            RAISE EXCEPTION 'overtaken' USING ERRCODE = 'CF001';
+        END IF;
+        INSERT INTO fences AS known VALUES ($2, $1, CASE WHEN $4 THEN $1 ELSE 0 END, now()) ON CONFLICT (path) DO UPDATE
+            SET token = excluded.token, below = greatest(known.below, excluded.below), since = excluded.since;
+        IF $5 <> '' AND (above <> '' AND NOT EXISTS (SELECT 1 FROM entries WHERE type = 'directory'
+            AND parent = coalesce(nullif(regexp_replace(above, '/[^/]*$', ''), ''), '/')
+            AND name = regexp_replace(above, '^.*/', ''))
+        OR $5 <> 'moved' AND EXISTS (SELECT 1 FROM entries WHERE type <> $5 AND parent = CASE $2 WHEN '/' THEN '' ELSE
+            coalesce(nullif(above, ''), '/') END AND name = regexp_replace($2, '^.*/', ''))) THEN
+            RAISE EXCEPTION 'no place' USING ERRCODE = 'CF002';
+        END IF;
+    END $$;
+    CREATE FUNCTION put(bigint, bigint[], boolean[], text, text[], text, text, text, bigint, integer, text, bigint, text,
+                        text, text, text, text, text) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        drawn bigint;
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, false, $8);
+        -- Drawn behind the lock of the row: what is committed later has the larger one
+        INSERT INTO entries VALUES ($6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, nextval('versions'))
+            ON CONFLICT (parent, name) DO UPDATE SET type = excluded.type, size = excluded.size, mode = excluded.mode,
+            owner = excluded.owner, mtime_ns = excluded.mtime_ns, etag = excluded.etag, id = excluded.id,
+            digest = excluded.digest, backend = excluded.backend, instance_id = excluded.instance_id,
+            stamp = excluded.stamp, version = nextval('versions') RETURNING version INTO drawn;
+        RETURN drawn;
+    END $$;
+    CREATE FUNCTION removed(path text, up text, own text) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim(path, '/');
+        first bigint; rest bigint;
+    BEGIN
+        DELETE FROM entries WHERE parent = up AND name = own;
+        GET DIAGNOSTICS first = ROW_COUNT;
+        DELETE FROM entries WHERE parent = path OR parent >= prefix || '/' AND parent < prefix || '0';
+        GET DIAGNOSTICS rest = ROW_COUNT;
+        RETURN first + rest;
+    END $$;
+    CREATE FUNCTION delete_all(bigint, bigint[], boolean[], text, text[], text, text) RETURNS bigint LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, true, '');
+        RETURN removed($4, $6, $7);
+    END $$;
+    CREATE FUNCTION move_all(bigint, bigint[], boolean[], text, text[], text, text, text, text[], text, text) RETURNS bigint
+    LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim($4, '/');
+        drawn bigint; first bigint; rest bigint;
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, true, '');
+        PERFORM fenced($1, $8, $9, true, 'moved');
+        PERFORM removed($8, $10, $11);
+        drawn := nextval('versions');
+        UPDATE entries SET parent = $10, name = $11, version = drawn WHERE parent = $6 AND name = $7;
+        GET DIAGNOSTICS first = ROW_COUNT;
+        UPDATE entries SET parent = $8 || substr(parent, length($4) + 1), version = drawn
+            WHERE parent = $4 OR parent >= prefix || '/' AND parent < prefix || '0';
+        GET DIAGNOSTICS rest = ROW_COUNT;
+        RETURN first + rest;
+    END $$;
+
+    -- Locks of nodes, in the session: all or none. Each key has a gate beside it, which everybody passes and which who was
+    -- refused keeps closed (`gated`) until it is his turn. -> token; 0: none; -1: none, but the gates are closed
+    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE
+        held boolean := true;
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            held := CASE WHEN alone[i] THEN pg_advisory_unlock(keys[i]) ELSE pg_advisory_unlock_shared(keys[i]) END AND held;
+        END LOOP;
+        RETURN held;
+    END $$;
+    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE sql AS
+        $$ SELECT bool_and(pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
+    CREATE FUNCTION try_locks(keys bigint[], alone boolean[], gated boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        done integer := 0;
+        pass boolean := true;
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            pass := pass AND pg_try_advisory_xact_lock_shared(keys[i] # 1);
+        END LOOP;
+        WHILE pass AND done < cardinality(keys) LOOP
+            EXIT WHEN NOT CASE WHEN alone[done + 1] THEN pg_try_advisory_lock(keys[done + 1])
+                               ELSE pg_try_advisory_lock_shared(keys[done + 1]) END;
+            done := done + 1;
+        END LOOP;
+        IF pass AND done = cardinality(keys) THEN
+            IF gated THEN
+                PERFORM open_gates(keys, alone);
+            END IF;
+            RETURN nextval('tokens');
+        END IF;
+        PERFORM free_locks(keys[:done], alone);
+        IF gated OR NOT pass THEN
+            RETURN CASE WHEN gated THEN -1 ELSE 0 END;
+        END IF;
+        FOR i IN 1 .. cardinality(keys) LOOP
+            IF alone[i] AND NOT pg_try_advisory_lock(keys[i] # 1) THEN
+                PERFORM open_gates(keys[:i - 1], alone[:i - 1]);
+                RETURN 0;
+            END IF;
+        END LOOP;
+        RETURN -1;
+    END $$;
+    """,
+)
+_POSTGRES_NAME = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_$]{0,62}", re.A)
+_POSTGRES_RAISED: dict[str, Callable[[], CallFSError]] = {
+    "CF001": Overtaken, "CF002": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
+    "54000": lambda: BadRequest("The path is longer than an index of PostgreSQL takes (about 2,600 bytes)."),
+    "25006": lambda: Unavailable("The metadata store is read-only.", retry_after=10)}
+_POSTGRES_BELOW = "parent >= ? AND parent < ? AND (parent = ? OR parent >= ?) AND (parent, name) > (?, ?)"
+_NOTIFY_TEXT = 1_900                        # characters a part: with its head below the 7,999 bytes that NOTIFY takes
+
+
+def _postgres_array(values: Iterable[Any]) -> str:
+    """An array as a text (its documentation, 8.15.6)."""
+    return "{" + ",".join('"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values) + "}"
+
+
+def advisory_keys(salt: bytes, paths: Sequence[str], subtree: bool) -> tuple[list[int], list[bool]]:
+    """(keys, whether each is taken alone or with others) of the advisory locks that exclude who else has these paths or
+    (`subtree`) what is below, in the order in which everybody takes them.
+
+    Whoever has a path or a subtree shares the trees of all directories above it; of a path its own tree, too, and has its
+    name alone; of a subtree has its tree alone. Two names with the same hash exclude each other needlessly, no more.
+    """
+    wanted: dict[tuple[str, str], bool] = {}
+    for path in paths:
+        wanted.update((each, False) for each in itertools.product((*ancestors(path), path), ("tree",)) if each not in wanted)
+        wanted[path, "tree" if subtree else "name"] = True
+    order = sorted(wanted)
+    hashes = (hashlib.blake2b(f"{kind} {path}".encode(), digest_size=8, key=salt).digest() for path, kind in order)
+    return [int.from_bytes(each, "big", signed=True) for each in hashes], [wanted[each] for each in order]
+
+
+class PostgresStore(MetadataStore):
+    """Records in a schema of a PostgreSQL database (12 or later, UTF8), which is made where it is missing.
+
+    What is committed is as durable as the server makes it (`synchronous_commit`). Reads go to the server each time: what
+    one node has written, every other sees.
+    """
+
+    shared = True
+
+    def __init__(self, dsn: str, *, sslmode: str = "", schema: str = "callfs", instance_id: str = "node-1", pool: int = 16,
+                 timeout: float = 5.0, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        if not _POSTGRES_NAME.fullmatch(schema):
+            raise ConfigError("metadata_store.db_schema: must be letters, digits and _ (at most 63), and not begin with pg_")
+        self._instance, self._metrics, self._log = instance_id, metrics or Metrics(), log
+        settings = f"SET search_path = \"{schema}\"; SET default_transaction_isolation = 'read committed'"
+        self.database = open_postgres(dsn, sslmode=sslmode, settings=settings, pool=pool, timeout=timeout)
+        self._ears: list[_PostgresEar] = []
+        self._sender, self._messages = secrets.token_hex(8), itertools.count(1)
+        try:
+            self.identity = self._migrate(schema)
+        except CallFSError as error:
+            self.database.close()
+            if isinstance(error, (ConfigError, StorageFull)):
+                raise
+            kind = Unavailable if isinstance(error, Unavailable) else ConfigError
+            raise kind(f"metadata_store.dsn: {error.message}") from None
+        self._salt = bytes.fromhex(self.identity)
+
+    def _migrate(self, schema: str) -> str:
+        """Bring the tables up to date, one node at a time; the identity of the store."""
+        with self.database.transaction() as session:
+            if session.execute("SELECT current_setting('server_encoding')").rows != [("UTF8",)]:
+                raise ConfigError("metadata_store.dsn: the database must have the encoding UTF8")
+            session.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", ("callfs schema " + schema,))
+            if not session.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?", (schema,)).rows:
+                session.execute(f'CREATE SCHEMA "{schema}"')
+            tables = [name for name, in session.execute(
+                "SELECT relname::text FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = ?",
+                (schema,)).rows]
+            if tables and "callfs_schema" not in tables:
+                raise ConfigError(f"metadata_store.db_schema: {schema} holds the tables of another program")
+            if not tables:
+                session.execute("CREATE TABLE callfs_schema (version integer NOT NULL, identity bigint NOT NULL)")
+                session.execute("INSERT INTO callfs_schema VALUES (0, ?)", (secrets.randbits(62),))
+            found, identity = session.execute("SELECT version, identity FROM callfs_schema").rows[0]
+            if found > len(_POSTGRES_SCHEMA):
+                raise ConfigError(f"metadata_store.db_schema: written by a later version of callfs (schema {found}, this one "
+                                  f"knows {len(_POSTGRES_SCHEMA)}); use that version, or restore a backup")
+            for step in _POSTGRES_SCHEMA[found:]:
+                session._connection.simple(step)         # several statements, without values
+            if found < len(_POSTGRES_SCHEMA):
+                session.execute("UPDATE callfs_schema SET version = ?", (len(_POSTGRES_SCHEMA),))
+        return f"{identity:016x}"
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _ask(self, operation: str, sql: str, values: Sequence[Any] = (), idempotent: bool = True) -> Rows:
+        """One statement, a transaction of its own. Where it changes something and may not be done twice (not
+        `idempotent`), a connection that breaks in the middle is Unavailable: done or not, nobody knows."""
+        return self._asked(operation, lambda: self.database.single(sql, values, idempotent))
+
+    def _run(self, operation: str, work: Callable[[Session], Any]) -> None:
+        """Several, idempotent together."""
+        self._asked(operation, lambda: self.database.run(work, idempotent=True))
+
+    def _asked(self, operation: str, ask: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        try:
+            return ask()
+        except CallFSError as error:
+            raise self._error(error) from None
+        finally:
+            self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
+
+    def _error(self, error: CallFSError) -> CallFSError:
+        """In our words; PostgreSQL's are for the log."""
+        raised = _POSTGRES_RAISED.get(getattr(error, "state", ""))
+        if raised:
+            return raised()
+        if isinstance(error, StorageFull):
+            return StorageFull("The disk of the metadata store is full.")
+        if self._log:
+            self._log.warning("The metadata store failed.", error=error.message, state=getattr(error, "state", ""))
+        return Unavailable("The metadata store does not answer.") if isinstance(error, Unavailable) else \
+            StorageError("The metadata store refused; its own words are in the log.")
+
+    def _entries(self, operation: str, where: str, values: Sequence[Any]) -> list[Entry]:
+        return [_entry(row) for row in self._ask(operation, f"SELECT {_COLUMNS} FROM entries WHERE {where}", values).rows]
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        return next(iter(self._entries("get", "parent = ? AND name = ?", split_path(path))), None)
+
+    def page(self, parent: str, after: str = "", limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("page", "parent = ? AND name > ? ORDER BY name LIMIT ?", (parent, after, limit))
+
+    def known(self, parent: str, names: Sequence[str]) -> set[str]:
+        """As the interface says."""
+        rows = self._ask("known", "SELECT name FROM entries WHERE parent = ? AND name = ANY (?::text[])",
+                         (parent, _postgres_array(names))).rows
+        return {name for name, in rows}
+
+    def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+
+    def put(self, entry: Entry) -> Entry:
+        """As the interface says."""
+        token, claims, (above,) = self._fenced((entry.path,), False)
+        row = _row(entry)[:-1]
+        version = self._ask("put", f"SELECT put({', '.join('?' * (5 + len(row)))})", (token, *claims, entry.path, above, *row))
+        return entry._replace(version=version.rows[0][0])
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """As the interface says."""
+        names = _COLUMNS.split(", ")
+        rows = [dict(zip(names, _row(entry))) for entry in entries]
+        self._ask("add", f"INSERT INTO entries ({_COLUMNS}) SELECT {', '.join(names[:-1])}, drawn FROM "
+                  "json_populate_recordset(NULL::entries, ?::json), (SELECT nextval('versions') AS drawn) AS one "
+                  "ORDER BY parent, name ON CONFLICT DO NOTHING", (json.dumps(rows, ensure_ascii=False),))
+
+    def delete(self, path: str) -> int:
+        """As the interface says."""
+        token, claims, (above,) = self._fenced((path,), True)
+        return self._ask("delete", "SELECT delete_all(?, ?, ?, ?, ?, ?, ?)", (token, *claims, path, above, *split_path(path)),
+                         False).rows[0][0]
+
+    def move(self, source: str, target: str) -> int:
+        """As the interface says."""
+        token, claims, (above, onto) = self._fenced((source, target), True)
+        return self._ask("move", f"SELECT move_all({', '.join('?' * 11)})", (
+            token, *claims, source, above, *split_path(source), target, onto, *split_path(target)), False).rows[0][0]
+
+    def _fenced(self, paths: tuple[str, ...], subtree: bool) -> tuple[int, list[str], list[str]]:
+        """For a commit by this thread: its token, the locks of the commit, and what is above each path."""
+        token = self.fence()
+        claims = advisory_keys(self._salt, paths, subtree) if token else ([], [])
+        return token, [_postgres_array(some) for some in claims], [_postgres_array(ancestors(path)) for path in paths]
+
+    # -- links -------------------------------------------------------------------------------------------------
+
+    def add_link(self, link: Link) -> None:
+        """As the interface says."""
+        self._ask("add_link", f"INSERT INTO links ({_LINK_COLUMNS}) VALUES ({', '.join('?' * len(link))})", link, False)
+
+    def find_link(self, token_hash: str) -> Optional[Link]:
+        """As the interface says."""
+        rows = self._ask("find_link", f"SELECT {_LINK_COLUMNS} FROM links WHERE token_hash = ?", (token_hash,)).rows
+        return Link(*rows[0]) if rows else None
+
+    def use_link(self, token_hash: str, now: float) -> bool:
+        """As the interface says."""
+        return self._ask("use_link", "UPDATE links SET uses = uses + 1 WHERE token_hash = ? AND uses < max_uses AND expires > ?",
+                         (token_hash, float(now)), False).count == 1
+
+    def links(self, owner: Optional[str]) -> list[Link]:
+        """As the interface says."""
+        return [Link(*row) for row in self._ask("links", f"SELECT {_LINK_COLUMNS} FROM links WHERE coalesce(owner = ?::text, true) "
+                                                "ORDER BY created DESC LIMIT 1000", (owner,)).rows]
+
+    def delete_link(self, link_id: str, owner: Optional[str]) -> bool:
+        """As the interface says."""
+        return self._ask("delete_link", "DELETE FROM links WHERE id = ? AND coalesce(owner = ?::text, true)", (link_id, owner),
+                         False).count == 1
+
+    def sweep_links(self, now: float) -> int:
+        """As the interface says."""
+        return self._ask("sweep_links", "WITH old AS (DELETE FROM fences WHERE since < to_timestamp(?)) "
+                         "DELETE FROM links WHERE expires <= ? OR uses >= max_uses", (now - FENCE_SECONDS, float(now))).count
+
+    # -- blobs -------------------------------------------------------------------------------------------------
+
+    def hold_blob(self, key: str, backend: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._ask("hold_blob", "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (key, backend, instance_id))
+
+    def release_blobs(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._ask("release_blobs", "UPDATE blobs SET holder = '' WHERE key = ANY (?::text[]) OR holder = ? AND holder <> ''",
+                  (_postgres_array(keys), instance_id))
+
+    def loose_blobs(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """As the interface says."""
+        return self._ask("loose_blobs", "SELECT key, backend FROM blobs WHERE holder = '' LIMIT ?", (limit,)).rows
+
+    def drop_blobs(self, keys: Sequence[str]) -> None:
+        """As the interface says."""
+        self._ask("drop_blobs", "DELETE FROM blobs WHERE key = ANY (?::text[]) AND holder = ''", (_postgres_array(keys),))
+
+    def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("elsewhere", f"{_POSTGRES_BELOW} AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
+                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+
+    def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("owned", "(parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND instance_id = ? "
+                             "ORDER BY parent, name LIMIT ?", (*after, instance_id, limit))
+
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says."""
+        return [Stray(*row) for row in self._ask("strays", "SELECT seq, path, stamp, target FROM strays WHERE instance_id = ? "
+                                                 "ORDER BY seq LIMIT ?", (instance_id, limit)).rows]
+
+    def settle_strays(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._ask("settle_strays", "DELETE FROM strays WHERE seq = ANY (?::bigint[])", (_postgres_array(seqs),))
+
+    # -- second copies -----------------------------------------------------------------------------------------
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says."""
+        def work(session: Session) -> None:
+            session.execute("LOCK TABLE replication")   # nodes that start at the same moment; who commits looks behind it
+            if session.execute("SELECT backend FROM replication").rows == wanted:
+                return
+            session.execute("DELETE FROM replication")
+            session.execute("DELETE FROM replicas WHERE task <> 'held'")
+            if backend:
+                session.execute("INSERT INTO replication VALUES (?)", (backend,))
+                session.execute("INSERT INTO replicas (key, id, parent, name, task) SELECT copy_key(id, etag), id, parent, name, "
+                                "'check' FROM entries WHERE type = 'file' AND backend NOT IN ('symlink', ?) "
+                                "ON CONFLICT DO NOTHING", (backend,))
+        wanted = [(backend,)] if backend else []
+        if self._ask("replicate", "SELECT backend FROM replication").rows != wanted:
+            self._run("replicate", work)
+
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """As the interface says."""
+        rows = self._ask("owed_replicas", "SELECT seq, key, id, parent, name, task, since, tries FROM replicas AS r "
+                         "WHERE task <> 'held' AND due <= ? AND NOT (task = 'drop' AND EXISTS (SELECT 1 FROM replicas "
+                         "WHERE id = r.id AND task IN ('copy', 'check'))) ORDER BY seq LIMIT ?", (float(now), limit)).rows
+        return [Owed(*row[:3], join_path(row[3], row[4]), *row[5:]) for row in rows]
+
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._ask("settle_replicas", "DELETE FROM replicas WHERE seq = ANY (?::bigint[])", (_postgres_array(seqs),))
+
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """As the interface says."""
+        self._ask("postpone_replicas", "UPDATE replicas SET tries = tries + 1, due = ? WHERE seq = ANY (?::bigint[])",
+                  (float(due), _postgres_array(seqs)))
+
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._ask("hold_replica", "INSERT INTO replicas (key, id, parent, name, task, holder) VALUES (?, '', ?, ?, 'held', ?) "
+                  "ON CONFLICT (key) DO UPDATE SET seq = DEFAULT, id = '', parent = excluded.parent, name = excluded.name, "
+                  "task = 'held', since = excluded.since, tries = 0, due = 0, holder = excluded.holder",
+                  (key, *split_path(path), instance_id))
+
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._ask("release_replicas", "UPDATE replicas SET task = CASE task WHEN 'held' THEN 'drop' ELSE task END, holder = '', due = 0 "
+                  "WHERE task = 'held' AND (key = ANY (?::text[]) OR holder = ? AND holder <> '') OR ? AND due > 0",
+                  (_postgres_array(keys), instance_id, bool(instance_id)))
+
+    def replica_backlog(self) -> tuple[int, float]:
+        """As the interface says."""
+        return self._ask("replica_backlog", "SELECT count(*), coalesce(min(since), 0) FROM replicas WHERE task <> 'held'").rows[0]
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """As the interface says."""
+        self._ask("note_reads", "INSERT INTO reads SELECT * FROM unnest(?::text[], ?::bigint[]) AS t (id, hour) ORDER BY id "
+                  "ON CONFLICT (id) DO UPDATE SET hour = excluded.hour", (_postgres_array(hours), _postgres_array(hours.values())))
+
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """As the interface says."""
+        return dict(self._ask("last_reads", "SELECT id, hour FROM reads WHERE id = ANY (?::text[])", (_postgres_array(ids),)).rows)
+
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("idle_files", "(parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND size >= ? AND "
+                             "mtime_ns < ? AND NOT EXISTS (SELECT 1 FROM reads WHERE reads.id = entries.id AND hour >= ?) "
+                             "ORDER BY parent, name LIMIT ?", (*after, min_bytes, hour * 3600 * 10**9, hour, limit))
+
+    # -- mounts ------------------------------------------------------------------------------------------------
+
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """As the interface says; this node's."""
+        return self._ask("mounts", "SELECT path, fstype, config FROM mounts WHERE instance_id = ? ORDER BY path", (self._instance,)).rows
+
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """As the interface says."""
+        self._ask("add_mount", "INSERT INTO mounts VALUES (?, ?, ?, ?) ON CONFLICT (instance_id, path) DO UPDATE SET "
+                  "fstype = excluded.fstype, config = excluded.config", (self._instance, path, fstype, config))
+
+    def remove_mount(self, path: str) -> None:
+        """As the interface says."""
+        self._ask("remove_mount", "DELETE FROM mounts WHERE instance_id = ? AND path = ?", (self._instance, path))
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    @property
+    def _channel(self) -> str:
+        return "callfs_" + self.identity
+
+    def announce(self, message: str) -> None:
+        """As the interface says. In parts, which NOTIFY delivers together since they are of one transaction; that one
+        has nothing to be durable, and does not wait for the server's disk."""
+        texts = [message[start:start + _NOTIFY_TEXT] for start in range(0, len(message) or 1, _NOTIFY_TEXT)]
+        number = next(self._messages)
+        parts = [f"{self._sender} {number} {place} {len(texts)} {self._instance}\n{text}"
+                 for place, text in enumerate(texts)]
+        self._ask("announce", "SELECT set_config('synchronous_commit', 'off', true), count(pg_notify(?, part)) "
+                  "FROM unnest(?::text[]) AS part", (self._channel, _postgres_array(parts)), False)
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """As the interface says. Raises Unavailable when that can not begin."""
+        self._ears.append(self._asked("listen", lambda: _PostgresEar(self.database, self._channel, self._sender, heard, missed)))
+
+    # -- the store itself --------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """It answers, and could write."""
+        if self._ask("check", "SELECT current_setting('transaction_read_only') = 'on' FROM callfs_schema").rows[0][0]:
+            raise _POSTGRES_RAISED["25006"]()
+
+    def close(self) -> None:
+        """End the threads and connections."""
+        for ear in self._ears:
+            ear.close()
+        self.database.close()
+
+
+def _in_tree(path: str) -> tuple[str, str, str, str]:
+    own, first, behind = _below(path)
+    return own, behind, own, first
+
+
+class _PostgresEar:
+    """A connection that listens, in a thread of its own. Raises DatabaseUnavailable when it can not begin to."""
+
+    QUIET = 15.0                            # seconds after which it is asked whether the server is still there
+
+    def __init__(self, database: _Postgres, channel: str, sender: str, heard: Callable[[str, str], None],
+                 missed: Callable[[], None]) -> None:
+        self._database, self._channel, self._sender, self._heard, self._missed = database, channel, sender, heard, missed
+        self._parts: list[str] = []
+        self._closed = threading.Event()
+        self._connection = self._connect()
+        self._thread = threading.Thread(target=self._run, name="callfs-listen", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> _PostgresConnection:
+        connection = self._database.connection()
+        try:
+            connection.simple(f'LISTEN "{self._channel}"')
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                while not self._closed.is_set():
+                    self._take_in(self._connection.notification(self.QUIET))
+            except CallFSError:
+                self._connection.close()
+                self._come_back()
+        self._connection.close()
+
+    def _take_in(self, payload: Optional[str]) -> None:
+        """A part of a message; those of one come without another's between them."""
+        if payload is None:
+            self._connection.simple("")
+            return
+        head, _, text = payload.partition("\n")
+        sender, _, place, parts, node = head.split(" ", 4)
+        if sender != self._sender:
+            self._parts = [*(self._parts if place != "0" else ()), text]
+            if len(self._parts) == int(parts):
+                self._heard(node, "".join(self._parts))
+
+    def _come_back(self) -> None:
+        """Connect again, with pauses that grow and are spread: a server that was started again has many to serve."""
+        for attempt in itertools.count():
+            if self._closed.wait(random.uniform(0, min(5.0, 0.05 * 2 ** attempt))):
+                return
+            with contextlib.suppress(CallFSError):
+                self._connection, self._parts = self._connect(), []
+                if not self._closed.is_set():
+                    self._missed()
+                return
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._connection.interrupt()
+        self._thread.join(5)
+
+# ============================================================================
 # Records in Redis
 # ============================================================================
 
@@ -8468,6 +9193,67 @@ class LocalLocks(LockManager):
                 self._changed.notify_all()
 
 
+class SharedLocks(LockManager):
+    """Locks that several processes share. This process's own come first: they cost nothing and are fair, and the shared
+    ones meet only other processes. Between those nobody is promised his turn.
+
+    A shared lock can be lost before it is let go (the connection broke, the holder was silent too long); nobody is told:
+    what counts is the token, which the store checks at each commit.
+    """
+
+    def __init__(self, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+        self._timeout, self._metrics, self._own = timeout, metrics or Metrics(), LocalLocks(timeout)
+        self._thread, self._active = threading.local(), set()       # type: Any, set[int]
+        self._metrics.gauge("callfs_active_locks", lambda: len(self._active))
+
+    @abc.abstractmethod
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        """All of them, or none: (token, what `_give` needs). Tries at least once, until `time.monotonic()` is past the
+        deadline; then, and where the server can not be reached by then, raises Unavailable."""
+
+    @abc.abstractmethod
+    def _give(self, handle: Any) -> None:
+        """Let go. Raises CallFSError where the lock was, or may have been, lost before."""
+
+    def token(self) -> int:
+        """As the interface says."""
+        return next(reversed(getattr(self._thread, "tokens", ())), 0)
+
+    @contextlib.contextmanager
+    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> Iterator[Lease]:
+        """As the interface says."""
+        wanted = _outermost(paths) if subtree else sorted(set(paths))
+        seconds, started, status = self._timeout if timeout is None else timeout, time.perf_counter(), "timeout"
+        deadline, stack = time.monotonic() + seconds, contextlib.ExitStack()
+        with stack:
+            try:
+                stack.enter_context(self._own.hold(*wanted, subtree=subtree, timeout=seconds))
+                token, handle = self._take(wanted, subtree, deadline)
+                status = "success"
+            finally:
+                self._measure("acquire", status, started)
+            stack.callback(self._let_go, token, handle)
+            self._thread.__dict__.setdefault("tokens", []).append(token)
+            self._active.add(token)
+            yield Lease(token)
+
+    def _let_go(self, token: int, handle: Any) -> None:
+        self._thread.tokens.remove(token)
+        self._active.discard(token)
+        started, status = time.perf_counter(), "lost"
+        try:
+            self._give(handle)
+            status = "success"
+        except CallFSError:                 # then nobody has it; and what was done under it is done
+            pass
+        finally:
+            self._measure("release", status, started)
+
+    def _measure(self, operation: str, status: str, started: float) -> None:
+        self._metrics.count("callfs_lock_operations_total", operation, status)
+        self._metrics.observe("callfs_lock_operation_duration_seconds", time.perf_counter() - started, operation)
+
+
 def _overlap(some: list[str], some_below: bool, others: list[str], others_below: bool) -> bool:
     return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
                for path in some for other in others)
@@ -8642,6 +9428,110 @@ class RedisLocks(SharedLocks):
             self._client.script(_LUA_GIVE, self._prefix, *self._pairs(held), safe=True)
         self._client.close()
         super().close()
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+
+class PostgresLocks(SharedLocks):
+    """Advisory locks in the database of a PostgresStore, under its identity.
+
+    All locks of a process are those of ONE session: threads of a process exclude each other before (`SharedLocks`), and
+    inside a session PostgreSQL's locks do not exclude each other, so that two names with the same hash can not stop a thread
+    by a lock of its own; a connection for each lock would soon be more than a server takes. Therefore locks are tried for
+    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. Who is refused takes
+    the gates of what he wants alone, when he can have all of them, and tries again with random pauses; others find the gate
+    closed: a folder whose files are written all the time can be locked, too.
+
+    The session ends, with its locks, when the connection does, and (PostgreSQL 14 and later) when the process was silent
+    for `lease` seconds: one that was stopped holds up nobody for ever. What it then does, the fences refuse.
+    """
+
+    PAUSE = 0.001, 0.05                     # seconds: about the first, at most the second between two tries
+
+    def __init__(self, store: PostgresStore, *, timeout: float = 10.0, lease: float = 10.0,
+                 metrics: Optional[Metrics] = None) -> None:
+        super().__init__(timeout, metrics)
+        self._store, self._lease, self._salt = store, lease, bytes.fromhex(store.identity) + b"locks"
+        self._session: Optional[_PostgresConnection] = None
+        self._using, self._closed = threading.Lock(), threading.Event()
+        self._thread_alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
+        self._thread_alive.start()
+
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        wanted = [_postgres_array(some) for some in advisory_keys(self._salt, paths, subtree)]
+        pause, gates = self.PAUSE[0], None  # the session in which this one has closed the gates
+        try:
+            while True:
+                session, token = self._try(wanted, gates)
+                gates = session if token < 0 else None
+                if token > 0:
+                    return token, (session, wanted)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Unavailable("Another request is writing here; try again.")
+                time.sleep(min(left, random.uniform(pause / 2, pause)))
+                pause = min(pause * 2, self.PAUSE[1])
+        finally:
+            if gates:
+                with contextlib.suppress(CallFSError):
+                    self._ask("SELECT open_gates(?, ?)", wanted, gates)
+
+    def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
+        """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
+        for last in (False, True):
+            try:
+                return self._ask("SELECT try_locks(?, ?, ?)", wanted, None, gates)
+            except DatabaseUnavailable as error:
+                if last or not error.lost:
+                    raise Unavailable("The lock server does not answer.") from None
+        raise AssertionError                # not reached
+
+    def _ask(self, sql: str, wanted: Sequence[Any], only: Any, gates: Any = None) -> tuple[_PostgresConnection, int]:
+        """Call a function in the session, or in `only` this one; `gates`: where the gates are closed."""
+        with self._using:
+            session = self._session
+            if session is None or session.broken:
+                session = self._session = self._connect() if only is None else None
+            if session is None or only not in (None, session):
+                raise Unavailable("The session with this lock has ended.")
+            values = wanted if only else [*wanted, gates is session]
+            try:
+                return session, session.query(sql, list(values)).rows[0][0]
+            except BaseException:           # what the session holds now nobody knows: with it all of that goes
+                session.broken = True
+                session.close()
+                raise
+
+    def _connect(self) -> _PostgresConnection:
+        if self._closed.is_set():
+            raise Unavailable("The locks were closed.")
+        session = self._store.database.connection()
+        for name, value in (("idle_session_timeout", f"{int(self._lease * 1000)}"), ("tcp_keepalives_idle", "5"),
+                            ("tcp_keepalives_interval", "2"), ("tcp_keepalives_count", "3")):
+            session.query("SELECT set_config(name, ?, false) FROM pg_settings WHERE name = ?", [value, name])
+        return session
+
+    def _give(self, handle: Any) -> None:
+        session, wanted = handle
+        self._ask("SELECT free_locks(?, ?)", wanted, session)
+
+    def _stay_alive(self) -> None:
+        """What is held is held until the process falls silent."""
+        while not self._closed.wait(self._lease / 3):
+            with self._using, contextlib.suppress(CallFSError):
+                if self._session and not self._session.broken:
+                    self._session.simple("")
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._closed.set()
+        self._thread_alive.join()
+        with self._using:
+            if self._session:
+                self._session.close()
+                self._session.broken = True
 
 # ============================================================================
 # Bytes: the local disk
@@ -23978,24 +24868,30 @@ def open_store(config: Config, metrics: Metrics, log: Log) -> MetadataStore:
     options, durable = config.metadata_store, config.storage.durability == "full"
     if options.type == "sqlite":
         return SQLiteStore(options.sqlite_path, durable=durable, timeout=config.server.metadata_op_timeout, metrics=metrics)
+    if options.type == "postgres":
+        return PostgresStore(options.dsn, sslmode=options.sslmode, schema=options.db_schema, pool=options.pool_size, metrics=metrics,
+                             instance_id=config.instance_discovery.instance_id, timeout=config.server.metadata_op_timeout, log=log)
     if options.type == "redis":
         target = redis_target(options.redis_addr, user=options.redis_user, password=options.redis_password, db=options.redis_db,
                               ca_file=options.redis_ca_file, pool_size=options.pool_size, timeout=config.server.metadata_op_timeout)
-        return RedisStore(target, prefix=options.redis_key_prefix, instance_id=config.instance_discovery.instance_id,
-                          durable=durable, metrics=metrics, log=log)
+        return RedisStore(target, prefix=options.redis_key_prefix, durable=durable, metrics=metrics, log=log,
+                          instance_id=config.instance_discovery.instance_id)
     raise ConfigError(f"metadata_store.type: {options.type} is not built yet")
 
 
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
     """The locks that a configuration names; the store learns under which of them commits are made."""
-    options, timeout = config.dlm, config.server.file_op_timeout
     locks: LockManager
+    options = config.dlm
     if options.type == "redis":
         target = redis_target(options.redis_addr, user=options.redis_user, password=options.redis_password,
                               ca_file=options.redis_ca_file, pool_size=config.server.max_workers, timeout=config.server.metadata_op_timeout)
-        locks = RedisLocks(target, prefix=config.metadata_store.redis_key_prefix, lease=options.lease, timeout=timeout, metrics=metrics)
+        locks = RedisLocks(target, prefix=config.metadata_store.redis_key_prefix, lease=options.lease, metrics=metrics,
+                           timeout=config.server.file_op_timeout)
+    elif config.dlm.type == "postgres" and isinstance(store, PostgresStore):
+        locks = PostgresLocks(store, timeout=config.server.file_op_timeout, lease=config.dlm.lease, metrics=metrics)
     else:
-        locks = LocalLocks(timeout, metrics)
+        locks = LocalLocks(config.server.file_op_timeout, metrics)
     store.fence = locks.token
     return locks
 

@@ -6142,6 +6142,44 @@ class TestSQLiteStore(MetadataStoreContract):
 
 
 # ============================================================================
+# Records in PostgreSQL: one database for several nodes
+# ============================================================================
+
+def postgres_dsn(server: Any) -> str:
+    """Of the user that needs no password, without TLS: quick to connect."""
+    return f"postgres://t@127.0.0.1:{server.port}/callfs?sslmode=disable"
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres_server: Any) -> Iterator[Any]:
+    """A connection beside the stores; a store's tables in the schema `t`."""
+    callfs.PostgresStore(postgres_dsn(postgres_server), schema="t").close()
+    with contextlib.closing(callfs.open_postgres(postgres_dsn(postgres_server), settings="SET search_path = t")) as database:
+        yield database
+
+
+@pytest.fixture
+def postgres_schema(postgres_server: Any, postgres_tables: Any) -> Callable[..., Any]:
+    """Makes stores in a schema that is empty when the test begins: to make one anew takes 0.2 s."""
+    postgres_tables.run(lambda session: session._connection.simple(
+        "SET LOCAL session_replication_role = replica;" + "".join(f"DELETE FROM {name};" for name in (
+            "entries", "links", "mounts", "blobs", "replication", "replicas", "reads", "strays", "fences"))))
+    return functools.partial(callfs.PostgresStore, postgres_dsn(postgres_server), schema="t")
+
+
+@pytest.mark.once                           # the wire is tested by TestPostgresDatabase on every Python
+class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
+    """PostgreSQL, with a cluster of two nodes."""
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgres_schema: Callable[..., Any]) -> None:
+        self.opened = postgres_schema
+
+    def make(self, folder: Path, node: str = "node-1", **options: Any) -> Any:
+        return self.opened(instance_id=node, **options)
+
+
+# ============================================================================
 # Records in Redis
 # ============================================================================
 
@@ -6438,6 +6476,154 @@ class TestLocalLocks(LocksContract):
         assert metrics.value("callfs_active_locks") == 0
         assert metrics.value("callfs_lock_operations_total", "acquire", "success") == 2
         assert metrics.value("callfs_lock_operations_total", "acquire", "timeout") == 1
+
+
+class SharedLocksContract(LocksContract):
+    """What locks do that several processes share; `make` makes what another process would have."""
+
+    def assert_empty(self, locks: Any) -> None:
+        TestLocalLocks.assert_empty(self, locks._own)       # type: ignore[arg-type]
+        assert not locks._active and locks.token() == 0
+
+    def waiting(self, locks: Any) -> int:
+        return len(locks._own._waiting)
+
+    def lose(self, locks: Any) -> None:
+        """Have a manager lose all of its locks, as when its connection breaks; back when they are free for others."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("held, held_below, asked, asked_below, excluded", LocksContract.PAIRS)
+    def test_exclusion_between_processes(self, held: list[str], held_below: bool, asked: list[str], asked_below: bool, excluded: bool) -> None:
+        """The same table; a token given later is larger, whoever gives it."""
+        mine, other = self.make(), self.make()
+        for first, first_below, second, second_below in ((held, held_below, asked, asked_below), (asked, asked_below, held, held_below)):
+            with mine.hold(*first, subtree=first_below) as lease:
+                with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), \
+                        other.hold(*second, subtree=second_below, timeout=0) as later:
+                    assert later.token > lease.token
+            with other.hold(*second, subtree=second_below, timeout=0) as later:
+                assert later.token > lease.token
+        self.assert_empty(mine)
+        self.assert_empty(other)
+
+    def test_hammer_between_processes(self) -> None:
+        """Any mixture, from threads of three: nobody is in a place together with somebody else, everybody gets through,
+        and who comes later has the larger token."""
+        managers, guard = [self.make() for _ in range(3)], threading.Lock()
+        inside: list[tuple[str, bool, int]] = []
+        names = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/c", "/d"]
+
+        def meets(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> bool:
+            return callfs._overlap([one[0]], one[1], [other[0]], other[1])
+
+        def work(number: int) -> int:
+            some, wrong = random.Random(number), 0
+            for _ in range(40):
+                subtree = some.random() < 0.3
+                with managers[number % 3].hold(*some.sample(names, some.choice([1, 1, 2])), subtree=subtree) as lease:
+                    wrong += managers[number % 3].token() != lease.token
+                with managers[number % 3].hold(*(paths := some.sample(names, some.choice([1, 1, 2]))), subtree=subtree) as lease:
+                    mine = [(path, subtree, lease.token) for path in paths]
+                    with guard:
+                        wrong += sum(meets(one, other) for one in mine for other in inside)
+                        inside.extend(mine)
+                    with guard:
+                        for one in mine:
+                            inside.remove(one)
+            return wrong
+
+        assert sum(in_threads(work, 6)) == 0
+        for locks in managers:
+            self.assert_empty(locks)
+
+    def test_a_folder_that_is_always_in_use(self) -> None:
+        """Other processes write in it without a gap; who wants all of it gets it."""
+        busy, patient, over = [self.make() for _ in range(2)], self.make(), threading.Event()
+
+        def work(number: int) -> None:
+            if number == 4:
+                try:
+                    for _ in range(3):
+                        with patient.hold("/d", subtree=True, timeout=20):
+                            pass
+                finally:
+                    over.set()
+            turn = itertools.count()
+            while not over.is_set():
+                with busy[number % 2].hold(f"/d/{number}/{next(turn)}"):
+                    wait_for(lambda: over.is_set() or random.random() < 0.3)
+        in_threads(work, 5)
+
+    def test_tokens_of_threads(self) -> None:
+        """The innermost lock that this thread holds; no other thread's."""
+        locks = self.make()
+        assert locks.token() == 0
+        with locks.hold("/a") as outer:
+            assert locks.token() == outer.token and in_threads(lambda number: locks.token(), 1) == [0]
+            with locks.hold("/b", subtree=True) as inner:
+                assert locks.token() == inner.token > outer.token
+            assert locks.token() == outer.token
+        assert locks.token() == 0
+
+    def test_lost_locks(self) -> None:
+        """Others get them; who had them leaves his block without an error, and what he has taken since is not touched."""
+        locks, other = self.make(), self.make()
+        with locks.hold("/a") as lease, contextlib.ExitStack() as stack:
+            with locks.hold("/b", subtree=True):
+                self.lose(locks)
+                stack.enter_context(locks.hold("/c"))       # in a new session
+                with other.hold("/a", "/b", timeout=5) as later:
+                    assert later.token > lease.token
+            with pytest.raises(callfs.Unavailable), other.hold("/c", timeout=0):
+                pass
+        assert locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 2
+        with other.hold("/", subtree=True, timeout=0):
+            pass
+        self.assert_empty(locks)
+
+    def test_shared_metrics(self) -> None:
+        """Each lock counts once."""
+        locks, other = self.make(0.01), self.make(0.01)
+        with locks.hold("/a"), locks.hold("/b", subtree=True):
+            assert locks._metrics.value("callfs_active_locks") == 2
+            for manager in (locks, other):
+                with pytest.raises(callfs.Unavailable) as caught, manager.hold("/a"):
+                    pass
+                assert dict(caught.value.headers)["Retry-After"]
+        counted = locks._metrics.cells("callfs_lock_operations_total")
+        assert counted == {("acquire", "success"): 2, ("acquire", "timeout"): 1, ("release", "success"): 2}
+        assert locks._metrics.value("callfs_active_locks") == 0
+
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+@pytest.mark.once
+class TestPostgresLocks(SharedLocksContract):
+    """PostgreSQL; each node's store is its own."""
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgres_tables: Any, postgres_server: Any) -> Iterator[None]:
+        self.tables, self.opened = postgres_tables, []
+        self.store = callfs.PostgresStore(postgres_dsn(postgres_server), schema="t", pool=1)
+        yield
+        for locks in self.opened:
+            locks.close()
+        self.store.close()
+
+    def make(self, timeout: float = 30, **options: Any) -> Any:
+        self.opened.append(callfs.PostgresLocks(self.store, timeout=timeout, **options))
+        return self.opened[-1]
+
+    def assert_empty(self, locks: Any) -> None:
+        super().assert_empty(locks)
+        assert self.tables.single("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").rows == [(0,)]
+
+    def lose(self, locks: Any) -> None:
+        pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
+        assert self.tables.single("SELECT pg_terminate_backend(?)", (pid,)).rows == [(True,)]
+        wait_for(lambda: self.tables.single("SELECT count(*) FROM pg_stat_activity WHERE pid = ?", (pid,)).rows == [(0,)])
 
 
 # ============================================================================
