@@ -23978,7 +23978,7 @@ def test_link(stub: Any, capsys: Any, monkeypatch: Any) -> None:
 
 
 def test_fsck(stub: Any, monkeypatch: Any, capsys: Any) -> None:
-    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, report: Any) -> int:
+    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Any) -> int:
         assert not take_over
         report(callfs.Finding("missing", "/x", "more"))
         return int(deep) + 2 * int(mend)
