@@ -26714,7 +26714,7 @@ class InternalDialect:
         if len(answer) > MAX_PEER_VALUE and not body:
             answer, body = "", compact_json(value).encode()
         proof = admitted.prove(status, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
-        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_NO_STORE)
+        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_UNCACHED)
 
     def refuse(self, request: Request, error: CallFSError) -> Response:
         """An error as JSON, as everywhere; the headers that it carries are signed with it."""
@@ -26728,7 +26728,7 @@ class InternalDialect:
         return response
 
 
-_NO_STORE = b"Cache-Control: no-store\r\n"
+_UNCACHED = b"Cache-Control: no-store\r\n"
 
 # ============================================================================
 # The server: everything that a configuration asks for, as one object
