@@ -6213,8 +6213,8 @@ class PeerResult(NamedTuple):
     reader: Optional[Reader] = None
 
 
-class PeerUnreachable(BadGateway):
-    """Another node can not be reached, or does not answer as it should."""
+class _PeerTrouble(Exception):
+    """Another node can not be reached, or does not answer as it should; the text says so to who asked."""
 
 
 class PeerKeys(NamedTuple):
@@ -6276,13 +6276,6 @@ class PeerWindow:
             return False
         self._seen |= 1 << -ahead
         return True
-
-
-class PeerRefused(AuthenticationFailed):
-    """A request between nodes that is not taken. `details`: `reason` (secret, altered, clock, run, replay)."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message, reason=reason)
 
 
 class SealedBody(Body):
@@ -6380,32 +6373,32 @@ class PeerGate:
     def verify(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> PeerPass:
         """Check everything but the bytes of the body, which check themselves. Names of headers in lower case.
 
-        Raises PeerRefused, and Unavailable when there are more senders than can be remembered.
+        Raises AuthenticationFailed (its `details`: `reason` secret, altered, clock, run or replay), and Unavailable when there are more senders than can be remembered.
         """
         found = _PEER_HEADER.fullmatch(headers.get("authorization", ""))
         if found is None:
-            raise PeerRefused("altered", "The Authorization header is not that of a node.")
+            raise AuthenticationFailed(reason="altered", message="The Authorization header is not that of a node.")
         node, to, moment, epoch, number, sealed, mac = found.groups()
         call = headers.get("x-callfs-call", "")
         proper = peer_mac(self._keys.request, method, target, moment, f"{epoch}.{number}", node, to, sealed, call)
         if not hmac.compare_digest(mac, proper):
-            raise PeerRefused("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
+            raise AuthenticationFailed(reason="secret", message="The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
                                         "something between them changes requests.")
         self._check_time(int(moment) / 1000)
         if to != self.run and (to or target != PEER_ROUTE + "hello"):
-            raise PeerRefused("run", "This was for another node, or for this one before it was restarted.")
+            raise AuthenticationFailed(reason="run", message="This was for another node, or for this one before it was restarted.")
         self._check_replay(node, epoch, int(number), int(moment) / 1000)
         try:
             asked = unpacked(call)
         except ValueError:
-            raise PeerRefused("altered", "X-CallFS-Call can not be read.") from None
+            raise AuthenticationFailed(reason="altered", message="X-CallFS-Call can not be read.") from None
         prove = functools.partial(self._prove, mac)
         return PeerPass(node, asked, self._sealed(body, sealed, mac), prove)
 
     def _check_time(self, moment: float) -> None:
         ahead = moment - self._clock()
         if abs(ahead) > PEER_SKEW:
-            raise PeerRefused("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
+            raise AuthenticationFailed(reason="clock", message=f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
                                        f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
 
     def _check_replay(self, node: str, epoch: str, number: int, moment: float) -> None:
@@ -6415,7 +6408,7 @@ class PeerGate:
             window.touched, window.newest = time.monotonic(), max(window.newest, moment)
             first = window.take(number)
         if not first:
-            raise PeerRefused("replay", "This request was here before.")
+            raise AuthenticationFailed(reason="replay", message="This request was here before.")
 
     def _new_window(self, moment: float) -> PeerWindow:
         # What was forgotten is all older than the horizon, so what is newer was not among it, whatever the clocks do.
@@ -6426,7 +6419,7 @@ class PeerGate:
             self._horizon = max(self._horizon, oldest.newest)
             self._windows.popitem(last=False)
         if moment <= self._horizon:
-            raise PeerRefused("replay", "This request is as old as some that are forgotten.")
+            raise AuthenticationFailed(reason="replay", message="This request is as old as some that are forgotten.")
         if len(self._windows) >= PEER_SENDERS:
             raise Unavailable("Too many nodes, or restarts of nodes, within two minutes.")
         return PeerWindow()
@@ -6435,7 +6428,7 @@ class PeerGate:
         length = int(sealed) if sealed.isdecimal() else None
         proper = 0 if sealed == "no" else length + _SEAL_BYTES if length is not None else None
         if body.length not in (proper, None) or sealed == "no" and body.length is None:
-            raise PeerRefused("altered", "The body has another length than was signed.")
+            raise AuthenticationFailed(reason="altered", message="The body has another length than was signed.")
         return body if sealed == "no" else SealedBody(body, _body_state(self._keys, mac), length)
 
     def _prove(self, mac: str, status: int, kind: str, answer: str, data: bytes) -> str:
@@ -6544,13 +6537,13 @@ class _Breaker:
         return "half-open" if self._trying or self._clock() >= self._until else "open"
 
     def enter(self, most: int) -> bool:
-        """Go on, and `leave` later with what this gives: whether it is the one that tries. Raises PeerUnreachable, and
+        """Go on, and `leave` later with what this gives: whether it is the one that tries. Raises BadGateway, and
         Unavailable when `most` are under way."""
         with self._lock:
             broken = self.failures >= PEER_TRIES
             left = self._until - self._clock()
             if broken and (self._trying or left > 0):
-                raise PeerUnreachable(f"{self.reason} It is asked again in {max(left, 0.1):.1f} s.")
+                raise BadGateway(f"{self.reason} It is asked again in {max(left, 0.1):.1f} s.")
             if self.active >= most:
                 raise Unavailable("Too many requests wait for another node; try again.")
             self.active += 1
@@ -6592,12 +6585,12 @@ class _PeerClient(HTTPClient):
             wire.connection.connect()
             told = self._exchange(wire, self._signed("hello", packed({}), wire, None, 0.0), False, lambda wire: None).value
             if told.get("node") != self.node:
-                raise PeerUnreachable(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
+                raise _PeerTrouble(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
                                  "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
         except (OSError, _Broken) as error:
             wire.close()
             reason = error.reason if isinstance(error, _Broken) else _reason(error)
-            raise PeerUnreachable(f"{self.shown} can not be reached: {reason}.") from None
+            raise _PeerTrouble(f"{self.shown} can not be reached: {reason}.") from None
         except BaseException:
             wire.close()
             raise
@@ -6633,14 +6626,14 @@ class _PeerClient(HTTPClient):
             except _Broken as broken:
                 fresh = self._again(wire) if broken.unanswered and wire.reused and body is None else None
                 if fresh is None:
-                    raise PeerUnreachable(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
+                    raise _PeerTrouble(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
                                           "been done.") from None
                 wire, nonce = fresh, signed.nonce
 
     def _again(self, wire: _PeerWire) -> Optional[_PeerWire]:
         """Where to send the same request again. The run that it went to knows whether it had begun, a later one does not."""
         self.drop()
-        with contextlib.suppress(PeerUnreachable):
+        with contextlib.suppress(_PeerTrouble):
             fresh = self._connect()
             if fresh.run == wire.run:
                 return fresh
@@ -6681,18 +6674,18 @@ class _PeerClient(HTTPClient):
         reply.wire.close()
         raise self._unproven(reply.status, proof, reply.data)
 
-    def _unproven(self, status: int, proof: str, data: bytes) -> PeerUnreachable:
+    def _unproven(self, status: int, proof: str, data: bytes) -> _PeerTrouble:
         told = error_of_answer(status, {}, data)
         if proof or status < 300:
-            return PeerUnreachable(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
+            return _PeerTrouble(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
                                 "answers, or it is no node of this cluster.")
         if told.details.get("reason") == "replay":
-            return PeerUnreachable(f"{self.shown} broke off; the request had begun and may or may not have been done.")
+            return _PeerTrouble(f"{self.shown} broke off; the request had begun and may or may not have been done.")
         if status == 401 and "reason" in told.details:
-            return PeerUnreachable(f"{self.shown} refuses what this node asks: {_reason(told)}")
+            return _PeerTrouble(f"{self.shown} refuses what this node asks: {_reason(told)}")
         if status in _LATER:
-            return PeerUnreachable(f"{self.shown} is too busy ({status}).")
-        return PeerUnreachable(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
+            return _PeerTrouble(f"{self.shown} is too busy ({status}).")
+        return _PeerTrouble(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
                           "instance_discovery.peer_endpoints right, and its version the same?")
 
     def drop(self) -> None:
@@ -6778,10 +6771,10 @@ class Peers:
             answer = client.ask(op, call, body, stream, timeout)
             status = "200"
             return answer
-        except PeerUnreachable as error:
+        except _PeerTrouble as trouble:
             client.drop()
-            self._note(client, error.message)
-            raise
+            self._note(client, str(trouble))
+            raise BadGateway(str(trouble)) from None
         except CallFSError as error:
             status = str(error.status)
             raise
@@ -19386,7 +19379,7 @@ class Authenticator:
         request.memo.pop(PEER_PASS, None)
         try:
             request.memo[PEER_PASS] = self._gate.verify(request.method, target, request.headers, request.body)
-        except PeerRefused as error:        # a right signature always passes: nobody can shut a node out by wrong ones
+        except AuthenticationFailed as error:        # a right signature always passes: nobody can shut a node out by wrong ones
             seconds = self._failures.wait(request.client) if error.details["reason"] == "secret" else 0.0
             raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) if seconds else error
         return INTERNAL
@@ -23221,7 +23214,7 @@ class InternalDialect:
         if len(answer) > MAX_PEER_VALUE and not body:
             answer, body = "", compact_json(value).encode()
         proof = admitted.prove(status, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
-        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_NO_STORE)
+        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_PEER_POLICY)
 
     def refuse(self, request: Request, error: CallFSError) -> Response:
         """An error as JSON, as everywhere; the headers that it carries are signed with it."""
@@ -23235,7 +23228,7 @@ class InternalDialect:
         return response
 
 
-_NO_STORE = b"Cache-Control: no-store\r\n"
+_PEER_POLICY = b"Cache-Control: no-store\r\n"
 
 # ============================================================================
 # The server: everything that a configuration asks for, as one object
