@@ -591,9 +591,12 @@ def rfc3339(nanoseconds: int, fraction: bool = False) -> str:
     return f"{text}.{rest:09d}Z" if fraction else text + "Z"
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))      # json.dumps would make one each time
+
+
 def compact_json(value: Any) -> str:
     """JSON without a blank, in UTF-8's own characters."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(value)
 
 
 def b64url(data: bytes) -> str:
@@ -6193,7 +6196,7 @@ MAX_PEER_CALL = 24_576                  # bytes of X-CallFS-Call: two of the lon
 MAX_PEER_VALUE = 16_384                # of an answer in the header; a longer one is its body
 _SEAL_BYTES = 32
 _PEER_HEADER = re.compile(r"CallFS-HMAC node=([\w.:@-]{1,128}),to=([0-9a-f]{0,16}),time=([0-9]{1,15}),"
-                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([\w-]{43})", re.ASCII)
+                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([0-9a-f]{64})", re.ASCII)
 
 
 class PeerCall(NamedTuple):
@@ -6232,13 +6235,13 @@ def peer_keys(secret: str) -> PeerKeys:
 
 
 def peer_mac(key: bytes, *fields: str) -> str:
-    """The MAC of a request, in base64url: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
-    return b64url(hmac.digest(key, "\n".join(fields).encode(), "sha256"))
+    """The MAC of a request, in hexadecimal digits: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
+    return hmac.digest(key, "\n".join(fields).encode(), "sha256").hex()
 
 
 def answer_mac(key: bytes, request: str, status: int, kind: str, answer: str, data: bytes) -> str:
     """The MAC of an answer to the request with that MAC; of bytes that stream it knows the number (in `kind`) only."""
-    return b64url(hmac.digest(key, f"{request}\n{status}\n{kind}\n{answer}\n".encode() + data, "sha256"))
+    return hmac.digest(key, f"{request}\n{status}\n{kind}\n{answer}\n".encode() + data, "sha256").hex()
 
 
 def packed(value: Mapping[str, Any]) -> str:
@@ -6361,6 +6364,10 @@ class PeerPass(NamedTuple):
     prove: Callable[[int, str, str, bytes], str]
 
 
+def _not_taken(reason: str, message: str) -> AuthenticationFailed:
+    return AuthenticationFailed(message, reason=reason)
+
+
 class PeerGate:
     """Lets in what another node signed, once. `run` is what this run of the node is called."""
 
@@ -6377,29 +6384,29 @@ class PeerGate:
         """
         found = _PEER_HEADER.fullmatch(headers.get("authorization", ""))
         if found is None:
-            raise AuthenticationFailed(reason="altered", message="The Authorization header is not that of a node.")
+            raise _not_taken("altered", "The Authorization header is not that of a node.")
         node, to, moment, epoch, number, sealed, mac = found.groups()
         call = headers.get("x-callfs-call", "")
         proper = peer_mac(self._keys.request, method, target, moment, f"{epoch}.{number}", node, to, sealed, call)
         if not hmac.compare_digest(mac, proper):
-            raise AuthenticationFailed(reason="secret", message="The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
-                                        "something between them changes requests.")
+            raise _not_taken("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
+                                       "something between them changes requests.")
         self._check_time(int(moment) / 1000)
         if to != self.run and (to or target != PEER_ROUTE + "hello"):
-            raise AuthenticationFailed(reason="run", message="This was for another node, or for this one before it was restarted.")
+            raise _not_taken("run", "This was for another node, or for this one before it was restarted.")
         self._check_replay(node, epoch, int(number), int(moment) / 1000)
         try:
             asked = unpacked(call)
         except ValueError:
-            raise AuthenticationFailed(reason="altered", message="X-CallFS-Call can not be read.") from None
+            raise _not_taken("altered", "X-CallFS-Call can not be read.") from None
         prove = functools.partial(self._prove, mac)
         return PeerPass(node, asked, self._sealed(body, sealed, mac), prove)
 
     def _check_time(self, moment: float) -> None:
         ahead = moment - self._clock()
         if abs(ahead) > PEER_SKEW:
-            raise AuthenticationFailed(reason="clock", message=f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
-                                       f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
+            raise _not_taken("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
+                                      f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
 
     def _check_replay(self, node: str, epoch: str, number: int, moment: float) -> None:
         with self._lock:
@@ -6408,7 +6415,7 @@ class PeerGate:
             window.touched, window.newest = time.monotonic(), max(window.newest, moment)
             first = window.take(number)
         if not first:
-            raise AuthenticationFailed(reason="replay", message="This request was here before.")
+            raise _not_taken("replay", "This request was here before.")
 
     def _new_window(self, moment: float) -> PeerWindow:
         # What was forgotten is all older than the horizon, so what is newer was not among it, whatever the clocks do.
@@ -6419,7 +6426,7 @@ class PeerGate:
             self._horizon = max(self._horizon, oldest.newest)
             self._windows.popitem(last=False)
         if moment <= self._horizon:
-            raise AuthenticationFailed(reason="replay", message="This request is as old as some that are forgotten.")
+            raise _not_taken("replay", "This request is as old as some that are forgotten.")
         if len(self._windows) >= PEER_SENDERS:
             raise Unavailable("Too many nodes, or restarts of nodes, within two minutes.")
         return PeerWindow()
@@ -6428,7 +6435,7 @@ class PeerGate:
         length = int(sealed) if sealed.isdecimal() else None
         proper = 0 if sealed == "no" else length + _SEAL_BYTES if length is not None else None
         if body.length not in (proper, None) or sealed == "no" and body.length is None:
-            raise AuthenticationFailed(reason="altered", message="The body has another length than was signed.")
+            raise _not_taken("altered", "The body has another length than was signed.")
         return body if sealed == "no" else SealedBody(body, _body_state(self._keys, mac), length)
 
     def _prove(self, mac: str, status: int, kind: str, answer: str, data: bytes) -> str:
@@ -6447,14 +6454,16 @@ class PeerAnswer(NamedTuple):
 
 class _PeerResponse:
     """An answer, read straight from its socket: as much of `http.client.HTTPResponse` as is used of it here, in a
-    quarter of the time. `deadline` (monotonic): until when it has to be there, None: no silence longer than usual."""
+    quarter of the time. `deadline` (monotonic): until when it has to be there, None: no silence longer than the
+    socket's time-out, with which it has to come."""
 
-    def __init__(self, sock: socket.socket, data: bytes, deadline: float) -> None:
-        self._sock, self.deadline = sock, deadline      # type: socket.socket, Optional[float]
+    def __init__(self, sock: socket.socket, data: bytes, seconds: float) -> None:
+        self._sock, self._waited = sock, False
+        self.deadline: Optional[float] = time.monotonic() + seconds
         while b"\r\n\r\n" not in data:
             if len(data) > BLOCK // 4:
                 raise http.client.LineTooLong("head")
-            block = self._receive(BLOCK // 4)
+            block = self._receive(BLOCK // 16)
             if not block:
                 raise http.client.IncompleteRead(data) if data else ConnectionResetError("it ended the connection")
             data += block
@@ -6471,11 +6480,12 @@ class _PeerResponse:
         self.will_close = "close" in self.headers.get("connection", "").lower() or len(self._rest) > self.length
 
     def _receive(self, size: int) -> bytes:
-        if self.deadline is not None:
+        if self.deadline is not None and self._waited:      # not for what comes in one piece: that is nearly all
             left = self.deadline - time.monotonic()
             if left <= 0:
                 raise socket.timeout("timed out")
             self._sock.settimeout(left)
+        self._waited = True
         return self._sock.recv(size)
 
     def read(self, size: int = BLOCK) -> bytes:
@@ -6519,7 +6529,7 @@ class _PeerWire(_Wire):
             self.clean = self._send_body(call.body, None)
         with _wire_errors():
             first, self._first = self._first, b""
-            return _PeerResponse(self.sock, first, time.monotonic() + seconds)
+            return _PeerResponse(self.sock, first, seconds)
 
 
 class _Breaker:
@@ -6727,7 +6737,7 @@ class Peers:
         self.keys, self.instance_id, self.clock, self.monotonic, self.carry = peer_keys(secret), instance_id, clock, monotonic, carry
         self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
         self._metrics, self._log = metrics or Metrics(), log
-        self._slots = threading.BoundedSemaphore(most)
+        self._lock, self._active, self._most = threading.Lock(), 0, most
         self._share = most if len(endpoints) < 2 else max(1, most // 2)     # one slow node leaves room for the others
         self._clients = {node: _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
         self.nodes = list(self._clients)
@@ -6757,12 +6767,15 @@ class Peers:
             raise BadRequest("The request is too long to be handed to another node.")
         length = body.length if body is not None and length is None else length
         sent = None if body is None or length == 0 else (body, length)
-        if not self._slots.acquire(blocking=False):
-            raise Unavailable("Too many requests wait for other nodes; try again.")
+        with self._lock:
+            if self._active >= self._most:
+                raise Unavailable("Too many requests wait for other nodes; try again.")
+            self._active += 1
         try:
             return self._guarded(client, op, call, sent, stream, timeout or self.timeout)
         finally:
-            self._slots.release()
+            with self._lock:
+                self._active -= 1
 
     def _guarded(self, client: _PeerClient, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool,
                  timeout: float) -> PeerAnswer:
