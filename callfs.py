@@ -24634,8 +24634,8 @@ class Server:
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         gate = PeerGate(config.auth.internal_proxy_secret, config.instance_discovery.instance_id)
-        internal = InternalDialect(self.peer_ops, gate).routes() if config.auth.internal_proxy_secret else []
-        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate if internal else None)
+        internal = InternalDialect(self.peer_ops, gate)
+        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate)
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
         page = BrowserPage(config, authenticator)
@@ -24647,7 +24647,7 @@ class Server:
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
-        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes(), *internal], [address.host or "localhost" for address in listen] if own else ())
+        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes(), *internal.routes()], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
                             unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
