@@ -4950,6 +4950,967 @@ def test_s3_virtual_host() -> None:
 
 
 # ============================================================================
+# Redis: RESP client
+# ============================================================================
+
+class RealRedis(RealDatabase):
+    """Redis on a unix socket, a port and a TLS port; what is written outlives its process."""
+
+    name = "redis"
+
+    def __init__(self, certificate: tuple[str, str], *more: str) -> None:
+        super().__init__()
+        self.program, self.files, self.more, self.tls_port = need_program("redis-server"), certificate, more, free_port()
+        self.address = f"unix:{self.folder}/sock"
+        self.start()
+        self.wait_for_it()
+
+    def start(self) -> None:
+        """With its log of changes, without fsync."""
+        self.start_process(
+            self.program, "--dir", str(self.folder), "--unixsocket", f"{self.folder}/sock", "--bind", "127.0.0.1", "--port", str(self.port),
+            "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--tls-port", str(self.tls_port), "--tls-cert-file", self.files[0],
+            "--tls-key-file", self.files[1], "--tls-ca-cert-file", self.files[0], "--tls-auth-clients", "no", "--enable-debug-command", "yes", *self.more)
+
+    def wait_for_it(self) -> None:
+        """Until it answers."""
+        def answers() -> bool:
+            try:
+                with self.client() as client:
+                    return client.call("PING") == b"PONG"
+            except callfs.DatabaseUnavailable:
+                assert self.process.poll() is None, (self.folder / "log").read_text(errors="replace")[-3000:]
+                return False
+        wait_for(answers, 30, "redis to start")
+
+    @contextlib.contextmanager
+    def client(self, address: str = "", **more: Any) -> Iterator[Any]:
+        """A client of it."""
+        client = callfs.RedisClient(callfs.redis_target(address or self.address, **more))
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def restart(self) -> None:
+        """Killed and started again."""
+        self.stop(signal.SIGKILL)
+        self.start()
+        self.wait_for_it()
+
+
+@pytest.fixture(scope="session")
+def redis_server(certificate: tuple[str, str]) -> Iterator[RealRedis]:
+    """A Redis of our own."""
+    yield from real_database(RealRedis, certificate)        # type: ignore[misc]
+
+
+class RespBytes:
+    """An answer to read, that ends where its bytes do."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def read(self, size: int) -> bytes:
+        if self.at + size > len(self.data):
+            raise ConnectionResetError
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def line(self) -> bytes:
+        end = self.data.find(b"\r\n", self.at)
+        return self.read((end if end >= 0 else len(self.data)) + 2 - self.at)[:-2]
+
+
+@pytest.mark.parametrize("data, value", [
+    (b"+OK\r\n", b"OK"), (b":-12\r\n", -12), (b":0\r\n", 0), (b"(3492890328409238509324850943850943825024385\r\n", ValueError),
+    (b"$5\r\nhe\r\no\r\n", b"he\r\no"), (b"$0\r\n\r\n", b""), (b"$-1\r\n", None), (b"*-1\r\n", None), (b"_\r\n", None), (b"*0\r\n", []),
+    (b"*3\r\n:1\r\n*1\r\n$1\r\na\r\n_\r\n", [1, [b"a"], None]), (b"%1\r\n+a\r\n:1\r\n", {b"a": 1}), (b"~2\r\n:1\r\n:2\r\n", [1, 2]),
+    (b"#t\r\n", True), (b"#f\r\n", False), (b",1.5\r\n", 1.5), (b",-inf\r\n", float("-inf")), (b"=8\r\ntxt:ab\r\n\r\n", b"ab\r\n"), (b">1\r\n:1\r\n", [1]),
+    (b"|1\r\n+ttl\r\n:9\r\n:7\r\n", 7),
+    (b"$1_0\r\n", ValueError), (b": 1\r\n", ValueError), (b":1_0\r\n", ValueError), (b"$99999999999\r\n", ValueError), (b"*-2\r\n", ValueError),
+    (b"?\r\n", ValueError), (b"\r\n", ValueError), (b"$2\r\nabc\r\n", ValueError), (b"#x\r\n", KeyError), (b"*1\r\n" * 9 + b":1\r\n", ValueError),
+    (b"%1\r\n*0\r\n:1\r\n", ValueError), (b",x\r\n", ValueError), (b"_x\r\n", ValueError), (b"%-1\r\n", {}), (b"$3\r\nab", ConnectionResetError),
+])
+def test_resp(data: bytes, value: Any) -> None:
+    """Every type of both versions of the protocol; what it does not allow."""
+    if isinstance(value, type):
+        with pytest.raises(value):
+            callfs.read_resp(RespBytes(data))
+    else:
+        source = RespBytes(data)
+        assert callfs.read_resp(source) == value and source.at == len(data)
+
+
+@property_test(300, data=lambda some: some.one_of(
+    some.binary(max_size=60), some.lists(some.sampled_from([b"*2\r\n", b"%1\r\n", b"$3\r\n", b"abc\r\n", b":1\r\n", b"-ERR x\r\n", b"_\r\n", b"|1\r\n", b"!3\r\n", b"=3\r\n",
+                                                            b"$-1\r\n", b"#t\r\n", b",nan\r\n", b"(1\r\n", b"~1\r\n"]), max_size=20).map(b"".join)))
+def test_resp_fuzz(data: bytes) -> None:
+    """Any bytes: an answer, or one of the errors that a connection turns into Unavailable."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        callfs.read_resp(RespBytes(data))
+
+
+@property_test(100, words=lambda some: some.lists(some.binary(max_size=20), min_size=1, max_size=5))
+def test_resp_commands_are_read_as_they_were_said(words: list[bytes]) -> None:
+    """A command is an array."""
+    assert callfs.read_resp(RespBytes(callfs.resp_command(*words))) == words
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("h:1", ("h", 1, "", False, None)), ("[::1]:6379", ("::1", 6379, "", False, None)), ("unix:/run/r.sock", ("", 0, "/run/r.sock", False, None)),
+    ("redis://h", ("h", 6379, "", False, None)), ("redis://h:1/", ("h", 1, "", False, None)), ("rediss://h:1/3", ("h", 1, "", True, 3)),
+    ("rediss://[::1]", ("::1", 6379, "", True, None)),
+    ("h", None), ("", None), (":1", None), ("h:0", None), ("h:99999", None), ("unix:x", None), ("redis://u:s3cret@h:1", None), ("redis://h/x", None),
+    ("http://h:1", None), ("redis://h:1?x", None), ("redis://", None)])
+def test_redis_address(text: str, expected: Any) -> None:
+    """Host and port, socket, URL; nothing that holds a password, which an error would show."""
+    if expected is not None:
+        assert callfs.redis_address(text) == expected
+        return
+    with pytest.raises(ValueError) as caught:
+        callfs.redis_address(text)
+    assert "s3cret" not in str(caught.value)
+    if text:
+        assert any("redis_addr" in problem and "s3cret" not in problem for problem in problems_of(metadata_store={"type": "redis", "redis_addr": text}))
+
+
+class TestRedisClient:
+    """Against a real server, and scripted ones that do not mean well."""
+
+    # (what a server says to each command, the error, a word of it)
+    ANSWERS = [
+        (b"-MOVED 3999 127.0.0.1:6381\r\n", callfs.ConfigError, "Redis Cluster, which callfs does not support"), (b"-CROSSSLOT x\r\n", callfs.ConfigError, "one server"),
+        (b"-ASK 1 h:1\r\n", callfs.ConfigError, "Cluster"), (b"-LOADING x\r\n", callfs.Unavailable, "loading"), (b"-BUSY x\r\n", callfs.Unavailable, "busy"),
+        (b"-READONLY x\r\n", callfs.Unavailable, "read-only"), (b"-MASTERDOWN x\r\n", callfs.Unavailable, "master"), (b"-OOM x\r\n", callfs.StorageFull, "memory"),
+        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.RedisError, "nonsense"),
+        (b"-ERR max number of clients reached\r\n", callfs.Unavailable, "maxclients"),
+        (b"-ERR The user executing the script can't run this command or subcommand script: 5c\r\n", callfs.ConfigError, "ACL SETUSER"),
+        (b"nonsense\r\n", callfs.Unavailable, "protocol"), (b"$99999999999\r\n", callfs.Unavailable, "protocol"), (b"$9999999999\r\n", callfs.Unavailable, "protocol"),
+        (b"+" + b"x" * 70_000, callfs.Unavailable, "protocol"), (b"*1\r\n" * 99, callfs.Unavailable, "protocol"), (b"$5\r\nab", callfs.Unavailable, "ended"),
+        (b"", callfs.Unavailable, "ended"),
+    ]
+
+    @pytest.mark.parametrize("answer, kind, word", ANSWERS)
+    def test_what_redis_says(self, answer: bytes, kind: type, word: str) -> None:
+        """Each error in our words, at a command."""
+        def script(sock: socket.socket) -> None:
+            for said in (b"%0\r\n", answer):
+                sock.recv(65536)
+                sock.sendall(said)
+            sock.shutdown(socket.SHUT_WR)
+        with scripted_server(script) as port:
+            client = callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", timeout=5))
+            with pytest.raises(kind) as caught:
+                client.call("GET", "x")
+            client.close()
+        assert word in str(caught.value) and isinstance(caught.value, kind)
+
+    def test_an_old_server(self) -> None:
+        """One that has no HELLO, and says the password back."""
+        seen = []
+
+        def script(sock: socket.socket) -> None:
+            for said in (b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `s3cret`\r\n", b"+OK\r\n", b"+OK\r\n", b":7\r\n"):
+                seen.append(sock.recv(65536))
+                sock.sendall(said)
+        with scripted_server(script) as port:
+            client = callfs.RedisClient(callfs.redis_target(f"redis://127.0.0.1:{port}/2", password="s3cret"))
+            assert client.call("INCR", "x") == 7
+            client.close()
+        assert seen[1:3] == [callfs.resp_command("AUTH", "s3cret"), callfs.resp_command("SELECT", "2")]
+
+    def test_a_refusal_that_holds_the_password(self) -> None:
+        """It is nowhere in what is raised."""
+        def script(sock: socket.socket) -> None:
+            for _ in range(2):
+                sock.recv(65536)
+                sock.sendall(b"-ERR no `s3cret` here\r\n")
+        with scripted_server(script) as port, pytest.raises(callfs.ConfigError) as caught:
+            callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", password="s3cret")).call("PING")
+        assert "***" in str(caught.value) and "s3cret" not in str(caught.value)
+
+    def test_nobody_there(self, tmp_path: Path) -> None:
+        """Nothing listens; nothing answers in time."""
+        for address in (f"127.0.0.1:{free_port()}", f"unix:{tmp_path}/none"):
+            with pytest.raises(callfs.Unavailable, match="can not be reached"):
+                callfs.RedisClient(address).call("PING")
+        with scripted_server(lambda sock: sock.recv(65536) and sock.recv(65536)) as port, pytest.raises(callfs.Unavailable, match="did not answer within"):
+            callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", timeout=0.05)).call("PING")
+
+    def test_values_and_pipelines(self, redis_server: RealRedis) -> None:
+        """Any bytes there and back, over the socket, the port and TLS; errors of a pipeline stay in their places."""
+        data = bytes(range(256)) * 3000
+        ca = {"ca_file": redis_server.files[0]}
+        for address, more in ((redis_server.address, {}), (f"127.0.0.1:{redis_server.port}", {}), (f"rediss://localhost:{redis_server.tls_port}", ca)):
+            with redis_server.client(address, **more) as client:
+                assert client.call("SET", "k", data) == b"OK" and client.call("GET", "k") == data and client.call("GET", "none") is None
+                found = client.pipeline([("SET", "n", 1), ("LPUSH", "n", 1), ("INCR", "n"), ("DEL", "k", "n")])
+                assert found[0] == b"OK" and found[1].state == "WRONGTYPE" and found[2:] == [2, 2]
+                assert client.call("CONFIG", "GET", "port") == {b"port": str(redis_server.port).encode()}
+
+    def test_tls_is_checked(self, redis_server: RealRedis, tmp_path: Path) -> None:
+        """Whose certificate it is, and for which name."""
+        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.0.0.2:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
+            with pytest.raises(callfs.Unavailable), redis_server.client(address, **more) as client:
+                client.call("PING")
+        with pytest.raises(callfs.ConfigError, match="redis_ca_file"):
+            callfs.redis_target("rediss://h", ca_file=str(tmp_path / "none"))
+
+    def test_users(self, redis_server: RealRedis) -> None:
+        """A user with just the rights that the message names does all that callfs needs; wrong ones are said at once."""
+        with redis_server.client() as admin:
+            advice = callfs._REDIS_SETUP["NOPERM"].split("`")[1].replace("<user>", "app").replace("<prefix>", "callfs:").replace(">password", ">pass word")
+            words = re.findall(r">pass word|\S+", advice)
+            assert admin.call(*words) == b"OK" and admin.call("ACL", "SETUSER", "weak", "on", ">w", "~*", "+get") == b"OK"
+            target = callfs.redis_target(redis_server.address, user="app", password="pass word")
+            store, locks = callfs.RedisStore(target), callfs.RedisLocks(target)
+            store.listen(lambda node, message: None, lambda: None)
+            with locks.hold("/a"):
+                store.put(an_entry("/a"))
+            store.announce("x")
+            locks.close()
+            store.close()
+            for user, password, word in (("app", "wrong", "redis_password"), ("weak", "w", "ACL SETUSER"), ("nobody", "x", "redis_user")):
+                with pytest.raises(callfs.ConfigError, match=word) as caught:
+                    callfs.RedisStore(callfs.redis_target(redis_server.address, user=user, password=password))
+                assert "wrong" not in str(caught.value)
+            admin.call("ACL", "SETUSER", "default", ">secret", "resetpass", ">secret")
+            try:
+                with pytest.raises(callfs.ConfigError, match="asks for a password"):
+                    callfs.RedisStore(redis_server.address)
+                callfs.RedisStore(callfs.redis_target(redis_server.address, password="secret")).close()
+            finally:
+                admin.call("ACL", "SETUSER", "default", "nopass")
+                admin.call("FLUSHDB")
+
+    def test_scripts_are_sent_again(self, redis_server: RealRedis) -> None:
+        """Once, when the server has forgotten them."""
+        script = callfs.RedisScript("return {ARGV[1], 7, false}")
+        with redis_server.client() as client:
+            for _ in range(2):
+                assert client.script(script, "x") == [b"x", 7, None]
+                client.call("SCRIPT", "FLUSH")
+            with pytest.raises(callfs.RedisError):
+                client.script(callfs.RedisScript("return nonsense("))
+
+    def test_connections_that_broke(self, redis_server: RealRedis) -> None:
+        """While idle: nobody notices. In the middle: what is safe is sent again, what is not is not, and says so."""
+        with redis_server.client() as client:
+            in_threads(lambda number: client.call("PING"), 4)
+            client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert client.call("INCR", "unsafe") == 1
+            client.call("DEL", "unsafe")
+        answers = []
+
+        def script(sock: socket.socket) -> None:
+            for said in (b"%0\r\n", b""):
+                answers.append(sock.recv(65536))
+                sock.sendall(said)
+        with scripted_server(script, connections=3) as port:
+            client = callfs.RedisClient(f"127.0.0.1:{port}")
+            for safe, times in ((False, 1), (True, 2)):
+                with pytest.raises(callfs.Unavailable, match="went away"):
+                    client.call("GET", "x", safe=safe)
+                assert sum(b"GET" in each for each in answers) == times
+                answers.clear()
+            client.close()
+
+    def test_subscriptions_come_back(self, redis_server: RealRedis) -> None:
+        """After a break `missed` is called, and what is said from then on is heard."""
+        heard, missed = [], []      # type: list[bytes], list[int]
+        with nothing_left(), redis_server.client() as client:
+            subscription = client.subscribe("c", heard.append, lambda: missed.append(1))
+            client.call("PUBLISH", "c", "one")
+            wait_for(lambda: heard == [b"one"])
+            client.call("CLIENT", "KILL", "TYPE", "pubsub")
+            wait_for(lambda: missed)
+            client.call("PUBLISH", "c", "two")
+            wait_for(lambda: heard == [b"one", b"two"])
+            subscription.close()
+
+    def test_a_silent_server_is_asked(self, redis_server: RealRedis) -> None:
+        """Both versions of the protocol know PING while they subscribe; one that does not answer is left."""
+        missed = []     # type: list[int]
+        with redis_server.client() as client, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callfs.RedisSubscription, "PING_SECONDS", 0.01)
+            subscription = client.subscribe("c", lambda data: None, lambda: missed.append(1))
+            before = client.call("INFO", "commandstats").count(b"cmdstat_ping")
+            wait_for(lambda: client.call("INFO", "commandstats").count(b"cmdstat_ping") >= before)
+            assert not missed
+            client.call("CLIENT", "PAUSE", "150", "ALL")
+            wait_for(lambda: missed)
+            subscription.close()
+
+# ============================================================================
+# Peers: requests between nodes, signed, once
+# ============================================================================
+
+PEER_SECRET = "test-internal-secret-0123"
+
+
+def signed_request(gate: Any, *, op: str = "op", body: bytes = b"", known: bool = True, number: int = 1, moment: float = 1000.0,
+                   epoch: str = "0123456789abcdef", secret: str = PEER_SECRET, to: Optional[str] = None,
+                   call: Optional[str] = None, node: str = "a") -> dict[str, Any]:
+    """What `PeerGate.verify` takes, put together by hand: the rules of the wire a second time."""
+    if call is None:
+        call = base64.urlsafe_b64encode(b'{"args":{},"who":{"name":"bob"}}').decode().rstrip("=")
+    sealed = "no" if not body else str(len(body)) if known else "unknown"
+    to = gate.run if to is None else to
+    fields = ("POST", "/v1/internal/call/" + op, str(int(moment * 1000)), f"{epoch}.{number}", node, to, sealed, call)
+    keys = [hmac.new(secret.encode(), b"callfs: between nodes: " + label, "sha256").digest() for label in (b"requests", b"bodies")]
+    mac = hmac.new(keys[0], "\n".join(fields).encode(), "sha256").hexdigest()
+    seal = hmac.new(keys[1], mac.encode() + body, "sha256").digest() if body else b""
+    return {"method": "POST", "target": fields[1], "data": body + seal, "known": known,
+            "headers": {"authorization": f"CallFS-HMAC node={node},to={to},time={fields[2]},nonce={fields[3]},"
+                                         f"sealed={sealed},mac={mac}", "x-callfs-call": call}}
+
+
+def pass_gate(gate: Any, asked: Mapping[str, Any], step: int = 1 << 16) -> tuple[Any, bytes]:
+    """What the gate gives for a request, and its body, read in steps."""
+    found = gate.verify(asked["method"], asked["target"], asked["headers"],
+                        callfs.FileBody(io.BytesIO(asked["data"]), len(asked["data"]) if asked["known"] else None))
+    data, view = b"", memoryview(bytearray(step))
+    for count in iter(lambda: found.body.readinto(view), 0):
+        data += view[:count]
+    return found, data
+
+
+def gate_at(now: list[float], node: str = "b") -> Any:
+    """A gate of the node `b` with a clock of our own."""
+    return callfs.PeerGate(PEER_SECRET, node, clock=lambda: now[0])
+
+
+def test_peer_signature_golden() -> None:
+    """The bytes on the wire stay what they are: nodes of two versions talk to each other."""
+    keys = callfs.peer_keys("secret")
+    assert keys.request.hex() == hmac.new(b"secret", b"callfs: between nodes: requests", "sha256").hexdigest()
+    assert len({*keys}) == 3
+    assert callfs.peer_mac(keys.request, "POST", "/v1/internal/call/stat", "1700000000000", "00ff.1", "a", "0123", "no", "e30") == \
+        "5a81a870655adba5a87d258c257be5c811159a7fde0a1bb17727bc85f03bfb91"
+    assert callfs.answer_mac(keys.answer, "aa", 200, "inline", "e30", b"bytes") == \
+        "0347ed9bb94d99618aab50b773d1e12c9dfc9c54593b278ca7fb5b82609d10f6"
+
+
+@pytest.mark.parametrize("body,known", [(b"", True), (b"x", True), (b"x", False), (bytes(range(256)) * 999, True),
+                                        (bytes(range(256)) * 999, False)])
+@pytest.mark.parametrize("step", [1, 31, 33, 1 << 16])
+def test_peer_gate_lets_in(body: bytes, known: bool, step: int) -> None:
+    """What is signed comes through as it was, whatever the steps of the reader."""
+    body = body[:3000] if step < 100 else body
+    gate = gate_at([1000.0])
+    found, data = pass_gate(gate, signed_request(gate, body=body, known=known), step)
+    assert (found.node, found.call, data) == ("a", {"args": {}, "who": {"name": "bob"}}, body)
+    assert found.body.length == (len(body) if known else None)
+
+
+def altered(text: str, name: str, change: Callable[[str], str]) -> str:
+    return re.sub(rf"(?<={name}=)[^,]*", lambda found: change(found.group()), text)
+
+
+PEER_CHANGES = {
+    "method": lambda asked: {**asked, "method": "PUT"},
+    "op": lambda asked: {**asked, "target": "/v1/internal/call/remove"},
+    "query": lambda asked: {**asked, "target": asked["target"] + "?a=b"},
+    "call": lambda asked: {**asked, "headers": {**asked["headers"], "x-callfs-call": "e30"}},
+    "no call": lambda asked: {**asked, "headers": {"authorization": asked["headers"]["authorization"]}},
+    "no body": lambda asked: {**asked, "data": b""},
+    "shorter": lambda asked: {**asked, "data": asked["data"][:-1]},
+    "longer": lambda asked: {**asked, "data": asked["data"] + b"x"},
+    **{name: lambda asked, name=name, change=change: {**asked, "headers": {
+        **asked["headers"], "authorization": altered(asked["headers"]["authorization"], name, change)}}
+       for name, change in {"node": lambda text: "c", "to": lambda text: "f" * 16, "time": lambda text: str(int(text) + 1),
+                            "nonce": lambda text: text[:-1] + "2", "sealed": lambda text: {"5": "6", "no": "0"}.get(text, "5"),
+                            "mac": lambda text: text[:-1] + ("1" if text[-1] == "0" else "0")}.items()},
+}
+
+
+@pytest.mark.parametrize("change", PEER_CHANGES.values(), ids=PEER_CHANGES)
+@pytest.mark.parametrize("body,known", [(b"", True), (b"hello", True), (b"hello", False)])
+def test_peer_gate_refuses_whatever_was_altered(change: Callable[[Any], Any], body: bytes, known: bool) -> None:
+    """Each field is under the signature: one that differs is refused, and nothing of the body is believed."""
+    gate = gate_at([1000.0])
+    asked = signed_request(gate, body=body, known=known)
+    if change(asked) == asked:
+        pytest.skip("nothing to alter")
+    with pytest.raises((callfs.AuthenticationFailed, callfs.AlteredBytes)):
+        pass_gate(gate, change(asked))
+    assert pass_gate(gate, signed_request(gate, number=5))[0].node == "a"
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("where", range(0, 37, 4))
+def test_a_sealed_body_with_an_altered_byte_never_ends(known: bool, where: int) -> None:
+    """Neither the last byte of a known length nor the end of an unknown one comes before the seal was checked, and whoever
+    asks again is told the same."""
+    gate = gate_at([1000.0])
+    asked = signed_request(gate, body=b"hello", known=known)
+    data = bytearray(asked["data"])
+    data[where] ^= 1
+    inner = callfs.FileBody(io.BytesIO(data), len(data) if known else None)
+    body = gate.verify(asked["method"], asked["target"], asked["headers"], inner).body
+    view, got = memoryview(bytearray(3)), 0
+    with pytest.raises(callfs.AlteredBytes):
+        for count in iter(lambda: body.readinto(view), 0):
+            got += count
+    assert got < 5 or not known
+    with pytest.raises(callfs.AlteredBytes):
+        body.readinto(view)
+
+
+def test_peer_replays_clocks_and_runs() -> None:
+    """A nonce is good once; a clock may be a minute off; what was signed for another run is good for nothing."""
+    now = [1000.0]
+    gate = gate_at(now)
+
+    def reason(**more: Any) -> str:
+        try:
+            pass_gate(more.pop("gate", gate), signed_request(gate, **more))
+        except callfs.AuthenticationFailed as error:
+            return f"{error.details['reason']}: {error.message}"
+        return ""
+    assert [reason(), reason(), reason(number=2), reason(number=2), reason(epoch="f" * 16)] == \
+        ["", "replay: This request was here before.", "", "replay: This request was here before.", ""]
+    assert reason(number=3, moment=1060.0) == reason(number=4, moment=940.0) == ""
+    assert "The clock of the sender is 61 s ahead" in reason(number=5, moment=1061.0)
+    assert "The clock of the sender is 75 s behind" in reason(number=6, moment=925.0)
+    assert reason(number=7, secret="another").startswith("secret: ") and "auth.internal_proxy_secret" in reason(number=7, secret="x")
+    assert reason(number=8, gate=gate_at(now)).startswith("run: ")          # this node was restarted: another run
+    assert reason(number=9, to="").startswith("run: ") and reason(number=9, to="", op="hello") == ""
+    assert reason(number=9, to="", op="hello").startswith("replay: ")
+
+
+def test_peer_windows_take_bounded_memory_and_what_is_forgotten_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders that are silent for two minutes are forgotten; nothing of theirs passes again, even if the clock goes back."""
+    now = [1000.0]
+    gate = gate_at(now)
+    monkeypatch.setattr(callfs, "PEER_SENDERS", 3)
+    monkeypatch.setattr(callfs.time, "monotonic", lambda: now[0])
+    old = [signed_request(gate, epoch=f"{number:016x}") for number in range(3)]
+    for each in old:
+        pass_gate(gate, each)
+    with pytest.raises(callfs.Unavailable, match="Too many nodes"):
+        pass_gate(gate, signed_request(gate, epoch="f" * 16))
+    now[0] += 121
+    pass_gate(gate, signed_request(gate, epoch="f" * 16, moment=now[0]))
+    assert len(gate._windows) == 1
+    now[0] -= 121                           # somebody sets the clock back
+    with pytest.raises(callfs.AuthenticationFailed, match="forgotten"):
+        pass_gate(gate, old[0])
+
+
+@property_test(150, numbers=lambda some: some.lists(some.integers(0, 40) | some.integers(0, 10 ** 18), max_size=80))
+def test_peer_window_takes_each_number_once(numbers: list[int]) -> None:
+    """Against a set: what is in the window passes once, what is older counts as seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callfs, "PEER_WINDOW", 16)
+        window, seen = callfs.PeerWindow(), set()       # type: Any, set[int]
+        for number in numbers:
+            assert window.take(number) == (number not in seen and (not seen or number > max(seen) - 16))
+            seen.add(number)
+            assert window._seen < 1 << 16
+
+
+class NodeOps:
+    """A node with operations for tests, and what they saw."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen: list[Any] = []
+        self.file = folder / "big"
+        self.file.write_bytes(os.urandom(1 << 20) * 24)
+        self.hold = threading.Event()
+        self.ops = {name: getattr(self, name) for name in ("echo", "read", "write", "fail", "long", "wait", "partly")}
+
+    def echo(self, asked: Any) -> Any:
+        self.seen.append(asked)
+        return callfs.PeerResult({"args": asked.args, "who": asked.who, "node": asked.node})
+
+    def long(self, asked: Any) -> Any:
+        return callfs.PeerResult({"keys": ["k" * 100] * 1000})
+
+    def read(self, asked: Any) -> Any:
+        size = asked.args["size"]
+        return callfs.PeerResult({"size": size}, callfs.FileReader(os.open(self.file, os.O_RDONLY), 0, size))
+
+    def write(self, asked: Any) -> Any:
+        state = hashlib.sha256()
+        size = callfs.pour(asked.body, state.update)
+        self.seen.append(size)
+        return callfs.PeerResult({"size": size, "sha256": state.hexdigest()})
+
+    def partly(self, asked: Any) -> Any:
+        asked.body.readinto(memoryview(bytearray(10)))
+        raise callfs.StorageFull()
+
+    def wait(self, asked: Any) -> Any:
+        self.hold.wait(20)
+        return callfs.PeerResult({})
+
+    def fail(self, asked: Any) -> Any:
+        raise PEER_ERRORS[asked.args["which"]]
+
+
+PEER_ERRORS: dict[str, Any] = {
+    "elsewhere": callfs.Elsewhere("node-7"), "nothing": callfs.FileNotFound(), "overtaken": callfs.Overtaken(),
+    "conflict": callfs.Conflict("An upload is under way.", uploads=3, name="ä"), "full": callfs.StorageFull("No space."),
+    "range": callfs.RangeNotSatisfiable("Outside.", headers=[("Content-Range", "bytes */7")]), "gone": callfs.VersionGone(),
+    "limit": callfs.RateLimited(retry_after=7), "gateway": callfs.BadGateway("S3 answered nonsense."),
+    "key": callfs.AuthenticationFailed("No."), "bug": ZeroDivisionError("secret text"),
+}
+
+
+@pytest.fixture(scope="module")
+def node_b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The node `b`, with operations for tests in `node_b.test`."""
+    folder = tmp_path_factory.mktemp("node-b")
+    with callfs.Server(root=folder / "root", instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET,
+                       rate_limits__login_failure_burst=1000) as server:
+        server.test = NodeOps(folder)
+        server.peer_ops.update(server.test.ops)
+        yield server
+
+
+@pytest.fixture
+def peers_to() -> Iterator[Callable[..., Any]]:
+    """`peers_to(url or {name: url}, **options)`: Peers of the node `a`, closed after the test."""
+    with contextlib.ExitStack() as stack:
+        def make(endpoints: Any, secret: str = PEER_SECRET, **options: Any) -> Any:
+            made = callfs.Peers({"b": endpoints} if isinstance(endpoints, str) else endpoints, secret, "a", **options)
+            stack.callback(made.close)
+            return made
+        yield make
+
+
+class Between:
+    """A proxy in front of a node, by whole blocks. `back` and `forth` may change one, or cut the connection (None)."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._target, self._over = (parts.hostname, parts.port), threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.forth: Callable[[bytes], Optional[bytes]] = bytes
+        self.back: Callable[[bytes], Optional[bytes]] = bytes
+        self.sent: list[bytes] = []
+        self.connections = 0
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self.connections += 1
+                self._sockets += [near, far]
+                for source, target, name in ((near, far, "forth"), (far, near, "back")):
+                    self._threads.append(threading.Thread(target=self._pump, args=(source, target, name)))
+                    self._threads[-1].start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, name: str) -> None:
+        with contextlib.suppress(OSError):
+            for block in iter(lambda: source.recv(65536), b""):
+                if name == "forth":
+                    self.sent.append(block)
+                changed = getattr(self, name)(block)
+                if changed is None:
+                    break
+                target.sendall(changed)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End all connections."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        for each in self._sockets:
+            each.close()
+
+
+@pytest.fixture
+def between(node_b: Any) -> Iterator[Between]:
+    """A proxy in front of the node `b`."""
+    with contextlib.closing(Between(node_b.url)) as proxy:
+        yield proxy
+
+
+class TestPeers:
+    """Requests to a real server."""
+
+    def test_call(self, node_b: Any, peers_to: Any) -> None:
+        """Arguments and caller arrive, whatever their letters; the answer comes back, however long it is."""
+        peers = peers_to(node_b.url)
+        args = {"path": "/ä/\u202e\"\\ /" + "ö" * 2000, "list": [1, None, True]}
+        assert peers.call("b", "echo", args, {"name": "bob"}) == ({"args": args, "who": {"name": "bob"}, "node": "a"}, b"", None)
+        assert len(peers.call("b", "long", {}, {}).value["keys"]) == 1000
+        assert peers.nodes == ["b"] and peers.state("b") == "closed"
+        with pytest.raises(callfs.BadRequest, match="too long"):
+            peers.call("b", "echo", {"path": "x" * 20_000}, {})
+        with pytest.raises(callfs.NotSupported, match="no operation 'nothing'"):
+            peers.call("b", "nothing", {}, {})
+        with pytest.raises(callfs.BadGateway, match="node z is not known to node a: .*peer_endpoints"):
+            peers.call("z", "echo", {}, {})
+
+    @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1 << 20, 24 << 20])
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
+        """Bytes of an answer, at once or as a stream; a connection serves again after them."""
+        if size > 16 << 20 and not stream:
+            with pytest.raises(callfs.CallFSError, match="length must be known"):
+                peers_to(node_b.url).call("b", "read", {"size": size}, {})
+            return
+        peers = peers_to(node_b.url)
+        for _ in range(2):
+            value, data, reader = peers.call("b", "read", {"size": size}, {}, stream=stream)
+            assert (reader is not None) == stream and value == {"size": size}
+            if reader is not None:
+                with reader:
+                    assert reader.length == size
+                    data = b"".join(reader)
+            assert data == node_b.test.file.read_bytes()[:size]
+            assert len(peers._clients["b"]._idle) == 1
+
+    @pytest.mark.parametrize("size", [0, 1, 31, 262_143, 262_144, 262_145, 24 << 20])
+    @pytest.mark.parametrize("known", [True, False])
+    def test_bytes_forth(self, node_b: Any, peers_to: Any, size: int, known: bool) -> None:
+        """A body arrives as it was, whether or not its length is known."""
+        peers, data = peers_to(node_b.url), node_b.test.file.read_bytes()[:size]
+        body = callfs.FileBody(io.BytesIO(data), size if known else None)
+        assert peers.call("b", "write", {}, {}, body=body).value == {"size": size, "sha256": hashlib.sha256(data).hexdigest()}
+        assert len(peers._clients["b"]._idle) == 1
+
+    def test_memory_is_bounded(self, node_b: Any, peers_to: Any) -> None:
+        """24 MB each way take less than 4."""
+        peers = peers_to(node_b.url)
+        with peers.call("b", "read", {"size": 10}, {}, stream=True).reader, open(node_b.test.file, "rb") as file:
+            tracemalloc.start()
+            try:
+                peers.call("b", "write", {}, {}, body=callfs.FileBody(file, 24 << 20))
+                with peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader as reader:
+                    assert sum(map(len, reader)) == 24 << 20
+                assert tracemalloc.get_traced_memory()[1] < 4 << 20
+            finally:
+                tracemalloc.stop()
+
+    @pytest.mark.parametrize("length,data", [(10, b"short"), (3, b"longer")])
+    def test_a_body_of_another_length(self, node_b: Any, peers_to: Any, length: int, data: bytes) -> None:
+        """The node that asked ends the request; the other one never sees a whole body."""
+        before = len(node_b.test.seen)
+        with pytest.raises(callfs.Disconnected):
+            peers_to(node_b.url).call("b", "write", {}, {}, body=callfs.FileBody(io.BytesIO(data)), length=length)
+        assert len(node_b.test.seen) == before
+
+    def test_a_body_that_breaks(self, node_b: Any, peers_to: Any) -> None:
+        """What the source raises comes out as it is; it is no fault of the node, and no seal was sent."""
+        class Broken(callfs.Body):
+            length = None
+
+            def readinto(self, view: memoryview) -> int:
+                raise callfs.RequestTimeout("The client is slow.")
+        peers, before = peers_to(node_b.url), len(node_b.test.seen)
+        for _ in range(5):
+            with pytest.raises(callfs.RequestTimeout, match="The client is slow"):
+                peers.call("b", "write", {}, {}, body=Broken())
+        assert peers.state("b") == "closed" and len(node_b.test.seen) == before
+
+    @pytest.mark.parametrize("which", PEER_ERRORS)
+    def test_errors(self, node_b: Any, peers_to: Any, which: str, capsys: Any) -> None:
+        """What a node raised is raised here: class, status, message, details, headers; it opens no breaker."""
+        peers, meant = peers_to(node_b.url), PEER_ERRORS[which]
+        for stream in (True, False, True, False):
+            with pytest.raises(callfs.CallFSError) as caught:
+                peers.call("b", "fail", {"which": which}, {}, stream=stream)
+        error = caught.value
+        if which == "bug":
+            assert type(error) is callfs.CallFSError and "its log says more" in error.message
+        else:
+            assert (type(error), error.status, error.message, error.details, list(error.headers)) == \
+                (type(meant), meant.status, meant.message, meant.details, list(meant.headers))
+        assert peers.state("b") == "closed"
+
+    def test_an_error_before_the_body_is_read(self, node_b: Any, peers_to: Any) -> None:
+        """The answer that comes in the middle of a large body is the answer."""
+        peers = peers_to(node_b.url)
+        with open(node_b.test.file, "rb") as file, pytest.raises(callfs.StorageFull):
+            peers.call("b", "partly", {}, {}, body=callfs.FileBody(file, 24 << 20))
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+
+    def test_metrics_and_the_ids_of_requests(self, node_b: Any, peers_to: Any) -> None:
+        """Requests are counted by node and status; hops and id go along."""
+        context, metrics = callfs.CallContext(), callfs.Metrics()
+        peers = peers_to({"b": node_b.url, "c": "http://127.0.0.1:1"}, metrics=metrics, carry=context.onward)
+        context.request_id = "an-id-of-mine"
+        node_b.peer_ops["context"] = lambda asked: callfs.PeerResult(
+            {"hops": node_b.tree.calls.hops, "id": node_b.tree.calls.request_id})
+        with context.at(2):
+            assert peers.call("b", "context", {}, {}).value == {"hops": 3, "id": "an-id-of-mine"}
+        with context.at(8), pytest.raises(callfs.LoopDetected):
+            peers.call("b", "context", {}, {})
+        with pytest.raises(callfs.BadGateway):
+            peers.call("c", "echo", {}, {})
+        with pytest.raises(callfs.FileNotFound):
+            peers.call("b", "fail", {"which": "nothing"}, {})
+        for labels, count in ((("b", "200"), 1), (("b", "404"), 1), (("b", "508"), 1), (("c", "failed"), 1)):
+            assert metrics.value("callfs_peer_requests_total", *labels) == count
+        assert metrics.value("callfs_peer_request_duration_seconds", "b") == 3
+
+    @pytest.mark.parametrize("options,words", [
+        ({"secret": "of-another-cluster"}, "node b .* refuses .*different auth.internal_proxy_secret"),
+        ({"clock": lambda: time.time() + 90}, "refuses .*clock of the sender is (90|89) s ahead.*NTP")])
+    def test_a_node_that_lets_us_not_in(self, node_b: Any, peers_to: Any, options: Any, words: str) -> None:
+        """The message says what is wrong and what to do."""
+        with pytest.raises(callfs.BadGateway, match=words) as caught:
+            peers_to(node_b.url, **options).call("b", "echo", {}, {})
+        assert type(caught.value) is callfs.BadGateway and PEER_SECRET not in caught.value.message
+
+    def test_a_wrong_address(self, node_b: Any, peers_to: Any) -> None:
+        """Another node under that name, no node at all, a server that is none."""
+        with pytest.raises(callfs.BadGateway, match="node c .* calls itself 'b'; correct instance_discovery.peer_endpoints"):
+            peers_to({"c": node_b.url}).call("c", "echo", {}, {})
+        with pytest.raises(callfs.BadGateway, match="node b .* does not answer as a node of this cluster does .status 404"):
+            peers_to(node_b.url + "/prefix").call("b", "echo", {}, {})
+        with pytest.raises(callfs.ConfigError):
+            peers_to("ftp://somewhere")
+
+    @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+                                        b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                                        b"HTTP/1.1 502 No\r\nContent-Length: 5\r\n\r\nab", b"HTTP/1.1 999 No\r\n\r\n", b"x" * 100_000,
+                                        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"\0\xff\r\n\r\n"])
+    def test_nonsense(self, node_b: Any, between: Between, peers_to: Any, answer: bytes) -> None:
+        """Whatever stands in for an answer, from the first one or a later one on, is a 502 that names the node."""
+        for first in (True, False):
+            peers, count = peers_to(between.url), itertools.count()
+            between.back = bytes
+            if not first:
+                peers.call("b", "echo", {}, {})
+            between.back = lambda block: answer if answer and not next(count) else None
+            if answer.endswith((b"Le", b"ab")) and first:
+                continue                    # would last as long as the test below for a node that is stopped
+            with pytest.raises(callfs.BadGateway, match="node b ") as caught:
+                peers.call("b", "echo", {}, {}, timeout=0.3)
+            assert caught.value.status == 502 and caught.value.message.isprintable()
+
+    @pytest.mark.parametrize("old,new", [(b'200 OK', b'201 OK'), (b"X-CallFS-Answer: e", b"X-CallFS-Answer: f"),
+                                         (b"Proof: inline", b"Proof: stream"), (b"inline,", b"inline,0"),
+                                         (b"Proof: stream", b"Proof: inline"), (b"Content-Length: 1000", b"Content-Length: 1001")])
+    @pytest.mark.parametrize("size", [1000, 100_000])
+    def test_altered_answers(self, between: Between, peers_to: Any, old: bytes, new: bytes, size: int) -> None:
+        """An answer is believed only if the node signed it for this very request."""
+        peers, changes = peers_to(between.url), []
+        peers.call("b", "echo", {}, {})
+
+        def back(block: bytes) -> bytes:
+            changes.append(old in block)
+            return block.replace(old, new)
+        between.back = back
+        try:
+            with peers.call("b", "read", {"size": size}, {}, stream=True, timeout=0.5).reader as reader:
+                b"".join(reader)
+            assert changes and not any(changes)
+        except callfs.BadGateway as error:
+            assert any(changes) and "signature" in error.message or "did not answer" in error.message
+
+    def test_an_altered_byte_of_data(self, between: Between, peers_to: Any) -> None:
+        """Of what comes with its signature every byte counts."""
+        peers = peers_to(between.url)
+        peers.call("b", "echo", {}, {})
+        between.back = lambda block: block[:-1] + bytes([block[-1] ^ 1])
+        with pytest.raises(callfs.BadGateway, match="signature"):
+            peers.call("b", "read", {"size": 1000}, {})
+
+    def test_an_answer_to_another_request(self, between: Between, peers_to: Any) -> None:
+        """What a node said once is no answer to what is asked later."""
+        peers, kept = peers_to(between.url), []
+        peers.call("b", "echo", {}, {})
+        between.back = lambda block: kept.append(block) or block        # type: ignore[func-returns-value]
+        peers.call("b", "echo", {"n": 1}, {})
+        between.back = lambda block: kept[0]
+        with pytest.raises(callfs.BadGateway, match="signature"):
+            peers.call("b", "echo", {"n": 2}, {})
+
+    def test_an_altered_body_changes_nothing(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """A byte of a body that is changed on its way ends in an error on the other side, before anything was done."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "long", {}, {})
+        between.forth = lambda block: block.replace(b"innocent", b"altered!")
+        for known in (True, False):
+            body = callfs.FileBody(io.BytesIO(b"an innocent text"), 16 if known else None)
+            with pytest.raises(callfs.BadGateway, match="altered or cut off"):
+                peers.call("b", "write", {}, {}, body=body)
+        assert len(node_b.test.seen) == before
+
+    def test_what_was_recorded_is_refused(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """The bytes of a request, sent a second time, change nothing."""
+        peers_to(between.url).call("b", "echo", {"n": 1}, {})
+        before = len(node_b.test.seen)
+        asked = next(block for block in between.sent if b"/call/echo" in block)
+        assert b" 401 " in raw(node_b.url, asked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert len(node_b.test.seen) == before
+
+    def test_cut_before_it_began(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """A kept connection that ends just then: the request goes out again, as the node says that it did not begin."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "echo", {}, {})
+        cut = iter([None])
+        between.forth = lambda block: next(cut, block)
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+        assert len(node_b.test.seen) == before + 2
+
+    def test_cut_after_it_began(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """The answer is lost: it was done once, and nobody is told that it was or was not."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "echo", {}, {})
+        cut = iter([None])
+        between.back = lambda block: next(cut, block)
+        with pytest.raises(callfs.BadGateway, match="may or may not have been done"):
+            peers.call("b", "echo", {}, {})
+        assert len(node_b.test.seen) == before + 2
+
+    def test_cut_in_the_middle_of_a_stream(self, between: Between, peers_to: Any) -> None:
+        """The reader says so; what came is not taken for all."""
+        peers = peers_to(between.url)
+        peers.call("b", "echo", {}, {})
+        left = iter([bytes, bytes])
+        between.back = lambda block: next(left, lambda block: None)(block)      # type: ignore[arg-type, return-value]
+        with peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader as reader:
+            with pytest.raises(callfs.BadGateway, match="node b .*broke off"):
+                b"".join(reader)
+
+    def test_a_reader_that_is_closed_early(self, node_b: Any, peers_to: Any) -> None:
+        """The connection ends with it; the next request gets another."""
+        peers = peers_to(node_b.url)
+        for _ in range(3):
+            peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader.close()
+            assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+
+    def test_a_slow_node(self, between: Between, peers_to: Any) -> None:
+        """One that sends a byte now and then is given up when the time for the whole answer is over."""
+        peers, over = peers_to(between.url), threading.Event()
+        peers.call("b", "echo", {}, {})
+
+        def drip(block: bytes) -> Optional[bytes]:
+            for number in range(len(block)):
+                if over.wait(0.05):
+                    break
+                between._sockets[1].sendall(block[number:number + 1])
+            return None
+        between.back = drip
+        try:
+            with pytest.raises(callfs.BadGateway, match="node b .*timed out"):
+                peers.call("b", "echo", {}, {}, timeout=0.3)
+        finally:
+            over.set()
+
+    def test_a_node_that_is_stopped(self, spawn_server: Any, peers_to: Any) -> None:
+        """SIGSTOP: the kernel accepts and nobody answers. Bounded by the time-out, then by the breaker; and back."""
+        node = spawn_server({"instance_discovery": {"instance_id": "b"}})
+        peers, now = peers_to(node.url, connect_timeout=0.4, monotonic=lambda: now[0]), [0.0]
+
+        def ask() -> str:
+            with pytest.raises(callfs.CallFSError) as caught:
+                peers.call("b", "nothing", {}, {}, timeout=0.3)
+            return caught.value.message
+
+        def answers() -> bool:
+            now[0] += 100
+            return "no operation" in ask()
+        wait_for(answers)
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            assert "did not answer: timed out; what was asked may or may not" in ask()
+            assert "can not be reached: timed out" in ask() and "can not be reached: timed out" in ask()
+            assert peers.state("b") == "open" and "It is asked again in" in ask()
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        wait_for(answers)
+        assert peers.state("b") == "closed"
+
+    def test_breaker(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """Three failures in a row open it; one request may try after a pause that grows; an answer closes it."""
+        now, metrics, tried = [0.0], callfs.Metrics(), []      # type: list[float], Any, list[bool]
+        peers = peers_to(between.url, metrics=metrics, monotonic=lambda: now[0])
+
+        def fails() -> str:
+            with pytest.raises(callfs.BadGateway, match="node b ") as caught:
+                peers.call("b", "echo", {}, {})
+            return caught.value.message
+        between.back = lambda block: None
+        for count in range(3):
+            assert peers.state("b") == "closed" and "again in" not in fails()
+        assert peers.state("b") == "open" and metrics.value("callfs_peer_breaker_open", "b") == 1
+        before, pauses = between.connections, []
+        for _ in range(8):
+            found = re.search(r"can not be reached: .*\. It is asked again in ([0-9.]+) s", fails())
+            assert found and between.connections == before
+            pauses.append(float(found[1]))
+            now[0] += 18.75
+            assert peers.state("b") == "half-open" and "again in" not in fails() and peers.state("b") == "open"
+            before = between.connections
+        assert 0.4 < pauses[0] < 0.7 and pauses == sorted(pauses[:6]) + pauses[6:] and 14.9 < max(pauses) <= 18.8
+        now[0] += 18.75
+        seen, passing = threading.Event(), threading.Event()
+        between.back, between.forth = bytes, lambda block: (seen.set(), passing.wait(5), block)[2]     # type: ignore[func-returns-value]
+        thread = threading.Thread(target=lambda: tried.append(bool(peers.call("b", "echo", {}, {}))))
+        thread.start()
+        assert seen.wait(5) and peers.state("b") == "half-open" and "again in" in fails()     # only one tries
+        passing.set()
+        thread.join()
+        assert tried == [True] and peers.state("b") == "closed" and metrics.value("callfs_peer_breaker_open", "b") == 0
+
+    def test_most(self, node_b: Any, peers_to: Any) -> None:
+        """So many at a time and to one node half as many; more are told to come again."""
+        peers = peers_to({"b": node_b.url, "c": node_b.url}, most=4)
+        node_b.test.hold.clear()
+        threads = [threading.Thread(target=peers.call, args=("b", "wait", {}, {})) for _ in range(2)]
+        try:
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: peers._clients["b"].breaker.active == 2)
+            with pytest.raises(callfs.Unavailable, match="Too many requests wait for another node"):
+                peers.call("b", "echo", {}, {})
+            with pytest.raises(callfs.BadGateway, match="calls itself 'b'"):
+                peers.call("c", "echo", {}, {})
+            peers._most = 2
+            with pytest.raises(callfs.Unavailable, match="wait for other nodes"):
+                peers.call("c", "echo", {}, {})
+        finally:
+            node_b.test.hold.set()
+            for thread in threads:
+                thread.join()
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a" and peers._active == 0
+
+    def test_many_threads(self, node_b: Any, peers_to: Any) -> None:
+        """Answers find those who asked."""
+        peers = peers_to(node_b.url)
+
+        def ask(number: int) -> bool:
+            return all(peers.call("b", "echo", {"n": number + each}, {}).value["args"] == {"n": number + each} for each in range(10))
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(ask, range(0, 1600, 100)))
+
+    def test_tls(self, certificate: tuple[str, str], serve: Any, peers_to: Any) -> None:
+        """Certificates of other nodes are checked, by `ca_file` where one is named; `verify=False` does without."""
+        cert, key = certificate
+        node = serve(instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, server__protocol="https",
+                     server__cert_file=cert, server__key_file=key)
+        node.peer_ops["write"] = lambda asked: callfs.PeerResult({"size": callfs.pour(asked.body, lambda view: None)},
+                                                                 callfs.ChunkReader([b"x" * 200_000], 200_000))
+        with pytest.raises(callfs.BadGateway, match="node b .* can not be reached: .*certificate"):
+            peers_to(node.url).call("b", "write", {}, {})
+        for options in ({"ca_file": cert}, {"verify": False}):
+            peers = peers_to(node.url, **options)
+            for _ in range(2):
+                value, _, reader = peers.call("b", "write", {}, {}, body=callfs.bytes_body(b"x" * 300_000), stream=True)
+                with reader:
+                    assert value == {"size": 300_000} and len(b"".join(reader)) == 200_000
+            assert len(peers._clients["b"]._idle) == 1
+
+# ============================================================================
 # Records and metadata stores: one contract, each implementation a subclass
 # ============================================================================
 
@@ -5848,6 +6809,141 @@ class TestSQLiteStore(MetadataStoreContract):
 
 
 # ============================================================================
+# Records in Redis
+# ============================================================================
+
+class TestRedisStore(MetadataStoreContract, NodesStoreContract):
+    """A real server, with keys of their own for each folder."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_server: RealRedis) -> RealRedis:
+        self.redis = redis_server
+        return redis_server
+
+    def make(self, folder: Path, node: str = "node-1", **more: Any) -> Any:
+        return callfs.RedisStore(self.redis.address, prefix=f"{folder}:", instance_id=node, **more)
+
+    def test_scripts_that_the_server_forgot(self, store: Any) -> None:
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("SCRIPT", "FLUSH")
+        assert store.put(an_entry("/b")).version == 2 and store.delete("/a") == 1
+
+    @pytest.mark.parametrize("how", ["FLUSHALL", "another's"])
+    def test_lost_records_are_noticed(self, store: Any, tmp_path: Path, how: str) -> None:
+        """Every method says so and makes nothing anew; other records in their place are no better."""
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("DEL", f"{tmp_path}:entries")
+            if how == "FLUSHALL":
+                client.call("FLUSHALL")
+            else:
+                self.make(tmp_path, "node-2").close()
+            calls = [lambda: store.get("/a"), lambda: store.page("/"), lambda: store.put(an_entry("/a")), lambda: store.known("/", ["a"]),
+                     store.check, lambda: store.strays("node-1"), lambda: store.delete("/a"), lambda: store.mounts(), lambda: store.use_link("x", 1.0)]
+            for each in calls:
+                with pytest.raises(callfs.Unavailable, match="lost its records.*fsck --rebuild"):
+                    each()
+            assert client.call("HLEN", f"{tmp_path}:entries") == (0 if how == "FLUSHALL" else 1)
+
+    def test_restart_under_load(self, tmp_path: Path) -> None:
+        """What was acknowledged is there, whoever wrote at the end of the server hears of it, and all go on."""
+        with contextlib.closing(self.make(tmp_path)) as store:
+            written, over = [{} for _ in range(4)], threading.Event()       # type: list[dict[str, int]], Any
+
+            def work(number: int) -> int:
+                refused = 0
+                if number == 4:
+                    restart()
+                for turn in itertools.count() if number < 4 else ():
+                    path = f"/{number}/{turn % 50}"
+                    try:
+                        written[number][path] = store.put(an_entry(path, size=turn)).size
+                    except callfs.Unavailable:
+                        refused += 1
+                        written[number].pop(path, None)
+                    if over.is_set():
+                        break
+                return refused
+
+            def restart() -> None:
+                wait_for(lambda: all(len(some) == 50 for some in written))
+                self.redis.restart()
+                marks = [len(some) for some in written]
+                wait_for(lambda: all(len(some) >= mark for some, mark in zip(written, marks)) and store.get("/0/0"))
+                over.set()
+            assert sum(in_threads(work, 5)) > 0
+            for some in written:
+                for path, size in some.items():
+                    assert store.get(path).size == size
+
+    def test_settings_that_lose_records(self, tmp_path: Path, tmp_path_factory: Any) -> None:
+        """Keys thrown away: refused. No log of changes: said. Redis Cluster: refused."""
+        log, where = callfs.Log(path=str(tmp_path / "log")), f"{tmp_path}:"
+        with self.redis.client() as client:
+            try:
+                client.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+                with nothing_left(), pytest.raises(callfs.ConfigError, match="noeviction"):
+                    self.make(tmp_path)
+                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+                self.make(tmp_path, durable=True, log=log).close()
+                assert "appendfsync always" in (tmp_path / "log").read_text()
+                client.call("CONFIG", "SET", "appendonly", "no")
+                self.make(tmp_path, log=log).close()
+                assert "appendonly yes" in (tmp_path / "log").read_text() and where
+            finally:
+                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction", "appendonly", "yes")
+                log.close()
+
+    def test_full_memory(self, store: Any) -> None:
+        """A write is refused as a whole; what makes room is not."""
+        store.add([an_entry("/d", type=callfs.DIRECTORY), an_entry("/d/f"), an_entry("/g")])
+        with self.redis.client() as client:
+            try:
+                client.call("CONFIG", "SET", "maxmemory", "1")
+                before = SharedStoreContract.everything(store)
+                for token in (0, 5):
+                    with pytest.raises(callfs.StorageFull):
+                        SharedStoreContract.do(store, token, "file", "/h")
+                assert SharedStoreContract.everything(store) == before
+                assert SharedStoreContract.do(store, 7, "delete", "/d") == 2 and len(store.strays("node-1")) == 1
+                assert store.move("/g", "/i") == 1
+            finally:
+                client.call("CONFIG", "SET", "maxmemory", "0")
+
+    def test_keys_of_another(self, tmp_path: Path) -> None:
+        """A later format, and a hash of somebody else's: refused."""
+        self.make(tmp_path).close()
+        with self.redis.client() as client:
+            client.call("SET", f"{tmp_path}:format", "99")
+            with nothing_left(), pytest.raises(callfs.ConfigError, match="later version"):
+                self.make(tmp_path)
+
+    def test_few_keys(self, store: Any, tmp_path: Path) -> None:
+        """None is that of a path; numbers of 64 bits come back as they were; many at once."""
+        store.add([an_entry(f"/d/{number}", size=2**63 - 1 - number, mtime_ns=-2**63 + number) for number in range(3000)])
+        assert store.get("/d/1").size == 2**63 - 2 and store.get("/d/1").mtime_ns == -2**63 + 1
+        assert len(store.page("/d", limit=2500)) == 2500 and store.move("/d", "/e") == 3000 and store.delete("/e") == 3000
+        with self.redis.client() as client:
+            assert len(client.call("KEYS", f"{tmp_path}:*")) < 10
+
+    def test_no_directory_into_itself(self, store: Any) -> None:
+        """It would be met again and again."""
+        store.add([an_entry("/a", type=callfs.DIRECTORY), an_entry("/a/b")])
+        with pytest.raises(callfs.Conflict):
+            store.move("/a", "/a/c/d")
+        assert self.paths(store) == ["/a", "/a/b"]
+
+    def test_damaged_records(self, store: Any, tmp_path: Path) -> None:
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("HSET", f"{tmp_path}:entries", "/a", "nonsense")
+        for read in (lambda: store.get("/a"), lambda: store.page("/")):
+            with pytest.raises(callfs.StorageError, match="damaged"):
+                read()
+
+
+# ============================================================================
 # Records in PostgreSQL: one database for several nodes
 # ============================================================================
 
@@ -6047,6 +7143,299 @@ class TestLocalLocks(LocksContract):
         assert metrics.value("callfs_active_locks") == 0
         assert metrics.value("callfs_lock_operations_total", "acquire", "success") == 2
         assert metrics.value("callfs_lock_operations_total", "acquire", "timeout") == 1
+
+
+class SharedLocksContract(LocksContract):
+    """What locks do that several processes share; `make` makes what another process would have."""
+
+    def assert_empty(self, locks: Any) -> None:
+        TestLocalLocks.assert_empty(self, locks._own)       # type: ignore[arg-type]
+        assert not locks._active and locks.token() == 0
+
+    def waiting(self, locks: Any) -> int:
+        return len(locks._own._waiting)
+
+    def lose(self, locks: Any) -> None:
+        """Have a manager lose all of its locks, as when its connection breaks; back when they are free for others."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("held, held_below, asked, asked_below, excluded", LocksContract.PAIRS)
+    def test_exclusion_between_processes(self, held: list[str], held_below: bool, asked: list[str], asked_below: bool, excluded: bool) -> None:
+        """The same table; a token given later is larger, whoever gives it."""
+        mine, other = self.make(), self.make()
+        for first, first_below, second, second_below in ((held, held_below, asked, asked_below), (asked, asked_below, held, held_below)):
+            with mine.hold(*first, subtree=first_below) as lease:
+                with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), \
+                        other.hold(*second, subtree=second_below, timeout=0) as later:
+                    assert later.token > lease.token
+            with other.hold(*second, subtree=second_below, timeout=0) as later:
+                assert later.token > lease.token
+        self.assert_empty(mine)
+        self.assert_empty(other)
+
+    def test_hammer_between_processes(self) -> None:
+        """Any mixture, from threads of three: nobody is in a place together with somebody else, everybody gets through,
+        and who comes later has the larger token."""
+        managers, guard = [self.make() for _ in range(3)], threading.Lock()
+        inside: list[tuple[str, bool, int]] = []
+        names = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/c", "/d"]
+
+        def meets(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> bool:
+            return callfs._overlap([one[0]], one[1], [other[0]], other[1])
+
+        def work(number: int) -> int:
+            some, wrong = random.Random(number), 0
+            for _ in range(40):
+                subtree = some.random() < 0.3
+                with managers[number % 3].hold(*some.sample(names, some.choice([1, 1, 2])), subtree=subtree) as lease:
+                    wrong += managers[number % 3].token() != lease.token
+                with managers[number % 3].hold(*(paths := some.sample(names, some.choice([1, 1, 2]))), subtree=subtree) as lease:
+                    mine = [(path, subtree, lease.token) for path in paths]
+                    with guard:
+                        wrong += sum(meets(one, other) for one in mine for other in inside)
+                        inside.extend(mine)
+                    with guard:
+                        for one in mine:
+                            inside.remove(one)
+            return wrong
+
+        assert sum(in_threads(work, 6)) == 0
+        for locks in managers:
+            self.assert_empty(locks)
+
+    def test_a_folder_that_is_always_in_use(self) -> None:
+        """Other processes write in it without a gap; who wants all of it gets it."""
+        busy, patient, over = [self.make() for _ in range(2)], self.make(), threading.Event()
+
+        def work(number: int) -> None:
+            if number == 4:
+                try:
+                    for _ in range(3):
+                        with patient.hold("/d", subtree=True, timeout=20):
+                            pass
+                finally:
+                    over.set()
+            turn = itertools.count()
+            while not over.is_set():
+                with busy[number % 2].hold(f"/d/{number}/{next(turn)}"):
+                    wait_for(lambda: over.is_set() or random.random() < 0.3)
+        in_threads(work, 5)
+
+    def test_tokens_of_threads(self) -> None:
+        """The innermost lock that this thread holds; no other thread's."""
+        locks = self.make()
+        assert locks.token() == 0
+        with locks.hold("/a") as outer:
+            assert locks.token() == outer.token and in_threads(lambda number: locks.token(), 1) == [0]
+            with locks.hold("/b", subtree=True) as inner:
+                assert locks.token() == inner.token > outer.token
+            assert locks.token() == outer.token
+        assert locks.token() == 0
+
+    def test_lost_locks(self) -> None:
+        """Others get them; who had them leaves his block without an error, and what he has taken since is not touched."""
+        locks, other = self.make(), self.make()
+        with locks.hold("/a") as lease, contextlib.ExitStack() as stack:
+            with locks.hold("/b", subtree=True):
+                self.lose(locks)
+                stack.enter_context(locks.hold("/c"))       # in a new session
+                with other.hold("/a", "/b", timeout=5) as later:
+                    assert later.token > lease.token
+            with pytest.raises(callfs.Unavailable), other.hold("/c", timeout=0):
+                pass
+        assert locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 2
+        with other.hold("/", subtree=True, timeout=0):
+            pass
+        self.assert_empty(locks)
+
+    def test_shared_metrics(self) -> None:
+        """Each lock counts once."""
+        locks, other = self.make(0.01), self.make(0.01)
+        with locks.hold("/a"), locks.hold("/b", subtree=True):
+            assert locks._metrics.value("callfs_active_locks") == 2
+            for manager in (locks, other):
+                with pytest.raises(callfs.Unavailable) as caught, manager.hold("/a"):
+                    pass
+                assert dict(caught.value.headers)["Retry-After"]
+        counted = locks._metrics.cells("callfs_lock_operations_total")
+        assert counted == {("acquire", "success"): 2, ("acquire", "timeout"): 1, ("release", "success"): 2}
+        assert locks._metrics.value("callfs_active_locks") == 0
+
+
+# ============================================================================
+# Locks in Redis
+# ============================================================================
+
+class TestRedisLocks(LocksContract):
+    """A real server, with keys of their own for each manager."""
+
+    numbers = itertools.count()
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_server: RealRedis) -> Iterator[RealRedis]:
+        self.redis, self.made, self.prefix = redis_server, [], f"locks{next(self.numbers)}:"
+        yield redis_server
+        for locks in self.made:
+            locks.close()
+
+    def make(self, timeout: float = 30, **more: Any) -> Any:
+        locks = callfs.RedisLocks(self.redis.address, prefix=self.prefix, timeout=timeout, **more)
+        self.made.append(locks)
+        return locks
+
+    def assert_empty(self, locks: Any) -> None:
+        locks._client.call("DEL", self.prefix + "token")
+        assert not locks._held and locks._client.call("KEYS", self.prefix + "*") == []
+
+    def waiting(self, locks: Any) -> int:
+        return len(locks._own._waiting)
+
+    @pytest.mark.parametrize("held, held_below, asked, asked_below, excluded", LocksContract.PAIRS)
+    def test_exclusion_between_nodes(self, held: list[str], held_below: bool, asked: list[str], asked_below: bool, excluded: bool) -> None:
+        """As between threads."""
+        one, other = self.make(), self.make()
+        with one.hold(*held, subtree=held_below):
+            with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), other.hold(*asked, subtree=asked_below, timeout=0):
+                pass
+        with other.hold(*asked, subtree=asked_below, timeout=0):
+            with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), one.hold(*held, subtree=held_below, timeout=0):
+                pass
+        self.assert_empty(one)
+
+    def test_tokens_of_all_nodes_grow(self) -> None:
+        """Also over a Redis that lost its keys."""
+        nodes, tokens = [self.make(), self.make()], []
+        for number in range(10):
+            with nodes[number % 2].hold("/a") as lease:
+                tokens.append(lease.token)
+                assert nodes[number % 2].token() == lease.token and nodes[1 - number % 2].token() == 0
+            if number == 5:
+                nodes[0]._client.call("DEL", self.prefix + "token")
+        assert tokens == sorted(set(tokens)) and nodes[0].token() == 0
+
+    def test_two_nodes_at_once(self) -> None:
+        """Nobody is in a place together with another node, and all get through."""
+        nodes, inside = [self.make(), self.make()], []      # type: list[Any], list[int]
+
+        def work(number: int) -> int:
+            seen = 0
+            for turn in range(15):
+                with nodes[number % 2].hold("/a" if turn % 3 else "/a/b", subtree=turn % 3 == 1):
+                    pass
+                with nodes[number % 2].hold("/x"):
+                    seen += len(inside)
+                    inside.append(number)
+                    inside.remove(number)
+            return seen
+        assert sum(in_threads(work, 4)) == 0
+        self.assert_empty(nodes[0])
+
+    def test_a_folder_is_not_starved(self) -> None:
+        """Writers of another node that follow each other without a gap let the one that wants the folder in."""
+        one, other, over = self.make(), self.make(), threading.Event()
+
+        def work(number: int) -> None:
+            while number < 2 and not over.is_set():
+                with one.hold(f"/a/{number}"):
+                    pass
+            if number == 2:
+                with other.hold("/a", subtree=True, timeout=20):
+                    over.set()
+        in_threads(work, 3)
+        assert over.is_set()
+
+    def test_a_held_lock_is_renewed(self) -> None:
+        """As long as it is held: others do not get it after its lease."""
+        one, other = self.make(lease=0.2), self.make()
+        with one.hold("/a", "/b"):
+            ends = one._client.call("HGET", self.prefix + "locks", "/a").split()[2]
+            wait_for(lambda: int(one._client.call("HGET", self.prefix + "locks", "/a").split()[2]) > int(ends) + 300)
+            with pytest.raises(callfs.Unavailable), other.hold("/a", timeout=0):
+                pass
+        self.assert_empty(one)
+
+    def test_a_holder_that_was_paused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Somebody else gets its lock and commits; what it then commits is refused, and that the lock was lost is
+        counted when it lets go, without an error."""
+        metrics = callfs.Metrics()
+        monkeypatch.setattr(callfs.RedisLocks, "_renew", lambda locks: None)
+        paused, other = self.make(lease=0.05, metrics=metrics), self.make()
+        stores = [callfs.RedisStore(self.redis.address, prefix=f"{tmp_path}:") for _ in range(2)]
+        stores[0].fence, stores[1].fence = paused.token, other.token
+        with paused.hold("/a") as lease:
+            with other.hold("/a", timeout=10) as later:
+                assert later.token > lease.token == paused.token()
+                stores[1].put(an_entry("/a", etag="theirs"))
+            with pytest.raises(callfs.Overtaken):
+                stores[0].put(an_entry("/a", etag="mine"))
+        assert stores[0].get("/a").etag == "theirs" and metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+        with other.hold("/b"), paused.hold("/c"):
+            pass
+        assert metrics.value("callfs_lock_operations_total", "release", "success") == 1
+        for store in stores:
+            store.close()
+
+    def test_what_a_dead_holder_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is met and removed: by who wants the same, and by who wants the folder."""
+        monkeypatch.setattr(callfs.RedisLocks, "_renew", lambda locks: None)
+        dead, other = self.make(lease=0.05), self.make()
+        dead._take(["/a/1", "/a/2", "/b"], False, 0)
+        with other.hold("/a", subtree=True, timeout=10), other.hold("/b", timeout=10):
+            pass
+        dead._held.clear()
+        self.assert_empty(other)
+
+    def test_redis_goes_away(self) -> None:
+        """Nothing is granted, letting go is no error, and after its end all go on."""
+        server = RealRedis(self.redis.files)
+        metrics = callfs.Metrics()
+        try:
+            with nothing_left():
+                locks = callfs.RedisLocks(callfs.redis_target(server.address, timeout=2), metrics=metrics, timeout=1)
+                with locks.hold("/a"):
+                    server.stop(signal.SIGKILL)
+                with pytest.raises(callfs.Unavailable), locks.hold("/b"):
+                    pass
+                assert metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+                server.start()
+                server.wait_for_it()
+                with locks.hold("/b"):
+                    pass
+                locks.close()
+        finally:
+            server.stop()
+            shutil.rmtree(server.folder)
+
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+@pytest.mark.once
+class TestPostgresLocks(SharedLocksContract):
+    """PostgreSQL; each node's store is its own."""
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgres_tables: Any, postgres_server: Any) -> Iterator[None]:
+        self.tables, self.opened = postgres_tables, []
+        self.store = callfs.PostgresStore(postgres_dsn(postgres_server), schema="t", pool=1)
+        yield
+        for locks in self.opened:
+            locks.close()
+        self.store.close()
+
+    def make(self, timeout: float = 30, **options: Any) -> Any:
+        self.opened.append(callfs.PostgresLocks(self.store, timeout=timeout, **options))
+        return self.opened[-1]
+
+    def assert_empty(self, locks: Any) -> None:
+        super().assert_empty(locks)
+        assert self.tables.single("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").rows == [(0,)]
+
+    def lose(self, locks: Any) -> None:
+        pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
+        assert self.tables.single("SELECT pg_terminate_backend(?)", (pid,)).rows == [(True,)]
+        wait_for(lambda: self.tables.single("SELECT count(*) FROM pg_stat_activity WHERE pid = ?", (pid,)).rows == [(0,)])
 
 
 # ============================================================================
@@ -21982,6 +23371,41 @@ def test_concat_tells_of_its_changes(remfs: Any) -> None:
 
 
 # ============================================================================
+# Between nodes: /v1/internal
+# ============================================================================
+
+
+def test_who_may_use_the_internal_routes(node_b: Any) -> None:
+    """Nobody but who signs: no key 401, a wrong one 401, a user 403, the plain secret 403; other methods 405. Wrong signatures
+    count as wrong keys."""
+    where = "/v1/internal/call/echo"
+    user = next(iter(node_b.config.auth.api_key_users.values()))
+    for key, status in ((None, 401), ("Bearer wrong", 401), (f"Bearer {user}", 403), (f"Bearer {PEER_SECRET}", 403),
+                        ("CallFS-HMAC nonsense", 401), ("Basic eDp5", 401)):
+        assert call(node_b.url, "POST", where, headers={"Authorization": key}).status == status, key
+    assert call(node_b.url, "GET", where).status == 405
+    assert call(node_b.url, "POST", "/v1/internal/other", headers={"Authorization": f"Bearer {PEER_SECRET}"}).status == 501
+    assert call(node_b.url, "POST", "/v1/internal/other", headers={"Authorization": f"Bearer {user}"}).status == 403
+    assert call(node_b.url, "POST", where, headers={"Cookie": "callfs_session=a.1." + "x" * 43}).status == 401
+
+
+def test_wrong_signatures_count_as_wrong_keys_and_right_ones_pass(serve: Any, peers_to: Any) -> None:
+    """Who guesses is slowed down (429); the other nodes at the same address are not."""
+    node = serve(instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, auth__anonymous="write",
+                 rate_limits__login_failure_rate=0.001, rate_limits__login_failure_burst=3)
+    node.peer_ops["echo"] = lambda asked: callfs.PeerResult({})
+    gate = callfs.PeerGate("wrong", "b")
+    statuses = []
+    for number in range(5):
+        asked = signed_request(gate, number=number, secret="wrong", moment=time.time())
+        statuses.append(call(node.url, "POST", asked["target"], headers=asked["headers"]).status)
+    assert statuses == [401, 401, 401, 429, 429]
+    assert call(node.url, "POST", "/v1/internal/call/echo").status == 401       # `auth.anonymous` opens nothing here
+    assert peers_to(node.url).call("b", "echo", {}, {}).value == {}
+    with pytest.raises(callfs.BadGateway, match="too busy .429"):
+        peers_to(node.url, secret="wrong").call("b", "echo", {}, {})
+
+# ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
 
@@ -24368,7 +25792,7 @@ def test_link(stub: Any, capsys: Any, monkeypatch: Any) -> None:
 
 
 def test_fsck(stub: Any, monkeypatch: Any, capsys: Any) -> None:
-    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, report: Any) -> int:
+    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Any) -> int:
         assert not take_over
         report(callfs.Finding("missing", "/x", "more"))
         return int(deep) + 2 * int(mend)
