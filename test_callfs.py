@@ -23968,16 +23968,18 @@ class Order:
 
     A configuration is a state and the operations under way that have had their effect, as bits. Those whose answer
     is unknown are under way for ever: of two configurations that differ only in them, the one with fewer can do all
-    that the other can. A value that nobody saw is like any other such value, so many of those are alike.
+    that the other can. A value that nobody saw is like any other such value, so many of those are alike. That unknown
+    ones had an effect is supposed where nothing else explains an answer, or always `suppose` of them: all, to be sure.
     """
 
-    def __init__(self, history: Iterable[Done], first: Mapping[str, Any] = {}) -> None:
-        self.history = list(history)
+    def __init__(self, history: Iterable[Done], first: Mapping[str, Any] = {}, suppose: float = math.inf, most: float = math.inf) -> None:
+        self.history, self.suppose, self.most, self.work = list(history), suppose, most, 0
         paths = sorted({path for done in self.history for path in _touched(done)})
         self._at = {path: number for number, path in enumerate(paths)}
         self._bits: dict[int, int] = {}                         # of the operations under way, by number
         self._looks: dict[int, Done] = {}                       # those of them that change nothing, by bit
         self._acts: dict[int, Done] = {}
+        self._maybe: dict[int, Done] = {}                       # the unknown ones
         self._unknown = 0
         self._now: set[tuple[State, int]] = {(tuple(first.get(path) for path in paths), 0)}
 
@@ -23990,10 +23992,14 @@ class Order:
             if not ends:
                 self._begin(number)
                 continue
-            before = self._now
-            self._now = self._finish(self._bits[number])
-            if not self._now:
+            before, extra = self._now, self.suppose
+            self._now = self._finish(self._bits[number], extra)
+            while not self._now and extra < len(self._maybe):
+                self._now, extra = before, extra * 2 + 1
+                self._now = self._finish(self._bits[number], extra)
+            if not self._now or self.work > self.most:
                 return self._complaint(number, before)
+            self._looks.pop(self._bits[number], None), self._acts.pop(self._bits[number], None)
         return ""
 
     def _forget_unseen(self) -> None:
@@ -24002,7 +24008,7 @@ class Order:
 
     def _begin(self, number: int) -> None:
         done, bit = self.told[number], 1
-        while bit in self._looks or bit in self._acts:
+        while bit in self._looks or bit in self._acts or bit in self._maybe:
             bit <<= 1
         self._bits[number] = bit
         self._unknown |= bit if done.outcome == "unknown" else 0
@@ -24010,7 +24016,7 @@ class Order:
             self._looks[bit] = done
             self._now = {self._see(*each) for each in self._now}
         else:
-            self._acts[bit] = done
+            (self._maybe if done.outcome == "unknown" else self._acts)[bit] = done
 
     def _see(self, state: State, mask: int) -> tuple[State, int]:
         """What only looks may look as soon as it can: that takes nothing from the others."""
@@ -24030,28 +24036,32 @@ class Order:
         now[self._at[done.path]] = done.value                   # None for delete, move, rename
         return tuple(now)
 
-    def _finish(self, wanted: int) -> set[tuple[State, int]]:
+    def _finish(self, wanted: int, extra: float) -> set[tuple[State, int]]:
         """The configurations in which an operation has had its effect, from those in which it may still wait; it is over."""
         best: dict[tuple[State, int], list[int]] = {}
-        for each in self._now:
-            self._keep(best, each)
-        waiting = collections.deque(sorted(self._now, key=lambda each: bin(each[1] & self._unknown).count("1")))
         found: dict[tuple[State, int], list[int]] = {}
-        while waiting:
-            state, mask = waiting.popleft()
+        waiting = collections.deque((state, mask, 0) for state, mask in sorted(
+            self._now, key=lambda each: bin(each[1] & self._unknown).count("1")) if self._keep(best, (state, mask)))
+        while waiting and self.work <= self.most:
+            state, mask, used = waiting.popleft()
             if mask & wanted:
                 self._keep(found, (state, mask & ~wanted))
                 continue
-            tried: set[tuple[Any, ...]] = set()                 # of those that may wait for ever and are alike, one
-            for bit, done in self._acts.items():
-                alike = (done.kind, done.path, done.value, done.other, 0 if bit & self._unknown else bit)
-                if not mask & bit and alike not in tried and self._possible(state, done):
-                    tried.add(alike)
-                    following = self._see(self._after(state, done), mask | bit)
-                    if self._keep(best, following):
-                        waiting.append(following)
-        self._looks.pop(wanted, None), self._acts.pop(wanted, None)
+            for bit, done in self._next(state, mask, used < extra):
+                following = self._see(self._after(state, done), mask | bit)
+                if self._keep(best, following):
+                    waiting.append((*following, used + bool(bit & self._unknown)))
         return {(state, mask | unknown) for (state, mask), those in found.items() for unknown in those}
+
+    def _next(self, state: State, mask: int, maybe: bool) -> Iterator[tuple[int, Done]]:
+        """What can have its effect now; of those that may wait for ever and are alike, one."""
+        tried: set[tuple[Any, ...]] = set()
+        for bit, done in (*self._acts.items(), *(self._maybe.items() if maybe else ())):
+            self.work += 1
+            alike = (done.kind, done.path, done.value, done.other, 0 if bit & self._unknown else bit)
+            if not mask & bit and alike not in tried and self._possible(state, done):
+                tried.add(alike)
+                yield bit, done
 
     def _keep(self, best: dict[tuple[State, int], list[int]], one: tuple[State, int]) -> bool:
         """Note a configuration, unless one is there that needs no more of the unknown ones; whether it was noted."""
@@ -24083,7 +24093,17 @@ def explain(history: Iterable[Done], first: Mapping[str, Any] = {}) -> str:
     parts: dict[int, list[Done]] = {}
     for done in history:
         parts.setdefault(id(groups[done.path]), []).append(done)
-    return next(filter(None, (Order(part, first).explain() for part in parts.values())), "")
+    return next(filter(None, (_explain(part, first) for part in parts.values())), "")
+
+
+def _explain(history: list[Done], first: Mapping[str, Any], most: float = 20e6) -> str:
+    said = ""
+    for suppose in (0, 2, math.inf):
+        order = Order(history, first, suppose, most)
+        said = order.explain()
+        if not said:
+            return ""
+    return said if order.work <= most else "gave up; not even this was explained so far: " + said
 
 
 def register_history(kinds: str, start: int = 0) -> list[Done]:
@@ -24303,16 +24323,14 @@ def test_a_correct_register_is_believed_and_a_wrong_one_is_not(seed: int, client
             assert explain([*history[:number], history[number]._replace(value=some.choice(stale).value), *history[number + 1:]])
 
 
-@pytest.mark.parametrize("count", [4_000, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.long)])
 def test_ten_thousand_operations_are_soon_checked(count: int) -> None:
     """By the count of what it looks at, not by the clock: that does not grow with the length of the history."""
     history = lived(random.Random(5), count, 8, 0.001)
     assert len(history) > count * 0.4
-    order, calls = Order(history), itertools.count()
-    real = order._possible
-    order._possible = lambda *args: next(calls) >= 0 and real(*args)        # type: ignore[method-assign]
+    order = Order(history)
     assert order.explain() == ""
-    assert next(calls) < 300 * len(history)
+    assert order.work < 500 * len(history)
     assert explain([*history, Done("read", "/a", -3, history[-1].start, history[-1].end)])
 
 
@@ -24406,50 +24424,6 @@ class FaultyLine:
                     end.shutdown(socket.SHUT_RDWR)
 
 
-class ChaosRedis(RealDatabase):
-    """A Redis server; what it acknowledged outlives its process."""
-
-    name = "redis"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.program = need_program("redis-server")
-        self.start()
-        self.wait({})
-
-    def start(self) -> None:
-        """On its port, as before."""
-        self.start_process(self.program, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder), "--save", "",
-                           "--appendonly", "yes", "--appendfsync", "no")
-
-    def ask(self, *words: str) -> bytes:
-        """The beginning of its answer to a command."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=10) as sock:
-            sock.sendall(b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word.encode()) for word in words))
-            return sock.recv(65536)
-
-    def wait(self, options: Mapping[str, Any]) -> None:
-        """Until it answers, with all it had."""
-        def answers() -> bool:
-            with contextlib.suppress(OSError):
-                return self.ask("PING").startswith(b"+PONG")
-            return False
-        wait_for(answers, 30, "Redis to start")
-
-
-@pytest.fixture(scope="session")
-def chaos_redis() -> Iterator[RealDatabase]:
-    """A Redis server for tests that restart it."""
-    server = None
-    try:
-        server = ChaosRedis()
-        yield server
-    finally:
-        if server:
-            server.stop()
-            shutil.rmtree(server.folder)
-
-
 class ClusterNode:
     """A node: its folder, its port, and the process when there is one. `url` and `key` as `call` takes them."""
 
@@ -24531,7 +24505,7 @@ class Cluster:
             if self.authority.name == "postgres":
                 dsn = f"postgres://u:{urllib.parse.quote(PASSWORD, safe='')}@{address}/callfs"
                 settings["metadata_store"] = {"type": "postgres", "dsn": dsn, "db_schema": f"chaos_{self.name}", "pool_size": 6}
-                settings["dlm"] = {"type": "postgres"}
+                settings["dlm"] = {"type": "postgres", "lease": "1s"}
             else:
                 settings["metadata_store"] = {"type": "redis", "redis_addr": address, "redis_key_prefix": f"chaos-{self.name}:", "pool_size": 6}
                 settings["dlm"] = {"type": "redis", "redis_addr": address, "lease": "1s"}
@@ -24705,11 +24679,11 @@ class Traffic:
         while not self._over.is_set() and not self.wrong:
             if not self.one(node, connection, some, seen):
                 connection.close()                              # it opens again by itself
-                self._over.wait(0.02)
+                self._over.wait(0.1)
         connection.close()
 
     def one(self, node: ClusterNode, connection: http.client.HTTPConnection, some: random.Random, seen: dict[str, Any]) -> bool:
-        """An operation, noted; False when there was no answer."""
+        """An operation, noted; False when it went wrong."""
         kind, path, number = some.choice(self.kinds), some.choice(self.paths), next(self.numbers)
         if kind == "swap" and not seen.get(path, ("", ""))[1]:
             kind = "read"
@@ -24729,7 +24703,7 @@ class Traffic:
         except (OSError, http.client.HTTPException) as error:
             answer = Answer(0, {}, repr(error).encode())
         self._note(node, begun, answer, seen)
-        return bool(answer.status)
+        return answer.status not in (0, 502, 503)
 
     def _note(self, node: ClusterNode, begun: Done, answer: Answer, seen: dict[str, Any]) -> None:
         _, well, refused = TRAFFIC[begun.kind]
@@ -24840,7 +24814,7 @@ def test_the_lines_of_the_harness() -> None:
 @pytest.fixture(scope="module", params=["postgres", "redis"])
 def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes for many tests."""
-    authority = request.getfixturevalue({"postgres": "postgres_server", "redis": "chaos_redis"}[request.param])
+    authority = request.getfixturevalue({"postgres": "postgres_server", "redis": "redis_server"}[request.param])
     with contextlib.closing(Cluster(tmp_path_factory.mktemp("cluster"), authority)) as made:
         yield made
 
