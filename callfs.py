@@ -8802,7 +8802,8 @@ class RedisStore(MetadataStore):
         try:
             return self._client.script(_REDIS_SCRIPTS[name], self._prefix, self.identity, *values, safe=safe, timeout=timeout)
         except RedisError as error:
-            raise _REDIS_REFUSALS.get(error.state, lambda: error)() from None       # noqa: B023
+            refusal = _REDIS_REFUSALS.get(error.state)
+            raise (refusal() if refusal else error) from None
         finally:
             self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation or name)
 
@@ -14684,7 +14685,7 @@ class StoreFS(FileSystem):
                         if entry is None:
                             return
                     with contextlib.suppress(FileNotFound):         # removed meanwhile
-                        self._place(entry, step["backend"], lambda there: None, lambda count: None)
+                        self._place_one(entry, step["backend"])
                     with lock:
                         files, size = files + 1, size + entry.size
                         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -14703,6 +14704,9 @@ class StoreFS(FileSystem):
             self._intents.done(number)
         if errors:
             raise errors[0]
+
+    def _place_one(self, entry: Entry, backend: str) -> Entry:
+        return self._place(entry, backend, lambda there: None)
 
     def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
         """The files of a directory that lie in other backends."""
@@ -15658,9 +15662,9 @@ class NodeFS(StoreFS):
         """Other nodes read blobs, too: ask them before one is removed."""
         self._blobs.read_elsewhere = read_elsewhere
 
-    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
+    def _place_one(self, entry: Entry, backend: str) -> Entry:
         try:
-            return super()._place(entry, backend, guard, pace)
+            return super()._place_one(entry, backend)
         except Elsewhere:
             return self.abroad(entry, backend)
 

@@ -11650,6 +11650,409 @@ class TestClusterFS(FileSystemContract):
         self.cluster.check()
 
 
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """Three nodes; afterwards records and disks agree."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes")
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+@pytest.fixture
+def s3_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """The same with a blob store that all of them use."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes", blobs=lambda folder: {"s3": FolderAsBackend(folder + "-blobs", durable=False)})
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+def on_disks(cluster: Any) -> dict[str, list[str]]:
+    """The files on the disk of each node."""
+    return {node.name: sorted("/" + os.path.relpath(os.path.join(where, name), node.root) for where, _, files in os.walk(node.root)
+                              for name in files if not os.path.relpath(where, node.root).startswith(callfs.HIDDEN))
+            for node in cluster.nodes.values()}
+
+
+class TestCluster:
+    """What three nodes do together."""
+
+    def test_a_file_lies_where_it_was_made(self, nodes: Any) -> None:
+        """And is read and written through any node, which asks the one that has it once."""
+        put(nodes[1].tree, "/d/f", b"one")
+        assert on_disks(nodes) == {"n1": ["/d/f"], "n2": [], "n3": []}
+        assert fetch(nodes[2].tree, "/d/f") == b"one" and nodes[2].peers.asked == [("n1", "open")]
+        assert not put(nodes[3].tree, "/d/f", b"three").created and nodes[3].peers.asked == [("n1", "write")]
+        assert fetch(nodes[1].tree, "/d/f") == b"three" and nodes[1].peers.asked == []
+        assert nodes[2].tree.stat(ALICE, "/d/f").instance_id == "n1"
+        assert [entry.path for entry in nodes[2].tree.list(ALICE, "/d")] == ["/d/f"]
+
+    def test_rights_and_conditions_go_with_the_request(self, nodes: Any) -> None:
+        """They are asked under the lock of the node that makes the change."""
+        mine = put(nodes[1].tree, "/f", b"one").entry
+        for tree in (nodes[1].tree, nodes[2].tree):
+            for refused in (lambda: put(tree, "/f", b"x", BOB), lambda: tree.remove(BOB, "/f"), lambda: tree.chmod(BOB, "/f", 0o600),
+                            lambda: tree.touch(BOB, "/f", 1), lambda: tree.truncate(BOB, "/f", 0), lambda: tree.move(BOB, "/f", "/g"),
+                            lambda: tree.patch(BOB, "/f", callfs.bytes_body(b"x"), 0)):
+                with pytest.raises(callfs.PermissionDenied):
+                    refused()
+            with pytest.raises(callfs.PreconditionFailed):
+                put(tree, "/f", b"x", conditions=callfs.Conditions(if_match='"other"'))
+            with pytest.raises(callfs.FileExists):
+                put(tree, "/f", b"x", create=True)
+        put(nodes[2].tree, "/f", b"two", conditions=callfs.Conditions(if_match=f'"{mine.etag}"'))
+        check = callfs._check_of(json.loads(json.dumps(callfs._check_json(nodes[1].tree.guard(callfs.Check(
+            "write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*")))))))
+        assert check == callfs.Check("write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*"))
+
+    CHANGES: dict[str, Callable[[Any], Any]] = {
+        "put": lambda tree: put(tree, "/d/f", b"new"),
+        "append": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 3),
+        "write inside": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 1),
+        "truncate": lambda tree: tree.truncate(ALICE, "/d/f", 1),
+        "chmod": lambda tree: tree.chmod(ALICE, "/d/f", 0o600),
+        "touch": lambda tree: tree.touch(ALICE, "/d/f", 10**18),
+        "remove": lambda tree: tree.remove(ALICE, "/d/f"),
+        "remove all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+        "move": lambda tree: tree.move(ALICE, "/d/f", "/g"),
+        "move all": lambda tree: tree.move(ALICE, "/d", "/e"),
+        "to S3": lambda tree: tree.place(ALICE, "/d/f", "s3"),
+        "to another node": lambda tree: tree.move(ALICE, "/d/f", "/d/f", instance_id="n2"),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize("through", [1, 2])
+    def test_who_was_overtaken_changes_nothing(self, s3_nodes: Any, change: str, through: int) -> None:
+        """Paused until the lock was lost and another holder made a commit: refused, and the bytes are what they were."""
+        nodes, store = s3_nodes, s3_nodes.store
+        put(nodes[1].tree, "/d/f", b"old")
+        before, stamp = store.get("/d/f"), callfs.stamp_of(os.stat(nodes[1].path("/d/f")))
+        method = "move" if change in ("move", "move all") else "delete" if change.startswith("remove") else "put"
+
+        def paused(*args: Any) -> Any:
+            setattr(store, method, real)
+            store.fence = lambda: 10**15            # somebody who was granted the lock meanwhile
+            assert store.put(store.get("/d/f")._replace(owner="alice")).version
+            store.fence = s3_nodes.locks.token
+            return real(*args)
+        real = getattr(store, method)
+        setattr(store, method, paused)
+        with pytest.raises(callfs.Overtaken):
+            self.CHANGES[change](nodes[through].tree)
+        assert store.get("/d/f")._replace(version=0) == before._replace(version=0)
+        assert callfs.stamp_of(os.stat(nodes[1].path("/d/f"))) == stamp and fetch(nodes[3].tree, "/d/f") == b"old"
+        store.fence = lambda: 0             # that holder's fence would refuse the rest
+        store._write("test", lambda connection: connection.execute("DELETE FROM fences"))
+        store.fence = s3_nodes.locks.token
+        self.CHANGES[change](nodes[through].tree)
+
+    @pytest.mark.parametrize("away", [False, True])
+    def test_a_directory_moves_and_goes_at_once(self, nodes: Any, away: bool) -> None:
+        """With files on every node, which need not be there: their disks follow when they can."""
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/e/f{number}", b"%d" % number)
+        if away:
+            nodes[2].peers.away.update(("n1", "n3"))
+        nodes[2].tree.move(ALICE, "/d", "/x/y", parents=True)
+        assert nodes[2].peers.asked == []
+        for number in (1, 2, 3):
+            assert fetch(nodes[number].tree, f"/x/y/e/f{number}") == b"%d" % number
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9) if not entry.is_dir] == [f"/x/y/e/f{n}" for n in (1, 2, 3)]
+        put(nodes[3].tree, "/d/e/f1", b"another")
+        nodes[2].tree.remove(ALICE, "/x", recursive=True)
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/d/e/f1"]}
+        for number in (1, 2):
+            assert not nodes[number].path("/d").exists() and not nodes[number].path("/x").exists()
+
+    def test_what_was_moved_twice_before_its_node_looked(self, nodes: Any) -> None:
+        """In order: one that took the place of another, went on, and left its name to a third."""
+        one, two = nodes[1].tree, nodes[2].tree
+        put(one, "/a", b"a")
+        put(one, "/b", b"b")
+        put(one, "/c/c", b"c")
+        store = nodes.store
+        for source, target in (("/a", "/b"), ("/b", "/z"), ("/c/c", "/a"), ("/c", "/d")):
+            store.move(source, target)      # as a node that is told of nothing else
+        assert fetch(two, "/z") == b"a" and fetch(two, "/a") == b"c"
+        assert on_disks(nodes)["n1"] == ["/a", "/z"] and store.strays("n1") == []
+
+    def test_a_node_that_is_away(self, nodes: Any) -> None:
+        """Its files can not be had, and it is named; what is there of them stands; all else goes on."""
+        put(nodes[1].tree, "/d/f", b"one")
+        put(nodes[2].tree, "/d/g", b"two")
+        nodes[2].peers.away.add("n1")
+        for asked in (lambda: fetch(nodes[2].tree, "/d/f"), lambda: put(nodes[2].tree, "/d/f"), lambda: nodes[2].tree.remove(ALICE, "/d/f"),
+                      lambda: nodes[2].tree.stat(ALICE, "/d/f")):
+            with pytest.raises(callfs.BadGateway, match="n1"):
+                asked()
+        assert [entry.name for entry in nodes[2].tree.list(ALICE, "/d")] == ["f", "g"] and fetch(nodes[2].tree, "/d/g") == b"two"
+        put(nodes[2].tree, "/d/h", b"x")
+
+    def test_a_target_on_another_node(self, nodes: Any) -> None:
+        """A file that takes the place of one on another disk: those bytes go."""
+        put(nodes[1].tree, "/a", b"a")
+        put(nodes[2].tree, "/b", b"b")
+        nodes[3].tree.move(ALICE, "/a", "/b", overwrite=True)
+        nodes.check()
+        assert fetch(nodes[2].tree, "/b") == b"a" and on_disks(nodes) == {"n1": ["/b"], "n2": [], "n3": []}
+
+    @pytest.mark.parametrize("through", [1, 2, 3])
+    def test_between_nodes(self, nodes: Any, through: int) -> None:
+        """Files and directories; name, owner, time, mode and ETag stay."""
+        tree = nodes[through].tree
+        before = put(nodes[1].tree, "/d/f", b"x" * 5000, options=callfs.WriteOptions(0o640, 10**18)).entry
+        put(nodes[3].tree, "/d/e/g", b"g")
+        moved = tree.move(ALICE, "/d/f", "/d/f", instance_id="n2")
+        keep = dict(version=0, stamp="", instance_id="")
+        assert moved._replace(**keep) == before._replace(**keep) and moved.instance_id == "n2"
+        assert fetch(nodes[3].tree, "/d/f") == b"x" * 5000
+        assert tree.move(ALICE, "/d", "/x", instance_id="n3").path == "/x"
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/x/e/g", "/x/f"]}
+        with pytest.raises(callfs.BadRequest, match="n1, n2, n3"):
+            tree.move(ALICE, "/x", "/y", instance_id="n9")
+        with pytest.raises(callfs.PermissionDenied):
+            tree.move(BOB, "/x", "/x", instance_id="n1")
+        tree.move(ALICE, "/x/f", "/x/f", instance_id="n3")
+
+    def test_between_nodes_in_vain(self, nodes: Any) -> None:
+        """A node that is away, and a file that is replaced all the time: the source is whole."""
+        put(nodes[1].tree, "/d/f", b"f" * 3000)
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        real = nodes[2].here.fetch
+        nodes[2].here.fetch = lambda *args: (put(nodes[1].tree, "/d/f", b"f" * 3000), real(*args))[1]
+        with pytest.raises(callfs.Conflict, match="all the time"):
+            nodes[3].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        assert fetch(nodes[3].tree, "/d/f") == b"f" * 3000 and on_disks(nodes)["n2"] == []
+
+    def test_a_route_that_is_out_of_date(self, nodes: Any) -> None:
+        """Nobody told: the node that is asked in vain says so."""
+        put(nodes[1].tree, "/f", b"f")
+        for _ in range(2):
+            fetch(nodes[3].tree, "/f")
+        nodes[2].tree.move(ALICE, "/f", "/f", instance_id="n2")
+        assert fetch(nodes[3].tree, "/f") == b"f" and nodes[3].peers.asked[-2:] == [("n1", "open"), ("n2", "open")]
+        nodes[2].tree.remove(ALICE, "/f")
+        with pytest.raises(callfs.FileNotFound):
+            fetch(nodes[3].tree, "/f")
+        put(nodes[3].tree, "/f", b"mine")
+        assert nodes[3].tree.stat(ALICE, "/f").instance_id in ("n2", "n3") and fetch(nodes[1].tree, "/f") == b"mine"
+
+    def test_a_node_that_is_emptied(self, nodes: Any) -> None:
+        """Makes nothing new."""
+        nodes[1].files.draining = True
+        nodes[3].files.draining = True
+        assert put(nodes[1].tree, "/f", b"f").entry.instance_id == "n2"
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            put(nodes[1].tree, "/g")
+
+    def test_a_version_that_is_being_read(self, nodes: Any) -> None:
+        """Opened through another node it stays readable, for a while; then it is said to be gone."""
+        put(nodes[1].tree, "/f", b"a" * 50_000)
+        some, whole, late = [nodes[2].tree.open(ALICE, "/f") for _ in range(3)]
+        put(nodes[1].tree, "/f", b"b" * 50_000)
+        with some.reader(10, 20) as reader:
+            assert b"".join(reader) == b"a" * 10
+        with whole.reader() as reader:
+            assert b"".join(reader) == b"a" * 50_000
+        nodes[1].files._pins.close()
+        with pytest.raises(callfs.VersionGone):
+            late.reader(1, 5)
+        late.close()
+        for _ in range(callfs.PINS + 5):
+            nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == callfs.PINS
+        nodes[1].files._pins._clock = lambda: time.monotonic() + 2 * callfs.PIN_SECONDS
+        nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == 1
+
+    def test_a_file_in_s3(self, s3_nodes: Any) -> None:
+        """Every node reads and writes it itself; its object stays while any node reads it."""
+        nodes, options = s3_nodes, callfs.WriteOptions(backend="s3")
+        put(nodes[1].tree, "/d/f", b"one" * 1000, options=options)
+        handle = nodes[2].tree.open(ALICE, "/d/f")
+        put(nodes[3].tree, "/d/f", b"two", options=options)
+        assert [node.peers.asked for node in nodes.nodes.values()] == [[], [], []]
+        nodes[3].here._blobs.sweep()
+        with handle.reader() as reader:
+            assert b"".join(reader) == b"one" * 1000
+        assert fetch(nodes[1].tree, "/d/f") == b"two" and len(nodes.store.loose_blobs()) == 1
+        nodes[1].peers.away.add("n3")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].here._blobs.sweep()
+        nodes[3].here._blobs.sweep()
+        assert nodes.store.loose_blobs() == []
+
+    def test_to_s3_and_back(self, s3_nodes: Any) -> None:
+        """A directory with files on every node; each moves its own."""
+        nodes = s3_nodes
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/f{number}", b"%d" % number * 2000)
+        nodes[1].tree.place(ALICE, "/d", "s3")
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": []}
+        nodes[2].tree.place(ALICE, "/d", "localfs")
+        assert on_disks(nodes) == {"n1": [], "n2": ["/d/f1", "/d/f2", "/d/f3"], "n3": []}
+        assert fetch(nodes[1].tree, "/d/f3") == b"3" * 2000
+
+
+class TestNode:
+    """What one node of several does on its own disk."""
+
+    def test_from_outside(self, nodes: Any) -> None:
+        """Taken in with the folders above, when this node looks; an empty folder is nobody's news."""
+        nodes[1].path("/a/b").mkdir(parents=True)
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        nodes[1].path("/a/b/f").write_bytes(b"outside")
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9)] == ["/a", "/a/b", "/a/b/f"]
+        assert fetch(nodes[2].tree, "/a/b/f") == b"outside" and nodes[2].tree.stat(ALICE, "/a/b").owner == "root"
+        nodes[1].path("/direct").write_bytes(b"x")
+        assert fetch(nodes[1].tree, "/direct") == b"x" and nodes.store.get("/direct").instance_id == "n1"
+
+    def test_changed_and_removed_from_outside(self, nodes: Any) -> None:
+        """Through any node the file is what the disk has; one that is gone takes its record with it."""
+        before = put(nodes[1].tree, "/f", b"one").entry
+        nodes[1].path("/f").write_bytes(b"another")
+        for number in (1, 2):
+            entry = nodes[number].tree.stat(ALICE, "/f")
+            assert entry.size == 7 and entry.etag != before.etag and entry.digest == "" and fetch(nodes[number].tree, "/f") == b"another"
+        nodes[1].path("/f").unlink()
+        with pytest.raises(callfs.FileNotFound):
+            nodes[2].tree.stat(ALICE, "/f")
+        assert nodes.store.get("/f") is None
+        put(nodes[1].tree, "/g", b"one")
+        nodes[1].path("/g").unlink()
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        put(nodes[1].tree, "/h", b"one")
+        nodes[1].path("/h").unlink()
+        assert put(nodes[2].tree, "/h", b"two").created
+
+    def test_in_the_way(self, nodes: Any) -> None:
+        """What lies on the disk where another node's record puts something is kept under another name."""
+        put(nodes[2].tree, "/a/f", b"two")
+        nodes[1].path("/a").write_bytes(b"in the way of a folder")
+        nodes[1].path("/b").write_bytes(b"in the way of a file")
+        put(nodes[2].tree, "/b", b"two")
+        nodes[2].tree.move(ALICE, "/b", "/b", instance_id="n1")
+        put(nodes[1].tree, "/a/g", b"one")
+        assert fetch(nodes[3].tree, "/a/g") == b"one" and fetch(nodes[3].tree, "/b") == b"two"
+        found = {entry.path.partition(".outside-")[0]: fetch(nodes[3].tree, entry.path) for entry in nodes[1].tree.list(ALICE, "/")
+                 if ".outside-" in entry.path}
+        assert found == {"/a": b"in the way of a folder", "/b": b"in the way of a file"}
+
+    @pytest.mark.parametrize("step", ["before the commit", "after the commit", "after the rename"])
+    @pytest.mark.parametrize("there", [False, True])
+    def test_killed(self, nodes: Any, step: str, there: bool) -> None:
+        """The path has the old version or the new one, by its record; nothing is left over."""
+        node = nodes[1]
+        if there:
+            put(node.tree, "/d/f", b"old")
+
+        class Killed(BaseException):
+            """As SIGKILL."""
+
+        def killed(*args: Any) -> Any:
+            raise Killed
+        if step == "before the commit":
+            node.here._store.put = killed
+        else:
+            node.here._disk.publish = killed if step == "after the commit" else lambda staged, path, real=node.disk.publish: (
+                real(staged, path), killed())
+        with pytest.raises(Killed):
+            put(node.tree, "/d/f", b"new")
+        node.here._store.__dict__.pop("put", None)
+        node.here._owed.clear()             # nobody is left who remembers
+        node.here._intents._open.clear()
+        node.here._intents._fd, fd = os.open(os.devnull, os.O_RDWR), node.here._intents._fd
+        os.close(fd)
+        node.tree.close()
+        again = ToyNode("n1", node.root, _Kept(nodes.store), nodes.locks, nodes.nodes)
+        expected = {"before the commit": b"old" if there else None}.get(step, b"new")
+        if expected is None:
+            with pytest.raises(callfs.FileNotFound):
+                fetch(again.tree, "/d/f")
+        else:
+            assert fetch(again.tree, "/d/f") == expected == fetch(nodes[2].tree, "/d/f")
+
+    def test_a_rename_that_fails(self, nodes: Any) -> None:
+        """The version is committed; until the disk takes it, nobody is given anything else, and then it is there."""
+        node = nodes[1]
+        put(node.tree, "/f", b"old")
+        real, node.disk.publish = node.disk.publish, raising(OSError(errno.EIO, "broken"))
+        with pytest.raises(callfs.StorageError):
+            put(node.tree, "/f", b"new")
+        with pytest.raises((callfs.Unavailable, callfs.StorageError)):
+            fetch(nodes[2].tree, "/f")
+        node.disk.publish = real
+        assert fetch(nodes[2].tree, "/f") == b"new"
+
+    @pytest.mark.parametrize("fault", ["unmounted", "of another node", "empty"])
+    def test_the_disk_of_a_node(self, nodes: Any, fault: str) -> None:
+        """One that is not its own is refused at the start; one that goes away takes no records with it."""
+        put(nodes[1].tree, "/f", b"one")
+        marker = Path(nodes[1].disk.hidden) / "store"
+        if fault == "unmounted":
+            text = marker.read_text()
+            nodes[1].path("/f").rename(nodes.folder + "/aside")
+            marker.unlink()
+            with pytest.raises(callfs.StorageError):
+                fetch(nodes[2].tree, "/f")
+            marker.write_text(text)
+            Path(nodes.folder + "/aside").rename(nodes[1].path("/f"))
+            assert fetch(nodes[2].tree, "/f") == b"one"
+            return
+        root = nodes[2].root if fault == "of another node" else nodes.folder + "/new"
+        disk = callfs.LocalDisk(root)
+        with pytest.raises(callfs.ConfigError, match="fsck"):
+            callfs.NodeFS(disk, _Kept(nodes.store), nodes.locks, instance_id="n1")
+        disk.close()
+
+    def test_records_that_were_lost(self, nodes: Any, tmp_path: Path) -> None:
+        """Each node brings back its own, with owners, modes and digests, where the disk keeps such notes."""
+        put(nodes[1].tree, "/d/f", b"one", options=callfs.WriteOptions(0o640))
+        put(nodes[2].tree, "/d/g", b"two", BOB)
+        nodes[2].path("/outside").write_bytes(b"x")
+        before = {path: nodes.store.get(path) for path in ("/d/f", "/d/g")}
+        if not nodes[1].disk.noted("/d/f"):
+            pytest.skip("this disk keeps no extended attributes")
+        fresh = callfs.SQLiteStore(str(tmp_path / "fresh"), durable=False, shared=True)
+        fresh.fence = nodes.locks.token
+        for number in (1, 2):
+            disk = callfs.LocalDisk(nodes[number].root, durable=False)
+            with pytest.raises(callfs.ConfigError):
+                callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}")
+            files = callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}", claim=True)
+            found: list[Any] = []
+            assert callfs.NodeChecker(files, disk, fresh, rebuild=True, instance_id=f"n{number}", deep=True, mend=True,
+                                      report=found.append).run() == 0
+            files.close()
+        keep = dict(version=0, stamp="")
+        assert {path: fresh.get(path)._replace(**keep) for path in before} == {path: entry._replace(**keep) for path, entry in before.items()}
+        assert fresh.get("/outside").owner == "root" and fresh.get("/d").is_dir
+        fresh.close()
+        for number in (1, 2):               # back to the records that the test ends with
+            nodes[number].disk.mark(nodes[number].here._mark)
+        list(nodes[2].tree.list(ALICE, "/"))
+
+    @pytest.mark.parametrize("note", ["", "{}", "[]", '{"owner": 1, "mode": 0, "id": "a", "etag": "b", "sha256": "c"}',
+                                      '{"owner": "a", "mode": "x", "id": "a", "etag": "b", "sha256": "c"}'])
+    def test_notes_that_are_none(self, note: str) -> None:
+        """Somebody else may have written them."""
+        entry = callfs.Entry("/f", owner="root")
+        assert callfs.remembered(entry, note) == entry
+
+
 # ============================================================================
 # Tiering: what nobody reads moves to S3, and back when it is used
 # ============================================================================
