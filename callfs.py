@@ -7532,12 +7532,12 @@ class PostgresStore(MetadataStore):
         try:
             return ask()
         except CallFSError as error:
-            raise self._error(error) from None
+            raise self.translated(error) from None
         finally:
             self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
 
-    def _error(self, error: CallFSError) -> CallFSError:
-        """In our words; PostgreSQL's are for the log."""
+    def translated(self, error: CallFSError) -> CallFSError:
+        """An error of the database in our words; PostgreSQL's are for the log."""
         raised = _POSTGRES_RAISED.get(getattr(error, "state", ""))
         if raised:
             return raised()
@@ -8009,13 +8009,14 @@ class SharedLocks(LockManager):
                 status = "success"
             finally:
                 self._measure("acquire", status, started)
-            stack.callback(self._let_go, token, handle)
-            self._thread.__dict__.setdefault("tokens", []).append(token)
+            tokens = self._thread.__dict__.setdefault("tokens", [])
+            stack.callback(self._let_go, tokens, token, handle)
+            tokens.append(token)
             self._active.add(token)
             yield Lease(token)
 
-    def _let_go(self, token: int, handle: Any) -> None:
-        self._thread.tokens.remove(token)
+    def _let_go(self, tokens: list[int], token: int, handle: Any) -> None:
+        tokens.remove(token)                # those of the thread that took it, should another one let go
         self._active.discard(token)
         started, status = time.perf_counter(), "lost"
         try:
@@ -8076,7 +8077,7 @@ class PostgresLocks(SharedLocks):
         pause, gates = self.PAUSE[0], None  # the session in which this one has closed the gates
         try:
             while True:
-                session, token = self._try(wanted, gates)
+                session, token = self._try(wanted, gates, deadline)
                 gates = session if token < 0 else None
                 if token > 0:
                     return token, (session, wanted)
@@ -8088,33 +8089,47 @@ class PostgresLocks(SharedLocks):
         finally:
             if gates:
                 with contextlib.suppress(CallFSError):
-                    self._ask("SELECT open_gates(?, ?)", wanted, gates)
+                    self._call(gates, "SELECT open_gates(?, ?)", wanted)
 
-    def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
+    def _try(self, wanted: list[str], gates: Any, deadline: float) -> tuple[_PostgresConnection, int]:
         """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
         for last in (False, True):
             try:
-                return self._ask("SELECT try_locks(?, ?, ?)", wanted, None, gates)
-            except DatabaseUnavailable as error:
-                if last or not error.lost:
-                    raise Unavailable("The lock server does not answer.") from None
+                with self._turn(deadline):
+                    if self._session is None or self._session.broken:
+                        self._session = self._connect()
+                    session = self._session
+                    return session, self._query(session, "SELECT try_locks(?, ?, ?)", [*wanted, session is gates])
+            except CallFSError as error:
+                if last or not getattr(error, "lost", False):
+                    raise self._store.translated(error) from None
         raise AssertionError                # not reached
 
-    def _ask(self, sql: str, wanted: Sequence[Any], only: Any, gates: Any = None) -> tuple[_PostgresConnection, int]:
-        """Call a function in the session, or in `only` this one; `gates`: where the gates are closed."""
-        with self._using:
-            session = self._session
-            if session is None or session.broken:
-                session = self._session = self._connect() if only is None else None
-            if session is None or only not in (None, session):
-                raise Unavailable("The session with this lock has ended.")
-            values = wanted if only else [*wanted, gates is session]
-            try:
-                return session, session.query(sql, list(values)).rows[0][0]
-            except BaseException:           # what the session holds now nobody knows: with it all of that goes
-                session.broken = True
-                session.close()
-                raise
+    def _call(self, session: _PostgresConnection, sql: str, wanted: list[Any]) -> None:
+        """In a session that has locks."""
+        with self._turn(time.monotonic() + self._timeout):
+            if session.broken:
+                raise Unavailable("The session with these locks has ended.")
+            self._query(session, sql, wanted)
+
+    @staticmethod
+    def _query(session: _PostgresConnection, sql: str, values: list[Any]) -> Any:
+        try:
+            return session.query(sql, values).rows[0][0]
+        except BaseException:               # what it holds now nobody knows: all of that goes with it
+            session.broken = True
+            session.close()
+            raise
+
+    @contextlib.contextmanager
+    def _turn(self, deadline: float) -> Iterator[None]:
+        """The session is for one thread at a time: for as long as a call takes, even where no time is left."""
+        if not self._using.acquire(timeout=max(1.0, deadline - time.monotonic())):
+            raise Unavailable("The database with the locks does not answer.")
+        try:
+            yield
+        finally:
+            self._using.release()
 
     def _connect(self) -> _PostgresConnection:
         if self._closed.is_set():
@@ -8127,14 +8142,15 @@ class PostgresLocks(SharedLocks):
 
     def _give(self, handle: Any) -> None:
         session, wanted = handle
-        self._ask("SELECT free_locks(?, ?)", wanted, session)
+        self._call(session, "SELECT free_locks(?, ?)", wanted)
 
     def _stay_alive(self) -> None:
         """What is held is held until the process falls silent."""
         while not self._closed.wait(self._lease / 3):
-            with self._using, contextlib.suppress(CallFSError):
+            with self._using:
                 if self._session and not self._session.broken:
-                    self._session.simple("")
+                    with contextlib.suppress(CallFSError):
+                        self._query(self._session, "SELECT 1", [])
 
     def close(self) -> None:
         """As the interface says."""

@@ -6175,9 +6175,9 @@ class TestPostgresLocks(SharedLocksContract):
     """PostgreSQL; each node's store is its own."""
 
     @pytest.fixture(autouse=True)
-    def _schema(self, postgres_tables: Any, postgres_server: Any) -> Iterator[None]:
-        self.tables, self.opened = postgres_tables, []
-        self.store = callfs.PostgresStore(postgres_dsn(postgres_server), schema="t", pool=1)
+    def _schema(self, postgres_tables: Any, postgres_schema: Callable[..., Any]) -> Iterator[None]:
+        self.tables, self.opened, self.open_store = postgres_tables, [], postgres_schema
+        self.store = self.open_store(pool=1)
         yield
         for locks in self.opened:
             locks.close()
@@ -6190,6 +6190,51 @@ class TestPostgresLocks(SharedLocksContract):
     def assert_empty(self, locks: Any) -> None:
         super().assert_empty(locks)
         assert self.tables.single("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").rows == [(0,)]
+
+    def test_a_process_that_falls_silent(self) -> None:
+        """As when it is stopped: its session is ended after the lease, and who waits gets the lock. While it lives it says
+        so."""
+        locks, other = self.make(lease=1.0), self.make()
+        with locks.hold("/a") as lease:
+            pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
+            seen: set[Any] = set()
+            wait_for(lambda: seen.update(self.tables.single("SELECT query_start FROM pg_stat_activity WHERE pid = ?", (pid,)).rows) or len(seen) > 3)
+            with pytest.raises(callfs.Unavailable), other.hold("/a", timeout=0):
+                pass
+            with locks._using, other.hold("/a", timeout=20) as later:
+                assert later.token > lease.token
+        with locks.hold("/a", timeout=20):
+            pass
+
+    def test_the_fence_of_a_lost_lock(self) -> None:
+        """Whoever lost his lock can not write over what was written by the next one that had it."""
+        locks, other = self.make(), self.make()
+        with contextlib.closing(self.open_store(instance_id="node-2")) as theirs:
+            self.store.fence, theirs.fence = locks.token, other.token
+            with locks.hold("/f"):
+                self.lose(locks)
+                with other.hold("/f"):
+                    right = theirs.put(an_entry("/f", owner="right"))
+                with pytest.raises(callfs.Overtaken):
+                    self.store.put(an_entry("/f", owner="late"))
+                with pytest.raises(callfs.Overtaken):
+                    self.store.delete("/f")
+            assert self.store.get("/f") == right
+            with locks.hold("/f"):
+                assert self.store.put(right).version > right.version
+
+    def test_a_database_that_is_away(self, postgres_server: Any) -> None:
+        """Unavailable in our words; and again when it is back."""
+        locks = self.make(timeout=0.2)
+        with locks.hold("/a"):
+            postgres_server.stop()
+            with pytest.raises(callfs.Unavailable, match="does not answer") as caught, locks.hold("/b"):
+                pass
+            assert dict(caught.value.headers)["Retry-After"]
+        postgres_server.start()
+        postgres_server.wait(postgres_server.options)
+        with locks.hold("/a", timeout=10):
+            pass
 
     def lose(self, locks: Any) -> None:
         pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
