@@ -7544,7 +7544,7 @@ class PostgresStore(MetadataStore):
         if isinstance(error, StorageFull):
             return StorageFull("The disk of the metadata store is full.")
         if self._log:
-            self._log.warning("The metadata store failed.", error=error.message, state=getattr(error, "state", ""))
+            self._log.warn("the metadata store failed", error=error.message, state=getattr(error, "state", ""))
         return Unavailable("The metadata store does not answer.") if isinstance(error, Unavailable) else \
             StorageError("The metadata store refused; its own words are in the log.")
 
