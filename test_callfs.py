@@ -6895,7 +6895,7 @@ class TestPostgresLocks(SharedLocksContract):
             wait_for(lambda: seen.update(self.tables.single("SELECT query_start FROM pg_stat_activity WHERE pid = ?", (pid,)).rows) or len(seen) > 3)
             with pytest.raises(callfs.Unavailable), other.hold("/a", timeout=0):
                 pass
-            with locks._using, other.hold("/a", timeout=20) as later:
+            with locks._calls.leader, other.hold("/a", timeout=20) as later:
                 assert later.token > lease.token
         with locks.hold("/a", timeout=20):
             pass
