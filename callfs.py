@@ -9303,7 +9303,8 @@ _POSTGRES_RAISED: dict[str, Callable[[], CallFSError]] = {
     "CF001": Overtaken, "CF002": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
     "54000": lambda: BadRequest("The path is longer than an index of PostgreSQL takes (about 2,600 bytes)."),
     "25006": lambda: Unavailable("The metadata store is read-only.", retry_after=10)}
-_POSTGRES_BELOW = "parent >= ? AND parent < ? AND (parent = ? OR parent >= ?) AND (parent, name) > (?, ?)"
+# One lower bound: of two, an index scan may begin at the wrong one
+_POSTGRES_BELOW = "(parent, name) > (?, ?) AND parent < ? AND (parent = ? OR parent >= ?)"
 _NOTIFY_TEXT = 1_900                        # characters a part: with its head below the 7,999 bytes that NOTIFY takes
 
 
@@ -9439,7 +9440,7 @@ class PostgresStore(MetadataStore):
 
     def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
-        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
 
     def put(self, entry: Entry) -> Entry:
         """As the interface says."""
@@ -9527,7 +9528,7 @@ class PostgresStore(MetadataStore):
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """As the interface says."""
         return self._entries("elsewhere", f"{_POSTGRES_BELOW} AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
-                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
 
     def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
@@ -9661,9 +9662,9 @@ class PostgresStore(MetadataStore):
         self.database.close()
 
 
-def _in_tree(path: str) -> tuple[str, str, str, str]:
+def _in_tree(path: str, after: tuple[str, str]) -> tuple[str, str, str, str, str]:
     own, first, behind = _below(path)
-    return own, behind, own, first
+    return (*max(after, (own, "")), behind, own, first)
 
 
 class _PostgresEar:
