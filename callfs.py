@@ -3635,8 +3635,8 @@ class _PostgresConnection(_WireConnection):
                 self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))
         return found
 
-    def query(self, sql: str, values: list[Any]) -> Rows:
-        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+    def _bound(self, sql: str, values: list[Any]) -> tuple[bytes, list[Callable[[bytes], Any]], tuple[Any, ...]]:
+        """Bind and Execute, how to read the columns, and under what the statement is kept."""
         sent = [_postgres_value(value) for value in values]
         types = tuple(oid for oid, _, _ in sent)
         statement = self._prepared(sql, types)
@@ -3644,17 +3644,28 @@ class _PostgresConnection(_WireConnection):
         formats = struct.pack(f"!h{count}hh", count, *(form for _, form, _ in sent), count)
         data = [b"\xff" * 4 if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
         results = struct.pack(f"!h{len(columns)}h", len(columns), *(int(oid == _BYTEA) for oid in columns))
+        return (_postgres_message(b"B", b"\0", statement.key, formats, *data, results) + _postgres_message(b"E", b"\0", bytes(4)),
+                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns], (sql, types))
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+        data, decoders, key = self._bound(sql, values)
         try:
-            answer = self._ask(b"".join((
-                _postgres_message(b"B", b"\0", statement.key, formats, *data, results),
-                _postgres_message(b"E", b"\0", bytes(4)), _postgres_message(b"S"))),
-                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns])
+            answer = self._ask(data + _postgres_message(b"S"), decoders)
         except DatabaseUnavailable as error:
             if error.state == "26000":
-                del self._statements[sql, types]
+                del self._statements[key]
             raise
         number = answer.tag.rpartition(" ")[2]
-        return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
+        return Rows(answer.rows, len(answer.rows) if decoders else int(number) if number.isdigit() else 0)
+
+    def queries(self, asked: Sequence[tuple[str, list[Any]]]) -> list[tuple[Any, ...]]:
+        """The rows of several statements, in one exchange and one transaction; each gives one, with the same types."""
+        bound = [self._bound(*each) for each in asked]
+        rows = self._ask(b"".join(data for data, _, _ in bound) + _postgres_message(b"S"), bound[0][1]).rows
+        if len(rows) != len(asked):
+            raise DatabaseError("The database gave too few rows.")
+        return rows
 
 
 def _cstring(text: str) -> bytes:
@@ -9256,17 +9267,11 @@ _POSTGRES_SCHEMA = (
 
     -- Locks of nodes, in the session: all or none. Each key has a gate beside it, which everybody passes and which who was
     -- refused keeps closed (`gated`) until it is his turn. -> token; 0: none; -1: none, but the gates are closed
-    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE plpgsql AS $$
-    DECLARE
-        held boolean := true;
-    BEGIN
-        FOR i IN 1 .. cardinality(keys) LOOP
-            held := CASE WHEN alone[i] THEN pg_advisory_unlock(keys[i]) ELSE pg_advisory_unlock_shared(keys[i]) END AND held;
-        END LOOP;
-        RETURN held;
-    END $$;
-    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE sql AS
-        $$ SELECT bool_and(pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
+    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS bigint LANGUAGE sql AS
+        $$ SELECT count(*) FILTER (WHERE CASE WHEN k.alone THEN pg_advisory_unlock(key) ELSE pg_advisory_unlock_shared(key) END)
+           FROM unnest(keys, alone) AS k (key, alone) $$;
+    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS bigint LANGUAGE sql AS
+        $$ SELECT count(*) FILTER (WHERE pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
     CREATE FUNCTION try_locks(keys bigint[], alone boolean[], gated boolean) RETURNS bigint LANGUAGE plpgsql AS $$
     DECLARE
         done integer := 0;
@@ -9286,7 +9291,7 @@ _POSTGRES_SCHEMA = (
             END IF;
             RETURN nextval('tokens');
         END IF;
-        PERFORM free_locks(keys[:done], alone);
+        PERFORM free_locks(keys[:done], alone[:done]);
         IF gated OR NOT pass THEN
             RETURN CASE WHEN gated THEN -1 ELSE 0 END;
         END IF;
@@ -9305,7 +9310,8 @@ _POSTGRES_RAISED: dict[str, Callable[[], CallFSError]] = {
     "CF001": Overtaken, "CF002": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
     "54000": lambda: BadRequest("The path is longer than an index of PostgreSQL takes (about 2,600 bytes)."),
     "25006": lambda: Unavailable("The metadata store is read-only.", retry_after=10)}
-_POSTGRES_BELOW = "parent >= ? AND parent < ? AND (parent = ? OR parent >= ?) AND (parent, name) > (?, ?)"
+# One lower bound: of two, an index scan may begin at the wrong one
+_POSTGRES_BELOW = "(parent, name) > (?, ?) AND parent < ? AND (parent = ? OR parent >= ?)"
 _NOTIFY_TEXT = 1_900                        # characters a part: with its head below the 7,999 bytes that NOTIFY takes
 
 
@@ -9360,6 +9366,10 @@ class PostgresStore(MetadataStore):
 
     def _migrate(self, schema: str) -> str:
         """Bring the tables up to date, one node at a time; the identity of the store."""
+        with contextlib.suppress(DatabaseError):        # there are none yet
+            found, identity = self.database.single("SELECT version, identity FROM callfs_schema", (), True).rows[0]
+            if found == len(_POSTGRES_SCHEMA):
+                return f"{identity:016x}"
         with self.database.transaction() as session:
             if session.execute("SELECT current_setting('server_encoding')").rows != [("UTF8",)]:
                 raise ConfigError("metadata_store.dsn: the database must have the encoding UTF8")
@@ -9400,19 +9410,19 @@ class PostgresStore(MetadataStore):
         try:
             return ask()
         except CallFSError as error:
-            raise self._error(error) from None
+            raise self.translated(error) from None
         finally:
             self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
 
-    def _error(self, error: CallFSError) -> CallFSError:
-        """In our words; PostgreSQL's are for the log."""
+    def translated(self, error: CallFSError) -> CallFSError:
+        """An error of the database in our words; PostgreSQL's are for the log."""
         raised = _POSTGRES_RAISED.get(getattr(error, "state", ""))
         if raised:
             return raised()
         if isinstance(error, StorageFull):
             return StorageFull("The disk of the metadata store is full.")
         if self._log:
-            self._log.warning("The metadata store failed.", error=error.message, state=getattr(error, "state", ""))
+            self._log.warn("the metadata store failed", error=error.message, state=getattr(error, "state", ""))
         return Unavailable("The metadata store does not answer.") if isinstance(error, Unavailable) else \
             StorageError("The metadata store refused; its own words are in the log.")
 
@@ -9437,7 +9447,7 @@ class PostgresStore(MetadataStore):
 
     def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
-        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
 
     def put(self, entry: Entry) -> Entry:
         """As the interface says."""
@@ -9525,7 +9535,7 @@ class PostgresStore(MetadataStore):
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """As the interface says."""
         return self._entries("elsewhere", f"{_POSTGRES_BELOW} AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
-                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
 
     def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
@@ -9659,9 +9669,9 @@ class PostgresStore(MetadataStore):
         self.database.close()
 
 
-def _in_tree(path: str) -> tuple[str, str, str, str]:
+def _in_tree(path: str, after: tuple[str, str]) -> tuple[str, str, str, str, str]:
     own, first, behind = _below(path)
-    return own, behind, own, first
+    return (*max(after, (own, "")), behind, own, first)
 
 
 class _PostgresEar:
@@ -9877,13 +9887,14 @@ class SharedLocks(LockManager):
                 status = "success"
             finally:
                 self._measure("acquire", status, started)
-            stack.callback(self._let_go, token, handle)
-            self._thread.__dict__.setdefault("tokens", []).append(token)
+            tokens = self._thread.__dict__.setdefault("tokens", [])
+            stack.callback(self._let_go, tokens, token, handle)
+            tokens.append(token)
             self._active.add(token)
             yield Lease(token)
 
-    def _let_go(self, token: int, handle: Any) -> None:
-        self._thread.tokens.remove(token)
+    def _let_go(self, tokens: list[int], token: int, handle: Any) -> None:
+        tokens.remove(token)                # those of the thread that took it, should another one let go
         self._active.discard(token)
         started, status = time.perf_counter(), "lost"
         try:
@@ -10085,7 +10096,8 @@ class PostgresLocks(SharedLocks):
     All locks of a process are those of ONE session: threads of a process exclude each other before (`SharedLocks`), and
     inside a session PostgreSQL's locks do not exclude each other, so that two names with the same hash can not stop a thread
     by a lock of its own; a connection for each lock would soon be more than a server takes. Therefore locks are tried for
-    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. Who is refused takes
+    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. What threads ask at the
+    same time goes in one message. Who is refused takes
     the gates of what he wants alone, when he can have all of them, and tries again with random pauses; others find the gate
     closed: a folder whose files are written all the time can be locked, too.
 
@@ -10094,15 +10106,16 @@ class PostgresLocks(SharedLocks):
     """
 
     PAUSE = 0.001, 0.05                     # seconds: about the first, at most the second between two tries
+    MOST = 100                              # calls in one message
 
     def __init__(self, store: PostgresStore, *, timeout: float = 10.0, lease: float = 10.0,
                  metrics: Optional[Metrics] = None) -> None:
         super().__init__(timeout, metrics)
         self._store, self._lease, self._salt = store, lease, bytes.fromhex(store.identity) + b"locks"
         self._session: Optional[_PostgresConnection] = None
-        self._using, self._closed = threading.Lock(), threading.Event()
-        self._thread_alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
-        self._thread_alive.start()
+        self._calls, self._closed = _SharedCommits(self._exchange, self.MOST), threading.Event()
+        self._alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
+        self._alive.start()
 
     def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
         wanted = [_postgres_array(some) for some in advisory_keys(self._salt, paths, subtree)]
@@ -10121,62 +10134,84 @@ class PostgresLocks(SharedLocks):
         finally:
             if gates:
                 with contextlib.suppress(CallFSError):
-                    self._ask("SELECT open_gates(?, ?)", wanted, gates)
+                    self._call(gates, "SELECT open_gates(?, ?)", wanted)
 
     def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
         """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
         for last in (False, True):
             try:
-                return self._ask("SELECT try_locks(?, ?, ?)", wanted, None, gates)
-            except DatabaseUnavailable as error:
-                if last or not error.lost:
-                    raise Unavailable("The lock server does not answer.") from None
+                return self._calls.run(lambda session: ("SELECT try_locks(?, ?, ?)", [*wanted, session is gates]))
+            except CallFSError as error:
+                if last or not getattr(error, "lost", False):
+                    raise self._store.translated(error) from None
         raise AssertionError                # not reached
 
-    def _ask(self, sql: str, wanted: Sequence[Any], only: Any, gates: Any = None) -> tuple[_PostgresConnection, int]:
-        """Call a function in the session, or in `only` this one; `gates`: where the gates are closed."""
-        with self._using:
-            session = self._session
-            if session is None or session.broken:
-                session = self._session = self._connect() if only is None else None
-            if session is None or only not in (None, session):
-                raise Unavailable("The session with this lock has ended.")
-            values = wanted if only else [*wanted, gates is session]
-            try:
-                return session, session.query(sql, list(values)).rows[0][0]
-            except BaseException:           # what the session holds now nobody knows: with it all of that goes
-                session.broken = True
-                session.close()
+    def _call(self, holder: _PostgresConnection, sql: str, values: list[Any]) -> None:
+        """In the session that has these locks."""
+        def work(session: _PostgresConnection) -> tuple[str, list[Any]]:
+            if session is not holder:
+                raise Unavailable("The session with these locks has ended.")
+            return sql, values
+        self._calls.run(work)
+
+    def _exchange(self, jobs: list[_Job]) -> None:
+        """Ask all at once; each gets the session and its answer."""
+        asked: list[tuple[_Job, tuple[str, list[Any]]]] = []
+        try:
+            session = self._session = self._session if self._session and not self._session.broken else self._connect()
+            for job in jobs:
+                try:
+                    asked.append((job, job.work(session)))
+                except Unavailable as error:
+                    job.error = error
+            for (job, _), row in zip(asked, session.queries([request for _, request in asked]) if asked else ()):
+                job.value = session, row[0]
+        except BaseException as error:
+            for job in jobs:
+                job.error = job.error or (error if isinstance(error, Exception) else Unavailable("Interrupted."))
+            self._drop()                    # what it holds now nobody knows: all of that goes with it
+            if not isinstance(error, CallFSError):
                 raise
+        finally:
+            for job in jobs:
+                job.done = True
 
     def _connect(self) -> _PostgresConnection:
         if self._closed.is_set():
             raise Unavailable("The locks were closed.")
         session = self._store.database.connection()
-        for name, value in (("idle_session_timeout", f"{int(self._lease * 1000)}"), ("tcp_keepalives_idle", "5"),
-                            ("tcp_keepalives_interval", "2"), ("tcp_keepalives_count", "3")):
-            session.query("SELECT set_config(name, ?, false) FROM pg_settings WHERE name = ?", [value, name])
+        try:
+            session.simple("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
+            with contextlib.suppress(DatabaseError):    # PostgreSQL 13 and 12 do not know it
+                session.simple(f"SET idle_session_timeout = {max(1, int(self._lease * 1000))}")
+        except BaseException:
+            session.close()
+            raise
         return session
+
+    def _drop(self) -> None:
+        if self._session:
+            self._session.broken = True
+            self._session.close()
 
     def _give(self, handle: Any) -> None:
         session, wanted = handle
-        self._ask("SELECT free_locks(?, ?)", wanted, session)
+        self._call(session, "SELECT free_locks(?, ?)", wanted)
 
     def _stay_alive(self) -> None:
         """What is held is held until the process falls silent."""
         while not self._closed.wait(self._lease / 3):
-            with self._using, contextlib.suppress(CallFSError):
-                if self._session and not self._session.broken:
-                    self._session.simple("")
+            session = self._session
+            if session and not session.broken:
+                with contextlib.suppress(CallFSError):
+                    self._call(session, "SELECT 1", [])
 
     def close(self) -> None:
         """As the interface says."""
         self._closed.set()
-        self._thread_alive.join()
-        with self._using:
-            if self._session:
-                self._session.close()
-                self._session.broken = True
+        self._alive.join()
+        with self._calls.leader:
+            self._drop()
 
 # ============================================================================
 # Bytes: the local disk
