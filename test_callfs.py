@@ -5151,8 +5151,8 @@ class TestRedisClient:
 
     def test_tls_is_checked(self, redis_server: RealRedis, tmp_path: Path) -> None:
         """Whose certificate it is, and for which name."""
-        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.0.0.2:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
-            with pytest.raises(callfs.Unavailable), redis_server.client(address, **more) as client:
+        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.1:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
+            with pytest.raises(callfs.Unavailable, match="TLS with Redis failed"), redis_server.client(address, **more) as client:
                 client.call("PING")
         with pytest.raises(callfs.ConfigError, match="redis_ca_file"):
             callfs.redis_target("rediss://h", ca_file=str(tmp_path / "none"))
@@ -5170,6 +5170,11 @@ class TestRedisClient:
                 store.put(an_entry("/a"))
             store.announce("x")
             locks.close()
+            store.close()
+            admin.call("ACL", "SETUSER", "app", "-hello")           # RESP2
+            store = callfs.RedisStore(target, durable=True)
+            store.add_mount("/m", "memfs", "{}")
+            assert store.mounts() == [("/m", "memfs", "{}")] and store._setting("appendfsync") == "no"
             store.close()
             for user, password, word in (("app", "wrong", "redis_password"), ("weak", "w", "ACL SETUSER"), ("nobody", "x", "redis_user")):
                 with pytest.raises(callfs.ConfigError, match=word) as caught:
@@ -5234,13 +5239,24 @@ class TestRedisClient:
         missed = []     # type: list[int]
         with redis_server.client() as client, pytest.MonkeyPatch.context() as patch:
             patch.setattr(callfs.RedisSubscription, "PING_SECONDS", 0.01)
-            subscription = client.subscribe("c", lambda data: None, lambda: missed.append(1))
-            before = client.call("INFO", "commandstats").count(b"cmdstat_ping")
-            wait_for(lambda: client.call("INFO", "commandstats").count(b"cmdstat_ping") >= before)
-            assert not missed
-            client.call("CLIENT", "PAUSE", "150", "ALL")
-            wait_for(lambda: missed)
-            subscription.close()
+            client.call("ACL", "SETUSER", "resp2", "on", ">x", "~*", "&*", "+@all", "-hello")
+            old = callfs.RedisClient(callfs.redis_target(redis_server.address, user="resp2", password="x"))
+            assert isinstance(old.call("CONFIG", "GET", "port"), list)
+            for each in (client, old):
+                subscription, before = each.subscribe("c", lambda data: None, lambda: missed.append(1)), self.pings(client)
+                wait_for(lambda before=before: self.pings(client) > before + 1)
+                assert not missed
+                client.call("CLIENT", "PAUSE", "100", "ALL")
+                wait_for(lambda: missed)
+                subscription.close()
+                missed.clear()
+            old.close()
+            client.call("ACL", "DELUSER", "resp2")
+
+    @staticmethod
+    def pings(client: Any) -> int:
+        """How many the server has seen."""
+        return int(re.search(rb"cmdstat_ping:calls=(\d+)", client.call("INFO", "commandstats"))[1])
 
 
 # ============================================================================
@@ -6290,6 +6306,44 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
             with nothing_left(), pytest.raises(callfs.ConfigError, match="later version"):
                 self.make(tmp_path)
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_as_sqlite(self, tmp_path: Path, seed: int) -> None:
+        """Any changes in any order: records, what is to be done on disks, blobs, copies and refusals are those of SQLite,
+        whose triggers the scripts stand for."""
+        dice, paths = random.Random(seed), ["/a", "/a/b", "/a/b/c", "/a-", "/ab", "/d", "/d/\U0001f600", "/d/e"]
+        stores = [self.make(tmp_path), callfs.SQLiteStore(str(tmp_path / "records"), durable=False, shared=True)]
+
+        def entry(path: str) -> callfs.Entry:
+            kind, backend = dice.choice([callfs.FILE, callfs.FILE, callfs.DIRECTORY]), dice.choice(["localfs", "localfs", "s3", "symlink"])
+            etag, stamp = dice.choice(["e", "f", "1-2"]), dice.choice("xyz") * 32 + " t"
+            return an_entry(path, type=kind, backend=backend, etag=etag, stamp=stamp, instance_id=dice.choice(["node-1", "node-2"]), id=dice.choice("ij"))
+
+        def seen(store: Any) -> Any:
+            owed = [owed._replace(seq=0, since=0.0) for owed in store.owed_replicas(999, 9e9)]
+            return ([each._replace(version=0) for each in store.subtree("/")], [each.path for each in store.elsewhere("/", 99)], sorted(store.loose_blobs()),
+                    sorted(owed), store.replica_backlog()[0], [sorted(stray[1:] for stray in store.strays(node)) for node in ("node-1", "node-2")],
+                    store.last_reads(["i", "j"]))
+        for turn in range(150):
+            token, path, other = dice.choice([0, 0, turn, turn - dice.randrange(9)]), dice.choice(paths), dice.choice(paths)
+            one, some, backend = entry(path), [entry(each) for each in dice.sample(paths, 3)], dice.choice(["s3", "s3", "localfs", ""])
+            act = dice.choice([
+                lambda store: store.put(one)._replace(version=0), lambda store: store.put(one)._replace(version=0), lambda store: store.add(some),
+                lambda store: store.delete(path), lambda store: None if callfs.is_below(other, path) else store.move(path, other),
+                lambda store: store.note_reads({one.id: turn}), lambda store: store.hold_replica(callfs.replica_key(one), path, "node-1"),
+                lambda store: store.release_replicas([callfs.replica_key(one)]), lambda store: store.release_blobs((), "node-1"),
+                lambda store: store.replicate(backend), lambda store: store.drop_blobs([one.stamp[:32]]), lambda store: store.use_link("none", 1.0)])
+            found = []
+            for store in stores:
+                store.fence = lambda: max(0, token)
+                try:
+                    found.append(act(store))
+                except callfs.CallFSError as error:
+                    found.append(type(error))
+                found.append(seen(store))
+            assert found[:2] == found[2:], (turn, path, other, one)
+        for store in stores:
+            store.close()
+
     def test_few_keys(self, store: Any, tmp_path: Path) -> None:
         """None is that of a path; numbers of 64 bits come back as they were; many at once."""
         store.add([an_entry(f"/d/{number}", size=2**63 - 1 - number, mtime_ns=-2**63 + number) for number in range(3000)])
@@ -6693,6 +6747,19 @@ class TestRedisLocks(LocksContract):
             return seen
         assert sum(in_threads(work, 4)) == 0
         self.assert_empty(nodes[0])
+
+    def test_nodes_take_turns(self) -> None:
+        """Of two that want one path without a pause, neither waits for long."""
+        nodes, order, over = [self.make(), self.make()], [], threading.Event()      # type: Any, list[int], Any
+
+        def work(number: int) -> None:
+            while not over.is_set():
+                with nodes[number].hold("/a", "/b"):
+                    order.append(number)
+                    if order.count(0) >= 10 and order.count(1) >= 10 or len(order) > 2000:
+                        over.set()
+        in_threads(work, 2)
+        assert len(order) < 2000
 
     def test_a_folder_is_not_starved(self) -> None:
         """Writers of another node that follow each other without a gap let the one that wants the folder in."""
