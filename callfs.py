@@ -6484,10 +6484,10 @@ class _RedisConnection:
         self.broken = False
 
     def _log_in(self, target: _DatabaseTarget) -> None:
-        """RESP3 where there is HELLO (Redis 6) and the user may say it, else RESP2."""
+        """RESP3 where there is HELLO (Redis 6), else RESP2."""
         login = ("AUTH", target.user or "default", target.password) if target.password else ()
         hello = self._ask("HELLO", 3, *login)
-        if isinstance(hello, (RedisError, ConfigError)):        # no such command, or not for this user
+        if isinstance(hello, (RedisError, ConfigError)):        # no such command, or NOAUTH where users have no passwords
             hello = self._ask("AUTH", *filter(None, (target.user, target.password))) if login else self._ask("PING")
         chosen = self._ask("SELECT", target.database) if target.database not in ("", "0") else None
         for answer in (hello, chosen):
