@@ -7459,6 +7459,18 @@ class TestRedisLocks(LocksContract):
         dead._held.clear()
         self.assert_empty(other)
 
+    def test_a_server_on_it(self, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """Records and locks as the configuration names them; what a server left the next one finds."""
+        settings = {"metadata_store__type": "redis", "metadata_store__redis_addr": self.redis.address, "metadata_store__redis_key_prefix": self.prefix,
+                    "dlm__type": "redis", "dlm__redis_addr": f"redis://127.0.0.1:{self.redis.port}/0", "root": tmp_path}
+        server = serve(**settings)
+        assert call(server, "PUT", "/v1/files/a.txt", b"hello").status in (200, 201)
+        assert call(server, "GET", "/v1/files/a.txt").body == b"hello"
+        server.close()
+        with self.redis.client() as client:
+            assert client.call("HEXISTS", self.prefix + "entries", "/a.txt") == 1 and int(client.call("GET", self.prefix + "token")) > 10**15
+        assert call(serve(**settings), "GET", "/v1/files/a.txt").body == b"hello"
+
     def test_redis_goes_away(self) -> None:
         """Nothing is granted, letting go is no error, and after its end all go on."""
         server = RealRedis(self.redis.files)
