@@ -6293,7 +6293,7 @@ MAX_REDIS_LINE = 64 << 10                   # of a line: a number, a status or a
 MAX_REDIS_DEPTH = 8                         # of arrays in arrays
 _RESP_SIZE = re.compile(rb"\d{1,10}|-1")    # int() takes underscores, blanks and digits of other scripts
 _RESP_INT = re.compile(rb"[+-]?\d{1,20}")
-# First words of Redis's errors. What is in no table is a RedisError.
+# First words of Redis's errors. What is in no table is a DatabaseError with that as its `state`.
 _REDIS_BUSY = {
     "LOADING": "Redis is loading its data.", "BUSY": "Redis is busy with a script.",
     "MASTERDOWN": "This replica of Redis has lost its master.", "READONLY": "This Redis is a read-only replica; name its master.",
@@ -6314,14 +6314,6 @@ _REDIS_SETUP = {
 _REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}      # before 7.2, 6
 
 
-class RedisError(StorageError):
-    """Redis refused a command. `state` is the first word of what it said."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(f"Redis refused: {_database_words(text)}")
-        self.state = text.partition(" ")[0]
-
-
 def _redis_error(text: str) -> CallFSError:
     """The error to raise for what Redis said."""
     word = text.partition(" ")[0]
@@ -6336,7 +6328,7 @@ def _redis_error(text: str) -> CallFSError:
     for words, meant in _REDIS_WORDS.items():
         if words in text:
             return ConfigError(_REDIS_SETUP[meant])
-    return RedisError(text)
+    return DatabaseError(f"Redis refused: {_database_words(text)}", state=word)
 
 
 class _RespSource(Protocol):
@@ -6497,11 +6489,11 @@ class _RedisConnection:
         """RESP3 where there is HELLO (Redis 6), else RESP2."""
         login = ("AUTH", target.user or "default", target.password) if target.password else ()
         hello = self._ask("HELLO", 3, *login)
-        if isinstance(hello, (RedisError, ConfigError)):        # no such command, or NOAUTH where users have no passwords
+        if isinstance(hello, (DatabaseError, ConfigError)):        # no such command, or NOAUTH where users have no passwords
             hello = self._ask("AUTH", *filter(None, (target.user, target.password))) if login else self._ask("PING")
         chosen = self._ask("SELECT", target.database) if target.database not in ("", "0") else None
         for answer in (hello, chosen):
-            if isinstance(answer, RedisError):
+            if isinstance(answer, DatabaseError):
                 text = str(answer).replace(target.password, "***") if login else str(answer)
                 raise ConfigError(f"{text} (see redis_user, redis_password, redis_db)")
             _redis_value(answer)
@@ -6552,7 +6544,7 @@ class RedisClient:
     """One Redis server (5 or later) for any number of threads, with a bounded pool of connections.
 
     Methods raise DatabaseUnavailable (not to be reached, loading, busy, read-only, ...), StorageFull (`maxmemory`),
-    ConfigError (password, rights, Redis Cluster), RedisError. A command is sent again, once, when its connection was
+    ConfigError (password, rights, Redis Cluster), DatabaseError. A command is sent again, once, when its connection was
     lost, only where the caller says that this is `safe`; a connection that ended while it was idle is noticed before
     anything is sent on it.
     """
@@ -6594,7 +6586,7 @@ class RedisClient:
         """What a script returns; its text is sent when the server does not have it (first use, restart, flush)."""
         call = ("EVALSHA", script.sha, 0, *values)
         answer = self.pipeline([call], safe=safe, timeout=timeout)[0]
-        if isinstance(answer, RedisError) and answer.state == "NOSCRIPT":      # so it was not run
+        if isinstance(answer, DatabaseError) and answer.state == "NOSCRIPT":      # so it was not run
             _redis_value(self.call("SCRIPT", "LOAD", script.text, safe=True))
             answer = self.pipeline([call], safe=safe, timeout=timeout)[0]
         return _redis_value(answer)
@@ -8791,7 +8783,7 @@ class RedisStore(MetadataStore):
 
     def _setting(self, name: str) -> str:
         """A value of Redis's configuration; "" where it is not to be had."""
-        with contextlib.suppress(RedisError, ConfigError):
+        with contextlib.suppress(DatabaseError, ConfigError):
             return str(_redis_pairs(self._client.call("CONFIG", "GET", name, safe=True)).get(name.encode(), b"").decode())
         return ""
 
@@ -8808,7 +8800,7 @@ class RedisStore(MetadataStore):
         started = time.perf_counter()
         try:
             return self._client.script(_REDIS_SCRIPTS[name], self._prefix, self.identity, *values, safe=safe, timeout=timeout)
-        except RedisError as error:
+        except DatabaseError as error:
             raise _REDIS_REFUSALS.get(error.state, lambda: error)() from None       # noqa: B023
         finally:
             self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation or name)
@@ -9068,7 +9060,7 @@ def _redis_record(entry: Entry) -> str:
 def _redis_entry(path: str, value: bytes) -> Entry:
     try:
         version, bracket, rest = value.partition(b"[")
-        kind, size, mode, owner, mtime_ns, *texts = json.loads(bracket + rest)
+        kind, size, mode, owner, mtime_ns, *texts = json.loads((bracket + rest).decode())
         return Entry(path, kind, int(size), int(mode), owner, int(mtime_ns), *texts, version=int(version))
     except (ValueError, TypeError):
         raise StorageError("The records in Redis are damaged; restore a backup of them.") from None

@@ -5083,7 +5083,7 @@ class TestRedisClient:
         (b"-MOVED 3999 127.0.0.1:6381\r\n", callfs.ConfigError, "Redis Cluster, which callfs does not support"), (b"-CROSSSLOT x\r\n", callfs.ConfigError, "one server"),
         (b"-ASK 1 h:1\r\n", callfs.ConfigError, "Cluster"), (b"-LOADING x\r\n", callfs.Unavailable, "loading"), (b"-BUSY x\r\n", callfs.Unavailable, "busy"),
         (b"-READONLY x\r\n", callfs.Unavailable, "read-only"), (b"-MASTERDOWN x\r\n", callfs.Unavailable, "master"), (b"-OOM x\r\n", callfs.StorageFull, "memory"),
-        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.RedisError, "nonsense"),
+        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.DatabaseError, "nonsense"),
         (b"-ERR max number of clients reached\r\n", callfs.Unavailable, "maxclients"),
         (b"-ERR The user executing the script can't run this command or subcommand script: 5c\r\n", callfs.ConfigError, "ACL SETUSER"),
         (b"nonsense\r\n", callfs.Unavailable, "protocol"), (b"$99999999999\r\n", callfs.Unavailable, "protocol"), (b"$9999999999\r\n", callfs.Unavailable, "protocol"),
@@ -5196,7 +5196,7 @@ class TestRedisClient:
             for _ in range(2):
                 assert client.script(script, "x") == [b"x", 7, None]
                 client.call("SCRIPT", "FLUSH")
-            with pytest.raises(callfs.RedisError):
+            with pytest.raises(callfs.DatabaseError):
                 client.script(callfs.RedisScript("return nonsense("))
 
     def test_connections_that_broke(self, redis_server: RealRedis) -> None:
@@ -5255,7 +5255,7 @@ class TestRedisClient:
         """Connections that are made meanwhile find no HELLO."""
         ask = callfs._RedisConnection._ask
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(callfs._RedisConnection, "_ask", lambda connection, *words: callfs.RedisError("ERR unknown command")
+            patch.setattr(callfs._RedisConnection, "_ask", lambda connection, *words: callfs._redis_error("ERR unknown command")
                           if words[0] == "HELLO" else ask(connection, *words))
             yield
 
