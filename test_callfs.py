@@ -5083,7 +5083,7 @@ class TestRedisClient:
         (b"-MOVED 3999 127.0.0.1:6381\r\n", callfs.ConfigError, "Redis Cluster, which callfs does not support"), (b"-CROSSSLOT x\r\n", callfs.ConfigError, "one server"),
         (b"-ASK 1 h:1\r\n", callfs.ConfigError, "Cluster"), (b"-LOADING x\r\n", callfs.Unavailable, "loading"), (b"-BUSY x\r\n", callfs.Unavailable, "busy"),
         (b"-READONLY x\r\n", callfs.Unavailable, "read-only"), (b"-MASTERDOWN x\r\n", callfs.Unavailable, "master"), (b"-OOM x\r\n", callfs.StorageFull, "memory"),
-        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.RedisError, "nonsense"),
+        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.DatabaseError, "nonsense"),
         (b"-ERR max number of clients reached\r\n", callfs.Unavailable, "maxclients"),
         (b"-ERR The user executing the script can't run this command or subcommand script: 5c\r\n", callfs.ConfigError, "ACL SETUSER"),
         (b"nonsense\r\n", callfs.Unavailable, "protocol"), (b"$99999999999\r\n", callfs.Unavailable, "protocol"), (b"$9999999999\r\n", callfs.Unavailable, "protocol"),
@@ -5151,8 +5151,8 @@ class TestRedisClient:
 
     def test_tls_is_checked(self, redis_server: RealRedis, tmp_path: Path) -> None:
         """Whose certificate it is, and for which name."""
-        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.0.0.2:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
-            with pytest.raises(callfs.Unavailable), redis_server.client(address, **more) as client:
+        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.1:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
+            with pytest.raises(callfs.Unavailable, match="TLS with Redis failed"), redis_server.client(address, **more) as client:
                 client.call("PING")
         with pytest.raises(callfs.ConfigError, match="redis_ca_file"):
             callfs.redis_target("rediss://h", ca_file=str(tmp_path / "none"))
@@ -5171,6 +5171,11 @@ class TestRedisClient:
             store.announce("x")
             locks.close()
             store.close()
+            with self.resp2():
+                store = callfs.RedisStore(target, durable=True)
+                store.add_mount("/m", "memfs", "{}")
+                assert store.mounts() == [("/m", "memfs", "{}")] and store._setting("appendfsync") == "no"
+                store.close()
             for user, password, word in (("app", "wrong", "redis_password"), ("weak", "w", "ACL SETUSER"), ("nobody", "x", "redis_user")):
                 with pytest.raises(callfs.ConfigError, match=word) as caught:
                     callfs.RedisStore(callfs.redis_target(redis_server.address, user=user, password=password))
@@ -5191,7 +5196,7 @@ class TestRedisClient:
             for _ in range(2):
                 assert client.script(script, "x") == [b"x", 7, None]
                 client.call("SCRIPT", "FLUSH")
-            with pytest.raises(callfs.RedisError):
+            with pytest.raises(callfs.DatabaseError):
                 client.script(callfs.RedisScript("return nonsense("))
 
     def test_connections_that_broke(self, redis_server: RealRedis) -> None:
@@ -5234,13 +5239,30 @@ class TestRedisClient:
         missed = []     # type: list[int]
         with redis_server.client() as client, pytest.MonkeyPatch.context() as patch:
             patch.setattr(callfs.RedisSubscription, "PING_SECONDS", 0.01)
-            subscription = client.subscribe("c", lambda data: None, lambda: missed.append(1))
-            before = client.call("INFO", "commandstats").count(b"cmdstat_ping")
-            wait_for(lambda: client.call("INFO", "commandstats").count(b"cmdstat_ping") >= before)
-            assert not missed
-            client.call("CLIENT", "PAUSE", "150", "ALL")
-            wait_for(lambda: missed)
-            subscription.close()
+            for version in (contextlib.nullcontext(), self.resp2()):
+                with version:
+                    subscription, before = client.subscribe("c", lambda data: None, lambda: missed.append(1)), self.pings(client)
+                    wait_for(lambda before=before: self.pings(client) > before + 1)
+                    assert not missed
+                    client.call("CLIENT", "PAUSE", "100", "ALL")
+                    wait_for(lambda: missed)
+                    subscription.close()
+                    missed.clear()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def resp2() -> Iterator[None]:
+        """Connections that are made meanwhile find no HELLO."""
+        ask = callfs._RedisConnection._ask
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callfs._RedisConnection, "_ask", lambda connection, *words: callfs._redis_error("ERR unknown command")
+                          if words[0] == "HELLO" else ask(connection, *words))
+            yield
+
+    @staticmethod
+    def pings(client: Any) -> int:
+        """How many the server has seen."""
+        return int(re.search(rb"cmdstat_ping:calls=(\d+)", client.call("INFO", "commandstats"))[1])
 
 # ============================================================================
 # Peers: requests between nodes, signed, once
@@ -6919,6 +6941,45 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
             with nothing_left(), pytest.raises(callfs.ConfigError, match="later version"):
                 self.make(tmp_path)
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_as_sqlite(self, tmp_path: Path, seed: int) -> None:
+        """Any changes in any order: records, what is to be done on disks, blobs, copies and refusals are those of SQLite,
+        whose triggers the scripts stand for."""
+        dice, paths = random.Random(seed), ["/a", "/a/b", "/a/b/c", "/a-", "/ab", "/d", "/d/\U0001f600", "/d/e"]
+        stores, numbers = [self.make(tmp_path), callfs.SQLiteStore(str(tmp_path / "records"), durable=False, shared=True)], itertools.count()
+
+        def entry(path: str) -> callfs.Entry:
+            kind, backend = dice.choice([callfs.FILE, callfs.FILE, callfs.DIRECTORY]), dice.choice(["localfs", "localfs", "s3", "symlink"])
+            etag, stamp = dice.choice(["e", "f", "1-2"]), f"{next(numbers):032d} t"
+            return an_entry(path, type=kind, backend=backend, etag=etag, stamp=stamp, instance_id=dice.choice(["node-1", "node-2"]), id=dice.choice("ij"))
+
+        def seen(store: Any) -> Any:
+            owed = [owed._replace(seq=0, since=0.0) for owed in store.owed_replicas(999, 9e9)]
+            return ([each._replace(version=0) for each in store.subtree("/")], [each.path for each in store.elsewhere("/", 99)], sorted(store.loose_blobs()),
+                    sorted(owed), store.replica_backlog()[0], [sorted(stray[1:] for stray in store.strays(node)) for node in ("node-1", "node-2")],
+                    store.last_reads(["i", "j"]))
+        for turn in range(150):
+            token, path, other = dice.choice([0, 0, turn, turn - dice.randrange(9)]), dice.choice(paths), dice.choice(paths)
+            one, some, backend = entry(path), [entry(each) for each in dice.sample(paths, 3)], dice.choice(["s3", "s3", "localfs", ""])
+            act = dice.choice([
+                lambda store: store.put(one)._replace(version=0), lambda store: store.put(one)._replace(version=0), lambda store: store.add(some),
+                lambda store: store.delete(path), lambda store: None if callfs.is_below(other, path) else store.move(path, other),
+                lambda store: store.note_reads({one.id: turn}), lambda store: store.hold_replica(callfs.replica_key(one), path, "node-1"),
+                lambda store: store.release_replicas([callfs.replica_key(one)]), lambda store: store.release_blobs((), "node-1"),
+                lambda store: store.replicate(backend), lambda store: store.drop_blobs([key for key, _ in sorted(store.loose_blobs())[:2]]),
+                lambda store: store.use_link("none", 1.0)])
+            found = []
+            for store in stores:
+                store.fence = lambda: max(0, token)
+                try:
+                    found.append(act(store))
+                except callfs.CallFSError as error:
+                    found.append(type(error))
+                found.append(seen(store))
+            assert found[:2] == found[2:], (turn, path, other, one)
+        for store in stores:
+            store.close()
+
     def test_few_keys(self, store: Any, tmp_path: Path) -> None:
         """None is that of a path; numbers of 64 bits come back as they were; many at once."""
         store.add([an_entry(f"/d/{number}", size=2**63 - 1 - number, mtime_ns=-2**63 + number) for number in range(3000)])
@@ -7452,6 +7513,19 @@ class TestRedisLocks(LocksContract):
         assert sum(in_threads(work, 4)) == 0
         self.assert_empty(nodes[0])
 
+    def test_nodes_take_turns(self) -> None:
+        """Of two that want one path without a pause, neither waits for long."""
+        nodes, order, over = [self.make(), self.make()], [], threading.Event()      # type: Any, list[int], Any
+
+        def work(number: int) -> None:
+            while not over.is_set():
+                with nodes[number].hold("/a", "/b"):
+                    order.append(number)
+                    if order.count(0) >= 10 and order.count(1) >= 10 or len(order) > 2000:
+                        over.set()
+        in_threads(work, 2)
+        assert len(order) < 2000
+
     def test_a_folder_is_not_starved(self) -> None:
         """Writers of another node that follow each other without a gap let the one that wants the folder in."""
         one, other, over = self.make(), self.make(), threading.Event()
@@ -7507,13 +7581,25 @@ class TestRedisLocks(LocksContract):
         dead._held.clear()
         self.assert_empty(other)
 
+    def test_a_server_on_it(self, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """Records and locks as the configuration names them; what a server left the next one finds."""
+        settings = {"metadata_store__type": "redis", "metadata_store__redis_addr": self.redis.address, "metadata_store__redis_key_prefix": self.prefix,
+                    "dlm__type": "redis", "dlm__redis_addr": f"redis://127.0.0.1:{self.redis.port}/0", "root": tmp_path}
+        server = serve(**settings)
+        assert call(server, "PUT", "/v1/files/a.txt", b"hello").status in (200, 201)
+        assert call(server, "GET", "/v1/files/a.txt").body == b"hello"
+        server.close()
+        with self.redis.client() as client:
+            assert client.call("HEXISTS", self.prefix + "entries", "/a.txt") == 1 and int(client.call("GET", self.prefix + "token")) > 10**15
+        assert call(serve(**settings), "GET", "/v1/files/a.txt").body == b"hello"
+
     def test_redis_goes_away(self) -> None:
         """Nothing is granted, letting go is no error, and after its end all go on."""
         server = RealRedis(self.redis.files)
         metrics = callfs.Metrics()
         try:
             with nothing_left():
-                locks = callfs.RedisLocks(callfs.redis_target(server.address, timeout=2), metrics=metrics, timeout=1)
+                locks = callfs.RedisLocks(callfs.redis_target(server.address, timeout=2), metrics=metrics, timeout=0.2)
                 with locks.hold("/a"):
                     server.stop(signal.SIGKILL)
                 with pytest.raises(callfs.Unavailable), locks.hold("/b"):
