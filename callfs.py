@@ -2706,7 +2706,7 @@ class Body:
     `readers` gives them one after the other, to whoever can copy them faster than `readinto` gives bytes."""
 
     length: Optional[int] = 0
-    patient = False
+    patient, slack = False, 0               # slack: bytes beside the content, which no limit of uploads means
     readers: Optional[Callable[[], Iterator[Reader]]] = None
 
     def readinto(self, view: memoryview) -> int:
@@ -6754,7 +6754,7 @@ def packed(value: Mapping[str, Any]) -> str:
 
 def unpacked(text: str) -> dict[str, Any]:
     """The JSON of a header. Raises ValueError."""
-    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
@@ -6790,6 +6790,7 @@ class SealedBody(Body):
 
     def __init__(self, inner: Body, state: Any, length: Optional[int]) -> None:
         self._inner, self._state, self.length = inner, state, length
+        inner.slack = _SEAL_BYTES
         self._left, self._held, self._good = length, b"", None      # type: Optional[int], bytes, Optional[bool]
 
     def readinto(self, view: memoryview) -> int:
@@ -7024,13 +7025,15 @@ class _PeerWire(_Wire):
             [f"{name}: {value}\r\n" for name, value in call.headers.items()]) + "\r\n"
         seconds = (self.timeout or 0) + call.patience
         self.sock = self.connection.sock
-        with _wire_errors():
-            self.wait(seconds)
-            flags = 0 if call.body is None or isinstance(self.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0)
-            self.sock.sendall(head.encode("latin-1"), flags)
         if call.body is not None:
+            with _wire_errors():            # with the first bytes of the body in one segment, where that can be
+                self.wait(seconds)
+                self.sock.sendall(head.encode(), 0 if isinstance(self.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0))
             self.clean = self._send_body(call.body, None)
         with _wire_errors():
+            if call.body is None:
+                self.wait(seconds)
+                self.sock.sendall(head.encode())
             first, self._first = self._first, b""
             return _PeerResponse(self.sock, first, seconds)
 
@@ -7080,6 +7083,29 @@ class _Breaker:
             return before != (self.failures >= PEER_TRIES)
 
 
+class _Asked(NamedTuple):
+    """A request to a node, before it is known through which connection it goes."""
+
+    op: str
+    call: str                               # X-CallFS-Call
+    body: Optional[Body] = None
+    length: Optional[int] = None
+    stream: bool = False
+    patience: float = 0.0
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class _Signed(NamedTuple):
+    """The same for one connection."""
+
+    call: _Call
+    mac: str
+    nonce: str
+
+
+_HELLO = _Asked("hello", packed({}))
+
+
 class _PeerClient(HTTPClient):
     """One other node."""
 
@@ -7096,7 +7122,7 @@ class _PeerClient(HTTPClient):
         wire = _PeerWire(self._address.dial())
         try:
             wire.connection.connect()
-            told = self._exchange(wire, self._signed("hello", packed({}), wire, None, 0.0), False, lambda wire: None).value
+            told = self._exchange(wire, self._signed(_HELLO, wire), False, lambda wire: None).value
             if told.get("node") != self.node:
                 raise _PeerTrouble(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
                                  "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
@@ -7110,37 +7136,33 @@ class _PeerClient(HTTPClient):
         wire.run, wire.timeout = str(told.get("run")), self._peers.timeout
         return wire
 
-    def _signed(self, op: str, call: str, wire: _PeerWire, body: Optional[tuple[Body, Optional[int]]],
-                patience: float, nonce: str = "") -> _Signed:
-        length, keys, target = body and body[1], self._peers.keys, PEER_ROUTE + op
-        sealed = "no" if body is None else "unknown" if length is None else str(length)
+    def _signed(self, asked: _Asked, wire: _PeerWire, nonce: str = "") -> _Signed:
+        keys, node, target, length = self._peers.keys, self._peers.instance_id, PEER_ROUTE + asked.op, asked.length
+        sealed = "no" if asked.body is None else "unknown" if length is None else str(length)
         moment, nonce = str(int(self._peers.clock() * 1000)), nonce or f"{self._epoch}.{next(self._numbers)}"
-        node = self._peers.instance_id
-        mac = peer_mac(keys.request, "POST", target, moment, nonce, node, wire.run, sealed, call)
-        headers = {"Host": self._host, **self._peers.carry(), "X-CallFS-Call": call, "Authorization":
+        mac = peer_mac(keys.request, "POST", target, moment, nonce, node, wire.run, sealed, asked.call)
+        headers = {"Host": self._host, **asked.headers, "X-CallFS-Call": asked.call, "Authorization":
                    f"CallFS-HMAC node={node},to={wire.run},time={moment},nonce={nonce},sealed={sealed},mac={mac}"}
-        source = None
-        if body is None:
-            headers["Content-Length"] = "0"
-        else:
+        whole, source = 0 if asked.body is None else None, None
+        if asked.body is not None:
             whole = None if length is None else length + _SEAL_BYTES
-            headers.update({"Transfer-Encoding": "chunked"} if whole is None else {"Content-Length": str(whole)})
-            source = _Source(sealed_blocks(body[0], length, _body_state(keys, mac)), whole)
-        request = _Call("POST", self._address.prefix + target, headers, source, idempotent=False, patience=patience)
+            source = _Source(sealed_blocks(asked.body, length, _body_state(keys, mac)), whole)
+        headers["Transfer-Encoding" if whole is None else "Content-Length"] = "chunked" if whole is None else str(whole)
+        request = _Call("POST", self._address.prefix + target, headers, source, patience=asked.patience)
         return _Signed(request, mac, nonce)
 
-    def ask(self, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool, timeout: float) -> PeerAnswer:
-        """One request. Raises as `Peers.call` does."""
+    def ask(self, asked: _Asked) -> PeerAnswer:
+        """One request. Raises as `Peers.call` does, and _PeerTrouble."""
         wire, nonce = self._take(), ""
         while True:
-            signed = self._signed(op, call, wire, body, timeout - self._peers.timeout, nonce)
+            signed = self._signed(asked, wire, nonce)
             try:
-                return self._exchange(wire, signed, stream, self._release)
+                return self._exchange(wire, signed, asked.stream, self._release)
             except _Broken as broken:
-                fresh = self._again(wire) if broken.unanswered and wire.reused and body is None else None
+                fresh = self._again(wire) if broken.unanswered and wire.reused and asked.body is None else None
                 if fresh is None:
                     raise _PeerTrouble(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
-                                          "been done.") from None
+                                       "been done.") from None
                 wire, nonce = fresh, signed.nonce
 
     def _again(self, wire: _PeerWire) -> Optional[_PeerWire]:
@@ -7209,12 +7231,6 @@ class _PeerClient(HTTPClient):
             wire.close()
 
 
-class _Signed(NamedTuple):
-    call: _Call
-    mac: str
-    nonce: str
-
-
 def _peer_error(reply: _Reply, answer: str) -> CallFSError:
     """What the other node raised, with the headers that it carried there."""
     error = error_of_answer(reply.status, {}, reply.data)
@@ -7269,22 +7285,22 @@ class Peers:
         if len(call) > MAX_PEER_CALL:
             raise BadRequest("The request is too long to be handed to another node.")
         length = body.length if body is not None and length is None else length
-        sent = None if body is None or length == 0 else (body, length)
+        asked = _Asked(op, call, None if length == 0 else body, length, stream, (timeout or self.timeout) - self.timeout,
+                       self.carry())
         with self._lock:
             if self._active >= self._most:
                 raise Unavailable("Too many requests wait for other nodes; try again.")
             self._active += 1
         try:
-            return self._guarded(client, op, call, sent, stream, timeout or self.timeout)
+            return self._guarded(client, asked)
         finally:
             with self._lock:
                 self._active -= 1
 
-    def _guarded(self, client: _PeerClient, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool,
-                 timeout: float) -> PeerAnswer:
+    def _guarded(self, client: _PeerClient, asked: _Asked) -> PeerAnswer:
         begin, status, tried = time.perf_counter(), "failed", client.breaker.enter(self._share)
         try:
-            answer = client.ask(op, call, body, stream, timeout)
+            answer = client.ask(asked)
             status = "200"
             return answer
         except _PeerTrouble as trouble:
@@ -21142,7 +21158,7 @@ class SocketBody(Body):
             connection.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _check_total(self, coming: int) -> None:
-        if self._total + coming > self._limits.max_upload_bytes and not self.patient:   # a stream may go on for days
+        if self._total + coming > self._limits.max_upload_bytes + self.slack and not self.patient:   # a stream may go on for days
             raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
 
     def _read_plain(self, view: memoryview) -> int:
