@@ -25160,7 +25160,7 @@ class Cluster:
 
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
         settings: dict[str, Any] = {
-            "server": {"listen_addr": f"127.0.0.1:{node.port}"}, "storage": {"durability": "relaxed"},
+            "server": {"listen_addr": f"127.0.0.1:{node.port}"}, "storage": {"durability": "relaxed", "rescan_interval": "2s"},
             "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
             "instance_discovery": {"instance_id": node.name, "peer_endpoints": {
                 name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name != "store"}}}
