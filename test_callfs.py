@@ -5824,30 +5824,26 @@ class NodesStoreContract(SharedStoreContract):
         assert all(some == sorted(some) for some in found)
 
     def test_no_file_without_its_folder(self, nodes: list[Any]) -> None:
-        """Nodes that lost their locks write into folders that others delete, move and make: each file stays in a
-        folder, and every refusal is one of the two."""
-        tokens = itertools.count(1)
-
-        def work(number: int) -> int:
-            store, dice, done = nodes[number % 2], random.Random(number), 0
+        """Nodes that lost their locks write into a folder while others delete it, or give it another name: each file
+        that is there is in a folder, and a refusal is one of the two."""
+        tokens, owners = itertools.count(1), threading.local()
+        for store in nodes:
             store.fence = lambda: getattr(owners, "token", 0)
-            for _ in range(40):
-                owners.token = next(tokens)
-                place = dice.choice(("/a", "/b", "/a/c"))
-                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
-                    dice.choice((
-                        lambda: store.put(an_entry(place, type=callfs.DIRECTORY)), lambda: store.put(an_entry(place + "/f")),
-                        lambda: store.put(an_entry(place + "/f")), lambda: store.delete(place),
-                        lambda: store.move("/a", "/b")))()
-                    done += 1
-            return done
 
-        owners = threading.local()
-        assert min(in_threads(work, 4)) > 0
-        paths = {entry.path: entry for entry in nodes[0].subtree("/")}
-        for path in paths:
-            above = callfs.split_path(path)[0]
-            assert above == "/" or paths[above].is_dir, path
+        def work(number: int) -> None:
+            for turn in range(3 if number else 1):
+                owners.token = next(tokens)
+                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
+                    nodes[number % 2].put(an_entry(f"/a/c/{number}-{turn}")) if number else take_away()
+
+        for round in range(16):
+            take_away = (lambda: nodes[0].delete("/a"), lambda: nodes[0].move("/a", "/b"))[round % 2]
+            nodes[0].add([an_entry(path, type=callfs.DIRECTORY) for path in ("/a", "/a/c")] + [an_entry(f"/a/c/{number}") for number in range(150)])
+            in_threads(work, 4)
+            paths = {entry.path: entry for entry in nodes[1].subtree("/")}
+            assert [path for path in paths if callfs.split_path(path)[0] not in ("/", *paths)] == []
+            for path in ("/a", "/b"):
+                nodes[0].delete(path)
 
     def test_announcements(self, nodes: list[Any]) -> None:
         """Every other node hears each, whole, in the order of its sender; who says it does not."""
