@@ -5083,7 +5083,7 @@ class TestRedisClient:
         (b"-MOVED 3999 127.0.0.1:6381\r\n", callfs.ConfigError, "Redis Cluster, which callfs does not support"), (b"-CROSSSLOT x\r\n", callfs.ConfigError, "one server"),
         (b"-ASK 1 h:1\r\n", callfs.ConfigError, "Cluster"), (b"-LOADING x\r\n", callfs.Unavailable, "loading"), (b"-BUSY x\r\n", callfs.Unavailable, "busy"),
         (b"-READONLY x\r\n", callfs.Unavailable, "read-only"), (b"-MASTERDOWN x\r\n", callfs.Unavailable, "master"), (b"-OOM x\r\n", callfs.StorageFull, "memory"),
-        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.RedisError, "nonsense"),
+        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.DatabaseError, "nonsense"),
         (b"-ERR max number of clients reached\r\n", callfs.Unavailable, "maxclients"),
         (b"-ERR The user executing the script can't run this command or subcommand script: 5c\r\n", callfs.ConfigError, "ACL SETUSER"),
         (b"nonsense\r\n", callfs.Unavailable, "protocol"), (b"$99999999999\r\n", callfs.Unavailable, "protocol"), (b"$9999999999\r\n", callfs.Unavailable, "protocol"),
@@ -5151,8 +5151,8 @@ class TestRedisClient:
 
     def test_tls_is_checked(self, redis_server: RealRedis, tmp_path: Path) -> None:
         """Whose certificate it is, and for which name."""
-        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.0.0.2:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
-            with pytest.raises(callfs.Unavailable), redis_server.client(address, **more) as client:
+        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.1:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
+            with pytest.raises(callfs.Unavailable, match="TLS with Redis failed"), redis_server.client(address, **more) as client:
                 client.call("PING")
         with pytest.raises(callfs.ConfigError, match="redis_ca_file"):
             callfs.redis_target("rediss://h", ca_file=str(tmp_path / "none"))
@@ -5171,6 +5171,11 @@ class TestRedisClient:
             store.announce("x")
             locks.close()
             store.close()
+            with self.resp2():
+                store = callfs.RedisStore(target, durable=True)
+                store.add_mount("/m", "memfs", "{}")
+                assert store.mounts() == [("/m", "memfs", "{}")] and store._setting("appendfsync") == "no"
+                store.close()
             for user, password, word in (("app", "wrong", "redis_password"), ("weak", "w", "ACL SETUSER"), ("nobody", "x", "redis_user")):
                 with pytest.raises(callfs.ConfigError, match=word) as caught:
                     callfs.RedisStore(callfs.redis_target(redis_server.address, user=user, password=password))
@@ -5191,7 +5196,7 @@ class TestRedisClient:
             for _ in range(2):
                 assert client.script(script, "x") == [b"x", 7, None]
                 client.call("SCRIPT", "FLUSH")
-            with pytest.raises(callfs.RedisError):
+            with pytest.raises(callfs.DatabaseError):
                 client.script(callfs.RedisScript("return nonsense("))
 
     def test_connections_that_broke(self, redis_server: RealRedis) -> None:
@@ -5234,14 +5239,706 @@ class TestRedisClient:
         missed = []     # type: list[int]
         with redis_server.client() as client, pytest.MonkeyPatch.context() as patch:
             patch.setattr(callfs.RedisSubscription, "PING_SECONDS", 0.01)
-            subscription = client.subscribe("c", lambda data: None, lambda: missed.append(1))
-            before = client.call("INFO", "commandstats").count(b"cmdstat_ping")
-            wait_for(lambda: client.call("INFO", "commandstats").count(b"cmdstat_ping") >= before)
-            assert not missed
-            client.call("CLIENT", "PAUSE", "150", "ALL")
-            wait_for(lambda: missed)
-            subscription.close()
+            for version in (contextlib.nullcontext(), self.resp2()):
+                with version:
+                    subscription, before = client.subscribe("c", lambda data: None, lambda: missed.append(1)), self.pings(client)
+                    wait_for(lambda before=before: self.pings(client) > before + 1)
+                    assert not missed
+                    client.call("CLIENT", "PAUSE", "100", "ALL")
+                    wait_for(lambda: missed)
+                    subscription.close()
+                    missed.clear()
 
+    @staticmethod
+    @contextlib.contextmanager
+    def resp2() -> Iterator[None]:
+        """Connections that are made meanwhile find no HELLO."""
+        ask = callfs._RedisConnection._ask
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callfs._RedisConnection, "_ask", lambda connection, *words: callfs._redis_error("ERR unknown command")
+                          if words[0] == "HELLO" else ask(connection, *words))
+            yield
+
+    @staticmethod
+    def pings(client: Any) -> int:
+        """How many the server has seen."""
+        return int(re.search(rb"cmdstat_ping:calls=(\d+)", client.call("INFO", "commandstats"))[1])
+
+# ============================================================================
+# Peers: requests between nodes, signed, once
+# ============================================================================
+
+PEER_SECRET = "test-internal-secret-0123"
+
+
+def signed_request(gate: Any, *, op: str = "op", body: bytes = b"", known: bool = True, number: int = 1, moment: float = 1000.0,
+                   epoch: str = "0123456789abcdef", secret: str = PEER_SECRET, to: Optional[str] = None,
+                   call: Optional[str] = None, node: str = "a") -> dict[str, Any]:
+    """What `PeerGate.verify` takes, put together by hand: the rules of the wire a second time."""
+    if call is None:
+        call = base64.urlsafe_b64encode(b'{"args":{},"who":{"name":"bob"}}').decode().rstrip("=")
+    sealed = "no" if not body else str(len(body)) if known else "unknown"
+    to = gate.run if to is None else to
+    fields = ("POST", "/v1/internal/call/" + op, str(int(moment * 1000)), f"{epoch}.{number}", node, to, sealed, call)
+    keys = [hmac.new(secret.encode(), b"callfs: between nodes: " + label, "sha256").digest() for label in (b"requests", b"bodies")]
+    mac = hmac.new(keys[0], "\n".join(fields).encode(), "sha256").hexdigest()
+    seal = hmac.new(keys[1], mac.encode() + body, "sha256").digest() if body else b""
+    return {"method": "POST", "target": fields[1], "data": body + seal, "known": known,
+            "headers": {"authorization": f"CallFS-HMAC node={node},to={to},time={fields[2]},nonce={fields[3]},"
+                                         f"sealed={sealed},mac={mac}", "x-callfs-call": call}}
+
+
+def pass_gate(gate: Any, asked: Mapping[str, Any], step: int = 1 << 16) -> tuple[Any, bytes]:
+    """What the gate gives for a request, and its body, read in steps."""
+    found = gate.verify(asked["method"], asked["target"], asked["headers"],
+                        callfs.FileBody(io.BytesIO(asked["data"]), len(asked["data"]) if asked["known"] else None))
+    data, view = b"", memoryview(bytearray(step))
+    for count in iter(lambda: found.body.readinto(view), 0):
+        data += view[:count]
+    return found, data
+
+
+def gate_at(now: list[float], node: str = "b") -> Any:
+    """A gate of the node `b` with a clock of our own."""
+    return callfs.PeerGate(PEER_SECRET, node, clock=lambda: now[0])
+
+
+def test_peer_signature_golden() -> None:
+    """The bytes on the wire stay what they are: nodes of two versions talk to each other."""
+    keys = callfs.peer_keys("secret")
+    assert keys.request.hex() == hmac.new(b"secret", b"callfs: between nodes: requests", "sha256").hexdigest()
+    assert len({*keys}) == 3
+    assert callfs.peer_mac(keys.request, "POST", "/v1/internal/call/stat", "1700000000000", "00ff.1", "a", "0123", "no", "e30") == \
+        "5a81a870655adba5a87d258c257be5c811159a7fde0a1bb17727bc85f03bfb91"
+    assert callfs.answer_mac(keys.answer, "aa", 200, "inline", "e30", b"bytes") == \
+        "0347ed9bb94d99618aab50b773d1e12c9dfc9c54593b278ca7fb5b82609d10f6"
+
+
+@pytest.mark.parametrize("body,known", [(b"", True), (b"x", True), (b"x", False), (bytes(range(256)) * 999, True),
+                                        (bytes(range(256)) * 999, False)])
+@pytest.mark.parametrize("step", [1, 31, 33, 1 << 16])
+def test_peer_gate_lets_in(body: bytes, known: bool, step: int) -> None:
+    """What is signed comes through as it was, whatever the steps of the reader."""
+    body = body[:3000] if step < 100 else body
+    gate = gate_at([1000.0])
+    found, data = pass_gate(gate, signed_request(gate, body=body, known=known), step)
+    assert (found.node, found.call, data) == ("a", {"args": {}, "who": {"name": "bob"}}, body)
+    assert found.body.length == (len(body) if known else None)
+
+
+def altered(text: str, name: str, change: Callable[[str], str]) -> str:
+    return re.sub(rf"(?<={name}=)[^,]*", lambda found: change(found.group()), text)
+
+
+PEER_CHANGES = {
+    "method": lambda asked: {**asked, "method": "PUT"},
+    "op": lambda asked: {**asked, "target": "/v1/internal/call/remove"},
+    "query": lambda asked: {**asked, "target": asked["target"] + "?a=b"},
+    "call": lambda asked: {**asked, "headers": {**asked["headers"], "x-callfs-call": "e30"}},
+    "no call": lambda asked: {**asked, "headers": {"authorization": asked["headers"]["authorization"]}},
+    "no body": lambda asked: {**asked, "data": b""},
+    "shorter": lambda asked: {**asked, "data": asked["data"][:-1]},
+    "longer": lambda asked: {**asked, "data": asked["data"] + b"x"},
+    **{name: lambda asked, name=name, change=change: {**asked, "headers": {
+        **asked["headers"], "authorization": altered(asked["headers"]["authorization"], name, change)}}
+       for name, change in {"node": lambda text: "c", "to": lambda text: "f" * 16, "time": lambda text: str(int(text) + 1),
+                            "nonce": lambda text: text[:-1] + "2", "sealed": lambda text: {"5": "6", "no": "0"}.get(text, "5"),
+                            "mac": lambda text: text[:-1] + ("1" if text[-1] == "0" else "0")}.items()},
+}
+
+
+@pytest.mark.parametrize("change", PEER_CHANGES.values(), ids=PEER_CHANGES)
+@pytest.mark.parametrize("body,known", [(b"", True), (b"hello", True), (b"hello", False)])
+def test_peer_gate_refuses_whatever_was_altered(change: Callable[[Any], Any], body: bytes, known: bool) -> None:
+    """Each field is under the signature: one that differs is refused, and nothing of the body is believed."""
+    gate = gate_at([1000.0])
+    asked = signed_request(gate, body=body, known=known)
+    if change(asked) == asked:
+        pytest.skip("nothing to alter")
+    with pytest.raises((callfs.AuthenticationFailed, callfs.AlteredBytes)):
+        pass_gate(gate, change(asked))
+    assert pass_gate(gate, signed_request(gate, number=5))[0].node == "a"
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("where", range(0, 37, 4))
+def test_a_sealed_body_with_an_altered_byte_never_ends(known: bool, where: int) -> None:
+    """Neither the last byte of a known length nor the end of an unknown one comes before the seal was checked, and whoever
+    asks again is told the same."""
+    gate = gate_at([1000.0])
+    asked = signed_request(gate, body=b"hello", known=known)
+    data = bytearray(asked["data"])
+    data[where] ^= 1
+    inner = callfs.FileBody(io.BytesIO(data), len(data) if known else None)
+    body = gate.verify(asked["method"], asked["target"], asked["headers"], inner).body
+    view, got = memoryview(bytearray(3)), 0
+    with pytest.raises(callfs.AlteredBytes):
+        for count in iter(lambda: body.readinto(view), 0):
+            got += count
+    assert got < 5 or not known
+    with pytest.raises(callfs.AlteredBytes):
+        body.readinto(view)
+
+
+def test_peer_replays_clocks_and_runs() -> None:
+    """A nonce is good once; a clock may be a minute off; what was signed for another run is good for nothing."""
+    now = [1000.0]
+    gate = gate_at(now)
+
+    def reason(**more: Any) -> str:
+        try:
+            pass_gate(more.pop("gate", gate), signed_request(gate, **more))
+        except callfs.AuthenticationFailed as error:
+            return f"{error.details['reason']}: {error.message}"
+        return ""
+    assert [reason(), reason(), reason(number=2), reason(number=2), reason(epoch="f" * 16)] == \
+        ["", "replay: This request was here before.", "", "replay: This request was here before.", ""]
+    assert reason(number=3, moment=1060.0) == reason(number=4, moment=940.0) == ""
+    assert "The clock of the sender is 61 s ahead" in reason(number=5, moment=1061.0)
+    assert "The clock of the sender is 75 s behind" in reason(number=6, moment=925.0)
+    assert reason(number=7, secret="another").startswith("secret: ") and "auth.internal_proxy_secret" in reason(number=7, secret="x")
+    assert reason(number=8, gate=gate_at(now)).startswith("run: ")          # this node was restarted: another run
+    assert reason(number=9, to="").startswith("run: ") and reason(number=9, to="", op="hello") == ""
+    assert reason(number=9, to="", op="hello").startswith("replay: ")
+
+
+def test_peer_windows_take_bounded_memory_and_what_is_forgotten_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders that are silent for two minutes are forgotten; nothing of theirs passes again, even if the clock goes back."""
+    now = [1000.0]
+    gate = gate_at(now)
+    monkeypatch.setattr(callfs, "PEER_SENDERS", 3)
+    monkeypatch.setattr(callfs.time, "monotonic", lambda: now[0])
+    old = [signed_request(gate, epoch=f"{number:016x}") for number in range(3)]
+    for each in old:
+        pass_gate(gate, each)
+    with pytest.raises(callfs.Unavailable, match="Too many nodes"):
+        pass_gate(gate, signed_request(gate, epoch="f" * 16))
+    now[0] += 121
+    pass_gate(gate, signed_request(gate, epoch="f" * 16, moment=now[0]))
+    assert len(gate._windows) == 1
+    now[0] -= 121                           # somebody sets the clock back
+    with pytest.raises(callfs.AuthenticationFailed, match="forgotten"):
+        pass_gate(gate, old[0])
+
+
+@property_test(60, numbers=lambda some: some.lists(some.integers(0, 40) | some.integers(0, 10 ** 18), max_size=80))
+def test_peer_window_takes_each_number_once(numbers: list[int]) -> None:
+    """Against a set: what is in the window passes once, what is older counts as seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callfs, "PEER_WINDOW", 16)
+        window, seen = callfs.PeerWindow(), set()       # type: Any, set[int]
+        for number in numbers:
+            assert window.take(number) == (number not in seen and (not seen or number > max(seen) - 16))
+            seen.add(number)
+            assert window._seen < 1 << 16
+
+
+class NodeOps:
+    """A node with operations for tests, and what they saw."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen: list[Any] = []
+        self.file = folder / "big"
+        self.file.write_bytes(os.urandom(1 << 20) * 24)
+        self.hold = threading.Event()
+        self.ops = {name: getattr(self, name) for name in ("echo", "read", "write", "fail", "long", "wait", "partly")}
+
+    def echo(self, asked: Any) -> Any:
+        self.seen.append(asked)
+        return callfs.PeerResult({"args": asked.args, "who": asked.who, "node": asked.node})
+
+    def long(self, asked: Any) -> Any:
+        return callfs.PeerResult({"keys": ["k" * 100] * 1000})
+
+    def read(self, asked: Any) -> Any:
+        size = asked.args["size"]
+        return callfs.PeerResult({"size": size}, callfs.FileReader(os.open(self.file, os.O_RDONLY), 0, size))
+
+    def write(self, asked: Any) -> Any:
+        state = hashlib.sha256()
+        size = callfs.pour(asked.body, state.update)
+        self.seen.append(size)
+        return callfs.PeerResult({"size": size, "sha256": state.hexdigest()})
+
+    def partly(self, asked: Any) -> Any:
+        asked.body.readinto(memoryview(bytearray(10)))
+        raise callfs.StorageFull()
+
+    def wait(self, asked: Any) -> Any:
+        self.hold.wait(20)
+        return callfs.PeerResult({})
+
+    def fail(self, asked: Any) -> Any:
+        raise PEER_ERRORS[asked.args["which"]]
+
+
+PEER_ERRORS: dict[str, Any] = {
+    "elsewhere": callfs.Elsewhere("node-7"), "nothing": callfs.FileNotFound(), "overtaken": callfs.Overtaken(),
+    "conflict": callfs.Conflict("An upload is under way.", uploads=3, name="ä"), "full": callfs.StorageFull("No space."),
+    "range": callfs.RangeNotSatisfiable("Outside.", headers=[("Content-Range", "bytes */7")]), "gone": callfs.VersionGone(),
+    "limit": callfs.RateLimited(retry_after=7), "gateway": callfs.BadGateway("S3 answered nonsense."),
+    "key": callfs.AuthenticationFailed("No."), "bug": ZeroDivisionError("secret text"),
+}
+
+
+@pytest.fixture(scope="module")
+def node_b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The node `b`, with operations for tests in `node_b.test`."""
+    folder = tmp_path_factory.mktemp("node-b")
+    with callfs.Server(root=folder / "root", instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET,
+                       rate_limits__login_failure_burst=1000, server__max_upload_bytes=24 << 20) as server:
+        server.test = NodeOps(folder)
+        server.peer_ops.update(server.test.ops)
+        yield server
+
+
+@pytest.fixture
+def peers_to() -> Iterator[Callable[..., Any]]:
+    """`peers_to(url or {name: url}, **options)`: Peers of the node `a`, closed after the test."""
+    with contextlib.ExitStack() as stack:
+        def make(endpoints: Any, secret: str = PEER_SECRET, **options: Any) -> Any:
+            made = callfs.Peers({"b": endpoints} if isinstance(endpoints, str) else endpoints, secret, "a", **options)
+            stack.callback(made.close)
+            return made
+        yield make
+
+
+class Between:
+    """A proxy in front of a node, by whole blocks. `back` and `forth` may change one, or cut the connection (None)."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._target, self._over = (parts.hostname, parts.port), threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.forth: Callable[[bytes], Optional[bytes]] = bytes
+        self.back: Callable[[bytes], Optional[bytes]] = bytes
+        self.sent: list[bytes] = []
+        self.connections = 0
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self.connections += 1
+                self._sockets += [near, far]
+                for source, target, name in ((near, far, "forth"), (far, near, "back")):
+                    self._threads.append(threading.Thread(target=self._pump, args=(source, target, name)))
+                    self._threads[-1].start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, name: str) -> None:
+        with contextlib.suppress(OSError):
+            for block in iter(lambda: source.recv(65536), b""):
+                if name == "forth":
+                    self.sent.append(block)
+                changed = getattr(self, name)(block)
+                if changed is None:
+                    break
+                target.sendall(changed)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End all connections."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        for each in self._sockets:
+            each.close()
+
+
+@pytest.fixture
+def between(node_b: Any) -> Iterator[Between]:
+    """A proxy in front of the node `b`."""
+    with contextlib.closing(Between(node_b.url)) as proxy:
+        yield proxy
+
+
+class TestPeers:
+    """Requests to a real server."""
+
+    def test_call(self, node_b: Any, peers_to: Any) -> None:
+        """Arguments and caller arrive, whatever their letters; the answer comes back, however long it is."""
+        peers = peers_to(node_b.url)
+        args = {"path": "/ä/\u202e\"\\ /" + "ö" * 2000, "list": [1, None, True]}
+        assert peers.call("b", "echo", args, {"name": "bob"}) == ({"args": args, "who": {"name": "bob"}, "node": "a"}, b"", None)
+        assert len(peers.call("b", "long", {}, {}).value["keys"]) == 1000
+        assert peers.nodes == ["b"] and peers.state("b") == "closed"
+        with pytest.raises(callfs.BadRequest, match="too long"):
+            peers.call("b", "echo", {"path": "x" * 20_000}, {})
+        with pytest.raises(callfs.NotSupported, match="no operation 'nothing'"):
+            peers.call("b", "nothing", {}, {})
+        with pytest.raises(callfs.BadGateway, match="node z is not known to node a: .*peer_endpoints"):
+            peers.call("z", "echo", {}, {})
+
+    @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1 << 20, 24 << 20])
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
+        """Bytes of an answer, at once or as a stream; a connection serves again after them."""
+        if size > 16 << 20 and not stream:
+            with pytest.raises(callfs.CallFSError, match="length must be known"):
+                peers_to(node_b.url).call("b", "read", {"size": size}, {})
+            return
+        peers = peers_to(node_b.url)
+        for _ in range(2):
+            value, data, reader = peers.call("b", "read", {"size": size}, {}, stream=stream)
+            assert (reader is not None) == stream and value == {"size": size}
+            if reader is not None:
+                with reader:
+                    assert reader.length == size
+                    data = b"".join(reader)
+            assert data == node_b.test.file.read_bytes()[:size]
+            assert len(peers._clients["b"]._idle) == 1
+
+    @pytest.mark.parametrize("size", [0, 1, 31, 262_143, 262_144, 262_145, 24 << 20])
+    @pytest.mark.parametrize("known", [True, False])
+    def test_bytes_forth(self, node_b: Any, peers_to: Any, size: int, known: bool) -> None:
+        """A body arrives as it was, whether or not its length is known."""
+        peers, data = peers_to(node_b.url), node_b.test.file.read_bytes()[:size]
+        body = callfs.FileBody(io.BytesIO(data), size if known else None)
+        assert peers.call("b", "write", {}, {}, body=body).value == {"size": size, "sha256": hashlib.sha256(data).hexdigest()}
+        assert len(peers._clients["b"]._idle) == 1
+
+    def test_memory_is_bounded(self, node_b: Any, peers_to: Any) -> None:
+        """24 MB each way take less than 4."""
+        peers = peers_to(node_b.url)
+        with peers.call("b", "read", {"size": 10}, {}, stream=True).reader, open(node_b.test.file, "rb") as file:
+            tracemalloc.start()
+            try:
+                peers.call("b", "write", {}, {}, body=callfs.FileBody(file, 24 << 20))
+                with peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader as reader:
+                    assert sum(map(len, reader)) == 24 << 20
+                assert tracemalloc.get_traced_memory()[1] < 4 << 20
+            finally:
+                tracemalloc.stop()
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_bytes_forth_have_a_limit(self, node_b: Any, peers_to: Any, known: bool) -> None:
+        """That of uploads, for what lies between the seals: 24 MB were taken above."""
+        peers, size = peers_to(node_b.url), (24 << 20) + 1
+        with pytest.raises(callfs.PayloadTooLarge):
+            peers.call("b", "write", {}, {}, body=callfs.FileBody(io.BytesIO(bytes(size)), size if known else None))
+
+    @pytest.mark.parametrize("length,data", [(10, b"short"), (3, b"longer")])
+    def test_a_body_of_another_length(self, node_b: Any, peers_to: Any, length: int, data: bytes) -> None:
+        """The node that asked ends the request; the other one never sees a whole body."""
+        before = len(node_b.test.seen)
+        with pytest.raises(callfs.Disconnected):
+            peers_to(node_b.url).call("b", "write", {}, {}, body=callfs.FileBody(io.BytesIO(data)), length=length)
+        assert len(node_b.test.seen) == before
+
+    def test_a_body_that_breaks(self, node_b: Any, peers_to: Any) -> None:
+        """What the source raises comes out as it is; it is no fault of the node, and no seal was sent."""
+        class Broken(callfs.Body):
+            length = None
+
+            def readinto(self, view: memoryview) -> int:
+                raise callfs.RequestTimeout("The client is slow.")
+        peers, before = peers_to(node_b.url), len(node_b.test.seen)
+        for _ in range(5):
+            with pytest.raises(callfs.RequestTimeout, match="The client is slow"):
+                peers.call("b", "write", {}, {}, body=Broken())
+        assert peers.state("b") == "closed" and len(node_b.test.seen) == before
+
+    @pytest.mark.parametrize("which", PEER_ERRORS)
+    def test_errors(self, node_b: Any, peers_to: Any, which: str, capsys: Any) -> None:
+        """What a node raised is raised here: class, status, message, details, headers; it opens no breaker."""
+        peers, meant = peers_to(node_b.url), PEER_ERRORS[which]
+        for stream in (True, False, True, False):
+            with pytest.raises(callfs.CallFSError) as caught:
+                peers.call("b", "fail", {"which": which}, {}, stream=stream)
+        error = caught.value
+        if which == "bug":
+            assert type(error) is callfs.CallFSError and "its log says more" in error.message
+        else:
+            assert (type(error), error.status, error.message, error.details, list(error.headers)) == \
+                (type(meant), meant.status, meant.message, meant.details, list(meant.headers))
+        assert peers.state("b") == "closed"
+
+    def test_an_error_before_the_body_is_read(self, node_b: Any, peers_to: Any) -> None:
+        """The answer that comes in the middle of a large body is the answer."""
+        peers = peers_to(node_b.url)
+        with open(node_b.test.file, "rb") as file, pytest.raises(callfs.StorageFull):
+            peers.call("b", "partly", {}, {}, body=callfs.FileBody(file, 24 << 20))
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+
+    def test_metrics_and_the_ids_of_requests(self, node_b: Any, peers_to: Any) -> None:
+        """Requests are counted by node and status; hops and id go along."""
+        context, metrics = callfs.CallContext(), callfs.Metrics()
+        peers = peers_to({"b": node_b.url, "c": "http://127.0.0.1:1"}, metrics=metrics, carry=context.onward)
+        context.request_id = "an-id-of-mine"
+        node_b.peer_ops["context"] = lambda asked: callfs.PeerResult(
+            {"hops": node_b.tree.calls.hops, "id": node_b.tree.calls.request_id})
+        with context.at(2):
+            assert peers.call("b", "context", {}, {}).value == {"hops": 3, "id": "an-id-of-mine"}
+        with context.at(8), pytest.raises(callfs.LoopDetected):
+            peers.call("b", "context", {}, {})
+        with pytest.raises(callfs.BadGateway):
+            peers.call("c", "echo", {}, {})
+        with pytest.raises(callfs.FileNotFound):
+            peers.call("b", "fail", {"which": "nothing"}, {})
+        for labels, count in ((("b", "200"), 1), (("b", "404"), 1), (("c", "failed"), 1)):
+            assert metrics.value("callfs_peer_requests_total", *labels) == count
+        assert metrics.value("callfs_peer_request_duration_seconds", "b") == 2
+
+    @pytest.mark.parametrize("options,words", [
+        ({"secret": "of-another-cluster"}, "node b .* refuses .*different auth.internal_proxy_secret"),
+        ({"clock": lambda: time.time() + 90}, "refuses .*clock of the sender is (90|89) s ahead.*NTP")])
+    def test_a_node_that_lets_us_not_in(self, node_b: Any, peers_to: Any, options: Any, words: str) -> None:
+        """The message says what is wrong and what to do."""
+        with pytest.raises(callfs.BadGateway, match=words) as caught:
+            peers_to(node_b.url, **options).call("b", "echo", {}, {})
+        assert type(caught.value) is callfs.BadGateway and PEER_SECRET not in caught.value.message
+
+    def test_a_wrong_address(self, node_b: Any, peers_to: Any) -> None:
+        """Another node under that name, no node at all, a server that is none."""
+        with pytest.raises(callfs.BadGateway, match="node c .* calls itself 'b'; correct instance_discovery.peer_endpoints"):
+            peers_to({"c": node_b.url}).call("c", "echo", {}, {})
+        with pytest.raises(callfs.BadGateway, match="node b .* does not answer as a node of this cluster does .status 404"):
+            peers_to(node_b.url + "/prefix").call("b", "echo", {}, {})
+        with pytest.raises(callfs.ConfigError):
+            peers_to("ftp://somewhere")
+
+    @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+                                        b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                                        b"HTTP/1.1 502 No\r\nContent-Length: 5\r\n\r\nab", b"HTTP/1.1 999 No\r\n\r\n", b"x" * 100_000,
+                                        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"\0\xff\r\n\r\n"])
+    def test_nonsense(self, node_b: Any, between: Between, peers_to: Any, answer: bytes) -> None:
+        """Whatever stands in for an answer, from the first one or a later one on, is a 502 that names the node."""
+        for first in (True, False):
+            peers, count = peers_to(between.url), itertools.count()
+            between.back = bytes
+            if not first:
+                peers.call("b", "echo", {}, {})
+            between.back = lambda block: answer if answer and not next(count) else None
+            if answer.endswith((b"Le", b"ab")) and first:
+                continue                    # would last as long as the test below for a node that is stopped
+            with pytest.raises(callfs.BadGateway, match="node b ") as caught:
+                peers.call("b", "echo", {}, {}, timeout=0.3)
+            assert caught.value.status == 502 and caught.value.message.isprintable()
+
+    @pytest.mark.parametrize("old,new", [(b'200 OK', b'201 OK'), (b"X-CallFS-Answer: e", b"X-CallFS-Answer: f"),
+                                         (b"Proof: inline", b"Proof: stream"), (b"inline,", b"inline,0"),
+                                         (b"Proof: stream", b"Proof: inline"), (b"Content-Length: 1000", b"Content-Length: 1001")])
+    @pytest.mark.parametrize("size", [1000, 100_000])
+    def test_altered_answers(self, between: Between, peers_to: Any, old: bytes, new: bytes, size: int) -> None:
+        """An answer is believed only if the node signed it for this very request."""
+        peers, changes = peers_to(between.url), []
+        peers.call("b", "echo", {}, {})
+
+        def back(block: bytes) -> bytes:
+            changes.append(old in block)
+            return block.replace(old, new)
+        between.back = back
+        try:
+            with peers.call("b", "read", {"size": size}, {}, stream=True, timeout=0.5).reader as reader:
+                b"".join(reader)
+            assert changes and not any(changes)
+        except callfs.BadGateway as error:
+            assert any(changes) and "signature" in error.message or "did not answer" in error.message
+
+    def test_an_altered_byte_of_data(self, between: Between, peers_to: Any) -> None:
+        """Of what comes with its signature every byte counts."""
+        peers = peers_to(between.url)
+        peers.call("b", "echo", {}, {})
+        between.back = lambda block: block[:-1] + bytes([block[-1] ^ 1])
+        with pytest.raises(callfs.BadGateway, match="signature"):
+            peers.call("b", "read", {"size": 1000}, {})
+
+    def test_an_answer_to_another_request(self, between: Between, peers_to: Any) -> None:
+        """What a node said once is no answer to what is asked later."""
+        peers, kept = peers_to(between.url), []
+        peers.call("b", "echo", {}, {})
+        between.back = lambda block: kept.append(block) or block        # type: ignore[func-returns-value]
+        peers.call("b", "echo", {"n": 1}, {})
+        between.back = lambda block: kept[0]
+        with pytest.raises(callfs.BadGateway, match="signature"):
+            peers.call("b", "echo", {"n": 2}, {})
+
+    def test_an_altered_body_changes_nothing(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """A byte of a body that is changed on its way ends in an error on the other side, before anything was done."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "long", {}, {})
+        between.forth = lambda block: block.replace(b"innocent", b"altered!")
+        for known in (True, False):
+            body = callfs.FileBody(io.BytesIO(b"an innocent text"), 16 if known else None)
+            with pytest.raises(callfs.BadGateway, match="altered or cut off"):
+                peers.call("b", "write", {}, {}, body=body)
+        assert len(node_b.test.seen) == before
+
+    def test_what_was_recorded_is_refused(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """The bytes of a request, sent a second time, change nothing."""
+        peers_to(between.url).call("b", "echo", {"n": 1}, {})
+        before = len(node_b.test.seen)
+        asked = next(block for block in between.sent if b"/call/echo" in block)
+        assert b" 401 " in raw(node_b.url, asked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert len(node_b.test.seen) == before
+
+    def test_cut_before_it_began(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """A kept connection that ends just then: the request goes out again, as the node says that it did not begin."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "echo", {}, {})
+        cut = iter([None])
+        between.forth = lambda block: next(cut, block)
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+        assert len(node_b.test.seen) == before + 2
+
+    def test_cut_after_it_began(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """The answer is lost: it was done once, and nobody is told that it was or was not."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "echo", {}, {})
+        cut = iter([None])
+        between.back = lambda block: next(cut, block)
+        with pytest.raises(callfs.BadGateway, match="may or may not have been done"):
+            peers.call("b", "echo", {}, {})
+        assert len(node_b.test.seen) == before + 2
+
+    def test_cut_in_the_middle_of_a_stream(self, between: Between, peers_to: Any) -> None:
+        """The reader says so; what came is not taken for all."""
+        peers = peers_to(between.url)
+        peers.call("b", "echo", {}, {})
+        left = iter([bytes, bytes])
+        between.back = lambda block: next(left, lambda block: None)(block)      # type: ignore[arg-type, return-value]
+        with peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader as reader:
+            with pytest.raises(callfs.BadGateway, match="node b .*broke off"):
+                b"".join(reader)
+
+    def test_a_reader_that_is_closed_early(self, node_b: Any, peers_to: Any) -> None:
+        """The connection ends with it; the next request gets another."""
+        peers = peers_to(node_b.url)
+        for _ in range(3):
+            peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader.close()
+            assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+
+    def test_a_slow_node(self, between: Between, peers_to: Any) -> None:
+        """One that sends a byte now and then is given up when the time for the whole answer is over."""
+        peers, over = peers_to(between.url), threading.Event()
+        peers.call("b", "echo", {}, {})
+
+        def drip(block: bytes) -> Optional[bytes]:
+            for number in range(len(block)):
+                if over.wait(0.05):
+                    break
+                between._sockets[1].sendall(block[number:number + 1])
+            return None
+        between.back = drip
+        try:
+            with pytest.raises(callfs.BadGateway, match="node b .*timed out"):
+                peers.call("b", "echo", {}, {}, timeout=0.3)
+        finally:
+            over.set()
+
+    def test_a_node_that_is_stopped(self, spawn_server: Any, peers_to: Any) -> None:
+        """SIGSTOP: the kernel accepts and nobody answers. Bounded by the time-out, then by the breaker; and back."""
+        node = spawn_server({"instance_discovery": {"instance_id": "b"}})
+        peers, now = peers_to(node.url, connect_timeout=0.4, monotonic=lambda: now[0]), [0.0]
+
+        def ask() -> str:
+            with pytest.raises(callfs.CallFSError) as caught:
+                peers.call("b", "nothing", {}, {}, timeout=0.3)
+            return caught.value.message
+
+        def answers() -> bool:
+            now[0] += 100
+            return "no operation" in ask()
+        wait_for(answers)
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            wait_for(lambda: all(") T " in Path(each).read_text() for each in glob.glob(f"/proc/{node.pid}/task/*/stat")))
+            assert "did not answer: timed out; what was asked may or may not" in ask()
+            assert "can not be reached: timed out" in ask() and "can not be reached: timed out" in ask()
+            assert peers.state("b") == "open" and "It is asked again in" in ask()
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        wait_for(answers)
+        assert peers.state("b") == "closed"
+
+    def test_breaker(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """Three failures in a row open it; one request may try after a pause that grows; an answer closes it."""
+        now, metrics, tried = [0.0], callfs.Metrics(), []      # type: list[float], Any, list[bool]
+        peers = peers_to(between.url, metrics=metrics, monotonic=lambda: now[0])
+
+        def fails() -> str:
+            with pytest.raises(callfs.BadGateway, match="node b ") as caught:
+                peers.call("b", "echo", {}, {})
+            return caught.value.message
+        between.back = lambda block: None
+        for count in range(3):
+            assert peers.state("b") == "closed" and "again in" not in fails()
+        assert peers.state("b") == "open" and metrics.value("callfs_peer_breaker_open", "b") == 1
+        before, pauses = between.connections, []
+        for _ in range(8):
+            found = re.search(r"can not be reached: .*\. It is asked again in ([0-9.]+) s", fails())
+            assert found and between.connections == before
+            pauses.append(float(found[1]))
+            now[0] += 18.75
+            assert peers.state("b") == "half-open" and "again in" not in fails() and peers.state("b") == "open"
+            before = between.connections
+        assert 0.4 < pauses[0] < 0.7 and pauses == sorted(pauses[:6]) + pauses[6:] and 14.9 < max(pauses) <= 18.8
+        now[0] += 18.75
+        seen, passing = threading.Event(), threading.Event()
+        between.back, between.forth = bytes, lambda block: (seen.set(), passing.wait(5), block)[2]     # type: ignore[func-returns-value]
+        thread = threading.Thread(target=lambda: tried.append(bool(peers.call("b", "echo", {}, {}))))
+        thread.start()
+        assert seen.wait(5) and peers.state("b") == "half-open" and "again in" in fails()     # only one tries
+        passing.set()
+        thread.join()
+        assert tried == [True] and peers.state("b") == "closed" and metrics.value("callfs_peer_breaker_open", "b") == 0
+
+    def test_most(self, node_b: Any, peers_to: Any) -> None:
+        """So many at a time and to one node half as many; more are told to come again."""
+        peers = peers_to({"b": node_b.url, "c": node_b.url}, most=4)
+        node_b.test.hold.clear()
+        threads = [threading.Thread(target=peers.call, args=("b", "wait", {}, {})) for _ in range(2)]
+        try:
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: peers._clients["b"].breaker.active == 2)
+            with pytest.raises(callfs.Unavailable, match="Too many requests wait for another node"):
+                peers.call("b", "echo", {}, {})
+            with pytest.raises(callfs.BadGateway, match="calls itself 'b'"):
+                peers.call("c", "echo", {}, {})
+            peers._most = 2
+            with pytest.raises(callfs.Unavailable, match="wait for other nodes"):
+                peers.call("c", "echo", {}, {})
+        finally:
+            node_b.test.hold.set()
+            for thread in threads:
+                thread.join()
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a" and peers._active == 0
+
+    def test_many_threads(self, node_b: Any, peers_to: Any) -> None:
+        """Answers find those who asked."""
+        peers = peers_to(node_b.url)
+
+        def ask(number: int) -> bool:
+            return all(peers.call("b", "echo", {"n": number + each}, {}).value["args"] == {"n": number + each} for each in range(10))
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(ask, range(0, 1600, 100)))
+
+    def test_tls(self, certificate: tuple[str, str], serve: Any, peers_to: Any) -> None:
+        """Certificates of other nodes are checked, by `ca_file` where one is named; `verify=False` does without."""
+        cert, key = certificate
+        node = serve(instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, server__protocol="https",
+                     server__cert_file=cert, server__key_file=key)
+        node.peer_ops["write"] = lambda asked: callfs.PeerResult({"size": callfs.pour(asked.body, lambda view: None)},
+                                                                 callfs.ChunkReader([b"x" * 200_000], 200_000))
+        with pytest.raises(callfs.BadGateway, match="node b .* can not be reached: .*certificate"):
+            peers_to(node.url).call("b", "write", {}, {})
+        for options in ({"ca_file": cert}, {"verify": False}):
+            peers = peers_to(node.url, **options)
+            for _ in range(2):
+                value, _, reader = peers.call("b", "write", {}, {}, body=callfs.bytes_body(b"x" * 300_000), stream=True)
+                with reader:
+                    assert value == {"size": 300_000} and len(b"".join(reader)) == 200_000
+            assert len(peers._clients["b"]._idle) == 1
 
 # ============================================================================
 # Records and metadata stores: one contract, each implementation a subclass
@@ -6248,6 +6945,45 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
             with nothing_left(), pytest.raises(callfs.ConfigError, match="later version"):
                 self.make(tmp_path)
 
+    @pytest.mark.parametrize("seed", range(3))
+    def test_as_sqlite(self, tmp_path: Path, seed: int) -> None:
+        """Any changes in any order: records, what is to be done on disks, blobs, copies and refusals are those of SQLite,
+        whose triggers the scripts stand for."""
+        dice, paths = random.Random(seed), ["/a", "/a/b", "/a/b/c", "/a-", "/ab", "/d", "/d/\U0001f600", "/d/e"]
+        stores, numbers = [self.make(tmp_path), callfs.SQLiteStore(str(tmp_path / "records"), durable=False, shared=True)], itertools.count()
+
+        def entry(path: str) -> callfs.Entry:
+            kind, backend = dice.choice([callfs.FILE, callfs.FILE, callfs.DIRECTORY]), dice.choice(["localfs", "localfs", "s3", "symlink"])
+            etag, stamp = dice.choice(["e", "f", "1-2"]), f"{next(numbers):032d} t"
+            return an_entry(path, type=kind, backend=backend, etag=etag, stamp=stamp, instance_id=dice.choice(["node-1", "node-2"]), id=dice.choice("ij"))
+
+        def seen(store: Any) -> Any:
+            owed = [owed._replace(seq=0, since=0.0) for owed in store.owed_replicas(999, 9e9)]
+            return ([each._replace(version=0) for each in store.subtree("/")], [each.path for each in store.elsewhere("/", 99)], sorted(store.loose_blobs()),
+                    sorted(owed), store.replica_backlog()[0], [sorted(stray[1:] for stray in store.strays(node)) for node in ("node-1", "node-2")],
+                    store.last_reads(["i", "j"]))
+        for turn in range(150):
+            token, path, other = dice.choice([0, 0, turn, turn - dice.randrange(9)]), dice.choice(paths), dice.choice(paths)
+            one, some, backend = entry(path), [entry(each) for each in dice.sample(paths, 3)], dice.choice(["s3", "s3", "localfs", ""])
+            act = dice.choice([
+                lambda store: store.put(one)._replace(version=0), lambda store: store.put(one)._replace(version=0), lambda store: store.add(some),
+                lambda store: store.delete(path), lambda store: None if callfs.is_below(other, path) else store.move(path, other),
+                lambda store: store.note_reads({one.id: turn}), lambda store: store.hold_replica(callfs.replica_key(one), path, "node-1"),
+                lambda store: store.release_replicas([callfs.replica_key(one)]), lambda store: store.release_blobs((), "node-1"),
+                lambda store: store.replicate(backend), lambda store: store.drop_blobs([key for key, _ in sorted(store.loose_blobs())[:2]]),
+                lambda store: store.use_link("none", 1.0)])
+            found = []
+            for store in stores:
+                store.fence = lambda: max(0, token)
+                try:
+                    found.append(act(store))
+                except callfs.CallFSError as error:
+                    found.append(type(error))
+                found.append(seen(store))
+            assert found[:2] == found[2:], (turn, path, other, one)
+        for store in stores:
+            store.close()
+
     def test_few_keys(self, store: Any, tmp_path: Path) -> None:
         """None is that of a path; numbers of 64 bits come back as they were; many at once."""
         store.add([an_entry(f"/d/{number}", size=2**63 - 1 - number, mtime_ns=-2**63 + number) for number in range(3000)])
@@ -6781,6 +7517,19 @@ class TestRedisLocks(LocksContract):
         assert sum(in_threads(work, 4)) == 0
         self.assert_empty(nodes[0])
 
+    def test_nodes_take_turns(self) -> None:
+        """Of two that want one path without a pause, neither waits for long."""
+        nodes, order, over = [self.make(), self.make()], [], threading.Event()      # type: Any, list[int], Any
+
+        def work(number: int) -> None:
+            while not over.is_set():
+                with nodes[number].hold("/a", "/b"):
+                    order.append(number)
+                    if order.count(0) >= 10 and order.count(1) >= 10 or len(order) > 2000:
+                        over.set()
+        in_threads(work, 2)
+        assert len(order) < 2000
+
     def test_a_folder_is_not_starved(self) -> None:
         """Writers of another node that follow each other without a gap let the one that wants the folder in."""
         one, other, over = self.make(), self.make(), threading.Event()
@@ -6836,13 +7585,25 @@ class TestRedisLocks(LocksContract):
         dead._held.clear()
         self.assert_empty(other)
 
+    def test_a_server_on_it(self, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """Records and locks as the configuration names them; what a server left the next one finds."""
+        settings = {"metadata_store__type": "redis", "metadata_store__redis_addr": self.redis.address, "metadata_store__redis_key_prefix": self.prefix,
+                    "dlm__type": "redis", "dlm__redis_addr": f"redis://127.0.0.1:{self.redis.port}/0", "root": tmp_path}
+        server = serve(**settings)
+        assert call(server, "PUT", "/v1/files/a.txt", b"hello").status in (200, 201)
+        assert call(server, "GET", "/v1/files/a.txt").body == b"hello"
+        server.close()
+        with self.redis.client() as client:
+            assert client.call("HEXISTS", self.prefix + "entries", "/a.txt") == 1 and int(client.call("GET", self.prefix + "token")) > 10**15
+        assert call(serve(**settings), "GET", "/v1/files/a.txt").body == b"hello"
+
     def test_redis_goes_away(self) -> None:
         """Nothing is granted, letting go is no error, and after its end all go on."""
         server = RealRedis(self.redis.files)
         metrics = callfs.Metrics()
         try:
             with nothing_left():
-                locks = callfs.RedisLocks(callfs.redis_target(server.address, timeout=2), metrics=metrics, timeout=1)
+                locks = callfs.RedisLocks(callfs.redis_target(server.address, timeout=2), metrics=metrics, timeout=0.2)
                 with locks.hold("/a"):
                     server.stop(signal.SIGKILL)
                 with pytest.raises(callfs.Unavailable), locks.hold("/b"):
@@ -11144,6 +11905,409 @@ class TestClusterFS(FileSystemContract):
 
     def check(self, tree: Any, folder: Path) -> None:
         self.cluster.check()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """Three nodes; afterwards records and disks agree."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes")
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+@pytest.fixture
+def s3_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """The same with a blob store that all of them use."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes", blobs=lambda folder: {"s3": FolderAsBackend(folder + "-blobs", durable=False)})
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+def on_disks(cluster: Any) -> dict[str, list[str]]:
+    """The files on the disk of each node."""
+    return {node.name: sorted("/" + os.path.relpath(os.path.join(where, name), node.root) for where, _, files in os.walk(node.root)
+                              for name in files if not os.path.relpath(where, node.root).startswith(callfs.HIDDEN))
+            for node in cluster.nodes.values()}
+
+
+class TestCluster:
+    """What three nodes do together."""
+
+    def test_a_file_lies_where_it_was_made(self, nodes: Any) -> None:
+        """And is read and written through any node, which asks the one that has it once."""
+        put(nodes[1].tree, "/d/f", b"one")
+        assert on_disks(nodes) == {"n1": ["/d/f"], "n2": [], "n3": []}
+        assert fetch(nodes[2].tree, "/d/f") == b"one" and nodes[2].peers.asked == [("n1", "open")]
+        assert not put(nodes[3].tree, "/d/f", b"three").created and nodes[3].peers.asked == [("n1", "write")]
+        assert fetch(nodes[1].tree, "/d/f") == b"three" and nodes[1].peers.asked == []
+        assert nodes[2].tree.stat(ALICE, "/d/f").instance_id == "n1"
+        assert [entry.path for entry in nodes[2].tree.list(ALICE, "/d")] == ["/d/f"]
+
+    def test_rights_and_conditions_go_with_the_request(self, nodes: Any) -> None:
+        """They are asked under the lock of the node that makes the change."""
+        mine = put(nodes[1].tree, "/f", b"one").entry
+        for tree in (nodes[1].tree, nodes[2].tree):
+            for refused in (lambda: put(tree, "/f", b"x", BOB), lambda: tree.remove(BOB, "/f"), lambda: tree.chmod(BOB, "/f", 0o600),
+                            lambda: tree.touch(BOB, "/f", 1), lambda: tree.truncate(BOB, "/f", 0), lambda: tree.move(BOB, "/f", "/g"),
+                            lambda: tree.patch(BOB, "/f", callfs.bytes_body(b"x"), 0)):
+                with pytest.raises(callfs.PermissionDenied):
+                    refused()
+            with pytest.raises(callfs.PreconditionFailed):
+                put(tree, "/f", b"x", conditions=callfs.Conditions(if_match='"other"'))
+            with pytest.raises(callfs.FileExists):
+                put(tree, "/f", b"x", create=True)
+        put(nodes[2].tree, "/f", b"two", conditions=callfs.Conditions(if_match=f'"{mine.etag}"'))
+        check = callfs._check_of(json.loads(json.dumps(callfs._check_json(nodes[1].tree.guard(callfs.Check(
+            "write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*")))))))
+        assert check == callfs.Check("write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*"))
+
+    CHANGES: dict[str, Callable[[Any], Any]] = {
+        "put": lambda tree: put(tree, "/d/f", b"new"),
+        "append": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 3),
+        "write inside": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 1),
+        "truncate": lambda tree: tree.truncate(ALICE, "/d/f", 1),
+        "chmod": lambda tree: tree.chmod(ALICE, "/d/f", 0o600),
+        "touch": lambda tree: tree.touch(ALICE, "/d/f", 10**18),
+        "remove": lambda tree: tree.remove(ALICE, "/d/f"),
+        "remove all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+        "move": lambda tree: tree.move(ALICE, "/d/f", "/g"),
+        "move all": lambda tree: tree.move(ALICE, "/d", "/e"),
+        "to S3": lambda tree: tree.place(ALICE, "/d/f", "s3"),
+        "to another node": lambda tree: tree.move(ALICE, "/d/f", "/d/f", instance_id="n2"),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize("through", [1, 2])
+    def test_who_was_overtaken_changes_nothing(self, s3_nodes: Any, change: str, through: int) -> None:
+        """Paused until the lock was lost and another holder made a commit: refused, and the bytes are what they were."""
+        nodes, store = s3_nodes, s3_nodes.store
+        put(nodes[1].tree, "/d/f", b"old")
+        before, stamp = store.get("/d/f"), callfs.stamp_of(os.stat(nodes[1].path("/d/f")))
+        method = "move" if change in ("move", "move all") else "delete" if change.startswith("remove") else "put"
+
+        def paused(*args: Any) -> Any:
+            setattr(store, method, real)
+            store.fence = lambda: 10**15            # somebody who was granted the lock meanwhile
+            assert store.put(store.get("/d/f")._replace(owner="alice")).version
+            store.fence = s3_nodes.locks.token
+            return real(*args)
+        real = getattr(store, method)
+        setattr(store, method, paused)
+        with pytest.raises(callfs.Overtaken):
+            self.CHANGES[change](nodes[through].tree)
+        assert store.get("/d/f")._replace(version=0) == before._replace(version=0)
+        assert callfs.stamp_of(os.stat(nodes[1].path("/d/f"))) == stamp and fetch(nodes[3].tree, "/d/f") == b"old"
+        store.fence = lambda: 0             # that holder's fence would refuse the rest
+        store._write("test", lambda connection: connection.execute("DELETE FROM fences"))
+        store.fence = s3_nodes.locks.token
+        self.CHANGES[change](nodes[through].tree)
+
+    @pytest.mark.parametrize("away", [False, True])
+    def test_a_directory_moves_and_goes_at_once(self, nodes: Any, away: bool) -> None:
+        """With files on every node, which need not be there: their disks follow when they can."""
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/e/f{number}", b"%d" % number)
+        if away:
+            nodes[2].peers.away.update(("n1", "n3"))
+        nodes[2].tree.move(ALICE, "/d", "/x/y", parents=True)
+        assert nodes[2].peers.asked == []
+        for number in (1, 2, 3):
+            assert fetch(nodes[number].tree, f"/x/y/e/f{number}") == b"%d" % number
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9) if not entry.is_dir] == [f"/x/y/e/f{n}" for n in (1, 2, 3)]
+        put(nodes[3].tree, "/d/e/f1", b"another")
+        nodes[2].tree.remove(ALICE, "/x", recursive=True)
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/d/e/f1"]}
+        for number in (1, 2):
+            assert not nodes[number].path("/d").exists() and not nodes[number].path("/x").exists()
+
+    def test_what_was_moved_twice_before_its_node_looked(self, nodes: Any) -> None:
+        """In order: one that took the place of another, went on, and left its name to a third."""
+        one, two = nodes[1].tree, nodes[2].tree
+        put(one, "/a", b"a")
+        put(one, "/b", b"b")
+        put(one, "/c/c", b"c")
+        store = nodes.store
+        for source, target in (("/a", "/b"), ("/b", "/z"), ("/c/c", "/a"), ("/c", "/d")):
+            store.move(source, target)      # as a node that is told of nothing else
+        assert fetch(two, "/z") == b"a" and fetch(two, "/a") == b"c"
+        assert on_disks(nodes)["n1"] == ["/a", "/z"] and store.strays("n1") == []
+
+    def test_a_node_that_is_away(self, nodes: Any) -> None:
+        """Its files can not be had, and it is named; what is there of them stands; all else goes on."""
+        put(nodes[1].tree, "/d/f", b"one")
+        put(nodes[2].tree, "/d/g", b"two")
+        nodes[2].peers.away.add("n1")
+        for asked in (lambda: fetch(nodes[2].tree, "/d/f"), lambda: put(nodes[2].tree, "/d/f"), lambda: nodes[2].tree.remove(ALICE, "/d/f"),
+                      lambda: nodes[2].tree.stat(ALICE, "/d/f")):
+            with pytest.raises(callfs.BadGateway, match="n1"):
+                asked()
+        assert [entry.name for entry in nodes[2].tree.list(ALICE, "/d")] == ["f", "g"] and fetch(nodes[2].tree, "/d/g") == b"two"
+        put(nodes[2].tree, "/d/h", b"x")
+
+    def test_a_target_on_another_node(self, nodes: Any) -> None:
+        """A file that takes the place of one on another disk: those bytes go."""
+        put(nodes[1].tree, "/a", b"a")
+        put(nodes[2].tree, "/b", b"b")
+        nodes[3].tree.move(ALICE, "/a", "/b", overwrite=True)
+        nodes.check()
+        assert fetch(nodes[2].tree, "/b") == b"a" and on_disks(nodes) == {"n1": ["/b"], "n2": [], "n3": []}
+
+    @pytest.mark.parametrize("through", [1, 2, 3])
+    def test_between_nodes(self, nodes: Any, through: int) -> None:
+        """Files and directories; name, owner, time, mode and ETag stay."""
+        tree = nodes[through].tree
+        before = put(nodes[1].tree, "/d/f", b"x" * 5000, options=callfs.WriteOptions(0o640, 10**18)).entry
+        put(nodes[3].tree, "/d/e/g", b"g")
+        moved = tree.move(ALICE, "/d/f", "/d/f", instance_id="n2")
+        keep = dict(version=0, stamp="", instance_id="")
+        assert moved._replace(**keep) == before._replace(**keep) and moved.instance_id == "n2"
+        assert fetch(nodes[3].tree, "/d/f") == b"x" * 5000
+        assert tree.move(ALICE, "/d", "/x", instance_id="n3").path == "/x"
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/x/e/g", "/x/f"]}
+        with pytest.raises(callfs.BadRequest, match="n1, n2, n3"):
+            tree.move(ALICE, "/x", "/y", instance_id="n9")
+        with pytest.raises(callfs.PermissionDenied):
+            tree.move(BOB, "/x", "/x", instance_id="n1")
+        tree.move(ALICE, "/x/f", "/x/f", instance_id="n3")
+
+    def test_between_nodes_in_vain(self, nodes: Any) -> None:
+        """A node that is away, and a file that is replaced all the time: the source is whole."""
+        put(nodes[1].tree, "/d/f", b"f" * 3000)
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        real = nodes[2].here.fetch
+        nodes[2].here.fetch = lambda *args: (put(nodes[1].tree, "/d/f", b"f" * 3000), real(*args))[1]
+        with pytest.raises(callfs.Conflict, match="all the time"):
+            nodes[3].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        assert fetch(nodes[3].tree, "/d/f") == b"f" * 3000 and on_disks(nodes)["n2"] == []
+
+    def test_a_route_that_is_out_of_date(self, nodes: Any) -> None:
+        """Nobody told: the node that is asked in vain says so."""
+        put(nodes[1].tree, "/f", b"f")
+        for _ in range(2):
+            fetch(nodes[3].tree, "/f")
+        nodes[2].tree.move(ALICE, "/f", "/f", instance_id="n2")
+        assert fetch(nodes[3].tree, "/f") == b"f" and nodes[3].peers.asked[-2:] == [("n1", "open"), ("n2", "open")]
+        nodes[2].tree.remove(ALICE, "/f")
+        with pytest.raises(callfs.FileNotFound):
+            fetch(nodes[3].tree, "/f")
+        put(nodes[3].tree, "/f", b"mine")
+        assert nodes[3].tree.stat(ALICE, "/f").instance_id in ("n2", "n3") and fetch(nodes[1].tree, "/f") == b"mine"
+
+    def test_a_node_that_is_emptied(self, nodes: Any) -> None:
+        """Makes nothing new."""
+        nodes[1].files.draining = True
+        nodes[3].files.draining = True
+        assert put(nodes[1].tree, "/f", b"f").entry.instance_id == "n2"
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            put(nodes[1].tree, "/g")
+
+    def test_a_version_that_is_being_read(self, nodes: Any) -> None:
+        """Opened through another node it stays readable, for a while; then it is said to be gone."""
+        put(nodes[1].tree, "/f", b"a" * 50_000)
+        some, whole, late = [nodes[2].tree.open(ALICE, "/f") for _ in range(3)]
+        put(nodes[1].tree, "/f", b"b" * 50_000)
+        with some.reader(10, 20) as reader:
+            assert b"".join(reader) == b"a" * 10
+        with whole.reader() as reader:
+            assert b"".join(reader) == b"a" * 50_000
+        nodes[1].files._pins.close()
+        with pytest.raises(callfs.VersionGone):
+            late.reader(1, 5)
+        late.close()
+        for _ in range(callfs.PINS + 5):
+            nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == callfs.PINS
+        nodes[1].files._pins._clock = lambda: time.monotonic() + 2 * callfs.PIN_SECONDS
+        nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == 1
+
+    def test_a_file_in_s3(self, s3_nodes: Any) -> None:
+        """Every node reads and writes it itself; its object stays while any node reads it."""
+        nodes, options = s3_nodes, callfs.WriteOptions(backend="s3")
+        put(nodes[1].tree, "/d/f", b"one" * 1000, options=options)
+        handle = nodes[2].tree.open(ALICE, "/d/f")
+        put(nodes[3].tree, "/d/f", b"two", options=options)
+        assert [node.peers.asked for node in nodes.nodes.values()] == [[], [], []]
+        nodes[3].here._blobs.sweep()
+        with handle.reader() as reader:
+            assert b"".join(reader) == b"one" * 1000
+        assert fetch(nodes[1].tree, "/d/f") == b"two" and len(nodes.store.loose_blobs()) == 1
+        nodes[1].peers.away.add("n3")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].here._blobs.sweep()
+        nodes[3].here._blobs.sweep()
+        assert nodes.store.loose_blobs() == []
+
+    def test_to_s3_and_back(self, s3_nodes: Any) -> None:
+        """A directory with files on every node; each moves its own."""
+        nodes = s3_nodes
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/f{number}", b"%d" % number * 2000)
+        nodes[1].tree.place(ALICE, "/d", "s3")
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": []}
+        nodes[2].tree.place(ALICE, "/d", "localfs")
+        assert on_disks(nodes) == {"n1": [], "n2": ["/d/f1", "/d/f2", "/d/f3"], "n3": []}
+        assert fetch(nodes[1].tree, "/d/f3") == b"3" * 2000
+
+
+class TestNode:
+    """What one node of several does on its own disk."""
+
+    def test_from_outside(self, nodes: Any) -> None:
+        """Taken in with the folders above, when this node looks; an empty folder is nobody's news."""
+        nodes[1].path("/a/b").mkdir(parents=True)
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        nodes[1].path("/a/b/f").write_bytes(b"outside")
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9)] == ["/a", "/a/b", "/a/b/f"]
+        assert fetch(nodes[2].tree, "/a/b/f") == b"outside" and nodes[2].tree.stat(ALICE, "/a/b").owner == "root"
+        nodes[1].path("/direct").write_bytes(b"x")
+        assert fetch(nodes[1].tree, "/direct") == b"x" and nodes.store.get("/direct").instance_id == "n1"
+
+    def test_changed_and_removed_from_outside(self, nodes: Any) -> None:
+        """Through any node the file is what the disk has; one that is gone takes its record with it."""
+        before = put(nodes[1].tree, "/f", b"one").entry
+        nodes[1].path("/f").write_bytes(b"another")
+        for number in (1, 2):
+            entry = nodes[number].tree.stat(ALICE, "/f")
+            assert entry.size == 7 and entry.etag != before.etag and entry.digest == "" and fetch(nodes[number].tree, "/f") == b"another"
+        nodes[1].path("/f").unlink()
+        with pytest.raises(callfs.FileNotFound):
+            nodes[2].tree.stat(ALICE, "/f")
+        assert nodes.store.get("/f") is None
+        put(nodes[1].tree, "/g", b"one")
+        nodes[1].path("/g").unlink()
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        put(nodes[1].tree, "/h", b"one")
+        nodes[1].path("/h").unlink()
+        assert put(nodes[2].tree, "/h", b"two").created
+
+    def test_in_the_way(self, nodes: Any) -> None:
+        """What lies on the disk where another node's record puts something is kept under another name."""
+        put(nodes[2].tree, "/a/f", b"two")
+        nodes[1].path("/a").write_bytes(b"in the way of a folder")
+        nodes[1].path("/b").write_bytes(b"in the way of a file")
+        put(nodes[2].tree, "/b", b"two")
+        nodes[2].tree.move(ALICE, "/b", "/b", instance_id="n1")
+        put(nodes[1].tree, "/a/g", b"one")
+        assert fetch(nodes[3].tree, "/a/g") == b"one" and fetch(nodes[3].tree, "/b") == b"two"
+        found = {entry.path.partition(".outside-")[0]: fetch(nodes[3].tree, entry.path) for entry in nodes[1].tree.list(ALICE, "/")
+                 if ".outside-" in entry.path}
+        assert found == {"/a": b"in the way of a folder", "/b": b"in the way of a file"}
+
+    @pytest.mark.parametrize("step", ["before the commit", "after the commit", "after the rename"])
+    @pytest.mark.parametrize("there", [False, True])
+    def test_killed(self, nodes: Any, step: str, there: bool) -> None:
+        """The path has the old version or the new one, by its record; nothing is left over."""
+        node = nodes[1]
+        if there:
+            put(node.tree, "/d/f", b"old")
+
+        class Killed(BaseException):
+            """As SIGKILL."""
+
+        def killed(*args: Any) -> Any:
+            raise Killed
+        if step == "before the commit":
+            node.here._store.put = killed
+        else:
+            node.here._disk.publish = killed if step == "after the commit" else lambda staged, path, real=node.disk.publish: (
+                real(staged, path), killed())
+        with pytest.raises(Killed):
+            put(node.tree, "/d/f", b"new")
+        node.here._store.__dict__.pop("put", None)
+        node.here._owed.clear()             # nobody is left who remembers
+        node.here._intents._open.clear()
+        node.here._intents._fd, fd = os.open(os.devnull, os.O_RDWR), node.here._intents._fd
+        os.close(fd)
+        node.tree.close()
+        again = ToyNode("n1", node.root, _Kept(nodes.store), nodes.locks, nodes.nodes)
+        expected = {"before the commit": b"old" if there else None}.get(step, b"new")
+        if expected is None:
+            with pytest.raises(callfs.FileNotFound):
+                fetch(again.tree, "/d/f")
+        else:
+            assert fetch(again.tree, "/d/f") == expected == fetch(nodes[2].tree, "/d/f")
+
+    def test_a_rename_that_fails(self, nodes: Any) -> None:
+        """The version is committed; until the disk takes it, nobody is given anything else, and then it is there."""
+        node = nodes[1]
+        put(node.tree, "/f", b"old")
+        real, node.disk.publish = node.disk.publish, raising(OSError(errno.EIO, "broken"))
+        with pytest.raises(callfs.StorageError):
+            put(node.tree, "/f", b"new")
+        with pytest.raises((callfs.Unavailable, callfs.StorageError)):
+            fetch(nodes[2].tree, "/f")
+        node.disk.publish = real
+        assert fetch(nodes[2].tree, "/f") == b"new"
+
+    @pytest.mark.parametrize("fault", ["unmounted", "of another node", "empty"])
+    def test_the_disk_of_a_node(self, nodes: Any, fault: str) -> None:
+        """One that is not its own is refused at the start; one that goes away takes no records with it."""
+        put(nodes[1].tree, "/f", b"one")
+        marker = Path(nodes[1].disk.hidden) / "store"
+        if fault == "unmounted":
+            text = marker.read_text()
+            nodes[1].path("/f").rename(nodes.folder + "/aside")
+            marker.unlink()
+            with pytest.raises(callfs.StorageError):
+                fetch(nodes[2].tree, "/f")
+            marker.write_text(text)
+            Path(nodes.folder + "/aside").rename(nodes[1].path("/f"))
+            assert fetch(nodes[2].tree, "/f") == b"one"
+            return
+        root = nodes[2].root if fault == "of another node" else nodes.folder + "/new"
+        disk = callfs.LocalDisk(root)
+        with pytest.raises(callfs.ConfigError, match="fsck"):
+            callfs.NodeFS(disk, _Kept(nodes.store), nodes.locks, instance_id="n1")
+        disk.close()
+
+    def test_records_that_were_lost(self, nodes: Any, tmp_path: Path) -> None:
+        """Each node brings back its own, with owners, modes and digests, where the disk keeps such notes."""
+        put(nodes[1].tree, "/d/f", b"one", options=callfs.WriteOptions(0o640))
+        put(nodes[2].tree, "/d/g", b"two", BOB)
+        nodes[2].path("/outside").write_bytes(b"x")
+        before = {path: nodes.store.get(path) for path in ("/d/f", "/d/g")}
+        if not nodes[1].disk.noted("/d/f"):
+            pytest.skip("this disk keeps no extended attributes")
+        fresh = callfs.SQLiteStore(str(tmp_path / "fresh"), durable=False, shared=True)
+        fresh.fence = nodes.locks.token
+        for number in (1, 2):
+            disk = callfs.LocalDisk(nodes[number].root, durable=False)
+            with pytest.raises(callfs.ConfigError):
+                callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}")
+            files = callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}", claim=True)
+            found: list[Any] = []
+            assert callfs.NodeChecker(files, disk, fresh, rebuild=True, instance_id=f"n{number}", deep=True, mend=True,
+                                      report=found.append).run() == 0
+            files.close()
+        keep = dict(version=0, stamp="")
+        assert {path: fresh.get(path)._replace(**keep) for path in before} == {path: entry._replace(**keep) for path, entry in before.items()}
+        assert fresh.get("/outside").owner == "root" and fresh.get("/d").is_dir
+        fresh.close()
+        for number in (1, 2):               # back to the records that the test ends with
+            nodes[number].disk.mark(nodes[number].here._mark)
+        list(nodes[2].tree.list(ALICE, "/"))
+
+    @pytest.mark.parametrize("note", ["", "{}", "[]", '{"owner": 1, "mode": 0, "id": "a", "etag": "b", "sha256": "c"}',
+                                      '{"owner": "a", "mode": "x", "id": "a", "etag": "b", "sha256": "c"}'])
+    def test_notes_that_are_none(self, note: str) -> None:
+        """Somebody else may have written them."""
+        entry = callfs.Entry("/f", owner="root")
+        assert callfs.remembered(entry, note) == entry
 
 
 # ============================================================================
@@ -22865,6 +24029,41 @@ def test_concat_tells_of_its_changes(remfs: Any) -> None:
     remfs.tree.concat(callfs.ROOT, sources, "/new/all", delete_sources=True)
     assert told == [("create", "/new"), ("create", "/new/all"), *(("delete", path) for path in sources)]
 
+
+# ============================================================================
+# Between nodes: /v1/internal
+# ============================================================================
+
+
+def test_who_may_use_the_internal_routes(node_b: Any) -> None:
+    """Nobody but who signs: no key 401, a wrong one 401, a user 403, the plain secret 403; other methods 405. Wrong signatures
+    count as wrong keys."""
+    where = "/v1/internal/call/echo"
+    user = next(iter(node_b.config.auth.api_key_users.values()))
+    for key, status in ((None, 401), ("Bearer wrong", 401), (f"Bearer {user}", 403), (f"Bearer {PEER_SECRET}", 403),
+                        ("CallFS-HMAC nonsense", 401), ("Basic eDp5", 401)):
+        assert call(node_b.url, "POST", where, headers={"Authorization": key}).status == status, key
+    assert call(node_b.url, "GET", where).status == 405
+    assert call(node_b.url, "POST", "/v1/internal/other", headers={"Authorization": f"Bearer {PEER_SECRET}"}).status == 501
+    assert call(node_b.url, "POST", "/v1/internal/other", headers={"Authorization": f"Bearer {user}"}).status == 403
+    assert call(node_b.url, "POST", where, headers={"Cookie": "callfs_session=a.1." + "x" * 43}).status == 401
+
+
+def test_wrong_signatures_count_as_wrong_keys_and_right_ones_pass(serve: Any, peers_to: Any) -> None:
+    """Who guesses is slowed down (429); the other nodes at the same address are not."""
+    node = serve(instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, auth__anonymous="write",
+                 rate_limits__login_failure_rate=0.001, rate_limits__login_failure_burst=3)
+    node.peer_ops["echo"] = lambda asked: callfs.PeerResult({})
+    gate = callfs.PeerGate("wrong", "b")
+    statuses = []
+    for number in range(5):
+        asked = signed_request(gate, number=number, secret="wrong", moment=time.time())
+        statuses.append(call(node.url, "POST", asked["target"], headers=asked["headers"]).status)
+    assert statuses == [401, 401, 401, 429, 429]
+    assert call(node.url, "POST", "/v1/internal/call/echo").status == 401       # `auth.anonymous` opens nothing here
+    assert peers_to(node.url).call("b", "echo", {}, {}).value == {}
+    with pytest.raises(callfs.BadGateway, match="too busy .429"):
+        peers_to(node.url, secret="wrong").call("b", "echo", {}, {})
 
 # ============================================================================
 # The server: everything that a configuration asks for, as one object
