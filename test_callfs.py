@@ -5042,7 +5042,7 @@ def test_resp(data: bytes, value: Any) -> None:
         assert callfs.read_resp(source) == value and source.at == len(data)
 
 
-@property_test(300, data=lambda some: some.one_of(
+@property_test(150, data=lambda some: some.one_of(
     some.binary(max_size=60), some.lists(some.sampled_from([b"*2\r\n", b"%1\r\n", b"$3\r\n", b"abc\r\n", b":1\r\n", b"-ERR x\r\n", b"_\r\n", b"|1\r\n", b"!3\r\n", b"=3\r\n",
                                                             b"$-1\r\n", b"#t\r\n", b",nan\r\n", b"(1\r\n", b"~1\r\n"]), max_size=20).map(b"".join)))
 def test_resp_fuzz(data: bytes) -> None:
@@ -5051,7 +5051,7 @@ def test_resp_fuzz(data: bytes) -> None:
         callfs.read_resp(RespBytes(data))
 
 
-@property_test(100, words=lambda some: some.lists(some.binary(max_size=20), min_size=1, max_size=5))
+@property_test(50, words=lambda some: some.lists(some.binary(max_size=20), min_size=1, max_size=5))
 def test_resp_commands_are_read_as_they_were_said(words: list[bytes]) -> None:
     """A command is an array."""
     assert callfs.read_resp(RespBytes(callfs.resp_command(*words))) == words
@@ -6870,7 +6870,7 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
             for each in calls:
                 with pytest.raises(callfs.Unavailable, match="lost its records.*fsck --rebuild"):
                     each()
-            assert client.call("HLEN", f"{tmp_path}:entries") == (0 if how == "FLUSHALL" else 1)
+            assert store.identity and client.call("HLEN", f"{tmp_path}:entries") == (0 if how == "FLUSHALL" else 1)
 
     def test_restart_under_load(self, tmp_path: Path) -> None:
         """What was acknowledged is there, whoever wrote at the end of the server hears of it, and all go on."""
@@ -6903,23 +6903,26 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
                 for path, size in some.items():
                     assert store.get(path).size == size
 
-    def test_settings_that_lose_records(self, tmp_path: Path, tmp_path_factory: Any) -> None:
+    def test_settings_that_lose_records(self, tmp_path: Path) -> None:
         """Keys thrown away: refused. No log of changes: said. Redis Cluster: refused."""
-        log, where = callfs.Log(path=str(tmp_path / "log")), f"{tmp_path}:"
+        log = callfs.Log(path=str(tmp_path / "log"))
         with self.redis.client() as client:
             try:
-                client.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+                client.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
                 with nothing_left(), pytest.raises(callfs.ConfigError, match="noeviction"):
                     self.make(tmp_path)
-                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+                client.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
                 self.make(tmp_path, durable=True, log=log).close()
                 assert "appendfsync always" in (tmp_path / "log").read_text()
                 client.call("CONFIG", "SET", "appendonly", "no")
                 self.make(tmp_path, log=log).close()
-                assert "appendonly yes" in (tmp_path / "log").read_text() and where
+                assert "appendonly yes" in (tmp_path / "log").read_text()
             finally:
-                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction", "appendonly", "yes")
+                client.call("CONFIG", "SET", "maxmemory-policy", "noeviction", "appendonly", "yes")
                 log.close()
+        with scripted_server(lambda sock: [sock.recv(65536) and sock.sendall(said) for said in (b"%0\r\n", b"$18\r\ncluster_enabled:1\n\r\n")]) as port, \
+                pytest.raises(callfs.ConfigError, match="Redis Cluster"):
+            callfs.RedisStore(f"127.0.0.1:{port}")
 
     def test_full_memory(self, store: Any) -> None:
         """A write is refused as a whole; what makes room is not."""
@@ -6991,6 +6994,14 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
         assert len(store.page("/d", limit=2500)) == 2500 and store.move("/d", "/e") == 3000 and store.delete("/e") == 3000
         with self.redis.client() as client:
             assert len(client.call("KEYS", f"{tmp_path}:*")) < 10
+
+    def test_a_blob_is_noted_once(self, store: Any) -> None:
+        """Held or loose, its key is not given to another."""
+        store.hold_blob("k" * 32, "s3", "node-1")
+        for _ in range(2):
+            with pytest.raises(callfs.Conflict):
+                store.hold_blob("k" * 32, "s3", "node-1")
+            store.release_blobs(["k" * 32])
 
     def test_no_directory_into_itself(self, store: Any) -> None:
         """It would be met again and again."""
@@ -7516,6 +7527,33 @@ class TestRedisLocks(LocksContract):
             return seen
         assert sum(in_threads(work, 4)) == 0
         self.assert_empty(nodes[0])
+
+    def test_who_waits_is_next(self) -> None:
+        """Before those that come later, for all paths or none; until it gives up, or is silent for too long."""
+        locks = self.make()
+
+        def ask(who: str, subtree: int, *paths: str, again: int = 1) -> Any:
+            return locks._client.script(callfs._LUA_TAKE, self.prefix, 60_000, subtree, who, again, *paths)
+
+        def give(token: bytes, *paths: str) -> None:
+            assert locks._client.script(callfs._LUA_GIVE, self.prefix, *locks._pairs({token.decode(): paths})) == len(paths)
+        held = ask("first", 0, "/a", "/d/e")
+        assert ask("second", 0, "/a", "/b") is None and ask("third", 0, "/b", "/c") is None and ask("fourth", 1, "/d") is None
+        give(held, "/a", "/d/e")
+        for paths in (["/a"], ["/b"], ["/d"], ["/d/e"], ["/d/x"]):
+            assert ask("late", 0, *paths, again=0) is None
+        found = [ask("late", 0, path) for path in ("/c", "/a/b")]
+        give(found[0], "/c")
+        give(found[1], "/a/b")
+        second, fourth = ask("second", 0, "/a", "/b"), ask("fourth", 1, "/d")
+        assert int(fourth) > int(second) > int(held) and ask("second", 0, "/a", "/b") > second      # its answer was lost
+        assert ask("third", 0, "/b", "/c") is None and ask("third", 0, "/b", "/c", again=0) is None
+        locks._client.call("HDEL", self.prefix + "locks", "/a", "/b")
+        give(ask("late", 0, "/b"), "/b")
+        late = ask("late", 0, "/a")
+        assert ask("silent", 0, "/a") is None
+        give(late, "/a")
+        wait_for(lambda: ask("late", 0, "/a", again=0), 10, "a claim to end")
 
     def test_nodes_take_turns(self) -> None:
         """Of two that want one path without a pause, neither waits for long."""
