@@ -5268,7 +5268,7 @@ class TestPeers:
     def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
         """Bytes of an answer, at once or as a stream; a connection serves again after them."""
         if size > 16 << 20 and not stream:
-            with pytest.raises(callfs.CallFSError, match="length must be known"):
+            with pytest.raises(callfs.CallFSError, match="must know its length"):
                 peers_to(node_b.url).call("b", "read", {"size": size}, {})
             return
         peers = peers_to(node_b.url)
