@@ -1748,6 +1748,7 @@ def _problem(about: Option, message: str, value: object) -> str:
     if about.secret:
         shown = _mask_all(value)
     text = "empty" if shown in ("", [], {}) else shown if isinstance(shown, str) else repr(shown)
+    text = re.sub(r"//[^/@\s]*@", "//***@", text)       # the password of a URL that is to have none
     return f"{about.key}: {message} (it is {text if len(text) <= 200 else text[:200] + '...'})"
 
 
@@ -1907,6 +1908,42 @@ def _address_problem(text: str, connect: bool = False) -> str:
     return ""
 
 
+class RedisAddress(NamedTuple):
+    """Where a Redis listens: `path` of a unix socket, or host and port, with TLS or not; `db` where the address has one."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    tls: bool = False
+    db: Optional[int] = None
+
+
+_REDIS_URL = re.compile(r"redis(?P<tls>s?)://(?P<where>[^/?#@\s]+)(?:/(?P<db>[0-9]{1,5})?)?", re.ASCII)
+
+
+def redis_address(text: str) -> RedisAddress:
+    """What an address of Redis says. Raises ValueError, without the text: a URL may hold a password."""
+    if text.startswith("unix:/"):
+        return RedisAddress(path=text[5:])
+    url = _REDIS_URL.fullmatch(text)
+    where = url["where"] if url else text
+    try:
+        at = _parse_address(where if not url or re.search(r":[0-9]+$", where) else where + ":6379")
+    except ValueError:
+        at = ListenAddress("none")
+    if at.kind != "tcp" or not at.host or not at.port:
+        raise ValueError("must be host:port, unix:/path, redis://host[:port][/db] or rediss://..., without user and password "
+                         "(redis_user and redis_password are for those)")
+    return RedisAddress(at.host, at.port, tls=bool(url and url["tls"]), db=int(url["db"]) if url and url["db"] else None)
+
+
+def _redis_problem(text: str) -> str:
+    try:
+        return "" if redis_address(text) else ""
+    except ValueError as error:
+        return str(error)
+
+
 def _url_problem(text: str) -> str:
     try:
         url = urllib.parse.urlsplit(text)
@@ -1946,8 +1983,8 @@ def _pem_problem(text: str) -> str:
 # Shapes of texts, for each text of a list or map; an empty text, list or map is "not set" and has no shape.
 _SHAPES: tuple[tuple[Callable[[str], str], tuple[str, ...]], ...] = (
     (_address_problem, ("server.listen_addr", "server.quic_listen_addr", "metrics.listen_addr")),
-    (functools.partial(_address_problem, connect=True),
-     ("raft.bind_addr", "raft.peers", "metadata_store.redis_addr", "dlm.redis_addr")),
+    (functools.partial(_address_problem, connect=True), ("raft.bind_addr", "raft.peers")),
+    (_redis_problem, ("metadata_store.redis_addr", "dlm.redis_addr")),
     (_url_problem, ("server.external_url", "backend.s3_endpoint", "raft.api_peer_endpoints",
                     "instance_discovery.peer_endpoints")),
     (_proxy_problem, ("server.trusted_proxies",)),
@@ -1998,6 +2035,8 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "needs records that the nodes share: metadata_store.type postgres or redis"),
     (lambda c: c.instance_discovery.peer_endpoints and c.metadata_store.type in ("postgres", "redis") and c.dlm.type == "local",
      "dlm.type", "must be redis or postgres for several nodes: locks of one process do not keep the others out"),
+    (lambda c: c.ha.replication_enabled and c.metadata_store.type in ("postgres", "redis"), "ha.replication_enabled",
+     "is for a server of its own: nodes that share records keep no second copies"),
     (lambda c: c.instance_discovery.peer_endpoints and not c.auth.internal_proxy_secret, "auth.internal_proxy_secret",
      "is needed for instance_discovery.peer_endpoints: the nodes know each other by it"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
@@ -2879,11 +2918,16 @@ class Database(abc.ABC):
         time-out; a connection that was lost, once. One that was lost while COMMIT was under way raises
         DatabaseUnavailable (`uncertain`), unless the work is `idempotent`: then that is tried again, too.
         """
+        def once() -> T:
+            with self.transaction() as session:
+                return work(session)
+        return self._repeated(once, idempotent)
+
+    def _repeated(self, work: Callable[[], T], idempotent: bool) -> T:
         deadline, reconnects = time.monotonic() + self._target.timeout, 1
         for attempt in itertools.count(1):
             try:
-                with self.transaction() as session:
-                    return work(session)
+                return work()
             except DatabaseUnavailable as error:
                 if error.uncertain and not idempotent:
                     raise
@@ -3233,6 +3277,24 @@ class _DatabaseSocket:
         self._socket = target.context.wrap_socket(self._socket, server_hostname=name)
         self.encrypted = True
 
+    def ready(self, seconds: float) -> bool:
+        """Whether something comes within some seconds (or the end of the connection); nothing of it is taken."""
+        if self._at < len(self._buffer):
+            return True
+        self._socket.settimeout(seconds)
+        try:                                # below TLS: what has come may not be for us, but then it is handled soon
+            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
+        except (BlockingIOError, socket.timeout):
+            return False
+        except OSError:
+            pass
+        return True
+
+    def interrupt(self) -> None:
+        """Whoever waits at this socket, in another thread, finds that it ended."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
     def close(self, farewell: bytes = b"") -> None:
         """Say `farewell` if that needs no waiting, and close."""
         with contextlib.suppress(OSError, ValueError):
@@ -3265,6 +3327,7 @@ class _WireConnection(_DatabaseConnection):
 
     def __init__(self, target: _DatabaseTarget) -> None:
         self._target = target
+        self._heard: collections.deque[str] = collections.deque()           # notifications, of PostgreSQL
         self._statements: collections.OrderedDict[Any, Any] = collections.OrderedDict()
         self._numbers, self._sequence = itertools.count(1), 0
         with _database_failures(target.connect_timeout, "can not be reached"):
@@ -3386,7 +3449,7 @@ class _Postgres(Database):
 
     dialect = "postgres"
 
-    def _connect(self) -> _DatabaseConnection:
+    def _connect(self) -> _PostgresConnection:
         target = self._target
         if target.tls != "allow":
             return _PostgresConnection(target)
@@ -3396,6 +3459,29 @@ class _Postgres(Database):
             if error.state != "28000":
                 raise
         return _PostgresConnection(dataclasses.replace(target, tls="require"))
+
+    def single(self, sql: str, params: Sequence[Any] = (), idempotent: bool = False) -> Rows:
+        """One statement that is a transaction of its own: one round trip. Tried again, and `uncertain`, as with `run`."""
+        return self._repeated(lambda: self._single(sql, params), idempotent)
+
+    def _single(self, sql: str, params: Sequence[Any]) -> Rows:
+        connection = self._pool.take()
+        while connection.used and connection._wire.ready(0):        # nobody asked: it says that it is gone
+            connection.broken = True
+            self._pool.give(connection)
+            connection = self._pool.take()
+        connection.used = True
+        try:
+            return Session(connection).execute(sql, params)
+        except DatabaseUnavailable as error:
+            error.uncertain = connection.broken
+            raise
+        finally:
+            self._pool.give(connection)
+
+    def connection(self) -> _PostgresConnection:
+        """One that is not of the pool; the caller closes it."""
+        return self._connect()
 
 
 class _PostgresConnection(_WireConnection):
@@ -3461,17 +3547,34 @@ class _PostgresConnection(_WireConnection):
 
     def _set_up(self) -> None:
         limit = max(1, int(self._target.timeout * 1000))
-        self.simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
+        self.simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}; {self._target.settings}")
 
     # -- messages ----------------------------------------------------------------------------------------------
 
-    def _message(self) -> tuple[bytes, _Fields]:
-        """The next message that is not just news."""
+    def _message(self, news: bytes = b"NSA") -> tuple[bytes, _Fields]:
+        """The next message that is not just news: NoticeResponse, ParameterStatus, NotificationResponse."""
         while True:
             kind, size = struct.unpack("!ci", self._wire.read(5))
             body = _Fields(self._wire.read(size - 4))
-            if kind not in b"NSA":          # NoticeResponse, ParameterStatus, NotificationResponse
+            if kind == b"A":
+                body.take(4)                # the process that sent it
+                body.until_nul()
+                self._heard.append(body.until_nul().decode())
+            if kind not in news:
                 return kind, body
+
+    def notification(self, seconds: float) -> Optional[str]:
+        """What came by NOTIFY on a channel that this connection listens to, within some seconds; None: nothing yet."""
+        if not self._heard and self._wire.ready(seconds):
+            with self._exchange():
+                kind, body = self._message(b"")
+                if kind == b"E":
+                    raise self._error(body)[1]
+        return self._heard.popleft() if self._heard else None
+
+    def interrupt(self) -> None:
+        """End a wait for a notification in another thread."""
+        self._wire.interrupt()
 
     def _error(self, body: _Fields) -> tuple[bool, CallFSError]:
         """(whether the server ends the connection with it, the error)."""
@@ -3532,8 +3635,8 @@ class _PostgresConnection(_WireConnection):
                 self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))
         return found
 
-    def query(self, sql: str, values: list[Any]) -> Rows:
-        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+    def _bound(self, sql: str, values: list[Any]) -> tuple[bytes, list[Callable[[bytes], Any]], tuple[Any, ...]]:
+        """Bind and Execute, how to read the columns, and under what the statement is kept."""
         sent = [_postgres_value(value) for value in values]
         types = tuple(oid for oid, _, _ in sent)
         statement = self._prepared(sql, types)
@@ -3541,17 +3644,28 @@ class _PostgresConnection(_WireConnection):
         formats = struct.pack(f"!h{count}hh", count, *(form for _, form, _ in sent), count)
         data = [b"\xff" * 4 if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
         results = struct.pack(f"!h{len(columns)}h", len(columns), *(int(oid == _BYTEA) for oid in columns))
+        return (_postgres_message(b"B", b"\0", statement.key, formats, *data, results) + _postgres_message(b"E", b"\0", bytes(4)),
+                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns], (sql, types))
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+        data, decoders, key = self._bound(sql, values)
         try:
-            answer = self._ask(b"".join((
-                _postgres_message(b"B", b"\0", statement.key, formats, *data, results),
-                _postgres_message(b"E", b"\0", bytes(4)), _postgres_message(b"S"))),
-                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns])
+            answer = self._ask(data + _postgres_message(b"S"), decoders)
         except DatabaseUnavailable as error:
             if error.state == "26000":
-                del self._statements[sql, types]
+                del self._statements[key]
             raise
         number = answer.tag.rpartition(" ")[2]
-        return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
+        return Rows(answer.rows, len(answer.rows) if decoders else int(number) if number.isdigit() else 0)
+
+    def queries(self, asked: Sequence[tuple[str, list[Any]]]) -> list[tuple[Any, ...]]:
+        """The rows of several statements, in one exchange and one transaction; each gives one, with the same types."""
+        bound = [self._bound(*each) for each in asked]
+        rows = self._ask(b"".join(data for data, _, _ in bound) + _postgres_message(b"S"), bound[0][1]).rows
+        if len(rows) != len(asked):
+            raise DatabaseError("The database gave too few rows.")
+        return rows
 
 
 def _cstring(text: str) -> bytes:
@@ -4047,6 +4161,7 @@ class _DatabaseTarget:
     tls_server_name: str = ""
     tls_root: str = ""
     application_name: str = "callfs"
+    settings: str = ""                      # SQL that every connection begins with, of PostgreSQL
     pool_size: int = 8
     connect_timeout: float = 10.0
     timeout: float = 30.0
@@ -4083,6 +4198,12 @@ def open_database(options: Mapping[str, Any]) -> Database:
         raise ConfigError(f"backend: must be one of {', '.join(_DIALECTS)}")
     target = _sqlite_target(given) if backend == "sqlite" else _server_target(backend, given)
     return _DIALECTS[backend](target)
+
+
+def open_postgres(dsn: str, *, sslmode: str = "", settings: str = "", pool: int = 8, timeout: float = 30.0) -> _Postgres:
+    """A PostgreSQL by its DSN; `sslmode` counts where that says nothing of it. Raises ConfigError."""
+    options = {"dsn": dsn, "sslmode": sslmode, "pool_size": pool, "connect_timeout": timeout, "timeout": timeout}
+    return _Postgres(dataclasses.replace(_server_target("postgres", options), settings=settings))
 
 
 def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any] = _read_text,
@@ -4125,7 +4246,7 @@ def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
     limits = _database_limits(given)
     if "dsn" in given:
         place = _parse_dsn(dialect, _database_option(given, "dsn"))
-    mode = _tls_mode(dialect, given, place.pop("tls", ""))
+    mode = _tls_mode(dialect, given, place.pop("tls", given.get("sslmode", "")))
     target = _DatabaseTarget(backend, **{"port": _PORTS[backend], **limits, **place}, tls=mode,
                              tls_server_name=_database_option(given, "tls_server_name"))
     if not 0 < target.port < 65536:
@@ -6175,6 +6296,388 @@ class S3Upload:
                 raise
 
 # ============================================================================
+# Redis: RESP client
+# ============================================================================
+
+MAX_REDIS_ANSWER = 256 << 20                # bytes of the answers to one exchange, checked before they are buffered
+MAX_REDIS_LINE = 64 << 10                   # of a line: a number, a status or an error
+MAX_REDIS_DEPTH = 8                         # of arrays in arrays
+_RESP_SIZE = re.compile(rb"\d{1,10}|-1")    # int() takes underscores, blanks and digits of other scripts
+_RESP_INT = re.compile(rb"[+-]?\d{1,20}")
+# First words of Redis's errors. What is in no table is a DatabaseError with that as its `state`.
+_REDIS_BUSY = {
+    "LOADING": "Redis is loading its data.", "BUSY": "Redis is busy with a script.",
+    "MASTERDOWN": "This replica of Redis has lost its master.", "READONLY": "This Redis is a read-only replica; name its master.",
+    "NOREPLICAS": "Redis has too few replicas to write.", "MISCONF": "Redis can not save to its disk and takes no writes.",
+    "TRYAGAIN": "Redis can not do this now.", "UNKILLABLE": "Redis is busy with a script.",
+}
+_REDIS_CLUSTER = ("This is Redis Cluster, which callfs does not support: its scripts change all keys together, so one server "
+                  "(with replicas, if you like) must hold them all. Use a Redis with `cluster-enabled no`.")
+_REDIS_SETUP = {
+    "NOAUTH": "Redis asks for a password: set redis_password (and redis_user).",
+    "WRONGPASS": "Redis refuses the password: check redis_user and redis_password.",
+    "NOPERM": "The Redis user may not do what callfs needs: `ACL SETUSER <user> on >password ~<prefix>* &<prefix>* "
+              "+@read +@write +@scripting +@pubsub +@connection +time +info +config|get`.",
+    **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), _REDIS_CLUSTER),
+}
+
+
+_REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}      # before 7.2, 6
+
+
+def _redis_error(text: str) -> CallFSError:
+    """The error to raise for what Redis said."""
+    word = text.partition(" ")[0]
+    if word == "OOM":
+        return StorageFull("The memory of Redis is full (its maxmemory).")
+    if "max number of clients" in text:
+        return DatabaseUnavailable("Redis has no connection left (its maxclients).", state=word)
+    if word in _REDIS_BUSY:
+        return DatabaseUnavailable(_REDIS_BUSY[word], state=word)
+    if word in _REDIS_SETUP:
+        return ConfigError(_REDIS_SETUP[word])
+    for words, meant in _REDIS_WORDS.items():
+        if words in text:
+            return ConfigError(_REDIS_SETUP[meant])
+    return DatabaseError(f"Redis refused: {_database_words(text)}", state=word)
+
+
+class _RespSource(Protocol):
+    """Where an answer is read from: each raises OSError or ValueError (what the protocol does not allow)."""
+
+    def line(self) -> bytes: ...            # without its CRLF
+    def read(self, size: int) -> bytes: ...
+
+
+def read_resp(source: _RespSource, depth: int = 0) -> Any:
+    """One answer in RESP2 or RESP3: bytes, int, float, bool, None, list, dict; an error is a value, too (CallFSError),
+    as Redis may put it inside an array. Raises ValueError for anything else.
+
+    Source: the Redis serialization protocol specification. Streamed values, which no Redis sends, are not read.
+    """
+    line = source.line()
+    kind, rest = line[:1], line[1:]
+    if kind in b"$!=" and kind:
+        return _resp_bulk(source, kind, rest)
+    if kind in b"*~>%|" and kind:
+        return _resp_many(source, kind, rest, depth)
+    if kind not in _RESP_LINES:
+        raise ValueError("an answer of no known type")
+    return _RESP_LINES[kind](rest)
+
+
+def _resp_int(text: bytes) -> int:
+    if not _RESP_INT.fullmatch(text):
+        raise ValueError("no number")
+    return int(text)
+
+
+def _resp_size(text: bytes) -> int:
+    if not _RESP_SIZE.fullmatch(text):
+        raise ValueError("no size")
+    return int(text)
+
+
+def _resp_null(text: bytes) -> None:
+    if text:
+        raise ValueError("no null")
+
+
+_RESP_LINES: dict[bytes, Callable[[bytes], Any]] = {
+    b"+": bytes, b"-": lambda text: _redis_error(text.decode("utf-8", "replace")), b":": _resp_int, b"(": _resp_int,
+    b"_": _resp_null, b"#": {b"t": True, b"f": False}.__getitem__, b",": float,
+}
+
+
+def _resp_bulk(source: _RespSource, kind: bytes, rest: bytes) -> Any:
+    size = _resp_size(rest)
+    if size < 0:
+        return None
+    data = source.read(size + 2)
+    if data[-2:] != b"\r\n":
+        raise ValueError("no end where it should be")
+    if kind == b"!":
+        return _redis_error(data[:-2].decode("utf-8", "replace"))
+    return data[4:-2] if kind == b"=" else data[:-2]    # "txt:" before a verbatim text
+
+
+def _resp_many(source: _RespSource, kind: bytes, rest: bytes, depth: int) -> Any:
+    size = _resp_size(rest)
+    if depth == MAX_REDIS_DEPTH:
+        raise ValueError("arrays in arrays")
+    if kind in b"*~>":
+        return None if size < 0 else [read_resp(source, depth + 1) for _ in range(size)]
+    pairs = [(read_resp(source, depth + 1), read_resp(source, depth + 1)) for _ in range(size)]
+    if kind == b"|":                        # attributes of the answer that follows
+        return read_resp(source, depth + 1)
+    try:
+        return dict(pairs)
+    except TypeError:
+        raise ValueError("an array as a key") from None
+
+
+def resp_command(*words: Union[bytes, str, int]) -> bytes:
+    """A command on the wire."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        data = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+class _RedisSocket(_DatabaseSocket):
+    """With lines, and with a look whether anything came. For plain data as for TLS."""
+
+    def line(self) -> bytes:
+        """Up to the next CRLF."""
+        start = self._at
+        while True:
+            end = self._buffer.find(b"\r\n", start)
+            if end >= 0:
+                return self.read(end + 2 - self._at)[:-2]
+            if len(self._buffer) - self._at > MAX_REDIS_LINE:
+                raise ValueError("a line is too long")
+            start = max(self._at, len(self._buffer) - 1)
+            self._fill()
+
+    def _fill(self) -> None:
+        self._wait()
+        block = self._socket.recv(65536)
+        if not block:
+            raise ConnectionResetError
+        self._buffer += block
+
+    def readable(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to read, its end included."""
+        if len(self._buffer) > self._at or self.encrypted and self._socket.pending():       # type: ignore[attr-defined]
+            return True
+        if not hasattr(select, "poll"):     # Windows, where select() takes any number
+            return bool(select.select([self._socket], [], [], seconds)[0])
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def interrupt(self) -> None:
+        """End a wait in another thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _redis_failures(seconds: float, failure: str, lost: bool = False) -> Iterator[None]:
+    """What goes wrong with a socket and with the bytes out of it, as DatabaseUnavailable."""
+    try:
+        yield
+    except socket.timeout:
+        raise DatabaseUnavailable(f"Redis did not answer within {format_duration(seconds)}.") from None
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or "the connection ended"
+        raise DatabaseUnavailable(f"TLS with Redis failed: {_database_words(reason)}.", lost=lost) from None
+    except OSError as error:
+        raise DatabaseUnavailable(f"Redis {failure}: {error.strerror or 'the connection ended'}.", lost=lost) from None
+    except (ValueError, KeyError, RecursionError):
+        raise DatabaseUnavailable("Redis sent what its protocol does not allow.", state="protocol") from None
+
+
+class _RedisConnection:
+    """One connection, logged in; for one thread at a time."""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target, self.broken = target, True
+        with _redis_failures(target.connect_timeout, "can not be reached"):
+            self.wire = _RedisSocket(target)
+        try:
+            with _redis_failures(target.connect_timeout, "closed the connection"):
+                if target.tls != "disable":
+                    self.wire.encrypt(target)
+                self._log_in(target)
+        except BaseException:
+            self.wire.close()
+            raise
+        self.broken = False
+
+    def _log_in(self, target: _DatabaseTarget) -> None:
+        """RESP3 where there is HELLO (Redis 6), else RESP2."""
+        login = ("AUTH", target.user or "default", target.password) if target.password else ()
+        hello = self._ask("HELLO", 3, *login)
+        if isinstance(hello, (DatabaseError, ConfigError)):        # no such command, or NOAUTH where users have no passwords
+            hello = self._ask("AUTH", *filter(None, (target.user, target.password))) if login else self._ask("PING")
+        chosen = self._ask("SELECT", target.database) if target.database not in ("", "0") else None
+        for answer in (hello, chosen):
+            if isinstance(answer, DatabaseError):
+                text = str(answer).replace(target.password, "***") if login else str(answer)
+                raise ConfigError(f"{text} (see redis_user, redis_password, redis_db)")
+            _redis_value(answer)
+
+    def _ask(self, *words: Union[str, int]) -> Any:
+        self.wire.send(resp_command(*words))
+        return read_resp(self.wire)
+
+    def exchange(self, data: bytes, answers: int, seconds: float) -> list[Any]:
+        """Send commands and read that many answers; only one that ends well leaves a connection that can be used."""
+        self.broken = True
+        self.wire.deadline, self.wire.left = time.monotonic() + seconds, MAX_REDIS_ANSWER
+        with _redis_failures(seconds, "went away", lost=True):
+            self.wire.send(data)
+            found = [read_resp(self.wire) for _ in range(answers)]
+        self.broken = False
+        return found
+
+    def close(self) -> None:
+        """Let go."""
+        self.wire.close()
+
+
+class RedisScript:
+    """A script that the server keeps (EVALSHA)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def redis_target(address: str, *, user: str = "", password: str = "", ca_file: str = "", db: int = 0, pool_size: int = 16,
+                 timeout: float = 5.0) -> _DatabaseTarget:
+    """Where a Redis is, from an address as `redis_address` reads it. Raises ConfigError."""
+    try:
+        at = redis_address(address)
+    except ValueError as error:
+        raise ConfigError(f"redis_addr: {error}") from None
+    if ca_file and not os.path.isfile(ca_file):
+        raise ConfigError(f"redis_ca_file: {ca_file!r} is no file")
+    return _DatabaseTarget(
+        "redis", host=at.path or at.host, port=at.port, user=user, password=password, tls_root=ca_file,
+        tls="verify-full" if at.tls else "disable", database=str(db if at.db is None else at.db), pool_size=pool_size,
+        connect_timeout=min(timeout, 5.0), timeout=timeout)
+
+
+class RedisClient:
+    """One Redis server (5 or later) for any number of threads, with a bounded pool of connections.
+
+    Methods raise DatabaseUnavailable (not to be reached, loading, busy, read-only, ...), StorageFull (`maxmemory`),
+    ConfigError (password, rights, Redis Cluster), DatabaseError. A command is sent again, once, when its connection was
+    lost, only where the caller says that this is `safe`; a connection that ended while it was idle is noticed before
+    anything is sent on it.
+    """
+
+    def __init__(self, target: Union[str, _DatabaseTarget]) -> None:
+        self.target = redis_target(target) if isinstance(target, str) else target
+        self._pool = _ConnectionPool(lambda: _RedisConnection(self.target), self.target.pool_size, self.target.timeout)
+
+    def call(self, *words: Union[bytes, str, int], safe: bool = False, timeout: Optional[float] = None) -> Any:
+        """The answer to one command."""
+        return _redis_value(self.pipeline([words], safe=safe, timeout=timeout)[0])
+
+    def pipeline(self, commands: Sequence[Sequence[Union[bytes, str, int]]], *, safe: bool = False,
+                 timeout: Optional[float] = None) -> list[Any]:
+        """The answers to several commands that are sent at once; errors are among them, not raised."""
+        data, seconds = b"".join(resp_command(*words) for words in commands), timeout or self.target.timeout
+        for last in (not safe, True):
+            connection = self._take()
+            try:
+                return connection.exchange(data, len(commands), seconds)
+            except DatabaseUnavailable as error:
+                if last or not error.lost:
+                    raise
+            finally:
+                self._pool.give(connection)
+        raise AssertionError                # not reached: the last turn returns or raises
+
+    def _take(self) -> _RedisConnection:
+        """A connection on which nothing has come, its end neither, since it was used last."""
+        while True:
+            connection = self._pool.take()
+            connection.broken = connection.wire.readable()
+            if not connection.broken:
+                return connection
+            self._pool.give(connection)
+
+    def script(self, script: RedisScript, *values: Union[bytes, str, int], safe: bool = False,
+               timeout: Optional[float] = None) -> Any:
+        """What a script returns; its text is sent when the server does not have it (first use, restart, flush)."""
+        call = ("EVALSHA", script.sha, 0, *values)
+        answer = self.pipeline([call], safe=safe, timeout=timeout)[0]
+        if isinstance(answer, DatabaseError) and answer.state == "NOSCRIPT":      # so it was not run
+            _redis_value(self.call("SCRIPT", "LOAD", script.text, safe=True))
+            answer = self.pipeline([call], safe=safe, timeout=timeout)[0]
+        return _redis_value(answer)
+
+    def subscribe(self, channel: str, heard: Callable[[bytes], None], missed: Callable[[], None]) -> RedisSubscription:
+        """Hear what is published from now on; see RedisSubscription. `close` it."""
+        return RedisSubscription(self.target, channel, heard, missed)
+
+    def close(self) -> None:
+        """End all connections; those in use, when they come back."""
+        self._pool.close()
+
+
+def _redis_value(answer: Any) -> Any:
+    if isinstance(answer, CallFSError):
+        raise answer
+    return answer
+
+
+class RedisSubscription:
+    """A connection and a thread that hear a channel. `missed` is called each time when they hear again after a break;
+    neither call may raise."""
+
+    PING_SECONDS = 15.0                     # of silence; a server that is silent for twice that is lost
+
+    def __init__(self, target: _DatabaseTarget, channel: str, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
+        self._target, self._channel, self._heard, self._missed = target, channel, heard, missed
+        self._closed = threading.Event()
+        self._connection = self._connect()
+        self._thread = threading.Thread(target=self._run, name="callfs-redis-heard", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> _RedisConnection:
+        connection = _RedisConnection(self._target)
+        try:
+            said = _redis_value(connection.exchange(resp_command("SUBSCRIBE", self._channel), 1, self._target.timeout)[0])
+            if not isinstance(said, list) or said[:1] != [b"subscribe"]:
+                raise DatabaseUnavailable("Redis sent what its protocol does not allow.", state="protocol")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _run(self) -> None:
+        pauses = itertools.chain((0.05, 0.1, 0.2, 0.5), itertools.repeat(1.0))
+        while not self._closed.is_set():
+            with contextlib.suppress(CallFSError):
+                self._listen()
+            self._connection.close()
+            if self._closed.wait(next(pauses) * random.uniform(0.5, 1.5)):
+                return
+            with contextlib.suppress(CallFSError):
+                self._connection = self._connect()
+                pauses = itertools.chain((0.05, 0.1, 0.2, 0.5), itertools.repeat(1.0))
+                self._missed()
+
+    def _listen(self) -> None:
+        """Until the connection breaks."""
+        wire, asked = self._connection.wire, False
+        with _redis_failures(self._target.timeout, "went away", lost=True):
+            while not self._closed.is_set():
+                if not wire.readable(self.PING_SECONDS):
+                    if asked:
+                        return
+                    wire.deadline, asked = time.monotonic() + self._target.timeout, True
+                    wire.send(resp_command("PING"))
+                    continue
+                wire.deadline, wire.left, asked = time.monotonic() + self._target.timeout, MAX_REDIS_ANSWER, False
+                said = read_resp(wire)
+                if isinstance(said, list) and len(said) == 3 and said[0] == b"message":
+                    self._heard(said[2])
+
+    def close(self) -> None:
+        """Hear nothing more; not to be called by `heard` and `missed`."""
+        self._closed.set()
+        self._connection.wire.interrupt()
+        self._thread.join()
+        self._connection.close()
+
+# ============================================================================
 # Peers: requests between nodes, signed, once
 # ============================================================================
 #
@@ -7800,6 +8303,1463 @@ def _store_error(error: BaseException, what: str = "metadata store") -> CallFSEr
     return Unavailable(f"The {what} does not answer.")
 
 # ============================================================================
+# Records in Redis
+# ============================================================================
+
+# What every script begins with. ARGV: prefix of the keys, identity of the store, then the script's own. A script checks
+# all that it may refuse before its first write: Redis takes nothing back. Numbers that Lua's doubles can not hold (sizes,
+# times) stay text. The keys are not declared (KEYS): they are of one server, all with the same prefix.
+_LUA_HEAD = r"""
+local P, call = ARGV[1], redis.call
+local ENTRIES, INDEX = P..'entries', P..'index'
+if call('HGET', ENTRIES, '') ~= ARGV[2] then return redis.error_reply('CALLFSLOST refused') end
+"""
+# Records are '<version>[...]': a JSON array of texts (_REDIS_FIELDS), here r[1] type, r[2] size, r[3] mode, r[4] owner,
+# r[5] mtime_ns, r[6] etag, r[7] id, r[8] digest, r[9] backend, r[10] instance_id, r[11] stamp. Members of the index are
+# 'parent\0name'. What SQLite does by triggers is in `appeared`, `changed`, `gone` and `moved`.
+_LUA_RECORDS = _LUA_HEAD + r"""
+local AWAY, HELD, LOOSE, READS = P..'away', P..'blobs', P..'loose', P..'reads'
+local REPLICAS, OWED, COPYING = P..'replicas', P..'owed', P..'copying'
+local FENCES, FENCED = P..'fences', P..'fenced'
+local copies = call('GET', P..'replication')
+
+local function record(value) return value and cjson.decode(string.sub(value, string.find(value, '[', 1, true), -1)) end
+local function member(path)
+  local parent, name = string.match(path, '^(.*)/([^/]*)$')
+  if name == '' then return '\0' end
+  return (parent == '' and '/' or parent)..'\0'..name
+end
+local function path_of(member)
+  local parent, name = string.match(member, '^([^%z]*)%z(.*)$')
+  return ((parent == '/' or parent == '') and '/' or parent..'/')..name
+end
+local function below(path)
+  local prefix = path == '/' and '' or path
+  local ranges = {{'['..prefix..'/', '('..prefix..'0'}}
+  if path ~= '/' then table.insert(ranges, 1, {'['..path..'\0', '('..path..'\1'}) end
+  return ranges
+end
+local function now()
+  local time = call('TIME')
+  return time[1]..'.'..string.format('%06d', time[2])
+end
+
+local function is_blob(r) return r[9] ~= 'localfs' and r[9] ~= 'symlink' end
+local function is_away(r) return r[1] == 'file' and is_blob(r) end
+local function on_disk(r) return r[1] == 'file' and not is_blob(r) end
+local function forget_blob(key)
+  call('HDEL', HELD, key)
+  call('ZREMRANGEBYLEX', LOOSE, '['..key..'\0', '('..key..'\1')
+end
+local function free_blob(r)
+  local key = string.sub(r[11], 1, 32)
+  if key ~= '' then
+    forget_blob(key)
+    call('ZADD', LOOSE, 0, key..'\0'..r[9])
+  end
+end
+
+local function doubled(r) return copies and r[1] == 'file' and r[9] ~= 'symlink' and r[9] ~= copies end
+local function copy_key(r) return string.find(r[6], '-', 1, true) and r[7]..'-'..r[6] or r[6] end
+local function unowe(key)
+  local text = call('HGET', REPLICAS, key)
+  local old = text and cjson.decode(text)
+  if old then
+    call('HDEL', REPLICAS, key)
+    call('ZREM', OWED, key)
+    if (old[4] == 'copy' or old[4] == 'check') and call('HINCRBY', COPYING, old[2], -1) <= 0 then call('HDEL', COPYING, old[2]) end
+  end
+  return old
+end
+local used, reserved, block = 0, 0, 1
+local function number()
+  if used == reserved then
+    reserved = call('INCRBY', P..'seq', block)
+    used, block = reserved - block, 500
+  end
+  used = used + 1
+  return used
+end
+local function owe(key, id, path, task, holder)
+  local seq = number()
+  call('HSET', REPLICAS, key, cjson.encode({string.format('%.0f', seq), id, path, task, now(), '0', '0', holder or ''}))
+  if task ~= 'held' then call('ZADD', OWED, seq, key) end
+  if task == 'copy' or task == 'check' then call('HINCRBY', COPYING, id, 1) end
+end
+local function owe_copy(r, path)
+  local old = unowe(copy_key(r))
+  if not old or old[4] ~= 'held' then owe(copy_key(r), r[7], path, 'copy') end
+end
+local function owe_drop(r, path)
+  unowe(copy_key(r))
+  owe(copy_key(r), r[7], path, 'drop')
+end
+
+-- What is written for many records at once: command and key -> values (up to 2 * 500: unpack takes 8,000)
+local pending = {}
+local function later(command, key, one, other)
+  local values = pending[command..key]
+  if not values then
+    values = {command, key}
+    pending[command..key] = values
+  end
+  values[#values + 1] = one
+  values[#values + 1] = other
+end
+local function flush()
+  for _, values in pairs(pending) do call(unpack(values)) end
+  pending = {}
+end
+local function stray(r, path, target)
+  local seq = number()
+  later('ZADD', P..'strays:'..r[10], seq, cjson.encode({string.format('%.0f', seq), path, r[11], target}))
+  if not pending[r[10]] then pending[r[10]] = {'SADD', P..'nodes', r[10]} end
+end
+
+local function appeared(path, r)
+  if is_blob(r) then forget_blob(string.sub(r[11], 1, 32)) end
+  if doubled(r) then owe_copy(r, path) end
+end
+local function gone(path, r)
+  if is_blob(r) then free_blob(r) end
+  if doubled(r) then owe_drop(r, path) end
+  later('HDEL', READS, r[7])
+  if on_disk(r) then stray(r, path, '') end
+end
+local function changed(path, old, r)
+  if string.sub(r[11], 1, 32) ~= string.sub(old[11], 1, 32) then
+    if is_blob(r) then forget_blob(string.sub(r[11], 1, 32)) end
+    if is_blob(old) then free_blob(old) end
+  end
+  if not (doubled(old) and doubled(r) and copy_key(old) == copy_key(r)) then
+    if doubled(r) then owe_copy(r, path) end
+    if doubled(old) then owe_drop(old, path) end
+  end
+  if on_disk(old) and (old[9] ~= r[9] or old[10] ~= r[10]) then stray(old, path, '') end
+end
+local function moved(path, target, r)
+  local text = copies and call('HGET', REPLICAS, copy_key(r))
+  local owed = text and cjson.decode(text)
+  if owed and (owed[4] == 'copy' or owed[4] == 'check') then
+    owed[3] = target
+    call('HSET', REPLICAS, copy_key(r), cjson.encode(owed))
+  end
+  if on_disk(r) then stray(r, path, target) end
+end
+
+local function put(path, text, version)
+  local old, r, place = record(call('HGET', ENTRIES, path)), cjson.decode(text), member(path)
+  call('HSET', ENTRIES, path, version..text)
+  if not old then call('ZADD', INDEX, 0, place) end
+  if is_away(r) then call('ZADD', AWAY, 0, place) elseif old then call('ZREM', AWAY, place) end
+  if old then changed(path, old, r) else appeared(path, r) end
+  flush()
+end
+-- Take some records out, and call act(path, record, its text) for each; how many there were
+local function take(places, act)
+  local paths, values, count = {}, nil, 0
+  for i, place in ipairs(places) do paths[i] = path_of(place) end
+  values = call('HMGET', ENTRIES, unpack(paths))
+  call('HDEL', ENTRIES, unpack(paths))
+  call('ZREM', INDEX, unpack(places))
+  call('ZREM', AWAY, unpack(places))
+  for i, value in ipairs(values) do
+    if value then
+      act(paths[i], record(value), value)
+      count = count + 1
+    end
+  end
+  flush()
+  return count
+end
+local function take_all(path, act)
+  local count = take({member(path)}, act)
+  for _, range in ipairs(below(path)) do
+    while true do
+      local some = call('ZRANGEBYLEX', INDEX, range[1], range[2], 'LIMIT', 0, 500)
+      if #some == 0 then break end
+      count = count + take(some, act)
+    end
+  end
+  return count
+end
+
+-- SQLiteStore._fenced: what was committed with which token: '<token> <of a subtree> <since>'
+local function fence_of(text)
+  local token, sub = string.match(text or '0 0 0', '^(%d+) (%d+)')
+  return tonumber(token), tonumber(sub)
+end
+local function fences_below(path)
+  local ranges = below(path)
+  return '('..string.sub(ranges[#ranges][1], 2), ranges[#ranges][2]
+end
+local function overtaken(path, token, sub)
+  if token == '0' then return false end
+  local above, last = {'/'}, 0
+  for stop in string.gmatch(path, '()/') do
+    if stop > 1 then table.insert(above, string.sub(path, 1, stop - 1)) end
+  end
+  for i, text in ipairs(call('HMGET', FENCES, unpack(above))) do
+    if above[i] ~= path then last = math.max(last, (select(2, fence_of(text)))) end
+  end
+  last = math.max(last, (fence_of(call('HGET', FENCES, path))))
+  local from, till = fences_below(path)
+  while sub do
+    local some = call('ZRANGEBYLEX', FENCED, from, till, 'LIMIT', 0, 500)
+    if #some == 0 then break end
+    for _, text in ipairs(call('HMGET', FENCES, unpack(some))) do last = math.max(last, (fence_of(text))) end
+    from = '('..some[#some]
+  end
+  return last > tonumber(token)
+end
+local function misplaced(path, kind, there_too)
+  local parent = string.match(path, '^(.*)/[^/]*$')
+  local above = parent ~= '' and record(call('HGET', ENTRIES, parent))
+  local there = there_too and record(call('HGET', ENTRIES, path))
+  return parent ~= '' and not (above and above[1] == 'directory') or there and there[1] ~= kind
+end
+local function fence(path, token, sub)
+  if token == '0' then return end
+  local _, last = fence_of(call('HGET', FENCES, path))
+  local from, till = fences_below(path)
+  while sub do                              -- the one of the subtree stands for those below, which are not larger
+    local some = call('ZRANGEBYLEX', FENCED, from, till, 'LIMIT', 0, 500)
+    if #some == 0 then break end
+    call('HDEL', FENCES, unpack(some))
+    call('ZREM', FENCED, unpack(some))
+  end
+  if sub then last = math.max(last, tonumber(token)) end
+  call('HSET', FENCES, path, token..' '..string.format('%.0f', last)..' '..now())
+  call('ZADD', FENCED, 0, path)
+end
+local OVERTAKEN, MISPLACED = redis.error_reply('CALLFSOVERTAKEN refused'), redis.error_reply('CALLFSMISPLACED refused')
+-- The first write of one that makes room: Redis lets a script that began so go on when its memory is full.
+local function make_room() call('HDEL', ENTRIES, '\1') end
+"""
+# Each with its own values in ARGV from the third on.
+_REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
+    "put": _LUA_RECORDS + r"""
+        local path, text, kind, token = unpack(ARGV, 3)
+        if overtaken(path, token, false) then return OVERTAKEN end
+        if token ~= '0' and misplaced(path, kind, true) then return MISPLACED end
+        local version = string.format('%.0f', call('INCR', P..'version'))
+        fence(path, token, false)
+        put(path, text, version)
+        return version""",
+    "add": _LUA_RECORDS + r"""
+        local version = string.format('%.0f', call('INCR', P..'version'))
+        for i = 3, #ARGV, 2 do
+          if call('HEXISTS', ENTRIES, ARGV[i]) == 0 then put(ARGV[i], ARGV[i + 1], version) end
+        end""",
+    "delete": _LUA_RECORDS + r"""
+        local path, token = ARGV[3], ARGV[4]
+        if overtaken(path, token, true) then return OVERTAKEN end
+        make_room()
+        fence(path, token, true)
+        return take_all(path, gone)""",
+    "move": _LUA_RECORDS + r"""
+        local source, target, token = unpack(ARGV, 3)
+        if overtaken(source, token, true) or overtaken(target, token, true) then return OVERTAKEN end
+        if token ~= '0' and misplaced(target, '', false) then return MISPLACED end
+        make_room()
+        fence(source, token, true)
+        fence(target, token, true)
+        take_all(target, gone)
+        local version = string.format('%.0f', call('INCR', P..'version'))
+        return take_all(source, function(path, r, value)
+          local to = target..string.sub(path, #source + 1)
+          later('HSET', ENTRIES, to, version..string.sub(value, string.find(value, '[', 1, true), -1))
+          later('ZADD', INDEX, 0, member(to))
+          if is_away(r) then later('ZADD', AWAY, 0, member(to)) end
+          moved(path, to, r)
+        end)""",
+    "page": _LUA_HEAD + r"""
+        local left, found = tonumber(ARGV[4]), {}
+        for i = 5, #ARGV, 2 do
+          while left > 0 do
+            local some, paths = call('ZRANGEBYLEX', P..ARGV[3], ARGV[i], ARGV[i + 1], 'LIMIT', 0, math.min(left, 1000)), {}
+            if #some == 0 then break end
+            for j, place in ipairs(some) do
+              local parent, name = string.match(place, '^([^%z]*)%z(.*)$')
+              paths[j] = ((parent == '/' or parent == '') and '/' or parent..'/')..name
+            end
+            for j, value in ipairs(call('HMGET', ENTRIES, unpack(paths))) do
+              found[#found + 1] = paths[j]
+              found[#found + 1] = value
+            end
+            left, ARGV[i] = left - #some, '('..some[#some]
+          end
+        end
+        return found""",
+    "add_link": _LUA_HEAD + r"""
+        local hash, id, created, text = unpack(ARGV, 3)
+        if call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id) > 0 then return redis.error_reply('CALLFSEXISTS refused') end
+        call('HSET', P..'links', hash, text)
+        call('HSET', P..'link_ids', id, hash)
+        call('ZADD', P..'links_by_time', created, hash)""",
+    "find_link": _LUA_HEAD + r"""
+        return call('HGET', P..'links', ARGV[3])""",
+    "use_link": _LUA_HEAD + r"""
+        local text = call('HGET', P..'links', ARGV[3])
+        local link = text and cjson.decode(text)
+        if not link or tonumber(link[9]) >= tonumber(link[8]) or tonumber(link[7]) <= tonumber(ARGV[4]) then return 0 end
+        link[9] = tostring(tonumber(link[9]) + 1)
+        call('HSET', P..'links', ARGV[3], cjson.encode(link))
+        return 1""",
+    "links": _LUA_HEAD + r"""
+        local found, at = {}, 0
+        while #found < 1000 do
+          local some = call('ZREVRANGE', P..'links_by_time', at, at + 499)
+          if #some == 0 then break end
+          for _, text in ipairs(call('HMGET', P..'links', unpack(some))) do
+            if text and #found < 1000 and (ARGV[3] == '*' or cjson.decode(text)[5] == ARGV[4]) then found[#found + 1] = text end
+          end
+          at = at + #some
+        end
+        return found""",
+    "delete_link": _LUA_HEAD + r"""
+        local hash = call('HGET', P..'link_ids', ARGV[3])
+        local text = hash and call('HGET', P..'links', hash)
+        if not text or ARGV[4] ~= '*' and cjson.decode(text)[5] ~= ARGV[5] then return 0 end
+        call('HDEL', P..'links', hash)
+        call('HDEL', P..'link_ids', ARGV[3])
+        call('ZREM', P..'links_by_time', hash)
+        return 1""",
+    "sweep_links": _LUA_HEAD + r"""
+        local count = 0
+        for _, text in ipairs(call('HVALS', P..'links')) do
+          local link = cjson.decode(text)
+          if tonumber(link[7]) <= tonumber(ARGV[3]) or tonumber(link[9]) >= tonumber(link[8]) then
+            call('HDEL', P..'links', link[2])
+            call('HDEL', P..'link_ids', link[1])
+            call('ZREM', P..'links_by_time', link[2])
+            count = count + 1
+          end
+        end
+        return count""",
+    "sweep_fences": _LUA_HEAD + r"""
+        local some = call('ZRANGEBYLEX', P..'fenced', ARGV[4], '+', 'LIMIT', 0, 1000)
+        if #some == 0 then return false end
+        for i, text in ipairs(call('HMGET', P..'fences', unpack(some))) do
+          if not text or tonumber(string.match(text, '(%S+)$')) < tonumber(ARGV[3]) then
+            call('HDEL', P..'fences', some[i])
+            call('ZREM', P..'fenced', some[i])
+          end
+        end
+        return some[#some]""",
+    "hold_blob": _LUA_RECORDS + r"""
+        local key, backend, holder = unpack(ARGV, 3)
+        if call('HEXISTS', HELD, key) == 1 then return redis.error_reply('CALLFSEXISTS refused') end
+        call('HSET', HELD, key, cjson.encode({holder, backend}))""",
+    "release_blobs": _LUA_RECORDS + r"""
+        local function release(key, text)
+          call('HDEL', HELD, key)
+          call('ZADD', LOOSE, 0, key..'\0'..cjson.decode(text)[2])
+        end
+        for i = 4, #ARGV do
+          local text = call('HGET', HELD, ARGV[i])
+          if text then release(ARGV[i], text) end
+        end
+        local all = ARGV[3] ~= '' and call('HGETALL', HELD) or {}
+        for i = 1, #all, 2 do
+          if cjson.decode(all[i + 1])[1] == ARGV[3] then release(all[i], all[i + 1]) end
+        end""",
+    "loose_blobs": _LUA_HEAD + r"""
+        return call('ZRANGE', P..'loose', 0, ARGV[3] - 1)""",
+    "drop_blobs": _LUA_HEAD + r"""
+        for i = 3, #ARGV do call('ZREMRANGEBYLEX', P..'loose', '['..ARGV[i]..'\0', '('..ARGV[i]..'\1') end""",
+    "replicate": _LUA_RECORDS + r"""
+        if (copies or '') == ARGV[3] then return end
+        copies = ARGV[3] ~= '' and ARGV[3]
+        if copies then call('SET', P..'replication', copies) else call('DEL', P..'replication') end
+        for _, key in ipairs(call('ZRANGE', OWED, 0, -1)) do unowe(key) end
+        local from = '-'
+        while copies do
+          local some, paths = call('ZRANGEBYLEX', INDEX, from, '+', 'LIMIT', 0, 500), {}
+          if #some == 0 then break end
+          for i, place in ipairs(some) do paths[i] = path_of(place) end
+          for i, value in ipairs(call('HMGET', ENTRIES, unpack(paths))) do
+            local r = record(value)
+            if r and doubled(r) and call('HEXISTS', REPLICAS, copy_key(r)) == 0 then owe(copy_key(r), r[7], paths[i], 'check') end
+          end
+          from = '('..some[#some]
+        end""",
+    "owed_replicas": _LUA_RECORDS + r"""
+        local limit, due, found, at = tonumber(ARGV[3]), tonumber(ARGV[4]), {}, 0
+        while #found < 2 * limit do
+          local some = call('ZRANGE', OWED, at, at + 499)
+          if #some == 0 then break end
+          for i, text in ipairs(call('HMGET', REPLICAS, unpack(some))) do
+            local owed = cjson.decode(text)
+            local waits = owed[4] == 'drop' and call('HEXISTS', COPYING, owed[2]) == 1
+            if tonumber(owed[7]) <= due and not waits and #found < 2 * limit then
+              found[#found + 1] = some[i]
+              found[#found + 1] = text
+            end
+          end
+          at = at + #some
+        end
+        return found""",
+    "settle_replicas": _LUA_RECORDS + r"""
+        for i = 3, #ARGV do
+          for _, key in ipairs(call('ZRANGEBYSCORE', OWED, ARGV[i], ARGV[i])) do unowe(key) end
+        end""",
+    "postpone_replicas": _LUA_RECORDS + r"""
+        for i = 4, #ARGV do
+          for _, key in ipairs(call('ZRANGEBYSCORE', OWED, ARGV[i], ARGV[i])) do
+            local owed = cjson.decode(call('HGET', REPLICAS, key))
+            owed[6], owed[7] = tostring(tonumber(owed[6]) + 1), ARGV[3]
+            call('HSET', REPLICAS, key, cjson.encode(owed))
+          end
+        end""",
+    "hold_replica": _LUA_RECORDS + r"""
+        unowe(ARGV[3])
+        owe(ARGV[3], '', ARGV[4], 'held', ARGV[5])""",
+    "release_replicas": _LUA_RECORDS + r"""
+        local function release(key, text)
+          local owed = text and cjson.decode(text)
+          if owed and owed[4] == 'held' then
+            owed[4], owed[8] = 'drop', ''
+            call('HSET', REPLICAS, key, cjson.encode(owed))
+            call('ZADD', OWED, owed[1], key)
+          end
+        end
+        for i = 4, #ARGV do release(ARGV[i], call('HGET', REPLICAS, ARGV[i])) end
+        local all = ARGV[3] ~= '' and call('HGETALL', REPLICAS) or {}
+        for i = 1, #all, 2 do
+          local owed = cjson.decode(all[i + 1])
+          if owed[8] == ARGV[3] then
+            release(all[i], all[i + 1])
+          elseif owed[7] ~= '0' then
+            owed[7] = '0'
+            call('HSET', REPLICAS, all[i], cjson.encode(owed))
+          end
+        end""",
+    "replica_backlog": _LUA_HEAD + r"""
+        local first = call('ZRANGE', P..'owed', 0, 0)[1]
+        return {call('ZCARD', P..'owed'), first and call('HGET', P..'replicas', first) or false}""",
+    "strays": _LUA_HEAD + r"""
+        return call('ZRANGE', P..'strays:'..ARGV[3], 0, ARGV[4] - 1)""",
+    "settle_strays": _LUA_HEAD + r"""
+        for _, node in ipairs(call('SMEMBERS', P..'nodes')) do
+          for i = 3, #ARGV do call('ZREMRANGEBYSCORE', P..'strays:'..node, ARGV[i], ARGV[i]) end
+        end""",
+    "note_reads": _LUA_HEAD + r"""
+        for i = 3, #ARGV, 2 do call('HSET', P..'reads', ARGV[i], ARGV[i + 1]) end""",
+    "last_reads": _LUA_HEAD + r"""
+        return call('HMGET', P..'reads', unpack(ARGV, 3))""",
+    "mounts": _LUA_HEAD + r"""
+        return call('HGETALL', P..'mounts:'..ARGV[3])""",
+    "add_mount": _LUA_HEAD + r"""
+        call('HSET', P..'mounts:'..ARGV[3], ARGV[4], ARGV[5])""",
+    "remove_mount": _LUA_HEAD + r"""
+        call('HDEL', P..'mounts:'..ARGV[3], ARGV[4])""",
+    "check": _LUA_HEAD + r"""
+        call('INCRBY', P..'version', 0)""",
+}.items()}
+# The identity is kept among the records, as that of no path: whoever reads or loses one, reads or loses the other.
+_REDIS_MAKE = RedisScript(r"""
+    local P, call = ARGV[1], redis.call
+    if not call('HGET', P..'entries', '') then   -- no write else: a node starts while Redis is full, too
+      call('HSET', P..'entries', '', ARGV[2])
+      call('SET', P..'format', ARGV[3])
+    end
+    return {call('HGET', P..'entries', ''), call('GET', P..'format')}""")
+_REDIS_LOST = ("Redis has lost its records (they are gone, or others are there): stop the nodes and run `callfs fsck --rebuild` "
+               "on each.")
+_REDIS_REFUSALS: dict[str, Callable[[], CallFSError]] = {
+    "CALLFSLOST": lambda: Unavailable(_REDIS_LOST, retry_after=30), "CALLFSOVERTAKEN": Overtaken,
+    "CALLFSMISPLACED": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
+    "CALLFSEXISTS": lambda: Conflict("This is noted already."),
+}
+
+
+class RedisStore(MetadataStore):
+    """Records in one Redis server (5 or later), in keys of the prefix; no key is that of one path.
+
+    `entries` is a hash of all records by path, `index` a sorted set of "parent\\0name" (one score, so in the order of its
+    bytes, which is that of code points), `away` the same of what lies in no local disk. Every changing method is one
+    script, so atomic; while it runs Redis does nothing else. Measured (Redis 7.0, one core of two): 100,000 records
+    deleted in 1.2 s, moved in 2.2 s. Redis Cluster is not supported: a script changes keys of all slots.
+
+    Whether a change survives the end of Redis is its own setting (`appendonly yes`, for a power cut `appendfsync always`);
+    what is amiss is logged at the start. A Redis that has lost its records is noticed by every method, which then
+    raises Unavailable; no method makes it anew.
+    """
+
+    shared = True
+    FORMAT = 1
+    PATIENCE = 120.0                        # seconds for the answer to a change of many records
+
+    def __init__(self, client: Union[RedisClient, _DatabaseTarget, str], *, prefix: str = "callfs:", instance_id: str = "node-1",
+                 durable: bool = False, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        self._client = client if isinstance(client, RedisClient) else RedisClient(client)
+        self._prefix, self.instance_id, self._metrics = prefix, instance_id, metrics or Metrics()
+        self._sender, self._subscriptions = secrets.token_hex(8), []        # type: str, list[RedisSubscription]
+        try:
+            self._check_settings(durable, log)
+            self.identity = self._make()
+        except BaseException:
+            self._client.close()
+            raise
+
+    def _check_settings(self, durable: bool, log: Optional[Log]) -> None:
+        """Raises ConfigError where Redis would drop records by itself; warns where it would lose them at its end."""
+        said = dict(line.split(":", 1) for line in self._client.call("INFO", safe=True).decode().splitlines() if ":" in line)
+        if said.get("cluster_enabled") == "1":
+            raise ConfigError(_REDIS_CLUSTER)
+        if said.get("maxmemory", "0") != "0" and said.get("maxmemory_policy", "noeviction") != "noeviction":
+            raise ConfigError("metadata_store.redis_addr: this Redis throws keys away when its memory is full; set "
+                              "`maxmemory-policy noeviction` there")
+        if log is not None and said.get("aof_enabled") != "1":
+            log.warn("redis_not_durable", problem="Redis would lose acknowledged changes when it ends", advice="appendonly yes")
+        elif log is not None and durable and self._setting("appendfsync") not in ("always", ""):
+            log.warn("redis_not_durable", problem="a power cut may take the last second of changes", advice="appendfsync always")
+
+    def _setting(self, name: str) -> str:
+        """A value of Redis's configuration; "" where it is not to be had."""
+        with contextlib.suppress(DatabaseError, ConfigError):
+            return str(_redis_pairs(self._client.call("CONFIG", "GET", name, safe=True)).get(name.encode(), b"").decode())
+        return ""
+
+    def _make(self) -> str:
+        found, form = self._client.script(_REDIS_MAKE, self._prefix, secrets.token_hex(8), self.FORMAT)
+        if form is None or int(form) > self.FORMAT:
+            raise ConfigError(f"metadata_store.redis_key_prefix: the keys {self._prefix}* are of another program, or of a later "
+                              "version of callfs")
+        return str(found.decode())
+
+    def _run(self, name: str, *values: Union[bytes, str, int], safe: bool = False, timeout: Optional[float] = None,
+             operation: str = "") -> Any:
+        """What a script answers; see RedisClient.script."""
+        started = time.perf_counter()
+        try:
+            return self._client.script(_REDIS_SCRIPTS[name], self._prefix, self.identity, *values, safe=safe, timeout=timeout)
+        except DatabaseError as error:
+            refusal = _REDIS_REFUSALS.get(error.state)
+            raise (refusal() if refusal else error) from None
+        finally:
+            self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation or name)
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        value = self._values("get", [path])[0]
+        return None if value is None else _redis_entry(path, value)
+
+    def _values(self, operation: str, paths: Sequence[str]) -> list[Optional[bytes]]:
+        """The records of paths as they are kept; the identity is read with them."""
+        started = time.perf_counter()
+        *values, identity = self._client.call("HMGET", self._prefix + "entries", *paths, "", safe=True)
+        self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
+        if identity != self.identity.encode():
+            raise _REDIS_REFUSALS["CALLFSLOST"]()
+        return values
+
+    def _page(self, operation: str, ranges: Iterable[tuple[bytes, bytes]], after: tuple[str, str], limit: int,
+              index: str = "index") -> list[Entry]:
+        """The records whose places lie in any of these half-open ranges and behind `after`."""
+        start, bounds = "\0".join(after).encode(), []       # type: bytes, list[bytes]
+        for low, high in ranges:
+            if start < high:
+                bounds += [b"(" + start if start >= low else b"[" + low, b"(" + high]
+        found = self._run("page", index, limit, *bounds, safe=True, operation=operation)
+        return [_redis_entry(path.decode(), value) for path, value in zip(found[::2], found[1::2]) if value]
+
+    def page(self, parent: str, after: str = "", limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        place = parent.encode()
+        return self._page("page", [(place + b"\0", place + b"\1")], (parent, after), limit)
+
+    def known(self, parent: str, names: Sequence[str]) -> set[str]:
+        """As the interface says."""
+        values = self._values("known", [join_path(parent, name) for name in names])
+        return {name for name, value in zip(names, values) if value is not None}
+
+    def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._page("subtree", _redis_below(path), after, limit)
+
+    def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
+        """As the interface says."""
+        return self._page("elsewhere", _redis_below(path), after, limit, "away")
+
+    def put(self, entry: Entry) -> Entry:
+        """As the interface says."""
+        version = self._run("put", entry.path, _redis_record(entry), entry.type, self.fence())
+        return entry._replace(version=int(version))
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """As the interface says."""
+        self._run("add", *itertools.chain.from_iterable((entry.path, _redis_record(entry)) for entry in entries), safe=True)
+
+    def delete(self, path: str) -> int:
+        """As the interface says."""
+        return int(self._run("delete", path, self.fence(), timeout=self.PATIENCE))
+
+    def move(self, source: str, target: str) -> int:
+        """As the interface says."""
+        if target != source and is_below(target, source):
+            raise Conflict("A directory can not be moved into itself.")     # the script would never end
+        return int(self._run("move", source, target, self.fence(), timeout=self.PATIENCE))
+
+    def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._scan("owned", lambda entry: entry.instance_id == instance_id, after, limit)
+
+    def _scan(self, operation: str, wanted: Callable[[Entry], bool], after: tuple[str, str], limit: int) -> list[Entry]:
+        """The next files on local disks that are wanted: all records are looked at, 1,000 at a time."""
+        found: list[Entry] = []
+        while len(found) < limit:
+            page = self._page(operation, _redis_below("/"), after, 1000)
+            found += [entry for entry in page if entry.type == FILE and entry.backend == "localfs" and wanted(entry)]
+            if not page:
+                break
+            after = split_path(page[-1].path)
+        return found[:limit]
+
+    # -- strays and messages -----------------------------------------------------------------------------------
+
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says."""
+        rows = map(json.loads, self._run("strays", instance_id, limit, safe=True))
+        return [Stray(int(seq), path, stamp, target) for seq, path, stamp, target in rows]
+
+    def settle_strays(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._run("settle_strays", *seqs, safe=True)
+
+    def announce(self, message: str) -> None:
+        """As the interface says."""
+        self._client.call("PUBLISH", self._prefix + "messages", "\0".join((self._sender, self.instance_id, message)))
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """As the interface says."""
+        def read(data: bytes) -> None:
+            sender, instance_id, message = (data.decode("utf-8", "replace").split("\0", 2) + ["", ""])[:3]
+            if sender != self._sender:
+                heard(instance_id, message)
+        self._subscriptions.append(self._client.subscribe(self._prefix + "messages", read, missed))
+
+    # -- links -------------------------------------------------------------------------------------------------
+
+    def add_link(self, link: Link) -> None:
+        """As the interface says."""
+        self._run("add_link", link.token_hash, link.id, repr(link.created), json.dumps([str(value) for value in link]))
+
+    def find_link(self, token_hash: str) -> Optional[Link]:
+        """As the interface says."""
+        text = self._run("find_link", token_hash, safe=True)
+        return None if text is None else _redis_link(text)
+
+    def use_link(self, token_hash: str, now: float) -> bool:
+        """As the interface says."""
+        return bool(self._run("use_link", token_hash, repr(now)))
+
+    def links(self, owner: Optional[str]) -> list[Link]:
+        """As the interface says."""
+        return [_redis_link(text) for text in self._run("links", *_redis_owner(owner), safe=True)]
+
+    def delete_link(self, link_id: str, owner: Optional[str]) -> bool:
+        """As the interface says."""
+        return bool(self._run("delete_link", link_id, *_redis_owner(owner)))
+
+    def sweep_links(self, now: float) -> int:
+        """As the interface says."""
+        last: Optional[bytes] = b"-"
+        while last is not None:             # no holder of a lock is paused for so long and then goes on
+            last = self._run("sweep_fences", repr(now - FENCE_SECONDS), last if last == b"-" else b"(" + last, safe=True)
+        return int(self._run("sweep_links", repr(now), safe=True))
+
+    # -- blobs and second copies -------------------------------------------------------------------------------
+
+    def hold_blob(self, key: str, backend: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._run("hold_blob", key, backend, instance_id)
+
+    def release_blobs(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._run("release_blobs", instance_id, *keys, safe=True)
+
+    def loose_blobs(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """As the interface says."""
+        members = (member.decode().partition("\0") for member in self._run("loose_blobs", limit, safe=True))
+        return [(key, backend) for key, _, backend in members]
+
+    def drop_blobs(self, keys: Sequence[str]) -> None:
+        """As the interface says."""
+        self._run("drop_blobs", *keys)
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says."""
+        self._run("replicate", backend, safe=True, timeout=self.PATIENCE)
+
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """As the interface says."""
+        found = self._run("owed_replicas", limit, repr(now), safe=True)
+        return [Owed(int(seq), key.decode(), id_, path, task, float(since), int(tries))
+                for key, (seq, id_, path, task, since, tries, *_) in zip(found[::2], map(json.loads, found[1::2]))]
+
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._run("settle_replicas", *seqs, safe=True)
+
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """As the interface says."""
+        self._run("postpone_replicas", repr(due), *seqs)
+
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._run("hold_replica", key, path, instance_id)
+
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._run("release_replicas", instance_id, *keys, safe=True)
+
+    def replica_backlog(self) -> tuple[int, float]:
+        """As the interface says."""
+        count, first = self._run("replica_backlog", safe=True)
+        return count, float(json.loads(first)[4]) if first else 0.0
+
+    # -- reads and mounts --------------------------------------------------------------------------------------
+
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """As the interface says."""
+        self._run("note_reads", *itertools.chain.from_iterable(hours.items()), safe=True)
+
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """As the interface says."""
+        found = self._run("last_reads", *ids, safe=True) if ids else []
+        return {id_: int(hour) for id_, hour in zip(ids, found) if hour is not None}
+
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        found: list[Entry] = []
+        while len(found) < limit:
+            some = self._scan("idle_files", lambda entry: entry.size >= min_bytes and entry.mtime_ns < hour * 3_600_000_000_000,
+                              after, 500)
+            if not some:
+                break
+            read = self.last_reads([entry.id for entry in some])
+            found += [entry for entry in some if read.get(entry.id, hour - 1) < hour]
+            after = split_path(some[-1].path)
+        return found[:limit]
+
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """As the interface says."""
+        found = _redis_pairs(self._run("mounts", self.instance_id, safe=True))
+        return sorted((path.decode(), *json.loads(value)) for path, value in found.items())
+
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """As the interface says."""
+        self._run("add_mount", self.instance_id, path, json.dumps([fstype, config]), safe=True)
+
+    def remove_mount(self, path: str) -> None:
+        """As the interface says."""
+        self._run("remove_mount", self.instance_id, path, safe=True)
+
+    # -- the store itself --------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """A write that changes nothing."""
+        self._run("check", safe=True)
+
+    def close(self) -> None:
+        """End all connections."""
+        while self._subscriptions:
+            self._subscriptions.pop().close()
+        self._client.close()
+
+
+def _redis_pairs(answer: Any) -> dict[bytes, Any]:
+    """A map, which RESP2 and scripts give as a list."""
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2]))
+
+
+def _redis_owner(owner: Optional[str]) -> tuple[str, str]:
+    return ("*", "") if owner is None else ("=", owner)
+
+
+def _redis_below(path: str) -> list[tuple[bytes, bytes]]:
+    """Where in the index the places below a path are: its children, then those whose parent starts with it."""
+    prefix = path.rstrip("/").encode()
+    children = [(prefix + b"\0", prefix + b"\1")] if prefix else []
+    return [*children, (prefix + b"/", prefix + b"0")]
+
+
+def _redis_record(entry: Entry) -> str:
+    """All of an entry but its path and version, as texts: Lua has no integers of 64 bits."""
+    return json.dumps([str(value) for value in entry[1:-1]], separators=(",", ":"))
+
+
+def _redis_entry(path: str, value: bytes) -> Entry:
+    try:
+        version, bracket, rest = value.partition(b"[")
+        kind, size, mode, owner, mtime_ns, *texts = json.loads((bracket + rest).decode())
+        return Entry(path, kind, int(size), int(mode), owner, int(mtime_ns), *texts, version=int(version))
+    except (ValueError, TypeError):
+        raise StorageError("The records in Redis are damaged; restore a backup of them.") from None
+
+
+def _redis_link(text: bytes) -> Link:
+    *texts, created, expires, most, uses = json.loads(text)
+    return Link(*texts, float(created), float(expires), int(most), int(uses))
+
+# ============================================================================
+# Records in PostgreSQL: one database for several nodes
+# ============================================================================
+
+# Every commit is one call of a function: one round trip, at READ COMMITTED. That is the right isolation here: commits that
+# could meet take advisory locks first (`claim`), and each statement behind that sees what was committed before it; a
+# snapshot taken before the wait (REPEATABLE READ) would be the past, and fail for that. The locks of the nodes
+# ("Locks in PostgreSQL") lie elsewhere and can be lost; these are held for the commit itself, so that the fences are
+# sure, and no file comes into a folder that is deleted at the same moment.
+_POSTGRES_SCHEMA = (
+    # 1: as SQLite's steps 1 to 6; "C" sorts by code points
+    """
+    CREATE TABLE entries (
+        parent text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, type text NOT NULL, size bigint NOT NULL,
+        mode integer NOT NULL, owner text NOT NULL, mtime_ns bigint NOT NULL, etag text NOT NULL, id text NOT NULL,
+        digest text NOT NULL, backend text NOT NULL, instance_id text NOT NULL, stamp text NOT NULL,
+        version bigint NOT NULL, PRIMARY KEY (parent, name));
+    CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
+    CREATE SEQUENCE versions;
+    CREATE SEQUENCE tokens;
+    CREATE TABLE links (
+        id text PRIMARY KEY, token_hash text NOT NULL UNIQUE, path text NOT NULL, entry_id text NOT NULL,
+        owner text NOT NULL, created float8 NOT NULL, expires float8 NOT NULL, max_uses integer NOT NULL,
+        uses integer NOT NULL);
+    CREATE INDEX links_by_owner ON links (owner, created);
+    CREATE TABLE mounts (instance_id text, path text COLLATE "C", fstype text NOT NULL, config text NOT NULL,
+        PRIMARY KEY (instance_id, path));
+    CREATE TABLE blobs (key text PRIMARY KEY, backend text NOT NULL, holder text NOT NULL);
+    CREATE TABLE replication (backend text NOT NULL);
+    CREATE TABLE replicas (
+        seq bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, key text NOT NULL UNIQUE, id text NOT NULL,
+        parent text NOT NULL, name text NOT NULL, task text NOT NULL,
+        since float8 NOT NULL DEFAULT extract(epoch FROM clock_timestamp()), tries integer NOT NULL DEFAULT 0,
+        due float8 NOT NULL DEFAULT 0, holder text NOT NULL DEFAULT '');
+    CREATE INDEX replicas_by_id ON replicas (id);
+    CREATE TABLE reads (id text PRIMARY KEY, hour bigint NOT NULL);
+    CREATE TABLE strays (seq bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, instance_id text NOT NULL,
+        path text NOT NULL, stamp text NOT NULL, target text NOT NULL);
+    CREATE INDEX strays_of ON strays (instance_id, seq);
+    CREATE TABLE fences (path text COLLATE "C" PRIMARY KEY, token bigint NOT NULL, below bigint NOT NULL,
+        since timestamptz NOT NULL);
+
+    CREATE FUNCTION joined(parent text, name text) RETURNS text LANGUAGE sql IMMUTABLE AS
+        $$ SELECT rtrim(parent, '/') || '/' || name $$;
+    CREATE FUNCTION copy_key(id text, etag text) RETURNS text LANGUAGE sql IMMUTABLE AS
+        $$ SELECT CASE WHEN etag LIKE '%-%' THEN id || '-' || etag ELSE etag END $$;
+    CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        old_blob boolean := TG_OP <> 'INSERT' AND OLD.backend NOT IN ('localfs', 'symlink');
+        new_blob boolean := TG_OP <> 'DELETE' AND NEW.backend NOT IN ('localfs', 'symlink');
+        copies text := (SELECT backend FROM replication);
+        had boolean; has boolean; same boolean;
+    BEGIN
+        IF (old_blob OR new_blob) AND (TG_OP <> 'UPDATE' OR left(NEW.stamp, 32) <> left(OLD.stamp, 32)) THEN
+            IF new_blob THEN
+                DELETE FROM blobs WHERE key = left(NEW.stamp, 32);
+            END IF;
+            IF old_blob AND OLD.stamp <> '' THEN
+                INSERT INTO blobs VALUES (left(OLD.stamp, 32), OLD.backend, '')
+                    ON CONFLICT (key) DO UPDATE SET backend = excluded.backend, holder = '';
+            END IF;
+        END IF;
+        IF copies IS NOT NULL THEN
+            had := TG_OP <> 'INSERT' AND OLD.type = 'file' AND OLD.backend NOT IN ('symlink', copies);
+            has := TG_OP <> 'DELETE' AND NEW.type = 'file' AND NEW.backend NOT IN ('symlink', copies);
+            same := had AND has AND copy_key(OLD.id, OLD.etag) = copy_key(NEW.id, NEW.etag);
+            IF has AND NOT same THEN
+                DELETE FROM replicas WHERE key = copy_key(NEW.id, NEW.etag) AND task <> 'held';
+                INSERT INTO replicas (key, id, parent, name, task) VALUES
+                    (copy_key(NEW.id, NEW.etag), NEW.id, NEW.parent, NEW.name, 'copy') ON CONFLICT (key) DO NOTHING;
+                DELETE FROM replicas WHERE key = copy_key(NEW.id, NEW.etag) AND task = 'held';
+            END IF;
+            IF had AND NOT same THEN
+                DELETE FROM replicas WHERE key = copy_key(OLD.id, OLD.etag);
+                INSERT INTO replicas (key, id, parent, name, task) VALUES
+                    (copy_key(OLD.id, OLD.etag), OLD.id, OLD.parent, OLD.name, 'drop');
+            END IF;
+            IF TG_OP = 'UPDATE' AND (OLD.parent, OLD.name) <> (NEW.parent, NEW.name) THEN
+                UPDATE replicas SET parent = NEW.parent, name = NEW.name
+                    WHERE key = copy_key(NEW.id, NEW.etag) AND task IN ('copy', 'check');
+            END IF;
+        END IF;
+        IF TG_OP = 'DELETE' THEN
+            DELETE FROM reads WHERE id = OLD.id;
+        END IF;
+        IF TG_OP <> 'INSERT' AND OLD.type = 'file' AND NOT old_blob
+        AND (TG_OP = 'DELETE' OR (OLD.parent, OLD.name, OLD.instance_id, OLD.backend)
+             <> (NEW.parent, NEW.name, NEW.instance_id, NEW.backend)) THEN
+            INSERT INTO strays (instance_id, path, stamp, target) VALUES
+                (OLD.instance_id, joined(OLD.parent, OLD.name), OLD.stamp, CASE WHEN TG_OP = 'DELETE'
+                 OR (OLD.parent, OLD.name) = (NEW.parent, NEW.name) THEN '' ELSE joined(NEW.parent, NEW.name) END);
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note_change AFTER INSERT OR UPDATE OR DELETE ON entries FOR EACH ROW EXECUTE FUNCTION note_change();
+
+    -- The locks of one commit; all in one order (by path), so that nobody waits in a circle
+    CREATE FUNCTION claim(keys bigint[], alone boolean[]) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            IF alone[i] THEN
+                PERFORM pg_advisory_xact_lock(keys[i]);
+            ELSE
+                PERFORM pg_advisory_xact_lock_shared(keys[i]);
+            END IF;
+        END LOOP;
+    END $$;
+    -- (token, path, those above it, whether all below is meant, 'file', 'directory', 'moved' or '' for what will be there)
+    CREATE FUNCTION fenced(bigint, text, text[], boolean, text) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim($2, '/');
+        above text := rtrim($3[cardinality($3)], '/');
+    BEGIN
+        IF $1 = 0 THEN
+            RETURN;
+        END IF;
+        IF EXISTS (SELECT 1 FROM fences WHERE path = $2 AND token > $1)
+        OR EXISTS (SELECT 1 FROM fences WHERE path = ANY ($3) AND below > $1)
+        OR $4 AND EXISTS (SELECT 1 FROM fences WHERE path > prefix || '/' AND path < prefix || '0' AND token > $1) THEN
+            RAISE EXCEPTION 'overtaken' USING ERRCODE = 'CF001';
+        END IF;
+        INSERT INTO fences AS known VALUES ($2, $1, CASE WHEN $4 THEN $1 ELSE 0 END, now()) ON CONFLICT (path) DO UPDATE
+            SET token = excluded.token, below = greatest(known.below, excluded.below), since = excluded.since;
+        IF $5 <> '' AND (above <> '' AND NOT EXISTS (SELECT 1 FROM entries WHERE type = 'directory'
+            AND parent = coalesce(nullif(regexp_replace(above, '/[^/]*$', ''), ''), '/')
+            AND name = regexp_replace(above, '^.*/', ''))
+        OR $5 <> 'moved' AND EXISTS (SELECT 1 FROM entries WHERE type <> $5 AND parent = CASE $2 WHEN '/' THEN '' ELSE
+            coalesce(nullif(above, ''), '/') END AND name = regexp_replace($2, '^.*/', ''))) THEN
+            RAISE EXCEPTION 'no place' USING ERRCODE = 'CF002';
+        END IF;
+    END $$;
+    CREATE FUNCTION put(bigint, bigint[], boolean[], text, text[], text, text, text, bigint, integer, text, bigint, text,
+                        text, text, text, text, text) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        drawn bigint;
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, false, $8);
+        -- Drawn behind the lock of the row: what is committed later has the larger one
+        INSERT INTO entries VALUES ($6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, nextval('versions'))
+            ON CONFLICT (parent, name) DO UPDATE SET type = excluded.type, size = excluded.size, mode = excluded.mode,
+            owner = excluded.owner, mtime_ns = excluded.mtime_ns, etag = excluded.etag, id = excluded.id,
+            digest = excluded.digest, backend = excluded.backend, instance_id = excluded.instance_id,
+            stamp = excluded.stamp, version = nextval('versions') RETURNING version INTO drawn;
+        RETURN drawn;
+    END $$;
+    CREATE FUNCTION removed(path text, up text, own text) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim(path, '/');
+        first bigint; rest bigint;
+    BEGIN
+        DELETE FROM entries WHERE parent = up AND name = own;
+        GET DIAGNOSTICS first = ROW_COUNT;
+        DELETE FROM entries WHERE parent = path OR parent >= prefix || '/' AND parent < prefix || '0';
+        GET DIAGNOSTICS rest = ROW_COUNT;
+        RETURN first + rest;
+    END $$;
+    CREATE FUNCTION delete_all(bigint, bigint[], boolean[], text, text[], text, text) RETURNS bigint LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, true, '');
+        RETURN removed($4, $6, $7);
+    END $$;
+    CREATE FUNCTION move_all(bigint, bigint[], boolean[], text, text[], text, text, text, text[], text, text) RETURNS bigint
+    LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim($4, '/');
+        drawn bigint; first bigint; rest bigint;
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, true, '');
+        PERFORM fenced($1, $8, $9, true, 'moved');
+        PERFORM removed($8, $10, $11);
+        drawn := nextval('versions');
+        UPDATE entries SET parent = $10, name = $11, version = drawn WHERE parent = $6 AND name = $7;
+        GET DIAGNOSTICS first = ROW_COUNT;
+        UPDATE entries SET parent = $8 || substr(parent, length($4) + 1), version = drawn
+            WHERE parent = $4 OR parent >= prefix || '/' AND parent < prefix || '0';
+        GET DIAGNOSTICS rest = ROW_COUNT;
+        RETURN first + rest;
+    END $$;
+
+    -- Locks of nodes, in the session: all or none. Each key has a gate beside it, which everybody passes and which who was
+    -- refused keeps closed (`gated`) until it is his turn. -> token; 0: none; -1: none, but the gates are closed
+    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS bigint LANGUAGE sql AS
+        $$ SELECT count(*) FILTER (WHERE CASE WHEN k.alone THEN pg_advisory_unlock(key) ELSE pg_advisory_unlock_shared(key) END)
+           FROM unnest(keys, alone) AS k (key, alone) $$;
+    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS bigint LANGUAGE sql AS
+        $$ SELECT count(*) FILTER (WHERE pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
+    CREATE FUNCTION try_locks(keys bigint[], alone boolean[], gated boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        done integer := 0;
+        pass boolean := true;
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            pass := pass AND pg_try_advisory_xact_lock_shared(keys[i] # 1);
+        END LOOP;
+        WHILE pass AND done < cardinality(keys) LOOP
+            EXIT WHEN NOT CASE WHEN alone[done + 1] THEN pg_try_advisory_lock(keys[done + 1])
+                               ELSE pg_try_advisory_lock_shared(keys[done + 1]) END;
+            done := done + 1;
+        END LOOP;
+        IF pass AND done = cardinality(keys) THEN
+            IF gated THEN
+                PERFORM open_gates(keys, alone);
+            END IF;
+            RETURN nextval('tokens');
+        END IF;
+        PERFORM free_locks(keys[:done], alone[:done]);
+        IF gated OR NOT pass THEN
+            RETURN CASE WHEN gated THEN -1 ELSE 0 END;
+        END IF;
+        FOR i IN 1 .. cardinality(keys) LOOP
+            IF alone[i] AND NOT pg_try_advisory_lock(keys[i] # 1) THEN
+                PERFORM open_gates(keys[:i - 1], alone[:i - 1]);
+                RETURN 0;
+            END IF;
+        END LOOP;
+        RETURN -1;
+    END $$;
+    """,
+)
+_POSTGRES_NAME = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_$]{0,62}", re.A)
+_POSTGRES_RAISED: dict[str, Callable[[], CallFSError]] = {
+    "CF001": Overtaken, "CF002": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
+    "54000": lambda: BadRequest("The path is longer than an index of PostgreSQL takes (about 2,600 bytes)."),
+    "25006": lambda: Unavailable("The metadata store is read-only.", retry_after=10)}
+# One lower bound: of two, an index scan may begin at the wrong one
+_POSTGRES_BELOW = "(parent, name) > (?, ?) AND parent < ? AND (parent = ? OR parent >= ?)"
+_NOTIFY_TEXT = 1_900                        # characters a part: with its head below the 7,999 bytes that NOTIFY takes
+
+
+def _postgres_array(values: Iterable[Any]) -> str:
+    """An array as a text (its documentation, 8.15.6)."""
+    return "{" + ",".join('"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values) + "}"
+
+
+def advisory_keys(salt: bytes, paths: Sequence[str], subtree: bool) -> tuple[list[int], list[bool]]:
+    """(keys, whether each is taken alone or with others) of the advisory locks that exclude who else has these paths or
+    (`subtree`) what is below, in the order in which everybody takes them.
+
+    Whoever has a path or a subtree shares the trees of all directories above it; of a path its own tree, too, and has its
+    name alone; of a subtree has its tree alone. Two names with the same hash exclude each other needlessly, no more.
+    """
+    wanted: dict[tuple[str, str], bool] = {}
+    for path in paths:
+        wanted.update((each, False) for each in itertools.product((*ancestors(path), path), ("tree",)) if each not in wanted)
+        wanted[path, "tree" if subtree else "name"] = True
+    order = sorted(wanted)
+    hashes = (hashlib.blake2b(f"{kind} {path}".encode(), digest_size=8, key=salt).digest() for path, kind in order)
+    return [int.from_bytes(each, "big", signed=True) for each in hashes], [wanted[each] for each in order]
+
+
+class PostgresStore(MetadataStore):
+    """Records in a schema of a PostgreSQL database (12 or later, UTF8), which is made where it is missing.
+
+    What is committed is as durable as the server makes it (`synchronous_commit`). Reads go to the server each time: what
+    one node has written, every other sees.
+    """
+
+    shared = True
+
+    def __init__(self, dsn: str, *, sslmode: str = "", schema: str = "callfs", instance_id: str = "node-1", pool: int = 16,
+                 timeout: float = 5.0, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        if not _POSTGRES_NAME.fullmatch(schema):
+            raise ConfigError("metadata_store.db_schema: must be letters, digits and _ (at most 63), and not begin with pg_")
+        self._instance, self._metrics, self._log = instance_id, metrics or Metrics(), log
+        settings = f"SET search_path = \"{schema}\"; SET default_transaction_isolation = 'read committed'"
+        self.database = open_postgres(dsn, sslmode=sslmode, settings=settings, pool=pool, timeout=timeout)
+        self._ears: list[_PostgresEar] = []
+        self._sender, self._messages = secrets.token_hex(8), itertools.count(1)
+        try:
+            self.identity = self._migrate(schema)
+        except CallFSError as error:
+            self.database.close()
+            if isinstance(error, (ConfigError, StorageFull)):
+                raise
+            kind = Unavailable if isinstance(error, Unavailable) else ConfigError
+            raise kind(f"metadata_store.dsn: {error.message}") from None
+        self._salt = bytes.fromhex(self.identity)
+
+    def _migrate(self, schema: str) -> str:
+        """Bring the tables up to date, one node at a time; the identity of the store."""
+        with contextlib.suppress(DatabaseError):        # there are none yet
+            found, identity = self.database.single("SELECT version, identity FROM callfs_schema", (), True).rows[0]
+            if found == len(_POSTGRES_SCHEMA):
+                return f"{identity:016x}"
+        with self.database.transaction() as session:
+            if session.execute("SELECT current_setting('server_encoding')").rows != [("UTF8",)]:
+                raise ConfigError("metadata_store.dsn: the database must have the encoding UTF8")
+            session.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", ("callfs schema " + schema,))
+            if not session.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?", (schema,)).rows:
+                session.execute(f'CREATE SCHEMA "{schema}"')
+            tables = [name for name, in session.execute(
+                "SELECT relname::text FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = ?",
+                (schema,)).rows]
+            if tables and "callfs_schema" not in tables:
+                raise ConfigError(f"metadata_store.db_schema: {schema} holds the tables of another program")
+            if not tables:
+                session.execute("CREATE TABLE callfs_schema (version integer NOT NULL, identity bigint NOT NULL)")
+                session.execute("INSERT INTO callfs_schema VALUES (0, ?)", (secrets.randbits(62),))
+            found, identity = session.execute("SELECT version, identity FROM callfs_schema").rows[0]
+            if found > len(_POSTGRES_SCHEMA):
+                raise ConfigError(f"metadata_store.db_schema: written by a later version of callfs (schema {found}, this one "
+                                  f"knows {len(_POSTGRES_SCHEMA)}); use that version, or restore a backup")
+            for step in _POSTGRES_SCHEMA[found:]:
+                session._connection.simple(step)         # several statements, without values
+            if found < len(_POSTGRES_SCHEMA):
+                session.execute("UPDATE callfs_schema SET version = ?", (len(_POSTGRES_SCHEMA),))
+        return f"{identity:016x}"
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _ask(self, operation: str, sql: str, values: Sequence[Any] = (), idempotent: bool = True) -> Rows:
+        """One statement, a transaction of its own. Where it changes something and may not be done twice (not
+        `idempotent`), a connection that breaks in the middle is Unavailable: done or not, nobody knows."""
+        return self._asked(operation, lambda: self.database.single(sql, values, idempotent))
+
+    def _run(self, operation: str, work: Callable[[Session], Any]) -> None:
+        """Several, idempotent together."""
+        self._asked(operation, lambda: self.database.run(work, idempotent=True))
+
+    def _asked(self, operation: str, ask: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        try:
+            return ask()
+        except CallFSError as error:
+            raise self.translated(error) from None
+        finally:
+            self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
+
+    def translated(self, error: CallFSError) -> CallFSError:
+        """An error of the database in our words; PostgreSQL's are for the log."""
+        raised = _POSTGRES_RAISED.get(getattr(error, "state", ""))
+        if raised:
+            return raised()
+        if isinstance(error, StorageFull):
+            return StorageFull("The disk of the metadata store is full.")
+        if self._log:
+            self._log.warn("the metadata store failed", error=error.message, state=getattr(error, "state", ""))
+        return Unavailable("The metadata store does not answer.") if isinstance(error, Unavailable) else \
+            StorageError("The metadata store refused; its own words are in the log.")
+
+    def _entries(self, operation: str, where: str, values: Sequence[Any]) -> list[Entry]:
+        return [_entry(row) for row in self._ask(operation, f"SELECT {_COLUMNS} FROM entries WHERE {where}", values).rows]
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        return next(iter(self._entries("get", "parent = ? AND name = ?", split_path(path))), None)
+
+    def page(self, parent: str, after: str = "", limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("page", "parent = ? AND name > ? ORDER BY name LIMIT ?", (parent, after, limit))
+
+    def known(self, parent: str, names: Sequence[str]) -> set[str]:
+        """As the interface says."""
+        rows = self._ask("known", "SELECT name FROM entries WHERE parent = ? AND name = ANY (?::text[])",
+                         (parent, _postgres_array(names))).rows
+        return {name for name, in rows}
+
+    def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
+
+    def put(self, entry: Entry) -> Entry:
+        """As the interface says."""
+        token, claims, (above,) = self._fenced((entry.path,), False)
+        row = _row(entry)[:-1]
+        version = self._ask("put", f"SELECT put({', '.join('?' * (5 + len(row)))})", (token, *claims, entry.path, above, *row))
+        return entry._replace(version=version.rows[0][0])
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """As the interface says."""
+        names = _COLUMNS.split(", ")
+        rows = [dict(zip(names, _row(entry))) for entry in entries]
+        self._ask("add", f"INSERT INTO entries ({_COLUMNS}) SELECT {', '.join(names[:-1])}, drawn FROM "
+                  "json_populate_recordset(NULL::entries, ?::json), (SELECT nextval('versions') AS drawn) AS one "
+                  "ORDER BY parent, name ON CONFLICT DO NOTHING", (json.dumps(rows, ensure_ascii=False),))
+
+    def delete(self, path: str) -> int:
+        """As the interface says."""
+        token, claims, (above,) = self._fenced((path,), True)
+        return self._ask("delete", "SELECT delete_all(?, ?, ?, ?, ?, ?, ?)", (token, *claims, path, above, *split_path(path)),
+                         False).rows[0][0]
+
+    def move(self, source: str, target: str) -> int:
+        """As the interface says."""
+        token, claims, (above, onto) = self._fenced((source, target), True)
+        return self._ask("move", f"SELECT move_all({', '.join('?' * 11)})", (
+            token, *claims, source, above, *split_path(source), target, onto, *split_path(target)), False).rows[0][0]
+
+    def _fenced(self, paths: tuple[str, ...], subtree: bool) -> tuple[int, list[str], list[str]]:
+        """For a commit by this thread: its token, the locks of the commit, and what is above each path."""
+        token = self.fence()
+        claims = advisory_keys(self._salt, paths, subtree) if token else ([], [])
+        return token, [_postgres_array(some) for some in claims], [_postgres_array(ancestors(path)) for path in paths]
+
+    # -- links -------------------------------------------------------------------------------------------------
+
+    def add_link(self, link: Link) -> None:
+        """As the interface says."""
+        self._ask("add_link", f"INSERT INTO links ({_LINK_COLUMNS}) VALUES ({', '.join('?' * len(link))})", link, False)
+
+    def find_link(self, token_hash: str) -> Optional[Link]:
+        """As the interface says."""
+        rows = self._ask("find_link", f"SELECT {_LINK_COLUMNS} FROM links WHERE token_hash = ?", (token_hash,)).rows
+        return Link(*rows[0]) if rows else None
+
+    def use_link(self, token_hash: str, now: float) -> bool:
+        """As the interface says."""
+        return self._ask("use_link", "UPDATE links SET uses = uses + 1 WHERE token_hash = ? AND uses < max_uses AND expires > ?",
+                         (token_hash, float(now)), False).count == 1
+
+    def links(self, owner: Optional[str]) -> list[Link]:
+        """As the interface says."""
+        return [Link(*row) for row in self._ask("links", f"SELECT {_LINK_COLUMNS} FROM links WHERE coalesce(owner = ?::text, true) "
+                                                "ORDER BY created DESC LIMIT 1000", (owner,)).rows]
+
+    def delete_link(self, link_id: str, owner: Optional[str]) -> bool:
+        """As the interface says."""
+        return self._ask("delete_link", "DELETE FROM links WHERE id = ? AND coalesce(owner = ?::text, true)", (link_id, owner),
+                         False).count == 1
+
+    def sweep_links(self, now: float) -> int:
+        """As the interface says."""
+        return self._ask("sweep_links", "WITH old AS (DELETE FROM fences WHERE since < to_timestamp(?)) "
+                         "DELETE FROM links WHERE expires <= ? OR uses >= max_uses", (now - FENCE_SECONDS, float(now))).count
+
+    # -- blobs -------------------------------------------------------------------------------------------------
+
+    def hold_blob(self, key: str, backend: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._ask("hold_blob", "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (key, backend, instance_id))
+
+    def release_blobs(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._ask("release_blobs", "UPDATE blobs SET holder = '' WHERE key = ANY (?::text[]) OR holder = ? AND holder <> ''",
+                  (_postgres_array(keys), instance_id))
+
+    def loose_blobs(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """As the interface says."""
+        return self._ask("loose_blobs", "SELECT key, backend FROM blobs WHERE holder = '' LIMIT ?", (limit,)).rows
+
+    def drop_blobs(self, keys: Sequence[str]) -> None:
+        """As the interface says."""
+        self._ask("drop_blobs", "DELETE FROM blobs WHERE key = ANY (?::text[]) AND holder = ''", (_postgres_array(keys),))
+
+    def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("elsewhere", f"{_POSTGRES_BELOW} AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
+                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
+
+    def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("owned", "(parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND instance_id = ? "
+                             "ORDER BY parent, name LIMIT ?", (*after, instance_id, limit))
+
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says."""
+        return [Stray(*row) for row in self._ask("strays", "SELECT seq, path, stamp, target FROM strays WHERE instance_id = ? "
+                                                 "ORDER BY seq LIMIT ?", (instance_id, limit)).rows]
+
+    def settle_strays(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._ask("settle_strays", "DELETE FROM strays WHERE seq = ANY (?::bigint[])", (_postgres_array(seqs),))
+
+    # -- second copies -----------------------------------------------------------------------------------------
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says."""
+        def work(session: Session) -> None:
+            session.execute("LOCK TABLE replication")   # nodes that start at the same moment; who commits looks behind it
+            if session.execute("SELECT backend FROM replication").rows == wanted:
+                return
+            session.execute("DELETE FROM replication")
+            session.execute("DELETE FROM replicas WHERE task <> 'held'")
+            if backend:
+                session.execute("INSERT INTO replication VALUES (?)", (backend,))
+                session.execute("INSERT INTO replicas (key, id, parent, name, task) SELECT copy_key(id, etag), id, parent, name, "
+                                "'check' FROM entries WHERE type = 'file' AND backend NOT IN ('symlink', ?) "
+                                "ON CONFLICT DO NOTHING", (backend,))
+        wanted = [(backend,)] if backend else []
+        if self._ask("replicate", "SELECT backend FROM replication").rows != wanted:
+            self._run("replicate", work)
+
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """As the interface says."""
+        rows = self._ask("owed_replicas", "SELECT seq, key, id, parent, name, task, since, tries FROM replicas AS r "
+                         "WHERE task <> 'held' AND due <= ? AND NOT (task = 'drop' AND EXISTS (SELECT 1 FROM replicas "
+                         "WHERE id = r.id AND task IN ('copy', 'check'))) ORDER BY seq LIMIT ?", (float(now), limit)).rows
+        return [Owed(*row[:3], join_path(row[3], row[4]), *row[5:]) for row in rows]
+
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._ask("settle_replicas", "DELETE FROM replicas WHERE seq = ANY (?::bigint[])", (_postgres_array(seqs),))
+
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """As the interface says."""
+        self._ask("postpone_replicas", "UPDATE replicas SET tries = tries + 1, due = ? WHERE seq = ANY (?::bigint[])",
+                  (float(due), _postgres_array(seqs)))
+
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._ask("hold_replica", "INSERT INTO replicas (key, id, parent, name, task, holder) VALUES (?, '', ?, ?, 'held', ?) "
+                  "ON CONFLICT (key) DO UPDATE SET seq = DEFAULT, id = '', parent = excluded.parent, name = excluded.name, "
+                  "task = 'held', since = excluded.since, tries = 0, due = 0, holder = excluded.holder",
+                  (key, *split_path(path), instance_id))
+
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._ask("release_replicas", "UPDATE replicas SET task = CASE task WHEN 'held' THEN 'drop' ELSE task END, holder = '', due = 0 "
+                  "WHERE task = 'held' AND (key = ANY (?::text[]) OR holder = ? AND holder <> '') OR ? AND due > 0",
+                  (_postgres_array(keys), instance_id, bool(instance_id)))
+
+    def replica_backlog(self) -> tuple[int, float]:
+        """As the interface says."""
+        return self._ask("replica_backlog", "SELECT count(*), coalesce(min(since), 0) FROM replicas WHERE task <> 'held'").rows[0]
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """As the interface says."""
+        self._ask("note_reads", "INSERT INTO reads SELECT * FROM unnest(?::text[], ?::bigint[]) AS t (id, hour) ORDER BY id "
+                  "ON CONFLICT (id) DO UPDATE SET hour = excluded.hour", (_postgres_array(hours), _postgres_array(hours.values())))
+
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """As the interface says."""
+        return dict(self._ask("last_reads", "SELECT id, hour FROM reads WHERE id = ANY (?::text[])", (_postgres_array(ids),)).rows)
+
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("idle_files", "(parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND size >= ? AND "
+                             "mtime_ns < ? AND NOT EXISTS (SELECT 1 FROM reads WHERE reads.id = entries.id AND hour >= ?) "
+                             "ORDER BY parent, name LIMIT ?", (*after, min_bytes, hour * 3600 * 10**9, hour, limit))
+
+    # -- mounts ------------------------------------------------------------------------------------------------
+
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """As the interface says; this node's."""
+        return self._ask("mounts", "SELECT path, fstype, config FROM mounts WHERE instance_id = ? ORDER BY path", (self._instance,)).rows
+
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """As the interface says."""
+        self._ask("add_mount", "INSERT INTO mounts VALUES (?, ?, ?, ?) ON CONFLICT (instance_id, path) DO UPDATE SET "
+                  "fstype = excluded.fstype, config = excluded.config", (self._instance, path, fstype, config))
+
+    def remove_mount(self, path: str) -> None:
+        """As the interface says."""
+        self._ask("remove_mount", "DELETE FROM mounts WHERE instance_id = ? AND path = ?", (self._instance, path))
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    @property
+    def _channel(self) -> str:
+        return "callfs_" + self.identity
+
+    def announce(self, message: str) -> None:
+        """As the interface says. In parts, which NOTIFY delivers together since they are of one transaction; that one
+        has nothing to be durable, and does not wait for the server's disk."""
+        texts = [message[start:start + _NOTIFY_TEXT] for start in range(0, len(message) or 1, _NOTIFY_TEXT)]
+        number = next(self._messages)
+        parts = [f"{self._sender} {number} {place} {len(texts)} {self._instance}\n{text}"
+                 for place, text in enumerate(texts)]
+        self._ask("announce", "SELECT set_config('synchronous_commit', 'off', true), count(pg_notify(?, part)) "
+                  "FROM unnest(?::text[]) AS part", (self._channel, _postgres_array(parts)), False)
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """As the interface says. Raises Unavailable when that can not begin."""
+        self._ears.append(self._asked("listen", lambda: _PostgresEar(self.database, self._channel, self._sender, heard, missed)))
+
+    # -- the store itself --------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """It answers, and could write."""
+        if self._ask("check", "SELECT current_setting('transaction_read_only') = 'on' FROM callfs_schema").rows[0][0]:
+            raise _POSTGRES_RAISED["25006"]()
+
+    def close(self) -> None:
+        """End the threads and connections."""
+        for ear in self._ears:
+            ear.close()
+        self.database.close()
+
+
+def _in_tree(path: str, after: tuple[str, str]) -> tuple[str, str, str, str, str]:
+    own, first, behind = _below(path)
+    return (*max(after, (own, "")), behind, own, first)
+
+
+class _PostgresEar:
+    """A connection that listens, in a thread of its own. Raises DatabaseUnavailable when it can not begin to."""
+
+    QUIET = 15.0                            # seconds after which it is asked whether the server is still there
+
+    def __init__(self, database: _Postgres, channel: str, sender: str, heard: Callable[[str, str], None],
+                 missed: Callable[[], None]) -> None:
+        self._database, self._channel, self._sender, self._heard, self._missed = database, channel, sender, heard, missed
+        self._parts: list[str] = []
+        self._closed = threading.Event()
+        self._connection = self._connect()
+        self._thread = threading.Thread(target=self._run, name="callfs-listen", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> _PostgresConnection:
+        connection = self._database.connection()
+        try:
+            connection.simple(f'LISTEN "{self._channel}"')
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                while not self._closed.is_set():
+                    self._take_in(self._connection.notification(self.QUIET))
+            except CallFSError:
+                self._connection.close()
+                self._come_back()
+        self._connection.close()
+
+    def _take_in(self, payload: Optional[str]) -> None:
+        """A part of a message; those of one come without another's between them."""
+        if payload is None:
+            self._connection.simple("")
+            return
+        head, _, text = payload.partition("\n")
+        sender, _, place, parts, node = head.split(" ", 4)
+        if sender != self._sender:
+            self._parts = [*(self._parts if place != "0" else ()), text]
+            if len(self._parts) == int(parts):
+                self._heard(node, "".join(self._parts))
+
+    def _come_back(self) -> None:
+        """Connect again, with pauses that grow and are spread: a server that was started again has many to serve."""
+        for attempt in itertools.count():
+            if self._closed.wait(random.uniform(0, min(5.0, 0.05 * 2 ** attempt))):
+                return
+            with contextlib.suppress(CallFSError):
+                self._connection, self._parts = self._connect(), []
+                if not self._closed.is_set():
+                    self._missed()
+                return
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._connection.interrupt()
+        self._thread.join(5)
+
+# ============================================================================
 # Locks: who may change a path now
 # ============================================================================
 
@@ -7911,6 +9871,68 @@ class LocalLocks(LockManager):
                 self._changed.notify_all()
 
 
+class SharedLocks(LockManager):
+    """Locks that several processes share. This process's own come first: they cost nothing and are fair, and the shared
+    ones meet only other processes. Between those nobody is promised his turn.
+
+    A shared lock can be lost before it is let go (the connection broke, the holder was silent too long); nobody is told:
+    what counts is the token, which the store checks at each commit.
+    """
+
+    def __init__(self, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+        self._timeout, self._metrics, self._own = timeout, metrics or Metrics(), LocalLocks(timeout)
+        self._thread, self._active = threading.local(), set()       # type: Any, set[int]
+        self._metrics.gauge("callfs_active_locks", lambda: len(self._active))
+
+    @abc.abstractmethod
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        """All of them, or none: (token, what `_give` needs). Tries at least once, until `time.monotonic()` is past the
+        deadline; then, and where the server can not be reached by then, raises Unavailable."""
+
+    @abc.abstractmethod
+    def _give(self, handle: Any) -> None:
+        """Let go. Raises CallFSError where the lock was, or may have been, lost before."""
+
+    def token(self) -> int:
+        """As the interface says."""
+        return next(reversed(getattr(self._thread, "tokens", ())), 0)
+
+    @contextlib.contextmanager
+    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> Iterator[Lease]:
+        """As the interface says."""
+        wanted = _outermost(paths) if subtree else sorted(set(paths))
+        seconds, started, status = self._timeout if timeout is None else timeout, time.perf_counter(), "timeout"
+        deadline, stack = time.monotonic() + seconds, contextlib.ExitStack()
+        with stack:
+            try:
+                stack.enter_context(self._own.hold(*wanted, subtree=subtree, timeout=seconds))
+                token, handle = self._take(wanted, subtree, deadline)
+                status = "success"
+            finally:
+                self._measure("acquire", status, started)
+            tokens = self._thread.__dict__.setdefault("tokens", [])
+            stack.callback(self._let_go, tokens, token, handle)
+            tokens.append(token)
+            self._active.add(token)
+            yield Lease(token)
+
+    def _let_go(self, tokens: list[int], token: int, handle: Any) -> None:
+        tokens.remove(token)                # those of the thread that took it, should another one let go
+        self._active.discard(token)
+        started, status = time.perf_counter(), "lost"
+        try:
+            self._give(handle)
+            status = "success"
+        except CallFSError:                 # then nobody has it; and what was done under it is done
+            pass
+        finally:
+            self._measure("release", status, started)
+
+    def _measure(self, operation: str, status: str, started: float) -> None:
+        self._metrics.count("callfs_lock_operations_total", operation, status)
+        self._metrics.observe("callfs_lock_operation_duration_seconds", time.perf_counter() - started, operation)
+
+
 def _overlap(some: list[str], some_below: bool, others: list[str], others_below: bool) -> bool:
     return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
                for path in some for other in others)
@@ -7920,6 +9942,309 @@ def _outermost(paths: Sequence[str]) -> list[str]:
     """Without those that lie in another of them: a subtree's lock covers them already."""
     distinct = sorted(set(paths))
     return [path for path in distinct if not any(other != path and is_below(path, other) for other in distinct)]
+
+# ============================================================================
+# Locks in Redis
+# ============================================================================
+
+# ARGV: prefix, time to live in ms, "1" for a subtree, who asks, "1" if it will ask again, then the paths.
+# `locks` is a hash of what is held: path -> '<token> <1: a subtree> <until, in ms since 1970> <who>', and, at '?'..path,
+# of what is claimed: who waits and finds all its paths unclaimed gets them next, before those that come later (else a
+# node that asks without a pause, or a busy folder, would keep all others out). Since claims are made together or not at
+# all, no two wait for each other's. `held` is a sorted set of the held paths, for what lies below one. What is over is
+# met and removed here: no clock but that of Redis is asked.
+_LUA_LOCKS = r"""
+local LOCKS, HELD, call = ARGV[1]..'locks', ARGV[1]..'held', redis.call
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function parts(text)
+  local token, sub, till, who = string.match(text or '', '^(%d+) (%d) (%d+) (.*)$')
+  if till and tonumber(till) > now then return token, sub, who, tonumber(till) - now end
+end
+local function text(token, sub, ms, who) return token..' '..sub..' '..string.format('%.0f', now + ms)..' '..who end
+"""
+_LUA_TAKE = RedisScript(_LUA_LOCKS + r"""
+local ttl, sub, who, again = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local held, claimed = false, false          -- by others
+local function look(path)
+  local asked = {path, '?'..path}
+  for stop in string.gmatch(path, '()/') do
+    local above = stop == 1 and '/' or string.sub(path, 1, stop - 1)
+    if above ~= path then
+      asked[#asked + 1] = above
+      asked[#asked + 1] = '?'..above
+    end
+  end
+  for i, found in ipairs(call('HMGET', LOCKS, unpack(asked))) do
+    local token, subtree, owner = parts(found)
+    if token and owner ~= who and (i <= 2 or subtree == '1') then
+      if i % 2 == 1 then held = true else claimed = true end
+    end
+  end
+  local prefix = path == '/' and '' or path
+  while sub == '1' and not held do
+    local some = call('ZRANGEBYLEX', HELD, '('..prefix..'/', '('..prefix..'0', 'LIMIT', 0, 500)
+    if #some == 0 then break end
+    for i, found in ipairs(call('HMGET', LOCKS, unpack(some))) do
+      if parts(found) then
+        held = true
+      else
+        call('HDEL', LOCKS, some[i])
+        call('ZREM', HELD, some[i])
+      end
+    end
+  end
+end
+for i = 6, #ARGV do look(ARGV[i]) end
+if held or claimed then
+  for i = 6, #ARGV do
+    if again == '0' then
+      local _, _, owner = parts(call('HGET', LOCKS, '?'..ARGV[i]))
+      if owner == who then call('HDEL', LOCKS, '?'..ARGV[i]) end
+    elseif not claimed then
+      call('HSET', LOCKS, '?'..ARGV[i], text('0', sub, 500, who))
+    end
+  end
+  return false
+end
+-- Not only counted: a Redis that lost its keys, or a replica that became master, gives out larger ones still.
+local token = math.max((tonumber(call('GET', ARGV[1]..'token') or 0)) + 1, time[1] * 1000000 + time[2])
+token = string.format('%.0f', token)
+call('SET', ARGV[1]..'token', token)
+for i = 6, #ARGV do
+  call('HSET', LOCKS, ARGV[i], text(token, sub, ttl, who))
+  call('ZADD', HELD, 0, ARGV[i])
+  call('HDEL', LOCKS, '?'..ARGV[i])         -- its own, or one that is over
+end
+return token""")
+# ARGV: prefix, then pairs of path and token, each of a lock that the caller was granted. How many were its own still.
+_LUA_GIVE = RedisScript(_LUA_LOCKS + r"""
+local own = 0
+for i = 2, #ARGV, 2 do
+  local found = call('HGET', LOCKS, ARGV[i])
+  if string.match(found or '', '^%d+') == ARGV[i + 1] then
+    if parts(found) then own = own + 1 end
+    call('HDEL', LOCKS, ARGV[i])
+    call('ZREM', HELD, ARGV[i])
+  end
+end
+return own""")
+# ARGV: prefix, time to live in ms, then such pairs. One that is over is not revived: another may have been there.
+_LUA_RENEW = RedisScript(_LUA_LOCKS + r"""
+local own = 0
+for i = 3, #ARGV, 2 do
+  local found = call('HGET', LOCKS, ARGV[i])
+  local token, sub, who = parts(found)
+  if token == ARGV[i + 1] then
+    call('HSET', LOCKS, ARGV[i], text(token, sub, tonumber(ARGV[2]), who))
+    own = own + 1
+  end
+end
+return own""")
+
+
+class RedisLocks(SharedLocks):
+    """Locks in Redis, for `lease` seconds each; one thread renews all that this process holds, three times a lease.
+
+    Who was silent for longer (paused, cut off) has lost its locks without knowing; its token stays what it was, and the
+    store refuses its commits once somebody else made one (`MetadataStore.fence`). Tokens are the microseconds of Redis's
+    clock, or one more than the last. Who waits asks again every 2 to 5 ms, after a second every 12 to 40 ms: measured with
+    two processes that want one lock for 5 ms each, without a pause, each gets it 56 times a second (99 % within 21 ms);
+    woken by published messages 80 times, but then every lock that is let go costs a message to every node.
+    """
+
+    def __init__(self, client: Union[RedisClient, _DatabaseTarget, str], *, prefix: str = "callfs:", lease: float = 10.0,
+                 timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+        super().__init__(timeout, metrics)
+        self._client = client if isinstance(client, RedisClient) else RedisClient(client)
+        self._prefix, self._lease = prefix, max(1, int(lease * 1000))       # ms
+        self._held: dict[str, list[str]] = {}       # paths by token
+        self._closed, self._starting = threading.Event(), threading.Lock()
+        self._renewer: Optional[threading.Thread] = None
+        try:
+            self._client.script(_LUA_RENEW, self._prefix, self._lease, safe=True)       # may this user do that?
+        except BaseException:
+            self._client.close()
+            raise
+
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        who = secrets.token_hex(8)
+        started, pause = time.monotonic(), 0.002
+        while True:
+            again, failure = time.monotonic() + pause < deadline, Unavailable("Another request is writing here; try again.")
+            try:                            # sent twice, it is granted to the same `who` again
+                token = self._client.script(_LUA_TAKE, self._prefix, self._lease, int(subtree), who, int(again), *paths, safe=True)
+            except DatabaseUnavailable as error:
+                token, failure = None, error
+            if isinstance(token, bytes):
+                self._held[token.decode()] = list(paths)
+                self._renew_from_now_on()
+                return int(token), token.decode()
+            if not again:
+                raise failure
+            time.sleep(pause)
+            pause = random.uniform(0.3, 1.0) * min(0.005 + (time.monotonic() - started) / 20, 0.04)
+
+    def _give(self, handle: Any) -> None:
+        paths = self._held.pop(handle)
+        if self._client.script(_LUA_GIVE, self._prefix, *self._pairs({handle: paths}), safe=True) < len(paths):
+            raise Unavailable("The lock was lost.")
+
+    @staticmethod
+    def _pairs(held: Mapping[str, Sequence[str]]) -> list[str]:
+        return [word for token, paths in held.items() for path in paths for word in (path, token)]
+
+    def _renew_from_now_on(self) -> None:
+        with self._starting:
+            if self._renewer is None and not self._closed.is_set():
+                self._renewer = threading.Thread(target=self._renew, name="callfs-locks-renewed", daemon=True)
+                self._renewer.start()
+
+    def _renew(self) -> None:
+        while not self._closed.wait(self._lease / 3000):
+            pairs = self._pairs(self._held.copy())
+            for start in range(0, len(pairs), 1000):
+                with contextlib.suppress(CallFSError):      # who lets go finds out, and the store refuses
+                    self._client.script(_LUA_RENEW, self._prefix, self._lease, *pairs[start:start + 1000], safe=True)
+
+    def close(self) -> None:
+        """Locks that are held end."""
+        self._closed.set()
+        if self._renewer is not None:
+            self._renewer.join()
+        held, self._held = self._held, {}
+        with contextlib.suppress(CallFSError):
+            self._client.script(_LUA_GIVE, self._prefix, *self._pairs(held), safe=True)
+        self._client.close()
+        super().close()
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+
+class PostgresLocks(SharedLocks):
+    """Advisory locks in the database of a PostgresStore, under its identity.
+
+    All locks of a process are those of ONE session: threads of a process exclude each other before (`SharedLocks`), and
+    inside a session PostgreSQL's locks do not exclude each other, so that two names with the same hash can not stop a thread
+    by a lock of its own; a connection for each lock would soon be more than a server takes. Therefore locks are tried for
+    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. What threads ask at the
+    same time goes in one message. Who is refused takes
+    the gates of what he wants alone, when he can have all of them, and tries again with random pauses; others find the gate
+    closed: a folder whose files are written all the time can be locked, too.
+
+    The session ends, with its locks, when the connection does, and (PostgreSQL 14 and later) when the process was silent
+    for `lease` seconds: one that was stopped holds up nobody for ever. What it then does, the fences refuse.
+    """
+
+    PAUSE = 0.001, 0.05                     # seconds: about the first, at most the second between two tries
+    MOST = 100                              # calls in one message
+
+    def __init__(self, store: PostgresStore, *, timeout: float = 10.0, lease: float = 10.0,
+                 metrics: Optional[Metrics] = None) -> None:
+        super().__init__(timeout, metrics)
+        self._store, self._lease, self._salt = store, lease, bytes.fromhex(store.identity) + b"locks"
+        self._session: Optional[_PostgresConnection] = None
+        self._calls, self._closed = _SharedCommits(self._exchange, self.MOST), threading.Event()
+        self._alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
+        self._alive.start()
+
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        wanted = [_postgres_array(some) for some in advisory_keys(self._salt, paths, subtree)]
+        pause, gates = self.PAUSE[0], None  # the session in which this one has closed the gates
+        try:
+            while True:
+                session, token = self._try(wanted, gates)
+                gates = session if token < 0 else None
+                if token > 0:
+                    return token, (session, wanted)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Unavailable("Another request is writing here; try again.")
+                time.sleep(min(left, random.uniform(pause / 2, pause)))
+                pause = min(pause * 2, self.PAUSE[1])
+        finally:
+            if gates:
+                with contextlib.suppress(CallFSError):
+                    self._call(gates, "SELECT open_gates(?, ?)", wanted)
+
+    def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
+        """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
+        for last in (False, True):
+            try:
+                return self._calls.run(lambda session: ("SELECT try_locks(?, ?, ?)", [*wanted, session is gates]))
+            except CallFSError as error:
+                if last or not getattr(error, "lost", False):
+                    raise self._store.translated(error) from None
+        raise AssertionError                # not reached
+
+    def _call(self, holder: _PostgresConnection, sql: str, values: list[Any]) -> None:
+        """In the session that has these locks."""
+        def work(session: _PostgresConnection) -> tuple[str, list[Any]]:
+            if session is not holder:
+                raise Unavailable("The session with these locks has ended.")
+            return sql, values
+        self._calls.run(work)
+
+    def _exchange(self, jobs: list[_Job]) -> None:
+        """Ask all at once; each gets the session and its answer."""
+        asked: list[tuple[_Job, tuple[str, list[Any]]]] = []
+        try:
+            session = self._session = self._session if self._session and not self._session.broken else self._connect()
+            for job in jobs:
+                try:
+                    asked.append((job, job.work(session)))
+                except Unavailable as error:
+                    job.error = error
+            for (job, _), row in zip(asked, session.queries([request for _, request in asked]) if asked else ()):
+                job.value = session, row[0]
+        except BaseException as error:
+            for job in jobs:
+                job.error = job.error or (error if isinstance(error, Exception) else Unavailable("Interrupted."))
+            self._drop()                    # what it holds now nobody knows: all of that goes with it
+            if not isinstance(error, CallFSError):
+                raise
+        finally:
+            for job in jobs:
+                job.done = True
+
+    def _connect(self) -> _PostgresConnection:
+        if self._closed.is_set():
+            raise Unavailable("The locks were closed.")
+        session = self._store.database.connection()
+        try:
+            session.simple("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
+            with contextlib.suppress(DatabaseError):    # PostgreSQL 13 and 12 do not know it
+                session.simple(f"SET idle_session_timeout = {max(1, int(self._lease * 1000))}")
+        except BaseException:
+            session.close()
+            raise
+        return session
+
+    def _drop(self) -> None:
+        if self._session:
+            self._session.broken = True
+            self._session.close()
+
+    def _give(self, handle: Any) -> None:
+        session, wanted = handle
+        self._call(session, "SELECT free_locks(?, ?)", wanted)
+
+    def _stay_alive(self) -> None:
+        """What is held is held until the process falls silent."""
+        while not self._closed.wait(self._lease / 3):
+            session = self._session
+            if session and not session.broken:
+                with contextlib.suppress(CallFSError):
+                    self._call(session, "SELECT 1", [])
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._closed.set()
+        self._alive.join()
+        with self._calls.leader:
+            self._drop()
 
 # ============================================================================
 # Bytes: the local disk
@@ -8232,6 +10557,27 @@ class LocalDisk:
         if self.durable:
             os.fsync(staged.fd)
         return os.fstat(staged.fd)
+
+    NOTE = "user.callfs"
+
+    def note(self, staged: Staged, text: str) -> None:
+        """Keep a text with the file, where the disk has room for such (extended attributes of Linux)."""
+        with contextlib.suppress(AttributeError, OSError):
+            os.setxattr(staged.fd, self.NOTE, text.encode())
+
+    def noted(self, path: str) -> str:
+        """The text that was kept with a file; "" for none."""
+        try:
+            fd, _ = self.open(path)
+        except (OSError, SymlinkMet):
+            return ""
+        try:
+            return os.getxattr(fd, self.NOTE).decode() if fd >= 0 else ""
+        except (AttributeError, OSError, UnicodeDecodeError):
+            return ""
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def publish(self, staged: Staged, path: str) -> None:
         """Let the file appear at `path`, in one step, in place of what was there."""
@@ -9788,6 +12134,11 @@ class FileSystem:
         The guard sees every file. A directory that was not finished is taken up again by asking again."""
         raise self._unsupported("another backend")
 
+    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        """Move the bytes of a file, or of all files of a directory, to the disk of a node of the cluster; names, ETags,
+        owners and times stay. The guard sees every file."""
+        raise self._unsupported("moving between nodes")
+
     def slow_at(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine."""
         return self.slow
@@ -10416,12 +12767,12 @@ class Tree:
         self.hub.publish("delete", path)
 
     def move(self, who: Principal, source: str, target: str, *, overwrite: bool = False,
-             parents: bool = False, backend: str = "") -> Entry:
+             parents: bool = False, backend: str = "", instance_id: str = "") -> Entry:
         """Rename; between filesystems everything is copied and then removed, so that a failure in between leaves the
-        source whole. With `backend` the bytes go there, also when the name stays. Raises BadRequest (into itself, no
-        parent), FileNotFound, PermissionDenied, FileExists."""
-        if backend and source == target:
-            return self.place(who, source, backend)
+        source whole. With `backend` or `instance_id` the bytes go there, also when the name stays. Raises BadRequest
+        (into itself, no parent), FileNotFound, PermissionDenied, FileExists."""
+        if (backend or instance_id) and source == target:
+            return self._placed(who, source, backend, instance_id)
         if source == "/" or is_below(target, source):
             raise BadRequest("A path can not be moved into itself.")
         for path, verb in ((source, "moved"), (target, "replaced")):
@@ -10430,13 +12781,14 @@ class Tree:
         guard, target_guard = self._move_guard(who), self.guard(Check("target", who, flag=overwrite))
         place, other = self._find(source), self._find(target)
         self._check_backend(other, backend)
-        if backend or other.filesystem is not place.filesystem:
+        if backend or instance_id or other.filesystem is not place.filesystem:
             guard(self._peek(source))
             target_guard(self._peek(target))
         if other.filesystem is not place.filesystem:
-            return self._move_across(who, source, target, overwrite, parents, backend)
-        if backend:                         # before the rename, which is one step: a failure leaves the source whole
-            self.place(who, source, backend)
+            moved = self._move_across(who, source, target, overwrite, parents, backend)
+            return self._placed(who, target, "", instance_id) if instance_id else moved
+        if backend or instance_id:          # before the rename, which is one step: a failure leaves the source whole
+            self._placed(who, source, backend, instance_id)
         absent = self._absent_above(target) if parents else ()
         entry = place.shown(place.filesystem.move(place.inner, other.inner, who.name, guard, target_guard, parents))
         self._moved(source, target, entry, absent)
@@ -10449,6 +12801,13 @@ class Tree:
             self.hub.publish("create", folder)
         self.hub.publish("move", source, target, None if entry.is_dir else entry.size,
                          None if entry.is_dir else entry.mtime_ns)
+
+    def _placed(self, who: Principal, path: str, backend: str, instance_id: str) -> Entry:
+        entry = self.place(who, path, backend) if backend else None
+        if instance_id:
+            place = self._find(path)
+            entry = place.shown(place.filesystem.relocate(place.inner, instance_id, self._move_guard(who)))
+        return entry or self.stat(who, path)
 
     def place(self, who: Principal, path: str, backend: str) -> Entry:
         """Move the bytes of a file, or of all files of a directory, to another backend. Raises NotSupported,
@@ -11157,6 +13516,7 @@ class BlobFiles:
         self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
+        self.read_elsewhere: Callable[[Sequence[str]], set[str]] = lambda keys: set()       # those that other nodes read
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -11292,6 +13652,8 @@ class BlobFiles:
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
+            read = self.read_elsewhere(keys) if keys else set()
+            keys = [key for key in keys if key not in read]
             if keys:
                 with self._measured(backend, "delete"):
                     store.delete(keys)
@@ -12391,7 +14753,7 @@ class StoreFS(FileSystem):
                         if entry is None:
                             return
                     with contextlib.suppress(FileNotFound):         # removed meanwhile
-                        self._place(entry, step["backend"], lambda there: None, lambda count: None)
+                        self._place_one(entry, step["backend"])
                     with lock:
                         files, size = files + 1, size + entry.size
                         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -12410,6 +14772,9 @@ class StoreFS(FileSystem):
             self._intents.done(number)
         if errors:
             raise errors[0]
+
+    def _place_one(self, entry: Entry, backend: str) -> Entry:
+        return self._place(entry, backend, lambda there: None)
 
     def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
         """The files of a directory that lie in other backends."""
@@ -12611,6 +14976,16 @@ def stranger(path: str, found: os.stat_result, instance_id: str) -> Entry:
                  stat.S_IMODE(found.st_mode) & 0o777, "root", _mtime_of(found), "" if folder else stamp,
                  secrets.token_hex(8), "", SYMLINK if stat.S_ISLNK(found.st_mode) else "localfs",
                  instance_id, "" if folder else stamp)
+
+
+def remembered(entry: Entry, note: str) -> Entry:
+    """The record of a file from outside with what is kept beside it, where its records were lost (`NodeFS`)."""
+    try:
+        told = json.loads(note)
+        known = entry._replace(owner=told["owner"], mode=told["mode"] & 0o7777, id=told["id"], etag=told["etag"], digest=told["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return entry
+    return known if all(isinstance(value, str) for value in (known.owner, known.id, known.etag, known.digest)) else entry
 
 
 def refreshed(record: Entry, found: os.stat_result) -> Entry:
@@ -13127,6 +15502,8 @@ class NodeFS(StoreFS):
         found = self._disk.seal(staged, mode, options.mtime_ns)
         entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found), staged.etag,
                       there.id if there else secrets.token_hex(8), staged.digest, "localfs", self._instance, stamp_of(found))
+        self._disk.note(staged, compact_json({"owner": entry.owner, "mode": mode, "id": entry.id, "etag": entry.etag,
+                                              "sha256": entry.digest}))
         return Written(self._name(staged, entry, there, owner), there is None)
 
     def _name(self, staged: Staged, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
@@ -13335,6 +15712,12 @@ class NodeFS(StoreFS):
 
     # -- from other nodes --------------------------------------------------------------------------------------
 
+    def take_in(self, entry: Entry) -> None:
+        """Give a file of this disk a record, unless it has one by now (fsck)."""
+        with self._failures("take in"), self._locks.hold(entry.path):
+            self._folders_above(split_path(entry.path)[0], "root")
+            self._store.add([entry])
+
     def free_bytes(self) -> int:
         """What this disk has left for new files."""
         return max(0, self._disk.free_bytes() - self._min_free)
@@ -13343,9 +15726,13 @@ class NodeFS(StoreFS):
         """Which of these blobs somebody reads here."""
         return self._blobs.in_use(keys)
 
-    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
+    def share_blobs(self, read_elsewhere: Callable[[Sequence[str]], set[str]]) -> None:
+        """Other nodes read blobs, too: ask them before one is removed."""
+        self._blobs.read_elsewhere = read_elsewhere
+
+    def _place_one(self, entry: Entry, backend: str) -> Entry:
         try:
-            return super()._place(entry, backend, guard, pace)
+            return super()._place_one(entry, backend)
         except Elsewhere:
             return self.abroad(entry, backend)
 
@@ -13468,6 +15855,7 @@ class ClusterFS(FileSystem):
         self.draining = False               # new files are made on other nodes
         self.backends = here.backends
         here.abroad = self._abroad
+        here.share_blobs(self._in_use_elsewhere)
 
     # -- where ---------------------------------------------------------------------------------------------------
 
@@ -13627,10 +16015,8 @@ class ClusterFS(FileSystem):
         return self._at(path, lambda: self._here.touch(path, mtime_ns, guard),
                         lambda node: self._entry(node, "touch", guard, path=path, mtime_ns=mtime_ns))
 
-    def place(self, path: str, backend: str, guard: Guard, instance_id: str = "") -> Entry:
-        """As the interface says; `instance_id` is the node on whose disk the bytes are to lie."""
-        if instance_id:
-            return self._place_on(path, instance_id, guard)
+    def place(self, path: str, backend: str, guard: Guard) -> Entry:
+        """As the interface says."""
         return self._at(path, lambda: self._here.place(path, backend, guard),
                         lambda node: self._entry(node, "place", guard, path=path, backend=backend))
 
@@ -13638,7 +16024,9 @@ class ClusterFS(FileSystem):
         return self._at(entry.path, lambda: self._here.place(entry.path, backend, lambda there: None),
                         lambda node: self._entry(node, "place", lambda there: None, path=entry.path, backend=backend))
 
-    def _place_on(self, path: str, instance_id: str, guard: Guard) -> Entry:
+    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        """As the interface says. Raises Conflict for a file that is changed all the time, BadGateway for a node that is
+        away; asking again goes on."""
         if instance_id not in (self._instance, *self._peers.nodes):
             raise BadRequest(f"There is no node {instance_id[:40]!r}; there is: "
                              f"{', '.join(sorted((self._instance, *self._peers.nodes)))}.")
@@ -13646,7 +16034,7 @@ class ClusterFS(FileSystem):
         guard(there)
         assert there is not None
         if not there.is_dir:
-            return self.relocate(path, instance_id, guard)
+            return self._relocate(path, instance_id, guard)
         waiting, files = [path], []         # type: list[str], list[Entry]
         while waiting:
             for entry in self._here.list(waiting.pop()):
@@ -13657,12 +16045,10 @@ class ClusterFS(FileSystem):
                     files.append(entry)
         for entry in files:                 # each is whole at every moment, here or there; asking again goes on
             with contextlib.suppress(FileNotFound):
-                self.relocate(entry.path, instance_id, guard)
+                self._relocate(entry.path, instance_id, guard)
         return there
 
-    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
-        """Move the bytes of one file to the disk of a node; its name, ETag and owner stay. Raises FileNotFound,
-        Conflict for one that is changed all the time, BadGateway for a node that is away."""
+    def _relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
         self._routes.drop(path)
         if instance_id == self._instance:
             return self._fetch(path, guard)
@@ -13683,6 +16069,13 @@ class ClusterFS(FileSystem):
                     self._routes.drop(path)
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
+
+    def _in_use_elsewhere(self, keys: Sequence[str]) -> set[str]:
+        """Which blobs other nodes read. Raises BadGateway while one is away: it may."""
+        found: set[str] = set()
+        for node in self._peers.nodes:
+            found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
+        return found
 
     # -- what other nodes ask for --------------------------------------------------------------------------------
 
@@ -20700,9 +23093,17 @@ class Application:
             self._check_browser(request)    # nobody is signed in by a page of another site either
         hops = request.headers.get(_HOPS)
         if hops is None:
-            return handler(request)
+            return self._handled(handler, request)
         with self._calls.at(int(hops) if re.fullmatch("[0-9]{1,4}", hops) else MAX_HOPS):
             return handler(request)
+
+    @staticmethod
+    def _handled(handler: Handler, request: Request) -> Response:
+        """A version that goes away between looking and reading, on another node, is no reason to refuse: the next one."""
+        for _ in range(3 if request.method in _SAFE_METHODS else 0):
+            with contextlib.suppress(VersionGone):
+                return handler(request)
+        return handler(request)
 
     def _strip_prefix(self, request: Request) -> None:
         if not request.path.startswith(self._prefix + "/"):
@@ -22184,17 +24585,26 @@ class RestDialect:
         wish = request.json()
         with aside(request):                # between filesystems and backends this copies
             entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=wished_backend(wish),
+                                    instance_id=self._instance(wish),
                                     overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
                                     parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
 
-    def _target(self, path: str, wish: Mapping[str, Any]) -> str:
+    def _instance(self, wish: Mapping[str, Any]) -> str:
+        """The node on whose disk the bytes are to lie; "": where they are."""
+        instance = wish.get("instance", "")
+        if not isinstance(instance, str):
+            raise BadRequest("`instance` is the name of a node.")
+        discovery = self._config.instance_discovery
+        if discovery.peer_endpoints or instance not in ("", discovery.instance_id):
+            return instance
+        return ""                           # the only one: it is there already
+
+    @staticmethod
+    def _target(path: str, wish: Mapping[str, Any]) -> str:
         name, destination = wish.get("name"), wish.get("destination")
         if (name is None) == (destination is None) or not isinstance(name or destination, str):
             raise BadRequest("Give exactly one of `name` and `destination`, as text.")
-        if wish.get("instance", self._config.instance_discovery.instance_id) != \
-                self._config.instance_discovery.instance_id:
-            raise BadRequest("There is no such instance.")
         if destination is not None:
             if not destination.startswith("/"):
                 raise BadRequest("`destination` is an absolute path.")
@@ -24475,12 +26885,29 @@ def open_store(config: Config, metrics: Metrics, log: Log) -> MetadataStore:
     options, durable = config.metadata_store, config.storage.durability == "full"
     if options.type == "sqlite":
         return SQLiteStore(options.sqlite_path, durable=durable, timeout=config.server.metadata_op_timeout, metrics=metrics)
+    if options.type == "postgres":
+        return PostgresStore(options.dsn, sslmode=options.sslmode, schema=options.db_schema, pool=options.pool_size, metrics=metrics,
+                             instance_id=config.instance_discovery.instance_id, timeout=config.server.metadata_op_timeout, log=log)
+    if options.type == "redis":
+        target = redis_target(options.redis_addr, user=options.redis_user, password=options.redis_password, db=options.redis_db,
+                              ca_file=options.redis_ca_file, pool_size=options.pool_size, timeout=config.server.metadata_op_timeout)
+        return RedisStore(target, prefix=options.redis_key_prefix, instance_id=config.instance_discovery.instance_id,
+                          durable=durable, metrics=metrics, log=log)
     raise ConfigError(f"metadata_store.type: {options.type} is not built yet")
 
 
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
     """The locks that a configuration names; the store learns under which of them commits are made."""
-    locks: LockManager = LocalLocks(config.server.file_op_timeout, metrics)
+    options, timeout = config.dlm, config.server.file_op_timeout
+    locks: LockManager
+    if options.type == "redis":
+        target = redis_target(options.redis_addr, user=options.redis_user, password=options.redis_password,
+                              ca_file=options.redis_ca_file, pool_size=config.server.max_workers, timeout=config.server.metadata_op_timeout)
+        locks = RedisLocks(target, prefix=config.metadata_store.redis_key_prefix, lease=options.lease, timeout=timeout, metrics=metrics)
+    elif isinstance(store, PostgresStore) and options.type == "postgres":
+        locks = PostgresLocks(store, timeout=timeout, lease=options.lease, metrics=metrics)
+    else:
+        locks = LocalLocks(timeout, metrics)
     store.fence = locks.token
     return locks
 
@@ -24566,8 +26993,11 @@ class Server:
         self.metrics = Metrics()
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
         self._files, self._store = self._build_store()
-        self.tree = Tree(self._files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
+        self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         keep.callback(self.tree.close)
+        if self.cluster is not None:
+            self.cluster.guard_of = self.tree.guard
+            self.tree.where_of = self._where_of
         self._tiering = self._build_tiering()
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
@@ -24581,18 +27011,48 @@ class Server:
         self._cleanup.callback(disk.close)
         os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
         self._cleanup.callback(DataLock(database + ".lock").release)
-        if disk.writable:
-            disk.sweep()
         store = open_store(config, self.metrics, self.log)
+        self._cleanup.callback(store.close)
+        if store.shared and disk.writable:
+            self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
+        elif disk.writable:
+            disk.sweep()
         self._hub = hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
-        files = StoreFS(disk, store, open_locks(config, store, self.metrics, self.log),
+        locks = open_locks(config, store, self.metrics, self.log)
+        self._cleanup.callback(locks.close)
+        kind = NodeFS if store.shared else StoreFS
+        files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
                         metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _build_root(self) -> FileSystem:
+        """The store, or where several nodes share the records the cluster around it."""
+        self.cluster: Optional[ClusterFS] = None
+        if not isinstance(self._files, NodeFS):
+            return self._files
+        config, nodes = self.config, self.config.instance_discovery
+        peers = Peers(nodes.peer_endpoints, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
+                      connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
+                      verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
+                      metrics=self.metrics, log=self.log)
+        self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
+        self.peer_ops.update(self.cluster.ops)
+        return self.cluster
+
+    def _where_of(self, entry: Entry) -> dict[str, str]:
+        """What a conflict says of a file that another node holds (rest.md, "Cross-server conflict")."""
+        node = entry.instance_id
+        endpoint = self.config.instance_discovery.peer_endpoints.get(node, "")
+        if entry.is_dir or node in ("", self.config.instance_discovery.instance_id):
+            return {}
+        return {"error": f"{entry.path} is on the node {node} already", "existing_path": entry.path, "instance_id": node,
+                "backend_type": entry.backend, "suggestion": "Use PUT to replace it: any node passes that on.",
+                "update_url": f"{endpoint.rstrip('/')}/v1/files{urllib.parse.quote(entry.path)}"}
 
     def _build_replication(self, store: MetadataStore) -> Replication:
         if self.config.ha.replication_enabled:
@@ -24967,6 +27427,44 @@ def _lies_elsewhere(record: Entry) -> bool:
     return not record.is_dir and record.backend not in ("localfs", SYMLINK)
 
 
+class NodeChecker(Checker):
+    """The same for the disk of one node of several: what the records say of others is no business of its own. While the
+    other nodes run."""
+
+    def __init__(self, files: NodeFS, disk: LocalDisk, store: MetadataStore, *, rebuild: bool, **more: Any) -> None:
+        super().__init__(disk, store, **more)
+        self._files, self._rebuild = files, rebuild
+
+    def _item(self, path: str, found: os.stat_result) -> None:
+        record = self._store.get(path)
+        if stat.S_ISDIR(found.st_mode) or stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+            return                          # a directory is its record
+        fresh = stranger(path, found, self._instance)
+        if record is None:
+            known = remembered(fresh, self._disk.noted(path)) if self._rebuild else fresh
+            self.found("unrecorded", path, lambda: self._files.take_in(known))
+        elif _lies_elsewhere(record) or record.is_dir or record.instance_id != self._instance:
+            self.found("hidden", path)
+        elif record.stamp != fresh.stamp:
+            self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
+        elif self._deep and record.digest:
+            self._verify(path, record)
+
+    def _orphans(self) -> None:
+        page = self._store.owned(self._instance)
+        while page:
+            for record in page:
+                if self._disk_has(record.path) is None:
+                    self.found("missing", record.path, functools.partial(self._store.delete, record.path))
+            page = self._store.owned(self._instance, split_path(page[-1].path))
+
+    def _disk_has(self, path: str) -> Optional[os.stat_result]:
+        try:
+            return self._disk.stat(path)
+        except (FileNotFoundError, NotADirectoryError, SymlinkMet):
+            return None
+
+
 class _BlobChecker:
     """Compares the records of files in a backend with the objects there, which lie in a table of a scratch database
     meanwhile: there may be many millions. All of the list is read before anything is concluded from it."""
@@ -25064,14 +27562,18 @@ def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optio
                           instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
 
 
-def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False,
+def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False, rebuild: bool = False,
              report: Callable[[Finding], None] = lambda finding: None) -> int:
     """Check the data of a configuration, whose server must not run; how many problems are left.
 
     Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. `take_over` takes in
-    objects in S3 that were stored under other records, which nobody else may use any longer. Raises ConfigError.
+    objects in S3 that were stored under other records, which nobody else may use any longer. Of several nodes it checks
+    the disk of one, while the others may run; only with `rebuild` it accepts a disk that belongs to other records (or
+    that those have lost), and then gives files the owners and digests that are kept beside them. Raises ConfigError.
     """
     check_built(config)
+    if config.metadata_store.type != "sqlite":
+        return _check_node(config, deep=deep, mend=mend, take_over=take_over, rebuild=rebuild, report=report)
     database = config.metadata_store.sqlite_path
     os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as keep:
@@ -25092,6 +27594,26 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
             files.tidy()
         return Checker(disk, store, instance_id=config.instance_discovery.instance_id, deep=deep, mend=mend,
                        report=report, blobs=blobs, own=own).run()
+
+
+def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Callable[[Finding], None]) -> int:
+    with contextlib.ExitStack() as keep:
+        disk = LocalDisk(config.backend.localfs_root_path)
+        keep.callback(disk.close)
+        if disk.writable:
+            keep.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
+        log, metrics = Log("error"), Metrics()
+        store = open_store(config, metrics, log)
+        keep.callback(store.close)
+        locks = open_locks(config, store, metrics, log)
+        keep.callback(locks.close)
+        blobs = build_blobs(config)
+        keep.callback(lambda: [each.close() for each in blobs.values()])
+        node, own = config.instance_discovery.instance_id, _Anything() if take_over else {store.identity, disk.marker().partition(" ")[0]}
+        files = NodeFS(disk, store, locks, instance_id=node, claim=rebuild, blobs=blobs)
+        keep.callback(files.close)
+        return NodeChecker(files, disk, store, rebuild=rebuild, instance_id=node, deep=deep, mend=mend, report=report,
+                           blobs=blobs, own=own).run()
 
 
 class _Anything(Container[str]):
@@ -27309,7 +29831,8 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, report=_say_finding)
+    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, rebuild=args.rebuild,
+                    report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
     return 1 if left else 0
 
@@ -27406,6 +29929,8 @@ COMMANDS = [
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"),
+             _arg("--rebuild", action="store_true", help="of a node: accept this disk for records that have lost it, and take in "
+                  "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
     Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,

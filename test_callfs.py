@@ -4950,6 +4950,321 @@ def test_s3_virtual_host() -> None:
 
 
 # ============================================================================
+# Redis: RESP client
+# ============================================================================
+
+class RealRedis(RealDatabase):
+    """Redis on a unix socket, a port and a TLS port; what is written outlives its process."""
+
+    name = "redis"
+
+    def __init__(self, certificate: tuple[str, str], *more: str) -> None:
+        super().__init__()
+        self.program, self.files, self.more, self.tls_port = need_program("redis-server"), certificate, more, free_port()
+        self.address = f"unix:{self.folder}/sock"
+        self.start()
+        self.wait_for_it()
+
+    def start(self) -> None:
+        """With its log of changes, without fsync."""
+        self.start_process(
+            self.program, "--dir", str(self.folder), "--unixsocket", f"{self.folder}/sock", "--bind", "127.0.0.1", "--port", str(self.port),
+            "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--tls-port", str(self.tls_port), "--tls-cert-file", self.files[0],
+            "--tls-key-file", self.files[1], "--tls-ca-cert-file", self.files[0], "--tls-auth-clients", "no", "--enable-debug-command", "yes", *self.more)
+
+    def wait_for_it(self) -> None:
+        """Until it answers."""
+        def answers() -> bool:
+            try:
+                with self.client() as client:
+                    return client.call("PING") == b"PONG"
+            except callfs.DatabaseUnavailable:
+                assert self.process.poll() is None, (self.folder / "log").read_text(errors="replace")[-3000:]
+                return False
+        wait_for(answers, 30, "redis to start")
+
+    @contextlib.contextmanager
+    def client(self, address: str = "", **more: Any) -> Iterator[Any]:
+        """A client of it."""
+        client = callfs.RedisClient(callfs.redis_target(address or self.address, **more))
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def restart(self) -> None:
+        """Killed and started again."""
+        self.stop(signal.SIGKILL)
+        self.start()
+        self.wait_for_it()
+
+
+@pytest.fixture(scope="session")
+def redis_server(certificate: tuple[str, str]) -> Iterator[RealRedis]:
+    """A Redis of our own."""
+    yield from real_database(RealRedis, certificate)        # type: ignore[misc]
+
+
+class RespBytes:
+    """An answer to read, that ends where its bytes do."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def read(self, size: int) -> bytes:
+        if self.at + size > len(self.data):
+            raise ConnectionResetError
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def line(self) -> bytes:
+        end = self.data.find(b"\r\n", self.at)
+        return self.read((end if end >= 0 else len(self.data)) + 2 - self.at)[:-2]
+
+
+@pytest.mark.parametrize("data, value", [
+    (b"+OK\r\n", b"OK"), (b":-12\r\n", -12), (b":0\r\n", 0), (b"(3492890328409238509324850943850943825024385\r\n", ValueError),
+    (b"$5\r\nhe\r\no\r\n", b"he\r\no"), (b"$0\r\n\r\n", b""), (b"$-1\r\n", None), (b"*-1\r\n", None), (b"_\r\n", None), (b"*0\r\n", []),
+    (b"*3\r\n:1\r\n*1\r\n$1\r\na\r\n_\r\n", [1, [b"a"], None]), (b"%1\r\n+a\r\n:1\r\n", {b"a": 1}), (b"~2\r\n:1\r\n:2\r\n", [1, 2]),
+    (b"#t\r\n", True), (b"#f\r\n", False), (b",1.5\r\n", 1.5), (b",-inf\r\n", float("-inf")), (b"=8\r\ntxt:ab\r\n\r\n", b"ab\r\n"), (b">1\r\n:1\r\n", [1]),
+    (b"|1\r\n+ttl\r\n:9\r\n:7\r\n", 7),
+    (b"$1_0\r\n", ValueError), (b": 1\r\n", ValueError), (b":1_0\r\n", ValueError), (b"$99999999999\r\n", ValueError), (b"*-2\r\n", ValueError),
+    (b"?\r\n", ValueError), (b"\r\n", ValueError), (b"$2\r\nabc\r\n", ValueError), (b"#x\r\n", KeyError), (b"*1\r\n" * 9 + b":1\r\n", ValueError),
+    (b"%1\r\n*0\r\n:1\r\n", ValueError), (b",x\r\n", ValueError), (b"_x\r\n", ValueError), (b"%-1\r\n", {}), (b"$3\r\nab", ConnectionResetError),
+])
+def test_resp(data: bytes, value: Any) -> None:
+    """Every type of both versions of the protocol; what it does not allow."""
+    if isinstance(value, type):
+        with pytest.raises(value):
+            callfs.read_resp(RespBytes(data))
+    else:
+        source = RespBytes(data)
+        assert callfs.read_resp(source) == value and source.at == len(data)
+
+
+@property_test(300, data=lambda some: some.one_of(
+    some.binary(max_size=60), some.lists(some.sampled_from([b"*2\r\n", b"%1\r\n", b"$3\r\n", b"abc\r\n", b":1\r\n", b"-ERR x\r\n", b"_\r\n", b"|1\r\n", b"!3\r\n", b"=3\r\n",
+                                                            b"$-1\r\n", b"#t\r\n", b",nan\r\n", b"(1\r\n", b"~1\r\n"]), max_size=20).map(b"".join)))
+def test_resp_fuzz(data: bytes) -> None:
+    """Any bytes: an answer, or one of the errors that a connection turns into Unavailable."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        callfs.read_resp(RespBytes(data))
+
+
+@property_test(100, words=lambda some: some.lists(some.binary(max_size=20), min_size=1, max_size=5))
+def test_resp_commands_are_read_as_they_were_said(words: list[bytes]) -> None:
+    """A command is an array."""
+    assert callfs.read_resp(RespBytes(callfs.resp_command(*words))) == words
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("h:1", ("h", 1, "", False, None)), ("[::1]:6379", ("::1", 6379, "", False, None)), ("unix:/run/r.sock", ("", 0, "/run/r.sock", False, None)),
+    ("redis://h", ("h", 6379, "", False, None)), ("redis://h:1/", ("h", 1, "", False, None)), ("rediss://h:1/3", ("h", 1, "", True, 3)),
+    ("rediss://[::1]", ("::1", 6379, "", True, None)),
+    ("h", None), ("", None), (":1", None), ("h:0", None), ("h:99999", None), ("unix:x", None), ("redis://u:s3cret@h:1", None), ("redis://h/x", None),
+    ("http://h:1", None), ("redis://h:1?x", None), ("redis://", None)])
+def test_redis_address(text: str, expected: Any) -> None:
+    """Host and port, socket, URL; nothing that holds a password, which an error would show."""
+    if expected is not None:
+        assert callfs.redis_address(text) == expected
+        return
+    with pytest.raises(ValueError) as caught:
+        callfs.redis_address(text)
+    assert "s3cret" not in str(caught.value)
+    if text:
+        assert any("redis_addr" in problem and "s3cret" not in problem for problem in problems_of(metadata_store={"type": "redis", "redis_addr": text}))
+
+
+class TestRedisClient:
+    """Against a real server, and scripted ones that do not mean well."""
+
+    # (what a server says to each command, the error, a word of it)
+    ANSWERS = [
+        (b"-MOVED 3999 127.0.0.1:6381\r\n", callfs.ConfigError, "Redis Cluster, which callfs does not support"), (b"-CROSSSLOT x\r\n", callfs.ConfigError, "one server"),
+        (b"-ASK 1 h:1\r\n", callfs.ConfigError, "Cluster"), (b"-LOADING x\r\n", callfs.Unavailable, "loading"), (b"-BUSY x\r\n", callfs.Unavailable, "busy"),
+        (b"-READONLY x\r\n", callfs.Unavailable, "read-only"), (b"-MASTERDOWN x\r\n", callfs.Unavailable, "master"), (b"-OOM x\r\n", callfs.StorageFull, "memory"),
+        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.DatabaseError, "nonsense"),
+        (b"-ERR max number of clients reached\r\n", callfs.Unavailable, "maxclients"),
+        (b"-ERR The user executing the script can't run this command or subcommand script: 5c\r\n", callfs.ConfigError, "ACL SETUSER"),
+        (b"nonsense\r\n", callfs.Unavailable, "protocol"), (b"$99999999999\r\n", callfs.Unavailable, "protocol"), (b"$9999999999\r\n", callfs.Unavailable, "protocol"),
+        (b"+" + b"x" * 70_000, callfs.Unavailable, "protocol"), (b"*1\r\n" * 99, callfs.Unavailable, "protocol"), (b"$5\r\nab", callfs.Unavailable, "ended"),
+        (b"", callfs.Unavailable, "ended"),
+    ]
+
+    @pytest.mark.parametrize("answer, kind, word", ANSWERS)
+    def test_what_redis_says(self, answer: bytes, kind: type, word: str) -> None:
+        """Each error in our words, at a command."""
+        def script(sock: socket.socket) -> None:
+            for said in (b"%0\r\n", answer):
+                sock.recv(65536)
+                sock.sendall(said)
+            sock.shutdown(socket.SHUT_WR)
+        with scripted_server(script) as port:
+            client = callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", timeout=5))
+            with pytest.raises(kind) as caught:
+                client.call("GET", "x")
+            client.close()
+        assert word in str(caught.value) and isinstance(caught.value, kind)
+
+    def test_an_old_server(self) -> None:
+        """One that has no HELLO, and says the password back."""
+        seen = []
+
+        def script(sock: socket.socket) -> None:
+            for said in (b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `s3cret`\r\n", b"+OK\r\n", b"+OK\r\n", b":7\r\n"):
+                seen.append(sock.recv(65536))
+                sock.sendall(said)
+        with scripted_server(script) as port:
+            client = callfs.RedisClient(callfs.redis_target(f"redis://127.0.0.1:{port}/2", password="s3cret"))
+            assert client.call("INCR", "x") == 7
+            client.close()
+        assert seen[1:3] == [callfs.resp_command("AUTH", "s3cret"), callfs.resp_command("SELECT", "2")]
+
+    def test_a_refusal_that_holds_the_password(self) -> None:
+        """It is nowhere in what is raised."""
+        def script(sock: socket.socket) -> None:
+            for _ in range(2):
+                sock.recv(65536)
+                sock.sendall(b"-ERR no `s3cret` here\r\n")
+        with scripted_server(script) as port, pytest.raises(callfs.ConfigError) as caught:
+            callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", password="s3cret")).call("PING")
+        assert "***" in str(caught.value) and "s3cret" not in str(caught.value)
+
+    def test_nobody_there(self, tmp_path: Path) -> None:
+        """Nothing listens; nothing answers in time."""
+        for address in (f"127.0.0.1:{free_port()}", f"unix:{tmp_path}/none"):
+            with pytest.raises(callfs.Unavailable, match="can not be reached"):
+                callfs.RedisClient(address).call("PING")
+        with scripted_server(lambda sock: sock.recv(65536) and sock.recv(65536)) as port, pytest.raises(callfs.Unavailable, match="did not answer within"):
+            callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", timeout=0.05)).call("PING")
+
+    def test_values_and_pipelines(self, redis_server: RealRedis) -> None:
+        """Any bytes there and back, over the socket, the port and TLS; errors of a pipeline stay in their places."""
+        data = bytes(range(256)) * 3000
+        ca = {"ca_file": redis_server.files[0]}
+        for address, more in ((redis_server.address, {}), (f"127.0.0.1:{redis_server.port}", {}), (f"rediss://localhost:{redis_server.tls_port}", ca)):
+            with redis_server.client(address, **more) as client:
+                assert client.call("SET", "k", data) == b"OK" and client.call("GET", "k") == data and client.call("GET", "none") is None
+                found = client.pipeline([("SET", "n", 1), ("LPUSH", "n", 1), ("INCR", "n"), ("DEL", "k", "n")])
+                assert found[0] == b"OK" and found[1].state == "WRONGTYPE" and found[2:] == [2, 2]
+                assert client.call("CONFIG", "GET", "port") == {b"port": str(redis_server.port).encode()}
+
+    def test_tls_is_checked(self, redis_server: RealRedis, tmp_path: Path) -> None:
+        """Whose certificate it is, and for which name."""
+        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.1:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
+            with pytest.raises(callfs.Unavailable, match="TLS with Redis failed"), redis_server.client(address, **more) as client:
+                client.call("PING")
+        with pytest.raises(callfs.ConfigError, match="redis_ca_file"):
+            callfs.redis_target("rediss://h", ca_file=str(tmp_path / "none"))
+
+    def test_users(self, redis_server: RealRedis) -> None:
+        """A user with just the rights that the message names does all that callfs needs; wrong ones are said at once."""
+        with redis_server.client() as admin:
+            advice = callfs._REDIS_SETUP["NOPERM"].split("`")[1].replace("<user>", "app").replace("<prefix>", "callfs:").replace(">password", ">pass word")
+            words = re.findall(r">pass word|\S+", advice)
+            assert admin.call(*words) == b"OK" and admin.call("ACL", "SETUSER", "weak", "on", ">w", "~*", "+get") == b"OK"
+            target = callfs.redis_target(redis_server.address, user="app", password="pass word")
+            store, locks = callfs.RedisStore(target), callfs.RedisLocks(target)
+            store.listen(lambda node, message: None, lambda: None)
+            with locks.hold("/a"):
+                store.put(an_entry("/a"))
+            store.announce("x")
+            locks.close()
+            store.close()
+            with self.resp2():
+                store = callfs.RedisStore(target, durable=True)
+                store.add_mount("/m", "memfs", "{}")
+                assert store.mounts() == [("/m", "memfs", "{}")] and store._setting("appendfsync") == "no"
+                store.close()
+            for user, password, word in (("app", "wrong", "redis_password"), ("weak", "w", "ACL SETUSER"), ("nobody", "x", "redis_user")):
+                with pytest.raises(callfs.ConfigError, match=word) as caught:
+                    callfs.RedisStore(callfs.redis_target(redis_server.address, user=user, password=password))
+                assert "wrong" not in str(caught.value)
+            admin.call("ACL", "SETUSER", "default", ">secret", "resetpass", ">secret")
+            try:
+                with pytest.raises(callfs.ConfigError, match="asks for a password"):
+                    callfs.RedisStore(redis_server.address)
+                callfs.RedisStore(callfs.redis_target(redis_server.address, password="secret")).close()
+            finally:
+                admin.call("ACL", "SETUSER", "default", "nopass")
+                admin.call("FLUSHDB")
+
+    def test_scripts_are_sent_again(self, redis_server: RealRedis) -> None:
+        """Once, when the server has forgotten them."""
+        script = callfs.RedisScript("return {ARGV[1], 7, false}")
+        with redis_server.client() as client:
+            for _ in range(2):
+                assert client.script(script, "x") == [b"x", 7, None]
+                client.call("SCRIPT", "FLUSH")
+            with pytest.raises(callfs.DatabaseError):
+                client.script(callfs.RedisScript("return nonsense("))
+
+    def test_connections_that_broke(self, redis_server: RealRedis) -> None:
+        """While idle: nobody notices. In the middle: what is safe is sent again, what is not is not, and says so."""
+        with redis_server.client() as client:
+            in_threads(lambda number: client.call("PING"), 4)
+            client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert client.call("INCR", "unsafe") == 1
+            client.call("DEL", "unsafe")
+        answers = []
+
+        def script(sock: socket.socket) -> None:
+            for said in (b"%0\r\n", b""):
+                answers.append(sock.recv(65536))
+                sock.sendall(said)
+        with scripted_server(script, connections=3) as port:
+            client = callfs.RedisClient(f"127.0.0.1:{port}")
+            for safe, times in ((False, 1), (True, 2)):
+                with pytest.raises(callfs.Unavailable, match="went away"):
+                    client.call("GET", "x", safe=safe)
+                assert sum(b"GET" in each for each in answers) == times
+                answers.clear()
+            client.close()
+
+    def test_subscriptions_come_back(self, redis_server: RealRedis) -> None:
+        """After a break `missed` is called, and what is said from then on is heard."""
+        heard, missed = [], []      # type: list[bytes], list[int]
+        with nothing_left(), redis_server.client() as client:
+            subscription = client.subscribe("c", heard.append, lambda: missed.append(1))
+            client.call("PUBLISH", "c", "one")
+            wait_for(lambda: heard == [b"one"])
+            client.call("CLIENT", "KILL", "TYPE", "pubsub")
+            wait_for(lambda: missed)
+            client.call("PUBLISH", "c", "two")
+            wait_for(lambda: heard == [b"one", b"two"])
+            subscription.close()
+
+    def test_a_silent_server_is_asked(self, redis_server: RealRedis) -> None:
+        """Both versions of the protocol know PING while they subscribe; one that does not answer is left."""
+        missed = []     # type: list[int]
+        with redis_server.client() as client, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callfs.RedisSubscription, "PING_SECONDS", 0.01)
+            for version in (contextlib.nullcontext(), self.resp2()):
+                with version:
+                    subscription, before = client.subscribe("c", lambda data: None, lambda: missed.append(1)), self.pings(client)
+                    wait_for(lambda before=before: self.pings(client) > before + 1)
+                    assert not missed
+                    client.call("CLIENT", "PAUSE", "100", "ALL")
+                    wait_for(lambda: missed)
+                    subscription.close()
+                    missed.clear()
+
+    @staticmethod
+    @contextlib.contextmanager
+    def resp2() -> Iterator[None]:
+        """Connections that are made meanwhile find no HELLO."""
+        ask = callfs._RedisConnection._ask
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callfs._RedisConnection, "_ask", lambda connection, *words: callfs._redis_error("ERR unknown command")
+                          if words[0] == "HELLO" else ask(connection, *words))
+            yield
+
+    @staticmethod
+    def pings(client: Any) -> int:
+        """How many the server has seen."""
+        return int(re.search(rb"cmdstat_ping:calls=(\d+)", client.call("INFO", "commandstats"))[1])
+
+# ============================================================================
 # Peers: requests between nodes, signed, once
 # ============================================================================
 
@@ -6012,6 +6327,256 @@ class MetadataStoreContract:
         store.check()
 
 
+class SharedStoreContract:
+    """What a store does for several nodes; here one of them does it all. A subclass makes it as MetadataStoreContract
+    has it, with `shared`."""
+
+    PLACES = {"/d": callfs.DIRECTORY, "/d/f": callfs.FILE, "/d/e": callfs.DIRECTORY, "/d/e/g": callfs.FILE, "/d0": callfs.DIRECTORY,
+              "/x": callfs.DIRECTORY, "/x/y": callfs.FILE}
+
+    @pytest.fixture
+    def shared(self, tmp_path: Path) -> Iterator[Any]:
+        """A store with some records, each file with a stamp of its own."""
+        store = self.make(tmp_path)         # type: ignore[attr-defined]
+        store.add([an_entry(path, type=kind, stamp="s " + path) for path, kind in self.PLACES.items()])
+        yield store
+        store.close()
+
+    @staticmethod
+    def do(store: Any, token: int, act: str, *paths: str, **fields: Any) -> Any:
+        """"file" or "directory": such a record is put; else the method's name. Done under the lock with this token."""
+        store.fence = lambda: token
+        try:
+            if act in (callfs.FILE, callfs.DIRECTORY):
+                return store.put(an_entry(paths[0], type=act, **fields))
+            return store.add([an_entry(paths[0])]) if act == "add" else getattr(store, act)(*paths)
+        finally:
+            store.fence = lambda: 0
+
+    @staticmethod
+    def everything(store: Any) -> tuple[Any, ...]:
+        """Every record, and what is noted for the disks."""
+        return store.subtree("/", limit=10_000), store.strays("node-1"), store.strays("node-2")
+
+    # (what was done under token 5; what is done under 4; whether that is refused)
+    FENCES = [
+        ("file /d/f", "file /d/f", True), ("file /d/f", "file /d/new", False), ("file /d/f", "delete /d", True), ("file /d/f", "delete /d/f", True),
+        ("file /d/f", "delete /d/e", False), ("file /d/f", "move /d/f /x/f", True), ("file /d/f", "move /x/y /d/f", True), ("file /d/f", "move /d /z", True),
+        ("file /d/e/g", "delete /d", True), ("file /d/e/g", "directory /d/e", False), ("file /d/e/g", "move /x/y /d/y", False), ("file /d/e/g", "delete /d0", False),
+        ("directory /d0", "delete /d", False), ("directory /d", "file /d/f", False), ("directory /d", "delete /d/e", False), ("directory /d", "delete /d", True),
+        ("delete /d/e", "directory /d/e", True), ("delete /d/e", "file /d/e/g", True), ("delete /d/e", "file /d/f", False), ("delete /d/e", "delete /d/e/g", True),
+        ("delete /d/f", "file /d/f", True), ("delete /d", "directory /d0", False), ("delete /", "file /d/f", True), ("delete /", "delete /x", True),
+        ("move /d/e /x/e", "file /d/e/g", True), ("move /d/e /x/e", "file /x/e/new", True), ("move /d/e /x/e", "file /x/y", False),
+        ("move /d/e /x/e", "move /d/f /x/e", True), ("move /d/e /x/e", "delete /x", True), ("move /d/e /x/e", "move /x/y /d/y", False),
+        ("add /d/f", "file /d/f", False),
+    ]
+
+    @pytest.mark.parametrize("first, second, refused", FENCES)
+    def test_a_commit_under_a_lock_that_was_lost(self, shared: Any, first: str, second: str, refused: bool) -> None:
+        """Refused without a trace where one under a later lock was made; the lock itself, and a later one, may go on."""
+        self.do(shared, 5, *first.split())
+        before = self.everything(shared)
+        if refused:
+            for _ in range(2):
+                with pytest.raises(callfs.Overtaken) as caught:
+                    self.do(shared, 4, *second.split())
+            assert self.everything(shared) == before and dict(caught.value.headers)["Retry-After"]
+            shared.add([an_entry("/d", type=callfs.DIRECTORY), an_entry("/d/e", type=callfs.DIRECTORY), an_entry("/d/e/g"), an_entry("/x/e", type=callfs.DIRECTORY)])
+            self.do(shared, 5, *second.split())
+        else:
+            self.do(shared, 4, *second.split())
+        self.do(shared, 0, *second.split())             # under no lock: not checked
+        shared.add([an_entry("/d", type=callfs.DIRECTORY), an_entry("/d/e", type=callfs.DIRECTORY)])
+        self.do(shared, 6, "delete", "/d")
+
+    def test_how_long_a_token_counts(self, shared: Any) -> None:
+        """A lock of a path does not hide an older one of the folder; what makes no commit leaves no token; a day later
+        all are forgotten."""
+        self.do(shared, 5, "delete", "/d/e")
+        self.do(shared, 7, callfs.DIRECTORY, "/d/e")
+        for token, refused in ((4, True), (5, False), (6, False)):
+            with pytest.raises(callfs.Overtaken) if refused else contextlib.nullcontext():
+                self.do(shared, token, callfs.FILE, "/d/e/new")
+        with pytest.raises(callfs.Overtaken):
+            self.do(shared, 6, "delete", "/d")
+        self.do(shared, 0, callfs.FILE, "/x/y")
+        with pytest.raises(callfs.Conflict):
+            self.do(shared, 9, callfs.DIRECTORY, "/x/y")
+        self.do(shared, 1, callfs.FILE, "/x/y")
+        shared.sweep_links(time.time())
+        with pytest.raises(callfs.Overtaken):
+            self.do(shared, 4, callfs.FILE, "/d/e/new")
+        shared.sweep_links(time.time() + callfs.FENCE_SECONDS + 60)
+        self.do(shared, 1, callfs.FILE, "/d/e/new")
+
+    @pytest.mark.parametrize("act, fits", [
+        ("file /d/f", True), ("file /d", False), ("directory /d", True), ("directory /d/f", False), ("file /none/f", False), ("file /d/f/g", False),
+        ("directory /none/e", False), ("directory /d/f/e", False), ("file /new", True), ("directory /d/e/new", True), ("move /d/f /none/f", False),
+        ("move /d/f /x/y/f", False), ("move /d/e /none", True), ("move /d/e /x/y", True), ("move /d/f /x", True), ("move /d/e /d0/e", True),
+        ("delete /none/f", True), ("delete /d/f/g", True)])
+    def test_what_a_place_can_hold(self, shared: Any, act: str, fits: bool) -> None:
+        """Under a lock, since whoever lost his has looked too early; under none nothing is checked."""
+        before = self.everything(shared)
+        with contextlib.nullcontext() if fits else pytest.raises(callfs.Conflict) as caught:
+            self.do(shared, 3, *act.split())
+        if not fits:
+            assert type(caught.value) is callfs.Conflict and self.everything(shared) == before
+            self.do(shared, 0, *act.split())
+
+    HERE = ("/d/f", "s /d/f", "")
+    # (what is done, what the disk of node-1 then has to do)
+    STRAYS: dict[str, tuple[Callable[[Any], Any], list[tuple[str, str, str]]]] = {
+        "gone": (lambda store: store.delete("/d/f"), [HERE]),
+        "with its folder": (lambda store: store.delete("/d"), [HERE, ("/d/e/g", "s /d/e/g", "")]),
+        "moved": (lambda store: store.move("/d/f", "/g"), [("/d/f", "s /d/f", "/g")]),
+        "moved with its folder": (lambda store: store.move("/d", "/z"), [("/d/f", "s /d/f", "/z/f"), ("/d/e/g", "s /d/e/g", "/z/e/g")]),
+        "another in its place": (lambda store: store.move("/x/y", "/d/f"), [HERE, ("/x/y", "s /x/y", "/d/f")]),
+        "to another node": (lambda store: store.put(an_entry("/d/f", instance_id="node-2")), [HERE]),
+        "to another backend": (lambda store: store.put(an_entry("/d/f", backend="s3", stamp="b" * 32)), [HERE]),
+        "a new version here": (lambda store: store.put(an_entry("/d/f", etag="new", stamp="t")), []),
+        "a symbolic link": (lambda store: (store.put(an_entry("/l", backend=callfs.SYMLINK, stamp="t")), store.delete("/l")), [("/l", "t", "")]),
+        "of another node": (lambda store: (store.put(an_entry("/o", instance_id="node-2")), store.move("/o", "/p")), []),
+        "of another backend": (lambda store: (store.put(an_entry("/o", backend="s3", stamp="b" * 32)), store.delete("/o")), []),
+        "a folder": (lambda store: (store.move("/d0", "/d1"), store.delete("/d1")), []),
+        "taken in": (lambda store: store.add([an_entry("/d/f", instance_id="node-2"), an_entry("/new")]), []),
+        "overtaken": (lambda store: SharedStoreContract.overtaken(store, "/d/f"), []),
+    }
+
+    @staticmethod
+    def overtaken(store: Any, path: str) -> None:
+        SharedStoreContract.do(store, 5, callfs.FILE, path)
+        with pytest.raises(callfs.Overtaken):
+            SharedStoreContract.do(store, 4, "delete", path)
+
+    @pytest.mark.parametrize("change", STRAYS)
+    def test_strays(self, shared: Any, change: str) -> None:
+        """Noted by the commit that makes them, for the node that has the file."""
+        act, wanted = self.STRAYS[change]
+        act(shared)
+        found = shared.strays("node-1")
+        assert sorted(stray[1:] for stray in found) == sorted(wanted)
+        assert [(stray.path, stray.target) for stray in shared.strays("node-2")] == ([("/o", "/p")] if change == "of another node" else [])
+        shared.settle_strays([stray.seq for stray in found])
+        assert shared.strays("node-1") == []
+
+    def test_strays_in_order(self, shared: Any) -> None:
+        """As the changes came, in pages; what is settled goes, and nothing else."""
+        for source, target in (("/d/f", "/a"), ("/a", "/b"), ("/b", "/d/f")):
+            shared.move(source, target)
+        shared.delete("/d/f")
+        chain = [("/d/f", "/a"), ("/a", "/b"), ("/b", "/d/f"), ("/d/f", "")]
+        found = shared.strays("node-1")
+        assert [(stray.path, stray.target) for stray in found] == chain and [stray.seq for stray in found] == sorted({stray.seq for stray in found})
+        assert shared.strays("node-1", 2) == found[:2]
+        shared.settle_strays([found[0].seq, found[2].seq, 10**9])
+        shared.settle_strays([])
+        assert shared.strays("node-1") == [found[1], found[3]]
+
+    def test_owned(self, shared: Any) -> None:
+        """The files on one node's disk, page by page; no folders, links, blobs, or those of others."""
+        shared.add([an_entry("/d/l", backend=callfs.SYMLINK), an_entry("/d/s", backend="s3", stamp="b" * 32), an_entry("/d/o", instance_id="node-2")])
+        assert [entry.path for entry in shared.owned("node-1")] == ["/d/f", "/d/e/g", "/x/y"]
+        assert [entry.path for entry in shared.owned("node-1", ("/d", "f"), 1)] == ["/d/e/g"]
+        assert [entry.path for entry in shared.owned("node-2")] == ["/d/o"] and shared.owned("node-3") == []
+
+
+class NodesStoreContract(SharedStoreContract):
+    """What a store on a server does for nodes that are several processes. `make` takes the name of the node, too."""
+
+    @pytest.fixture
+    def nodes(self, tmp_path: Path) -> Iterator[list[Any]]:
+        """Two nodes' stores on the same records."""
+        stores = [self.make(tmp_path, name) for name in ("node-1", "node-2")]       # type: ignore[attr-defined]
+        yield stores
+        for store in stores:
+            store.close()
+
+    def test_one_authority(self, nodes: list[Any]) -> None:
+        """What one node has written the other sees at once; both know the store by one name; mounts are a node's own."""
+        one, other = nodes
+        assert one.shared and one.identity == other.identity
+        for number in range(20):
+            put = nodes[number % 2].put(an_entry("/a", size=number))
+            assert nodes[1 - number % 2].get("/a") == put and put.size == number
+        one.add_mount("/m", "memfs", "{}")
+        other.add_mount("/m", "hellofs", "{}")
+        assert (one.mounts(), other.mounts()) == ([("/m", "memfs", "{}")], [("/m", "hellofs", "{}")])
+        other.remove_mount("/m")
+        assert len(one.mounts()) == 1 and other.mounts() == []
+
+    def test_many_start_at_once(self, tmp_path: Path) -> None:
+        """On nothing: one of them makes the store."""
+        stores = in_threads(lambda number: self.make(tmp_path, f"node-{number}"), 4)      # type: ignore[attr-defined]
+        try:
+            assert len({store.identity for store in stores}) == 1 and stores[0].put(an_entry("/a")) == stores[3].get("/a")
+        finally:
+            for store in stores:
+                store.close()
+
+    def test_versions_grow_at_one_path(self, nodes: list[Any]) -> None:
+        """Whoever writes: what is there at last has the largest version of all that were given out."""
+        found = in_threads(lambda number: [nodes[number % 2].put(an_entry("/a", size=number)).version for _ in range(30)], 4)
+        versions = [version for some in found for version in some]
+        assert len(set(versions)) == len(versions) and nodes[0].get("/a").version == max(versions)
+        assert all(some == sorted(some) for some in found)
+
+    def test_no_file_without_its_folder(self, nodes: list[Any]) -> None:
+        """Nodes that lost their locks write into folders that others delete, move and make: each file stays in a
+        folder, and every refusal is one of the two."""
+        tokens = itertools.count(1)
+
+        def work(number: int) -> int:
+            store, dice, done = nodes[number % 2], random.Random(number), 0
+            store.fence = lambda: getattr(owners, "token", 0)
+            for _ in range(40):
+                owners.token = next(tokens)
+                place = dice.choice(("/a", "/b", "/a/c"))
+                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
+                    dice.choice((
+                        lambda: store.put(an_entry(place, type=callfs.DIRECTORY)), lambda: store.put(an_entry(place + "/f")),
+                        lambda: store.put(an_entry(place + "/f")), lambda: store.delete(place),
+                        lambda: store.move("/a", "/b")))()
+                    done += 1
+            return done
+
+        owners = threading.local()
+        assert min(in_threads(work, 4)) > 0
+        paths = {entry.path: entry for entry in nodes[0].subtree("/")}
+        for path in paths:
+            above = callfs.split_path(path)[0]
+            assert above == "/" or paths[above].is_dir, path
+
+    def test_announcements(self, nodes: list[Any]) -> None:
+        """Every other node hears each, whole, in the order of its sender; who says it does not."""
+        heard: list[list[tuple[str, str]]] = [[], []]
+        for store, mine in zip(nodes, heard):
+            store.listen(lambda node, message, mine=mine: mine.append((node, message)), lambda: None)
+        long = ["\U0001f600" * 16_000, "x" * 65_536, "'\\\n" * 9_000, ""]
+        said = [f"ü {number}" for number in range(50)] + long
+        for message in said:
+            nodes[0].announce(message)
+        nodes[1].announce("the other")
+        wait_for(lambda: len(heard[1]) >= len(said) and heard[0])
+        assert heard == [[("node-2", "the other")], [("node-1", message) for message in said]]
+
+    def test_announcements_of_many_threads(self, nodes: list[Any]) -> None:
+        """Parts of long ones do not get mixed up."""
+        heard: list[str] = []
+        nodes[1].listen(lambda node, message: heard.append(message), lambda: None)
+        in_threads(lambda number: [nodes[0].announce(f"{number} {turn} " + str(number) * 20_000) for turn in range(5)], 4)
+        wait_for(lambda: len(heard) >= 20)
+        assert sorted(heard) == sorted(f"{number} {turn} " + str(number) * 20_000 for number in range(4) for turn in range(5))
+        for number in range(4):
+            assert [text.split()[1] for text in heard if text.startswith(f"{number} ")] == ["0", "1", "2", "3", "4"]
+
+
+class TestSharedSQLiteStore(SharedStoreContract):
+    """SQLite, as it serves one node of a cluster that keeps the records itself."""
+
+    def make(self, folder: Path) -> Any:
+        return callfs.SQLiteStore(str(folder / "records.sqlite3"), durable=False, shared=True)
+
+
 class TestSQLiteStore(MetadataStoreContract):
     """SQLite, with a cache so small that everything moves through it."""
 
@@ -6274,6 +6839,340 @@ class TestSQLiteStore(MetadataStoreContract):
 
 
 # ============================================================================
+# Records in Redis
+# ============================================================================
+
+class TestRedisStore(MetadataStoreContract, NodesStoreContract):
+    """A real server, with keys of their own for each folder."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_server: RealRedis) -> RealRedis:
+        self.redis = redis_server
+        return redis_server
+
+    def make(self, folder: Path, node: str = "node-1", **more: Any) -> Any:
+        return callfs.RedisStore(self.redis.address, prefix=f"{folder}:", instance_id=node, **more)
+
+    def test_scripts_that_the_server_forgot(self, store: Any) -> None:
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("SCRIPT", "FLUSH")
+        assert store.put(an_entry("/b")).version == 2 and store.delete("/a") == 1
+
+    @pytest.mark.parametrize("how", ["FLUSHALL", "another's"])
+    def test_lost_records_are_noticed(self, store: Any, tmp_path: Path, how: str) -> None:
+        """Every method says so and makes nothing anew; other records in their place are no better."""
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("DEL", f"{tmp_path}:entries")
+            if how == "FLUSHALL":
+                client.call("FLUSHALL")
+            else:
+                self.make(tmp_path, "node-2").close()
+            calls = [lambda: store.get("/a"), lambda: store.page("/"), lambda: store.put(an_entry("/a")), lambda: store.known("/", ["a"]),
+                     store.check, lambda: store.strays("node-1"), lambda: store.delete("/a"), lambda: store.mounts(), lambda: store.use_link("x", 1.0)]
+            for each in calls:
+                with pytest.raises(callfs.Unavailable, match="lost its records.*fsck --rebuild"):
+                    each()
+            assert client.call("HLEN", f"{tmp_path}:entries") == (0 if how == "FLUSHALL" else 1)
+
+    def test_restart_under_load(self, tmp_path: Path) -> None:
+        """What was acknowledged is there, whoever wrote at the end of the server hears of it, and all go on."""
+        with contextlib.closing(self.make(tmp_path)) as store:
+            written, over = [{} for _ in range(4)], threading.Event()       # type: list[dict[str, int]], Any
+
+            def work(number: int) -> int:
+                refused = 0
+                if number == 4:
+                    restart()
+                for turn in itertools.count() if number < 4 else ():
+                    path = f"/{number}/{turn % 50}"
+                    try:
+                        written[number][path] = store.put(an_entry(path, size=turn)).size
+                    except callfs.Unavailable:
+                        refused += 1
+                        written[number].pop(path, None)
+                    if over.is_set():
+                        break
+                return refused
+
+            def restart() -> None:
+                wait_for(lambda: all(len(some) == 50 for some in written))
+                self.redis.restart()
+                marks = [len(some) for some in written]
+                wait_for(lambda: all(len(some) >= mark for some, mark in zip(written, marks)) and store.get("/0/0"))
+                over.set()
+            assert sum(in_threads(work, 5)) > 0
+            for some in written:
+                for path, size in some.items():
+                    assert store.get(path).size == size
+
+    def test_settings_that_lose_records(self, tmp_path: Path, tmp_path_factory: Any) -> None:
+        """Keys thrown away: refused. No log of changes: said. Redis Cluster: refused."""
+        log, where = callfs.Log(path=str(tmp_path / "log")), f"{tmp_path}:"
+        with self.redis.client() as client:
+            try:
+                client.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+                with nothing_left(), pytest.raises(callfs.ConfigError, match="noeviction"):
+                    self.make(tmp_path)
+                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+                self.make(tmp_path, durable=True, log=log).close()
+                assert "appendfsync always" in (tmp_path / "log").read_text()
+                client.call("CONFIG", "SET", "appendonly", "no")
+                self.make(tmp_path, log=log).close()
+                assert "appendonly yes" in (tmp_path / "log").read_text() and where
+            finally:
+                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction", "appendonly", "yes")
+                log.close()
+
+    def test_full_memory(self, store: Any) -> None:
+        """A write is refused as a whole; what makes room is not."""
+        store.add([an_entry("/d", type=callfs.DIRECTORY), an_entry("/d/f"), an_entry("/g")])
+        with self.redis.client() as client:
+            try:
+                client.call("CONFIG", "SET", "maxmemory", "1")
+                before = SharedStoreContract.everything(store)
+                for token in (0, 5):
+                    with pytest.raises(callfs.StorageFull):
+                        SharedStoreContract.do(store, token, "file", "/h")
+                assert SharedStoreContract.everything(store) == before
+                assert SharedStoreContract.do(store, 7, "delete", "/d") == 2 and len(store.strays("node-1")) == 1
+                assert store.move("/g", "/i") == 1
+            finally:
+                client.call("CONFIG", "SET", "maxmemory", "0")
+
+    def test_keys_of_another(self, tmp_path: Path) -> None:
+        """A later format, and a hash of somebody else's: refused."""
+        self.make(tmp_path).close()
+        with self.redis.client() as client:
+            client.call("SET", f"{tmp_path}:format", "99")
+            with nothing_left(), pytest.raises(callfs.ConfigError, match="later version"):
+                self.make(tmp_path)
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_as_sqlite(self, tmp_path: Path, seed: int) -> None:
+        """Any changes in any order: records, what is to be done on disks, blobs, copies and refusals are those of SQLite,
+        whose triggers the scripts stand for."""
+        dice, paths = random.Random(seed), ["/a", "/a/b", "/a/b/c", "/a-", "/ab", "/d", "/d/\U0001f600", "/d/e"]
+        stores, numbers = [self.make(tmp_path), callfs.SQLiteStore(str(tmp_path / "records"), durable=False, shared=True)], itertools.count()
+
+        def entry(path: str) -> callfs.Entry:
+            kind, backend = dice.choice([callfs.FILE, callfs.FILE, callfs.DIRECTORY]), dice.choice(["localfs", "localfs", "s3", "symlink"])
+            etag, stamp = dice.choice(["e", "f", "1-2"]), f"{next(numbers):032d} t"
+            return an_entry(path, type=kind, backend=backend, etag=etag, stamp=stamp, instance_id=dice.choice(["node-1", "node-2"]), id=dice.choice("ij"))
+
+        def seen(store: Any) -> Any:
+            owed = [owed._replace(seq=0, since=0.0) for owed in store.owed_replicas(999, 9e9)]
+            return ([each._replace(version=0) for each in store.subtree("/")], [each.path for each in store.elsewhere("/", 99)], sorted(store.loose_blobs()),
+                    sorted(owed), store.replica_backlog()[0], [sorted(stray[1:] for stray in store.strays(node)) for node in ("node-1", "node-2")],
+                    store.last_reads(["i", "j"]))
+        for turn in range(150):
+            token, path, other = dice.choice([0, 0, turn, turn - dice.randrange(9)]), dice.choice(paths), dice.choice(paths)
+            one, some, backend = entry(path), [entry(each) for each in dice.sample(paths, 3)], dice.choice(["s3", "s3", "localfs", ""])
+            act = dice.choice([
+                lambda store: store.put(one)._replace(version=0), lambda store: store.put(one)._replace(version=0), lambda store: store.add(some),
+                lambda store: store.delete(path), lambda store: None if callfs.is_below(other, path) else store.move(path, other),
+                lambda store: store.note_reads({one.id: turn}), lambda store: store.hold_replica(callfs.replica_key(one), path, "node-1"),
+                lambda store: store.release_replicas([callfs.replica_key(one)]), lambda store: store.release_blobs((), "node-1"),
+                lambda store: store.replicate(backend), lambda store: store.drop_blobs([key for key, _ in sorted(store.loose_blobs())[:2]]),
+                lambda store: store.use_link("none", 1.0)])
+            found = []
+            for store in stores:
+                store.fence = lambda: max(0, token)
+                try:
+                    found.append(act(store))
+                except callfs.CallFSError as error:
+                    found.append(type(error))
+                found.append(seen(store))
+            assert found[:2] == found[2:], (turn, path, other, one)
+        for store in stores:
+            store.close()
+
+    def test_few_keys(self, store: Any, tmp_path: Path) -> None:
+        """None is that of a path; numbers of 64 bits come back as they were; many at once."""
+        store.add([an_entry(f"/d/{number}", size=2**63 - 1 - number, mtime_ns=-2**63 + number) for number in range(3000)])
+        assert store.get("/d/1").size == 2**63 - 2 and store.get("/d/1").mtime_ns == -2**63 + 1
+        assert len(store.page("/d", limit=2500)) == 2500 and store.move("/d", "/e") == 3000 and store.delete("/e") == 3000
+        with self.redis.client() as client:
+            assert len(client.call("KEYS", f"{tmp_path}:*")) < 10
+
+    def test_no_directory_into_itself(self, store: Any) -> None:
+        """It would be met again and again."""
+        store.add([an_entry("/a", type=callfs.DIRECTORY), an_entry("/a/b")])
+        with pytest.raises(callfs.Conflict):
+            store.move("/a", "/a/c/d")
+        assert self.paths(store) == ["/a", "/a/b"]
+
+    def test_damaged_records(self, store: Any, tmp_path: Path) -> None:
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("HSET", f"{tmp_path}:entries", "/a", "nonsense")
+        for read in (lambda: store.get("/a"), lambda: store.page("/")):
+            with pytest.raises(callfs.StorageError, match="damaged"):
+                read()
+
+
+# ============================================================================
+# Records in PostgreSQL: one database for several nodes
+# ============================================================================
+
+def postgres_dsn(server: Any) -> str:
+    """Of the user that needs no password, without TLS: quick to connect."""
+    return f"postgres://t@127.0.0.1:{server.port}/callfs?sslmode=disable"
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres_server: Any) -> Iterator[Any]:
+    """A connection beside the stores; a store's tables in the schema `t`."""
+    callfs.PostgresStore(postgres_dsn(postgres_server), schema="t").close()
+    with contextlib.closing(callfs.open_postgres(postgres_dsn(postgres_server), settings="SET search_path = t")) as database:
+        yield database
+
+
+@pytest.fixture
+def postgres_schema(postgres_server: Any, postgres_tables: Any) -> Callable[..., Any]:
+    """Makes stores in a schema that is empty when the test begins: to make one anew takes 0.2 s."""
+    postgres_tables.run(lambda session: session._connection.simple(
+        "SET LOCAL session_replication_role = replica;" + "".join(f"DELETE FROM {name};" for name in (
+            "entries", "links", "mounts", "blobs", "replication", "replicas", "reads", "strays", "fences"))))
+    return functools.partial(callfs.PostgresStore, postgres_dsn(postgres_server), schema="t")
+
+
+@pytest.mark.once                           # the wire is tested by TestPostgresDatabase on every Python
+class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
+    """PostgreSQL, with a cluster of two nodes."""
+
+    test_reads_are_never_older_than_an_acknowledged_write = None    # type: ignore[assignment]  # of caches; this has none
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgres_schema: Callable[..., Any]) -> None:
+        self.opened = postgres_schema
+
+    def make(self, folder: Path, node: str = "node-1", **options: Any) -> Any:
+        return self.opened(instance_id=node, **options)
+
+    @pytest.fixture
+    def own(self, postgres_server: Any, postgres_tables: Any) -> Iterator[Callable[..., Any]]:
+        """Makes stores in a schema that is not there yet."""
+        yield functools.partial(callfs.PostgresStore, postgres_dsn(postgres_server), schema="Own$1")
+        postgres_tables.run(lambda session: session.execute('DROP SCHEMA IF EXISTS "Own$1" CASCADE'))
+
+    def test_many_make_it_at_once(self, own: Callable[..., Any]) -> None:
+        """Nodes that start at the same moment: one makes the tables, and none fails."""
+        stores = in_threads(lambda number: own(instance_id=f"node-{number}"), 4)
+        assert len({store.identity for store in stores}) == 1 and stores[0].put(an_entry("/a")) == stores[3].get("/a")
+        for store in stores:
+            store.close()
+
+    @pytest.mark.parametrize("before, message", [
+        ("UPDATE callfs_schema SET version = 99", "later version.*schema 99"), ("DROP TABLE callfs_schema", "another program")])
+    def test_schemas_that_are_refused(self, own: Callable[..., Any], before: str, message: str) -> None:
+        """With what to do."""
+        store = own()
+        store.database.run(lambda session: session.execute(before))
+        store.close()
+        with nothing_left(), pytest.raises(callfs.ConfigError, match=message):
+            own()
+
+    @pytest.mark.parametrize("options, message", [
+        ({"schema": 'x"; DROP'}, "db_schema"), ({"schema": "pg_own"}, "db_schema"), ({"schema": ""}, "db_schema"), ({"sslmode": "verify-full"}, "dsn")])
+    def test_what_can_not_be_opened(self, postgres_server: Any, options: dict[str, Any], message: str) -> None:
+        """`sslmode` counts where the DSN says nothing of it: this server's certificate is its own."""
+        with nothing_left(), pytest.raises((callfs.ConfigError, callfs.Unavailable), match=message):
+            callfs.PostgresStore(postgres_dsn(postgres_server).partition("?")[0], **options)
+
+    def test_who_may_do_nothing(self, postgres_server: Any, postgres_tables: Any) -> None:
+        """A user without rights, a wrong password, a database that is not there: said at the start, without the password."""
+        place, password = f"127.0.0.1:{postgres_server.port}/callfs", urllib.parse.quote(PASSWORD, safe="")
+        postgres_tables.run(lambda session: session.execute("ALTER ROLE p NOSUPERUSER"))
+        try:
+            for dsn, kind, message in ((f"t@{place}-nix", callfs.Unavailable, "nix"), (f"u:{password}x@{place}", callfs.Unavailable, "authentication"),
+                                       (f"p:{password}@{place}", callfs.ConfigError, "permission denied")):
+                with nothing_left(), pytest.raises(kind, match=message) as caught:
+                    callfs.PostgresStore("postgres://" + dsn, schema="poor")
+                assert PASSWORD not in str(caught.value) and "metadata_store.dsn" in str(caught.value)
+        finally:
+            postgres_tables.run(lambda session: session.execute("ALTER ROLE p SUPERUSER"))
+
+    def test_errors_in_our_words(self, store: Any, tmp_path: Path) -> None:
+        """Nothing of SQL, tables and paths in what a client sees; the log has it."""
+        log = callfs.Log(path=str(tmp_path / "log"))
+        for statement, kind in (("SELECT nonsense FROM entries", callfs.StorageError), ("SELECT pg_sleep(9)", callfs.Unavailable),
+                                ("INSERT INTO reads VALUES ('a', NULL)", callfs.StorageError)):
+            with contextlib.closing(self.make(tmp_path, timeout=0.2, log=log)) as failing:
+                with pytest.raises(kind) as caught:
+                    failing._ask("test", statement)
+                assert "metadata store" in caught.value.message and not re.search("SELECT|nonsense|reads|statement", caught.value.message)
+        log.close()
+        assert "nonsense" in (tmp_path / "log").read_text() and "statement timeout" in (tmp_path / "log").read_text()
+        name = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4000))
+        with pytest.raises(callfs.BadRequest, match="longer"):
+            store.put(an_entry("/" + "/".join(name[start:start + 200] for start in range(0, 4000, 200))))
+        store.put(an_entry("/" + "/".join(name[start:start + 200] for start in range(0, 2400, 200))))
+
+    def test_a_connection_that_breaks(self, store: Any, postgres_server: Any) -> None:
+        """What may be done twice is; a move is not, since the second would drop what it moved. Nobody is told that
+        something was not done that was."""
+        entry = store.put(an_entry("/a"))
+        with Relay(postgres_server.port, b"/cut", True) as relay:
+            dsn = f"postgres://t@127.0.0.1:{relay.port}/callfs?sslmode=disable"
+            with contextlib.closing(callfs.PostgresStore(dsn, schema="t")) as cut:
+                for act, cuts in ((lambda: cut.move("/a", "/cut"), 1), (lambda: cut.put(an_entry("/cut/f")), 3), (lambda: cut.get("/cut/f"), 5)):
+                    with pytest.raises(callfs.Unavailable):
+                        act()
+                    assert relay.cuts == cuts
+                relay.cut = b""
+                assert cut.get("/a") is None and cut.get("/cut") == entry._replace(path="/cut", version=cut.get("/cut").version)
+
+    def test_a_restart_under_load(self, postgres_server: Any, tmp_path: Path) -> None:
+        """Unavailable and nothing else, for a while; what was acknowledged is there; nobody has to be started again."""
+        missed, over = [], threading.Event()
+
+        def work(number: int) -> dict[str, int]:
+            done: dict[str, int] = {}
+            if number == 4:
+                try:
+                    postgres_server.restart()
+                finally:
+                    over.set()
+            turn = itertools.count()
+            while not over.is_set() or next(turn) < 3:
+                path = f"/{number}/{len(done)}"
+                with contextlib.suppress(callfs.Unavailable):
+                    done[path] = stores[number % 2].put(an_entry(path)).version
+                    assert stores[1 - number % 2].get(path).version == done[path]
+            return done
+
+        stores = [self.make(tmp_path, f"node-{number}", timeout=2.0) for number in (1, 2)]
+        heard: list[str] = []
+        try:
+            stores[0].listen(lambda node, message: heard.append(message), lambda: missed.append(1))
+            for done in in_threads(work, 5):
+                assert done and {path: stores[0].get(path).version for path in done} == done
+            wait_for(lambda: missed)
+            stores[1].announce("again")
+            wait_for(lambda: heard == ["again"])
+        finally:
+            for store in stores:
+                store.close()
+
+    def test_a_listener_that_is_cut_off(self, nodes: list[Any], postgres_tables: Any) -> None:
+        """It is told that it may have missed something, once it hears again. Its end leaves nothing."""
+        heard: list[str] = []
+        with nothing_left():
+            with contextlib.closing(self.make(Path(), "node-3")) as store:
+                for turn in range(3):
+                    if turn == 0:
+                        store.listen(lambda node, message: heard.append(message), lambda: heard.append("missed"))
+                    else:
+                        assert postgres_tables.single("SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").rows == [(True,)]
+                        wait_for(lambda: len(heard) == 2 * turn)
+                    nodes[0].announce(f"turn {turn}")
+                    wait_for(lambda: len(heard) == 2 * turn + 1)
+        assert heard == ["turn 0", "missed", "turn 1", "missed", "turn 2"]
+
+
+# ============================================================================
 # Locks: who may change a path now
 # ============================================================================
 
@@ -6435,6 +7334,369 @@ class TestLocalLocks(LocksContract):
         assert metrics.value("callfs_active_locks") == 0
         assert metrics.value("callfs_lock_operations_total", "acquire", "success") == 2
         assert metrics.value("callfs_lock_operations_total", "acquire", "timeout") == 1
+
+
+class SharedLocksContract(LocksContract):
+    """What locks do that several processes share; `make` makes what another process would have."""
+
+    def assert_empty(self, locks: Any) -> None:
+        TestLocalLocks.assert_empty(self, locks._own)       # type: ignore[arg-type]
+        assert not locks._active and locks.token() == 0
+
+    def waiting(self, locks: Any) -> int:
+        return len(locks._own._waiting)
+
+    def lose(self, locks: Any) -> None:
+        """Have a manager lose all of its locks, as when its connection breaks; back when they are free for others."""
+        raise NotImplementedError
+
+    def test_exclusion_between_processes(self) -> None:
+        """The same table and its mirror image; a token given later is larger, whoever gives it."""
+        mine, other = self.make(), self.make()
+        for first, first_below, second, second_below, excluded in (
+                *self.PAIRS, *((two, two_below, one, one_below, excluded) for one, one_below, two, two_below, excluded in self.PAIRS)):
+            with mine.hold(*first, subtree=first_below) as lease:
+                with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), \
+                        other.hold(*second, subtree=second_below, timeout=0) as later:
+                    assert later.token > lease.token
+            with other.hold(*second, subtree=second_below, timeout=0) as later:
+                assert later.token > lease.token
+        self.assert_empty(mine)
+        self.assert_empty(other)
+
+    def test_hammer_between_processes(self) -> None:
+        """Any mixture, from threads of three: nobody is in a place together with somebody else, everybody gets through,
+        and who comes later has the larger token."""
+        managers, guard = [self.make() for _ in range(3)], threading.Lock()
+        inside: list[tuple[str, bool, int]] = []
+        names = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/c", "/d"]
+
+        def meets(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> bool:
+            return callfs._overlap([one[0]], one[1], [other[0]], other[1])
+
+        def work(number: int) -> int:
+            some, wrong = random.Random(number), 0
+            for _ in range(40):
+                subtree = some.random() < 0.3
+                with managers[number % 3].hold(*some.sample(names, some.choice([1, 1, 2])), subtree=subtree) as lease:
+                    wrong += managers[number % 3].token() != lease.token
+                with managers[number % 3].hold(*(paths := some.sample(names, some.choice([1, 1, 2]))), subtree=subtree) as lease:
+                    mine = [(path, subtree, lease.token) for path in paths]
+                    with guard:
+                        wrong += sum(meets(one, other) for one in mine for other in inside)
+                        inside.extend(mine)
+                    with guard:
+                        for one in mine:
+                            inside.remove(one)
+            return wrong
+
+        assert sum(in_threads(work, 6)) == 0
+        for locks in managers:
+            self.assert_empty(locks)
+
+    def test_a_folder_that_is_always_in_use(self) -> None:
+        """Other processes write in it without a gap; who wants all of it gets it."""
+        busy, patient, over = [self.make() for _ in range(2)], self.make(), threading.Event()
+
+        def work(number: int) -> None:
+            if number == 4:
+                try:
+                    for _ in range(3):
+                        with patient.hold("/d", subtree=True, timeout=20):
+                            pass
+                finally:
+                    over.set()
+            turn = itertools.count()
+            while not over.is_set():
+                with busy[number % 2].hold(f"/d/{number}/{next(turn)}"):
+                    wait_for(lambda: over.is_set() or random.random() < 0.3)
+        in_threads(work, 5)
+
+    def test_tokens_of_threads(self) -> None:
+        """The innermost lock that this thread holds; no other thread's."""
+        locks = self.make()
+        assert locks.token() == 0
+        with locks.hold("/a") as outer:
+            assert locks.token() == outer.token and in_threads(lambda number: locks.token(), 1) == [0]
+            with locks.hold("/b", subtree=True) as inner:
+                assert locks.token() == inner.token > outer.token
+            assert locks.token() == outer.token
+        assert locks.token() == 0
+
+    def test_lost_locks(self) -> None:
+        """Others get them; who had them leaves his block without an error, and what he has taken since is not touched."""
+        locks, other = self.make(), self.make()
+        with locks.hold("/a") as lease, contextlib.ExitStack() as stack:
+            with locks.hold("/b", subtree=True):
+                self.lose(locks)
+                stack.enter_context(locks.hold("/c"))       # in a new session
+                with other.hold("/a", "/b", timeout=5) as later:
+                    assert later.token > lease.token
+            with pytest.raises(callfs.Unavailable), other.hold("/c", timeout=0):
+                pass
+        assert locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 2
+        with other.hold("/", subtree=True, timeout=0):
+            pass
+        self.assert_empty(locks)
+
+    def test_shared_metrics(self) -> None:
+        """Each lock counts once."""
+        locks, other = self.make(0.01), self.make(0.01)
+        with locks.hold("/a"), locks.hold("/b", subtree=True):
+            assert locks._metrics.value("callfs_active_locks") == 2
+            for manager in (locks, other):
+                with pytest.raises(callfs.Unavailable) as caught, manager.hold("/a"):
+                    pass
+                assert dict(caught.value.headers)["Retry-After"]
+        counted = locks._metrics.cells("callfs_lock_operations_total")
+        assert counted == {("acquire", "success"): 2, ("acquire", "timeout"): 1, ("release", "success"): 2}
+        assert locks._metrics.value("callfs_active_locks") == 0
+
+
+# ============================================================================
+# Locks in Redis
+# ============================================================================
+
+class TestRedisLocks(LocksContract):
+    """A real server, with keys of their own for each manager."""
+
+    numbers = itertools.count()
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_server: RealRedis) -> Iterator[RealRedis]:
+        self.redis, self.made, self.prefix = redis_server, [], f"locks{next(self.numbers)}:"
+        yield redis_server
+        for locks in self.made:
+            locks.close()
+
+    def make(self, timeout: float = 30, **more: Any) -> Any:
+        locks = callfs.RedisLocks(self.redis.address, prefix=self.prefix, timeout=timeout, **more)
+        self.made.append(locks)
+        return locks
+
+    def assert_empty(self, locks: Any) -> None:
+        locks._client.call("DEL", self.prefix + "token")
+        assert not locks._held and locks._client.call("KEYS", self.prefix + "*") == []
+
+    def waiting(self, locks: Any) -> int:
+        return len(locks._own._waiting)
+
+    @pytest.mark.parametrize("held, held_below, asked, asked_below, excluded", LocksContract.PAIRS)
+    def test_exclusion_between_nodes(self, held: list[str], held_below: bool, asked: list[str], asked_below: bool, excluded: bool) -> None:
+        """As between threads."""
+        one, other = self.make(), self.make()
+        with one.hold(*held, subtree=held_below):
+            with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), other.hold(*asked, subtree=asked_below, timeout=0):
+                pass
+        with other.hold(*asked, subtree=asked_below, timeout=0):
+            with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), one.hold(*held, subtree=held_below, timeout=0):
+                pass
+        self.assert_empty(one)
+
+    def test_tokens_of_all_nodes_grow(self) -> None:
+        """Also over a Redis that lost its keys."""
+        nodes, tokens = [self.make(), self.make()], []
+        for number in range(10):
+            with nodes[number % 2].hold("/a") as lease:
+                tokens.append(lease.token)
+                assert nodes[number % 2].token() == lease.token and nodes[1 - number % 2].token() == 0
+            if number == 5:
+                nodes[0]._client.call("DEL", self.prefix + "token")
+        assert tokens == sorted(set(tokens)) and nodes[0].token() == 0
+
+    def test_two_nodes_at_once(self) -> None:
+        """Nobody is in a place together with another node, and all get through."""
+        nodes, inside = [self.make(), self.make()], []      # type: list[Any], list[int]
+
+        def work(number: int) -> int:
+            seen = 0
+            for turn in range(15):
+                with nodes[number % 2].hold("/a" if turn % 3 else "/a/b", subtree=turn % 3 == 1):
+                    pass
+                with nodes[number % 2].hold("/x"):
+                    seen += len(inside)
+                    inside.append(number)
+                    inside.remove(number)
+            return seen
+        assert sum(in_threads(work, 4)) == 0
+        self.assert_empty(nodes[0])
+
+    def test_nodes_take_turns(self) -> None:
+        """Of two that want one path without a pause, neither waits for long."""
+        nodes, order, over = [self.make(), self.make()], [], threading.Event()      # type: Any, list[int], Any
+
+        def work(number: int) -> None:
+            while not over.is_set():
+                with nodes[number].hold("/a", "/b"):
+                    order.append(number)
+                    if order.count(0) >= 10 and order.count(1) >= 10 or len(order) > 2000:
+                        over.set()
+        in_threads(work, 2)
+        assert len(order) < 2000
+
+    def test_a_folder_is_not_starved(self) -> None:
+        """Writers of another node that follow each other without a gap let the one that wants the folder in."""
+        one, other, over = self.make(), self.make(), threading.Event()
+
+        def work(number: int) -> None:
+            while number < 2 and not over.is_set():
+                with one.hold(f"/a/{number}"):
+                    pass
+            if number == 2:
+                with other.hold("/a", subtree=True, timeout=20):
+                    over.set()
+        in_threads(work, 3)
+        assert over.is_set()
+
+    def test_a_held_lock_is_renewed(self) -> None:
+        """As long as it is held: others do not get it after its lease."""
+        one, other = self.make(lease=0.2), self.make()
+        with one.hold("/a", "/b"):
+            ends = one._client.call("HGET", self.prefix + "locks", "/a").split()[2]
+            wait_for(lambda: int(one._client.call("HGET", self.prefix + "locks", "/a").split()[2]) > int(ends) + 300)
+            with pytest.raises(callfs.Unavailable), other.hold("/a", timeout=0):
+                pass
+        self.assert_empty(one)
+
+    def test_a_holder_that_was_paused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Somebody else gets its lock and commits; what it then commits is refused, and that the lock was lost is
+        counted when it lets go, without an error."""
+        metrics = callfs.Metrics()
+        monkeypatch.setattr(callfs.RedisLocks, "_renew", lambda locks: None)
+        paused, other = self.make(lease=0.05, metrics=metrics), self.make()
+        stores = [callfs.RedisStore(self.redis.address, prefix=f"{tmp_path}:") for _ in range(2)]
+        stores[0].fence, stores[1].fence = paused.token, other.token
+        with paused.hold("/a") as lease:
+            with other.hold("/a", timeout=10) as later:
+                assert later.token > lease.token == paused.token()
+                stores[1].put(an_entry("/a", etag="theirs"))
+            with pytest.raises(callfs.Overtaken):
+                stores[0].put(an_entry("/a", etag="mine"))
+        assert stores[0].get("/a").etag == "theirs" and metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+        with other.hold("/b"), paused.hold("/c"):
+            pass
+        assert metrics.value("callfs_lock_operations_total", "release", "success") == 1
+        for store in stores:
+            store.close()
+
+    def test_what_a_dead_holder_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is met and removed: by who wants the same, and by who wants the folder."""
+        monkeypatch.setattr(callfs.RedisLocks, "_renew", lambda locks: None)
+        dead, other = self.make(lease=0.05), self.make()
+        dead._take(["/a/1", "/a/2", "/b"], False, 0)
+        with other.hold("/a", subtree=True, timeout=10), other.hold("/b", timeout=10):
+            pass
+        dead._held.clear()
+        self.assert_empty(other)
+
+    def test_a_server_on_it(self, serve: Callable[..., Any], tmp_path: Path) -> None:
+        """Records and locks as the configuration names them; what a server left the next one finds."""
+        settings = {"metadata_store__type": "redis", "metadata_store__redis_addr": self.redis.address, "metadata_store__redis_key_prefix": self.prefix,
+                    "dlm__type": "redis", "dlm__redis_addr": f"redis://127.0.0.1:{self.redis.port}/0", "root": tmp_path}
+        server = serve(**settings)
+        assert call(server, "PUT", "/v1/files/a.txt", b"hello").status in (200, 201)
+        assert call(server, "GET", "/v1/files/a.txt").body == b"hello"
+        server.close()
+        with self.redis.client() as client:
+            assert client.call("HEXISTS", self.prefix + "entries", "/a.txt") == 1 and int(client.call("GET", self.prefix + "token")) > 10**15
+        assert call(serve(**settings), "GET", "/v1/files/a.txt").body == b"hello"
+
+    def test_redis_goes_away(self) -> None:
+        """Nothing is granted, letting go is no error, and after its end all go on."""
+        server = RealRedis(self.redis.files)
+        metrics = callfs.Metrics()
+        try:
+            with nothing_left():
+                locks = callfs.RedisLocks(callfs.redis_target(server.address, timeout=2), metrics=metrics, timeout=0.2)
+                with locks.hold("/a"):
+                    server.stop(signal.SIGKILL)
+                with pytest.raises(callfs.Unavailable), locks.hold("/b"):
+                    pass
+                assert metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+                server.start()
+                server.wait_for_it()
+                with locks.hold("/b"):
+                    pass
+                locks.close()
+        finally:
+            server.stop()
+            shutil.rmtree(server.folder)
+
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+@pytest.mark.once
+class TestPostgresLocks(SharedLocksContract):
+    """PostgreSQL; each node's store is its own."""
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgres_tables: Any, postgres_schema: Callable[..., Any]) -> Iterator[None]:
+        self.tables, self.opened, self.open_store = postgres_tables, [], postgres_schema
+        self.store = self.open_store(pool=1)
+        yield
+        for locks in self.opened:
+            locks.close()
+        self.store.close()
+
+    def make(self, timeout: float = 30, **options: Any) -> Any:
+        self.opened.append(callfs.PostgresLocks(self.store, timeout=timeout, **options))
+        return self.opened[-1]
+
+    def assert_empty(self, locks: Any) -> None:
+        super().assert_empty(locks)
+        assert self.tables.single("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").rows == [(0,)]
+
+    def test_a_process_that_falls_silent(self) -> None:
+        """As when it is stopped: its session is ended after the lease, and who waits gets the lock. While it lives it says
+        so."""
+        locks, other = self.make(lease=0.6), self.make()
+        with locks.hold("/a") as lease:
+            pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
+            seen: set[Any] = set()
+            wait_for(lambda: seen.update(self.tables.single("SELECT query_start FROM pg_stat_activity WHERE pid = ?", (pid,)).rows) or len(seen) > 3)
+            with pytest.raises(callfs.Unavailable), other.hold("/a", timeout=0):
+                pass
+            with locks._calls.leader, other.hold("/a", timeout=20) as later:
+                assert later.token > lease.token
+        with locks.hold("/a", timeout=20):
+            pass
+
+    def test_the_fence_of_a_lost_lock(self) -> None:
+        """Whoever lost his lock can not write over what was written by the next one that had it."""
+        locks, other = self.make(), self.make()
+        with contextlib.closing(self.open_store(instance_id="node-2")) as theirs:
+            self.store.fence, theirs.fence = locks.token, other.token
+            with locks.hold("/f"):
+                self.lose(locks)
+                with other.hold("/f"):
+                    right = theirs.put(an_entry("/f", owner="right"))
+                with pytest.raises(callfs.Overtaken):
+                    self.store.put(an_entry("/f", owner="late"))
+                with pytest.raises(callfs.Overtaken):
+                    self.store.delete("/f")
+            assert self.store.get("/f") == right
+            with locks.hold("/f"):
+                assert self.store.put(right).version > right.version
+
+    def test_a_database_that_is_away(self, postgres_server: Any) -> None:
+        """Unavailable in our words; and again when it is back."""
+        locks = self.make(timeout=0.2)
+        with locks.hold("/a"):
+            postgres_server.stop()
+            with pytest.raises(callfs.Unavailable, match="does not answer") as caught, locks.hold("/b"):
+                pass
+            assert dict(caught.value.headers)["Retry-After"]
+        postgres_server.start()
+        postgres_server.wait(postgres_server.options)
+        with locks.hold("/a", timeout=10):
+            pass
+
+    def lose(self, locks: Any) -> None:
+        pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
+        assert self.tables.single("SELECT pg_terminate_backend(?)", (pid,)).rows == [(True,)]
+        wait_for(lambda: self.tables.single("SELECT count(*) FROM pg_stat_activity WHERE pid = ?", (pid,)).rows == [(0,)])
 
 
 # ============================================================================
@@ -10647,6 +11909,409 @@ class TestClusterFS(FileSystemContract):
 
     def check(self, tree: Any, folder: Path) -> None:
         self.cluster.check()
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """Three nodes; afterwards records and disks agree."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes")
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+@pytest.fixture
+def s3_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """The same with a blob store that all of them use."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes", blobs=lambda folder: {"s3": FolderAsBackend(folder + "-blobs", durable=False)})
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+def on_disks(cluster: Any) -> dict[str, list[str]]:
+    """The files on the disk of each node."""
+    return {node.name: sorted("/" + os.path.relpath(os.path.join(where, name), node.root) for where, _, files in os.walk(node.root)
+                              for name in files if not os.path.relpath(where, node.root).startswith(callfs.HIDDEN))
+            for node in cluster.nodes.values()}
+
+
+class TestCluster:
+    """What three nodes do together."""
+
+    def test_a_file_lies_where_it_was_made(self, nodes: Any) -> None:
+        """And is read and written through any node, which asks the one that has it once."""
+        put(nodes[1].tree, "/d/f", b"one")
+        assert on_disks(nodes) == {"n1": ["/d/f"], "n2": [], "n3": []}
+        assert fetch(nodes[2].tree, "/d/f") == b"one" and nodes[2].peers.asked == [("n1", "open")]
+        assert not put(nodes[3].tree, "/d/f", b"three").created and nodes[3].peers.asked == [("n1", "write")]
+        assert fetch(nodes[1].tree, "/d/f") == b"three" and nodes[1].peers.asked == []
+        assert nodes[2].tree.stat(ALICE, "/d/f").instance_id == "n1"
+        assert [entry.path for entry in nodes[2].tree.list(ALICE, "/d")] == ["/d/f"]
+
+    def test_rights_and_conditions_go_with_the_request(self, nodes: Any) -> None:
+        """They are asked under the lock of the node that makes the change."""
+        mine = put(nodes[1].tree, "/f", b"one").entry
+        for tree in (nodes[1].tree, nodes[2].tree):
+            for refused in (lambda: put(tree, "/f", b"x", BOB), lambda: tree.remove(BOB, "/f"), lambda: tree.chmod(BOB, "/f", 0o600),
+                            lambda: tree.touch(BOB, "/f", 1), lambda: tree.truncate(BOB, "/f", 0), lambda: tree.move(BOB, "/f", "/g"),
+                            lambda: tree.patch(BOB, "/f", callfs.bytes_body(b"x"), 0)):
+                with pytest.raises(callfs.PermissionDenied):
+                    refused()
+            with pytest.raises(callfs.PreconditionFailed):
+                put(tree, "/f", b"x", conditions=callfs.Conditions(if_match='"other"'))
+            with pytest.raises(callfs.FileExists):
+                put(tree, "/f", b"x", create=True)
+        put(nodes[2].tree, "/f", b"two", conditions=callfs.Conditions(if_match=f'"{mine.etag}"'))
+        check = callfs._check_of(json.loads(json.dumps(callfs._check_json(nodes[1].tree.guard(callfs.Check(
+            "write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*")))))))
+        assert check == callfs.Check("write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*"))
+
+    CHANGES: dict[str, Callable[[Any], Any]] = {
+        "put": lambda tree: put(tree, "/d/f", b"new"),
+        "append": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 3),
+        "write inside": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 1),
+        "truncate": lambda tree: tree.truncate(ALICE, "/d/f", 1),
+        "chmod": lambda tree: tree.chmod(ALICE, "/d/f", 0o600),
+        "touch": lambda tree: tree.touch(ALICE, "/d/f", 10**18),
+        "remove": lambda tree: tree.remove(ALICE, "/d/f"),
+        "remove all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+        "move": lambda tree: tree.move(ALICE, "/d/f", "/g"),
+        "move all": lambda tree: tree.move(ALICE, "/d", "/e"),
+        "to S3": lambda tree: tree.place(ALICE, "/d/f", "s3"),
+        "to another node": lambda tree: tree.move(ALICE, "/d/f", "/d/f", instance_id="n2"),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize("through", [1, 2])
+    def test_who_was_overtaken_changes_nothing(self, s3_nodes: Any, change: str, through: int) -> None:
+        """Paused until the lock was lost and another holder made a commit: refused, and the bytes are what they were."""
+        nodes, store = s3_nodes, s3_nodes.store
+        put(nodes[1].tree, "/d/f", b"old")
+        before, stamp = store.get("/d/f"), callfs.stamp_of(os.stat(nodes[1].path("/d/f")))
+        method = "move" if change in ("move", "move all") else "delete" if change.startswith("remove") else "put"
+
+        def paused(*args: Any) -> Any:
+            setattr(store, method, real)
+            store.fence = lambda: 10**15            # somebody who was granted the lock meanwhile
+            assert store.put(store.get("/d/f")._replace(owner="alice")).version
+            store.fence = s3_nodes.locks.token
+            return real(*args)
+        real = getattr(store, method)
+        setattr(store, method, paused)
+        with pytest.raises(callfs.Overtaken):
+            self.CHANGES[change](nodes[through].tree)
+        assert store.get("/d/f")._replace(version=0) == before._replace(version=0)
+        assert callfs.stamp_of(os.stat(nodes[1].path("/d/f"))) == stamp and fetch(nodes[3].tree, "/d/f") == b"old"
+        store.fence = lambda: 0             # that holder's fence would refuse the rest
+        store._write("test", lambda connection: connection.execute("DELETE FROM fences"))
+        store.fence = s3_nodes.locks.token
+        self.CHANGES[change](nodes[through].tree)
+
+    @pytest.mark.parametrize("away", [False, True])
+    def test_a_directory_moves_and_goes_at_once(self, nodes: Any, away: bool) -> None:
+        """With files on every node, which need not be there: their disks follow when they can."""
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/e/f{number}", b"%d" % number)
+        if away:
+            nodes[2].peers.away.update(("n1", "n3"))
+        nodes[2].tree.move(ALICE, "/d", "/x/y", parents=True)
+        assert nodes[2].peers.asked == []
+        for number in (1, 2, 3):
+            assert fetch(nodes[number].tree, f"/x/y/e/f{number}") == b"%d" % number
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9) if not entry.is_dir] == [f"/x/y/e/f{n}" for n in (1, 2, 3)]
+        put(nodes[3].tree, "/d/e/f1", b"another")
+        nodes[2].tree.remove(ALICE, "/x", recursive=True)
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/d/e/f1"]}
+        for number in (1, 2):
+            assert not nodes[number].path("/d").exists() and not nodes[number].path("/x").exists()
+
+    def test_what_was_moved_twice_before_its_node_looked(self, nodes: Any) -> None:
+        """In order: one that took the place of another, went on, and left its name to a third."""
+        one, two = nodes[1].tree, nodes[2].tree
+        put(one, "/a", b"a")
+        put(one, "/b", b"b")
+        put(one, "/c/c", b"c")
+        store = nodes.store
+        for source, target in (("/a", "/b"), ("/b", "/z"), ("/c/c", "/a"), ("/c", "/d")):
+            store.move(source, target)      # as a node that is told of nothing else
+        assert fetch(two, "/z") == b"a" and fetch(two, "/a") == b"c"
+        assert on_disks(nodes)["n1"] == ["/a", "/z"] and store.strays("n1") == []
+
+    def test_a_node_that_is_away(self, nodes: Any) -> None:
+        """Its files can not be had, and it is named; what is there of them stands; all else goes on."""
+        put(nodes[1].tree, "/d/f", b"one")
+        put(nodes[2].tree, "/d/g", b"two")
+        nodes[2].peers.away.add("n1")
+        for asked in (lambda: fetch(nodes[2].tree, "/d/f"), lambda: put(nodes[2].tree, "/d/f"), lambda: nodes[2].tree.remove(ALICE, "/d/f"),
+                      lambda: nodes[2].tree.stat(ALICE, "/d/f")):
+            with pytest.raises(callfs.BadGateway, match="n1"):
+                asked()
+        assert [entry.name for entry in nodes[2].tree.list(ALICE, "/d")] == ["f", "g"] and fetch(nodes[2].tree, "/d/g") == b"two"
+        put(nodes[2].tree, "/d/h", b"x")
+
+    def test_a_target_on_another_node(self, nodes: Any) -> None:
+        """A file that takes the place of one on another disk: those bytes go."""
+        put(nodes[1].tree, "/a", b"a")
+        put(nodes[2].tree, "/b", b"b")
+        nodes[3].tree.move(ALICE, "/a", "/b", overwrite=True)
+        nodes.check()
+        assert fetch(nodes[2].tree, "/b") == b"a" and on_disks(nodes) == {"n1": ["/b"], "n2": [], "n3": []}
+
+    @pytest.mark.parametrize("through", [1, 2, 3])
+    def test_between_nodes(self, nodes: Any, through: int) -> None:
+        """Files and directories; name, owner, time, mode and ETag stay."""
+        tree = nodes[through].tree
+        before = put(nodes[1].tree, "/d/f", b"x" * 5000, options=callfs.WriteOptions(0o640, 10**18)).entry
+        put(nodes[3].tree, "/d/e/g", b"g")
+        moved = tree.move(ALICE, "/d/f", "/d/f", instance_id="n2")
+        keep = dict(version=0, stamp="", instance_id="")
+        assert moved._replace(**keep) == before._replace(**keep) and moved.instance_id == "n2"
+        assert fetch(nodes[3].tree, "/d/f") == b"x" * 5000
+        assert tree.move(ALICE, "/d", "/x", instance_id="n3").path == "/x"
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/x/e/g", "/x/f"]}
+        with pytest.raises(callfs.BadRequest, match="n1, n2, n3"):
+            tree.move(ALICE, "/x", "/y", instance_id="n9")
+        with pytest.raises(callfs.PermissionDenied):
+            tree.move(BOB, "/x", "/x", instance_id="n1")
+        tree.move(ALICE, "/x/f", "/x/f", instance_id="n3")
+
+    def test_between_nodes_in_vain(self, nodes: Any) -> None:
+        """A node that is away, and a file that is replaced all the time: the source is whole."""
+        put(nodes[1].tree, "/d/f", b"f" * 3000)
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        real = nodes[2].here.fetch
+        nodes[2].here.fetch = lambda *args: (put(nodes[1].tree, "/d/f", b"f" * 3000), real(*args))[1]
+        with pytest.raises(callfs.Conflict, match="all the time"):
+            nodes[3].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        assert fetch(nodes[3].tree, "/d/f") == b"f" * 3000 and on_disks(nodes)["n2"] == []
+
+    def test_a_route_that_is_out_of_date(self, nodes: Any) -> None:
+        """Nobody told: the node that is asked in vain says so."""
+        put(nodes[1].tree, "/f", b"f")
+        for _ in range(2):
+            fetch(nodes[3].tree, "/f")
+        nodes[2].tree.move(ALICE, "/f", "/f", instance_id="n2")
+        assert fetch(nodes[3].tree, "/f") == b"f" and nodes[3].peers.asked[-2:] == [("n1", "open"), ("n2", "open")]
+        nodes[2].tree.remove(ALICE, "/f")
+        with pytest.raises(callfs.FileNotFound):
+            fetch(nodes[3].tree, "/f")
+        put(nodes[3].tree, "/f", b"mine")
+        assert nodes[3].tree.stat(ALICE, "/f").instance_id in ("n2", "n3") and fetch(nodes[1].tree, "/f") == b"mine"
+
+    def test_a_node_that_is_emptied(self, nodes: Any) -> None:
+        """Makes nothing new."""
+        nodes[1].files.draining = True
+        nodes[3].files.draining = True
+        assert put(nodes[1].tree, "/f", b"f").entry.instance_id == "n2"
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            put(nodes[1].tree, "/g")
+
+    def test_a_version_that_is_being_read(self, nodes: Any) -> None:
+        """Opened through another node it stays readable, for a while; then it is said to be gone."""
+        put(nodes[1].tree, "/f", b"a" * 50_000)
+        some, whole, late = [nodes[2].tree.open(ALICE, "/f") for _ in range(3)]
+        put(nodes[1].tree, "/f", b"b" * 50_000)
+        with some.reader(10, 20) as reader:
+            assert b"".join(reader) == b"a" * 10
+        with whole.reader() as reader:
+            assert b"".join(reader) == b"a" * 50_000
+        nodes[1].files._pins.close()
+        with pytest.raises(callfs.VersionGone):
+            late.reader(1, 5)
+        late.close()
+        for _ in range(callfs.PINS + 5):
+            nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == callfs.PINS
+        nodes[1].files._pins._clock = lambda: time.monotonic() + 2 * callfs.PIN_SECONDS
+        nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == 1
+
+    def test_a_file_in_s3(self, s3_nodes: Any) -> None:
+        """Every node reads and writes it itself; its object stays while any node reads it."""
+        nodes, options = s3_nodes, callfs.WriteOptions(backend="s3")
+        put(nodes[1].tree, "/d/f", b"one" * 1000, options=options)
+        handle = nodes[2].tree.open(ALICE, "/d/f")
+        put(nodes[3].tree, "/d/f", b"two", options=options)
+        assert [node.peers.asked for node in nodes.nodes.values()] == [[], [], []]
+        nodes[3].here._blobs.sweep()
+        with handle.reader() as reader:
+            assert b"".join(reader) == b"one" * 1000
+        assert fetch(nodes[1].tree, "/d/f") == b"two" and len(nodes.store.loose_blobs()) == 1
+        nodes[1].peers.away.add("n3")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].here._blobs.sweep()
+        nodes[3].here._blobs.sweep()
+        assert nodes.store.loose_blobs() == []
+
+    def test_to_s3_and_back(self, s3_nodes: Any) -> None:
+        """A directory with files on every node; each moves its own."""
+        nodes = s3_nodes
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/f{number}", b"%d" % number * 2000)
+        nodes[1].tree.place(ALICE, "/d", "s3")
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": []}
+        nodes[2].tree.place(ALICE, "/d", "localfs")
+        assert on_disks(nodes) == {"n1": [], "n2": ["/d/f1", "/d/f2", "/d/f3"], "n3": []}
+        assert fetch(nodes[1].tree, "/d/f3") == b"3" * 2000
+
+
+class TestNode:
+    """What one node of several does on its own disk."""
+
+    def test_from_outside(self, nodes: Any) -> None:
+        """Taken in with the folders above, when this node looks; an empty folder is nobody's news."""
+        nodes[1].path("/a/b").mkdir(parents=True)
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        nodes[1].path("/a/b/f").write_bytes(b"outside")
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9)] == ["/a", "/a/b", "/a/b/f"]
+        assert fetch(nodes[2].tree, "/a/b/f") == b"outside" and nodes[2].tree.stat(ALICE, "/a/b").owner == "root"
+        nodes[1].path("/direct").write_bytes(b"x")
+        assert fetch(nodes[1].tree, "/direct") == b"x" and nodes.store.get("/direct").instance_id == "n1"
+
+    def test_changed_and_removed_from_outside(self, nodes: Any) -> None:
+        """Through any node the file is what the disk has; one that is gone takes its record with it."""
+        before = put(nodes[1].tree, "/f", b"one").entry
+        nodes[1].path("/f").write_bytes(b"another")
+        for number in (1, 2):
+            entry = nodes[number].tree.stat(ALICE, "/f")
+            assert entry.size == 7 and entry.etag != before.etag and entry.digest == "" and fetch(nodes[number].tree, "/f") == b"another"
+        nodes[1].path("/f").unlink()
+        with pytest.raises(callfs.FileNotFound):
+            nodes[2].tree.stat(ALICE, "/f")
+        assert nodes.store.get("/f") is None
+        put(nodes[1].tree, "/g", b"one")
+        nodes[1].path("/g").unlink()
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        put(nodes[1].tree, "/h", b"one")
+        nodes[1].path("/h").unlink()
+        assert put(nodes[2].tree, "/h", b"two").created
+
+    def test_in_the_way(self, nodes: Any) -> None:
+        """What lies on the disk where another node's record puts something is kept under another name."""
+        put(nodes[2].tree, "/a/f", b"two")
+        nodes[1].path("/a").write_bytes(b"in the way of a folder")
+        nodes[1].path("/b").write_bytes(b"in the way of a file")
+        put(nodes[2].tree, "/b", b"two")
+        nodes[2].tree.move(ALICE, "/b", "/b", instance_id="n1")
+        put(nodes[1].tree, "/a/g", b"one")
+        assert fetch(nodes[3].tree, "/a/g") == b"one" and fetch(nodes[3].tree, "/b") == b"two"
+        found = {entry.path.partition(".outside-")[0]: fetch(nodes[3].tree, entry.path) for entry in nodes[1].tree.list(ALICE, "/")
+                 if ".outside-" in entry.path}
+        assert found == {"/a": b"in the way of a folder", "/b": b"in the way of a file"}
+
+    @pytest.mark.parametrize("step", ["before the commit", "after the commit", "after the rename"])
+    @pytest.mark.parametrize("there", [False, True])
+    def test_killed(self, nodes: Any, step: str, there: bool) -> None:
+        """The path has the old version or the new one, by its record; nothing is left over."""
+        node = nodes[1]
+        if there:
+            put(node.tree, "/d/f", b"old")
+
+        class Killed(BaseException):
+            """As SIGKILL."""
+
+        def killed(*args: Any) -> Any:
+            raise Killed
+        if step == "before the commit":
+            node.here._store.put = killed
+        else:
+            node.here._disk.publish = killed if step == "after the commit" else lambda staged, path, real=node.disk.publish: (
+                real(staged, path), killed())
+        with pytest.raises(Killed):
+            put(node.tree, "/d/f", b"new")
+        node.here._store.__dict__.pop("put", None)
+        node.here._owed.clear()             # nobody is left who remembers
+        node.here._intents._open.clear()
+        node.here._intents._fd, fd = os.open(os.devnull, os.O_RDWR), node.here._intents._fd
+        os.close(fd)
+        node.tree.close()
+        again = ToyNode("n1", node.root, _Kept(nodes.store), nodes.locks, nodes.nodes)
+        expected = {"before the commit": b"old" if there else None}.get(step, b"new")
+        if expected is None:
+            with pytest.raises(callfs.FileNotFound):
+                fetch(again.tree, "/d/f")
+        else:
+            assert fetch(again.tree, "/d/f") == expected == fetch(nodes[2].tree, "/d/f")
+
+    def test_a_rename_that_fails(self, nodes: Any) -> None:
+        """The version is committed; until the disk takes it, nobody is given anything else, and then it is there."""
+        node = nodes[1]
+        put(node.tree, "/f", b"old")
+        real, node.disk.publish = node.disk.publish, raising(OSError(errno.EIO, "broken"))
+        with pytest.raises(callfs.StorageError):
+            put(node.tree, "/f", b"new")
+        with pytest.raises((callfs.Unavailable, callfs.StorageError)):
+            fetch(nodes[2].tree, "/f")
+        node.disk.publish = real
+        assert fetch(nodes[2].tree, "/f") == b"new"
+
+    @pytest.mark.parametrize("fault", ["unmounted", "of another node", "empty"])
+    def test_the_disk_of_a_node(self, nodes: Any, fault: str) -> None:
+        """One that is not its own is refused at the start; one that goes away takes no records with it."""
+        put(nodes[1].tree, "/f", b"one")
+        marker = Path(nodes[1].disk.hidden) / "store"
+        if fault == "unmounted":
+            text = marker.read_text()
+            nodes[1].path("/f").rename(nodes.folder + "/aside")
+            marker.unlink()
+            with pytest.raises(callfs.StorageError):
+                fetch(nodes[2].tree, "/f")
+            marker.write_text(text)
+            Path(nodes.folder + "/aside").rename(nodes[1].path("/f"))
+            assert fetch(nodes[2].tree, "/f") == b"one"
+            return
+        root = nodes[2].root if fault == "of another node" else nodes.folder + "/new"
+        disk = callfs.LocalDisk(root)
+        with pytest.raises(callfs.ConfigError, match="fsck"):
+            callfs.NodeFS(disk, _Kept(nodes.store), nodes.locks, instance_id="n1")
+        disk.close()
+
+    def test_records_that_were_lost(self, nodes: Any, tmp_path: Path) -> None:
+        """Each node brings back its own, with owners, modes and digests, where the disk keeps such notes."""
+        put(nodes[1].tree, "/d/f", b"one", options=callfs.WriteOptions(0o640))
+        put(nodes[2].tree, "/d/g", b"two", BOB)
+        nodes[2].path("/outside").write_bytes(b"x")
+        before = {path: nodes.store.get(path) for path in ("/d/f", "/d/g")}
+        if not nodes[1].disk.noted("/d/f"):
+            pytest.skip("this disk keeps no extended attributes")
+        fresh = callfs.SQLiteStore(str(tmp_path / "fresh"), durable=False, shared=True)
+        fresh.fence = nodes.locks.token
+        for number in (1, 2):
+            disk = callfs.LocalDisk(nodes[number].root, durable=False)
+            with pytest.raises(callfs.ConfigError):
+                callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}")
+            files = callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}", claim=True)
+            found: list[Any] = []
+            assert callfs.NodeChecker(files, disk, fresh, rebuild=True, instance_id=f"n{number}", deep=True, mend=True,
+                                      report=found.append).run() == 0
+            files.close()
+        keep = dict(version=0, stamp="")
+        assert {path: fresh.get(path)._replace(**keep) for path in before} == {path: entry._replace(**keep) for path, entry in before.items()}
+        assert fresh.get("/outside").owner == "root" and fresh.get("/d").is_dir
+        fresh.close()
+        for number in (1, 2):               # back to the records that the test ends with
+            nodes[number].disk.mark(nodes[number].here._mark)
+        list(nodes[2].tree.list(ALICE, "/"))
+
+    @pytest.mark.parametrize("note", ["", "{}", "[]", '{"owner": 1, "mode": 0, "id": "a", "etag": "b", "sha256": "c"}',
+                                      '{"owner": "a", "mode": "x", "id": "a", "etag": "b", "sha256": "c"}'])
+    def test_notes_that_are_none(self, note: str) -> None:
+        """Somebody else may have written them."""
+        entry = callfs.Entry("/f", owner="root")
+        assert callfs.remembered(entry, note) == entry
 
 
 # ============================================================================
@@ -23679,7 +25344,7 @@ def test_link(stub: Any, capsys: Any, monkeypatch: Any) -> None:
 
 
 def test_fsck(stub: Any, monkeypatch: Any, capsys: Any) -> None:
-    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, report: Any) -> int:
+    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Any) -> int:
         assert not take_over
         report(callfs.Finding("missing", "/x", "more"))
         return int(deep) + 2 * int(mend)
