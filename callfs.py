@@ -26768,7 +26768,7 @@ class InternalDialect:
             return self._signed(admitted, {"node": self._gate.instance_id, "run": self._gate.run})
         serve = self._ops.get(request.tail)
         if serve is None:
-            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is it another version?")
+            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is its version older?")
         asked = admitted.call
         with aside(request):
             result = serve(PeerCall(request.tail, asked["args"], asked["who"], admitted.node, admitted.body))
