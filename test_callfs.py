@@ -5583,7 +5583,7 @@ class TestPeers:
     def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
         """Bytes of an answer, at once or as a stream; a connection serves again after them."""
         if size > 16 << 20 and not stream:
-            with pytest.raises(callfs.CallFSError, match="length must be known"):
+            with pytest.raises(callfs.CallFSError, match="must know its length"):
                 peers_to(node_b.url).call("b", "read", {"size": size}, {})
             return
         peers = peers_to(node_b.url)
@@ -5849,10 +5849,13 @@ class TestPeers:
             now[0] += 100
             return "no operation" in ask()
         wait_for(answers)
+        client = peers._clients["b"]
+        client._release(client._connect())          # an idle one more: it is as dead as the one that fails
+        assert len(client._idle) == 2
         os.kill(node.pid, signal.SIGSTOP)
         try:
             wait_for(lambda: all(") T " in Path(each).read_text() for each in glob.glob(f"/proc/{node.pid}/task/*/stat")))
-            assert "did not answer: timed out; what was asked may or may not" in ask()
+            assert "did not answer: timed out; what was asked may or may not" in ask() and not client._idle
             assert "can not be reached: timed out" in ask() and "can not be reached: timed out" in ask()
             assert peers.state("b") == "open" and "It is asked again in" in ask()
         finally:
