@@ -2366,6 +2366,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_errors_total": ("counter", ("component", "error_type"), "Errors, by where and what"),
     "callfs_uptime_seconds": ("gauge", (), "Seconds since the start"),
     "callfs_event_subscribers": ("gauge", (), "Clients that wait for events"),
+    "callfs_event_relay_backlog": ("gauge", (), "Events that other nodes have still to be told of"),
+    "callfs_events_relayed_total": ("counter", ("direction",), "Events told to other nodes and heard of them"),
     "callfs_webhook_deliveries_total": ("counter", ("webhook", "outcome"), "Events for webhooks: delivered, failed (a try), "
                                         "expired, dropped (backlog full), lost (disk full)"),
     "callfs_webhook_backlog": ("gauge", (), "Events that wait for webhooks"),
@@ -8540,8 +8542,8 @@ class Hub:
 
     A subscriber has no queue, only the number of the first event that it has not seen: however slow it is, it costs
     nothing, and when the ring has gone over it it is told so (`reset`). `publish` is called after a change is durable;
-    events of changes that race for one path may come in either order. `sinks` are called with each event before
-    `publish` returns; they must not raise. `close` it.
+    events of changes that race for one path may come in either order. `sinks` are called with each event that happened
+    on this node before `publish` returns; they must not raise. `close` it.
     """
 
     def __init__(self, node: str = "", *, history: int = 10_000, most: int = 10_000, heartbeat: float = 15.0) -> None:
@@ -8577,9 +8579,20 @@ class Hub:
             if fresh:
                 self._roused += fresh
                 self._changed.notify_all()
-        for sink in self.sinks:
+        for sink in self.sinks if event.node == self.node else ():
             sink(event)
         return event
+
+    def reset(self) -> None:
+        """Tell all subscribers that events were lost, also those that come back later behind an older one."""
+        with self._changed:
+            self._next += 1
+            self._first = self._next        # the number between is nobody's: whoever is behind it has missed something
+            for each in itertools.chain.from_iterable(self._idle.values()):
+                each.idle, each.position = False, self._next - 2
+                self._roused.append(each)
+            self._idle.clear()
+            self._changed.notify_all()
 
     def _rouse(self, event: Event) -> list[Subscription]:
         """Those that an event concerns and that wait for one; who has more to see already will come to it."""
@@ -8719,6 +8732,125 @@ class Subscription:
     def close(self) -> None:
         """Wait no more; safe to call twice."""
         self._hub.leave(self)
+
+
+# ============================================================================
+# Events of other nodes: what happens on one is told on all
+# ============================================================================
+
+RELAY_BYTES = 7_500                         # of UTF-8 in a message: a NOTIFY of PostgreSQL has fewer than 8,000
+RELAY_BACKLOG = 10_000                      # events that wait to be told
+RELAY_PAUSE = 5.0                           # seconds at most between two tries to tell them
+
+
+class EventRelay:
+    """Tells the other nodes of the events of this one, and the subscribers here of theirs.
+
+    `take` is a sink of the hub and only notes: a thread announces what has gathered meanwhile, as many events in a message
+    as fit. Where they are too many, or the store does not take them, the others hear a `reset` as soon as they can.
+    Those in `on_event` are called (in a thread of the store) with each event of another node before subscribers hear of
+    it, and with a `reset` at "/" when some may be lost; they must not raise. `close` it before the store.
+    """
+
+    def __init__(self, hub: Hub, store: MetadataStore, *, metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None) -> None:
+        self._hub, self._store, self._metrics, self._log = hub, store, metrics or Metrics(), log or Log("error")
+        self.on_event: list[Callable[[Event], object]] = []
+        self._changed, self._waiting = threading.Condition(threading.Lock()), collections.deque()   # type: ignore[var-annotated]
+        self._lost, self._failed, self._ended = False, 0, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="callfs-relay", daemon=True)
+        self._metrics.gauge("callfs_event_relay_backlog", lambda: self.backlog)
+
+    @property
+    def backlog(self) -> int:
+        """How many events the others have still to be told of."""
+        return len(self._waiting)
+
+    def start(self) -> None:
+        """Begin to tell and to hear."""
+        self._store.listen(self._heard, self._missed)
+        self._hub.sinks.append(self.take)
+        self._thread.start()
+
+    def take(self, event: Event) -> None:
+        """Note an event of this node."""
+        with self._changed:
+            if len(self._waiting) >= RELAY_BACKLOG:
+                self._waiting.clear()
+                self._lost = True
+            self._waiting.append(event)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._lost or self._ended.is_set())
+            if self._ended.is_set() and (self._failed or not self._waiting):
+                return
+            try:
+                self._tell()
+                self._failed = 0
+            except CallFSError as error:    # perhaps it was heard, perhaps not: a reset is right in both cases
+                self._lost, self._failed = True, self._failed + 1
+                self._metrics.count("callfs_errors_total", "events", type(error).__name__)
+                if self._failed == 1:
+                    self._log.warn("other nodes can not be told of events; they will be told to look for themselves",
+                                   reason=error.message)
+                self._ended.wait(min(RELAY_PAUSE, 0.05 * 2.0 ** min(self._failed, 9)))
+
+    def _tell(self) -> None:
+        """Announce one message: the oldest events, as many as fit."""
+        with self._changed:
+            lost, self._lost = self._lost, False
+        rows = [compact_json([RESET, "/", "", None, None]).encode()] if lost else []
+        size = sum(map(len, rows)) + 20
+        while self._waiting:
+            row = compact_json(self._waiting[0][1:6]).encode("utf-8", "replace")
+            size += len(row) + 1
+            if rows and size > RELAY_BYTES:
+                break
+            rows.append(row)
+            with self._changed:
+                if self._waiting:           # not thrown away just now
+                    self._waiting.popleft()
+        self._store.announce((b'{"events":[' + b",".join(rows) + b"]}").decode())
+        self._metrics.count("callfs_events_relayed_total", "told", by=len(rows))
+
+    def _heard(self, node: str, message: str) -> None:
+        """From the store: what another node announced."""
+        try:
+            events = [Event(0, *_relayed(*row), node) for row in json.loads(message)["events"]]
+        except (ValueError, TypeError, KeyError) as error:
+            return self._log.warn("an announcement of another node can not be read", node=node, reason=str(error))
+        for event in events:
+            if event.type == RESET:
+                self._missed()
+                continue
+            for each in self.on_event:
+                each(event)
+            self._hub.publish(*event[1:])
+        self._metrics.count("callfs_events_relayed_total", "heard", by=len(events))
+
+    def _missed(self) -> None:
+        """From the store: something may have been announced that nobody heard here."""
+        for each in self.on_event:
+            each(Event(0, RESET, "/", node=self._hub.node))
+        self._hub.reset()
+
+    def close(self) -> None:
+        """Tell what waits, if that goes at once, and stop."""
+        self._ended.set()
+        with self._changed:
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(RELAY_PAUSE)
+
+
+def _relayed(kind: str, path: str, dst_path: str, size: Optional[int], mtime_ns: Optional[int]) -> tuple[Any, ...]:
+    """The fields of an event out of a message. Raises TypeError for what can be none."""
+    if not all(isinstance(text, str) for text in (kind, path, dst_path)):
+        raise TypeError("an event has texts for names")
+    return kind, path, dst_path, size, mtime_ns
 
 
 # ============================================================================
@@ -22685,6 +22817,8 @@ class Server:
         self._tiering = self._build_tiering()
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
+        self.relay = EventRelay(self._hub, self._store, metrics=self.metrics, log=self.log)
+        keep.callback(self.relay.close)
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -22816,6 +22950,8 @@ class Server:
         self._keeper.start()
         self._started = time.time()
         self.webhooks.start()
+        if self._store.shared:
+            self.relay.start()
         self._files.start()
         if self._tiering is not None:
             self._tiering.start()

@@ -6827,6 +6827,200 @@ def test_events_live_and_replayed_are_the_same(changes: list[tuple[str, str, str
 
 
 # ============================================================================
+# Events of other nodes: what happens on one is told on all
+# ============================================================================
+
+class Wire:
+    """What `announce` and `listen` of a shared store do, for several nodes in one process. `sent`: (node, message).
+    While `away` is set nothing is taken; `gate` holds up who announces."""
+
+    def __init__(self) -> None:
+        self.sent, self.ears, self.away, self.gate = [], {}, False, threading.Event()      # type: ignore[var-annotated]
+        self.gate.set()
+
+    def store(self, node: str) -> Any:
+        """What a relay asks of its store."""
+        wire = self
+
+        class Store:
+            def announce(self, message: str) -> None:
+                wire.gate.wait(10)
+                if wire.away:
+                    raise callfs.Unavailable("the store is away")
+                wire.sent.append((node, message))
+                for name, (heard, _) in list(wire.ears.items()):
+                    if name != node:
+                        heard(node, message)
+
+            def listen(self, heard: Any, missed: Any) -> None:
+                wire.ears[node] = heard, missed
+        return Store()
+
+
+@pytest.fixture
+def relays() -> Iterator[Callable[..., Any]]:
+    """`relays(wire, node, hub)`: a running relay, closed after the test with its hub."""
+    made: list[Any] = []
+
+    def relay(wire: Wire, node: str, hub: Any = None) -> Any:
+        hub = hub or callfs.Hub(node, heartbeat=60)
+        made.append((callfs.EventRelay(hub, wire.store(node)), hub))
+        made[-1][0].start()
+        made[-1][0].hub = hub
+        return made[-1][0]
+    yield relay
+    for each, hub in made:
+        each.close()
+        hub.close()
+
+
+def heard_by(subscription: Any, count: int) -> list[Any]:
+    """The next events of an attached subscription."""
+    subscription.attach(lambda: None)
+    found: list[Any] = []
+    wait_for(lambda: found.extend(subscription.take() or ()) or len(found) >= count, what=f"{count} events")
+    return found
+
+
+def test_events_are_told_on_every_node_once(relays: Callable[..., Any]) -> None:
+    """With the node where each happened, in its order; sinks (webhooks) are of that node alone; hooks come first."""
+    wire = Wire()
+    one, two, three = (relays(wire, node) for node in ("one", "two", "three"))
+    subscribers, sinks = [each.hub.subscribe("/") for each in (one, two, three)], []
+    for each in (one, two, three):
+        each.hub.sinks.append(lambda event, each=each: sinks.append((each.hub.node, event.path)))
+    before: list[Any] = []
+    two.on_event.append(lambda event: before.append((event, two.hub.last)))
+    last = two.hub.last
+    one.hub.publish("create", "/d", size=None)
+    one.hub.publish("move", "/d/\u00fc\n", "/e", 5, 17)
+    three.hub.publish("delete", "/x")
+    for subscription in subscribers:
+        found = heard_by(subscription, 3)
+        told = [event[1:] for event in found]
+        assert sorted(told) == [("create", "/d", "", None, None, "one"), ("delete", "/x", "", None, None, "three"),
+                                ("move", "/d/\u00fc\n", "/e", 5, 17, "one")]
+        assert told.index(("create", "/d", "", None, None, "one")) < told.index(("move", "/d/\u00fc\n", "/e", 5, 17, "one"))
+    assert {node for node, _ in wire.sent} == {"one", "three"}          # nothing was told again
+    assert sorted(sinks) == [("one", "/d"), ("one", "/d/\u00fc\n"), ("three", "/x")]
+    assert [event.type for event, _ in before if event.node == "one"] == ["create", "move"] and before[0][1] == last
+
+
+def test_events_in_a_burst_share_messages(relays: Callable[..., Any]) -> None:
+    """Each message fits into a NOTIFY of PostgreSQL; one event with two long names goes alone."""
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    subscription = two.hub.subscribe("/")
+    wire.gate.clear()
+    paths = [f"/\u00fc{number}" for number in range(2000)]
+    for path in paths:
+        one.hub.publish("update", path, size=1, mtime_ns=1_700_000_000_000_000_000)
+    long = "/" + "\u00fc" * 2000
+    one.hub.publish("move", long, long)
+    one.hub.publish("delete", "/\udcff")      # no UTF-8: as the stream shows it
+    assert one.backlog > 1900
+    wire.gate.set()
+    assert [event.path for event in heard_by(subscription, 2002)] == [*paths, long, "/?"]
+    sizes = [len(message.encode()) for _, message in wire.sent]
+    assert len(sizes) < 20 and max(sorted(sizes)[:-1]) <= 7500 and max(sizes) < 8300 and one.backlog == 0
+
+
+def test_events_that_are_too_many_or_untold_are_a_reset(relays: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callfs, "RELAY_BACKLOG", 10)
+    monkeypatch.setattr(callfs, "RELAY_PAUSE", 0.01)
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    subscription, hooked = two.hub.subscribe("/"), []
+    two.on_event.append(lambda event: hooked.append((event.type, event.path)))
+    wire.gate.clear()
+    one.hub.publish("update", "/first")
+    wait_for(lambda: one.backlog == 0)
+    for number in range(25):
+        one.hub.publish("update", f"/{number}")
+    wire.gate.set()
+    assert [event.path for event in heard_by(subscription, 1)][:1] in (["/first"], ["/"])
+    wait_for(lambda: hooked[-1:] == [("update", "/24")])
+    assert ("reset", "/") in hooked and len(hooked) < 15
+    wire.away = True                        # the store does not answer: what happens meanwhile is not told one by one
+    one.hub.publish("update", "/lost")
+    wait_for(lambda: one._failed > 1)
+    wire.away, hooked[:] = False, []
+    one.hub.publish("update", "/again")
+    wait_for(lambda: ("update", "/again") in hooked)
+    assert hooked[0] == ("reset", "/") and ("update", "/lost") not in hooked
+    assert [event.type for event in heard_by(two.hub.subscribe("/", two.hub.last - 2), 1)]      # and the hub goes on
+
+
+def test_events_missed_reset_everybody_here(relays: Callable[..., Any]) -> None:
+    """Who waits, who is behind, and who comes back later: each exactly once; and nobody else on another node."""
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    hooked: list[Any] = []
+    two.on_event.append(hooked.append)
+    waiting, behind, other = two.hub.subscribe("/a/b"), two.hub.subscribe("/"), one.hub.subscribe("/")
+    since = two.hub.last
+    two.hub.publish("update", "/x")
+    waiting.attach(lambda: None)
+    assert waiting.take() is None
+    wire.ears["two"][1]()
+    found = [heard_by(each, 1) for each in (waiting, behind, two.hub.subscribe("/q", since))]
+    assert [[(event.type, event.path, event.node) for event in each] for each in found] == [
+        [("reset", "/a/b", "two")], [("reset", "/", "two")], [("reset", "/q", "two")]]
+    again = two.hub.subscribe("/", found[0][0].id)      # who goes on behind the reset hears of no second one
+    two.hub.publish("create", "/new")
+    assert [[event.path for event in heard_by(each, 1)] for each in (behind, again)] == [["/new"], ["/new"]]
+    assert [event.type for event in hooked] == ["reset"]
+    assert [event.type for event in heard_by(other, 2)] == ["update", "create"]
+
+
+@pytest.mark.parametrize("message", ["", "[1]", "nonsense", "{}", '{"events":7}', '{"events":[["update","/a"]]}',
+                                     '{"events":[["update",7,"",null,null]]}', '{"events":["abcde",[null]]}'])
+def test_events_that_can_not_be_read_harm_nobody(relays: Callable[..., Any], message: str) -> None:
+    wire = Wire()
+    one, last = relays(wire, "one"), None
+    last = one.hub.last
+    wire.ears["one"][0]("evil", message)
+    assert one.hub.last == last
+
+
+def test_events_that_wait_are_told_at_the_end() -> None:
+    wire = Wire()
+    with nothing_left():
+        hub = callfs.Hub("one")
+        relay = callfs.EventRelay(hub, wire.store("one"))
+        relay.close()                       # one that was never started
+        relay = callfs.EventRelay(hub, wire.store("one"))
+        relay.start()
+        wire.gate.clear()
+        for number in range(500):
+            hub.publish("update", f"/{number}")
+        threading.Timer(0.05, wire.gate.set).start()
+        relay.close()
+        hub.close()
+    assert "/499" in wire.sent[-1][1]
+
+
+def test_events_of_another_node_in_every_dialect(serve: Callable[..., Any], relays: Callable[..., Any]) -> None:
+    """A change through one server is heard at the other one, and its node is told; its webhooks stay still."""
+    wire = Wire()
+    servers = [serve(instance_discovery__instance_id=node) for node in ("one", "two")]
+    taken: list[str] = []
+    servers[1].tree.hub.sinks.append(lambda event: taken.append(event.path))
+    for server in servers:
+        relays(wire, server.tree.hub.node, server.tree.hub)
+    routes = ["/v1/files/?events=true", "/api/v1/files?path=/&events=true", "/fs/?events=true"]
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(Listener(servers[1], route)) for route in routes]
+        assert call(servers[0], "PUT", "/v1/files/a", b"xyz").status == 201
+        for listener in listeners:
+            event = listener.next()
+            assert (event["type"], event["path"], event["size"], event["node"]) == ("create", "/a", 3, "one")
+        wire.ears["two"][1]()
+        assert [listener.next()["type"] for listener in listeners] == ["reset"] * 3
+    assert taken == []
+
+
+# ============================================================================
 # Search: lines that match, within a time box
 # ============================================================================
 
