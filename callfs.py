@@ -12301,6 +12301,8 @@ class Members:
     clocks and to go on leaving, `close` ends it.
     """
 
+    STEP = 0.5                              # seconds between two lines of `follow`
+
     def __init__(self, files: Any, store: MetadataStore, peers: Optional[Any], *, instance_id: str, root: str, note: str,
                  endpoints: Mapping[str, str] = MappingProxyType({}), relay: Optional[EventRelay] = None,
                  log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
@@ -12399,7 +12401,7 @@ class Members:
         """How far a node has come, each half second until it moves no more files, and does not try to."""
         row = first
         yield row
-        while row["state"] == "moving" and not self._stopping.wait(0.5):
+        while row["state"] == "moving" and not self._stopping.wait(self.STEP):
             try:
                 row = self.ask_leaving(node, who)
             except CallFSError as error:

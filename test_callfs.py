@@ -10313,6 +10313,218 @@ def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
 
 
 # ============================================================================
+# Members: the nodes of a cluster, how each of them is, and how one leaves
+# ============================================================================
+
+class Town:
+    """Nodes in one process on one shared SQLite, that ask each other by a function call. `away`: who can not be asked;
+    `clocks`: seconds by which one is wrong; `full`, `broken` (node: error): who takes no files, and why."""
+
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        self.store = callfs.SQLiteStore(str(folder / "records"), durable=False, shared=True)
+        self.folder, self.away, self.broken = folder, set(), {}         # type: ignore[var-annotated]
+        self.clocks: collections.Counter[str] = collections.Counter()
+        self.endpoints = {f"node-{number}": f"http://127.0.0.1:{number}" for number in range(1, count + 1)}
+        self.moves: list[tuple[str, str]] = []
+        self.log = callfs.Log("error")
+        self.warned: list[dict[str, Any]] = []
+        self.log.warn = lambda message, **more: self.warned.append(more)      # type: ignore[method-assign]
+        self.nodes = {name: self.join(name) for name in self.endpoints}
+
+    def join(self, name: str) -> Any:
+        """A node, once more after a restart."""
+        town = self
+
+        class Files:
+            draining = False
+
+            def relocate(self, path: str, target: str, guard: Any) -> Any:
+                entry = town.store.get(path)
+                guard(entry)
+                if target in town.broken:
+                    raise town.broken[target]
+                if path in town.broken:
+                    raise town.broken[path]
+                town.moves.append((path, target))
+                return town.store.put(entry._replace(instance_id=target))
+
+        class Asked:
+            def call(self, node: str, op: str, args: Any, who: Any, *, timeout: Any = None) -> Any:
+                if node in town.away:
+                    raise callfs.BadGateway(f"node {node} can not be reached")
+                if node == "slow":
+                    time.sleep(2)
+                request = argparse_like(args=json.loads(json.dumps(args)), who=json.loads(json.dumps(who)), node=name)
+                return argparse_like(value=json.loads(json.dumps(town.nodes[node].ops()[op](request)[0])))
+
+        root = self.folder / name
+        root.mkdir(exist_ok=True)
+        made = callfs.Members(Files(), self.store, Asked(), instance_id=name, root=str(root), note=str(root / "leaving"),
+                              endpoints=self.endpoints, log=self.log, clock=lambda: time.time() + self.clocks[name])
+        made.STEP = 0.02
+        return made
+
+    def put(self, name: str, count: int, size: int = 10, top: str = "/") -> None:
+        """Files on the disk of a node."""
+        self.store.add([callfs.Entry("/", "directory"), *(callfs.Entry(f"{top}{name}-{number:05d}", size=size, id=f"{name}-{number}", etag="e",
+                        instance_id=name, stamp=f"s{number}") for number in range(count))])
+
+    def close(self) -> None:
+        for each in self.nodes.values():
+            each.close()
+        self.store.close()
+
+
+def argparse_like(**values: Any) -> Any:
+    """Something with these attributes."""
+    return type("Values", (), values)()
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    """Three nodes that have not begun."""
+    made = Town(tmp_path)
+    yield made
+    made.close()
+
+
+ADMIN = callfs.Principal("admin", admin=True)
+
+
+def test_members_say_how_they_are(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.put("node-2", 3, 7)
+    town.put("node-1", 1100, 1)
+    town.nodes["node-2"].set_leaving(True)
+    town.clocks["node-3"] = -100
+    rows = town.nodes["node-1"].status()
+    assert [(row["id"], row["endpoint"], row["reachable"], row["version"], row["draining"]) for row in rows] == [
+        (f"node-{number}", f"http://127.0.0.1:{number}", True, callfs.__version__, number == 2) for number in (1, 2, 3)]
+    assert [row["files"] for row in rows] == [{"count": 1000, "bytes": 1000, "more": True}, {"count": 3, "bytes": 21, "more": False},
+                                              {"count": 0, "bytes": 0, "more": False}]
+    assert all(0 < row["disk"]["free_bytes"] < row["disk"]["total_bytes"] and row["lag"] == {"events": 0, "strays": 0} for row in rows)
+    assert "clock_skew_seconds" not in rows[0] and "time" not in rows[0]
+    for row, skew in zip(rows[1:], (0, -100)):
+        assert abs(row["clock_skew_seconds"] - skew) <= row["clock_skew_uncertainty_seconds"] + 0.01 < 1
+    town.nodes["node-1"].status()
+    assert [each["node"] for each in town.warned] == ["node-3"] and town.warned[0]["seconds"] == "-100.0"       # once
+
+    town.away.add("node-3")
+    monkeypatch.setattr(callfs, "MEMBERS_TIMEOUT", 0.1)
+    gate = threading.Event()
+    monkeypatch.setattr(town.nodes["node-2"], "about", lambda: gate.wait(20))
+    rows = town.nodes["node-1"].status()
+    gate.set()
+    assert [(row["reachable"], row.get("error")) for row in rows[1:]] == [
+        (False, "no answer within 0.1 s"), (False, "node node-3 can not be reached")]
+    monkeypatch.undo()
+    monkeypatch.setattr(town.nodes["node-2"], "about", lambda: {"time": "noon"})
+    assert "no node of callfs" in town.nodes["node-1"].status()[1]["error"]
+    monkeypatch.setattr(town.store, "owned", lambda *at, **how: (_ for _ in ()).throw(callfs.Unavailable("no records")))
+    mine = town.nodes["node-1"].status()[0]
+    assert mine["reachable"] and mine["trouble"] == "no records" and "disk" in mine and "files" not in mine
+
+
+def last_line(lines: Iterable[Any]) -> Any:
+    """Of the progress of a node that leaves."""
+    return list(lines)[-1]
+
+
+def test_a_node_leaves(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the node with the most space; who fails is passed by; and after a restart it goes on."""
+    monkeypatch.setattr(callfs, "MEMBERS_PAGE", 20)
+    free = {"node-1": 10**9, "node-2": 1000, "node-3": 1200}
+    monkeypatch.setattr(callfs.shutil, "disk_usage", lambda root: argparse_like(free=free[os.path.basename(root)], total=10**9))
+    town.put("node-1", 50, 40)
+    town.put("node-2", 1)
+    node, asked = town.nodes["node-1"], town.nodes["node-2"]
+    with pytest.raises(callfs.NotFound, match="node-1, node-3|node-2, node-1"):
+        asked.ask_leaving("nobody", ADMIN, True)
+    with pytest.raises(callfs.PermissionDenied):
+        asked.ask_leaving("node-1", callfs.Principal("alice"), True)
+    assert not os.path.exists(town.folder / "node-1" / "leaving") and node.progress()["state"] == "no"
+    node.start()
+    first = asked.ask_leaving("node-1", ADMIN, True)
+    assert first["state"] in ("moving", "done") and node._files.draining
+    found = last_line(asked.follow("node-1", ADMIN, first))
+    assert (found["state"], found["files"], found["bytes"], found["moved"], found["moved_bytes"]) == ("done", 50, 2000, 50, 2000)
+    counts = collections.Counter(target for _, target in town.moves)
+    assert counts["node-3"] > counts["node-2"] > 0 and town.store.owned("node-1") == [] and not town.warned
+    town.put("node-1", 3, top="/late-")     # asked again: what came meanwhile
+    again = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert (again["state"], again["moved"]) == ("done", 3)
+    town.put("node-1", 30, top="/later-")
+    node.close()
+    node = town.nodes["node-1"] = town.join("node-1")
+    node.start()                            # as a process that was killed would
+    assert node._files.draining
+    wait_for(lambda: node.progress()["state"] == "done" and not town.store.owned("node-1"))
+    assert asked.ask_leaving("node-1", ADMIN, False)["state"] == "no" and not node._files.draining
+    assert not os.path.exists(town.folder / "node-1" / "leaving")
+
+
+@pytest.mark.parametrize("broken, state, moved, reason", [
+    ({"node-3": callfs.StorageFull("full")}, "done", 30, ""),
+    ({"node-3": callfs.BadGateway("away"), "node-2": callfs.StorageFull("full")}, "stuck", 0, ": (full|away)"),
+    ({"/node-1-00007": callfs.Conflict("in the way")}, "stuck", 29, "Some files"),
+    ({"/node-1-00007": callfs.FileNotFound()}, "stuck", 29, "Some files"),      # it says so, and is still there
+    ({f"/node-1-{number:05d}": callfs.Unavailable("busy") for number in range(30)}, "stuck", 0, "busy"),
+])
+def test_a_node_that_leaves_says_what_stays(town: Town, broken: Any, state: str, moved: int, reason: str) -> None:
+    town.put("node-1", 30)
+    town.broken = broken
+    node = town.nodes["node-1"]
+    node.start()
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert (found["state"], found["moved"]) == (state, moved) and re.search(reason, found["reason"])
+    if moved == 29:
+        assert len(town.store.owned("node-1")) == 1
+    if "/node-1-00007" in broken and broken["/node-1-00007"].status == 409:
+        assert found["failed"] == [{"path": "/node-1-00007", "reason": "in the way"}]
+    town.broken = {}                        # and it goes on when it is asked again
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert found["state"] == "done" and town.store.owned("node-1") == []
+
+
+def test_a_node_does_not_leave_to_those_who_leave_or_are_away(town: Town) -> None:
+    town.put("node-1", 3)
+    town.nodes["node-2"].set_leaving(True)
+    town.away.add("node-3")
+    node = town.nodes["node-1"]
+    node.start()
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert found["state"] == "stuck" and "leaving" in found["reason"] and town.moves == []
+    town.away.clear()
+    assert [row["state"] for row in town.nodes["node-2"].follow("node-1", ADMIN, {"state": "moving"})][-1] == "stuck"
+    town.away.add("node-1")
+    assert [row["state"] for row in town.nodes["node-2"].follow("node-1", ADMIN, {"state": "moving"})] == ["moving", "away"]
+    alone = Town(town.folder, 1)
+    with pytest.raises(callfs.Conflict, match="peer_endpoints"):
+        alone.nodes["node-1"].set_leaving(True)
+    alone.close()
+
+
+def test_cluster_routes_of_a_single_node(serve: Callable[..., Any], capsys: Any) -> None:
+    """It is a cluster of one; only administrators may ask."""
+    server = serve(auth__api_key_users={"admin": "admin-key-0123456789", "alice": "alice-key-0123456789"})
+    rows = call(server, "GET", "/v1/cluster").json()
+    assert rows["node"] == "node-1" and [row["id"] for row in rows["nodes"]] == ["node-1"]
+    for method, path in (("GET", "/v1/cluster"), ("POST", "/v1/cluster/leave"), ("DELETE", "/v1/cluster/leave")):
+        assert call(server, method, path, headers={"Authorization": "Bearer alice-key-0123456789"}).status == 403
+        assert call(server.url, method, path).status == 401
+    assert call(server, "POST", "/v1/cluster/leave").status == 409
+    assert call(server, "POST", "/v1/cluster/leave", {"node": "x"}).status == 404
+    assert call(server, "POST", "/v1/cluster/leave", {"node": 7}).status == 400
+    assert call(server, "DELETE", "/v1/cluster/leave").json()["state"] == "no"
+    with callfs.Client(server.url, server.key) as client:
+        assert client.cluster()[0]["uptime_seconds"] >= 0
+        with pytest.raises(callfs.Conflict):
+            list(client.leave())
+    assert callfs.main(["cluster", "status", "--url", server.url, "--key", server.key]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["NODE", "STATE"] and line.split()[:3] == ["node-1", "ok", callfs.__version__]
+
+
+# ============================================================================
 # memfs: a tree in memory
 # ============================================================================
 
