@@ -2381,6 +2381,9 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
                                     "one), passed (the cache by)"),
     "callfs_s3_cache_bytes": ("gauge", (), "Bytes in the cache for S3, or on their way into it"),
     "callfs_s3_cache_evictions_total": ("counter", (), "Files that left the cache for others"),
+    "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
+    "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
+    "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
 }
 
 
@@ -4650,6 +4653,8 @@ class HTTPClient:
     What must not be done twice (`_Call.idempotent` False) is sent once.
     """
 
+    pool = CLIENT_POOL
+
     def __init__(self, url: str, key: str = "", *, timeout: float = 30.0, retries: int = 4, ca_file: str = "",
                  verify: bool = True) -> None:
         self._address = _server_address(url, timeout, ca_file, verify)
@@ -4704,7 +4709,7 @@ class HTTPClient:
 
     def _release(self, wire: _Wire) -> None:
         with self._lock:
-            keep = not self._closed and len(self._idle) < CLIENT_POOL
+            keep = not self._closed and len(self._idle) < self.pool
             if keep:
                 self._idle.append(wire)
         if not keep:
@@ -6167,6 +6172,637 @@ class S3Upload:
         except CallFSError:                 # it is in the log; the caller shall hear what went wrong first
             if kind is None:
                 raise
+
+# ============================================================================
+# Peers: requests between nodes, signed, once
+# ============================================================================
+#
+# POST /v1/internal/call/OP. What is asked stands in X-CallFS-Call, what is answered in X-CallFS-Answer (JSON, base64url),
+# bytes in the bodies. A request is signed for one run of one node (`to`: drawn when its gate was made, told by the call
+# `hello`), so that nothing that was recorded is good for another node, or for the same one after a restart, when it has
+# forgotten which nonces it saw. Within a run each nonce is taken once: a request whose connection broke may so be sent
+# again as it is, as the node refuses it if it had begun.
+
+PEER_ROUTE = "/v1/internal/call/"
+PEER_SKEW = 60.0                        # seconds between two clocks; also how long what was recorded could be tried again
+PEER_WINDOW = 4096                      # requests that may overtake one another
+PEER_SENDERS = 1024                     # whose nonces are remembered at a time; each takes a kilobyte
+PEER_TRIES = 3                          # failures in a row after which a node is left alone for a while
+PEER_PAUSE, PEER_LONGEST_PAUSE = 0.5, 15.0              # seconds, the first and the last
+PEER_INLINE = 65536                     # bytes of an answer that are signed with it; more of them stream by sendfile
+PEER_POOL = 64                          # idle connections to each node
+MAX_PEER_CALL = 24_576                  # bytes of X-CallFS-Call: two of the longest paths; a head may have 32 KiB
+MAX_PEER_VALUE = 16_384                # of an answer in the header; a longer one is its body
+_SEAL_BYTES = 32
+_PEER_HEADER = re.compile(r"CallFS-HMAC node=([\w.:@-]{1,128}),to=([0-9a-f]{0,16}),time=([0-9]{1,15}),"
+                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([\w-]{43})", re.ASCII)
+
+
+class PeerCall(NamedTuple):
+    """What another node asks for. `who`: who asked there, as that node gave it; `node`: its name."""
+
+    op: str
+    args: dict[str, Any]
+    who: dict[str, Any]
+    node: str
+    body: Body
+
+
+class PeerResult(NamedTuple):
+    """What it is answered: JSON, and bytes (the reader must know its length; who answers closes it)."""
+
+    value: Mapping[str, Any]
+    reader: Optional[Reader] = None
+
+
+class PeerUnreachable(BadGateway):
+    """Another node can not be reached, or does not answer as it should."""
+
+
+class PeerKeys(NamedTuple):
+    """What signs requests, bodies and answers: keys of their own, so that none can stand for another."""
+
+    request: bytes
+    body: bytes
+    answer: bytes
+
+
+def peer_keys(secret: str) -> PeerKeys:
+    """The keys that follow from `auth.internal_proxy_secret`."""
+    return PeerKeys(*(hmac.digest(secret.encode(), b"callfs: between nodes: " + label, "sha256")
+                      for label in (b"requests", b"bodies", b"answers")))
+
+
+def peer_mac(key: bytes, *fields: str) -> str:
+    """The MAC of a request, in base64url: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
+    return b64url(hmac.digest(key, "\n".join(fields).encode(), "sha256"))
+
+
+def answer_mac(key: bytes, request: str, status: int, kind: str, answer: str, data: bytes) -> str:
+    """The MAC of an answer to the request with that MAC; of bytes that stream it knows the number (in `kind`) only."""
+    return b64url(hmac.digest(key, f"{request}\n{status}\n{kind}\n{answer}\n".encode() + data, "sha256"))
+
+
+def packed(value: Mapping[str, Any]) -> str:
+    """JSON for a header."""
+    return b64url(compact_json(value).encode())
+
+
+def unpacked(text: str) -> dict[str, Any]:
+    """The JSON of a header. Raises ValueError."""
+    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    if not isinstance(value, dict):
+        raise ValueError("no JSON object")
+    return value
+
+
+# ---- what comes in -----------------------------------------------------------------------------------------------
+
+class PeerWindow:
+    """Which numbers of one sender were seen, of the last `PEER_WINDOW`; older ones count as seen."""
+
+    __slots__ = ("_top", "_seen", "touched", "newest")
+
+    def __init__(self) -> None:
+        self._top, self._seen = -1, 0       # bit N: `_top` - N was seen
+        self.touched, self.newest = 0.0, 0.0
+
+    def take(self, number: int) -> bool:
+        """Whether it is the first time."""
+        ahead = number - self._top
+        if ahead > 0:
+            kept = self._seen << ahead if ahead < PEER_WINDOW else 0
+            self._top, self._seen = number, kept & ((1 << PEER_WINDOW) - 1) | 1
+            return True
+        if -ahead >= PEER_WINDOW or self._seen >> -ahead & 1:
+            return False
+        self._seen |= 1 << -ahead
+        return True
+
+
+class PeerRefused(AuthenticationFailed):
+    """A request between nodes that is not taken. `details`: `reason` (secret, altered, clock, run, replay)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message, reason=reason)
+
+
+class SealedBody(Body):
+    """A body whose last 32 bytes prove the others. Raises AlteredBytes before it would give the last of them (or, where
+    nobody knows how many there are, before it would tell that this was all)."""
+
+    def __init__(self, inner: Body, state: Any, length: Optional[int]) -> None:
+        self._inner, self._state, self.length = inner, state, length
+        self._left, self._held, self._good = length, b"", None      # type: Optional[int], bytes, Optional[bool]
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        count = 0
+        if self._good is None:
+            count = self._read_unknown(view) if self._left is None else self._read_known(view, self._left)
+        if self._good is False:
+            raise AlteredBytes("The bytes from the other node were altered or cut off on their way; try again.")
+        return count
+
+    def _read_known(self, view: memoryview, left: int) -> int:
+        count = self._inner.readinto(view[:left])
+        self._state.update(view[:count])
+        self._left = left - count
+        if not self._left:
+            self._held = self._last()
+        if not self._left or not count:
+            self._check()
+        return count
+
+    def _last(self) -> bytes:
+        seal, had = memoryview(bytearray(_SEAL_BYTES + 1)), 0       # one more: nothing may follow
+        for count in iter(lambda: self._inner.readinto(seal[had:]), 0):
+            had += count
+        return bytes(seal[:had])
+
+    def _read_unknown(self, view: memoryview) -> int:
+        for count in iter(lambda: self._inner.readinto(view), 0):
+            data = self._held + bytes(view[:count])
+            self._held, data = data[-_SEAL_BYTES:], data[:-_SEAL_BYTES]
+            if data:
+                self._state.update(data)
+                view[:len(data)] = data
+                return len(data)
+        self._check()
+        return 0
+
+    def _check(self) -> None:
+        self._good = hmac.compare_digest(self._held, self._state.digest())
+
+
+def sealed_blocks(body: Body, length: Optional[int], state: Any) -> Iterator[memoryview]:
+    """A body with its seal behind it: `length` + 32 bytes. Each block is good until the next is asked for.
+
+    The seal, without which the other node does nothing, comes only when the body has told that it is whole.
+    """
+    room = BLOCK if length is None else min(BLOCK, length + 1)
+    buffer = memoryview(bytearray(room + _SEAL_BYTES))
+    total, kept = 0, 0                      # what is known to be the last block waits for the seal
+    count = body.readinto(buffer[:room])
+    while count:
+        state.update(buffer[:count])
+        total, kept = total + count, count
+        if total == length:
+            break
+        yield buffer[:count]
+        kept, count = 0, body.readinto(buffer[:room])
+    if count and body.readinto(buffer[room:]) or length not in (None, total):
+        raise Disconnected("The body has not the length that was announced.")
+    buffer[kept:kept + _SEAL_BYTES] = state.digest()
+    yield buffer[:kept + _SEAL_BYTES]
+
+
+def _body_state(keys: PeerKeys, mac: str) -> Any:
+    return hmac.new(keys.body, mac.encode(), "sha256")
+
+
+class PeerPass(NamedTuple):
+    """A request that the gate let in. `prove` signs the answer to it: (status, kind, answer, data) -> the header."""
+
+    node: str
+    call: dict[str, Any]
+    body: Body
+    prove: Callable[[int, str, str, bytes], str]
+
+
+class PeerGate:
+    """Lets in what another node signed, once. `run` is what this run of the node is called."""
+
+    def __init__(self, secret: str, instance_id: str, *, clock: Callable[[], float] = time.time) -> None:
+        self._keys, self.instance_id, self._clock = peer_keys(secret), instance_id, clock
+        self.run = secrets.token_hex(8)
+        self._windows: collections.OrderedDict[tuple[str, str], PeerWindow] = collections.OrderedDict()
+        self._horizon, self._lock = 0.0, threading.Lock()
+
+    def verify(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> PeerPass:
+        """Check everything but the bytes of the body, which check themselves. Names of headers in lower case.
+
+        Raises PeerRefused, and Unavailable when there are more senders than can be remembered.
+        """
+        found = _PEER_HEADER.fullmatch(headers.get("authorization", ""))
+        if found is None:
+            raise PeerRefused("altered", "The Authorization header is not that of a node.")
+        node, to, moment, epoch, number, sealed, mac = found.groups()
+        call = headers.get("x-callfs-call", "")
+        proper = peer_mac(self._keys.request, method, target, moment, f"{epoch}.{number}", node, to, sealed, call)
+        if not hmac.compare_digest(mac, proper):
+            raise PeerRefused("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
+                                        "something between them changes requests.")
+        self._check_time(int(moment) / 1000)
+        if to != self.run and (to or target != PEER_ROUTE + "hello"):
+            raise PeerRefused("run", "This was for another node, or for this one before it was restarted.")
+        self._check_replay(node, epoch, int(number), int(moment) / 1000)
+        try:
+            asked = unpacked(call)
+        except ValueError:
+            raise PeerRefused("altered", "X-CallFS-Call can not be read.") from None
+        prove = functools.partial(self._prove, mac)
+        return PeerPass(node, asked, self._sealed(body, sealed, mac), prove)
+
+    def _check_time(self, moment: float) -> None:
+        ahead = moment - self._clock()
+        if abs(ahead) > PEER_SKEW:
+            raise PeerRefused("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
+                                       f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
+
+    def _check_replay(self, node: str, epoch: str, number: int, moment: float) -> None:
+        with self._lock:
+            window = self._windows.pop((node, epoch), None) or self._new_window(moment)
+            self._windows[node, epoch] = window
+            window.touched, window.newest = time.monotonic(), max(window.newest, moment)
+            first = window.take(number)
+        if not first:
+            raise PeerRefused("replay", "This request was here before.")
+
+    def _new_window(self, moment: float) -> PeerWindow:
+        # What was forgotten is all older than the horizon, so what is newer was not among it, whatever the clocks do.
+        while self._windows:
+            oldest = next(iter(self._windows.values()))
+            if time.monotonic() - oldest.touched < 2 * PEER_SKEW:
+                break
+            self._horizon = max(self._horizon, oldest.newest)
+            self._windows.popitem(last=False)
+        if moment <= self._horizon:
+            raise PeerRefused("replay", "This request is as old as some that are forgotten.")
+        if len(self._windows) >= PEER_SENDERS:
+            raise Unavailable("Too many nodes, or restarts of nodes, within two minutes.")
+        return PeerWindow()
+
+    def _sealed(self, body: Body, sealed: str, mac: str) -> Body:
+        length = int(sealed) if sealed.isdecimal() else None
+        proper = 0 if sealed == "no" else length + _SEAL_BYTES if length is not None else None
+        if body.length not in (proper, None) or sealed == "no" and body.length is None:
+            raise PeerRefused("altered", "The body has another length than was signed.")
+        return body if sealed == "no" else SealedBody(body, _body_state(self._keys, mac), length)
+
+    def _prove(self, mac: str, status: int, kind: str, answer: str, data: bytes) -> str:
+        return f"{kind},{answer_mac(self._keys.answer, mac, status, kind, answer, data)}"
+
+
+# ---- what goes out -----------------------------------------------------------------------------------------------
+
+class PeerAnswer(NamedTuple):
+    """What a node answered. `reader`: of what was asked with `stream`; the caller closes it."""
+
+    value: dict[str, Any]
+    data: bytes = b""
+    reader: Optional[Reader] = None
+
+
+class _PeerResponse:
+    """An answer, read straight from its socket: as much of `http.client.HTTPResponse` as is used of it here, in a
+    quarter of the time. `deadline` (monotonic): until when it has to be there, None: no silence longer than usual."""
+
+    def __init__(self, sock: socket.socket, data: bytes, deadline: float) -> None:
+        self._sock, self.deadline = sock, deadline      # type: socket.socket, Optional[float]
+        while b"\r\n\r\n" not in data:
+            if len(data) > BLOCK // 4:
+                raise http.client.LineTooLong("head")
+            block = self._receive(BLOCK // 4)
+            if not block:
+                raise http.client.IncompleteRead(data) if data else ConnectionResetError("it ended the connection")
+            data += block
+        head, _, self._rest = data.partition(b"\r\n\r\n")
+        first, *lines = head.decode("latin-1").split("\r\n")
+        if not re.fullmatch(r"HTTP/1\.1 [2-5][0-9][0-9]( .*)?", first):
+            raise http.client.BadStatusLine(first[:100])
+        self.status = int(first[9:12])
+        self.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+        length = self.headers.get("content-length", "")
+        if not length.isdecimal() or "transfer-encoding" in self.headers:
+            raise http.client.UnknownTransferEncoding("an answer without a length")
+        self.length = int(length[:18])
+        self.will_close = "close" in self.headers.get("connection", "").lower() or len(self._rest) > self.length
+
+    def _receive(self, size: int) -> bytes:
+        if self.deadline is not None:
+            left = self.deadline - time.monotonic()
+            if left <= 0:
+                raise socket.timeout("timed out")
+            self._sock.settimeout(left)
+        return self._sock.recv(size)
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """What has come of the body; b"" at its end."""
+        size = min(size, self.length)
+        if not size:
+            return b""
+        if self._rest:
+            block, self._rest = self._rest[:size], self._rest[size:]
+        else:
+            block = self._receive(size)
+            if not block:
+                raise http.client.IncompleteRead(b"", self.length)
+        self.length -= len(block)
+        return block
+
+    def isclosed(self) -> bool:
+        """Whether all was read."""
+        return not self.length
+
+    def close(self) -> None:
+        """Nothing is held here but the connection's socket."""
+
+
+class _PeerWire(_Wire):
+    """A connection to a node; `run`: which run of that node is at its other end."""
+
+    run = ""
+
+    def exchange(self, call: _Call) -> Any:
+        """As the base says; `call.headers` has all of them."""
+        head = f"{call.method} {call.target} HTTP/1.1\r\n" + "".join(
+            [f"{name}: {value}\r\n" for name, value in call.headers.items()]) + "\r\n"
+        seconds = (self.timeout or 0) + call.patience
+        self.sock = self.connection.sock
+        with _wire_errors():
+            self.wait(seconds)
+            flags = 0 if call.body is None or isinstance(self.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0)
+            self.sock.sendall(head.encode("latin-1"), flags)
+        if call.body is not None:
+            self.clean = self._send_body(call.body, None)
+        with _wire_errors():
+            first, self._first = self._first, b""
+            return _PeerResponse(self.sock, first, time.monotonic() + seconds)
+
+
+class _Breaker:
+    """Keeps requests from a node that failed several times in a row, until a pause is over; then one may try."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self.failures, self.reason, self.active, self._until, self._trying = 0, "", 0, 0.0, False
+
+    @property
+    def state(self) -> str:
+        """closed (all pass), open (none), half-open (one passes, or is under way)."""
+        if self.failures < PEER_TRIES:
+            return "closed"
+        return "half-open" if self._trying or self._clock() >= self._until else "open"
+
+    def enter(self, most: int) -> bool:
+        """Go on, and `leave` later with what this gives: whether it is the one that tries. Raises PeerUnreachable, and
+        Unavailable when `most` are under way."""
+        with self._lock:
+            broken = self.failures >= PEER_TRIES
+            left = self._until - self._clock()
+            if broken and (self._trying or left > 0):
+                raise PeerUnreachable(f"{self.reason} It is asked again in {max(left, 0.1):.1f} s.")
+            if self.active >= most:
+                raise Unavailable("Too many requests wait for another node; try again.")
+            self.active += 1
+            self._trying = broken
+        return broken
+
+    def leave(self, tried: bool) -> None:
+        """The request is over, however it went."""
+        with self._lock:
+            self.active -= 1
+            self._trying = self._trying and not tried
+
+    def note(self, reason: str) -> bool:
+        """What came of it ("": the node answered); whether that opened or closed the breaker."""
+        with self._lock:
+            before, self.reason = self.failures >= PEER_TRIES, reason
+            self.failures = self.failures + 1 if reason else 0
+            if self.failures >= PEER_TRIES:
+                pause = min(PEER_PAUSE * 2.0 ** (self.failures - PEER_TRIES), PEER_LONGEST_PAUSE)
+                self._until = self._clock() + pause * (1 + random.random() / 4)
+            return before != (self.failures >= PEER_TRIES)
+
+
+class _PeerClient(HTTPClient):
+    """One other node."""
+
+    def __init__(self, node: str, url: str, peers: Peers) -> None:
+        super().__init__(url, timeout=peers.connect_timeout, retries=0, ca_file=peers.ca_file, verify=peers.verify)
+        self.node, self._peers, self.pool = node, peers, PEER_POOL
+        self.shown = f"node {node} ({self.url})"
+        self.breaker = _Breaker(peers.monotonic)
+        self._host = urllib.parse.urlsplit(self.url).netloc or "localhost"
+        self._epoch, self._numbers = secrets.token_hex(8), itertools.count(1)
+
+    def _connect(self) -> _PeerWire:
+        """A connection that the right node answers on."""
+        wire = _PeerWire(self._address.dial())
+        try:
+            wire.connection.connect()
+            told = self._exchange(wire, self._signed("hello", packed({}), wire, None, 0.0), False, lambda wire: None).value
+            if told.get("node") != self.node:
+                raise PeerUnreachable(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
+                                 "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
+        except (OSError, _Broken) as error:
+            wire.close()
+            reason = error.reason if isinstance(error, _Broken) else _reason(error)
+            raise PeerUnreachable(f"{self.shown} can not be reached: {reason}.") from None
+        except BaseException:
+            wire.close()
+            raise
+        wire.run, wire.timeout = str(told.get("run")), self._peers.timeout
+        return wire
+
+    def _signed(self, op: str, call: str, wire: _PeerWire, body: Optional[tuple[Body, Optional[int]]],
+                patience: float, nonce: str = "") -> _Signed:
+        length, keys, target = body and body[1], self._peers.keys, PEER_ROUTE + op
+        sealed = "no" if body is None else "unknown" if length is None else str(length)
+        moment, nonce = str(int(self._peers.clock() * 1000)), nonce or f"{self._epoch}.{next(self._numbers)}"
+        node = self._peers.instance_id
+        mac = peer_mac(keys.request, "POST", target, moment, nonce, node, wire.run, sealed, call)
+        headers = {"Host": self._host, **self._peers.carry(), "X-CallFS-Call": call, "Authorization":
+                   f"CallFS-HMAC node={node},to={wire.run},time={moment},nonce={nonce},sealed={sealed},mac={mac}"}
+        source = None
+        if body is None:
+            headers["Content-Length"] = "0"
+        else:
+            whole = None if length is None else length + _SEAL_BYTES
+            headers.update({"Transfer-Encoding": "chunked"} if whole is None else {"Content-Length": str(whole)})
+            source = _Source(sealed_blocks(body[0], length, _body_state(keys, mac)), whole)
+        request = _Call("POST", self._address.prefix + target, headers, source, idempotent=False, patience=patience)
+        return _Signed(request, mac, nonce)
+
+    def ask(self, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool, timeout: float) -> PeerAnswer:
+        """One request. Raises as `Peers.call` does."""
+        wire, nonce = self._take(), ""
+        while True:
+            signed = self._signed(op, call, wire, body, timeout - self._peers.timeout, nonce)
+            try:
+                return self._exchange(wire, signed, stream, self._release)
+            except _Broken as broken:
+                fresh = self._again(wire) if broken.unanswered and wire.reused and body is None else None
+                if fresh is None:
+                    raise PeerUnreachable(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
+                                          "been done.") from None
+                wire, nonce = fresh, signed.nonce
+
+    def _again(self, wire: _PeerWire) -> Optional[_PeerWire]:
+        """Where to send the same request again. The run that it went to knows whether it had begun, a later one does not."""
+        self.drop()
+        with contextlib.suppress(PeerUnreachable):
+            fresh = self._connect()
+            if fresh.run == wire.run:
+                return fresh
+            fresh.close()
+        return None
+
+    def _exchange(self, wire: _PeerWire, signed: _Signed, stream: bool, release: Callable[[Any], None]) -> PeerAnswer:
+        try:
+            reply = _Reply(wire, wire.exchange(signed.call), release)
+            proof = reply.headers.get("x-callfs-proof", "")
+            if stream and proof.startswith("stream,") and reply.status < 300:
+                return self._streamed(reply, signed)
+            reply.read_all()
+        except BaseException:
+            wire.close()
+            raise
+        answer = self._proven(reply, signed.mac, "inline", reply.data)
+        reply.close()
+        if reply.status >= 300:
+            raise _peer_error(reply, answer)
+        value, data = (unpacked(answer), reply.data) if answer else (json.loads(reply.data), b"")
+        return PeerAnswer(value, b"", ChunkReader((data,), len(data))) if stream else PeerAnswer(value, data)
+
+    def _streamed(self, reply: _Reply, signed: _Signed) -> PeerAnswer:
+        answer = self._proven(reply, signed.mac, "stream", b"%d" % reply.response.length)
+        setattr(reply.response, "deadline", None)
+        reply.wire.wait((reply.wire.timeout or 0) + signed.call.patience)
+        return PeerAnswer(unpacked(answer), b"", RemoteReader(self.shown, reply))
+
+    def _proven(self, reply: _Reply, mac: str, kind: str, data: bytes) -> str:
+        """X-CallFS-Answer. Raises for what no node with the same secret said in answer to this request."""
+        answer = reply.headers.get("x-callfs-answer", "")
+        proper = f"{kind}," + answer_mac(self._peers.keys.answer, mac, reply.status, kind, answer, data)
+        proof = reply.headers.get("x-callfs-proof", "")
+        if hmac.compare_digest(proof.encode(), proper.encode()):
+            self._peers.answered(self)
+            return answer
+        reply.wire.close()
+        raise self._unproven(reply.status, proof, reply.data)
+
+    def _unproven(self, status: int, proof: str, data: bytes) -> PeerUnreachable:
+        told = error_of_answer(status, {}, data)
+        if proof or status < 300:
+            return PeerUnreachable(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
+                                "answers, or it is no node of this cluster.")
+        if told.details.get("reason") == "replay":
+            return PeerUnreachable(f"{self.shown} broke off; the request had begun and may or may not have been done.")
+        if status == 401 and "reason" in told.details:
+            return PeerUnreachable(f"{self.shown} refuses what this node asks: {_reason(told)}")
+        if status in _LATER:
+            return PeerUnreachable(f"{self.shown} is too busy ({status}).")
+        return PeerUnreachable(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
+                          "instance_discovery.peer_endpoints right, and its version the same?")
+
+    def drop(self) -> None:
+        """End the idle connections; what is at their other end may be gone as well."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for wire in idle:
+            wire.close()
+
+
+class _Signed(NamedTuple):
+    call: _Call
+    mac: str
+    nonce: str
+
+
+def _peer_error(reply: _Reply, answer: str) -> CallFSError:
+    """What the other node raised, with the headers that it carried there."""
+    error = error_of_answer(reply.status, {}, reply.data)
+    error.details.pop("request_id", None)
+    if answer:
+        error.headers = tuple((str(name), str(value)) for name, value in unpacked(answer)["headers"])
+    return error
+
+
+class Peers:
+    """The other nodes (`endpoints`: their URLs by their names), for any number of threads.
+
+    `timeout`: seconds of silence, `connect_timeout`: until a node has said hello on a new connection; `most` requests
+    may be under way at a time, so that two nodes never use up all each other's threads. `carry` gives headers that go
+    along: hops, the id of the request. Raises ConfigError for endpoints that are no URLs.
+    """
+
+    def __init__(self, endpoints: Mapping[str, str], secret: str, instance_id: str, *, timeout: float = 10.0,
+                 connect_timeout: float = 2.0, ca_file: str = "", verify: bool = True, most: int = 128,
+                 metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
+                 monotonic: Callable[[], float] = time.monotonic,
+                 carry: Callable[[], Mapping[str, str]] = dict) -> None:
+        self.keys, self.instance_id, self.clock, self.monotonic, self.carry = peer_keys(secret), instance_id, clock, monotonic, carry
+        self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
+        self._metrics, self._log = metrics or Metrics(), log
+        self._slots = threading.BoundedSemaphore(most)
+        self._share = most if len(endpoints) < 2 else max(1, most // 2)     # one slow node leaves room for the others
+        self._clients = {node: _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
+        self.nodes = list(self._clients)
+
+    def state(self, instance_id: str) -> str:
+        """closed: the node is asked; open: it failed and is left alone for a moment; half-open: it gets a chance."""
+        return self._clients[instance_id].breaker.state
+
+    def close(self) -> None:
+        """End the idle connections."""
+        for client in self._clients.values():
+            client.close()
+
+    def call(self, instance_id: str, op: str, args: Mapping[str, Any], who: Mapping[str, Any], *, body: Optional[Body] = None,
+             length: Optional[int] = None, stream: bool = False, timeout: Optional[float] = None) -> PeerAnswer:
+        """Let another node do something, once. `args` and `who` are JSON; `length`: of a body that does not know its own.
+
+        Raises what that node raised; BadGateway when it can not be reached or does not answer as it should (then what was
+        asked may or may not have been done, unless the message says otherwise), Unavailable when too much is under way.
+        """
+        client = self._clients.get(instance_id)
+        if client is None:
+            raise BadGateway(f"node {instance_id} is not known to node {self.instance_id}: add its URL to "
+                             "instance_discovery.peer_endpoints.")
+        call = packed({"args": args, "who": who, "stream": stream})
+        if len(call) > MAX_PEER_CALL:
+            raise BadRequest("The request is too long to be handed to another node.")
+        length = body.length if body is not None and length is None else length
+        sent = None if body is None or length == 0 else (body, length)
+        if not self._slots.acquire(blocking=False):
+            raise Unavailable("Too many requests wait for other nodes; try again.")
+        try:
+            return self._guarded(client, op, call, sent, stream, timeout or self.timeout)
+        finally:
+            self._slots.release()
+
+    def _guarded(self, client: _PeerClient, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool,
+                 timeout: float) -> PeerAnswer:
+        begin, status, tried = time.perf_counter(), "failed", client.breaker.enter(self._share)
+        try:
+            answer = client.ask(op, call, body, stream, timeout)
+            status = "200"
+            return answer
+        except PeerUnreachable as error:
+            client.drop()
+            self._note(client, error.message)
+            raise
+        except CallFSError as error:
+            status = str(error.status)
+            raise
+        finally:
+            client.breaker.leave(tried)
+            self._metrics.count("callfs_peer_requests_total", client.node, status)
+            self._metrics.observe("callfs_peer_request_duration_seconds", time.perf_counter() - begin, client.node)
+
+    def answered(self, client: _PeerClient) -> None:
+        """The node said something that only it can say."""
+        if client.breaker.failures:
+            self._note(client, "")
+
+    def _note(self, client: _PeerClient, reason: str) -> None:
+        if client.breaker.note(reason):
+            self._metrics.count("callfs_peer_breaker_open", client.node, by=1 if reason else -1)
+            if self._log:
+                self._log.warn("node left alone", node=client.node, reason=reason) if reason else \
+                    self._log.info("node answers again", node=client.node)
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
@@ -9128,6 +9764,10 @@ class FileHandle(Handle):
         """As the base says."""
         return FileReader(self._fd, start, (self.entry.size if stop is None else stop) - start, self)
 
+    def twin(self) -> FileHandle:
+        """Another one on the same version."""
+        return FileHandle(self.entry, os.dup(self._fd))
+
     def close(self) -> None:
         """Close the descriptor, once."""
         fd, self._fd = self._fd, -1
@@ -9378,10 +10018,17 @@ class CallContext(threading.local):
 
     `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
     not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
-    that asks. So whoever takes requests in sets it for the thread and the time of the call.
+    that asks. So whoever takes requests in sets it for the thread and the time of the call. `request_id`: that of the
+    request that the thread answers, or answered last.
     """
 
-    hops = 0
+    hops, request_id = 0, ""
+
+    def onward(self) -> dict[str, str]:
+        """Headers for a request to another server. Raises LoopDetected."""
+        if self.hops >= MAX_HOPS:
+            raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        return {HOPS_HEADER: str(self.hops + 1), **({"X-Request-ID": self.request_id} if self.request_id else {})}
 
     @contextlib.contextmanager
     def at(self, hops: int) -> Iterator[None]:
@@ -10733,6 +11380,11 @@ class BlobFiles:
         for store in self.stores.values() if keys else ():
             store.sweep(time.time_ns(), keys)
 
+    def in_use(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs somebody reads here."""
+        with self._lock:
+            return {key for key in keys if key in self._open}
+
     def sweep(self, grace: float = 0.0) -> int:
         """Remove the blobs that no record names and nobody here reads; how many there were. A reader counts itself in
         `_open` and then looks at the record again: after `grace` seconds whoever goes on with an old one is counted."""
@@ -10795,6 +11447,7 @@ class StoreFS(FileSystem):
         self._owed: list[tuple[int, dict[str, Any], Optional[Entry]]] = []          # see `_noted`
         self._fresh: dict[str, Entry] = {}  # on the disk already, perhaps, and in the records in a moment
         self._name_locks = tuple(threading.Lock() for _ in range(64))        # see `_naming`
+        self._patience = 5.0                # s that a reader waits for a version that is being published
         self._plans: list[tuple[int, dict[str, Any]]] = []              # moves to a backend that a crash interrupted
         self._stopping, self._mover = threading.Event(), threading.Thread(target=self._resume, name="callfs-place", daemon=True)
         self._check_backends()
@@ -10814,13 +11467,18 @@ class StoreFS(FileSystem):
     def _claim(self, anyway: bool) -> None:
         """Tie disk and records together. Where a disk is not mounted its mount point looks like a disk that lost all
         its files, and every record would be dropped. Raises ConfigError; `anyway` (fsck) takes the disk as it is."""
-        if self._disk.marker() == self._store.identity:
+        if self._disk.marker() == self._mark:
             return
         if not anyway and self._store.page("/", limit=1):
             raise ConfigError(
                 "backend.localfs_root_path: this folder is not the one that the records of metadata_store belong to. Is "
                 "its disk mounted? If it is the right one (a restored backup, say), run `callfs fsck` once to accept it")
-        self._disk.mark(self._store.identity)
+        self._disk.mark(self._mark)
+
+    @property
+    def _mark(self) -> str:
+        """What the disk carries that belongs to the records."""
+        return self._store.identity
 
     def close(self) -> None:
         """Close the records, the disk and the blob stores."""
@@ -10937,7 +11595,7 @@ class StoreFS(FileSystem):
         if not self._replication.on:
             return False
         try:
-            if self._disk.marker() != self._store.identity:
+            if self._disk.marker() != self._mark:
                 return True
             self._present(path)
         except OSError:
@@ -10968,7 +11626,7 @@ class StoreFS(FileSystem):
             self._settle()
         started = time.perf_counter()
         hot = self._hot.get(path)
-        if hot is not None and hot.record is self._store.get(path) and hot.identity == self._disk.identity(path):
+        if hot is not None and hot.record == self._store.get(path) and hot.identity == self._disk.identity(path):
             self._measure("open", started)
             self.on_read(hot.entry)
             return MemoryHandle(hot.entry, hot.data)
@@ -11160,6 +11818,10 @@ class StoreFS(FileSystem):
             return self._agreed(path, found, locked=True)
         record = self._store.get(path) if self._blobs.stores else None
         return record if record is not None and (self._blobs.holds(record) or self._restored(record, None)) else None
+
+    def _ours(self, path: str) -> Optional[Entry]:
+        """The same for who changes the bytes where they are."""
+        return self._there(path)
 
     # -- listing -----------------------------------------------------------------------------------------------
 
@@ -11535,7 +12197,7 @@ class StoreFS(FileSystem):
     def _patch_file(self, path: str, body: Body, offset: int, guard: Guard) -> Optional[Written]:
         """Where the disk has the bytes; None where it has not any longer."""
         with self._locks.hold(path):
-            there = self._there(path)
+            there = self._ours(path)
             guard(there)
             assert there is not None        # the guard refuses what is not there
             checked_offset(there, offset)
@@ -11660,7 +12322,7 @@ class StoreFS(FileSystem):
         if self._blob_record(path):
             return self._truncate_blob(path, size, guard)
         with self._failures("truncate"), self._locks.hold(path):
-            there = self._there(path)
+            there = self._ours(path)
             guard(there)
             assert there is not None
             if self._blobs.holds(there):
@@ -12113,6 +12775,1096 @@ def copy_file(source: int, target: int) -> None:
     while block:
         write_all(target, memoryview(block))
         block = os.read(source, BLOCK)
+
+# ============================================================================
+# The store of a node: records that several nodes share, files on the disk of one
+# ============================================================================
+
+HELD_SECONDS = 0.002                        # between two looks whether a version that is being published is there
+
+
+class NodeFS(StoreFS):
+    """The store of one node of several, which share records and locks.
+
+    A record says what there is: a directory is its record, a file lies on the disk of the node that it names
+    (`Elsewhere` for whoever asks here about another node's) or is a blob, which every node reads. The folders of this
+    disk are made when a file needs them. What a commit changes about files on disks is noted in it (`strays`) and done
+    by each node on its own, recognised by inode, time and size: so a directory with files on ten nodes moves in one
+    step, whether or not they run.
+
+    So a change is its commit, under a lock and with its token, and the disk follows: whoever lost the lock while it was
+    paused is refused before anything on the disk has changed. A new version lies in a temporary file, which is noted,
+    until the record names it; killed in between, `recover` finishes or discards it, by the record. Where disk and
+    record disagree, first everything noted is done; what still differs then, somebody else has changed on this disk.
+    """
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        self._busy: dict[str, Entry] = {}   # at this moment the disk may differ from the record: see `_current`
+        self._catching, self._late = threading.Lock(), threading.Event()
+        self._follower: Optional[threading.Thread] = None
+        self.abroad: Callable[[Entry, str], Entry] = lambda entry, backend: self._here(entry)   # moves another node's file
+        super().__init__(*args, **more)
+
+    # -- whose disk this is ------------------------------------------------------------------------------------
+
+    @property
+    def _mark(self) -> str:
+        return f"{self._store.identity} {self._instance}"
+
+    def _claim(self, anyway: bool) -> None:
+        """As the base, for a node: neither an empty disk nor that of another node stands for this one's."""
+        found = self._disk.marker()
+        if found in (self._mark, "") and (found or anyway or not self._store.owned(self._instance, limit=1)):
+            return None if found else self._disk.mark(self._mark)
+        if not anyway:
+            raise ConfigError(
+                "backend.localfs_root_path: this folder is not the one of this node (instance_discovery.instance_id, and the "
+                "records of metadata_store). Is its disk mounted? If it is the right one (a restored backup, or the records "
+                "were lost), run `callfs fsck` once to accept it")
+        self._disk.mark(self._mark)
+
+    def _check_claim(self) -> None:
+        """Raises StorageError where the disk of this node is not there: nothing on it counts as deleted."""
+        if self._disk.marker() != self._mark:
+            raise StorageError("The disk of this node is not mounted, or is another one.")
+
+    # -- what is there -----------------------------------------------------------------------------------------
+
+    def _here(self, record: Entry) -> Entry:
+        """The record, unless its bytes are on another node's disk."""
+        if self._foreign(record):
+            raise Elsewhere(record.instance_id)
+        return record
+
+    def _foreign(self, record: Entry) -> bool:
+        return not record.is_dir and record.instance_id != self._instance and not self._blobs.holds(record)
+
+    def _apart(self, record: Entry) -> bool:
+        """Whether the disk here has no say in this."""
+        return record.is_dir or self._blobs.holds(record) or self._foreign(record)
+
+    def _stat(self, path: str) -> Entry:
+        with self._failures("stat"):
+            record = self._store.get(path)
+            if record is not None and self._apart(record):
+                return self._here(record)
+            try:
+                found: Optional[os.stat_result] = self._disk.stat(path)
+            except (FileNotFoundError, NotADirectoryError):
+                found = None
+            except SymlinkMet:
+                return self._linked(path)
+            entry = self._current(path, record, found)
+            if entry is None:
+                raise FileNotFoundError(errno.ENOENT, "neither a record nor a file")
+            return self._linked(path) if entry.backend == SYMLINK else entry
+
+    def _current(self, path: str, record: Optional[Entry], found: Optional[os.stat_result],
+                 locked: bool = False) -> Optional[Entry]:
+        """What record and disk say together of a path; None for nothing. Raises Elsewhere."""
+        for _ in range(int(self._patience / HELD_SECONDS)):
+            if record is not None and self._apart(record):
+                return self._here(record)
+            if record is not None and found is not None and record.stamp == stamp_of(found):
+                return record
+            busy = self._busy.get(path) if record is not None and not locked else None
+            if busy is None or record is None:
+                break
+            if self._grows(record, found):
+                return record
+            time.sleep(HELD_SECONDS)        # its record is there, the file in a moment
+            record, found = self._store.get(path), self._present(path)
+        return self._settled(path, locked)
+
+    def _grows(self, record: Entry, found: Optional[os.stat_result]) -> bool:
+        """Whether a writer of ours is appending to this very file, or sets its time: what the record says is there."""
+        return record.path in self._busy and found is not None and record.size <= found.st_size and \
+            record.stamp.startswith(f"{found.st_ino:x}-")
+
+    def _settled(self, path: str, locked: bool) -> Optional[Entry]:
+        """The same after everything noted was done on this disk: what differs now, somebody changed from outside."""
+        self._finish(path, locked)
+        self._catch_up()
+        record, found = self._store.get(path), self._present(path)
+        if record is not None and self._apart(record):
+            return self._here(record)
+        if record is None:
+            return self._take(path, found, locked) if found is not None else None
+        if found is None or _type_of(found) != FILE:
+            return self._dropped(path, record, locked)
+        return refreshed(record, found)
+
+    def _finish(self, path: str, locked: bool) -> None:
+        """What is owed at a path comes before anybody judges what lies there. Raises Unavailable while it can not be."""
+        if not locked:
+            self._settle()
+        for owed in [owed for owed in self._owed if owed[1]["entry"][0] == path]:
+            if not locked:
+                raise Unavailable("A version of this file is just being published; try again.")
+            self._redo(owed[1])
+            self._owed.remove(owed)
+            self._over(owed[0], owed[2])
+
+    def _dropped(self, path: str, record: Entry, locked: bool) -> Optional[Entry]:
+        """Somebody removed a file on the disk: its record goes, too, unless somebody is at it."""
+        self._check_claim()
+        with contextlib.ExitStack() as keep:
+            if not locked:
+                try:
+                    keep.enter_context(self._locks.hold(path, timeout=0))
+                except Unavailable:
+                    return None
+                self._catch_up()
+                found, now = self._present(path), self._store.get(path)
+                if now != record or (found is not None and _type_of(found) == FILE):
+                    return now
+            self._store.delete(path)
+        if not locked:
+            self._tell("delete", path)
+        return None
+
+    def _take(self, path: str, found: os.stat_result, locked: bool = False) -> Optional[Entry]:
+        """Take in what came from outside, under its lock: nobody is just making or moving it. Folders come with the
+        first file in them: an empty one is what others have left on this disk."""
+        if not self._taken(path, found):
+            return None
+        with contextlib.ExitStack() as keep:
+            if not locked:
+                try:
+                    keep.enter_context(self._locks.hold(path, timeout=0))
+                except Unavailable:
+                    return None
+                self._catch_up()
+            again = self._present(path)
+            if again is None:
+                return None
+            self._above(split_path(path)[0], "root")
+            self._store.add([stranger(path, again, self._instance)])
+            record = self._store.get(path)
+        return None if record is None else self._here(record)
+
+    def _taken(self, path: str, found: os.stat_result) -> bool:
+        if stat.S_ISDIR(found.st_mode):
+            return path == "/" or self._holds_files(path)
+        return stat.S_ISREG(found.st_mode) or stat.S_ISLNK(found.st_mode)
+
+    def _holds_files(self, path: str) -> bool:
+        waiting = [path]
+        while waiting:
+            folder = waiting.pop()
+            for names in self._disk.scan(folder):
+                for name, info in zip(names, self._disk.stats(folder, names)):
+                    if info is not None and stat.S_ISREG(info.st_mode):
+                        return True
+                    if info is not None and stat.S_ISDIR(info.st_mode):
+                        waiting.append(join_path(folder, name))
+        return False
+
+    def _agreed(self, path: str, found: os.stat_result, locked: bool = False) -> Entry:
+        entry = self._current(path, self._store.get(path), found, locked)
+        if entry is None:
+            raise FileNotFoundError(errno.ENOENT, "neither a record nor a file")
+        return entry
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the base says; another node's file as its record has it."""
+        _not_hidden(path, PermissionDenied)
+        with self._failures("stat"):
+            record = self._store.get(path)
+            if record is not None and self._apart(record):
+                return record
+            try:
+                return self._current(path, record, self._present(path))
+            except Elsewhere:
+                return self._store.get(path)
+
+    def _there(self, path: str) -> Optional[Entry]:
+        record = self._store.get(path)
+        if record is not None and self._apart(record):
+            return record
+        return self._current(path, record, self._present(path), locked=True)
+
+    def _ours(self, path: str) -> Optional[Entry]:
+        there = self._there(path)
+        return there if there is None else self._here(there)
+
+    def _forget(self, path: str) -> Optional[Entry]:
+        record = self._store.get(path)
+        return None if record is None else self._current(path, record, self._present(path))
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says."""
+        if path[1:2] == ".":
+            _not_hidden(path, FileNotFound)
+        if self._owed:
+            self._settle()
+        handle = self._opened(path, time.perf_counter())
+        if not handle.entry.is_dir:
+            self.on_read(handle.entry)
+        return handle
+
+    def _opened(self, path: str, started: float) -> Handle:
+        for _ in range(REWRITES * 3):       # whoever reads a file that is replaced all the time gets one of its versions
+            with contextlib.suppress(VersionGone):
+                return self._version(path, started)
+        raise VersionGone()
+
+    def _version(self, path: str, started: float) -> Handle:
+        record, hot = self._store.get(path), self._hot.get(path)
+        if hot is not None and hot.record == record and hot.identity == self._disk.identity(path):
+            self._measure("open", started)
+            return MemoryHandle(hot.entry, hot.data)
+        if record is not None and self._apart(record):
+            entry = self._here(record)
+            return Handle(entry) if entry.is_dir else self._open_blob(entry)
+        try:
+            fd, found = self._disk.open(path)
+        except (OSError, SymlinkMet):
+            return self._open_again(path)
+        self._measure("open", started)
+        if record is None or record.stamp != stamp_of(found):
+            return self._handle(path, fd, found)
+        if 0 < found.st_size <= HOT_FILE:
+            self._keep_hot(path, fd, found, record)
+        return ReplicatedHandle(record, fd, self._replication) if self._replication.on else FileHandle(record, fd)
+
+    def _keep_hot(self, path: str, fd: int, found: os.stat_result, entry: Entry) -> None:
+        if time.time() - max(found.st_mtime, found.st_ctime) > AT_REST:
+            with contextlib.suppress(OSError):
+                data = pread(fd, found.st_size, 0)
+                if len(data) == found.st_size:
+                    self._hot.put(path, HotFile(identity_of(found), entry, entry, data), len(data))
+
+    def _handle(self, path: str, fd: int, found: os.stat_result) -> Handle:
+        """As the base; raises VersionGone where it is another version that is there by now."""
+        try:
+            handle = super()._handle(path, fd, found)
+        except FileNotFoundError:
+            raise FileNotFound() from None
+        entry = handle.entry
+        if fd < 0 or entry.stamp == stamp_of(found) or self._apart(entry) or self._grows(entry, found):
+            return handle
+        handle.close()
+        raise VersionGone()
+
+    # -- listing -----------------------------------------------------------------------------------------------
+
+    def _take_in(self, path: str) -> None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):    # no file of this node is in it
+            super()._take_in(path)
+
+    def _adopt_many(self, path: str, names: Sequence[str]) -> list[Entry]:
+        if not names:
+            return []
+        with self._locks.hold(path, subtree=True, timeout=0):       # else the next listing takes them in
+            self._catch_up()
+            known, found = self._store.known(path, names), self._disk.stats(path, names)
+            entries = [stranger(join_path(path, name), info, self._instance) for name, info in zip(names, found)
+                       if info is not None and name not in known and self._taken(join_path(path, name), info)]
+            self._above(path, "root")
+            self._store.add(entries)
+        return entries
+
+    def _pages(self, path: str, physical: str, after: str) -> Iterator[Entry]:
+        for page in self._records(physical, after):
+            try:
+                found = self._disk.stats(physical, [record.name for record in page])
+            except (FileNotFoundError, NotADirectoryError):
+                found = [None] * len(page)
+            except SymlinkMet:
+                found = [None] * len(page)
+            for record, info in zip(page, found):
+                with self._failures("list"):
+                    entry = self._listed(record, info)
+                if entry is not None:
+                    yield entry if path == physical else entry._replace(path=join_path(path, entry.name))
+
+    def _listed(self, record: Entry, found: Optional[os.stat_result]) -> Optional[Entry]:
+        if self._apart(record) or found is not None and record.stamp == stamp_of(found) and record.backend != SYMLINK:
+            return record
+        try:
+            entry = self._current(record.path, record, found)
+            return self._linked(record.path) if entry is not None and entry.backend == SYMLINK else entry
+        except Elsewhere:
+            return self._store.get(record.path)
+        except (OSError, FileNotFound):
+            return None
+
+    # -- this disk follows the records -------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Do on this disk what commits have noted. A step whose file is not there as it was is done already, or
+        somebody changed that file from outside."""
+        with self._catching:
+            some = self._store.strays(self._instance) if self._disk.writable else []
+            while some:
+                folders = set()
+                for stray in some:
+                    folders |= self._follow(stray)
+                for folder in sorted(folders):
+                    with contextlib.suppress(FileNotFoundError, NotADirectoryError, SymlinkMet):
+                        self._disk.sync_folder(folder)
+                self._store.settle_strays([stray.seq for stray in some])
+                some = self._store.strays(self._instance) if len(some) >= 1000 else []
+
+    def _follow(self, stray: Stray) -> set[str]:
+        """One step; the folders whose names it changed."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, SymlinkMet):
+            if stamp_of(self._disk.stat(stray.path)) != stray.stamp or stat.S_ISDIR(self._disk.stat(stray.path).st_mode):
+                return set()
+            old, new = split_path(stray.path)[0], split_path(stray.target)[0]
+            if not stray.target:
+                self._disk.unlink(stray.path)
+                self._prune(old)
+                return {old}
+            self._clear(stray.target, stray.stamp)
+            self._make_room(new)
+            self._disk.rename(stray.path, stray.target)
+            self._prune(old)
+            return {old, new}
+        return set()
+
+    def _prune(self, folder: str) -> None:
+        """Remove a folder that nothing is in and no record knows, and those above it."""
+        with contextlib.suppress(OSError, SymlinkMet):
+            while folder != "/" and next(self._disk.scan(folder, every=True), None) is None and self._store.get(folder) is None:
+                self._disk.rmdir(folder)
+                folder = split_path(folder)[0]
+
+    def _make_room(self, folder: str) -> None:
+        """The folders of this disk that lead to a path; what lies in their place from outside gets another name."""
+        for each in (*ancestors(folder)[1:], folder):
+            if each == "/":
+                continue
+            found = self._present(each)
+            if found is not None and not stat.S_ISDIR(found.st_mode):
+                self._aside(each)
+                found = None
+            if found is None:
+                with contextlib.suppress(FileExistsError):
+                    self._disk.mkdir(each, 0o755)
+
+    def _clear(self, path: str, stamp: str = "") -> None:
+        """Make way for a file on this disk: an empty folder goes, what came from outside and is not `stamp` gets another
+        name and will be taken in under that."""
+        found = self._present(path)
+        if found is None or stamp_of(found) == stamp:
+            return
+        if stat.S_ISDIR(found.st_mode) and not self._holds_files(path):
+            self._disk.trash(path)()
+        else:
+            self._aside(path)
+
+    def _aside(self, path: str) -> None:
+        name = f"{path}.outside-{secrets.token_hex(4)}"
+        self._disk.rename(path, name)
+        self._log.warn("a file from outside was in the way and has another name now", path=path, name=name)
+
+    def follow(self) -> None:
+        """Something was noted for this disk; it is done soon."""
+        self._late.set()
+
+    def start(self) -> None:
+        """As the base says."""
+        super().start()
+        self._follower = threading.Thread(target=self._follow_all, name="callfs-follow", daemon=True)
+        self._follower.start()
+
+    def _follow_all(self) -> None:
+        while not self._stopping.is_set():
+            self._late.wait(self._rescan)
+            self._late.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self._settle()
+                with self._failures("follow"):
+                    self._catch_up()
+            except CallFSError as error:
+                self._log.warn("this disk does not follow the records yet", reason=error.message)
+                self._stopping.wait(1.0)
+                self._late.set()
+
+    def quiesce(self) -> None:
+        """As the base says."""
+        super().quiesce()
+        self._late.set()
+
+    def close(self) -> None:
+        """As the base says."""
+        self._stopping.set()
+        self._late.set()
+        if self._follower is not None:
+            self._follower.join()
+        super().close()
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def _backend_of(self, path: str) -> str:
+        record = self._store.get(path)
+        if record is not None and self._foreign(record):
+            raise Elsewhere(record.instance_id)
+        return record.backend if record is not None and record.backend in self.backends else self._default
+
+    def backend_here(self, path: str) -> str:
+        """Where a new version goes that was sent here: not to yet another node."""
+        record = self._store.get(path)
+        return self._default if record is None else "localfs" if self._foreign(record) else record.backend
+
+    def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Written:
+        mode = options.mode if options.mode is not None else there.mode if there else 0o644
+        found = self._disk.seal(staged, mode, options.mtime_ns)
+        entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found), staged.etag,
+                      there.id if there else secrets.token_hex(8), staged.digest, "localfs", self._instance, stamp_of(found))
+        return Written(self._name(staged, entry, there, owner), there is None)
+
+    def _name(self, staged: Staged, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
+        """Let a record name what is staged, then let it appear. The path's lock is held."""
+        parent = split_path(entry.path)[0]
+        self._folders_above(parent, owner)
+        self._make_room(parent)
+        self._clear(entry.path, there.stamp if there is not None and not self._apart(there) else "")
+        with self._naming_file(staged, entry) as named:
+            stored = self._store.put(entry)
+            named()
+        self._disk.sync_folder(parent)
+        self._blobs.loosened()
+        return stored
+
+    @contextlib.contextmanager
+    def _naming_file(self, staged: Staged, entry: Entry) -> Iterator[Callable[[], None]]:
+        """Around a commit that names a temporary file; the file is noted, and becomes what is named by calling what this
+        gives. Where the commit or that fails, it is owed: the record decides (`_redo_name`)."""
+        if self._intents is None:
+            raise PermissionDenied("The disk is read-only.")
+        step = {"op": "name", "entry": entry, "file": staged.name}
+        number, path = self._intents.note(step), entry.path
+        self._busy[path] = entry
+        try:
+            yield lambda: self._disk.publish(staged, path)
+        except BaseException as error:
+            if not isinstance(error, (Overtaken, Conflict)):
+                staged.name = ""            # whoever settles this still needs it
+                self._owed.append((number, step, None))
+                raise
+            self._intents.done(number)
+            raise
+        finally:
+            self._busy.pop(path, None)
+        self._intents.done(number)
+        self._replication.wake()
+
+    def _redo(self, step: dict[str, Any]) -> bool:
+        if step["op"] != "name":
+            return False
+        entry, staged = Entry(*step["entry"]), Staged(step["file"], -1)
+        record = self._store.get(entry.path)
+        if record is not None and not self._apart(record) and record.stamp == entry.stamp:
+            found = self._present(entry.path)
+            if found is None or stamp_of(found) != entry.stamp:
+                self._make_room(split_path(entry.path)[0])
+                with contextlib.suppress(FileNotFoundError):
+                    self._disk.publish(staged, entry.path)
+            return True
+        with contextlib.suppress(FileNotFoundError):
+            self._disk.discard(staged)
+        return False
+
+    def recover(self) -> int:
+        """As the base says; then what was noted for this disk while the node was away."""
+        done = super().recover()
+        if self._disk.writable:
+            self._catch_up()
+            self._disk.sweep()
+        return done
+
+    def _append(self, path: str, there: Entry, fd: int, body: Body, offset: int) -> Written:
+        """As the base; where the commit is refused the file is as it was."""
+        before = os.fstat(fd)
+        self._room_for(body.length or 0)
+        os.lseek(fd, offset, os.SEEK_SET)
+        self._busy[path] = there            # whoever reads meanwhile reads what the record says
+        try:
+            try:
+                self._receive(Staged("", fd), body, None)
+            finally:                        # what arrived stays, also when the rest did not come
+                if self._disk.durable:
+                    os.fsync(fd)
+                stored = self._kept(fd, before, there)
+        finally:
+            self._busy.pop(path, None)
+        return Written(stored, False)
+
+    def _kept(self, fd: int, before: os.stat_result, there: Entry) -> Entry:
+        try:
+            return self._store.put(self._version_of(there, os.fstat(fd)))
+        except (Overtaken, Conflict):
+            os.ftruncate(fd, before.st_size)
+            os.utime(fd, ns=(before.st_mtime_ns, before.st_mtime_ns))
+            raise
+
+    def _set(self, path: str, guard: Guard, change: Callable[[Entry], Entry], on_disk: Callable[[], os.stat_result]) -> Entry:
+        _not_hidden(path, PermissionDenied)
+        self._settle()
+        with self._failures("set"), self._locks.hold(path):
+            there = self._ours(path)
+            guard(there)
+            assert there is not None
+            if self._apart(there):
+                return self._store.put(change(there))
+            self._busy[path] = there
+            try:
+                found = on_disk()
+                return self._put_or(lambda: self._disk.touch(path, there.mtime_ns), change(there)._replace(
+                    mtime_ns=_mtime_of(found), stamp=stamp_of(found)))
+            finally:
+                self._busy.pop(path, None)
+
+    def _put_or(self, undo: Callable[[], object], entry: Entry) -> Entry:
+        try:
+            return self._store.put(entry)
+        except (Overtaken, Conflict):
+            undo()
+            raise
+
+    def _make_folders(self, path: str, owner: str, mode: int = 0o755) -> Optional[Entry]:
+        made = self._above(path, owner, mode)
+        if self._disk.writable:
+            self._make_room(path)
+        return made
+
+    def _above(self, path: str, owner: str, mode: int = 0o755) -> Optional[Entry]:
+        """The records of a directory and of those above it; its own where that is new. Raises NotADirectoryError."""
+        missing: list[str] = []
+        while path not in ("", "/"):
+            record = self._store.get(path)
+            if record is not None:
+                if not record.is_dir:
+                    raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
+                break
+            missing.append(path)
+            path = split_path(path)[0]
+        made = None
+        for folder in reversed(missing):
+            entry = Entry(folder, DIRECTORY, 0, mode, owner, time.time_ns(), "", secrets.token_hex(8), instance_id=self._instance)
+            self._store.add([entry])
+            record = self._store.get(folder)
+            if record is None or not record.is_dir:
+                raise NotADirectoryError(errno.ENOTDIR, "a file is in the way")
+            made = record if record.id == entry.id else None
+        return made
+
+    def _folders_above(self, path: str, owner: str) -> None:
+        try:
+            self._above(path, owner)
+        except NotADirectoryError:
+            raise Conflict("A file is in the way: a part of the path is no directory.") from None
+
+    def _folder(self, path: str) -> None:
+        if path != "/" and not (self._store.get(path) or NOTHING).is_dir:
+            raise FileNotFoundError(errno.ENOENT, "no such directory")
+
+    def _naming(self, path: str, new: bool = True) -> ContextManager[None]:     # type: ignore[override]
+        return contextlib.nullcontext()     # the store refuses what would take the place of a directory
+
+    @contextlib.contextmanager
+    def _without_file(self, path: str, there: Optional[Entry]) -> Iterator[None]:
+        yield                               # the commit notes what is to happen to the file
+        self._catch_up()
+
+    # -- removing and moving -----------------------------------------------------------------------------------
+
+    def _take_away(self, path: str, there: Entry, recursive: bool, guard: Guard, later: contextlib.ExitStack) -> None:
+        self._here(there)
+        if there.is_dir and recursive:
+            self._guard_subtree(path, guard)
+        elif there.is_dir and next(self.list(path), None) is not None:
+            raise DirectoryNotEmpty()
+        self._store.delete(path)
+        self._blobs.loosened()
+        later.callback(self._gone, path, there.is_dir)
+
+    def _gone(self, path: str, folder: bool) -> None:
+        """The disk follows; what it can not do now it does later."""
+        try:
+            self._catch_up()
+            if folder and self._present(path) is not None and not self._holds_files(path):
+                self._disk.trash(path)()
+        except (CallFSError, OSError, SymlinkMet) as error:
+            self._metrics.count("callfs_errors_total", "localfs", type(error).__name__)
+            self._late.set()
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        _not_hidden(source, FileNotFound)
+        _not_hidden(target, PermissionDenied)
+        self._settle()
+        with self._failures("move"), self._locks.hold(source, target, subtree=True):
+            there, other, above = self._ours(source), self._there(target), split_path(target)[0]
+            guard(there)
+            target_guard(other)
+            assert there is not None
+            check_target(there, other, parents or above == "/" or self._store.get(above) is not None,
+                         lambda: next(self.list(target), None) is None)
+            self._folders_above(above, owner)
+            self._store.move(source, target)
+            self._blobs.loosened()
+            moved = self._store.get(target) or there._replace(path=target)
+        self._gone(source, there.is_dir)
+        return moved
+
+    # -- from other nodes --------------------------------------------------------------------------------------
+
+    def free_bytes(self) -> int:
+        """What this disk has left for new files."""
+        return max(0, self._disk.free_bytes() - self._min_free)
+
+    def in_use(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs somebody reads here."""
+        return self._blobs.in_use(keys)
+
+    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
+        try:
+            return super()._place(entry, backend, guard, pace)
+        except Elsewhere:
+            return self.abroad(entry, backend)
+
+    def fetch(self, entry: Entry, reader: Reader, guard: Guard) -> Optional[Entry]:
+        """Take over the bytes of another node's file (the reader's, which is closed): from then on it lies here. None
+        where it is another version by now."""
+        with self._failures("fetch"), reader:
+            return self._place_on_disk(entry, reader, "localfs", guard)
+
+    def _unchanged(self, entry: Entry, guard: Guard) -> Optional[Entry]:
+        there = self._there(entry.path)
+        guard(there)
+        same = there is not None and (there.etag, there.backend, there.instance_id) == (entry.etag, entry.backend, entry.instance_id)
+        return there if same else None
+
+    def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
+        with self._staged(entry.size) as staged:
+            copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
+            with self._ahead(staged, entry.path, entry.owner, entry.digest), self._locks.hold(entry.path):
+                there = self._unchanged(entry, guard)
+                if there is None:
+                    return None
+                found = self._disk.seal(staged, there.mode, there.mtime_ns)
+                return self._name(staged, there._replace(backend=backend, instance_id=self._instance, stamp=stamp_of(found)),
+                                  there, there.owner)
+
+
+# ============================================================================
+# The cluster: the files of every node under one root
+# ============================================================================
+
+ROUTE_TRIES = 4                             # nodes that are asked one after the other for a file that moves meanwhile
+PINS = 256                                  # files that are kept open for readers on other nodes
+PIN_SECONDS = 30.0
+
+
+def _check_json(guard: Guard) -> dict[str, Any]:
+    """A guard as another node takes it. One without a value is of this server's own work, which may do all."""
+    check = guard.check if isinstance(guard, TreeGuard) else Check("change", ROOT, "move")
+    who = check.who
+    verbs = None if who.verbs is None else sorted(who.verbs)
+    return {**check._asdict(), "who": [who.name, who.trusted, who.admin, verbs], "conditions": list(check.conditions)}
+
+
+def _check_of(value: Mapping[str, Any]) -> Check:
+    name, trusted, admin, verbs = value["who"]
+    who = Principal(name, trusted, admin, None if verbs is None else frozenset(verbs))
+    return Check(value["kind"], who, value["verb"], value["flag"], Conditions(*value["conditions"]))
+
+
+class _CountedBody(Body):
+    """A body that knows whether anything was taken from it: then it can not go to another node."""
+
+    def __init__(self, body: Body) -> None:
+        self._body, self.length, self.readers, self.touched = body, body.length, body.readers, False
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        self.touched = True
+        return self._body.readinto(view)
+
+
+class _Pins:
+    """Files that another node has opened and is about to read: the version that it was told of stays readable for a
+    while, whatever happens to the name. At most `PINS`: the oldest goes, and its reader is told that it is gone."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self._clock, self._lock = clock, threading.Lock()
+        self._held: dict[str, tuple[FileHandle, float]] = {}
+
+    def keep(self, handle: Handle) -> str:
+        """Keep a file open; what to ask for it by. "": nothing is to be kept of what is no file of this disk."""
+        if not isinstance(handle, FileHandle):
+            handle.close()
+            return ""
+        name = secrets.token_hex(8)
+        with self._lock:
+            self._held[name] = handle, self._clock() + PIN_SECONDS
+            old = [each for each, (_, until) in self._held.items() if until < self._clock()]
+            old += list(self._held)[:max(0, len(self._held) - len(old) - PINS)]
+            gone = [self._held.pop(each)[0] for each in old if each in self._held]
+        for each in gone:
+            each.close()
+        return name
+
+    def take(self, name: str, last: bool) -> Optional[Handle]:
+        """The file, for one reader (`last`: nobody will ask again); None where it is no longer kept."""
+        with self._lock:
+            found = self._held.pop(name, None) if last else self._held.get(name)
+            return found and (found[0] if last else found[0].twin())
+
+    def close(self) -> None:
+        """Let go of all."""
+        with self._lock:
+            held, self._held = self._held, {}
+        for handle, _ in held.values():
+            handle.close()
+
+
+class ClusterFS(FileSystem):
+    """The root of a node of several: what lies on this node's disk, in a blob or in the records is done here (`NodeFS`);
+    what lies on another node goes there once, over `Peers`, to the operations in `ops` of its own ClusterFS, which
+    asks its own tree for the guard and answers what it did. No second hop: a node that no longer has the file says
+    so (`Elsewhere`), and the one that was asked first looks again.
+
+    Where a file lies is remembered for `route_cache` seconds, and forgotten when another node tells of a change. That
+    can be out of date and does no harm: the node that is asked looks into the records before it answers.
+    """
+
+    name = "store"
+    slow = True
+
+    def __init__(self, here: NodeFS, peers: Peers, *, instance_id: str, route_cache: float = 5.0, inline: int = HOT_FILE,
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._here, self._peers, self._instance, self._inline = here, peers, instance_id, inline
+        self._keep, self._clock, self._log = route_cache, clock, log or Log("error")
+        self._routes: Cache[str, tuple[str, float]] = Cache(100_000)
+        self._pins = _Pins(clock)
+        self.guard_of: Callable[[Check], Guard] = lambda check: lambda there: None     # the tree's, once there is one
+        self.draining = False               # new files are made on other nodes
+        self.backends = here.backends
+        here.abroad = self._abroad
+
+    # -- where ---------------------------------------------------------------------------------------------------
+
+    def forget(self, path: str) -> None:
+        """Another node has changed something here."""
+        self._routes.drop(path)
+
+    def forget_all(self) -> None:
+        """Nobody knows what has changed."""
+        self._routes.clear()
+
+    def _route(self, path: str) -> str:
+        node, until = self._routes.get(path) or ("", 0.0)
+        return node if until > self._clock() else ""
+
+    def _at(self, path: str, local: Callable[[], T], remote: Callable[[str], T], known: bool = True) -> T:
+        """What is done here, or on the node that has the file. `known`: what is remembered may be tried first."""
+        node = self._route(path) if known else ""
+        for _ in range(ROUTE_TRIES):
+            try:
+                return remote(node) if node else local()
+            except Elsewhere as error:
+                node = error.details["instance_id"]
+                node = "" if node == self._instance else node
+                self._routes.drop(path)
+                if node and self._keep:
+                    self._routes.put(path, (node, self._clock() + self._keep))
+        raise Unavailable("The file moves from node to node; try again.")
+
+    def _ask(self, node: str, op: str, guard: Guard, args: Mapping[str, Any], body: Optional[Body] = None) -> dict[str, Any]:
+        check = _check_json(guard)
+        name = check["who"][0]
+        return self._peers.call(node, op, {**args, "guard": check}, {"name": name}, body=body,
+                                length=body.length if body is not None else None).value
+
+    def _entry(self, node: str, op: str, guard: Guard, **args: Any) -> Entry:
+        return Entry(*self._ask(node, op, guard, args)["entry"])
+
+    # -- reading -------------------------------------------------------------------------------------------------
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self._at(path, lambda: self._here.stat(path), lambda node: Entry(*self._peers.call(
+            node, "stat", {"path": path}, {}).value["entry"]))
+
+    def peek(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        return self._here.peek(path)
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. A small file comes in one answer; a large one is kept open there until it is read, for
+        half a minute at most: whoever begins later may be told that this version is gone (VersionGone)."""
+        return self._at(path, lambda: self._here.open(path, wish), functools.partial(self._open_at, path))
+
+    def _open_at(self, path: str, node: str) -> Handle:
+        answer = self._peers.call(node, "open", {"path": path, "inline": self._inline}, {})
+        entry = Entry(*answer.value["entry"])
+        if entry.is_dir:
+            return Handle(entry)
+        if answer.value["inline"]:
+            return MemoryHandle(entry, answer.data)
+        return BlobHandle(entry, functools.partial(self._read_at, node, entry, answer.value["pin"]), lambda: None)
+
+    def _read_at(self, node: str, entry: Entry, pin: str, start: int, stop: int) -> Reader:
+        args = {"path": entry.path, "etag": entry.etag, "start": start, "stop": stop, "pin": pin,
+                "last": (start, stop) == (0, entry.size)}
+        reader = self._peers.call(node, "read", args, {}, stream=True).reader
+        assert reader is not None           # `stream` gives one
+        return reader
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says."""
+        try:
+            return self._here.list(path, after)
+        except Elsewhere as error:
+            if self.stat(path).is_dir:
+                raise NotSupported(f"This is a symbolic link on the node {error.details['instance_id']}; list it there.") from None
+            raise Conflict("This is a file, not a directory.") from None
+
+    # -- changing ------------------------------------------------------------------------------------------------
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says."""
+        counted = _CountedBody(body)
+        args = {"path": path, "owner": owner, "options": list(options)}
+
+        def remote(node: str) -> Written:
+            return _written_of(self._ask(node, "write", guard, args, counted))
+
+        def local() -> Written:
+            if self.draining and not options.backend and self._here.peek(path) is None:
+                return remote(self._roomiest())
+            return self._here.write(path, body if body.readers is not None else counted, owner, guard, options)
+        return self._once(counted, lambda: self._at(path, local, remote, known=False))
+
+    @staticmethod
+    def _once(body: _CountedBody, change: Callable[[], T]) -> T:
+        try:
+            return change()
+        except Elsewhere:
+            if body.touched:
+                raise Unavailable("The file was moved to another node meanwhile; try again.") from None
+            raise
+
+    def _roomiest(self) -> str:
+        """The node that is to have what is new, while this one is being emptied."""
+        nodes = self._peers.nodes
+        if not nodes:
+            raise Unavailable("This node is being emptied, and there is no other one.")
+        free = {node: self._free(node) for node in nodes}
+        return max(nodes, key=lambda node: free[node])
+
+    def _free(self, node: str) -> int:
+        try:
+            return int(self._peers.call(node, "room", {}, {}).value["free"])
+        except (CallFSError, KeyError, TypeError, ValueError):
+            return -1
+
+    def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
+        """As the interface says."""
+        counted = _CountedBody(body)
+        return self._once(counted, lambda: self._at(
+            path, lambda: self._here.patch(path, counted, offset, guard),
+            lambda node: _written_of(self._ask(node, "patch", guard, {"path": path, "offset": offset}, counted)), known=False))
+
+    def truncate(self, path: str, size: int, guard: Guard) -> Written:
+        """As the interface says."""
+        return self._at(path, lambda: self._here.truncate(path, size, guard),
+                        lambda node: _written_of(self._ask(node, "truncate", guard, {"path": path, "size": size})))
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        return self._here.mkdir(path, owner, guard, mode)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says. A directory goes in one step with all that is in it, wherever that lies."""
+        self._at(path, lambda: self._here.remove(path, recursive, guard),
+                 lambda node: self._ask(node, "remove", guard, {"path": path, "recursive": recursive}))
+        self._routes.drop(path)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says."""
+        args = {"source": source, "path": target, "owner": owner, "target": _check_json(target_guard), "parents": parents}
+        moved = self._at(source, lambda: self._here.move(source, target, owner, guard, target_guard, parents),
+                         lambda node: self._entry(node, "move", guard, **args))
+        self._routes.drop(source)
+        self._routes.drop(target)
+        return moved
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._at(path, lambda: self._here.chmod(path, mode, guard),
+                        lambda node: self._entry(node, "chmod", guard, path=path, mode=mode))
+
+    def touch(self, path: str, mtime_ns: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        return self._at(path, lambda: self._here.touch(path, mtime_ns, guard),
+                        lambda node: self._entry(node, "touch", guard, path=path, mtime_ns=mtime_ns))
+
+    def place(self, path: str, backend: str, guard: Guard, instance_id: str = "") -> Entry:
+        """As the interface says; `instance_id` is the node on whose disk the bytes are to lie."""
+        if instance_id:
+            return self._place_on(path, instance_id, guard)
+        return self._at(path, lambda: self._here.place(path, backend, guard),
+                        lambda node: self._entry(node, "place", guard, path=path, backend=backend))
+
+    def _abroad(self, entry: Entry, backend: str) -> Entry:
+        return self._at(entry.path, lambda: self._here.place(entry.path, backend, lambda there: None),
+                        lambda node: self._entry(node, "place", lambda there: None, path=entry.path, backend=backend))
+
+    def _place_on(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        if instance_id not in (self._instance, *self._peers.nodes):
+            raise BadRequest(f"There is no node {instance_id[:40]!r}; there is: "
+                             f"{', '.join(sorted((self._instance, *self._peers.nodes)))}.")
+        there = self.peek(path)
+        guard(there)
+        assert there is not None
+        if not there.is_dir:
+            return self.relocate(path, instance_id, guard)
+        waiting, files = [path], []         # type: list[str], list[Entry]
+        while waiting:
+            for entry in self._here.list(waiting.pop()):
+                guard(entry)
+                if entry.is_dir and entry.backend != SYMLINK:
+                    waiting.append(entry.path)
+                elif entry.backend == "localfs" and entry.instance_id != instance_id:
+                    files.append(entry)
+        for entry in files:                 # each is whole at every moment, here or there; asking again goes on
+            with contextlib.suppress(FileNotFound):
+                self.relocate(entry.path, instance_id, guard)
+        return there
+
+    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        """Move the bytes of one file to the disk of a node; its name, ETag and owner stay. Raises FileNotFound,
+        Conflict for one that is changed all the time, BadGateway for a node that is away."""
+        self._routes.drop(path)
+        if instance_id == self._instance:
+            return self._fetch(path, guard)
+        moved = self._entry(instance_id, "fetch", guard, path=path)
+        self._here.follow()
+        return moved
+
+    def _fetch(self, path: str, guard: Guard) -> Entry:
+        for _ in range(REWRITES):
+            with contextlib.suppress(VersionGone):
+                handle = self.open(path)
+                entry = handle.entry
+                if entry.is_dir or entry.backend != "localfs" or entry.instance_id == self._instance:
+                    handle.close()
+                    return entry
+                fetched = self._here.fetch(entry, handle.reader(), guard)
+                if fetched is not None:
+                    self._routes.drop(path)
+                    return fetched
+        raise Conflict(f"{path} is changed all the time; it could not be moved.")
+
+    # -- what other nodes ask for --------------------------------------------------------------------------------
+
+    @property
+    def ops(self) -> dict[str, Callable[[PeerCall], PeerResult]]:
+        """What this node does for the others, by name. Never asks another node, but for the bytes in `fetch`."""
+        return {name: getattr(self, "_op_" + name) for name in (
+            "open", "read", "stat", "write", "patch", "truncate", "chmod", "touch", "remove", "move", "place", "fetch",
+            "room", "in_use")}
+
+    def _guard(self, call: PeerCall, name: str = "guard") -> Guard:
+        return self.guard_of(_check_of(call.args[name]))
+
+    def _op_open(self, call: PeerCall) -> PeerResult:
+        handle = self._here.open(call.args["path"])
+        inline = not handle.entry.is_dir and handle.entry.size <= call.args["inline"]
+        value = {"entry": list(handle.entry), "inline": inline}
+        if inline:
+            return PeerResult(value, handle.reader())
+        return PeerResult({**value, "pin": self._pins.keep(handle)})
+
+    def _op_read(self, call: PeerCall) -> PeerResult:
+        pinned = self._pins.take(call.args["pin"], call.args["last"])
+        handle = pinned or self._here.open(call.args["path"])
+        if handle.entry.etag != call.args["etag"]:
+            handle.close()
+            raise VersionGone()
+        return PeerResult({}, handle.reader(call.args["start"], call.args["stop"]))
+
+    def _op_stat(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"entry": list(self._here.stat(call.args["path"]))})
+
+    def _op_write(self, call: PeerCall) -> PeerResult:
+        options = WriteOptions(*call.args["options"])
+        options = options._replace(backend=options.backend or self._here.backend_here(call.args["path"]))
+        return _written_json(self._here.write(call.args["path"], call.body, call.args["owner"], self._guard(call), options))
+
+    def _op_patch(self, call: PeerCall) -> PeerResult:
+        return _written_json(self._here.patch(call.args["path"], call.body, call.args["offset"], self._guard(call)))
+
+    def _op_truncate(self, call: PeerCall) -> PeerResult:
+        return _written_json(self._here.truncate(call.args["path"], call.args["size"], self._guard(call)))
+
+    def _op_chmod(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"entry": list(self._here.chmod(call.args["path"], call.args["mode"], self._guard(call)))})
+
+    def _op_touch(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"entry": list(self._here.touch(call.args["path"], call.args["mtime_ns"], self._guard(call)))})
+
+    def _op_remove(self, call: PeerCall) -> PeerResult:
+        self._here.remove(call.args["path"], call.args["recursive"], self._guard(call))
+        return PeerResult({})
+
+    def _op_move(self, call: PeerCall) -> PeerResult:
+        args = call.args
+        return PeerResult({"entry": list(self._here.move(args["source"], args["path"], args["owner"], self._guard(call),
+                                                         self._guard(call, "target"), args["parents"]))})
+
+    def _op_place(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"entry": list(self._here.place(call.args["path"], call.args["backend"], self._guard(call)))})
+
+    def _op_fetch(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"entry": list(self._fetch(call.args["path"], self._guard(call)))})
+
+    def _op_room(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"free": -1 if self.draining else self._here.free_bytes()})
+
+    def _op_in_use(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"keys": sorted(self._here.in_use(call.args["keys"]))})
+
+    # -- the filesystem itself -----------------------------------------------------------------------------------
+
+    def slow_at(self, path: str) -> bool:
+        """As the base says: the records are on another machine already."""
+        return True
+
+    def operations(self) -> list[str]:
+        """As the base says."""
+        return self._here.operations()
+
+    def check(self) -> dict[str, str]:
+        """As the interface says; other nodes are no part of this one."""
+        return self._here.check()
+
+    def quiesce(self) -> None:
+        """As the interface says."""
+        self._here.quiesce()
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._pins.close()
+        self._peers.close()
+        self._here.close()
+
+
+def _written_json(written: Written) -> PeerResult:
+    return PeerResult({"entry": list(written.entry), "created": written.created, "message": written.message})
+
+
+def _written_of(value: Mapping[str, Any]) -> Written:
+    return Written(Entry(*value["entry"]), value["created"], value["message"])
+
 
 # ============================================================================
 # Tiering: what nobody reads moves to S3, and back when it is used
@@ -16104,15 +17856,9 @@ class ProxyFS(FileSystem):
     def _connected(self) -> PFSClient:
         try:
             return PFSClient(self._options.base_url, self._options.token, timeout=self._options.timeout,
-                             headers=self._hop)
+                             headers=self._calls.onward)
         except ConfigError as error:
             raise BadRequest(f"proxyfs: {error.message}.") from None
-
-    def _hop(self) -> Mapping[str, str]:
-        hops = self._calls.hops + 1
-        if hops > MAX_HOPS:
-            raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
-        return {HOPS_HEADER: str(hops)}
 
     @contextlib.contextmanager
     def _remote(self) -> Iterator[PFSClient]:
@@ -16998,7 +18744,8 @@ class Route(NamedTuple):
     """One row of a dialect's table. A pattern that ends in `{path}` takes the rest of the path as `request.tail`.
 
     `access`: `key` (a signed-in user, or what `auth.anonymous` lets in), `pfs` (the same with `plugins.anonymous`),
-    `user` (a key, whatever those say), `internal` (the internal secret alone), `open` (nobody is asked). `errors` turns what was raised into the
+    `user` (a key, whatever those say), `internal` (the internal secret alone), `peer` (what is signed with it, by another
+    node), `open` (nobody is asked). `errors` turns what was raised into the
     dialect's answer.
     """
 
@@ -19024,6 +20771,8 @@ class WebSocket:
 # ============================================================================
 
 INTERNAL_USER = "internal-proxy"
+INTERNAL = Principal(INTERNAL_USER, trusted=True)
+PEER_PASS = "peer pass"                     # in a request's memo: what the gate let in
 _HOPS = HOPS_HEADER.lower()
 
 # Sent with every answer (rest.md, "Conventions"). Stored bytes are never active in this origin (CVE-2023-38501).
@@ -19100,8 +20849,9 @@ class Authenticator:
     """Keys and sessions to principals. Looks keys up by their HMAC under a secret of this process, so that no comparison can be
     timed, for keys that nobody has as for those that somebody does."""
 
-    def __init__(self, options: AuthOptions, failures: RateLimiter, plugins: str = "none") -> None:
-        self._pepper, self._failures = secrets.token_bytes(32), failures
+    def __init__(self, options: AuthOptions, failures: RateLimiter, plugins: str = "none",
+                 gate: Optional[PeerGate] = None) -> None:
+        self._pepper, self._failures, self._gate = secrets.token_bytes(32), failures, gate
         self._anonymous = {**dict.fromkeys(("key", "user", "internal"), ANONYMOUS[options.anonymous]),
                            "pfs": ANONYMOUS[max(options.anonymous, plugins, key=list(ANONYMOUS).index)]}
         self._known: Cache[tuple[str, bytes], Principal] = Cache(10_000)
@@ -19112,7 +20862,7 @@ class Authenticator:
         self._users = {self._digest(key.encode()): self._named[name] for name, key in named.items()}
         if options.internal_proxy_secret:
             internal = self._digest(options.internal_proxy_secret.encode())
-            self._users[internal] = Principal(INTERNAL_USER, trusted=True)
+            self._users[internal] = INTERNAL
 
     def _digest(self, key: bytes) -> bytes:
         return hmac.digest(self._pepper, key, "sha256")
@@ -19131,6 +20881,21 @@ class Authenticator:
         if key is None:
             raise self.refusal(request, "The Authorization header is neither `Bearer KEY` nor `Basic`.")
         return self._check(request, key)
+
+    def admit(self, request: Request) -> Principal:
+        """Another node, by its signature; what it asks is then in `request.memo`. Raises as `identify` does."""
+        if self._gate is None or not request.headers.get("authorization", "").startswith("CallFS-HMAC "):
+            if self.identify(request, "internal").verbs is not None:
+                raise self.refusal(request)
+            raise PermissionDenied("Only other nodes of the cluster may use this address; they sign what they ask.")
+        target = f"{request.path}?{request.query_text}" if request.query_text else request.path
+        request.memo.pop(PEER_PASS, None)
+        try:
+            request.memo[PEER_PASS] = self._gate.verify(request.method, target, request.headers, request.body)
+        except PeerRefused as error:        # a right signature always passes: nobody can shut a node out by wrong ones
+            seconds = self._failures.wait(request.client) if error.details["reason"] == "secret" else 0.0
+            raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) if seconds else error
+        return INTERNAL
 
     def open_session(self, request: Request, key: str) -> str:
         """A session for who has this key. Raises as `identify` does."""
@@ -19250,6 +21015,7 @@ class Application:
         """The answer to a request."""
         wanted = request.headers.get("x-request-id")
         request.id = wanted if wanted and _REQUEST_ID.fullmatch(wanted) else f"{self._id_prefix}{next(self._ids):x}"
+        self._calls.request_id = request.id
         try:
             response = self._answer(request)
         except CallFSError as error:
@@ -19308,6 +21074,9 @@ class Application:
 
     def _sign_in(self, request: Request, route: Route) -> None:
         """Sets `request.principal`. What the headers alone decide is kept as long as they stay the same."""
+        if route.access == "peer":          # no two of these are the same
+            request.principal = self._auth.admit(request)
+            return
         memo = request.memo
         known = (route.access, request.client)
         principal = memo.get(known)
@@ -22946,6 +24715,69 @@ def _text_body(data: Any, body: Body) -> Body:
         raise BadRequest("`data` holds half a character.") from None
 
 # ============================================================================
+# Between nodes: /v1/internal
+# ============================================================================
+
+
+class InternalDialect:
+    """What other nodes ask of this one: `ops` by their names (a mapping that may still grow). Signed, and so are the
+    answers, errors among them; an error without a signature says that the request was not let in."""
+
+    def __init__(self, ops: Mapping[str, Callable[[PeerCall], PeerResult]], gate: PeerGate) -> None:
+        self._ops, self._gate = ops, gate
+
+    def routes(self) -> list[Route]:
+        """The table."""
+        return [Route(PEER_ROUTE + "{path}", {"POST": self.call}, "peer", self.refuse)]
+
+    def call(self, request: Request) -> Response:
+        """`POST /v1/internal/call/{op}`."""
+        admitted: PeerPass = request.memo[PEER_PASS]
+        if request.tail == "hello":
+            return self._signed(admitted, 200, {"node": self._gate.instance_id, "run": self._gate.run})
+        serve = self._ops.get(request.tail)
+        if serve is None:
+            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is its version another?")
+        asked = admitted.call
+        with aside(request):
+            result = serve(PeerCall(request.tail, asked["args"], asked["who"], admitted.node, admitted.body))
+            return self._result(admitted, result, bool(asked.get("stream")))
+
+    def _result(self, admitted: PeerPass, result: PeerResult, stream: bool) -> Response:
+        reader = result.reader
+        if reader is None:
+            return self._signed(admitted, 200, result.value)
+        length = reader.length
+        if stream and length is not None and length > PEER_INLINE:
+            return self._signed(admitted, 200, result.value, reader)
+        with reader:
+            if length is None or length > MAX_ANSWER:
+                raise CallFSError(f"Of an answer to another node the length must be known, and be {MAX_ANSWER} at most.")
+            return self._signed(admitted, 200, result.value, b"".join(reader))
+
+    @staticmethod
+    def _signed(admitted: PeerPass, status: int, value: Mapping[str, Any], body: Union[bytes, Reader] = b"") -> Response:
+        answer, kind = packed(value), "inline" if isinstance(body, bytes) else "stream"
+        if len(answer) > MAX_PEER_VALUE and not body:
+            answer, body = "", compact_json(value).encode()
+        proof = admitted.prove(status, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
+        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_NO_STORE)
+
+    def refuse(self, request: Request, error: CallFSError) -> Response:
+        """An error as JSON, as everywhere; the headers that it carries are signed with it."""
+        response, admitted = rest_error(request, error), request.memo.get(PEER_PASS)
+        if admitted is None:
+            return response
+        assert isinstance(response.body, bytes)
+        answer = packed({"headers": error.headers}) if error.headers else ""
+        response.headers += [("X-CallFS-Answer", answer),
+                             ("X-CallFS-Proof", admitted.prove(error.status, "inline", answer, response.body))]
+        return response
+
+
+_NO_STORE = b"Cache-Control: no-store\r\n"
+
+# ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
 
@@ -23070,6 +24902,7 @@ class Server:
                  inherited: Sequence[socket.socket] = (), **options: Any) -> None:
         self._cleanup, self._stopping, self._ending = contextlib.ExitStack(), threading.Event(), threading.RLock()
         self._inherited, self._started = inherited, 0.0
+        self.peer_ops: dict[str, Callable[[PeerCall], PeerResult]] = {}     # what other nodes may ask of this one
         try:
             self.config = self._embedded(root, options) if config is None else config
             self.warnings = self.config.validate()
@@ -23214,7 +25047,9 @@ class Server:
                                                                        self._replication.check))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
-        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"))
+        gate = PeerGate(config.auth.internal_proxy_secret, config.instance_discovery.instance_id)
+        internal = InternalDialect(self.peer_ops, gate).routes() if config.auth.internal_proxy_secret else []
+        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate if internal else None)
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
         page = BrowserPage(config, authenticator)
@@ -23226,7 +25061,7 @@ class Server:
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
-        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes()], [address.host or "localhost" for address in listen] if own else ())
+        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes(), *internal], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
                             unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)

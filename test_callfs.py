@@ -9987,6 +9987,187 @@ class TestMountTable:
 
 
 # ============================================================================
+# The store of a node, the cluster: several nodes in one process, over one database
+# ============================================================================
+
+class TokenLocks(callfs.LocalLocks):
+    """Locks of one process that tell their token, as those between nodes do."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._mine = threading.local()
+
+    @contextlib.contextmanager
+    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> Iterator[Any]:
+        with super().hold(*paths, subtree=subtree, timeout=timeout) as lease:
+            before, self._mine.token = self.token(), lease.token
+            try:
+                yield lease
+            finally:
+                self._mine.token = before
+
+    def token(self) -> int:
+        return getattr(self._mine, "token", 0)
+
+
+class ToyPeers:
+    """What nodes ask each other, without a network between them; what goes over is JSON all the same."""
+
+    def __init__(self, nodes: dict[str, Any], me: str) -> None:
+        self._all, self._me, self.asked, self.away = nodes, me, [], set()   # type: Any, str, list[tuple[str, str]], set[str]
+
+    @property
+    def nodes(self) -> list[str]:
+        return [name for name in self._all if name != self._me]
+
+    def call(self, node: str, op: str, args: Any, who: Any, *, body: Any = None, length: Any = None,
+             stream: bool = False, timeout: Any = None) -> Any:
+        self.asked.append((node, op))
+        if node in self.away or node not in self._all:
+            raise callfs.BadGateway(f"The node {node} can not be reached.")
+        call = callfs.PeerCall(op, json.loads(json.dumps(args)), json.loads(json.dumps(who)), self._me,
+                               body if body is not None else callfs.bytes_body(b""))
+        result = self._all[node].files.ops[op](call)
+        value = json.loads(json.dumps(result.value))
+        if stream:
+            return callfs.PeerAnswer(value, b"", result.reader)
+        data = b""
+        if result.reader is not None:
+            with result.reader as reader:
+                data = b"".join(reader)
+        return callfs.PeerAnswer(value, data, None)
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class ToyNode:
+    """One node: its disk, its store, its tree."""
+
+    def __init__(self, name: str, root: str, store: Any, locks: Any, nodes: dict[str, Any], **more: Any) -> None:
+        self.name, self.root = name, root
+        self.disk = callfs.LocalDisk(root, durable=False)
+        self.here = callfs.NodeFS(self.disk, store, locks, instance_id=name, **more)
+        self.peers = ToyPeers(nodes, name)
+        self.files = callfs.ClusterFS(self.here, self.peers, instance_id=name, inline=1000)
+        self.tree = callfs.Tree(self.files)
+        self.files.guard_of = self.tree.guard
+        nodes[name] = self
+
+    def path(self, path: str) -> Path:
+        """Where a path lies on this node's disk."""
+        return Path(self.root + path)
+
+
+class _Kept:
+    """A store that outlives the nodes that close it."""
+
+    def __init__(self, store: Any) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def close(self) -> None:
+        """Not yet."""
+
+
+class ToyCluster:
+    """Nodes n1, n2, ... over one database."""
+
+    def __init__(self, folder: Any, count: int = 3, **more: Any) -> None:
+        os.makedirs(folder, exist_ok=True)
+        self.folder = str(folder)
+        self.store = callfs.SQLiteStore(os.path.join(self.folder, "records.sqlite3"), durable=False, shared=True)
+        self.locks = TokenLocks(30)
+        self.store.fence = self.locks.token
+        self.nodes: dict[str, Any] = {}
+        for number in range(1, count + 1):
+            name = f"n{number}"
+            ToyNode(name, os.path.join(self.folder, name), _Kept(self.store), self.locks, self.nodes,
+                    **{key: value(self.folder) if callable(value) else value for key, value in more.items()})
+
+    def __getitem__(self, number: int) -> Any:
+        return self.nodes[f"n{number}"]
+
+    def close(self) -> None:
+        """As servers that stop."""
+        for node in self.nodes.values():
+            node.tree.close()
+        self.store.close()
+
+    def check(self) -> None:
+        """Records and disks agree, nothing is left over: every file lies on exactly the disk that its record names."""
+        assert not self.locks._paths and not self.locks._subtrees
+        recorded = {entry.path: entry for entry in self.store.subtree("/", limit=10**6)}
+        for node in self.nodes.values():
+            node.here._settle()
+            node.here._catch_up()
+            assert scratch(node.root) == [] and not node.here._owed and not node.here._intents._open and not node.here._busy
+            mine = {path for path, entry in recorded.items() if not entry.is_dir and entry.instance_id == node.name
+                    and entry.backend in ("localfs", callfs.SYMLINK)}
+            on_disk = {"/" + os.path.relpath(os.path.join(where, name), node.root) for where, folders, files in os.walk(node.root)
+                       for name in files + [folder for folder in folders if os.path.islink(os.path.join(where, folder))]
+                       if not os.path.relpath(where, node.root).startswith(callfs.HIDDEN)}
+            assert on_disk == mine
+            for path in mine:
+                assert callfs.stamp_of(os.lstat(node.root + path)) == recorded[path].stamp
+                data = Path(node.root + path).read_bytes()
+                assert len(data) == recorded[path].size
+                assert recorded[path].digest in ("", hashlib.sha256(data).hexdigest())
+        for path in recorded:
+            above = callfs.split_path(path)[0]
+            assert above in ("", "/") or recorded[above].is_dir
+
+
+class TestNodeFS(FileSystemContract):
+    """A node that is alone."""
+
+    def make(self, folder: Path) -> Any:
+        self.cluster = ToyCluster(folder, 1)
+        return self.cluster[1].here
+
+    def check(self, tree: Any, folder: Path) -> None:
+        self.cluster.check()
+        self.cluster.store.close()
+
+
+class _Roving(callfs.FileSystem):
+    """Each operation on another node."""
+
+    name = "store"
+
+    def __init__(self, cluster: Any) -> None:
+        self._cluster, self._turn = cluster, itertools.count()
+
+    def close(self) -> None:
+        self._cluster.close()
+
+    def operations(self) -> list[str]:
+        return self._cluster[1].files.operations()
+
+    def in_turn(self, name: str, *args: Any) -> Any:
+        """One operation on the node whose turn it is, with that node's own guards."""
+        node = self._cluster[next(self._turn) % len(self._cluster.nodes) + 1]
+        return getattr(node.files, name)(*args)
+
+
+for _name in ("stat", "peek", "open", "list", "write", "patch", "mkdir", "remove", "move", "chmod", "touch", "truncate"):
+    setattr(_Roving, _name, functools.partialmethod(_Roving.in_turn, _name))
+
+
+class TestClusterFS(FileSystemContract):
+    """Three nodes, each operation asked of another one."""
+
+    def make(self, folder: Path) -> Any:
+        self.cluster = ToyCluster(folder)
+        return _Roving(self.cluster)
+
+    def check(self, tree: Any, folder: Path) -> None:
+        self.cluster.check()
+
+
+# ============================================================================
 # Tiering: what nobody reads moves to S3, and back when it is used
 # ============================================================================
 
