@@ -14055,7 +14055,7 @@ class Members:
 
     STEP = 0.5                              # seconds between two lines of `follow`
 
-    def __init__(self, files: Any, store: MetadataStore, peers: Optional[Any], *, instance_id: str, root: str, note: str,
+    def __init__(self, files: Any, store: MetadataStore, peers: Optional[Peers], *, instance_id: str, root: str, note: str,
                  endpoints: Mapping[str, str] = MappingProxyType({}), relay: Optional[EventRelay] = None,
                  log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
         self._files, self._store, self._peers, self._relay = files, store, peers, relay
@@ -14119,15 +14119,16 @@ class Members:
 
     # -- leaving -----------------------------------------------------------------------------------------------
 
-    def ops(self) -> dict[str, Callable[[Any], tuple[dict[str, Any], None]]]:
-        """What other nodes may ask of this one, by the name of the operation."""
-        def leave(call: Any) -> tuple[dict[str, Any], None]:
+    @property
+    def ops(self) -> dict[str, Callable[[PeerCall], PeerResult]]:
+        """What this node answers to the others, by name."""
+        def leave(call: PeerCall) -> PeerResult:
             if "leave" in call.args:
                 if call.who.get("admin") is not True:
                     raise PermissionDenied("Only an administrator may let a node leave.")
                 self.set_leaving(bool(call.args["leave"]))
-            return self.progress(), None
-        return {"node": lambda call: (self.about(), None), "leave": leave}
+            return PeerResult(self.progress())
+        return {"node": lambda call: PeerResult(self.about()), "leave": leave}
 
     def progress(self) -> dict[str, Any]:
         """How far this node has come with leaving, as JSON has it."""
@@ -24761,7 +24762,7 @@ class InternalDialect:
         if len(answer) > MAX_PEER_VALUE and not body:
             answer, body = "", compact_json(value).encode()
         proof = admitted.prove(status, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
-        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_NO_STORE)
+        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_PEER_POLICY)
 
     def refuse(self, request: Request, error: CallFSError) -> Response:
         """An error as JSON, as everywhere; the headers that it carries are signed with it."""
@@ -24775,7 +24776,7 @@ class InternalDialect:
         return response
 
 
-_NO_STORE = b"Cache-Control: no-store\r\n"
+_PEER_POLICY = b"Cache-Control: no-store\r\n"
 
 # ============================================================================
 # The server: everything that a configuration asks for, as one object

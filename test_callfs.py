@@ -10536,7 +10536,7 @@ class Town:
                 if node == "slow":
                     time.sleep(2)
                 request = argparse_like(args=json.loads(json.dumps(args)), who=json.loads(json.dumps(who)), node=name)
-                return argparse_like(value=json.loads(json.dumps(town.nodes[node].ops()[op](request)[0])))
+                return argparse_like(value=json.loads(json.dumps(town.nodes[node].ops[op](request).value)))
 
         root = self.folder / name
         root.mkdir(exist_ok=True)
