@@ -27786,7 +27786,7 @@ def _node_cells(row: Mapping[str, Any]) -> list[str]:
     disk, files, lag = (row.get(name) or {} for name in ("disk", "files", "lag"))
     state = "away" if not row["reachable"] else "leaving" if row["draining"] else "trouble" if "trouble" in row else "ok"
     return [row["id"], state, row.get("version", "-"), format_duration(int(row.get("uptime_seconds", 0))) if row["reachable"] else "-",
-            f"{row['clock_skew_seconds']:+.3f}s ±{row['clock_skew_uncertainty_seconds']:.3f}" if "clock_skew_seconds" in row else "-",
+            f"{row['clock_skew_seconds']:+.3f}s+-{row['clock_skew_uncertainty_seconds']:.3f}" if "clock_skew_seconds" in row else "-",
             *(_short_size(disk[name]).replace(" ", "") if disk else "-" for name in ("free_bytes", "total_bytes")),
             f"{files['count']}{'+' if files['more'] else ''}" if files else "-", str(sum(lag.values())) if lag else "-"]
 

@@ -22765,6 +22765,112 @@ def play() -> Iterator[Callable[..., tuple[Scripted, callfs.Client, list[float]]
         yield start
 
 
+# ---- a cluster
+
+NODE_ROWS = [
+    {"id": "node-1", "endpoint": "http://a", "reachable": True, "version": "9", "uptime_seconds": 3725.2, "draining": False,
+     "disk": {"free_bytes": 5 << 30, "total_bytes": 10 << 30}, "files": {"count": 1000, "bytes": 1, "more": True},
+     "lag": {"events": 2, "strays": 1}},
+    {"id": "node-2", "endpoint": "http://b", "reachable": True, "version": "8", "uptime_seconds": 1, "draining": True,
+     "clock_skew_seconds": -0.25, "clock_skew_uncertainty_seconds": 0.0012, "trouble": "no records"},
+    {"id": "node-3", "endpoint": "http://c", "reachable": False, "error": "node node-3 can not be reached"},
+]
+
+
+def test_cluster_status_as_a_table_and_as_json(play: Any, capsys: Any) -> None:
+    body = json.dumps({"node": "node-1", "nodes": NODE_ROWS}).encode()
+    server, _, _ = play([answer(body=body)], [answer(body=body)], [answer(body=json.dumps({"nodes": NODE_ROWS[:2]}).encode())],
+                        [answer(body=b"{}")])
+    at = ["--url", server.url, "--key", CLIENT_KEY]
+    assert callfs.main(["cluster", "status", *at]) == 1         # one is away
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["NODE", "STATE", "VERSION", "UP", "CLOCK", "FREE", "OF", "FILES", "LAG"],
+        ["node-1", "ok", "9", "1h2m5s", "-", "5GiB", "10GiB", "1000+", "3"],
+        ["node-2", "leaving", "8", "1s", "-0.250s+-0.001", "-", "-", "-", "-"],
+        ["node-3", "away", "-", "-", "-", "-", "-", "-", "-"]]
+    assert len({line.index(cell) for line, cell in zip(out.splitlines(), ("OF", "10GiB"))}) == 1
+    assert err == "callfs: node-2: no records\ncallfs: node-3: node node-3 can not be reached\n"
+    assert callfs.main(["cluster", "status", "--json", *at]) == 1
+    assert json.loads(capsys.readouterr().out) == NODE_ROWS
+    assert callfs.main(["cluster", "status", *at]) == 0
+    assert callfs.main(["cluster", "status", *at]) == 1         # no server of ours
+    assert "does not answer as a callfs server does" in capsys.readouterr().err
+
+
+def lines_of(*rows: Any) -> bytes:
+    return answer(body=b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+
+
+def test_cluster_leave_tells_how_it_ends(play: Any, capsys: Any) -> None:
+    moving = {"node": "node-2", "state": "moving", "files": 7, "moved": 3}
+    server, client, _ = play(
+        [lines_of(moving, {**moving, "state": "done", "moved": 7})],
+        [lines_of(moving, {**moving, "state": "stuck", "reason": "Some stay.", "failed": [{"path": "/a", "reason": "in the way"}]})],
+        [lines_of(moving, {"node": "node-2", "state": "away", "reason": "it is gone"})], [lines_of(moving)],
+        [answer(body=json.dumps({**moving, "state": "no"}).encode())], [lines_of(moving, moving)])
+    at = ["--url", server.url, "--key", CLIENT_KEY]
+    assert callfs.main(["cluster", "leave", "node-2", *at]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("node-2: 7 files moved, none is left. It may be stopped") and "peer_endpoints" in out and err == ""
+    assert callfs.main(["cluster", "leave", *at]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("callfs: /a: in the way\ncallfs: Some stay.; it tries again")
+    for reason in ("it is gone", "the node stopped"):
+        assert callfs.main(["cluster", "leave", *at]) == 1 and reason in capsys.readouterr().err
+    assert callfs.main(["cluster", "leave", "--stop", "node-2", *at]) == 0
+    assert capsys.readouterr().out == "node-2: stays; 3 files had moved\n"
+    assert list(client.leave("node-2")) == [moving, moving]
+    assert [(each.method, each.target) for each in server.heard] == [("POST", "/v1/cluster/leave")] * 4 + [
+        ("DELETE", "/v1/cluster/leave?node=node-2"), ("POST", "/v1/cluster/leave")]
+    assert [json.loads(each.body)["node"] for each in server.heard if each.body] == ["node-2", "", "", "", "node-2"]
+
+
+class Demo:
+    """A running `callfs cluster demo`; `urls` and `key` as it prints them."""
+
+    def __init__(self, folder: Path, *arguments: str, environ: Mapping[str, str] = {}) -> None:
+        self.folder, self.output = folder, folder.parent / f"{folder.name}.output"
+        with open(self.output, "wb") as output:
+            self.process = subprocess.Popen([sys.executable, compiled(), "cluster", "demo", str(folder), "--port", "0", *arguments],
+                                            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environ})
+        wait_for(lambda: "Ctrl-C" in self.text() or self.process.poll() is not None, 30, "the demonstration's start")
+        self.urls, found = LISTENING.findall(self.text()), re.search(r"^The key of admin: (\S+)$", self.text(), re.M)
+        self.key = found[1] if found else ""
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def children(self) -> list[int]:
+        """The servers that it started."""
+        return [int(each) for each in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """Signal it alone; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: None)
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
+    assert "apt install redis-server" in capsys.readouterr().err
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: sys.executable)
+    assert callfs.main(["cluster", "demo", str(tmp_path / ("d" * 100))]) == 2
+    assert "shorter DIR" in capsys.readouterr().err
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 1      # what is there is no redis-server
+    assert "redis did not start" in capsys.readouterr().err
+    lock = callfs.DataLock(str(tmp_path / "d" / "lock"))
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
+    assert "another callfs process" in capsys.readouterr().err
+    lock.release()
+
+
 # ---- values
 
 @pytest.mark.parametrize("kind", [kind for kind in callfs._NAMED_KINDS if kind is not callfs.CallFSError])
