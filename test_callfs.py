@@ -25110,7 +25110,8 @@ def readme_scripts(text: str) -> list[list[Block]]:
     return scripts
 
 
-_SERVE_LINE = re.compile(r"^((?:\w+=\S* +)*)((?:python3 callfs\.py|callfs) +(?:serve|server)\b[^#&]*?)\s*&?\s*(?:#.*)?$", re.M)
+_SERVE_LINE = re.compile(r"^((?:\w+=\S* +)*)((?:python3 callfs\.py|callfs) +(?:serve|server|cluster demo)\b[^#&]*?)\s*&?\s*(?:#.*)?$",
+                         re.M)
 _PRELUDE = r"""
 set -eo pipefail
 in_background() {       # start a server and wait until it says that it listens
@@ -25228,6 +25229,7 @@ def test_readme_runner_reads_marks() -> None:
     ("python3 callfs.py serve DIR --listen :1  # a comment", "in_background python3 callfs.py serve DIR --listen :1"),
     ("A=1 B='x' callfs server &", "in_background env A=1 B='x' callfs server"),
     ("python3 callfs.py version", "python3 callfs.py version"),
+    ("python3 callfs.py cluster demo   # three", "in_background python3 callfs.py cluster demo"),
 ])
 def test_readme_runner_starts_servers_in_the_background(line: str, expected: str) -> None:
     assert expected in readme_bash([Block(1, "", line)]).split("\n")
