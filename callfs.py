@@ -1995,6 +1995,8 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "needs records that the nodes share: metadata_store.type postgres or redis"),
     (lambda c: c.instance_discovery.peer_endpoints and c.metadata_store.type in ("postgres", "redis") and c.dlm.type == "local",
      "dlm.type", "must be redis or postgres for several nodes: locks of one process do not keep the others out"),
+    (lambda c: c.ha.replication_enabled and c.metadata_store.type in ("postgres", "redis"), "ha.replication_enabled",
+     "is for a server of its own: nodes that share records keep no second copies"),
     (lambda c: c.instance_discovery.peer_endpoints and not c.auth.internal_proxy_secret, "auth.internal_proxy_secret",
      "is needed for instance_discovery.peer_endpoints: the nodes know each other by it"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
@@ -2878,11 +2880,16 @@ class Database(abc.ABC):
         time-out; a connection that was lost, once. One that was lost while COMMIT was under way raises
         DatabaseUnavailable (`uncertain`), unless the work is `idempotent`: then that is tried again, too.
         """
+        def once() -> T:
+            with self.transaction() as session:
+                return work(session)
+        return self._repeated(once, idempotent)
+
+    def _repeated(self, work: Callable[[], T], idempotent: bool) -> T:
         deadline, reconnects = time.monotonic() + self._target.timeout, 1
         for attempt in itertools.count(1):
             try:
-                with self.transaction() as session:
-                    return work(session)
+                return work()
             except DatabaseUnavailable as error:
                 if error.uncertain and not idempotent:
                     raise
@@ -3232,6 +3239,24 @@ class _DatabaseSocket:
         self._socket = target.context.wrap_socket(self._socket, server_hostname=name)
         self.encrypted = True
 
+    def ready(self, seconds: float) -> bool:
+        """Whether something comes within some seconds (or the end of the connection); nothing of it is taken."""
+        if self._at < len(self._buffer):
+            return True
+        self._socket.settimeout(seconds)
+        try:                                # below TLS: what has come may not be for us, but then it is handled soon
+            socket.socket.recv(self._socket, 1, socket.MSG_PEEK)
+        except (BlockingIOError, socket.timeout):
+            return False
+        except OSError:
+            pass
+        return True
+
+    def interrupt(self) -> None:
+        """Whoever waits at this socket, in another thread, finds that it ended."""
+        with contextlib.suppress(OSError):
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
+
     def close(self, farewell: bytes = b"") -> None:
         """Say `farewell` if that needs no waiting, and close."""
         with contextlib.suppress(OSError, ValueError):
@@ -3264,6 +3289,7 @@ class _WireConnection(_DatabaseConnection):
 
     def __init__(self, target: _DatabaseTarget) -> None:
         self._target = target
+        self._heard: collections.deque[str] = collections.deque()           # notifications, of PostgreSQL
         self._statements: collections.OrderedDict[Any, Any] = collections.OrderedDict()
         self._numbers, self._sequence = itertools.count(1), 0
         with _database_failures(target.connect_timeout, "can not be reached"):
@@ -3385,7 +3411,7 @@ class _Postgres(Database):
 
     dialect = "postgres"
 
-    def _connect(self) -> _DatabaseConnection:
+    def _connect(self) -> _PostgresConnection:
         target = self._target
         if target.tls != "allow":
             return _PostgresConnection(target)
@@ -3395,6 +3421,29 @@ class _Postgres(Database):
             if error.state != "28000":
                 raise
         return _PostgresConnection(dataclasses.replace(target, tls="require"))
+
+    def single(self, sql: str, params: Sequence[Any] = (), idempotent: bool = False) -> Rows:
+        """One statement that is a transaction of its own: one round trip. Tried again, and `uncertain`, as with `run`."""
+        return self._repeated(lambda: self._single(sql, params), idempotent)
+
+    def _single(self, sql: str, params: Sequence[Any]) -> Rows:
+        connection = self._pool.take()
+        while connection.used and connection._wire.ready(0):        # nobody asked: it says that it is gone
+            connection.broken = True
+            self._pool.give(connection)
+            connection = self._pool.take()
+        connection.used = True
+        try:
+            return Session(connection).execute(sql, params)
+        except DatabaseUnavailable as error:
+            error.uncertain = connection.broken
+            raise
+        finally:
+            self._pool.give(connection)
+
+    def connection(self) -> _PostgresConnection:
+        """One that is not of the pool; the caller closes it."""
+        return self._connect()
 
 
 class _PostgresConnection(_WireConnection):
@@ -3460,17 +3509,34 @@ class _PostgresConnection(_WireConnection):
 
     def _set_up(self) -> None:
         limit = max(1, int(self._target.timeout * 1000))
-        self.simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}")
+        self.simple(f"SET standard_conforming_strings = on; SET statement_timeout = {limit}; {self._target.settings}")
 
     # -- messages ----------------------------------------------------------------------------------------------
 
-    def _message(self) -> tuple[bytes, _Fields]:
-        """The next message that is not just news."""
+    def _message(self, news: bytes = b"NSA") -> tuple[bytes, _Fields]:
+        """The next message that is not just news: NoticeResponse, ParameterStatus, NotificationResponse."""
         while True:
             kind, size = struct.unpack("!ci", self._wire.read(5))
             body = _Fields(self._wire.read(size - 4))
-            if kind not in b"NSA":          # NoticeResponse, ParameterStatus, NotificationResponse
+            if kind == b"A":
+                body.take(4)                # the process that sent it
+                body.until_nul()
+                self._heard.append(body.until_nul().decode())
+            if kind not in news:
                 return kind, body
+
+    def notification(self, seconds: float) -> Optional[str]:
+        """What came by NOTIFY on a channel that this connection listens to, within some seconds; None: nothing yet."""
+        if not self._heard and self._wire.ready(seconds):
+            with self._exchange():
+                kind, body = self._message(b"")
+                if kind == b"E":
+                    raise self._error(body)[1]
+        return self._heard.popleft() if self._heard else None
+
+    def interrupt(self) -> None:
+        """End a wait for a notification in another thread."""
+        self._wire.interrupt()
 
     def _error(self, body: _Fields) -> tuple[bool, CallFSError]:
         """(whether the server ends the connection with it, the error)."""
@@ -4046,6 +4112,7 @@ class _DatabaseTarget:
     tls_server_name: str = ""
     tls_root: str = ""
     application_name: str = "callfs"
+    settings: str = ""                      # SQL that every connection begins with, of PostgreSQL
     pool_size: int = 8
     connect_timeout: float = 10.0
     timeout: float = 30.0
@@ -4082,6 +4149,12 @@ def open_database(options: Mapping[str, Any]) -> Database:
         raise ConfigError(f"backend: must be one of {', '.join(_DIALECTS)}")
     target = _sqlite_target(given) if backend == "sqlite" else _server_target(backend, given)
     return _DIALECTS[backend](target)
+
+
+def open_postgres(dsn: str, *, sslmode: str = "", settings: str = "", pool: int = 8, timeout: float = 30.0) -> _Postgres:
+    """A PostgreSQL by its DSN; `sslmode` counts where that says nothing of it. Raises ConfigError."""
+    options = {"dsn": dsn, "sslmode": sslmode, "pool_size": pool, "connect_timeout": timeout, "timeout": timeout}
+    return _Postgres(dataclasses.replace(_server_target("postgres", options), settings=settings))
 
 
 def _database_option(given: Mapping[str, Any], key: str, read: Callable[[Any], Any] = _read_text,
@@ -4124,7 +4197,7 @@ def _server_target(backend: str, given: Mapping[str, Any]) -> _DatabaseTarget:
     limits = _database_limits(given)
     if "dsn" in given:
         place = _parse_dsn(dialect, _database_option(given, "dsn"))
-    mode = _tls_mode(dialect, given, place.pop("tls", ""))
+    mode = _tls_mode(dialect, given, place.pop("tls", given.get("sslmode", "")))
     target = _DatabaseTarget(backend, **{"port": _PORTS[backend], **limits, **place}, tls=mode,
                              tls_server_name=_database_option(given, "tls_server_name"))
     if not 0 < target.port < 65536:
@@ -7772,6 +7845,615 @@ def _store_error(error: BaseException, what: str = "metadata store") -> CallFSEr
     return Unavailable(f"The {what} does not answer.")
 
 # ============================================================================
+# Records in PostgreSQL: one database for several nodes
+# ============================================================================
+
+# Every commit is one call of a function: one round trip, at READ COMMITTED. That is the right isolation here: commits that
+# could meet take advisory locks first (`claim`), and each statement behind that sees what was committed before it; a
+# snapshot taken before the wait (REPEATABLE READ) would be the past, and fail for that. The locks of the nodes
+# ("Locks in PostgreSQL") lie elsewhere and can be lost; these are held for the commit itself, so that the fences are
+# sure, and no file comes into a folder that is deleted at the same moment.
+_POSTGRES_SCHEMA = (
+    # 1: as SQLite's steps 1 to 6; "C" sorts by code points
+    """
+    CREATE TABLE entries (
+        parent text COLLATE "C" NOT NULL, name text COLLATE "C" NOT NULL, type text NOT NULL, size bigint NOT NULL,
+        mode integer NOT NULL, owner text NOT NULL, mtime_ns bigint NOT NULL, etag text NOT NULL, id text NOT NULL,
+        digest text NOT NULL, backend text NOT NULL, instance_id text NOT NULL, stamp text NOT NULL,
+        version bigint NOT NULL, PRIMARY KEY (parent, name));
+    CREATE INDEX elsewhere ON entries (parent, name) WHERE type = 'file' AND backend NOT IN ('localfs', 'symlink');
+    CREATE SEQUENCE versions;
+    CREATE SEQUENCE tokens;
+    CREATE TABLE links (
+        id text PRIMARY KEY, token_hash text NOT NULL UNIQUE, path text NOT NULL, entry_id text NOT NULL,
+        owner text NOT NULL, created float8 NOT NULL, expires float8 NOT NULL, max_uses integer NOT NULL,
+        uses integer NOT NULL);
+    CREATE INDEX links_by_owner ON links (owner, created);
+    CREATE TABLE mounts (instance_id text, path text COLLATE "C", fstype text NOT NULL, config text NOT NULL,
+        PRIMARY KEY (instance_id, path));
+    CREATE TABLE blobs (key text PRIMARY KEY, backend text NOT NULL, holder text NOT NULL);
+    CREATE TABLE replication (backend text NOT NULL);
+    CREATE TABLE replicas (
+        seq bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, key text NOT NULL UNIQUE, id text NOT NULL,
+        parent text NOT NULL, name text NOT NULL, task text NOT NULL,
+        since float8 NOT NULL DEFAULT extract(epoch FROM clock_timestamp()), tries integer NOT NULL DEFAULT 0,
+        due float8 NOT NULL DEFAULT 0, holder text NOT NULL DEFAULT '');
+    CREATE INDEX replicas_by_id ON replicas (id);
+    CREATE TABLE reads (id text PRIMARY KEY, hour bigint NOT NULL);
+    CREATE TABLE strays (seq bigint GENERATED BY DEFAULT AS IDENTITY PRIMARY KEY, instance_id text NOT NULL,
+        path text NOT NULL, stamp text NOT NULL, target text NOT NULL);
+    CREATE INDEX strays_of ON strays (instance_id, seq);
+    CREATE TABLE fences (path text COLLATE "C" PRIMARY KEY, token bigint NOT NULL, below bigint NOT NULL,
+        since timestamptz NOT NULL);
+
+    CREATE FUNCTION joined(parent text, name text) RETURNS text LANGUAGE sql IMMUTABLE AS
+        $$ SELECT rtrim(parent, '/') || '/' || name $$;
+    CREATE FUNCTION copy_key(id text, etag text) RETURNS text LANGUAGE sql IMMUTABLE AS
+        $$ SELECT CASE WHEN etag LIKE '%-%' THEN id || '-' || etag ELSE etag END $$;
+    CREATE FUNCTION note_change() RETURNS trigger LANGUAGE plpgsql AS $$
+    DECLARE
+        old_blob boolean := TG_OP <> 'INSERT' AND OLD.backend NOT IN ('localfs', 'symlink');
+        new_blob boolean := TG_OP <> 'DELETE' AND NEW.backend NOT IN ('localfs', 'symlink');
+        copies text := (SELECT backend FROM replication);
+        had boolean; has boolean; same boolean;
+    BEGIN
+        IF (old_blob OR new_blob) AND (TG_OP <> 'UPDATE' OR left(NEW.stamp, 32) <> left(OLD.stamp, 32)) THEN
+            IF new_blob THEN
+                DELETE FROM blobs WHERE key = left(NEW.stamp, 32);
+            END IF;
+            IF old_blob AND OLD.stamp <> '' THEN
+                INSERT INTO blobs VALUES (left(OLD.stamp, 32), OLD.backend, '')
+                    ON CONFLICT (key) DO UPDATE SET backend = excluded.backend, holder = '';
+            END IF;
+        END IF;
+        IF copies IS NOT NULL THEN
+            had := TG_OP <> 'INSERT' AND OLD.type = 'file' AND OLD.backend NOT IN ('symlink', copies);
+            has := TG_OP <> 'DELETE' AND NEW.type = 'file' AND NEW.backend NOT IN ('symlink', copies);
+            same := had AND has AND copy_key(OLD.id, OLD.etag) = copy_key(NEW.id, NEW.etag);
+            IF has AND NOT same THEN
+                DELETE FROM replicas WHERE key = copy_key(NEW.id, NEW.etag) AND task <> 'held';
+                INSERT INTO replicas (key, id, parent, name, task) VALUES
+                    (copy_key(NEW.id, NEW.etag), NEW.id, NEW.parent, NEW.name, 'copy') ON CONFLICT (key) DO NOTHING;
+                DELETE FROM replicas WHERE key = copy_key(NEW.id, NEW.etag) AND task = 'held';
+            END IF;
+            IF had AND NOT same THEN
+                DELETE FROM replicas WHERE key = copy_key(OLD.id, OLD.etag);
+                INSERT INTO replicas (key, id, parent, name, task) VALUES
+                    (copy_key(OLD.id, OLD.etag), OLD.id, OLD.parent, OLD.name, 'drop');
+            END IF;
+            IF TG_OP = 'UPDATE' AND (OLD.parent, OLD.name) <> (NEW.parent, NEW.name) THEN
+                UPDATE replicas SET parent = NEW.parent, name = NEW.name
+                    WHERE key = copy_key(NEW.id, NEW.etag) AND task IN ('copy', 'check');
+            END IF;
+        END IF;
+        IF TG_OP = 'DELETE' THEN
+            DELETE FROM reads WHERE id = OLD.id;
+        END IF;
+        IF TG_OP <> 'INSERT' AND OLD.type = 'file' AND NOT old_blob
+        AND (TG_OP = 'DELETE' OR (OLD.parent, OLD.name, OLD.instance_id, OLD.backend)
+             <> (NEW.parent, NEW.name, NEW.instance_id, NEW.backend)) THEN
+            INSERT INTO strays (instance_id, path, stamp, target) VALUES
+                (OLD.instance_id, joined(OLD.parent, OLD.name), OLD.stamp, CASE WHEN TG_OP = 'DELETE'
+                 OR (OLD.parent, OLD.name) = (NEW.parent, NEW.name) THEN '' ELSE joined(NEW.parent, NEW.name) END);
+        END IF;
+        RETURN NULL;
+    END $$;
+    CREATE TRIGGER note_change AFTER INSERT OR UPDATE OR DELETE ON entries FOR EACH ROW EXECUTE FUNCTION note_change();
+
+    -- The locks of one commit; all in one order (by path), so that nobody waits in a circle
+    CREATE FUNCTION claim(keys bigint[], alone boolean[]) RETURNS void LANGUAGE plpgsql AS $$
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            IF alone[i] THEN
+                PERFORM pg_advisory_xact_lock(keys[i]);
+            ELSE
+                PERFORM pg_advisory_xact_lock_shared(keys[i]);
+            END IF;
+        END LOOP;
+    END $$;
+    -- (token, path, those above it, whether all below is meant, 'file', 'directory', 'moved' or '' for what will be there)
+    CREATE FUNCTION fenced(bigint, text, text[], boolean, text) RETURNS void LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim($2, '/');
+        above text := rtrim($3[cardinality($3)], '/');
+    BEGIN
+        IF $1 = 0 THEN
+            RETURN;
+        END IF;
+        IF EXISTS (SELECT 1 FROM fences WHERE path = $2 AND token > $1)
+        OR EXISTS (SELECT 1 FROM fences WHERE path = ANY ($3) AND below > $1)
+        OR $4 AND EXISTS (SELECT 1 FROM fences WHERE path > prefix || '/' AND path < prefix || '0' AND token > $1) THEN
+            RAISE EXCEPTION 'overtaken' USING ERRCODE = 'CF001';
+        END IF;
+        INSERT INTO fences AS known VALUES ($2, $1, CASE WHEN $4 THEN $1 ELSE 0 END, now()) ON CONFLICT (path) DO UPDATE
+            SET token = excluded.token, below = greatest(known.below, excluded.below), since = excluded.since;
+        IF $5 <> '' AND (above <> '' AND NOT EXISTS (SELECT 1 FROM entries WHERE type = 'directory'
+            AND parent = coalesce(nullif(regexp_replace(above, '/[^/]*$', ''), ''), '/')
+            AND name = regexp_replace(above, '^.*/', ''))
+        OR $5 <> 'moved' AND EXISTS (SELECT 1 FROM entries WHERE type <> $5 AND parent = CASE $2 WHEN '/' THEN '' ELSE
+            coalesce(nullif(above, ''), '/') END AND name = regexp_replace($2, '^.*/', ''))) THEN
+            RAISE EXCEPTION 'no place' USING ERRCODE = 'CF002';
+        END IF;
+    END $$;
+    CREATE FUNCTION put(bigint, bigint[], boolean[], text, text[], text, text, text, bigint, integer, text, bigint, text,
+                        text, text, text, text, text) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        drawn bigint;
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, false, $8);
+        -- Drawn behind the lock of the row: what is committed later has the larger one
+        INSERT INTO entries VALUES ($6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, nextval('versions'))
+            ON CONFLICT (parent, name) DO UPDATE SET type = excluded.type, size = excluded.size, mode = excluded.mode,
+            owner = excluded.owner, mtime_ns = excluded.mtime_ns, etag = excluded.etag, id = excluded.id,
+            digest = excluded.digest, backend = excluded.backend, instance_id = excluded.instance_id,
+            stamp = excluded.stamp, version = nextval('versions') RETURNING version INTO drawn;
+        RETURN drawn;
+    END $$;
+    CREATE FUNCTION removed(path text, up text, own text) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim(path, '/');
+        first bigint; rest bigint;
+    BEGIN
+        DELETE FROM entries WHERE parent = up AND name = own;
+        GET DIAGNOSTICS first = ROW_COUNT;
+        DELETE FROM entries WHERE parent = path OR parent >= prefix || '/' AND parent < prefix || '0';
+        GET DIAGNOSTICS rest = ROW_COUNT;
+        RETURN first + rest;
+    END $$;
+    CREATE FUNCTION delete_all(bigint, bigint[], boolean[], text, text[], text, text) RETURNS bigint LANGUAGE plpgsql AS $$
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, true, '');
+        RETURN removed($4, $6, $7);
+    END $$;
+    CREATE FUNCTION move_all(bigint, bigint[], boolean[], text, text[], text, text, text, text[], text, text) RETURNS bigint
+    LANGUAGE plpgsql AS $$
+    DECLARE
+        prefix text := rtrim($4, '/');
+        drawn bigint; first bigint; rest bigint;
+    BEGIN
+        PERFORM claim($2, $3);
+        PERFORM fenced($1, $4, $5, true, '');
+        PERFORM fenced($1, $8, $9, true, 'moved');
+        PERFORM removed($8, $10, $11);
+        drawn := nextval('versions');
+        UPDATE entries SET parent = $10, name = $11, version = drawn WHERE parent = $6 AND name = $7;
+        GET DIAGNOSTICS first = ROW_COUNT;
+        UPDATE entries SET parent = $8 || substr(parent, length($4) + 1), version = drawn
+            WHERE parent = $4 OR parent >= prefix || '/' AND parent < prefix || '0';
+        GET DIAGNOSTICS rest = ROW_COUNT;
+        RETURN first + rest;
+    END $$;
+    """,
+)
+_POSTGRES_NAME = re.compile(r"(?!pg_)[A-Za-z_][A-Za-z0-9_$]{0,62}", re.A)
+_POSTGRES_RAISED: dict[str, Callable[[], CallFSError]] = {
+    "CF001": Overtaken, "CF002": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
+    "54000": lambda: BadRequest("The path is longer than an index of PostgreSQL takes (about 2,600 bytes)."),
+    "25006": lambda: Unavailable("The metadata store is read-only.", retry_after=10)}
+_POSTGRES_BELOW = "parent >= ? AND parent < ? AND (parent = ? OR parent >= ?) AND (parent, name) > (?, ?)"
+_NOTIFY_TEXT = 1_900                        # characters a part: with its head below the 7,999 bytes that NOTIFY takes
+
+
+def _postgres_array(values: Iterable[Any]) -> str:
+    """An array as a text (its documentation, 8.15.6)."""
+    return "{" + ",".join('"' + str(value).replace("\\", "\\\\").replace('"', '\\"') + '"' for value in values) + "}"
+
+
+def advisory_keys(salt: bytes, paths: Sequence[str], subtree: bool) -> tuple[list[int], list[bool]]:
+    """(keys, whether each is taken alone or with others) of the advisory locks that exclude who else has these paths or
+    (`subtree`) what is below, in the order in which everybody takes them.
+
+    Whoever has a path or a subtree shares the trees of all directories above it; of a path its own tree, too, and has its
+    name alone; of a subtree has its tree alone. Two names with the same hash exclude each other needlessly, no more.
+    """
+    wanted: dict[tuple[str, str], bool] = {}
+    for path in paths:
+        wanted.update((each, False) for each in itertools.product((*ancestors(path), path), ("tree",)) if each not in wanted)
+        wanted[path, "tree" if subtree else "name"] = True
+    order = sorted(wanted)
+    hashes = (hashlib.blake2b(f"{kind} {path}".encode(), digest_size=8, key=salt).digest() for path, kind in order)
+    return [int.from_bytes(each, "big", signed=True) for each in hashes], [wanted[each] for each in order]
+
+
+class PostgresStore(MetadataStore):
+    """Records in a schema of a PostgreSQL database (12 or later, UTF8), which is made where it is missing.
+
+    What is committed is as durable as the server makes it (`synchronous_commit`). Reads go to the server each time: what
+    one node has written, every other sees.
+    """
+
+    shared = True
+
+    def __init__(self, dsn: str, *, sslmode: str = "", schema: str = "callfs", instance_id: str = "node-1", pool: int = 16,
+                 timeout: float = 5.0, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        if not _POSTGRES_NAME.fullmatch(schema):
+            raise ConfigError("metadata_store.db_schema: must be letters, digits and _ (at most 63), and not begin with pg_")
+        self._instance, self._metrics, self._log = instance_id, metrics or Metrics(), log
+        settings = f"SET search_path = \"{schema}\"; SET default_transaction_isolation = 'read committed'"
+        self.database = open_postgres(dsn, sslmode=sslmode, settings=settings, pool=pool, timeout=timeout)
+        self._ears: list[_PostgresEar] = []
+        self._sender, self._messages = secrets.token_hex(8), itertools.count(1)
+        try:
+            self.identity = self._migrate(schema)
+        except CallFSError as error:
+            self.database.close()
+            if isinstance(error, (ConfigError, StorageFull)):
+                raise
+            kind = Unavailable if isinstance(error, Unavailable) else ConfigError
+            raise kind(f"metadata_store.dsn: {error.message}") from None
+        self._salt = bytes.fromhex(self.identity)
+
+    def _migrate(self, schema: str) -> str:
+        """Bring the tables up to date, one node at a time; the identity of the store."""
+        with self.database.transaction() as session:
+            if session.execute("SELECT current_setting('server_encoding')").rows != [("UTF8",)]:
+                raise ConfigError("metadata_store.dsn: the database must have the encoding UTF8")
+            session.execute("SELECT pg_advisory_xact_lock(hashtextextended(?, 0))", ("callfs schema " + schema,))
+            if not session.execute("SELECT 1 FROM pg_namespace WHERE nspname = ?", (schema,)).rows:
+                session.execute(f'CREATE SCHEMA "{schema}"')
+            tables = [name for name, in session.execute(
+                "SELECT relname::text FROM pg_class JOIN pg_namespace AS n ON n.oid = relnamespace WHERE nspname = ?",
+                (schema,)).rows]
+            if tables and "callfs_schema" not in tables:
+                raise ConfigError(f"metadata_store.db_schema: {schema} holds the tables of another program")
+            if not tables:
+                session.execute("CREATE TABLE callfs_schema (version integer NOT NULL, identity bigint NOT NULL)")
+                session.execute("INSERT INTO callfs_schema VALUES (0, ?)", (secrets.randbits(62),))
+            found, identity = session.execute("SELECT version, identity FROM callfs_schema").rows[0]
+            if found > len(_POSTGRES_SCHEMA):
+                raise ConfigError(f"metadata_store.db_schema: written by a later version of callfs (schema {found}, this one "
+                                  f"knows {len(_POSTGRES_SCHEMA)}); use that version, or restore a backup")
+            for step in _POSTGRES_SCHEMA[found:]:
+                session._connection.simple(step)         # several statements, without values
+            if found < len(_POSTGRES_SCHEMA):
+                session.execute("UPDATE callfs_schema SET version = ?", (len(_POSTGRES_SCHEMA),))
+        return f"{identity:016x}"
+
+    # -- statements --------------------------------------------------------------------------------------------
+
+    def _ask(self, operation: str, sql: str, values: Sequence[Any] = (), idempotent: bool = True) -> Rows:
+        """One statement, a transaction of its own. Where it changes something and may not be done twice (not
+        `idempotent`), a connection that breaks in the middle is Unavailable: done or not, nobody knows."""
+        return self._asked(operation, lambda: self.database.single(sql, values, idempotent))
+
+    def _run(self, operation: str, work: Callable[[Session], Any]) -> None:
+        """Several, idempotent together."""
+        self._asked(operation, lambda: self.database.run(work, idempotent=True))
+
+    def _asked(self, operation: str, ask: Callable[[], T]) -> T:
+        started = time.perf_counter()
+        try:
+            return ask()
+        except CallFSError as error:
+            raise self._error(error) from None
+        finally:
+            self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
+
+    def _error(self, error: CallFSError) -> CallFSError:
+        """In our words; PostgreSQL's are for the log."""
+        raised = _POSTGRES_RAISED.get(getattr(error, "state", ""))
+        if raised:
+            return raised()
+        if isinstance(error, StorageFull):
+            return StorageFull("The disk of the metadata store is full.")
+        if self._log:
+            self._log.warning("The metadata store failed.", error=error.message, state=getattr(error, "state", ""))
+        return Unavailable("The metadata store does not answer.") if isinstance(error, Unavailable) else \
+            StorageError("The metadata store refused; its own words are in the log.")
+
+    def _entries(self, operation: str, where: str, values: Sequence[Any]) -> list[Entry]:
+        return [_entry(row) for row in self._ask(operation, f"SELECT {_COLUMNS} FROM entries WHERE {where}", values).rows]
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        return next(iter(self._entries("get", "parent = ? AND name = ?", split_path(path))), None)
+
+    def page(self, parent: str, after: str = "", limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("page", "parent = ? AND name > ? ORDER BY name LIMIT ?", (parent, after, limit))
+
+    def known(self, parent: str, names: Sequence[str]) -> set[str]:
+        """As the interface says."""
+        rows = self._ask("known", "SELECT name FROM entries WHERE parent = ? AND name = ANY (?::text[])",
+                         (parent, _postgres_array(names))).rows
+        return {name for name, in rows}
+
+    def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+
+    def put(self, entry: Entry) -> Entry:
+        """As the interface says."""
+        token, claims, (above,) = self._fenced((entry.path,), False)
+        row = _row(entry)[:-1]
+        version = self._ask("put", f"SELECT put({', '.join('?' * (5 + len(row)))})", (token, *claims, entry.path, above, *row))
+        return entry._replace(version=version.rows[0][0])
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """As the interface says."""
+        names = _COLUMNS.split(", ")
+        rows = [dict(zip(names, _row(entry))) for entry in entries]
+        self._ask("add", f"INSERT INTO entries ({_COLUMNS}) SELECT {', '.join(names[:-1])}, drawn FROM "
+                  "json_populate_recordset(NULL::entries, ?::json), (SELECT nextval('versions') AS drawn) AS one "
+                  "ORDER BY parent, name ON CONFLICT DO NOTHING", (json.dumps(rows, ensure_ascii=False),))
+
+    def delete(self, path: str) -> int:
+        """As the interface says."""
+        token, claims, (above,) = self._fenced((path,), True)
+        return self._ask("delete", "SELECT delete_all(?, ?, ?, ?, ?, ?, ?)", (token, *claims, path, above, *split_path(path)),
+                         False).rows[0][0]
+
+    def move(self, source: str, target: str) -> int:
+        """As the interface says."""
+        token, claims, (above, onto) = self._fenced((source, target), True)
+        return self._ask("move", f"SELECT move_all({', '.join('?' * 11)})", (
+            token, *claims, source, above, *split_path(source), target, onto, *split_path(target)), False).rows[0][0]
+
+    def _fenced(self, paths: tuple[str, ...], subtree: bool) -> tuple[int, list[str], list[str]]:
+        """For a commit by this thread: its token, the locks of the commit, and what is above each path."""
+        token = self.fence()
+        claims = advisory_keys(self._salt, paths, subtree) if token else ([], [])
+        return token, [_postgres_array(some) for some in claims], [_postgres_array(ancestors(path)) for path in paths]
+
+    # -- links -------------------------------------------------------------------------------------------------
+
+    def add_link(self, link: Link) -> None:
+        """As the interface says."""
+        self._ask("add_link", f"INSERT INTO links ({_LINK_COLUMNS}) VALUES ({', '.join('?' * len(link))})", link, False)
+
+    def find_link(self, token_hash: str) -> Optional[Link]:
+        """As the interface says."""
+        rows = self._ask("find_link", f"SELECT {_LINK_COLUMNS} FROM links WHERE token_hash = ?", (token_hash,)).rows
+        return Link(*rows[0]) if rows else None
+
+    def use_link(self, token_hash: str, now: float) -> bool:
+        """As the interface says."""
+        return self._ask("use_link", "UPDATE links SET uses = uses + 1 WHERE token_hash = ? AND uses < max_uses AND expires > ?",
+                         (token_hash, float(now)), False).count == 1
+
+    def links(self, owner: Optional[str]) -> list[Link]:
+        """As the interface says."""
+        return [Link(*row) for row in self._ask("links", f"SELECT {_LINK_COLUMNS} FROM links WHERE coalesce(owner = ?::text, true) "
+                                                "ORDER BY created DESC LIMIT 1000", (owner,)).rows]
+
+    def delete_link(self, link_id: str, owner: Optional[str]) -> bool:
+        """As the interface says."""
+        return self._ask("delete_link", "DELETE FROM links WHERE id = ? AND coalesce(owner = ?::text, true)", (link_id, owner),
+                         False).count == 1
+
+    def sweep_links(self, now: float) -> int:
+        """As the interface says."""
+        return self._ask("sweep_links", "WITH old AS (DELETE FROM fences WHERE since < to_timestamp(?)) "
+                         "DELETE FROM links WHERE expires <= ? OR uses >= max_uses", (now - FENCE_SECONDS, float(now))).count
+
+    # -- blobs -------------------------------------------------------------------------------------------------
+
+    def hold_blob(self, key: str, backend: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._ask("hold_blob", "INSERT INTO blobs VALUES (?, ?, ?) ON CONFLICT DO NOTHING", (key, backend, instance_id))
+
+    def release_blobs(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._ask("release_blobs", "UPDATE blobs SET holder = '' WHERE key = ANY (?::text[]) OR holder = ? AND holder <> ''",
+                  (_postgres_array(keys), instance_id))
+
+    def loose_blobs(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """As the interface says."""
+        return self._ask("loose_blobs", "SELECT key, backend FROM blobs WHERE holder = '' LIMIT ?", (limit,)).rows
+
+    def drop_blobs(self, keys: Sequence[str]) -> None:
+        """As the interface says."""
+        self._ask("drop_blobs", "DELETE FROM blobs WHERE key = ANY (?::text[]) AND holder = ''", (_postgres_array(keys),))
+
+    def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("elsewhere", f"{_POSTGRES_BELOW} AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
+                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+
+    def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("owned", "(parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND instance_id = ? "
+                             "ORDER BY parent, name LIMIT ?", (*after, instance_id, limit))
+
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says."""
+        return [Stray(*row) for row in self._ask("strays", "SELECT seq, path, stamp, target FROM strays WHERE instance_id = ? "
+                                                 "ORDER BY seq LIMIT ?", (instance_id, limit)).rows]
+
+    def settle_strays(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._ask("settle_strays", "DELETE FROM strays WHERE seq = ANY (?::bigint[])", (_postgres_array(seqs),))
+
+    # -- second copies -----------------------------------------------------------------------------------------
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says."""
+        def work(session: Session) -> None:
+            session.execute("LOCK TABLE replication")   # nodes that start at the same moment; who commits looks behind it
+            if session.execute("SELECT backend FROM replication").rows == wanted:
+                return
+            session.execute("DELETE FROM replication")
+            session.execute("DELETE FROM replicas WHERE task <> 'held'")
+            if backend:
+                session.execute("INSERT INTO replication VALUES (?)", (backend,))
+                session.execute("INSERT INTO replicas (key, id, parent, name, task) SELECT copy_key(id, etag), id, parent, name, "
+                                "'check' FROM entries WHERE type = 'file' AND backend NOT IN ('symlink', ?) "
+                                "ON CONFLICT DO NOTHING", (backend,))
+        wanted = [(backend,)] if backend else []
+        if self._ask("replicate", "SELECT backend FROM replication").rows != wanted:
+            self._run("replicate", work)
+
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """As the interface says."""
+        rows = self._ask("owed_replicas", "SELECT seq, key, id, parent, name, task, since, tries FROM replicas AS r "
+                         "WHERE task <> 'held' AND due <= ? AND NOT (task = 'drop' AND EXISTS (SELECT 1 FROM replicas "
+                         "WHERE id = r.id AND task IN ('copy', 'check'))) ORDER BY seq LIMIT ?", (float(now), limit)).rows
+        return [Owed(*row[:3], join_path(row[3], row[4]), *row[5:]) for row in rows]
+
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._ask("settle_replicas", "DELETE FROM replicas WHERE seq = ANY (?::bigint[])", (_postgres_array(seqs),))
+
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """As the interface says."""
+        self._ask("postpone_replicas", "UPDATE replicas SET tries = tries + 1, due = ? WHERE seq = ANY (?::bigint[])",
+                  (float(due), _postgres_array(seqs)))
+
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._ask("hold_replica", "INSERT INTO replicas (key, id, parent, name, task, holder) VALUES (?, '', ?, ?, 'held', ?) "
+                  "ON CONFLICT (key) DO UPDATE SET seq = DEFAULT, id = '', parent = excluded.parent, name = excluded.name, "
+                  "task = 'held', since = excluded.since, tries = 0, due = 0, holder = excluded.holder",
+                  (key, *split_path(path), instance_id))
+
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._ask("release_replicas", "UPDATE replicas SET task = CASE task WHEN 'held' THEN 'drop' ELSE task END, holder = '', due = 0 "
+                  "WHERE task = 'held' AND (key = ANY (?::text[]) OR holder = ? AND holder <> '') OR ? AND due > 0",
+                  (_postgres_array(keys), instance_id, bool(instance_id)))
+
+    def replica_backlog(self) -> tuple[int, float]:
+        """As the interface says."""
+        return self._ask("replica_backlog", "SELECT count(*), coalesce(min(since), 0) FROM replicas WHERE task <> 'held'").rows[0]
+
+    # -- reads -------------------------------------------------------------------------------------------------
+
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """As the interface says."""
+        self._ask("note_reads", "INSERT INTO reads SELECT * FROM unnest(?::text[], ?::bigint[]) AS t (id, hour) ORDER BY id "
+                  "ON CONFLICT (id) DO UPDATE SET hour = excluded.hour", (_postgres_array(hours), _postgres_array(hours.values())))
+
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """As the interface says."""
+        return dict(self._ask("last_reads", "SELECT id, hour FROM reads WHERE id = ANY (?::text[])", (_postgres_array(ids),)).rows)
+
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._entries("idle_files", "(parent, name) > (?, ?) AND type = 'file' AND backend = 'localfs' AND size >= ? AND "
+                             "mtime_ns < ? AND NOT EXISTS (SELECT 1 FROM reads WHERE reads.id = entries.id AND hour >= ?) "
+                             "ORDER BY parent, name LIMIT ?", (*after, min_bytes, hour * 3600 * 10**9, hour, limit))
+
+    # -- mounts ------------------------------------------------------------------------------------------------
+
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """As the interface says; this node's."""
+        return self._ask("mounts", "SELECT path, fstype, config FROM mounts WHERE instance_id = ? ORDER BY path", (self._instance,)).rows
+
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """As the interface says."""
+        self._ask("add_mount", "INSERT INTO mounts VALUES (?, ?, ?, ?) ON CONFLICT (instance_id, path) DO UPDATE SET "
+                  "fstype = excluded.fstype, config = excluded.config", (self._instance, path, fstype, config))
+
+    def remove_mount(self, path: str) -> None:
+        """As the interface says."""
+        self._ask("remove_mount", "DELETE FROM mounts WHERE instance_id = ? AND path = ?", (self._instance, path))
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    @property
+    def _channel(self) -> str:
+        return "callfs_" + self.identity
+
+    def announce(self, message: str) -> None:
+        """As the interface says. In parts, which NOTIFY delivers together since they are of one transaction; that one
+        has nothing to be durable, and does not wait for the server's disk."""
+        texts = [message[start:start + _NOTIFY_TEXT] for start in range(0, len(message) or 1, _NOTIFY_TEXT)]
+        number = next(self._messages)
+        parts = [f"{self._sender} {number} {place} {len(texts)} {self._instance}\n{text}"
+                 for place, text in enumerate(texts)]
+        self._ask("announce", "SELECT set_config('synchronous_commit', 'off', true), count(pg_notify(?, part)) "
+                  "FROM unnest(?::text[]) AS part", (self._channel, _postgres_array(parts)), False)
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """As the interface says. Raises Unavailable when that can not begin."""
+        self._ears.append(self._asked("listen", lambda: _PostgresEar(self.database, self._channel, self._sender, heard, missed)))
+
+    # -- the store itself --------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """It answers, and could write."""
+        if self._ask("check", "SELECT current_setting('transaction_read_only') = 'on' FROM callfs_schema").rows[0][0]:
+            raise _POSTGRES_RAISED["25006"]()
+
+    def close(self) -> None:
+        """End the threads and connections."""
+        for ear in self._ears:
+            ear.close()
+        self.database.close()
+
+
+def _in_tree(path: str) -> tuple[str, str, str, str]:
+    own, first, behind = _below(path)
+    return own, behind, own, first
+
+
+class _PostgresEar:
+    """A connection that listens, in a thread of its own. Raises DatabaseUnavailable when it can not begin to."""
+
+    QUIET = 15.0                            # seconds after which it is asked whether the server is still there
+
+    def __init__(self, database: _Postgres, channel: str, sender: str, heard: Callable[[str, str], None],
+                 missed: Callable[[], None]) -> None:
+        self._database, self._channel, self._sender, self._heard, self._missed = database, channel, sender, heard, missed
+        self._parts: list[str] = []
+        self._closed = threading.Event()
+        self._connection = self._connect()
+        self._thread = threading.Thread(target=self._run, name="callfs-listen", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> _PostgresConnection:
+        connection = self._database.connection()
+        try:
+            connection.simple(f'LISTEN "{self._channel}"')
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _run(self) -> None:
+        while not self._closed.is_set():
+            try:
+                while not self._closed.is_set():
+                    self._take_in(self._connection.notification(self.QUIET))
+            except CallFSError:
+                self._connection.close()
+                self._come_back()
+        self._connection.close()
+
+    def _take_in(self, payload: Optional[str]) -> None:
+        """A part of a message; those of one come without another's between them."""
+        if payload is None:
+            self._connection.simple("")
+            return
+        head, _, text = payload.partition("\n")
+        sender, _, place, parts, node = head.split(" ", 4)
+        if sender != self._sender:
+            self._parts = [*(self._parts if place != "0" else ()), text]
+            if len(self._parts) == int(parts):
+                self._heard(node, "".join(self._parts))
+
+    def _come_back(self) -> None:
+        """Connect again, with pauses that grow and are spread: a server that was started again has many to serve."""
+        for attempt in itertools.count():
+            if self._closed.wait(random.uniform(0, min(5.0, 0.05 * 2 ** attempt))):
+                return
+            with contextlib.suppress(CallFSError):
+                self._connection, self._parts = self._connect(), []
+                if not self._closed.is_set():
+                    self._missed()
+                return
+
+    def close(self) -> None:
+        """End the thread."""
+        self._closed.set()
+        self._connection.interrupt()
+        self._thread.join(5)
+
+# ============================================================================
 # Locks: who may change a path now
 # ============================================================================
 
@@ -8204,6 +8886,27 @@ class LocalDisk:
         if self.durable:
             os.fsync(staged.fd)
         return os.fstat(staged.fd)
+
+    NOTE = "user.callfs"
+
+    def note(self, staged: Staged, text: str) -> None:
+        """Keep a text with the file, where the disk has room for such (extended attributes of Linux)."""
+        with contextlib.suppress(AttributeError, OSError):
+            os.setxattr(staged.fd, self.NOTE, text.encode())
+
+    def noted(self, path: str) -> str:
+        """The text that was kept with a file; "" for none."""
+        try:
+            fd, _ = self.open(path)
+        except (OSError, SymlinkMet):
+            return ""
+        try:
+            return os.getxattr(fd, self.NOTE).decode() if fd >= 0 else ""
+        except (AttributeError, OSError, UnicodeDecodeError):
+            return ""
+        finally:
+            if fd >= 0:
+                os.close(fd)
 
     def publish(self, staged: Staged, path: str) -> None:
         """Let the file appear at `path`, in one step, in place of what was there."""
@@ -9890,6 +10593,11 @@ class FileSystem:
         The guard sees every file. A directory that was not finished is taken up again by asking again."""
         raise self._unsupported("another backend")
 
+    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        """Move the bytes of a file, or of all files of a directory, to the disk of a node of the cluster; names, ETags,
+        owners and times stay. The guard sees every file."""
+        raise self._unsupported("moving between nodes")
+
     def slow_at(self, path: str) -> bool:
         """Whether what is asked of this path may have to wait for another machine."""
         return self.slow
@@ -10518,12 +11226,12 @@ class Tree:
         self.hub.publish("delete", path)
 
     def move(self, who: Principal, source: str, target: str, *, overwrite: bool = False,
-             parents: bool = False, backend: str = "") -> Entry:
+             parents: bool = False, backend: str = "", instance_id: str = "") -> Entry:
         """Rename; between filesystems everything is copied and then removed, so that a failure in between leaves the
-        source whole. With `backend` the bytes go there, also when the name stays. Raises BadRequest (into itself, no
-        parent), FileNotFound, PermissionDenied, FileExists."""
-        if backend and source == target:
-            return self.place(who, source, backend)
+        source whole. With `backend` or `instance_id` the bytes go there, also when the name stays. Raises BadRequest
+        (into itself, no parent), FileNotFound, PermissionDenied, FileExists."""
+        if (backend or instance_id) and source == target:
+            return self._placed(who, source, backend, instance_id)
         if source == "/" or is_below(target, source):
             raise BadRequest("A path can not be moved into itself.")
         for path, verb in ((source, "moved"), (target, "replaced")):
@@ -10532,13 +11240,14 @@ class Tree:
         guard, target_guard = self._move_guard(who), self.guard(Check("target", who, flag=overwrite))
         place, other = self._find(source), self._find(target)
         self._check_backend(other, backend)
-        if backend or other.filesystem is not place.filesystem:
+        if backend or instance_id or other.filesystem is not place.filesystem:
             guard(self._peek(source))
             target_guard(self._peek(target))
         if other.filesystem is not place.filesystem:
-            return self._move_across(who, source, target, overwrite, parents, backend)
-        if backend:                         # before the rename, which is one step: a failure leaves the source whole
-            self.place(who, source, backend)
+            moved = self._move_across(who, source, target, overwrite, parents, backend)
+            return self._placed(who, target, "", instance_id) if instance_id else moved
+        if backend or instance_id:          # before the rename, which is one step: a failure leaves the source whole
+            self._placed(who, source, backend, instance_id)
         absent = self._absent_above(target) if parents else ()
         entry = place.shown(place.filesystem.move(place.inner, other.inner, who.name, guard, target_guard, parents))
         self._moved(source, target, entry, absent)
@@ -10551,6 +11260,13 @@ class Tree:
             self.hub.publish("create", folder)
         self.hub.publish("move", source, target, None if entry.is_dir else entry.size,
                          None if entry.is_dir else entry.mtime_ns)
+
+    def _placed(self, who: Principal, path: str, backend: str, instance_id: str) -> Entry:
+        entry = self.place(who, path, backend) if backend else None
+        if instance_id:
+            place = self._find(path)
+            entry = place.shown(place.filesystem.relocate(place.inner, instance_id, self._move_guard(who)))
+        return entry or self.stat(who, path)
 
     def place(self, who: Principal, path: str, backend: str) -> Entry:
         """Move the bytes of a file, or of all files of a directory, to another backend. Raises NotSupported,
@@ -11259,6 +11975,7 @@ class BlobFiles:
         self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
+        self.read_elsewhere: Callable[[Sequence[str]], set[str]] = lambda keys: set()       # those that other nodes read
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -11394,6 +12111,8 @@ class BlobFiles:
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
+            read = self.read_elsewhere(keys) if keys else set()
+            keys = [key for key in keys if key not in read]
             if keys:
                 with self._measured(backend, "delete"):
                     store.delete(keys)
@@ -12715,6 +13434,16 @@ def stranger(path: str, found: os.stat_result, instance_id: str) -> Entry:
                  instance_id, "" if folder else stamp)
 
 
+def remembered(entry: Entry, note: str) -> Entry:
+    """The record of a file from outside with what is kept beside it, where its records were lost (`NodeFS`)."""
+    try:
+        told = json.loads(note)
+        known = entry._replace(owner=told["owner"], mode=told["mode"] & 0o7777, id=told["id"], etag=told["etag"], digest=told["sha256"])
+    except (ValueError, KeyError, TypeError):
+        return entry
+    return known if all(isinstance(value, str) for value in (known.owner, known.id, known.etag, known.digest)) else entry
+
+
 def refreshed(record: Entry, found: os.stat_result) -> Entry:
     """The record, with the file's own size, time and ETag where somebody else wrote it."""
     if record.type == DIRECTORY:
@@ -13117,8 +13846,8 @@ class NodeFS(StoreFS):
                 self._disk.unlink(stray.path)
                 self._prune(old)
                 return {old}
-            self._clear(stray.target, stray.stamp)
-            self._make_room(new)
+            self._make_room(new, late=True)
+            self._clear(stray.target, stray.stamp, late=True)
             self._disk.rename(stray.path, stray.target)
             self._prune(old)
             return {old, new}
@@ -13131,29 +13860,42 @@ class NodeFS(StoreFS):
                 self._disk.rmdir(folder)
                 folder = split_path(folder)[0]
 
-    def _make_room(self, folder: str) -> None:
-        """The folders of this disk that lead to a path; what lies in their place from outside gets another name."""
+    def _make_room(self, folder: str, late: bool = False) -> None:
+        """The folders of this disk that lead to a path; what lies in their place from outside gets another name.
+        `late`: while the disk catches up."""
         for each in (*ancestors(folder)[1:], folder):
-            if each == "/":
-                continue
             found = self._present(each)
             if found is not None and not stat.S_ISDIR(found.st_mode):
-                self._aside(each)
+                self._clear(each, late=late)
                 found = None
             if found is None:
                 with contextlib.suppress(FileExistsError):
                     self._disk.mkdir(each, 0o755)
 
-    def _clear(self, path: str, stamp: str = "") -> None:
-        """Make way for a file on this disk: an empty folder goes, what came from outside and is not `stamp` gets another
-        name and will be taken in under that."""
+    def _clear(self, path: str, stamp: str = "", late: bool = False) -> None:
+        """Make way on this disk: what others have left goes, what came from outside and is not `stamp` gets another name
+        and will be taken in under that."""
         found = self._present(path)
         if found is None or stamp_of(found) == stamp:
             return
-        if stat.S_ISDIR(found.st_mode) and not self._holds_files(path):
-            self._disk.trash(path)()
-        else:
+        if not late:
+            self._catch_up()
+        self._remove_empty(path)
+        found = self._present(path)
+        if found is not None and stamp_of(found) != stamp:
             self._aside(path)
+
+    def _remove_empty(self, path: str) -> None:
+        """Remove a directory in which no file is. `rmdir` decides: somebody may put one there at this moment."""
+        waiting, folders = [path], []
+        with contextlib.suppress(OSError, SymlinkMet):
+            while waiting:
+                folders.append(waiting.pop())
+                for names in self._disk.scan(folders[-1], every=True):
+                    waiting += [join_path(folders[-1], name) for name, info in zip(names, self._disk.stats(folders[-1], names))
+                                if info is not None and stat.S_ISDIR(info.st_mode)]
+            for folder in reversed(folders):
+                self._disk.rmdir(folder)
 
     def _aside(self, path: str) -> None:
         name = f"{path}.outside-{secrets.token_hex(4)}"
@@ -13216,6 +13958,8 @@ class NodeFS(StoreFS):
         found = self._disk.seal(staged, mode, options.mtime_ns)
         entry = Entry(path, FILE, found.st_size, mode, there.owner if there else owner, _mtime_of(found), staged.etag,
                       there.id if there else secrets.token_hex(8), staged.digest, "localfs", self._instance, stamp_of(found))
+        self._disk.note(staged, compact_json({"owner": entry.owner, "mode": mode, "id": entry.id, "etag": entry.etag,
+                                              "sha256": entry.digest}))
         return Written(self._name(staged, entry, there, owner), there is None)
 
     def _name(self, staged: Staged, entry: Entry, there: Optional[Entry], owner: str) -> Entry:
@@ -13241,7 +13985,7 @@ class NodeFS(StoreFS):
         number, path = self._intents.note(step), entry.path
         self._busy[path] = entry
         try:
-            yield lambda: self._disk.publish(staged, path)
+            yield lambda: self._appear(staged, path)
         except BaseException as error:
             if not isinstance(error, (Overtaken, Conflict)):
                 staged.name = ""            # whoever settles this still needs it
@@ -13254,6 +13998,15 @@ class NodeFS(StoreFS):
         self._intents.done(number)
         self._replication.wake()
 
+    def _appear(self, staged: Staged, path: str) -> None:
+        """Rename; its folder may go, as an empty one, until a file is in it."""
+        for _ in range(REWRITES):
+            try:
+                return self._disk.publish(staged, path)
+            except FileNotFoundError:
+                self._make_room(split_path(path)[0])
+        self._disk.publish(staged, path)
+
     def _redo(self, step: dict[str, Any]) -> bool:
         if step["op"] != "name":
             return False
@@ -13262,9 +14015,8 @@ class NodeFS(StoreFS):
         if record is not None and not self._apart(record) and record.stamp == entry.stamp:
             found = self._present(entry.path)
             if found is None or stamp_of(found) != entry.stamp:
-                self._make_room(split_path(entry.path)[0])
                 with contextlib.suppress(FileNotFoundError):
-                    self._disk.publish(staged, entry.path)
+                    self._appear(staged, entry.path)
             return True
         with contextlib.suppress(FileNotFoundError):
             self._disk.discard(staged)
@@ -13388,8 +14140,9 @@ class NodeFS(StoreFS):
         """The disk follows; what it can not do now it does later."""
         try:
             self._catch_up()
-            if folder and self._present(path) is not None and not self._holds_files(path):
-                self._disk.trash(path)()
+            if folder:
+                with self._catching:
+                    self._remove_empty(path)
         except (CallFSError, OSError, SymlinkMet) as error:
             self._metrics.count("callfs_errors_total", "localfs", type(error).__name__)
             self._late.set()
@@ -13415,6 +14168,12 @@ class NodeFS(StoreFS):
 
     # -- from other nodes --------------------------------------------------------------------------------------
 
+    def take_in(self, entry: Entry) -> None:
+        """Give a file of this disk a record, unless it has one by now (fsck)."""
+        with self._failures("take in"), self._locks.hold(entry.path):
+            self._folders_above(split_path(entry.path)[0], "root")
+            self._store.add([entry])
+
     def free_bytes(self) -> int:
         """What this disk has left for new files."""
         return max(0, self._disk.free_bytes() - self._min_free)
@@ -13422,6 +14181,10 @@ class NodeFS(StoreFS):
     def in_use(self, keys: Sequence[str]) -> set[str]:
         """Which of these blobs somebody reads here."""
         return self._blobs.in_use(keys)
+
+    def share_blobs(self, read_elsewhere: Callable[[Sequence[str]], set[str]]) -> None:
+        """Other nodes read blobs, too: ask them before one is removed."""
+        self._blobs.read_elsewhere = read_elsewhere
 
     def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
         try:
@@ -13548,6 +14311,7 @@ class ClusterFS(FileSystem):
         self.draining = False               # new files are made on other nodes
         self.backends = here.backends
         here.abroad = self._abroad
+        here.share_blobs(self._in_use_elsewhere)
 
     # -- where ---------------------------------------------------------------------------------------------------
 
@@ -13707,10 +14471,8 @@ class ClusterFS(FileSystem):
         return self._at(path, lambda: self._here.touch(path, mtime_ns, guard),
                         lambda node: self._entry(node, "touch", guard, path=path, mtime_ns=mtime_ns))
 
-    def place(self, path: str, backend: str, guard: Guard, instance_id: str = "") -> Entry:
-        """As the interface says; `instance_id` is the node on whose disk the bytes are to lie."""
-        if instance_id:
-            return self._place_on(path, instance_id, guard)
+    def place(self, path: str, backend: str, guard: Guard) -> Entry:
+        """As the interface says."""
         return self._at(path, lambda: self._here.place(path, backend, guard),
                         lambda node: self._entry(node, "place", guard, path=path, backend=backend))
 
@@ -13718,7 +14480,9 @@ class ClusterFS(FileSystem):
         return self._at(entry.path, lambda: self._here.place(entry.path, backend, lambda there: None),
                         lambda node: self._entry(node, "place", lambda there: None, path=entry.path, backend=backend))
 
-    def _place_on(self, path: str, instance_id: str, guard: Guard) -> Entry:
+    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
+        """As the interface says. Raises Conflict for a file that is changed all the time, BadGateway for a node that is
+        away; asking again goes on."""
         if instance_id not in (self._instance, *self._peers.nodes):
             raise BadRequest(f"There is no node {instance_id[:40]!r}; there is: "
                              f"{', '.join(sorted((self._instance, *self._peers.nodes)))}.")
@@ -13726,7 +14490,7 @@ class ClusterFS(FileSystem):
         guard(there)
         assert there is not None
         if not there.is_dir:
-            return self.relocate(path, instance_id, guard)
+            return self._relocate(path, instance_id, guard)
         waiting, files = [path], []         # type: list[str], list[Entry]
         while waiting:
             for entry in self._here.list(waiting.pop()):
@@ -13737,12 +14501,10 @@ class ClusterFS(FileSystem):
                     files.append(entry)
         for entry in files:                 # each is whole at every moment, here or there; asking again goes on
             with contextlib.suppress(FileNotFound):
-                self.relocate(entry.path, instance_id, guard)
+                self._relocate(entry.path, instance_id, guard)
         return there
 
-    def relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
-        """Move the bytes of one file to the disk of a node; its name, ETag and owner stay. Raises FileNotFound,
-        Conflict for one that is changed all the time, BadGateway for a node that is away."""
+    def _relocate(self, path: str, instance_id: str, guard: Guard) -> Entry:
         self._routes.drop(path)
         if instance_id == self._instance:
             return self._fetch(path, guard)
@@ -13763,6 +14525,13 @@ class ClusterFS(FileSystem):
                     self._routes.drop(path)
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
+
+    def _in_use_elsewhere(self, keys: Sequence[str]) -> set[str]:
+        """Which blobs other nodes read. Raises BadGateway while one is away: it may."""
+        found: set[str] = set()
+        for node in self._peers.nodes:
+            found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
+        return found
 
     # -- what other nodes ask for --------------------------------------------------------------------------------
 
@@ -21046,9 +21815,17 @@ class Application:
             self._check_browser(request)    # nobody is signed in by a page of another site either
         hops = request.headers.get(_HOPS)
         if hops is None:
-            return handler(request)
+            return self._handled(handler, request)
         with self._calls.at(int(hops) if re.fullmatch("[0-9]{1,4}", hops) else MAX_HOPS):
             return handler(request)
+
+    @staticmethod
+    def _handled(handler: Handler, request: Request) -> Response:
+        """A version that goes away between looking and reading, on another node, is no reason to refuse: the next one."""
+        for _ in range(3 if request.method in _SAFE_METHODS else 0):
+            with contextlib.suppress(VersionGone):
+                return handler(request)
+        return handler(request)
 
     def _strip_prefix(self, request: Request) -> None:
         if not request.path.startswith(self._prefix + "/"):
@@ -22533,17 +23310,26 @@ class RestDialect:
         wish = request.json()
         with aside(request):                # between filesystems and backends this copies
             entry = self._tree.move(_asking(request), path, self._target(path, wish), backend=wished_backend(wish),
+                                    instance_id=self._instance(wish),
                                     overwrite=_wants(wish, "overwrite") or request.flag("overwrite"),
                                     parents=_wants(wish, "create_parents") or request.flag("create_parents"))
         return json_response({"path": entry.path})
 
-    def _target(self, path: str, wish: Mapping[str, Any]) -> str:
+    def _instance(self, wish: Mapping[str, Any]) -> str:
+        """The node on whose disk the bytes are to lie; "": where they are."""
+        instance = wish.get("instance", "")
+        if not isinstance(instance, str):
+            raise BadRequest("`instance` is the name of a node.")
+        discovery = self._config.instance_discovery
+        if discovery.peer_endpoints or instance not in ("", discovery.instance_id):
+            return instance
+        return ""                           # the only one: it is there already
+
+    @staticmethod
+    def _target(path: str, wish: Mapping[str, Any]) -> str:
         name, destination = wish.get("name"), wish.get("destination")
         if (name is None) == (destination is None) or not isinstance(name or destination, str):
             raise BadRequest("Give exactly one of `name` and `destination`, as text.")
-        if wish.get("instance", self._config.instance_discovery.instance_id) != \
-                self._config.instance_discovery.instance_id:
-            raise BadRequest("There is no such instance.")
         if destination is not None:
             if not destination.startswith("/"):
                 raise BadRequest("`destination` is an absolute path.")
@@ -24945,8 +25731,11 @@ class Server:
         self.metrics = Metrics()
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
         self._files, self._store = self._build_store()
-        self.tree = Tree(self._files, mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
+        self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
         keep.callback(self.tree.close)
+        if self.cluster is not None:
+            self.cluster.guard_of = self.tree.guard
+            self.tree.where_of = self._where_of
         self._tiering = self._build_tiering()
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
@@ -24963,18 +25752,48 @@ class Server:
         self._cleanup.callback(disk.close)
         os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
         self._cleanup.callback(DataLock(database + ".lock").release)
-        if disk.writable:
-            disk.sweep()
         store = open_store(config, self.metrics, self.log)
+        self._cleanup.callback(store.close)
+        if store.shared and disk.writable:
+            self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
+        elif disk.writable:
+            disk.sweep()
         self._hub = hub = Hub(config.instance_discovery.instance_id, history=config.events.history,
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
-        files = StoreFS(disk, store, open_locks(config, store, self.metrics, self.log),
+        locks = open_locks(config, store, self.metrics, self.log)
+        self._cleanup.callback(locks.close)
+        kind = NodeFS if store.shared else StoreFS
+        files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
                         metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _build_root(self) -> FileSystem:
+        """The store, or where several nodes share the records the cluster around it."""
+        self.cluster: Optional[ClusterFS] = None
+        if not isinstance(self._files, NodeFS):
+            return self._files
+        config, nodes = self.config, self.config.instance_discovery
+        peers = Peers(nodes.peer_endpoints, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
+                      connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
+                      verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
+                      metrics=self.metrics, log=self.log)
+        self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
+        self.peer_ops.update(self.cluster.ops)
+        return self.cluster
+
+    def _where_of(self, entry: Entry) -> dict[str, str]:
+        """What a conflict says of a file that another node holds (rest.md, "Cross-server conflict")."""
+        node = entry.instance_id
+        endpoint = self.config.instance_discovery.peer_endpoints.get(node, "")
+        if entry.is_dir or node in ("", self.config.instance_discovery.instance_id):
+            return {}
+        return {"error": f"{entry.path} is on the node {node} already", "existing_path": entry.path, "instance_id": node,
+                "backend_type": entry.backend, "suggestion": "Use PUT to replace it: any node passes that on.",
+                "update_url": f"{endpoint.rstrip('/')}/v1/files{urllib.parse.quote(entry.path)}"}
 
     def _build_replication(self, store: MetadataStore) -> Replication:
         if self.config.ha.replication_enabled:
@@ -25360,6 +26179,44 @@ def _lies_elsewhere(record: Entry) -> bool:
     return not record.is_dir and record.backend not in ("localfs", SYMLINK)
 
 
+class NodeChecker(Checker):
+    """The same for the disk of one node of several: what the records say of others is no business of its own. While the
+    other nodes run."""
+
+    def __init__(self, files: NodeFS, disk: LocalDisk, store: MetadataStore, *, rebuild: bool, **more: Any) -> None:
+        super().__init__(disk, store, **more)
+        self._files, self._rebuild = files, rebuild
+
+    def _item(self, path: str, found: os.stat_result) -> None:
+        record = self._store.get(path)
+        if stat.S_ISDIR(found.st_mode) or stat.S_IFMT(found.st_mode) not in (stat.S_IFREG, stat.S_IFLNK):
+            return                          # a directory is its record
+        fresh = stranger(path, found, self._instance)
+        if record is None:
+            known = remembered(fresh, self._disk.noted(path)) if self._rebuild else fresh
+            self.found("unrecorded", path, lambda: self._files.take_in(known))
+        elif _lies_elsewhere(record) or record.is_dir or record.instance_id != self._instance:
+            self.found("hidden", path)
+        elif record.stamp != fresh.stamp:
+            self.found("changed", path, lambda: self._store.put(refreshed(record, found)))
+        elif self._deep and record.digest:
+            self._verify(path, record)
+
+    def _orphans(self) -> None:
+        page = self._store.owned(self._instance)
+        while page:
+            for record in page:
+                if self._disk_has(record.path) is None:
+                    self.found("missing", record.path, functools.partial(self._store.delete, record.path))
+            page = self._store.owned(self._instance, split_path(page[-1].path))
+
+    def _disk_has(self, path: str) -> Optional[os.stat_result]:
+        try:
+            return self._disk.stat(path)
+        except (FileNotFoundError, NotADirectoryError, SymlinkMet):
+            return None
+
+
 class _BlobChecker:
     """Compares the records of files in a backend with the objects there, which lie in a table of a scratch database
     meanwhile: there may be many millions. All of the list is read before anything is concluded from it."""
@@ -25457,14 +26314,18 @@ def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optio
                           instance_id=instance_id, stamp=f"{blob.key} {blob.tag}")
 
 
-def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False,
+def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over: bool = False, rebuild: bool = False,
              report: Callable[[Finding], None] = lambda finding: None) -> int:
     """Check the data of a configuration, whose server must not run; how many problems are left.
 
     Rebuilds the records when there are none. `deep` reads every file and compares its SHA-256. `take_over` takes in
-    objects in S3 that were stored under other records, which nobody else may use any longer. Raises ConfigError.
+    objects in S3 that were stored under other records, which nobody else may use any longer. Of several nodes it checks
+    the disk of one, while the others may run; only with `rebuild` it accepts a disk that belongs to other records (or
+    that those have lost), and then gives files the owners and digests that are kept beside them. Raises ConfigError.
     """
     check_built(config)
+    if config.metadata_store.type != "sqlite":
+        return _check_node(config, deep=deep, mend=mend, take_over=take_over, rebuild=rebuild, report=report)
     database = config.metadata_store.sqlite_path
     os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
     with contextlib.ExitStack() as keep:
@@ -25485,6 +26346,26 @@ def run_fsck(config: Config, *, deep: bool = False, mend: bool = True, take_over
             files.tidy()
         return Checker(disk, store, instance_id=config.instance_discovery.instance_id, deep=deep, mend=mend,
                        report=report, blobs=blobs, own=own).run()
+
+
+def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Callable[[Finding], None]) -> int:
+    with contextlib.ExitStack() as keep:
+        disk = LocalDisk(config.backend.localfs_root_path)
+        keep.callback(disk.close)
+        if disk.writable:
+            keep.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
+        log, metrics = Log("error"), Metrics()
+        store = open_store(config, metrics, log)
+        keep.callback(store.close)
+        locks = open_locks(config, store, metrics, log)
+        keep.callback(locks.close)
+        blobs = build_blobs(config)
+        keep.callback(lambda: [each.close() for each in blobs.values()])
+        node, own = config.instance_discovery.instance_id, _Anything() if take_over else {store.identity, disk.marker().partition(" ")[0]}
+        files = NodeFS(disk, store, locks, instance_id=node, claim=rebuild, blobs=blobs)
+        keep.callback(files.close)
+        return NodeChecker(files, disk, store, rebuild=rebuild, instance_id=node, deep=deep, mend=mend, report=report,
+                           blobs=blobs, own=own).run()
 
 
 class _Anything(Container[str]):
@@ -27724,7 +28605,8 @@ def _config_reference(args: argparse.Namespace) -> int:
 
 
 def _fsck(args: argparse.Namespace) -> int:
-    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, report=_say_finding)
+    left = run_fsck(_configured(args), deep=args.deep, mend=not args.dry_run, take_over=args.take_over, rebuild=args.rebuild,
+                    report=_say_finding)
     _say(f"{left} problems left" if left else "no problems left")
     return 1 if left else 0
 
@@ -27994,6 +28876,8 @@ COMMANDS = [
     Command("fsck", "compare records and files, and mend what disagrees (with the server stopped)", _fsck,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read every file and compare its digest"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"),
+             _arg("--rebuild", action="store_true", help="of a node: accept this disk for records that have lost it, and take in "
+                  "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
     Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,

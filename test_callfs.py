@@ -5336,6 +5336,256 @@ class MetadataStoreContract:
         store.check()
 
 
+class SharedStoreContract:
+    """What a store does for several nodes; here one of them does it all. A subclass makes it as MetadataStoreContract
+    has it, with `shared`."""
+
+    PLACES = {"/d": callfs.DIRECTORY, "/d/f": callfs.FILE, "/d/e": callfs.DIRECTORY, "/d/e/g": callfs.FILE, "/d0": callfs.DIRECTORY,
+              "/x": callfs.DIRECTORY, "/x/y": callfs.FILE}
+
+    @pytest.fixture
+    def shared(self, tmp_path: Path) -> Iterator[Any]:
+        """A store with some records, each file with a stamp of its own."""
+        store = self.make(tmp_path)         # type: ignore[attr-defined]
+        store.add([an_entry(path, type=kind, stamp="s " + path) for path, kind in self.PLACES.items()])
+        yield store
+        store.close()
+
+    @staticmethod
+    def do(store: Any, token: int, act: str, *paths: str, **fields: Any) -> Any:
+        """"file" or "directory": such a record is put; else the method's name. Done under the lock with this token."""
+        store.fence = lambda: token
+        try:
+            if act in (callfs.FILE, callfs.DIRECTORY):
+                return store.put(an_entry(paths[0], type=act, **fields))
+            return store.add([an_entry(paths[0])]) if act == "add" else getattr(store, act)(*paths)
+        finally:
+            store.fence = lambda: 0
+
+    @staticmethod
+    def everything(store: Any) -> tuple[Any, ...]:
+        """Every record, and what is noted for the disks."""
+        return store.subtree("/", limit=10_000), store.strays("node-1"), store.strays("node-2")
+
+    # (what was done under token 5; what is done under 4; whether that is refused)
+    FENCES = [
+        ("file /d/f", "file /d/f", True), ("file /d/f", "file /d/new", False), ("file /d/f", "delete /d", True), ("file /d/f", "delete /d/f", True),
+        ("file /d/f", "delete /d/e", False), ("file /d/f", "move /d/f /x/f", True), ("file /d/f", "move /x/y /d/f", True), ("file /d/f", "move /d /z", True),
+        ("file /d/e/g", "delete /d", True), ("file /d/e/g", "directory /d/e", False), ("file /d/e/g", "move /x/y /d/y", False), ("file /d/e/g", "delete /d0", False),
+        ("directory /d0", "delete /d", False), ("directory /d", "file /d/f", False), ("directory /d", "delete /d/e", False), ("directory /d", "delete /d", True),
+        ("delete /d/e", "directory /d/e", True), ("delete /d/e", "file /d/e/g", True), ("delete /d/e", "file /d/f", False), ("delete /d/e", "delete /d/e/g", True),
+        ("delete /d/f", "file /d/f", True), ("delete /d", "directory /d0", False), ("delete /", "file /d/f", True), ("delete /", "delete /x", True),
+        ("move /d/e /x/e", "file /d/e/g", True), ("move /d/e /x/e", "file /x/e/new", True), ("move /d/e /x/e", "file /x/y", False),
+        ("move /d/e /x/e", "move /d/f /x/e", True), ("move /d/e /x/e", "delete /x", True), ("move /d/e /x/e", "move /x/y /d/y", False),
+        ("add /d/f", "file /d/f", False),
+    ]
+
+    @pytest.mark.parametrize("first, second, refused", FENCES)
+    def test_a_commit_under_a_lock_that_was_lost(self, shared: Any, first: str, second: str, refused: bool) -> None:
+        """Refused without a trace where one under a later lock was made; the lock itself, and a later one, may go on."""
+        self.do(shared, 5, *first.split())
+        before = self.everything(shared)
+        if refused:
+            for _ in range(2):
+                with pytest.raises(callfs.Overtaken) as caught:
+                    self.do(shared, 4, *second.split())
+            assert self.everything(shared) == before and dict(caught.value.headers)["Retry-After"]
+            shared.add([an_entry("/d", type=callfs.DIRECTORY), an_entry("/d/e", type=callfs.DIRECTORY), an_entry("/d/e/g"), an_entry("/x/e", type=callfs.DIRECTORY)])
+            self.do(shared, 5, *second.split())
+        else:
+            self.do(shared, 4, *second.split())
+        self.do(shared, 0, *second.split())             # under no lock: not checked
+        shared.add([an_entry("/d", type=callfs.DIRECTORY), an_entry("/d/e", type=callfs.DIRECTORY)])
+        self.do(shared, 6, "delete", "/d")
+
+    def test_how_long_a_token_counts(self, shared: Any) -> None:
+        """A lock of a path does not hide an older one of the folder; what makes no commit leaves no token; a day later
+        all are forgotten."""
+        self.do(shared, 5, "delete", "/d/e")
+        self.do(shared, 7, callfs.DIRECTORY, "/d/e")
+        for token, refused in ((4, True), (5, False), (6, False)):
+            with pytest.raises(callfs.Overtaken) if refused else contextlib.nullcontext():
+                self.do(shared, token, callfs.FILE, "/d/e/new")
+        with pytest.raises(callfs.Overtaken):
+            self.do(shared, 6, "delete", "/d")
+        self.do(shared, 0, callfs.FILE, "/x/y")
+        with pytest.raises(callfs.Conflict):
+            self.do(shared, 9, callfs.DIRECTORY, "/x/y")
+        self.do(shared, 1, callfs.FILE, "/x/y")
+        shared.sweep_links(time.time())
+        with pytest.raises(callfs.Overtaken):
+            self.do(shared, 4, callfs.FILE, "/d/e/new")
+        shared.sweep_links(time.time() + callfs.FENCE_SECONDS + 60)
+        self.do(shared, 1, callfs.FILE, "/d/e/new")
+
+    @pytest.mark.parametrize("act, fits", [
+        ("file /d/f", True), ("file /d", False), ("directory /d", True), ("directory /d/f", False), ("file /none/f", False), ("file /d/f/g", False),
+        ("directory /none/e", False), ("directory /d/f/e", False), ("file /new", True), ("directory /d/e/new", True), ("move /d/f /none/f", False),
+        ("move /d/f /x/y/f", False), ("move /d/e /none", True), ("move /d/e /x/y", True), ("move /d/f /x", True), ("move /d/e /d0/e", True),
+        ("delete /none/f", True), ("delete /d/f/g", True)])
+    def test_what_a_place_can_hold(self, shared: Any, act: str, fits: bool) -> None:
+        """Under a lock, since whoever lost his has looked too early; under none nothing is checked."""
+        before = self.everything(shared)
+        with contextlib.nullcontext() if fits else pytest.raises(callfs.Conflict) as caught:
+            self.do(shared, 3, *act.split())
+        if not fits:
+            assert type(caught.value) is callfs.Conflict and self.everything(shared) == before
+            self.do(shared, 0, *act.split())
+
+    HERE = ("/d/f", "s /d/f", "")
+    # (what is done, what the disk of node-1 then has to do)
+    STRAYS: dict[str, tuple[Callable[[Any], Any], list[tuple[str, str, str]]]] = {
+        "gone": (lambda store: store.delete("/d/f"), [HERE]),
+        "with its folder": (lambda store: store.delete("/d"), [HERE, ("/d/e/g", "s /d/e/g", "")]),
+        "moved": (lambda store: store.move("/d/f", "/g"), [("/d/f", "s /d/f", "/g")]),
+        "moved with its folder": (lambda store: store.move("/d", "/z"), [("/d/f", "s /d/f", "/z/f"), ("/d/e/g", "s /d/e/g", "/z/e/g")]),
+        "another in its place": (lambda store: store.move("/x/y", "/d/f"), [HERE, ("/x/y", "s /x/y", "/d/f")]),
+        "to another node": (lambda store: store.put(an_entry("/d/f", instance_id="node-2")), [HERE]),
+        "to another backend": (lambda store: store.put(an_entry("/d/f", backend="s3", stamp="b" * 32)), [HERE]),
+        "a new version here": (lambda store: store.put(an_entry("/d/f", etag="new", stamp="t")), []),
+        "a symbolic link": (lambda store: (store.put(an_entry("/l", backend=callfs.SYMLINK, stamp="t")), store.delete("/l")), [("/l", "t", "")]),
+        "of another node": (lambda store: (store.put(an_entry("/o", instance_id="node-2")), store.move("/o", "/p")), []),
+        "of another backend": (lambda store: (store.put(an_entry("/o", backend="s3", stamp="b" * 32)), store.delete("/o")), []),
+        "a folder": (lambda store: (store.move("/d0", "/d1"), store.delete("/d1")), []),
+        "taken in": (lambda store: store.add([an_entry("/d/f", instance_id="node-2"), an_entry("/new")]), []),
+        "overtaken": (lambda store: SharedStoreContract.overtaken(store, "/d/f"), []),
+    }
+
+    @staticmethod
+    def overtaken(store: Any, path: str) -> None:
+        SharedStoreContract.do(store, 5, callfs.FILE, path)
+        with pytest.raises(callfs.Overtaken):
+            SharedStoreContract.do(store, 4, "delete", path)
+
+    @pytest.mark.parametrize("change", STRAYS)
+    def test_strays(self, shared: Any, change: str) -> None:
+        """Noted by the commit that makes them, for the node that has the file."""
+        act, wanted = self.STRAYS[change]
+        act(shared)
+        found = shared.strays("node-1")
+        assert sorted(stray[1:] for stray in found) == sorted(wanted)
+        assert [(stray.path, stray.target) for stray in shared.strays("node-2")] == ([("/o", "/p")] if change == "of another node" else [])
+        shared.settle_strays([stray.seq for stray in found])
+        assert shared.strays("node-1") == []
+
+    def test_strays_in_order(self, shared: Any) -> None:
+        """As the changes came, in pages; what is settled goes, and nothing else."""
+        for source, target in (("/d/f", "/a"), ("/a", "/b"), ("/b", "/d/f")):
+            shared.move(source, target)
+        shared.delete("/d/f")
+        chain = [("/d/f", "/a"), ("/a", "/b"), ("/b", "/d/f"), ("/d/f", "")]
+        found = shared.strays("node-1")
+        assert [(stray.path, stray.target) for stray in found] == chain and [stray.seq for stray in found] == sorted({stray.seq for stray in found})
+        assert shared.strays("node-1", 2) == found[:2]
+        shared.settle_strays([found[0].seq, found[2].seq, 10**9])
+        shared.settle_strays([])
+        assert shared.strays("node-1") == [found[1], found[3]]
+
+    def test_owned(self, shared: Any) -> None:
+        """The files on one node's disk, page by page; no folders, links, blobs, or those of others."""
+        shared.add([an_entry("/d/l", backend=callfs.SYMLINK), an_entry("/d/s", backend="s3", stamp="b" * 32), an_entry("/d/o", instance_id="node-2")])
+        assert [entry.path for entry in shared.owned("node-1")] == ["/d/f", "/d/e/g", "/x/y"]
+        assert [entry.path for entry in shared.owned("node-1", ("/d", "f"), 1)] == ["/d/e/g"]
+        assert [entry.path for entry in shared.owned("node-2")] == ["/d/o"] and shared.owned("node-3") == []
+
+
+class NodesStoreContract(SharedStoreContract):
+    """What a store on a server does for nodes that are several processes. `make` takes the name of the node, too."""
+
+    @pytest.fixture
+    def nodes(self, tmp_path: Path) -> Iterator[list[Any]]:
+        """Two nodes' stores on the same records."""
+        stores = [self.make(tmp_path, name) for name in ("node-1", "node-2")]       # type: ignore[attr-defined]
+        yield stores
+        for store in stores:
+            store.close()
+
+    def test_one_authority(self, nodes: list[Any]) -> None:
+        """What one node has written the other sees at once; both know the store by one name; mounts are a node's own."""
+        one, other = nodes
+        assert one.shared and one.identity == other.identity
+        for number in range(20):
+            put = nodes[number % 2].put(an_entry("/a", size=number))
+            assert nodes[1 - number % 2].get("/a") == put and put.size == number
+        one.add_mount("/m", "memfs", "{}")
+        other.add_mount("/m", "hellofs", "{}")
+        assert (one.mounts(), other.mounts()) == ([("/m", "memfs", "{}")], [("/m", "hellofs", "{}")])
+        other.remove_mount("/m")
+        assert len(one.mounts()) == 1 and other.mounts() == []
+
+    def test_many_start_at_once(self, tmp_path: Path) -> None:
+        """On nothing: one of them makes the store."""
+        stores = in_threads(lambda number: self.make(tmp_path, f"node-{number}"), 4)      # type: ignore[attr-defined]
+        try:
+            assert len({store.identity for store in stores}) == 1 and stores[0].put(an_entry("/a")) == stores[3].get("/a")
+        finally:
+            for store in stores:
+                store.close()
+
+    def test_versions_grow_at_one_path(self, nodes: list[Any]) -> None:
+        """Whoever writes: what is there at last has the largest version of all that were given out."""
+        found = in_threads(lambda number: [nodes[number % 2].put(an_entry("/a", size=number)).version for _ in range(30)], 4)
+        versions = [version for some in found for version in some]
+        assert len(set(versions)) == len(versions) and nodes[0].get("/a").version == max(versions)
+        assert all(some == sorted(some) for some in found)
+
+    def test_no_file_without_its_folder(self, nodes: list[Any]) -> None:
+        """Nodes that lost their locks write into folders that others delete, move and make: each file stays in a
+        folder, and every refusal is one of the two."""
+        tokens = itertools.count(1)
+
+        def work(number: int) -> int:
+            store, dice, done = nodes[number % 2], random.Random(number), 0
+            store.fence = lambda: getattr(owners, "token", 0)
+            for _ in range(40):
+                owners.token = next(tokens)
+                place = dice.choice(("/a", "/b", "/a/c"))
+                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
+                    dice.choice((
+                        lambda: store.put(an_entry(place, type=callfs.DIRECTORY)), lambda: store.put(an_entry(place + "/f")),
+                        lambda: store.put(an_entry(place + "/f")), lambda: store.delete(place),
+                        lambda: store.move("/a", "/b")))()
+                    done += 1
+            return done
+
+        owners = threading.local()
+        assert min(in_threads(work, 4)) > 0
+        paths = {entry.path: entry for entry in nodes[0].subtree("/")}
+        for path in paths:
+            above = callfs.split_path(path)[0]
+            assert above == "/" or paths[above].is_dir, path
+
+    def test_announcements(self, nodes: list[Any]) -> None:
+        """Every other node hears each, whole, in the order of its sender; who says it does not."""
+        heard: list[list[tuple[str, str]]] = [[], []]
+        for store, mine in zip(nodes, heard):
+            store.listen(lambda node, message, mine=mine: mine.append((node, message)), lambda: None)
+        long = ["\U0001f600" * 16_000, "x" * 65_536, "'\\\n" * 9_000, ""]
+        said = [f"ü {number}" for number in range(50)] + long
+        for message in said:
+            nodes[0].announce(message)
+        nodes[1].announce("the other")
+        wait_for(lambda: len(heard[1]) >= len(said) and heard[0])
+        assert heard == [[("node-2", "the other")], [("node-1", message) for message in said]]
+
+    def test_announcements_of_many_threads(self, nodes: list[Any]) -> None:
+        """Parts of long ones do not get mixed up."""
+        heard: list[str] = []
+        nodes[1].listen(lambda node, message: heard.append(message), lambda: None)
+        in_threads(lambda number: [nodes[0].announce(f"{number} {turn} " + str(number) * 20_000) for turn in range(5)], 4)
+        wait_for(lambda: len(heard) >= 20)
+        assert sorted(heard) == sorted(f"{number} {turn} " + str(number) * 20_000 for number in range(4) for turn in range(5))
+        for number in range(4):
+            assert [text.split()[1] for text in heard if text.startswith(f"{number} ")] == ["0", "1", "2", "3", "4"]
+
+
+class TestSharedSQLiteStore(SharedStoreContract):
+    """SQLite, as it serves one node of a cluster that keeps the records itself."""
+
+    def make(self, folder: Path) -> Any:
+        return callfs.SQLiteStore(str(folder / "records.sqlite3"), durable=False, shared=True)
+
+
 class TestSQLiteStore(MetadataStoreContract):
     """SQLite, with a cache so small that everything moves through it."""
 
@@ -5595,6 +5845,44 @@ class TestSQLiteStore(MetadataStoreContract):
                 store.close()
             del store
         assert errors and all(error.status == 500 and "damaged" in error.message for error in errors)
+
+
+# ============================================================================
+# Records in PostgreSQL: one database for several nodes
+# ============================================================================
+
+def postgres_dsn(server: Any) -> str:
+    """Of the user that needs no password, without TLS: quick to connect."""
+    return f"postgres://t@127.0.0.1:{server.port}/callfs?sslmode=disable"
+
+
+@pytest.fixture(scope="session")
+def postgres_tables(postgres_server: Any) -> Iterator[Any]:
+    """A connection beside the stores; a store's tables in the schema `t`."""
+    callfs.PostgresStore(postgres_dsn(postgres_server), schema="t").close()
+    with contextlib.closing(callfs.open_postgres(postgres_dsn(postgres_server), settings="SET search_path = t")) as database:
+        yield database
+
+
+@pytest.fixture
+def postgres_schema(postgres_server: Any, postgres_tables: Any) -> Callable[..., Any]:
+    """Makes stores in a schema that is empty when the test begins: to make one anew takes 0.2 s."""
+    postgres_tables.run(lambda session: session._connection.simple(
+        "SET LOCAL session_replication_role = replica;" + "".join(f"DELETE FROM {name};" for name in (
+            "entries", "links", "mounts", "blobs", "replication", "replicas", "reads", "strays", "fences"))))
+    return functools.partial(callfs.PostgresStore, postgres_dsn(postgres_server), schema="t")
+
+
+@pytest.mark.once                           # the wire is tested by TestPostgresDatabase on every Python
+class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
+    """PostgreSQL, with a cluster of two nodes."""
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgres_schema: Callable[..., Any]) -> None:
+        self.opened = postgres_schema
+
+    def make(self, folder: Path, node: str = "node-1", **options: Any) -> Any:
+        return self.opened(instance_id=node, **options)
 
 
 # ============================================================================
