@@ -10085,8 +10085,8 @@ RELAY_PAUSE = 5.0                           # seconds at most between two tries 
 class EventRelay:
     """Tells the other nodes of the events of this one, and the subscribers here of theirs.
 
-    `take` is a sink of the hub and only notes: a thread announces what has gathered meanwhile, as many events in a message
-    as fit. Where they are too many, or the store does not take them, the others hear a `reset` as soon as they can.
+    `take` is a sink of the hub and only notes: a thread announces what has gathered meanwhile, as many events in a
+    message as fit. Where they are too many, or the store does not take them, the others hear a `reset` when they can.
     Those in `on_event` are called (in a thread of the store) with each event of another node before subscribers hear of
     it, and with a `reset` at "/" when some may be lost; they must not raise. `close` it before the store.
     """
@@ -10095,7 +10095,7 @@ class EventRelay:
                  log: Optional[Log] = None) -> None:
         self._hub, self._store, self._metrics, self._log = hub, store, metrics or Metrics(), log or Log("error")
         self.on_event: list[Callable[[Event], object]] = []
-        self._changed, self._waiting = threading.Condition(threading.Lock()), collections.deque()   # type: ignore[var-annotated]
+        self._changed, self._waiting = threading.Condition(threading.Lock()), collections.deque[Event]()
         self._lost, self._failed, self._ended = False, 0, threading.Event()
         self._thread = threading.Thread(target=self._run, name="callfs-relay", daemon=True)
         self._metrics.gauge("callfs_event_relay_backlog", lambda: self.backlog)
@@ -14792,7 +14792,7 @@ class Tiering:
 # ============================================================================
 
 MEMBERS_TIMEOUT = 3.0                       # seconds that a node has to say how it is
-MEMBERS_PAUSE = 60.0                        # seconds between two looks at the clocks of the others, and two tries to leave
+MEMBERS_PAUSE = 60.0                        # seconds between two looks at the others' clocks, and two tries to leave
 MAX_SKEW = 5.0                              # seconds between two clocks that are worth a warning; Peers refuses 60
 MEMBERS_PAGE = 1000                         # files: so many are counted, or taken up at a time
 LEAVE_WORKERS = 4                           # files that move at the same time
@@ -14802,8 +14802,8 @@ LEAVE_PATIENCE = 20                         # files in a row that may fail: then
 
 @dataclass
 class Leaving:
-    """How far a node has come with moving its files to others. `state`: no (it stays), moving, stuck (some do not go; it
-    tries again every minute), done."""
+    """How far a node has come with moving its files to others. `state`: no (it stays), moving, stuck (some do not go;
+    it tries again every minute), done."""
 
     state: str = "no"
     files: int = 0                          # when it began
@@ -14824,8 +14824,8 @@ class Members:
 
     STEP = 0.5                              # seconds between two lines of `follow`
 
-    def __init__(self, files: Any, store: MetadataStore, peers: Optional[Peers], *, instance_id: str, root: str, note: str,
-                 endpoints: Mapping[str, str] = MappingProxyType({}), relay: Optional[EventRelay] = None,
+    def __init__(self, files: Any, store: MetadataStore, peers: Optional[Peers], *, instance_id: str, root: str,
+                 note: str, endpoints: Mapping[str, str] = MappingProxyType({}), relay: Optional[EventRelay] = None,
                  log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
         self._files, self._store, self._peers, self._relay = files, store, peers, relay
         self.id, self._root, self._note, self._endpoints = instance_id, root, note, endpoints
@@ -14839,13 +14839,14 @@ class Members:
 
     def about(self) -> dict[str, Any]:
         """How this node is. Never fails: what can not be told is left out, and `trouble` says why."""
-        found = {"version": __version__, "time": self._clock(), "uptime_seconds": round(time.monotonic() - self._began, 1),
-                 "draining": self._leaving.state != "no"}
+        found = {"version": __version__, "time": self._clock(), "draining": self._leaving.state != "no",
+                 "uptime_seconds": round(time.monotonic() - self._began, 1)}
         try:
             space = shutil.disk_usage(self._root)
             found["disk"] = {"free_bytes": space.free, "total_bytes": space.total}
             owned = self._store.owned(self.id, limit=MEMBERS_PAGE)
-            found["files"] = {"count": len(owned), "bytes": sum(entry.size for entry in owned), "more": len(owned) == MEMBERS_PAGE}
+            found["files"] = {"count": len(owned), "bytes": sum(entry.size for entry in owned),
+                              "more": len(owned) == MEMBERS_PAGE}
             found["lag"] = {"events": self._relay.backlog if self._relay else 0,
                             "strays": len(self._store.strays(self.id, MEMBERS_PAGE))}
         except (CallFSError, OSError) as error:
@@ -14853,7 +14854,7 @@ class Members:
         return found
 
     def status(self) -> list[dict[str, Any]]:
-        """A row for each node, this one first; one that does not answer in time is not `reachable`, and `error` says why."""
+        """A row for each node, this one first; one that does not answer is not `reachable`, and `error` says why."""
         rows = {name: {"reachable": False, "error": f"no answer within {MEMBERS_TIMEOUT:g} s"} for name in self.others}
 
         def ask(name: str) -> None:
@@ -14869,7 +14870,7 @@ class Members:
                 for name, row in [(self.id, mine), *((name, rows[name]) for name in self.others)]]
 
     def _ask(self, name: str) -> dict[str, Any]:
-        """Of another node, with the difference of its clock to ours: it may be off by half of the time that asking took."""
+        """Of another node, with the difference of its clock to ours, which half of the time that asking took is unsure."""
         assert self._peers is not None
         began, before = time.perf_counter(), self._clock()
         try:
@@ -14882,9 +14883,10 @@ class Members:
             return {"reachable": False, "error": "it answers as no node of callfs does"}
         if abs(skew) - half > MAX_SKEW and name not in self._warned:
             self._warned.add(name)
-            self._log.warn("the clock of another node is wrong, or the one here: nodes whose clocks differ by a minute do not "
-                           "talk with each other (run an NTP client on both)", node=name, seconds=f"{skew:+.1f}")
-        return {"reachable": True, **found, "clock_skew_seconds": round(skew, 4), "clock_skew_uncertainty_seconds": round(half, 4)}
+            self._log.warn("the clock of another node is wrong, or the one here: nodes whose clocks differ by a minute do "
+                           "not talk with each other (run an NTP client on both)", node=name, seconds=f"{skew:+.1f}")
+        return {"reachable": True, **found, "clock_skew_seconds": round(skew, 4),
+                "clock_skew_uncertainty_seconds": round(half, 4)}
 
     # -- leaving -----------------------------------------------------------------------------------------------
 
@@ -14966,7 +14968,8 @@ class Members:
         """Move what is here, again and again for as long as some of it goes."""
         if leaving.state == "moving":
             for page in self._pages():
-                leaving.files, leaving.bytes = leaving.files + len(page), leaving.bytes + sum(entry.size for entry in page)
+                leaving.files += len(page)
+                leaving.bytes += sum(entry.size for entry in page)
             self._log.info("this node leaves: it moves its files to others", files=leaving.files, bytes=leaving.bytes)
         before = -1
         while leaving.moved > before and not self._over(leaving):
@@ -14981,16 +14984,17 @@ class Members:
             return
         with self._state:
             leaving.state, leaving.reason = state, reason
-        self._log.info("this node has no files any more: it may be stopped, and taken out of instance_discovery.peer_endpoints"
-                       if state == "done" else "files stay on this node, which tries again every minute", moved=leaving.moved,
-                       failed=len(leaving.failed), reason=reason)
+        self._log.info("this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
+                       if state == "done" else "files stay on this node, which tries again every minute",
+                       moved=leaving.moved, failed=len(leaving.failed), reason=reason)
 
     def _over(self, leaving: Leaving) -> bool:
         return self._stopping.is_set() or leaving is not self._leaving
 
     def _move_page(self, leaving: Leaving, page: list[Entry]) -> None:
         """Raises Unavailable when nobody takes files just now."""
-        room = {row["id"]: row["disk"]["free_bytes"] for row in self.status()[1:] if "disk" in row and not row["draining"]}
+        room = {row["id"]: row["disk"]["free_bytes"] for row in self.status()[1:]
+                if "disk" in row and not row["draining"]}
         reason, in_a_row = "No other node can be reached, or all are leaving.", 0
         with concurrent.futures.ThreadPoolExecutor(LEAVE_WORKERS, "callfs-leave") as pool:
             for entry, found in zip(page, pool.map(lambda entry: self._move(leaving, entry, room), page)):
@@ -28666,9 +28670,10 @@ _NODE_COLUMNS = ("NODE", "STATE", "VERSION", "UP", "CLOCK", "FREE", "OF", "FILES
 def _node_cells(row: Mapping[str, Any]) -> list[str]:
     """A line of the table: what is not known is a dash."""
     disk, files, lag = (row.get(name) or {} for name in ("disk", "files", "lag"))
-    state = "away" if not row["reachable"] else "leaving" if row["draining"] else "trouble" if "trouble" in row else "ok"
-    return [row["id"], state, row.get("version", "-"), format_duration(int(row.get("uptime_seconds", 0))) if row["reachable"] else "-",
-            f"{row['clock_skew_seconds']:+.3f}s+-{row['clock_skew_uncertainty_seconds']:.3f}" if "clock_skew_seconds" in row else "-",
+    here, skew = row["reachable"], row.get("clock_skew_seconds")
+    state = "away" if not here else "leaving" if row["draining"] else "trouble" if "trouble" in row else "ok"
+    return [row["id"], state, row.get("version", "-"), format_duration(int(row["uptime_seconds"])) if here else "-",
+            "-" if skew is None else f"{skew:+.3f}s+-{row['clock_skew_uncertainty_seconds']:.3f}",
             *(_short_size(disk[name]).replace(" ", "") if disk else "-" for name in ("free_bytes", "total_bytes")),
             f"{files['count']}{'+' if files['more'] else ''}" if files else "-", str(sum(lag.values())) if lag else "-"]
 
@@ -28697,18 +28702,18 @@ def _cluster_leave(args: argparse.Namespace) -> int:
             return 0
         row: dict[str, Any] = {}
         for row in client.leave(args.node):
-            if sys.stderr.isatty():
-                sys.stderr.write("\r{node}: {moved} of {files} files moved\x1b[K".format(**{"moved": "?", "files": "?", **row}))
+            if sys.stderr.isatty() and "moved" in row:
+                sys.stderr.write("\r{node}: {moved} of {files} files moved\x1b[K".format(**row))
                 sys.stderr.flush()
     if sys.stderr.isatty():
         sys.stderr.write("\r\x1b[K")
     for each in row.get("failed", ()):
         _complain(f"{each['path']}: {each['reason']}")
     if row.get("state") != "done":
-        _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, and this command looks on")
+        _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, this command at once")
         return 1
-    _say("{node}: {moved} files moved, none is left. It may be stopped, and taken out of instance_discovery.peer_endpoints of the "
-         "others.".format(**row))
+    _say("{node}: {moved} files moved, none is left. It may be stopped, and taken out of "
+         "instance_discovery.peer_endpoints of the others.".format(**row))
     return 0
 
 
@@ -28723,12 +28728,12 @@ class _Demo:
         self.folder, self._children = folder, []    # type: str, list[tuple[str, subprocess.Popen[bytes]]]
 
     def start(self, name: str, command: Sequence[str], says: str) -> None:
-        """Start one; back when its log has what it says when it is ready. Raises Unavailable with the log where it does not."""
+        """Start one; back when its log has what it `says` when it is ready. Raises Unavailable with the log instead."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CALLFS_")}
         with open(os.path.join(self.folder, name + ".log"), "w+b") as log:
             # In a session of its own: a Ctrl-C is for this process, which ends the others in their order.
-            child = subprocess.Popen(command, cwd=self.folder, env=clean, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-                                     start_new_session=True)
+            child = subprocess.Popen(command, cwd=self.folder, env=clean, stdin=subprocess.DEVNULL, stdout=log,
+                                     stderr=log, start_new_session=True)
             self._children.append((name, child))
             deadline, text = time.monotonic() + DEMO_PATIENCE, ""
             while says not in text:
@@ -28760,18 +28765,19 @@ class _Demo:
 def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
     """Where the nodes keep records and locks, as configuration; starts a Redis where nobody named one."""
     if args.postgres:
-        return {"metadata_store": {"type": "postgres", "dsn": args.postgres, "db_schema": "callfs_demo"}, "dlm": {"type": "postgres"}}
+        records = {"type": "postgres", "dsn": args.postgres, "db_schema": "callfs_demo"}
+        return {"metadata_store": records, "dlm": {"type": "postgres"}}
     address = args.redis
     if not address:
-        program = shutil.which("redis-server", path=os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/usr/local/bin"]))
+        program = shutil.which("redis-server")
         if program is None:
-            raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no program redis-server here: install it "
-                              "(Debian: apt install redis-server), or name one with --redis HOST:PORT or --postgres DSN")
+            raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
+                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN")
         place = os.path.join(demo.folder, "redis.sock")
         if len(os.fsencode(place)) > 100:
             raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
-        demo.start("redis", [program, "--port", "0", "--unixsocket", place, "--unixsocketperm", "600", "--dir", demo.folder,
-                             "--appendonly", "yes", "--save", "", "--daemonize", "no"], "eady to accept connections")
+        demo.start("redis", [program, "--port", "0", "--unixsocket", place, "--unixsocketperm", "600", "--dir",
+                             demo.folder, "--appendonly", "yes", "--save", ""], "eady to accept connections")
         address = "unix:" + place
     redis = {"type": "redis", "redis_addr": address}
     return {"metadata_store": {**redis, "redis_key_prefix": "callfs-demo:"}, "dlm": redis}
@@ -28798,7 +28804,7 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
         _write_private(path, "# Written anew by each start of `callfs cluster demo`.\n" + render_yaml({
             **common, "server": {"listen_addr": url[len("http://"):]}, "log": {"format": "console"},
             "backend": {"localfs_root_path": os.path.join(demo.folder, name, "files")},
-            "metadata_store": {"sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3"), **common["metadata_store"]},
+            "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
             "instance_discovery": {"instance_id": name, "peer_endpoints": urls}}))
         demo.start(name, [sys.executable, os.path.abspath(__file__), "serve", "--config", path], "Listening on")
     return list(urls.values())
@@ -28810,7 +28816,8 @@ def _cluster_demo(args: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         stack.callback(DataLock(os.path.join(folder, "lock")).release)
         signals, demo = stack.enter_context(_Signals(force=False)), stack.enter_context(_Demo(folder))
-        drawn = _kept_secrets(os.path.join(folder, "secrets.json")) or _draw_secrets(os.path.join(folder, "secrets.json"))
+        place = os.path.join(folder, "secrets.json")
+        drawn = _kept_secrets(place) or _draw_secrets(place)
         urls = _demo_nodes(args, demo, drawn)
         _say("\n".join([*(f"Listening on {url}" for url in urls), *_demo_lines(folder, urls, drawn["key"])]))
         while signals.queue.empty():
@@ -28821,7 +28828,8 @@ def _cluster_demo(args: argparse.Namespace) -> int:
 
 
 def _demo_lines(folder: str, urls: Sequence[str], key: str) -> Iterator[str]:
-    program = f"python3 {os.path.relpath(sys.argv[0])}" if os.path.isfile(sys.argv[0]) and sys.argv[0].endswith(".py") else "callfs"
+    script = sys.argv[0]
+    program = f"python3 {os.path.relpath(script)}" if os.path.isfile(script) and script.endswith(".py") else "callfs"
     yield f"One tree on {len(urls)} nodes; files, logs, keys and configurations are in {folder}"
     yield f"The key of {FIRST_RUN_USER}: {key}"
     yield "Try (write through one node, read through another, look at all):"
