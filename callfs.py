@@ -1745,6 +1745,7 @@ def _problem(about: Option, message: str, value: object) -> str:
     if about.secret:
         shown = _mask_all(value)
     text = "empty" if shown in ("", [], {}) else shown if isinstance(shown, str) else repr(shown)
+    text = re.sub(r"//[^/@\s]*@", "//***@", text)       # the password of a URL that is to have none
     return f"{about.key}: {message} (it is {text if len(text) <= 200 else text[:200] + '...'})"
 
 
@@ -1904,6 +1905,42 @@ def _address_problem(text: str, connect: bool = False) -> str:
     return ""
 
 
+class RedisAddress(NamedTuple):
+    """Where a Redis listens: `path` of a unix socket, or host and port, with TLS or not; `db` where the address has one."""
+
+    host: str = ""
+    port: int = 0
+    path: str = ""
+    tls: bool = False
+    db: Optional[int] = None
+
+
+_REDIS_URL = re.compile(r"redis(?P<tls>s?)://(?P<where>[^/?#@\s]+)(?:/(?P<db>[0-9]{1,5})?)?", re.ASCII)
+
+
+def redis_address(text: str) -> RedisAddress:
+    """What an address of Redis says. Raises ValueError, without the text: a URL may hold a password."""
+    if text.startswith("unix:/"):
+        return RedisAddress(path=text[5:])
+    url = _REDIS_URL.fullmatch(text)
+    where = url["where"] if url else text
+    try:
+        at = _parse_address(where if not url or re.search(r":[0-9]+$", where) else where + ":6379")
+    except ValueError:
+        at = ListenAddress("none")
+    if at.kind != "tcp" or not at.host or not at.port:
+        raise ValueError("must be host:port, unix:/path, redis://host[:port][/db] or rediss://..., without user and password "
+                         "(redis_user and redis_password are for those)")
+    return RedisAddress(at.host, at.port, tls=bool(url and url["tls"]), db=int(url["db"]) if url and url["db"] else None)
+
+
+def _redis_problem(text: str) -> str:
+    try:
+        return "" if redis_address(text) else ""
+    except ValueError as error:
+        return str(error)
+
+
 def _url_problem(text: str) -> str:
     try:
         url = urllib.parse.urlsplit(text)
@@ -1943,8 +1980,8 @@ def _pem_problem(text: str) -> str:
 # Shapes of texts, for each text of a list or map; an empty text, list or map is "not set" and has no shape.
 _SHAPES: tuple[tuple[Callable[[str], str], tuple[str, ...]], ...] = (
     (_address_problem, ("server.listen_addr", "server.quic_listen_addr", "metrics.listen_addr")),
-    (functools.partial(_address_problem, connect=True),
-     ("raft.bind_addr", "raft.peers", "metadata_store.redis_addr", "dlm.redis_addr")),
+    (functools.partial(_address_problem, connect=True), ("raft.bind_addr", "raft.peers")),
+    (_redis_problem, ("metadata_store.redis_addr", "dlm.redis_addr")),
     (_url_problem, ("server.external_url", "backend.s3_endpoint", "raft.api_peer_endpoints",
                     "instance_discovery.peer_endpoints")),
     (_proxy_problem, ("server.trusted_proxies",)),
@@ -6247,6 +6284,396 @@ class S3Upload:
                 raise
 
 # ============================================================================
+# Redis: RESP client
+# ============================================================================
+
+MAX_REDIS_ANSWER = 256 << 20                # bytes of the answers to one exchange, checked before they are buffered
+MAX_REDIS_LINE = 64 << 10                   # of a line: a number, a status or an error
+MAX_REDIS_DEPTH = 8                         # of arrays in arrays
+_RESP_SIZE = re.compile(rb"\d{1,10}|-1")    # int() takes underscores, blanks and digits of other scripts
+_RESP_INT = re.compile(rb"[+-]?\d{1,20}")
+# First words of Redis's errors. What is in no table is a RedisError.
+_REDIS_BUSY = {
+    "LOADING": "Redis is loading its data.", "BUSY": "Redis is busy with a script.",
+    "MASTERDOWN": "This replica of Redis has lost its master.", "READONLY": "This Redis is a read-only replica; name its master.",
+    "NOREPLICAS": "Redis has too few replicas to write.", "MISCONF": "Redis can not save to its disk and takes no writes.",
+    "TRYAGAIN": "Redis can not do this now.", "UNKILLABLE": "Redis is busy with a script.",
+}
+_REDIS_CLUSTER = ("This is Redis Cluster, which callfs does not support: its scripts change all keys together, so one server "
+                  "(with replicas, if you like) must hold them all. Use a Redis with `cluster-enabled no`.")
+_REDIS_SETUP = {
+    "NOAUTH": "Redis asks for a password: set redis_password (and redis_user).",
+    "WRONGPASS": "Redis refuses the password: check redis_user and redis_password.",
+    "NOPERM": "The Redis user may not do what callfs needs: `ACL SETUSER <user> on >password ~<prefix>* &<prefix>* "
+              "+@read +@write +@scripting +@pubsub +@connection +time +info +config|get`.",
+    **dict.fromkeys(("MOVED", "ASK", "CROSSSLOT", "CLUSTERDOWN"), _REDIS_CLUSTER),
+}
+
+
+_REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}      # before 7.2, 6
+
+
+class RedisError(StorageError):
+    """Redis refused a command. `state` is the first word of what it said."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(f"Redis refused: {_database_words(text)}")
+        self.state = text.partition(" ")[0]
+
+
+def _redis_error(text: str) -> CallFSError:
+    """The error to raise for what Redis said."""
+    word = text.partition(" ")[0]
+    if word == "OOM":
+        return StorageFull("The memory of Redis is full (its maxmemory).")
+    if "max number of clients" in text:
+        return DatabaseUnavailable("Redis has no connection left (its maxclients).", state=word)
+    if word in _REDIS_BUSY:
+        return DatabaseUnavailable(_REDIS_BUSY[word], state=word)
+    if word in _REDIS_SETUP:
+        return ConfigError(_REDIS_SETUP[word])
+    for words, meant in _REDIS_WORDS.items():
+        if words in text:
+            return ConfigError(_REDIS_SETUP[meant])
+    return RedisError(text)
+
+
+class _RespSource(Protocol):
+    """Where an answer is read from: each raises OSError or ValueError (what the protocol does not allow)."""
+
+    def line(self) -> bytes: ...            # without its CRLF
+    def read(self, size: int) -> bytes: ...
+
+
+def read_resp(source: _RespSource, depth: int = 0) -> Any:
+    """One answer in RESP2 or RESP3: bytes, int, float, bool, None, list, dict; an error is a value, too (CallFSError),
+    as Redis may put it inside an array. Raises ValueError for anything else.
+
+    Source: the Redis serialization protocol specification. Streamed values, which no Redis sends, are not read.
+    """
+    line = source.line()
+    kind, rest = line[:1], line[1:]
+    if kind in b"$!=" and kind:
+        return _resp_bulk(source, kind, rest)
+    if kind in b"*~>%|" and kind:
+        return _resp_many(source, kind, rest, depth)
+    if kind not in _RESP_LINES:
+        raise ValueError("an answer of no known type")
+    return _RESP_LINES[kind](rest)
+
+
+def _resp_int(text: bytes) -> int:
+    if not _RESP_INT.fullmatch(text):
+        raise ValueError("no number")
+    return int(text)
+
+
+def _resp_size(text: bytes) -> int:
+    if not _RESP_SIZE.fullmatch(text):
+        raise ValueError("no size")
+    return int(text)
+
+
+def _resp_null(text: bytes) -> None:
+    if text:
+        raise ValueError("no null")
+
+
+_RESP_LINES: dict[bytes, Callable[[bytes], Any]] = {
+    b"+": bytes, b"-": lambda text: _redis_error(text.decode("utf-8", "replace")), b":": _resp_int, b"(": _resp_int,
+    b"_": _resp_null, b"#": {b"t": True, b"f": False}.__getitem__, b",": float,
+}
+
+
+def _resp_bulk(source: _RespSource, kind: bytes, rest: bytes) -> Any:
+    size = _resp_size(rest)
+    if size < 0:
+        return None
+    data = source.read(size + 2)
+    if data[-2:] != b"\r\n":
+        raise ValueError("no end where it should be")
+    if kind == b"!":
+        return _redis_error(data[:-2].decode("utf-8", "replace"))
+    return data[4:-2] if kind == b"=" else data[:-2]    # "txt:" before a verbatim text
+
+
+def _resp_many(source: _RespSource, kind: bytes, rest: bytes, depth: int) -> Any:
+    size = _resp_size(rest)
+    if depth == MAX_REDIS_DEPTH:
+        raise ValueError("arrays in arrays")
+    if kind in b"*~>":
+        return None if size < 0 else [read_resp(source, depth + 1) for _ in range(size)]
+    pairs = [(read_resp(source, depth + 1), read_resp(source, depth + 1)) for _ in range(size)]
+    if kind == b"|":                        # attributes of the answer that follows
+        return read_resp(source, depth + 1)
+    try:
+        return dict(pairs)
+    except TypeError:
+        raise ValueError("an array as a key") from None
+
+
+def resp_command(*words: Union[bytes, str, int]) -> bytes:
+    """A command on the wire."""
+    parts = [b"*%d\r\n" % len(words)]
+    for word in words:
+        data = word if isinstance(word, bytes) else str(word).encode()
+        parts.append(b"$%d\r\n%b\r\n" % (len(data), data))
+    return b"".join(parts)
+
+
+class _RedisSocket(_DatabaseSocket):
+    """With lines, and with a look whether anything came. For plain data as for TLS."""
+
+    def line(self) -> bytes:
+        """Up to the next CRLF."""
+        start = self._at
+        while True:
+            end = self._buffer.find(b"\r\n", start)
+            if end >= 0:
+                return self.read(end + 2 - self._at)[:-2]
+            if len(self._buffer) - self._at > MAX_REDIS_LINE:
+                raise ValueError("a line is too long")
+            start = max(self._at, len(self._buffer) - 1)
+            self._fill()
+
+    def _fill(self) -> None:
+        self._wait()
+        block = self._socket.recv(65536)
+        if not block:
+            raise ConnectionResetError
+        self._buffer += block
+
+    def readable(self, seconds: float = 0.0) -> bool:
+        """Whether there is something to read, its end included."""
+        if len(self._buffer) > self._at or self.encrypted and self._socket.pending():       # type: ignore[attr-defined]
+            return True
+        if not hasattr(select, "poll"):     # Windows, where select() takes any number
+            return bool(select.select([self._socket], [], [], seconds)[0])
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def interrupt(self) -> None:
+        """End a wait in another thread."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+
+@contextlib.contextmanager
+def _redis_failures(seconds: float, failure: str, lost: bool = False) -> Iterator[None]:
+    """What goes wrong with a socket and with the bytes out of it, as DatabaseUnavailable."""
+    try:
+        yield
+    except socket.timeout:
+        raise DatabaseUnavailable(f"Redis did not answer within {format_duration(seconds)}.") from None
+    except ssl.SSLError as error:
+        reason = getattr(error, "verify_message", "") or error.reason or "the connection ended"
+        raise DatabaseUnavailable(f"TLS with Redis failed: {_database_words(reason)}.", lost=lost) from None
+    except OSError as error:
+        raise DatabaseUnavailable(f"Redis {failure}: {error.strerror or 'the connection ended'}.", lost=lost) from None
+    except (ValueError, KeyError, RecursionError):
+        raise DatabaseUnavailable("Redis sent what its protocol does not allow.", state="protocol") from None
+
+
+class _RedisConnection:
+    """One connection, logged in; for one thread at a time."""
+
+    def __init__(self, target: _DatabaseTarget) -> None:
+        self._target, self.broken = target, True
+        with _redis_failures(target.connect_timeout, "can not be reached"):
+            self.wire = _RedisSocket(target)
+        try:
+            with _redis_failures(target.connect_timeout, "closed the connection"):
+                if target.tls != "disable":
+                    self.wire.encrypt(target)
+                self._log_in(target)
+        except BaseException:
+            self.wire.close()
+            raise
+        self.broken = False
+
+    def _log_in(self, target: _DatabaseTarget) -> None:
+        """RESP3 where there is HELLO (Redis 6) and the user may say it, else RESP2."""
+        login = ("AUTH", target.user or "default", target.password) if target.password else ()
+        hello = self._ask("HELLO", 3, *login)
+        if isinstance(hello, (RedisError, ConfigError)):        # no such command, or not for this user
+            hello = self._ask("AUTH", *filter(None, (target.user, target.password))) if login else self._ask("PING")
+        chosen = self._ask("SELECT", target.database) if target.database not in ("", "0") else None
+        for answer in (hello, chosen):
+            if isinstance(answer, RedisError):
+                text = str(answer).replace(target.password, "***") if login else str(answer)
+                raise ConfigError(f"{text} (see redis_user, redis_password, redis_db)")
+            _redis_value(answer)
+
+    def _ask(self, *words: Union[str, int]) -> Any:
+        self.wire.send(resp_command(*words))
+        return read_resp(self.wire)
+
+    def exchange(self, data: bytes, answers: int, seconds: float) -> list[Any]:
+        """Send commands and read that many answers; only one that ends well leaves a connection that can be used."""
+        self.broken = True
+        self.wire.deadline, self.wire.left = time.monotonic() + seconds, MAX_REDIS_ANSWER
+        with _redis_failures(seconds, "went away", lost=True):
+            self.wire.send(data)
+            found = [read_resp(self.wire) for _ in range(answers)]
+        self.broken = False
+        return found
+
+    def close(self) -> None:
+        """Let go."""
+        self.wire.close()
+
+
+class RedisScript:
+    """A script that the server keeps (EVALSHA)."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+
+
+def redis_target(address: str, *, user: str = "", password: str = "", ca_file: str = "", db: int = 0, pool_size: int = 16,
+                 timeout: float = 5.0) -> _DatabaseTarget:
+    """Where a Redis is, from an address as `redis_address` reads it. Raises ConfigError."""
+    try:
+        at = redis_address(address)
+    except ValueError as error:
+        raise ConfigError(f"redis_addr: {error}") from None
+    if ca_file and not os.path.isfile(ca_file):
+        raise ConfigError(f"redis_ca_file: {ca_file!r} is no file")
+    return _DatabaseTarget(
+        "redis", host=at.path or at.host, port=at.port, user=user, password=password, tls_root=ca_file,
+        tls="verify-full" if at.tls else "disable", database=str(db if at.db is None else at.db), pool_size=pool_size,
+        connect_timeout=min(timeout, 5.0), timeout=timeout)
+
+
+class RedisClient:
+    """One Redis server (5 or later) for any number of threads, with a bounded pool of connections.
+
+    Methods raise DatabaseUnavailable (not to be reached, loading, busy, read-only, ...), StorageFull (`maxmemory`),
+    ConfigError (password, rights, Redis Cluster), RedisError. A command is sent again, once, when its connection was
+    lost, only where the caller says that this is `safe`; a connection that ended while it was idle is noticed before
+    anything is sent on it.
+    """
+
+    def __init__(self, target: Union[str, _DatabaseTarget]) -> None:
+        self.target = redis_target(target) if isinstance(target, str) else target
+        self._pool = _ConnectionPool(lambda: _RedisConnection(self.target), self.target.pool_size, self.target.timeout)
+
+    def call(self, *words: Union[bytes, str, int], safe: bool = False, timeout: Optional[float] = None) -> Any:
+        """The answer to one command."""
+        return _redis_value(self.pipeline([words], safe=safe, timeout=timeout)[0])
+
+    def pipeline(self, commands: Sequence[Sequence[Union[bytes, str, int]]], *, safe: bool = False,
+                 timeout: Optional[float] = None) -> list[Any]:
+        """The answers to several commands that are sent at once; errors are among them, not raised."""
+        data, seconds = b"".join(resp_command(*words) for words in commands), timeout or self.target.timeout
+        for last in (not safe, True):
+            connection = self._take()
+            try:
+                return connection.exchange(data, len(commands), seconds)
+            except DatabaseUnavailable as error:
+                if last or not error.lost:
+                    raise
+            finally:
+                self._pool.give(connection)
+        raise AssertionError                # not reached: the last turn returns or raises
+
+    def _take(self) -> _RedisConnection:
+        """A connection on which nothing has come, its end neither, since it was used last."""
+        while True:
+            connection = self._pool.take()
+            connection.broken = connection.wire.readable()
+            if not connection.broken:
+                return connection
+            self._pool.give(connection)
+
+    def script(self, script: RedisScript, *values: Union[bytes, str, int], safe: bool = False,
+               timeout: Optional[float] = None) -> Any:
+        """What a script returns; its text is sent when the server does not have it (first use, restart, flush)."""
+        call = ("EVALSHA", script.sha, 0, *values)
+        answer = self.pipeline([call], safe=safe, timeout=timeout)[0]
+        if isinstance(answer, RedisError) and answer.state == "NOSCRIPT":      # so it was not run
+            _redis_value(self.call("SCRIPT", "LOAD", script.text, safe=True))
+            answer = self.pipeline([call], safe=safe, timeout=timeout)[0]
+        return _redis_value(answer)
+
+    def subscribe(self, channel: str, heard: Callable[[bytes], None], missed: Callable[[], None]) -> RedisSubscription:
+        """Hear what is published from now on; see RedisSubscription. `close` it."""
+        return RedisSubscription(self.target, channel, heard, missed)
+
+    def close(self) -> None:
+        """End all connections; those in use, when they come back."""
+        self._pool.close()
+
+
+def _redis_value(answer: Any) -> Any:
+    if isinstance(answer, CallFSError):
+        raise answer
+    return answer
+
+
+class RedisSubscription:
+    """A connection and a thread that hear a channel. `missed` is called each time when they hear again after a break;
+    neither call may raise."""
+
+    PING_SECONDS = 15.0                     # of silence; a server that is silent for twice that is lost
+
+    def __init__(self, target: _DatabaseTarget, channel: str, heard: Callable[[bytes], None], missed: Callable[[], None]) -> None:
+        self._target, self._channel, self._heard, self._missed = target, channel, heard, missed
+        self._closed = threading.Event()
+        self._connection = self._connect()
+        self._thread = threading.Thread(target=self._run, name="callfs-redis-heard", daemon=True)
+        self._thread.start()
+
+    def _connect(self) -> _RedisConnection:
+        connection = _RedisConnection(self._target)
+        try:
+            said = _redis_value(connection.exchange(resp_command("SUBSCRIBE", self._channel), 1, self._target.timeout)[0])
+            if not isinstance(said, list) or said[:1] != [b"subscribe"]:
+                raise DatabaseUnavailable("Redis sent what its protocol does not allow.", state="protocol")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _run(self) -> None:
+        pauses = itertools.chain((0.05, 0.1, 0.2, 0.5), itertools.repeat(1.0))
+        while not self._closed.is_set():
+            with contextlib.suppress(CallFSError):
+                self._listen()
+            self._connection.close()
+            if self._closed.wait(next(pauses) * random.uniform(0.5, 1.5)):
+                return
+            with contextlib.suppress(CallFSError):
+                self._connection = self._connect()
+                pauses = itertools.chain((0.05, 0.1, 0.2, 0.5), itertools.repeat(1.0))
+                self._missed()
+
+    def _listen(self) -> None:
+        """Until the connection breaks."""
+        wire, asked = self._connection.wire, False
+        with _redis_failures(self._target.timeout, "went away", lost=True):
+            while not self._closed.is_set():
+                if not wire.readable(self.PING_SECONDS):
+                    if asked:
+                        return
+                    wire.deadline, asked = time.monotonic() + self._target.timeout, True
+                    wire.send(resp_command("PING"))
+                    continue
+                wire.deadline, wire.left, asked = time.monotonic() + self._target.timeout, MAX_REDIS_ANSWER, False
+                said = read_resp(wire)
+                if isinstance(said, list) and len(said) == 3 and said[0] == b"message":
+                    self._heard(said[2])
+
+    def close(self) -> None:
+        """Hear nothing more; not to be called by `heard` and `missed`."""
+        self._closed.set()
+        self._connection.wire.interrupt()
+        self._thread.join()
+        self._connection.close()
+
+# ============================================================================
 # Peers: requests between nodes, signed, once
 # ============================================================================
 #
@@ -7845,6 +8272,802 @@ def _store_error(error: BaseException, what: str = "metadata store") -> CallFSEr
     return Unavailable(f"The {what} does not answer.")
 
 # ============================================================================
+# Records in Redis
+# ============================================================================
+
+# What every script begins with. ARGV: prefix of the keys, identity of the store, then the script's own. A script checks
+# all that it may refuse before its first write: Redis takes nothing back. Numbers that Lua's doubles can not hold (sizes,
+# times) stay text. The keys are not declared (KEYS): they are of one server, all with the same prefix.
+_LUA_HEAD = r"""
+local P, call = ARGV[1], redis.call
+local ENTRIES, INDEX = P..'entries', P..'index'
+if call('HGET', ENTRIES, '') ~= ARGV[2] then return redis.error_reply('CALLFSLOST refused') end
+"""
+# Records are '<version>[...]': a JSON array of texts (_REDIS_FIELDS), here r[1] type, r[2] size, r[3] mode, r[4] owner,
+# r[5] mtime_ns, r[6] etag, r[7] id, r[8] digest, r[9] backend, r[10] instance_id, r[11] stamp. Members of the index are
+# 'parent\0name'. What SQLite does by triggers is in `appeared`, `changed`, `gone` and `moved`.
+_LUA_RECORDS = _LUA_HEAD + r"""
+local AWAY, HELD, LOOSE, READS = P..'away', P..'blobs', P..'loose', P..'reads'
+local REPLICAS, OWED, COPYING = P..'replicas', P..'owed', P..'copying'
+local FENCES, FENCED = P..'fences', P..'fenced'
+local copies = call('GET', P..'replication')
+
+local function record(value) return value and cjson.decode(string.sub(value, string.find(value, '[', 1, true), -1)) end
+local function member(path)
+  local parent, name = string.match(path, '^(.*)/([^/]*)$')
+  if name == '' then return '\0' end
+  return (parent == '' and '/' or parent)..'\0'..name
+end
+local function path_of(member)
+  local parent, name = string.match(member, '^([^%z]*)%z(.*)$')
+  return ((parent == '/' or parent == '') and '/' or parent..'/')..name
+end
+local function below(path)
+  local prefix = path == '/' and '' or path
+  local ranges = {{'['..prefix..'/', '('..prefix..'0'}}
+  if path ~= '/' then table.insert(ranges, 1, {'['..path..'\0', '('..path..'\1'}) end
+  return ranges
+end
+local function now()
+  local time = call('TIME')
+  return time[1]..'.'..string.format('%06d', time[2])
+end
+
+local function is_blob(r) return r[9] ~= 'localfs' and r[9] ~= 'symlink' end
+local function is_away(r) return r[1] == 'file' and is_blob(r) end
+local function on_disk(r) return r[1] == 'file' and not is_blob(r) end
+local function forget_blob(key)
+  call('HDEL', HELD, key)
+  call('ZREMRANGEBYLEX', LOOSE, '['..key..'\0', '('..key..'\1')
+end
+local function free_blob(r)
+  local key = string.sub(r[11], 1, 32)
+  if key ~= '' then
+    forget_blob(key)
+    call('ZADD', LOOSE, 0, key..'\0'..r[9])
+  end
+end
+
+local function doubled(r) return copies and r[1] == 'file' and r[9] ~= 'symlink' and r[9] ~= copies end
+local function copy_key(r) return string.find(r[6], '-', 1, true) and r[7]..'-'..r[6] or r[6] end
+local function unowe(key)
+  local text = call('HGET', REPLICAS, key)
+  local old = text and cjson.decode(text)
+  if old then
+    call('HDEL', REPLICAS, key)
+    call('ZREM', OWED, key)
+    if (old[4] == 'copy' or old[4] == 'check') and call('HINCRBY', COPYING, old[2], -1) <= 0 then call('HDEL', COPYING, old[2]) end
+  end
+  return old
+end
+local used, reserved, block = 0, 0, 1
+local function number()
+  if used == reserved then
+    reserved = call('INCRBY', P..'seq', block)
+    used, block = reserved - block, 500
+  end
+  used = used + 1
+  return used
+end
+local function owe(key, id, path, task, holder)
+  local seq = number()
+  call('HSET', REPLICAS, key, cjson.encode({string.format('%.0f', seq), id, path, task, now(), '0', '0', holder or ''}))
+  if task ~= 'held' then call('ZADD', OWED, seq, key) end
+  if task == 'copy' or task == 'check' then call('HINCRBY', COPYING, id, 1) end
+end
+local function owe_copy(r, path)
+  local old = unowe(copy_key(r))
+  if not old or old[4] ~= 'held' then owe(copy_key(r), r[7], path, 'copy') end
+end
+local function owe_drop(r, path)
+  unowe(copy_key(r))
+  owe(copy_key(r), r[7], path, 'drop')
+end
+
+-- What is written for many records at once: command and key -> values (up to 2 * 500: unpack takes 8,000)
+local pending = {}
+local function later(command, key, one, other)
+  local values = pending[command..key]
+  if not values then
+    values = {command, key}
+    pending[command..key] = values
+  end
+  values[#values + 1] = one
+  values[#values + 1] = other
+end
+local function flush()
+  for _, values in pairs(pending) do call(unpack(values)) end
+  pending = {}
+end
+local function stray(r, path, target)
+  local seq = number()
+  later('ZADD', P..'strays:'..r[10], seq, cjson.encode({string.format('%.0f', seq), path, r[11], target}))
+  if not pending[r[10]] then pending[r[10]] = {'SADD', P..'nodes', r[10]} end
+end
+
+local function appeared(path, r)
+  if is_blob(r) then forget_blob(string.sub(r[11], 1, 32)) end
+  if doubled(r) then owe_copy(r, path) end
+end
+local function gone(path, r)
+  if is_blob(r) then free_blob(r) end
+  if doubled(r) then owe_drop(r, path) end
+  later('HDEL', READS, r[7])
+  if on_disk(r) then stray(r, path, '') end
+end
+local function changed(path, old, r)
+  if string.sub(r[11], 1, 32) ~= string.sub(old[11], 1, 32) then
+    if is_blob(r) then forget_blob(string.sub(r[11], 1, 32)) end
+    if is_blob(old) then free_blob(old) end
+  end
+  if not (doubled(old) and doubled(r) and copy_key(old) == copy_key(r)) then
+    if doubled(r) then owe_copy(r, path) end
+    if doubled(old) then owe_drop(old, path) end
+  end
+  if on_disk(old) and (old[9] ~= r[9] or old[10] ~= r[10]) then stray(old, path, '') end
+end
+local function moved(path, target, r)
+  local text = copies and call('HGET', REPLICAS, copy_key(r))
+  local owed = text and cjson.decode(text)
+  if owed and (owed[4] == 'copy' or owed[4] == 'check') then
+    owed[3] = target
+    call('HSET', REPLICAS, copy_key(r), cjson.encode(owed))
+  end
+  if on_disk(r) then stray(r, path, target) end
+end
+
+local function put(path, text, version)
+  local old, r, place = record(call('HGET', ENTRIES, path)), cjson.decode(text), member(path)
+  call('HSET', ENTRIES, path, version..text)
+  if not old then call('ZADD', INDEX, 0, place) end
+  if is_away(r) then call('ZADD', AWAY, 0, place) elseif old then call('ZREM', AWAY, place) end
+  if old then changed(path, old, r) else appeared(path, r) end
+  flush()
+end
+-- Take some records out, and call act(path, record, its text) for each; how many there were
+local function take(places, act)
+  local paths, values, count = {}, nil, 0
+  for i, place in ipairs(places) do paths[i] = path_of(place) end
+  values = call('HMGET', ENTRIES, unpack(paths))
+  call('HDEL', ENTRIES, unpack(paths))
+  call('ZREM', INDEX, unpack(places))
+  call('ZREM', AWAY, unpack(places))
+  for i, value in ipairs(values) do
+    if value then
+      act(paths[i], record(value), value)
+      count = count + 1
+    end
+  end
+  flush()
+  return count
+end
+local function take_all(path, act)
+  local count = take({member(path)}, act)
+  for _, range in ipairs(below(path)) do
+    while true do
+      local some = call('ZRANGEBYLEX', INDEX, range[1], range[2], 'LIMIT', 0, 500)
+      if #some == 0 then break end
+      count = count + take(some, act)
+    end
+  end
+  return count
+end
+
+-- SQLiteStore._fenced: what was committed with which token: '<token> <of a subtree> <since>'
+local function fence_of(text)
+  local token, sub = string.match(text or '0 0 0', '^(%d+) (%d+)')
+  return tonumber(token), tonumber(sub)
+end
+local function overtaken(path, token, sub)
+  if token == '0' then return false end
+  local above, last = {'/'}, 0
+  for stop in string.gmatch(path, '()/') do
+    if stop > 1 then table.insert(above, string.sub(path, 1, stop - 1)) end
+  end
+  for i, text in ipairs(call('HMGET', FENCES, unpack(above))) do
+    if above[i] ~= path then last = math.max(last, (select(2, fence_of(text)))) end
+  end
+  last = math.max(last, (fence_of(call('HGET', FENCES, path))))
+  local range, at = below(path), 0
+  while sub do
+    local some = call('ZRANGEBYLEX', FENCED, '('..string.sub(range[#range][1], 2), range[#range][2], 'LIMIT', at, 500)
+    if #some == 0 then break end
+    for _, text in ipairs(call('HMGET', FENCES, unpack(some))) do last = math.max(last, (fence_of(text))) end
+    at = at + #some
+  end
+  return last > tonumber(token)
+end
+local function misplaced(path, kind, there_too)
+  local parent = string.match(path, '^(.*)/[^/]*$')
+  local above = parent ~= '' and record(call('HGET', ENTRIES, parent))
+  local there = there_too and record(call('HGET', ENTRIES, path))
+  return parent ~= '' and not (above and above[1] == 'directory') or there and there[1] ~= kind
+end
+local function fence(path, token, sub)
+  if token == '0' then return end
+  local _, last = fence_of(call('HGET', FENCES, path))
+  local range = below(path)
+  while sub do                              -- the one of the subtree stands for those below, which are not larger
+    local some = call('ZRANGEBYLEX', FENCED, '('..string.sub(range[#range][1], 2), range[#range][2], 'LIMIT', 0, 500)
+    if #some == 0 then break end
+    call('HDEL', FENCES, unpack(some))
+    call('ZREM', FENCED, unpack(some))
+  end
+  if sub then last = math.max(last, tonumber(token)) end
+  call('HSET', FENCES, path, token..' '..string.format('%.0f', last)..' '..now())
+  call('ZADD', FENCED, 0, path)
+end
+local OVERTAKEN, MISPLACED = redis.error_reply('CALLFSOVERTAKEN refused'), redis.error_reply('CALLFSMISPLACED refused')
+-- The first write of one that makes room: Redis lets a script that began so go on when its memory is full.
+local function make_room() call('HDEL', ENTRIES, '\1') end
+"""
+# Each with its own values in ARGV from the third on.
+_REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
+    "put": _LUA_RECORDS + r"""
+        local path, text, kind, token = unpack(ARGV, 3)
+        if overtaken(path, token, false) then return OVERTAKEN end
+        if token ~= '0' and misplaced(path, kind, true) then return MISPLACED end
+        local version = string.format('%.0f', call('INCR', P..'version'))
+        fence(path, token, false)
+        put(path, text, version)
+        return version""",
+    "add": _LUA_RECORDS + r"""
+        local version = string.format('%.0f', call('INCR', P..'version'))
+        for i = 3, #ARGV, 2 do
+          if call('HEXISTS', ENTRIES, ARGV[i]) == 0 then put(ARGV[i], ARGV[i + 1], version) end
+        end""",
+    "delete": _LUA_RECORDS + r"""
+        local path, token = ARGV[3], ARGV[4]
+        if overtaken(path, token, true) then return OVERTAKEN end
+        make_room()
+        fence(path, token, true)
+        return take_all(path, gone)""",
+    "move": _LUA_RECORDS + r"""
+        local source, target, token = unpack(ARGV, 3)
+        if overtaken(source, token, true) or overtaken(target, token, true) then return OVERTAKEN end
+        if token ~= '0' and misplaced(target, '', false) then return MISPLACED end
+        make_room()
+        fence(source, token, true)
+        fence(target, token, true)
+        take_all(target, gone)
+        local version = string.format('%.0f', call('INCR', P..'version'))
+        return take_all(source, function(path, r, value)
+          local to = target..string.sub(path, #source + 1)
+          later('HSET', ENTRIES, to, version..string.sub(value, string.find(value, '[', 1, true), -1))
+          later('ZADD', INDEX, 0, member(to))
+          if is_away(r) then later('ZADD', AWAY, 0, member(to)) end
+          moved(path, to, r)
+        end)""",
+    "page": _LUA_HEAD + r"""
+        local left, found = tonumber(ARGV[4]), {}
+        for i = 5, #ARGV, 2 do
+          while left > 0 do
+            local some, paths = call('ZRANGEBYLEX', P..ARGV[3], ARGV[i], ARGV[i + 1], 'LIMIT', 0, math.min(left, 1000)), {}
+            if #some == 0 then break end
+            for j, place in ipairs(some) do
+              local parent, name = string.match(place, '^([^%z]*)%z(.*)$')
+              paths[j] = ((parent == '/' or parent == '') and '/' or parent..'/')..name
+            end
+            for j, value in ipairs(call('HMGET', ENTRIES, unpack(paths))) do
+              found[#found + 1] = paths[j]
+              found[#found + 1] = value
+            end
+            left, ARGV[i] = left - #some, '('..some[#some]
+          end
+        end
+        return found""",
+    "add_link": _LUA_HEAD + r"""
+        local hash, id, created, text = unpack(ARGV, 3)
+        if call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id) > 0 then return redis.error_reply('CALLFSEXISTS refused') end
+        call('HSET', P..'links', hash, text)
+        call('HSET', P..'link_ids', id, hash)
+        call('ZADD', P..'links_by_time', created, hash)""",
+    "find_link": _LUA_HEAD + r"""
+        return call('HGET', P..'links', ARGV[3])""",
+    "use_link": _LUA_HEAD + r"""
+        local text = call('HGET', P..'links', ARGV[3])
+        local link = text and cjson.decode(text)
+        if not link or tonumber(link[9]) >= tonumber(link[8]) or tonumber(link[7]) <= tonumber(ARGV[4]) then return 0 end
+        link[9] = tostring(tonumber(link[9]) + 1)
+        call('HSET', P..'links', ARGV[3], cjson.encode(link))
+        return 1""",
+    "links": _LUA_HEAD + r"""
+        local found, at = {}, 0
+        while #found < 1000 do
+          local some = call('ZREVRANGE', P..'links_by_time', at, at + 499)
+          if #some == 0 then break end
+          for _, text in ipairs(call('HMGET', P..'links', unpack(some))) do
+            if text and #found < 1000 and (ARGV[3] == '*' or cjson.decode(text)[5] == ARGV[4]) then found[#found + 1] = text end
+          end
+          at = at + #some
+        end
+        return found""",
+    "delete_link": _LUA_HEAD + r"""
+        local hash = call('HGET', P..'link_ids', ARGV[3])
+        local text = hash and call('HGET', P..'links', hash)
+        if not text or ARGV[4] ~= '*' and cjson.decode(text)[5] ~= ARGV[5] then return 0 end
+        call('HDEL', P..'links', hash)
+        call('HDEL', P..'link_ids', ARGV[3])
+        call('ZREM', P..'links_by_time', hash)
+        return 1""",
+    "sweep_links": _LUA_HEAD + r"""
+        local count = 0
+        for _, text in ipairs(call('HVALS', P..'links')) do
+          local link = cjson.decode(text)
+          if tonumber(link[7]) <= tonumber(ARGV[3]) or tonumber(link[9]) >= tonumber(link[8]) then
+            call('HDEL', P..'links', link[2])
+            call('HDEL', P..'link_ids', link[1])
+            call('ZREM', P..'links_by_time', link[2])
+            count = count + 1
+          end
+        end
+        return count""",
+    "sweep_fences": _LUA_HEAD + r"""
+        local some = call('ZRANGEBYLEX', P..'fenced', ARGV[4], '+', 'LIMIT', 0, 1000)
+        if #some == 0 then return false end
+        for i, text in ipairs(call('HMGET', P..'fences', unpack(some))) do
+          if not text or tonumber(string.match(text, '(%S+)$')) < tonumber(ARGV[3]) then
+            call('HDEL', P..'fences', some[i])
+            call('ZREM', P..'fenced', some[i])
+          end
+        end
+        return some[#some]""",
+    "hold_blob": _LUA_RECORDS + r"""
+        local key, backend, holder = unpack(ARGV, 3)
+        if call('HEXISTS', HELD, key) == 1 then return redis.error_reply('CALLFSEXISTS refused') end
+        call('HSET', HELD, key, cjson.encode({holder, backend}))""",
+    "release_blobs": _LUA_RECORDS + r"""
+        local function release(key, text)
+          call('HDEL', HELD, key)
+          call('ZADD', LOOSE, 0, key..'\0'..cjson.decode(text)[2])
+        end
+        for i = 4, #ARGV do
+          local text = call('HGET', HELD, ARGV[i])
+          if text then release(ARGV[i], text) end
+        end
+        local all = ARGV[3] ~= '' and call('HGETALL', HELD) or {}
+        for i = 1, #all, 2 do
+          if cjson.decode(all[i + 1])[1] == ARGV[3] then release(all[i], all[i + 1]) end
+        end""",
+    "loose_blobs": _LUA_HEAD + r"""
+        return call('ZRANGE', P..'loose', 0, ARGV[3] - 1)""",
+    "drop_blobs": _LUA_HEAD + r"""
+        for i = 3, #ARGV do call('ZREMRANGEBYLEX', P..'loose', '['..ARGV[i]..'\0', '('..ARGV[i]..'\1') end""",
+    "replicate": _LUA_RECORDS + r"""
+        if (copies or '') == ARGV[3] then return end
+        copies = ARGV[3] ~= '' and ARGV[3]
+        if copies then call('SET', P..'replication', copies) else call('DEL', P..'replication') end
+        for _, key in ipairs(call('ZRANGE', OWED, 0, -1)) do unowe(key) end
+        local from = '-'
+        while copies do
+          local some, paths = call('ZRANGEBYLEX', INDEX, from, '+', 'LIMIT', 0, 500), {}
+          if #some == 0 then break end
+          for i, place in ipairs(some) do paths[i] = path_of(place) end
+          for i, value in ipairs(call('HMGET', ENTRIES, unpack(paths))) do
+            local r = record(value)
+            if r and doubled(r) and call('HEXISTS', REPLICAS, copy_key(r)) == 0 then owe(copy_key(r), r[7], paths[i], 'check') end
+          end
+          from = '('..some[#some]
+        end""",
+    "owed_replicas": _LUA_RECORDS + r"""
+        local limit, due, found, at = tonumber(ARGV[3]), tonumber(ARGV[4]), {}, 0
+        while #found < 2 * limit do
+          local some = call('ZRANGE', OWED, at, at + 499)
+          if #some == 0 then break end
+          for i, text in ipairs(call('HMGET', REPLICAS, unpack(some))) do
+            local owed = cjson.decode(text)
+            local waits = owed[4] == 'drop' and call('HEXISTS', COPYING, owed[2]) == 1
+            if tonumber(owed[7]) <= due and not waits and #found < 2 * limit then
+              found[#found + 1] = some[i]
+              found[#found + 1] = text
+            end
+          end
+          at = at + #some
+        end
+        return found""",
+    "settle_replicas": _LUA_RECORDS + r"""
+        for i = 3, #ARGV do
+          for _, key in ipairs(call('ZRANGEBYSCORE', OWED, ARGV[i], ARGV[i])) do unowe(key) end
+        end""",
+    "postpone_replicas": _LUA_RECORDS + r"""
+        for i = 4, #ARGV do
+          for _, key in ipairs(call('ZRANGEBYSCORE', OWED, ARGV[i], ARGV[i])) do
+            local owed = cjson.decode(call('HGET', REPLICAS, key))
+            owed[6], owed[7] = tostring(tonumber(owed[6]) + 1), ARGV[3]
+            call('HSET', REPLICAS, key, cjson.encode(owed))
+          end
+        end""",
+    "hold_replica": _LUA_RECORDS + r"""
+        unowe(ARGV[3])
+        owe(ARGV[3], '', ARGV[4], 'held', ARGV[5])""",
+    "release_replicas": _LUA_RECORDS + r"""
+        local function release(key, text)
+          local owed = text and cjson.decode(text)
+          if owed and owed[4] == 'held' then
+            owed[4], owed[8] = 'drop', ''
+            call('HSET', REPLICAS, key, cjson.encode(owed))
+            call('ZADD', OWED, owed[1], key)
+          end
+        end
+        for i = 4, #ARGV do release(ARGV[i], call('HGET', REPLICAS, ARGV[i])) end
+        local all = ARGV[3] ~= '' and call('HGETALL', REPLICAS) or {}
+        for i = 1, #all, 2 do
+          local owed = cjson.decode(all[i + 1])
+          if owed[8] == ARGV[3] then
+            release(all[i], all[i + 1])
+          elseif owed[7] ~= '0' then
+            owed[7] = '0'
+            call('HSET', REPLICAS, all[i], cjson.encode(owed))
+          end
+        end""",
+    "replica_backlog": _LUA_HEAD + r"""
+        local first = call('ZRANGE', P..'owed', 0, 0)[1]
+        return {call('ZCARD', P..'owed'), first and call('HGET', P..'replicas', first) or false}""",
+    "strays": _LUA_HEAD + r"""
+        return call('ZRANGE', P..'strays:'..ARGV[3], 0, ARGV[4] - 1)""",
+    "settle_strays": _LUA_HEAD + r"""
+        for _, node in ipairs(call('SMEMBERS', P..'nodes')) do
+          for i = 3, #ARGV do call('ZREMRANGEBYSCORE', P..'strays:'..node, ARGV[i], ARGV[i]) end
+        end""",
+    "note_reads": _LUA_HEAD + r"""
+        for i = 3, #ARGV, 2 do call('HSET', P..'reads', ARGV[i], ARGV[i + 1]) end""",
+    "last_reads": _LUA_HEAD + r"""
+        return call('HMGET', P..'reads', unpack(ARGV, 3))""",
+    "mounts": _LUA_HEAD + r"""
+        return call('HGETALL', P..'mounts:'..ARGV[3])""",
+    "add_mount": _LUA_HEAD + r"""
+        call('HSET', P..'mounts:'..ARGV[3], ARGV[4], ARGV[5])""",
+    "remove_mount": _LUA_HEAD + r"""
+        call('HDEL', P..'mounts:'..ARGV[3], ARGV[4])""",
+    "check": _LUA_HEAD + r"""
+        call('INCRBY', P..'version', 0)""",
+}.items()}
+# The identity is kept among the records, as that of no path: whoever reads or loses one, reads or loses the other.
+_REDIS_MAKE = RedisScript(r"""
+    local P, call = ARGV[1], redis.call
+    if call('HSETNX', P..'entries', '', ARGV[2]) == 1 then call('SET', P..'format', ARGV[3]) end
+    return {call('HGET', P..'entries', ''), call('GET', P..'format')}""")
+_REDIS_LOST = ("Redis has lost its records (they are gone, or others are there): stop the nodes and run `callfs fsck --rebuild` "
+               "on each.")
+_REDIS_REFUSALS: dict[str, Callable[[], CallFSError]] = {
+    "CALLFSLOST": lambda: Unavailable(_REDIS_LOST, retry_after=30), "CALLFSOVERTAKEN": Overtaken,
+    "CALLFSMISPLACED": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
+    "CALLFSEXISTS": lambda: Conflict("This is noted already."),
+}
+
+
+class RedisStore(MetadataStore):
+    """Records in one Redis server (5 or later), in keys of the prefix; no key is that of one path.
+
+    `entries` is a hash of all records by path, `index` a sorted set of "parent\\0name" (one score, so in the order of its
+    bytes, which is that of code points), `away` the same of what lies in no local disk. Every changing method is one
+    script, so atomic; while it runs Redis does nothing else. Measured (Redis 7.0, one core of two): 100,000 records
+    deleted in {DELETE} s, moved in {MOVE} s. Redis Cluster is not supported: a script changes keys of all slots.
+
+    Whether a change survives the end of Redis is its own setting (`appendonly yes`, for a power cut `appendfsync always`);
+    what is amiss is logged at the start. A Redis that has lost its records is noticed by every method, which then
+    raises Unavailable; no method makes it anew.
+    """
+
+    shared = True
+    FORMAT = 1
+    PATIENCE = 120.0                        # seconds for the answer to a change of many records
+
+    def __init__(self, client: Union[RedisClient, _DatabaseTarget, str], *, prefix: str = "callfs:", instance_id: str = "node-1",
+                 durable: bool = False, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        self._client = client if isinstance(client, RedisClient) else RedisClient(client)
+        self._prefix, self.instance_id, self._metrics = prefix, instance_id, metrics or Metrics()
+        self._sender, self._subscriptions = secrets.token_hex(8), []        # type: str, list[RedisSubscription]
+        try:
+            self._check_settings(durable, log)
+            self.identity = self._make()
+        except BaseException:
+            self._client.close()
+            raise
+
+    def _check_settings(self, durable: bool, log: Optional[Log]) -> None:
+        """Raises ConfigError where Redis would drop records by itself; warns where it would lose them at its end."""
+        said = dict(line.split(":", 1) for line in self._client.call("INFO", safe=True).decode().splitlines() if ":" in line)
+        if said.get("cluster_enabled") == "1":
+            raise ConfigError(_REDIS_CLUSTER)
+        if said.get("maxmemory", "0") != "0" and said.get("maxmemory_policy", "noeviction") != "noeviction":
+            raise ConfigError("metadata_store.redis_addr: this Redis throws keys away when its memory is full; set "
+                              "`maxmemory-policy noeviction` there")
+        if log is not None and said.get("aof_enabled") != "1":
+            log.warn("redis_not_durable", problem="Redis would lose acknowledged changes when it ends", advice="appendonly yes")
+        elif log is not None and durable and self._setting("appendfsync") not in ("always", ""):
+            log.warn("redis_not_durable", problem="a power cut may take the last second of changes", advice="appendfsync always")
+
+    def _setting(self, name: str) -> str:
+        """A value of Redis's configuration; "" where it is not to be had."""
+        with contextlib.suppress(RedisError, ConfigError):
+            return str(_redis_pairs(self._client.call("CONFIG", "GET", name, safe=True)).get(name.encode(), b"").decode())
+        return ""
+
+    def _make(self) -> str:
+        found, form = self._client.script(_REDIS_MAKE, self._prefix, secrets.token_hex(8), self.FORMAT)
+        if form is None or int(form) > self.FORMAT:
+            raise ConfigError(f"metadata_store.redis_key_prefix: the keys {self._prefix}* are of another program, or of a later "
+                              "version of callfs")
+        return str(found.decode())
+
+    def _run(self, name: str, *values: Union[bytes, str, int], safe: bool = False, timeout: Optional[float] = None,
+             operation: str = "") -> Any:
+        """What a script answers; see RedisClient.script."""
+        started = time.perf_counter()
+        try:
+            return self._client.script(_REDIS_SCRIPTS[name], self._prefix, self.identity, *values, safe=safe, timeout=timeout)
+        except RedisError as error:
+            raise _REDIS_REFUSALS.get(error.state, lambda: error)() from None       # noqa: B023
+        finally:
+            self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation or name)
+
+    # -- records -----------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> Optional[Entry]:
+        """As the interface says."""
+        value = self._values("get", [path])[0]
+        return None if value is None else _redis_entry(path, value)
+
+    def _values(self, operation: str, paths: Sequence[str]) -> list[Optional[bytes]]:
+        """The records of paths as they are kept; the identity is read with them."""
+        started = time.perf_counter()
+        *values, identity = self._client.call("HMGET", self._prefix + "entries", *paths, "", safe=True)
+        self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
+        if identity != self.identity.encode():
+            raise _REDIS_REFUSALS["CALLFSLOST"]()
+        return values
+
+    def _page(self, operation: str, ranges: Iterable[tuple[bytes, bytes]], after: tuple[str, str], limit: int,
+              index: str = "index") -> list[Entry]:
+        """The records whose places lie in any of these half-open ranges and behind `after`."""
+        start, bounds = "\0".join(after).encode(), []       # type: bytes, list[bytes]
+        for low, high in ranges:
+            if start < high:
+                bounds += [b"(" + start if start >= low else b"[" + low, b"(" + high]
+        found = self._run("page", index, limit, *bounds, safe=True, operation=operation)
+        return [_redis_entry(path.decode(), value) for path, value in zip(found[::2], found[1::2]) if value]
+
+    def page(self, parent: str, after: str = "", limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        place = parent.encode()
+        return self._page("page", [(place + b"\0", place + b"\1")], (parent, after), limit)
+
+    def known(self, parent: str, names: Sequence[str]) -> set[str]:
+        """As the interface says."""
+        values = self._values("known", [join_path(parent, name) for name in names])
+        return {name for name, value in zip(names, values) if value is not None}
+
+    def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._page("subtree", _redis_below(path), after, limit)
+
+    def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
+        """As the interface says."""
+        return self._page("elsewhere", _redis_below(path), after, limit, "away")
+
+    def put(self, entry: Entry) -> Entry:
+        """As the interface says."""
+        version = self._run("put", entry.path, _redis_record(entry), entry.type, self.fence())
+        return entry._replace(version=int(version))
+
+    def add(self, entries: Sequence[Entry]) -> None:
+        """As the interface says."""
+        self._run("add", *itertools.chain.from_iterable((entry.path, _redis_record(entry)) for entry in entries), safe=True)
+
+    def delete(self, path: str) -> int:
+        """As the interface says."""
+        return int(self._run("delete", path, self.fence(), timeout=self.PATIENCE))
+
+    def move(self, source: str, target: str) -> int:
+        """As the interface says."""
+        if target != source and is_below(target, source):
+            raise Conflict("A directory can not be moved into itself.")     # the script would never end
+        return int(self._run("move", source, target, self.fence(), timeout=self.PATIENCE))
+
+    def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        return self._scan("owned", lambda entry: entry.instance_id == instance_id, after, limit)
+
+    def _scan(self, operation: str, wanted: Callable[[Entry], bool], after: tuple[str, str], limit: int) -> list[Entry]:
+        """The next files on local disks that are wanted: all records are looked at, 1,000 at a time."""
+        found: list[Entry] = []
+        while len(found) < limit:
+            page = self._page(operation, _redis_below("/"), after, 1000)
+            found += [entry for entry in page if entry.type == FILE and entry.backend == "localfs" and wanted(entry)]
+            if not page:
+                break
+            after = split_path(page[-1].path)
+        return found[:limit]
+
+    # -- strays and messages -----------------------------------------------------------------------------------
+
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says."""
+        rows = map(json.loads, self._run("strays", instance_id, limit, safe=True))
+        return [Stray(int(seq), path, stamp, target) for seq, path, stamp, target in rows]
+
+    def settle_strays(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._run("settle_strays", *seqs, safe=True)
+
+    def announce(self, message: str) -> None:
+        """As the interface says."""
+        self._client.call("PUBLISH", self._prefix + "messages", "\0".join((self._sender, self.instance_id, message)))
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """As the interface says."""
+        def read(data: bytes) -> None:
+            sender, instance_id, message = (data.decode("utf-8", "replace").split("\0", 2) + ["", ""])[:3]
+            if sender != self._sender:
+                heard(instance_id, message)
+        self._subscriptions.append(self._client.subscribe(self._prefix + "messages", read, missed))
+
+    # -- links -------------------------------------------------------------------------------------------------
+
+    def add_link(self, link: Link) -> None:
+        """As the interface says."""
+        self._run("add_link", link.token_hash, link.id, repr(link.created), json.dumps([str(value) for value in link]))
+
+    def find_link(self, token_hash: str) -> Optional[Link]:
+        """As the interface says."""
+        text = self._run("find_link", token_hash, safe=True)
+        return None if text is None else _redis_link(text)
+
+    def use_link(self, token_hash: str, now: float) -> bool:
+        """As the interface says."""
+        return bool(self._run("use_link", token_hash, repr(now)))
+
+    def links(self, owner: Optional[str]) -> list[Link]:
+        """As the interface says."""
+        return [_redis_link(text) for text in self._run("links", *_redis_owner(owner), safe=True)]
+
+    def delete_link(self, link_id: str, owner: Optional[str]) -> bool:
+        """As the interface says."""
+        return bool(self._run("delete_link", link_id, *_redis_owner(owner)))
+
+    def sweep_links(self, now: float) -> int:
+        """As the interface says."""
+        last: Optional[bytes] = b"-"
+        while last is not None:             # no holder of a lock is paused for so long and then goes on
+            last = self._run("sweep_fences", repr(now - FENCE_SECONDS), last if last == b"-" else b"(" + last, safe=True)
+        return int(self._run("sweep_links", repr(now), safe=True))
+
+    # -- blobs and second copies -------------------------------------------------------------------------------
+
+    def hold_blob(self, key: str, backend: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._run("hold_blob", key, backend, instance_id)
+
+    def release_blobs(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._run("release_blobs", instance_id, *keys, safe=True)
+
+    def loose_blobs(self, limit: int = 1000) -> list[tuple[str, str]]:
+        """As the interface says."""
+        members = (member.decode().partition("\0") for member in self._run("loose_blobs", limit, safe=True))
+        return [(key, backend) for key, _, backend in members]
+
+    def drop_blobs(self, keys: Sequence[str]) -> None:
+        """As the interface says."""
+        self._run("drop_blobs", *keys)
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says."""
+        self._run("replicate", backend, safe=True, timeout=self.PATIENCE)
+
+    def owed_replicas(self, limit: int, now: float) -> list[Owed]:
+        """As the interface says."""
+        found = self._run("owed_replicas", limit, repr(now), safe=True)
+        return [Owed(int(seq), key.decode(), id_, path, task, float(since), int(tries))
+                for key, (seq, id_, path, task, since, tries, *_) in zip(found[::2], map(json.loads, found[1::2]))]
+
+    def settle_replicas(self, seqs: Sequence[int]) -> None:
+        """As the interface says."""
+        self._run("settle_replicas", *seqs, safe=True)
+
+    def postpone_replicas(self, seqs: Sequence[int], due: float) -> None:
+        """As the interface says."""
+        self._run("postpone_replicas", repr(due), *seqs)
+
+    def hold_replica(self, key: str, path: str, instance_id: str) -> None:
+        """As the interface says."""
+        self._run("hold_replica", key, path, instance_id)
+
+    def release_replicas(self, keys: Sequence[str], instance_id: str = "") -> None:
+        """As the interface says."""
+        self._run("release_replicas", instance_id, *keys, safe=True)
+
+    def replica_backlog(self) -> tuple[int, float]:
+        """As the interface says."""
+        count, first = self._run("replica_backlog", safe=True)
+        return count, float(json.loads(first)[4]) if first else 0.0
+
+    # -- reads and mounts --------------------------------------------------------------------------------------
+
+    def note_reads(self, hours: Mapping[str, int]) -> None:
+        """As the interface says."""
+        self._run("note_reads", *itertools.chain.from_iterable(hours.items()), safe=True)
+
+    def last_reads(self, ids: Sequence[str]) -> dict[str, int]:
+        """As the interface says."""
+        found = self._run("last_reads", *ids, safe=True) if ids else []
+        return {id_: int(hour) for id_, hour in zip(ids, found) if hour is not None}
+
+    def idle_files(self, hour: int, min_bytes: int, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
+        """As the interface says."""
+        found: list[Entry] = []
+        while len(found) < limit:
+            some = self._scan("idle_files", lambda entry: entry.size >= min_bytes and entry.mtime_ns < hour * 3_600_000_000_000,
+                              after, 500)
+            if not some:
+                break
+            read = self.last_reads([entry.id for entry in some])
+            found += [entry for entry in some if read.get(entry.id, hour - 1) < hour]
+            after = split_path(some[-1].path)
+        return found[:limit]
+
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """As the interface says."""
+        found = _redis_pairs(self._run("mounts", self.instance_id, safe=True))
+        return sorted((path.decode(), *json.loads(value)) for path, value in found.items())
+
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """As the interface says."""
+        self._run("add_mount", self.instance_id, path, json.dumps([fstype, config]), safe=True)
+
+    def remove_mount(self, path: str) -> None:
+        """As the interface says."""
+        self._run("remove_mount", self.instance_id, path, safe=True)
+
+    # -- the store itself --------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """A write that changes nothing."""
+        self._run("check", safe=True)
+
+    def close(self) -> None:
+        """End all connections."""
+        while self._subscriptions:
+            self._subscriptions.pop().close()
+        self._client.close()
+
+
+def _redis_pairs(answer: Any) -> dict[bytes, Any]:
+    """A map, which RESP2 and scripts give as a list."""
+    return answer if isinstance(answer, dict) else dict(zip(answer[::2], answer[1::2]))
+
+
+def _redis_owner(owner: Optional[str]) -> tuple[str, str]:
+    return ("*", "") if owner is None else ("=", owner)
+
+
+def _redis_below(path: str) -> list[tuple[bytes, bytes]]:
+    """Where in the index the places below a path are: its children, then those whose parent starts with it."""
+    prefix = path.rstrip("/").encode()
+    children = [(prefix + b"\0", prefix + b"\1")] if prefix else []
+    return [*children, (prefix + b"/", prefix + b"0")]
+
+
+def _redis_record(entry: Entry) -> str:
+    """All of an entry but its path and version, as texts: Lua has no integers of 64 bits."""
+    return json.dumps([str(value) for value in entry[1:-1]], separators=(",", ":"))
+
+
+def _redis_entry(path: str, value: bytes) -> Entry:
+    try:
+        version, bracket, rest = value.partition(b"[")
+        kind, size, mode, owner, mtime_ns, *texts = json.loads(bracket + rest)
+        return Entry(path, kind, int(size), int(mode), owner, int(mtime_ns), *texts, version=int(version))
+    except (ValueError, TypeError):
+        raise StorageError("The records in Redis are damaged; restore a backup of them.") from None
+
+
+def _redis_link(text: bytes) -> Link:
+    *texts, created, expires, most, uses = json.loads(text)
+    return Link(*texts, float(created), float(expires), int(most), int(uses))
+
+# ============================================================================
 # Records in PostgreSQL: one database for several nodes
 # ============================================================================
 
@@ -8024,6 +9247,51 @@ _POSTGRES_SCHEMA = (
             WHERE parent = $4 OR parent >= prefix || '/' AND parent < prefix || '0';
         GET DIAGNOSTICS rest = ROW_COUNT;
         RETURN first + rest;
+    END $$;
+
+    -- Locks of nodes, in the session: all or none. Each key has a gate beside it, which everybody passes and which who was
+    -- refused keeps closed (`gated`) until it is his turn. -> token; 0: none; -1: none, but the gates are closed
+    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE plpgsql AS $$
+    DECLARE
+        held boolean := true;
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            held := CASE WHEN alone[i] THEN pg_advisory_unlock(keys[i]) ELSE pg_advisory_unlock_shared(keys[i]) END AND held;
+        END LOOP;
+        RETURN held;
+    END $$;
+    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE sql AS
+        $$ SELECT bool_and(pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
+    CREATE FUNCTION try_locks(keys bigint[], alone boolean[], gated boolean) RETURNS bigint LANGUAGE plpgsql AS $$
+    DECLARE
+        done integer := 0;
+        pass boolean := true;
+    BEGIN
+        FOR i IN 1 .. cardinality(keys) LOOP
+            pass := pass AND pg_try_advisory_xact_lock_shared(keys[i] # 1);
+        END LOOP;
+        WHILE pass AND done < cardinality(keys) LOOP
+            EXIT WHEN NOT CASE WHEN alone[done + 1] THEN pg_try_advisory_lock(keys[done + 1])
+                               ELSE pg_try_advisory_lock_shared(keys[done + 1]) END;
+            done := done + 1;
+        END LOOP;
+        IF pass AND done = cardinality(keys) THEN
+            IF gated THEN
+                PERFORM open_gates(keys, alone);
+            END IF;
+            RETURN nextval('tokens');
+        END IF;
+        PERFORM free_locks(keys[:done], alone);
+        IF gated OR NOT pass THEN
+            RETURN CASE WHEN gated THEN -1 ELSE 0 END;
+        END IF;
+        FOR i IN 1 .. cardinality(keys) LOOP
+            IF alone[i] AND NOT pg_try_advisory_lock(keys[i] # 1) THEN
+                PERFORM open_gates(keys[:i - 1], alone[:i - 1]);
+                RETURN 0;
+            END IF;
+        END LOOP;
+        RETURN -1;
     END $$;
     """,
 )
@@ -8565,6 +9833,67 @@ class LocalLocks(LockManager):
                 self._changed.notify_all()
 
 
+class SharedLocks(LockManager):
+    """Locks that several processes share. This process's own come first: they cost nothing and are fair, and the shared
+    ones meet only other processes. Between those nobody is promised his turn.
+
+    A shared lock can be lost before it is let go (the connection broke, the holder was silent too long); nobody is told:
+    what counts is the token, which the store checks at each commit.
+    """
+
+    def __init__(self, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+        self._timeout, self._metrics, self._own = timeout, metrics or Metrics(), LocalLocks(timeout)
+        self._thread, self._active = threading.local(), set()       # type: Any, set[int]
+        self._metrics.gauge("callfs_active_locks", lambda: len(self._active))
+
+    @abc.abstractmethod
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        """All of them, or none: (token, what `_give` needs). Tries at least once, until `time.monotonic()` is past the
+        deadline; then, and where the server can not be reached by then, raises Unavailable."""
+
+    @abc.abstractmethod
+    def _give(self, handle: Any) -> None:
+        """Let go. Raises CallFSError where the lock was, or may have been, lost before."""
+
+    def token(self) -> int:
+        """As the interface says."""
+        return next(reversed(getattr(self._thread, "tokens", ())), 0)
+
+    @contextlib.contextmanager
+    def hold(self, *paths: str, subtree: bool = False, timeout: Optional[float] = None) -> Iterator[Lease]:
+        """As the interface says."""
+        wanted = _outermost(paths) if subtree else sorted(set(paths))
+        seconds, started, status = self._timeout if timeout is None else timeout, time.perf_counter(), "timeout"
+        deadline, stack = time.monotonic() + seconds, contextlib.ExitStack()
+        with stack:
+            try:
+                stack.enter_context(self._own.hold(*wanted, subtree=subtree, timeout=seconds))
+                token, handle = self._take(wanted, subtree, deadline)
+                status = "success"
+            finally:
+                self._measure("acquire", status, started)
+            stack.callback(self._let_go, token, handle)
+            self._thread.__dict__.setdefault("tokens", []).append(token)
+            self._active.add(token)
+            yield Lease(token)
+
+    def _let_go(self, token: int, handle: Any) -> None:
+        self._thread.tokens.remove(token)
+        self._active.discard(token)
+        started, status = time.perf_counter(), "lost"
+        try:
+            self._give(handle)
+            status = "success"
+        except CallFSError:                 # then nobody has it; and what was done under it is done
+            pass
+        finally:
+            self._measure("release", status, started)
+
+    def _measure(self, operation: str, status: str, started: float) -> None:
+        self._metrics.count("callfs_lock_operations_total", operation, status)
+        self._metrics.observe("callfs_lock_operation_duration_seconds", time.perf_counter() - started, operation)
+
+
 def _overlap(some: list[str], some_below: bool, others: list[str], others_below: bool) -> bool:
     return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
                for path in some for other in others)
@@ -8574,6 +9903,275 @@ def _outermost(paths: Sequence[str]) -> list[str]:
     """Without those that lie in another of them: a subtree's lock covers them already."""
     distinct = sorted(set(paths))
     return [path for path in distinct if not any(other != path and is_below(path, other) for other in distinct)]
+
+# ============================================================================
+# Locks in Redis
+# ============================================================================
+
+# ARGV: prefix, time to live in ms, "1" for a subtree, who asks, "1" if it will ask again, then the paths.
+# `locks` is a hash of what is held: path -> '<token> <1: a subtree> <until, in ms since 1970> <who>', and, at '?'..path,
+# of the subtrees that are waited for; `held` a sorted set of the held paths, for what lies below one. What is over is
+# met and removed here: no clock but that of Redis is asked.
+_LUA_LOCKS = r"""
+local LOCKS, HELD, call = ARGV[1]..'locks', ARGV[1]..'held', redis.call
+local time = call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local function parts(text)
+  local token, sub, till, who = string.match(text or '', '^(%d+) (%d) (%d+) (.*)$')
+  if till and tonumber(till) > now then return token, sub, who, tonumber(till) - now end
+end
+local function text(token, sub, ms, who) return token..' '..sub..' '..string.format('%.0f', now + ms)..' '..who end
+"""
+_LUA_TAKE = RedisScript(_LUA_LOCKS + r"""
+local ttl, sub, who, again = tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
+local function blocked(path)
+  local asked = {path, '?'..path}
+  for stop in string.gmatch(path, '()/') do
+    local above = stop == 1 and '/' or string.sub(path, 1, stop - 1)
+    if above ~= path then
+      asked[#asked + 1] = above
+      asked[#asked + 1] = '?'..above
+    end
+  end
+  for i, found in ipairs(call('HMGET', LOCKS, unpack(asked))) do
+    local token, subtree, owner = parts(found)
+    if token and i % 2 == 0 and owner ~= who or token and i % 2 == 1 and (i == 1 or subtree == '1') then return true end
+  end
+  local prefix = path == '/' and '' or path
+  while sub == '1' do
+    local some = call('ZRANGEBYLEX', HELD, '('..prefix..'/', '('..prefix..'0', 'LIMIT', 0, 500)
+    if #some == 0 then return false end
+    for i, found in ipairs(call('HMGET', LOCKS, unpack(some))) do
+      if parts(found) then return true end
+      call('HDEL', LOCKS, some[i])
+      call('ZREM', HELD, some[i])
+    end
+  end
+  return false
+end
+for i = 6, #ARGV do
+  if blocked(ARGV[i]) then
+    -- Who waits for a subtree is let in before those that come later: else a busy one would never be free.
+    for j = 6, sub == '1' and again == '1' and #ARGV or 0 do
+      local _, _, owner = parts(call('HGET', LOCKS, '?'..ARGV[j]))
+      if not owner or owner == who then call('HSET', LOCKS, '?'..ARGV[j], text('0', '1', 1000, who)) end
+    end
+    return false
+  end
+end
+-- Not only counted: a Redis that lost its keys, or a replica that became master, gives out larger ones still.
+local token = math.max((tonumber(call('GET', ARGV[1]..'token') or 0)) + 1, time[1] * 1000000 + time[2])
+token = string.format('%.0f', token)
+call('SET', ARGV[1]..'token', token)
+for i = 6, #ARGV do
+  call('HSET', LOCKS, ARGV[i], text(token, sub, ttl, who))
+  call('ZADD', HELD, 0, ARGV[i])
+  if sub == '1' then
+    local _, _, owner = parts(call('HGET', LOCKS, '?'..ARGV[i]))
+    if owner == who then call('HDEL', LOCKS, '?'..ARGV[i]) end
+  end
+end
+return token""")
+# ARGV: prefix, then pairs of path and token, each of a lock that the caller was granted. How many were its own still.
+_LUA_GIVE = RedisScript(_LUA_LOCKS + r"""
+local own = 0
+for i = 2, #ARGV, 2 do
+  local found = call('HGET', LOCKS, ARGV[i])
+  if string.match(found or '', '^%d+') == ARGV[i + 1] then
+    if parts(found) then own = own + 1 end
+    call('HDEL', LOCKS, ARGV[i])
+    call('ZREM', HELD, ARGV[i])
+  end
+end
+return own""")
+# ARGV: prefix, time to live in ms, then such pairs. One that is over is not revived: another may have been there.
+_LUA_RENEW = RedisScript(_LUA_LOCKS + r"""
+local own = 0
+for i = 3, #ARGV, 2 do
+  local found = call('HGET', LOCKS, ARGV[i])
+  local token, sub, who = parts(found)
+  if token == ARGV[i + 1] then
+    call('HSET', LOCKS, ARGV[i], text(token, sub, tonumber(ARGV[2]), who))
+    own = own + 1
+  end
+end
+return own""")
+
+
+class RedisLocks(SharedLocks):
+    """Locks in Redis, for `lease` seconds each; one thread renews all that this process holds, three times a lease.
+
+    Who was silent for longer (paused, cut off) has lost its locks without knowing; its token stays what it was, and the
+    store refuses its commits once somebody else made one (`MetadataStore.fence`). Tokens are the microseconds of Redis's
+    clock, or one more than the last. Who waits asks again after 5 ms and then ever longer, up to 100 ms: measured with
+    two processes that take one lock in turn, waking by messages was no faster, and every release would publish one.
+    """
+
+    def __init__(self, client: Union[RedisClient, _DatabaseTarget, str], *, prefix: str = "callfs:", lease: float = 10.0,
+                 timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+        super().__init__(timeout, metrics)
+        self._client = client if isinstance(client, RedisClient) else RedisClient(client)
+        self._prefix, self._lease = prefix, max(1, int(lease * 1000))       # ms
+        self._held: dict[str, list[str]] = {}       # paths by token
+        self._closed, self._starting = threading.Event(), threading.Lock()
+        self._renewer: Optional[threading.Thread] = None
+        try:
+            self._client.call("PING", safe=True)
+        except BaseException:
+            self._client.close()
+            raise
+
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        who = secrets.token_hex(8)
+        for attempt in itertools.count():
+            pause = min(random.uniform(0.5, 1.0) * 0.005 * 2 ** min(attempt, 5), 0.1)
+            again = time.monotonic() + pause < deadline
+            token = self._client.script(_LUA_TAKE, self._prefix, self._lease, int(subtree), who, int(again), *paths)
+            if token is not None:
+                break
+            if not again:
+                raise Unavailable("Another request is writing here; try again.")
+            time.sleep(pause)
+        self._held[token.decode()] = list(paths)
+        self._renew_from_now_on()
+        return int(token), token.decode()
+
+    def _give(self, handle: Any) -> None:
+        paths = self._held.pop(handle)
+        if self._client.script(_LUA_GIVE, self._prefix, *self._pairs({handle: paths}), safe=True) < len(paths):
+            raise Unavailable("The lock was lost.")
+
+    @staticmethod
+    def _pairs(held: Mapping[str, Sequence[str]]) -> list[str]:
+        return [word for token, paths in held.items() for path in paths for word in (path, token)]
+
+    def _renew_from_now_on(self) -> None:
+        with self._starting:
+            if self._renewer is None and not self._closed.is_set():
+                self._renewer = threading.Thread(target=self._renew, name="callfs-locks-renewed", daemon=True)
+                self._renewer.start()
+
+    def _renew(self) -> None:
+        while not self._closed.wait(self._lease / 3000):
+            pairs = self._pairs(self._held.copy())
+            for start in range(0, len(pairs), 1000):
+                with contextlib.suppress(CallFSError):      # who lets go finds out, and the store refuses
+                    self._client.script(_LUA_RENEW, self._prefix, self._lease, *pairs[start:start + 1000], safe=True)
+
+    def close(self) -> None:
+        """Locks that are held end."""
+        self._closed.set()
+        if self._renewer is not None:
+            self._renewer.join()
+        held, self._held = self._held, {}
+        with contextlib.suppress(CallFSError):
+            self._client.script(_LUA_GIVE, self._prefix, *self._pairs(held), safe=True)
+        self._client.close()
+        super().close()
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+
+class PostgresLocks(SharedLocks):
+    """Advisory locks in the database of a PostgresStore, under its identity.
+
+    All locks of a process are those of ONE session: threads of a process exclude each other before (`SharedLocks`), and
+    inside a session PostgreSQL's locks do not exclude each other, so that two names with the same hash can not stop a thread
+    by a lock of its own; a connection for each lock would soon be more than a server takes. Therefore locks are tried for
+    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. Who is refused takes
+    the gates of what he wants alone, when he can have all of them, and tries again with random pauses; others find the gate
+    closed: a folder whose files are written all the time can be locked, too.
+
+    The session ends, with its locks, when the connection does, and (PostgreSQL 14 and later) when the process was silent
+    for `lease` seconds: one that was stopped holds up nobody for ever. What it then does, the fences refuse.
+    """
+
+    PAUSE = 0.001, 0.05                     # seconds: about the first, at most the second between two tries
+
+    def __init__(self, store: PostgresStore, *, timeout: float = 10.0, lease: float = 10.0,
+                 metrics: Optional[Metrics] = None) -> None:
+        super().__init__(timeout, metrics)
+        self._store, self._lease, self._salt = store, lease, bytes.fromhex(store.identity) + b"locks"
+        self._session: Optional[_PostgresConnection] = None
+        self._using, self._closed = threading.Lock(), threading.Event()
+        self._thread_alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
+        self._thread_alive.start()
+
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        wanted = [_postgres_array(some) for some in advisory_keys(self._salt, paths, subtree)]
+        pause, gates = self.PAUSE[0], None  # the session in which this one has closed the gates
+        try:
+            while True:
+                session, token = self._try(wanted, gates)
+                gates = session if token < 0 else None
+                if token > 0:
+                    return token, (session, wanted)
+                left = deadline - time.monotonic()
+                if left <= 0:
+                    raise Unavailable("Another request is writing here; try again.")
+                time.sleep(min(left, random.uniform(pause / 2, pause)))
+                pause = min(pause * 2, self.PAUSE[1])
+        finally:
+            if gates:
+                with contextlib.suppress(CallFSError):
+                    self._ask("SELECT open_gates(?, ?)", wanted, gates)
+
+    def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
+        """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
+        for last in (False, True):
+            try:
+                return self._ask("SELECT try_locks(?, ?, ?)", wanted, None, gates)
+            except DatabaseUnavailable as error:
+                if last or not error.lost:
+                    raise Unavailable("The lock server does not answer.") from None
+        raise AssertionError                # not reached
+
+    def _ask(self, sql: str, wanted: Sequence[Any], only: Any, gates: Any = None) -> tuple[_PostgresConnection, int]:
+        """Call a function in the session, or in `only` this one; `gates`: where the gates are closed."""
+        with self._using:
+            session = self._session
+            if session is None or session.broken:
+                session = self._session = self._connect() if only is None else None
+            if session is None or only not in (None, session):
+                raise Unavailable("The session with this lock has ended.")
+            values = wanted if only else [*wanted, gates is session]
+            try:
+                return session, session.query(sql, list(values)).rows[0][0]
+            except BaseException:           # what the session holds now nobody knows: with it all of that goes
+                session.broken = True
+                session.close()
+                raise
+
+    def _connect(self) -> _PostgresConnection:
+        if self._closed.is_set():
+            raise Unavailable("The locks were closed.")
+        session = self._store.database.connection()
+        for name, value in (("idle_session_timeout", f"{int(self._lease * 1000)}"), ("tcp_keepalives_idle", "5"),
+                            ("tcp_keepalives_interval", "2"), ("tcp_keepalives_count", "3")):
+            session.query("SELECT set_config(name, ?, false) FROM pg_settings WHERE name = ?", [value, name])
+        return session
+
+    def _give(self, handle: Any) -> None:
+        session, wanted = handle
+        self._ask("SELECT free_locks(?, ?)", wanted, session)
+
+    def _stay_alive(self) -> None:
+        """What is held is held until the process falls silent."""
+        while not self._closed.wait(self._lease / 3):
+            with self._using, contextlib.suppress(CallFSError):
+                if self._session and not self._session.broken:
+                    self._session.simple("")
+
+    def close(self) -> None:
+        """As the interface says."""
+        self._closed.set()
+        self._thread_alive.join()
+        with self._using:
+            if self._session:
+                self._session.close()
+                self._session.broken = True
 
 # ============================================================================
 # Bytes: the local disk
@@ -25644,12 +27242,29 @@ def open_store(config: Config, metrics: Metrics, log: Log) -> MetadataStore:
     options, durable = config.metadata_store, config.storage.durability == "full"
     if options.type == "sqlite":
         return SQLiteStore(options.sqlite_path, durable=durable, timeout=config.server.metadata_op_timeout, metrics=metrics)
+    if options.type == "postgres":
+        return PostgresStore(options.dsn, sslmode=options.sslmode, schema=options.db_schema, pool=options.pool_size, metrics=metrics,
+                             instance_id=config.instance_discovery.instance_id, timeout=config.server.metadata_op_timeout, log=log)
+    if options.type == "redis":
+        target = redis_target(options.redis_addr, user=options.redis_user, password=options.redis_password, db=options.redis_db,
+                              ca_file=options.redis_ca_file, pool_size=options.pool_size, timeout=config.server.metadata_op_timeout)
+        return RedisStore(target, prefix=options.redis_key_prefix, instance_id=config.instance_discovery.instance_id,
+                          durable=durable, metrics=metrics, log=log)
     raise ConfigError(f"metadata_store.type: {options.type} is not built yet")
 
 
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
     """The locks that a configuration names; the store learns under which of them commits are made."""
-    locks: LockManager = LocalLocks(config.server.file_op_timeout, metrics)
+    options, timeout = config.dlm, config.server.file_op_timeout
+    locks: LockManager
+    if options.type == "redis":
+        target = redis_target(options.redis_addr, user=options.redis_user, password=options.redis_password,
+                              ca_file=options.redis_ca_file, pool_size=config.server.max_workers, timeout=config.server.metadata_op_timeout)
+        locks = RedisLocks(target, prefix=config.metadata_store.redis_key_prefix, lease=options.lease, timeout=timeout, metrics=metrics)
+    elif isinstance(store, PostgresStore) and options.type == "postgres":
+        locks = PostgresLocks(store, timeout=timeout, lease=options.lease, metrics=metrics)
+    else:
+        locks = LocalLocks(timeout, metrics)
     store.fence = locks.token
     return locks
 

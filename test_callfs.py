@@ -4950,6 +4950,300 @@ def test_s3_virtual_host() -> None:
 
 
 # ============================================================================
+# Redis: RESP client
+# ============================================================================
+
+class RealRedis(RealDatabase):
+    """Redis on a unix socket, a port and a TLS port; what is written outlives its process."""
+
+    name = "redis"
+
+    def __init__(self, certificate: tuple[str, str], *more: str) -> None:
+        super().__init__()
+        self.program, self.files, self.more, self.tls_port = need_program("redis-server"), certificate, more, free_port()
+        self.address = f"unix:{self.folder}/sock"
+        self.start()
+        self.wait_for_it()
+
+    def start(self) -> None:
+        """With its log of changes, without fsync."""
+        self.start_process(
+            self.program, "--dir", str(self.folder), "--unixsocket", f"{self.folder}/sock", "--bind", "127.0.0.1", "--port", str(self.port),
+            "--save", "", "--appendonly", "yes", "--appendfsync", "no", "--tls-port", str(self.tls_port), "--tls-cert-file", self.files[0],
+            "--tls-key-file", self.files[1], "--tls-ca-cert-file", self.files[0], "--tls-auth-clients", "no", "--enable-debug-command", "yes", *self.more)
+
+    def wait_for_it(self) -> None:
+        """Until it answers."""
+        def answers() -> bool:
+            try:
+                with self.client() as client:
+                    return client.call("PING") == b"PONG"
+            except callfs.DatabaseUnavailable:
+                assert self.process.poll() is None, (self.folder / "log").read_text(errors="replace")[-3000:]
+                return False
+        wait_for(answers, 30, "redis to start")
+
+    @contextlib.contextmanager
+    def client(self, address: str = "", **more: Any) -> Iterator[Any]:
+        """A client of it."""
+        client = callfs.RedisClient(callfs.redis_target(address or self.address, **more))
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def restart(self) -> None:
+        """Killed and started again."""
+        self.stop(signal.SIGKILL)
+        self.start()
+        self.wait_for_it()
+
+
+@pytest.fixture(scope="session")
+def redis_server(certificate: tuple[str, str]) -> Iterator[RealRedis]:
+    """A Redis of our own."""
+    yield from real_database(RealRedis, certificate)        # type: ignore[misc]
+
+
+class RespBytes:
+    """An answer to read, that ends where its bytes do."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def read(self, size: int) -> bytes:
+        if self.at + size > len(self.data):
+            raise ConnectionResetError
+        self.at += size
+        return self.data[self.at - size:self.at]
+
+    def line(self) -> bytes:
+        end = self.data.find(b"\r\n", self.at)
+        return self.read((end if end >= 0 else len(self.data)) + 2 - self.at)[:-2]
+
+
+@pytest.mark.parametrize("data, value", [
+    (b"+OK\r\n", b"OK"), (b":-12\r\n", -12), (b":0\r\n", 0), (b"(3492890328409238509324850943850943825024385\r\n", ValueError),
+    (b"$5\r\nhe\r\no\r\n", b"he\r\no"), (b"$0\r\n\r\n", b""), (b"$-1\r\n", None), (b"*-1\r\n", None), (b"_\r\n", None), (b"*0\r\n", []),
+    (b"*3\r\n:1\r\n*1\r\n$1\r\na\r\n_\r\n", [1, [b"a"], None]), (b"%1\r\n+a\r\n:1\r\n", {b"a": 1}), (b"~2\r\n:1\r\n:2\r\n", [1, 2]),
+    (b"#t\r\n", True), (b"#f\r\n", False), (b",1.5\r\n", 1.5), (b",-inf\r\n", float("-inf")), (b"=8\r\ntxt:ab\r\n\r\n", b"ab\r\n"), (b">1\r\n:1\r\n", [1]),
+    (b"|1\r\n+ttl\r\n:9\r\n:7\r\n", 7),
+    (b"$1_0\r\n", ValueError), (b": 1\r\n", ValueError), (b":1_0\r\n", ValueError), (b"$99999999999\r\n", ValueError), (b"*-2\r\n", ValueError),
+    (b"?\r\n", ValueError), (b"\r\n", ValueError), (b"$2\r\nabc\r\n", ValueError), (b"#x\r\n", KeyError), (b"*1\r\n" * 9 + b":1\r\n", ValueError),
+    (b"%1\r\n*0\r\n:1\r\n", ValueError), (b",x\r\n", ValueError), (b"_x\r\n", ValueError), (b"%-1\r\n", {}), (b"$3\r\nab", ConnectionResetError),
+])
+def test_resp(data: bytes, value: Any) -> None:
+    """Every type of both versions of the protocol; what it does not allow."""
+    if isinstance(value, type):
+        with pytest.raises(value):
+            callfs.read_resp(RespBytes(data))
+    else:
+        source = RespBytes(data)
+        assert callfs.read_resp(source) == value and source.at == len(data)
+
+
+@property_test(300, data=lambda some: some.one_of(
+    some.binary(max_size=60), some.lists(some.sampled_from([b"*2\r\n", b"%1\r\n", b"$3\r\n", b"abc\r\n", b":1\r\n", b"-ERR x\r\n", b"_\r\n", b"|1\r\n", b"!3\r\n", b"=3\r\n",
+                                                            b"$-1\r\n", b"#t\r\n", b",nan\r\n", b"(1\r\n", b"~1\r\n"]), max_size=20).map(b"".join)))
+def test_resp_fuzz(data: bytes) -> None:
+    """Any bytes: an answer, or one of the errors that a connection turns into Unavailable."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        callfs.read_resp(RespBytes(data))
+
+
+@property_test(100, words=lambda some: some.lists(some.binary(max_size=20), min_size=1, max_size=5))
+def test_resp_commands_are_read_as_they_were_said(words: list[bytes]) -> None:
+    """A command is an array."""
+    assert callfs.read_resp(RespBytes(callfs.resp_command(*words))) == words
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("h:1", ("h", 1, "", False, None)), ("[::1]:6379", ("::1", 6379, "", False, None)), ("unix:/run/r.sock", ("", 0, "/run/r.sock", False, None)),
+    ("redis://h", ("h", 6379, "", False, None)), ("redis://h:1/", ("h", 1, "", False, None)), ("rediss://h:1/3", ("h", 1, "", True, 3)),
+    ("rediss://[::1]", ("::1", 6379, "", True, None)),
+    ("h", None), ("", None), (":1", None), ("h:0", None), ("h:99999", None), ("unix:x", None), ("redis://u:s3cret@h:1", None), ("redis://h/x", None),
+    ("http://h:1", None), ("redis://h:1?x", None), ("redis://", None)])
+def test_redis_address(text: str, expected: Any) -> None:
+    """Host and port, socket, URL; nothing that holds a password, which an error would show."""
+    if expected is not None:
+        assert callfs.redis_address(text) == expected
+        return
+    with pytest.raises(ValueError) as caught:
+        callfs.redis_address(text)
+    assert "s3cret" not in str(caught.value)
+    if text:
+        assert any("redis_addr" in problem and "s3cret" not in problem for problem in problems_of(metadata_store={"type": "redis", "redis_addr": text}))
+
+
+class TestRedisClient:
+    """Against a real server, and scripted ones that do not mean well."""
+
+    # (what a server says to each command, the error, a word of it)
+    ANSWERS = [
+        (b"-MOVED 3999 127.0.0.1:6381\r\n", callfs.ConfigError, "Redis Cluster, which callfs does not support"), (b"-CROSSSLOT x\r\n", callfs.ConfigError, "one server"),
+        (b"-ASK 1 h:1\r\n", callfs.ConfigError, "Cluster"), (b"-LOADING x\r\n", callfs.Unavailable, "loading"), (b"-BUSY x\r\n", callfs.Unavailable, "busy"),
+        (b"-READONLY x\r\n", callfs.Unavailable, "read-only"), (b"-MASTERDOWN x\r\n", callfs.Unavailable, "master"), (b"-OOM x\r\n", callfs.StorageFull, "memory"),
+        (b"-NOPERM x\r\n", callfs.ConfigError, "ACL SETUSER"), (b"-NOAUTH x\r\n", callfs.ConfigError, "redis_password"), (b"-ERR nonsense\r\n", callfs.RedisError, "nonsense"),
+        (b"-ERR max number of clients reached\r\n", callfs.Unavailable, "maxclients"),
+        (b"-ERR The user executing the script can't run this command or subcommand script: 5c\r\n", callfs.ConfigError, "ACL SETUSER"),
+        (b"nonsense\r\n", callfs.Unavailable, "protocol"), (b"$99999999999\r\n", callfs.Unavailable, "protocol"), (b"$9999999999\r\n", callfs.Unavailable, "protocol"),
+        (b"+" + b"x" * 70_000, callfs.Unavailable, "protocol"), (b"*1\r\n" * 99, callfs.Unavailable, "protocol"), (b"$5\r\nab", callfs.Unavailable, "ended"),
+        (b"", callfs.Unavailable, "ended"),
+    ]
+
+    @pytest.mark.parametrize("answer, kind, word", ANSWERS)
+    def test_what_redis_says(self, answer: bytes, kind: type, word: str) -> None:
+        """Each error in our words, at a command."""
+        def script(sock: socket.socket) -> None:
+            for said in (b"%0\r\n", answer):
+                sock.recv(65536)
+                sock.sendall(said)
+            sock.shutdown(socket.SHUT_WR)
+        with scripted_server(script) as port:
+            client = callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", timeout=5))
+            with pytest.raises(kind) as caught:
+                client.call("GET", "x")
+            client.close()
+        assert word in str(caught.value) and isinstance(caught.value, kind)
+
+    def test_an_old_server(self) -> None:
+        """One that has no HELLO, and says the password back."""
+        seen = []
+
+        def script(sock: socket.socket) -> None:
+            for said in (b"-ERR unknown command `HELLO`, with args beginning with: `3`, `AUTH`, `default`, `s3cret`\r\n", b"+OK\r\n", b"+OK\r\n", b":7\r\n"):
+                seen.append(sock.recv(65536))
+                sock.sendall(said)
+        with scripted_server(script) as port:
+            client = callfs.RedisClient(callfs.redis_target(f"redis://127.0.0.1:{port}/2", password="s3cret"))
+            assert client.call("INCR", "x") == 7
+            client.close()
+        assert seen[1:3] == [callfs.resp_command("AUTH", "s3cret"), callfs.resp_command("SELECT", "2")]
+
+    def test_a_refusal_that_holds_the_password(self) -> None:
+        """It is nowhere in what is raised."""
+        def script(sock: socket.socket) -> None:
+            for _ in range(2):
+                sock.recv(65536)
+                sock.sendall(b"-ERR no `s3cret` here\r\n")
+        with scripted_server(script) as port, pytest.raises(callfs.ConfigError) as caught:
+            callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", password="s3cret")).call("PING")
+        assert "***" in str(caught.value) and "s3cret" not in str(caught.value)
+
+    def test_nobody_there(self, tmp_path: Path) -> None:
+        """Nothing listens; nothing answers in time."""
+        for address in (f"127.0.0.1:{free_port()}", f"unix:{tmp_path}/none"):
+            with pytest.raises(callfs.Unavailable, match="can not be reached"):
+                callfs.RedisClient(address).call("PING")
+        with scripted_server(lambda sock: sock.recv(65536) and sock.recv(65536)) as port, pytest.raises(callfs.Unavailable, match="did not answer within"):
+            callfs.RedisClient(callfs.redis_target(f"127.0.0.1:{port}", timeout=0.05)).call("PING")
+
+    def test_values_and_pipelines(self, redis_server: RealRedis) -> None:
+        """Any bytes there and back, over the socket, the port and TLS; errors of a pipeline stay in their places."""
+        data = bytes(range(256)) * 3000
+        ca = {"ca_file": redis_server.files[0]}
+        for address, more in ((redis_server.address, {}), (f"127.0.0.1:{redis_server.port}", {}), (f"rediss://localhost:{redis_server.tls_port}", ca)):
+            with redis_server.client(address, **more) as client:
+                assert client.call("SET", "k", data) == b"OK" and client.call("GET", "k") == data and client.call("GET", "none") is None
+                found = client.pipeline([("SET", "n", 1), ("LPUSH", "n", 1), ("INCR", "n"), ("DEL", "k", "n")])
+                assert found[0] == b"OK" and found[1].state == "WRONGTYPE" and found[2:] == [2, 2]
+                assert client.call("CONFIG", "GET", "port") == {b"port": str(redis_server.port).encode()}
+
+    def test_tls_is_checked(self, redis_server: RealRedis, tmp_path: Path) -> None:
+        """Whose certificate it is, and for which name."""
+        for address, more in ((f"rediss://localhost:{redis_server.tls_port}", {}), (f"rediss://127.0.0.2:{redis_server.tls_port}", {"ca_file": redis_server.files[0]})):
+            with pytest.raises(callfs.Unavailable), redis_server.client(address, **more) as client:
+                client.call("PING")
+        with pytest.raises(callfs.ConfigError, match="redis_ca_file"):
+            callfs.redis_target("rediss://h", ca_file=str(tmp_path / "none"))
+
+    def test_users(self, redis_server: RealRedis) -> None:
+        """A user with just the rights that the message names does all that callfs needs; wrong ones are said at once."""
+        with redis_server.client() as admin:
+            advice = callfs._REDIS_SETUP["NOPERM"].split("`")[1].replace("<user>", "app").replace("<prefix>", "callfs:").replace(">password", ">pass word")
+            words = re.findall(r">pass word|\S+", advice)
+            assert admin.call(*words) == b"OK" and admin.call("ACL", "SETUSER", "weak", "on", ">w", "~*", "+get") == b"OK"
+            target = callfs.redis_target(redis_server.address, user="app", password="pass word")
+            store, locks = callfs.RedisStore(target), callfs.RedisLocks(target)
+            store.listen(lambda node, message: None, lambda: None)
+            with locks.hold("/a"):
+                store.put(an_entry("/a"))
+            store.announce("x")
+            locks.close()
+            store.close()
+            for user, password, word in (("app", "wrong", "redis_password"), ("weak", "w", "ACL SETUSER"), ("nobody", "x", "redis_user")):
+                with pytest.raises(callfs.ConfigError, match=word) as caught:
+                    callfs.RedisStore(callfs.redis_target(redis_server.address, user=user, password=password))
+                assert "wrong" not in str(caught.value)
+            admin.call("ACL", "SETUSER", "default", ">secret", "resetpass", ">secret")
+            try:
+                with pytest.raises(callfs.ConfigError, match="asks for a password"):
+                    callfs.RedisStore(redis_server.address)
+                callfs.RedisStore(callfs.redis_target(redis_server.address, password="secret")).close()
+            finally:
+                admin.call("ACL", "SETUSER", "default", "nopass")
+                admin.call("FLUSHDB")
+
+    def test_scripts_are_sent_again(self, redis_server: RealRedis) -> None:
+        """Once, when the server has forgotten them."""
+        script = callfs.RedisScript("return {ARGV[1], 7, false}")
+        with redis_server.client() as client:
+            for _ in range(2):
+                assert client.script(script, "x") == [b"x", 7, None]
+                client.call("SCRIPT", "FLUSH")
+            with pytest.raises(callfs.RedisError):
+                client.script(callfs.RedisScript("return nonsense("))
+
+    def test_connections_that_broke(self, redis_server: RealRedis) -> None:
+        """While idle: nobody notices. In the middle: what is safe is sent again, what is not is not, and says so."""
+        with redis_server.client() as client:
+            in_threads(lambda number: client.call("PING"), 4)
+            client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            assert client.call("INCR", "unsafe") == 1
+            client.call("DEL", "unsafe")
+        answers = []
+
+        def script(sock: socket.socket) -> None:
+            for said in (b"%0\r\n", b""):
+                answers.append(sock.recv(65536))
+                sock.sendall(said)
+        with scripted_server(script, connections=3) as port:
+            client = callfs.RedisClient(f"127.0.0.1:{port}")
+            for safe, times in ((False, 1), (True, 2)):
+                with pytest.raises(callfs.Unavailable, match="went away"):
+                    client.call("GET", "x", safe=safe)
+                assert sum(b"GET" in each for each in answers) == times
+                answers.clear()
+            client.close()
+
+    def test_subscriptions_come_back(self, redis_server: RealRedis) -> None:
+        """After a break `missed` is called, and what is said from then on is heard."""
+        heard, missed = [], []      # type: list[bytes], list[int]
+        with nothing_left(), redis_server.client() as client:
+            subscription = client.subscribe("c", heard.append, lambda: missed.append(1))
+            client.call("PUBLISH", "c", "one")
+            wait_for(lambda: heard == [b"one"])
+            client.call("CLIENT", "KILL", "TYPE", "pubsub")
+            wait_for(lambda: missed)
+            client.call("PUBLISH", "c", "two")
+            wait_for(lambda: heard == [b"one", b"two"])
+            subscription.close()
+
+    def test_a_silent_server_is_asked(self, redis_server: RealRedis) -> None:
+        """Both versions of the protocol know PING while they subscribe; one that does not answer is left."""
+        missed = []     # type: list[int]
+        with redis_server.client() as client, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(callfs.RedisSubscription, "PING_SECONDS", 0.01)
+            subscription = client.subscribe("c", lambda data: None, lambda: missed.append(1))
+            before = client.call("INFO", "commandstats").count(b"cmdstat_ping")
+            wait_for(lambda: client.call("INFO", "commandstats").count(b"cmdstat_ping") >= before)
+            assert not missed
+            client.call("CLIENT", "PAUSE", "150", "ALL")
+            wait_for(lambda: missed)
+            subscription.close()
+
+
+# ============================================================================
 # Records and metadata stores: one contract, each implementation a subclass
 # ============================================================================
 
@@ -5848,6 +6142,141 @@ class TestSQLiteStore(MetadataStoreContract):
 
 
 # ============================================================================
+# Records in Redis
+# ============================================================================
+
+class TestRedisStore(MetadataStoreContract, NodesStoreContract):
+    """A real server, with keys of their own for each folder."""
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_server: RealRedis) -> RealRedis:
+        self.redis = redis_server
+        return redis_server
+
+    def make(self, folder: Path, node: str = "node-1", **more: Any) -> Any:
+        return callfs.RedisStore(self.redis.address, prefix=f"{folder}:", instance_id=node, **more)
+
+    def test_scripts_that_the_server_forgot(self, store: Any) -> None:
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("SCRIPT", "FLUSH")
+        assert store.put(an_entry("/b")).version == 2 and store.delete("/a") == 1
+
+    @pytest.mark.parametrize("how", ["FLUSHALL", "another's"])
+    def test_lost_records_are_noticed(self, store: Any, tmp_path: Path, how: str) -> None:
+        """Every method says so and makes nothing anew; other records in their place are no better."""
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("DEL", f"{tmp_path}:entries")
+            if how == "FLUSHALL":
+                client.call("FLUSHALL")
+            else:
+                self.make(tmp_path, "node-2").close()
+            calls = [lambda: store.get("/a"), lambda: store.page("/"), lambda: store.put(an_entry("/a")), lambda: store.known("/", ["a"]),
+                     store.check, lambda: store.strays("node-1"), lambda: store.delete("/a"), lambda: store.mounts(), lambda: store.use_link("x", 1.0)]
+            for each in calls:
+                with pytest.raises(callfs.Unavailable, match="lost its records.*fsck --rebuild"):
+                    each()
+            assert client.call("HLEN", f"{tmp_path}:entries") == (0 if how == "FLUSHALL" else 1)
+
+    def test_restart_under_load(self, tmp_path: Path) -> None:
+        """What was acknowledged is there, whoever wrote at the end of the server hears of it, and all go on."""
+        with contextlib.closing(self.make(tmp_path)) as store:
+            written, over = [{} for _ in range(4)], threading.Event()       # type: list[dict[str, int]], Any
+
+            def work(number: int) -> int:
+                refused = 0
+                if number == 4:
+                    restart()
+                for turn in itertools.count() if number < 4 else ():
+                    path = f"/{number}/{turn % 50}"
+                    try:
+                        written[number][path] = store.put(an_entry(path, size=turn)).size
+                    except callfs.Unavailable:
+                        refused += 1
+                        written[number].pop(path, None)
+                    if over.is_set():
+                        break
+                return refused
+
+            def restart() -> None:
+                wait_for(lambda: all(len(some) == 50 for some in written))
+                self.redis.restart()
+                marks = [len(some) for some in written]
+                wait_for(lambda: all(len(some) >= mark for some, mark in zip(written, marks)) and store.get("/0/0"))
+                over.set()
+            assert sum(in_threads(work, 5)) > 0
+            for some in written:
+                for path, size in some.items():
+                    assert store.get(path).size == size
+
+    def test_settings_that_lose_records(self, tmp_path: Path, tmp_path_factory: Any) -> None:
+        """Keys thrown away: refused. No log of changes: said. Redis Cluster: refused."""
+        log, where = callfs.Log(path=str(tmp_path / "log")), f"{tmp_path}:"
+        with self.redis.client() as client:
+            try:
+                client.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+                with nothing_left(), pytest.raises(callfs.ConfigError, match="noeviction"):
+                    self.make(tmp_path)
+                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+                self.make(tmp_path, durable=True, log=log).close()
+                assert "appendfsync always" in (tmp_path / "log").read_text()
+                client.call("CONFIG", "SET", "appendonly", "no")
+                self.make(tmp_path, log=log).close()
+                assert "appendonly yes" in (tmp_path / "log").read_text() and where
+            finally:
+                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction", "appendonly", "yes")
+                log.close()
+
+    def test_full_memory(self, store: Any) -> None:
+        """A write is refused as a whole; what makes room is not."""
+        store.add([an_entry("/d", type=callfs.DIRECTORY), an_entry("/d/f"), an_entry("/g")])
+        with self.redis.client() as client:
+            try:
+                client.call("CONFIG", "SET", "maxmemory", "1")
+                before = SharedStoreContract.everything(store)
+                for token in (0, 5):
+                    with pytest.raises(callfs.StorageFull):
+                        SharedStoreContract.do(store, token, "file", "/h")
+                assert SharedStoreContract.everything(store) == before
+                assert SharedStoreContract.do(store, 7, "delete", "/d") == 2 and len(store.strays("node-1")) == 1
+                assert store.move("/g", "/i") == 1
+            finally:
+                client.call("CONFIG", "SET", "maxmemory", "0")
+
+    def test_keys_of_another(self, tmp_path: Path) -> None:
+        """A later format, and a hash of somebody else's: refused."""
+        self.make(tmp_path).close()
+        with self.redis.client() as client:
+            client.call("SET", f"{tmp_path}:format", "99")
+            with nothing_left(), pytest.raises(callfs.ConfigError, match="later version"):
+                self.make(tmp_path)
+
+    def test_few_keys(self, store: Any, tmp_path: Path) -> None:
+        """None is that of a path; numbers of 64 bits come back as they were; many at once."""
+        store.add([an_entry(f"/d/{number}", size=2**63 - 1 - number, mtime_ns=-2**63 + number) for number in range(3000)])
+        assert store.get("/d/1").size == 2**63 - 2 and store.get("/d/1").mtime_ns == -2**63 + 1
+        assert len(store.page("/d", limit=2500)) == 2500 and store.move("/d", "/e") == 3000 and store.delete("/e") == 3000
+        with self.redis.client() as client:
+            assert len(client.call("KEYS", f"{tmp_path}:*")) < 10
+
+    def test_no_directory_into_itself(self, store: Any) -> None:
+        """It would be met again and again."""
+        store.add([an_entry("/a", type=callfs.DIRECTORY), an_entry("/a/b")])
+        with pytest.raises(callfs.Conflict):
+            store.move("/a", "/a/c/d")
+        assert self.paths(store) == ["/a", "/a/b"]
+
+    def test_damaged_records(self, store: Any, tmp_path: Path) -> None:
+        store.put(an_entry("/a"))
+        with self.redis.client() as client:
+            client.call("HSET", f"{tmp_path}:entries", "/a", "nonsense")
+        for read in (lambda: store.get("/a"), lambda: store.page("/")):
+            with pytest.raises(callfs.StorageError, match="damaged"):
+                read()
+
+
+# ============================================================================
 # Records in PostgreSQL: one database for several nodes
 # ============================================================================
 
@@ -6047,6 +6476,299 @@ class TestLocalLocks(LocksContract):
         assert metrics.value("callfs_active_locks") == 0
         assert metrics.value("callfs_lock_operations_total", "acquire", "success") == 2
         assert metrics.value("callfs_lock_operations_total", "acquire", "timeout") == 1
+
+
+class SharedLocksContract(LocksContract):
+    """What locks do that several processes share; `make` makes what another process would have."""
+
+    def assert_empty(self, locks: Any) -> None:
+        TestLocalLocks.assert_empty(self, locks._own)       # type: ignore[arg-type]
+        assert not locks._active and locks.token() == 0
+
+    def waiting(self, locks: Any) -> int:
+        return len(locks._own._waiting)
+
+    def lose(self, locks: Any) -> None:
+        """Have a manager lose all of its locks, as when its connection breaks; back when they are free for others."""
+        raise NotImplementedError
+
+    @pytest.mark.parametrize("held, held_below, asked, asked_below, excluded", LocksContract.PAIRS)
+    def test_exclusion_between_processes(self, held: list[str], held_below: bool, asked: list[str], asked_below: bool, excluded: bool) -> None:
+        """The same table; a token given later is larger, whoever gives it."""
+        mine, other = self.make(), self.make()
+        for first, first_below, second, second_below in ((held, held_below, asked, asked_below), (asked, asked_below, held, held_below)):
+            with mine.hold(*first, subtree=first_below) as lease:
+                with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), \
+                        other.hold(*second, subtree=second_below, timeout=0) as later:
+                    assert later.token > lease.token
+            with other.hold(*second, subtree=second_below, timeout=0) as later:
+                assert later.token > lease.token
+        self.assert_empty(mine)
+        self.assert_empty(other)
+
+    def test_hammer_between_processes(self) -> None:
+        """Any mixture, from threads of three: nobody is in a place together with somebody else, everybody gets through,
+        and who comes later has the larger token."""
+        managers, guard = [self.make() for _ in range(3)], threading.Lock()
+        inside: list[tuple[str, bool, int]] = []
+        names = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/c", "/d"]
+
+        def meets(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> bool:
+            return callfs._overlap([one[0]], one[1], [other[0]], other[1])
+
+        def work(number: int) -> int:
+            some, wrong = random.Random(number), 0
+            for _ in range(40):
+                subtree = some.random() < 0.3
+                with managers[number % 3].hold(*some.sample(names, some.choice([1, 1, 2])), subtree=subtree) as lease:
+                    wrong += managers[number % 3].token() != lease.token
+                with managers[number % 3].hold(*(paths := some.sample(names, some.choice([1, 1, 2]))), subtree=subtree) as lease:
+                    mine = [(path, subtree, lease.token) for path in paths]
+                    with guard:
+                        wrong += sum(meets(one, other) for one in mine for other in inside)
+                        inside.extend(mine)
+                    with guard:
+                        for one in mine:
+                            inside.remove(one)
+            return wrong
+
+        assert sum(in_threads(work, 6)) == 0
+        for locks in managers:
+            self.assert_empty(locks)
+
+    def test_a_folder_that_is_always_in_use(self) -> None:
+        """Other processes write in it without a gap; who wants all of it gets it."""
+        busy, patient, over = [self.make() for _ in range(2)], self.make(), threading.Event()
+
+        def work(number: int) -> None:
+            if number == 4:
+                try:
+                    for _ in range(3):
+                        with patient.hold("/d", subtree=True, timeout=20):
+                            pass
+                finally:
+                    over.set()
+            turn = itertools.count()
+            while not over.is_set():
+                with busy[number % 2].hold(f"/d/{number}/{next(turn)}"):
+                    wait_for(lambda: over.is_set() or random.random() < 0.3)
+        in_threads(work, 5)
+
+    def test_tokens_of_threads(self) -> None:
+        """The innermost lock that this thread holds; no other thread's."""
+        locks = self.make()
+        assert locks.token() == 0
+        with locks.hold("/a") as outer:
+            assert locks.token() == outer.token and in_threads(lambda number: locks.token(), 1) == [0]
+            with locks.hold("/b", subtree=True) as inner:
+                assert locks.token() == inner.token > outer.token
+            assert locks.token() == outer.token
+        assert locks.token() == 0
+
+    def test_lost_locks(self) -> None:
+        """Others get them; who had them leaves his block without an error, and what he has taken since is not touched."""
+        locks, other = self.make(), self.make()
+        with locks.hold("/a") as lease, contextlib.ExitStack() as stack:
+            with locks.hold("/b", subtree=True):
+                self.lose(locks)
+                stack.enter_context(locks.hold("/c"))       # in a new session
+                with other.hold("/a", "/b", timeout=5) as later:
+                    assert later.token > lease.token
+            with pytest.raises(callfs.Unavailable), other.hold("/c", timeout=0):
+                pass
+        assert locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 2
+        with other.hold("/", subtree=True, timeout=0):
+            pass
+        self.assert_empty(locks)
+
+    def test_shared_metrics(self) -> None:
+        """Each lock counts once."""
+        locks, other = self.make(0.01), self.make(0.01)
+        with locks.hold("/a"), locks.hold("/b", subtree=True):
+            assert locks._metrics.value("callfs_active_locks") == 2
+            for manager in (locks, other):
+                with pytest.raises(callfs.Unavailable) as caught, manager.hold("/a"):
+                    pass
+                assert dict(caught.value.headers)["Retry-After"]
+        counted = locks._metrics.cells("callfs_lock_operations_total")
+        assert counted == {("acquire", "success"): 2, ("acquire", "timeout"): 1, ("release", "success"): 2}
+        assert locks._metrics.value("callfs_active_locks") == 0
+
+
+# ============================================================================
+# Locks in Redis
+# ============================================================================
+
+class TestRedisLocks(LocksContract):
+    """A real server, with keys of their own for each manager."""
+
+    numbers = itertools.count()
+
+    @pytest.fixture(autouse=True)
+    def server(self, redis_server: RealRedis) -> Iterator[RealRedis]:
+        self.redis, self.made, self.prefix = redis_server, [], f"locks{next(self.numbers)}:"
+        yield redis_server
+        for locks in self.made:
+            locks.close()
+
+    def make(self, timeout: float = 30, **more: Any) -> Any:
+        locks = callfs.RedisLocks(self.redis.address, prefix=self.prefix, timeout=timeout, **more)
+        self.made.append(locks)
+        return locks
+
+    def assert_empty(self, locks: Any) -> None:
+        locks._client.call("DEL", self.prefix + "token")
+        assert not locks._held and locks._client.call("KEYS", self.prefix + "*") == []
+
+    def waiting(self, locks: Any) -> int:
+        return len(locks._own._waiting)
+
+    @pytest.mark.parametrize("held, held_below, asked, asked_below, excluded", LocksContract.PAIRS)
+    def test_exclusion_between_nodes(self, held: list[str], held_below: bool, asked: list[str], asked_below: bool, excluded: bool) -> None:
+        """As between threads."""
+        one, other = self.make(), self.make()
+        with one.hold(*held, subtree=held_below):
+            with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), other.hold(*asked, subtree=asked_below, timeout=0):
+                pass
+        with other.hold(*asked, subtree=asked_below, timeout=0):
+            with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), one.hold(*held, subtree=held_below, timeout=0):
+                pass
+        self.assert_empty(one)
+
+    def test_tokens_of_all_nodes_grow(self) -> None:
+        """Also over a Redis that lost its keys."""
+        nodes, tokens = [self.make(), self.make()], []
+        for number in range(10):
+            with nodes[number % 2].hold("/a") as lease:
+                tokens.append(lease.token)
+                assert nodes[number % 2].token() == lease.token and nodes[1 - number % 2].token() == 0
+            if number == 5:
+                nodes[0]._client.call("DEL", self.prefix + "token")
+        assert tokens == sorted(set(tokens)) and nodes[0].token() == 0
+
+    def test_two_nodes_at_once(self) -> None:
+        """Nobody is in a place together with another node, and all get through."""
+        nodes, inside = [self.make(), self.make()], []      # type: list[Any], list[int]
+
+        def work(number: int) -> int:
+            seen = 0
+            for turn in range(15):
+                with nodes[number % 2].hold("/a" if turn % 3 else "/a/b", subtree=turn % 3 == 1):
+                    pass
+                with nodes[number % 2].hold("/x"):
+                    seen += len(inside)
+                    inside.append(number)
+                    inside.remove(number)
+            return seen
+        assert sum(in_threads(work, 4)) == 0
+        self.assert_empty(nodes[0])
+
+    def test_a_folder_is_not_starved(self) -> None:
+        """Writers of another node that follow each other without a gap let the one that wants the folder in."""
+        one, other, over = self.make(), self.make(), threading.Event()
+
+        def work(number: int) -> None:
+            while number < 2 and not over.is_set():
+                with one.hold(f"/a/{number}"):
+                    pass
+            if number == 2:
+                with other.hold("/a", subtree=True, timeout=20):
+                    over.set()
+        in_threads(work, 3)
+        assert over.is_set()
+
+    def test_a_held_lock_is_renewed(self) -> None:
+        """As long as it is held: others do not get it after its lease."""
+        one, other = self.make(lease=0.2), self.make()
+        with one.hold("/a", "/b"):
+            ends = one._client.call("HGET", self.prefix + "locks", "/a").split()[2]
+            wait_for(lambda: int(one._client.call("HGET", self.prefix + "locks", "/a").split()[2]) > int(ends) + 300)
+            with pytest.raises(callfs.Unavailable), other.hold("/a", timeout=0):
+                pass
+        self.assert_empty(one)
+
+    def test_a_holder_that_was_paused(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Somebody else gets its lock and commits; what it then commits is refused, and that the lock was lost is
+        counted when it lets go, without an error."""
+        metrics = callfs.Metrics()
+        monkeypatch.setattr(callfs.RedisLocks, "_renew", lambda locks: None)
+        paused, other = self.make(lease=0.05, metrics=metrics), self.make()
+        stores = [callfs.RedisStore(self.redis.address, prefix=f"{tmp_path}:") for _ in range(2)]
+        stores[0].fence, stores[1].fence = paused.token, other.token
+        with paused.hold("/a") as lease:
+            with other.hold("/a", timeout=10) as later:
+                assert later.token > lease.token == paused.token()
+                stores[1].put(an_entry("/a", etag="theirs"))
+            with pytest.raises(callfs.Overtaken):
+                stores[0].put(an_entry("/a", etag="mine"))
+        assert stores[0].get("/a").etag == "theirs" and metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+        with other.hold("/b"), paused.hold("/c"):
+            pass
+        assert metrics.value("callfs_lock_operations_total", "release", "success") == 1
+        for store in stores:
+            store.close()
+
+    def test_what_a_dead_holder_left(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It is met and removed: by who wants the same, and by who wants the folder."""
+        monkeypatch.setattr(callfs.RedisLocks, "_renew", lambda locks: None)
+        dead, other = self.make(lease=0.05), self.make()
+        dead._take(["/a/1", "/a/2", "/b"], False, 0)
+        with other.hold("/a", subtree=True, timeout=10), other.hold("/b", timeout=10):
+            pass
+        dead._held.clear()
+        self.assert_empty(other)
+
+    def test_redis_goes_away(self) -> None:
+        """Nothing is granted, letting go is no error, and after its end all go on."""
+        server = RealRedis(self.redis.files)
+        metrics = callfs.Metrics()
+        try:
+            with nothing_left():
+                locks = callfs.RedisLocks(callfs.redis_target(server.address, timeout=2), metrics=metrics, timeout=1)
+                with locks.hold("/a"):
+                    server.stop(signal.SIGKILL)
+                with pytest.raises(callfs.Unavailable), locks.hold("/b"):
+                    pass
+                assert metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+                server.start()
+                server.wait_for_it()
+                with locks.hold("/b"):
+                    pass
+                locks.close()
+        finally:
+            server.stop()
+            shutil.rmtree(server.folder)
+
+
+# ============================================================================
+# Locks in PostgreSQL: advisory locks of one session
+# ============================================================================
+
+@pytest.mark.once
+class TestPostgresLocks(SharedLocksContract):
+    """PostgreSQL; each node's store is its own."""
+
+    @pytest.fixture(autouse=True)
+    def _schema(self, postgres_tables: Any, postgres_server: Any) -> Iterator[None]:
+        self.tables, self.opened = postgres_tables, []
+        self.store = callfs.PostgresStore(postgres_dsn(postgres_server), schema="t", pool=1)
+        yield
+        for locks in self.opened:
+            locks.close()
+        self.store.close()
+
+    def make(self, timeout: float = 30, **options: Any) -> Any:
+        self.opened.append(callfs.PostgresLocks(self.store, timeout=timeout, **options))
+        return self.opened[-1]
+
+    def assert_empty(self, locks: Any) -> None:
+        super().assert_empty(locks)
+        assert self.tables.single("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").rows == [(0,)]
+
+    def lose(self, locks: Any) -> None:
+        pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
+        assert self.tables.single("SELECT pg_terminate_backend(?)", (pid,)).rows == [(True,)]
+        wait_for(lambda: self.tables.single("SELECT count(*) FROM pg_stat_activity WHERE pid = ?", (pid,)).rows == [(0,)])
 
 
 # ============================================================================
