@@ -591,9 +591,12 @@ def rfc3339(nanoseconds: int, fraction: bool = False) -> str:
     return f"{text}.{rest:09d}Z" if fraction else text + "Z"
 
 
+_COMPACT = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))      # json.dumps would make one each time
+
+
 def compact_json(value: Any) -> str:
     """JSON without a blank, in UTF-8's own characters."""
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return _COMPACT.encode(value)
 
 
 def b64url(data: bytes) -> str:
@@ -6695,7 +6698,7 @@ MAX_PEER_CALL = 24_576                  # bytes of X-CallFS-Call: two of the lon
 MAX_PEER_VALUE = 16_384                # of an answer in the header; a longer one is its body
 _SEAL_BYTES = 32
 _PEER_HEADER = re.compile(r"CallFS-HMAC node=([\w.:@-]{1,128}),to=([0-9a-f]{0,16}),time=([0-9]{1,15}),"
-                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([\w-]{43})", re.ASCII)
+                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([0-9a-f]{64})", re.ASCII)
 
 
 class PeerCall(NamedTuple):
@@ -6715,8 +6718,8 @@ class PeerResult(NamedTuple):
     reader: Optional[Reader] = None
 
 
-class PeerUnreachable(BadGateway):
-    """Another node can not be reached, or does not answer as it should."""
+class _PeerTrouble(Exception):
+    """Another node can not be reached, or does not answer as it should; the text says so to who asked."""
 
 
 class PeerKeys(NamedTuple):
@@ -6734,13 +6737,13 @@ def peer_keys(secret: str) -> PeerKeys:
 
 
 def peer_mac(key: bytes, *fields: str) -> str:
-    """The MAC of a request, in base64url: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
-    return b64url(hmac.digest(key, "\n".join(fields).encode(), "sha256"))
+    """The MAC of a request, in hexadecimal digits: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
+    return hmac.digest(key, "\n".join(fields).encode(), "sha256").hex()
 
 
 def answer_mac(key: bytes, request: str, status: int, kind: str, answer: str, data: bytes) -> str:
     """The MAC of an answer to the request with that MAC; of bytes that stream it knows the number (in `kind`) only."""
-    return b64url(hmac.digest(key, f"{request}\n{status}\n{kind}\n{answer}\n".encode() + data, "sha256"))
+    return hmac.digest(key, f"{request}\n{status}\n{kind}\n{answer}\n".encode() + data, "sha256").hex()
 
 
 def packed(value: Mapping[str, Any]) -> str:
@@ -6778,13 +6781,6 @@ class PeerWindow:
             return False
         self._seen |= 1 << -ahead
         return True
-
-
-class PeerRefused(AuthenticationFailed):
-    """A request between nodes that is not taken. `details`: `reason` (secret, altered, clock, run, replay)."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message, reason=reason)
 
 
 class SealedBody(Body):
@@ -6870,6 +6866,10 @@ class PeerPass(NamedTuple):
     prove: Callable[[int, str, str, bytes], str]
 
 
+def _not_taken(reason: str, message: str) -> AuthenticationFailed:
+    return AuthenticationFailed(message, reason=reason)
+
+
 class PeerGate:
     """Lets in what another node signed, once. `run` is what this run of the node is called."""
 
@@ -6882,33 +6882,33 @@ class PeerGate:
     def verify(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> PeerPass:
         """Check everything but the bytes of the body, which check themselves. Names of headers in lower case.
 
-        Raises PeerRefused, and Unavailable when there are more senders than can be remembered.
+        Raises AuthenticationFailed (its `details`: `reason` secret, altered, clock, run or replay), and Unavailable when there are more senders than can be remembered.
         """
         found = _PEER_HEADER.fullmatch(headers.get("authorization", ""))
         if found is None:
-            raise PeerRefused("altered", "The Authorization header is not that of a node.")
+            raise _not_taken("altered", "The Authorization header is not that of a node.")
         node, to, moment, epoch, number, sealed, mac = found.groups()
         call = headers.get("x-callfs-call", "")
         proper = peer_mac(self._keys.request, method, target, moment, f"{epoch}.{number}", node, to, sealed, call)
         if not hmac.compare_digest(mac, proper):
-            raise PeerRefused("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
-                                        "something between them changes requests.")
+            raise _not_taken("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
+                                       "something between them changes requests.")
         self._check_time(int(moment) / 1000)
         if to != self.run and (to or target != PEER_ROUTE + "hello"):
-            raise PeerRefused("run", "This was for another node, or for this one before it was restarted.")
+            raise _not_taken("run", "This was for another node, or for this one before it was restarted.")
         self._check_replay(node, epoch, int(number), int(moment) / 1000)
         try:
             asked = unpacked(call)
         except ValueError:
-            raise PeerRefused("altered", "X-CallFS-Call can not be read.") from None
+            raise _not_taken("altered", "X-CallFS-Call can not be read.") from None
         prove = functools.partial(self._prove, mac)
         return PeerPass(node, asked, self._sealed(body, sealed, mac), prove)
 
     def _check_time(self, moment: float) -> None:
         ahead = moment - self._clock()
         if abs(ahead) > PEER_SKEW:
-            raise PeerRefused("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
-                                       f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
+            raise _not_taken("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
+                                      f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
 
     def _check_replay(self, node: str, epoch: str, number: int, moment: float) -> None:
         with self._lock:
@@ -6917,7 +6917,7 @@ class PeerGate:
             window.touched, window.newest = time.monotonic(), max(window.newest, moment)
             first = window.take(number)
         if not first:
-            raise PeerRefused("replay", "This request was here before.")
+            raise _not_taken("replay", "This request was here before.")
 
     def _new_window(self, moment: float) -> PeerWindow:
         # What was forgotten is all older than the horizon, so what is newer was not among it, whatever the clocks do.
@@ -6928,7 +6928,7 @@ class PeerGate:
             self._horizon = max(self._horizon, oldest.newest)
             self._windows.popitem(last=False)
         if moment <= self._horizon:
-            raise PeerRefused("replay", "This request is as old as some that are forgotten.")
+            raise _not_taken("replay", "This request is as old as some that are forgotten.")
         if len(self._windows) >= PEER_SENDERS:
             raise Unavailable("Too many nodes, or restarts of nodes, within two minutes.")
         return PeerWindow()
@@ -6937,7 +6937,7 @@ class PeerGate:
         length = int(sealed) if sealed.isdecimal() else None
         proper = 0 if sealed == "no" else length + _SEAL_BYTES if length is not None else None
         if body.length not in (proper, None) or sealed == "no" and body.length is None:
-            raise PeerRefused("altered", "The body has another length than was signed.")
+            raise _not_taken("altered", "The body has another length than was signed.")
         return body if sealed == "no" else SealedBody(body, _body_state(self._keys, mac), length)
 
     def _prove(self, mac: str, status: int, kind: str, answer: str, data: bytes) -> str:
@@ -6956,14 +6956,16 @@ class PeerAnswer(NamedTuple):
 
 class _PeerResponse:
     """An answer, read straight from its socket: as much of `http.client.HTTPResponse` as is used of it here, in a
-    quarter of the time. `deadline` (monotonic): until when it has to be there, None: no silence longer than usual."""
+    quarter of the time. `deadline` (monotonic): until when it has to be there, None: no silence longer than the
+    socket's time-out, with which it has to come."""
 
-    def __init__(self, sock: socket.socket, data: bytes, deadline: float) -> None:
-        self._sock, self.deadline = sock, deadline      # type: socket.socket, Optional[float]
+    def __init__(self, sock: socket.socket, data: bytes, seconds: float) -> None:
+        self._sock, self._waited = sock, False
+        self.deadline: Optional[float] = time.monotonic() + seconds
         while b"\r\n\r\n" not in data:
             if len(data) > BLOCK // 4:
                 raise http.client.LineTooLong("head")
-            block = self._receive(BLOCK // 4)
+            block = self._receive(BLOCK // 16)
             if not block:
                 raise http.client.IncompleteRead(data) if data else ConnectionResetError("it ended the connection")
             data += block
@@ -6980,11 +6982,12 @@ class _PeerResponse:
         self.will_close = "close" in self.headers.get("connection", "").lower() or len(self._rest) > self.length
 
     def _receive(self, size: int) -> bytes:
-        if self.deadline is not None:
+        if self.deadline is not None and self._waited:      # not for what comes in one piece: that is nearly all
             left = self.deadline - time.monotonic()
             if left <= 0:
                 raise socket.timeout("timed out")
             self._sock.settimeout(left)
+        self._waited = True
         return self._sock.recv(size)
 
     def read(self, size: int = BLOCK) -> bytes:
@@ -7028,7 +7031,7 @@ class _PeerWire(_Wire):
             self.clean = self._send_body(call.body, None)
         with _wire_errors():
             first, self._first = self._first, b""
-            return _PeerResponse(self.sock, first, time.monotonic() + seconds)
+            return _PeerResponse(self.sock, first, seconds)
 
 
 class _Breaker:
@@ -7046,13 +7049,13 @@ class _Breaker:
         return "half-open" if self._trying or self._clock() >= self._until else "open"
 
     def enter(self, most: int) -> bool:
-        """Go on, and `leave` later with what this gives: whether it is the one that tries. Raises PeerUnreachable, and
+        """Go on, and `leave` later with what this gives: whether it is the one that tries. Raises BadGateway, and
         Unavailable when `most` are under way."""
         with self._lock:
             broken = self.failures >= PEER_TRIES
             left = self._until - self._clock()
             if broken and (self._trying or left > 0):
-                raise PeerUnreachable(f"{self.reason} It is asked again in {max(left, 0.1):.1f} s.")
+                raise BadGateway(f"{self.reason} It is asked again in {max(left, 0.1):.1f} s.")
             if self.active >= most:
                 raise Unavailable("Too many requests wait for another node; try again.")
             self.active += 1
@@ -7094,12 +7097,12 @@ class _PeerClient(HTTPClient):
             wire.connection.connect()
             told = self._exchange(wire, self._signed("hello", packed({}), wire, None, 0.0), False, lambda wire: None).value
             if told.get("node") != self.node:
-                raise PeerUnreachable(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
+                raise _PeerTrouble(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
                                  "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
         except (OSError, _Broken) as error:
             wire.close()
             reason = error.reason if isinstance(error, _Broken) else _reason(error)
-            raise PeerUnreachable(f"{self.shown} can not be reached: {reason}.") from None
+            raise _PeerTrouble(f"{self.shown} can not be reached: {reason}.") from None
         except BaseException:
             wire.close()
             raise
@@ -7135,14 +7138,14 @@ class _PeerClient(HTTPClient):
             except _Broken as broken:
                 fresh = self._again(wire) if broken.unanswered and wire.reused and body is None else None
                 if fresh is None:
-                    raise PeerUnreachable(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
+                    raise _PeerTrouble(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
                                           "been done.") from None
                 wire, nonce = fresh, signed.nonce
 
     def _again(self, wire: _PeerWire) -> Optional[_PeerWire]:
         """Where to send the same request again. The run that it went to knows whether it had begun, a later one does not."""
         self.drop()
-        with contextlib.suppress(PeerUnreachable):
+        with contextlib.suppress(_PeerTrouble):
             fresh = self._connect()
             if fresh.run == wire.run:
                 return fresh
@@ -7183,18 +7186,18 @@ class _PeerClient(HTTPClient):
         reply.wire.close()
         raise self._unproven(reply.status, proof, reply.data)
 
-    def _unproven(self, status: int, proof: str, data: bytes) -> PeerUnreachable:
+    def _unproven(self, status: int, proof: str, data: bytes) -> _PeerTrouble:
         told = error_of_answer(status, {}, data)
         if proof or status < 300:
-            return PeerUnreachable(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
+            return _PeerTrouble(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
                                 "answers, or it is no node of this cluster.")
         if told.details.get("reason") == "replay":
-            return PeerUnreachable(f"{self.shown} broke off; the request had begun and may or may not have been done.")
+            return _PeerTrouble(f"{self.shown} broke off; the request had begun and may or may not have been done.")
         if status == 401 and "reason" in told.details:
-            return PeerUnreachable(f"{self.shown} refuses what this node asks: {_reason(told)}")
+            return _PeerTrouble(f"{self.shown} refuses what this node asks: {_reason(told)}")
         if status in _LATER:
-            return PeerUnreachable(f"{self.shown} is too busy ({status}).")
-        return PeerUnreachable(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
+            return _PeerTrouble(f"{self.shown} is too busy ({status}).")
+        return _PeerTrouble(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
                           "instance_discovery.peer_endpoints right, and its version the same?")
 
     def drop(self) -> None:
@@ -7236,7 +7239,7 @@ class Peers:
         self.keys, self.instance_id, self.clock, self.monotonic, self.carry = peer_keys(secret), instance_id, clock, monotonic, carry
         self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
         self._metrics, self._log = metrics or Metrics(), log
-        self._slots = threading.BoundedSemaphore(most)
+        self._lock, self._active, self._most = threading.Lock(), 0, most
         self._share = most if len(endpoints) < 2 else max(1, most // 2)     # one slow node leaves room for the others
         self._clients = {node: _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
         self.nodes = list(self._clients)
@@ -7266,12 +7269,15 @@ class Peers:
             raise BadRequest("The request is too long to be handed to another node.")
         length = body.length if body is not None and length is None else length
         sent = None if body is None or length == 0 else (body, length)
-        if not self._slots.acquire(blocking=False):
-            raise Unavailable("Too many requests wait for other nodes; try again.")
+        with self._lock:
+            if self._active >= self._most:
+                raise Unavailable("Too many requests wait for other nodes; try again.")
+            self._active += 1
         try:
             return self._guarded(client, op, call, sent, stream, timeout or self.timeout)
         finally:
-            self._slots.release()
+            with self._lock:
+                self._active -= 1
 
     def _guarded(self, client: _PeerClient, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool,
                  timeout: float) -> PeerAnswer:
@@ -7280,10 +7286,10 @@ class Peers:
             answer = client.ask(op, call, body, stream, timeout)
             status = "200"
             return answer
-        except PeerUnreachable as error:
+        except _PeerTrouble as trouble:
             client.drop()
-            self._note(client, error.message)
-            raise
+            self._note(client, str(trouble))
+            raise BadGateway(str(trouble)) from None
         except CallFSError as error:
             status = str(error.status)
             raise
@@ -23264,7 +23270,7 @@ class Authenticator:
         request.memo.pop(PEER_PASS, None)
         try:
             request.memo[PEER_PASS] = self._gate.verify(request.method, target, request.headers, request.body)
-        except PeerRefused as error:        # a right signature always passes: nobody can shut a node out by wrong ones
+        except AuthenticationFailed as error:        # a right signature always passes: nobody can shut a node out by wrong ones
             seconds = self._failures.wait(request.client) if error.details["reason"] == "secret" else 0.0
             raise RateLimited("Too many wrong signatures from this address.", retry_after=seconds) if seconds else error
         return INTERNAL
@@ -27487,8 +27493,8 @@ class Server:
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
         gate = PeerGate(config.auth.internal_proxy_secret, config.instance_discovery.instance_id)
-        internal = InternalDialect(self.peer_ops, gate).routes() if config.auth.internal_proxy_secret else []
-        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate if internal else None)
+        internal = InternalDialect(self.peer_ops, gate)
+        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate)
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
 
         page = BrowserPage(config, authenticator)
@@ -27500,7 +27506,7 @@ class Server:
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
-        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes(), *internal], [address.host or "localhost" for address in listen] if own else ())
+        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes(), *internal.routes()], [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
                             unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)

@@ -5242,6 +5242,673 @@ class TestRedisClient:
             wait_for(lambda: missed)
             subscription.close()
 
+# ============================================================================
+# Peers: requests between nodes, signed, once
+# ============================================================================
+
+PEER_SECRET = "test-internal-secret-0123"
+
+
+def signed_request(gate: Any, *, op: str = "op", body: bytes = b"", known: bool = True, number: int = 1, moment: float = 1000.0,
+                   epoch: str = "0123456789abcdef", secret: str = PEER_SECRET, to: Optional[str] = None,
+                   call: Optional[str] = None, node: str = "a") -> dict[str, Any]:
+    """What `PeerGate.verify` takes, put together by hand: the rules of the wire a second time."""
+    if call is None:
+        call = base64.urlsafe_b64encode(b'{"args":{},"who":{"name":"bob"}}').decode().rstrip("=")
+    sealed = "no" if not body else str(len(body)) if known else "unknown"
+    to = gate.run if to is None else to
+    fields = ("POST", "/v1/internal/call/" + op, str(int(moment * 1000)), f"{epoch}.{number}", node, to, sealed, call)
+    keys = [hmac.new(secret.encode(), b"callfs: between nodes: " + label, "sha256").digest() for label in (b"requests", b"bodies")]
+    mac = hmac.new(keys[0], "\n".join(fields).encode(), "sha256").hexdigest()
+    seal = hmac.new(keys[1], mac.encode() + body, "sha256").digest() if body else b""
+    return {"method": "POST", "target": fields[1], "data": body + seal, "known": known,
+            "headers": {"authorization": f"CallFS-HMAC node={node},to={to},time={fields[2]},nonce={fields[3]},"
+                                         f"sealed={sealed},mac={mac}", "x-callfs-call": call}}
+
+
+def pass_gate(gate: Any, asked: Mapping[str, Any], step: int = 1 << 16) -> tuple[Any, bytes]:
+    """What the gate gives for a request, and its body, read in steps."""
+    found = gate.verify(asked["method"], asked["target"], asked["headers"],
+                        callfs.FileBody(io.BytesIO(asked["data"]), len(asked["data"]) if asked["known"] else None))
+    data, view = b"", memoryview(bytearray(step))
+    for count in iter(lambda: found.body.readinto(view), 0):
+        data += view[:count]
+    return found, data
+
+
+def gate_at(now: list[float], node: str = "b") -> Any:
+    """A gate of the node `b` with a clock of our own."""
+    return callfs.PeerGate(PEER_SECRET, node, clock=lambda: now[0])
+
+
+def test_peer_signature_golden() -> None:
+    """The bytes on the wire stay what they are: nodes of two versions talk to each other."""
+    keys = callfs.peer_keys("secret")
+    assert keys.request.hex() == hmac.new(b"secret", b"callfs: between nodes: requests", "sha256").hexdigest()
+    assert len({*keys}) == 3
+    assert callfs.peer_mac(keys.request, "POST", "/v1/internal/call/stat", "1700000000000", "00ff.1", "a", "0123", "no", "e30") == \
+        "5a81a870655adba5a87d258c257be5c811159a7fde0a1bb17727bc85f03bfb91"
+    assert callfs.answer_mac(keys.answer, "aa", 200, "inline", "e30", b"bytes") == \
+        "0347ed9bb94d99618aab50b773d1e12c9dfc9c54593b278ca7fb5b82609d10f6"
+
+
+@pytest.mark.parametrize("body,known", [(b"", True), (b"x", True), (b"x", False), (bytes(range(256)) * 999, True),
+                                        (bytes(range(256)) * 999, False)])
+@pytest.mark.parametrize("step", [1, 31, 33, 1 << 16])
+def test_peer_gate_lets_in(body: bytes, known: bool, step: int) -> None:
+    """What is signed comes through as it was, whatever the steps of the reader."""
+    body = body[:3000] if step < 100 else body
+    gate = gate_at([1000.0])
+    found, data = pass_gate(gate, signed_request(gate, body=body, known=known), step)
+    assert (found.node, found.call, data) == ("a", {"args": {}, "who": {"name": "bob"}}, body)
+    assert found.body.length == (len(body) if known else None)
+
+
+def altered(text: str, name: str, change: Callable[[str], str]) -> str:
+    return re.sub(rf"(?<={name}=)[^,]*", lambda found: change(found.group()), text)
+
+
+PEER_CHANGES = {
+    "method": lambda asked: {**asked, "method": "PUT"},
+    "op": lambda asked: {**asked, "target": "/v1/internal/call/remove"},
+    "query": lambda asked: {**asked, "target": asked["target"] + "?a=b"},
+    "call": lambda asked: {**asked, "headers": {**asked["headers"], "x-callfs-call": "e30"}},
+    "no call": lambda asked: {**asked, "headers": {"authorization": asked["headers"]["authorization"]}},
+    "no body": lambda asked: {**asked, "data": b""},
+    "shorter": lambda asked: {**asked, "data": asked["data"][:-1]},
+    "longer": lambda asked: {**asked, "data": asked["data"] + b"x"},
+    **{name: lambda asked, name=name, change=change: {**asked, "headers": {
+        **asked["headers"], "authorization": altered(asked["headers"]["authorization"], name, change)}}
+       for name, change in {"node": lambda text: "c", "to": lambda text: "f" * 16, "time": lambda text: str(int(text) + 1),
+                            "nonce": lambda text: text[:-1] + "2", "sealed": lambda text: {"5": "6", "no": "0"}.get(text, "5"),
+                            "mac": lambda text: text[:-1] + ("1" if text[-1] == "0" else "0")}.items()},
+}
+
+
+@pytest.mark.parametrize("change", PEER_CHANGES.values(), ids=PEER_CHANGES)
+@pytest.mark.parametrize("body,known", [(b"", True), (b"hello", True), (b"hello", False)])
+def test_peer_gate_refuses_whatever_was_altered(change: Callable[[Any], Any], body: bytes, known: bool) -> None:
+    """Each field is under the signature: one that differs is refused, and nothing of the body is believed."""
+    gate = gate_at([1000.0])
+    asked = signed_request(gate, body=body, known=known)
+    if change(asked) == asked:
+        pytest.skip("nothing to alter")
+    with pytest.raises((callfs.AuthenticationFailed, callfs.AlteredBytes)):
+        pass_gate(gate, change(asked))
+    assert pass_gate(gate, signed_request(gate, number=5))[0].node == "a"
+
+
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("where", range(0, 37, 4))
+def test_a_sealed_body_with_an_altered_byte_never_ends(known: bool, where: int) -> None:
+    """Neither the last byte of a known length nor the end of an unknown one comes before the seal was checked, and whoever
+    asks again is told the same."""
+    gate = gate_at([1000.0])
+    asked = signed_request(gate, body=b"hello", known=known)
+    data = bytearray(asked["data"])
+    data[where] ^= 1
+    inner = callfs.FileBody(io.BytesIO(data), len(data) if known else None)
+    body = gate.verify(asked["method"], asked["target"], asked["headers"], inner).body
+    view, got = memoryview(bytearray(3)), 0
+    with pytest.raises(callfs.AlteredBytes):
+        for count in iter(lambda: body.readinto(view), 0):
+            got += count
+    assert got < 5 or not known
+    with pytest.raises(callfs.AlteredBytes):
+        body.readinto(view)
+
+
+def test_peer_replays_clocks_and_runs() -> None:
+    """A nonce is good once; a clock may be a minute off; what was signed for another run is good for nothing."""
+    now = [1000.0]
+    gate = gate_at(now)
+
+    def reason(**more: Any) -> str:
+        try:
+            pass_gate(more.pop("gate", gate), signed_request(gate, **more))
+        except callfs.AuthenticationFailed as error:
+            return f"{error.details['reason']}: {error.message}"
+        return ""
+    assert [reason(), reason(), reason(number=2), reason(number=2), reason(epoch="f" * 16)] == \
+        ["", "replay: This request was here before.", "", "replay: This request was here before.", ""]
+    assert reason(number=3, moment=1060.0) == reason(number=4, moment=940.0) == ""
+    assert "The clock of the sender is 61 s ahead" in reason(number=5, moment=1061.0)
+    assert "The clock of the sender is 75 s behind" in reason(number=6, moment=925.0)
+    assert reason(number=7, secret="another").startswith("secret: ") and "auth.internal_proxy_secret" in reason(number=7, secret="x")
+    assert reason(number=8, gate=gate_at(now)).startswith("run: ")          # this node was restarted: another run
+    assert reason(number=9, to="").startswith("run: ") and reason(number=9, to="", op="hello") == ""
+    assert reason(number=9, to="", op="hello").startswith("replay: ")
+
+
+def test_peer_windows_take_bounded_memory_and_what_is_forgotten_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Senders that are silent for two minutes are forgotten; nothing of theirs passes again, even if the clock goes back."""
+    now = [1000.0]
+    gate = gate_at(now)
+    monkeypatch.setattr(callfs, "PEER_SENDERS", 3)
+    monkeypatch.setattr(callfs.time, "monotonic", lambda: now[0])
+    old = [signed_request(gate, epoch=f"{number:016x}") for number in range(3)]
+    for each in old:
+        pass_gate(gate, each)
+    with pytest.raises(callfs.Unavailable, match="Too many nodes"):
+        pass_gate(gate, signed_request(gate, epoch="f" * 16))
+    now[0] += 121
+    pass_gate(gate, signed_request(gate, epoch="f" * 16, moment=now[0]))
+    assert len(gate._windows) == 1
+    now[0] -= 121                           # somebody sets the clock back
+    with pytest.raises(callfs.AuthenticationFailed, match="forgotten"):
+        pass_gate(gate, old[0])
+
+
+@property_test(150, numbers=lambda some: some.lists(some.integers(0, 40) | some.integers(0, 10 ** 18), max_size=80))
+def test_peer_window_takes_each_number_once(numbers: list[int]) -> None:
+    """Against a set: what is in the window passes once, what is older counts as seen."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callfs, "PEER_WINDOW", 16)
+        window, seen = callfs.PeerWindow(), set()       # type: Any, set[int]
+        for number in numbers:
+            assert window.take(number) == (number not in seen and (not seen or number > max(seen) - 16))
+            seen.add(number)
+            assert window._seen < 1 << 16
+
+
+class NodeOps:
+    """A node with operations for tests, and what they saw."""
+
+    def __init__(self, folder: Path) -> None:
+        self.seen: list[Any] = []
+        self.file = folder / "big"
+        self.file.write_bytes(os.urandom(1 << 20) * 24)
+        self.hold = threading.Event()
+        self.ops = {name: getattr(self, name) for name in ("echo", "read", "write", "fail", "long", "wait", "partly")}
+
+    def echo(self, asked: Any) -> Any:
+        self.seen.append(asked)
+        return callfs.PeerResult({"args": asked.args, "who": asked.who, "node": asked.node})
+
+    def long(self, asked: Any) -> Any:
+        return callfs.PeerResult({"keys": ["k" * 100] * 1000})
+
+    def read(self, asked: Any) -> Any:
+        size = asked.args["size"]
+        return callfs.PeerResult({"size": size}, callfs.FileReader(os.open(self.file, os.O_RDONLY), 0, size))
+
+    def write(self, asked: Any) -> Any:
+        state = hashlib.sha256()
+        size = callfs.pour(asked.body, state.update)
+        self.seen.append(size)
+        return callfs.PeerResult({"size": size, "sha256": state.hexdigest()})
+
+    def partly(self, asked: Any) -> Any:
+        asked.body.readinto(memoryview(bytearray(10)))
+        raise callfs.StorageFull()
+
+    def wait(self, asked: Any) -> Any:
+        self.hold.wait(20)
+        return callfs.PeerResult({})
+
+    def fail(self, asked: Any) -> Any:
+        raise PEER_ERRORS[asked.args["which"]]
+
+
+PEER_ERRORS: dict[str, Any] = {
+    "elsewhere": callfs.Elsewhere("node-7"), "nothing": callfs.FileNotFound(), "overtaken": callfs.Overtaken(),
+    "conflict": callfs.Conflict("An upload is under way.", uploads=3, name="ä"), "full": callfs.StorageFull("No space."),
+    "range": callfs.RangeNotSatisfiable("Outside.", headers=[("Content-Range", "bytes */7")]), "gone": callfs.VersionGone(),
+    "limit": callfs.RateLimited(retry_after=7), "gateway": callfs.BadGateway("S3 answered nonsense."),
+    "key": callfs.AuthenticationFailed("No."), "bug": ZeroDivisionError("secret text"),
+}
+
+
+@pytest.fixture(scope="module")
+def node_b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The node `b`, with operations for tests in `node_b.test`."""
+    folder = tmp_path_factory.mktemp("node-b")
+    with callfs.Server(root=folder / "root", instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET,
+                       rate_limits__login_failure_burst=1000) as server:
+        server.test = NodeOps(folder)
+        server.peer_ops.update(server.test.ops)
+        yield server
+
+
+@pytest.fixture
+def peers_to() -> Iterator[Callable[..., Any]]:
+    """`peers_to(url or {name: url}, **options)`: Peers of the node `a`, closed after the test."""
+    with contextlib.ExitStack() as stack:
+        def make(endpoints: Any, secret: str = PEER_SECRET, **options: Any) -> Any:
+            made = callfs.Peers({"b": endpoints} if isinstance(endpoints, str) else endpoints, secret, "a", **options)
+            stack.callback(made.close)
+            return made
+        yield make
+
+
+class Between:
+    """A proxy in front of a node, by whole blocks. `back` and `forth` may change one, or cut the connection (None)."""
+
+    def __init__(self, url: str) -> None:
+        parts = urllib.parse.urlsplit(url)
+        self._target, self._over = (parts.hostname, parts.port), threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.url = "http://127.0.0.1:%d" % self._listener.getsockname()[1]
+        self.forth: Callable[[bytes], Optional[bytes]] = bytes
+        self.back: Callable[[bytes], Optional[bytes]] = bytes
+        self.sent: list[bytes] = []
+        self.connections = 0
+        self._sockets: list[socket.socket] = [self._listener]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._listener.accept()
+                far = socket.create_connection(self._target)
+                self.connections += 1
+                self._sockets += [near, far]
+                for source, target, name in ((near, far, "forth"), (far, near, "back")):
+                    self._threads.append(threading.Thread(target=self._pump, args=(source, target, name)))
+                    self._threads[-1].start()
+
+    def _pump(self, source: socket.socket, target: socket.socket, name: str) -> None:
+        with contextlib.suppress(OSError):
+            for block in iter(lambda: source.recv(65536), b""):
+                if name == "forth":
+                    self.sent.append(block)
+                changed = getattr(self, name)(block)
+                if changed is None:
+                    break
+                target.sendall(changed)
+        for each in (source, target):
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """End all connections."""
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join(10)
+        for each in self._sockets:
+            each.close()
+
+
+@pytest.fixture
+def between(node_b: Any) -> Iterator[Between]:
+    """A proxy in front of the node `b`."""
+    with contextlib.closing(Between(node_b.url)) as proxy:
+        yield proxy
+
+
+class TestPeers:
+    """Requests to a real server."""
+
+    def test_call(self, node_b: Any, peers_to: Any) -> None:
+        """Arguments and caller arrive, whatever their letters; the answer comes back, however long it is."""
+        peers = peers_to(node_b.url)
+        args = {"path": "/ä/\u202e\"\\ /" + "ö" * 2000, "list": [1, None, True]}
+        assert peers.call("b", "echo", args, {"name": "bob"}) == ({"args": args, "who": {"name": "bob"}, "node": "a"}, b"", None)
+        assert len(peers.call("b", "long", {}, {}).value["keys"]) == 1000
+        assert peers.nodes == ["b"] and peers.state("b") == "closed"
+        with pytest.raises(callfs.BadRequest, match="too long"):
+            peers.call("b", "echo", {"path": "x" * 20_000}, {})
+        with pytest.raises(callfs.NotSupported, match="no operation 'nothing'"):
+            peers.call("b", "nothing", {}, {})
+        with pytest.raises(callfs.BadGateway, match="node z is not known to node a: .*peer_endpoints"):
+            peers.call("z", "echo", {}, {})
+
+    @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1 << 20, 24 << 20])
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
+        """Bytes of an answer, at once or as a stream; a connection serves again after them."""
+        if size > 16 << 20 and not stream:
+            with pytest.raises(callfs.CallFSError, match="length must be known"):
+                peers_to(node_b.url).call("b", "read", {"size": size}, {})
+            return
+        peers = peers_to(node_b.url)
+        for _ in range(2):
+            value, data, reader = peers.call("b", "read", {"size": size}, {}, stream=stream)
+            assert (reader is not None) == stream and value == {"size": size}
+            if reader is not None:
+                with reader:
+                    assert reader.length == size
+                    data = b"".join(reader)
+            assert data == node_b.test.file.read_bytes()[:size]
+            assert len(peers._clients["b"]._idle) == 1
+
+    @pytest.mark.parametrize("size", [0, 1, 31, 262_143, 262_144, 262_145, 24 << 20])
+    @pytest.mark.parametrize("known", [True, False])
+    def test_bytes_forth(self, node_b: Any, peers_to: Any, size: int, known: bool) -> None:
+        """A body arrives as it was, whether or not its length is known."""
+        peers, data = peers_to(node_b.url), node_b.test.file.read_bytes()[:size]
+        body = callfs.FileBody(io.BytesIO(data), size if known else None)
+        assert peers.call("b", "write", {}, {}, body=body).value == {"size": size, "sha256": hashlib.sha256(data).hexdigest()}
+        assert len(peers._clients["b"]._idle) == 1
+
+    def test_memory_is_bounded(self, node_b: Any, peers_to: Any) -> None:
+        """24 MB each way take less than 4."""
+        peers = peers_to(node_b.url)
+        with peers.call("b", "read", {"size": 10}, {}, stream=True).reader, open(node_b.test.file, "rb") as file:
+            tracemalloc.start()
+            try:
+                peers.call("b", "write", {}, {}, body=callfs.FileBody(file, 24 << 20))
+                with peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader as reader:
+                    assert sum(map(len, reader)) == 24 << 20
+                assert tracemalloc.get_traced_memory()[1] < 4 << 20
+            finally:
+                tracemalloc.stop()
+
+    @pytest.mark.parametrize("length,data", [(10, b"short"), (3, b"longer")])
+    def test_a_body_of_another_length(self, node_b: Any, peers_to: Any, length: int, data: bytes) -> None:
+        """The node that asked ends the request; the other one never sees a whole body."""
+        before = len(node_b.test.seen)
+        with pytest.raises(callfs.Disconnected):
+            peers_to(node_b.url).call("b", "write", {}, {}, body=callfs.FileBody(io.BytesIO(data)), length=length)
+        assert len(node_b.test.seen) == before
+
+    def test_a_body_that_breaks(self, node_b: Any, peers_to: Any) -> None:
+        """What the source raises comes out as it is; it is no fault of the node, and no seal was sent."""
+        class Broken(callfs.Body):
+            length = None
+
+            def readinto(self, view: memoryview) -> int:
+                raise callfs.RequestTimeout("The client is slow.")
+        peers, before = peers_to(node_b.url), len(node_b.test.seen)
+        for _ in range(5):
+            with pytest.raises(callfs.RequestTimeout, match="The client is slow"):
+                peers.call("b", "write", {}, {}, body=Broken())
+        assert peers.state("b") == "closed" and len(node_b.test.seen) == before
+
+    @pytest.mark.parametrize("which", PEER_ERRORS)
+    def test_errors(self, node_b: Any, peers_to: Any, which: str, capsys: Any) -> None:
+        """What a node raised is raised here: class, status, message, details, headers; it opens no breaker."""
+        peers, meant = peers_to(node_b.url), PEER_ERRORS[which]
+        for stream in (True, False, True, False):
+            with pytest.raises(callfs.CallFSError) as caught:
+                peers.call("b", "fail", {"which": which}, {}, stream=stream)
+        error = caught.value
+        if which == "bug":
+            assert type(error) is callfs.CallFSError and "its log says more" in error.message
+        else:
+            assert (type(error), error.status, error.message, error.details, list(error.headers)) == \
+                (type(meant), meant.status, meant.message, meant.details, list(meant.headers))
+        assert peers.state("b") == "closed"
+
+    def test_an_error_before_the_body_is_read(self, node_b: Any, peers_to: Any) -> None:
+        """The answer that comes in the middle of a large body is the answer."""
+        peers = peers_to(node_b.url)
+        with open(node_b.test.file, "rb") as file, pytest.raises(callfs.StorageFull):
+            peers.call("b", "partly", {}, {}, body=callfs.FileBody(file, 24 << 20))
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+
+    def test_metrics_and_the_ids_of_requests(self, node_b: Any, peers_to: Any) -> None:
+        """Requests are counted by node and status; hops and id go along."""
+        context, metrics = callfs.CallContext(), callfs.Metrics()
+        peers = peers_to({"b": node_b.url, "c": "http://127.0.0.1:1"}, metrics=metrics, carry=context.onward)
+        context.request_id = "an-id-of-mine"
+        node_b.peer_ops["context"] = lambda asked: callfs.PeerResult(
+            {"hops": node_b.tree.calls.hops, "id": node_b.tree.calls.request_id})
+        with context.at(2):
+            assert peers.call("b", "context", {}, {}).value == {"hops": 3, "id": "an-id-of-mine"}
+        with context.at(8), pytest.raises(callfs.LoopDetected):
+            peers.call("b", "context", {}, {})
+        with pytest.raises(callfs.BadGateway):
+            peers.call("c", "echo", {}, {})
+        with pytest.raises(callfs.FileNotFound):
+            peers.call("b", "fail", {"which": "nothing"}, {})
+        for labels, count in ((("b", "200"), 1), (("b", "404"), 1), (("b", "508"), 1), (("c", "failed"), 1)):
+            assert metrics.value("callfs_peer_requests_total", *labels) == count
+        assert metrics.value("callfs_peer_request_duration_seconds", "b") == 3
+
+    @pytest.mark.parametrize("options,words", [
+        ({"secret": "of-another-cluster"}, "node b .* refuses .*different auth.internal_proxy_secret"),
+        ({"clock": lambda: time.time() + 90}, "refuses .*clock of the sender is (90|89) s ahead.*NTP")])
+    def test_a_node_that_lets_us_not_in(self, node_b: Any, peers_to: Any, options: Any, words: str) -> None:
+        """The message says what is wrong and what to do."""
+        with pytest.raises(callfs.BadGateway, match=words) as caught:
+            peers_to(node_b.url, **options).call("b", "echo", {}, {})
+        assert type(caught.value) is callfs.BadGateway and PEER_SECRET not in caught.value.message
+
+    def test_a_wrong_address(self, node_b: Any, peers_to: Any) -> None:
+        """Another node under that name, no node at all, a server that is none."""
+        with pytest.raises(callfs.BadGateway, match="node c .* calls itself 'b'; correct instance_discovery.peer_endpoints"):
+            peers_to({"c": node_b.url}).call("c", "echo", {}, {})
+        with pytest.raises(callfs.BadGateway, match="node b .* does not answer as a node of this cluster does .status 404"):
+            peers_to(node_b.url + "/prefix").call("b", "echo", {}, {})
+        with pytest.raises(callfs.ConfigError):
+            peers_to("ftp://somewhere")
+
+    @pytest.mark.parametrize("answer", [b"", b"nonsense\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+                                        b"HTTP/1.1 200 OK\r\nContent-Le", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+                                        b"HTTP/1.1 502 No\r\nContent-Length: 5\r\n\r\nab", b"HTTP/1.1 999 No\r\n\r\n", b"x" * 100_000,
+                                        b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n", b"\0\xff\r\n\r\n"])
+    def test_nonsense(self, node_b: Any, between: Between, peers_to: Any, answer: bytes) -> None:
+        """Whatever stands in for an answer, from the first one or a later one on, is a 502 that names the node."""
+        for first in (True, False):
+            peers, count = peers_to(between.url), itertools.count()
+            between.back = bytes
+            if not first:
+                peers.call("b", "echo", {}, {})
+            between.back = lambda block: answer if answer and not next(count) else None
+            if answer.endswith((b"Le", b"ab")) and first:
+                continue                    # would last as long as the test below for a node that is stopped
+            with pytest.raises(callfs.BadGateway, match="node b ") as caught:
+                peers.call("b", "echo", {}, {}, timeout=0.3)
+            assert caught.value.status == 502 and caught.value.message.isprintable()
+
+    @pytest.mark.parametrize("old,new", [(b'200 OK', b'201 OK'), (b"X-CallFS-Answer: e", b"X-CallFS-Answer: f"),
+                                         (b"Proof: inline", b"Proof: stream"), (b"inline,", b"inline,0"),
+                                         (b"Proof: stream", b"Proof: inline"), (b"Content-Length: 1000", b"Content-Length: 1001")])
+    @pytest.mark.parametrize("size", [1000, 100_000])
+    def test_altered_answers(self, between: Between, peers_to: Any, old: bytes, new: bytes, size: int) -> None:
+        """An answer is believed only if the node signed it for this very request."""
+        peers, changes = peers_to(between.url), []
+        peers.call("b", "echo", {}, {})
+
+        def back(block: bytes) -> bytes:
+            changes.append(old in block)
+            return block.replace(old, new)
+        between.back = back
+        try:
+            with peers.call("b", "read", {"size": size}, {}, stream=True, timeout=0.5).reader as reader:
+                b"".join(reader)
+            assert changes and not any(changes)
+        except callfs.BadGateway as error:
+            assert any(changes) and "signature" in error.message or "did not answer" in error.message
+
+    def test_an_altered_byte_of_data(self, between: Between, peers_to: Any) -> None:
+        """Of what comes with its signature every byte counts."""
+        peers = peers_to(between.url)
+        peers.call("b", "echo", {}, {})
+        between.back = lambda block: block[:-1] + bytes([block[-1] ^ 1])
+        with pytest.raises(callfs.BadGateway, match="signature"):
+            peers.call("b", "read", {"size": 1000}, {})
+
+    def test_an_answer_to_another_request(self, between: Between, peers_to: Any) -> None:
+        """What a node said once is no answer to what is asked later."""
+        peers, kept = peers_to(between.url), []
+        peers.call("b", "echo", {}, {})
+        between.back = lambda block: kept.append(block) or block        # type: ignore[func-returns-value]
+        peers.call("b", "echo", {"n": 1}, {})
+        between.back = lambda block: kept[0]
+        with pytest.raises(callfs.BadGateway, match="signature"):
+            peers.call("b", "echo", {"n": 2}, {})
+
+    def test_an_altered_body_changes_nothing(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """A byte of a body that is changed on its way ends in an error on the other side, before anything was done."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "long", {}, {})
+        between.forth = lambda block: block.replace(b"innocent", b"altered!")
+        for known in (True, False):
+            body = callfs.FileBody(io.BytesIO(b"an innocent text"), 16 if known else None)
+            with pytest.raises(callfs.BadGateway, match="altered or cut off"):
+                peers.call("b", "write", {}, {}, body=body)
+        assert len(node_b.test.seen) == before
+
+    def test_what_was_recorded_is_refused(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """The bytes of a request, sent a second time, change nothing."""
+        peers_to(between.url).call("b", "echo", {"n": 1}, {})
+        before = len(node_b.test.seen)
+        asked = next(block for block in between.sent if b"/call/echo" in block)
+        assert b" 401 " in raw(node_b.url, asked.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n"))
+        assert len(node_b.test.seen) == before
+
+    def test_cut_before_it_began(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """A kept connection that ends just then: the request goes out again, as the node says that it did not begin."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "echo", {}, {})
+        cut = iter([None])
+        between.forth = lambda block: next(cut, block)
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+        assert len(node_b.test.seen) == before + 2
+
+    def test_cut_after_it_began(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """The answer is lost: it was done once, and nobody is told that it was or was not."""
+        peers, before = peers_to(between.url), len(node_b.test.seen)
+        peers.call("b", "echo", {}, {})
+        cut = iter([None])
+        between.back = lambda block: next(cut, block)
+        with pytest.raises(callfs.BadGateway, match="may or may not have been done"):
+            peers.call("b", "echo", {}, {})
+        assert len(node_b.test.seen) == before + 2
+
+    def test_cut_in_the_middle_of_a_stream(self, between: Between, peers_to: Any) -> None:
+        """The reader says so; what came is not taken for all."""
+        peers = peers_to(between.url)
+        peers.call("b", "echo", {}, {})
+        left = iter([bytes, bytes])
+        between.back = lambda block: next(left, lambda block: None)(block)      # type: ignore[arg-type, return-value]
+        with peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader as reader:
+            with pytest.raises(callfs.BadGateway, match="node b .*broke off"):
+                b"".join(reader)
+
+    def test_a_reader_that_is_closed_early(self, node_b: Any, peers_to: Any) -> None:
+        """The connection ends with it; the next request gets another."""
+        peers = peers_to(node_b.url)
+        for _ in range(3):
+            peers.call("b", "read", {"size": 24 << 20}, {}, stream=True).reader.close()
+            assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+
+    def test_a_slow_node(self, between: Between, peers_to: Any) -> None:
+        """One that sends a byte now and then is given up when the time for the whole answer is over."""
+        peers, over = peers_to(between.url), threading.Event()
+        peers.call("b", "echo", {}, {})
+
+        def drip(block: bytes) -> Optional[bytes]:
+            for number in range(len(block)):
+                if over.wait(0.05):
+                    break
+                between._sockets[1].sendall(block[number:number + 1])
+            return None
+        between.back = drip
+        try:
+            with pytest.raises(callfs.BadGateway, match="node b .*timed out"):
+                peers.call("b", "echo", {}, {}, timeout=0.3)
+        finally:
+            over.set()
+
+    def test_a_node_that_is_stopped(self, spawn_server: Any, peers_to: Any) -> None:
+        """SIGSTOP: the kernel accepts and nobody answers. Bounded by the time-out, then by the breaker; and back."""
+        node = spawn_server({"instance_discovery": {"instance_id": "b"}})
+        peers, now = peers_to(node.url, connect_timeout=0.4, monotonic=lambda: now[0]), [0.0]
+
+        def ask() -> str:
+            with pytest.raises(callfs.CallFSError) as caught:
+                peers.call("b", "nothing", {}, {}, timeout=0.3)
+            return caught.value.message
+
+        def answers() -> bool:
+            now[0] += 100
+            return "no operation" in ask()
+        wait_for(answers)
+        os.kill(node.pid, signal.SIGSTOP)
+        try:
+            assert "did not answer: timed out; what was asked may or may not" in ask()
+            assert "can not be reached: timed out" in ask() and "can not be reached: timed out" in ask()
+            assert peers.state("b") == "open" and "It is asked again in" in ask()
+        finally:
+            os.kill(node.pid, signal.SIGCONT)
+        wait_for(answers)
+        assert peers.state("b") == "closed"
+
+    def test_breaker(self, node_b: Any, between: Between, peers_to: Any) -> None:
+        """Three failures in a row open it; one request may try after a pause that grows; an answer closes it."""
+        now, metrics, tried = [0.0], callfs.Metrics(), []      # type: list[float], Any, list[bool]
+        peers = peers_to(between.url, metrics=metrics, monotonic=lambda: now[0])
+
+        def fails() -> str:
+            with pytest.raises(callfs.BadGateway, match="node b ") as caught:
+                peers.call("b", "echo", {}, {})
+            return caught.value.message
+        between.back = lambda block: None
+        for count in range(3):
+            assert peers.state("b") == "closed" and "again in" not in fails()
+        assert peers.state("b") == "open" and metrics.value("callfs_peer_breaker_open", "b") == 1
+        before, pauses = between.connections, []
+        for _ in range(8):
+            found = re.search(r"can not be reached: .*\. It is asked again in ([0-9.]+) s", fails())
+            assert found and between.connections == before
+            pauses.append(float(found[1]))
+            now[0] += 18.75
+            assert peers.state("b") == "half-open" and "again in" not in fails() and peers.state("b") == "open"
+            before = between.connections
+        assert 0.4 < pauses[0] < 0.7 and pauses == sorted(pauses[:6]) + pauses[6:] and 14.9 < max(pauses) <= 18.8
+        now[0] += 18.75
+        seen, passing = threading.Event(), threading.Event()
+        between.back, between.forth = bytes, lambda block: (seen.set(), passing.wait(5), block)[2]     # type: ignore[func-returns-value]
+        thread = threading.Thread(target=lambda: tried.append(bool(peers.call("b", "echo", {}, {}))))
+        thread.start()
+        assert seen.wait(5) and peers.state("b") == "half-open" and "again in" in fails()     # only one tries
+        passing.set()
+        thread.join()
+        assert tried == [True] and peers.state("b") == "closed" and metrics.value("callfs_peer_breaker_open", "b") == 0
+
+    def test_most(self, node_b: Any, peers_to: Any) -> None:
+        """So many at a time and to one node half as many; more are told to come again."""
+        peers = peers_to({"b": node_b.url, "c": node_b.url}, most=4)
+        node_b.test.hold.clear()
+        threads = [threading.Thread(target=peers.call, args=("b", "wait", {}, {})) for _ in range(2)]
+        try:
+            for thread in threads:
+                thread.start()
+            wait_for(lambda: peers._clients["b"].breaker.active == 2)
+            with pytest.raises(callfs.Unavailable, match="Too many requests wait for another node"):
+                peers.call("b", "echo", {}, {})
+            with pytest.raises(callfs.BadGateway, match="calls itself 'b'"):
+                peers.call("c", "echo", {}, {})
+            peers._most = 2
+            with pytest.raises(callfs.Unavailable, match="wait for other nodes"):
+                peers.call("c", "echo", {}, {})
+        finally:
+            node_b.test.hold.set()
+            for thread in threads:
+                thread.join()
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a" and peers._active == 0
+
+    def test_many_threads(self, node_b: Any, peers_to: Any) -> None:
+        """Answers find those who asked."""
+        peers = peers_to(node_b.url)
+
+        def ask(number: int) -> bool:
+            return all(peers.call("b", "echo", {"n": number + each}, {}).value["args"] == {"n": number + each} for each in range(10))
+        with concurrent.futures.ThreadPoolExecutor(16) as pool:
+            assert all(pool.map(ask, range(0, 1600, 100)))
+
+    def test_tls(self, certificate: tuple[str, str], serve: Any, peers_to: Any) -> None:
+        """Certificates of other nodes are checked, by `ca_file` where one is named; `verify=False` does without."""
+        cert, key = certificate
+        node = serve(instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, server__protocol="https",
+                     server__cert_file=cert, server__key_file=key)
+        node.peer_ops["write"] = lambda asked: callfs.PeerResult({"size": callfs.pour(asked.body, lambda view: None)},
+                                                                 callfs.ChunkReader([b"x" * 200_000], 200_000))
+        with pytest.raises(callfs.BadGateway, match="node b .* can not be reached: .*certificate"):
+            peers_to(node.url).call("b", "write", {}, {})
+        for options in ({"ca_file": cert}, {"verify": False}):
+            peers = peers_to(node.url, **options)
+            for _ in range(2):
+                value, _, reader = peers.call("b", "write", {}, {}, body=callfs.bytes_body(b"x" * 300_000), stream=True)
+                with reader:
+                    assert value == {"size": 300_000} and len(b"".join(reader)) == 200_000
+            assert len(peers._clients["b"]._idle) == 1
 
 # ============================================================================
 # Records and metadata stores: one contract, each implementation a subclass
@@ -23134,6 +23801,41 @@ def test_concat_tells_of_its_changes(remfs: Any) -> None:
 
 
 # ============================================================================
+# Between nodes: /v1/internal
+# ============================================================================
+
+
+def test_who_may_use_the_internal_routes(node_b: Any) -> None:
+    """Nobody but who signs: no key 401, a wrong one 401, a user 403, the plain secret 403; other methods 405. Wrong signatures
+    count as wrong keys."""
+    where = "/v1/internal/call/echo"
+    user = next(iter(node_b.config.auth.api_key_users.values()))
+    for key, status in ((None, 401), ("Bearer wrong", 401), (f"Bearer {user}", 403), (f"Bearer {PEER_SECRET}", 403),
+                        ("CallFS-HMAC nonsense", 401), ("Basic eDp5", 401)):
+        assert call(node_b.url, "POST", where, headers={"Authorization": key}).status == status, key
+    assert call(node_b.url, "GET", where).status == 405
+    assert call(node_b.url, "POST", "/v1/internal/other", headers={"Authorization": f"Bearer {PEER_SECRET}"}).status == 501
+    assert call(node_b.url, "POST", "/v1/internal/other", headers={"Authorization": f"Bearer {user}"}).status == 403
+    assert call(node_b.url, "POST", where, headers={"Cookie": "callfs_session=a.1." + "x" * 43}).status == 401
+
+
+def test_wrong_signatures_count_as_wrong_keys_and_right_ones_pass(serve: Any, peers_to: Any) -> None:
+    """Who guesses is slowed down (429); the other nodes at the same address are not."""
+    node = serve(instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, auth__anonymous="write",
+                 rate_limits__login_failure_rate=0.001, rate_limits__login_failure_burst=3)
+    node.peer_ops["echo"] = lambda asked: callfs.PeerResult({})
+    gate = callfs.PeerGate("wrong", "b")
+    statuses = []
+    for number in range(5):
+        asked = signed_request(gate, number=number, secret="wrong", moment=time.time())
+        statuses.append(call(node.url, "POST", asked["target"], headers=asked["headers"]).status)
+    assert statuses == [401, 401, 401, 429, 429]
+    assert call(node.url, "POST", "/v1/internal/call/echo").status == 401       # `auth.anonymous` opens nothing here
+    assert peers_to(node.url).call("b", "echo", {}, {}).value == {}
+    with pytest.raises(callfs.BadGateway, match="too busy .429"):
+        peers_to(node.url, secret="wrong").call("b", "echo", {}, {})
+
+# ============================================================================
 # The server: everything that a configuration asks for, as one object
 # ============================================================================
 
@@ -24514,7 +25216,7 @@ def test_link(stub: Any, capsys: Any, monkeypatch: Any) -> None:
 
 
 def test_fsck(stub: Any, monkeypatch: Any, capsys: Any) -> None:
-    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, report: Any) -> int:
+    def check(config: Any, *, deep: bool, mend: bool, take_over: bool, rebuild: bool, report: Any) -> int:
         assert not take_over
         report(callfs.Finding("missing", "/x", "more"))
         return int(deep) + 2 * int(mend)
