@@ -15927,6 +15927,15 @@ class ClusterFS(FileSystem):
         """Nobody knows what has changed."""
         self._routes.clear()
 
+    def heard(self, event: Event) -> None:
+        """Another node tells of a change: for the routes, and as it may have left this disk something to do."""
+        if event.type == RESET:
+            self.forget_all()
+        for path in (event.path, event.dst_path):
+            self.forget(path)
+        if event.type != "create":
+            self._here.follow()
+
     def _route(self, path: str) -> str:
         node, until = self._routes.get(path) or ("", 0.0)
         return node if until > self._clock() else ""
@@ -27365,6 +27374,7 @@ class Server:
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
         self.relay = EventRelay(self._hub, self._store, metrics=self.metrics, log=self.log)
+        self.relay.on_event += [self.cluster.heard] if self.cluster is not None else []
         keep.callback(self.relay.close)
         self.members = self._build_members()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
@@ -27399,13 +27409,16 @@ class Server:
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
         self.cluster: Optional[ClusterFS] = None
+        self._peers: Optional[Peers] = None
         if not isinstance(self._files, NodeFS):
             return self._files
         config, nodes = self.config, self.config.instance_discovery
-        peers = Peers(nodes.peer_endpoints, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
+        others = {name: url for name, url in nodes.peer_endpoints.items() if name != nodes.instance_id}
+        peers = Peers(others, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
                       connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
                       metrics=self.metrics, log=self.log)
+        self._peers = peers
         self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
         self.peer_ops.update(self.cluster.ops)
         return self.cluster
@@ -27478,8 +27491,9 @@ class Server:
     def _build_members(self) -> Members:
         about = self.config.instance_discovery
         root = self.config.backend.localfs_root_path
-        members = Members(self._files, self._store, None, instance_id=about.instance_id, endpoints=about.peer_endpoints, root=root,
-                          note=os.path.join(root, HIDDEN, "leaving"), relay=self.relay, log=self.log)
+        members = Members(self.cluster, self._store, self._peers, instance_id=about.instance_id, root=root, relay=self.relay,
+                          endpoints=about.peer_endpoints, note=os.path.join(root, HIDDEN, "leaving"), log=self.log)
+        self.peer_ops.update(members.ops)
         self._cleanup.callback(members.close)
         return members
 
@@ -28517,7 +28531,7 @@ class Client(HTTPClient):
                 yield from map(json.loads, lines)
 
     def stay(self, node: str = "") -> dict[str, Any]:
-        """Let it move no more files; how far it came."""
+        """Let it move no more files, and take new ones again."""
         return dict(self._json("DELETE", _target("/v1/cluster/leave", "", node=node)))
 
     def health(self) -> dict[str, Any]:
@@ -30319,7 +30333,7 @@ def _cluster_leave(args: argparse.Namespace) -> int:
     """Until the node has no files any more; what is typed after Ctrl-C goes on from there."""
     with _client_of(args) as client:
         if args.stop:
-            _say("{node}: stays; {moved} files had moved".format(**client.stay(args.node)))
+            _say(f"{client.stay(args.node)['node']}: stays, and takes new files again")
             return 0
         row: dict[str, Any] = {}
         for row in client.leave(args.node):
@@ -30346,22 +30360,30 @@ class _Demo:
     """Servers on loopback, each a child process with a log in one folder; they end with the `with` block."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self._children = folder, []    # type: str, list[tuple[str, subprocess.Popen[bytes]]]
+        self.folder, self._ready = folder, 0
+        self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
 
-    def start(self, name: str, command: Sequence[str], says: str) -> None:
-        """Start one; back when its log has what it `says` when it is ready. Raises Unavailable with the log instead."""
+    def start(self, name: str, command: Sequence[str]) -> None:
+        """Start one."""
         clean = {key: value for key, value in os.environ.items() if not key.startswith("CALLFS_")}
-        with open(os.path.join(self.folder, name + ".log"), "w+b") as log:
+        with open(os.path.join(self.folder, name + ".log"), "wb") as log:
             # In a session of its own: a Ctrl-C is for this process, which ends the others in their order.
             child = subprocess.Popen(command, cwd=self.folder, env=clean, stdin=subprocess.DEVNULL, stdout=log,
                                      stderr=log, start_new_session=True)
-            self._children.append((name, child))
-            deadline, text = time.monotonic() + DEMO_PATIENCE, ""
+        self._children.append((name, child))
+
+    def await_all(self, says: str) -> None:
+        """Until the logs of the new ones have what they say when they are ready. Raises Unavailable with the log of one that ends."""
+        deadline = time.monotonic() + DEMO_PATIENCE
+        for name, child in self._children[self._ready:]:
+            text = ""
             while says not in text:
                 if child.poll() is not None or time.monotonic() > deadline:
                     raise Unavailable(f"{name} did not start:\n{text[-2000:]}")
                 time.sleep(0.05)
-                text = os.pread(log.fileno(), 1 << 20, 0).decode("utf-8", "replace")
+                with open(os.path.join(self.folder, name + ".log"), encoding="utf-8", errors="replace") as log:
+                    text = log.read(1 << 20)
+            self._ready += 1
 
     def ended(self) -> str:
         """The name of one that ended by itself; "" while all run."""
@@ -30398,7 +30420,8 @@ def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
         if len(os.fsencode(place)) > 100:
             raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
         demo.start("redis", [program, "--port", "0", "--unixsocket", place, "--unixsocketperm", "600", "--dir",
-                             demo.folder, "--appendonly", "yes", "--save", ""], "eady to accept connections")
+                             demo.folder, "--appendonly", "yes", "--save", ""])
+        demo.await_all("eady to accept connections")
         address = "unix:" + place
     redis = {"type": "redis", "redis_addr": address}
     return {"metadata_store": {**redis, "redis_key_prefix": "callfs-demo:"}, "dlm": redis}
@@ -30427,7 +30450,8 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
             "backend": {"localfs_root_path": os.path.join(demo.folder, name, "files")},
             "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
             "instance_discovery": {"instance_id": name, "peer_endpoints": urls}}))
-        demo.start(name, [sys.executable, os.path.abspath(__file__), "serve", "--config", path], "Listening on")
+        demo.start(name, [sys.executable, "-c", _AS_MODULE, os.path.abspath(__file__), "serve", "--config", path])
+    demo.await_all("Listening on")
     return list(urls.values())
 
 

@@ -24555,7 +24555,7 @@ def test_cluster_leave_tells_how_it_ends(play: Any, capsys: Any) -> None:
     for reason in ("it is gone", "the node stopped"):
         assert callfs.main(["cluster", "leave", *at]) == 1 and reason in capsys.readouterr().err
     assert callfs.main(["cluster", "leave", "--stop", "node-2", *at]) == 0
-    assert capsys.readouterr().out == "node-2: stays; 3 files had moved\n"
+    assert capsys.readouterr().out == "node-2: stays, and takes new files again\n"
     assert list(client.leave("node-2")) == [moving, moving]
     assert [(each.method, each.target) for each in server.heard] == [("POST", "/v1/cluster/leave")] * 4 + [
         ("DELETE", "/v1/cluster/leave?node=node-2"), ("POST", "/v1/cluster/leave")]
