@@ -8678,10 +8678,11 @@ def test_events_that_wait_are_told_at_the_end() -> None:
 
 
 @pytest.mark.once                           # the stores' wires are tested on every Python
-@pytest.mark.parametrize("kind", ["postgres"])
+@pytest.mark.parametrize("kind", ["postgres", "redis"])
 def test_events_go_through_a_shared_store(kind: str, request: pytest.FixtureRequest) -> None:
     """Over PostgreSQL and Redis as they are: both ways at once, each event once and in its node's order."""
-    made = request.getfixturevalue(f"{kind}_schema")
+    made = request.getfixturevalue("postgres_schema") if kind == "postgres" else functools.partial(
+        callfs.RedisStore, request.getfixturevalue("redis_server").address, prefix="relay:")
     with nothing_left(), contextlib.ExitStack() as stack:
         hubs, found = [], {}                # type: list[Any], dict[str, list[Any]]
         for node in ("one", "two"):
@@ -24607,6 +24608,36 @@ def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Mon
     lock.release()
 
 
+@pytest.mark.once
+def test_cluster_demo_runs_and_goes_on(tmp_path: Path) -> None:
+    """Its lines work when they are pasted; it ends all that it started, also when one of them fails; a second run finds the
+    files and the key of the first."""
+    need_program("redis-server")
+    with tempfile.TemporaryDirectory(prefix="callfs-") as short:
+        folder = Path(short) / "d"
+        demo = Demo(folder)
+        children = demo.children()
+        try:
+            assert len(demo.urls) == 3 and len(children) == 4, demo.text()
+            lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
+            done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+            assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
+            assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
+            assert "another callfs process" in Demo(folder).text()
+        finally:
+            assert demo.stop() == 0
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
+        again = Demo(folder)
+        children = again.children()
+        try:
+            assert again.key == demo.key and call(again, "GET", "/v1/files/hello.txt", timeout=10).body == b"Hello\n"
+            os.kill(children[-1], signal.SIGKILL)           # one of its own, the last node
+            assert again.process.wait(30) == 1 and "node-3 ended" in again.text()
+        finally:
+            again.stop()
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
+
+
 # ---- values
 
 @pytest.mark.parametrize("kind", [kind for kind in callfs._NAMED_KINDS if kind is not callfs.CallFSError])
@@ -26648,6 +26679,80 @@ def test_readme_s3_lines(over_s3: S3Rest, tmp_path: Path) -> None:
         assert found == {"/big.iso": "s3", "/back.iso": "localfs", "/docs/a": "localfs"}
         assert client.download("/back.iso") == (tmp_path / "big.iso").read_bytes()
     assert (tmp_path / "part").stat().st_size == 100
+
+
+def _redis_for_example(server: Any) -> str:
+    """Its address, with the user that the example's comment tells to make."""
+    rules = re.search(r"# ACL SETUSER (callfs .*)", _read(str(EXAMPLES / "config-cluster-redis.yaml")))[1].replace(">...", ">redis-password-0123")
+    with server.client() as client:
+        client.call("ACL", "SETUSER", *rules.split())
+    return str(server.address)
+
+
+def _example_node(kind: str, name: str, urls: Mapping[str, str], folder: Path, place: str, certificate: tuple[str, str]) -> Any:
+    """The example as a node reads it, and then our places in it."""
+    config = callfs.Config.load(str(EXAMPLES / f"config-cluster-{kind}.yaml"), environ={
+        **EXAMPLE_SECRETS, "CALLFS_INSTANCE_DISCOVERY__INSTANCE_ID": name, "CALLFS_METADATA_STORE__REDIS_PASSWORD": "redis-password-0123",
+        "CALLFS_DLM__REDIS_PASSWORD": "redis-password-0123", "CALLFS_METADATA_STORE__DSN": "postgres://callfs:x@db.example.com/callfs"})
+    assert config.validate() == [] and set(config.instance_discovery.peer_endpoints) == set(urls)
+    config.instance_discovery.peer_endpoints = dict(urls)
+    config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
+    config.backend.localfs_root_path = str(folder / name / "files")
+    config.metadata_store.sqlite_path = str(folder / name / "callfs.sqlite3")
+    if kind == "redis":
+        config.metadata_store.redis_addr = config.dlm.redis_addr = place
+    else:
+        config.metadata_store.dsn, config.metadata_store.db_schema = place, "example"
+        config.server.cert_file, config.server.key_file = certificate
+        config.instance_discovery.peer_ca_file = certificate[0]
+    return config
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind, count", [("postgres", 3), ("redis", 2)])
+def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certificate: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    """As it stands in the examples: write through one node and read through another, over TLS with PostgreSQL; events and
+    routes, a webhook where it happened, how each is, one that is away, and one that leaves."""
+    real = request.getfixturevalue(f"{kind}_server")
+    place = postgres_dsn(real) if kind == "postgres" else _redis_for_example(real)
+    scheme = "https" if kind == "postgres" else "http"
+    urls = {f"node-{number}": f"{scheme}://127.0.0.1:{free_port()}" for number in range(1, count + 1)}
+    with nothing_left(), contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(callfs.Server(_example_node(kind, name, urls, tmp_path, place, certificate))) for name in urls]
+        assert [node.url for node in nodes] == list(urls.values()) and nodes[0].key == KEY
+        one, two, last = nodes[0], nodes[1], nodes[-1]
+        hooked: list[str] = []
+        for node in nodes:
+            node.tree.hub.sinks.append(lambda event, node=node: hooked.append(node.tree.hub.node))
+        body = os.urandom(200_000)
+        with contextlib.ExitStack() as streams:
+            listeners = [streams.enter_context(Listener(two, route)) for route in (
+                "/v1/files/?events=true", "/api/v1/files?path=/&events=true", "/fs/?events=true")]
+            assert call(one, "PUT", "/v1/files/d/a", body).status == 201
+            for listener in listeners:
+                assert [(listener.next()["path"], listener.next()["node"])] == [("/d", "node-1")]
+            assert hooked == ["node-1", "node-1"]
+            found = call(last, "GET", "/v1/files/d/a")
+            assert found.body == body and found.headers["x-callfs-instance-id"] == "node-1"
+            assert call(two, "GET", "/v1/files/d/a", headers={"Range": "bytes=5-9"}).body == body[5:10] and two.cluster._route("/d/a") == "node-1"
+            assert call(two, "PUT", "/v1/files/d/a", b"new").status == 200       # done there, told by whom it was asked of
+            assert listeners[0].next()["node"] == "node-2"
+            assert call(two, "GET", "/v1/files/d/a").body == b"new"
+            assert call(one, "PUT", "/v1/files/d/a", b"newer").status == 200
+            wait_for(lambda: two.cluster._route("/d/a") == "")
+            assert call(two, "GET", "/v1/files/d/a").body == b"newer"
+        with callfs.Client(two.url, KEY, verify=False) as client:
+            rows = client.cluster()
+            assert sorted((row["id"], row["endpoint"], row["reachable"]) for row in rows) == [(*item, True) for item in urls.items()]
+            assert {row["id"]: row["files"]["count"] for row in rows}["node-1"] == 1 and rows[1]["clock_skew_uncertainty_seconds"] < 3
+            row = last_line(client.leave("node-1"))
+            assert (row["node"], row["state"], row["moved"]) == ("node-1", "done", 1), row
+            assert client.stat("/d/a").instance_id != "node-1" and client.download("/d/a") == b"newer"
+            wait_for(lambda: not (tmp_path / "node-1" / "files" / "d" / "a").exists())
+            assert call(one, "PUT", "/v1/files/d/b", b"b").status == 201 and client.stat("/d/b").instance_id != "node-1"
+            assert client.stay("node-1")["state"] == "no"
+            one.close()
+            assert {row["id"]: row["reachable"] for row in client.cluster()} == {name: name != "node-1" for name in urls}
 
 
 def test_example_units_match_the_configuration() -> None:
