@@ -119,9 +119,15 @@ class Run:
                         "-E", "UTF8"], check=True, stdout=subprocess.DEVNULL)
         self._postgres = subprocess.Popen([*user, _postgres_program("postgres"), "-D", folder + "/data", "-k", folder, "-c",
                                            "listen_addresses=", "-c", "max_connections=200"], stderr=subprocess.DEVNULL)
-        self.postgres = f"postgres://bench@/postgres?host={folder}"
+        self.postgres = folder
         while not os.path.exists(folder + "/.s.PGSQL.5432"):
             time.sleep(0.05)
+
+    def database(self) -> str:
+        """The DSN of a new one: records belong to the disks of one cluster."""
+        name = self.name("db")
+        subprocess.run([_postgres_program("createdb"), "-h", self.postgres, "-U", "bench", name], check=True)
+        return f"postgres://bench@/{name}?host={self.postgres}"
 
     def need_pages(self) -> None:
         """A server whose bucket `many` has 100,000 keys, all in memory."""
@@ -153,7 +159,7 @@ class Run:
         if self._postgres is not None:
             self._postgres.send_signal(signal.SIGINT)       # a fast shutdown
             self._postgres.wait()
-            shutil.rmtree(self.postgres.partition("host=")[2], ignore_errors=True)
+            shutil.rmtree(self.postgres, ignore_errors=True)
 
 
 # ---- the servers ------------------------------------------------------------------------------------------------
@@ -276,7 +282,7 @@ def _cluster(kind: str) -> Callable[[Run, int, Path], list[str]]:
     def command(run: Run, port: int, folder: Path) -> list[str]:
         secrets = {name: f"bench-{name}-0123456789" for name in ("internal_proxy_secret", "single_use_link_secret")}
         (folder / "secrets.json").write_text(json.dumps({"version": 1, "key": KEY, **secrets}))
-        more = ["--postgres", run.postgres] if kind == "postgres" else []
+        more = ["--postgres", run.database()] if kind == "postgres" else []
         return [sys.executable, str(ROOT / "callfs.py"), "cluster", "demo", str(folder), "--port", str(port), *more]
     return command
 
