@@ -12198,7 +12198,7 @@ def on_disks(cluster: Any) -> dict[str, list[str]]:
             for node in cluster.nodes.values()}
 
 
-class TestCluster:
+class TestNodesTogether:
     """What three nodes do together."""
 
     def test_a_file_lies_where_it_was_made(self, nodes: Any) -> None:
@@ -12957,11 +12957,6 @@ class Town:
         for each in self.nodes.values():
             each.close()
         self.store.close()
-
-
-def argparse_like(**values: Any) -> Any:
-    """Something with these attributes."""
-    return type("Values", (), values)()
 
 
 @pytest.fixture
