@@ -5042,7 +5042,7 @@ def test_resp(data: bytes, value: Any) -> None:
         assert callfs.read_resp(source) == value and source.at == len(data)
 
 
-@property_test(300, data=lambda some: some.one_of(
+@property_test(150, data=lambda some: some.one_of(
     some.binary(max_size=60), some.lists(some.sampled_from([b"*2\r\n", b"%1\r\n", b"$3\r\n", b"abc\r\n", b":1\r\n", b"-ERR x\r\n", b"_\r\n", b"|1\r\n", b"!3\r\n", b"=3\r\n",
                                                             b"$-1\r\n", b"#t\r\n", b",nan\r\n", b"(1\r\n", b"~1\r\n"]), max_size=20).map(b"".join)))
 def test_resp_fuzz(data: bytes) -> None:
@@ -5051,7 +5051,7 @@ def test_resp_fuzz(data: bytes) -> None:
         callfs.read_resp(RespBytes(data))
 
 
-@property_test(100, words=lambda some: some.lists(some.binary(max_size=20), min_size=1, max_size=5))
+@property_test(50, words=lambda some: some.lists(some.binary(max_size=20), min_size=1, max_size=5))
 def test_resp_commands_are_read_as_they_were_said(words: list[bytes]) -> None:
     """A command is an array."""
     assert callfs.read_resp(RespBytes(callfs.resp_command(*words))) == words
@@ -5583,7 +5583,7 @@ class TestPeers:
     def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
         """Bytes of an answer, at once or as a stream; a connection serves again after them."""
         if size > 16 << 20 and not stream:
-            with pytest.raises(callfs.CallFSError, match="length must be known"):
+            with pytest.raises(callfs.CallFSError, match="must know its length"):
                 peers_to(node_b.url).call("b", "read", {"size": size}, {})
             return
         peers = peers_to(node_b.url)
@@ -5849,10 +5849,13 @@ class TestPeers:
             now[0] += 100
             return "no operation" in ask()
         wait_for(answers)
+        client = peers._clients["b"]
+        client._release(client._connect())          # an idle one more: it is as dead as the one that fails
+        assert len(client._idle) == 2
         os.kill(node.pid, signal.SIGSTOP)
         try:
             wait_for(lambda: all(") T " in Path(each).read_text() for each in glob.glob(f"/proc/{node.pid}/task/*/stat")))
-            assert "did not answer: timed out; what was asked may or may not" in ask()
+            assert "did not answer: timed out; what was asked may or may not" in ask() and not client._idle
             assert "can not be reached: timed out" in ask() and "can not be reached: timed out" in ask()
             assert peers.state("b") == "open" and "It is asked again in" in ask()
         finally:
@@ -6521,30 +6524,26 @@ class NodesStoreContract(SharedStoreContract):
         assert all(some == sorted(some) for some in found)
 
     def test_no_file_without_its_folder(self, nodes: list[Any]) -> None:
-        """Nodes that lost their locks write into folders that others delete, move and make: each file stays in a
-        folder, and every refusal is one of the two."""
-        tokens = itertools.count(1)
-
-        def work(number: int) -> int:
-            store, dice, done = nodes[number % 2], random.Random(number), 0
+        """Nodes that lost their locks write into a folder while others delete it, or give it another name: each file
+        that is there is in a folder, and a refusal is one of the two."""
+        tokens, owners = itertools.count(1), threading.local()
+        for store in nodes:
             store.fence = lambda: getattr(owners, "token", 0)
-            for _ in range(40):
-                owners.token = next(tokens)
-                place = dice.choice(("/a", "/b", "/a/c"))
-                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
-                    dice.choice((
-                        lambda: store.put(an_entry(place, type=callfs.DIRECTORY)), lambda: store.put(an_entry(place + "/f")),
-                        lambda: store.put(an_entry(place + "/f")), lambda: store.delete(place),
-                        lambda: store.move("/a", "/b")))()
-                    done += 1
-            return done
 
-        owners = threading.local()
-        assert min(in_threads(work, 4)) > 0
-        paths = {entry.path: entry for entry in nodes[0].subtree("/")}
-        for path in paths:
-            above = callfs.split_path(path)[0]
-            assert above == "/" or paths[above].is_dir, path
+        def work(number: int) -> None:
+            for turn in range(3 if number else 1):
+                owners.token = next(tokens)
+                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
+                    nodes[number % 2].put(an_entry(f"/a/c/{number}-{turn}")) if number else take_away()
+
+        for round in range(16):
+            take_away = (lambda: nodes[0].delete("/a"), lambda: nodes[0].move("/a", "/b"))[round % 2]
+            nodes[0].add([an_entry(path, type=callfs.DIRECTORY) for path in ("/a", "/a/c")] + [an_entry(f"/a/c/{number}") for number in range(150)])
+            in_threads(work, 4)
+            paths = {entry.path: entry for entry in nodes[1].subtree("/")}
+            assert [path for path in paths if callfs.split_path(path)[0] not in ("/", *paths)] == []
+            for path in ("/a", "/b"):
+                nodes[0].delete(path)
 
     def test_announcements(self, nodes: list[Any]) -> None:
         """Every other node hears each, whole, in the order of its sender; who says it does not."""
@@ -6874,7 +6873,7 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
             for each in calls:
                 with pytest.raises(callfs.Unavailable, match="lost its records.*fsck --rebuild"):
                     each()
-            assert client.call("HLEN", f"{tmp_path}:entries") == (0 if how == "FLUSHALL" else 1)
+            assert store.identity and client.call("HLEN", f"{tmp_path}:entries") == (0 if how == "FLUSHALL" else 1)
 
     def test_restart_under_load(self, tmp_path: Path) -> None:
         """What was acknowledged is there, whoever wrote at the end of the server hears of it, and all go on."""
@@ -6907,23 +6906,26 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
                 for path, size in some.items():
                     assert store.get(path).size == size
 
-    def test_settings_that_lose_records(self, tmp_path: Path, tmp_path_factory: Any) -> None:
+    def test_settings_that_lose_records(self, tmp_path: Path) -> None:
         """Keys thrown away: refused. No log of changes: said. Redis Cluster: refused."""
-        log, where = callfs.Log(path=str(tmp_path / "log")), f"{tmp_path}:"
+        log = callfs.Log(path=str(tmp_path / "log"))
         with self.redis.client() as client:
             try:
-                client.call("CONFIG", "SET", "maxmemory", "1gb", "maxmemory-policy", "allkeys-lru")
+                client.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
                 with nothing_left(), pytest.raises(callfs.ConfigError, match="noeviction"):
                     self.make(tmp_path)
-                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction")
+                client.call("CONFIG", "SET", "maxmemory-policy", "noeviction")
                 self.make(tmp_path, durable=True, log=log).close()
                 assert "appendfsync always" in (tmp_path / "log").read_text()
                 client.call("CONFIG", "SET", "appendonly", "no")
                 self.make(tmp_path, log=log).close()
-                assert "appendonly yes" in (tmp_path / "log").read_text() and where
+                assert "appendonly yes" in (tmp_path / "log").read_text()
             finally:
-                client.call("CONFIG", "SET", "maxmemory", "0", "maxmemory-policy", "noeviction", "appendonly", "yes")
+                client.call("CONFIG", "SET", "maxmemory-policy", "noeviction", "appendonly", "yes")
                 log.close()
+        with scripted_server(lambda sock: [sock.recv(65536) and sock.sendall(said) for said in (b"%0\r\n", b"$18\r\ncluster_enabled:1\n\r\n")]) as port, \
+                pytest.raises(callfs.ConfigError, match="Redis Cluster"):
+            callfs.RedisStore(f"127.0.0.1:{port}")
 
     def test_full_memory(self, store: Any) -> None:
         """A write is refused as a whole; what makes room is not."""
@@ -6995,6 +6997,14 @@ class TestRedisStore(MetadataStoreContract, NodesStoreContract):
         assert len(store.page("/d", limit=2500)) == 2500 and store.move("/d", "/e") == 3000 and store.delete("/e") == 3000
         with self.redis.client() as client:
             assert len(client.call("KEYS", f"{tmp_path}:*")) < 10
+
+    def test_a_blob_is_noted_once(self, store: Any) -> None:
+        """Held or loose, its key is not given to another."""
+        store.hold_blob("k" * 32, "s3", "node-1")
+        for _ in range(2):
+            with pytest.raises(callfs.Conflict):
+                store.hold_blob("k" * 32, "s3", "node-1")
+            store.release_blobs(["k" * 32])
 
     def test_no_directory_into_itself(self, store: Any) -> None:
         """It would be met again and again."""
@@ -7520,6 +7530,33 @@ class TestRedisLocks(LocksContract):
             return seen
         assert sum(in_threads(work, 4)) == 0
         self.assert_empty(nodes[0])
+
+    def test_who_waits_is_next(self) -> None:
+        """Before those that come later, for all paths or none; until it gives up, or is silent for too long."""
+        locks = self.make()
+
+        def ask(who: str, subtree: int, *paths: str, again: int = 1) -> Any:
+            return locks._client.script(callfs._LUA_TAKE, self.prefix, 60_000, subtree, who, again, *paths)
+
+        def give(token: bytes, *paths: str) -> None:
+            assert locks._client.script(callfs._LUA_GIVE, self.prefix, *locks._pairs({token.decode(): paths})) == len(paths)
+        held = ask("first", 0, "/a", "/d/e")
+        assert ask("second", 0, "/a", "/b") is None and ask("third", 0, "/b", "/c") is None and ask("fourth", 1, "/d") is None
+        give(held, "/a", "/d/e")
+        for paths in (["/a"], ["/b"], ["/d"], ["/d/e"], ["/d/x"]):
+            assert ask("late", 0, *paths, again=0) is None
+        found = [ask("late", 0, path) for path in ("/c", "/a/b")]
+        give(found[0], "/c")
+        give(found[1], "/a/b")
+        second, fourth = ask("second", 0, "/a", "/b"), ask("fourth", 1, "/d")
+        assert int(fourth) > int(second) > int(held) and ask("second", 0, "/a", "/b") > second      # its answer was lost
+        assert ask("third", 0, "/b", "/c") is None and ask("third", 0, "/b", "/c", again=0) is None
+        locks._client.call("HDEL", self.prefix + "locks", "/a", "/b")
+        give(ask("late", 0, "/b"), "/b")
+        late = ask("late", 0, "/a")
+        assert ask("silent", 0, "/a") is None
+        give(late, "/a")
+        wait_for(lambda: ask("late", 0, "/a", again=0), 10, "a claim to end")
 
     def test_nodes_take_turns(self) -> None:
         """Of two that want one path without a pause, neither waits for long."""
@@ -8762,6 +8799,225 @@ def test_events_live_and_replayed_are_the_same(changes: list[tuple[str, str, str
         assert again == all_of_them if len(changes) <= 16 else [each.type for each in again] == ["reset"]
     finally:
         hub.close()
+
+
+# ============================================================================
+# Events of other nodes: what happens on one is told on all
+# ============================================================================
+
+class Wire:
+    """What `announce` and `listen` of a shared store do, for several nodes in one process. `sent`: (node, message).
+    While `away` is set nothing is taken; `gate` holds up who announces."""
+
+    def __init__(self) -> None:
+        self.sent, self.ears, self.away, self.gate = [], {}, False, threading.Event()      # type: ignore[var-annotated]
+        self.gate.set()
+
+    def store(self, node: str) -> Any:
+        """What a relay asks of its store."""
+        wire = self
+
+        class Store:
+            def announce(self, message: str) -> None:
+                wire.gate.wait(10)
+                if wire.away:
+                    raise callfs.Unavailable("the store is away")
+                wire.sent.append((node, message))
+                for name, (heard, _) in list(wire.ears.items()):
+                    if name != node:
+                        heard(node, message)
+
+            def listen(self, heard: Any, missed: Any) -> None:
+                wire.ears[node] = heard, missed
+        return Store()
+
+
+@pytest.fixture
+def relays() -> Iterator[Callable[..., Any]]:
+    """`relays(wire, node, hub)`: a running relay, closed after the test with its hub."""
+    made: list[Any] = []
+
+    def relay(wire: Wire, node: str, hub: Any = None) -> Any:
+        hub = hub or callfs.Hub(node, heartbeat=60)
+        made.append((callfs.EventRelay(hub, wire.store(node)), hub))
+        made[-1][0].start()
+        made[-1][0].hub = hub
+        return made[-1][0]
+    yield relay
+    for each, hub in made:
+        each.close()
+        hub.close()
+
+
+def heard_by(subscription: Any, count: int) -> list[Any]:
+    """The next events of an attached subscription."""
+    subscription.attach(lambda: None)
+    found: list[Any] = []
+    wait_for(lambda: found.extend(subscription.take() or ()) or len(found) >= count, what=f"{count} events")
+    return found
+
+
+def test_events_are_told_on_every_node_once(relays: Callable[..., Any]) -> None:
+    """With the node where each happened, in its order; sinks (webhooks) are of that node alone; hooks come first."""
+    wire = Wire()
+    one, two, three = (relays(wire, node) for node in ("one", "two", "three"))
+    subscribers, sinks = [each.hub.subscribe("/") for each in (one, two, three)], []
+    for each in (one, two, three):
+        each.hub.sinks.append(lambda event, each=each: sinks.append((each.hub.node, event.path)))
+    before: list[Any] = []
+    two.on_event.append(lambda event: before.append((event, two.hub.last)))
+    last = two.hub.last
+    one.hub.publish("create", "/d", size=None)
+    one.hub.publish("move", "/d/\u00fc\n", "/e", 5, 17)
+    three.hub.publish("delete", "/x")
+    for subscription in subscribers:
+        found = heard_by(subscription, 3)
+        told = [event[1:] for event in found]
+        assert sorted(told) == [("create", "/d", "", None, None, "one"), ("delete", "/x", "", None, None, "three"),
+                                ("move", "/d/\u00fc\n", "/e", 5, 17, "one")]
+        assert told.index(("create", "/d", "", None, None, "one")) < told.index(("move", "/d/\u00fc\n", "/e", 5, 17, "one"))
+    assert {node for node, _ in wire.sent} == {"one", "three"}          # nothing was told again
+    assert sorted(sinks) == [("one", "/d"), ("one", "/d/\u00fc\n"), ("three", "/x")]
+    assert [event.type for event, _ in before if event.node == "one"] == ["create", "move"] and before[0][1] == last
+
+
+def test_events_in_a_burst_share_messages(relays: Callable[..., Any]) -> None:
+    """Each message fits into a NOTIFY of PostgreSQL; one event with two long names goes alone."""
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    subscription = two.hub.subscribe("/")
+    wire.gate.clear()
+    paths = [f"/\u00fc{number}" for number in range(2000)]
+    for path in paths:
+        one.hub.publish("update", path, size=1, mtime_ns=1_700_000_000_000_000_000)
+    long = "/" + "\u00fc" * 2000
+    one.hub.publish("move", long, long)
+    one.hub.publish("delete", "/\udcff")      # no UTF-8: as the stream shows it
+    assert one.backlog > 1500
+    wire.gate.set()
+    assert [event.path for event in heard_by(subscription, 2002)] == [*paths, long, "/?"]
+    sizes = [len(message.encode()) for _, message in wire.sent]
+    assert len(sizes) < 20 and max(sorted(sizes)[:-1]) <= 7500 and max(sizes) < 8300 and one.backlog == 0
+
+
+def test_events_that_are_too_many_or_untold_are_a_reset(relays: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callfs, "RELAY_BACKLOG", 10)
+    monkeypatch.setattr(callfs, "RELAY_PAUSE", 0.01)
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    subscription, hooked = two.hub.subscribe("/"), []
+    two.on_event.append(lambda event: hooked.append((event.type, event.path)))
+    wire.gate.clear()
+    one.hub.publish("update", "/first")
+    wait_for(lambda: one.backlog == 0)
+    for number in range(25):
+        one.hub.publish("update", f"/{number}")
+    wire.gate.set()
+    assert [event.path for event in heard_by(subscription, 1)][:1] in (["/first"], ["/"])
+    wait_for(lambda: hooked[-1:] == [("update", "/24")])
+    assert ("reset", "/") in hooked and len(hooked) < 15
+    wire.away = True                        # the store does not answer: what happens meanwhile is not told one by one
+    one.hub.publish("update", "/lost")
+    wait_for(lambda: one._failed > 1)
+    wire.away, hooked[:] = False, []
+    one.hub.publish("update", "/again")
+    wait_for(lambda: ("update", "/again") in hooked)
+    assert hooked[0] == ("reset", "/") and ("update", "/lost") not in hooked
+    assert [event.type for event in heard_by(two.hub.subscribe("/", two.hub.last - 2), 1)]      # and the hub goes on
+
+
+def test_events_missed_reset_everybody_here(relays: Callable[..., Any]) -> None:
+    """Who waits, who is behind, and who comes back later: each exactly once; and nobody else on another node."""
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    hooked: list[Any] = []
+    two.on_event.append(hooked.append)
+    waiting, behind, other = two.hub.subscribe("/a/b"), two.hub.subscribe("/"), one.hub.subscribe("/")
+    since = two.hub.last
+    two.hub.publish("update", "/x")
+    waiting.attach(lambda: None)
+    assert waiting.take() is None
+    wire.ears["two"][1]()
+    found = [heard_by(each, 1) for each in (waiting, behind, two.hub.subscribe("/q", since))]
+    assert [[(event.type, event.path, event.node) for event in each] for each in found] == [
+        [("reset", "/a/b", "two")], [("reset", "/", "two")], [("reset", "/q", "two")]]
+    again = two.hub.subscribe("/", found[0][0].id)      # who goes on behind the reset hears of no second one
+    two.hub.publish("create", "/new")
+    assert [[event.path for event in heard_by(each, 1)] for each in (behind, again)] == [["/new"], ["/new"]]
+    assert [event.type for event in hooked] == ["reset"]
+    assert [event.type for event in heard_by(other, 2)] == ["update", "create"]
+
+
+@pytest.mark.parametrize("message", ["", "[1]", "nonsense", "{}", '{"events":7}', '{"events":[["update","/a"]]}',
+                                     '{"events":[["update",7,"",null,null]]}', '{"events":["abcde",[null]]}'])
+def test_events_that_can_not_be_read_harm_nobody(relays: Callable[..., Any], message: str) -> None:
+    wire = Wire()
+    one, last = relays(wire, "one"), None
+    last = one.hub.last
+    wire.ears["one"][0]("evil", message)
+    assert one.hub.last == last
+
+
+def test_events_that_wait_are_told_at_the_end() -> None:
+    wire = Wire()
+    with nothing_left():
+        hub = callfs.Hub("one")
+        relay = callfs.EventRelay(hub, wire.store("one"))
+        relay.close()                       # one that was never started
+        relay = callfs.EventRelay(hub, wire.store("one"))
+        relay.start()
+        wire.gate.clear()
+        for number in range(500):
+            hub.publish("update", f"/{number}")
+        threading.Timer(0.05, wire.gate.set).start()
+        relay.close()
+        hub.close()
+    assert "/499" in wire.sent[-1][1]
+
+
+@pytest.mark.once                           # the stores' wires are tested on every Python
+@pytest.mark.parametrize("kind", ["postgres", "redis"])
+def test_events_go_through_a_shared_store(kind: str, request: pytest.FixtureRequest) -> None:
+    """Over PostgreSQL and Redis as they are: both ways at once, each event once and in its node's order."""
+    made = request.getfixturevalue("postgres_schema") if kind == "postgres" else functools.partial(
+        callfs.RedisStore, request.getfixturevalue("redis_server").address, prefix="relay:")
+    with nothing_left(), contextlib.ExitStack() as stack:
+        hubs, found = [], {}                # type: list[Any], dict[str, list[Any]]
+        for node in ("one", "two"):
+            store, hub = made(instance_id=node), callfs.Hub(node, heartbeat=60)
+            stack.callback(store.close)
+            stack.callback(hub.close)
+            relay = callfs.EventRelay(hub, store)
+            stack.callback(relay.close)
+            relay.start()
+            hubs.append(hub)
+            relay.on_event.append(found.setdefault(node, []).append)
+        paths = [f"/\u00fc 'x'\\{number}\n" for number in range(500)]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda hub: [hub.publish("update", path, size=7) for path in paths], hubs))
+        wait_for(lambda: all(len(heard) >= 500 for heard in found.values()))
+        for node, heard in found.items():
+            assert [event.path for event in heard] == paths and {event.node for event in heard} == {"one", "two"} - {node}
+
+
+def test_events_of_another_node_in_every_dialect(serve: Callable[..., Any], relays: Callable[..., Any]) -> None:
+    """A change through one server is heard at the other one, and its node is told; its webhooks stay still."""
+    wire = Wire()
+    servers = [serve(instance_discovery__instance_id=node) for node in ("one", "two")]
+    taken: list[str] = []
+    servers[1].tree.hub.sinks.append(lambda event: taken.append(event.path))
+    for server in servers:
+        relays(wire, server.tree.hub.node, server.tree.hub)
+    routes = ["/v1/files/?events=true", "/api/v1/files?path=/&events=true", "/fs/?events=true"]
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(Listener(servers[1], route)) for route in routes]
+        assert call(servers[0], "PUT", "/v1/files/a", b"xyz").status == 201
+        for listener in listeners:
+            event = listener.next()
+            assert (event["type"], event["path"], event["size"], event["node"]) == ("create", "/a", 3, "one")
+        wire.ears["two"][1]()
+        assert [listener.next()["type"] for listener in listeners] == ["reset"] * 3
+    assert taken == []
 
 
 # ============================================================================
@@ -11942,7 +12198,7 @@ def on_disks(cluster: Any) -> dict[str, list[str]]:
             for node in cluster.nodes.values()}
 
 
-class TestCluster:
+class TestNodesTogether:
     """What three nodes do together."""
 
     def test_a_file_lies_where_it_was_made(self, nodes: Any) -> None:
@@ -12638,6 +12894,213 @@ def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
     assert call(server, "GET", "/v1/files/f").headers["etag"] == etag
     metrics = call(server, "GET", "/metrics").body.decode()
     assert 'callfs_tier_files_total{backend="localfs",outcome="moved"} 1\n' in metrics
+
+
+# ============================================================================
+# Members: the nodes of a cluster, how each of them is, and how one leaves
+# ============================================================================
+
+class Town:
+    """Nodes in one process on one shared SQLite, that ask each other by a function call. `away`: who can not be asked;
+    `clocks`: seconds by which one is wrong; `full`, `broken` (node: error): who takes no files, and why."""
+
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        self.store = callfs.SQLiteStore(str(folder / "records"), durable=False, shared=True)
+        self.folder, self.away, self.broken = folder, set(), {}         # type: ignore[var-annotated]
+        self.clocks: collections.Counter[str] = collections.Counter()
+        self.endpoints = {f"node-{number}": f"http://127.0.0.1:{number}" for number in range(1, count + 1)}
+        self.moves: list[tuple[str, str]] = []
+        self.log = callfs.Log("error")
+        self.warned: list[dict[str, Any]] = []
+        self.log.warn = lambda message, **more: self.warned.append(more)      # type: ignore[method-assign]
+        self.nodes = {name: self.join(name) for name in self.endpoints}
+
+    def join(self, name: str) -> Any:
+        """A node, once more after a restart."""
+        town = self
+
+        class Files:
+            draining = False
+
+            def relocate(self, path: str, target: str, guard: Any) -> Any:
+                entry = town.store.get(path)
+                guard(entry)
+                if target in town.broken:
+                    raise town.broken[target]
+                if path in town.broken:
+                    raise town.broken[path]
+                town.moves.append((path, target))
+                return town.store.put(entry._replace(instance_id=target))
+
+        class Asked:
+            def call(self, node: str, op: str, args: Any, who: Any, *, timeout: Any = None) -> Any:
+                if node in town.away:
+                    raise callfs.BadGateway(f"node {node} can not be reached")
+                if node == "slow":
+                    time.sleep(2)
+                request = argparse_like(args=json.loads(json.dumps(args)), who=json.loads(json.dumps(who)), node=name)
+                return argparse_like(value=json.loads(json.dumps(town.nodes[node].ops[op](request).value)))
+
+        root = self.folder / name
+        root.mkdir(exist_ok=True)
+        made = callfs.Members(Files(), self.store, Asked(), instance_id=name, root=str(root), note=str(root / "leaving"),
+                              endpoints=self.endpoints, log=self.log, clock=lambda: time.time() + self.clocks[name])
+        made.STEP = 0.02
+        return made
+
+    def put(self, name: str, count: int, size: int = 10, top: str = "/") -> None:
+        """Files on the disk of a node."""
+        self.store.add([callfs.Entry("/", "directory"), *(callfs.Entry(f"{top}{name}-{number:05d}", size=size, id=f"{name}-{number}", etag="e",
+                        instance_id=name, stamp=f"s{number}") for number in range(count))])
+
+    def close(self) -> None:
+        for each in self.nodes.values():
+            each.close()
+        self.store.close()
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    """Three nodes that have not begun."""
+    made = Town(tmp_path)
+    yield made
+    made.close()
+
+
+ADMIN = callfs.Principal("admin", admin=True)
+
+
+def test_members_say_how_they_are(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.put("node-2", 3, 7)
+    town.put("node-1", 1100, 1)
+    town.nodes["node-2"].set_leaving(True)
+    town.clocks["node-3"] = -100
+    rows = town.nodes["node-1"].status()
+    assert [(row["id"], row["endpoint"], row["reachable"], row["version"], row["draining"]) for row in rows] == [
+        (f"node-{number}", f"http://127.0.0.1:{number}", True, callfs.__version__, number == 2) for number in (1, 2, 3)]
+    assert [row["files"] for row in rows] == [{"count": 1000, "bytes": 1000, "more": True}, {"count": 3, "bytes": 21, "more": False},
+                                              {"count": 0, "bytes": 0, "more": False}]
+    assert all(0 < row["disk"]["free_bytes"] < row["disk"]["total_bytes"] and row["lag"] == {"events": 0, "strays": 0} for row in rows)
+    assert "clock_skew_seconds" not in rows[0] and "time" not in rows[0]
+    for row, skew in zip(rows[1:], (0, -100)):
+        assert abs(row["clock_skew_seconds"] - skew) <= row["clock_skew_uncertainty_seconds"] + 0.01 < 1
+    town.nodes["node-1"].status()
+    assert [each["node"] for each in town.warned] == ["node-3"] and town.warned[0]["seconds"] == "-100.0"       # once
+
+    town.away.add("node-3")
+    monkeypatch.setattr(callfs, "MEMBERS_TIMEOUT", 0.1)
+    gate = threading.Event()
+    monkeypatch.setattr(town.nodes["node-2"], "about", lambda: gate.wait(20))
+    rows = town.nodes["node-1"].status()
+    gate.set()
+    assert [(row["reachable"], row.get("error")) for row in rows[1:]] == [
+        (False, "no answer within 0.1 s"), (False, "node node-3 can not be reached")]
+    monkeypatch.undo()
+    monkeypatch.setattr(town.nodes["node-2"], "about", lambda: {"time": "noon"})
+    assert "no node of callfs" in town.nodes["node-1"].status()[1]["error"]
+    monkeypatch.setattr(town.store, "owned", lambda *at, **how: (_ for _ in ()).throw(callfs.Unavailable("no records")))
+    mine = town.nodes["node-1"].status()[0]
+    assert mine["reachable"] and mine["trouble"] == "no records" and "disk" in mine and "files" not in mine
+
+
+def last_line(lines: Iterable[Any]) -> Any:
+    """Of the progress of a node that leaves."""
+    return list(lines)[-1]
+
+
+def test_a_node_leaves(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the node with the most space; who fails is passed by; and after a restart it goes on."""
+    monkeypatch.setattr(callfs, "MEMBERS_PAGE", 20)
+    free = {"node-1": 10**9, "node-2": 1000, "node-3": 1200}
+    monkeypatch.setattr(callfs.shutil, "disk_usage", lambda root: argparse_like(free=free[os.path.basename(root)], total=10**9))
+    town.put("node-1", 50, 40)
+    town.put("node-2", 1)
+    node, asked = town.nodes["node-1"], town.nodes["node-2"]
+    with pytest.raises(callfs.NotFound, match="node-1, node-3|node-2, node-1"):
+        asked.ask_leaving("nobody", ADMIN, True)
+    with pytest.raises(callfs.PermissionDenied):
+        asked.ask_leaving("node-1", callfs.Principal("alice"), True)
+    assert not os.path.exists(town.folder / "node-1" / "leaving") and node.progress()["state"] == "no"
+    node.start()
+    first = asked.ask_leaving("node-1", ADMIN, True)
+    assert first["state"] in ("moving", "done") and node._files.draining
+    found = last_line(asked.follow("node-1", ADMIN, first))
+    assert (found["state"], found["files"], found["bytes"], found["moved"], found["moved_bytes"]) == ("done", 50, 2000, 50, 2000)
+    counts = collections.Counter(target for _, target in town.moves)
+    assert counts["node-3"] > counts["node-2"] > 0 and town.store.owned("node-1") == [] and not town.warned
+    town.put("node-1", 3, top="/late-")     # asked again: what came meanwhile
+    again = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert (again["state"], again["moved"]) == ("done", 3)
+    town.put("node-1", 30, top="/later-")
+    node.close()
+    node = town.nodes["node-1"] = town.join("node-1")
+    node.start()                            # as a process that was killed would
+    assert node._files.draining
+    wait_for(lambda: node.progress()["state"] == "done" and not town.store.owned("node-1"))
+    assert asked.ask_leaving("node-1", ADMIN, False)["state"] == "no" and not node._files.draining
+    assert not os.path.exists(town.folder / "node-1" / "leaving")
+
+
+@pytest.mark.parametrize("broken, state, moved, reason", [
+    ({"node-3": callfs.StorageFull("full")}, "done", 30, ""),
+    ({"node-3": callfs.BadGateway("away"), "node-2": callfs.StorageFull("full")}, "stuck", 0, ": (full|away)"),
+    ({"/node-1-00007": callfs.Conflict("in the way")}, "stuck", 29, "Some files"),
+    ({"/node-1-00007": callfs.FileNotFound()}, "stuck", 29, "Some files"),      # it says so, and is still there
+    ({f"/node-1-{number:05d}": callfs.Unavailable("busy") for number in range(30)}, "stuck", 0, "busy"),
+])
+def test_a_node_that_leaves_says_what_stays(town: Town, broken: Any, state: str, moved: int, reason: str) -> None:
+    town.put("node-1", 30)
+    town.broken = broken
+    node = town.nodes["node-1"]
+    node.start()
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert (found["state"], found["moved"]) == (state, moved) and re.search(reason, found["reason"])
+    if moved == 29:
+        assert len(town.store.owned("node-1")) == 1
+    if "/node-1-00007" in broken and broken["/node-1-00007"].status == 409:
+        assert found["failed"] == [{"path": "/node-1-00007", "reason": "in the way"}]
+    town.broken = {}                        # and it goes on when it is asked again
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert found["state"] == "done" and town.store.owned("node-1") == []
+
+
+def test_a_node_does_not_leave_to_those_who_leave_or_are_away(town: Town) -> None:
+    town.put("node-1", 3)
+    town.nodes["node-2"].set_leaving(True)
+    town.away.add("node-3")
+    node = town.nodes["node-1"]
+    node.start()
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert found["state"] == "stuck" and "leaving" in found["reason"] and town.moves == []
+    town.away.clear()
+    assert [row["state"] for row in town.nodes["node-2"].follow("node-1", ADMIN, {"state": "moving"})][-1] == "stuck"
+    town.away.add("node-1")
+    assert [row["state"] for row in town.nodes["node-2"].follow("node-1", ADMIN, {"state": "moving"})] == ["moving", "away"]
+    alone = Town(town.folder, 1)
+    with pytest.raises(callfs.Conflict, match="peer_endpoints"):
+        alone.nodes["node-1"].set_leaving(True)
+    alone.close()
+
+
+def test_cluster_routes_of_a_single_node(serve: Callable[..., Any], capsys: Any) -> None:
+    """It is a cluster of one; only administrators may ask."""
+    server = serve(auth__api_key_users={"admin": "admin-key-0123456789", "alice": "alice-key-0123456789"})
+    rows = call(server, "GET", "/v1/cluster").json()
+    assert rows["node"] == "node-1" and [row["id"] for row in rows["nodes"]] == ["node-1"]
+    for method, path in (("GET", "/v1/cluster"), ("POST", "/v1/cluster/leave"), ("DELETE", "/v1/cluster/leave")):
+        assert call(server, method, path, headers={"Authorization": "Bearer alice-key-0123456789"}).status == 403
+        assert call(server.url, method, path).status == 401
+    assert call(server, "POST", "/v1/cluster/leave").status == 409
+    assert call(server, "POST", "/v1/cluster/leave", {"node": "x"}).status == 404
+    assert call(server, "POST", "/v1/cluster/leave", {"node": 7}).status == 400
+    assert call(server, "DELETE", "/v1/cluster/leave").json()["state"] == "no"
+    with callfs.Client(server.url, server.key) as client:
+        assert client.cluster()[0]["uptime_seconds"] >= 0
+        with pytest.raises(callfs.Conflict):
+            list(client.leave())
+    assert callfs.main(["cluster", "status", "--url", server.url, "--key", server.key]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["NODE", "STATE"] and line.split()[:3] == ["node-1", "ok", callfs.__version__]
 
 
 # ============================================================================
@@ -25821,6 +26284,142 @@ def play() -> Iterator[Callable[..., tuple[Scripted, callfs.Client, list[float]]
         yield start
 
 
+# ---- a cluster
+
+NODE_ROWS = [
+    {"id": "node-1", "endpoint": "http://a", "reachable": True, "version": "9", "uptime_seconds": 3725.2, "draining": False,
+     "disk": {"free_bytes": 5 << 30, "total_bytes": 10 << 30}, "files": {"count": 1000, "bytes": 1, "more": True},
+     "lag": {"events": 2, "strays": 1}},
+    {"id": "node-2", "endpoint": "http://b", "reachable": True, "version": "8", "uptime_seconds": 1, "draining": True,
+     "clock_skew_seconds": -0.25, "clock_skew_uncertainty_seconds": 0.0012, "trouble": "no records"},
+    {"id": "node-3", "endpoint": "http://c", "reachable": False, "error": "node node-3 can not be reached"},
+]
+
+
+def test_cluster_status_as_a_table_and_as_json(play: Any, capsys: Any) -> None:
+    body = json.dumps({"node": "node-1", "nodes": NODE_ROWS}).encode()
+    server, _, _ = play([answer(body=body)], [answer(body=body)], [answer(body=json.dumps({"nodes": NODE_ROWS[:2]}).encode())],
+                        [answer(body=b"{}")])
+    at = ["--url", server.url, "--key", CLIENT_KEY]
+    assert callfs.main(["cluster", "status", *at]) == 1         # one is away
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["NODE", "STATE", "VERSION", "UP", "CLOCK", "FREE", "OF", "FILES", "LAG"],
+        ["node-1", "ok", "9", "1h2m5s", "-", "5GiB", "10GiB", "1000+", "3"],
+        ["node-2", "leaving", "8", "1s", "-0.250s+-0.001", "-", "-", "-", "-"],
+        ["node-3", "away", "-", "-", "-", "-", "-", "-", "-"]]
+    assert len({line.index(cell) for line, cell in zip(out.splitlines(), ("OF", "10GiB"))}) == 1
+    assert err == "callfs: node-2: no records\ncallfs: node-3: node node-3 can not be reached\n"
+    assert callfs.main(["cluster", "status", "--json", *at]) == 1
+    assert json.loads(capsys.readouterr().out) == NODE_ROWS
+    assert callfs.main(["cluster", "status", *at]) == 0
+    assert callfs.main(["cluster", "status", *at]) == 1         # no server of ours
+    assert "does not answer as a callfs server does" in capsys.readouterr().err
+
+
+def lines_of(*rows: Any) -> bytes:
+    return answer(body=b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+
+
+def test_cluster_leave_tells_how_it_ends(play: Any, capsys: Any) -> None:
+    moving = {"node": "node-2", "state": "moving", "files": 7, "moved": 3}
+    server, client, _ = play(
+        [lines_of(moving, {**moving, "state": "done", "moved": 7})],
+        [lines_of(moving, {**moving, "state": "stuck", "reason": "Some stay.", "failed": [{"path": "/a", "reason": "in the way"}]})],
+        [lines_of(moving, {"node": "node-2", "state": "away", "reason": "it is gone"})], [lines_of(moving)],
+        [answer(body=json.dumps({**moving, "state": "no"}).encode())], [lines_of(moving, moving)])
+    at = ["--url", server.url, "--key", CLIENT_KEY]
+    assert callfs.main(["cluster", "leave", "node-2", *at]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("node-2: 7 files moved, none is left. It may be stopped") and "peer_endpoints" in out and err == ""
+    assert callfs.main(["cluster", "leave", *at]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("callfs: /a: in the way\ncallfs: Some stay.; it tries again")
+    for reason in ("it is gone", "the node stopped"):
+        assert callfs.main(["cluster", "leave", *at]) == 1 and reason in capsys.readouterr().err
+    assert callfs.main(["cluster", "leave", "--stop", "node-2", *at]) == 0
+    assert capsys.readouterr().out == "node-2: stays, and takes new files again\n"
+    assert list(client.leave("node-2")) == [moving, moving]
+    assert [(each.method, each.target) for each in server.heard] == [("POST", "/v1/cluster/leave")] * 4 + [
+        ("DELETE", "/v1/cluster/leave?node=node-2"), ("POST", "/v1/cluster/leave")]
+    assert [json.loads(each.body)["node"] for each in server.heard if each.body] == ["node-2", "", "", "", "node-2"]
+
+
+class Demo:
+    """A running `callfs cluster demo`; `urls` and `key` as it prints them."""
+
+    def __init__(self, folder: Path, *arguments: str, environ: Mapping[str, str] = {}) -> None:
+        self.folder, self.output = folder, folder.parent / f"{folder.name}.output"
+        with open(self.output, "wb") as output:
+            self.process = subprocess.Popen([sys.executable, compiled(), "cluster", "demo", str(folder), "--port", "0", *arguments],
+                                            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environ})
+        wait_for(lambda: "Ctrl-C" in self.text() or self.process.poll() is not None, 30, "the demonstration's start")
+        self.urls, found = LISTENING.findall(self.text()), re.search(r"^The key of admin: (\S+)$", self.text(), re.M)
+        self.key = found[1] if found else ""
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def children(self) -> list[int]:
+        """The servers that it started."""
+        return [int(each) for each in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """Signal it alone; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: None)
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
+    assert "apt install redis-server" in capsys.readouterr().err
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: sys.executable)
+    assert callfs.main(["cluster", "demo", str(tmp_path / ("d" * 100))]) == 2
+    assert "shorter DIR" in capsys.readouterr().err
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 1      # what is there is no redis-server
+    assert "redis did not start" in capsys.readouterr().err
+    lock = callfs.DataLock(str(tmp_path / "d" / "lock"))
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
+    assert "another callfs process" in capsys.readouterr().err
+    lock.release()
+
+
+@pytest.mark.once
+def test_cluster_demo_runs_and_goes_on(tmp_path: Path) -> None:
+    """Its lines work when they are pasted; it ends all that it started, also when one of them fails; a second run finds the
+    files and the key of the first."""
+    need_program("redis-server")
+    with tempfile.TemporaryDirectory(prefix="callfs-") as short:
+        folder = Path(short) / "d"
+        demo = Demo(folder)
+        children = demo.children()
+        try:
+            assert len(demo.urls) == 3 and len(children) == 4, demo.text()
+            lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
+            done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+            assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
+            assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
+            assert "another callfs process" in Demo(folder).text()
+        finally:
+            assert demo.stop() == 0
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
+        again = Demo(folder)
+        children = again.children()
+        try:
+            assert again.key == demo.key and call(again, "GET", "/v1/files/hello.txt", timeout=10).body == b"Hello\n"
+            os.kill(children[-1], signal.SIGKILL)           # one of its own, the last node
+            assert again.process.wait(30) == 1 and "node-3 ended" in again.text()
+        finally:
+            again.stop()
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
+
+
 # ---- values
 
 @pytest.mark.parametrize("kind", [kind for kind in callfs._NAMED_KINDS if kind is not callfs.CallFSError])
@@ -27864,6 +28463,80 @@ def test_readme_s3_lines(over_s3: S3Rest, tmp_path: Path) -> None:
     assert (tmp_path / "part").stat().st_size == 100
 
 
+def _redis_for_example(server: Any) -> str:
+    """Its address, with the user that the example's comment tells to make."""
+    rules = re.search(r"# ACL SETUSER (callfs .*)", _read(str(EXAMPLES / "config-cluster-redis.yaml")))[1].replace(">...", ">redis-password-0123")
+    with server.client() as client:
+        client.call("ACL", "SETUSER", *rules.split())
+    return str(server.address)
+
+
+def _example_node(kind: str, name: str, urls: Mapping[str, str], folder: Path, place: str, certificate: tuple[str, str]) -> Any:
+    """The example as a node reads it, and then our places in it."""
+    config = callfs.Config.load(str(EXAMPLES / f"config-cluster-{kind}.yaml"), environ={
+        **EXAMPLE_SECRETS, "CALLFS_INSTANCE_DISCOVERY__INSTANCE_ID": name, "CALLFS_METADATA_STORE__REDIS_PASSWORD": "redis-password-0123",
+        "CALLFS_DLM__REDIS_PASSWORD": "redis-password-0123", "CALLFS_METADATA_STORE__DSN": "postgres://callfs:x@db.example.com/callfs"})
+    assert config.validate() == [] and set(config.instance_discovery.peer_endpoints) == set(urls)
+    config.instance_discovery.peer_endpoints = dict(urls)
+    config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
+    config.backend.localfs_root_path = str(folder / name / "files")
+    config.metadata_store.sqlite_path = str(folder / name / "callfs.sqlite3")
+    if kind == "redis":
+        config.metadata_store.redis_addr = config.dlm.redis_addr = place
+    else:
+        config.metadata_store.dsn, config.metadata_store.db_schema = place, "example"
+        config.server.cert_file, config.server.key_file = certificate
+        config.instance_discovery.peer_ca_file = certificate[0]
+    return config
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind, count", [("postgres", 3), ("redis", 2)])
+def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certificate: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    """As it stands in the examples: write through one node and read through another, over TLS with PostgreSQL; events and
+    routes, a webhook where it happened, how each is, one that is away, and one that leaves."""
+    real = request.getfixturevalue(f"{kind}_server")
+    place = postgres_dsn(real) if kind == "postgres" else _redis_for_example(real)
+    scheme = "https" if kind == "postgres" else "http"
+    urls = {f"node-{number}": f"{scheme}://127.0.0.1:{free_port()}" for number in range(1, count + 1)}
+    with nothing_left(), contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(callfs.Server(_example_node(kind, name, urls, tmp_path, place, certificate))) for name in urls]
+        assert [node.url for node in nodes] == list(urls.values()) and nodes[0].key == KEY
+        one, two, last = nodes[0], nodes[1], nodes[-1]
+        hooked: list[str] = []
+        for node in nodes:
+            node.tree.hub.sinks.append(lambda event, node=node: hooked.append(node.tree.hub.node))
+        body = os.urandom(200_000)
+        with contextlib.ExitStack() as streams:
+            listeners = [streams.enter_context(Listener(two, route)) for route in (
+                "/v1/files/?events=true", "/api/v1/files?path=/&events=true", "/fs/?events=true")]
+            assert call(one, "PUT", "/v1/files/d/a", body).status == 201
+            for listener in listeners:
+                assert [(listener.next()["path"], listener.next()["node"])] == [("/d", "node-1")]
+            assert hooked == ["node-1", "node-1"]
+            found = call(last, "GET", "/v1/files/d/a")
+            assert found.body == body and found.headers["x-callfs-instance-id"] == "node-1"
+            assert call(two, "GET", "/v1/files/d/a", headers={"Range": "bytes=5-9"}).body == body[5:10] and two.cluster._route("/d/a") == "node-1"
+            assert call(two, "PUT", "/v1/files/d/a", b"new").status == 200       # done there, told by whom it was asked of
+            assert listeners[0].next()["node"] == "node-2"
+            assert call(two, "GET", "/v1/files/d/a").body == b"new"
+            assert call(one, "PUT", "/v1/files/d/a", b"newer").status == 200
+            wait_for(lambda: two.cluster._route("/d/a") == "")
+            assert call(two, "GET", "/v1/files/d/a").body == b"newer"
+        with callfs.Client(two.url, KEY, verify=False) as client:
+            rows = client.cluster()
+            assert sorted((row["id"], row["endpoint"], row["reachable"]) for row in rows) == [(*item, True) for item in urls.items()]
+            assert {row["id"]: row["files"]["count"] for row in rows}["node-1"] == 1 and rows[1]["clock_skew_uncertainty_seconds"] < 3
+            row = last_line(client.leave("node-1"))
+            assert (row["node"], row["state"], row["moved"]) == ("node-1", "done", 1), row
+            assert client.stat("/d/a").instance_id != "node-1" and client.download("/d/a") == b"newer"
+            wait_for(lambda: not (tmp_path / "node-1" / "files" / "d" / "a").exists())
+            assert call(one, "PUT", "/v1/files/d/b", b"b").status == 201 and client.stat("/d/b").instance_id != "node-1"
+            assert client.stay("node-1")["state"] == "no"
+            one.close()
+            assert {row["id"]: row["reachable"] for row in client.cluster()} == {name: name != "node-1" for name in urls}
+
+
 def test_example_units_match_the_configuration() -> None:
     service = (EXAMPLES / "callfs.service").read_text(encoding="utf-8")
     config = callfs.Config.load(str(EXAMPLES / "config.yaml"), environ=EXAMPLE_SECRETS)
@@ -28060,7 +28733,8 @@ def readme_scripts(text: str) -> list[list[Block]]:
     return scripts
 
 
-_SERVE_LINE = re.compile(r"^((?:\w+=\S* +)*)((?:python3 callfs\.py|callfs) +(?:serve|server)\b[^#&]*?)\s*&?\s*(?:#.*)?$", re.M)
+_SERVE_LINE = re.compile(r"^((?:\w+=\S* +)*)((?:python3 callfs\.py|callfs) +(?:serve|server|cluster demo)\b[^#&]*?)\s*&?\s*(?:#.*)?$",
+                         re.M)
 _PRELUDE = r"""
 set -eo pipefail
 in_background() {       # start a server and wait until it says that it listens
@@ -28178,6 +28852,7 @@ def test_readme_runner_reads_marks() -> None:
     ("python3 callfs.py serve DIR --listen :1  # a comment", "in_background python3 callfs.py serve DIR --listen :1"),
     ("A=1 B='x' callfs server &", "in_background env A=1 B='x' callfs server"),
     ("python3 callfs.py version", "python3 callfs.py version"),
+    ("python3 callfs.py cluster demo   # three", "in_background python3 callfs.py cluster demo"),
 ])
 def test_readme_runner_starts_servers_in_the_background(line: str, expected: str) -> None:
     assert expected in readme_bash([Block(1, "", line)]).split("\n")
