@@ -15897,7 +15897,7 @@ class NodeFS(StoreFS):
 # The cluster: the files of every node under one root
 # ============================================================================
 
-ROUTE_TRIES = 4                             # nodes that are asked one after the other for a file that moves meanwhile
+ROUTE_TRIES = 12                            # nodes that are asked one after the other for a file that moves meanwhile
 PINS = 256                                  # files that are kept open for readers on other nodes
 PIN_SECONDS = 30.0
 
@@ -16016,7 +16016,8 @@ class ClusterFS(FileSystem):
     def _at(self, path: str, local: Callable[[], T], remote: Callable[[str], T], known: bool = True) -> T:
         """What is done here, or on the node that has the file. `known`: what is remembered may be tried first."""
         node = self._route(path) if known else ""
-        for _ in range(ROUTE_TRIES):
+        for tries in range(ROUTE_TRIES):
+            time.sleep(random.uniform(0, HELD_SECONDS * 2 ** tries) if tries > 3 else 0)    # many move it to and fro
             try:
                 return remote(node) if node else local()
             except Elsewhere as error:
