@@ -5201,9 +5201,9 @@ class TestRedisClient:
 
     def test_connections_that_broke(self, redis_server: RealRedis) -> None:
         """While idle: nobody notices. In the middle: what is safe is sent again, what is not is not, and says so."""
-        with redis_server.client() as client:
+        with redis_server.client() as client, redis_server.client() as admin:
             in_threads(lambda number: client.call("PING"), 4)
-            client.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+            admin.call("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
             assert client.call("INCR", "unsafe") == 1
             client.call("DEL", "unsafe")
         answers = []
