@@ -2408,6 +2408,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_errors_total": ("counter", ("component", "error_type"), "Errors, by where and what"),
     "callfs_uptime_seconds": ("gauge", (), "Seconds since the start"),
     "callfs_event_subscribers": ("gauge", (), "Clients that wait for events"),
+    "callfs_event_relay_backlog": ("gauge", (), "Events that other nodes have still to be told of"),
+    "callfs_events_relayed_total": ("counter", ("direction",), "Events told to other nodes and heard of them"),
     "callfs_webhook_deliveries_total": ("counter", ("webhook", "outcome"), "Events for webhooks: delivered, failed (a try), "
                                         "expired, dropped (backlog full), lost (disk full)"),
     "callfs_webhook_backlog": ("gauge", (), "Events that wait for webhooks"),
@@ -2706,7 +2708,7 @@ class Body:
     `readers` gives them one after the other, to whoever can copy them faster than `readinto` gives bytes."""
 
     length: Optional[int] = 0
-    patient = False
+    patient, slack = False, 0               # slack: bytes beside the content, which no limit of uploads means
     readers: Optional[Callable[[], Iterator[Reader]]] = None
 
     def readinto(self, view: memoryview) -> int:
@@ -3635,8 +3637,8 @@ class _PostgresConnection(_WireConnection):
                 self._ask(_postgres_message(b"C", b"S", old.key) + _postgres_message(b"S"))
         return found
 
-    def query(self, sql: str, values: list[Any]) -> Rows:
-        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+    def _bound(self, sql: str, values: list[Any]) -> tuple[bytes, list[Callable[[bytes], Any]], tuple[Any, ...]]:
+        """Bind and Execute, how to read the columns, and under what the statement is kept."""
         sent = [_postgres_value(value) for value in values]
         types = tuple(oid for oid, _, _ in sent)
         statement = self._prepared(sql, types)
@@ -3644,17 +3646,28 @@ class _PostgresConnection(_WireConnection):
         formats = struct.pack(f"!h{count}hh", count, *(form for _, form, _ in sent), count)
         data = [b"\xff" * 4 if value is None else struct.pack("!i", len(value)) + value for _, _, value in sent]
         results = struct.pack(f"!h{len(columns)}h", len(columns), *(int(oid == _BYTEA) for oid in columns))
+        return (_postgres_message(b"B", b"\0", statement.key, formats, *data, results) + _postgres_message(b"E", b"\0", bytes(4)),
+                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns], (sql, types))
+
+    def query(self, sql: str, values: list[Any]) -> Rows:
+        """Parse and Describe once; then Bind, Execute and Sync in one go."""
+        data, decoders, key = self._bound(sql, values)
         try:
-            answer = self._ask(b"".join((
-                _postgres_message(b"B", b"\0", statement.key, formats, *data, results),
-                _postgres_message(b"E", b"\0", bytes(4)), _postgres_message(b"S"))),
-                [_POSTGRES_TYPES.get(oid, bytes.decode) for oid in columns])
+            answer = self._ask(data + _postgres_message(b"S"), decoders)
         except DatabaseUnavailable as error:
             if error.state == "26000":
-                del self._statements[sql, types]
+                del self._statements[key]
             raise
         number = answer.tag.rpartition(" ")[2]
-        return Rows(answer.rows, len(answer.rows) if columns else int(number) if number.isdigit() else 0)
+        return Rows(answer.rows, len(answer.rows) if decoders else int(number) if number.isdigit() else 0)
+
+    def queries(self, asked: Sequence[tuple[str, list[Any]]]) -> list[tuple[Any, ...]]:
+        """The rows of several statements, in one exchange and one transaction; each gives one, with the same types."""
+        bound = [self._bound(*each) for each in asked]
+        rows = self._ask(b"".join(data for data, _, _ in bound) + _postgres_message(b"S"), bound[0][1]).rows
+        if len(rows) != len(asked):
+            raise DatabaseError("The database gave too few rows.")
+        return rows
 
 
 def _cstring(text: str) -> bytes:
@@ -6670,14 +6683,14 @@ class RedisSubscription:
 # Peers: requests between nodes, signed, once
 # ============================================================================
 #
-# POST /v1/internal/call/OP. What is asked stands in X-CallFS-Call, what is answered in X-CallFS-Answer (JSON, base64url),
-# bytes in the bodies. A request is signed for one run of one node (`to`: drawn when its gate was made, told by the call
-# `hello`), so that nothing that was recorded is good for another node, or for the same one after a restart, when it has
-# forgotten which nonces it saw. Within a run each nonce is taken once: a request whose connection broke may so be sent
-# again as it is, as the node refuses it if it had begun.
+# POST /v1/internal/call/OP. What is asked stands in X-CallFS-Call, what is answered in X-CallFS-Answer (JSON in
+# base64url), bytes in the bodies. A request is signed for one run of one node (`to`: drawn when its gate was made, told
+# by the call `hello`), so that nothing that was recorded is good for another node, or for the same one after a restart,
+# when it has forgotten which nonces it saw. Within a run each nonce is taken once: a request whose connection broke may
+# so be sent again as it is, as the node refuses it if it had begun.
 
 PEER_ROUTE = "/v1/internal/call/"
-PEER_SKEW = 60.0                        # seconds between two clocks; also how long what was recorded could be tried again
+PEER_SKEW = 60.0                        # seconds between two clocks
 PEER_WINDOW = 4096                      # requests that may overtake one another
 PEER_SENDERS = 1024                     # whose nonces are remembered at a time; each takes a kilobyte
 PEER_TRIES = 3                          # failures in a row after which a node is left alone for a while
@@ -6688,7 +6701,8 @@ MAX_PEER_CALL = 24_576                  # bytes of X-CallFS-Call: two of the lon
 MAX_PEER_VALUE = 16_384                # of an answer in the header; a longer one is its body
 _SEAL_BYTES = 32
 _PEER_HEADER = re.compile(r"CallFS-HMAC node=([\w.:@-]{1,128}),to=([0-9a-f]{0,16}),time=([0-9]{1,15}),"
-                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([0-9a-f]{64})", re.ASCII)
+                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([0-9a-f]{64})",
+                          re.ASCII)
 
 
 class PeerCall(NamedTuple):
@@ -6727,7 +6741,7 @@ def peer_keys(secret: str) -> PeerKeys:
 
 
 def peer_mac(key: bytes, *fields: str) -> str:
-    """The MAC of a request, in hexadecimal digits: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
+    """The MAC of a request, in hexadecimal: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
     return hmac.digest(key, "\n".join(fields).encode(), "sha256").hex()
 
 
@@ -6743,7 +6757,7 @@ def packed(value: Mapping[str, Any]) -> str:
 
 def unpacked(text: str) -> dict[str, Any]:
     """The JSON of a header. Raises ValueError."""
-    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
+    value = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode())
     if not isinstance(value, dict):
         raise ValueError("no JSON object")
     return value
@@ -6779,6 +6793,7 @@ class SealedBody(Body):
 
     def __init__(self, inner: Body, state: Any, length: Optional[int]) -> None:
         self._inner, self._state, self.length = inner, state, length
+        inner.slack = _SEAL_BYTES
         self._left, self._held, self._good = length, b"", None      # type: Optional[int], bytes, Optional[bool]
 
     def readinto(self, view: memoryview) -> int:
@@ -6872,7 +6887,8 @@ class PeerGate:
     def verify(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> PeerPass:
         """Check everything but the bytes of the body, which check themselves. Names of headers in lower case.
 
-        Raises AuthenticationFailed (its `details`: `reason` secret, altered, clock, run or replay), and Unavailable when there are more senders than can be remembered.
+        Raises AuthenticationFailed (its `details`: `reason` secret, altered, clock, run or replay), and Unavailable
+        when there are more senders than can be remembered.
         """
         found = _PEER_HEADER.fullmatch(headers.get("authorization", ""))
         if found is None:
@@ -6881,8 +6897,8 @@ class PeerGate:
         call = headers.get("x-callfs-call", "")
         proper = peer_mac(self._keys.request, method, target, moment, f"{epoch}.{number}", node, to, sealed, call)
         if not hmac.compare_digest(mac, proper):
-            raise _not_taken("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
-                                       "something between them changes requests.")
+            raise _not_taken("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, "
+                                       "or something between them changes requests.")
         self._check_time(int(moment) / 1000)
         if to != self.run and (to or target != PEER_ROUTE + "hello"):
             raise _not_taken("run", "This was for another node, or for this one before it was restarted.")
@@ -6897,7 +6913,8 @@ class PeerGate:
     def _check_time(self, moment: float) -> None:
         ahead = moment - self._clock()
         if abs(ahead) > PEER_SKEW:
-            raise _not_taken("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
+            side = "ahead" if ahead > 0 else "behind"
+            raise _not_taken("clock", f"The clock of the sender is {abs(ahead):.0f} s {side}; "
                                       f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
 
     def _check_replay(self, node: str, epoch: str, number: int, moment: float) -> None:
@@ -7013,13 +7030,16 @@ class _PeerWire(_Wire):
             [f"{name}: {value}\r\n" for name, value in call.headers.items()]) + "\r\n"
         seconds = (self.timeout or 0) + call.patience
         self.sock = self.connection.sock
-        with _wire_errors():
-            self.wait(seconds)
-            flags = 0 if call.body is None or isinstance(self.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0)
-            self.sock.sendall(head.encode("latin-1"), flags)
         if call.body is not None:
+            with _wire_errors():            # with the first bytes of the body in one segment, where that can be
+                self.wait(seconds)
+                tls = isinstance(self.sock, ssl.SSLSocket)
+                self.sock.sendall(head.encode(), 0 if tls else getattr(socket, "MSG_MORE", 0))
             self.clean = self._send_body(call.body, None)
         with _wire_errors():
+            if call.body is None:
+                self.wait(seconds)
+                self.sock.sendall(head.encode())
             first, self._first = self._first, b""
             return _PeerResponse(self.sock, first, seconds)
 
@@ -7069,6 +7089,29 @@ class _Breaker:
             return before != (self.failures >= PEER_TRIES)
 
 
+class _Asked(NamedTuple):
+    """A request to a node, before it is known through which connection it goes."""
+
+    op: str
+    call: str                               # X-CallFS-Call
+    body: Optional[Body] = None
+    length: Optional[int] = None
+    stream: bool = False
+    patience: float = 0.0
+    headers: Mapping[str, str] = MappingProxyType({})
+
+
+class _Signed(NamedTuple):
+    """The same for one connection."""
+
+    call: _Call
+    mac: str
+    nonce: str
+
+
+_HELLO = _Asked("hello", packed({}))
+
+
 class _PeerClient(HTTPClient):
     """One other node."""
 
@@ -7085,7 +7128,7 @@ class _PeerClient(HTTPClient):
         wire = _PeerWire(self._address.dial())
         try:
             wire.connection.connect()
-            told = self._exchange(wire, self._signed("hello", packed({}), wire, None, 0.0), False, lambda wire: None).value
+            told = self._exchange(wire, self._signed(_HELLO, wire), False, lambda wire: None).value
             if told.get("node") != self.node:
                 raise _PeerTrouble(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
                                  "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
@@ -7099,41 +7142,37 @@ class _PeerClient(HTTPClient):
         wire.run, wire.timeout = str(told.get("run")), self._peers.timeout
         return wire
 
-    def _signed(self, op: str, call: str, wire: _PeerWire, body: Optional[tuple[Body, Optional[int]]],
-                patience: float, nonce: str = "") -> _Signed:
-        length, keys, target = body and body[1], self._peers.keys, PEER_ROUTE + op
-        sealed = "no" if body is None else "unknown" if length is None else str(length)
+    def _signed(self, asked: _Asked, wire: _PeerWire, nonce: str = "") -> _Signed:
+        keys, node, target, length = self._peers.keys, self._peers.instance_id, PEER_ROUTE + asked.op, asked.length
+        sealed = "no" if asked.body is None else "unknown" if length is None else str(length)
         moment, nonce = str(int(self._peers.clock() * 1000)), nonce or f"{self._epoch}.{next(self._numbers)}"
-        node = self._peers.instance_id
-        mac = peer_mac(keys.request, "POST", target, moment, nonce, node, wire.run, sealed, call)
-        headers = {"Host": self._host, **self._peers.carry(), "X-CallFS-Call": call, "Authorization":
+        mac = peer_mac(keys.request, "POST", target, moment, nonce, node, wire.run, sealed, asked.call)
+        headers = {"Host": self._host, **asked.headers, "X-CallFS-Call": asked.call, "Authorization":
                    f"CallFS-HMAC node={node},to={wire.run},time={moment},nonce={nonce},sealed={sealed},mac={mac}"}
-        source = None
-        if body is None:
-            headers["Content-Length"] = "0"
-        else:
+        whole, source = 0 if asked.body is None else None, None
+        if asked.body is not None:
             whole = None if length is None else length + _SEAL_BYTES
-            headers.update({"Transfer-Encoding": "chunked"} if whole is None else {"Content-Length": str(whole)})
-            source = _Source(sealed_blocks(body[0], length, _body_state(keys, mac)), whole)
-        request = _Call("POST", self._address.prefix + target, headers, source, idempotent=False, patience=patience)
+            source = _Source(sealed_blocks(asked.body, length, _body_state(keys, mac)), whole)
+        headers["Transfer-Encoding" if whole is None else "Content-Length"] = "chunked" if whole is None else str(whole)
+        request = _Call("POST", self._address.prefix + target, headers, source, patience=asked.patience)
         return _Signed(request, mac, nonce)
 
-    def ask(self, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool, timeout: float) -> PeerAnswer:
-        """One request. Raises as `Peers.call` does."""
+    def ask(self, asked: _Asked) -> PeerAnswer:
+        """One request. Raises as `Peers.call` does, and _PeerTrouble."""
         wire, nonce = self._take(), ""
         while True:
-            signed = self._signed(op, call, wire, body, timeout - self._peers.timeout, nonce)
+            signed = self._signed(asked, wire, nonce)
             try:
-                return self._exchange(wire, signed, stream, self._release)
+                return self._exchange(wire, signed, asked.stream, self._release)
             except _Broken as broken:
-                fresh = self._again(wire) if broken.unanswered and wire.reused and body is None else None
+                fresh = self._again(wire) if broken.unanswered and wire.reused and asked.body is None else None
                 if fresh is None:
-                    raise _PeerTrouble(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
-                                          "been done.") from None
+                    raise _PeerTrouble(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not "
+                                       "have been done.") from None
                 wire, nonce = fresh, signed.nonce
 
     def _again(self, wire: _PeerWire) -> Optional[_PeerWire]:
-        """Where to send the same request again. The run that it went to knows whether it had begun, a later one does not."""
+        """Where to send the same request again. The run that it went to knows whether it had begun, a later one not."""
         self.drop()
         with contextlib.suppress(_PeerTrouble):
             fresh = self._connect()
@@ -7179,16 +7218,16 @@ class _PeerClient(HTTPClient):
     def _unproven(self, status: int, proof: str, data: bytes) -> _PeerTrouble:
         told = error_of_answer(status, {}, data)
         if proof or status < 300:
-            return _PeerTrouble(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
-                                "answers, or it is no node of this cluster.")
+            return _PeerTrouble(f"{self.shown} answered what its signature does not fit: something between the nodes "
+                                "changes answers, or it is no node of this cluster.")
         if told.details.get("reason") == "replay":
             return _PeerTrouble(f"{self.shown} broke off; the request had begun and may or may not have been done.")
         if status == 401 and "reason" in told.details:
             return _PeerTrouble(f"{self.shown} refuses what this node asks: {_reason(told)}")
         if status in _LATER:
             return _PeerTrouble(f"{self.shown} is too busy ({status}).")
-        return _PeerTrouble(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
-                          "instance_discovery.peer_endpoints right, and its version the same?")
+        return _PeerTrouble(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its "
+                            "URL in instance_discovery.peer_endpoints right, and its version the same?")
 
     def drop(self) -> None:
         """End the idle connections; what is at their other end may be gone as well."""
@@ -7196,12 +7235,6 @@ class _PeerClient(HTTPClient):
             idle, self._idle = self._idle, []
         for wire in idle:
             wire.close()
-
-
-class _Signed(NamedTuple):
-    call: _Call
-    mac: str
-    nonce: str
 
 
 def _peer_error(reply: _Reply, answer: str) -> CallFSError:
@@ -7226,7 +7259,8 @@ class Peers:
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
                  monotonic: Callable[[], float] = time.monotonic,
                  carry: Callable[[], Mapping[str, str]] = dict) -> None:
-        self.keys, self.instance_id, self.clock, self.monotonic, self.carry = peer_keys(secret), instance_id, clock, monotonic, carry
+        self.keys, self.instance_id, self.carry = peer_keys(secret), instance_id, carry
+        self.clock, self.monotonic = clock, monotonic
         self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
         self._metrics, self._log = metrics or Metrics(), log
         self._lock, self._active, self._most = threading.Lock(), 0, most
@@ -7243,12 +7277,15 @@ class Peers:
         for client in self._clients.values():
             client.close()
 
-    def call(self, instance_id: str, op: str, args: Mapping[str, Any], who: Mapping[str, Any], *, body: Optional[Body] = None,
-             length: Optional[int] = None, stream: bool = False, timeout: Optional[float] = None) -> PeerAnswer:
-        """Let another node do something, once. `args` and `who` are JSON; `length`: of a body that does not know its own.
+    def call(self, instance_id: str, op: str, args: Mapping[str, Any], who: Mapping[str, Any], *,
+             body: Optional[Body] = None, length: Optional[int] = None, stream: bool = False,
+             timeout: Optional[float] = None) -> PeerAnswer:
+        """Let another node do something, once. `args` and `who` are JSON; `length`: of a body that does not know its
+        own; `timeout`: seconds until there is an answer, after the body.
 
-        Raises what that node raised; BadGateway when it can not be reached or does not answer as it should (then what was
-        asked may or may not have been done, unless the message says otherwise), Unavailable when too much is under way.
+        Raises what that node raised; BadGateway when it can not be reached or does not answer as it should (then what
+        was asked may or may not have been done, unless the message says otherwise), Unavailable when too much is under
+        way.
         """
         client = self._clients.get(instance_id)
         if client is None:
@@ -7258,22 +7295,22 @@ class Peers:
         if len(call) > MAX_PEER_CALL:
             raise BadRequest("The request is too long to be handed to another node.")
         length = body.length if body is not None and length is None else length
-        sent = None if body is None or length == 0 else (body, length)
+        patience = (timeout or self.timeout) - self.timeout
+        asked = _Asked(op, call, None if length == 0 else body, length, stream, patience, self.carry())
         with self._lock:
             if self._active >= self._most:
                 raise Unavailable("Too many requests wait for other nodes; try again.")
             self._active += 1
         try:
-            return self._guarded(client, op, call, sent, stream, timeout or self.timeout)
+            return self._guarded(client, asked)
         finally:
             with self._lock:
                 self._active -= 1
 
-    def _guarded(self, client: _PeerClient, op: str, call: str, body: Optional[tuple[Body, Optional[int]]], stream: bool,
-                 timeout: float) -> PeerAnswer:
+    def _guarded(self, client: _PeerClient, asked: _Asked) -> PeerAnswer:
         begin, status, tried = time.perf_counter(), "failed", client.breaker.enter(self._share)
         try:
-            answer = client.ask(op, call, body, stream, timeout)
+            answer = client.ask(asked)
             status = "200"
             return answer
         except _PeerTrouble as trouble:
@@ -8802,7 +8839,8 @@ class RedisStore(MetadataStore):
         try:
             return self._client.script(_REDIS_SCRIPTS[name], self._prefix, self.identity, *values, safe=safe, timeout=timeout)
         except DatabaseError as error:
-            raise _REDIS_REFUSALS.get(error.state, lambda: error)() from None       # noqa: B023
+            refusal = _REDIS_REFUSALS.get(error.state)
+            raise (refusal() if refusal else error) from None
         finally:
             self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation or name)
 
@@ -9255,17 +9293,11 @@ _POSTGRES_SCHEMA = (
 
     -- Locks of nodes, in the session: all or none. Each key has a gate beside it, which everybody passes and which who was
     -- refused keeps closed (`gated`) until it is his turn. -> token; 0: none; -1: none, but the gates are closed
-    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE plpgsql AS $$
-    DECLARE
-        held boolean := true;
-    BEGIN
-        FOR i IN 1 .. cardinality(keys) LOOP
-            held := CASE WHEN alone[i] THEN pg_advisory_unlock(keys[i]) ELSE pg_advisory_unlock_shared(keys[i]) END AND held;
-        END LOOP;
-        RETURN held;
-    END $$;
-    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS boolean LANGUAGE sql AS
-        $$ SELECT bool_and(pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
+    CREATE FUNCTION free_locks(keys bigint[], alone boolean[]) RETURNS bigint LANGUAGE sql AS
+        $$ SELECT count(*) FILTER (WHERE CASE WHEN k.alone THEN pg_advisory_unlock(key) ELSE pg_advisory_unlock_shared(key) END)
+           FROM unnest(keys, alone) AS k (key, alone) $$;
+    CREATE FUNCTION open_gates(keys bigint[], alone boolean[]) RETURNS bigint LANGUAGE sql AS
+        $$ SELECT count(*) FILTER (WHERE pg_advisory_unlock(key # 1)) FROM unnest(keys, alone) AS k (key, alone) WHERE k.alone $$;
     CREATE FUNCTION try_locks(keys bigint[], alone boolean[], gated boolean) RETURNS bigint LANGUAGE plpgsql AS $$
     DECLARE
         done integer := 0;
@@ -9285,7 +9317,7 @@ _POSTGRES_SCHEMA = (
             END IF;
             RETURN nextval('tokens');
         END IF;
-        PERFORM free_locks(keys[:done], alone);
+        PERFORM free_locks(keys[:done], alone[:done]);
         IF gated OR NOT pass THEN
             RETURN CASE WHEN gated THEN -1 ELSE 0 END;
         END IF;
@@ -9304,7 +9336,8 @@ _POSTGRES_RAISED: dict[str, Callable[[], CallFSError]] = {
     "CF001": Overtaken, "CF002": lambda: Conflict("A directory or a file was made there meanwhile, or the directory above is gone."),
     "54000": lambda: BadRequest("The path is longer than an index of PostgreSQL takes (about 2,600 bytes)."),
     "25006": lambda: Unavailable("The metadata store is read-only.", retry_after=10)}
-_POSTGRES_BELOW = "parent >= ? AND parent < ? AND (parent = ? OR parent >= ?) AND (parent, name) > (?, ?)"
+# One lower bound: of two, an index scan may begin at the wrong one
+_POSTGRES_BELOW = "(parent, name) > (?, ?) AND parent < ? AND (parent = ? OR parent >= ?)"
 _NOTIFY_TEXT = 1_900                        # characters a part: with its head below the 7,999 bytes that NOTIFY takes
 
 
@@ -9359,6 +9392,10 @@ class PostgresStore(MetadataStore):
 
     def _migrate(self, schema: str) -> str:
         """Bring the tables up to date, one node at a time; the identity of the store."""
+        with contextlib.suppress(DatabaseError):        # there are none yet
+            found, identity = self.database.single("SELECT version, identity FROM callfs_schema", (), True).rows[0]
+            if found == len(_POSTGRES_SCHEMA):
+                return f"{identity:016x}"
         with self.database.transaction() as session:
             if session.execute("SELECT current_setting('server_encoding')").rows != [("UTF8",)]:
                 raise ConfigError("metadata_store.dsn: the database must have the encoding UTF8")
@@ -9399,19 +9436,19 @@ class PostgresStore(MetadataStore):
         try:
             return ask()
         except CallFSError as error:
-            raise self._error(error) from None
+            raise self.translated(error) from None
         finally:
             self._metrics.observe("callfs_metadata_db_query_duration_seconds", time.perf_counter() - started, operation)
 
-    def _error(self, error: CallFSError) -> CallFSError:
-        """In our words; PostgreSQL's are for the log."""
+    def translated(self, error: CallFSError) -> CallFSError:
+        """An error of the database in our words; PostgreSQL's are for the log."""
         raised = _POSTGRES_RAISED.get(getattr(error, "state", ""))
         if raised:
             return raised()
         if isinstance(error, StorageFull):
             return StorageFull("The disk of the metadata store is full.")
         if self._log:
-            self._log.warning("The metadata store failed.", error=error.message, state=getattr(error, "state", ""))
+            self._log.warn("the metadata store failed", error=error.message, state=getattr(error, "state", ""))
         return Unavailable("The metadata store does not answer.") if isinstance(error, Unavailable) else \
             StorageError("The metadata store refused; its own words are in the log.")
 
@@ -9436,7 +9473,7 @@ class PostgresStore(MetadataStore):
 
     def subtree(self, path: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
-        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+        return self._entries("subtree", f"{_POSTGRES_BELOW} ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
 
     def put(self, entry: Entry) -> Entry:
         """As the interface says."""
@@ -9524,7 +9561,7 @@ class PostgresStore(MetadataStore):
     def elsewhere(self, path: str, limit: int = 1, after: tuple[str, str] = ("", "")) -> list[Entry]:
         """As the interface says."""
         return self._entries("elsewhere", f"{_POSTGRES_BELOW} AND type = 'file' AND backend NOT IN ('localfs', 'symlink') "
-                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path), *after, limit))
+                             "ORDER BY parent, name LIMIT ?", (*_in_tree(path, after), limit))
 
     def owned(self, instance_id: str, after: tuple[str, str] = ("", ""), limit: int = 1000) -> list[Entry]:
         """As the interface says."""
@@ -9658,9 +9695,9 @@ class PostgresStore(MetadataStore):
         self.database.close()
 
 
-def _in_tree(path: str) -> tuple[str, str, str, str]:
+def _in_tree(path: str, after: tuple[str, str]) -> tuple[str, str, str, str, str]:
     own, first, behind = _below(path)
-    return own, behind, own, first
+    return (*max(after, (own, "")), behind, own, first)
 
 
 class _PostgresEar:
@@ -9876,13 +9913,14 @@ class SharedLocks(LockManager):
                 status = "success"
             finally:
                 self._measure("acquire", status, started)
-            stack.callback(self._let_go, token, handle)
-            self._thread.__dict__.setdefault("tokens", []).append(token)
+            tokens = self._thread.__dict__.setdefault("tokens", [])
+            stack.callback(self._let_go, tokens, token, handle)
+            tokens.append(token)
             self._active.add(token)
             yield Lease(token)
 
-    def _let_go(self, token: int, handle: Any) -> None:
-        self._thread.tokens.remove(token)
+    def _let_go(self, tokens: list[int], token: int, handle: Any) -> None:
+        tokens.remove(token)                # those of the thread that took it, should another one let go
         self._active.discard(token)
         started, status = time.perf_counter(), "lost"
         try:
@@ -10094,7 +10132,8 @@ class PostgresLocks(SharedLocks):
     All locks of a process are those of ONE session: threads of a process exclude each other before (`SharedLocks`), and
     inside a session PostgreSQL's locks do not exclude each other, so that two names with the same hash can not stop a thread
     by a lock of its own; a connection for each lock would soon be more than a server takes. Therefore locks are tried for
-    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. Who is refused takes
+    (`pg_try_advisory_lock`) and nobody waits for one in the server: the others' would wait behind it. What threads ask at the
+    same time goes in one message. Who is refused takes
     the gates of what he wants alone, when he can have all of them, and tries again with random pauses; others find the gate
     closed: a folder whose files are written all the time can be locked, too.
 
@@ -10103,15 +10142,16 @@ class PostgresLocks(SharedLocks):
     """
 
     PAUSE = 0.001, 0.05                     # seconds: about the first, at most the second between two tries
+    MOST = 100                              # calls in one message
 
     def __init__(self, store: PostgresStore, *, timeout: float = 10.0, lease: float = 10.0,
                  metrics: Optional[Metrics] = None) -> None:
         super().__init__(timeout, metrics)
         self._store, self._lease, self._salt = store, lease, bytes.fromhex(store.identity) + b"locks"
         self._session: Optional[_PostgresConnection] = None
-        self._using, self._closed = threading.Lock(), threading.Event()
-        self._thread_alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
-        self._thread_alive.start()
+        self._calls, self._closed = _SharedCommits(self._exchange, self.MOST), threading.Event()
+        self._alive = threading.Thread(target=self._stay_alive, name="callfs-locks", daemon=True)
+        self._alive.start()
 
     def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
         wanted = [_postgres_array(some) for some in advisory_keys(self._salt, paths, subtree)]
@@ -10130,62 +10170,84 @@ class PostgresLocks(SharedLocks):
         finally:
             if gates:
                 with contextlib.suppress(CallFSError):
-                    self._ask("SELECT open_gates(?, ?)", wanted, gates)
+                    self._call(gates, "SELECT open_gates(?, ?)", wanted)
 
     def _try(self, wanted: list[str], gates: Any) -> tuple[_PostgresConnection, int]:
         """The token; 0 for none, -1 for none but the gates. A new session once, where the old one turns out to be gone."""
         for last in (False, True):
             try:
-                return self._ask("SELECT try_locks(?, ?, ?)", wanted, None, gates)
-            except DatabaseUnavailable as error:
-                if last or not error.lost:
-                    raise Unavailable("The lock server does not answer.") from None
+                return self._calls.run(lambda session: ("SELECT try_locks(?, ?, ?)", [*wanted, session is gates]))
+            except CallFSError as error:
+                if last or not getattr(error, "lost", False):
+                    raise self._store.translated(error) from None
         raise AssertionError                # not reached
 
-    def _ask(self, sql: str, wanted: Sequence[Any], only: Any, gates: Any = None) -> tuple[_PostgresConnection, int]:
-        """Call a function in the session, or in `only` this one; `gates`: where the gates are closed."""
-        with self._using:
-            session = self._session
-            if session is None or session.broken:
-                session = self._session = self._connect() if only is None else None
-            if session is None or only not in (None, session):
-                raise Unavailable("The session with this lock has ended.")
-            values = wanted if only else [*wanted, gates is session]
-            try:
-                return session, session.query(sql, list(values)).rows[0][0]
-            except BaseException:           # what the session holds now nobody knows: with it all of that goes
-                session.broken = True
-                session.close()
+    def _call(self, holder: _PostgresConnection, sql: str, values: list[Any]) -> None:
+        """In the session that has these locks."""
+        def work(session: _PostgresConnection) -> tuple[str, list[Any]]:
+            if session is not holder:
+                raise Unavailable("The session with these locks has ended.")
+            return sql, values
+        self._calls.run(work)
+
+    def _exchange(self, jobs: list[_Job]) -> None:
+        """Ask all at once; each gets the session and its answer."""
+        asked: list[tuple[_Job, tuple[str, list[Any]]]] = []
+        try:
+            session = self._session = self._session if self._session and not self._session.broken else self._connect()
+            for job in jobs:
+                try:
+                    asked.append((job, job.work(session)))
+                except Unavailable as error:
+                    job.error = error
+            for (job, _), row in zip(asked, session.queries([request for _, request in asked]) if asked else ()):
+                job.value = session, row[0]
+        except BaseException as error:
+            for job in jobs:
+                job.error = job.error or (error if isinstance(error, Exception) else Unavailable("Interrupted."))
+            self._drop()                    # what it holds now nobody knows: all of that goes with it
+            if not isinstance(error, CallFSError):
                 raise
+        finally:
+            for job in jobs:
+                job.done = True
 
     def _connect(self) -> _PostgresConnection:
         if self._closed.is_set():
             raise Unavailable("The locks were closed.")
         session = self._store.database.connection()
-        for name, value in (("idle_session_timeout", f"{int(self._lease * 1000)}"), ("tcp_keepalives_idle", "5"),
-                            ("tcp_keepalives_interval", "2"), ("tcp_keepalives_count", "3")):
-            session.query("SELECT set_config(name, ?, false) FROM pg_settings WHERE name = ?", [value, name])
+        try:
+            session.simple("SET tcp_keepalives_idle = 5; SET tcp_keepalives_interval = 2; SET tcp_keepalives_count = 3")
+            with contextlib.suppress(DatabaseError):    # PostgreSQL 13 and 12 do not know it
+                session.simple(f"SET idle_session_timeout = {max(1, int(self._lease * 1000))}")
+        except BaseException:
+            session.close()
+            raise
         return session
+
+    def _drop(self) -> None:
+        if self._session:
+            self._session.broken = True
+            self._session.close()
 
     def _give(self, handle: Any) -> None:
         session, wanted = handle
-        self._ask("SELECT free_locks(?, ?)", wanted, session)
+        self._call(session, "SELECT free_locks(?, ?)", wanted)
 
     def _stay_alive(self) -> None:
         """What is held is held until the process falls silent."""
         while not self._closed.wait(self._lease / 3):
-            with self._using, contextlib.suppress(CallFSError):
-                if self._session and not self._session.broken:
-                    self._session.simple("")
+            session = self._session
+            if session and not session.broken:
+                with contextlib.suppress(CallFSError):
+                    self._call(session, "SELECT 1", [])
 
     def close(self) -> None:
         """As the interface says."""
         self._closed.set()
-        self._thread_alive.join()
-        with self._using:
-            if self._session:
-                self._session.close()
-                self._session.broken = True
+        self._alive.join()
+        with self._calls.leader:
+            self._drop()
 
 # ============================================================================
 # Bytes: the local disk
@@ -11493,8 +11555,8 @@ class Hub:
 
     A subscriber has no queue, only the number of the first event that it has not seen: however slow it is, it costs
     nothing, and when the ring has gone over it it is told so (`reset`). `publish` is called after a change is durable;
-    events of changes that race for one path may come in either order. `sinks` are called with each event before
-    `publish` returns; they must not raise. `close` it.
+    events of changes that race for one path may come in either order. `sinks` are called with each event that happened
+    on this node before `publish` returns; they must not raise. `close` it.
     """
 
     def __init__(self, node: str = "", *, history: int = 10_000, most: int = 10_000, heartbeat: float = 15.0) -> None:
@@ -11530,9 +11592,20 @@ class Hub:
             if fresh:
                 self._roused += fresh
                 self._changed.notify_all()
-        for sink in self.sinks:
+        for sink in self.sinks if event.node == self.node else ():
             sink(event)
         return event
+
+    def reset(self) -> None:
+        """Tell all subscribers that events were lost, also those that come back later behind an older one."""
+        with self._changed:
+            self._next += 1
+            self._first = self._next        # the number between is nobody's: whoever is behind it has missed something
+            for each in itertools.chain.from_iterable(self._idle.values()):
+                each.idle, each.position = False, self._next - 2
+                self._roused.append(each)
+            self._idle.clear()
+            self._changed.notify_all()
 
     def _rouse(self, event: Event) -> list[Subscription]:
         """Those that an event concerns and that wait for one; who has more to see already will come to it."""
@@ -11672,6 +11745,125 @@ class Subscription:
     def close(self) -> None:
         """Wait no more; safe to call twice."""
         self._hub.leave(self)
+
+
+# ============================================================================
+# Events of other nodes: what happens on one is told on all
+# ============================================================================
+
+RELAY_BYTES = 7_500                         # of UTF-8 in a message: a NOTIFY of PostgreSQL has fewer than 8,000
+RELAY_BACKLOG = 10_000                      # events that wait to be told
+RELAY_PAUSE = 5.0                           # seconds at most between two tries to tell them
+
+
+class EventRelay:
+    """Tells the other nodes of the events of this one, and the subscribers here of theirs.
+
+    `take` is a sink of the hub and only notes: a thread announces what has gathered meanwhile, as many events in a
+    message as fit. Where they are too many, or the store does not take them, the others hear a `reset` when they can.
+    Those in `on_event` are called (in a thread of the store) with each event of another node before subscribers hear of
+    it, and with a `reset` at "/" when some may be lost; they must not raise. `close` it before the store.
+    """
+
+    def __init__(self, hub: Hub, store: MetadataStore, *, metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None) -> None:
+        self._hub, self._store, self._metrics, self._log = hub, store, metrics or Metrics(), log or Log("error")
+        self.on_event: list[Callable[[Event], object]] = []
+        self._changed, self._waiting = threading.Condition(threading.Lock()), collections.deque[Event]()
+        self._lost, self._failed, self._ended = False, 0, threading.Event()
+        self._thread = threading.Thread(target=self._run, name="callfs-relay", daemon=True)
+        self._metrics.gauge("callfs_event_relay_backlog", lambda: self.backlog)
+
+    @property
+    def backlog(self) -> int:
+        """How many events the others have still to be told of."""
+        return len(self._waiting)
+
+    def start(self) -> None:
+        """Begin to tell and to hear."""
+        self._store.listen(self._heard, self._missed)
+        self._hub.sinks.append(self.take)
+        self._thread.start()
+
+    def take(self, event: Event) -> None:
+        """Note an event of this node."""
+        with self._changed:
+            if len(self._waiting) >= RELAY_BACKLOG:
+                self._waiting.clear()
+                self._lost = True
+            self._waiting.append(event)
+            self._changed.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._lost or self._ended.is_set())
+            if self._ended.is_set() and (self._failed or not self._waiting):
+                return
+            try:
+                self._tell()
+                self._failed = 0
+            except CallFSError as error:    # perhaps it was heard, perhaps not: a reset is right in both cases
+                self._lost, self._failed = True, self._failed + 1
+                self._metrics.count("callfs_errors_total", "events", type(error).__name__)
+                if self._failed == 1:
+                    self._log.warn("other nodes can not be told of events; they will be told to look for themselves",
+                                   reason=error.message)
+                self._ended.wait(min(RELAY_PAUSE, 0.05 * 2.0 ** min(self._failed, 9)))
+
+    def _tell(self) -> None:
+        """Announce one message: the oldest events, as many as fit."""
+        with self._changed:
+            lost, self._lost = self._lost, False
+        rows = [compact_json([RESET, "/", "", None, None]).encode()] if lost else []
+        size = sum(map(len, rows)) + 20
+        while self._waiting:
+            row = compact_json(self._waiting[0][1:6]).encode("utf-8", "replace")
+            size += len(row) + 1
+            if rows and size > RELAY_BYTES:
+                break
+            rows.append(row)
+            with self._changed:
+                if self._waiting:           # not thrown away just now
+                    self._waiting.popleft()
+        self._store.announce((b'{"events":[' + b",".join(rows) + b"]}").decode())
+        self._metrics.count("callfs_events_relayed_total", "told", by=len(rows))
+
+    def _heard(self, node: str, message: str) -> None:
+        """From the store: what another node announced."""
+        try:
+            events = [Event(0, *_relayed(*row), node) for row in json.loads(message)["events"]]
+        except (ValueError, TypeError, KeyError) as error:
+            return self._log.warn("an announcement of another node can not be read", node=node, reason=str(error))
+        for event in events:
+            if event.type == RESET:
+                self._missed()
+                continue
+            for each in self.on_event:
+                each(event)
+            self._hub.publish(*event[1:])
+        self._metrics.count("callfs_events_relayed_total", "heard", by=len(events))
+
+    def _missed(self) -> None:
+        """From the store: something may have been announced that nobody heard here."""
+        for each in self.on_event:
+            each(Event(0, RESET, "/", node=self._hub.node))
+        self._hub.reset()
+
+    def close(self) -> None:
+        """Tell what waits, if that goes at once, and stop."""
+        self._ended.set()
+        with self._changed:
+            self._changed.notify()
+        if self._thread.ident is not None:
+            self._thread.join(RELAY_PAUSE)
+
+
+def _relayed(kind: str, path: str, dst_path: str, size: Optional[int], mtime_ns: Optional[int]) -> tuple[Any, ...]:
+    """The fields of an event out of a message. Raises TypeError for what can be none."""
+    if not all(isinstance(text, str) for text in (kind, path, dst_path)):
+        raise TypeError("an event has texts for names")
+    return kind, path, dst_path, size, mtime_ns
 
 
 # ============================================================================
@@ -14694,7 +14886,7 @@ class StoreFS(FileSystem):
                         if entry is None:
                             return
                     with contextlib.suppress(FileNotFound):         # removed meanwhile
-                        self._place(entry, step["backend"], lambda there: None, lambda count: None)
+                        self._place_one(entry, step["backend"])
                     with lock:
                         files, size = files + 1, size + entry.size
                         if time.monotonic() - told > PROGRESS_SECONDS:
@@ -14713,6 +14905,9 @@ class StoreFS(FileSystem):
             self._intents.done(number)
         if errors:
             raise errors[0]
+
+    def _place_one(self, entry: Entry, backend: str) -> Entry:
+        return self._place(entry, backend, lambda there: None)
 
     def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
         """The files of a directory that lie in other backends."""
@@ -15668,9 +15863,9 @@ class NodeFS(StoreFS):
         """Other nodes read blobs, too: ask them before one is removed."""
         self._blobs.read_elsewhere = read_elsewhere
 
-    def _place(self, entry: Entry, backend: str, guard: Guard, pace: Callable[[int], None] = lambda count: None) -> Entry:
+    def _place_one(self, entry: Entry, backend: str) -> Entry:
         try:
-            return super()._place(entry, backend, guard, pace)
+            return super()._place_one(entry, backend)
         except Elsewhere:
             return self.abroad(entry, backend)
 
@@ -15804,6 +15999,15 @@ class ClusterFS(FileSystem):
     def forget_all(self) -> None:
         """Nobody knows what has changed."""
         self._routes.clear()
+
+    def heard(self, event: Event) -> None:
+        """Another node tells of a change: for the routes, and as it may have left this disk something to do."""
+        if event.type == RESET:
+            self.forget_all()
+        for path in (event.path, event.dst_path):
+            self.forget(path)
+        if event.type != "create":
+            self._here.follow()
 
     def _route(self, path: str) -> str:
         node, until = self._routes.get(path) or ("", 0.0)
@@ -16268,6 +16472,276 @@ class Tiering:
             thread.join(self.PATIENCE)      # one that waits for S3 ends with the process
         with contextlib.suppress(CallFSError):
             self.flush()
+
+# ============================================================================
+# Members: the nodes of a cluster, how each of them is, and how one leaves
+# ============================================================================
+
+MEMBERS_TIMEOUT = 3.0                       # seconds that a node has to say how it is
+MEMBERS_PAUSE = 60.0                        # seconds between two looks at the others' clocks, and two tries to leave
+MAX_SKEW = 5.0                              # seconds between two clocks that are worth a warning; Peers refuses 60
+MEMBERS_PAGE = 1000                         # files: so many are counted, or taken up at a time
+LEAVE_WORKERS = 4                           # files that move at the same time
+LEAVE_SHOWN = 100                           # files of which it is told why they stay
+LEAVE_PATIENCE = 20                         # files in a row that may fail: then nobody takes any just now
+
+
+@dataclass
+class Leaving:
+    """How far a node has come with moving its files to others. `state`: no (it stays), moving, stuck (some do not go;
+    it tries again every minute), done."""
+
+    state: str = "no"
+    files: int = 0                          # when it began
+    bytes: int = 0
+    moved: int = 0
+    moved_bytes: int = 0
+    failed: dict[str, str] = field(default_factory=dict)    # path: why; those of the last round, not all of many
+    reason: str = ""                        # why nothing goes at all
+
+
+class Members:
+    """This node among the others: `status` asks all how they are, `leave` moves the files of this one away.
+
+    `files` has `draining` (new files go elsewhere) and `relocate(path, instance_id, guard)`, which moves the bytes of a
+    file. That a node leaves is kept in the file `note`, so that it goes on after a restart. `start` begins to watch the
+    clocks and to go on leaving, `close` ends it.
+    """
+
+    STEP = 0.5                              # seconds between two lines of `follow`
+
+    def __init__(self, files: Any, store: MetadataStore, peers: Optional[Peers], *, instance_id: str, root: str,
+                 note: str, endpoints: Mapping[str, str] = MappingProxyType({}), relay: Optional[EventRelay] = None,
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
+        self._files, self._store, self._peers, self._relay = files, store, peers, relay
+        self.id, self._root, self._note, self._endpoints = instance_id, root, note, endpoints
+        self._log, self._clock, self._began = log or Log("error"), clock, time.monotonic()
+        self.others = [name for name in endpoints if name != instance_id] if peers is not None else []
+        self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
+        self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
+        self._threads: list[threading.Thread] = []
+
+    # -- how everybody is --------------------------------------------------------------------------------------
+
+    def about(self) -> dict[str, Any]:
+        """How this node is. Never fails: what can not be told is left out, and `trouble` says why."""
+        found = {"version": __version__, "time": self._clock(), "draining": self._leaving.state != "no",
+                 "uptime_seconds": round(time.monotonic() - self._began, 1)}
+        try:
+            space = shutil.disk_usage(self._root)
+            found["disk"] = {"free_bytes": space.free, "total_bytes": space.total}
+            owned = self._store.owned(self.id, limit=MEMBERS_PAGE)
+            found["files"] = {"count": len(owned), "bytes": sum(entry.size for entry in owned),
+                              "more": len(owned) == MEMBERS_PAGE}
+            found["lag"] = {"events": self._relay.backlog if self._relay else 0,
+                            "strays": len(self._store.strays(self.id, MEMBERS_PAGE))}
+        except (CallFSError, OSError) as error:
+            found["trouble"] = getattr(error, "message", None) or "The disk does not answer."
+        return found
+
+    def status(self) -> list[dict[str, Any]]:
+        """A row for each node, this one first; one that does not answer is not `reachable`, and `error` says why."""
+        rows = {name: {"reachable": False, "error": f"no answer within {MEMBERS_TIMEOUT:g} s"} for name in self.others}
+
+        def ask(name: str) -> None:
+            rows[name] = self._ask(name)
+        threads = [threading.Thread(target=ask, args=(name,), name="callfs-ask", daemon=True) for name in self.others]
+        for thread in threads:
+            thread.start()
+        mine, deadline = {"reachable": True, **self.about()}, time.monotonic() + MEMBERS_TIMEOUT
+        mine.pop("time")
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return [{"id": name, "endpoint": self._endpoints.get(name, ""), **row}
+                for name, row in [(self.id, mine), *((name, rows[name]) for name in self.others)]]
+
+    def _ask(self, name: str) -> dict[str, Any]:
+        """Of another node, with the difference of its clock to ours, which half of the time that asking took is unsure."""
+        assert self._peers is not None
+        began, before = time.perf_counter(), self._clock()
+        try:
+            found = dict(self._peers.call(name, "node", {}, {}, timeout=MEMBERS_TIMEOUT).value)
+            half = (time.perf_counter() - began) / 2
+            skew = float(found.pop("time")) - before - half
+        except CallFSError as error:
+            return {"reachable": False, "error": error.message}
+        except (KeyError, TypeError, ValueError):
+            return {"reachable": False, "error": "it answers as no node of callfs does"}
+        if abs(skew) - half > MAX_SKEW and name not in self._warned:
+            self._warned.add(name)
+            self._log.warn("the clock of another node is wrong, or the one here: nodes whose clocks differ by a minute do "
+                           "not talk with each other (run an NTP client on both)", node=name, seconds=f"{skew:+.1f}")
+        return {"reachable": True, **found, "clock_skew_seconds": round(skew, 4),
+                "clock_skew_uncertainty_seconds": round(half, 4)}
+
+    # -- leaving -----------------------------------------------------------------------------------------------
+
+    @property
+    def ops(self) -> dict[str, Callable[[PeerCall], PeerResult]]:
+        """What this node answers to the others, by name."""
+        def leave(call: PeerCall) -> PeerResult:
+            if "leave" in call.args:
+                if call.who.get("admin") is not True:
+                    raise PermissionDenied("Only an administrator may let a node leave.")
+                self.set_leaving(bool(call.args["leave"]))
+            return PeerResult(self.progress())
+        return {"node": lambda call: PeerResult(self.about()), "leave": leave}
+
+    def progress(self) -> dict[str, Any]:
+        """How far this node has come with leaving, as JSON has it."""
+        with self._state:
+            found = dataclasses.asdict(self._leaving)
+        found["failed"] = [{"path": path, "reason": reason} for path, reason in found["failed"].items()]
+        return found
+
+    def ask_leaving(self, node: str, who: Principal, leave: Optional[bool] = None) -> dict[str, Any]:
+        """Let a node leave, or stay, or only (None) say how far it has come. Raises NotFound for one that there is not,
+        Conflict where nobody is left to take its files."""
+        if node == self.id:
+            if leave is not None:
+                self.set_leaving(leave)
+            return self.progress()
+        if node not in self.others:
+            raise NotFound(f"There is no node {node}; there are: {', '.join([self.id, *self.others])}.")
+        assert self._peers is not None
+        args = {} if leave is None else {"leave": leave}
+        return dict(self._peers.call(node, "leave", args, {"name": who.name, "admin": who.admin}).value)
+
+    def follow(self, node: str, who: Principal, first: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """How far a node has come, each half second until it moves no more files, and does not try to."""
+        row = first
+        yield row
+        while row["state"] == "moving" and not self._stopping.wait(self.STEP):
+            try:
+                row = self.ask_leaving(node, who)
+            except CallFSError as error:
+                row = {"state": "away", "reason": error.message}
+            yield row
+
+    def set_leaving(self, leave: bool) -> None:
+        """Begin to move all files away (at once, where it waits to try again), or stop that. Raises Conflict."""
+        if leave and not self.others:
+            raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
+        with self._state:
+            if leave:
+                open(self._note, "ab").close()
+            elif os.path.exists(self._note):
+                os.unlink(self._note)
+            self._files.draining = leave
+            if not leave or self._leaving.state != "moving":
+                self._leaving = Leaving("moving" if leave else "no")
+        self._wake.set()
+
+    def _run(self) -> None:
+        """Leave, when that is asked for."""
+        while not self._stopping.is_set():
+            self._wake.clear()
+            leaving = self._leaving
+            if leaving.state != "no":
+                try:
+                    self._rounds(leaving)
+                except CallFSError as error:
+                    self._ends(leaving, "stuck", error.message)
+            self._wake.wait(MEMBERS_PAUSE if leaving.state != "no" else None)
+
+    def _pages(self) -> Iterator[list[Entry]]:
+        page = self._store.owned(self.id, limit=MEMBERS_PAGE)
+        while page:
+            yield page
+            page = self._store.owned(self.id, split_path(page[-1].path), MEMBERS_PAGE)
+
+    def _rounds(self, leaving: Leaving) -> None:
+        """Move what is here, again and again for as long as some of it goes."""
+        if leaving.state == "moving":
+            for page in self._pages():
+                leaving.files += len(page)
+                leaving.bytes += sum(entry.size for entry in page)
+            self._log.info("this node leaves: it moves its files to others", files=leaving.files, bytes=leaving.bytes)
+        before = -1
+        while leaving.moved > before and not self._over(leaving):
+            before, leaving.failed = leaving.moved, {}
+            for page in self._pages():
+                self._move_page(leaving, page)
+        left = bool(next(self._pages(), None))
+        self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
+
+    def _ends(self, leaving: Leaving, state: str, reason: str) -> None:
+        if self._over(leaving) or (leaving.state, leaving.reason) == (state, reason):
+            return
+        with self._state:
+            leaving.state, leaving.reason = state, reason
+        self._log.info("this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
+                       if state == "done" else "files stay on this node, which tries again every minute",
+                       moved=leaving.moved, failed=len(leaving.failed), reason=reason)
+
+    def _over(self, leaving: Leaving) -> bool:
+        return self._stopping.is_set() or leaving is not self._leaving
+
+    def _move_page(self, leaving: Leaving, page: list[Entry]) -> None:
+        """Raises Unavailable when nobody takes files just now."""
+        room = {row["id"]: row["disk"]["free_bytes"] for row in self.status()[1:]
+                if "disk" in row and not row["draining"]}
+        reason, in_a_row = "No other node can be reached, or all are leaving.", 0
+        with concurrent.futures.ThreadPoolExecutor(LEAVE_WORKERS, "callfs-leave") as pool:
+            for entry, found in zip(page, pool.map(lambda entry: self._move(leaving, entry, room), page)):
+                in_a_row, reason = (in_a_row + 1, found) if found else (0, reason)
+                if found and len(leaving.failed) < LEAVE_SHOWN:
+                    leaving.failed[entry.path] = found
+                if in_a_row == LEAVE_PATIENCE:
+                    room.clear()            # those that have not begun do not
+        if not room and not self._over(leaving):
+            raise Unavailable(reason)
+
+    def _move(self, leaving: Leaving, entry: Entry, room: dict[str, int]) -> str:
+        """Move a file to the node with the most space; why that failed, "" where there is nothing to say of it."""
+        def guard(there: Optional[Entry]) -> None:
+            if there is None or there.id != entry.id:
+                raise FileNotFound()
+        reason = ""
+        for target in iter(lambda: max(list(room), key=lambda name: room.get(name, 0), default=""), ""):
+            if self._over(leaving):
+                return ""
+            try:
+                self._files.relocate(entry.path, target, guard)
+            except FileNotFound:            # it is gone, or moved meanwhile: then another round finds it
+                return ""
+            except (StorageFull, BadGateway) as error:
+                reason = f"{target}: {error.message}"
+                room.pop(target, None)      # the next one, if there is one
+            except CallFSError as error:
+                return error.message
+            else:
+                with self._state:
+                    leaving.moved, leaving.moved_bytes = leaving.moved + 1, leaving.moved_bytes + entry.size
+                    if target in room:
+                        room[target] -= entry.size
+                return ""
+        return reason
+
+    # -- threads -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin, and go on with leaving."""
+        if not self.others:
+            return
+        if os.path.exists(self._note):
+            self.set_leaving(True)
+        for name, work in (("callfs-members", self._watch), ("callfs-leave", self._run)):
+            self._threads.append(threading.Thread(target=work, name=name, daemon=True))
+            self._threads[-1].start()
+
+    def _watch(self) -> None:
+        """Look at the clocks of the others."""
+        while not self._stopping.wait(MEMBERS_PAUSE):
+            self.status()
+
+    def close(self) -> None:
+        """Stop. A node that leaves goes on with it at its next start."""
+        self._stopping.set()
+        self._wake.set()
+        for thread in self._threads:
+            thread.join()
+
 
 # ============================================================================
 # Virtual filesystems: what they share, hello
@@ -21104,7 +21578,7 @@ class SocketBody(Body):
             connection.send_all(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def _check_total(self, coming: int) -> None:
-        if self._total + coming > self._limits.max_upload_bytes and not self.patient:   # a stream may go on for days
+        if self._total + coming > self._limits.max_upload_bytes + self.slack and not self.patient:   # a stream may go on for days
             raise PayloadTooLarge(f"A body may have {self._limits.max_upload_bytes} bytes.")
 
     def _read_plain(self, view: memoryview) -> int:
@@ -24402,8 +24876,9 @@ class RestDialect:
     """The routes of `contracts/rest.md`. Turns each request into one call of the tree."""
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
-                 spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = ()) -> None:
-        self._tree, self._links, self._metrics, self._log = tree, links, metrics, log
+                 spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
+                 members: Optional[Members] = None) -> None:
+        self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -24427,6 +24902,8 @@ class RestDialect:
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
             ("/v1/shards/{path}", {"GET": self.no_shard, "HEAD": self.no_shard}, "key"),
             ("/v1/internal/{path}", absent, "internal"),
+            ("/v1/cluster", {"GET": self.cluster}, "user"),
+            ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
             ("/metrics", {"GET": self.metrics}, "user"),
             ("/health", {"GET": self.health, "HEAD": self.health}, "open"),
             ("/ready", {"GET": self.ready, "HEAD": self.ready}, "open"),
@@ -24728,6 +25205,37 @@ class RestDialect:
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
         raise NotSupported("This server is no member of a cluster.")
+
+    def _node(self, request: Request) -> tuple[Members, str, Principal]:
+        """Of whom the cluster's routes are to speak: an administrator's matter."""
+        self._tree.administer(_asking(request))
+        if self._members is None:
+            raise NotSupported("This server is no member of a cluster.")
+        name = request.json().get("node", "") if request.method == "POST" else request.query.get("node", "")
+        if not isinstance(name, str):
+            raise BadRequest("`node` is the name of a node.")
+        return self._members, name or self._members.id, _asking(request)
+
+    def cluster(self, request: Request) -> Response:
+        """`GET /v1/cluster`: how each node is."""
+        members, name, _ = self._node(request)
+        with aside(request):
+            return json_response({"node": name, "nodes": members.status()})
+
+    def leave(self, request: Request) -> Response:
+        """`POST /v1/cluster/leave` `{"node"}`: move its files to the others. A line of JSON tells now and then how far it
+        has come; it goes on whether somebody listens or not."""
+        members, name, who = self._node(request)
+        with aside(request):
+            first = members.ask_leaving(name, who, True)
+        lines = (compact_json({"node": name, **row}).encode() + b"\n" for row in members.follow(name, who, first))
+        return Response(200, ChunkReader(lines), headers=[("Content-Type", "application/x-ndjson"), _NO_STORE])
+
+    def stay(self, request: Request) -> Response:
+        """`DELETE /v1/cluster/leave?node=NAME`: what has moved stays where it is."""
+        members, name, who = self._node(request)
+        with aside(request):
+            return json_response({"node": name, **members.ask_leaving(name, who, False)})
 
     def health(self, request: Request) -> Response:
         """The process answers; nothing is looked up."""
@@ -26703,10 +27211,10 @@ class InternalDialect:
         """`POST /v1/internal/call/{op}`."""
         admitted: PeerPass = request.memo[PEER_PASS]
         if request.tail == "hello":
-            return self._signed(admitted, 200, {"node": self._gate.instance_id, "run": self._gate.run})
+            return self._signed(admitted, {"node": self._gate.instance_id, "run": self._gate.run})
         serve = self._ops.get(request.tail)
         if serve is None:
-            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is its version another?")
+            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is its version older?")
         asked = admitted.call
         with aside(request):
             result = serve(PeerCall(request.tail, asked["args"], asked["who"], admitted.node, admitted.body))
@@ -26715,22 +27223,23 @@ class InternalDialect:
     def _result(self, admitted: PeerPass, result: PeerResult, stream: bool) -> Response:
         reader = result.reader
         if reader is None:
-            return self._signed(admitted, 200, result.value)
+            return self._signed(admitted, result.value)
         length = reader.length
         if stream and length is not None and length > PEER_INLINE:
-            return self._signed(admitted, 200, result.value, reader)
+            return self._signed(admitted, result.value, reader)
         with reader:
             if length is None or length > MAX_ANSWER:
-                raise CallFSError(f"Of an answer to another node the length must be known, and be {MAX_ANSWER} at most.")
-            return self._signed(admitted, 200, result.value, b"".join(reader))
+                raise CallFSError(f"An answer to a node must know its length, and have {MAX_ANSWER} bytes at most.")
+            return self._signed(admitted, result.value, b"".join(reader))
 
     @staticmethod
-    def _signed(admitted: PeerPass, status: int, value: Mapping[str, Any], body: Union[bytes, Reader] = b"") -> Response:
+    def _signed(admitted: PeerPass, value: Mapping[str, Any], body: Union[bytes, Reader] = b"") -> Response:
         answer, kind = packed(value), "inline" if isinstance(body, bytes) else "stream"
         if len(answer) > MAX_PEER_VALUE and not body:
             answer, body = "", compact_json(value).encode()
-        proof = admitted.prove(status, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
-        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_PEER_POLICY)
+        proof = admitted.prove(200, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
+        headers = [("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)]
+        return Response(200, body, headers=headers, policy=_PEER_POLICY)
 
     def refuse(self, request: Request, error: CallFSError) -> Response:
         """An error as JSON, as everywhere; the headers that it carries are signed with it."""
@@ -26938,6 +27447,10 @@ class Server:
         self._tiering = self._build_tiering()
         self.mounts = self._build_mounts()
         self.webhooks = self._build_webhooks()
+        self.relay = EventRelay(self._hub, self._store, metrics=self.metrics, log=self.log)
+        self.relay.on_event += [self.cluster.heard] if self.cluster is not None else []
+        keep.callback(self.relay.close)
+        self.members = self._build_members()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -26970,13 +27483,16 @@ class Server:
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
         self.cluster: Optional[ClusterFS] = None
+        self._peers: Optional[Peers] = None
         if not isinstance(self._files, NodeFS):
             return self._files
         config, nodes = self.config, self.config.instance_discovery
-        peers = Peers(nodes.peer_endpoints, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
+        others = {name: url for name, url in nodes.peer_endpoints.items() if name != nodes.instance_id}
+        peers = Peers(others, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
                       connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
                       metrics=self.metrics, log=self.log)
+        self._peers = peers
         self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
         self.peer_ops.update(self.cluster.ops)
         return self.cluster
@@ -27046,12 +27562,21 @@ class Server:
             self.tree.hub.sinks.append(hooks.take)
         return hooks
 
+    def _build_members(self) -> Members:
+        about = self.config.instance_discovery
+        root = self.config.backend.localfs_root_path
+        members = Members(self.cluster, self._store, self._peers, instance_id=about.instance_id, root=root, relay=self.relay,
+                          endpoints=about.peer_endpoints, note=os.path.join(root, HIDDEN, "leaving"), log=self.log)
+        self.peer_ops.update(members.ops)
+        self._cleanup.callback(members.close)
+        return members
+
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         rest = RestDialect(self.tree, self._links, config, metrics=self.metrics, log=self.log,
-                           spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others,
+                           members=self.members, spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others,
                                                                        self._replication.check))
         rates = config.rate_limits
         failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
@@ -27101,7 +27626,10 @@ class Server:
         self._keeper.start()
         self._started = time.time()
         self.webhooks.start()
+        if self._store.shared:
+            self.relay.start()
         self._files.start()
+        self.members.start()
         if self._tiering is not None:
             self._tiering.start()
         for listener in self._listeners:
@@ -28058,6 +28586,27 @@ class Client(HTTPClient):
     def revoke(self, link_id: str) -> None:
         """Make a link stop working. Raises NotFound."""
         self._call("DELETE", _target("/v1/links/", link_id))
+
+    def cluster(self) -> list[dict[str, Any]]:
+        """How each node is (for administrators), the one that answers first: as `GET /v1/cluster` says."""
+        answer = self._json("GET", "/v1/cluster")
+        with _foreign(self.url):
+            return list(answer["nodes"])
+
+    def leave(self, node: str = "") -> Iterator[dict[str, Any]]:
+        """Let a node (default: the one that answers) move its files to the others. How far it has come, until its `state`
+        is "done" or something else than "moving"; it goes on whether somebody looks on or not, until `stay`."""
+        reply = self._call("POST", "/v1/cluster/leave", {"Content-Type": "application/json"}, idempotent=True, stream=True,
+                           body=_Source(json.dumps({"node": node}).encode()))
+        rest = b""
+        with RemoteReader(self.url, reply) as reader, _foreign(self.url):
+            for block in reader:
+                *lines, rest = (rest + block).split(b"\n")
+                yield from map(json.loads, lines)
+
+    def stay(self, node: str = "") -> dict[str, Any]:
+        """Let it move no more files, and take new ones again."""
+        return dict(self._json("DELETE", _target("/v1/cluster/leave", "", node=node)))
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs; needs no key. Raises Unavailable."""
@@ -29633,7 +30182,8 @@ class _Signals:
 
     MEANING = {"SIGTERM": "stop", "SIGINT": "stop", "SIGBREAK": "stop", "SIGHUP": "reload"}
 
-    def __init__(self) -> None:
+    def __init__(self, force: bool = True) -> None:
+        self.force = force
         self.queue: queue.SimpleQueue[str] = queue.SimpleQueue()    # its `put` may interrupt itself
         self._stopping, self._before = False, {}                    # type: ignore[var-annotated]
 
@@ -29651,7 +30201,7 @@ class _Signals:
 
     def _note(self, number: int, frame: object) -> None:
         meaning = self.MEANING[signal.Signals(number).name]
-        if meaning == "stop" and self._stopping:
+        if meaning == "stop" and self._stopping and self.force:
             os.write(2, b"callfs: stopped by force\n")
             os._exit(1)
         self._stopping = self._stopping or meaning == "stop"
@@ -29821,6 +30371,193 @@ def _file_command(args: argparse.Namespace) -> int:
         return Shell(client).run_pipeline([Stage([Word(word) for word in [*words, *args.words[split:]]], {})])
 
 
+# ---- a cluster
+
+_NODE_COLUMNS = ("NODE", "STATE", "VERSION", "UP", "CLOCK", "FREE", "OF", "FILES", "LAG")
+
+
+def _node_cells(row: Mapping[str, Any]) -> list[str]:
+    """A line of the table: what is not known is a dash."""
+    disk, files, lag = (row.get(name) or {} for name in ("disk", "files", "lag"))
+    here, skew = row["reachable"], row.get("clock_skew_seconds")
+    state = "away" if not here else "leaving" if row["draining"] else "trouble" if "trouble" in row else "ok"
+    return [row["id"], state, row.get("version", "-"), format_duration(int(row["uptime_seconds"])) if here else "-",
+            "-" if skew is None else f"{skew:+.3f}s+-{row['clock_skew_uncertainty_seconds']:.3f}",
+            *(_short_size(disk[name]).replace(" ", "") if disk else "-" for name in ("free_bytes", "total_bytes")),
+            f"{files['count']}{'+' if files['more'] else ''}" if files else "-", str(sum(lag.values())) if lag else "-"]
+
+
+def _cluster_status(args: argparse.Namespace) -> int:
+    with _client_of(args) as client:
+        nodes = client.cluster()
+    away = [row for row in nodes if not row["reachable"]]
+    if args.json:
+        _say(json.dumps(nodes, indent=1))
+    else:
+        table = [list(_NODE_COLUMNS), *map(_node_cells, nodes)]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        _say("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table))
+        for row in nodes:
+            if "error" in row or "trouble" in row:
+                _complain(f"{row['id']}: {row.get('error') or row['trouble']}")
+    return 1 if away else 0
+
+
+def _cluster_leave(args: argparse.Namespace) -> int:
+    """Until the node has no files any more; what is typed after Ctrl-C goes on from there."""
+    with _client_of(args) as client:
+        if args.stop:
+            _say(f"{client.stay(args.node)['node']}: stays, and takes new files again")
+            return 0
+        row: dict[str, Any] = {}
+        for row in client.leave(args.node):
+            if sys.stderr.isatty() and "moved" in row:
+                sys.stderr.write("\r{node}: {moved} of {files} files moved\x1b[K".format(**row))
+                sys.stderr.flush()
+    if sys.stderr.isatty():
+        sys.stderr.write("\r\x1b[K")
+    for each in row.get("failed", ()):
+        _complain(f"{each['path']}: {each['reason']}")
+    if row.get("state") != "done":
+        _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, this command at once")
+        return 1
+    _say("{node}: {moved} files moved, none is left. It may be stopped, and taken out of "
+         "instance_discovery.peer_endpoints of the others.".format(**row))
+    return 0
+
+
+DEMO_NODES = 3
+DEMO_PATIENCE = 20.0                    # seconds that a server has to start, and to stop before it is killed
+
+
+class _Demo:
+    """Servers on loopback, each a child process with a log in one folder; they end with the `with` block."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder, self._ready = folder, 0
+        self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
+
+    def start(self, name: str, command: Sequence[str]) -> None:
+        """Start one."""
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("CALLFS_")}
+        with open(os.path.join(self.folder, name + ".log"), "wb") as log:
+            # In a session of its own: a Ctrl-C is for this process, which ends the others in their order.
+            child = subprocess.Popen(command, cwd=self.folder, env=clean, stdin=subprocess.DEVNULL, stdout=log,
+                                     stderr=log, start_new_session=True)
+        self._children.append((name, child))
+
+    def await_all(self, says: str) -> None:
+        """Until the logs of the new ones have what they say when they are ready. Raises Unavailable with the log of one that ends."""
+        deadline = time.monotonic() + DEMO_PATIENCE
+        for name, child in self._children[self._ready:]:
+            text = ""
+            while says not in text:
+                if child.poll() is not None or time.monotonic() > deadline:
+                    raise Unavailable(f"{name} did not start:\n{text[-2000:]}")
+                time.sleep(0.05)
+                with open(os.path.join(self.folder, name + ".log"), encoding="utf-8", errors="replace") as log:
+                    text = log.read(1 << 20)
+            self._ready += 1
+
+    def ended(self) -> str:
+        """The name of one that ended by itself; "" while all run."""
+        return next((name for name, child in self._children if child.poll() is not None), "")
+
+    def __enter__(self) -> _Demo:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        nodes = [child for name, child in self._children if name != "redis"]
+        for group in (nodes, [child for _, child in self._children]):       # Redis last: nodes that stop still use it
+            for child in group:
+                child.terminate()
+            for child in group:
+                try:
+                    child.wait(DEMO_PATIENCE)
+                except subprocess.TimeoutExpired:
+                    child.kill()
+                    child.wait()
+
+
+def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
+    """Where the nodes keep records and locks, as configuration; starts a Redis where nobody named one."""
+    if args.postgres:
+        records = {"type": "postgres", "dsn": args.postgres, "db_schema": "callfs_demo"}
+        return {"metadata_store": records, "dlm": {"type": "postgres"}}
+    address = args.redis
+    if not address:
+        program = shutil.which("redis-server")
+        if program is None:
+            raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
+                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN")
+        place = os.path.join(demo.folder, "redis.sock")
+        if len(os.fsencode(place)) > 100:
+            raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
+        demo.start("redis", [program, "--port", "0", "--unixsocket", place, "--unixsocketperm", "600", "--dir",
+                             demo.folder, "--appendonly", "yes", "--save", ""])
+        demo.await_all("eady to accept connections")
+        address = "unix:" + place
+    redis = {"type": "redis", "redis_addr": address}
+    return {"metadata_store": {**redis, "redis_key_prefix": "callfs-demo:"}, "dlm": redis}
+
+
+def _demo_ports(first: int) -> list[int]:
+    if first:
+        return [first + number for number in range(DEMO_NODES)]
+    with contextlib.ExitStack() as probes:
+        found = [probes.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(DEMO_NODES)]
+        return [probe.getsockname()[1] for probe in found]
+
+
+def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str]) -> list[str]:
+    """Start them; their URLs."""
+    urls = {f"node-{number}": f"http://127.0.0.1:{port}" for number, port in enumerate(_demo_ports(args.port), 1)}
+    common = {"auth": {"api_key_users": {FIRST_RUN_USER: drawn["key"]}, "admins": [FIRST_RUN_USER],
+                       **{name: drawn[name] for name in _SECRET_NAMES}}, **_demo_store(args, demo)}
+    for name, url in urls.items():
+        path = os.path.join(demo.folder, name + ".yaml")
+        os.makedirs(os.path.join(demo.folder, name), 0o700, exist_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        _write_private(path, "# Written anew by each start of `callfs cluster demo`.\n" + render_yaml({
+            **common, "server": {"listen_addr": url[len("http://"):]}, "log": {"format": "console"},
+            "backend": {"localfs_root_path": os.path.join(demo.folder, name, "files")},
+            "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
+            "instance_discovery": {"instance_id": name, "peer_endpoints": urls}}))
+        demo.start(name, [sys.executable, "-c", _AS_MODULE, os.path.abspath(__file__), "serve", "--config", path])
+    demo.await_all("Listening on")
+    return list(urls.values())
+
+
+def _cluster_demo(args: argparse.Namespace) -> int:
+    folder = os.path.abspath(args.folder)
+    os.makedirs(folder, 0o700, exist_ok=True)
+    with contextlib.ExitStack() as stack:
+        stack.callback(DataLock(os.path.join(folder, "lock")).release)
+        signals, demo = stack.enter_context(_Signals(force=False)), stack.enter_context(_Demo(folder))
+        place = os.path.join(folder, "secrets.json")
+        drawn = _kept_secrets(place) or _draw_secrets(place)
+        urls = _demo_nodes(args, demo, drawn)
+        _say("\n".join([*(f"Listening on {url}" for url in urls), *_demo_lines(folder, urls, drawn["key"])]))
+        while signals.queue.empty():
+            if demo.ended():
+                raise Unavailable(f"{demo.ended()} ended; its log: {os.path.join(folder, demo.ended())}.log")
+            time.sleep(0.2)
+    return 0
+
+
+def _demo_lines(folder: str, urls: Sequence[str], key: str) -> Iterator[str]:
+    script = sys.argv[0]
+    program = f"python3 {os.path.relpath(script)}" if os.path.isfile(script) and script.endswith(".py") else "callfs"
+    yield f"One tree on {len(urls)} nodes; files, logs, keys and configurations are in {folder}"
+    yield f"The key of {FIRST_RUN_USER}: {key}"
+    yield "Try (write through one node, read through another, look at all):"
+    yield f"  echo Hello | curl -T - -H 'Authorization: Bearer {key}' {urls[0]}/v1/files/hello.txt"
+    yield f"  curl -i -H 'Authorization: Bearer {key}' {urls[1]}/v1/files/hello.txt"
+    yield f"  CALLFS_KEY={key} {program} cluster status --url {urls[-1]}"
+    yield "Ctrl-C stops all of them; the same command goes on with what is there."
+
+
 def _link(args: argparse.Namespace) -> int:
     with _client_of(args) as client:
         _say(client.link(args.path, int(args.expires), args.uses).url)
@@ -29853,7 +30590,7 @@ _CLIENT_ARGUMENTS = (
     _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
     _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
 )
-_GROUPS = {"config": "look at the configuration, or begin one"}
+_GROUPS = {"config": "look at the configuration, or begin one", "cluster": "several nodes as one"}
 
 # Whoever adds a command adds a row.
 COMMANDS = [
@@ -29873,6 +30610,16 @@ COMMANDS = [
     Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,
+            (*_CLIENT_ARGUMENTS, _arg("--json", action="store_true", help="all that is known, as JSON"))),
+    Command("cluster leave", "let a node move its files to the others, so that it can be stopped for good", _cluster_leave,
+            (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one at --url"), *_CLIENT_ARGUMENTS,
+             _arg("--stop", action="store_true", help="let it stay, and move no more files"))),
+    Command("cluster demo", "try it: three nodes on this machine, until Ctrl-C", _cluster_demo,
+            (_arg("folder", nargs="?", default="callfs-demo", metavar="DIR", help="for all that they keep (default ./callfs-demo)"),
+             _arg("--redis", default="", metavar="ADDR", help="HOST:PORT or unix:/PATH of a Redis, instead of one of its own"),
+             _arg("--postgres", default="", metavar="DSN", help="a PostgreSQL instead"),
+             _arg("--port", type=int, default=8443, metavar="N", help="of the first node (default 8443); 0: any free ones"))),
     Command("link", "make a download link", _link,
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
              _arg("--expires", type=_duration, default=3600.0, metavar="TIME", help="30m, 12h; up to 1d (default 1h)"),

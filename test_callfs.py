@@ -168,7 +168,7 @@ import threading                            # noqa: E402
 import time                                 # noqa: E402
 import urllib.parse                         # noqa: E402
 from pathlib import Path                    # noqa: E402
-from typing import Any, Iterable, Callable, Iterator, Mapping, NamedTuple, Optional, Union  # noqa: E402
+from typing import Any, Iterable, Callable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union  # noqa: E402
 
 import pytest                               # noqa: E402
 
@@ -5421,7 +5421,7 @@ def test_peer_windows_take_bounded_memory_and_what_is_forgotten_is_refused(monke
         pass_gate(gate, old[0])
 
 
-@property_test(150, numbers=lambda some: some.lists(some.integers(0, 40) | some.integers(0, 10 ** 18), max_size=80))
+@property_test(60, numbers=lambda some: some.lists(some.integers(0, 40) | some.integers(0, 10 ** 18), max_size=80))
 def test_peer_window_takes_each_number_once(numbers: list[int]) -> None:
     """Against a set: what is in the window passes once, what is older counts as seen."""
     with pytest.MonkeyPatch.context() as patch:
@@ -5486,7 +5486,7 @@ def node_b(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The node `b`, with operations for tests in `node_b.test`."""
     folder = tmp_path_factory.mktemp("node-b")
     with callfs.Server(root=folder / "root", instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET,
-                       rate_limits__login_failure_burst=1000) as server:
+                       rate_limits__login_failure_burst=1000, server__max_upload_bytes=24 << 20) as server:
         server.test = NodeOps(folder)
         server.peer_ops.update(server.test.ops)
         yield server
@@ -5583,7 +5583,7 @@ class TestPeers:
     def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
         """Bytes of an answer, at once or as a stream; a connection serves again after them."""
         if size > 16 << 20 and not stream:
-            with pytest.raises(callfs.CallFSError, match="length must be known"):
+            with pytest.raises(callfs.CallFSError, match="must know its length"):
                 peers_to(node_b.url).call("b", "read", {"size": size}, {})
             return
         peers = peers_to(node_b.url)
@@ -5618,6 +5618,13 @@ class TestPeers:
                 assert tracemalloc.get_traced_memory()[1] < 4 << 20
             finally:
                 tracemalloc.stop()
+
+    @pytest.mark.parametrize("known", [True, False])
+    def test_bytes_forth_have_a_limit(self, node_b: Any, peers_to: Any, known: bool) -> None:
+        """That of uploads, for what lies between the seals: 24 MB were taken above."""
+        peers, size = peers_to(node_b.url), (24 << 20) + 1
+        with pytest.raises(callfs.PayloadTooLarge):
+            peers.call("b", "write", {}, {}, body=callfs.FileBody(io.BytesIO(bytes(size)), size if known else None))
 
     @pytest.mark.parametrize("length,data", [(10, b"short"), (3, b"longer")])
     def test_a_body_of_another_length(self, node_b: Any, peers_to: Any, length: int, data: bytes) -> None:
@@ -5677,9 +5684,9 @@ class TestPeers:
             peers.call("c", "echo", {}, {})
         with pytest.raises(callfs.FileNotFound):
             peers.call("b", "fail", {"which": "nothing"}, {})
-        for labels, count in ((("b", "200"), 1), (("b", "404"), 1), (("b", "508"), 1), (("c", "failed"), 1)):
+        for labels, count in ((("b", "200"), 1), (("b", "404"), 1), (("c", "failed"), 1)):
             assert metrics.value("callfs_peer_requests_total", *labels) == count
-        assert metrics.value("callfs_peer_request_duration_seconds", "b") == 3
+        assert metrics.value("callfs_peer_request_duration_seconds", "b") == 2
 
     @pytest.mark.parametrize("options,words", [
         ({"secret": "of-another-cluster"}, "node b .* refuses .*different auth.internal_proxy_secret"),
@@ -5842,9 +5849,13 @@ class TestPeers:
             now[0] += 100
             return "no operation" in ask()
         wait_for(answers)
+        client = peers._clients["b"]
+        client._release(client._connect())          # an idle one more: it is as dead as the one that fails
+        assert len(client._idle) == 2
         os.kill(node.pid, signal.SIGSTOP)
         try:
-            assert "did not answer: timed out; what was asked may or may not" in ask()
+            wait_for(lambda: all(") T " in Path(each).read_text() for each in glob.glob(f"/proc/{node.pid}/task/*/stat")))
+            assert "did not answer: timed out; what was asked may or may not" in ask() and not client._idle
             assert "can not be reached: timed out" in ask() and "can not be reached: timed out" in ask()
             assert peers.state("b") == "open" and "It is asked again in" in ask()
         finally:
@@ -6513,30 +6524,26 @@ class NodesStoreContract(SharedStoreContract):
         assert all(some == sorted(some) for some in found)
 
     def test_no_file_without_its_folder(self, nodes: list[Any]) -> None:
-        """Nodes that lost their locks write into folders that others delete, move and make: each file stays in a
-        folder, and every refusal is one of the two."""
-        tokens = itertools.count(1)
-
-        def work(number: int) -> int:
-            store, dice, done = nodes[number % 2], random.Random(number), 0
+        """Nodes that lost their locks write into a folder while others delete it, or give it another name: each file
+        that is there is in a folder, and a refusal is one of the two."""
+        tokens, owners = itertools.count(1), threading.local()
+        for store in nodes:
             store.fence = lambda: getattr(owners, "token", 0)
-            for _ in range(40):
-                owners.token = next(tokens)
-                place = dice.choice(("/a", "/b", "/a/c"))
-                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
-                    dice.choice((
-                        lambda: store.put(an_entry(place, type=callfs.DIRECTORY)), lambda: store.put(an_entry(place + "/f")),
-                        lambda: store.put(an_entry(place + "/f")), lambda: store.delete(place),
-                        lambda: store.move("/a", "/b")))()
-                    done += 1
-            return done
 
-        owners = threading.local()
-        assert min(in_threads(work, 4)) > 0
-        paths = {entry.path: entry for entry in nodes[0].subtree("/")}
-        for path in paths:
-            above = callfs.split_path(path)[0]
-            assert above == "/" or paths[above].is_dir, path
+        def work(number: int) -> None:
+            for turn in range(3 if number else 1):
+                owners.token = next(tokens)
+                with contextlib.suppress(callfs.Overtaken, callfs.Conflict):
+                    nodes[number % 2].put(an_entry(f"/a/c/{number}-{turn}")) if number else take_away()
+
+        for round in range(16):
+            take_away = (lambda: nodes[0].delete("/a"), lambda: nodes[0].move("/a", "/b"))[round % 2]
+            nodes[0].add([an_entry(path, type=callfs.DIRECTORY) for path in ("/a", "/a/c")] + [an_entry(f"/a/c/{number}") for number in range(150)])
+            in_threads(work, 4)
+            paths = {entry.path: entry for entry in nodes[1].subtree("/")}
+            assert [path for path in paths if callfs.split_path(path)[0] not in ("/", *paths)] == []
+            for path in ("/a", "/b"):
+                nodes[0].delete(path)
 
     def test_announcements(self, nodes: list[Any]) -> None:
         """Every other node hears each, whole, in the order of its sender; who says it does not."""
@@ -7045,12 +7052,134 @@ def postgres_schema(postgres_server: Any, postgres_tables: Any) -> Callable[...,
 class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
     """PostgreSQL, with a cluster of two nodes."""
 
+    test_reads_are_never_older_than_an_acknowledged_write = None    # type: ignore[assignment]  # of caches; this has none
+
     @pytest.fixture(autouse=True)
     def _schema(self, postgres_schema: Callable[..., Any]) -> None:
         self.opened = postgres_schema
 
     def make(self, folder: Path, node: str = "node-1", **options: Any) -> Any:
         return self.opened(instance_id=node, **options)
+
+    @pytest.fixture
+    def own(self, postgres_server: Any, postgres_tables: Any) -> Iterator[Callable[..., Any]]:
+        """Makes stores in a schema that is not there yet."""
+        yield functools.partial(callfs.PostgresStore, postgres_dsn(postgres_server), schema="Own$1")
+        postgres_tables.run(lambda session: session.execute('DROP SCHEMA IF EXISTS "Own$1" CASCADE'))
+
+    def test_many_make_it_at_once(self, own: Callable[..., Any]) -> None:
+        """Nodes that start at the same moment: one makes the tables, and none fails."""
+        stores = in_threads(lambda number: own(instance_id=f"node-{number}"), 4)
+        assert len({store.identity for store in stores}) == 1 and stores[0].put(an_entry("/a")) == stores[3].get("/a")
+        for store in stores:
+            store.close()
+
+    @pytest.mark.parametrize("before, message", [
+        ("UPDATE callfs_schema SET version = 99", "later version.*schema 99"), ("DROP TABLE callfs_schema", "another program")])
+    def test_schemas_that_are_refused(self, own: Callable[..., Any], before: str, message: str) -> None:
+        """With what to do."""
+        store = own()
+        store.database.run(lambda session: session.execute(before))
+        store.close()
+        with nothing_left(), pytest.raises(callfs.ConfigError, match=message):
+            own()
+
+    @pytest.mark.parametrize("options, message", [
+        ({"schema": 'x"; DROP'}, "db_schema"), ({"schema": "pg_own"}, "db_schema"), ({"schema": ""}, "db_schema"), ({"sslmode": "verify-full"}, "dsn")])
+    def test_what_can_not_be_opened(self, postgres_server: Any, options: dict[str, Any], message: str) -> None:
+        """`sslmode` counts where the DSN says nothing of it: this server's certificate is its own."""
+        with nothing_left(), pytest.raises((callfs.ConfigError, callfs.Unavailable), match=message):
+            callfs.PostgresStore(postgres_dsn(postgres_server).partition("?")[0], **options)
+
+    def test_who_may_do_nothing(self, postgres_server: Any, postgres_tables: Any) -> None:
+        """A user without rights, a wrong password, a database that is not there: said at the start, without the password."""
+        place, password = f"127.0.0.1:{postgres_server.port}/callfs", urllib.parse.quote(PASSWORD, safe="")
+        postgres_tables.run(lambda session: session.execute("ALTER ROLE p NOSUPERUSER"))
+        try:
+            for dsn, kind, message in ((f"t@{place}-nix", callfs.Unavailable, "nix"), (f"u:{password}x@{place}", callfs.Unavailable, "authentication"),
+                                       (f"p:{password}@{place}", callfs.ConfigError, "permission denied")):
+                with nothing_left(), pytest.raises(kind, match=message) as caught:
+                    callfs.PostgresStore("postgres://" + dsn, schema="poor")
+                assert PASSWORD not in str(caught.value) and "metadata_store.dsn" in str(caught.value)
+        finally:
+            postgres_tables.run(lambda session: session.execute("ALTER ROLE p SUPERUSER"))
+
+    def test_errors_in_our_words(self, store: Any, tmp_path: Path) -> None:
+        """Nothing of SQL, tables and paths in what a client sees; the log has it."""
+        log = callfs.Log(path=str(tmp_path / "log"))
+        for statement, kind in (("SELECT nonsense FROM entries", callfs.StorageError), ("SELECT pg_sleep(9)", callfs.Unavailable),
+                                ("INSERT INTO reads VALUES ('a', NULL)", callfs.StorageError)):
+            with contextlib.closing(self.make(tmp_path, timeout=0.2, log=log)) as failing:
+                with pytest.raises(kind) as caught:
+                    failing._ask("test", statement)
+                assert "metadata store" in caught.value.message and not re.search("SELECT|nonsense|reads|statement", caught.value.message)
+        log.close()
+        assert "nonsense" in (tmp_path / "log").read_text() and "statement timeout" in (tmp_path / "log").read_text()
+        name = "".join(random.Random(1).choices("abcdefghijklmnopqrstuvwxyz0123456789", k=4000))
+        with pytest.raises(callfs.BadRequest, match="longer"):
+            store.put(an_entry("/" + "/".join(name[start:start + 200] for start in range(0, 4000, 200))))
+        store.put(an_entry("/" + "/".join(name[start:start + 200] for start in range(0, 2400, 200))))
+
+    def test_a_connection_that_breaks(self, store: Any, postgres_server: Any) -> None:
+        """What may be done twice is; a move is not, since the second would drop what it moved. Nobody is told that
+        something was not done that was."""
+        entry = store.put(an_entry("/a"))
+        with Relay(postgres_server.port, b"/cut", True) as relay:
+            dsn = f"postgres://t@127.0.0.1:{relay.port}/callfs?sslmode=disable"
+            with contextlib.closing(callfs.PostgresStore(dsn, schema="t")) as cut:
+                for act, cuts in ((lambda: cut.move("/a", "/cut"), 1), (lambda: cut.put(an_entry("/cut/f")), 3), (lambda: cut.get("/cut/f"), 5)):
+                    with pytest.raises(callfs.Unavailable):
+                        act()
+                    assert relay.cuts == cuts
+                relay.cut = b""
+                assert cut.get("/a") is None and cut.get("/cut") == entry._replace(path="/cut", version=cut.get("/cut").version)
+
+    def test_a_restart_under_load(self, postgres_server: Any, tmp_path: Path) -> None:
+        """Unavailable and nothing else, for a while; what was acknowledged is there; nobody has to be started again."""
+        missed, over = [], threading.Event()
+
+        def work(number: int) -> dict[str, int]:
+            done: dict[str, int] = {}
+            if number == 4:
+                try:
+                    postgres_server.restart()
+                finally:
+                    over.set()
+            turn = itertools.count()
+            while not over.is_set() or next(turn) < 3:
+                path = f"/{number}/{len(done)}"
+                with contextlib.suppress(callfs.Unavailable):
+                    done[path] = stores[number % 2].put(an_entry(path)).version
+                    assert stores[1 - number % 2].get(path).version == done[path]
+            return done
+
+        stores = [self.make(tmp_path, f"node-{number}", timeout=2.0) for number in (1, 2)]
+        heard: list[str] = []
+        try:
+            stores[0].listen(lambda node, message: heard.append(message), lambda: missed.append(1))
+            for done in in_threads(work, 5):
+                assert done and {path: stores[0].get(path).version for path in done} == done
+            wait_for(lambda: missed)
+            stores[1].announce("again")
+            wait_for(lambda: heard == ["again"])
+        finally:
+            for store in stores:
+                store.close()
+
+    def test_a_listener_that_is_cut_off(self, nodes: list[Any], postgres_tables: Any) -> None:
+        """It is told that it may have missed something, once it hears again. Its end leaves nothing."""
+        heard: list[str] = []
+        with nothing_left():
+            with contextlib.closing(self.make(Path(), "node-3")) as store:
+                for turn in range(3):
+                    if turn == 0:
+                        store.listen(lambda node, message: heard.append(message), lambda: heard.append("missed"))
+                    else:
+                        assert postgres_tables.single("SELECT bool_or(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").rows == [(True,)]
+                        wait_for(lambda: len(heard) == 2 * turn)
+                    nodes[0].announce(f"turn {turn}")
+                    wait_for(lambda: len(heard) == 2 * turn + 1)
+        assert heard == ["turn 0", "missed", "turn 1", "missed", "turn 2"]
 
 
 # ============================================================================
@@ -7231,11 +7360,11 @@ class SharedLocksContract(LocksContract):
         """Have a manager lose all of its locks, as when its connection breaks; back when they are free for others."""
         raise NotImplementedError
 
-    @pytest.mark.parametrize("held, held_below, asked, asked_below, excluded", LocksContract.PAIRS)
-    def test_exclusion_between_processes(self, held: list[str], held_below: bool, asked: list[str], asked_below: bool, excluded: bool) -> None:
-        """The same table; a token given later is larger, whoever gives it."""
+    def test_exclusion_between_processes(self) -> None:
+        """The same table and its mirror image; a token given later is larger, whoever gives it."""
         mine, other = self.make(), self.make()
-        for first, first_below, second, second_below in ((held, held_below, asked, asked_below), (asked, asked_below, held, held_below)):
+        for first, first_below, second, second_below, excluded in (
+                *self.PAIRS, *((two, two_below, one, one_below, excluded) for one, one_below, two, two_below, excluded in self.PAIRS)):
             with mine.hold(*first, subtree=first_below) as lease:
                 with pytest.raises(callfs.Unavailable) if excluded else contextlib.nullcontext(), \
                         other.hold(*second, subtree=second_below, timeout=0) as later:
@@ -7540,9 +7669,9 @@ class TestPostgresLocks(SharedLocksContract):
     """PostgreSQL; each node's store is its own."""
 
     @pytest.fixture(autouse=True)
-    def _schema(self, postgres_tables: Any, postgres_server: Any) -> Iterator[None]:
-        self.tables, self.opened = postgres_tables, []
-        self.store = callfs.PostgresStore(postgres_dsn(postgres_server), schema="t", pool=1)
+    def _schema(self, postgres_tables: Any, postgres_schema: Callable[..., Any]) -> Iterator[None]:
+        self.tables, self.opened, self.open_store = postgres_tables, [], postgres_schema
+        self.store = self.open_store(pool=1)
         yield
         for locks in self.opened:
             locks.close()
@@ -7555,6 +7684,51 @@ class TestPostgresLocks(SharedLocksContract):
     def assert_empty(self, locks: Any) -> None:
         super().assert_empty(locks)
         assert self.tables.single("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'").rows == [(0,)]
+
+    def test_a_process_that_falls_silent(self) -> None:
+        """As when it is stopped: its session is ended after the lease, and who waits gets the lock. While it lives it says
+        so."""
+        locks, other = self.make(lease=0.6), self.make()
+        with locks.hold("/a") as lease:
+            pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
+            seen: set[Any] = set()
+            wait_for(lambda: seen.update(self.tables.single("SELECT query_start FROM pg_stat_activity WHERE pid = ?", (pid,)).rows) or len(seen) > 3)
+            with pytest.raises(callfs.Unavailable), other.hold("/a", timeout=0):
+                pass
+            with locks._calls.leader, other.hold("/a", timeout=20) as later:
+                assert later.token > lease.token
+        with locks.hold("/a", timeout=20):
+            pass
+
+    def test_the_fence_of_a_lost_lock(self) -> None:
+        """Whoever lost his lock can not write over what was written by the next one that had it."""
+        locks, other = self.make(), self.make()
+        with contextlib.closing(self.open_store(instance_id="node-2")) as theirs:
+            self.store.fence, theirs.fence = locks.token, other.token
+            with locks.hold("/f"):
+                self.lose(locks)
+                with other.hold("/f"):
+                    right = theirs.put(an_entry("/f", owner="right"))
+                with pytest.raises(callfs.Overtaken):
+                    self.store.put(an_entry("/f", owner="late"))
+                with pytest.raises(callfs.Overtaken):
+                    self.store.delete("/f")
+            assert self.store.get("/f") == right
+            with locks.hold("/f"):
+                assert self.store.put(right).version > right.version
+
+    def test_a_database_that_is_away(self, postgres_server: Any) -> None:
+        """Unavailable in our words; and again when it is back."""
+        locks = self.make(timeout=0.2)
+        with locks.hold("/a"):
+            postgres_server.stop()
+            with pytest.raises(callfs.Unavailable, match="does not answer") as caught, locks.hold("/b"):
+                pass
+            assert dict(caught.value.headers)["Retry-After"]
+        postgres_server.start()
+        postgres_server.wait(postgres_server.options)
+        with locks.hold("/a", timeout=10):
+            pass
 
     def lose(self, locks: Any) -> None:
         pid = locks._session.query("SELECT pg_backend_pid()", []).rows[0][0]
@@ -8625,6 +8799,225 @@ def test_events_live_and_replayed_are_the_same(changes: list[tuple[str, str, str
         assert again == all_of_them if len(changes) <= 16 else [each.type for each in again] == ["reset"]
     finally:
         hub.close()
+
+
+# ============================================================================
+# Events of other nodes: what happens on one is told on all
+# ============================================================================
+
+class Wire:
+    """What `announce` and `listen` of a shared store do, for several nodes in one process. `sent`: (node, message).
+    While `away` is set nothing is taken; `gate` holds up who announces."""
+
+    def __init__(self) -> None:
+        self.sent, self.ears, self.away, self.gate = [], {}, False, threading.Event()      # type: ignore[var-annotated]
+        self.gate.set()
+
+    def store(self, node: str) -> Any:
+        """What a relay asks of its store."""
+        wire = self
+
+        class Store:
+            def announce(self, message: str) -> None:
+                wire.gate.wait(10)
+                if wire.away:
+                    raise callfs.Unavailable("the store is away")
+                wire.sent.append((node, message))
+                for name, (heard, _) in list(wire.ears.items()):
+                    if name != node:
+                        heard(node, message)
+
+            def listen(self, heard: Any, missed: Any) -> None:
+                wire.ears[node] = heard, missed
+        return Store()
+
+
+@pytest.fixture
+def relays() -> Iterator[Callable[..., Any]]:
+    """`relays(wire, node, hub)`: a running relay, closed after the test with its hub."""
+    made: list[Any] = []
+
+    def relay(wire: Wire, node: str, hub: Any = None) -> Any:
+        hub = hub or callfs.Hub(node, heartbeat=60)
+        made.append((callfs.EventRelay(hub, wire.store(node)), hub))
+        made[-1][0].start()
+        made[-1][0].hub = hub
+        return made[-1][0]
+    yield relay
+    for each, hub in made:
+        each.close()
+        hub.close()
+
+
+def heard_by(subscription: Any, count: int) -> list[Any]:
+    """The next events of an attached subscription."""
+    subscription.attach(lambda: None)
+    found: list[Any] = []
+    wait_for(lambda: found.extend(subscription.take() or ()) or len(found) >= count, what=f"{count} events")
+    return found
+
+
+def test_events_are_told_on_every_node_once(relays: Callable[..., Any]) -> None:
+    """With the node where each happened, in its order; sinks (webhooks) are of that node alone; hooks come first."""
+    wire = Wire()
+    one, two, three = (relays(wire, node) for node in ("one", "two", "three"))
+    subscribers, sinks = [each.hub.subscribe("/") for each in (one, two, three)], []
+    for each in (one, two, three):
+        each.hub.sinks.append(lambda event, each=each: sinks.append((each.hub.node, event.path)))
+    before: list[Any] = []
+    two.on_event.append(lambda event: before.append((event, two.hub.last)))
+    last = two.hub.last
+    one.hub.publish("create", "/d", size=None)
+    one.hub.publish("move", "/d/\u00fc\n", "/e", 5, 17)
+    three.hub.publish("delete", "/x")
+    for subscription in subscribers:
+        found = heard_by(subscription, 3)
+        told = [event[1:] for event in found]
+        assert sorted(told) == [("create", "/d", "", None, None, "one"), ("delete", "/x", "", None, None, "three"),
+                                ("move", "/d/\u00fc\n", "/e", 5, 17, "one")]
+        assert told.index(("create", "/d", "", None, None, "one")) < told.index(("move", "/d/\u00fc\n", "/e", 5, 17, "one"))
+    assert {node for node, _ in wire.sent} == {"one", "three"}          # nothing was told again
+    assert sorted(sinks) == [("one", "/d"), ("one", "/d/\u00fc\n"), ("three", "/x")]
+    assert [event.type for event, _ in before if event.node == "one"] == ["create", "move"] and before[0][1] == last
+
+
+def test_events_in_a_burst_share_messages(relays: Callable[..., Any]) -> None:
+    """Each message fits into a NOTIFY of PostgreSQL; one event with two long names goes alone."""
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    subscription = two.hub.subscribe("/")
+    wire.gate.clear()
+    paths = [f"/\u00fc{number}" for number in range(2000)]
+    for path in paths:
+        one.hub.publish("update", path, size=1, mtime_ns=1_700_000_000_000_000_000)
+    long = "/" + "\u00fc" * 2000
+    one.hub.publish("move", long, long)
+    one.hub.publish("delete", "/\udcff")      # no UTF-8: as the stream shows it
+    assert one.backlog > 1500
+    wire.gate.set()
+    assert [event.path for event in heard_by(subscription, 2002)] == [*paths, long, "/?"]
+    sizes = [len(message.encode()) for _, message in wire.sent]
+    assert len(sizes) < 20 and max(sorted(sizes)[:-1]) <= 7500 and max(sizes) < 8300 and one.backlog == 0
+
+
+def test_events_that_are_too_many_or_untold_are_a_reset(relays: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(callfs, "RELAY_BACKLOG", 10)
+    monkeypatch.setattr(callfs, "RELAY_PAUSE", 0.01)
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    subscription, hooked = two.hub.subscribe("/"), []
+    two.on_event.append(lambda event: hooked.append((event.type, event.path)))
+    wire.gate.clear()
+    one.hub.publish("update", "/first")
+    wait_for(lambda: one.backlog == 0)
+    for number in range(25):
+        one.hub.publish("update", f"/{number}")
+    wire.gate.set()
+    assert [event.path for event in heard_by(subscription, 1)][:1] in (["/first"], ["/"])
+    wait_for(lambda: hooked[-1:] == [("update", "/24")])
+    assert ("reset", "/") in hooked and len(hooked) < 15
+    wire.away = True                        # the store does not answer: what happens meanwhile is not told one by one
+    one.hub.publish("update", "/lost")
+    wait_for(lambda: one._failed > 1)
+    wire.away, hooked[:] = False, []
+    one.hub.publish("update", "/again")
+    wait_for(lambda: ("update", "/again") in hooked)
+    assert hooked[0] == ("reset", "/") and ("update", "/lost") not in hooked
+    assert [event.type for event in heard_by(two.hub.subscribe("/", two.hub.last - 2), 1)]      # and the hub goes on
+
+
+def test_events_missed_reset_everybody_here(relays: Callable[..., Any]) -> None:
+    """Who waits, who is behind, and who comes back later: each exactly once; and nobody else on another node."""
+    wire = Wire()
+    one, two = relays(wire, "one"), relays(wire, "two")
+    hooked: list[Any] = []
+    two.on_event.append(hooked.append)
+    waiting, behind, other = two.hub.subscribe("/a/b"), two.hub.subscribe("/"), one.hub.subscribe("/")
+    since = two.hub.last
+    two.hub.publish("update", "/x")
+    waiting.attach(lambda: None)
+    assert waiting.take() is None
+    wire.ears["two"][1]()
+    found = [heard_by(each, 1) for each in (waiting, behind, two.hub.subscribe("/q", since))]
+    assert [[(event.type, event.path, event.node) for event in each] for each in found] == [
+        [("reset", "/a/b", "two")], [("reset", "/", "two")], [("reset", "/q", "two")]]
+    again = two.hub.subscribe("/", found[0][0].id)      # who goes on behind the reset hears of no second one
+    two.hub.publish("create", "/new")
+    assert [[event.path for event in heard_by(each, 1)] for each in (behind, again)] == [["/new"], ["/new"]]
+    assert [event.type for event in hooked] == ["reset"]
+    assert [event.type for event in heard_by(other, 2)] == ["update", "create"]
+
+
+@pytest.mark.parametrize("message", ["", "[1]", "nonsense", "{}", '{"events":7}', '{"events":[["update","/a"]]}',
+                                     '{"events":[["update",7,"",null,null]]}', '{"events":["abcde",[null]]}'])
+def test_events_that_can_not_be_read_harm_nobody(relays: Callable[..., Any], message: str) -> None:
+    wire = Wire()
+    one, last = relays(wire, "one"), None
+    last = one.hub.last
+    wire.ears["one"][0]("evil", message)
+    assert one.hub.last == last
+
+
+def test_events_that_wait_are_told_at_the_end() -> None:
+    wire = Wire()
+    with nothing_left():
+        hub = callfs.Hub("one")
+        relay = callfs.EventRelay(hub, wire.store("one"))
+        relay.close()                       # one that was never started
+        relay = callfs.EventRelay(hub, wire.store("one"))
+        relay.start()
+        wire.gate.clear()
+        for number in range(500):
+            hub.publish("update", f"/{number}")
+        threading.Timer(0.05, wire.gate.set).start()
+        relay.close()
+        hub.close()
+    assert "/499" in wire.sent[-1][1]
+
+
+@pytest.mark.once                           # the stores' wires are tested on every Python
+@pytest.mark.parametrize("kind", ["postgres", "redis"])
+def test_events_go_through_a_shared_store(kind: str, request: pytest.FixtureRequest) -> None:
+    """Over PostgreSQL and Redis as they are: both ways at once, each event once and in its node's order."""
+    made = request.getfixturevalue("postgres_schema") if kind == "postgres" else functools.partial(
+        callfs.RedisStore, request.getfixturevalue("redis_server").address, prefix="relay:")
+    with nothing_left(), contextlib.ExitStack() as stack:
+        hubs, found = [], {}                # type: list[Any], dict[str, list[Any]]
+        for node in ("one", "two"):
+            store, hub = made(instance_id=node), callfs.Hub(node, heartbeat=60)
+            stack.callback(store.close)
+            stack.callback(hub.close)
+            relay = callfs.EventRelay(hub, store)
+            stack.callback(relay.close)
+            relay.start()
+            hubs.append(hub)
+            relay.on_event.append(found.setdefault(node, []).append)
+        paths = [f"/\u00fc 'x'\\{number}\n" for number in range(500)]
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            list(pool.map(lambda hub: [hub.publish("update", path, size=7) for path in paths], hubs))
+        wait_for(lambda: all(len(heard) >= 500 for heard in found.values()))
+        for node, heard in found.items():
+            assert [event.path for event in heard] == paths and {event.node for event in heard} == {"one", "two"} - {node}
+
+
+def test_events_of_another_node_in_every_dialect(serve: Callable[..., Any], relays: Callable[..., Any]) -> None:
+    """A change through one server is heard at the other one, and its node is told; its webhooks stay still."""
+    wire = Wire()
+    servers = [serve(instance_discovery__instance_id=node) for node in ("one", "two")]
+    taken: list[str] = []
+    servers[1].tree.hub.sinks.append(lambda event: taken.append(event.path))
+    for server in servers:
+        relays(wire, server.tree.hub.node, server.tree.hub)
+    routes = ["/v1/files/?events=true", "/api/v1/files?path=/&events=true", "/fs/?events=true"]
+    with contextlib.ExitStack() as stack:
+        listeners = [stack.enter_context(Listener(servers[1], route)) for route in routes]
+        assert call(servers[0], "PUT", "/v1/files/a", b"xyz").status == 201
+        for listener in listeners:
+            event = listener.next()
+            assert (event["type"], event["path"], event["size"], event["node"]) == ("create", "/a", 3, "one")
+        wire.ears["two"][1]()
+        assert [listener.next()["type"] for listener in listeners] == ["reset"] * 3
+    assert taken == []
 
 
 # ============================================================================
@@ -11774,6 +12167,409 @@ class TestClusterFS(FileSystemContract):
         self.cluster.check()
 
 
+@pytest.fixture
+def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """Three nodes; afterwards records and disks agree."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes")
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+@pytest.fixture
+def s3_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """The same with a blob store that all of them use."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes", blobs=lambda folder: {"s3": FolderAsBackend(folder + "-blobs", durable=False)})
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+def on_disks(cluster: Any) -> dict[str, list[str]]:
+    """The files on the disk of each node."""
+    return {node.name: sorted("/" + os.path.relpath(os.path.join(where, name), node.root) for where, _, files in os.walk(node.root)
+                              for name in files if not os.path.relpath(where, node.root).startswith(callfs.HIDDEN))
+            for node in cluster.nodes.values()}
+
+
+class TestNodesTogether:
+    """What three nodes do together."""
+
+    def test_a_file_lies_where_it_was_made(self, nodes: Any) -> None:
+        """And is read and written through any node, which asks the one that has it once."""
+        put(nodes[1].tree, "/d/f", b"one")
+        assert on_disks(nodes) == {"n1": ["/d/f"], "n2": [], "n3": []}
+        assert fetch(nodes[2].tree, "/d/f") == b"one" and nodes[2].peers.asked == [("n1", "open")]
+        assert not put(nodes[3].tree, "/d/f", b"three").created and nodes[3].peers.asked == [("n1", "write")]
+        assert fetch(nodes[1].tree, "/d/f") == b"three" and nodes[1].peers.asked == []
+        assert nodes[2].tree.stat(ALICE, "/d/f").instance_id == "n1"
+        assert [entry.path for entry in nodes[2].tree.list(ALICE, "/d")] == ["/d/f"]
+
+    def test_rights_and_conditions_go_with_the_request(self, nodes: Any) -> None:
+        """They are asked under the lock of the node that makes the change."""
+        mine = put(nodes[1].tree, "/f", b"one").entry
+        for tree in (nodes[1].tree, nodes[2].tree):
+            for refused in (lambda: put(tree, "/f", b"x", BOB), lambda: tree.remove(BOB, "/f"), lambda: tree.chmod(BOB, "/f", 0o600),
+                            lambda: tree.touch(BOB, "/f", 1), lambda: tree.truncate(BOB, "/f", 0), lambda: tree.move(BOB, "/f", "/g"),
+                            lambda: tree.patch(BOB, "/f", callfs.bytes_body(b"x"), 0)):
+                with pytest.raises(callfs.PermissionDenied):
+                    refused()
+            with pytest.raises(callfs.PreconditionFailed):
+                put(tree, "/f", b"x", conditions=callfs.Conditions(if_match='"other"'))
+            with pytest.raises(callfs.FileExists):
+                put(tree, "/f", b"x", create=True)
+        put(nodes[2].tree, "/f", b"two", conditions=callfs.Conditions(if_match=f'"{mine.etag}"'))
+        check = callfs._check_of(json.loads(json.dumps(callfs._check_json(nodes[1].tree.guard(callfs.Check(
+            "write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*")))))))
+        assert check == callfs.Check("write", callfs.ANONYMOUS["read"], "", True, callfs.Conditions(if_none_match="*"))
+
+    CHANGES: dict[str, Callable[[Any], Any]] = {
+        "put": lambda tree: put(tree, "/d/f", b"new"),
+        "append": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 3),
+        "write inside": lambda tree: tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 1),
+        "truncate": lambda tree: tree.truncate(ALICE, "/d/f", 1),
+        "chmod": lambda tree: tree.chmod(ALICE, "/d/f", 0o600),
+        "touch": lambda tree: tree.touch(ALICE, "/d/f", 10**18),
+        "remove": lambda tree: tree.remove(ALICE, "/d/f"),
+        "remove all": lambda tree: tree.remove(ALICE, "/d", recursive=True),
+        "move": lambda tree: tree.move(ALICE, "/d/f", "/g"),
+        "move all": lambda tree: tree.move(ALICE, "/d", "/e"),
+        "to S3": lambda tree: tree.place(ALICE, "/d/f", "s3"),
+        "to another node": lambda tree: tree.move(ALICE, "/d/f", "/d/f", instance_id="n2"),
+    }
+
+    @pytest.mark.parametrize("change", CHANGES)
+    @pytest.mark.parametrize("through", [1, 2])
+    def test_who_was_overtaken_changes_nothing(self, s3_nodes: Any, change: str, through: int) -> None:
+        """Paused until the lock was lost and another holder made a commit: refused, and the bytes are what they were."""
+        nodes, store = s3_nodes, s3_nodes.store
+        put(nodes[1].tree, "/d/f", b"old")
+        before, stamp = store.get("/d/f"), callfs.stamp_of(os.stat(nodes[1].path("/d/f")))
+        method = "move" if change in ("move", "move all") else "delete" if change.startswith("remove") else "put"
+
+        def paused(*args: Any) -> Any:
+            setattr(store, method, real)
+            store.fence = lambda: 10**15            # somebody who was granted the lock meanwhile
+            assert store.put(store.get("/d/f")._replace(owner="alice")).version
+            store.fence = s3_nodes.locks.token
+            return real(*args)
+        real = getattr(store, method)
+        setattr(store, method, paused)
+        with pytest.raises(callfs.Overtaken):
+            self.CHANGES[change](nodes[through].tree)
+        assert store.get("/d/f")._replace(version=0) == before._replace(version=0)
+        assert callfs.stamp_of(os.stat(nodes[1].path("/d/f"))) == stamp and fetch(nodes[3].tree, "/d/f") == b"old"
+        store.fence = lambda: 0             # that holder's fence would refuse the rest
+        store._write("test", lambda connection: connection.execute("DELETE FROM fences"))
+        store.fence = s3_nodes.locks.token
+        self.CHANGES[change](nodes[through].tree)
+
+    @pytest.mark.parametrize("away", [False, True])
+    def test_a_directory_moves_and_goes_at_once(self, nodes: Any, away: bool) -> None:
+        """With files on every node, which need not be there: their disks follow when they can."""
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/e/f{number}", b"%d" % number)
+        if away:
+            nodes[2].peers.away.update(("n1", "n3"))
+        nodes[2].tree.move(ALICE, "/d", "/x/y", parents=True)
+        assert nodes[2].peers.asked == []
+        for number in (1, 2, 3):
+            assert fetch(nodes[number].tree, f"/x/y/e/f{number}") == b"%d" % number
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9) if not entry.is_dir] == [f"/x/y/e/f{n}" for n in (1, 2, 3)]
+        put(nodes[3].tree, "/d/e/f1", b"another")
+        nodes[2].tree.remove(ALICE, "/x", recursive=True)
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/d/e/f1"]}
+        for number in (1, 2):
+            assert not nodes[number].path("/d").exists() and not nodes[number].path("/x").exists()
+
+    def test_what_was_moved_twice_before_its_node_looked(self, nodes: Any) -> None:
+        """In order: one that took the place of another, went on, and left its name to a third."""
+        one, two = nodes[1].tree, nodes[2].tree
+        put(one, "/a", b"a")
+        put(one, "/b", b"b")
+        put(one, "/c/c", b"c")
+        store = nodes.store
+        for source, target in (("/a", "/b"), ("/b", "/z"), ("/c/c", "/a"), ("/c", "/d")):
+            store.move(source, target)      # as a node that is told of nothing else
+        assert fetch(two, "/z") == b"a" and fetch(two, "/a") == b"c"
+        assert on_disks(nodes)["n1"] == ["/a", "/z"] and store.strays("n1") == []
+
+    def test_a_node_that_is_away(self, nodes: Any) -> None:
+        """Its files can not be had, and it is named; what is there of them stands; all else goes on."""
+        put(nodes[1].tree, "/d/f", b"one")
+        put(nodes[2].tree, "/d/g", b"two")
+        nodes[2].peers.away.add("n1")
+        for asked in (lambda: fetch(nodes[2].tree, "/d/f"), lambda: put(nodes[2].tree, "/d/f"), lambda: nodes[2].tree.remove(ALICE, "/d/f"),
+                      lambda: nodes[2].tree.stat(ALICE, "/d/f")):
+            with pytest.raises(callfs.BadGateway, match="n1"):
+                asked()
+        assert [entry.name for entry in nodes[2].tree.list(ALICE, "/d")] == ["f", "g"] and fetch(nodes[2].tree, "/d/g") == b"two"
+        put(nodes[2].tree, "/d/h", b"x")
+
+    def test_a_target_on_another_node(self, nodes: Any) -> None:
+        """A file that takes the place of one on another disk: those bytes go."""
+        put(nodes[1].tree, "/a", b"a")
+        put(nodes[2].tree, "/b", b"b")
+        nodes[3].tree.move(ALICE, "/a", "/b", overwrite=True)
+        nodes.check()
+        assert fetch(nodes[2].tree, "/b") == b"a" and on_disks(nodes) == {"n1": ["/b"], "n2": [], "n3": []}
+
+    @pytest.mark.parametrize("through", [1, 2, 3])
+    def test_between_nodes(self, nodes: Any, through: int) -> None:
+        """Files and directories; name, owner, time, mode and ETag stay."""
+        tree = nodes[through].tree
+        before = put(nodes[1].tree, "/d/f", b"x" * 5000, options=callfs.WriteOptions(0o640, 10**18)).entry
+        put(nodes[3].tree, "/d/e/g", b"g")
+        moved = tree.move(ALICE, "/d/f", "/d/f", instance_id="n2")
+        keep = dict(version=0, stamp="", instance_id="")
+        assert moved._replace(**keep) == before._replace(**keep) and moved.instance_id == "n2"
+        assert fetch(nodes[3].tree, "/d/f") == b"x" * 5000
+        assert tree.move(ALICE, "/d", "/x", instance_id="n3").path == "/x"
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": ["/x/e/g", "/x/f"]}
+        with pytest.raises(callfs.BadRequest, match="n1, n2, n3"):
+            tree.move(ALICE, "/x", "/y", instance_id="n9")
+        with pytest.raises(callfs.PermissionDenied):
+            tree.move(BOB, "/x", "/x", instance_id="n1")
+        tree.move(ALICE, "/x/f", "/x/f", instance_id="n3")
+
+    def test_between_nodes_in_vain(self, nodes: Any) -> None:
+        """A node that is away, and a file that is replaced all the time: the source is whole."""
+        put(nodes[1].tree, "/d/f", b"f" * 3000)
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        real = nodes[2].here.fetch
+        nodes[2].here.fetch = lambda *args: (put(nodes[1].tree, "/d/f", b"f" * 3000), real(*args))[1]
+        with pytest.raises(callfs.Conflict, match="all the time"):
+            nodes[3].tree.move(ALICE, "/d", "/e", instance_id="n2")
+        assert fetch(nodes[3].tree, "/d/f") == b"f" * 3000 and on_disks(nodes)["n2"] == []
+
+    def test_a_route_that_is_out_of_date(self, nodes: Any) -> None:
+        """Nobody told: the node that is asked in vain says so."""
+        put(nodes[1].tree, "/f", b"f")
+        for _ in range(2):
+            fetch(nodes[3].tree, "/f")
+        nodes[2].tree.move(ALICE, "/f", "/f", instance_id="n2")
+        assert fetch(nodes[3].tree, "/f") == b"f" and nodes[3].peers.asked[-2:] == [("n1", "open"), ("n2", "open")]
+        nodes[2].tree.remove(ALICE, "/f")
+        with pytest.raises(callfs.FileNotFound):
+            fetch(nodes[3].tree, "/f")
+        put(nodes[3].tree, "/f", b"mine")
+        assert nodes[3].tree.stat(ALICE, "/f").instance_id in ("n2", "n3") and fetch(nodes[1].tree, "/f") == b"mine"
+
+    def test_a_node_that_is_emptied(self, nodes: Any) -> None:
+        """Makes nothing new."""
+        nodes[1].files.draining = True
+        nodes[3].files.draining = True
+        assert put(nodes[1].tree, "/f", b"f").entry.instance_id == "n2"
+        nodes[1].peers.away.add("n2")
+        with pytest.raises(callfs.BadGateway):
+            put(nodes[1].tree, "/g")
+
+    def test_a_version_that_is_being_read(self, nodes: Any) -> None:
+        """Opened through another node it stays readable, for a while; then it is said to be gone."""
+        put(nodes[1].tree, "/f", b"a" * 50_000)
+        some, whole, late = [nodes[2].tree.open(ALICE, "/f") for _ in range(3)]
+        put(nodes[1].tree, "/f", b"b" * 50_000)
+        with some.reader(10, 20) as reader:
+            assert b"".join(reader) == b"a" * 10
+        with whole.reader() as reader:
+            assert b"".join(reader) == b"a" * 50_000
+        nodes[1].files._pins.close()
+        with pytest.raises(callfs.VersionGone):
+            late.reader(1, 5)
+        late.close()
+        for _ in range(callfs.PINS + 5):
+            nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == callfs.PINS
+        nodes[1].files._pins._clock = lambda: time.monotonic() + 2 * callfs.PIN_SECONDS
+        nodes[2].tree.open(ALICE, "/f").close()
+        assert len(nodes[1].files._pins._held) == 1
+
+    def test_a_file_in_s3(self, s3_nodes: Any) -> None:
+        """Every node reads and writes it itself; its object stays while any node reads it."""
+        nodes, options = s3_nodes, callfs.WriteOptions(backend="s3")
+        put(nodes[1].tree, "/d/f", b"one" * 1000, options=options)
+        handle = nodes[2].tree.open(ALICE, "/d/f")
+        put(nodes[3].tree, "/d/f", b"two", options=options)
+        assert [node.peers.asked for node in nodes.nodes.values()] == [[], [], []]
+        nodes[3].here._blobs.sweep()
+        with handle.reader() as reader:
+            assert b"".join(reader) == b"one" * 1000
+        assert fetch(nodes[1].tree, "/d/f") == b"two" and len(nodes.store.loose_blobs()) == 1
+        nodes[1].peers.away.add("n3")
+        with pytest.raises(callfs.BadGateway):
+            nodes[1].here._blobs.sweep()
+        nodes[3].here._blobs.sweep()
+        assert nodes.store.loose_blobs() == []
+
+    def test_to_s3_and_back(self, s3_nodes: Any) -> None:
+        """A directory with files on every node; each moves its own."""
+        nodes = s3_nodes
+        for number in (1, 2, 3):
+            put(nodes[number].tree, f"/d/f{number}", b"%d" % number * 2000)
+        nodes[1].tree.place(ALICE, "/d", "s3")
+        nodes.check()
+        assert on_disks(nodes) == {"n1": [], "n2": [], "n3": []}
+        nodes[2].tree.place(ALICE, "/d", "localfs")
+        assert on_disks(nodes) == {"n1": [], "n2": ["/d/f1", "/d/f2", "/d/f3"], "n3": []}
+        assert fetch(nodes[1].tree, "/d/f3") == b"3" * 2000
+
+
+class TestNode:
+    """What one node of several does on its own disk."""
+
+    def test_from_outside(self, nodes: Any) -> None:
+        """Taken in with the folders above, when this node looks; an empty folder is nobody's news."""
+        nodes[1].path("/a/b").mkdir(parents=True)
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        nodes[1].path("/a/b/f").write_bytes(b"outside")
+        assert [entry.path for entry in nodes[1].tree.walk(ALICE, "/", 9)] == ["/a", "/a/b", "/a/b/f"]
+        assert fetch(nodes[2].tree, "/a/b/f") == b"outside" and nodes[2].tree.stat(ALICE, "/a/b").owner == "root"
+        nodes[1].path("/direct").write_bytes(b"x")
+        assert fetch(nodes[1].tree, "/direct") == b"x" and nodes.store.get("/direct").instance_id == "n1"
+
+    def test_changed_and_removed_from_outside(self, nodes: Any) -> None:
+        """Through any node the file is what the disk has; one that is gone takes its record with it."""
+        before = put(nodes[1].tree, "/f", b"one").entry
+        nodes[1].path("/f").write_bytes(b"another")
+        for number in (1, 2):
+            entry = nodes[number].tree.stat(ALICE, "/f")
+            assert entry.size == 7 and entry.etag != before.etag and entry.digest == "" and fetch(nodes[number].tree, "/f") == b"another"
+        nodes[1].path("/f").unlink()
+        with pytest.raises(callfs.FileNotFound):
+            nodes[2].tree.stat(ALICE, "/f")
+        assert nodes.store.get("/f") is None
+        put(nodes[1].tree, "/g", b"one")
+        nodes[1].path("/g").unlink()
+        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        put(nodes[1].tree, "/h", b"one")
+        nodes[1].path("/h").unlink()
+        assert put(nodes[2].tree, "/h", b"two").created
+
+    def test_in_the_way(self, nodes: Any) -> None:
+        """What lies on the disk where another node's record puts something is kept under another name."""
+        put(nodes[2].tree, "/a/f", b"two")
+        nodes[1].path("/a").write_bytes(b"in the way of a folder")
+        nodes[1].path("/b").write_bytes(b"in the way of a file")
+        put(nodes[2].tree, "/b", b"two")
+        nodes[2].tree.move(ALICE, "/b", "/b", instance_id="n1")
+        put(nodes[1].tree, "/a/g", b"one")
+        assert fetch(nodes[3].tree, "/a/g") == b"one" and fetch(nodes[3].tree, "/b") == b"two"
+        found = {entry.path.partition(".outside-")[0]: fetch(nodes[3].tree, entry.path) for entry in nodes[1].tree.list(ALICE, "/")
+                 if ".outside-" in entry.path}
+        assert found == {"/a": b"in the way of a folder", "/b": b"in the way of a file"}
+
+    @pytest.mark.parametrize("step", ["before the commit", "after the commit", "after the rename"])
+    @pytest.mark.parametrize("there", [False, True])
+    def test_killed(self, nodes: Any, step: str, there: bool) -> None:
+        """The path has the old version or the new one, by its record; nothing is left over."""
+        node = nodes[1]
+        if there:
+            put(node.tree, "/d/f", b"old")
+
+        class Killed(BaseException):
+            """As SIGKILL."""
+
+        def killed(*args: Any) -> Any:
+            raise Killed
+        if step == "before the commit":
+            node.here._store.put = killed
+        else:
+            node.here._disk.publish = killed if step == "after the commit" else lambda staged, path, real=node.disk.publish: (
+                real(staged, path), killed())
+        with pytest.raises(Killed):
+            put(node.tree, "/d/f", b"new")
+        node.here._store.__dict__.pop("put", None)
+        node.here._owed.clear()             # nobody is left who remembers
+        node.here._intents._open.clear()
+        node.here._intents._fd, fd = os.open(os.devnull, os.O_RDWR), node.here._intents._fd
+        os.close(fd)
+        node.tree.close()
+        again = ToyNode("n1", node.root, _Kept(nodes.store), nodes.locks, nodes.nodes)
+        expected = {"before the commit": b"old" if there else None}.get(step, b"new")
+        if expected is None:
+            with pytest.raises(callfs.FileNotFound):
+                fetch(again.tree, "/d/f")
+        else:
+            assert fetch(again.tree, "/d/f") == expected == fetch(nodes[2].tree, "/d/f")
+
+    def test_a_rename_that_fails(self, nodes: Any) -> None:
+        """The version is committed; until the disk takes it, nobody is given anything else, and then it is there."""
+        node = nodes[1]
+        put(node.tree, "/f", b"old")
+        real, node.disk.publish = node.disk.publish, raising(OSError(errno.EIO, "broken"))
+        with pytest.raises(callfs.StorageError):
+            put(node.tree, "/f", b"new")
+        with pytest.raises((callfs.Unavailable, callfs.StorageError)):
+            fetch(nodes[2].tree, "/f")
+        node.disk.publish = real
+        assert fetch(nodes[2].tree, "/f") == b"new"
+
+    @pytest.mark.parametrize("fault", ["unmounted", "of another node", "empty"])
+    def test_the_disk_of_a_node(self, nodes: Any, fault: str) -> None:
+        """One that is not its own is refused at the start; one that goes away takes no records with it."""
+        put(nodes[1].tree, "/f", b"one")
+        marker = Path(nodes[1].disk.hidden) / "store"
+        if fault == "unmounted":
+            text = marker.read_text()
+            nodes[1].path("/f").rename(nodes.folder + "/aside")
+            marker.unlink()
+            with pytest.raises(callfs.StorageError):
+                fetch(nodes[2].tree, "/f")
+            marker.write_text(text)
+            Path(nodes.folder + "/aside").rename(nodes[1].path("/f"))
+            assert fetch(nodes[2].tree, "/f") == b"one"
+            return
+        root = nodes[2].root if fault == "of another node" else nodes.folder + "/new"
+        disk = callfs.LocalDisk(root)
+        with pytest.raises(callfs.ConfigError, match="fsck"):
+            callfs.NodeFS(disk, _Kept(nodes.store), nodes.locks, instance_id="n1")
+        disk.close()
+
+    def test_records_that_were_lost(self, nodes: Any, tmp_path: Path) -> None:
+        """Each node brings back its own, with owners, modes and digests, where the disk keeps such notes."""
+        put(nodes[1].tree, "/d/f", b"one", options=callfs.WriteOptions(0o640))
+        put(nodes[2].tree, "/d/g", b"two", BOB)
+        nodes[2].path("/outside").write_bytes(b"x")
+        before = {path: nodes.store.get(path) for path in ("/d/f", "/d/g")}
+        if not nodes[1].disk.noted("/d/f"):
+            pytest.skip("this disk keeps no extended attributes")
+        fresh = callfs.SQLiteStore(str(tmp_path / "fresh"), durable=False, shared=True)
+        fresh.fence = nodes.locks.token
+        for number in (1, 2):
+            disk = callfs.LocalDisk(nodes[number].root, durable=False)
+            with pytest.raises(callfs.ConfigError):
+                callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}")
+            files = callfs.NodeFS(disk, _Kept(fresh), nodes.locks, instance_id=f"n{number}", claim=True)
+            found: list[Any] = []
+            assert callfs.NodeChecker(files, disk, fresh, rebuild=True, instance_id=f"n{number}", deep=True, mend=True,
+                                      report=found.append).run() == 0
+            files.close()
+        keep = dict(version=0, stamp="")
+        assert {path: fresh.get(path)._replace(**keep) for path in before} == {path: entry._replace(**keep) for path, entry in before.items()}
+        assert fresh.get("/outside").owner == "root" and fresh.get("/d").is_dir
+        fresh.close()
+        for number in (1, 2):               # back to the records that the test ends with
+            nodes[number].disk.mark(nodes[number].here._mark)
+        list(nodes[2].tree.list(ALICE, "/"))
+
+    @pytest.mark.parametrize("note", ["", "{}", "[]", '{"owner": 1, "mode": 0, "id": "a", "etag": "b", "sha256": "c"}',
+                                      '{"owner": "a", "mode": "x", "id": "a", "etag": "b", "sha256": "c"}'])
+    def test_notes_that_are_none(self, note: str) -> None:
+        """Somebody else may have written them."""
+        entry = callfs.Entry("/f", owner="root")
+        assert callfs.remembered(entry, note) == entry
+
+
 # ============================================================================
 # Tiering: what nobody reads moves to S3, and back when it is used
 # ============================================================================
@@ -12098,6 +12894,213 @@ def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
     assert call(server, "GET", "/v1/files/f").headers["etag"] == etag
     metrics = call(server, "GET", "/metrics").body.decode()
     assert 'callfs_tier_files_total{backend="localfs",outcome="moved"} 1\n' in metrics
+
+
+# ============================================================================
+# Members: the nodes of a cluster, how each of them is, and how one leaves
+# ============================================================================
+
+class Town:
+    """Nodes in one process on one shared SQLite, that ask each other by a function call. `away`: who can not be asked;
+    `clocks`: seconds by which one is wrong; `full`, `broken` (node: error): who takes no files, and why."""
+
+    def __init__(self, folder: Path, count: int = 3) -> None:
+        self.store = callfs.SQLiteStore(str(folder / "records"), durable=False, shared=True)
+        self.folder, self.away, self.broken = folder, set(), {}         # type: ignore[var-annotated]
+        self.clocks: collections.Counter[str] = collections.Counter()
+        self.endpoints = {f"node-{number}": f"http://127.0.0.1:{number}" for number in range(1, count + 1)}
+        self.moves: list[tuple[str, str]] = []
+        self.log = callfs.Log("error")
+        self.warned: list[dict[str, Any]] = []
+        self.log.warn = lambda message, **more: self.warned.append(more)      # type: ignore[method-assign]
+        self.nodes = {name: self.join(name) for name in self.endpoints}
+
+    def join(self, name: str) -> Any:
+        """A node, once more after a restart."""
+        town = self
+
+        class Files:
+            draining = False
+
+            def relocate(self, path: str, target: str, guard: Any) -> Any:
+                entry = town.store.get(path)
+                guard(entry)
+                if target in town.broken:
+                    raise town.broken[target]
+                if path in town.broken:
+                    raise town.broken[path]
+                town.moves.append((path, target))
+                return town.store.put(entry._replace(instance_id=target))
+
+        class Asked:
+            def call(self, node: str, op: str, args: Any, who: Any, *, timeout: Any = None) -> Any:
+                if node in town.away:
+                    raise callfs.BadGateway(f"node {node} can not be reached")
+                if node == "slow":
+                    time.sleep(2)
+                request = argparse_like(args=json.loads(json.dumps(args)), who=json.loads(json.dumps(who)), node=name)
+                return argparse_like(value=json.loads(json.dumps(town.nodes[node].ops[op](request).value)))
+
+        root = self.folder / name
+        root.mkdir(exist_ok=True)
+        made = callfs.Members(Files(), self.store, Asked(), instance_id=name, root=str(root), note=str(root / "leaving"),
+                              endpoints=self.endpoints, log=self.log, clock=lambda: time.time() + self.clocks[name])
+        made.STEP = 0.02
+        return made
+
+    def put(self, name: str, count: int, size: int = 10, top: str = "/") -> None:
+        """Files on the disk of a node."""
+        self.store.add([callfs.Entry("/", "directory"), *(callfs.Entry(f"{top}{name}-{number:05d}", size=size, id=f"{name}-{number}", etag="e",
+                        instance_id=name, stamp=f"s{number}") for number in range(count))])
+
+    def close(self) -> None:
+        for each in self.nodes.values():
+            each.close()
+        self.store.close()
+
+
+@pytest.fixture
+def town(tmp_path: Path) -> Iterator[Town]:
+    """Three nodes that have not begun."""
+    made = Town(tmp_path)
+    yield made
+    made.close()
+
+
+ADMIN = callfs.Principal("admin", admin=True)
+
+
+def test_members_say_how_they_are(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.put("node-2", 3, 7)
+    town.put("node-1", 1100, 1)
+    town.nodes["node-2"].set_leaving(True)
+    town.clocks["node-3"] = -100
+    rows = town.nodes["node-1"].status()
+    assert [(row["id"], row["endpoint"], row["reachable"], row["version"], row["draining"]) for row in rows] == [
+        (f"node-{number}", f"http://127.0.0.1:{number}", True, callfs.__version__, number == 2) for number in (1, 2, 3)]
+    assert [row["files"] for row in rows] == [{"count": 1000, "bytes": 1000, "more": True}, {"count": 3, "bytes": 21, "more": False},
+                                              {"count": 0, "bytes": 0, "more": False}]
+    assert all(0 < row["disk"]["free_bytes"] < row["disk"]["total_bytes"] and row["lag"] == {"events": 0, "strays": 0} for row in rows)
+    assert "clock_skew_seconds" not in rows[0] and "time" not in rows[0]
+    for row, skew in zip(rows[1:], (0, -100)):
+        assert abs(row["clock_skew_seconds"] - skew) <= row["clock_skew_uncertainty_seconds"] + 0.01 < 1
+    town.nodes["node-1"].status()
+    assert [each["node"] for each in town.warned] == ["node-3"] and town.warned[0]["seconds"] == "-100.0"       # once
+
+    town.away.add("node-3")
+    monkeypatch.setattr(callfs, "MEMBERS_TIMEOUT", 0.1)
+    gate = threading.Event()
+    monkeypatch.setattr(town.nodes["node-2"], "about", lambda: gate.wait(20))
+    rows = town.nodes["node-1"].status()
+    gate.set()
+    assert [(row["reachable"], row.get("error")) for row in rows[1:]] == [
+        (False, "no answer within 0.1 s"), (False, "node node-3 can not be reached")]
+    monkeypatch.undo()
+    monkeypatch.setattr(town.nodes["node-2"], "about", lambda: {"time": "noon"})
+    assert "no node of callfs" in town.nodes["node-1"].status()[1]["error"]
+    monkeypatch.setattr(town.store, "owned", lambda *at, **how: (_ for _ in ()).throw(callfs.Unavailable("no records")))
+    mine = town.nodes["node-1"].status()[0]
+    assert mine["reachable"] and mine["trouble"] == "no records" and "disk" in mine and "files" not in mine
+
+
+def last_line(lines: Iterable[Any]) -> Any:
+    """Of the progress of a node that leaves."""
+    return list(lines)[-1]
+
+
+def test_a_node_leaves(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To the node with the most space; who fails is passed by; and after a restart it goes on."""
+    monkeypatch.setattr(callfs, "MEMBERS_PAGE", 20)
+    free = {"node-1": 10**9, "node-2": 1000, "node-3": 1200}
+    monkeypatch.setattr(callfs.shutil, "disk_usage", lambda root: argparse_like(free=free[os.path.basename(root)], total=10**9))
+    town.put("node-1", 50, 40)
+    town.put("node-2", 1)
+    node, asked = town.nodes["node-1"], town.nodes["node-2"]
+    with pytest.raises(callfs.NotFound, match="node-1, node-3|node-2, node-1"):
+        asked.ask_leaving("nobody", ADMIN, True)
+    with pytest.raises(callfs.PermissionDenied):
+        asked.ask_leaving("node-1", callfs.Principal("alice"), True)
+    assert not os.path.exists(town.folder / "node-1" / "leaving") and node.progress()["state"] == "no"
+    node.start()
+    first = asked.ask_leaving("node-1", ADMIN, True)
+    assert first["state"] in ("moving", "done") and node._files.draining
+    found = last_line(asked.follow("node-1", ADMIN, first))
+    assert (found["state"], found["files"], found["bytes"], found["moved"], found["moved_bytes"]) == ("done", 50, 2000, 50, 2000)
+    counts = collections.Counter(target for _, target in town.moves)
+    assert counts["node-3"] > counts["node-2"] > 0 and town.store.owned("node-1") == [] and not town.warned
+    town.put("node-1", 3, top="/late-")     # asked again: what came meanwhile
+    again = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert (again["state"], again["moved"]) == ("done", 3)
+    town.put("node-1", 30, top="/later-")
+    node.close()
+    node = town.nodes["node-1"] = town.join("node-1")
+    node.start()                            # as a process that was killed would
+    assert node._files.draining
+    wait_for(lambda: node.progress()["state"] == "done" and not town.store.owned("node-1"))
+    assert asked.ask_leaving("node-1", ADMIN, False)["state"] == "no" and not node._files.draining
+    assert not os.path.exists(town.folder / "node-1" / "leaving")
+
+
+@pytest.mark.parametrize("broken, state, moved, reason", [
+    ({"node-3": callfs.StorageFull("full")}, "done", 30, ""),
+    ({"node-3": callfs.BadGateway("away"), "node-2": callfs.StorageFull("full")}, "stuck", 0, ": (full|away)"),
+    ({"/node-1-00007": callfs.Conflict("in the way")}, "stuck", 29, "Some files"),
+    ({"/node-1-00007": callfs.FileNotFound()}, "stuck", 29, "Some files"),      # it says so, and is still there
+    ({f"/node-1-{number:05d}": callfs.Unavailable("busy") for number in range(30)}, "stuck", 0, "busy"),
+])
+def test_a_node_that_leaves_says_what_stays(town: Town, broken: Any, state: str, moved: int, reason: str) -> None:
+    town.put("node-1", 30)
+    town.broken = broken
+    node = town.nodes["node-1"]
+    node.start()
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert (found["state"], found["moved"]) == (state, moved) and re.search(reason, found["reason"])
+    if moved == 29:
+        assert len(town.store.owned("node-1")) == 1
+    if "/node-1-00007" in broken and broken["/node-1-00007"].status == 409:
+        assert found["failed"] == [{"path": "/node-1-00007", "reason": "in the way"}]
+    town.broken = {}                        # and it goes on when it is asked again
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert found["state"] == "done" and town.store.owned("node-1") == []
+
+
+def test_a_node_does_not_leave_to_those_who_leave_or_are_away(town: Town) -> None:
+    town.put("node-1", 3)
+    town.nodes["node-2"].set_leaving(True)
+    town.away.add("node-3")
+    node = town.nodes["node-1"]
+    node.start()
+    found = last_line(node.follow("node-1", ADMIN, node.ask_leaving("node-1", ADMIN, True)))
+    assert found["state"] == "stuck" and "leaving" in found["reason"] and town.moves == []
+    town.away.clear()
+    assert [row["state"] for row in town.nodes["node-2"].follow("node-1", ADMIN, {"state": "moving"})][-1] == "stuck"
+    town.away.add("node-1")
+    assert [row["state"] for row in town.nodes["node-2"].follow("node-1", ADMIN, {"state": "moving"})] == ["moving", "away"]
+    alone = Town(town.folder, 1)
+    with pytest.raises(callfs.Conflict, match="peer_endpoints"):
+        alone.nodes["node-1"].set_leaving(True)
+    alone.close()
+
+
+def test_cluster_routes_of_a_single_node(serve: Callable[..., Any], capsys: Any) -> None:
+    """It is a cluster of one; only administrators may ask."""
+    server = serve(auth__api_key_users={"admin": "admin-key-0123456789", "alice": "alice-key-0123456789"})
+    rows = call(server, "GET", "/v1/cluster").json()
+    assert rows["node"] == "node-1" and [row["id"] for row in rows["nodes"]] == ["node-1"]
+    for method, path in (("GET", "/v1/cluster"), ("POST", "/v1/cluster/leave"), ("DELETE", "/v1/cluster/leave")):
+        assert call(server, method, path, headers={"Authorization": "Bearer alice-key-0123456789"}).status == 403
+        assert call(server.url, method, path).status == 401
+    assert call(server, "POST", "/v1/cluster/leave").status == 409
+    assert call(server, "POST", "/v1/cluster/leave", {"node": "x"}).status == 404
+    assert call(server, "POST", "/v1/cluster/leave", {"node": 7}).status == 400
+    assert call(server, "DELETE", "/v1/cluster/leave").json()["state"] == "no"
+    with callfs.Client(server.url, server.key) as client:
+        assert client.cluster()[0]["uptime_seconds"] >= 0
+        with pytest.raises(callfs.Conflict):
+            list(client.leave())
+    assert callfs.main(["cluster", "status", "--url", server.url, "--key", server.key]) == 0
+    head, line = capsys.readouterr().out.splitlines()
+    assert head.split()[:2] == ["NODE", "STATE"] and line.split()[:3] == ["node-1", "ok", callfs.__version__]
 
 
 # ============================================================================
@@ -24058,6 +25061,1092 @@ class TestReplicatedServer:
 
 
 # ============================================================================
+# Histories: is there one order of all operations that explains every answer?
+# ============================================================================
+
+class Done(NamedTuple):
+    """An operation on one path as its client saw it; times of one monotonic clock, in seconds."""
+
+    kind: str                           # one of POSSIBLE
+    path: str
+    value: Any = None                   # written or read; None: nothing is there
+    start: float = 0.0
+    end: float = math.inf
+    outcome: str = "ok"                 # "refused": as it asked for something that was not so; "unknown": at any later time, or never
+    other: Any = None                   # swap: the value to replace; move, rename: where to
+
+
+# What lies at its path (and where it moves to) when an operation has its effect, or is refused.
+POSSIBLE: dict[tuple[str, str], Callable[[Any, Any, Done], bool]] = {
+    ("read", "ok"): lambda here, there, done: here == done.value,
+    ("write", "ok"): lambda here, there, done: True,
+    ("create", "ok"): lambda here, there, done: here is None, ("create", "refused"): lambda here, there, done: here is not None,
+    ("swap", "ok"): lambda here, there, done: here == done.other, ("swap", "refused"): lambda here, there, done: here != done.other,
+    ("delete", "ok"): lambda here, there, done: here is not None, ("delete", "refused"): lambda here, there, done: here is None,
+    ("move", "ok"): lambda here, there, done: here is not None, ("move", "refused"): lambda here, there, done: here is None,
+    ("rename", "ok"): lambda here, there, done: here is not None and there is None,
+    ("rename", "refused"): lambda here, there, done: here is None or there is not None,
+}
+State = tuple[Any, ...]                 # what lies at each path of a group
+
+
+class Order:
+    """Just-in-time linearization (Lowe, "Testing for linearizability", 2017) of paths that moves connect.
+
+    A configuration is a state and the operations under way that have had their effect, as bits. Those whose answer
+    is unknown are under way for ever: of two configurations that differ only in them, the one with fewer can do all
+    that the other can. A value that nobody saw is like any other such value, so many of those are alike. That unknown
+    ones had an effect is supposed where nothing else explains an answer, or always `suppose` of them: all, to be sure.
+    """
+
+    def __init__(self, history: Iterable[Done], first: Mapping[str, Any] = {}, suppose: float = math.inf, most: float = math.inf) -> None:
+        self.history, self.suppose, self.most, self.work = list(history), suppose, most, 0
+        paths = sorted({path for done in self.history for path in _touched(done)})
+        self._at = {path: number for number, path in enumerate(paths)}
+        self._bits: dict[int, int] = {}                         # of the operations under way, by number
+        self._looks: dict[int, Done] = {}                       # those of them that change nothing, by bit
+        self._acts: dict[int, Done] = {}
+        self._maybe: dict[int, Done] = {}                       # the unknown ones
+        self._unknown = 0
+        self._now: set[tuple[State, int]] = {(tuple(first.get(path) for path in paths), 0)}
+
+    def explain(self) -> str:
+        """Empty, or which answer no order explains."""
+        self._forget_unseen()
+        events = [(done.start, 0, number) for number, done in enumerate(self.history)]
+        events += [(done.end, 1, number) for number, done in enumerate(self.history) if done.outcome != "unknown"]
+        for _, ends, number in sorted(events):
+            if not ends:
+                self._begin(number)
+                continue
+            before, extra = self._now, self.suppose
+            self._now = self._finish(self._bits[number], extra)
+            while not self._now and extra < len(self._maybe):
+                self._now, extra = before, extra * 2 + 1
+                self._now = self._finish(self._bits[number], extra)
+            if not self._now or self.work > self.most:
+                return self._complaint(number, before)
+            self._looks.pop(self._bits[number], None), self._acts.pop(self._bits[number], None)
+        return ""
+
+    def _forget_unseen(self) -> None:
+        seen = {done.value for done in self.history if done.kind == "read"} | {done.other for done in self.history if done.kind == "swap"}
+        self.told = [done._replace(value="unseen") if done.value not in seen and done.value is not None else done for done in self.history]
+
+    def _begin(self, number: int) -> None:
+        done, bit = self.told[number], 1
+        while bit in self._looks or bit in self._acts or bit in self._maybe:
+            bit <<= 1
+        self._bits[number] = bit
+        self._unknown |= bit if done.outcome == "unknown" else 0
+        if done.kind == "read" or done.outcome == "refused":
+            self._looks[bit] = done
+            self._now = {self._see(*each) for each in self._now}
+        else:
+            (self._maybe if done.outcome == "unknown" else self._acts)[bit] = done
+
+    def _see(self, state: State, mask: int) -> tuple[State, int]:
+        """What only looks may look as soon as it can: that takes nothing from the others."""
+        for bit, done in self._looks.items():
+            if not mask & bit and self._possible(state, done):
+                mask |= bit
+        return state, mask
+
+    def _possible(self, state: State, done: Done) -> bool:
+        there = state[self._at[done.other]] if done.kind in ("move", "rename") else None
+        return POSSIBLE[done.kind, "refused" if done.outcome == "refused" else "ok"](state[self._at[done.path]], there, done)
+
+    def _after(self, state: State, done: Done) -> State:
+        now = list(state)
+        if done.kind in ("move", "rename"):
+            now[self._at[done.other]] = state[self._at[done.path]]
+        now[self._at[done.path]] = done.value                   # None for delete, move, rename
+        return tuple(now)
+
+    def _finish(self, wanted: int, extra: float) -> set[tuple[State, int]]:
+        """The configurations in which an operation has had its effect, from those in which it may still wait; it is over."""
+        best: dict[tuple[State, int], list[int]] = {}
+        found: dict[tuple[State, int], list[int]] = {}
+        waiting = collections.deque((state, mask, 0) for state, mask in sorted(
+            self._now, key=lambda each: bin(each[1] & self._unknown).count("1")) if self._keep(best, (state, mask)))
+        while waiting and self.work <= self.most:
+            state, mask, used = waiting.popleft()
+            if mask & wanted:
+                self._keep(found, (state, mask & ~wanted))
+                continue
+            for bit, done in self._next(state, mask, used < extra):
+                following = self._see(self._after(state, done), mask | bit)
+                if self._keep(best, following):
+                    waiting.append((*following, used + bool(bit & self._unknown)))
+        return {(state, mask | unknown) for (state, mask), those in found.items() for unknown in those}
+
+    def _next(self, state: State, mask: int, maybe: bool) -> Iterator[tuple[int, Done]]:
+        """What can have its effect now; of those that may wait for ever and are alike, one."""
+        tried: set[tuple[Any, ...]] = set()
+        for bit, done in (*self._acts.items(), *(self._maybe.items() if maybe else ())):
+            self.work += 1
+            alike = (done.kind, done.path, done.value, done.other, 0 if bit & self._unknown else bit)
+            if not mask & bit and alike not in tried and self._possible(state, done):
+                tried.add(alike)
+                yield bit, done
+
+    def _keep(self, best: dict[tuple[State, int], list[int]], one: tuple[State, int]) -> bool:
+        """Note a configuration, unless one is there that needs no more of the unknown ones; whether it was noted."""
+        unknown, rest = one[1] & self._unknown, one[1] & ~self._unknown
+        those = best.setdefault((one[0], rest), [])
+        if any(each & unknown == each for each in those):
+            return False
+        those[:] = [each for each in those if each & unknown != unknown] + [unknown]
+        return True
+
+    def _complaint(self, number: int, before: set[tuple[State, int]]) -> str:
+        done = self.history[number]
+        near = [each for each in self.history if each.start <= done.end and each.end >= done.start - 0.05]
+        return "\n  ".join([f"no order explains {done}", f"possible before: {[state for state, _ in before][:5]} of {list(self._at)}",
+                            "near it:", *map(str, sorted(near, key=lambda each: each.start)[-30:])])
+
+
+def _touched(done: Done) -> tuple[str, ...]:
+    return (done.path, done.other) if done.kind in ("move", "rename") else (done.path,)
+
+
+def explain(history: Iterable[Done], first: Mapping[str, Any] = {}) -> str:
+    """Empty when the history of every path is linearizable (its own or, with moves, with others: locality,
+    Herlihy and Wing 1990), else the first answer that no order explains. `first`: what lay there before; else nothing."""
+    history, groups = list(history), {}
+    for done in history:
+        group = {path for each in _touched(done) for path in groups.get(each, {each})}
+        groups.update(dict.fromkeys(group, group))
+    parts: dict[int, list[Done]] = {}
+    for done in history:
+        parts.setdefault(id(groups[done.path]), []).append(done)
+    return next(filter(None, (_explain(part, first) for part in parts.values())), "")
+
+
+def _explain(history: list[Done], first: Mapping[str, Any], most: float = 20e6) -> str:
+    said = ""
+    for suppose in (0, 2, math.inf):
+        order = Order(history, first, suppose, most)
+        said = order.explain()
+        if not said:
+            return ""
+    return said if order.work <= most else "gave up; not even this was explained so far: " + said
+
+
+def register_history(kinds: str, start: int = 0) -> list[Done]:
+    """A history from a drawing, an operation a line: `w1 |--|`: from the column of the first | to that of the last.
+
+    w1 write, c1 create, s12 swap 1 for 2, d delete, r1 or r- read, m move to /b, rb1 read of /b; `!` refused, `?` unknown."""
+    history = []
+    for line in filter(None, map(str.strip, kinds.splitlines())):
+        word, _, bar = line.partition(" ")
+        outcome = {"!": "refused", "?": "unknown"}.get(word[-1], "ok")
+        word, path = word.rstrip("!?"), "/a"
+        if word.startswith("rb"):
+            word, path = "r" + word[2:], "/b"
+        kind = {"w": "write", "c": "create", "s": "swap", "d": "delete", "r": "read", "m": "move"}[word[0]]
+        value = None if word[1:] in ("", "-") else word[-1]
+        column = line.index("|")
+        history.append(Done(kind, path, value, column, math.inf if outcome == "unknown" else line.rindex("|"), outcome,
+                            {"swap": word[1:2], "move": "/b"}.get(kind)))
+    return history
+
+
+GOOD_HISTORIES = {
+    "one after another": """
+        w1 ||
+        r1   ||
+        d      ||
+        r-       ||
+        d!         ||""",
+    "reads see a write under way, each from its own moment on": """
+        w1    |-------|
+        r-    ||
+        r1      ||
+        r1         ||""",
+    "two writes at once, the first answered is the last": """
+        w1    |-------|
+        w2    |--|
+        r1           ||""",
+    "an unknown write happens late": """
+        w1    ||
+        w2?   |
+        r1       ||
+        r1         ||
+        r2           ||""",
+    "an unknown write never happens": """
+        w1    ||
+        w2?     |
+        d         ||
+        r-          ||""",
+    "an unknown delete": """
+        w1    ||
+        d?      |
+        r1        ||
+        c2!         ||
+        c3            ||
+        r3              ||""",
+    "compare and swap": """
+        w1    ||
+        s12     |---|
+        s13!      |----|
+        r2               ||""",
+    "a move takes the value along": """
+        w1    ||
+        m       |---|
+        rb1        ||
+        r-         ||""",
+    "an unknown move": """
+        w1    ||
+        m?       |
+        r1         ||
+        r-            ||
+        rb1             ||""",
+}
+BAD_HISTORIES = {
+    "a stale read": """
+        w1    ||
+        w2       ||
+        r1          ||""",
+    "a lost write": """
+        w1    ||
+        r-       ||""",
+    "two readers disagree about the order": """
+        w1    |------------|
+        w2    |------------|
+        r1       ||
+        r2         ||
+        r1           ||""",
+    "new, then old": """
+        w1    ||
+        w2      |---------|
+        r2        ||
+        r1           ||""",
+    "a deleted value is back": """
+        w1    ||
+        d       ||
+        r1        ||""",
+    "deleted twice": """
+        w1    ||
+        d       |--|
+        d       |--|""",
+    "a value from nowhere": """
+        w1    ||
+        r2       ||""",
+    "an unknown write is seen before it began": """
+        w1    ||
+        r2      ||
+        w2?       |""",
+    "an unknown write happens twice": """
+        w1?   |
+        r1      ||
+        d         ||
+        r1          ||""",
+    "two swaps of one value": """
+        w1    ||
+        s12     |---|
+        s13     |---|""",
+    "created twice": """
+        c1    |---|
+        c2    |---|""",
+    "moved, and still there": """
+        w1    ||
+        m       ||
+        r1        ||""",
+    "moved, and nowhere": """
+        w1    ||
+        m?      |
+        r-        ||
+        rb-         ||""",
+}
+
+
+@pytest.mark.parametrize("name", GOOD_HISTORIES)
+def test_good_histories(name: str) -> None:
+    assert explain(register_history(GOOD_HISTORIES[name])) == ""
+
+
+@pytest.mark.parametrize("name", BAD_HISTORIES)
+def test_bad_histories(name: str) -> None:
+    assert explain(register_history(BAD_HISTORIES[name])).startswith("no order explains Done(")
+
+
+def brute_force(history: list[Done]) -> bool:
+    """Whether any order of any choice of the unknown ones explains all: the definition, tried out."""
+    sure = [done for done in history if done.outcome != "unknown"]
+    unsure = [done for done in history if done.outcome == "unknown"]
+    order = Order(history)
+    nothing = next(iter(order._now))[0]
+    for count in range(len(unsure) + 1):
+        for chosen in itertools.combinations(unsure, count):
+            for line in itertools.permutations([*sure, *chosen]):
+                if any(later.end < earlier.start for earlier, later in itertools.combinations(line, 2)):
+                    continue
+                state: Optional[State] = nothing
+                for done in line:
+                    if not order._possible(state, done):
+                        break
+                    changes = done.kind != "read" and done.outcome != "refused"
+                    state = order._after(state, done) if changes else state
+                else:
+                    return True
+    return False
+
+
+def any_operation(strategies: Any) -> Any:
+    """Of few values at few times, so that many histories are nearly right."""
+    value, outcomes = strategies.sampled_from("12"), {"read": ["ok"], "write": ["ok", "unknown"]}
+
+    def made(kind: str, path: str, written: str, other: str, start: int, length: int, which: int) -> Done:
+        allowed = outcomes.get(kind, ["ok", "refused", "unknown"])
+        outcome = allowed[which % len(allowed)]
+        shown = None if kind in ("delete", "move", "rename") or (kind == "read" and which == 3) else written
+        target = {"swap": other, "move": "/b" if path == "/a" else "/a", "rename": "/b" if path == "/a" else "/a"}.get(kind)
+        return Done(kind, path, shown, start, math.inf if outcome == "unknown" else start + length, outcome, target)
+    return strategies.builds(made, strategies.sampled_from(sorted({kind for kind, _ in POSSIBLE})), strategies.sampled_from(["/a", "/a", "/b"]),
+                             value, value, strategies.integers(0, 12), strategies.integers(1, 6), strategies.integers(0, 3))
+
+
+@property_test(150, history=lambda strategies: strategies.lists(any_operation(strategies), max_size=5))
+def test_the_checker_says_what_trying_all_orders_says(history: list[Done]) -> None:
+    history = [done._replace(start=done.start + number / 100, end=done.end + number / 100) for number, done in enumerate(history)]
+    assert (explain(history) == "") == brute_force(history)
+
+
+def lived(some: random.Random, count: int, clients: int, unknown: float = 0.0) -> list[Done]:
+    """A history that a correct register could have: each operation has its effect at one moment between its times."""
+    moments, history, state = sorted(some.uniform(0, count / clients) for _ in range(count)), [], None
+    free = [0.0] * clients
+    for number, moment in enumerate(moments):
+        client = some.randrange(clients)
+        if free[client] >= moment:
+            continue
+        start = some.uniform(max(free[client], moment - 2), moment)
+        free[client] = some.uniform(moment, moment + 2)
+        kind = some.choice(["read", "read", "write", "write", "swap", "create", "delete"])
+        done = Done(kind, "/a", number if kind in ("write", "create", "swap") else state if kind == "read" else None, start, free[client],
+                    other=some.choice([state, -1]) if kind == "swap" else None)
+        done = done if POSSIBLE[kind, "ok"](state, None, done) else done._replace(outcome="refused")
+        happens = done.outcome == "ok" and kind != "read"
+        if kind != "read" and some.random() < unknown:
+            done, happens = done._replace(outcome="unknown", end=math.inf), happens and some.random() < 0.5
+        state = done.value if happens else state
+        history.append(done)
+    return history
+
+
+@property_test(40, seed=lambda strategies: strategies.integers(0, 10**9), clients=lambda strategies: strategies.integers(1, 8))
+def test_a_correct_register_is_believed_and_a_wrong_one_is_not(seed: int, clients: int) -> None:
+    """A read that returns what was surely overwritten, or was never written, does not pass."""
+    some = random.Random(seed)
+    history = lived(some, 80, clients, 0.05)
+    assert explain(history) == ""
+    reads = [number for number, done in enumerate(history) if done.kind == "read"]
+    for number in some.sample(reads, min(3, len(reads))):
+        assert explain([*history[:number], history[number]._replace(value=-2), *history[number + 1:]])
+        before = [done for done in history if done.kind == "write" and done.outcome == "ok" and done.end < history[number].start]
+        stale = [done for done in before if any(done.end < other.start for other in before)]
+        if stale:
+            assert explain([*history[:number], history[number]._replace(value=some.choice(stale).value), *history[number + 1:]])
+
+
+@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.long)])
+def test_ten_thousand_operations_are_soon_checked(count: int) -> None:
+    """By the count of what it looks at, not by the clock: that does not grow with the length of the history."""
+    history = lived(random.Random(5), count, 8, 0.001)
+    assert len(history) > count * 0.4
+    order = Order(history)
+    assert order.explain() == ""
+    assert order.work < 500 * len(history)
+    assert explain([*history, Done("read", "/a", -3, history[-1].start, history[-1].end)])
+
+
+# ============================================================================
+# Several nodes: real processes, what stands between them, and what goes wrong there
+# ============================================================================
+
+class FaultyLine:
+    """A port of 127.0.0.1 before another one: it can be cut, fall silent (one way only, too), be slow.
+
+    What was on its way when it fell silent arrives later, as TCP has it; `cut` ends every connection."""
+
+    def __init__(self, target: int) -> None:
+        self._target, self._listener = target, socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.port = self._listener.getsockname()[1]
+        self._now = threading.Condition()
+        self._ends: set[socket.socket] = set()
+        self._silent: set[str] = set()                          # of "out" (to the target) and "back"
+        self._cut, self._delay, self._rate = False, 0.0, math.inf
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def cut(self) -> None:
+        """No connection lives, and none is let in."""
+        with self._now:
+            self._cut = True
+            self._now.notify_all()
+            for end in self._ends:
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def silence(self, *ways: str) -> None:
+        """Bytes "out", "back" (both where nothing is said) are held back; connections are accepted as before."""
+        self._silent = set(ways or ("out", "back"))
+
+    def slow(self, delay: float = 0.0, rate: float = math.inf) -> None:
+        """Each block takes `delay` seconds, and its bytes at most `rate` a second."""
+        self._delay, self._rate = delay, rate
+
+    def heal(self) -> None:
+        """As new."""
+        with self._now:
+            self._cut, self._silent, self._delay, self._rate = False, set(), 0.0, math.inf
+            self._now.notify_all()
+
+    def close(self) -> None:
+        """The end, of its threads too."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client = self._listener.accept()[0]
+                self._threads = [thread for thread in self._threads if thread.is_alive()]
+                self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+                self._threads[-1].start()
+
+    def _serve(self, client: socket.socket) -> None:
+        if self._cut:
+            return client.close()
+        with client, contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self._target)) as server:
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            server.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            with self._now:
+                if self._cut:                                   # meanwhile
+                    return
+                self._ends |= {client, server}
+            back = threading.Thread(target=self._pump, args=("back", server, client), daemon=True)
+            back.start()
+            self._pump("out", client, server)
+            back.join()
+            with self._now:
+                self._ends -= {client, server}
+
+    def _pump(self, way: str, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            for data in iter(lambda: source.recv(65536), b""):
+                with self._now:
+                    self._now.wait_for(lambda: way not in self._silent or self._cut)
+                if self._delay or self._rate < math.inf:
+                    time.sleep(self._delay + len(data) / self._rate)
+                sink.sendall(data)
+            sink.shutdown(socket.SHUT_WR)
+        except OSError:                                         # one end is gone: so is the other
+            for end in (source, sink):
+                with contextlib.suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+
+class ClusterNode:
+    """A node: its folder, its port, and the process when there is one. `url` and `key` as `call` takes them."""
+
+    key = KEY
+
+    def __init__(self, name: str, folder: Path) -> None:
+        self.name, self.folder, self.port = name, folder, free_port()
+        self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
+        self.settings: dict[str, Any] = {}
+        self.server: Optional[Spawned] = None
+        folder.mkdir()
+
+    def start(self) -> None:
+        """Begin, or begin again with the data of before."""
+        output = self.folder / "output.txt"
+        if output.exists():
+            output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
+        self.server = Spawned(self.folder, self.settings)
+
+    def send(self, how: int) -> None:
+        """SIGSTOP, SIGCONT ..."""
+        assert self.server
+        self.server.process.send_signal(how)
+
+    def stop(self, how: int = signal.SIGTERM) -> None:
+        """End it, a stopped one too."""
+        if self.server:
+            if self.server.process.poll() is None:
+                self.send(signal.SIGCONT)
+            self.server.stop(how)
+            self.server = None
+
+    def output(self) -> str:
+        """All that its processes said."""
+        return "".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("output*")))
+
+    def files(self) -> dict[str, bytes]:
+        """What lies on its disk, by path."""
+        return {"/" + str(path.relative_to(self.root)): path.read_bytes() for path in self.root.rglob("*")
+                if path.is_file() and path.relative_to(self.root).parts[0] != callfs.HIDDEN}
+
+    def unfinished(self) -> list[str]:
+        """Uploads and spools that nobody finished."""
+        return [str(path) for part in ("tmp", "trash") for path in (self.root / callfs.HIDDEN / part).glob("*")]
+
+
+class Cluster:
+    """Nodes with one authority for their records and locks; a line before each peer of each node and before its authority.
+
+    `authority`: a PostgreSQL or Redis server of the tests; None: one node with SQLite. The caller closes it."""
+
+    def __init__(self, folder: Path, authority: Optional[RealDatabase], count: int = 3, changes: Mapping[str, Any] = {}) -> None:
+        self.folder, self.authority, self.faults = folder, authority, []
+        self.nodes = [ClusterNode(f"n{number}", folder / f"n{number}") for number in range(1, count + 1)]
+        self.lines: dict[tuple[str, str], FaultyLine] = {}       # by who asks and who is asked; "store": the authority
+        self.name = os.urandom(4).hex()
+        for node in self.nodes:
+            for other in self.nodes:
+                if other is not node:
+                    self.lines[node.name, other.name] = FaultyLine(other.port)
+            if authority:
+                self.lines[node.name, "store"] = FaultyLine(authority.port)
+            node.settings = {**self._settings(node), **changes}
+        try:
+            all_at_once(count, lambda number: self.nodes[number].start())
+            assert all(node.server for node in self.nodes), self.outputs()
+        except BaseException:
+            self.close()
+            raise
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        settings: dict[str, Any] = {
+            "server": {"listen_addr": f"127.0.0.1:{node.port}"}, "storage": {"durability": "relaxed"},
+            "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
+            "instance_discovery": {"instance_id": node.name, "peer_endpoints": {
+                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name != "store"}}}
+        if self.authority:
+            address = f"127.0.0.1:{self.lines[node.name, 'store'].port}"
+            if self.authority.name == "postgres":
+                dsn = f"postgres://u:{urllib.parse.quote(PASSWORD, safe='')}@{address}/callfs"
+                settings["metadata_store"] = {"type": "postgres", "dsn": dsn, "db_schema": f"chaos_{self.name}", "pool_size": 6}
+                settings["dlm"] = {"type": "postgres", "lease": "1s"}
+            else:
+                settings["metadata_store"] = {"type": "redis", "redis_addr": address, "redis_key_prefix": f"chaos-{self.name}:", "pool_size": 6}
+                settings["dlm"] = {"type": "redis", "redis_addr": address, "lease": "1s"}
+        return settings
+
+    def close(self) -> None:
+        """End what runs."""
+        for node in self.nodes:
+            node.stop()
+        for line in self.lines.values():
+            line.close()
+
+    def __getitem__(self, number: int) -> ClusterNode:
+        return self.nodes[number]
+
+    @contextlib.contextmanager
+    def broken(self) -> Iterator[None]:
+        """While something does not work, so that 502 and 503 are allowed."""
+        fault = [time.monotonic(), math.inf]
+        self.faults.append(fault)
+        try:
+            yield
+        finally:
+            fault[1] = time.monotonic()
+
+    def heal(self) -> None:
+        """All lines as new, all nodes run; returns when each of them answers for a file on each other."""
+        for line in self.lines.values():
+            line.heal()
+        for node in self.nodes:
+            if node.server and node.server.process.poll() is None:
+                node.send(signal.SIGCONT)
+            else:
+                node.start()
+        for place in self.nodes:
+            path = f"/v1/files/healthy-{place.name}"
+            wait_for(lambda: self._heard(place, "PUT", path, b"here") in (200, 201), 20, f"{place.name} to write")
+            for node in self.nodes:
+                wait_for(lambda: self._heard(node, "GET", path) == 200, 20, f"{node.name} to read from {place.name}")
+
+    @staticmethod
+    def _heard(node: ClusterNode, method: str, path: str, body: Optional[bytes] = None) -> int:
+        try:
+            return call(node, method, path, body, timeout=10).status
+        except (OSError, http.client.HTTPException):
+            return 0
+
+    def records(self) -> Any:
+        """The records themselves. The caller closes them."""
+        config = callfs.Config.from_mapping(server_settings(self[0].folder, self[0].settings))
+        return callfs.open_store(config, callfs.Metrics(), callfs.Log("error"))
+
+    def differences(self) -> list[str]:
+        """Where the disk of a node is not what the records say, and what is left over there."""
+        found: list[str] = []
+        with contextlib.closing(self.records()) as store:
+            entries: list[Any] = []
+            while page := store.subtree("/", callfs.split_path(entries[-1].path) if entries else ("", "")):
+                entries += page
+            for node in self.nodes:
+                found += [f"{node.name}: not done: {stray}" for stray in store.strays(node.name, 5)]
+        for node in self.nodes:
+            mine = {entry.path: entry for entry in entries if (entry.type, entry.backend, entry.instance_id) == ("file", "localfs", node.name)}
+            files = node.files()
+            found += [f"{node.name}: no file: {mine[path]}" for path in mine.keys() - files.keys()]
+            found += [f"{node.name}: no record: {path}, {content_name(files[path])}" for path in files.keys() - mine.keys()]
+            found += [f"{node.name}: {mine[path]} is {content_name(data)}" for path, data in files.items() if path in mine and (
+                len(data) != mine[path].size or mine[path].digest not in ("", hashlib.sha256(data).hexdigest()))]
+            found += [f"{node.name}: unfinished: {path}" for path in node.unfinished()]
+        return found
+
+    def settled(self, seconds: float = 20) -> None:
+        """Fails unless disks and records soon agree, with nothing left over."""
+        deadline = time.monotonic() + seconds
+        while (found := self.differences()) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        assert not found, "\n".join([*found[:20], self.outputs()])
+
+    def outputs(self) -> str:
+        """The ends of what the nodes said, for a failure."""
+        return "\n".join(f"== {node.name}\n{node.output()[-1500:]}" for node in self.nodes)
+
+
+def content(number: int, size: int) -> bytes:
+    """Bytes that name their own number, length and digest; fewer than 40 only their number, as far as it fits."""
+    if size < 40:
+        return (b"%x." % number * size)[:size]
+    filler = random.Random(number).randbytes(size - 40)
+    return b"%010d:%07d:%.20s:" % (number, size, hashlib.sha256(filler).hexdigest().encode()) + filler
+
+
+def content_name(data: bytes) -> str:
+    """What stands for the bytes in a history. Raises ValueError for bytes that are not as they were made."""
+    if len(data) < 40:
+        return data.decode("latin-1")
+    _, size, digest, _ = data[:40].decode("latin-1").split(":")
+    if int(size) != len(data) or hashlib.sha256(data[40:]).hexdigest()[:20] != digest:
+        raise ValueError("mixed")
+    return data[:40].decode()
+
+
+class Trouble(NamedTuple):
+    """An answer that is allowed only while something is broken; status 0: none at all."""
+
+    start: float
+    end: float
+    node: str
+    what: str
+    status: int
+    message: str
+
+
+# Method; statuses that say done; those that say refused.
+TRAFFIC: dict[str, tuple[str, tuple[int, ...], tuple[int, ...]]] = {
+    "read": ("GET", (200, 404), ()), "write": ("PUT", (200, 201), ()), "create": ("POST", (201,), (409,)),
+    "swap": ("PUT", (200,), (412,)), "delete": ("DELETE", (204,), (404,)), "move": ("PATCH", (200,), (404,)),
+}
+SIZES = (1, 3, 39, 40, 500, 500, 5_000, 5_000, 65_536, 65_537, 300 << 10)
+
+
+class Traffic:
+    """Clients on all nodes that read and change some paths as fast as they can, until the block ends; what they were told.
+
+    `kinds`: of TRAFFIC, as often as they are named. With moves no conditions: they give a version another ETag."""
+
+    numbers = itertools.count(1)
+
+    def __init__(self, cluster: Cluster, paths: Sequence[str], kinds: str = "read read read write write create swap delete",
+                 clients: int = 6, sizes: Sequence[int] = SIZES) -> None:
+        self.cluster, self.paths, self.kinds, self.sizes = cluster, list(paths), kinds.split(), sizes
+        self.history: list[Done] = []
+        self.troubles: list[Trouble] = []
+        self.wrong: list[str] = []
+        self.well: collections.Counter[str] = collections.Counter()      # operations that ended well, by node
+        self._over = threading.Event()
+        seed = kill_seed()
+        self._threads = [threading.Thread(target=self._client, args=(cluster.nodes[number % len(cluster.nodes)], random.Random(seed + number)))
+                         for number in range(clients)]
+
+    def __enter__(self) -> Traffic:
+        self.begun = time.monotonic()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._over.set()
+        for thread in self._threads:
+            thread.join()
+
+    def go_on(self, seconds: float) -> None:
+        """For so long, unless something went wrong that must not."""
+        wait_for(lambda: self.wrong or time.monotonic() - self.begun > seconds, seconds + 5)
+
+    def more(self, count: int, only: Optional[ClusterNode] = None, without: Optional[ClusterNode] = None, seconds: float = 30) -> None:
+        """Until so many more operations have ended well: of one node, of all but one."""
+        nodes = [node.name for node in self.cluster.nodes if node is (only or node) and node is not without]
+        before = sum(self.well[name] for name in nodes)
+        wait_for(lambda: self.wrong or sum(self.well[name] for name in nodes) >= before + count, seconds,
+                 f"{count} operations on {nodes}; so far {dict(self.well)}; troubles: {self.troubles[-3:]}")
+
+    def move_to(self, node: ClusterNode, path: str, target: str, instance: str) -> None:
+        """A move to the disk of another node, as one of the operations."""
+        begun = Done("move", path, None, time.monotonic(), other=target)
+        answer = call(node, "PATCH", "/v1/files" + path, {"destination": target, "overwrite": True, "instance": instance})
+        self._note(node, begun, answer, {})
+
+    def _client(self, node: ClusterNode, some: random.Random) -> None:
+        connection = connect(node.url, 20)
+        seen: dict[str, tuple[Optional[str], str]] = {}         # path: value, ETag
+        while not self._over.is_set() and not self.wrong:
+            if not self.one(node, connection, some, seen):
+                connection.close()                              # it opens again by itself
+                self._over.wait(0.1)
+        connection.close()
+
+    def one(self, node: ClusterNode, connection: http.client.HTTPConnection, some: random.Random, seen: dict[str, Any]) -> bool:
+        """An operation, noted; False when it went wrong."""
+        kind, path, number = some.choice(self.kinds), some.choice(self.paths), next(self.numbers)
+        if kind == "swap" and not seen.get(path, ("", ""))[1]:
+            kind = "read"
+        data = content(number, some.choice(self.sizes)) if kind in ("write", "create", "swap") else b""
+        other = seen[path][0] if kind == "swap" else some.choice([each for each in self.paths if each != path]) if kind == "move" else None
+        headers = {"Authorization": f"Bearer {node.key}", **({"If-Match": seen[path][1]} if kind == "swap" else {})}
+        if kind == "move":
+            data = json.dumps({"destination": other, "overwrite": True}).encode()
+        elif data and some.random() < 0.2:                      # without a length
+            headers["Transfer-Encoding"] = "chunked"
+        begun = Done(kind, path, content_name(data) if kind != "move" and data else None, time.monotonic(), other=other)
+        try:
+            body: Any = iter([data[:1000], data[1000:]] if data[1000:] else [data]) if "Transfer-Encoding" in headers else data or None
+            connection.request(TRAFFIC[kind][0], "/v1/files" + path, body, headers, encode_chunked="Transfer-Encoding" in headers)
+            response = connection.getresponse()
+            answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        except (OSError, http.client.HTTPException) as error:
+            answer = Answer(0, {}, repr(error).encode())
+        self._note(node, begun, answer, seen)
+        return answer.status not in (0, 502, 503)
+
+    def _note(self, node: ClusterNode, begun: Done, answer: Answer, seen: dict[str, Any]) -> None:
+        _, well, refused = TRAFFIC[begun.kind]
+        begun = begun._replace(end=time.monotonic())
+        if answer.status in well:
+            if begun.kind == "read":
+                try:
+                    begun = begun._replace(value=content_name(answer.body) if answer.status == 200 else None)
+                except ValueError:
+                    self.wrong.append(f"{node.name}: mixed content at {begun}: {answer.headers} {answer.body[:60]!r}")
+                seen[begun.path] = (begun.value, answer.headers.get("etag", "") if answer.status == 200 else "")
+            self.history.append(begun)
+            self.well[node.name] += 1
+        elif answer.status in refused:
+            self.history.append(begun._replace(outcome="refused"))
+            self.well[node.name] += 1
+        else:
+            self.troubles.append(Trouble(begun.start, begun.end, node.name, f"{begun.kind} {begun.path}", answer.status, answer.body[:300].decode("latin-1")))
+            if answer.status not in (0, 502, 503):
+                self.wrong.append(str(self.troubles[-1]))
+            if begun.kind != "read":
+                self.history.append(begun._replace(end=math.inf, outcome="unknown"))
+
+    def check(self, least: int = 50) -> None:
+        """After the block, with all nodes well: they agree about every path, an order explains all, nobody was told what must not be."""
+        assert not self.wrong, "\n".join([*self.wrong[:5], self.cluster.outputs()])
+        bad = [each for each in self.troubles if not any(start <= each.end and each.start <= end + 2 for start, end in self.cluster.faults)]
+        assert not bad, "\n".join(["trouble while nothing was broken:", *map(str, bad[:5]), self.cluster.outputs()])
+        for path in self.paths:
+            self._agree(path)
+        assert sum(done.outcome == "ok" for done in self.history) >= least
+        assert not (reason := explain(self.history)), reason
+        for node in self.cluster.nodes:
+            assert "Traceback" not in node.output(), node.output()
+
+    def _agree(self, path: str) -> None:
+        for node in self.cluster.nodes:
+            start, answer = time.monotonic(), call(node, "GET", "/v1/files" + path)
+            assert answer.status in (200, 404), (node.name, path, answer)
+            value = content_name(answer.body) if answer.status == 200 else None
+            self.history.append(Done("read", path, value, start, time.monotonic()))
+
+
+def test_the_harness_on_one_node(tmp_path: Path) -> None:
+    """Traffic on one node, which has no others: what the harness says of a server that works, and after a kill."""
+    with contextlib.closing(Cluster(tmp_path, None, 1)) as cluster:
+        with Traffic(cluster, ["/d/a", "/b"]) as traffic:
+            wait_for(lambda: traffic.wrong or len(traffic.history) > 150, 20)
+            with cluster.broken():
+                cluster[0].stop(signal.SIGKILL)
+                wait_for(lambda: any(each.status == 0 for each in traffic.troubles), 10)
+                cluster[0].start()
+            before = len(traffic.history)
+            wait_for(lambda: traffic.wrong or len(traffic.history) > before + 100, 20)
+        traffic.check()
+        with Traffic(cluster, ["/m/a", "/m/b", "/m/c"], "read read write move delete") as moving:
+            wait_for(lambda: moving.wrong or len(moving.history) > 150, 20)
+        moving.check()
+        assert cluster[0].unfinished() == [] and set(cluster[0].files()) <= {"/d/a", "/b", "/m/a", "/m/b", "/m/c"}
+        lost = next(done for done in reversed(traffic.history) if done.kind == "write" and done.outcome == "ok")
+        traffic.history.append(Done("read", lost.path, "never written", time.monotonic(), time.monotonic()))
+        with pytest.raises(AssertionError, match="never written"):
+            traffic.check()
+
+
+def test_the_lines_of_the_harness() -> None:
+    """Cut, silent one way, slow, as new."""
+    heard: list[bytes] = []
+
+    def echo(sock: socket.socket) -> None:
+        for data in iter(lambda: sock.recv(100), b""):
+            heard.append(data)
+            sock.sendall(data)
+
+    def asks(sock: socket.socket, data: bytes, seconds: float = 5) -> bytes:
+        sock.settimeout(seconds)
+        sock.sendall(data)
+        return sock.recv(100)
+    with scripted_server(echo, 2) as port, contextlib.closing(FaultyLine(port)) as line:
+        with socket.create_connection(("127.0.0.1", line.port)) as sock:
+            assert asks(sock, b"1") == b"1"
+            line.silence("back")
+            with pytest.raises(socket.timeout):
+                asks(sock, b"2", 0.05)
+            wait_for(lambda: heard[-1:] == [b"2"])
+            line.silence("out")
+            with pytest.raises(socket.timeout):
+                asks(sock, b"3", 0.05)
+            line.heal()
+            sock.settimeout(5)
+            wait_for(lambda: heard[-1:] == [b"3"])
+            assert (sock.recv(1), sock.recv(1)) == (b"2", b"3")
+            line.slow(0.2)
+            with pytest.raises(socket.timeout):
+                asks(sock, b"4", 0.05)
+            line.heal()
+            sock.settimeout(5)
+            assert sock.recv(1) == b"4"
+            line.cut()
+            assert sock.recv(1) == b""
+        with socket.create_connection(("127.0.0.1", line.port)) as sock:
+            assert sock.recv(1) == b""
+        line.heal()
+        with socket.create_connection(("127.0.0.1", line.port)) as sock:
+            assert asks(sock, b"5") == b"5"
+
+
+@pytest.fixture(scope="module", params=["postgres", "redis"])
+def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes for many tests."""
+    authority = request.getfixturevalue({"postgres": "postgres_server", "redis": "redis_server"}[request.param])
+    with contextlib.closing(Cluster(tmp_path_factory.mktemp("cluster"), authority)) as made:
+        yield made
+
+
+LONG_AND_SHORT = pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.long)])
+ONE_PATH = "read read read write write create swap delete"
+MOVING = "read read read write write delete move"
+
+
+def settle(cluster: Cluster, *traffic: Traffic, least: int = 50) -> None:
+    """Everything works again; every history has an order, and the disks are what the records say."""
+    cluster.heal()
+    for each in traffic:
+        each.check(least)
+    cluster.settled()
+
+
+class TestCluster:
+    """Three processes with one PostgreSQL or Redis, and clients that work on all of them while things break."""
+
+    @pytest.fixture
+    def top(self, cluster: Cluster) -> str:
+        """A directory of the test's own; the cluster is well before and after."""
+        assert cluster.nodes[0].server
+        return f"/t{next(Traffic.numbers)}"
+
+    @LONG_AND_SHORT
+    def test_concurrent_writers_to_one_path(self, cluster: Cluster, top: str, seconds: int) -> None:
+        with Traffic(cluster, [top], ONE_PATH) as one, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            one.go_on(seconds)
+        settle(cluster, one, other)
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_a_node_is_killed_and_comes_back(self, cluster: Cluster, top: str, seconds: int) -> None:
+        """Its files are 502 meanwhile, the others' go on; nothing mixed, nothing left over."""
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for victim in [cluster[1], *cluster.nodes * 4][:1 if seconds < 10 else 10]:
+                traffic.more(60)
+                with cluster.broken():
+                    victim.stop(signal.SIGKILL)
+                    traffic.more(60, without=victim)
+                    victim.start()
+                    traffic.more(20, only=victim)
+        settle(cluster, traffic, other)
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_a_node_stands_still_longer_than_its_locks_live(self, cluster: Cluster, top: str, seconds: int) -> None:
+        """What it had begun before does not overwrite what was written meanwhile."""
+        with Traffic(cluster, [top], "read write write write swap") as traffic:
+            for victim in [cluster[1], *cluster.nodes * 4][:1 if seconds < 10 else 10]:
+                traffic.more(60)
+                with cluster.broken():
+                    victim.send(signal.SIGSTOP)
+                    stopped = time.monotonic()
+                    wait_for(lambda: time.monotonic() > stopped + 1.5, 5, "its lease to run out")
+                    traffic.more(20, without=victim)
+                    victim.send(signal.SIGCONT)
+                    traffic.more(20, only=victim)
+        settle(cluster, traffic)
+
+    @pytest.mark.once
+    @pytest.mark.parametrize("what", ["slow", "cut from its peers", "silent peers", "deaf peers", "cut from the store", "silent store"])
+    def test_lines_break(self, cluster: Cluster, top: str, what: str) -> None:
+        """To and from one node, while all work."""
+        node, word = cluster[0], what.split()[0]
+        lines = [line for ends, line in cluster.lines.items() if node.name in ends and ("store" in ends) == what.endswith("store")]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic:
+            traffic.more(40)
+            with cluster.broken() if word != "slow" else contextlib.nullcontext():
+                for line in lines:
+                    {"slow": lambda: line.slow(0.01), "cut": line.cut, "silent": line.silence, "deaf": lambda: line.silence("out")}[word]()
+                traffic.more(40, without=node)
+                for line in lines:
+                    line.heal()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_the_authority_restarts(self, cluster: Cluster, top: str, seconds: int) -> None:
+        """PostgreSQL or Redis is killed and comes back under load."""
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(1 if seconds < 10 else 6):
+                traffic.more(60)
+                with cluster.broken():
+                    cluster.authority.restart()
+                    for node in cluster.nodes:
+                        traffic.more(10, only=node)
+        assert all(each.status != 502 for each in traffic.troubles), traffic.troubles
+        settle(cluster, traffic, other)
+
+    @pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.long)])
+    def test_a_link_is_raced_over_three_nodes(self, cluster: Cluster, top: str, rounds: int) -> None:
+        """Exactly one download wins, whoever made the link and wherever the file is."""
+        for number in range(rounds):
+            home, maker = (cluster[(number + more) % 3] for more in (0, number // 3))
+            data = content(number, (20, 300_000)[number % 2])
+            put_file(home, top, data)
+            token = make_link(maker, top)["token"]
+            answers = all_at_once(6, lambda each: call(cluster[each % 3].url, "GET", "/download/" + token))
+            assert sorted(answer.status for answer in answers) == [200] + [410] * 5
+            assert [answer.body for answer in answers if answer.status == 200] == [data]
+
+    def test_events_of_every_node_are_seen_on_every_node(self, cluster: Cluster, top: str) -> None:
+        with contextlib.ExitStack() as keep:
+            ears = [keep.enter_context(Listener(node)) for node in cluster.nodes]
+            wanted = []
+            for number, node in enumerate(cluster.nodes):
+                put_file(node, f"{top}-{number}", b"x")
+                ask(cluster[number - 1], "DELETE", f"/v1/files{top}-{number}", status=204)
+                wanted += [("create", f"{top}-{number}"), ("delete", f"{top}-{number}")]
+            for ear in ears:
+                heard: list[tuple[str, str]] = []
+                while not set(wanted) <= set(heard):
+                    event = ear.next()
+                    heard.append((event["type"], event["path"]))
+                assert [each for each in heard if each in wanted] == wanted             # each once; here, in this order
+
+    @pytest.mark.parametrize("rounds", [8, pytest.param(300, marks=pytest.mark.long)])
+    def test_what_is_written_is_read_at_once_on_every_node(self, cluster: Cluster, top: str, rounds: int) -> None:
+        """Bytes, size, ETag, listing, absence: through every node, right after the answer."""
+        some = random.Random(rounds)
+        for number in range(rounds):
+            path, data = f"{top}/{some.randrange(3)}", content(number, some.choice(SIZES))
+            writer, mover, remover = (some.choice(cluster.nodes) for _ in range(3))
+            tag = put_file(writer, path, data).headers["etag"]
+            for node in cluster.nodes:
+                found = ask(node, "GET", "/v1/files" + path, status=200)
+                assert (found.body, found.headers["etag"]) == (data, tag), (writer.name, node.name)
+                items = ask(node, "GET", "/v1/directories" + top, status=200).json()["items"]
+                assert {item["path"]: item["size"] for item in items}[path] == len(data)
+            new = f"{top}/moved{some.randrange(2)}"
+            ask(mover, "PATCH", "/v1/files" + path, {"destination": new, "overwrite": True}, status=200)
+            for node in cluster.nodes:
+                ask(node, "HEAD", "/v1/files" + path, status=404)
+                assert get_file(node, new) == data
+            if some.random() < 0.5:
+                ask(remover, "DELETE", "/v1/files" + new, status=204)
+                assert [call(node, "GET", "/v1/files" + new).status for node in cluster.nodes] == [404] * 3
+
+    @pytest.mark.once
+    @LONG_AND_SHORT
+    def test_files_move_between_nodes_under_load(self, cluster: Cluster, top: str, seconds: int) -> None:
+        paths = [f"{top}-{name}" for name in "abc"]
+        with Traffic(cluster, paths, MOVING) as traffic:
+            some = random.Random(seconds)
+            while not traffic.wrong and time.monotonic() < traffic.begun + seconds:
+                path, target = some.sample(paths, 2)
+                traffic.move_to(some.choice(cluster.nodes), path, target, some.choice(cluster.nodes).name)
+        settle(cluster, traffic)
+
+    @pytest.mark.once
+    @pytest.mark.parametrize("verb", ["PATCH", "DELETE"])
+    @pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.long)])
+    def test_a_directory_goes_while_others_write_into_it(self, cluster: Cluster, top: str, verb: str, rounds: int) -> None:
+        """Nothing acknowledged is lost, nothing deleted comes back, no file is half in the one place."""
+        over, numbers, written, gone = threading.Event(), itertools.count(1), [], []
+        wrong: list[Any] = []
+
+        def write(node: ClusterNode) -> None:
+            while not over.is_set():
+                number = next(numbers)
+                start = time.monotonic()
+                answer = call(node, "PUT", f"/v1/files{top}/in/d{number % 2}/f{number}", content(number, number % 3 * 20_000 + 50))
+                if answer.status != 201:
+                    wrong.append(answer)
+                written.append((number, start, time.monotonic()))
+        writers = [threading.Thread(target=write, args=(node,)) for node in cluster.nodes]
+        put_file(cluster[0], f"{top}/x", b"")
+        for writer in writers:
+            writer.start()
+        for number in range(rounds):
+            before, start = len(written), time.monotonic()
+            if verb == "PATCH":
+                answer = call(cluster[number % 3], verb, f"/v1/files{top}/in", {"destination": f"{top}/out{number}"})
+            else:
+                answer = call(cluster[number % 3], verb, f"/v1/files{top}/in?recursive=true")
+            gone.append((start, time.monotonic(), answer.status))
+            if answer.status not in (200, 204, 404):
+                wrong.append(answer)
+            wait_for(lambda: wrong or len(written) > before + 5, 20)
+        over.set()
+        for writer in writers:
+            writer.join()
+        assert not wrong, (wrong[:3], cluster.outputs())
+        found: dict[int, list[str]] = collections.defaultdict(list)
+        for item in ask(cluster[0], "GET", f"/v1/directories{top}?recursive=true&limit=100000", status=200).json()["items"]:
+            name = item["path"].rpartition("/")[2]
+            if item["type"] == "file" and name[0] == "f":
+                found[int(name[1:])].append(item["path"])
+        assert all(len(paths) == 1 for paths in found.values()), found
+        for number, start, end in written:
+            went = [each for each in gone if each[2] < 300 and each[1] > start]
+            if verb == "PATCH" or not went:
+                assert number in found, (number, start, end, gone)
+            elif any(each[0] > end for each in went):
+                assert number not in found, (number, start, end, gone)
+        for number, (path,) in found.items():
+            assert content_name(get_file(cluster[number % 3], path)) == content_name(content(number, number % 3 * 20_000 + 50))
+        cluster.settled()
+
+
+# ============================================================================
 # Client and command line
 # ============================================================================
 
@@ -24193,6 +26282,142 @@ def play() -> Iterator[Callable[..., tuple[Scripted, callfs.Client, list[float]]
             client.sleep = pauses.append
             return server, client, pauses
         yield start
+
+
+# ---- a cluster
+
+NODE_ROWS = [
+    {"id": "node-1", "endpoint": "http://a", "reachable": True, "version": "9", "uptime_seconds": 3725.2, "draining": False,
+     "disk": {"free_bytes": 5 << 30, "total_bytes": 10 << 30}, "files": {"count": 1000, "bytes": 1, "more": True},
+     "lag": {"events": 2, "strays": 1}},
+    {"id": "node-2", "endpoint": "http://b", "reachable": True, "version": "8", "uptime_seconds": 1, "draining": True,
+     "clock_skew_seconds": -0.25, "clock_skew_uncertainty_seconds": 0.0012, "trouble": "no records"},
+    {"id": "node-3", "endpoint": "http://c", "reachable": False, "error": "node node-3 can not be reached"},
+]
+
+
+def test_cluster_status_as_a_table_and_as_json(play: Any, capsys: Any) -> None:
+    body = json.dumps({"node": "node-1", "nodes": NODE_ROWS}).encode()
+    server, _, _ = play([answer(body=body)], [answer(body=body)], [answer(body=json.dumps({"nodes": NODE_ROWS[:2]}).encode())],
+                        [answer(body=b"{}")])
+    at = ["--url", server.url, "--key", CLIENT_KEY]
+    assert callfs.main(["cluster", "status", *at]) == 1         # one is away
+    out, err = capsys.readouterr()
+    assert [line.split() for line in out.splitlines()] == [
+        ["NODE", "STATE", "VERSION", "UP", "CLOCK", "FREE", "OF", "FILES", "LAG"],
+        ["node-1", "ok", "9", "1h2m5s", "-", "5GiB", "10GiB", "1000+", "3"],
+        ["node-2", "leaving", "8", "1s", "-0.250s+-0.001", "-", "-", "-", "-"],
+        ["node-3", "away", "-", "-", "-", "-", "-", "-", "-"]]
+    assert len({line.index(cell) for line, cell in zip(out.splitlines(), ("OF", "10GiB"))}) == 1
+    assert err == "callfs: node-2: no records\ncallfs: node-3: node node-3 can not be reached\n"
+    assert callfs.main(["cluster", "status", "--json", *at]) == 1
+    assert json.loads(capsys.readouterr().out) == NODE_ROWS
+    assert callfs.main(["cluster", "status", *at]) == 0
+    assert callfs.main(["cluster", "status", *at]) == 1         # no server of ours
+    assert "does not answer as a callfs server does" in capsys.readouterr().err
+
+
+def lines_of(*rows: Any) -> bytes:
+    return answer(body=b"".join(json.dumps(row).encode() + b"\n" for row in rows))
+
+
+def test_cluster_leave_tells_how_it_ends(play: Any, capsys: Any) -> None:
+    moving = {"node": "node-2", "state": "moving", "files": 7, "moved": 3}
+    server, client, _ = play(
+        [lines_of(moving, {**moving, "state": "done", "moved": 7})],
+        [lines_of(moving, {**moving, "state": "stuck", "reason": "Some stay.", "failed": [{"path": "/a", "reason": "in the way"}]})],
+        [lines_of(moving, {"node": "node-2", "state": "away", "reason": "it is gone"})], [lines_of(moving)],
+        [answer(body=json.dumps({**moving, "state": "no"}).encode())], [lines_of(moving, moving)])
+    at = ["--url", server.url, "--key", CLIENT_KEY]
+    assert callfs.main(["cluster", "leave", "node-2", *at]) == 0
+    out, err = capsys.readouterr()
+    assert out.startswith("node-2: 7 files moved, none is left. It may be stopped") and "peer_endpoints" in out and err == ""
+    assert callfs.main(["cluster", "leave", *at]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("callfs: /a: in the way\ncallfs: Some stay.; it tries again")
+    for reason in ("it is gone", "the node stopped"):
+        assert callfs.main(["cluster", "leave", *at]) == 1 and reason in capsys.readouterr().err
+    assert callfs.main(["cluster", "leave", "--stop", "node-2", *at]) == 0
+    assert capsys.readouterr().out == "node-2: stays, and takes new files again\n"
+    assert list(client.leave("node-2")) == [moving, moving]
+    assert [(each.method, each.target) for each in server.heard] == [("POST", "/v1/cluster/leave")] * 4 + [
+        ("DELETE", "/v1/cluster/leave?node=node-2"), ("POST", "/v1/cluster/leave")]
+    assert [json.loads(each.body)["node"] for each in server.heard if each.body] == ["node-2", "", "", "", "node-2"]
+
+
+class Demo:
+    """A running `callfs cluster demo`; `urls` and `key` as it prints them."""
+
+    def __init__(self, folder: Path, *arguments: str, environ: Mapping[str, str] = {}) -> None:
+        self.folder, self.output = folder, folder.parent / f"{folder.name}.output"
+        with open(self.output, "wb") as output:
+            self.process = subprocess.Popen([sys.executable, compiled(), "cluster", "demo", str(folder), "--port", "0", *arguments],
+                                            stdin=subprocess.DEVNULL, stdout=output, stderr=output, env={**os.environ, **environ})
+        wait_for(lambda: "Ctrl-C" in self.text() or self.process.poll() is not None, 30, "the demonstration's start")
+        self.urls, found = LISTENING.findall(self.text()), re.search(r"^The key of admin: (\S+)$", self.text(), re.M)
+        self.key = found[1] if found else ""
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    def text(self) -> str:
+        return self.output.read_text()
+
+    def children(self) -> list[int]:
+        """The servers that it started."""
+        return [int(each) for each in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()]
+
+    def stop(self, how: int = signal.SIGTERM) -> int:
+        """Signal it alone; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        return self.process.wait(30)
+
+
+def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: None)
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
+    assert "apt install redis-server" in capsys.readouterr().err
+    monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: sys.executable)
+    assert callfs.main(["cluster", "demo", str(tmp_path / ("d" * 100))]) == 2
+    assert "shorter DIR" in capsys.readouterr().err
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 1      # what is there is no redis-server
+    assert "redis did not start" in capsys.readouterr().err
+    lock = callfs.DataLock(str(tmp_path / "d" / "lock"))
+    assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
+    assert "another callfs process" in capsys.readouterr().err
+    lock.release()
+
+
+@pytest.mark.once
+def test_cluster_demo_runs_and_goes_on(tmp_path: Path) -> None:
+    """Its lines work when they are pasted; it ends all that it started, also when one of them fails; a second run finds the
+    files and the key of the first."""
+    need_program("redis-server")
+    with tempfile.TemporaryDirectory(prefix="callfs-") as short:
+        folder = Path(short) / "d"
+        demo = Demo(folder)
+        children = demo.children()
+        try:
+            assert len(demo.urls) == 3 and len(children) == 4, demo.text()
+            lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
+            done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
+            assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
+            assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
+            assert "another callfs process" in Demo(folder).text()
+        finally:
+            assert demo.stop() == 0
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
+        again = Demo(folder)
+        children = again.children()
+        try:
+            assert again.key == demo.key and call(again, "GET", "/v1/files/hello.txt", timeout=10).body == b"Hello\n"
+            os.kill(children[-1], signal.SIGKILL)           # one of its own, the last node
+            assert again.process.wait(30) == 1 and "node-3 ended" in again.text()
+        finally:
+            again.stop()
+        assert not any(os.path.exists(f"/proc/{child}") for child in children)
 
 
 # ---- values
@@ -26238,6 +28463,80 @@ def test_readme_s3_lines(over_s3: S3Rest, tmp_path: Path) -> None:
     assert (tmp_path / "part").stat().st_size == 100
 
 
+def _redis_for_example(server: Any) -> str:
+    """Its address, with the user that the example's comment tells to make."""
+    rules = re.search(r"# ACL SETUSER (callfs .*)", _read(str(EXAMPLES / "config-cluster-redis.yaml")))[1].replace(">...", ">redis-password-0123")
+    with server.client() as client:
+        client.call("ACL", "SETUSER", *rules.split())
+    return str(server.address)
+
+
+def _example_node(kind: str, name: str, urls: Mapping[str, str], folder: Path, place: str, certificate: tuple[str, str]) -> Any:
+    """The example as a node reads it, and then our places in it."""
+    config = callfs.Config.load(str(EXAMPLES / f"config-cluster-{kind}.yaml"), environ={
+        **EXAMPLE_SECRETS, "CALLFS_INSTANCE_DISCOVERY__INSTANCE_ID": name, "CALLFS_METADATA_STORE__REDIS_PASSWORD": "redis-password-0123",
+        "CALLFS_DLM__REDIS_PASSWORD": "redis-password-0123", "CALLFS_METADATA_STORE__DSN": "postgres://callfs:x@db.example.com/callfs"})
+    assert config.validate() == [] and set(config.instance_discovery.peer_endpoints) == set(urls)
+    config.instance_discovery.peer_endpoints = dict(urls)
+    config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
+    config.backend.localfs_root_path = str(folder / name / "files")
+    config.metadata_store.sqlite_path = str(folder / name / "callfs.sqlite3")
+    if kind == "redis":
+        config.metadata_store.redis_addr = config.dlm.redis_addr = place
+    else:
+        config.metadata_store.dsn, config.metadata_store.db_schema = place, "example"
+        config.server.cert_file, config.server.key_file = certificate
+        config.instance_discovery.peer_ca_file = certificate[0]
+    return config
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("kind, count", [("postgres", 3), ("redis", 2)])
+def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certificate: tuple[str, str], request: pytest.FixtureRequest) -> None:
+    """As it stands in the examples: write through one node and read through another, over TLS with PostgreSQL; events and
+    routes, a webhook where it happened, how each is, one that is away, and one that leaves."""
+    real = request.getfixturevalue(f"{kind}_server")
+    place = postgres_dsn(real) if kind == "postgres" else _redis_for_example(real)
+    scheme = "https" if kind == "postgres" else "http"
+    urls = {f"node-{number}": f"{scheme}://127.0.0.1:{free_port()}" for number in range(1, count + 1)}
+    with nothing_left(), contextlib.ExitStack() as stack:
+        nodes = [stack.enter_context(callfs.Server(_example_node(kind, name, urls, tmp_path, place, certificate))) for name in urls]
+        assert [node.url for node in nodes] == list(urls.values()) and nodes[0].key == KEY
+        one, two, last = nodes[0], nodes[1], nodes[-1]
+        hooked: list[str] = []
+        for node in nodes:
+            node.tree.hub.sinks.append(lambda event, node=node: hooked.append(node.tree.hub.node))
+        body = os.urandom(200_000)
+        with contextlib.ExitStack() as streams:
+            listeners = [streams.enter_context(Listener(two, route)) for route in (
+                "/v1/files/?events=true", "/api/v1/files?path=/&events=true", "/fs/?events=true")]
+            assert call(one, "PUT", "/v1/files/d/a", body).status == 201
+            for listener in listeners:
+                assert [(listener.next()["path"], listener.next()["node"])] == [("/d", "node-1")]
+            assert hooked == ["node-1", "node-1"]
+            found = call(last, "GET", "/v1/files/d/a")
+            assert found.body == body and found.headers["x-callfs-instance-id"] == "node-1"
+            assert call(two, "GET", "/v1/files/d/a", headers={"Range": "bytes=5-9"}).body == body[5:10] and two.cluster._route("/d/a") == "node-1"
+            assert call(two, "PUT", "/v1/files/d/a", b"new").status == 200       # done there, told by whom it was asked of
+            assert listeners[0].next()["node"] == "node-2"
+            assert call(two, "GET", "/v1/files/d/a").body == b"new"
+            assert call(one, "PUT", "/v1/files/d/a", b"newer").status == 200
+            wait_for(lambda: two.cluster._route("/d/a") == "")
+            assert call(two, "GET", "/v1/files/d/a").body == b"newer"
+        with callfs.Client(two.url, KEY, verify=False) as client:
+            rows = client.cluster()
+            assert sorted((row["id"], row["endpoint"], row["reachable"]) for row in rows) == [(*item, True) for item in urls.items()]
+            assert {row["id"]: row["files"]["count"] for row in rows}["node-1"] == 1 and rows[1]["clock_skew_uncertainty_seconds"] < 3
+            row = last_line(client.leave("node-1"))
+            assert (row["node"], row["state"], row["moved"]) == ("node-1", "done", 1), row
+            assert client.stat("/d/a").instance_id != "node-1" and client.download("/d/a") == b"newer"
+            wait_for(lambda: not (tmp_path / "node-1" / "files" / "d" / "a").exists())
+            assert call(one, "PUT", "/v1/files/d/b", b"b").status == 201 and client.stat("/d/b").instance_id != "node-1"
+            assert client.stay("node-1")["state"] == "no"
+            one.close()
+            assert {row["id"]: row["reachable"] for row in client.cluster()} == {name: name != "node-1" for name in urls}
+
+
 def test_example_units_match_the_configuration() -> None:
     service = (EXAMPLES / "callfs.service").read_text(encoding="utf-8")
     config = callfs.Config.load(str(EXAMPLES / "config.yaml"), environ=EXAMPLE_SECRETS)
@@ -26434,7 +28733,8 @@ def readme_scripts(text: str) -> list[list[Block]]:
     return scripts
 
 
-_SERVE_LINE = re.compile(r"^((?:\w+=\S* +)*)((?:python3 callfs\.py|callfs) +(?:serve|server)\b[^#&]*?)\s*&?\s*(?:#.*)?$", re.M)
+_SERVE_LINE = re.compile(r"^((?:\w+=\S* +)*)((?:python3 callfs\.py|callfs) +(?:serve|server|cluster demo)\b[^#&]*?)\s*&?\s*(?:#.*)?$",
+                         re.M)
 _PRELUDE = r"""
 set -eo pipefail
 in_background() {       # start a server and wait until it says that it listens
@@ -26552,6 +28852,7 @@ def test_readme_runner_reads_marks() -> None:
     ("python3 callfs.py serve DIR --listen :1  # a comment", "in_background python3 callfs.py serve DIR --listen :1"),
     ("A=1 B='x' callfs server &", "in_background env A=1 B='x' callfs server"),
     ("python3 callfs.py version", "python3 callfs.py version"),
+    ("python3 callfs.py cluster demo   # three", "in_background python3 callfs.py cluster demo"),
 ])
 def test_readme_runner_starts_servers_in_the_background(line: str, expected: str) -> None:
     assert expected in readme_bash([Block(1, "", line)]).split("\n")

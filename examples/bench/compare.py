@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import copy
 import http.client
 import importlib.util
 import json
@@ -29,6 +30,7 @@ import re
 import resource
 import selectors
 import shutil
+import signal
 import socket
 import ssl
 import statistics
@@ -60,6 +62,7 @@ class Run:
         self.cert, self.key = str(scratch / "cert.pem"), str(scratch / "key.pem")
         self.large, self.s3, self.pages = 512 * MIB, None, None     # type: int, Optional[Running], Optional[Running]
         self._boto: dict[int, Any] = {}
+        self.postgres, self._postgres = "", None                        # type: str, Optional[subprocess.Popen[bytes]]
 
     def name(self, what: str) -> str:
         """A name that was not used yet."""
@@ -104,6 +107,28 @@ class Run:
             (self.scratch / "s3" / "bench").mkdir(parents=True)
             self.s3 = Running(self, "rclone-s3")
 
+    def need_cluster(self) -> None:
+        """A PostgreSQL that trusts this machine, where there is one; Redis comes with the nodes."""
+        if self._postgres is not None or not _postgres_program("initdb"):
+            return
+        folder, user = tempfile.mkdtemp(prefix="callfs-pg-"), []        # type: str, list[str]
+        if os.geteuid() == 0:               # PostgreSQL does not run as root
+            shutil.chown(folder, "postgres")
+            user = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+        subprocess.run([*user, _postgres_program("initdb"), "-D", folder + "/data", "-U", "bench", "-A", "trust", "--no-locale",
+                        "-E", "UTF8"], check=True, stdout=subprocess.DEVNULL)
+        self._postgres = subprocess.Popen([*user, _postgres_program("postgres"), "-D", folder + "/data", "-k", folder, "-c",
+                                           "listen_addresses=", "-c", "max_connections=200"], stderr=subprocess.DEVNULL)
+        self.postgres = folder
+        while not os.path.exists(folder + "/.s.PGSQL.5432"):
+            time.sleep(0.05)
+
+    def database(self) -> str:
+        """The DSN of a new one: records belong to the disks of one cluster."""
+        name = self.name("db")
+        subprocess.run([_postgres_program("createdb"), "-h", self.postgres, "-U", "bench", name], check=True)
+        return f"postgres://bench@/{name}?host={self.postgres}"
+
     def need_pages(self) -> None:
         """A server whose bucket `many` has 100,000 keys, all in memory."""
         if self.pages is None:
@@ -131,6 +156,10 @@ class Run:
         for server in (self.s3, self.pages):
             if server:
                 server.stop()
+        if self._postgres is not None:
+            self._postgres.send_signal(signal.SIGINT)       # a fast shutdown
+            self._postgres.wait()
+            shutil.rmtree(self.postgres, ignore_errors=True)
 
 
 # ---- the servers ------------------------------------------------------------------------------------------------
@@ -248,6 +277,22 @@ def _copyparty(run: Run, port: int, folder: Path) -> list[str]:
             "--no-thumb", "-lo", str(folder / "log")]
 
 
+def _cluster(kind: str) -> Callable[[Run, int, Path], list[str]]:
+    """`callfs cluster demo`: three nodes, on this port and the two behind it."""
+    def command(run: Run, port: int, folder: Path) -> list[str]:
+        secrets = {name: f"bench-{name}-0123456789" for name in ("internal_proxy_secret", "single_use_link_secret")}
+        (folder / "secrets.json").write_text(json.dumps({"version": 1, "key": KEY, **secrets}))
+        more = ["--postgres", run.database()] if kind == "postgres" else []
+        return [sys.executable, str(ROOT / "callfs.py"), "cluster", "demo", str(folder), "--port", str(port), *more]
+    return command
+
+
+def _postgres_program(name: str) -> str:
+    """Debian keeps them out of PATH."""
+    places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True)
+    return shutil.which(name) or (str(places[0]) if places else "")
+
+
 def _has(program: str) -> Callable[[], object]:
     return lambda: shutil.which(program)
 
@@ -268,6 +313,9 @@ SERVERS = {
     "callfs-mounts": Server(_callfs(_MOUNTS), "/v1/files/", "/v1/files/in/", _AUTH, available=_HERE),
     "callfs-tls": Server(_callfs(tls=True), "/v1/files/", "", _AUTH, True, available=_HERE),
     "callfs-s3": Server(_callfs(s3=True), "/v1/files/", "/v1/files/", _AUTH, available=_has_s3, ready=404),
+    "callfs-redis": Server(_cluster("redis"), "/v1/files/", "/v1/files/", _AUTH, available=_has("redis-server"), ready=404),
+    "callfs-postgres": Server(_cluster("postgres"), "/v1/files/", "/v1/files/", _AUTH, ready=404,
+                              available=lambda: _postgres_program("initdb")),
     "rclone-s3": Server(_rclone_s3, "/bench/", available=_has_s3, ready=400),
     "pages": Server(_pages, ready=400),
     "nginx": Server(_nginx(), put="/in/", available=_has("nginx")),
@@ -824,6 +872,71 @@ def events_many(server: Running) -> float:
     return 1000 / seconds
 
 
+def _node(server: Running, number: int) -> Running:
+    """Another node of the same cluster, to ask it."""
+    other = copy.copy(server)
+    other.port += number
+    return other
+
+
+def routed_1k(server: Running) -> float:
+    """Rate of GETs of a file of 1 KiB through a node that does not have it, as a part of the rate through the one that has."""
+    name = server.run.name("routed")
+    _ask(server, "PUT", server.about.put + name, os.urandom(KIB))
+    return wrk(_node(server, 1), 16, server.about.get + name)[0] / wrk(server, 16, server.about.get + name)[0]
+
+
+def routed_big(server: Running) -> float:
+    """The same of one GET of 256 MiB."""
+    name = server.run.name("routed")
+    _put(server, name, BIG)
+    local = _get(server, name, BIG)
+    routed = _get(_node(server, 1), name, BIG)
+    _ask(server, "DELETE", server.about.put + name)
+    return local / routed
+
+
+_LOCKS = """
+import sys, threading, time; sys.path.insert(0, {root!r})
+import callfs
+config, log, metrics = callfs.Config.load({config!r}, environ={{}}), callfs.Log("error"), callfs.Metrics()
+store = callfs.open_store(config, metrics, log)
+locks, end, counts = callfs.open_locks(config, store, metrics, log), time.monotonic() + {seconds}, [0] * 16
+def loop(me):
+    while time.monotonic() < end:
+        with locks.hold(f"/bench/{{me}}/{{counts[me]}}"):
+            counts[me] += 1
+threads = [threading.Thread(target=loop, args=(me,)) for me in range(16)]
+[each.start() for each in threads]; [each.join() for each in threads]
+locks.close(); store.close()
+print(sum(counts) / {seconds})
+"""
+
+
+def lock_rate(server: Running) -> float:
+    """Locks a second that 16 threads take and let go, each a path of its own."""
+    code = _LOCKS.format(root=str(ROOT), config=str(server.folder / "node-1.yaml"), seconds=server.run.seconds)
+    return float(subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True, timeout=300).stdout)
+
+
+def cluster_list(server: Running) -> float:
+    """Entries a second in the listing of a folder whose files lie on three nodes."""
+    folder = server.run.name("spread")
+    usual, server.run.seconds = server.run.seconds, 1
+    _ask(server, "POST", f"{server.about.put}{folder}/")
+    for number in range(3):
+        wrk(_node(server, number), 16, server.about.put, f"""
+            local count = 0
+            request = function()
+                count = count + 1
+                return wrk.format("PUT", "{server.about.put}{folder}/{number}-" .. count, nil, "x")
+            end""")
+    server.run.seconds = usual
+    begin = time.perf_counter()
+    body = _ask(server, "GET", f"/v1/directories/{folder}")
+    return body.count(b'"name"') / (time.perf_counter() - begin)
+
+
 # ---- the table --------------------------------------------------------------------------------------------------
 
 BARE = {"loop": bare_loop, "cat": bare_cat,            # what is measured without a server of its own
@@ -891,6 +1004,12 @@ TABLE = (
     Measurement("s3-client-up", "256 MiB up by the S3 client alone", "GB/s", None, "ours-up", ("boto3-up",), prepare="need_s3"),
     Measurement("s3-client-down", "256 MiB down by the S3 client alone", "GB/s", None, "ours-down", ("boto3-down",), prepare="need_s3"),
     Measurement("s3-list", "100,000 keys listed by the S3 client", "keys/s", None, "ours-list", ("boto3-list",), prepare="need_pages"),
+    *(Measurement(f"{name}-{kind}", f"{title} ({label})", unit, measure, f"callfs-{kind}", bound=bound, prepare="need_cluster")
+      for kind, label in (("redis", "Redis"), ("postgres", "PostgreSQL")) for name, title, unit, measure, bound in (
+          ("routed-1k", "GET 1 KiB from another node, rate of a local one", "", routed_1k, .35),
+          ("routed-256m", "GET 256 MiB from another node, rate of a local one", "", routed_big, .7),
+          ("locks", "locks taken and let go, 16 threads", "locks/s", lock_rate, None),
+          ("cluster-list", "listing of files on three nodes", "entries/s", cluster_list, None))),
     Measurement("start", "start to first answer", "s", start_time, peers=("nginx",), bound=.6, more=False),
     Measurement("resident", "resident when idle", "MiB", idle_resident, peers=("nginx",), bound=45, more=False),
 )
@@ -995,6 +1114,9 @@ def _measure_all(run: Run, rows: list[Measurement], options: argparse.Namespace)
             continue
         if row.prepare:
             getattr(run, row.prepare)()
+        if row.prepare == "need_cluster" and not SERVERS[row.us].available():
+            print(f"| {row.title} | not installed: left out | | | | |")
+            continue
         us = options.subject + ("-tls" if row.us == "callfs-tls" else "") if options.subject else row.us
         names = [us] + [peer for peer in row.peers if (peer in wanted or peer.split("-")[0] in wanted) and peer != us
                         and (peer in BARE or SERVERS[peer].available())]
