@@ -6324,7 +6324,8 @@ _REDIS_SETUP = {
 }
 
 
-_REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}      # before 7.2, 6
+# What Redis before 7.2, and before 6, says without such a word.
+_REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}
 
 
 def _redis_error(text: str) -> CallFSError:
@@ -8369,7 +8370,8 @@ local function unowe(key)
   if old then
     call('HDEL', REPLICAS, key)
     call('ZREM', OWED, key)
-    if (old[4] == 'copy' or old[4] == 'check') and call('HINCRBY', COPYING, old[2], -1) <= 0 then call('HDEL', COPYING, old[2]) end
+    local counted = old[4] == 'copy' or old[4] == 'check'
+    if counted and call('HINCRBY', COPYING, old[2], -1) <= 0 then call('HDEL', COPYING, old[2]) end
   end
   return old
 end
@@ -8595,7 +8597,8 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         return found""",
     "add_link": _LUA_HEAD + r"""
         local hash, id, created, text = unpack(ARGV, 3)
-        if call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id) > 0 then return redis.error_reply('CALLFSEXISTS refused') end
+        local known = call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id)
+        if known > 0 then return redis.error_reply('CALLFSEXISTS refused') end
         call('HSET', P..'links', hash, text)
         call('HSET', P..'link_ids', id, hash)
         call('ZADD', P..'links_by_time', created, hash)""",
@@ -8651,7 +8654,8 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         return some[#some]""",
     "hold_blob": _LUA_RECORDS + r"""
         local key, backend, holder = unpack(ARGV, 3)
-        if call('HEXISTS', HELD, key) + call('ZLEXCOUNT', LOOSE, '['..key..'\0', '('..key..'\1') > 0 then return redis.error_reply('CALLFSEXISTS refused') end
+        local known = call('HEXISTS', HELD, key) + call('ZLEXCOUNT', LOOSE, '['..key..'\0', '('..key..'\1')
+        if known > 0 then return redis.error_reply('CALLFSEXISTS refused') end
         call('HSET', HELD, key, cjson.encode({holder, backend}))""",
     "release_blobs": _LUA_RECORDS + r"""
         local function release(key, text)
