@@ -16611,8 +16611,10 @@ class Members:
 
     def set_leaving(self, leave: bool) -> None:
         """Begin to move all files away (at once, where it waits to try again), or stop that. Raises Conflict."""
-        if leave and not self.others:
-            raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
+        if not self.others:
+            if leave:
+                raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
+            return
         with self._state:
             if leave:
                 open(self._note, "ab").close()
