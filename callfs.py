@@ -6683,14 +6683,14 @@ class RedisSubscription:
 # Peers: requests between nodes, signed, once
 # ============================================================================
 #
-# POST /v1/internal/call/OP. What is asked stands in X-CallFS-Call, what is answered in X-CallFS-Answer (JSON, base64url),
-# bytes in the bodies. A request is signed for one run of one node (`to`: drawn when its gate was made, told by the call
-# `hello`), so that nothing that was recorded is good for another node, or for the same one after a restart, when it has
-# forgotten which nonces it saw. Within a run each nonce is taken once: a request whose connection broke may so be sent
-# again as it is, as the node refuses it if it had begun.
+# POST /v1/internal/call/OP. What is asked stands in X-CallFS-Call, what is answered in X-CallFS-Answer (JSON in
+# base64url), bytes in the bodies. A request is signed for one run of one node (`to`: drawn when its gate was made, told
+# by the call `hello`), so that nothing that was recorded is good for another node, or for the same one after a restart,
+# when it has forgotten which nonces it saw. Within a run each nonce is taken once: a request whose connection broke may
+# so be sent again as it is, as the node refuses it if it had begun.
 
 PEER_ROUTE = "/v1/internal/call/"
-PEER_SKEW = 60.0                        # seconds between two clocks; also how long what was recorded could be tried again
+PEER_SKEW = 60.0                        # seconds between two clocks
 PEER_WINDOW = 4096                      # requests that may overtake one another
 PEER_SENDERS = 1024                     # whose nonces are remembered at a time; each takes a kilobyte
 PEER_TRIES = 3                          # failures in a row after which a node is left alone for a while
@@ -6701,7 +6701,8 @@ MAX_PEER_CALL = 24_576                  # bytes of X-CallFS-Call: two of the lon
 MAX_PEER_VALUE = 16_384                # of an answer in the header; a longer one is its body
 _SEAL_BYTES = 32
 _PEER_HEADER = re.compile(r"CallFS-HMAC node=([\w.:@-]{1,128}),to=([0-9a-f]{0,16}),time=([0-9]{1,15}),"
-                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([0-9a-f]{64})", re.ASCII)
+                          r"nonce=([0-9a-f]{16})\.([0-9]{1,18}),sealed=(no|unknown|[0-9]{1,18}),mac=([0-9a-f]{64})",
+                          re.ASCII)
 
 
 class PeerCall(NamedTuple):
@@ -6740,7 +6741,7 @@ def peer_keys(secret: str) -> PeerKeys:
 
 
 def peer_mac(key: bytes, *fields: str) -> str:
-    """The MAC of a request, in hexadecimal digits: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
+    """The MAC of a request, in hexadecimal: method, target, time (ms), nonce, node, to, sealed, X-CallFS-Call."""
     return hmac.digest(key, "\n".join(fields).encode(), "sha256").hex()
 
 
@@ -6886,7 +6887,8 @@ class PeerGate:
     def verify(self, method: str, target: str, headers: Mapping[str, str], body: Body) -> PeerPass:
         """Check everything but the bytes of the body, which check themselves. Names of headers in lower case.
 
-        Raises AuthenticationFailed (its `details`: `reason` secret, altered, clock, run or replay), and Unavailable when there are more senders than can be remembered.
+        Raises AuthenticationFailed (its `details`: `reason` secret, altered, clock, run or replay), and Unavailable
+        when there are more senders than can be remembered.
         """
         found = _PEER_HEADER.fullmatch(headers.get("authorization", ""))
         if found is None:
@@ -6895,8 +6897,8 @@ class PeerGate:
         call = headers.get("x-callfs-call", "")
         proper = peer_mac(self._keys.request, method, target, moment, f"{epoch}.{number}", node, to, sealed, call)
         if not hmac.compare_digest(mac, proper):
-            raise _not_taken("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, or "
-                                       "something between them changes requests.")
+            raise _not_taken("secret", "The signature is wrong: the nodes have different auth.internal_proxy_secret, "
+                                       "or something between them changes requests.")
         self._check_time(int(moment) / 1000)
         if to != self.run and (to or target != PEER_ROUTE + "hello"):
             raise _not_taken("run", "This was for another node, or for this one before it was restarted.")
@@ -6911,7 +6913,8 @@ class PeerGate:
     def _check_time(self, moment: float) -> None:
         ahead = moment - self._clock()
         if abs(ahead) > PEER_SKEW:
-            raise _not_taken("clock", f"The clock of the sender is {abs(ahead):.0f} s {'ahead' if ahead > 0 else 'behind'}; "
+            side = "ahead" if ahead > 0 else "behind"
+            raise _not_taken("clock", f"The clock of the sender is {abs(ahead):.0f} s {side}; "
                                       f"{PEER_SKEW:.0f} s are the most. Set the clocks of the nodes, as by NTP.")
 
     def _check_replay(self, node: str, epoch: str, number: int, moment: float) -> None:
@@ -7030,7 +7033,8 @@ class _PeerWire(_Wire):
         if call.body is not None:
             with _wire_errors():            # with the first bytes of the body in one segment, where that can be
                 self.wait(seconds)
-                self.sock.sendall(head.encode(), 0 if isinstance(self.sock, ssl.SSLSocket) else getattr(socket, "MSG_MORE", 0))
+                tls = isinstance(self.sock, ssl.SSLSocket)
+                self.sock.sendall(head.encode(), 0 if tls else getattr(socket, "MSG_MORE", 0))
             self.clean = self._send_body(call.body, None)
         with _wire_errors():
             if call.body is None:
@@ -7163,12 +7167,12 @@ class _PeerClient(HTTPClient):
             except _Broken as broken:
                 fresh = self._again(wire) if broken.unanswered and wire.reused and asked.body is None else None
                 if fresh is None:
-                    raise _PeerTrouble(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not have "
-                                       "been done.") from None
+                    raise _PeerTrouble(f"{self.shown} did not answer: {broken.reason}; what was asked may or may not "
+                                       "have been done.") from None
                 wire, nonce = fresh, signed.nonce
 
     def _again(self, wire: _PeerWire) -> Optional[_PeerWire]:
-        """Where to send the same request again. The run that it went to knows whether it had begun, a later one does not."""
+        """Where to send the same request again. The run that it went to knows whether it had begun, a later one not."""
         self.drop()
         with contextlib.suppress(_PeerTrouble):
             fresh = self._connect()
@@ -7214,16 +7218,16 @@ class _PeerClient(HTTPClient):
     def _unproven(self, status: int, proof: str, data: bytes) -> _PeerTrouble:
         told = error_of_answer(status, {}, data)
         if proof or status < 300:
-            return _PeerTrouble(f"{self.shown} answered what its signature does not fit: something between the nodes changes "
-                                "answers, or it is no node of this cluster.")
+            return _PeerTrouble(f"{self.shown} answered what its signature does not fit: something between the nodes "
+                                "changes answers, or it is no node of this cluster.")
         if told.details.get("reason") == "replay":
             return _PeerTrouble(f"{self.shown} broke off; the request had begun and may or may not have been done.")
         if status == 401 and "reason" in told.details:
             return _PeerTrouble(f"{self.shown} refuses what this node asks: {_reason(told)}")
         if status in _LATER:
             return _PeerTrouble(f"{self.shown} is too busy ({status}).")
-        return _PeerTrouble(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its URL in "
-                          "instance_discovery.peer_endpoints right, and its version the same?")
+        return _PeerTrouble(f"{self.shown} does not answer as a node of this cluster does (status {status}); is its "
+                            "URL in instance_discovery.peer_endpoints right, and its version the same?")
 
     def drop(self) -> None:
         """End the idle connections; what is at their other end may be gone as well."""
@@ -7255,7 +7259,8 @@ class Peers:
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None, clock: Callable[[], float] = time.time,
                  monotonic: Callable[[], float] = time.monotonic,
                  carry: Callable[[], Mapping[str, str]] = dict) -> None:
-        self.keys, self.instance_id, self.clock, self.monotonic, self.carry = peer_keys(secret), instance_id, clock, monotonic, carry
+        self.keys, self.instance_id, self.carry = peer_keys(secret), instance_id, carry
+        self.clock, self.monotonic = clock, monotonic
         self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
         self._metrics, self._log = metrics or Metrics(), log
         self._lock, self._active, self._most = threading.Lock(), 0, most
@@ -7272,12 +7277,15 @@ class Peers:
         for client in self._clients.values():
             client.close()
 
-    def call(self, instance_id: str, op: str, args: Mapping[str, Any], who: Mapping[str, Any], *, body: Optional[Body] = None,
-             length: Optional[int] = None, stream: bool = False, timeout: Optional[float] = None) -> PeerAnswer:
-        """Let another node do something, once. `args` and `who` are JSON; `length`: of a body that does not know its own.
+    def call(self, instance_id: str, op: str, args: Mapping[str, Any], who: Mapping[str, Any], *,
+             body: Optional[Body] = None, length: Optional[int] = None, stream: bool = False,
+             timeout: Optional[float] = None) -> PeerAnswer:
+        """Let another node do something, once. `args` and `who` are JSON; `length`: of a body that does not know its
+        own; `timeout`: seconds until there is an answer, after the body.
 
-        Raises what that node raised; BadGateway when it can not be reached or does not answer as it should (then what was
-        asked may or may not have been done, unless the message says otherwise), Unavailable when too much is under way.
+        Raises what that node raised; BadGateway when it can not be reached or does not answer as it should (then what
+        was asked may or may not have been done, unless the message says otherwise), Unavailable when too much is under
+        way.
         """
         client = self._clients.get(instance_id)
         if client is None:
@@ -7287,8 +7295,8 @@ class Peers:
         if len(call) > MAX_PEER_CALL:
             raise BadRequest("The request is too long to be handed to another node.")
         length = body.length if body is not None and length is None else length
-        asked = _Asked(op, call, None if length == 0 else body, length, stream, (timeout or self.timeout) - self.timeout,
-                       self.carry())
+        patience = (timeout or self.timeout) - self.timeout
+        asked = _Asked(op, call, None if length == 0 else body, length, stream, patience, self.carry())
         with self._lock:
             if self._active >= self._most:
                 raise Unavailable("Too many requests wait for other nodes; try again.")
@@ -8643,7 +8651,7 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         return some[#some]""",
     "hold_blob": _LUA_RECORDS + r"""
         local key, backend, holder = unpack(ARGV, 3)
-        if call('HEXISTS', HELD, key) == 1 then return redis.error_reply('CALLFSEXISTS refused') end
+        if call('HEXISTS', HELD, key) + call('ZLEXCOUNT', LOOSE, '['..key..'\0', '('..key..'\1') > 0 then return redis.error_reply('CALLFSEXISTS refused') end
         call('HSET', HELD, key, cjson.encode({holder, backend}))""",
     "release_blobs": _LUA_RECORDS + r"""
         local function release(key, text)
@@ -8774,7 +8782,8 @@ class RedisStore(MetadataStore):
     `entries` is a hash of all records by path, `index` a sorted set of "parent\\0name" (one score, so in the order of its
     bytes, which is that of code points), `away` the same of what lies in no local disk. Every changing method is one
     script, so atomic; while it runs Redis does nothing else. Measured (Redis 7.0, one core of two): 100,000 records
-    deleted in 1.2 s, moved in 2.2 s. Redis Cluster is not supported: a script changes keys of all slots.
+    deleted in 1.2 s, moved in 2.2 s; others wait so long, and are refused after 5 s (`busy-reply-threshold`). Redis
+    Cluster is not supported: a script changes keys of all slots.
 
     Whether a change survives the end of Redis is its own setting (`appendonly yes`, for a power cut `appendfsync always`);
     what is amiss is logged at the start. A Redis that has lost its records is noticed by every method, which then
@@ -8802,8 +8811,8 @@ class RedisStore(MetadataStore):
         said = dict(line.split(":", 1) for line in self._client.call("INFO", safe=True).decode().splitlines() if ":" in line)
         if said.get("cluster_enabled") == "1":
             raise ConfigError(_REDIS_CLUSTER)
-        if said.get("maxmemory", "0") != "0" and said.get("maxmemory_policy", "noeviction") != "noeviction":
-            raise ConfigError("metadata_store.redis_addr: this Redis throws keys away when its memory is full; set "
+        if said.get("maxmemory_policy", "noeviction") != "noeviction":
+            raise ConfigError("metadata_store.redis_addr: this Redis may throw keys away when its memory is full; set "
                               "`maxmemory-policy noeviction` there")
         if log is not None and said.get("aof_enabled") != "1":
             log.warn("redis_not_durable", problem="Redis would lose acknowledged changes when it ends", advice="appendonly yes")
@@ -27204,10 +27213,10 @@ class InternalDialect:
         """`POST /v1/internal/call/{op}`."""
         admitted: PeerPass = request.memo[PEER_PASS]
         if request.tail == "hello":
-            return self._signed(admitted, 200, {"node": self._gate.instance_id, "run": self._gate.run})
+            return self._signed(admitted, {"node": self._gate.instance_id, "run": self._gate.run})
         serve = self._ops.get(request.tail)
         if serve is None:
-            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is its version another?")
+            raise NotSupported(f"Node {self._gate.instance_id} has no operation {request.tail!r}; is its version older?")
         asked = admitted.call
         with aside(request):
             result = serve(PeerCall(request.tail, asked["args"], asked["who"], admitted.node, admitted.body))
@@ -27216,22 +27225,23 @@ class InternalDialect:
     def _result(self, admitted: PeerPass, result: PeerResult, stream: bool) -> Response:
         reader = result.reader
         if reader is None:
-            return self._signed(admitted, 200, result.value)
+            return self._signed(admitted, result.value)
         length = reader.length
         if stream and length is not None and length > PEER_INLINE:
-            return self._signed(admitted, 200, result.value, reader)
+            return self._signed(admitted, result.value, reader)
         with reader:
             if length is None or length > MAX_ANSWER:
-                raise CallFSError(f"Of an answer to another node the length must be known, and be {MAX_ANSWER} at most.")
-            return self._signed(admitted, 200, result.value, b"".join(reader))
+                raise CallFSError(f"An answer to a node must know its length, and have {MAX_ANSWER} bytes at most.")
+            return self._signed(admitted, result.value, b"".join(reader))
 
     @staticmethod
-    def _signed(admitted: PeerPass, status: int, value: Mapping[str, Any], body: Union[bytes, Reader] = b"") -> Response:
+    def _signed(admitted: PeerPass, value: Mapping[str, Any], body: Union[bytes, Reader] = b"") -> Response:
         answer, kind = packed(value), "inline" if isinstance(body, bytes) else "stream"
         if len(answer) > MAX_PEER_VALUE and not body:
             answer, body = "", compact_json(value).encode()
-        proof = admitted.prove(status, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
-        return Response(status, body, headers=[("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)], policy=_PEER_POLICY)
+        proof = admitted.prove(200, kind, answer, body if isinstance(body, bytes) else b"%d" % (body.length or 0))
+        headers = [("X-CallFS-Answer", answer), ("X-CallFS-Proof", proof)]
+        return Response(200, body, headers=headers, policy=_PEER_POLICY)
 
     def refuse(self, request: Request, error: CallFSError) -> Response:
         """An error as JSON, as everywhere; the headers that it carries are signed with it."""
