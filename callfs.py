@@ -16625,10 +16625,13 @@ class Members:
                 raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
             return
         with self._state:
-            if leave:
-                open(self._note, "ab").close()
-            elif os.path.exists(self._note):
-                os.unlink(self._note)
+            try:
+                if leave:
+                    open(self._note, "ab").close()
+                elif os.path.exists(self._note):
+                    os.unlink(self._note)
+            except OSError as error:
+                raise translate_os_error(error) from error
             self._files.draining = leave
             if not leave or self._leaving.state != "moving":
                 self._leaving = Leaving("moving" if leave else "no")

@@ -13076,6 +13076,10 @@ def test_a_node_does_not_leave_to_those_who_leave_or_are_away(town: Town) -> Non
     assert [row["state"] for row in town.nodes["node-2"].follow("node-1", LEAVER, {"state": "moving"})][-1] == "stuck"
     town.away.add("node-1")
     assert [row["state"] for row in town.nodes["node-2"].follow("node-1", LEAVER, {"state": "moving"})] == ["moving", "away"]
+    (town.folder / "node-3" / "leaving").mkdir()            # what can not be kept in mind does not begin
+    with pytest.raises(callfs.CallFSError):
+        town.nodes["node-3"].set_leaving(True)
+    assert town.nodes["node-3"].progress()["state"] == "no"
     alone = Town(town.folder, 1)
     with pytest.raises(callfs.Conflict, match="peer_endpoints"):
         alone.nodes["node-1"].set_leaving(True)
