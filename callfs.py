@@ -16624,13 +16624,18 @@ class Members:
 
     def set_leaving(self, leave: bool) -> None:
         """Begin to move all files away (at once, where it waits to try again), or stop that. Raises Conflict."""
-        if leave and not self.others:
-            raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
-        with self._state:
+        if not self.others:
             if leave:
-                open(self._note, "ab").close()
-            elif os.path.exists(self._note):
-                os.unlink(self._note)
+                raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
+            return
+        with self._state:
+            try:
+                if leave:
+                    open(self._note, "ab").close()
+                elif os.path.exists(self._note):
+                    os.unlink(self._note)
+            except OSError as error:
+                raise translate_os_error(error) from error
             self._files.draining = leave
             if not leave or self._leaving.state != "moving":
                 self._leaving = Leaving("moving" if leave else "no")
