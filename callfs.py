@@ -103,7 +103,8 @@ __all__ = [
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
+    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "Elsewhere", "Overtaken",
+    "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
@@ -25020,9 +25021,9 @@ class RestDialect:
         if not isinstance(instance, str):
             raise BadRequest("`instance` is the name of a node.")
         discovery = self._config.instance_discovery
-        if discovery.peer_endpoints or instance not in ("", discovery.instance_id):
-            return instance
-        return ""                           # the only one: it is there already
+        if not discovery.peer_endpoints and instance not in ("", discovery.instance_id):
+            raise BadRequest("There is no such instance.")
+        return instance if discovery.peer_endpoints else ""         # the only one: it is there already
 
     @staticmethod
     def _target(path: str, wish: Mapping[str, Any]) -> str:
