@@ -103,7 +103,8 @@ __all__ = [
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "StorageFull", "LoopDetected", "StorageError",
+    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "Elsewhere", "Overtaken",
+    "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
     "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
@@ -6324,7 +6325,8 @@ _REDIS_SETUP = {
 }
 
 
-_REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}      # before 7.2, 6
+# What Redis before 7.2, and before 6, says without such a word.
+_REDIS_WORDS = {"user executing the script can't": "NOPERM", "invalid password": "WRONGPASS", "AUTH": "WRONGPASS"}
 
 
 def _redis_error(text: str) -> CallFSError:
@@ -8369,7 +8371,8 @@ local function unowe(key)
   if old then
     call('HDEL', REPLICAS, key)
     call('ZREM', OWED, key)
-    if (old[4] == 'copy' or old[4] == 'check') and call('HINCRBY', COPYING, old[2], -1) <= 0 then call('HDEL', COPYING, old[2]) end
+    local counted = old[4] == 'copy' or old[4] == 'check'
+    if counted and call('HINCRBY', COPYING, old[2], -1) <= 0 then call('HDEL', COPYING, old[2]) end
   end
   return old
 end
@@ -8595,7 +8598,8 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         return found""",
     "add_link": _LUA_HEAD + r"""
         local hash, id, created, text = unpack(ARGV, 3)
-        if call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id) > 0 then return redis.error_reply('CALLFSEXISTS refused') end
+        local known = call('HEXISTS', P..'links', hash) + call('HEXISTS', P..'link_ids', id)
+        if known > 0 then return redis.error_reply('CALLFSEXISTS refused') end
         call('HSET', P..'links', hash, text)
         call('HSET', P..'link_ids', id, hash)
         call('ZADD', P..'links_by_time', created, hash)""",
@@ -8651,7 +8655,8 @@ _REDIS_SCRIPTS = {name: RedisScript(text) for name, text in {
         return some[#some]""",
     "hold_blob": _LUA_RECORDS + r"""
         local key, backend, holder = unpack(ARGV, 3)
-        if call('HEXISTS', HELD, key) + call('ZLEXCOUNT', LOOSE, '['..key..'\0', '('..key..'\1') > 0 then return redis.error_reply('CALLFSEXISTS refused') end
+        local known = call('HEXISTS', HELD, key) + call('ZLEXCOUNT', LOOSE, '['..key..'\0', '('..key..'\1')
+        if known > 0 then return redis.error_reply('CALLFSEXISTS refused') end
         call('HSET', HELD, key, cjson.encode({holder, backend}))""",
     "release_blobs": _LUA_RECORDS + r"""
         local function release(key, text)
@@ -16621,13 +16626,18 @@ class Members:
 
     def set_leaving(self, leave: bool) -> None:
         """Begin to move all files away (at once, where it waits to try again), or stop that. Raises Conflict."""
-        if leave and not self.others:
-            raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
-        with self._state:
+        if not self.others:
             if leave:
-                open(self._note, "ab").close()
-            elif os.path.exists(self._note):
-                os.unlink(self._note)
+                raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
+            return
+        with self._state:
+            try:
+                if leave:
+                    open(self._note, "ab").close()
+                elif os.path.exists(self._note):
+                    os.unlink(self._note)
+            except OSError as error:
+                raise translate_os_error(error) from error
             self._files.draining = leave
             if not leave or self._leaving.state != "moving":
                 self._leaving = Leaving("moving" if leave else "no")
@@ -25012,9 +25022,9 @@ class RestDialect:
         if not isinstance(instance, str):
             raise BadRequest("`instance` is the name of a node.")
         discovery = self._config.instance_discovery
-        if discovery.peer_endpoints or instance not in ("", discovery.instance_id):
-            return instance
-        return ""                           # the only one: it is there already
+        if not discovery.peer_endpoints and instance not in ("", discovery.instance_id):
+            raise BadRequest("There is no such instance.")
+        return instance if discovery.peer_endpoints else ""         # the only one: it is there already
 
     @staticmethod
     def _target(path: str, wish: Mapping[str, Any]) -> str:
