@@ -25558,13 +25558,21 @@ class FaultyLine:
                     end.shutdown(socket.SHUT_RDWR)
 
 
+def quiet_port() -> int:
+    """A port that nobody has, and that nobody gets who does not ask for it: a node that is away comes back to it."""
+    while True:
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", random.SystemRandom().randrange(10_240, 32_000)))
+            return probe.getsockname()[1]
+
+
 class ClusterNode:
     """A node: its folder, its port, and the process when there is one. `url` and `key` as `call` takes them."""
 
     key = KEY
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder, self.port = name, folder, free_port()
+        self.name, self.folder, self.port = name, folder, quiet_port()
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
         self.server: Optional[Spawned] = None
@@ -25954,7 +25962,10 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield made
 
 
-LONG_AND_SHORT = pytest.mark.parametrize("seconds", [3, pytest.param(60, marks=pytest.mark.long)])
+# What the stores have to do with it no more than the other: on both in the long form only
+ON_POSTGRES, ON_REDIS = (pytest.mark.parametrize("cluster", [one, pytest.param(other, marks=pytest.mark.long)], indirect=True)
+                         for one, other in (("postgres", "redis"), ("redis", "postgres")))
+LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.long)])
 ONE_PATH = "read read read write write create swap delete"
 MOVING = "read read read write write delete move"
 
@@ -25982,6 +25993,7 @@ class TestCluster:
             one.go_on(seconds)
         settle(cluster, one, other)
 
+    @ON_POSTGRES
     @pytest.mark.once
     @LONG_AND_SHORT
     def test_a_node_is_killed_and_comes_back(self, cluster: Cluster, top: str, seconds: int) -> None:
@@ -25996,6 +26008,7 @@ class TestCluster:
                     traffic.more(20, only=victim)
         settle(cluster, traffic, other)
 
+    @ON_REDIS
     @pytest.mark.once
     @LONG_AND_SHORT
     def test_a_node_stands_still_longer_than_its_locks_live(self, cluster: Cluster, top: str, seconds: int) -> None:
@@ -26012,6 +26025,7 @@ class TestCluster:
                     traffic.more(20, only=victim)
         settle(cluster, traffic)
 
+    @ON_POSTGRES
     @pytest.mark.once
     @pytest.mark.parametrize("what", ["slow", "cut from its peers", "silent peers", "deaf peers", "cut from the store", "silent store"])
     def test_lines_break(self, cluster: Cluster, top: str, what: str) -> None:
@@ -26093,6 +26107,7 @@ class TestCluster:
                 ask(remover, "DELETE", "/v1/files" + new, status=204)
                 assert [call(node, "GET", "/v1/files" + new).status for node in cluster.nodes] == [404] * 3
 
+    @ON_REDIS
     @pytest.mark.once
     @LONG_AND_SHORT
     def test_files_move_between_nodes_under_load(self, cluster: Cluster, top: str, seconds: int) -> None:
@@ -26104,6 +26119,7 @@ class TestCluster:
                 traffic.move_to(some.choice(cluster.nodes), path, target, some.choice(cluster.nodes).name)
         settle(cluster, traffic)
 
+    @ON_REDIS
     @pytest.mark.once
     @pytest.mark.parametrize("verb", ["PATCH", "DELETE"])
     @pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.long)])
@@ -26152,6 +26168,39 @@ class TestCluster:
                 assert number not in found, (number, start, end, gone)
         for number, (path,) in found.items():
             assert content_name(get_file(cluster[number % 3], path)) == content_name(content(number, number % 3 * 20_000 + 50))
+        cluster.settled()
+
+
+@pytest.mark.once
+def test_redis_loses_all_its_keys(redis_server: RealDatabase, tmp_path: Path, capsys: Any) -> None:
+    """The nodes say so, and what to do; that brings back every file, with its owner where the disk keeps notes."""
+    with contextlib.closing(Cluster(tmp_path, redis_server)) as cluster:
+        files = {f"/d{number % 2}/f{number}": content(number, SIZES[number]) for number in range(9)}
+        for number, (path, data) in enumerate(files.items()):
+            put_file(cluster[number % 3], path, data)
+        ask(cluster[1], "PATCH", "/v1/files/d0", {"destination": "/moved"}, status=200)
+        ask(cluster[2], "DELETE", "/v1/files/d1/f1", status=204)
+        files = {path.replace("/d0/", "/moved/"): data for path, data in files.items() if path != "/d1/f1"}
+        cluster.settled()
+        before = {path: ask(cluster[0], "HEAD", "/v1/files" + path).headers for path in files}
+        with redis_server.client() as client:
+            client.call("DEL", *client.call("KEYS", f"chaos-{cluster.name}:*"))
+        for node, (method, body) in itertools.product(cluster.nodes, (("GET", None), ("PUT", b"x"), ("DELETE", None))):
+            answer = ask(node, method, "/v1/files/moved/f0", body, status=503)
+            assert "fsck --rebuild" in answer.json()["message"] and int(answer.headers["retry-after"]) > 0
+        for node in cluster.nodes:
+            node.stop()
+            assert callfs.main(["fsck", "--rebuild", "--config", str(node.folder / "config.yaml")]) == 0, capsys.readouterr()
+        noted = os.listxattr(f"{cluster[0].root}{min(cluster[0].files())}")
+        all_at_once(3, lambda number: cluster[number].start())
+        for node, (path, data) in itertools.product(cluster.nodes, files.items()):
+            found = ask(node, "GET", "/v1/files" + path, status=200)
+            assert found.body == data and found.headers["x-callfs-instance-id"] == before[path]["x-callfs-instance-id"]
+            if noted:
+                assert all(found.headers[name] == before[path][name] for name in ("etag", "x-callfs-owner", "x-callfs-mode"))
+        for node in cluster.nodes:
+            ask(node, "GET", "/v1/files/d1/f1", status=404)
+            ask(node, "GET", "/v1/files/d0/f0", status=404)
         cluster.settled()
 
 
