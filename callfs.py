@@ -15903,6 +15903,7 @@ class NodeFS(StoreFS):
 # ============================================================================
 
 ROUTE_TRIES = 12                            # nodes that are asked one after the other for a file that moves meanwhile
+SILENCE, SLOWEST = 15.0, 10 << 20           # s, and bytes a second at least, that a node may take to answer
 PINS = 256                                  # files that are kept open for readers on other nodes
 PIN_SECONDS = 30.0
 
@@ -16033,14 +16034,21 @@ class ClusterFS(FileSystem):
                     self._routes.put(path, (node, self._clock() + self._keep))
         raise Unavailable("The file moves from node to node; try again.")
 
-    def _ask(self, node: str, op: str, guard: Guard, args: Mapping[str, Any], body: Optional[Body] = None) -> dict[str, Any]:
-        check = _check_json(guard)
-        name = check["who"][0]
-        return self._peers.call(node, op, {**args, "guard": check}, {"name": name}, body=body,
-                                length=body.length if body is not None else None).value
+    def _ask(self, node: str, op: str, guard: Guard, args: Mapping[str, Any], body: Optional[Body] = None,
+             size: int = 0) -> dict[str, Any]:
+        """`size`: bytes that the other node moves before it answers; silence for as long as that takes is none."""
+        check, size = _check_json(guard), max(size, (body.length or 0) if body is not None else 0)
+        return self._peers.call(node, op, {**args, "guard": check}, {"name": check["who"][0]}, body=body,
+                                length=body.length if body is not None else None,
+                                timeout=SILENCE + size / SLOWEST if size > SLOWEST else None).value
+
+    def _size(self, path: str) -> int:
+        there = self._here.peek(path)
+        return there.size if there is not None else 0
 
     def _entry(self, node: str, op: str, guard: Guard, **args: Any) -> Entry:
-        return Entry(*self._ask(node, op, guard, args)["entry"])
+        size = self._size(args["path"]) if op in ("place", "fetch") else 0
+        return Entry(*self._ask(node, op, guard, args, None, size)["entry"])
 
     # -- reading -------------------------------------------------------------------------------------------------
 
@@ -16127,12 +16135,14 @@ class ClusterFS(FileSystem):
         counted = _CountedBody(body)
         return self._once(counted, lambda: self._at(
             path, lambda: self._here.patch(path, counted, offset, guard),
-            lambda node: _written_of(self._ask(node, "patch", guard, {"path": path, "offset": offset}, counted)), known=False))
+            lambda node: _written_of(self._ask(node, "patch", guard, {"path": path, "offset": offset}, counted, self._size(path))),
+            known=False))
 
     def truncate(self, path: str, size: int, guard: Guard) -> Written:
         """As the interface says."""
         return self._at(path, lambda: self._here.truncate(path, size, guard),
-                        lambda node: _written_of(self._ask(node, "truncate", guard, {"path": path, "size": size})))
+                        lambda node: _written_of(self._ask(node, "truncate", guard, {"path": path, "size": size}, None,
+                                                           max(size, self._size(path)))))
 
     def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
         """As the interface says."""
@@ -27502,7 +27512,7 @@ class Server:
         peers = Peers(others, config.auth.internal_proxy_secret, nodes.instance_id, timeout=nodes.peer_timeout,
                       connect_timeout=nodes.peer_connect_timeout, ca_file=nodes.peer_ca_file,
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
-                      metrics=self.metrics, log=self.log)
+                      metrics=self.metrics, log=self.log, carry=lambda: self.tree.calls.onward())
         self._peers = peers
         self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
         self.peer_ops.update(self.cluster.ops)

@@ -25855,6 +25855,8 @@ class Traffic:
                 seen[begun.path] = (begun.value, answer.headers.get("etag", "") if answer.status == 200 else "")
             self.history.append(begun)
             self.well[node.name] += 1
+        elif answer.status == 409 and b"is changed all the time" in answer.body:
+            pass                                                # of a move to another node; nothing was moved
         elif answer.status in refused:
             self.history.append(begun._replace(outcome="refused"))
             self.well[node.name] += 1
