@@ -15316,19 +15316,29 @@ class NodeFS(StoreFS):
             self._owed.remove(owed)
             self._over(owed[0], owed[2])
 
-    def _dropped(self, path: str, record: Entry, locked: bool) -> Optional[Entry]:
-        """Somebody removed a file on the disk: its record goes, too, unless somebody is at it."""
-        self._check_claim()
+    @contextlib.contextmanager
+    def _alone(self, path: str, locked: bool) -> Iterator[bool]:
+        """With the path's lock, which the caller may have already, and all done that was noted before it; False where
+        somebody else is at it."""
         with contextlib.ExitStack() as keep:
             if not locked:
                 try:
                     keep.enter_context(self._locks.hold(path, timeout=0))
                 except Unavailable:
-                    return None
+                    yield False
+                    return
                 self._catch_up()
-                found, now = self._present(path), self._store.get(path)
-                if now != record or (found is not None and _type_of(found) == FILE):
-                    return now
+            yield True
+
+    def _dropped(self, path: str, record: Entry, locked: bool) -> Optional[Entry]:
+        """Somebody removed a file on the disk: its record goes, too, unless somebody is at it."""
+        self._check_claim()
+        with self._alone(path, locked) as alone:
+            found, now = self._present(path), self._store.get(path)
+            if now != record or (found is not None and _type_of(found) == FILE):
+                return now if now is None else self._here(now)
+            if not alone:
+                return None
             self._store.delete(path)
         if not locked:
             self._tell("delete", path)
@@ -15339,18 +15349,11 @@ class NodeFS(StoreFS):
         first file in them: an empty one is what others have left on this disk."""
         if not self._taken(path, found):
             return None
-        with contextlib.ExitStack() as keep:
-            if not locked:
-                try:
-                    keep.enter_context(self._locks.hold(path, timeout=0))
-                except Unavailable:
-                    return None
-                self._catch_up()
+        with self._alone(path, locked) as alone:
             again = self._present(path)
-            if again is None:
-                return None
-            self._above(split_path(path)[0], "root")
-            self._store.add([stranger(path, again, self._instance)])
+            if alone and again is not None:
+                self._above(split_path(path)[0], "root")
+                self._store.add([stranger(path, again, self._instance)])
             record = self._store.get(path)
         return None if record is None else self._here(record)
 
