@@ -16227,6 +16227,8 @@ class ClusterFS(FileSystem):
                 fetched = self._here.fetch(entry, handle.reader(), guard)
                 if fetched is not None:
                     self._routes.drop(path)
+                    with contextlib.suppress(CallFSError):      # else that disk finds out by itself
+                        self._peers.call(entry.instance_id, "follow", {}, {})
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
 
@@ -16244,7 +16246,7 @@ class ClusterFS(FileSystem):
         """What this node does for the others, by name. Never asks another node, but for the bytes in `fetch`."""
         return {name: getattr(self, "_op_" + name) for name in (
             "open", "read", "stat", "write", "patch", "truncate", "chmod", "touch", "remove", "move", "place", "fetch",
-            "room", "in_use")}
+            "room", "in_use", "follow")}
 
     def _guard(self, call: PeerCall, name: str = "guard") -> Guard:
         return self.guard_of(_check_of(call.args[name]))
@@ -16302,6 +16304,10 @@ class ClusterFS(FileSystem):
 
     def _op_room(self, call: PeerCall) -> PeerResult:
         return PeerResult({"free": -1 if self.draining else self._here.free_bytes()})
+
+    def _op_follow(self, call: PeerCall) -> PeerResult:
+        self._here.follow()
+        return PeerResult({})
 
     def _op_in_use(self, call: PeerCall) -> PeerResult:
         return PeerResult({"keys": sorted(self._here.in_use(call.args["keys"]))})
