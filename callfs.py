@@ -15316,19 +15316,29 @@ class NodeFS(StoreFS):
             self._owed.remove(owed)
             self._over(owed[0], owed[2])
 
-    def _dropped(self, path: str, record: Entry, locked: bool) -> Optional[Entry]:
-        """Somebody removed a file on the disk: its record goes, too, unless somebody is at it."""
-        self._check_claim()
+    @contextlib.contextmanager
+    def _alone(self, path: str, locked: bool) -> Iterator[bool]:
+        """With the path's lock, which the caller may have already, and all done that was noted before it; False where
+        somebody else is at it."""
         with contextlib.ExitStack() as keep:
             if not locked:
                 try:
                     keep.enter_context(self._locks.hold(path, timeout=0))
                 except Unavailable:
-                    return None
+                    yield False
+                    return
                 self._catch_up()
-                found, now = self._present(path), self._store.get(path)
-                if now != record or (found is not None and _type_of(found) == FILE):
-                    return now
+            yield True
+
+    def _dropped(self, path: str, record: Entry, locked: bool) -> Optional[Entry]:
+        """Somebody removed a file on the disk: its record goes, too, unless somebody is at it."""
+        self._check_claim()
+        with self._alone(path, locked) as alone:
+            found, now = self._present(path), self._store.get(path)
+            if now != record or (found is not None and _type_of(found) == FILE):
+                return now if now is None else self._here(now)
+            if not alone:
+                return None
             self._store.delete(path)
         if not locked:
             self._tell("delete", path)
@@ -15339,18 +15349,11 @@ class NodeFS(StoreFS):
         first file in them: an empty one is what others have left on this disk."""
         if not self._taken(path, found):
             return None
-        with contextlib.ExitStack() as keep:
-            if not locked:
-                try:
-                    keep.enter_context(self._locks.hold(path, timeout=0))
-                except Unavailable:
-                    return None
-                self._catch_up()
+        with self._alone(path, locked) as alone:
             again = self._present(path)
-            if again is None:
-                return None
-            self._above(split_path(path)[0], "root")
-            self._store.add([stranger(path, again, self._instance)])
+            if alone and again is not None:
+                self._above(split_path(path)[0], "root")
+                self._store.add([stranger(path, again, self._instance)])
             record = self._store.get(path)
         return None if record is None else self._here(record)
 
@@ -16225,6 +16228,8 @@ class ClusterFS(FileSystem):
                 fetched = self._here.fetch(entry, handle.reader(), guard)
                 if fetched is not None:
                     self._routes.drop(path)
+                    with contextlib.suppress(CallFSError):      # else that disk finds out by itself
+                        self._peers.call(entry.instance_id, "follow", {}, {})
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
 
@@ -16242,7 +16247,7 @@ class ClusterFS(FileSystem):
         """What this node does for the others, by name. Never asks another node, but for the bytes in `fetch`."""
         return {name: getattr(self, "_op_" + name) for name in (
             "open", "read", "stat", "write", "patch", "truncate", "chmod", "touch", "remove", "move", "place", "fetch",
-            "room", "in_use")}
+            "room", "in_use", "follow")}
 
     def _guard(self, call: PeerCall, name: str = "guard") -> Guard:
         return self.guard_of(_check_of(call.args[name]))
@@ -16300,6 +16305,10 @@ class ClusterFS(FileSystem):
 
     def _op_room(self, call: PeerCall) -> PeerResult:
         return PeerResult({"free": -1 if self.draining else self._here.free_bytes()})
+
+    def _op_follow(self, call: PeerCall) -> PeerResult:
+        self._here.follow()
+        return PeerResult({})
 
     def _op_in_use(self, call: PeerCall) -> PeerResult:
         return PeerResult({"keys": sorted(self._here.in_use(call.args["keys"]))})

@@ -6844,6 +6844,7 @@ class TestSQLiteStore(MetadataStoreContract):
 # Records in Redis
 # ============================================================================
 
+@pytest.mark.once                           # the wire is tested by TestRedisClient on every Python
 class TestRedisStore(MetadataStoreContract, NodesStoreContract):
     """A real server, with keys of their own for each folder."""
 
@@ -7470,6 +7471,7 @@ class SharedLocksContract(LocksContract):
 # Locks in Redis
 # ============================================================================
 
+@pytest.mark.once
 class TestRedisLocks(LocksContract):
     """A real server, with keys of their own for each manager."""
 
@@ -11225,6 +11227,7 @@ def crash(place: str, operation: str, number: int, after: bool, make: Callable[[
 
 
 @needs_fork
+@pytest.mark.once
 @pytest.mark.parametrize("after", [False, True], ids=["before the call", "after the call"])
 @pytest.mark.parametrize("operation", OPERATIONS)
 def test_crash_at_every_step(quick: Path, template: str, operation: str, after: bool) -> None:
@@ -12123,6 +12126,7 @@ class ToyCluster:
             assert above in ("", "/") or recorded[above].is_dir
 
 
+@pytest.mark.once                           # as TestClusterFS, which does the same with three
 class TestNodeFS(FileSystemContract):
     """A node that is alone."""
 
@@ -12159,6 +12163,7 @@ for _name in ("stat", "peek", "open", "list", "write", "patch", "mkdir", "remove
     setattr(_Roving, _name, functools.partialmethod(_Roving.in_turn, _name))
 
 
+@pytest.mark.once                           # TestStoreFS and TestNodesTogether run on every Python
 class TestClusterFS(FileSystemContract):
     """Three nodes, each operation asked of another one."""
 
@@ -19978,6 +19983,7 @@ ORDINARY = ["%252e%252e%252fx", "%25", "a%2Fb", "...", "file.txt/", "f//x", "./f
 OUTSIDE_BYTES = b"bytes-from-outside"
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("role", ["none", "wrong", "owner", "user", "internal"])
 def test_no_route_leads_outside(serve_users: Callable[..., Any], tmp_path: Path, role: str) -> None:
     parent = tmp_path / "parent"

@@ -876,6 +876,10 @@ def _node(server: Running, number: int) -> Running:
     """Another node of the same cluster, to ask it."""
     other = copy.copy(server)
     other.port += number
+    for _ in range(200):                    # the first one may have been faster
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", other.port), 1):
+            break
+        time.sleep(0.1)
     return other
 
 
