@@ -16102,16 +16102,18 @@ class ClusterFS(FileSystem):
         args = {"path": path, "owner": owner, "options": list(options)}
 
         def remote(node: str) -> Written:
-            return _written_of(self._ask(node, "write", guard, args, counted))
+            return self._once(counted, lambda: _written_of(self._ask(node, "write", guard, args, counted)))
 
         def local() -> Written:
             if self.draining and not options.backend and self._here.peek(path) is None:
                 return remote(self._roomiest())
-            return self._here.write(path, body if body.readers is not None else counted, owner, guard, options)
-        return self._once(counted, lambda: self._at(path, local, remote, known=False))
+            taken = body if body.readers is not None else counted
+            return self._once(counted, lambda: self._here.write(path, taken, owner, guard, options))
+        return self._at(path, local, remote, known=False)
 
     @staticmethod
     def _once(body: _CountedBody, change: Callable[[], T]) -> T:
+        """One attempt. What a body has left after it is not what was to be written: no other node gets that."""
         try:
             return change()
         except Elsewhere:
@@ -16136,10 +16138,10 @@ class ClusterFS(FileSystem):
     def patch(self, path: str, body: Body, offset: int, guard: Guard) -> Written:
         """As the interface says."""
         counted = _CountedBody(body)
-        return self._once(counted, lambda: self._at(
-            path, lambda: self._here.patch(path, counted, offset, guard),
-            lambda node: _written_of(self._ask(node, "patch", guard, {"path": path, "offset": offset}, counted, self._size(path))),
-            known=False))
+        return self._at(
+            path, lambda: self._once(counted, lambda: self._here.patch(path, counted, offset, guard)),
+            lambda node: self._once(counted, lambda: _written_of(self._ask(
+                node, "patch", guard, {"path": path, "offset": offset}, counted, self._size(path)))), known=False)
 
     def truncate(self, path: str, size: int, guard: Guard) -> Written:
         """As the interface says."""

@@ -12206,6 +12206,24 @@ def on_disks(cluster: Any) -> dict[str, list[str]]:
             for node in cluster.nodes.values()}
 
 
+@pytest.mark.parametrize("where, verb", [(1, "write"), (2, "write"), (1, "patch"), (2, "patch")])
+def test_what_is_left_of_a_body_goes_to_no_other_node(nodes: Any, monkeypatch: pytest.MonkeyPatch, where: int, verb: str) -> None:
+    """The node that took the body learned only then, as it had lost its lock, that the file is on another one. What was left
+    of the body was stored there; nobody knew that it was too little where it has no length."""
+    put(nodes[2].tree, "/f", b"old")
+    real = getattr(nodes[where].here, verb)
+
+    def late(path: str, body: Any, *more: Any) -> Any:
+        assert callfs.pour(body, lambda part: None) == 3
+        monkeypatch.setattr(nodes[where].here, verb, real)
+        raise callfs.Elsewhere("n3" if where == 2 else "n2")
+    monkeypatch.setattr(nodes[where].here, verb, late)
+    body = callfs.FileBody(io.BytesIO(b"new"))
+    with pytest.raises(callfs.Unavailable, match="meanwhile; try again"):
+        nodes[1].tree.write(ALICE, "/f", body) if verb == "write" else nodes[1].tree.patch(ALICE, "/f", body, 0)
+    assert fetch(nodes[3].tree, "/f") == b"old"
+
+
 class TestNodesTogether:
     """What three nodes do together."""
 
