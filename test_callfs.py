@@ -25990,7 +25990,8 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 # What the stores have to do with it no more than the other: on both in the long form only
 ON_POSTGRES, ON_REDIS = (pytest.mark.parametrize("cluster", [one, pytest.param(other, marks=pytest.mark.long)], indirect=True)
                          for one, other in (("postgres", "redis"), ("redis", "postgres")))
-LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.long)])
+A_MINUTE = pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.long)])
+LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.long)])
 ONE_PATH = "read read read write write create swap delete"
 MOVING = "read read read write write delete move send"
 
@@ -26012,7 +26013,7 @@ class TestCluster:
         cluster.heal()
         return f"/t{next(Traffic.numbers)}"
 
-    @LONG_AND_SHORT
+    @A_MINUTE
     def test_concurrent_writers_to_one_path(self, cluster: Cluster, top: str, seconds: int) -> None:
         with Traffic(cluster, [top], ONE_PATH) as one, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
             one.go_on(seconds)
