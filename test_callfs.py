@@ -26042,6 +26042,34 @@ class TestCluster:
 
     @ON_REDIS
     @pytest.mark.once
+    @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
+    def test_a_paused_holder_does_not_make_what_another_has_made(self, cluster: Cluster, top: str, rounds: int) -> None:
+        """It stops between its lock and its commit, as far as chance has it (each message takes it 0.05 s), and goes on when
+        its lock has run out and another node has created the file: one of both is told 201, and that one's is there."""
+        some = random.Random(kill_seed())
+        outcomes: collections.Counter[tuple[Any, ...]] = collections.Counter()
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            for number in range(rounds):
+                path, (victim, other, _) = f"{top}-{number}", some.sample(cluster.nodes, 3)
+                cluster.lines[victim.name, "store"].slow(0.05)
+                paused = pool.submit(call, victim, "POST", "/v1/files" + path, content(1, 500))
+                threading.Event().wait(some.uniform(0.2, 1.0))
+                victim.send(signal.SIGSTOP)
+                try:
+                    second = call(other, "POST", "/v1/files" + path, content(2, 500)).status
+                finally:
+                    cluster.heal()
+                answer = paused.result(30)
+                first = answer.status
+                outcomes[first, second, answer.json().get("code")] += 1
+                assert (first, second) in ((201, 409), (409, 201), (503, 201)), cluster.outputs()
+                for node in cluster.nodes:
+                    assert get_file(node, path) == content(1 if first == 201 else 2, 500)
+        print(outcomes)
+        cluster.settled()
+
+    @ON_POSTGRES
+    @pytest.mark.once
     @LONG_AND_SHORT
     def test_a_node_stands_still_longer_than_its_locks_live(self, cluster: Cluster, top: str, seconds: int) -> None:
         """What it had begun does not overwrite what was written meanwhile: of paths that go and come on all nodes. It is far
@@ -26062,7 +26090,8 @@ class TestCluster:
 
     @ON_POSTGRES
     @pytest.mark.once
-    @pytest.mark.parametrize("what", ["slow", "cut from its peers", "silent peers", "deaf peers", "cut from the store", "silent store"])
+    @pytest.mark.parametrize("what", ["cut from its peers", "silent peers", "cut from the store", *(
+        pytest.param(each, marks=pytest.mark.long) for each in ("slow", "deaf peers", "silent store"))])
     def test_lines_break(self, cluster: Cluster, top: str, what: str) -> None:
         """To and from one node, while all work."""
         node, word = cluster[0], what.split()[0]
