@@ -6881,7 +6881,7 @@ class PeerGate:
     """Lets in what another node signed, once. `run` is what this run of the node is called."""
 
     def __init__(self, secret: str, instance_id: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._keys, self.instance_id, self._clock = peer_keys(secret), instance_id, clock
+        self._keys, self.instance_id, self._clock = peer_keys(secret or secrets.token_hex()), instance_id, clock   # "": nobody's
         self.run = secrets.token_hex(8)
         self._windows: collections.OrderedDict[tuple[str, str], PeerWindow] = collections.OrderedDict()
         self._horizon, self._lock = 0.0, threading.Lock()
@@ -27603,22 +27603,26 @@ class Server:
         self._cleanup.callback(members.close)
         return members
 
+    def _build_authenticator(self) -> tuple[Authenticator, PeerGate]:
+        config, rates = self.config, self.config.rate_limits
+        failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
+        gate = PeerGate(config.auth.internal_proxy_secret, config.instance_discovery.instance_id)
+        return Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate), gate
+
+    def _build_rest(self) -> RestDialect:
+        checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check)
+        return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
+                           spool_folder=self._spool_folder(), checks=checks)
+
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
-        rest = RestDialect(self.tree, self._links, config, metrics=self.metrics, log=self.log,
-                           members=self.members, spool_folder=self._spool_folder(), checks=(self.mounts.check, self.webhooks.check, self._files.check_others,
-                                                                       self._replication.check))
-        rates = config.rate_limits
-        failures = RateLimiter(rates.login_failure_rate, rates.login_failure_burst, rates.addresses)
-        gate = PeerGate(config.auth.internal_proxy_secret, config.instance_discovery.instance_id)
-        internal = InternalDialect(self.peer_ops, gate)
-        authenticator = Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate)
+        (authenticator, gate), rest = self._build_authenticator(), self._build_rest()
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
-
         page = BrowserPage(config, authenticator)
         remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
+        dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate))
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
             router = Router()
@@ -27626,7 +27630,8 @@ class Server:
             return Application(router, authenticator, config.server, metrics=self.metrics, log=self.log,
                                loopback=loopback, calls=self.tree.calls)
         own = not self._inherited and all(map(_is_loopback, listen))
-        main = app([*rest.routes(), *pfs.routes(), *page.routes(), *remfs.routes(), *internal.routes()], [address.host or "localhost" for address in listen] if own else ())
+        main = app([route for dialect in dialects for route in dialect.routes()],
+                   [address.host or "localhost" for address in listen] if own else ())
         found = [HTTPServer(main, limits, listen, tls=tls, inherited=self._inherited, log=self.log,
                             unix_mode=int(config.server.unix_mode, 8))]
         self._cleanup.callback(found[0].server_close)
