@@ -25915,6 +25915,7 @@ class Traffic:
             self.history.append(Done("read", path, value, start, time.monotonic()))
 
 
+@pytest.mark.once
 def test_the_harness_on_one_node(tmp_path: Path) -> None:
     """Traffic on one node, which has no others: what the harness says of a server that works, and after a kill."""
     with contextlib.closing(Cluster(tmp_path, None, 1)) as cluster:
