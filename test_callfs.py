@@ -26006,6 +26006,7 @@ def settle(cluster: Cluster, *traffic: Traffic, least: int = 20) -> None:
     cluster.settled()
 
 
+@pytest.mark.once
 class TestCluster:
     """Three processes with one PostgreSQL or Redis, and clients that work on all of them while things break."""
 
