@@ -15303,7 +15303,18 @@ class NodeFS(StoreFS):
             return self._take(path, found, locked) if found is not None else None
         if found is None or _type_of(found) != FILE:
             return self._dropped(path, record, locked)
-        return refreshed(record, found)
+        return self._renewed(path, record, found, locked)
+
+    def _renewed(self, path: str, record: Entry, found: os.stat_result, locked: bool) -> Entry:
+        """The record of a file that somebody may have changed on the disk; the change is kept, as what is noted of the
+        file later goes by its stamp. Where the store can not take that, the next look tries again."""
+        fresh = refreshed(record, found)
+        if fresh is record:
+            return record
+        with contextlib.suppress(CallFSError), self._alone(path, locked) as alone:
+            if alone and self._store.get(path) == record:
+                return self._store.put(fresh)
+        return fresh
 
     def _finish(self, path: str, locked: bool) -> None:
         """What is owed at a path comes before anybody judges what lies there. Raises Unavailable while it can not be."""
@@ -15501,6 +15512,8 @@ class NodeFS(StoreFS):
             return self._linked(record.path) if entry is not None and entry.backend == SYMLINK else entry
         except Elsewhere:
             return self._store.get(record.path)
+        except StorageError:                # this disk is not there: the others are, and so is what is known
+            return record
         except (OSError, FileNotFound):
             return None
 

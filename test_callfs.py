@@ -12470,13 +12470,19 @@ class TestNode:
         for number in (1, 2):
             entry = nodes[number].tree.stat(ALICE, "/f")
             assert entry.size == 7 and entry.etag != before.etag and entry.digest == "" and fetch(nodes[number].tree, "/f") == b"another"
-        nodes[1].path("/f").unlink()
+        nodes[2].tree.move(ALICE, "/f", "/e")
+        put(nodes[1].tree, "/d/f", b"one")
+        nodes[1].path("/d/f").write_bytes(b"once more")
+        list(nodes[1].tree.list(ALICE, "/d"))
+        nodes[2].tree.move(ALICE, "/d", "/c")       # the disk finds it by what it looks like
+        assert fetch(nodes[3].tree, "/c/f") == b"once more" and on_disks(nodes)["n1"] == ["/c/f", "/e"]
+        nodes[1].path("/e").unlink()
         with pytest.raises(callfs.FileNotFound):
-            nodes[2].tree.stat(ALICE, "/f")
-        assert nodes.store.get("/f") is None
+            nodes[2].tree.stat(ALICE, "/e")
+        assert nodes.store.get("/e") is None
         put(nodes[1].tree, "/g", b"one")
         nodes[1].path("/g").unlink()
-        assert list(nodes[1].tree.list(ALICE, "/")) == []
+        assert [entry.path for entry in nodes[1].tree.list(ALICE, "/")] == ["/c"]
         put(nodes[1].tree, "/h", b"one")
         nodes[1].path("/h").unlink()
         assert put(nodes[2].tree, "/h", b"two").created
@@ -12551,6 +12557,7 @@ class TestNode:
             marker.unlink()
             with pytest.raises(callfs.StorageError):
                 fetch(nodes[2].tree, "/f")
+            assert [entry.path for entry in nodes[1].tree.list(ALICE, "/")] == ["/f"]
             marker.write_text(text)
             Path(nodes.folder + "/aside").rename(nodes[1].path("/f"))
             assert fetch(nodes[2].tree, "/f") == b"one"
