@@ -7340,6 +7340,157 @@ class Peers:
                     self._log.info("node answers again", node=client.node)
 
 # ============================================================================
+# Raft: the core (no socket, clock, thread or disk)
+# ============================================================================
+
+RAFT_NOTHING, RAFT_COMMAND, RAFT_MEMBERS = 0, 1, 2      # kinds of entries; the first is what a new leader begins with
+
+
+class RaftEntry(NamedTuple):
+    """One place of the log. `data`: of a command its bytes, of RAFT_MEMBERS `encode_members`, else empty."""
+
+    index: int
+    term: int
+    kind: int = RAFT_COMMAND
+    data: bytes = b""
+
+
+class RaftMember(NamedTuple):
+    """A node as the log has it. `address`: host:port of Raft messages; `endpoint`: URL of its API; a learner has no vote."""
+
+    id: str
+    address: str
+    endpoint: str = ""
+    voter: bool = True
+
+
+RaftMembers = Mapping[str, RaftMember]
+
+
+def encode_members(members: RaftMembers) -> bytes:
+    """What an entry holds of them: the same bytes on every node."""
+    return compact_json([list(members[name]) for name in sorted(members)]).encode()
+
+
+def decode_members(data: bytes) -> dict[str, RaftMember]:
+    """Back. Raises ValueError."""
+    return {row[0]: RaftMember(str(row[0]), str(row[1]), str(row[2]), bool(row[3])) for row in json.loads(data)}
+
+
+class RaftState(NamedTuple):
+    """What a node may never forget (figure 2): on disk before anything is said that follows from it."""
+
+    term: int = 0
+    vote: str = ""
+
+
+class RaftBase(NamedTuple):
+    """What stands before the first entry of a log: the place that a snapshot has reached, and who belonged then."""
+
+    index: int = 0
+    term: int = 0
+    members: RaftMembers = MappingProxyType({})
+
+
+class RaftMessage(NamedTuple):
+    """From node to node. Which fields count depends on `kind`: see RaftCore."""
+
+    kind: str
+    source: str
+    target: str
+    term: int
+    index: int = 0
+    log_term: int = 0
+    commit: int = 0
+    entries: tuple[RaftEntry, ...] = ()
+    refused: bool = False
+    hint: int = 0
+    hint_term: int = 0
+    context: int = 0
+    base: Optional[RaftBase] = None
+
+
+class RaftCompacted(Exception):
+    """The log does not go back so far: a snapshot has taken the place of those entries."""
+
+
+class RaftLog(abc.ABC):
+    """What a node has on its disk. The core reads it; who drives the core writes it. One thread at a time."""
+
+    base: RaftBase
+    last_index: int                         # base.index where there is no entry
+    state: RaftState
+
+    @abc.abstractmethod
+    def term(self, index: int) -> int:
+        """Of an entry or of the base. Raises RaftCompacted before it, IndexError behind the last entry."""
+
+    @abc.abstractmethod
+    def entries(self, first: int, past: int, max_bytes: int = 1 << 20) -> list[RaftEntry]:
+        """From `first` to before `past`, as many as have `max_bytes` of data in all, but at least one. Raises as `term`."""
+
+    @abc.abstractmethod
+    def save(self, state: Optional[RaftState], entries: Sequence[RaftEntry]) -> None:
+        """Durable on return, with one fsync. The first of `entries` may stand in the place of one that is there: then that
+        one and all behind it go. Raises StorageFull (nothing changed), StorageError (the log is closed: fsync failed)."""
+
+    @abc.abstractmethod
+    def compact(self, base: RaftBase) -> None:
+        """Entries up to `base.index` are needed no more; they may stay a while, but `base` is this one from now on."""
+
+    @abc.abstractmethod
+    def reset(self, base: RaftBase) -> None:
+        """A snapshot was installed that reaches farther than the log: nothing stands behind `base`. Durable on return."""
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Let go of the files."""
+
+
+class RaftReady(NamedTuple):
+    """What is to be done now, in this order: `early` may be sent at once (a leader's entries to others, thesis 10.2.1);
+    `state` and `entries` are saved (None, none: nothing new); then `messages` are sent, `snapshot` (a base that a leader
+    sent, whose file has been received) is installed, `committed` handed to the state machine; then `RaftCore.advance`."""
+
+    state: Optional[RaftState] = None
+    entries: Sequence[RaftEntry] = ()
+    early: Sequence[RaftMessage] = ()
+    messages: Sequence[RaftMessage] = ()
+    snapshot: Optional[RaftBase] = None
+    committed: Sequence[RaftEntry] = ()
+    reads: Sequence[tuple[int, int]] = ()   # (token of `read`, index): good once the state machine has applied that index
+    refused_reads: Sequence[int] = ()       # tokens of reads that this node can not answer any more: it leads no longer
+    rounds: int = 0                         # the last round of heartbeats (`RaftMessage.context`) that a majority answered
+
+
+class RaftCore:
+    """The algorithm, as etcd has it cut: `tick`, `step`, `ready`, `advance`.
+
+    Kinds of messages: prevote, prevote-answer, vote, vote-answer, append, append-answer, heartbeat, heartbeat-answer,
+    snapshot (the follower is to get one; `base`), takeover (TimeoutNow).
+    """
+
+    def __init__(self, name: str, log: RaftLog, *, applied: int = 0, election_ticks: int = 15, heartbeat_ticks: int = 2,
+                 random: random.Random, max_batch: int = 1 << 20, max_inflight: int = 64) -> None:
+        raise NotImplementedError
+
+# ============================================================================
+# Raft: the log on disk
+# ============================================================================
+
+
+class DiskLog(RaftLog):
+    """Segments in a folder."""
+
+# ============================================================================
+# Raft: messages between nodes, framed and proven
+# ============================================================================
+
+
+class RaftTransport:
+    """Connections to the other nodes of a Raft cluster."""
+
+# ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
 # ============================================================================
 
@@ -9768,6 +9919,26 @@ class _PostgresEar:
         self._thread.join(5)
 
 # ============================================================================
+# Records agreed on: the state machine
+# ============================================================================
+
+
+class RaftMachine:
+    """What the log says, applied: records, links, locks in one SQLite file."""
+
+# ============================================================================
+# Records agreed on: a node of Raft and its store
+# ============================================================================
+
+
+class RaftNode:
+    """Core, log, state machine and transport, driven."""
+
+
+class RaftStore(MetadataStore):
+    """Records that the nodes agree on."""
+
+# ============================================================================
 # Locks: who may change a path now
 # ============================================================================
 
@@ -10253,6 +10424,14 @@ class PostgresLocks(SharedLocks):
         self._alive.join()
         with self._calls.leader:
             self._drop()
+
+# ============================================================================
+# Locks agreed on
+# ============================================================================
+
+
+class RaftLocks(SharedLocks):
+    """Locks in the log."""
 
 # ============================================================================
 # Bytes: the local disk
