@@ -27904,6 +27904,7 @@ class Server:
         self._cleanup.callback(DataLock(database + ".lock").release)
         store = open_store(config, self.metrics, self.log)
         self._cleanup.callback(store.close)
+        self.raft: Optional[RaftNode] = store.node if isinstance(store, RaftStore) else None
         if store.shared and disk.writable:
             self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
         elif disk.writable:
