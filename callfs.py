@@ -28543,6 +28543,48 @@ def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebu
                            blobs=blobs, own=own).run()
 
 
+def recover_raft(config: Config, *, sure: bool) -> str:
+    """When a majority of a Raft cluster is lost for good: let this node, which must not run, be a cluster of its own, of
+    which it is the only member, with all that its log has. What was done (or, not `sure`, would be), and what comes next.
+
+    The cluster gets another id, so that no node of the old one talks to it. Raises ConfigError, StorageError, StorageFull."""
+    if config.metadata_store.type != "raft":
+        raise ConfigError("metadata_store.type: must be raft")
+    with contextlib.ExitStack() as keep:
+        folder = RaftFolder(config.raft.data_dir)
+        keep.callback(DataLock(folder.lock_path).release)
+        log = DiskLog(folder.log_path)
+        keep.callback(log.close)
+        known = _members_of(log)
+        others = sorted(set(known) - {folder.node})
+        term = max(log.state.term, log.term(log.last_index)) + 1
+        mine = raft_self(config)._replace(id=folder.node)
+        if not mine.endpoint and folder.node in known:
+            mine = mine._replace(endpoint=known[folder.node].endpoint)
+        found = (f"{folder.node}: its log ends with entry {log.last_index} of term {log.term(log.last_index)}; the cluster had "
+                 f"{', '.join(sorted(known)) or 'nobody'}.\n")
+        if not sure:
+            return found + ("Nothing was changed. Ask this on each node that is left, and take the one with the highest term, among those the "
+                            "one with the highest entry: what only others have is lost. Be sure that no other node runs; then: --yes")
+        forgotten = [RaftEntry(log.last_index + 1 + number, term, RAFT_COMMAND, stamped(0, encode_command("note", [RAFT_FOLDER + name, ""])))
+                     for number, name in enumerate(others)]
+        last = RaftEntry(log.last_index + 1 + len(others), term, RAFT_MEMBERS, encode_members({mine.id: mine}))
+        folder.recover(secrets.token_hex(16))           # first: a member of the old cluster must never hear the new log
+        log.save(RaftState(term, folder.node), [*forgotten, last])
+    return found + (f"It is the only member of a new cluster now: start it, and look at what is there.\nThen, for each other node ({', '.join(others)}): "
+                    "empty its raft.data_dir (not the folder of its files), take raft.bootstrap out of its configuration, start it, and "
+                    "`callfs cluster join`.")
+
+
+def _members_of(log: RaftLog) -> RaftMembers:
+    """The newest of a log."""
+    found, index = log.base.members, log.base.index + 1
+    while index <= log.last_index:
+        for entry in log.entries(index, log.last_index + 1):
+            found, index = decode_members(entry.data) if entry.kind == RAFT_MEMBERS else found, entry.index + 1
+    return found
+
+
 class _Anything(Container[str]):
     """Has all that is asked for."""
 
