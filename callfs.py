@@ -7374,7 +7374,10 @@ def encode_members(members: RaftMembers) -> bytes:
 
 def decode_members(data: bytes) -> dict[str, RaftMember]:
     """Back. Raises ValueError."""
-    return {row[0]: RaftMember(str(row[0]), str(row[1]), str(row[2]), bool(row[3])) for row in json.loads(data)}
+    try:
+        return {str(row[0]): RaftMember(str(row[0]), str(row[1]), str(row[2]), bool(row[3])) for row in json.loads(data)}
+    except (TypeError, LookupError) as error:
+        raise ValueError(f"not a list of members: {error}") from error
 
 
 class RaftState(NamedTuple):
@@ -7450,11 +7453,13 @@ class RaftLog(abc.ABC):
 class RaftReady(NamedTuple):
     """What is to be done now, in this order: `early` may be sent at once (a leader's entries to others, thesis 10.2.1);
     `state` and `entries` are saved (None, none: nothing new); then `messages` are sent, `snapshot` (a base that a leader
-    sent, whose file has been received) is installed, `committed` handed to the state machine; then `RaftCore.advance`."""
+    sent, whose file has been received) is installed and the log reset to it, `committed` handed to the state machine;
+    then `RaftCore.advance`. Where saving failed there is no advance: what is to be saved, and what waits for it, comes
+    again with the next `ready`; `early`, `reads` and `refused_reads` come once."""
 
     state: Optional[RaftState] = None
     entries: Sequence[RaftEntry] = ()
-    early: Sequence[RaftMessage] = ()
+    early: Sequence[RaftMessage] = ()       # a "snapshot" among them asks for one of `base` or later, see `snapshot_sent`
     messages: Sequence[RaftMessage] = ()
     snapshot: Optional[RaftBase] = None
     committed: Sequence[RaftEntry] = ()
@@ -7463,16 +7468,658 @@ class RaftReady(NamedTuple):
     rounds: int = 0                         # the last round of heartbeats (`RaftMessage.context`) that a majority answered
 
 
-class RaftCore:
-    """The algorithm, as etcd has it cut: `tick`, `step`, `ready`, `advance`.
+class NotLeader(Exception):
+    """Only a leader can do this. `leader`: who leads as far as this node knows, "" when it knows of none."""
 
-    Kinds of messages: prevote, prevote-answer, vote, vote-answer, append, append-answer, heartbeat, heartbeat-answer,
-    snapshot (the follower is to get one; `base`), takeover (TimeoutNow).
+    def __init__(self, leader: str) -> None:
+        super().__init__(f"node {leader} leads" if leader else "no leader is known: ask again soon")
+        self.leader = leader
+
+
+class RaftBusy(Exception):
+    """The leader can not do this now: ask again soon. The text says what it waits for."""
+
+
+RAFT_UNCOMMITTED_BYTES = 64 << 20       # of proposals that no majority has yet: beyond it a leader takes no more
+_RAFT_WAITING_MESSAGES = 4096           # kept while nothing can be saved; more are dropped, as a network may
+_FROM_LEADER = ("append", "heartbeat", "snapshot", "takeover")
+# They tell of nothing but a term, and of entries that others are to save: once the term is saved they may go at once.
+_EARLY = (*_FROM_LEADER, "heartbeat-answer", "prevote", "prevote-answer")
+
+
+@dataclass
+class _Follower:
+    """What a leader knows of another node.
+
+    probe: where its log agrees is not known, one append at a time; replicate: appends are sent without waiting for
+    answers, up to a limit; snapshot: it needs one, and nothing else is sent till that has ended.
+    """
+
+    next: int                               # the entry to send next
+    match: int = 0                          # up to here its log is known to be the leader's, and saved
+    state: str = "probe"
+    waiting: bool = False                   # for the answer to a probe
+    told: int = -1                          # the commit index last sent to it
+    silent: int = 0                         # ticks since it was heard
+    round: int = 0                          # the last round of heartbeats that it answered
+    inflight: collections.deque[int] = field(default_factory=collections.deque)     # last entries of unanswered appends
+
+    def become(self, state: str, next_index: int) -> None:
+        self.state, self.next, self.waiting, self.told = state, next_index, False, -1
+        self.inflight.clear()
+
+
+class RaftCore:
+    """The algorithm (Ongaro's thesis; sections are of it, figures of the paper), cut as etcd has it: one thread calls
+    `tick`, `step` and the rest, then does what `ready` says, then `advance`. A message may be lost, doubled or late.
+
+    kind                index, log_term        fields
+    prevote, vote       of the last entry      context: 1 when a leader wanted it (takeover): asks also who hears a leader
+    ...-answer                                 refused
+    append              before the entries     entries, commit
+    append-answer       index: saved up to     refused: `index` is the place asked for, hint, hint_term: where to try next
+    heartbeat, -answer                         context: the round; commit
+    snapshot                                   base: the follower has its file, and is to install it
+    takeover                                   (TimeoutNow)
+    A prevote and its consent have the term that the candidate would have; all others have the sender's.
     """
 
     def __init__(self, name: str, log: RaftLog, *, applied: int = 0, election_ticks: int = 15, heartbeat_ticks: int = 2,
                  random: random.Random, max_batch: int = 1 << 20, max_inflight: int = 64) -> None:
-        raise NotImplementedError
+        """`applied`: how far the state machine has got. Raises ValueError where that is not in the log: a snapshot that
+        was installed only half (the driver resets the log), or a log that lost what it had saved."""
+        if not log.base.index <= applied <= log.last_index:
+            raise ValueError(f"the state machine has applied entry {applied}, but the log goes from {log.base.index} to "
+                             f"{log.last_index}")
+        self.name, self._log, self._random = name, log, random
+        self._election, self._heartbeat, self._max_batch, self._max_inflight = \
+            election_ticks, heartbeat_ticks, max_batch, max_inflight
+        self._saved = log.last_index                # of the log on disk, up to here it is this one; then comes the tail
+        self._tail: list[RaftEntry] = []
+        self._configs: list[tuple[int, RaftMembers]] = [(log.base.index, log.base.members)]
+        for entry in self._stored(log.base.index + 1):
+            self._note_members(entry)
+        self._saved_state = log.state
+        self._state = log.state if log.state.term >= self._last_term else RaftState(self._last_term)
+        self.commit = self.applied = self._handed = applied
+        self.role, self.leader = "follower", ""
+        self._elapsed, self._timeout = 0, self._draw_timeout()
+        # Who votes too soon after a restart might break a promise to a leader that it does not remember (6.4.1).
+        self._silence = 0 if log.state.term else election_ticks + 1
+        self._votes: dict[str, bool] = {}
+        self._forced = False
+        self._early: list[RaftMessage] = []
+        self._messages: list[RaftMessage] = []
+        self._snapshot: Optional[RaftMessage] = None
+        self._good_reads: list[tuple[int, int]] = []
+        self._refused_reads: list[int] = []
+        self.round = 0                              # the last that was begun
+        self._lead_nothing()
+
+    def _lead_nothing(self) -> None:
+        """What only a leader has, empty."""
+        self._followers: dict[str, _Follower] = {}
+        self._first_of_term = 0                     # the entry that it began its term with
+        self._beat_elapsed = 0
+        self._asked: list[int] = []                 # reads that wait for a round to begin
+        self._reading: collections.deque[tuple[int, int, list[int]]] = collections.deque()     # round, index, tokens
+        self._sizes: collections.deque[tuple[int, int]] = collections.deque()   # last index and bytes of each proposal
+        self._uncommitted = 0
+        self._target, self._target_ticks, self._sent_takeover = "", 0, False
+
+    def _stored(self, first: int) -> Iterator[RaftEntry]:
+        while first <= self._log.last_index:
+            entries = self._log.entries(first, self._log.last_index + 1, 16 << 20)
+            yield from entries
+            first = entries[-1].index + 1
+
+    # The log: what is saved, and the tail that is not yet
+
+    @property
+    def term(self) -> int:
+        """The newest that this node has seen."""
+        return self._state.term
+
+    @property
+    def last_index(self) -> int:
+        """Of the log with what is not saved yet."""
+        return self._saved + len(self._tail)
+
+    @property
+    def _last_term(self) -> int:
+        return self._term_of(self.last_index)
+
+    def _term_of(self, index: int) -> int:
+        return self._tail[index - self._saved - 1].term if index > self._saved else self._log.term(index)
+
+    def _has(self, index: int, term: int) -> bool:
+        return self._log.base.index <= index <= self.last_index and self._term_of(index) == term
+
+    def _entries(self, first: int, past: int) -> Sequence[RaftEntry]:
+        """From `first`, as many as make a batch; at the border of the tail they may be fewer."""
+        if first <= self._saved:
+            return self._log.entries(first, min(past, self._saved + 1), self._max_batch)
+        start, end, size = first - self._saved - 1, past - self._saved - 1, 0
+        for place in range(start, end):
+            size += len(self._tail[place].data)
+            if size > self._max_batch and place > start:
+                return self._tail[start:place]
+        return self._tail[start:end]
+
+    def _append(self, entries: Sequence[RaftEntry]) -> None:
+        """Put them behind the log, or in the place of what stands there."""
+        first = entries[0].index
+        del self._tail[max(0, first - self._saved - 1):]
+        self._saved = min(self._saved, first - 1)
+        self._tail += entries
+        while self._configs[-1][0] >= first:
+            self._configs.pop()
+        for entry in entries:
+            self._note_members(entry)
+
+    def _last_at_most(self, index: int, term: int) -> int:
+        """The last place up to `index` whose term is not above `term`: what does not agree there lies behind it."""
+        low = self._log.base.index
+        if index <= low:
+            return index
+        while low < index:                          # terms only grow along a log
+            middle = (low + index + 1) // 2
+            low, index = (middle, index) if self._term_of(middle) <= term else (low, middle - 1)
+        return low
+
+    # Members: the newest in the log count, committed or not (4.1)
+
+    @property
+    def members(self) -> RaftMembers:
+        """The newest that the log has. A leader goes on sending to who is gone from them until that is committed."""
+        return self._configs[-1][1]
+
+    @property
+    def is_voter(self) -> bool:
+        """Whether this node may lead."""
+        return self.name in self._voters
+
+    @property
+    def _voters(self) -> list[str]:
+        return [name for name, member in self.members.items() if member.voter]
+
+    def base_at(self, index: int) -> RaftBase:
+        """What `RaftLog.compact` is told. Raises as `RaftLog.term`."""
+        members = [members for place, members in self._configs if place <= index]
+        return RaftBase(index, self._term_of(index), members[-1])
+
+    def _note_members(self, entry: RaftEntry) -> None:
+        if entry.kind == RAFT_MEMBERS:
+            self._configs.append((entry.index, decode_members(entry.data)))
+
+    def _agreed(self, own: int, theirs: Callable[[_Follower], int]) -> int:
+        """The highest value that a majority of the voters has reached. Who has no vote does not count, a leader included."""
+        values = sorted(own if name == self.name else theirs(self._followers[name]) for name in self._voters)
+        return values[(len(values) - 1) // 2]
+
+    # What the driver calls
+
+    def tick(self) -> None:
+        """Time passes: nothing else here knows of it."""
+        self._elapsed += 1
+        self._silence += 1
+        if self.role == "leader":
+            self._tick_leader()
+        elif self._elapsed >= self._timeout:
+            self._time_out()
+        elif self.role != "follower" and self._elapsed % self._heartbeat == 0:
+            self._ask_for_votes()                   # again: messages get lost (5.5), and others stop hearing a leader later
+
+    def step(self, message: RaftMessage) -> None:
+        """Take a message from another node. What can not be right is ignored."""
+        handler = self._HANDLERS.get(message.kind)
+        if handler is None or message.target != self.name or message.source in ("", self.name):
+            return
+        if message.term > self.term and not self._newer_term(message):
+            return
+        if message.term < self.term:
+            self._older_term(message)
+        else:
+            handler(self, message)
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether `ready` would have something to do."""
+        self._pump()
+        return bool(self._state != self._saved_state or self._tail or self._early or self._messages or self._snapshot
+                    or self.commit > self._handed or self._good_reads or self._refused_reads)
+
+    def ready(self) -> RaftReady:
+        """What is to be done: see RaftReady."""
+        self._pump()
+        committed: Sequence[RaftEntry] = ()
+        if self.commit > self._handed and not self._snapshot:
+            committed = self._entries(self._handed + 1, self.commit + 1)
+        ready = RaftReady(self._state if self._state != self._saved_state else None, tuple(self._tail), self._early,
+                          tuple(self._messages), self._snapshot and self._snapshot.base, committed, self._good_reads,
+                          self._refused_reads, self._answered_round if self.role == "leader" else 0)
+        self._early, self._good_reads, self._refused_reads = [], [], []
+        return ready
+
+    def advance(self, ready: RaftReady) -> None:
+        """All of `ready` is done, and durable. Only now does this node count its own vote and its own entries."""
+        if ready.state:
+            self._saved_state = ready.state
+        if ready.entries:
+            self._entries_saved(ready.entries[-1])
+        del self._messages[:len(ready.messages)]
+        if ready.committed:
+            self._handed = ready.committed[-1].index
+        if ready.snapshot:
+            self._installed(ready.snapshot)
+        if self.role == "candidate" and self._state == self._saved_state:
+            self._count_vote(self.name, True)
+        elif self.role == "leader":
+            self._commit_majority()
+
+    def applied_to(self, index: int) -> None:
+        """The state machine has got so far."""
+        self.applied = max(self.applied, index)
+
+    def propose(self, data_list: Sequence[bytes], kind: int = RAFT_COMMAND) -> int:
+        """Put commands into the log; the index of the first. Raises NotLeader, RaftBusy. Whether they stay there is known
+        when they, or others in their place, come in `RaftReady.committed`."""
+        self._check_proposal()
+        size = sum(map(len, data_list))
+        if self._uncommitted and self._uncommitted + size > RAFT_UNCOMMITTED_BYTES:
+            raise RaftBusy(f"{self._uncommitted} bytes of commands wait for a majority of the nodes to save them")
+        first, term = self.last_index + 1, self.term
+        self._append([RaftEntry(index, term, kind, data) for index, data in enumerate(data_list, first)])
+        self._sizes.append((self.last_index, size))
+        self._uncommitted += size
+        return first
+
+    def change(self, members: RaftMembers) -> int:
+        """Let these be the members: one added, removed or altered; the index of the entry. Raises NotLeader, RaftBusy (4.1:
+        while the last change, or all of this term, is not committed), ValueError."""
+        self._check_proposal()
+        _check_change(self.members, members)
+        if self.commit < max(self._first_of_term, self._configs[-1][0]):
+            raise RaftBusy("the last change of the members is not committed yet, or this leader is too new to know")
+        self._append([RaftEntry(self.last_index + 1, self.term, RAFT_MEMBERS, encode_members(members))])
+        self._follow_members()
+        return self.last_index
+
+    def read(self, token: int) -> None:
+        """Make sure that this node still leads (6.4): `token` comes back in `RaftReady.reads`, with the index that the state
+        machine must have applied to answer, or in `refused_reads`. All that ask share a round. Raises NotLeader."""
+        if self.role != "leader":
+            raise NotLeader(self.leader)
+        self._asked.append(token)
+
+    def beat(self) -> int:
+        """Begin a round of heartbeats; its number, 0 where this node does not lead. What is read from now on until the
+        0.9th part of `election_ticks` has passed is safe once `RaftReady.rounds` has reached it (6.4.1)."""
+        if self.role != "leader":
+            return 0
+        self.round += 1
+        self._beat_elapsed = 0
+        if self._asked and self.commit >= self._first_of_term:
+            self._reading.append((self.round, self.commit, self._asked))
+            self._asked = []
+        for name, follower in self._followers.items():
+            self._send("heartbeat", name, commit=min(follower.match, self.commit), context=self.round)
+        return self.round
+
+    def transfer(self, target: str) -> None:
+        """Let `target` lead (3.10): it gets all entries, then begins an election at once. Given up after an election
+        time-out. Raises NotLeader, ValueError where it has no vote or is this node, RaftBusy while another is under way."""
+        self._check_proposal()
+        if target == self.name or target not in self._voters:
+            raise ValueError(f"node {target} can not be made leader: it leads already or has no vote")
+        self._target, self._target_ticks = target, self._election
+        self._hand_over()
+
+    @property
+    def transferring(self) -> bool:
+        """Whether another node may have been asked, in this term, to begin an election without waiting: then this one's
+        lease counts for nothing, also when the transfer was given up, as the message may still be on its way."""
+        return bool(self._target) or self._sent_takeover
+
+    def progress(self) -> dict[str, tuple[int, int, str, bool]]:
+        """Of each other node, where this one leads: (match, next, state, whether it was heard in an election time-out)."""
+        return {name: (follower.match, follower.next, follower.state, follower.silent < self._election)
+                for name, follower in self._followers.items()}
+
+    def snapshot_sent(self, target: str, ok: bool) -> None:
+        """The end of what a message "snapshot" in `RaftReady.early` asked for: its file and then the message were sent."""
+        follower = self._followers.get(target)
+        if follower and follower.state == "snapshot":
+            follower.become("probe", max(follower.match, self._log.base.index if ok else 0) + 1)
+            follower.waiting = True                 # for its answer, or the next heartbeat's: not at once again
+
+    # Terms and time
+
+    def _draw_timeout(self) -> int:
+        # One more than the minimum: the first tick may come right after a leader was heard.
+        return self._random.randint(self._election + 1, 2 * self._election)
+
+    def _hears_leader(self) -> bool:
+        return self.role == "leader" or self._silence <= self._election
+
+    def _newer_term(self, message: RaftMessage) -> bool:
+        """Whether to look further into a message with a newer term (3.3), which this node then has as well."""
+        if message.kind in ("prevote", "vote") and not message.context and self._hears_leader():
+            return False                            # 4.2.3: who is not told of a leader shall not disturb it
+        if message.kind == "prevote" or message.kind == "prevote-answer" and not message.refused:
+            return True                             # 9.6: that term is not there yet
+        self._become_follower(message.term, message.source if message.kind in _FROM_LEADER else "")
+        return True
+
+    def _older_term(self, message: RaftMessage) -> None:
+        """Tell who is behind; a leader that can not know gives up, and all meet in a newer term (9.6)."""
+        if message.kind in _FROM_LEADER:
+            self._send("append-answer", message.source, refused=True)
+        elif message.kind in ("prevote", "vote"):
+            self._send(message.kind + "-answer", message.source, refused=True)
+
+    def _become_follower(self, term: int, leader: str) -> None:
+        if self.role == "leader":
+            self._refused_reads += itertools.chain(self._asked, *(tokens for _, _, tokens in self._reading))
+            self._lead_nothing()
+            self._elapsed, self._silence = 0, self._election + 1    # nobody was promised anything
+        if term > self.term:
+            self._state = RaftState(term)
+        self.role, self.leader, self._timeout = "follower", leader, self._draw_timeout()
+
+    def _hears(self, message: RaftMessage) -> bool:
+        """Whether this comes from the one leader that a term has (3.2)."""
+        if self.role == "leader" or self.leader not in ("", message.source):
+            return False
+        if self.role != "follower" or not self.leader:
+            self._become_follower(self.term, message.source)
+        self._elapsed = self._silence = 0
+        return True
+
+    # Elections (3.4, 3.6.1, 9.6)
+
+    def _time_out(self) -> None:
+        if self.is_voter and not self._snapshot:
+            self._campaign("pre-candidate")
+        else:
+            self.leader = ""                        # it waits for another: who has no vote never campaigns
+
+    def _campaign(self, role: str, forced: bool = False) -> None:
+        self.role, self.leader, self._forced = role, "", forced
+        self._votes, self._elapsed, self._timeout = {}, 0, self._draw_timeout()
+        if role == "candidate":
+            self._state = RaftState(self.term + 1, self.name)
+        self._ask_for_votes()
+        if role == "pre-candidate":
+            self._count_vote(self.name, True)       # a real vote counts when it is saved: `advance`
+
+    def _ask_for_votes(self) -> None:
+        kind, ahead = ("prevote", 1) if self.role == "pre-candidate" else ("vote", 0)
+        for name in self._voters:
+            if name != self.name and name not in self._votes:
+                self._send(kind, name, term=self.term + ahead, index=self.last_index, log_term=self._last_term,
+                           context=int(self._forced))
+
+    def _on_vote(self, message: RaftMessage) -> None:
+        """Asked for a vote: also one in no configuration, or without a vote in its own, answers (4.2.2)."""
+        if message.kind == "prevote":
+            free = message.term > self.term
+        else:
+            free = self._state.vote == message.source or not self._state.vote and not self.leader
+        granted = free and (message.log_term, message.index) >= (self._last_term, self.last_index)
+        if granted and message.kind == "vote":
+            self._state = self._state._replace(vote=message.source)
+            self._elapsed = 0
+        self._send(message.kind + "-answer", message.source, term=message.term if granted else self.term,
+                   refused=not granted)
+
+    def _on_vote_answer(self, message: RaftMessage) -> None:
+        kind, ahead = {"pre-candidate": ("prevote-answer", 1), "candidate": ("vote-answer", 0)}.get(self.role, ("", 0))
+        if message.kind == kind and (message.refused or message.term == self.term + ahead):
+            self._count_vote(message.source, not message.refused)
+
+    def _count_vote(self, name: str, granted: bool) -> None:
+        self._votes.setdefault(name, granted)
+        voters = self._voters
+        answers = [self._votes.get(each) for each in voters]
+        if 2 * answers.count(False) >= len(voters):
+            self._become_follower(self.term, "")
+        elif 2 * answers.count(True) > len(voters):
+            self._become_leader() if self.role == "candidate" else self._campaign("candidate")
+
+    def _on_takeover(self, message: RaftMessage) -> None:
+        if message.source == self.leader and self.is_voter and not self._snapshot:
+            self._campaign("candidate", forced=True)
+
+    # Leading
+
+    def _become_leader(self) -> None:
+        self.role, self.leader = "leader", self.name
+        self._follow_members()
+        self._first_of_term = self.last_index + 1
+        self._append([RaftEntry(self._first_of_term, self.term, RAFT_NOTHING)])
+
+    def _follow_members(self) -> None:
+        for name in self.members:
+            if name != self.name and name not in self._followers:
+                self._followers[name] = _Follower(self.last_index + 1)
+
+    def _tick_leader(self) -> None:
+        for follower in self._followers.values():
+            follower.silent += 1
+        self._target_ticks -= 1
+        if self._target_ticks <= 0:
+            self._target = ""
+        self._beat_elapsed += 1
+        if not self._agreed(1, lambda follower: follower.silent < self._election):
+            self._become_follower(self.term, "")    # 6.2: clients shall not wait for who can not commit
+        elif self._beat_elapsed >= self._heartbeat:
+            self.beat()
+
+    def _check_proposal(self) -> None:
+        if self.role != "leader":
+            raise NotLeader(self.leader)
+        if self._target:
+            raise RaftBusy(f"node {self._target} is about to lead")
+
+    def _pump(self) -> None:
+        """Make the messages that are due: here and not where they become so, that many events share one."""
+        if self.role != "leader":
+            return
+        if self._asked and self.commit >= self._first_of_term and self._answered_round == self.round:
+            self.beat()
+        answered = self._answered_round
+        while self._reading and self._reading[0][0] <= answered:
+            _, index, tokens = self._reading.popleft()
+            self._good_reads += [(token, index) for token in tokens]
+        for name, follower in self._followers.items():
+            while self._send_append(name, follower):
+                pass
+
+    def _send_append(self, name: str, follower: _Follower) -> bool:
+        """Send what `follower` should have now; whether more may follow at once (10.2.1)."""
+        streams, full = follower.state == "replicate", len(follower.inflight) >= self._max_inflight
+        news = follower.told < self.commit or follower.next <= self.last_index and not full
+        if follower.waiting or follower.state == "snapshot" or streams and not news:
+            return False
+        if follower.next <= self._log.base.index:
+            return self._ask_for_snapshot(name, follower)
+        entries = () if full else self._entries(follower.next, self.last_index + 1)
+        self._send("append", name, index=follower.next - 1, log_term=self._term_of(follower.next - 1),
+                   commit=self.commit, entries=tuple(entries))
+        follower.told, follower.waiting = self.commit, not streams
+        if streams and entries:
+            follower.next = entries[-1].index + 1
+            follower.inflight.append(follower.next - 1)
+        return streams
+
+    def _ask_for_snapshot(self, name: str, follower: _Follower) -> bool:
+        if follower.silent < self._election:        # none is made for who is not there
+            follower.become("snapshot", follower.next)
+            self._send("snapshot", name, base=self._log.base)
+        return False
+
+    def _on_append_answer(self, message: RaftMessage) -> None:
+        follower = self._followers.get(message.source)
+        if not follower or message.index > self.last_index:
+            return
+        follower.silent = 0
+        if message.refused:
+            self._on_refusal(follower, message)
+        elif message.index >= follower.match:
+            self._on_match(follower, message.index)
+            self._commit_majority()
+            self._hand_over()
+
+    def _on_match(self, follower: _Follower, index: int) -> None:
+        follower.match = index
+        while follower.inflight and follower.inflight[0] <= index:
+            follower.inflight.popleft()
+        if follower.state == "probe" or follower.state == "snapshot" and index >= self._log.base.index:
+            follower.become("replicate", index + 1)
+        follower.next = max(follower.next, index + 1)
+
+    def _on_refusal(self, follower: _Follower, message: RaftMessage) -> None:
+        """Its log differs at `message.index`, or ends before: go back, whole terms at a time (3.5)."""
+        if follower.state == "replicate" and message.index > follower.match:
+            follower.become("probe", follower.match + 1)
+        elif follower.state == "probe" and message.index == follower.next - 1:     # else it answers an older one
+            agreed = self._last_at_most(min(message.hint, self.last_index), message.hint_term)
+            follower.become("probe", max(min(message.index, agreed + 1), follower.match + 1))
+
+    def _on_heartbeat_answer(self, message: RaftMessage) -> None:
+        follower = self._followers.get(message.source)
+        if not follower:
+            return
+        follower.silent, follower.waiting = 0, False
+        follower.round = max(follower.round, min(message.context, self.round))
+        if follower.match < self.last_index:
+            follower.told = -1                      # an append shows whether something was lost: it refuses what has a gap
+        self._hand_over()
+
+    @property
+    def _answered_round(self) -> int:
+        return self._agreed(self.round, lambda follower: follower.round)
+
+    def _commit_majority(self) -> None:
+        if self.role != "leader":
+            return
+        index = self._agreed(self._saved, lambda follower: follower.match)
+        if index > self.commit and self._term_of(index) == self.term:   # 3.6.2: of older terms only with one of its own
+            self.commit = index
+            while self._sizes and self._sizes[0][0] <= index:
+                self._uncommitted -= self._sizes.popleft()[1]
+            if self._configs[-1][0] <= index:
+                self._settle_members()
+
+    def _settle_members(self) -> None:
+        """The newest members are committed: let go of who is gone, be it this node (4.2.2)."""
+        if self.is_voter and self._followers.keys() <= self.members.keys():
+            return
+        self._pump()                                # they learn of it
+        for name in self._followers.keys() - self.members.keys():
+            del self._followers[name]
+        if not self.is_voter:
+            heir = max(self._voters, key=lambda name: self._followers[name].match)
+            self._send("takeover", heir)
+            self._become_follower(self.term, "")
+
+    def _hand_over(self) -> None:
+        follower = self._followers.get(self._target)
+        if follower and follower.match == self.last_index:
+            self._send("takeover", self._target)
+            self._sent_takeover = True
+
+    # Following
+
+    def _on_append(self, message: RaftMessage) -> None:
+        if not _is_sound(message) or not self._hears(message) or self._snapshot:
+            return                                  # what comes behind a snapshot comes again when that is installed
+        entries, before = message.entries, message.index
+        if before < self.commit:                    # what is committed agrees, and may be compacted
+            entries, before = entries[self.commit - before:], self.commit
+        elif not self._has(before, message.log_term):
+            return self._refuse(message)
+        last = before + len(entries)
+        new = next((place for place, entry in enumerate(entries) if not self._has(entry.index, entry.term)), None)
+        if new is not None:
+            self._append(entries[new:])
+        self.commit = max(self.commit, min(message.commit, last))
+        self._send("append-answer", message.source, index=last)
+
+    def _refuse(self, message: RaftMessage) -> None:
+        hint = self._last_at_most(min(message.index, self.last_index), message.log_term)
+        self._send("append-answer", message.source, index=message.index, refused=True, hint=hint,
+                   hint_term=self._term_of(hint))
+
+    def _on_heartbeat(self, message: RaftMessage) -> None:
+        if self._hears(message):
+            self.commit = max(self.commit, min(message.commit, self.last_index))
+            self._send("heartbeat-answer", message.source, context=message.context)
+
+    def _on_snapshot(self, message: RaftMessage) -> None:
+        base = message.base
+        if base is None or not self._hears(message) or self._snapshot:
+            return
+        if base.index <= self.commit or self._has(base.index, base.term):       # figure 5.3 (13), step 6: it is not needed
+            self.commit = max(self.commit, base.index)
+            self._send("append-answer", message.source, index=self.commit)
+        else:
+            self._snapshot = message
+
+    def _installed(self, base: RaftBase) -> None:
+        """The log holds nothing but `base` now: none of what it had agreed with the leader."""
+        source = self._snapshot.source if self._snapshot else ""
+        self._snapshot, self._tail, self._saved = None, [], base.index
+        self._configs = [(base.index, base.members)]
+        self.commit = self.applied = self._handed = base.index
+        self._send("append-answer", self.leader or source, index=base.index)
+
+    def _entries_saved(self, last: RaftEntry) -> None:
+        if self._saved < last.index <= self.last_index and self._term_of(last.index) == last.term:
+            del self._tail[:last.index - self._saved]
+            self._saved = last.index
+
+    # Messages
+
+    def _send(self, kind: str, target: str, *, term: Optional[int] = None, **fields: Any) -> None:
+        message = RaftMessage(kind, self.name, target, self.term if term is None else term, **fields)
+        early = kind in _EARLY and self._state == self._saved_state
+        waiting = self._early if early else self._messages
+        if len(waiting) < _RAFT_WAITING_MESSAGES:
+            waiting.append(message)
+
+    _HANDLERS: Mapping[str, Callable[[RaftCore, RaftMessage], None]] = MappingProxyType({
+        "prevote": _on_vote, "vote": _on_vote, "prevote-answer": _on_vote_answer, "vote-answer": _on_vote_answer,
+        "append": _on_append, "append-answer": _on_append_answer,
+        "heartbeat": _on_heartbeat, "heartbeat-answer": _on_heartbeat_answer,
+        "snapshot": _on_snapshot, "takeover": _on_takeover})
+
+
+def _is_sound(message: RaftMessage) -> bool:
+    """Whether the entries of an append follow each other, as those of every log do."""
+    term = message.log_term
+    if message.index < 0:
+        return False
+    for index, entry in enumerate(message.entries, message.index + 1):
+        if entry.index != index or not term <= entry.term <= message.term:
+            return False
+        term = entry.term
+    try:
+        return all(decode_members(entry.data) for entry in message.entries if entry.kind == RAFT_MEMBERS)
+    except ValueError:
+        return False
+
+
+def _check_change(old: RaftMembers, new: RaftMembers) -> None:
+    """One at a time, so that any majority of the old and any of the new have a voter in common (4.1)."""
+    changed = [name for name in {*old, *new} if old.get(name) != new.get(name)]
+    if len(changed) != 1:
+        raise ValueError(f"members change one at a time, not {len(changed)}: {', '.join(sorted(changed))}")
+    if not any(member.voter for member in new.values()):
+        raise ValueError("no voter would be left")
+    if any(not name or name != member.id or not member.address for name, member in new.items()):
+        raise ValueError("a member needs an id, and an address for Raft messages")
 
 # ============================================================================
 # Raft: the log on disk
