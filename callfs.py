@@ -494,6 +494,12 @@ def is_below(path: str, directory: str) -> bool:
     return path == directory or directory == "/" or path.startswith(directory + "/")
 
 
+def paths_overlap(some: Sequence[str], some_below: bool, others: Sequence[str], others_below: bool) -> bool:
+    """Whether paths (with `below`, all that lies below them, too) and other such have one in common."""
+    return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
+               for path in some for other in others)
+
+
 def parse_ranges(header: str, size: int) -> Optional[list[tuple[int, int]]]:
     """`Range: bytes=...` against `size` (RFC 9110, 14.2): half-open (start, stop) pairs, merged where they overlap.
 
@@ -9386,6 +9392,9 @@ class SQLiteStore(MetadataStore):
         self._version += 1
         return self._version
 
+    def _now(self) -> float:
+        return time.time()
+
     # -- records -----------------------------------------------------------------------------------------------
 
     def get(self, path: str) -> Optional[Entry]:
@@ -9500,7 +9509,7 @@ class SQLiteStore(MetadataStore):
             if last is not None and last > token:
                 raise Overtaken()
             connection.execute("INSERT INTO fences VALUES (?1, ?2, ?3, ?4) ON CONFLICT (path) DO UPDATE SET token = ?2, "
-                               "below = max(below, ?3), since = ?4", (path, token, token * below, time.time()))
+                               "below = max(below, ?3), since = ?4", (path, token, token * below, self._now()))
             if kind:
                 self._check_place(connection, path, kind, below)
         return check
@@ -11193,9 +11202,598 @@ class _PostgresEar:
 # Records agreed on: the state machine
 # ============================================================================
 
+RAFT_REQUESTS = 100_000                     # entries back that a command is known to have been applied
+RAFT_LEASE_MS = 10_000                      # of a session of locks that has not said how long it wants
+_COMMAND_STAMP = struct.Struct(">Q")
+# What the log makes beside the records. One row in `raft_place`: how far the log is applied. A claim is of a lock that is
+# wanted (token 0, in the order of `place`) or held, its paths then in `locks`.
+_RAFT_FORMAT = 1
+_RAFT_SCHEMA = f"""
+    CREATE TABLE raft_place (applied INTEGER NOT NULL, term INTEGER NOT NULL, stamp INTEGER NOT NULL, token INTEGER NOT NULL,
+        members TEXT NOT NULL);
+    INSERT INTO raft_place VALUES (0, 0, 0, 0, '[]');
+    CREATE TABLE raft_requests (entry INTEGER PRIMARY KEY, request TEXT NOT NULL UNIQUE, answer TEXT NOT NULL);
+    CREATE TABLE raft_notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE raft_digests (node TEXT PRIMARY KEY, entry INTEGER NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE node_mounts (instance_id TEXT NOT NULL, path TEXT NOT NULL, fstype TEXT NOT NULL, config TEXT NOT NULL,
+        PRIMARY KEY (instance_id, path)) WITHOUT ROWID;
+    CREATE TABLE lock_sessions (session TEXT PRIMARY KEY, lease INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE lock_claims (who TEXT PRIMARY KEY, session TEXT NOT NULL, paths TEXT NOT NULL, below INTEGER NOT NULL,
+        token INTEGER NOT NULL, place INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX lock_waiters ON lock_claims (place) WHERE token = 0;
+    CREATE TABLE locks (path TEXT PRIMARY KEY, below INTEGER NOT NULL, who TEXT NOT NULL) WITHOUT ROWID;
+    UPDATE counters SET value = 0 WHERE name = 'store';
+    INSERT INTO counters VALUES ('raft', {_RAFT_FORMAT});
+"""
+
+
+class RaftOutcome(NamedTuple):
+    """What came of an entry. `value`: what the method of the store returned; `error`: what it raised, the same on every
+    node. `request` is "" for an entry that nobody waits for."""
+
+    index: int
+    request: str = ""
+    value: Any = None
+    error: Optional[CallFSError] = None
+
+
+class _RaftPlace(NamedTuple):
+    """How far the log is applied: the last entry, cluster time (ms), the last token of a lock, who belongs."""
+
+    applied: int
+    term: int
+    stamp: int
+    token: int
+    members: str
+
+    @property
+    def base(self) -> RaftBase:
+        """The same, as a log has it."""
+        return RaftBase(self.applied, self.term, MappingProxyType(decode_members(self.members.encode())))
+
+
+class _RaftCommand(NamedTuple):
+    entry: RaftEntry
+    stamp: int = 0
+    request: str = ""
+    origin: int = 0                         # what the node that asked had applied then
+    token: int = 0                          # of the lock under which this is done
+    op: str = ""
+    args: Sequence[Any] = ()
+
+
+def encode_command(op: str, args: Sequence[Any], request: str = "", origin: int = 0, token: int = 0) -> bytes:
+    """A command for the log, but for its stamp. `request` is unlike that of all others ("": whether it is applied twice
+    does not matter), `origin` the entry that the asking node has applied. Raises ValueError."""
+    if op not in _RAFT_OPS:
+        raise ValueError(f"{op!r} is no operation of the state machine")
+    return compact_json([request, origin, token, op, args]).encode()
+
+
+def stamped(ms: int, command: bytes) -> bytes:
+    """The same as an entry holds it: the leader says when it is."""
+    return _COMMAND_STAMP.pack(ms) + command
+
+
+def _decode_command(entry: RaftEntry) -> _RaftCommand:
+    if entry.kind == RAFT_NOTHING:
+        return _RaftCommand(entry)
+    if entry.kind == RAFT_MEMBERS:
+        return _RaftCommand(entry, op="members", args=[bytes(entry.data).decode()])
+    try:
+        request, origin, token, op, args = json.loads(str(entry.data[8:], "utf-8"))
+        if entry.kind == RAFT_COMMAND and op in _RAFT_OPS:
+            return _RaftCommand(entry, _COMMAND_STAMP.unpack_from(entry.data)[0], request, origin, token, op, args)
+        what = f"kind {entry.kind}, operation {op!r}"
+    except (ValueError, TypeError, struct.error) as error:
+        what = _reason(error)
+    raise StorageError(f"Entry {entry.index} of the log says what this version of callfs does not know ({what}): it was "
+                       "written by a later one. Run that version on this node.")
+
+
+class _RaftRecords(SQLiteStore):
+    """The records of a state machine. What its methods write is written at once, in the transaction that `begin` opened, by
+    the one thread that applies; readers see nothing of it before `commit`."""
+
+    def __init__(self, path: str, metrics: Optional[Metrics]) -> None:
+        self.stale: list[str] = []          # paths whose record in the cache is old after the commit; "" for all
+        self.place = _RaftPlace(0, 0, 0, 0, "[]")
+        super().__init__(path, durable=False, metrics=metrics, shared=True)     # durable is the log
+
+    def _migrate(self) -> int:
+        version, connection = super()._migrate(), self._writer
+        found = connection.execute("SELECT value FROM counters WHERE name = 'raft'").fetchone()
+        if found is None:
+            connection.executescript(f"BEGIN IMMEDIATE; {_RAFT_SCHEMA}; COMMIT;")
+            self.identity = f"{0:016x}"
+        elif found[0] > _RAFT_FORMAT:
+            raise ConfigError(f"raft.data_dir: written by a later version of callfs (format {found[0]}, this one knows "
+                              f"{_RAFT_FORMAT}); use that version")
+        self.place = _raft_place(connection)
+        return version
+
+    def begin(self) -> None:
+        """A transaction."""
+        self.stale = []
+        self._writer.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Its end, with the place that it has reached."""
+        self._writer.execute("DELETE FROM raft_requests WHERE entry <= ?", (self.place.applied - RAFT_REQUESTS,))
+        self._writer.execute("UPDATE raft_place SET applied = ?, term = ?, stamp = ?, token = ?, members = ?", self.place)
+        self._writer.execute("COMMIT")
+        self.forget()
+
+    def forget(self) -> None:
+        """What readers have kept may be the past."""
+        with self._filling:
+            self._epoch += 1
+        for path in self.stale if "" not in self.stale else ():
+            self._cache.drop(path)
+        if "" in self.stale:
+            self._cache.clear()
+
+    def take_back(self) -> None:
+        """The transaction came to nothing; what is true now the file says."""
+        self._rollback()
+        self.place = _raft_place(self._writer)
+
+    def run(self, query: str, *values: Any) -> sqlite3.Cursor:
+        """A statement of the open transaction."""
+        return self._writer.execute(query, values)
+
+    def put(self, entry: Entry) -> Entry:
+        """As the interface says."""
+        self.stale.append(entry.path)
+        return super().put(entry)
+
+    def _forget(self, path: str) -> None:
+        self.stale.append("")
+
+    def _write(self, operation: str, work: Callable[[sqlite3.Connection], T]) -> T:
+        if not self._writer.in_transaction:
+            raise AssertionError("what is not in the log is not written")
+        return work(self._writer)
+
+    def _next_version(self) -> int:
+        self._version = self.place.applied
+        return self._version
+
+    def _now(self) -> float:
+        return self.place.stamp / 1000
+
+
+def _raft_place(connection: sqlite3.Connection) -> _RaftPlace:
+    return _RaftPlace(*connection.execute("SELECT applied, term, stamp, token, members FROM raft_place").fetchone())
+
+
+class _Claim(NamedTuple):
+    who: str
+    paths: list[str]
+    below: bool
+    token: int = 0
+
+    def meets(self, other: _Claim) -> bool:
+        """Whether both can not be granted."""
+        return paths_overlap(self.paths, self.below, other.paths, other.below)
+
+
+class _LockTable:
+    """Locks in the state machine. Who can not have all that he wants waits in line: nobody who came later and wants some of
+    the same gets it before. `granted` is filled by the commands of a transaction."""
+
+    def __init__(self, records: _RaftRecords) -> None:
+        self._records, self._run, self.granted = records, records.run, []       # type: Any, Any, list[tuple[str, int]]
+
+    def take(self, who: str, session: str, paths: Sequence[str], subtree: bool, wait_ms: int) -> int:
+        """The token; 0 when it waits, or does not (`wait_ms` 0)."""
+        now, known = self._records.place.stamp, self._claims("who = ?", who)
+        if known:
+            return known[0].token
+        wanted = _Claim(who, sorted(set(paths)), bool(subtree))
+        ready = self._free(wanted) and not any(wanted.meets(waiter) for waiter in self._claims("token = 0"))
+        if not ready and wait_ms <= 0:
+            return 0
+        self._run("INSERT INTO lock_sessions VALUES (?1, ?2, ?2 + ?3) ON CONFLICT (session) DO UPDATE SET "
+                  "until = max(until, ?3 + lease)", session, RAFT_LEASE_MS, now)
+        self._run("INSERT INTO lock_claims VALUES (?, ?, ?, ?, 0, ?, ?)", who, session, compact_json(wanted.paths),
+                  wanted.below, self._records.place.applied, now + wait_ms)
+        return self._grant(wanted) if ready else 0
+
+    def give(self, *who: str) -> int:
+        """Let go, or wait no longer; how many of these were held."""
+        return self._drop([claim for one in who for claim in self._claims("who = ?", one)])
+
+    def renew(self, session: str, lease_ms: int) -> int:
+        """Its locks last for so long from now; how many there are."""
+        self._run("INSERT INTO lock_sessions VALUES (?1, ?2, ?2 + ?3) ON CONFLICT (session) DO UPDATE SET lease = ?2, "
+                  "until = ?2 + ?3", session, lease_ms, self._records.place.stamp)
+        return self._run("SELECT count(*) FROM lock_claims WHERE session = ? AND token > 0", session).fetchone()[0]
+
+    def end(self, session: str) -> int:
+        """All that it holds or waits for; how many were held."""
+        self._run("DELETE FROM lock_sessions WHERE session = ?", session)
+        return self._drop(self._claims("session = ?", session))
+
+    def expire(self) -> int:
+        """Of every session whose lease is over; and who has waited long enough."""
+        now = self._records.place.stamp
+        over = self._claims("session IN (SELECT session FROM lock_sessions WHERE until <= ?1) OR token = 0 AND until <= ?1", now)
+        self._run("DELETE FROM lock_sessions WHERE until <= ?", now)
+        return self._drop(over)
+
+    def held(self) -> list[tuple[str, int]]:
+        """(who, token) of all that is granted."""
+        return self._run("SELECT who, token FROM lock_claims WHERE token > 0 ORDER BY token").fetchall()
+
+    def _claims(self, which: str, *values: Any) -> list[_Claim]:
+        rows = self._run(f"SELECT who, paths, below, token FROM lock_claims WHERE {which} ORDER BY place", *values)
+        return [_Claim(who, json.loads(paths), bool(below), token) for who, paths, below, token in rows]
+
+    def _free(self, wanted: _Claim) -> bool:
+        return not any(self._taken(path, wanted.below) for path in wanted.paths)
+
+    def _taken(self, path: str, subtree: bool) -> bool:
+        above = [*ancestors(path), path]
+        query = f"SELECT 1 FROM locks WHERE path IN ({','.join('?' * len(above))}) AND (below OR path = ?) LIMIT 1"
+        return (self._run(query, *above, path).fetchone() is not None or subtree and
+                self._run("SELECT 1 FROM locks WHERE path > ? AND path < ? LIMIT 1", *_below(path)[1:]).fetchone() is not None)
+
+    def _grant(self, wanted: _Claim) -> int:
+        place = self._records.place
+        token = max(place.applied, place.token + 1)
+        self._records.place = place._replace(token=token)
+        self._run("UPDATE lock_claims SET token = ? WHERE who = ?", token, wanted.who)
+        for path in wanted.paths:
+            self._run("INSERT INTO locks VALUES (?, ?, ?)", path, wanted.below, wanted.who)
+        self.granted.append((wanted.who, token))
+        return token
+
+    def _drop(self, claims: Sequence[_Claim]) -> int:
+        """These are over: who waited for them, and for nobody else, comes next."""
+        for claim in claims:
+            self._run("DELETE FROM lock_claims WHERE who = ?", claim.who)
+            for path in claim.paths if claim.token else ():
+                self._run("DELETE FROM locks WHERE path = ?", path)
+        waiting: list[_Claim] = []
+        for waiter in self._claims("token = 0") if claims else ():
+            if (any(waiter.meets(claim) for claim in claims) and not any(waiter.meets(earlier) for earlier in waiting)
+                    and self._free(waiter)):
+                self._grant(waiter)
+            else:
+                waiting.append(waiter)
+        return sum(claim.token > 0 for claim in claims)
+
 
 class RaftMachine:
-    """What the log says, applied: records, links, locks in one SQLite file."""
+    """What the log says, applied: records, links, mounts and locks in one SQLite file.
+
+    One thread calls `apply` and `install`; all else may be called from any. The place that the log has reached is written
+    by the transaction that applied it (etcd 3.5 did not, and lost data), without fsync: what a power cut takes comes again
+    from the log. `on_granted(who, token)` is called after the commit that granted a lock (again for all that are held after
+    a snapshot), `on_digest(index, digest)` in a thread of the machine when a digest is worked out; neither may raise.
+    `name` is the node's. Close it. Raises ConfigError for another program's file or a later version's.
+    """
+
+    def __init__(self, path: str, *, name: str, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        self.read = _RaftRecords(path, metrics)         # for reading: sees whole transactions of `apply` only
+        self._name, self._log, self._locks = name, log, _LockTable(self.read)
+        self._place, self._applying = self.read.place, threading.Lock()
+        self.read.fence = lambda: self._token
+        self._token, self._doubt = 0, ""
+        self.on_granted: Callable[[str, int], None] = lambda who, token: None
+        self.on_digest: Callable[[int, str], None] = lambda index, digest: None
+        self._closing, self._digester = threading.Event(), None     # type: threading.Event, Optional[threading.Thread]
+
+    # -- what is there -----------------------------------------------------------------------------------------
+
+    @property
+    def applied(self) -> int:
+        """The last entry of the log whose effect readers see."""
+        return self._place.applied
+
+    @property
+    def applied_term(self) -> int:
+        """Its term."""
+        return self._place.term
+
+    @property
+    def stamp(self) -> int:
+        """Cluster time, in ms, of the last command that was applied."""
+        return self._place.stamp
+
+    @property
+    def base(self) -> RaftBase:
+        """What a log may begin with that has no entry of those that are applied."""
+        return self._place.base
+
+    @property
+    def identity(self) -> str:
+        """Of the records, drawn by the command `found`; "" before it."""
+        return self.read.identity.replace(f"{0:016x}", "")
+
+    @property
+    def trouble(self) -> str:
+        """Why this node must not serve: its records are not those of the others. "" when all is well."""
+        return self._doubt
+
+    def next_expiry(self) -> Optional[int]:
+        """From which cluster time on (ms) a command `lock_expire` has something to do; None: for now there is nothing."""
+        return self.read._read("next_expiry", "SELECT min(until) FROM (SELECT until FROM lock_sessions UNION ALL "
+                               "SELECT until FROM lock_claims WHERE token = 0)", ())[0][0]
+
+    def notes(self) -> dict[str, str]:
+        """What commands `note` have left."""
+        return dict(self.read._read("notes", "SELECT key, value FROM raft_notes ORDER BY key", ()))
+
+    def mounts(self, instance_id: str) -> list[tuple[str, str, str]]:
+        """(path, type, configuration) of what was mounted on a node at run time, by path."""
+        return self.read._read("mounts", "SELECT path, fstype, config FROM node_mounts WHERE instance_id = ? ORDER BY path",
+                               (instance_id,))
+
+    # -- the log -----------------------------------------------------------------------------------------------
+
+    def apply(self, entries: Sequence[RaftEntry]) -> list[RaftOutcome]:
+        """What became of these entries, in one transaction (two, where a digest is asked for); those that are applied
+        already are left out. All or nothing, by `applied`: where the second transaction fails, the outcomes are those of
+        the first. Raises StorageFull and Unavailable (nothing is changed: try again), StorageError (it can not go on)."""
+        with self._applying:
+            commands = [_decode_command(entry) for entry in entries if entry.index > self._place.applied]
+            outcomes: list[RaftOutcome] = []
+            while commands:
+                past = next((number for number, command in enumerate(commands, 1) if command.op == "digest"), len(commands))
+                try:
+                    outcomes += self._transaction(commands[:past])
+                except CallFSError:
+                    if not outcomes:
+                        raise
+                    break
+                del commands[:past]
+            return outcomes
+
+    def _transaction(self, commands: Sequence[_RaftCommand]) -> list[RaftOutcome]:
+        if commands[0].entry.index != self._place.applied + 1:
+            raise StorageError(f"The log goes on with entry {commands[0].entry.index}, the records end with entry "
+                               f"{self._place.applied}: what is between is lost. Empty this node's raft.data_dir, and let it join again.")
+        try:
+            self.read.begin()
+            outcomes = [self._one(command) for command in commands]
+            self.read.commit()
+        except BaseException as error:
+            self._locks.granted.clear()
+            self.read.take_back()
+            self._place = self.read.place
+            raise _store_error(error, "copy of the records") from error if isinstance(error, sqlite3.Error) else error
+        self._place = self.read.place
+        if commands[-1].op == "digest":
+            self._begin_digest(commands[-1].entry.index)
+        self._tell_granted(self._locks.granted)
+        return outcomes
+
+    def _tell_granted(self, granted: list[tuple[str, int]]) -> None:
+        self._locks.granted = []
+        for who, token in granted:
+            self.on_granted(who, token)
+
+    def _one(self, command: _RaftCommand) -> RaftOutcome:
+        """Apply an entry, once."""
+        records, (entry, stamp, request, origin, self._token, op, args) = self.read, command
+        place = records.place
+        records.place = _RaftPlace(entry.index, entry.term, max(stamp, place.stamp), place.token, place.members)
+        if not op:
+            return RaftOutcome(entry.index)
+        if request and origin < entry.index - RAFT_REQUESTS:
+            return RaftOutcome(entry.index, request, None, Unavailable("This took too long; perhaps it is done."))
+        if request and not records.run("INSERT OR IGNORE INTO raft_requests VALUES (?, ?, '')", entry.index, request).rowcount:
+            return self._again(command)
+        value, error = self._carry_out(op, args)
+        if request and (error is not None or value is not None and op != "put"):
+            answer = value if error is None else {"code": error.code, "message": error.message, "headers": error.headers}
+            records.run("UPDATE raft_requests SET answer = ? WHERE entry = ?", compact_json(answer), entry.index)
+        return RaftOutcome(entry.index, request, value, error)
+
+    def _carry_out(self, op: str, args: Sequence[Any]) -> tuple[Any, Optional[CallFSError]]:
+        """Value or error of an operation, which then has changed nothing."""
+        records = self.read
+        records.run("SAVEPOINT command")
+        value, failure = None, None         # type: Any, Optional[CallFSError]
+        try:
+            value = _RAFT_OPS[op](self, *args)
+        except (CallFSError, sqlite3.IntegrityError, TypeError, ValueError, LookupError, AttributeError, OverflowError,
+                sqlite3.InterfaceError, sqlite3.ProgrammingError) as error:
+            # Of what these depend on, each node has the same. Not so the other errors of SQLite: they end the transaction.
+            failure = (error if isinstance(error, CallFSError) else Conflict("That is there already.")
+                       if isinstance(error, sqlite3.IntegrityError) else BadRequest("The records can not hold that."))
+            records.run("ROLLBACK TO command")
+        records.run("RELEASE command")
+        return value, failure
+
+    def _again(self, command: _RaftCommand) -> RaftOutcome:
+        """What came of it when it was applied before."""
+        index, answer = self.read.run("SELECT entry, answer FROM raft_requests WHERE request = ?", command.request).fetchone()
+        value = json.loads(answer or "null")
+        if isinstance(value, dict):
+            error = _error_as(_KIND_OF_CODE[value["code"]], _KIND_OF_CODE[value["code"]].status, value["message"],
+                              [(name, text) for name, text in value["headers"]])
+            return RaftOutcome(command.entry.index, command.request, None, error)
+        if command.op == "put":
+            value = Entry(*command.args[0])._replace(version=index)
+        return RaftOutcome(command.entry.index, command.request, value)
+
+    # -- commands that are no method of the store --------------------------------------------------------------
+
+    def _found(self, identity: str) -> None:
+        self.read.run("UPDATE counters SET value = ? WHERE name = 'store' AND value = 0", int(identity, 16) & (1 << 62) - 1)
+        self.read.identity = f"{self.read.run('SELECT value FROM counters WHERE name = ?', 'store').fetchone()[0]:016x}"
+
+    def _set_members(self, members: str) -> None:
+        self.read.place = self.read.place._replace(members=members)
+
+    def _note(self, key: str, value: str) -> None:
+        self.read.run("DELETE FROM raft_notes WHERE key = ?", key)
+        if value:
+            self.read.run("INSERT INTO raft_notes VALUES (?, ?)", key, value)
+
+    def _add_mount(self, instance_id: str, path: str, fstype: str, config: str) -> None:
+        self.read.run("INSERT OR REPLACE INTO node_mounts VALUES (?, ?, ?, ?)", instance_id, path, fstype, config)
+
+    def _remove_mount(self, instance_id: str, path: str) -> None:
+        self.read.run("DELETE FROM node_mounts WHERE instance_id = ? AND path = ?", instance_id, path)
+
+    # -- digests: whether all nodes have the same --------------------------------------------------------------
+
+    def _digest(self, leader: str) -> None:
+        self.read.run("DELETE FROM raft_digests")
+        self.read.run("INSERT INTO raft_digests VALUES ('', ?, ?)", self.read.place.applied, leader)
+
+    def _digest_said(self, index: int, node: str, digest: str) -> None:
+        """A node that has others than most have is not to be believed; where no side has most, one that differs from the
+        leader. Nodes with another version of the tables are not compared."""
+        run = self.read.run
+        run("INSERT OR REPLACE INTO raft_digests SELECT ?2, ?1, ?3 WHERE EXISTS (SELECT 1 FROM raft_digests WHERE node = '' AND "
+            "entry = ?1)", index, node, digest)
+        said = dict(run("SELECT node, digest FROM raft_digests WHERE entry = ?", index))
+        leader, mine, members = said.pop("", ""), said.get(self._name, ""), len(self.read.place.base.members)
+        ((most, count),) = collections.Counter(said.values()).most_common(1) or (("", 0),)
+        truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
+        if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
+            self._doubt = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
+                           "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
+
+    def _begin_digest(self, index: int) -> None:
+        """Of what is there now: the transaction stays open, in a thread, until all is read."""
+        if self._digester is not None and self._digester.is_alive():
+            return
+        connection = self.read._connect()
+        connection.execute("BEGIN")
+        connection.execute("SELECT applied FROM raft_place").fetchone()
+        self._digester = threading.Thread(target=self._work_out_digest, args=(index, connection), name="callfs-raft-digest", daemon=True)
+        self._digester.start()
+
+    def _work_out_digest(self, index: int, connection: sqlite3.Connection) -> None:
+        try:
+            with contextlib.closing(connection):
+                found = hashlib.sha256()
+                for some in _raft_rows(connection):
+                    started = time.perf_counter()
+                    found.update(compact_json(some).encode("utf-8", "surrogatepass"))
+                    if self._closing.wait(3 * (time.perf_counter() - started)):         # others have more to do
+                        return
+                version = connection.execute("PRAGMA user_version").fetchone()[0]
+            self.on_digest(index, f"{version}.{_RAFT_FORMAT}-{found.hexdigest()}")
+        except (sqlite3.Error, CallFSError) as error:
+            if self._log is not None:
+                self._log.warn("raft.digest", error=_reason(error))
+
+    # -- the file ----------------------------------------------------------------------------------------------
+
+    def persist(self) -> int:
+        """The entry up to which nothing of the log is needed any more, even after a power cut. Raises StorageError."""
+        index = self.applied
+        try:
+            for path in (self.read.path + "-wal", os.path.dirname(os.path.abspath(self.read.path))):
+                with contextlib.suppress(FileNotFoundError):        # then all of it is in the file, synced by SQLite
+                    _sync_records(path)
+        except OSError as error:
+            raise translate_os_error(error) from error
+        return index
+
+    def snapshot(self, path: str) -> RaftBase:
+        """Copy the records into a file of their own, while `apply` goes on; where in the log the copy stands. Durable, but
+        for its name. Raises StorageFull, StorageError; then the file is to be removed."""
+        make_private(path)
+        try:
+            with contextlib.closing(self.read._connect()) as source, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
+                target.execute("PRAGMA synchronous = OFF")
+                source.backup(target)
+                target.execute("PRAGMA journal_mode = DELETE")      # one file, not three
+                base = _raft_place(target).base
+            _sync_records(path)
+        except sqlite3.Error as error:
+            raise _store_error(error, "copy of the records") from error
+        except OSError as error:
+            raise translate_os_error(error) from error
+        return base
+
+    def install(self, path: str) -> RaftBase:
+        """Put a snapshot in the place of the records: at once or not at all; readers go on. Raises StorageError for a file
+        that is none; StorageFull, Unavailable."""
+        with self._applying:
+            try:
+                with contextlib.closing(sqlite3.connect(path)) as source:
+                    self._check_snapshot(source)
+                    source.backup(self.read._writer)    # a transaction of the target: it is write-ahead logged
+                self.read._migrate()
+            except sqlite3.Error as error:
+                raise _store_error(error, "snapshot") from error
+            self.read.stale = [""]
+            self.read.forget()
+            self._place, self._doubt = self.read.place, ""
+            self._tell_granted(self._locks.held())
+            return self._place.base
+
+    @staticmethod
+    def _check_snapshot(source: sqlite3.Connection) -> None:
+        ours = source.execute("PRAGMA application_id").fetchone()[0] == _APPLICATION_ID
+        formats = source.execute("SELECT value FROM counters WHERE name = 'raft'").fetchone() if ours else None
+        if formats is None or formats[0] > _RAFT_FORMAT or source.execute("PRAGMA user_version").fetchone()[0] > len(_SCHEMA):
+            raise StorageError("The snapshot is not one that this version of callfs can read: run the version of the leader.")
+
+    def close(self) -> None:
+        """End the thread and let go of the file."""
+        self._closing.set()
+        if self._digester is not None:
+            self._digester.join()
+        self.read.close()
+
+
+def _raft_rows(connection: sqlite3.Connection) -> Iterator[list[Any]]:
+    """All tables, in the order of their names and keys, in slices."""
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name")
+    for (table,) in tables.fetchall():
+        keys = sorted((row[5], row[1]) for row in connection.execute(f"PRAGMA table_info({table})") if row[5])
+        rows = connection.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key for _, key in keys) or 'rowid'}")
+        yield [table]
+        yield from iter(lambda: rows.fetchmany(500), [])
+
+
+def _sync_records(path: str) -> None:
+    folder = os.path.isdir(path)
+    if folder and os.name == "nt":
+        return
+    fd = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _of_store(name: str) -> Callable[..., Any]:
+    return lambda machine, *args: getattr(machine.read, name)(*args)
+
+
+# What a command can be; all of it sees only the records, its arguments and the entry. What is taken away here, or does
+# something else than before, breaks clusters with two versions: a new name is for that.
+_RAFT_OPS: dict[str, Callable[..., Any]] = {
+    **{name: _of_store(name) for name in (
+        "delete", "move", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob", "release_blobs", "drop_blobs",
+        "note_reads")},
+    "put": lambda machine, entry: machine.read.put(Entry(*entry)),
+    "add": lambda machine, entries: machine.read.add([Entry(*entry) for entry in entries]),
+    "add_link": lambda machine, link: machine.read.add_link(Link(*link)),
+    "add_mount": RaftMachine._add_mount,                # (instance_id, path, type, configuration)
+    "remove_mount": RaftMachine._remove_mount,          # (instance_id, path)
+    "lock_take": lambda machine, *args: machine._locks.take(*args),     # (who, session, paths, subtree, wait_ms)
+    "lock_give": lambda machine, *who: machine._locks.give(*who),
+    "lock_renew": lambda machine, *args: machine._locks.renew(*args),   # (session, lease_ms)
+    "lock_end": lambda machine, session: machine._locks.end(session),
+    "lock_expire": lambda machine: machine._locks.expire(),
+    "found": RaftMachine._found,                        # (identity: 16 hexadecimal digits); the first one counts
+    "note": RaftMachine._note,                          # (key, value); "" forgets it
+    "members": RaftMachine._set_members,                # of the log itself
+    "digest": RaftMachine._digest,                      # (the leader)
+    "digest-said": RaftMachine._digest_said,            # (entry of "digest", node, digest)
+}
 
 # ============================================================================
 # Records agreed on: a node of Raft and its store
@@ -11294,7 +11892,7 @@ class LocalLocks(LockManager):
         """Whether nobody who came earlier waits for something that overlaps."""
         wanted, subtree = self._waiting[mine]
         earlier = itertools.takewhile(lambda ticket: ticket != mine, self._waiting)
-        return not any(_overlap(wanted, subtree, *self._waiting[ticket]) for ticket in earlier)
+        return not any(paths_overlap(wanted, subtree, *self._waiting[ticket]) for ticket in earlier)
 
     def _free(self, wanted: list[str], subtree: bool) -> bool:
         for path in wanted:
@@ -11381,11 +11979,6 @@ class SharedLocks(LockManager):
     def _measure(self, operation: str, status: str, started: float) -> None:
         self._metrics.count("callfs_lock_operations_total", operation, status)
         self._metrics.observe("callfs_lock_operation_duration_seconds", time.perf_counter() - started, operation)
-
-
-def _overlap(some: list[str], some_below: bool, others: list[str], others_below: bool) -> bool:
-    return any(path == other or (some_below and is_below(other, path)) or (others_below and is_below(path, other))
-               for path in some for other in others)
 
 
 def _outermost(paths: Sequence[str]) -> list[str]:
