@@ -1551,6 +1551,9 @@ class RaftOptions:
     snapshot_interval: float = _timeout("60s", "Time between two looks whether a snapshot is due")
     snapshot_threshold: int = _count(256, "Log entries that make a snapshot due")
     retain_snapshot_count: int = _count(2, "Snapshots that are kept", maximum=1024)
+    cert_file: str = option("", "TLS between nodes: PEM certificate of this one; empty: messages are proven, but not encrypted")
+    key_file: str = option("", "Private key for raft.cert_file")
+    ca_file: str = option("", "PEM file of who signs the certificates of nodes, and of nobody else; empty: raft.cert_file itself")
 
 
 @dataclass
@@ -1999,7 +2002,7 @@ _SHAPES: tuple[tuple[Callable[[str], str], tuple[str, ...]], ...] = (
     (_origin_problem, ("server.cors_origins",)),
     (_prefix_problem, ("server.path_prefix",)),
     (_id_problem, ("instance_discovery.instance_id", "raft.node_id")),
-    (_pem_problem, ("server.cert_file", "server.key_file")),
+    (_pem_problem, ("server.cert_file", "server.key_file", "raft.cert_file", "raft.key_file", "raft.ca_file")),
 )
 
 # (broken when, key, what is allowed). "Nothing half-starts": what cannot work is said before anything runs.
@@ -2036,6 +2039,8 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "external_plugins.plugin_dir", "is needed for external_plugins.auto_load"),
     (lambda c: c.metadata_store.type == "raft" and not c.raft.enabled, "raft.enabled",
      "must be true for metadata_store.type raft"),
+    (lambda c: bool(c.raft.cert_file) != bool(c.raft.key_file), "raft.cert_file", "and raft.key_file are needed together"),
+    (lambda c: c.raft.ca_file and not c.raft.cert_file, "raft.cert_file", "is needed for raft.ca_file"),
     (lambda c: c.dlm.type == "redis" and not c.dlm.redis_addr, "dlm.redis_addr", "is needed for dlm.type redis"),
     (lambda c: c.dlm.type == "postgres" and c.metadata_store.type != "postgres", "dlm.type",
      "postgres needs metadata_store.type postgres"),
@@ -2435,6 +2440,8 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
     "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
     "callfs_raft_fsync_duration_seconds": ("histogram", (), "Time until the log of Raft was on the disk"),
+    "callfs_raft_dropped_total": ("counter", ("peer",), "Messages of Raft for a node that were not sent, or dropped unsent"),
+    "callfs_raft_connections_lost_total": ("counter", ("reason",), "Connections between nodes that ended, by why"),
 }
 
 
@@ -8762,10 +8769,1056 @@ def _raft_disk(path: str) -> Iterator[None]:
 # ============================================================================
 # Raft: messages between nodes, framed and proven
 # ============================================================================
+#
+# A frame: length of the payload (4 bytes), kind (1), number (8), payload, and once both sides have drawn their nonces
+# HMAC-SHA256 of all that (32). The number is the count of frames that its sender sent before it on this connection, and
+# each direction of each connection has a key of its own, so nothing that was recorded is good anywhere else. Who dialed
+# says hello, hears hello, sends `ready` (which proves that it knows the secret), and is welcomed (which proves it of the
+# other) or refused. Each node dials each member: its messages, calls and announcements go over that connection; over one
+# that another dialed go answers, and what is for a node that is no member (yet), of which no address is known.
+
+RAFT_PROTOCOL = 1                       # of the frames and all that is in them; a node speaks a range of them
+MAX_RAFT_FRAME = 64 << 20               # bytes of a payload
+MAX_RAFT_HELLO = 4096                   # the same before the other side has proven itself
+MAX_RAFT_TOLD = 65_536                  # bytes of an announcement
+RAFT_QUEUE_BYTES = 32 << 20             # that wait for one node; then the oldest messages are dropped: Raft repeats them
+RAFT_SEND_BYTES = 1 << 20               # of frames that go in one send
+RAFT_STRANGERS = 64                     # connections that have not proven themselves yet; then the oldest of them goes
+RAFT_GREETING = 5.0                     # seconds until they have to
+RAFT_PING, RAFT_SILENCE = 2.0, 6.0      # seconds of silence after which it is asked, and after which a node is gone
+RAFT_PAUSE, RAFT_LONGEST_PAUSE = 0.05, 1.0      # seconds between two tries to connect: the first, and the most
+RAFT_CHUNK = 256 * 1024                 # bytes of a snapshot in one call
+_RAFT_HEARD = 10_000                    # announcements that wait for who listens
+_RAFT_LOOK, _RAFT_GLANCE = 0.5, 0.05    # seconds between two looks at what has a time, and where something is due soon
+_FRAME_COST = 256                       # bytes that a frame in a queue counts for besides its payload
+
+(_HELLO, _READY, _WELCOME, _REFUSED, _PING, _PONG, _MESSAGE, _CALL, _ANSWER, _FAILURE, _POSITION, _TOLD) = range(1, 13)
+_FRAME_HEAD = struct.Struct(">IBQ")
+_DROPPABLE = (_MESSAGE, _TOLD)
+
+# ---- messages as bytes --------------------------------------------------------------------------------------------
+
+_MESSAGE_HEAD = struct.Struct(">B7QHI")     # flags, seven numbers, length of the names, count of the entries
+_MESSAGE_BASE = struct.Struct(">QQI")       # index, term, length of the members
+_MESSAGE_ENTRY = struct.Struct(">QQBI")     # index, term, kind, length of the data
+
+
+def encode_message(message: RaftMessage) -> bytes:
+    """What a frame holds of it."""
+    names = "\0".join(message[:3]).encode()
+    flags = message.refused | (message.base is not None) << 1
+    parts = [_MESSAGE_HEAD.pack(flags, message.term, message.index, message.log_term, message.commit, message.hint,
+                                message.hint_term, message.context, len(names), len(message.entries)), names]
+    if message.base is not None:
+        members = encode_members(message.base.members)
+        parts += (_MESSAGE_BASE.pack(message.base.index, message.base.term, len(members)), members)
+    for index, term, kind, data in message.entries:
+        parts += (_MESSAGE_ENTRY.pack(index, term, kind, len(data)), data)
+    return b"".join(parts)
+
+
+def decode_message(data: Union[bytes, memoryview]) -> RaftMessage:
+    """Back. Raises ValueError, whatever the bytes are."""
+    try:
+        return _decoded_message(memoryview(data))
+    except (struct.error, ValueError, TypeError, LookupError, RecursionError) as error:
+        raise ValueError(f"no message of Raft: {error}") from None
+
+
+def _decoded_message(data: memoryview) -> RaftMessage:
+    flags, term, index, log_term, commit, hint, hint_term, context, length, count = _MESSAGE_HEAD.unpack_from(data)
+    at = _MESSAGE_HEAD.size + length
+    kind, source, target = str(data[_MESSAGE_HEAD.size:at], "utf-8").split("\0")
+    base = None
+    if flags & 2:
+        base_index, base_term, length = _MESSAGE_BASE.unpack_from(data, at)
+        at += _MESSAGE_BASE.size + length
+        base = RaftBase(base_index, base_term, decode_members(bytes(data[at - length:at])))
+    entries = []
+    for _ in range(count):
+        entry_index, entry_term, entry_kind, length = _MESSAGE_ENTRY.unpack_from(data, at)
+        at += _MESSAGE_ENTRY.size + length
+        entries.append(RaftEntry(entry_index, entry_term, entry_kind, bytes(data[at - length:at])))
+    if at != len(data) or flags > 3:
+        raise ValueError("it has another length than it says")
+    return RaftMessage(kind, source, target, term, index, log_term, commit, tuple(entries), bool(flags & 1), hint,
+                       hint_term, context, base)
+
+
+# ---- frames, and who sends them -----------------------------------------------------------------------------------
+
+class RaftHello(NamedTuple):
+    """What a node says of itself, and whom it means (`target`). `cluster` is empty where it belongs to none yet; `folder`
+    was drawn when its data folder was made. Believed only when it has proven that it knows the secret."""
+
+    name: str
+    target: str
+    cluster: str
+    folder: str
+    versions: tuple[int, int]
+    nonce: str
+
+
+class _RaftFault(Exception):
+    """The connection is of no use. `reason`: one word for the metrics."""
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
+
+
+def _read_hello(data: bytes) -> RaftHello:
+    try:
+        name, target, cluster, folder, (low, high), nonce = json.loads(data)
+        texts = (name, target, cluster, folder, nonce)
+        if not all(isinstance(text, str) for text in texts) or _id_problem(name) or len(nonce) < 32:
+            raise ValueError("not the texts that belong there")
+        return RaftHello(name, target, cluster, folder, (int(low), int(high)), nonce)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
+
+
+class RaftWire:
+    """Frames of one connection: bytes in, bytes out, no socket. `limit`: the longest payload that is taken now."""
+
+    def __init__(self) -> None:
+        self.limit, self._keys, self._proven = MAX_RAFT_HELLO, (b"", b""), False
+        self._sent, self._taken = 0, 0
+        self._parts: list[bytes] = []           # a frame of which not all is there
+        self._have, self._need = 0, 0
+
+    def prove(self, secret: bytes, hellos: Sequence[bytes], dialed: bool) -> None:
+        """From now on each frame carries its proof: by keys out of the secret and both hellos, the dialer's first."""
+        session = hmac.digest(secret, b"".join(hellos), "sha256")
+        keys = [hmac.digest(session, label, "sha256") for label in (b"of the dialer", b"of the other")]
+        self._keys = (keys[0], keys[1]) if dialed else (keys[1], keys[0])
+
+    def frame(self, kind: int, payload: bytes) -> bytes:
+        """The next frame. Frames are sent in the order in which they are made."""
+        data = _FRAME_HEAD.pack(len(payload), kind, self._sent) + payload
+        self._sent += 1
+        return data + hmac.digest(self._keys[0], data, "sha256") if self._keys[0] else data
+
+    @property
+    def wanted(self) -> int:
+        """How many bytes to ask for."""
+        return min(max(65_536, self._need - self._have), 1 << 20)
+
+    def feed(self, data: bytes) -> Iterator[tuple[int, memoryview]]:
+        """Each whole frame as kind and payload, good until the next is asked for. Raises _RaftFault."""
+        if self._parts:
+            self._parts.append(data)
+            self._have += len(data)
+            if self._have < self._need:
+                return
+            data, self._parts = b"".join(self._parts), []
+        view, at = memoryview(data), 0
+        while at < len(view):
+            size = self._size(view[at:])
+            if size > len(view) - at:
+                self._parts, self._have, self._need = [data[at:]], len(view) - at, size
+                return
+            yield self._opened(view[at:at + size])
+            at += size
+
+    def _size(self, view: memoryview) -> int:
+        """Of the frame that begins there, or as much as is needed to know it."""
+        if len(view) < _FRAME_HEAD.size:
+            return _FRAME_HEAD.size
+        length = _FRAME_HEAD.unpack_from(view)[0]
+        if length > self.limit:
+            raise _RaftFault("long", f"a frame of {length} bytes, where {self.limit} are the most")
+        return _FRAME_HEAD.size + int(length) + (_SEAL_BYTES if self._keys[1] else 0)
+
+    def _opened(self, frame: memoryview) -> tuple[int, memoryview]:
+        _, kind, number = _FRAME_HEAD.unpack_from(frame)
+        if self._keys[1]:
+            frame, seal = frame[:-_SEAL_BYTES], frame[-_SEAL_BYTES:]
+            if not hmac.compare_digest(hmac.digest(self._keys[1], frame, "sha256"), seal):
+                raise _RaftFault("altered", "bytes were altered on their way") if self._proven else _RaftFault(
+                    "secret", "it has another auth.internal_proxy_secret, or something between the nodes changes bytes")
+            self._proven = True
+        if number != self._taken:
+            raise _RaftFault("replay", "a frame came twice, or one is missing")
+        self._taken += 1
+        return kind, frame[_FRAME_HEAD.size:]
+
+
+_RaftDone = Callable[[Union[bytes, CallFSError]], object]
+_NO_BYTES = memoryview(b"")
+_TLS_WAITS = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+
+
+class _RaftLine:
+    """A connection that this node dialed to `node` at `address`, or that another dialed. Any thread may `put`: it sends at
+    once what the socket takes without waiting, and with it what other threads have put meanwhile. All else is done by the
+    thread of the transport, `poke` wakes it."""
+
+    def __init__(self, node: str, address: str, now: float, poke: Callable[[_RaftLine], None]) -> None:
+        self.node, self.address, self.dialed, self._poke = node, address, bool(node), poke
+        self.wire, self.stage, self.hellos = RaftWire(), "new", []      # type: RaftWire, str, list[bytes]
+        self.sock: Any = None
+        self.began = self.heard = self.pinged = now
+        self.open, self.fault = False, None             # type: bool, Optional[_RaftFault]
+        self.calls: dict[int, _RaftDone] = {}
+        self.dropped = 0
+        self._gate, self._sending = threading.Lock(), threading.Lock()  # of the queue; of socket and proofs
+        self._queue: collections.deque[tuple[int, bytes]] = collections.deque()
+        self._bytes, self._over, self._unsent = 0, False, _NO_BYTES
+
+    def put(self, kind: int, payload: bytes, number: int = 0, done: Optional[_RaftDone] = None) -> bool:
+        """Send when it goes; False when there is no room, or the connection is over. `done`: for the answer to a call."""
+        with self._gate:
+            if self._over or not self._make_room(len(payload) + _FRAME_COST):
+                return False
+            if done:
+                self.calls[number] = done
+            self._queue.append((kind, payload))
+            self._bytes += len(payload) + _FRAME_COST
+        self.pump()
+        return True
+
+    def _make_room(self, size: int) -> bool:
+        at = 0
+        while self._bytes + size > RAFT_QUEUE_BYTES and at < len(self._queue):
+            kind, payload = self._queue[at]
+            if kind in _DROPPABLE:
+                self._bytes -= len(payload) + _FRAME_COST
+                self.dropped += 1
+                del self._queue[at]
+            else:
+                at += 1
+        return self._bytes + size <= RAFT_QUEUE_BYTES or not self._queue
+
+    def pump(self) -> None:
+        """Send what waits. Who holds the socket looks again after letting go, so nothing is left by who finds it held."""
+        while self._queue and self.open and not self._unsent and self._sending.acquire(blocking=False):
+            try:
+                if not self._unsent and not self._over:
+                    self._push(memoryview(b"".join(self._gathered())))
+            finally:
+                self._sending.release()
+
+    def _gathered(self) -> list[bytes]:
+        frames, size = [], 0
+        with self._gate:
+            while self._queue and size < RAFT_SEND_BYTES:
+                frames.append(self._queue.popleft())
+                size += len(frames[-1][1]) + _FRAME_COST
+            self._bytes -= size
+        return [self.wire.frame(kind, payload) for kind, payload in frames]
+
+    def _push(self, data: memoryview) -> None:
+        try:
+            while data:
+                data = data[self.sock.send(data):]      # TLS takes a record at a time
+        except _TLS_WAITS:
+            pass
+        except OSError as error:
+            self.fault, data = _RaftFault("broke", _reason(error)), _NO_BYTES
+        self._unsent = data
+        if data or self.fault:
+            self._poke(self)
+
+    def say(self, kind: int, payload: bytes = b"") -> None:
+        """Of the handshake: before all that waits."""
+        with self._sending:
+            self._push(memoryview(bytes(self._unsent) + self.wire.frame(kind, payload)))
+
+    def resume(self) -> None:
+        """The socket takes more."""
+        with self._sending:
+            if self._unsent:
+                self._push(self._unsent)
+        self.pump()
+
+    @property
+    def stalled(self) -> bool:
+        """Whether the socket took not all."""
+        return bool(self._unsent)
+
+    def receive(self) -> bytes:
+        """What is there, b"" at the end. Raises BlockingIOError or one of TLS for nothing, OSError."""
+        if not isinstance(self.sock, ssl.SSLSocket):
+            return self.sock.recv(self.wire.wanted)     # type: ignore[no-any-return]
+        try:
+            with self._sending:             # OpenSSL can not read and write the same connection at the same time
+                return self.sock.recv(self.wire.wanted)
+        finally:
+            self.pump()
+
+    def close(self) -> list[_RaftDone]:
+        """End it; the calls that get no answer any more."""
+        with self._gate:
+            self._over, self.open = True, False
+            self._queue.clear()
+            left, self.calls = list(self.calls.values()), {}
+        with self._sending:
+            if self.sock is not None:
+                self.sock.close()
+        return left
+
+
+@dataclass
+class _RaftTarget:
+    """A member: where it is, and the connection to it, if there is one or somebody tries to have one."""
+
+    address: str
+    line: Optional[_RaftLine] = None
+    failures: int = 0
+    again: float = 0.0                      # when to dial
+    reason: str = "no connection was tried yet"
+    told: bool = False                      # on_reachable(True) was the last
+
+
+class RaftTLS(NamedTuple):
+    """Makes contexts, anew for each connection: a renewed certificate is used at once."""
+
+    server: Callable[[], ssl.SSLContext]
+    client: Callable[[], ssl.SSLContext]
+
+
+def raft_tls(cert_file: str, key_file: str, ca_file: str) -> Optional[RaftTLS]:
+    """TLS between nodes, None for no `cert_file`. Each side shows its certificate, and what `ca_file` (empty: the file
+    `cert_file`) signed is a node: its names are not looked at, as addresses change. Raises ConfigError."""
+    def context(protocol: int) -> ssl.SSLContext:
+        made = ssl.SSLContext(protocol)
+        made.minimum_version, made.check_hostname, made.verify_mode = ssl.TLSVersion.TLSv1_2, False, ssl.CERT_REQUIRED
+        try:
+            made.load_cert_chain(cert_file, key_file)
+            made.load_verify_locations(ca_file or cert_file)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"raft.cert_file, raft.key_file, raft.ca_file: can not be used: {_reason(error)}") from None
+        return made
+
+    if not cert_file:
+        return None
+    found = RaftTLS(lambda: context(ssl.PROTOCOL_TLS_SERVER), lambda: context(ssl.PROTOCOL_TLS_CLIENT))
+    found.server()
+    return found
+
+
+RaftHandler = Callable[[str, bytes, _RaftDone], None]
 
 
 class RaftTransport:
-    """Connections to the other nodes of a Raft cluster."""
+    """Connections to the other nodes of a Raft cluster, and from them; one thread reads them all.
+
+    `bind`: host:port to listen on (port 0: any). `secret`: `auth.internal_proxy_secret`. `cluster()`: what this node's
+    cluster is called, "" when it knows none yet; nodes of different ones refuse each other. `accept(hello)`: why a node is
+    not welcome, "" when it is; asked on both sides. `accept`, `on_message(message)`, `on_reachable(name, whether)` and the
+    handlers of `serve` are called in the reader's thread: they must not block. Who made it closes it.
+    """
+
+    def __init__(self, name: str, bind: str, secret: str, *, folder_id: str, cluster: Callable[[], str] = str,
+                 accept: Callable[[RaftHello], str] = lambda hello: "", tls: Optional[RaftTLS] = None,
+                 on_message: Callable[[RaftMessage], None] = lambda message: None,
+                 on_reachable: Callable[[str, bool], None] = lambda name, whether: None,
+                 clock: Callable[[], float] = time.monotonic, metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None) -> None:
+        self.name, self.accept, self.on_message, self.on_reachable = name, accept, on_message, on_reachable
+        self._bind, self._folder_id, self._cluster, self._tls, self._clock = bind, folder_id, cluster, tls, clock
+        self._secret = hmac.digest(secret.encode(), b"callfs: raft: messages", "sha256")
+        self._metrics, self._log = metrics or Metrics(), log or Log("error")
+        self._lock, self._numbers = threading.Lock(), itertools.count(1)
+        self._targets: dict[str, _RaftTarget] = {}
+        self._inbound: dict[str, _RaftLine] = {}
+        self._lines: set[_RaftLine] = set()             # all with a socket; the reader's, as those below
+        self._handlers: dict[str, RaftHandler] = {}
+        self._resolved: collections.deque[tuple[_RaftLine, list[Any]]] = collections.deque()
+        self._poked: collections.deque[_RaftLine] = collections.deque()
+        self._ended, self._look_at = threading.Event(), 0.0
+        self._selector = selectors.DefaultSelector()
+        self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)
+        self._woken.setblocking(False)
+        self._listener: Optional[socket.socket] = None
+        self._thread = threading.Thread(target=self._run, name="callfs-raft-net", daemon=True)
+        self._telling, self._run_id, self._told = threading.Lock(), secrets.token_bytes(8), 0
+        self._positions: dict[str, tuple[bytes, int]] = {}              # of the announcements of each node
+        self._hearing: Optional[_RaftHearing] = None
+
+    # -- for everybody -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Listen and connect. Raises ConfigError when the address can not be had."""
+        where = _parse_address(self._bind)
+        try:
+            self._listener = socket.create_server(
+                (where.host, where.port), family=socket.AF_INET6 if ":" in where.host else socket.AF_INET)
+        except OSError as error:
+            raise ConfigError(f"raft.bind_addr: can not listen on {self._bind}: {_reason(error)}") from None
+        self._listener.setblocking(False)
+        self._selector.register(self._listener, selectors.EVENT_READ)
+        self._selector.register(self._woken, selectors.EVENT_READ)
+        self._thread.start()
+
+    @property
+    def address(self) -> str:
+        """host:port where it listens, after `start`."""
+        assert self._listener is not None
+        host, port = self._listener.getsockname()[:2]
+        return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+    def close(self) -> None:
+        """End all connections; calls that wait fail. What was put a moment ago may get lost."""
+        self._ended.set()
+        self._wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+        for line in {*self._lines, *self._dialed()}:
+            self._fail(line.node, line.close(), "this node is shutting down")
+        for sock in (self._listener, self._waker, self._woken):
+            if sock is not None:
+                sock.close()
+        self._selector.close()
+        if self._hearing:
+            self._hearing.close()
+
+    def set_members(self, addresses: Mapping[str, str]) -> None:
+        """Who belongs to the cluster now (this node may be among them), and where. Who does not is disconnected."""
+        wanted = {name: address for name, address in addresses.items() if name != self.name}
+        with self._lock:
+            before, self._targets = self._targets, {}
+            for name, address in wanted.items():
+                known = before.get(name)
+                self._targets[name] = known if known and known.address == address else _RaftTarget(address)
+            gone = [target.line for name, target in before.items() if self._targets.get(name) is not target]
+            gone += [line for name, line in self._inbound.items() if name in before and name not in wanted]
+            for name, target in self._targets.items():
+                if target is not before.get(name):
+                    target.line = self._new_line(name, target.address)
+        for line in filter(None, gone):
+            line.fault = _RaftFault("gone", "it does not belong to the cluster any more, or has moved")
+            self._poke(line)
+
+    def _new_line(self, name: str, address: str) -> _RaftLine:
+        line = _RaftLine(name, address, self._clock(), self._poke)
+        self._poke(line)
+        return line
+
+    def _dialed(self) -> list[_RaftLine]:
+        with self._lock:
+            return [target.line for target in self._targets.values() if target.line]
+
+    def reachable(self, name: str) -> bool:
+        """Whether there is a connection to a node."""
+        line = self._line_to(name)
+        return line is not None and line.open
+
+    def trouble(self, name: str) -> str:
+        """Why there is no connection to a member; "" where there is one."""
+        target = self._targets.get(name)
+        return target.reason if target and not (target.line and target.line.open) else ""
+
+    def _line_to(self, name: str) -> Optional[_RaftLine]:
+        target = self._targets.get(name)
+        return target.line if target else self._inbound.get(name)
+
+    def send(self, message: RaftMessage) -> None:
+        """As soon as it goes; at most once. Never blocks: what can not be sent is dropped."""
+        line = self._line_to(message.target)
+        if line is None or not line.put(_MESSAGE, encode_message(message)):
+            self._metrics.count("callfs_raft_dropped_total", message.target)
+
+    def serve(self, op: str, handler: RaftHandler) -> None:
+        """`handler(source, payload, reply)` is called in the reader's thread; `reply(bytes | CallFSError)` may be called
+        later, from any thread. A CallFSError that the handler raises is the answer."""
+        self._handlers[op] = handler
+
+    def call(self, target: str, op: str, payload: bytes = b"", timeout: float = 10.0) -> bytes:
+        """Ask another node. Raises what its handler answers; BadGateway when it can not be reached or does not answer in
+        `timeout` seconds (then it may have been done or not); Unavailable when too much waits for it."""
+        answers: queue.SimpleQueue[Union[bytes, CallFSError]] = queue.SimpleQueue()
+        line, number, name = self._line_to(target), next(self._numbers), op.encode()
+        if len(payload) > MAX_RAFT_FRAME - 512:
+            raise BadRequest("The request is too long to be handed to another node.")
+        if line is None:
+            raise BadGateway(f"node {target} can not be reached: {self.trouble(target) or 'its address is not known'}.")
+        if not line.put(_CALL, struct.pack(">QB", number, len(name)) + name + payload, number, answers.put):
+            raise Unavailable(f"Too much waits for node {target}, or the connection to it just broke; try again.")
+        try:
+            answer = answers.get(timeout=timeout)
+        except queue.Empty:
+            line.calls.pop(number, None)
+            answer = BadGateway(f"node {target} did not answer within {format_duration(timeout)}; what was asked may or "
+                                "may not have been done.")
+        if isinstance(answer, CallFSError):
+            raise answer
+        return answer
+
+    def announce(self, text: str) -> None:
+        """Tell all members that are connected, in this order; the others notice that they missed something."""
+        data = text.encode()
+        if len(data) > MAX_RAFT_TOLD:
+            raise BadRequest(f"An announcement has {MAX_RAFT_TOLD} bytes at most.")
+        with self._telling:
+            frame, self._told = struct.pack(">Q", self._told) + data, self._told + 1
+            for line in self._dialed():
+                if line.open:
+                    line.put(_TOLD, frame)
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """From now on `heard(source, text)` is called, in a thread of its own, with what others announce, and `missed()`
+        after something may have been lost; neither may raise."""
+        if self._hearing is None:
+            self._hearing = _RaftHearing()
+        self._hearing.listeners.append((heard, missed))
+
+    # -- the reader: connections -------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        with contextlib.suppress(BlockingIOError, OSError):
+            self._waker.send(b"x")
+
+    def _poke(self, line: _RaftLine) -> None:
+        self._poked.append(line)
+        self._wake()
+
+    def _run(self) -> None:
+        pause = _RAFT_GLANCE
+        while not self._ended.is_set():
+            for key, events in self._selector.select(pause):
+                if key.fileobj is self._listener:
+                    self._take_in()
+                elif key.fileobj is self._woken:
+                    self._woken.recv(4096)
+                else:
+                    self._guarded(key.data, self._step, events)
+            while self._resolved:
+                line, places = self._resolved.popleft()
+                self._guarded(line, self._connect, places)
+            while self._poked:
+                line = self._poked.popleft()
+                self._guarded(line, self._attend)
+            pause = self._look()
+
+    def _guarded(self, line: _RaftLine, what: Callable[..., None], *args: Any) -> None:
+        """What goes wrong with a connection ends that one."""
+        try:
+            what(line, *args)
+        except _RaftFault as fault:
+            self._lost(line, fault)
+        except OSError as error:
+            self._lost(line, _RaftFault("broke", _reason(error)))
+        except Exception as error:          # of a callback: it must not take the other connections with it
+            self._log.exception("raft connection failed", node=line.node)
+            self._lost(line, _RaftFault("failed", type(error).__name__))
+
+    def _attend(self, line: _RaftLine) -> None:
+        if line.fault:
+            raise line.fault
+        if line.stage == "new" and line.sock is None:
+            self._dial(line)
+        elif line.sock is not None and line.stalled:
+            self._watch(line, selectors.EVENT_READ | selectors.EVENT_WRITE)
+
+    def _dial(self, line: _RaftLine) -> None:
+        """Names are looked up in a thread, as that can take long; `_connect` gets what was found."""
+        line.stage = "resolving"
+        where = _parse_address(line.address)
+        resolve = functools.partial(socket.getaddrinfo, where.host, where.port, type=socket.SOCK_STREAM)
+        try:
+            return self._connect(line, resolve(flags=socket.AI_NUMERICHOST))
+        except socket.gaierror:
+            pass
+
+        def look_up() -> None:
+            try:
+                self._resolved.append((line, resolve()))
+            except OSError as error:
+                line.fault = _RaftFault("broke", _reason(error))
+                self._poked.append(line)
+            self._wake()
+        threading.Thread(target=look_up, name="callfs-raft-names", daemon=True).start()
+
+    def _connect(self, line: _RaftLine, places: list[Any]) -> None:
+        if line.stage != "resolving":       # it is over
+            return
+        target = self._targets.get(line.node)
+        family, kind, protocol, _, place = places[(target.failures if target else 0) % len(places)]
+        line.sock, line.stage = socket.socket(family, kind, protocol), "connecting"
+        self._lines.add(line)
+        line.sock.setblocking(False)
+        line.sock.connect_ex(place)         # what it says now, SO_ERROR says later too
+        self._selector.register(line.sock, selectors.EVENT_WRITE, line)
+
+    def _take_in(self) -> None:
+        assert self._listener is not None
+        try:
+            sock, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        except OSError as error:            # no descriptors are left: not again at once
+            self._log.warn("raft connection not accepted", reason=_reason(error))
+            self._ended.wait(_RAFT_GLANCE)
+            return
+        line = _RaftLine("", "", self._clock(), self._poke)
+        line.sock = sock
+        strangers = sorted((each for each in self._lines if not each.dialed and not each.open), key=lambda each: each.began)
+        self._lines.add(line)
+        sock.setblocking(False)
+        self._selector.register(sock, selectors.EVENT_READ, line)
+        self._guarded(line, self._connected)
+        for each in strangers[:len(strangers) - RAFT_STRANGERS + 1]:
+            self._lost(each, _RaftFault("strangers", "too many connections have not proven themselves"))
+
+    def _connected(self, line: _RaftLine) -> None:
+        line.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._tls is None:
+            return self._greet(line)
+        context = self._tls.client() if line.dialed else self._tls.server()
+        self._selector.unregister(line.sock)
+        line.sock = context.wrap_socket(line.sock, server_side=not line.dialed, do_handshake_on_connect=False)
+        self._selector.register(line.sock, selectors.EVENT_READ, line)
+        line.stage = "tls"
+        self._step(line, 0)
+
+    def _greet(self, line: _RaftLine) -> None:
+        line.stage = "hello"
+        self._watch(line, selectors.EVENT_READ)
+        if line.dialed:
+            self._say_hello(line)
+
+    def _say_hello(self, line: _RaftLine) -> None:
+        hello = RaftHello(self.name, line.node, self._cluster(), self._folder_id, (RAFT_PROTOCOL, RAFT_PROTOCOL),
+                          secrets.token_hex(16))
+        line.hellos.append(compact_json(hello).encode())
+        line.say(_HELLO, line.hellos[-1])
+
+    def _watch(self, line: _RaftLine, events: int) -> None:
+        self._selector.modify(line.sock, events, line)
+
+    def _step(self, line: _RaftLine, events: int) -> None:
+        if line.sock is None or line not in self._lines:
+            return
+        if line.stage == "connecting":
+            failed = line.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if failed:
+                raise OSError(failed, os.strerror(failed))
+            return self._connected(line)
+        if line.stage == "tls":
+            return self._shake_hands(line)
+        if events & selectors.EVENT_WRITE:
+            line.resume()
+            if not line.stalled:
+                self._watch(line, selectors.EVENT_READ)
+        if events & selectors.EVENT_READ:
+            self._read(line)
+
+    def _shake_hands(self, line: _RaftLine) -> None:
+        try:
+            line.sock.do_handshake()
+        except ssl.SSLWantReadError:
+            return self._watch(line, selectors.EVENT_READ)
+        except ssl.SSLWantWriteError:
+            return self._watch(line, selectors.EVENT_WRITE)
+        self._greet(line)
+        self._read(line)
+
+    def _read(self, line: _RaftLine) -> None:
+        more = True
+        while more and line in self._lines:
+            try:
+                data = line.receive()
+            except _TLS_WAITS:
+                return
+            if not data:
+                raise _RaftFault("broke", "the other side ended the connection")
+            line.heard = self._clock()
+            for kind, payload in line.wire.feed(data):
+                self._take(line, kind, payload)
+            # What OpenSSL has taken from the socket already no selector tells of.
+            more = isinstance(line.sock, ssl.SSLSocket) and line.sock.pending() > 0
+
+    def _look(self) -> float:
+        """End what takes too long, dial again; the seconds until the next look."""
+        now = self._clock()
+        if now < self._look_at:
+            return self._look_at - now
+        for line in list(self._lines):
+            if not line.open and now - line.began > RAFT_GREETING:
+                self._lost(line, _RaftFault("slow", f"no handshake within {RAFT_GREETING:.0f} s"))
+            elif line.open and now - line.heard > RAFT_SILENCE:
+                self._lost(line, _RaftFault("silent", f"it said nothing for {RAFT_SILENCE:.0f} s"))
+            elif line.open and line.dialed and now - max(line.heard, line.pinged) > RAFT_PING:
+                line.pinged = now
+                line.put(_PING, b"")
+        with self._lock:
+            pausing = {name: target for name, target in self._targets.items() if target.line is None}
+            for name, target in pausing.items():
+                if now >= target.again:
+                    target.line = self._new_line(name, target.address)
+        soon = pausing or not all(line.open for line in self._lines)
+        self._look_at = now + (_RAFT_GLANCE if soon else _RAFT_LOOK)
+        return self._look_at - now
+
+    def _fail(self, node: str, calls: Iterable[_RaftDone], text: str) -> None:
+        for done in calls:
+            done(BadGateway(f"node {node}: {text}; what was asked may or may not have been done."))
+
+    def _lost(self, line: _RaftLine, fault: _RaftFault) -> None:
+        """The end of a connection."""
+        if line.stage == "over":
+            return
+        line.stage = "over"
+        if line in self._lines:
+            self._lines.discard(line)
+            self._selector.unregister(line.sock)
+        self._fail(line.node, line.close(), str(fault))
+        self._metrics.count("callfs_raft_connections_lost_total", fault.reason)
+        if line.dropped:
+            self._metrics.count("callfs_raft_dropped_total", line.node, by=line.dropped)
+        with self._lock:
+            if self._inbound.get(line.node) is line:
+                del self._inbound[line.node]
+        if line.dialed:
+            self._lost_target(line, fault)
+        elif fault.reason not in ("broke", "gone", "again"):
+            self._log.warn("raft connection refused", node=line.node, reason=str(fault))
+
+    def _lost_target(self, line: _RaftLine, fault: _RaftFault) -> None:
+        target = self._targets.get(line.node)
+        if target is None or target.line is not line:
+            return self.on_reachable(line.node, False)
+        pause = min(RAFT_LONGEST_PAUSE, RAFT_PAUSE * 2.0 ** min(target.failures, 10)) * random.uniform(0.5, 1.5)
+        told, before = target.told, target.reason
+        target.line, target.failures, target.again, target.told = None, target.failures + 1, self._clock() + pause, False
+        target.reason = str(fault)
+        self._look_at = 0.0
+        if told or before != target.reason:
+            self._log.warn("raft connection lost", node=line.node, reason=target.reason)
+        if told:
+            self.on_reachable(line.node, False)
+
+    # -- the reader: frames ------------------------------------------------------------------------------------
+
+    def _take(self, line: _RaftLine, kind: int, payload: memoryview) -> None:
+        handle = _RAFT_STEPS[line.stage, line.dialed].get(kind)
+        if handle is None:
+            raise _RaftFault("unexpected", f"a frame of kind {kind}, which does not belong there")
+        try:
+            handle(self, line, payload)
+        except (struct.error, UnicodeDecodeError) as error:
+            raise _RaftFault("unexpected", f"a frame of kind {kind} that can not be read: {error}") from None
+
+    def _on_hello(self, line: _RaftLine, payload: memoryview) -> None:
+        line.hellos.append(bytes(payload))
+        hello = _read_hello(line.hellos[-1])
+        if not line.dialed:
+            line.node = hello.name
+            self._say_hello(line)
+        if not hello.versions[0] <= RAFT_PROTOCOL <= hello.versions[1]:
+            raise _RaftFault("version", f"it speaks versions {hello.versions} of the protocol, this node {RAFT_PROTOCOL}")
+        line.wire.prove(self._secret, line.hellos, line.dialed)
+        line.stage = "proving"
+        if line.dialed:
+            line.say(_READY)
+
+    def _on_ready(self, line: _RaftLine, payload: memoryview) -> None:
+        problem = self._objection(line)
+        if problem:
+            line.say(_REFUSED, problem.encode())
+            raise _RaftFault("refused", problem)
+        line.say(_WELCOME)
+        with self._lock:
+            before, self._inbound[line.node] = self._inbound.get(line.node), line
+            target = self._targets.get(line.node)
+            if target and target.line is None:          # it is there: no need to wait
+                target.again, self._look_at = 0.0, 0.0
+        if before:
+            self._lost(before, _RaftFault("again", "it has connected again"))
+        line.wire.limit, line.stage, line.open = MAX_RAFT_FRAME, "open", True
+        line.pump()
+
+    def _on_welcome(self, line: _RaftLine, payload: memoryview) -> None:
+        problem = self._objection(line)
+        if problem:
+            raise _RaftFault("refused", problem)
+        line.wire.limit, line.stage = MAX_RAFT_FRAME, "open"
+        with self._telling:
+            line.open = True
+            line.put(_POSITION, self._run_id + struct.pack(">Q", self._told))
+        target = self._targets.get(line.node)
+        if target and target.line is line:
+            target.failures, target.reason, target.told = 0, "", True
+            self.on_reachable(line.node, True)
+
+    def _on_refused(self, line: _RaftLine, payload: memoryview) -> None:
+        raise _RaftFault("refused", f"it refuses this node: {str(payload, 'utf-8', 'replace')[:500]}")
+
+    def _objection(self, line: _RaftLine) -> str:
+        """Why the node at the other end, which has proven itself, is not welcome."""
+        hello, cluster = _read_hello(line.hellos[1 if line.dialed else 0]), self._cluster()
+        if hello.name == self.name:
+            return f"node {self.name} talks with a node that has the same raft.node_id: each needs its own"
+        if line.dialed and hello.name != line.node:
+            return f"at {line.address} is node {hello.name}, not {line.node}: set its address right"
+        if not line.dialed and hello.target != self.name:
+            return f"this is node {self.name}, not {hello.target}: set the address right"
+        if cluster and hello.cluster not in ("", cluster):
+            return f"node {self.name} belongs to cluster {cluster}, node {hello.name} to {hello.cluster}"
+        return self.accept(hello)
+
+    def _on_ping(self, line: _RaftLine, payload: memoryview) -> None:
+        line.put(_PONG, b"")
+
+    def _on_pong(self, line: _RaftLine, payload: memoryview) -> None:
+        pass                                # that something came counts
+
+    def _on_raft_message(self, line: _RaftLine, payload: memoryview) -> None:
+        try:
+            message = decode_message(payload)
+        except ValueError as error:
+            raise _RaftFault("unexpected", str(error)) from None
+        if message.source != line.node or message.target != self.name:
+            raise _RaftFault("unexpected", f"a message from {message.source} to {message.target}")
+        self.on_message(message)
+
+    def _on_call(self, line: _RaftLine, payload: memoryview) -> None:
+        number, length = struct.unpack_from(">QB", payload)
+        op, reply = str(payload[9:9 + length], "utf-8"), functools.partial(self._reply, line, number)
+        handler = self._handlers.get(op)
+        if handler is None:
+            return reply(NotSupported(f"Node {self.name} has no operation {op!r}; is its version older?"))
+        try:
+            handler(line.node, bytes(payload[9 + length:]), reply)
+        except CallFSError as error:
+            reply(error)
+        except Exception:                   # of the handler: it is answered, and logged here
+            self._log.exception("raft call failed", op=op, node=line.node)
+            reply(StorageError(f"Node {self.name} failed at {op!r}; its log says more."))
+
+    def _reply(self, line: _RaftLine, number: int, answer: Union[bytes, CallFSError]) -> None:
+        head = struct.pack(">Q", number)
+        good = line.put(_FAILURE, head + _error_bytes(answer)) if isinstance(answer, CallFSError) else \
+            line.put(_ANSWER, head + answer)
+        if not good and line.open:          # it asks and does not take the answers
+            line.fault = _RaftFault("slow", "it does not take its answers")
+            self._poke(line)
+
+    def _on_answer(self, line: _RaftLine, payload: memoryview) -> None:
+        done = line.calls.pop(struct.unpack_from(">Q", payload)[0], None)
+        if done:
+            done(bytes(payload[8:]))
+
+    def _on_failure(self, line: _RaftLine, payload: memoryview) -> None:
+        done = line.calls.pop(struct.unpack_from(">Q", payload)[0], None)
+        if done:
+            done(_error_from(bytes(payload[8:])))
+
+    def _on_position(self, line: _RaftLine, payload: memoryview) -> None:
+        position = (bytes(payload[:8]), struct.unpack_from(">Q", payload, 8)[0])
+        known = self._positions.get(line.node, (position[0], 0))
+        self._positions[line.node] = position
+        if known != position and self._hearing:
+            self._hearing.tell_missed()
+
+    def _on_told(self, line: _RaftLine, payload: memoryview) -> None:
+        number, (run, awaited) = struct.unpack_from(">Q", payload)[0], self._positions.get(line.node, (b"", 0))
+        self._positions[line.node] = (run, number + 1)
+        if self._hearing:
+            if number != awaited:
+                self._hearing.tell_missed()
+            self._hearing.tell(line.node, str(payload[8:], "utf-8"))
+
+    # -- snapshots ---------------------------------------------------------------------------------------------
+
+    def send_file(self, target: str, path: str, base: RaftBase, timeout: float = 30.0) -> None:
+        """Let a node have a snapshot: on return it has it, whole and durable. It goes on where it was after a connection
+        broke; `timeout`: seconds without a byte of progress. Raises BadGateway then, and what the node answers."""
+        with open(path, "rb") as file:
+            state = hashlib.sha256()
+            for block in iter(lambda: file.read(BLOCK), b""):
+                state.update(block)
+            head = compact_json([base.index, base.term, file.tell(), state.hexdigest()]).encode()
+            head, offset, data = struct.pack(">I", len(head)) + head, 0, b""
+            deadline = self._clock() + timeout
+            while True:
+                try:
+                    answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
+                except AlteredBytes:
+                    raise
+                except BadGateway:
+                    if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
+                        raise
+                    continue
+                wanted, done = struct.unpack(">Q?", answer)
+                if done:
+                    return
+                if wanted != offset:
+                    deadline = self._clock() + timeout
+                offset = wanted
+                file.seek(offset)
+                data = file.read(RAFT_CHUNK)
+
+
+# What is taken of a connection in each stage (dialed by this node, or not).
+_RAFT_OPEN: dict[int, Callable[[RaftTransport, _RaftLine, memoryview], None]] = {
+    _PING: RaftTransport._on_ping, _PONG: RaftTransport._on_pong, _MESSAGE: RaftTransport._on_raft_message,
+    _CALL: RaftTransport._on_call, _ANSWER: RaftTransport._on_answer, _FAILURE: RaftTransport._on_failure,
+    _POSITION: RaftTransport._on_position, _TOLD: RaftTransport._on_told,
+}
+_RAFT_STEPS: dict[tuple[str, bool], Mapping[int, Callable[[RaftTransport, _RaftLine, memoryview], None]]] = {
+    ("hello", True): {_HELLO: RaftTransport._on_hello}, ("hello", False): {_HELLO: RaftTransport._on_hello},
+    ("proving", True): {_WELCOME: RaftTransport._on_welcome, _REFUSED: RaftTransport._on_refused},
+    ("proving", False): {_READY: RaftTransport._on_ready},
+    ("open", True): _RAFT_OPEN, ("open", False): _RAFT_OPEN, ("over", True): {}, ("over", False): {},
+}
+
+
+def _error_bytes(error: CallFSError) -> bytes:
+    return compact_json({"status": error.status, "headers": error.headers,
+                         "told": {**error.details, "code": error.code, "message": error.message}}).encode("utf-8", "replace")
+
+
+def _error_from(data: bytes) -> CallFSError:
+    try:
+        told = json.loads(data)
+        error = error_of_answer(int(told["status"]), {}, compact_json(told["told"]).encode("utf-8", "replace"))
+        error.headers = tuple((str(name), str(value)) for name, value in told["headers"])
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return BadGateway("Another node answered with an error that can not be read.")
+    error.details.pop("request_id", None)
+    return error
+
+
+class _RaftHearing:
+    """The thread that hands on announcements: who listens may take its time, messages do not wait for it."""
+
+    def __init__(self) -> None:
+        self.listeners: list[tuple[Callable[[str, str], None], Callable[[], None]]] = []
+        self._waiting: queue.SimpleQueue[Optional[tuple[str, str]]] = queue.SimpleQueue()
+        self._lost, self._ended = False, False
+        self._thread = threading.Thread(target=self._run, name="callfs-raft-heard", daemon=True)
+        self._thread.start()
+
+    def tell(self, source: str, text: str) -> None:
+        """Hand on, in this order."""
+        if self._waiting.qsize() < _RAFT_HEARD:
+            self._waiting.put((source, text))
+        elif not self._lost:
+            self.tell_missed()
+
+    def tell_missed(self) -> None:
+        """Something is missing here."""
+        self._lost = True
+        self._waiting.put(None)
+
+    def _run(self) -> None:
+        while True:
+            told = self._waiting.get()
+            if self._ended:
+                return
+            if told is None:
+                self._lost = False
+            for heard, missed in self.listeners:
+                heard(*told) if told else missed()
+
+    def close(self) -> None:
+        """Stop. Not to be called by who listens."""
+        self._ended = True
+        self._waiting.put(None)
+        self._thread.join()
+
+
+@dataclass
+class _Receiving:
+    """A snapshot of which not all is there."""
+
+    head: bytes
+    path: str
+    file: BinaryIO
+    state: Any
+    have: int = 0
+
+
+class SnapshotReceiver:
+    """Takes the snapshots that other nodes send with `RaftTransport.send_file` and puts them into `folder` as
+    INDEX-TERM.snapshot, whole and durable; then `received(source, path, base)` is called (of `base` no members are known).
+    One at a time for each source. Works in a thread of its own, as disks can be slow."""
+
+    def __init__(self, folder: str, transport: RaftTransport, *,
+                 received: Callable[[str, str, RaftBase], None] = lambda source, path, base: None) -> None:
+        self._folder, self._received = folder, received
+        self._under_way: dict[str, _Receiving] = {}
+        self._waiting: queue.SimpleQueue[Optional[tuple[str, bytes, _RaftDone]]] = queue.SimpleQueue()
+        for left in glob.glob(os.path.join(glob.escape(folder), "*.snapshot.part-*")):
+            os.unlink(left)
+        self._thread = threading.Thread(target=self._run, name="callfs-raft-snapshots", daemon=True)
+        self._thread.start()
+        transport.serve("snapshot", lambda source, payload, reply: self._waiting.put((source, payload, reply)))
+
+    def _run(self) -> None:
+        for source, payload, reply in iter(self._waiting.get, None):
+            try:
+                reply(self._take(source, payload))
+            except CallFSError as error:
+                self._drop(source)
+                reply(error)
+            except OSError as error:
+                self._drop(source)
+                reply(translate_os_error(error))
+
+    def _take(self, source: str, payload: bytes) -> bytes:
+        """The answer: which byte is wanted next, and whether all is there."""
+        try:
+            length = struct.unpack_from(">I", payload)[0]
+            head, (offset,) = payload[4:4 + length], struct.unpack_from(">Q", payload, 4 + length)
+            index, term, size, digest = json.loads(head)
+            base, final = RaftBase(int(index), int(term)), os.path.join(self._folder, f"{int(index)}-{int(term)}.snapshot")
+        except (struct.error, ValueError, TypeError) as error:
+            raise BadRequest(f"no piece of a snapshot: {error}") from None
+        at = self._under_way.get(source)
+        if at is None or at.head != head:
+            at = self._begin(source, head, final)
+        if offset == at.have:
+            data = memoryview(payload)[12 + length:]
+            at.file.write(data)
+            at.state.update(data)
+            at.have += len(data)
+        if at.have < size:
+            return struct.pack(">Q?", at.have, False)
+        if at.have > size or at.state.hexdigest() != digest:
+            raise AlteredBytes("The snapshot that came is not the one that was sent.")
+        self._finish(source, at, final)
+        self._received(source, final, base)
+        return struct.pack(">Q?", size, True)
+
+    def _begin(self, source: str, head: bytes, final: str) -> _Receiving:
+        self._drop(source)
+        path = f"{final}.part-{hashlib.sha256(source.encode()).hexdigest()[:16]}"
+        at = self._under_way[source] = _Receiving(head, path, open(path, "wb"), hashlib.sha256())
+        os.chmod(path, 0o600)
+        return at
+
+    def _finish(self, source: str, at: _Receiving, final: str) -> None:
+        at.file.flush()
+        os.fsync(at.file.fileno())
+        at.file.close()
+        os.replace(at.path, final)
+        del self._under_way[source]
+        if os.name != "nt":
+            fd = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
+
+    def _drop(self, source: str) -> None:
+        at = self._under_way.pop(source, None)
+        if at:
+            with contextlib.suppress(OSError):
+                at.file.close()
+            with contextlib.suppress(OSError):
+                os.unlink(at.path)
+
+    def close(self) -> None:
+        """Forget what is not whole. After the transport was closed."""
+        self._waiting.put(None)
+        self._thread.join()
+        for source in list(self._under_way):
+            self._drop(source)
 
 # ============================================================================
 # Records and metadata stores: Entry, the store interface, SQLite
@@ -29391,7 +30444,8 @@ def check_built(config: Config) -> None:
 def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
-    for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file"):
+    for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
+                "raft.data_dir", "raft.cert_file", "raft.key_file"):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
