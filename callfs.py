@@ -1541,11 +1541,13 @@ class RaftOptions:
 
     enabled: bool = option(False, "Take part in Raft", kind="bool")
     node_id: str = option("", "Name of this node, unlike all others")
-    bind_addr: str = option("", "`host:port` for Raft messages, as the other nodes reach it")
-    data_dir: str = option("", "Folder for log and snapshots")
-    bootstrap: bool = option(False, "Found a new cluster (first node only)", kind="bool")
-    peers: dict[str, str] = option({}, "Raft addresses of the other nodes, by name", kind="map")
-    api_peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name", kind="map")
+    bind_addr: str = option("", "`host:port` for Raft messages, as the other nodes reach it (else as `raft.peers` says)")
+    data_dir: str = option("", "Folder for log, records and snapshots")
+    bootstrap: bool = option(False, "Found a new cluster where there is none yet: of this node alone, or of all in `raft.peers`, "
+                                    "which then say the same", kind="bool")
+    peers: dict[str, str] = option({}, "Raft addresses of the nodes that found the cluster, by name; this one may be among them",
+                                   kind="map")
+    api_peer_endpoints: dict[str, str] = option({}, "API URLs of the same nodes, by name, this one's too", kind="map")
     apply_timeout: float = _timeout("10s", "Longest wait until a change is agreed on")
     forward_timeout: float = _timeout("10s", "Longest wait for the leader's answer")
     snapshot_interval: float = _timeout("60s", "Time between two looks whether a snapshot is due")
@@ -1560,12 +1562,12 @@ class RaftOptions:
 class DlmOptions:
     """Locks between nodes."""
 
-    type: str = option("local", "Kind of lock; `postgres` uses metadata_store.dsn", choices=("redis", "postgres", "local"))
+    type: str = option("local", "Kind of lock; `postgres` uses metadata_store.dsn; with records in Raft always `raft`", choices=("redis", "postgres", "raft", "local"))
     redis_addr: str = option("", "Redis, as metadata_store.redis_addr")
     redis_user: str = option("", "Redis user (ACL); empty for the default one")
     redis_password: str = option("", "Redis password", kind="secret")
     redis_ca_file: str = option("", "As metadata_store.redis_ca_file")
-    lease: float = _timeout("10s", "A lock in Redis whose holder is silent for so long is free")
+    lease: float = _timeout("10s", "A lock whose holder is silent for so long is free (Redis, Raft)")
 
 
 @dataclass
@@ -1597,8 +1599,9 @@ class ErasureOptions:
 class InstanceDiscoveryOptions:
     """This node and the others."""
 
-    instance_id: str = option("node-1", "Name of this node, unlike all others")
-    peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name", kind="map")
+    instance_id: str = option("node-1", "Name of this node, unlike all others; with records in Raft `raft.node_id`")
+    peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name, as this one reaches them; with Raft only where "
+                                                "they differ from what the cluster knows", kind="map")
     peer_timeout: float = _timeout("10s", "Longest silence of another node in the middle of a request")
     peer_connect_timeout: float = _timeout("2s", "Longest wait for a connection to another node")
     peer_ca_file: str = option("", "PEM file of who may sign the certificates of the other nodes; empty: what the system trusts")
@@ -1869,6 +1872,11 @@ def _assemble(layers: Iterable[Iterable[_Setting]], source: str) -> Config:
     config = Config(source=source)
     for key, value in values.items():
         _put(config, key, value)
+    if config.metadata_store.type == "raft":
+        if "instance_discovery.instance_id" not in values and config.raft.node_id:
+            config.instance_discovery.instance_id = config.raft.node_id
+        if "dlm.type" not in values:
+            config.dlm.type = "raft"
     return config
 
 
@@ -2041,17 +2049,28 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "must be true for metadata_store.type raft"),
     (lambda c: bool(c.raft.cert_file) != bool(c.raft.key_file), "raft.cert_file", "and raft.key_file are needed together"),
     (lambda c: c.raft.ca_file and not c.raft.cert_file, "raft.cert_file", "is needed for raft.ca_file"),
+    (lambda c: c.raft.enabled and c.metadata_store.type != "raft", "raft.enabled", "needs metadata_store.type raft"),
+    (lambda c: c.metadata_store.type == "raft" and c.raft.node_id not in ("", c.instance_discovery.instance_id),
+     "raft.node_id", "must be the same as instance_discovery.instance_id, where that is set"),
+    (lambda c: (c.metadata_store.type == "raft") != (c.dlm.type == "raft"), "dlm.type",
+     "raft goes with metadata_store.type raft, and only with it"),
+    (lambda c: c.raft.bind_addr.startswith(("0.0.0.0:", "[::]:")) and c.raft.node_id not in c.raft.peers,
+     "raft.bind_addr", "must be an address that the other nodes reach, unless raft.peers has one of this node"),
+    (lambda c: c.raft.bootstrap and _no_endpoint(c), "raft.api_peer_endpoints",
+     "must have the URL of each node of raft.peers, and of this one"),
+    (lambda c: any(map(_id_problem, (*c.raft.peers, *c.raft.api_peer_endpoints))), "raft.peers",
+     "must have names of letters, digits and . _ - : @ (1 to 128)"),
     (lambda c: c.dlm.type == "redis" and not c.dlm.redis_addr, "dlm.redis_addr", "is needed for dlm.type redis"),
     (lambda c: c.dlm.type == "postgres" and c.metadata_store.type != "postgres", "dlm.type",
      "postgres needs metadata_store.type postgres"),
     (lambda c: c.instance_discovery.peer_endpoints and c.metadata_store.type == "sqlite", "instance_discovery.peer_endpoints",
-     "needs records that the nodes share: metadata_store.type postgres or redis"),
+     "needs records that the nodes share: metadata_store.type raft, postgres or redis"),
     (lambda c: c.instance_discovery.peer_endpoints and c.metadata_store.type in ("postgres", "redis") and c.dlm.type == "local",
      "dlm.type", "must be redis or postgres for several nodes: locks of one process do not keep the others out"),
-    (lambda c: c.ha.replication_enabled and c.metadata_store.type in ("postgres", "redis"), "ha.replication_enabled",
+    (lambda c: c.ha.replication_enabled and c.metadata_store.type in ("postgres", "redis", "raft"), "ha.replication_enabled",
      "is for a server of its own: nodes that share records keep no second copies"),
-    (lambda c: c.instance_discovery.peer_endpoints and not c.auth.internal_proxy_secret, "auth.internal_proxy_secret",
-     "is needed for instance_discovery.peer_endpoints: the nodes know each other by it"),
+    (lambda c: (c.instance_discovery.peer_endpoints or c.metadata_store.type == "raft") and not c.auth.internal_proxy_secret,
+     "auth.internal_proxy_secret", "is needed for several nodes: they know each other by it"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
     (lambda c: any(not _is_mount(item) for name, item in c.plugins.items() if name != "anonymous"), "plugins",
      "must hold, for each name, a map with 'path: /...' or a list of such maps"),
@@ -2063,6 +2082,13 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
                         ("redis", "metadata_store.redis_addr"), ("raft", "raft.node_id"), ("raft", "raft.bind_addr"),
                         ("raft", "raft.data_dir"))),
 )
+
+
+def _no_endpoint(config: Config) -> list[str]:
+    """Which of the nodes that found a cluster have no URL."""
+    known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
+    own = config.server.external_url and config.raft.node_id
+    return [name for name in {*config.raft.peers, *([config.raft.node_id] if config.raft.peers else [])} if name != own and not known.get(name)]
 
 
 def _backends_in_use(config: Config) -> set[str]:
@@ -2442,6 +2468,14 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_raft_fsync_duration_seconds": ("histogram", (), "Time until the log of Raft was on the disk"),
     "callfs_raft_dropped_total": ("counter", ("peer",), "Messages of Raft for a node that were not sent, or dropped unsent"),
     "callfs_raft_connections_lost_total": ("counter", ("reason",), "Connections between nodes that ended, by why"),
+    "callfs_raft_term": ("gauge", (), "Raft's term: grows by each election"),
+    "callfs_raft_leader": ("gauge", (), "1: this node leads"),
+    "callfs_raft_leader_known": ("gauge", (), "1: this node knows who leads; 0: nothing can be changed through it"),
+    "callfs_raft_voters": ("gauge", (), "Nodes with a vote"),
+    "callfs_raft_commit_index": ("gauge", (), "Entries of the log that are agreed on, as far as this node knows"),
+    "callfs_raft_commit_lag": ("gauge", (), "Entries in the log of this node that are not agreed on yet"),
+    "callfs_raft_apply_lag": ("gauge", (), "Entries agreed on that are not in the records of this node yet"),
+    "callfs_raft_snapshot_age_seconds": ("gauge", (), "Time since the log was last cut"),
 }
 
 
@@ -7150,7 +7184,7 @@ class _PeerClient(HTTPClient):
     def __init__(self, node: str, url: str, peers: Peers) -> None:
         super().__init__(url, timeout=peers.connect_timeout, retries=0, ca_file=peers.ca_file, verify=peers.verify)
         self.node, self._peers, self.pool = node, peers, PEER_POOL
-        self.shown = f"node {node} ({self.url})"
+        self.shown = f"node {node} ({self.url})" if node else self.url
         self.breaker = _Breaker(peers.monotonic)
         self._host = urllib.parse.urlsplit(self.url).netloc or "localhost"
         self._epoch, self._numbers = secrets.token_hex(8), itertools.count(1)
@@ -7161,7 +7195,7 @@ class _PeerClient(HTTPClient):
         try:
             wire.connection.connect()
             told = self._exchange(wire, self._signed(_HELLO, wire), False, lambda wire: None).value
-            if told.get("node") != self.node:
+            if told.get("node") != self.node and self.node:     # "": whoever answers there (`callfs cluster join`)
                 raise _PeerTrouble(f"{self.shown} calls itself {str(told.get('node'))!r}; correct "
                                  "instance_discovery.peer_endpoints or its instance_discovery.instance_id.")
         except (OSError, _Broken) as error:
@@ -7296,9 +7330,21 @@ class Peers:
         self.timeout, self.connect_timeout, self.ca_file, self.verify = timeout, connect_timeout, ca_file, verify
         self._metrics, self._log = metrics or Metrics(), log
         self._lock, self._active, self._most = threading.Lock(), 0, most
-        self._share = most if len(endpoints) < 2 else max(1, most // 2)     # one slow node leaves room for the others
-        self._clients = {node: _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
-        self.nodes = list(self._clients)
+        self.endpoints: dict[str, str] = {}
+        self._clients: dict[str, _PeerClient] = {}
+        self.set_endpoints(endpoints)
+
+    def set_endpoints(self, endpoints: Mapping[str, str]) -> None:
+        """These are the other nodes from now on. What is under way with one that is no more ends as it began."""
+        before = self._clients
+        kept = {node: client for node, client in before.items() if self.endpoints[node] == endpoints.get(node)}
+        self._clients = {node: kept.get(node) or _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
+        self.endpoints, self.nodes = dict(endpoints), list(self._clients)
+        self._share = self._most if len(endpoints) < 2 else max(1, self._most // 2)     # one slow node leaves room for the others
+        for node in before.keys() - kept.keys():
+            before[node].close()
+            if before[node].breaker.note(""):
+                self._metrics.count("callfs_peer_breaker_open", node, by=-1)
 
     def state(self, instance_id: str) -> str:
         """closed: the node is asked; open: it failed and is left alone for a moment; half-open: it gets a chance."""
@@ -7363,7 +7409,7 @@ class Peers:
             self._note(client, "")
 
     def _note(self, client: _PeerClient, reason: str) -> None:
-        if client.breaker.note(reason):
+        if client.breaker.note(reason) and self._clients.get(client.node) is client:
             self._metrics.count("callfs_peer_breaker_open", client.node, by=1 if reason else -1)
             if self._log:
                 self._log.warn("node left alone", node=client.node, reason=reason) if reason else \
@@ -19598,6 +19644,7 @@ class Tiering:
 # Members: the nodes of a cluster, how each of them is, and how one leaves
 # ============================================================================
 
+RAFT_NEAR = 1000                            # entries that a learner may lack when it becomes a voter: it has those in a moment
 MEMBERS_TIMEOUT = 3.0                       # seconds that a node has to say how it is
 MEMBERS_PAUSE = 60.0                        # seconds between two looks at the others' clocks, and two tries to leave
 MAX_SKEW = 5.0                              # seconds between two clocks that are worth a warning; Peers refuses 60
@@ -19605,6 +19652,16 @@ MEMBERS_PAGE = 1000                         # files: so many are counted, or tak
 LEAVE_WORKERS = 4                           # files that move at the same time
 LEAVE_SHOWN = 100                           # files of which it is told why they stay
 LEAVE_PATIENCE = 20                         # files in a row that may fail: then nobody takes any just now
+
+
+def read_member(args: Mapping[str, Any]) -> RaftMember:
+    """A node as `POST /v1/internal/raft/join` names it, a voter. Raises BadRequest."""
+    fields = (("node_id", _id_problem), ("raft_addr", functools.partial(_address_problem, connect=True)), ("api_endpoint", _url_problem))
+    for name, problem in fields:
+        value = args.get(name)
+        if not isinstance(value, str) or not value or problem(value):
+            raise BadRequest(f"{name}: {problem(value) if isinstance(value, str) and value else 'is needed'}.")
+    return RaftMember(args["node_id"], args["raft_addr"], args["api_endpoint"].rstrip("/"))
 
 
 @dataclass
@@ -19626,21 +19683,27 @@ class Members:
 
     `files` has `draining` (new files go elsewhere) and `relocate(path, instance_id, guard)`, which moves the bytes of a
     file. That a node leaves is kept in the file `note`, so that it goes on after a restart. `start` begins to watch the
-    clocks and to go on leaving, `close` ends it.
+    clocks and to go on leaving, `close` ends it. With records in Raft (`raft`) nodes also join, are removed, and lead; what
+    only the leader can do is handed to it.
     """
 
     STEP = 0.5                              # seconds between two lines of `follow`
 
     def __init__(self, files: Any, store: MetadataStore, peers: Optional[Peers], *, instance_id: str, root: str,
                  note: str, endpoints: Mapping[str, str] = MappingProxyType({}), relay: Optional[EventRelay] = None,
-                 log: Optional[Log] = None, clock: Callable[[], float] = time.time) -> None:
-        self._files, self._store, self._peers, self._relay = files, store, peers, relay
-        self.id, self._root, self._note, self._endpoints = instance_id, root, note, endpoints
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.time, raft: Optional[RaftNode] = None) -> None:
+        self._files, self._store, self._peers, self._relay, self.raft = files, store, peers, relay, raft
+        self.id, self._root, self._note, self.endpoints = instance_id, root, note, endpoints
         self._log, self._clock, self._began = log or Log("error"), clock, time.monotonic()
-        self.others = [name for name in endpoints if name != instance_id] if peers is not None else []
         self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
+        self.mine: Optional[RaftMember] = None                  # where the others are to find this node
         self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
         self._threads: list[threading.Thread] = []
+
+    @property
+    def others(self) -> list[str]:
+        """The names of the other nodes, as many as there are just now (`endpoints` may be set)."""
+        return [name for name in self.endpoints if name != self.id] if self._peers is not None else []
 
     # -- how everybody is --------------------------------------------------------------------------------------
 
@@ -19648,33 +19711,37 @@ class Members:
         """How this node is. Never fails: what can not be told is left out, and `trouble` says why."""
         found = {"version": __version__, "time": self._clock(), "draining": self._leaving.state != "no",
                  "uptime_seconds": round(time.monotonic() - self._began, 1)}
+        store = self._store
+        if self.raft is not None:           # as this node has it: also where nobody can agree on anything
+            found["raft"], store = self.raft.status(), self.raft.machine.read
         try:
             space = shutil.disk_usage(self._root)
             found["disk"] = {"free_bytes": space.free, "total_bytes": space.total}
-            owned = self._store.owned(self.id, limit=MEMBERS_PAGE)
+            owned = store.owned(self.id, limit=MEMBERS_PAGE)
             found["files"] = {"count": len(owned), "bytes": sum(entry.size for entry in owned),
                               "more": len(owned) == MEMBERS_PAGE}
             found["lag"] = {"events": self._relay.backlog if self._relay else 0,
-                            "strays": len(self._store.strays(self.id, MEMBERS_PAGE))}
+                            "strays": len(store.strays(self.id, MEMBERS_PAGE))}
         except (CallFSError, OSError) as error:
             found["trouble"] = getattr(error, "message", None) or "The disk does not answer."
         return found
 
     def status(self) -> list[dict[str, Any]]:
         """A row for each node, this one first; one that does not answer is not `reachable`, and `error` says why."""
-        rows = {name: {"reachable": False, "error": f"no answer within {MEMBERS_TIMEOUT:g} s"} for name in self.others}
+        others, endpoints = self.others, self.endpoints
+        rows = {name: {"reachable": False, "error": f"no answer within {MEMBERS_TIMEOUT:g} s"} for name in others}
 
         def ask(name: str) -> None:
             rows[name] = self._ask(name)
-        threads = [threading.Thread(target=ask, args=(name,), name="callfs-ask", daemon=True) for name in self.others]
+        threads = [threading.Thread(target=ask, args=(name,), name="callfs-ask", daemon=True) for name in others]
         for thread in threads:
             thread.start()
         mine, deadline = {"reachable": True, **self.about()}, time.monotonic() + MEMBERS_TIMEOUT
         mine.pop("time")
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
-        return [{"id": name, "endpoint": self._endpoints.get(name, ""), **row}
-                for name, row in [(self.id, mine), *((name, rows[name]) for name in self.others)]]
+        return [{"id": name, "endpoint": endpoints.get(name, ""), **row}
+                for name, row in [(self.id, mine), *((name, rows[name]) for name in others)]]
 
     def _ask(self, name: str) -> dict[str, Any]:
         """Of another node, with the difference of its clock to ours, which half of the time that asking took is unsure."""
@@ -19706,7 +19773,8 @@ class Members:
                     raise PermissionDenied("Only an administrator may let a node leave.")
                 self.set_leaving(bool(call.args["leave"]))
             return PeerResult(self.progress())
-        return {"node": lambda call: PeerResult(self.about()), "leave": leave}
+        return {"node": lambda call: PeerResult(self.about()), "leave": leave,
+                "raft": lambda call: PeerResult(self.lead(call.args["action"], call.args["args"], last=bool(call.args["last"])))}
 
     def progress(self) -> dict[str, Any]:
         """How far this node has come with leaving, as JSON has it."""
@@ -19735,6 +19803,8 @@ class Members:
         while row["state"] == "moving" and not self._stopping.wait(self.STEP):
             try:
                 row = self.ask_leaving(node, who)
+            except NotFound:                # removed: that is what comes last
+                row = {**row, "state": "done", "moved": max(row.get("moved", 0), row.get("files", 0))}
             except CallFSError as error:
                 row = {"state": "away", "reason": error.message}
             yield row
@@ -19744,7 +19814,8 @@ class Members:
         if not self.others:
             if leave:
                 raise Conflict("This node knows of no other (instance_discovery.peer_endpoints) that could take its files.")
-            return
+            if self._peers is None:
+                return
         with self._state:
             try:
                 if leave:
@@ -19789,6 +19860,8 @@ class Members:
             for page in self._pages():
                 self._move_page(leaving, page)
         left = bool(next(self._pages(), None))
+        if self.raft is not None and not left and not self._over(leaving):
+            self.lead("remove", {"node": self.id})
         self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
 
     def _ends(self, leaving: Leaving, state: str, reason: str) -> None:
@@ -19796,7 +19869,8 @@ class Members:
             return
         with self._state:
             leaving.state, leaving.reason = state, reason
-        self._log.info("this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
+        self._log.info("this node has no files any more: it may be stopped" if state == "done" and self.raft is not None else
+                       "this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
                        if state == "done" else "files stay on this node, which tries again every minute",
                        moved=leaving.moved, failed=len(leaving.failed), reason=reason)
 
@@ -19844,22 +19918,120 @@ class Members:
                 return ""
         return reason
 
+    # -- who belongs to it, with records in Raft ---------------------------------------------------------------
+
+    def lead(self, action: str, args: Mapping[str, Any], *, last: bool = False) -> dict[str, Any]:
+        """Have the leader do a thing of `_ACTIONS`, wherever that is; `last`: only if it is this node. Raises Unavailable
+        while nobody leads, NotSupported where the records are not in Raft."""
+        if self.raft is None:
+            raise NotSupported("The records of this server are not in Raft (metadata_store.type).")
+        leader = self.raft.leader
+        if leader == self.id:
+            if action not in self._ACTIONS:
+                raise NotSupported(f"The leader can not {action[:40]!r}; is its version older?")
+            return getattr(self, "_lead_" + action)(args)
+        if last or self._peers is None or leader not in self.others:
+            raise Unavailable("Nobody leads the cluster just now; try again. (Does a majority of its nodes run?)")
+        return dict(self._peers.call(leader, "raft", {"action": action, "args": dict(args), "last": True}, {}).value)
+
+    _ACTIONS = ("join", "moved", "remove", "forget", "transfer")
+
+    def _known(self, args: Mapping[str, Any]) -> RaftMember:
+        """The member that is meant. Raises NotFound."""
+        assert self.raft is not None
+        name = str(args.get("node", ""))
+        if name not in self.raft.members:
+            raise NotFound(f"There is no node {name[:40]}; there are: {', '.join(sorted(self.raft.members))}.")
+        return self.raft.members[name]
+
+    def _lead_join(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """One step of a node's way in, asked for again and again: a learner first; a voter when it has nearly caught up."""
+        assert self.raft is not None
+        asked = read_member(args)
+        known = self.raft.members.get(asked.id)
+        if known is None:
+            self.raft.change_member(asked._replace(voter=False))
+        elif known._replace(voter=False) != asked._replace(voter=False):
+            raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another address now "
+                           "tells the others by itself when it starts; one whose data is lost is removed first (`cluster leave "
+                           f"--lost {asked.id}`).")
+        behind = self.raft.behind(asked.id)
+        if known is not None and not known.voter and behind is not None and behind <= RAFT_NEAR:
+            self.raft.change_member(asked)
+        now = self.raft.members.get(asked.id)
+        return {"node": asked.id, "voter": now is not None and now.voter, "behind": behind, "leader": self.id,
+                "voters": sum(each.voter for each in self.raft.members.values())}
+
+    def _lead_moved(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """A node says where it is to be found now: the one that the log knows, by its folder."""
+        assert self.raft is not None
+        known, asked = self._known(args), read_member({**args, "node_id": args.get("node", "")})
+        if known == asked._replace(voter=known.voter):
+            return {}
+        if self.raft.folder_of(known.id) != args.get("folder"):
+            raise PermissionDenied(f"{known.id} has another data folder (raft.data_dir) than the member of this name.")
+        self.raft.change_member(asked._replace(voter=known.voter))
+        return {}
+
+    def _lead_remove(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.raft is not None
+        known = self._known(args)
+        if [each.id for each in self.raft.members.values() if each.voter] == [known.id]:
+            raise Conflict("It is the last node of the cluster that votes.")
+        self.raft.remove_member(known.id)
+        return {"node": known.id}
+
+    def _lead_forget(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        """A node that is gone for good, with the files on its disk."""
+        known = self._known(args)
+        if known.id == self.id or self._ask(known.id)["reachable"]:
+            raise Conflict(f"{known.id} runs: let it leave in order (`cluster leave {known.id}`), or stop it.")
+        return self._lead_remove(args)
+
+    def _lead_transfer(self, args: Mapping[str, Any]) -> dict[str, Any]:
+        assert self.raft is not None
+        if args.get("node"):
+            self._known(args)
+        self.raft.transfer(str(args.get("node", "")))
+        return {"leader": self.raft.leader}
+
+    def announce(self) -> bool:
+        """Tell the leader where this node is to be found, if the log says something else; whether there was nothing (more) to tell.
+        It does not know who leads: that one looks for it at the old place. So any other node passes it on."""
+        assert self.raft is not None and self._peers is not None and self.mine is not None
+        known, mine = self.raft.members.get(self.id), self.mine
+        if known is None or known._replace(voter=True) == mine._replace(voter=True):
+            return True
+        args = {"node": self.id, "raft_addr": mine.address, "api_endpoint": mine.endpoint, "folder": self.raft.folder.id}
+        for name in ([] if self.raft.leader == self.id else self.others):
+            with contextlib.suppress(CallFSError):
+                self._peers.call(name, "raft", {"action": "moved", "args": args, "last": False}, {})
+                return True
+        with contextlib.suppress(CallFSError):
+            self.lead("moved", args, last=True)
+            return True
+        return False
+
     # -- threads -----------------------------------------------------------------------------------------------
 
     def start(self) -> None:
         """Begin, and go on with leaving."""
-        if not self.others:
+        if self._peers is None or not (self.others or self.raft):
             return
-        if os.path.exists(self._note):
+        if os.path.exists(self._note) and self.others:
             self.set_leaving(True)
         for name, work in (("callfs-members", self._watch), ("callfs-leave", self._run)):
             self._threads.append(threading.Thread(target=work, name=name, daemon=True))
             self._threads[-1].start()
 
     def _watch(self) -> None:
-        """Look at the clocks of the others."""
-        while not self._stopping.wait(MEMBERS_PAUSE):
-            self.status()
+        """Look at the clocks of the others; first see to it that they know where this node is."""
+        told = self.raft is None or self.mine is None
+        while not self._stopping.wait(MEMBERS_PAUSE if told else 1.0):
+            if told:
+                self.status()
+            else:
+                told = self.announce()
 
     def close(self) -> None:
         """Stop. A node that leaves goes on with it at its next start."""
@@ -28030,6 +28202,7 @@ class RestDialect:
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
             ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
+            ("/v1/cluster/transfer", {"POST": self.transfer}, "user"),
             ("/metrics", {"GET": self.metrics}, "user"),
             ("/health", {"GET": self.health, "HEAD": self.health}, "open"),
             ("/ready", {"GET": self.ready, "HEAD": self.ready}, "open"),
@@ -28350,8 +28523,14 @@ class RestDialect:
 
     def leave(self, request: Request) -> Response:
         """`POST /v1/cluster/leave` `{"node"}`: move its files to the others. A line of JSON tells now and then how far it
-        has come; it goes on whether somebody listens or not."""
+        has come; it goes on whether somebody listens or not. With `"lost": true` a node that is gone for good, with the files
+        that lie on it, belongs to the cluster no more (records in Raft)."""
         members, name, who = self._node(request)
+        if request.json().get("lost") is True:
+            with aside(request):
+                members.lead("forget", {"node": name})
+            return Response(200, compact_json({"node": name, "state": "done"}).encode() + b"\n",
+                            headers=[("Content-Type", "application/x-ndjson"), _NO_STORE])
         with aside(request):
             first = members.ask_leaving(name, who, True)
         lines = (compact_json({"node": name, **row}).encode() + b"\n" for row in members.follow(name, who, first))
@@ -28362,6 +28541,12 @@ class RestDialect:
         members, name, who = self._node(request)
         with aside(request):
             return json_response({"node": name, **members.ask_leaving(name, who, False)})
+
+    def transfer(self, request: Request) -> Response:
+        """`POST /v1/cluster/transfer` `{"node"}`: that node (none given: the one that has the most) leads from now on."""
+        members, _, _ = self._node(request)
+        with aside(request):
+            return json_response(members.lead("transfer", request.json()))
 
     def health(self, request: Request) -> Response:
         """The process answers; nothing is looked up."""
@@ -30324,14 +30509,29 @@ def _text_body(data: Any, body: Body) -> Body:
 
 class InternalDialect:
     """What other nodes ask of this one: `ops` by their names (a mapping that may still grow). Signed, and so are the
-    answers, errors among them; an error without a signature says that the request was not let in."""
+    answers, errors among them; an error without a signature says that the request was not let in. What Raft has to offer
+    to programs (rest.md) asks for the internal secret itself."""
 
-    def __init__(self, ops: Mapping[str, Callable[[PeerCall], PeerResult]], gate: PeerGate) -> None:
-        self._ops, self._gate = ops, gate
+    def __init__(self, ops: Mapping[str, Callable[[PeerCall], PeerResult]], gate: PeerGate, members: Members) -> None:
+        self._ops, self._gate, self._members = ops, gate, members
 
     def routes(self) -> list[Route]:
         """The table."""
-        return [Route(PEER_ROUTE + "{path}", {"POST": self.call}, "peer", self.refuse)]
+        return [Route(PEER_ROUTE + "{path}", {"POST": self.call}, "peer", self.refuse),
+                Route("/v1/internal/raft/join", {"POST": self.join}, "internal", rest_error),
+                Route("/v1/internal/raft/metadata/apply", {"POST": self.apply}, "internal", rest_error)]
+
+    def join(self, request: Request) -> Response:
+        """`POST /v1/internal/raft/join` `{"node_id", "raft_addr", "api_endpoint"}`: how far the node has come; asked again until
+        it is a `voter`. Any node takes it."""
+        with aside(request):
+            return json_response(self._members.lead("join", request.json()))
+
+    def apply(self, request: Request) -> Response:
+        """`POST /v1/internal/raft/metadata/apply` `{"op", "args"}`: one change of the records, agreed on when this answers."""
+        asked = request.json()
+        with aside(request):
+            return json_response({"value": self._members.apply(asked.get("op"), asked.get("args"))})
 
     def call(self, request: Request) -> Response:
         """`POST /v1/internal/call/{op}`."""
@@ -30451,6 +30651,20 @@ def check_places(config: Config) -> None:
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
             raise ConfigError(f"{key}: {path!r} lies in the folder that is served (backend.localfs_root_path: "
                               f"{root!r}); put it outside, or into its hidden folder {HIDDEN}")
+
+
+def raft_self(config: Config) -> RaftMember:
+    """This node as its configuration has it; endpoint "" where that says nothing of it."""
+    name, nodes = config.raft.node_id, config.instance_discovery
+    endpoint = config.raft.api_peer_endpoints.get(name) or nodes.peer_endpoints.get(name) or config.server.external_url
+    return RaftMember(name, config.raft.peers.get(name) or config.raft.bind_addr, endpoint.rstrip("/"))
+
+
+def raft_founders(config: Config) -> dict[str, RaftMember]:
+    """The nodes that a cluster begins with: the same on each of them."""
+    known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
+    others = {name: RaftMember(name, address, known.get(name, "").rstrip("/")) for name, address in config.raft.peers.items()}
+    return {**others, config.raft.node_id: raft_self(config)}
 
 
 def open_store(config: Config, metrics: Metrics, log: Log) -> MetadataStore:
@@ -30578,6 +30792,9 @@ class Server:
         self.relay.on_event += [self.cluster.heard] if self.cluster is not None else []
         keep.callback(self.relay.close)
         self.members = self._build_members()
+        if self.raft is not None:
+            self.raft.on_members = self._meet
+            self._meet(self.raft.members)
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -30590,6 +30807,7 @@ class Server:
         self._cleanup.callback(DataLock(database + ".lock").release)
         store = open_store(config, self.metrics, self.log)
         self._cleanup.callback(store.close)
+        self.raft: Optional[RaftNode] = store.node if isinstance(store, RaftStore) else None
         if store.shared and disk.writable:
             self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
         elif disk.writable:
@@ -30627,7 +30845,7 @@ class Server:
     def _where_of(self, entry: Entry) -> dict[str, str]:
         """What a conflict says of a file that another node holds (rest.md, "Cross-server conflict")."""
         node = entry.instance_id
-        endpoint = self.config.instance_discovery.peer_endpoints.get(node, "")
+        endpoint = self._peers.endpoints.get(node, "") if self._peers is not None else ""
         if entry.is_dir or node in ("", self.config.instance_discovery.instance_id):
             return {}
         return {"error": f"{entry.path} is on the node {node} already", "existing_path": entry.path, "instance_id": node,
@@ -30694,9 +30912,24 @@ class Server:
         root = self.config.backend.localfs_root_path
         members = Members(self.cluster, self._store, self._peers, instance_id=about.instance_id, root=root, relay=self.relay,
                           endpoints=about.peer_endpoints, note=os.path.join(root, HIDDEN, "leaving"), log=self.log)
+        members.raft, members.mine = self.raft, raft_self(self.config)
         self.peer_ops.update(members.ops)
         self._cleanup.callback(members.close)
         return members
+
+    def _meet(self, members: RaftMembers) -> None:
+        """Who belongs to the cluster, as the log has it now; what the configuration of this node says of one comes first."""
+        known = self.config.instance_discovery.peer_endpoints
+        found = {name: known.get(name) or each.endpoint for name, each in members.items()}
+        self.members.endpoints = {name: url for name, url in found.items() if not _url_problem(url)}
+        assert self._peers is not None
+        self._peers.set_endpoints({name: url for name, url in self.members.endpoints.items() if name != self.members.id})
+
+    def _build_raft_metrics(self, raft: RaftNode) -> None:
+        def asked(name: str) -> Callable[[], float]:
+            return lambda: raft.status()[name]
+        for name in ("term", "leader", "leader_known", "voters", "commit_index", "commit_lag", "apply_lag", "snapshot_age_seconds"):
+            self.metrics.gauge("callfs_raft_" + name, asked(name))
 
     def _build_authenticator(self) -> tuple[Authenticator, PeerGate]:
         config, rates = self.config, self.config.rate_limits
@@ -30717,7 +30950,7 @@ class Server:
         pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
         page = BrowserPage(config, authenticator)
         remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
-        dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate))
+        dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate, self.members))
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
             router = Router()
@@ -31725,11 +31958,12 @@ class Client(HTTPClient):
         with _foreign(self.url):
             return list(answer["nodes"])
 
-    def leave(self, node: str = "") -> Iterator[dict[str, Any]]:
+    def leave(self, node: str = "", *, lost: bool = False) -> Iterator[dict[str, Any]]:
         """Let a node (default: the one that answers) move its files to the others. How far it has come, until its `state`
-        is "done" or something else than "moving"; it goes on whether somebody looks on or not, until `stay`."""
+        is "done" or something else than "moving"; it goes on whether somebody looks on or not, until `stay`. `lost`: it is
+        gone for good, with its files, and belongs to the cluster no more (records in Raft)."""
         reply = self._call("POST", "/v1/cluster/leave", {"Content-Type": "application/json"}, idempotent=True, stream=True,
-                           body=_Source(json.dumps({"node": node}).encode()))
+                           body=_Source(json.dumps({"node": node, **({"lost": True} if lost else {})}).encode()))
         rest = b""
         with RemoteReader(self.url, reply) as reader, _foreign(self.url):
             for block in reader:
@@ -31739,6 +31973,10 @@ class Client(HTTPClient):
     def stay(self, node: str = "") -> dict[str, Any]:
         """Let it move no more files, and take new ones again."""
         return dict(self._json("DELETE", _target("/v1/cluster/leave", "", node=node)))
+
+    def transfer(self, node: str = "") -> str:
+        """Let a node (default: the one that has the most of the log) lead the cluster; who leads now."""
+        return str(self._json("POST", "/v1/cluster/transfer", {"node": node})["leader"])
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs; needs no key. Raises Unavailable."""
@@ -33506,6 +33744,26 @@ def _file_command(args: argparse.Namespace) -> int:
 # ---- a cluster
 
 _NODE_COLUMNS = ("NODE", "STATE", "VERSION", "UP", "CLOCK", "FREE", "OF", "FILES", "LAG")
+_RAFT_COLUMNS = ("RAFT", "TERM", "COMMIT", "BEHIND")    # only where the records are in Raft
+
+
+def _raft_cells(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[str]]:
+    """The columns of Raft, line by line: how many entries a node has not applied that are committed somewhere."""
+    most = max((row["raft"]["commit"] for row in rows if "raft" in row), default=0)
+    for row in rows:
+        found = row.get("raft")
+        yield ["-"] * len(_RAFT_COLUMNS) if found is None else [
+            "learner" if found["role"] == "follower" and not found["voter"] else found["role"], str(found["term"]),
+            str(found["commit"]), str(most - found["applied"])]
+
+
+def _raft_line(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Who leads, and of how many: as the node of the highest term has it."""
+    found = max((row["raft"] for row in rows if "raft" in row), key=lambda each: (each["term"], each["role"] == "leader"))
+    voters = [name for name, each in found["members"].items() if each["voter"]]
+    learners = sorted(set(found["members"]) - set(voters))
+    return "; ".join((f"Raft: {found['leader'] or 'nobody'} leads", f"{len(voters)} voters", *(
+        [f"learners: {', '.join(learners)}"] if learners else [])))
 
 
 def _node_cells(row: Mapping[str, Any]) -> list[str]:
@@ -33526,9 +33784,13 @@ def _cluster_status(args: argparse.Namespace) -> int:
     if args.json:
         _say(json.dumps(nodes, indent=1))
     else:
-        table = [list(_NODE_COLUMNS), *map(_node_cells, nodes)]
+        table, raft = [list(_NODE_COLUMNS), *map(_node_cells, nodes)], any("raft" in row for row in nodes)
+        for line, cells in zip(table, [_RAFT_COLUMNS, *_raft_cells(nodes)] if raft else ()):
+            line += cells
         widths = [max(map(len, column)) for column in zip(*table)]
         _say("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table))
+        if raft:
+            _say(_raft_line(nodes))
         for row in nodes:
             if "error" in row or "trouble" in row:
                 _complain(f"{row['id']}: {row.get('error') or row['trouble']}")
@@ -33542,6 +33804,10 @@ def _cluster_leave(args: argparse.Namespace) -> int:
             _say(f"{client.stay(args.node)['node']}: stays, and takes new files again")
             return 0
         row: dict[str, Any] = {}
+        if args.lost:
+            (row,) = client.leave(args.node, lost=True)
+            _say(f"{row['node']}: belongs to the cluster no more; the files that lay on its disk answer 502 until they are deleted")
+            return 0
         for row in client.leave(args.node):
             if sys.stderr.isatty() and "moved" in row:
                 sys.stderr.write("\r{node}: {moved} of {files} files moved\x1b[K".format(**row))
@@ -33558,7 +33824,75 @@ def _cluster_leave(args: argparse.Namespace) -> int:
     return 0
 
 
+JOIN_PAUSE = 0.5                        # seconds between two questions how far a new node has come
+JOIN_PATIENCE = 60.0                    # seconds that it may get no further
+
+
+def _join_wishes(args: argparse.Namespace) -> tuple[dict[str, str], list[str], str]:
+    """What is said of the new node, whom to ask, and the secret. Raises ConfigError for what neither flags nor file say."""
+    config = Config.load(args.config, environ=os.environ, flags={"raft.node_id": args.node_id} if args.node_id else {}, require_keys=False) \
+        if args.config or not (args.leader and args.node_id and args.raft_addr and args.api_endpoint and args.internal_secret) else Config()
+    mine = raft_self(config)
+    wish = {"node_id": args.node_id or mine.id, "raft_addr": args.raft_addr or mine.address, "api_endpoint": args.api_endpoint or mine.endpoint}
+    known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
+    ask = [args.leader] if args.leader else [url for name, url in known.items() if name != wish["node_id"]]
+    secret = args.internal_secret or config.auth.internal_proxy_secret
+    missing = [f"--{name.replace('_', '-')}" for name, value in {**wish, "leader": ask, "internal_secret": secret}.items() if not value]
+    if missing:
+        raise ConfigError(f"cluster join: {', '.join(missing)}: not given, and the configuration says nothing of it either")
+    return wish, ask, secret
+
+
+def _cluster_join(args: argparse.Namespace) -> int:
+    """Until it is a voter; what is typed after Ctrl-C goes on from there."""
+    wish, ask, secret = _join_wishes(args)
+    best, since = math.inf, time.monotonic()
+    with contextlib.ExitStack() as stack:
+        nodes = [Peers({"": url}, secret, wish["node_id"], ca_file=args.ca_file, verify=not args.insecure) for url in ask]
+        for node in nodes:
+            stack.callback(node.close)
+        while True:
+            row = _ask_any(nodes, wish)
+            if row["voter"]:
+                _say("{node}: belongs to the cluster, which has {voters} voters; {leader} leads".format(**row))
+                return 0
+            if row["behind"] is not None and row["behind"] < best:
+                best, since = row["behind"], time.monotonic()
+            if time.monotonic() - since > JOIN_PATIENCE:
+                _complain(f"{wish['node_id']} does not catch up: does it run, with raft.enabled and without raft.bootstrap, and do the others "
+                          f"reach it at {wish['raft_addr']}? It learns, and has no vote; this command goes on from there")
+                return 1
+            time.sleep(JOIN_PAUSE)
+
+
+def _ask_any(nodes: Sequence[Peers], wish: Mapping[str, str]) -> dict[str, Any]:
+    """How far a new node has come, of the first that can say it. Raises what the last one says."""
+    deadline = time.monotonic() + DEMO_PATIENCE         # an election takes a second or two
+    while True:
+        for node in nodes:
+            try:
+                return dict(node.call("", "raft", {"action": "join", "args": wish, "last": False}, {}).value)
+            except (BadGateway, Unavailable):
+                if time.monotonic() > deadline:
+                    raise
+        time.sleep(JOIN_PAUSE)
+
+
+def _cluster_transfer(args: argparse.Namespace) -> int:
+    with _client_of(args) as client:
+        _say(f"{client.transfer(args.node)} leads")
+    return 0
+
+
+def _cluster_recover(args: argparse.Namespace) -> int:
+    config = Config.load(args.config, environ=os.environ, require_keys=False)
+    found = recover_raft(config, sure=args.yes)
+    _say(found)
+    return 0 if args.yes else 1
+
+
 DEMO_NODES = 3
+DEMO_RAFT = 100                         # from the first port of the API to the first one of Raft
 DEMO_PATIENCE = 20.0                    # seconds that a server has to start, and to stop before it is killed
 
 
@@ -33613,6 +33947,8 @@ class _Demo:
 
 def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
     """Where the nodes keep records and locks, as configuration; starts a Redis where nobody named one."""
+    if args.raft:
+        return {"metadata_store": {"type": "raft"}}
     if args.postgres:
         records = {"type": "postgres", "dsn": args.postgres, "db_schema": "callfs_demo"}
         return {"metadata_store": records, "dlm": {"type": "postgres"}}
@@ -33621,7 +33957,8 @@ def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
         program = shutil.which("redis-server")
         if program is None:
             raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
-                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN")
+                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN; or let the nodes "
+                              "agree on them by themselves: --raft")
         place = os.path.join(demo.folder, "redis.sock")
         if len(os.fsencode(place)) > 100:
             raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
@@ -33644,6 +33981,7 @@ def _demo_ports(first: int) -> list[int]:
 def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str]) -> list[str]:
     """Start them; their URLs."""
     urls = {f"node-{number}": f"http://127.0.0.1:{port}" for number, port in enumerate(_demo_ports(args.port), 1)}
+    raft = _demo_raft(args, demo.folder, urls) if args.raft else {}
     common = {"auth": {"api_key_users": {FIRST_RUN_USER: drawn["key"]}, "admins": [FIRST_RUN_USER],
                        **{name: drawn[name] for name in _SECRET_NAMES}}, **_demo_store(args, demo)}
     for name, url in urls.items():
@@ -33655,10 +33993,36 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
             **common, "server": {"listen_addr": url[len("http://"):]}, "log": {"format": "console"},
             "backend": {"localfs_root_path": os.path.join(demo.folder, name, "files")},
             "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
-            "instance_discovery": {"instance_id": name, "peer_endpoints": urls}}))
+            **({"raft": {**raft, "node_id": name, "bind_addr": raft["peers"][name], "data_dir": os.path.join(demo.folder, name, "raft")}}
+               if raft else {"instance_discovery": {"instance_id": name, "peer_endpoints": urls}})}))
         demo.start(name, [sys.executable, "-c", _AS_MODULE, os.path.abspath(__file__), "serve", "--config", path])
     demo.await_all("Listening on")
+    for url in urls.values() if raft else ():
+        _await_leader(url)
     return list(urls.values())
+
+
+def _demo_raft(args: argparse.Namespace, folder: str, urls: Mapping[str, str]) -> dict[str, Any]:
+    """What is the same on all nodes. They find each other by the ports of the first start: those are kept."""
+    place = os.path.join(folder, "raft-ports.json")
+    if not os.path.exists(place):
+        _write_private(place, json.dumps(_demo_ports(args.port and args.port + DEMO_RAFT)))
+    with open(place, encoding="utf-8") as file:
+        peers = {name: f"127.0.0.1:{int(port)}" for name, port in zip(urls, json.load(file))}
+    return {"enabled": True, "bootstrap": True, "peers": peers, "api_peer_endpoints": dict(urls)}
+
+
+def _await_leader(url: str) -> None:
+    """Until a node can serve, which it can when it knows who leads. Raises Unavailable."""
+    deadline, state = time.monotonic() + DEMO_PATIENCE, ""
+    with Client(url, retries=0) as client:
+        while time.monotonic() < deadline:
+            with contextlib.suppress(CallFSError):
+                good, state = client.ready()
+                if good:
+                    return
+            time.sleep(0.05)
+    raise Unavailable(f"{url} is not ready:\n{state}")
 
 
 def _cluster_demo(args: argparse.Namespace) -> int:
@@ -33722,6 +34086,11 @@ _CLIENT_ARGUMENTS = (
     _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
     _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
 )
+_JOIN_ARGUMENTS = (
+    _arg("--config", "-c", metavar="PATH", help="configuration file of the new node, for what no flag says"),
+    _arg("--ca-file", default="", metavar="PEM", help="certificates to trust"),
+    _arg("--insecure", "--no-verify", action="store_true", help="trust any certificate"),
+)
 _GROUPS = {"config": "look at the configuration, or begin one", "cluster": "several nodes as one"}
 
 # Whoever adds a command adds a row.
@@ -33746,11 +34115,26 @@ COMMANDS = [
             (*_CLIENT_ARGUMENTS, _arg("--json", action="store_true", help="all that is known, as JSON"))),
     Command("cluster leave", "let a node move its files to the others, so that it can be stopped for good", _cluster_leave,
             (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one at --url"), *_CLIENT_ARGUMENTS,
-             _arg("--stop", action="store_true", help="let it stay, and move no more files"))),
+             _arg("--stop", action="store_true", help="let it stay, and move no more files"),
+             _arg("--lost", action="store_true", help="it is gone for good, with the files on its disk: only take it out of the cluster "
+                  "(records in Raft)"))),
+    Command("cluster join", "take a node into a cluster whose records are in Raft", _cluster_join,
+            (_arg("--leader", metavar="URL", help="a node of the cluster, any one (default: those in the configuration)"),
+             _arg("--node-id", metavar="ID", help="of the new node (default: raft.node_id)"),
+             _arg("--raft-addr", metavar="ADDR", help="host:port where the others reach its Raft (default: raft.bind_addr)"),
+             _arg("--api-endpoint", metavar="URL", help="where they reach its API (default: raft.api_peer_endpoints, server.external_url)"),
+             _arg("--internal-secret", metavar="S", help="auth.internal_proxy_secret; better said by the environment or a file, which "
+                  "other users of the machine can not see"), *_JOIN_ARGUMENTS)),
+    Command("cluster transfer", "let another node lead (records in Raft)", _cluster_transfer,
+            (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one that has the most of the log"), *_CLIENT_ARGUMENTS)),
+    Command("cluster recover", "a majority is lost for good: go on with this (stopped) node alone, as a new cluster", _cluster_recover,
+            (_arg("--config", "-c", metavar="PATH", help="configuration file of the node"),
+             _arg("--yes", action="store_true", help="do it; without it, it is only said what would be done"))),
     Command("cluster demo", "try it: three nodes on this machine, until Ctrl-C", _cluster_demo,
             (_arg("folder", nargs="?", default="callfs-demo", metavar="DIR", help="for all that they keep (default ./callfs-demo)"),
              _arg("--redis", default="", metavar="ADDR", help="HOST:PORT or unix:/PATH of a Redis, instead of one of its own"),
              _arg("--postgres", default="", metavar="DSN", help="a PostgreSQL instead"),
+             _arg("--raft", action="store_true", help="neither: the nodes agree on the records themselves"),
              _arg("--port", type=int, default=8443, metavar="N", help="of the first node (default 8443); 0: any free ones"))),
     Command("link", "make a download link", _link,
             (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
