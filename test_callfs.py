@@ -7463,7 +7463,7 @@ class SharedLocksContract(LocksContract):
         names = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/c", "/d"]
 
         def meets(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> bool:
-            return callfs._overlap([one[0]], one[1], [other[0]], other[1])
+            return callfs.paths_overlap([one[0]], one[1], [other[0]], other[1])
 
         def work(number: int) -> int:
             some, wrong = random.Random(number), 0
