@@ -7543,7 +7543,7 @@ class RaftReady(NamedTuple):
     committed: Sequence[RaftEntry] = ()
     reads: Sequence[tuple[int, int]] = ()   # (token of `read`, index): good once the state machine has applied that index
     refused_reads: Sequence[int] = ()       # tokens of reads that this node can not answer any more: it leads no longer
-    rounds: int = 0                         # the last round of heartbeats (`RaftMessage.context`) that a majority answered
+    rounds: int = 0                         # the last round of heartbeats that a majority answered; 0: reads must wait (6.4)
 
 
 class NotLeader(Exception):
@@ -7631,7 +7631,7 @@ class RaftCore:
         self._snapshot: Optional[RaftMessage] = None
         self._good_reads: list[tuple[int, int]] = []
         self._refused_reads: list[int] = []
-        self.round = 0                              # the last that was begun
+        self.round = self._told_rounds = 0          # the last round of heartbeats that was begun, by `beat` or by itself
         self._lead_nothing()
 
     def _lead_nothing(self) -> None:
@@ -7714,7 +7714,7 @@ class RaftCore:
 
     @property
     def is_voter(self) -> bool:
-        """Whether this node may lead."""
+        """Whether this node has a vote, by the newest members."""
         return self.name in self._voters
 
     @property
@@ -7738,7 +7738,8 @@ class RaftCore:
     # What the driver calls
 
     def tick(self) -> None:
-        """Time passes: nothing else here knows of it."""
+        """A tick has passed. Never more often than one has: ticks that were missed are not made up for, since others count
+        on a promise that is counted in them (6.4.1)."""
         self._elapsed += 1
         self._silence += 1
         if self.role == "leader":
@@ -7765,7 +7766,8 @@ class RaftCore:
         """Whether `ready` would have something to do."""
         self._pump()
         return bool(self._state != self._saved_state or self._tail or self._early or self._messages or self._snapshot
-                    or self.commit > self._handed or self._good_reads or self._refused_reads)
+                    or self.commit > self._handed or self._good_reads or self._refused_reads
+                    or self._good_rounds > self._told_rounds)
 
     def ready(self) -> RaftReady:
         """What is to be done: see RaftReady."""
@@ -7773,9 +7775,10 @@ class RaftCore:
         committed: Sequence[RaftEntry] = ()
         if self.commit > self._handed and not self._snapshot:
             committed = self._entries(self._handed + 1, self.commit + 1)
+        self._told_rounds = self._good_rounds
         ready = RaftReady(self._state if self._state != self._saved_state else None, tuple(self._tail), self._early,
                           tuple(self._messages), self._snapshot and self._snapshot.base, committed, self._good_reads,
-                          self._refused_reads, self._answered_round if self.role == "leader" else 0)
+                          self._refused_reads, self._told_rounds)
         self._early, self._good_reads, self._refused_reads = [], [], []
         return ready
 
@@ -7917,10 +7920,19 @@ class RaftCore:
     # Elections (3.4, 3.6.1, 9.6)
 
     def _time_out(self) -> None:
-        if self.is_voter and not self._snapshot:
+        if self._may_campaign():
             self._campaign("pre-candidate")
         else:
-            self.leader = ""                        # it waits for another: who has no vote never campaigns
+            self.leader = ""                        # it waits for another
+
+    def _may_campaign(self) -> bool:
+        """Not without a vote; but who lost its vote only by a change that may not be committed is still needed (4.2.2)."""
+        for index, members in reversed(self._configs):
+            if self.name in members and members[self.name].voter:
+                return not self._snapshot
+            if index <= self.commit:
+                break
+        return False
 
     def _campaign(self, role: str, forced: bool = False) -> None:
         self.role, self.leader, self._forced = role, "", forced
@@ -7966,7 +7978,7 @@ class RaftCore:
             self._become_leader() if self.role == "candidate" else self._campaign("candidate")
 
     def _on_takeover(self, message: RaftMessage) -> None:
-        if message.source == self.leader and self.is_voter and not self._snapshot:
+        if message.source == self.leader and self._may_campaign():
             self._campaign("candidate", forced=True)
 
     # Leading
@@ -8078,6 +8090,10 @@ class RaftCore:
     @property
     def _answered_round(self) -> int:
         return self._agreed(self.round, lambda follower: follower.round)
+
+    @property
+    def _good_rounds(self) -> int:
+        return self._answered_round if self.role == "leader" and self.commit >= self._first_of_term else 0
 
     def _commit_majority(self) -> None:
         if self.role != "leader":
