@@ -8317,6 +8317,13 @@ def _log_goes_on(view: memoryview, offset: int, segment: _LogSegment) -> bool:
     return False
 
 
+def _log_close(fd: int) -> None:
+    """What `close` might say, fsync has said already."""
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 def _log_base(kind: int, base: RaftBase) -> RaftEntry:
     return RaftEntry(base.index, base.term, kind, encode_members(base.members))
 
@@ -8370,7 +8377,8 @@ class DiskLog(RaftLog):
         self._fd, end = os.open(self._path(number), os.O_RDWR | _O_BINARY | _O_CLOEXEC), self._segments[number].size
         if pread(self._fd, self._segment_bytes, end).strip(b"\0"):
             os.ftruncate(self._fd, end)     # torn
-        self._take_space(self._fd)
+        with contextlib.suppress(OSError):  # on a full disk, too
+            self._take_space(self._fd)
         self._sync(self._fd)
         self._sync_folder()
 
@@ -8415,7 +8423,8 @@ class DiskLog(RaftLog):
         if kind < _LOG_STATE:
             if kind > RAFT_MEMBERS or index <= self.base.index or index > self.last_index + 1 and self._places:
                 raise ValueError(f"an entry of kind {kind} at index {index} can not follow {self.last_index}")
-            self._cut(index)
+            if index != self.last_index + 1 or not self._places:
+                self._cut(index)
             self._places.append(number << _LOG_PLACE | offset)
             self._terms.append(term)
             self.last_index = index
@@ -8450,7 +8459,7 @@ class DiskLog(RaftLog):
         """As the base says. What is no longer in memory is read and checked; raises StorageError where it has rotted."""
         self._slot(first)
         start = first - (self.last_index + 1 - len(self._tail))
-        source = self._read(first, past) if start < 0 else itertools.islice(self._tail, start, start + past - first)
+        source = self._read(first, past) if start < 0 else map(self._tail.__getitem__, range(start, min(len(self._tail), start + past - first)))
         found, size = [], 0
         for entry in source:
             size += len(entry.data)
@@ -8461,7 +8470,8 @@ class DiskLog(RaftLog):
 
     def _read(self, first: int, past: int) -> Iterator[RaftEntry]:
         start, block = 0, b""               # place of the block's first byte
-        for place in self._places[self._slot(first):max(0, past - self._first)]:
+        for slot in range(self._slot(first), min(past - self._first, len(self._places))):
+            place = self._places[slot]
             length, at = 0, place - start
             if not 0 <= at <= len(block) - _LOG_RECORD.size:
                 start, block, at = place, self._block(place, BLOCK), 0
@@ -8533,8 +8543,7 @@ class DiskLog(RaftLog):
         self._broken = self._broken or f"The Raft log in {self.folder} is closed."
         self._close_reader()
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        _log_close(fd)
 
     @property
     def size_bytes(self) -> int:
@@ -8548,11 +8557,14 @@ class DiskLog(RaftLog):
         need = _LOG_FRAME.size + _LOG_ALIGN + sum(_LOG_RECORD.size + len(record.data) for record in records)
         number, segment = self._newest()
         if segment.frames > 1 and segment.size + need > self._segment_bytes - (self._reserve if entries else 0):
-            with contextlib.suppress(OSError):      # no room or no descriptor for another: then on in this one
+            try:
                 self._begin(number + 1)
                 number, segment = self._newest()
+            except OSError as error:        # no descriptor, say: on in this one
+                if error.errno in _LOG_FULL:
+                    raise self._full() from error
         if segment.size + need >> _LOG_PLACE:
-            raise StorageFull(f"{self._path(number)} would be larger than 4 GiB, and no new one can be begun.")
+            raise self._full()
         frame, offsets = _log_encode(records, segment)
         self._write(frame, segment.size)
         self._sync(self._fd)
@@ -8570,8 +8582,10 @@ class DiskLog(RaftLog):
                 raise self._fail("writing", error) from error
             if error.errno not in _LOG_FULL:
                 raise self._fail("writing", error) from error
-            self._take_space(self._fd)
-            raise StorageFull(f"The disk with the Raft log in {self.folder} is full.") from error
+            raise self._full() from error
+
+    def _full(self) -> StorageFull:
+        return StorageFull(f"The disk with the Raft log in {self.folder} is full.")
 
     def _begin(self, number: int) -> None:
         """Go on in a new segment, which has a name only when it is durable. Raises OSError (nothing changed), StorageError."""
@@ -8593,9 +8607,8 @@ class DiskLog(RaftLog):
             fd = os.open(place, os.O_RDWR | _O_BINARY | _O_CLOEXEC)
         except OSError as error:            # it has its name: nothing may follow in the old one any more
             raise self._fail("opening a new segment", error) from error
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._segments[number] = fd, segment
+        old, self._fd, self._segments[number] = self._fd, fd, segment
+        _log_close(old)
         self._sync_folder()
 
     def _make(self, path: str, data: bytes) -> None:
@@ -8608,9 +8621,13 @@ class DiskLog(RaftLog):
             os.close(fd)
 
     def _take_space(self, fd: int) -> None:
-        """Where the system can; where not, a full disk shows at the write."""
-        with contextlib.suppress(OSError, AttributeError):
-            os.posix_fallocate(fd, 0, self._segment_bytes)
+        """Where the system can (not Windows, macOS, some network disks); where not, a full disk shows at the write."""
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, self._segment_bytes)
+        except OSError as error:
+            if error.errno in _LOG_FULL:
+                raise
 
     def _sync(self, fd: int) -> None:
         """fsync, or the end of this log: after a failure nobody knows what is on the disk, and asking again would be
@@ -8699,8 +8716,7 @@ class DiskLog(RaftLog):
 
     def _close_reader(self) -> None:
         fd, self._reader, self._reads = self._reader, -1, 0
-        if fd >= 0:
-            os.close(fd)
+        _log_close(fd)
 
 
 class RaftSnapshot(NamedTuple):
