@@ -8872,9 +8872,7 @@ _RAFT_HEARD = 10_000                    # announcements that wait for who listen
 _RAFT_LOOK, _RAFT_GLANCE = 0.5, 0.05    # seconds between two looks at what has a time, and where something is due soon
 _FRAME_COST = 256                       # bytes that a frame in a queue counts for besides its payload
 
-(_HELLO, _READY, _WELCOME, _REFUSED, _PING, _PONG, _MESSAGE, _CALL, _ANSWER, _FAILURE, _POSITION, _TOLD) = range(1, 13)
 _FRAME_HEAD = struct.Struct(">IBQ")
-_DROPPABLE = (_MESSAGE, _TOLD)
 
 # ---- messages as bytes --------------------------------------------------------------------------------------------
 
@@ -8926,6 +8924,13 @@ def _decoded_message(data: memoryview) -> RaftMessage:
 
 
 # ---- frames, and who sends them -----------------------------------------------------------------------------------
+
+class _Frame:
+    """Kinds of frames."""
+
+    HELLO, READY, WELCOME, REFUSED, PING, PONG, MESSAGE, CALL, ANSWER, FAILURE, POSITION, TOLD = range(1, 13)
+    DROPPABLE = (MESSAGE, TOLD)
+
 
 class RaftHello(NamedTuple):
     """What a node says of itself, and whom it means (`target`). `cluster` is empty where it belongs to none yet; `folder`
@@ -9062,7 +9067,7 @@ class _RaftLine:
         at = 0
         while self._bytes + size > RAFT_QUEUE_BYTES and at < len(self._queue):
             kind, payload = self._queue[at]
-            if kind in _DROPPABLE:
+            if kind in _Frame.DROPPABLE:
                 self._bytes -= len(payload) + _FRAME_COST
                 self.dropped += 1
                 del self._queue[at]
@@ -9298,7 +9303,7 @@ class RaftTransport:
     def send(self, message: RaftMessage) -> None:
         """As soon as it goes; at most once. Never blocks: what can not be sent is dropped."""
         line = self._line_to(message.target)
-        if line is None or not line.put(_MESSAGE, encode_message(message)):
+        if line is None or not line.put(_Frame.MESSAGE, encode_message(message)):
             self._metrics.count("callfs_raft_dropped_total", message.target)
 
     def serve(self, op: str, handler: RaftHandler) -> None:
@@ -9315,7 +9320,7 @@ class RaftTransport:
             raise BadRequest("The request is too long to be handed to another node.")
         if line is None:
             raise BadGateway(f"node {target} can not be reached: {self.trouble(target) or 'its address is not known'}.")
-        if not line.put(_CALL, struct.pack(">QB", number, len(name)) + name + payload, number, answers.put):
+        if not line.put(_Frame.CALL, struct.pack(">QB", number, len(name)) + name + payload, number, answers.put):
             raise Unavailable(f"Too much waits for node {target}, or the connection to it just broke; try again.")
         try:
             answer = answers.get(timeout=timeout)
@@ -9336,7 +9341,7 @@ class RaftTransport:
             frame, self._told = struct.pack(">Q", self._told) + data, self._told + 1
             for line in self._dialed():
                 if line.open:
-                    line.put(_TOLD, frame)
+                    line.put(_Frame.TOLD, frame)
 
     def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
         """From now on `heard(source, text)` is called, in a thread of its own, with what others announce, and `missed()`
@@ -9464,7 +9469,7 @@ class RaftTransport:
         hello = RaftHello(self.name, line.node, self._cluster(), self._folder_id, (RAFT_PROTOCOL, RAFT_PROTOCOL),
                           secrets.token_hex(16))
         line.hellos.append(compact_json(hello).encode())
-        line.say(_HELLO, line.hellos[-1])
+        line.say(_Frame.HELLO, line.hellos[-1])
 
     def _watch(self, line: _RaftLine, events: int) -> None:
         self._selector.modify(line.sock, events, line)
@@ -9523,7 +9528,7 @@ class RaftTransport:
                 self._lost(line, _RaftFault("silent", f"it said nothing for {RAFT_SILENCE:.0f} s"))
             elif line.open and line.dialed and now - max(line.heard, line.pinged) > RAFT_PING:
                 line.pinged = now
-                line.put(_PING, b"")
+                line.put(_Frame.PING, b"")
         with self._lock:
             pausing = {name: target for name, target in self._targets.items() if target.line is None}
             for name, target in pausing.items():
@@ -9593,14 +9598,14 @@ class RaftTransport:
         line.wire.prove(self._secret, line.hellos, line.dialed)
         line.stage = "proving"
         if line.dialed:
-            line.say(_READY)
+            line.say(_Frame.READY)
 
     def _on_ready(self, line: _RaftLine, payload: memoryview) -> None:
         problem = self._objection(line)
         if problem:
-            line.say(_REFUSED, problem.encode())
+            line.say(_Frame.REFUSED, problem.encode())
             raise _RaftFault("refused", problem)
-        line.say(_WELCOME)
+        line.say(_Frame.WELCOME)
         with self._lock:
             before, self._inbound[line.node] = self._inbound.get(line.node), line
             target = self._targets.get(line.node)
@@ -9618,7 +9623,7 @@ class RaftTransport:
         line.wire.limit, line.stage = MAX_RAFT_FRAME, "open"
         with self._telling:
             line.open = True
-            line.put(_POSITION, self._run_id + struct.pack(">Q", self._told))
+            line.put(_Frame.POSITION, self._run_id + struct.pack(">Q", self._told))
         target = self._targets.get(line.node)
         if target and target.line is line:
             target.failures, target.reason, target.told = 0, "", True
@@ -9641,7 +9646,7 @@ class RaftTransport:
         return self.accept(hello)
 
     def _on_ping(self, line: _RaftLine, payload: memoryview) -> None:
-        line.put(_PONG, b"")
+        line.put(_Frame.PONG, b"")
 
     def _on_pong(self, line: _RaftLine, payload: memoryview) -> None:
         pass                                # that something came counts
@@ -9671,8 +9676,8 @@ class RaftTransport:
 
     def _reply(self, line: _RaftLine, number: int, answer: Union[bytes, CallFSError]) -> None:
         head = struct.pack(">Q", number)
-        good = line.put(_FAILURE, head + _error_bytes(answer)) if isinstance(answer, CallFSError) else \
-            line.put(_ANSWER, head + answer)
+        good = line.put(_Frame.FAILURE, head + _error_bytes(answer)) if isinstance(answer, CallFSError) else \
+            line.put(_Frame.ANSWER, head + answer)
         if not good and line.open:          # it asks and does not take the answers
             line.fault = _RaftFault("slow", "it does not take its answers")
             self._poke(line)
@@ -9735,14 +9740,14 @@ class RaftTransport:
 
 # What is taken of a connection in each stage (dialed by this node, or not).
 _RAFT_OPEN: dict[int, Callable[[RaftTransport, _RaftLine, memoryview], None]] = {
-    _PING: RaftTransport._on_ping, _PONG: RaftTransport._on_pong, _MESSAGE: RaftTransport._on_raft_message,
-    _CALL: RaftTransport._on_call, _ANSWER: RaftTransport._on_answer, _FAILURE: RaftTransport._on_failure,
-    _POSITION: RaftTransport._on_position, _TOLD: RaftTransport._on_told,
+    _Frame.PING: RaftTransport._on_ping, _Frame.PONG: RaftTransport._on_pong, _Frame.MESSAGE: RaftTransport._on_raft_message,
+    _Frame.CALL: RaftTransport._on_call, _Frame.ANSWER: RaftTransport._on_answer, _Frame.FAILURE: RaftTransport._on_failure,
+    _Frame.POSITION: RaftTransport._on_position, _Frame.TOLD: RaftTransport._on_told,
 }
 _RAFT_STEPS: dict[tuple[str, bool], Mapping[int, Callable[[RaftTransport, _RaftLine, memoryview], None]]] = {
-    ("hello", True): {_HELLO: RaftTransport._on_hello}, ("hello", False): {_HELLO: RaftTransport._on_hello},
-    ("proving", True): {_WELCOME: RaftTransport._on_welcome, _REFUSED: RaftTransport._on_refused},
-    ("proving", False): {_READY: RaftTransport._on_ready},
+    ("hello", True): {_Frame.HELLO: RaftTransport._on_hello}, ("hello", False): {_Frame.HELLO: RaftTransport._on_hello},
+    ("proving", True): {_Frame.WELCOME: RaftTransport._on_welcome, _Frame.REFUSED: RaftTransport._on_refused},
+    ("proving", False): {_Frame.READY: RaftTransport._on_ready},
     ("open", True): _RAFT_OPEN, ("open", False): _RAFT_OPEN, ("over", True): {}, ("over", False): {},
 }
 
