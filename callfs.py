@@ -1550,6 +1550,8 @@ class RaftOptions:
     api_peer_endpoints: dict[str, str] = option({}, "API URLs of the same nodes, by name, this one's too", kind="map")
     apply_timeout: float = _timeout("10s", "Longest wait until a change is agreed on")
     forward_timeout: float = _timeout("10s", "Longest wait for the leader's answer")
+    lease_reads: bool = option(True, "The leader answers reads by itself while nobody else can lead; relies on clocks that run at about the "
+                                     "same speed, `false` asks a majority each time", kind="bool")
     snapshot_interval: float = _timeout("60s", "Time between two looks whether a snapshot is due")
     snapshot_threshold: int = _count(256, "Log entries that make a snapshot due")
     retain_snapshot_count: int = _count(2, "Snapshots that are kept", maximum=1024)
@@ -7541,7 +7543,7 @@ class RaftReady(NamedTuple):
     committed: Sequence[RaftEntry] = ()
     reads: Sequence[tuple[int, int]] = ()   # (token of `read`, index): good once the state machine has applied that index
     refused_reads: Sequence[int] = ()       # tokens of reads that this node can not answer any more: it leads no longer
-    rounds: int = 0                         # the last round of heartbeats (`RaftMessage.context`) that a majority answered
+    rounds: int = 0                         # the last round of heartbeats that a majority answered; 0: reads must wait (6.4)
 
 
 class NotLeader(Exception):
@@ -7629,7 +7631,7 @@ class RaftCore:
         self._snapshot: Optional[RaftMessage] = None
         self._good_reads: list[tuple[int, int]] = []
         self._refused_reads: list[int] = []
-        self.round = 0                              # the last that was begun
+        self.round = self._told_rounds = 0          # the last round of heartbeats that was begun, by `beat` or by itself
         self._lead_nothing()
 
     def _lead_nothing(self) -> None:
@@ -7712,7 +7714,7 @@ class RaftCore:
 
     @property
     def is_voter(self) -> bool:
-        """Whether this node may lead."""
+        """Whether this node has a vote, by the newest members."""
         return self.name in self._voters
 
     @property
@@ -7736,7 +7738,8 @@ class RaftCore:
     # What the driver calls
 
     def tick(self) -> None:
-        """Time passes: nothing else here knows of it."""
+        """A tick has passed. Never more often than one has: ticks that were missed are not made up for, since others count
+        on a promise that is counted in them (6.4.1)."""
         self._elapsed += 1
         self._silence += 1
         if self.role == "leader":
@@ -7763,7 +7766,8 @@ class RaftCore:
         """Whether `ready` would have something to do."""
         self._pump()
         return bool(self._state != self._saved_state or self._tail or self._early or self._messages or self._snapshot
-                    or self.commit > self._handed or self._good_reads or self._refused_reads)
+                    or self.commit > self._handed or self._good_reads or self._refused_reads
+                    or self._good_rounds > self._told_rounds)
 
     def ready(self) -> RaftReady:
         """What is to be done: see RaftReady."""
@@ -7771,9 +7775,10 @@ class RaftCore:
         committed: Sequence[RaftEntry] = ()
         if self.commit > self._handed and not self._snapshot:
             committed = self._entries(self._handed + 1, self.commit + 1)
+        self._told_rounds = self._good_rounds
         ready = RaftReady(self._state if self._state != self._saved_state else None, tuple(self._tail), self._early,
                           tuple(self._messages), self._snapshot and self._snapshot.base, committed, self._good_reads,
-                          self._refused_reads, self._answered_round if self.role == "leader" else 0)
+                          self._refused_reads, self._told_rounds)
         self._early, self._good_reads, self._refused_reads = [], [], []
         return ready
 
@@ -7915,10 +7920,19 @@ class RaftCore:
     # Elections (3.4, 3.6.1, 9.6)
 
     def _time_out(self) -> None:
-        if self.is_voter and not self._snapshot:
+        if self._may_campaign():
             self._campaign("pre-candidate")
         else:
-            self.leader = ""                        # it waits for another: who has no vote never campaigns
+            self.leader = ""                        # it waits for another
+
+    def _may_campaign(self) -> bool:
+        """Not without a vote; but who lost its vote only by a change that may not be committed is still needed (4.2.2)."""
+        for index, members in reversed(self._configs):
+            if self.name in members and members[self.name].voter:
+                return not self._snapshot
+            if index <= self.commit:
+                break
+        return False
 
     def _campaign(self, role: str, forced: bool = False) -> None:
         self.role, self.leader, self._forced = role, "", forced
@@ -7964,7 +7978,7 @@ class RaftCore:
             self._become_leader() if self.role == "candidate" else self._campaign("candidate")
 
     def _on_takeover(self, message: RaftMessage) -> None:
-        if message.source == self.leader and self.is_voter and not self._snapshot:
+        if message.source == self.leader and self._may_campaign():
             self._campaign("candidate", forced=True)
 
     # Leading
@@ -8076,6 +8090,10 @@ class RaftCore:
     @property
     def _answered_round(self) -> int:
         return self._agreed(self.round, lambda follower: follower.round)
+
+    @property
+    def _good_rounds(self) -> int:
+        return self._answered_round if self.role == "leader" and self.commit >= self._first_of_term else 0
 
     def _commit_majority(self) -> None:
         if self.role != "leader":
@@ -8299,6 +8317,13 @@ def _log_goes_on(view: memoryview, offset: int, segment: _LogSegment) -> bool:
     return False
 
 
+def _log_close(fd: int) -> None:
+    """What `close` might say, fsync has said already."""
+    if fd >= 0:
+        with contextlib.suppress(OSError):
+            os.close(fd)
+
+
 def _log_base(kind: int, base: RaftBase) -> RaftEntry:
     return RaftEntry(base.index, base.term, kind, encode_members(base.members))
 
@@ -8352,7 +8377,8 @@ class DiskLog(RaftLog):
         self._fd, end = os.open(self._path(number), os.O_RDWR | _O_BINARY | _O_CLOEXEC), self._segments[number].size
         if pread(self._fd, self._segment_bytes, end).strip(b"\0"):
             os.ftruncate(self._fd, end)     # torn
-        self._take_space(self._fd)
+        with contextlib.suppress(OSError):  # on a full disk, too
+            self._take_space(self._fd)
         self._sync(self._fd)
         self._sync_folder()
 
@@ -8397,7 +8423,8 @@ class DiskLog(RaftLog):
         if kind < _LOG_STATE:
             if kind > RAFT_MEMBERS or index <= self.base.index or index > self.last_index + 1 and self._places:
                 raise ValueError(f"an entry of kind {kind} at index {index} can not follow {self.last_index}")
-            self._cut(index)
+            if index != self.last_index + 1 or not self._places:
+                self._cut(index)
             self._places.append(number << _LOG_PLACE | offset)
             self._terms.append(term)
             self.last_index = index
@@ -8432,7 +8459,7 @@ class DiskLog(RaftLog):
         """As the base says. What is no longer in memory is read and checked; raises StorageError where it has rotted."""
         self._slot(first)
         start = first - (self.last_index + 1 - len(self._tail))
-        source = self._read(first, past) if start < 0 else itertools.islice(self._tail, start, start + past - first)
+        source = self._read(first, past) if start < 0 else map(self._tail.__getitem__, range(start, min(len(self._tail), start + past - first)))
         found, size = [], 0
         for entry in source:
             size += len(entry.data)
@@ -8443,7 +8470,8 @@ class DiskLog(RaftLog):
 
     def _read(self, first: int, past: int) -> Iterator[RaftEntry]:
         start, block = 0, b""               # place of the block's first byte
-        for place in self._places[self._slot(first):max(0, past - self._first)]:
+        for slot in range(self._slot(first), min(past - self._first, len(self._places))):
+            place = self._places[slot]
             length, at = 0, place - start
             if not 0 <= at <= len(block) - _LOG_RECORD.size:
                 start, block, at = place, self._block(place, BLOCK), 0
@@ -8515,8 +8543,7 @@ class DiskLog(RaftLog):
         self._broken = self._broken or f"The Raft log in {self.folder} is closed."
         self._close_reader()
         fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        _log_close(fd)
 
     @property
     def size_bytes(self) -> int:
@@ -8530,11 +8557,14 @@ class DiskLog(RaftLog):
         need = _LOG_FRAME.size + _LOG_ALIGN + sum(_LOG_RECORD.size + len(record.data) for record in records)
         number, segment = self._newest()
         if segment.frames > 1 and segment.size + need > self._segment_bytes - (self._reserve if entries else 0):
-            with contextlib.suppress(OSError):      # no room or no descriptor for another: then on in this one
+            try:
                 self._begin(number + 1)
                 number, segment = self._newest()
+            except OSError as error:        # no descriptor, say: on in this one
+                if error.errno in _LOG_FULL:
+                    raise self._full() from error
         if segment.size + need >> _LOG_PLACE:
-            raise StorageFull(f"{self._path(number)} would be larger than 4 GiB, and no new one can be begun.")
+            raise self._full()
         frame, offsets = _log_encode(records, segment)
         self._write(frame, segment.size)
         self._sync(self._fd)
@@ -8552,8 +8582,10 @@ class DiskLog(RaftLog):
                 raise self._fail("writing", error) from error
             if error.errno not in _LOG_FULL:
                 raise self._fail("writing", error) from error
-            self._take_space(self._fd)
-            raise StorageFull(f"The disk with the Raft log in {self.folder} is full.") from error
+            raise self._full() from error
+
+    def _full(self) -> StorageFull:
+        return StorageFull(f"The disk with the Raft log in {self.folder} is full.")
 
     def _begin(self, number: int) -> None:
         """Go on in a new segment, which has a name only when it is durable. Raises OSError (nothing changed), StorageError."""
@@ -8575,9 +8607,8 @@ class DiskLog(RaftLog):
             fd = os.open(place, os.O_RDWR | _O_BINARY | _O_CLOEXEC)
         except OSError as error:            # it has its name: nothing may follow in the old one any more
             raise self._fail("opening a new segment", error) from error
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd, self._segments[number] = fd, segment
+        old, self._fd, self._segments[number] = self._fd, fd, segment
+        _log_close(old)
         self._sync_folder()
 
     def _make(self, path: str, data: bytes) -> None:
@@ -8590,9 +8621,13 @@ class DiskLog(RaftLog):
             os.close(fd)
 
     def _take_space(self, fd: int) -> None:
-        """Where the system can; where not, a full disk shows at the write."""
-        with contextlib.suppress(OSError, AttributeError):
-            os.posix_fallocate(fd, 0, self._segment_bytes)
+        """Where the system can (not Windows, macOS, some network disks); where not, a full disk shows at the write."""
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(fd, 0, self._segment_bytes)
+        except OSError as error:
+            if error.errno in _LOG_FULL:
+                raise
 
     def _sync(self, fd: int) -> None:
         """fsync, or the end of this log: after a failure nobody knows what is on the disk, and asking again would be
@@ -8681,8 +8716,7 @@ class DiskLog(RaftLog):
 
     def _close_reader(self) -> None:
         fd, self._reader, self._reads = self._reader, -1, 0
-        if fd >= 0:
-            os.close(fd)
+        _log_close(fd)
 
 
 class RaftSnapshot(NamedTuple):
@@ -8838,9 +8872,7 @@ _RAFT_HEARD = 10_000                    # announcements that wait for who listen
 _RAFT_LOOK, _RAFT_GLANCE = 0.5, 0.05    # seconds between two looks at what has a time, and where something is due soon
 _FRAME_COST = 256                       # bytes that a frame in a queue counts for besides its payload
 
-(_HELLO, _READY, _WELCOME, _REFUSED, _PING, _PONG, _MESSAGE, _CALL, _ANSWER, _FAILURE, _POSITION, _TOLD) = range(1, 13)
 _FRAME_HEAD = struct.Struct(">IBQ")
-_DROPPABLE = (_MESSAGE, _TOLD)
 
 # ---- messages as bytes --------------------------------------------------------------------------------------------
 
@@ -8892,6 +8924,13 @@ def _decoded_message(data: memoryview) -> RaftMessage:
 
 
 # ---- frames, and who sends them -----------------------------------------------------------------------------------
+
+class _Frame:
+    """Kinds of frames."""
+
+    HELLO, READY, WELCOME, REFUSED, PING, PONG, MESSAGE, CALL, ANSWER, FAILURE, POSITION, TOLD = range(1, 13)
+    DROPPABLE = (MESSAGE, TOLD)
+
 
 class RaftHello(NamedTuple):
     """What a node says of itself, and whom it means (`target`). `cluster` is empty where it belongs to none yet; `folder`
@@ -9028,7 +9067,7 @@ class _RaftLine:
         at = 0
         while self._bytes + size > RAFT_QUEUE_BYTES and at < len(self._queue):
             kind, payload = self._queue[at]
-            if kind in _DROPPABLE:
+            if kind in _Frame.DROPPABLE:
                 self._bytes -= len(payload) + _FRAME_COST
                 self.dropped += 1
                 del self._queue[at]
@@ -9264,7 +9303,7 @@ class RaftTransport:
     def send(self, message: RaftMessage) -> None:
         """As soon as it goes; at most once. Never blocks: what can not be sent is dropped."""
         line = self._line_to(message.target)
-        if line is None or not line.put(_MESSAGE, encode_message(message)):
+        if line is None or not line.put(_Frame.MESSAGE, encode_message(message)):
             self._metrics.count("callfs_raft_dropped_total", message.target)
 
     def serve(self, op: str, handler: RaftHandler) -> None:
@@ -9281,7 +9320,7 @@ class RaftTransport:
             raise BadRequest("The request is too long to be handed to another node.")
         if line is None:
             raise BadGateway(f"node {target} can not be reached: {self.trouble(target) or 'its address is not known'}.")
-        if not line.put(_CALL, struct.pack(">QB", number, len(name)) + name + payload, number, answers.put):
+        if not line.put(_Frame.CALL, struct.pack(">QB", number, len(name)) + name + payload, number, answers.put):
             raise Unavailable(f"Too much waits for node {target}, or the connection to it just broke; try again.")
         try:
             answer = answers.get(timeout=timeout)
@@ -9302,7 +9341,7 @@ class RaftTransport:
             frame, self._told = struct.pack(">Q", self._told) + data, self._told + 1
             for line in self._dialed():
                 if line.open:
-                    line.put(_TOLD, frame)
+                    line.put(_Frame.TOLD, frame)
 
     def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
         """From now on `heard(source, text)` is called, in a thread of its own, with what others announce, and `missed()`
@@ -9430,7 +9469,7 @@ class RaftTransport:
         hello = RaftHello(self.name, line.node, self._cluster(), self._folder_id, (RAFT_PROTOCOL, RAFT_PROTOCOL),
                           secrets.token_hex(16))
         line.hellos.append(compact_json(hello).encode())
-        line.say(_HELLO, line.hellos[-1])
+        line.say(_Frame.HELLO, line.hellos[-1])
 
     def _watch(self, line: _RaftLine, events: int) -> None:
         self._selector.modify(line.sock, events, line)
@@ -9489,7 +9528,7 @@ class RaftTransport:
                 self._lost(line, _RaftFault("silent", f"it said nothing for {RAFT_SILENCE:.0f} s"))
             elif line.open and line.dialed and now - max(line.heard, line.pinged) > RAFT_PING:
                 line.pinged = now
-                line.put(_PING, b"")
+                line.put(_Frame.PING, b"")
         with self._lock:
             pausing = {name: target for name, target in self._targets.items() if target.line is None}
             for name, target in pausing.items():
@@ -9559,14 +9598,14 @@ class RaftTransport:
         line.wire.prove(self._secret, line.hellos, line.dialed)
         line.stage = "proving"
         if line.dialed:
-            line.say(_READY)
+            line.say(_Frame.READY)
 
     def _on_ready(self, line: _RaftLine, payload: memoryview) -> None:
         problem = self._objection(line)
         if problem:
-            line.say(_REFUSED, problem.encode())
+            line.say(_Frame.REFUSED, problem.encode())
             raise _RaftFault("refused", problem)
-        line.say(_WELCOME)
+        line.say(_Frame.WELCOME)
         with self._lock:
             before, self._inbound[line.node] = self._inbound.get(line.node), line
             target = self._targets.get(line.node)
@@ -9584,7 +9623,7 @@ class RaftTransport:
         line.wire.limit, line.stage = MAX_RAFT_FRAME, "open"
         with self._telling:
             line.open = True
-            line.put(_POSITION, self._run_id + struct.pack(">Q", self._told))
+            line.put(_Frame.POSITION, self._run_id + struct.pack(">Q", self._told))
         target = self._targets.get(line.node)
         if target and target.line is line:
             target.failures, target.reason, target.told = 0, "", True
@@ -9607,7 +9646,7 @@ class RaftTransport:
         return self.accept(hello)
 
     def _on_ping(self, line: _RaftLine, payload: memoryview) -> None:
-        line.put(_PONG, b"")
+        line.put(_Frame.PONG, b"")
 
     def _on_pong(self, line: _RaftLine, payload: memoryview) -> None:
         pass                                # that something came counts
@@ -9637,8 +9676,8 @@ class RaftTransport:
 
     def _reply(self, line: _RaftLine, number: int, answer: Union[bytes, CallFSError]) -> None:
         head = struct.pack(">Q", number)
-        good = line.put(_FAILURE, head + _error_bytes(answer)) if isinstance(answer, CallFSError) else \
-            line.put(_ANSWER, head + answer)
+        good = line.put(_Frame.FAILURE, head + _error_bytes(answer)) if isinstance(answer, CallFSError) else \
+            line.put(_Frame.ANSWER, head + answer)
         if not good and line.open:          # it asks and does not take the answers
             line.fault = _RaftFault("slow", "it does not take its answers")
             self._poke(line)
@@ -9701,14 +9740,14 @@ class RaftTransport:
 
 # What is taken of a connection in each stage (dialed by this node, or not).
 _RAFT_OPEN: dict[int, Callable[[RaftTransport, _RaftLine, memoryview], None]] = {
-    _PING: RaftTransport._on_ping, _PONG: RaftTransport._on_pong, _MESSAGE: RaftTransport._on_raft_message,
-    _CALL: RaftTransport._on_call, _ANSWER: RaftTransport._on_answer, _FAILURE: RaftTransport._on_failure,
-    _POSITION: RaftTransport._on_position, _TOLD: RaftTransport._on_told,
+    _Frame.PING: RaftTransport._on_ping, _Frame.PONG: RaftTransport._on_pong, _Frame.MESSAGE: RaftTransport._on_raft_message,
+    _Frame.CALL: RaftTransport._on_call, _Frame.ANSWER: RaftTransport._on_answer, _Frame.FAILURE: RaftTransport._on_failure,
+    _Frame.POSITION: RaftTransport._on_position, _Frame.TOLD: RaftTransport._on_told,
 }
 _RAFT_STEPS: dict[tuple[str, bool], Mapping[int, Callable[[RaftTransport, _RaftLine, memoryview], None]]] = {
-    ("hello", True): {_HELLO: RaftTransport._on_hello}, ("hello", False): {_HELLO: RaftTransport._on_hello},
-    ("proving", True): {_WELCOME: RaftTransport._on_welcome, _REFUSED: RaftTransport._on_refused},
-    ("proving", False): {_READY: RaftTransport._on_ready},
+    ("hello", True): {_Frame.HELLO: RaftTransport._on_hello}, ("hello", False): {_Frame.HELLO: RaftTransport._on_hello},
+    ("proving", True): {_Frame.WELCOME: RaftTransport._on_welcome, _Frame.REFUSED: RaftTransport._on_refused},
+    ("proving", False): {_Frame.READY: RaftTransport._on_ready},
     ("open", True): _RAFT_OPEN, ("open", False): _RAFT_OPEN, ("over", True): {}, ("over", False): {},
 }
 
@@ -12899,12 +12938,817 @@ _RAFT_OPS: dict[str, Callable[..., Any]] = {
 # ============================================================================
 
 
+_RAFT_UNSURE = "The nodes did not agree on this change in time; it may still happen. Look before you try again."
+_RAFT_NO_LEADER = "No leader: a majority of the nodes does not answer this one. Nothing was changed; try again."
+
+
+class _RaftWait:
+    """A command of this node on its way through the log. `done` is released when it was applied here, or given up."""
+
+    __slots__ = ("request", "command", "done", "value", "error", "asked", "then")
+
+    def __init__(self, request: str, command: bytes, then: Optional[Callable[[_RaftWait], object]] = None) -> None:
+        self.request, self.command, self.then, self.done = request, command, then, threading.Lock()
+        self.done.acquire()
+        self.value: Any = None
+        self.error: Optional[Exception] = None
+        self.asked = 0.0                    # when it was last handed to a leader (monotonic); 0.0: never
+
+    def end(self, value: Any, error: Optional[Exception]) -> None:
+        """This is what became of it."""
+        self.value, self.error = value, error
+        self.done.release()
+        if self.then is not None:
+            self.then(self)
+
+
+class _RaftClock:
+    """The time of the cluster in ms since 1970: what the last entry was stamped with and what has passed since, by a clock
+    that nobody sets and that counts suspension. So it never goes back, and no jump of a node's clock moves it."""
+
+    def __init__(self) -> None:
+        number = getattr(time, "CLOCK_BOOTTIME", None)
+        self.seconds: Callable[[], float] = time.monotonic if number is None else functools.partial(time.clock_gettime, number)
+        self._stamp, self._at = 0, self.seconds()
+
+    def seen(self, stamp: int) -> None:
+        """An entry has this one."""
+        if stamp > self._stamp + (self.seconds() - self._at) * 1000:
+            self._stamp, self._at = stamp, self.seconds()
+
+    def now(self) -> int:
+        """For the next entry. The first of all asks the clock on the wall."""
+        if not self._stamp:
+            self.seen(int(time.time() * 1000))
+        return self._stamp + int((self.seconds() - self._at) * 1000)
+
+
 class RaftNode:
-    """Core, log, state machine and transport, driven."""
+    """Core, log, state machine and transport of one node, driven.
+
+    One thread, the driver, owns core and log: all that has come in meanwhile (messages, commands, a tick) goes to the core
+    together, is saved with one fsync and then answered. Another applies what is committed and wakes who waits for it. A
+    third keeps house: compaction, locks of nodes that fell silent, whether all have the same records.
+
+    A command goes to the leader, wherever it is given, and its value is there when THIS node has applied it. It goes again,
+    with the same id, when the leader changes or nothing is heard: it is applied once. A read that calls `barrier` first sees
+    every change that was answered before, on any node. `close` ends all threads, and transport, log and machine.
+    """
+
+    TICK, ELECTION, HEARTBEAT = 0.05, 20, 2             # seconds; ticks until an election, and between two heartbeats
+    RETRY = 0.5                             # seconds without news of a command until it is sent again
+    KEPT, KEPT_BYTES = 10_000, 256 << 20    # of the log, for nodes that are somewhat behind: others need a snapshot
+    BACKLOG = 20_000                        # entries that may wait to be applied
+    MESSAGE = 1 << 20                       # bytes of commands in one message to the leader
+    DIGEST_SECONDS = 600.0                  # between two comparisons of all nodes' records
+
+    def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine, transport: RaftTransport,
+                 options: RaftOptions, log: Optional[Log] = None) -> None:
+        self.name, self.folder, self.machine, self.transport, self.options = name, folder, machine, transport, options
+        self._entries, self._log = entries, log or Log("error")
+        self._check_places()
+        self.leader, self.term, self.trouble = "", 0, ""        # `trouble`: why this node can serve nobody
+        self.members: RaftMembers = {}
+        self.on_members: Callable[[RaftMembers], object] = lambda members: None     # in the driver, when there are others
+        self.on_granted: list[Callable[[str, int], object]] = []                    # when a lock was granted
+        self.on_close: list[Callable[[], object]] = []          # while commands can still be given
+        self.compacted = time.time()        # when the log was cut last
+        self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
+        self._clock, self._lease, self._full = _RaftClock(), 0.0, False
+        self._clock.seen(self._last_stamp())
+        self._core = RaftCore(name, entries, applied=machine.applied, election_ticks=self.ELECTION,
+                              heartbeat_ticks=self.HEARTBEAT, random=random.Random())
+        self._inbox: queue.SimpleQueue[tuple[Callable[[Any], object], Any]] = queue.SimpleQueue()
+        self._to_apply: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._waiting: dict[str, _RaftWait] = {}
+        self._commands: list[_RaftWait] = []                    # of this node, to be handed to the leader now
+        self._offers: list[tuple[str, Sequence[bytes]]] = []    # of other nodes, to this one as leader: (node, commands)
+        self._reads: dict[int, Callable[[Any], object]] = {}    # what is to be told the index, or a CallFSError
+        self._tokens, self._rounds = itertools.count(1), {}     # type: Any, dict[int, float]
+        self._news, self._sleepers = threading.Condition(), 0   # told when something was applied, or the leader changed
+        self._indexes = _SharedCommits(self._ask_index, 10_000)
+        self._snapshots: dict[str, RaftBase] = {}               # those made here
+        self._snapping, self._senders = threading.Lock(), []    # type: Any, list[threading.Thread]
+        self._installing: Optional[_Job] = None
+        self._folders = {name: folder.folder_id}                # of the nodes that were here
+        self._next_tick = self._retried = 0.0
+        self._closing = threading.Event()
+        self._threads = [threading.Thread(target=self._guarded, args=(work,), name=f"callfs-raft-{what}", daemon=True)
+                         for what, work in (("driver", self._drive), ("apply", self._apply_all), ("keeper", self._keep))]
+        transport.on_message, transport.accept = self._heard, self._accept
+        transport.serve("read", self._serve_read)
+        self._receiver = SnapshotReceiver(folder.snapshots_path, transport)
+        machine.on_granted = lambda who, token: [tell(who, token) for tell in self.on_granted]
+        machine.on_digest = self._say_digest
+
+    def _check_places(self) -> None:
+        """Log and machine are of one node: the machine is never behind the beginning of the log. It may be beyond its end
+        (after a power cut with `storage.durability` relaxed, or in the middle of a snapshot): then it is what counts."""
+        base = self.machine.base
+        if base.index < self._entries.base.index:
+            raise StorageError(f"raft.data_dir: the records ({base.index}) are older than the log ({self._entries.base.index}). "
+                               "Restore both from one backup, or remove the node, empty its raft.data_dir and join it anew.")
+        if base.index > self._entries.last_index:
+            self.machine.persist()
+            self._entries.reset(base)
+
+    def _last_stamp(self) -> int:
+        """Of the newest command in the log that is not applied, else of the machine."""
+        for index in range(self._entries.last_index, self.machine.applied, -1):
+            entry = self._entries.entries(index, index + 1)[0]
+            if entry.kind == RAFT_COMMAND:
+                return int.from_bytes(entry.data[:8], "big")
+        return self.machine.stamp
+
+    def start(self) -> RaftNode:
+        """Begin to take part. Returns at once. Raises ConfigError where the address can not be had."""
+        self.transport.start()
+        self._publish()
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def _guarded(self, work: Callable[[], None]) -> None:
+        try:
+            work()
+        except Exception as error:          # whatever it is, nobody else would learn of it
+            self._break(error)
+
+    # -- the driver --------------------------------------------------------------------------------------------
+
+    def _drive(self) -> None:
+        while not self._closing.is_set():
+            self._take_in()
+            self._carry_out()
+            self._publish()
+
+    def _take_in(self) -> None:
+        """Give the core all that has come in; wait for it until the next tick."""
+        with contextlib.suppress(queue.Empty):
+            act, value = self._inbox.get(timeout=max(0.0, self._next_tick - time.monotonic()))
+            act(value)
+            for _ in range(min(self._inbox.qsize(), 5000)):
+                act, value = self._inbox.get_nowait()
+                act(value)
+        now = time.monotonic()
+        if now >= self._next_tick:          # never two in a row: a node that was stopped must hear before it campaigns
+            self._next_tick = now + self.TICK
+            self._tick(now)
+        if self._commands or self._offers:
+            self._hand_in()
+
+    def _tick(self, now: float) -> None:
+        self._full = False                  # try again
+        self._core.tick()
+        while self._alone() and self._core.role != "leader" and not self._full:
+            self._core.tick()               # nobody else to wait for
+            self._carry_out()
+        if now - self._retried > self.RETRY / 2:
+            self._retried = now
+            self._commands += [wait for wait in list(self._waiting.values()) if wait.asked < now - self.RETRY]
+
+    def _alone(self) -> bool:
+        return [member.id for member in self._core.members.values() if member.voter] == [self.name]
+
+    def _carry_out(self) -> None:
+        """Do what the core wants done."""
+        core, again = self._core, True
+        core.applied_to(self._applied)
+        while again and core.has_ready and not self._full:
+            ready = core.ready()
+            if core.role != "leader" or core.transferring:
+                self._lease = 0.0           # before a message goes out that makes another one lead
+            self._send(ready.early)
+            for token, index in ready.reads:
+                self._reads.pop(token)(index)
+            for token in ready.refused_reads:
+                self._reads.pop(token)(Unavailable(_RAFT_NO_LEADER))
+            self._extend_lease(ready.rounds)
+            if not self._save(ready.state, ready.entries):
+                return
+            self._send(ready.messages)
+            if ready.committed:
+                self._handed, self._settled = ready.committed[-1].index, ready.committed[-1].term
+                self._to_apply.put(ready.committed)
+            again = ready.snapshot is None or self._is_installed(ready.snapshot)
+            core.advance(ready if again else ready._replace(snapshot=None))
+
+    def _save(self, state: Optional[RaftState], entries: Sequence[RaftEntry]) -> bool:
+        """Durable for True. On a full disk this node acknowledges nothing and tries again; others can go on, and lead."""
+        try:
+            if state is not None or entries:
+                self._entries.save(state, entries)
+        except StorageFull:
+            self._full = True
+            if not self.trouble:
+                self._log.error("the disk of raft.data_dir is full: this node changes nothing until there is room")
+                self.trouble = "The disk of this node's log is full."
+                with contextlib.suppress(NotLeader, RaftBusy, ValueError):
+                    self._core.transfer(self._heir(""))
+            return False
+        if entries and entries[-1].kind == RAFT_COMMAND:
+            self._clock.seen(int.from_bytes(entries[-1].data[:8], "big"))
+        self.trouble = ""
+        return True
+
+    def _send(self, messages: Sequence[RaftMessage]) -> None:
+        for message in messages:
+            if message.kind == "snapshot":
+                self._begin_snapshot(message)
+                continue
+            if message.kind == "heartbeat" and message.context not in self._rounds:
+                self._rounds[message.context] = self._clock.seconds()
+            self.transport.send(message)
+
+    def _extend_lease(self, rounds: int) -> None:
+        """A majority has answered a round of heartbeats: nobody of it votes for another one before the shortest election
+        time-out has passed since it was sent (thesis 6.4.1; a tenth is for clocks that differ)."""
+        core, sent = self._core, self._rounds.get(rounds)
+        if core.role != "leader" or self._settled != core.term or core.transferring or not self.options.lease_reads:
+            return
+        if self._alone():
+            sent = self._clock.seconds()
+        if sent is not None:
+            self._lease = sent + 0.9 * self.ELECTION * self.TICK
+            self._rounds = {number: at for number, at in self._rounds.items() if number > rounds}
+
+    def _publish(self) -> None:
+        """What other threads look at."""
+        core = self._core
+        if core.members is not self.members:
+            self.members = core.members
+            self.transport.set_members({member.id: member.address for member in self.members.values() if member.id != self.name})
+            self.on_members(self.members)
+        if core.leader == self.leader and core.term == self.term:
+            return
+        self.leader, self.term = core.leader, core.term
+        self._rounds.clear()
+        if core.role != "leader":
+            self._lease = 0.0
+        if self.leader:
+            self._log.info("raft: a leader", node=self.leader, term=self.term)
+            self._inbox.put((lambda _: self._commands.extend(self._waiting.values()), None))
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._sleepers:
+            with self._news:
+                self._news.notify_all()
+
+    def _break(self, error: Exception) -> None:
+        """This node can go on no more: it stops serving rather than to serve what may be wrong."""
+        if self._closing.is_set():
+            return
+        reason = error.message if isinstance(error, CallFSError) else f"{type(error).__name__}: {error}"
+        self.trouble, self._lease = f"This node takes no part in its cluster until it is started again: {reason}", 0.0
+        self._log.error("raft ended on this node", reason=reason)
+        self._end()
+        threading.Thread(target=self.transport.close, name="callfs-raft-end", daemon=True).start()
+
+    def _end(self) -> None:
+        """Let all threads end, and all who wait go."""
+        self._closing.set()
+        self._inbox.put((lambda _: None, None))
+        self._to_apply.put(None)
+        self._fail_all()
+        self._tell()
+
+    def _fail_all(self) -> None:
+        error = Unavailable(self.trouble or "The server is stopping; whether this change happens is not known.", retry_after=5)
+        while self._waiting:
+            with contextlib.suppress(KeyError):
+                self._waiting.popitem()[1].end(None, error)
+        while self._reads:
+            with contextlib.suppress(KeyError):
+                self._reads.popitem()[1](error)
+
+    # -- messages ----------------------------------------------------------------------------------------------
+
+    def _heard(self, message: RaftMessage) -> None:
+        """In the thread of the transport. What does not fit in is lost, as on the way: Raft says it again."""
+        if self._inbox.qsize() < 10_000:
+            self._inbox.put((self._hear, message))
+
+    def _hear(self, message: RaftMessage) -> None:
+        kind = message.kind
+        if kind == "propose":
+            self._offers.append((message.source, [entry.data for entry in message.entries]))
+        elif kind == "refused":
+            self._later()
+        elif kind == "append" and message.entries and self._handed - self._applied > self.BACKLOG:
+            pass                            # they come again
+        elif kind != "snapshot" or message.base is not None and os.path.exists(self._snapshot_path(message.base)):
+            self._core.step(message)
+
+    def _accept(self, hello: RaftHello) -> str:
+        """In the thread of the transport: why a node is not let in."""
+        known = self.folder_of(hello.name)
+        if known not in ("", hello.folder):
+            return (f"node {hello.name} has another raft.data_dir than before, so what it had agreed to may be lost: take it out of "
+                    f"the cluster (callfs cluster leave --lost {hello.name}), then let it join as a new node, without raft.bootstrap")
+        if hello.cluster and not self.folder.cluster:
+            self.folder.cluster = hello.cluster
+        self._folders[hello.name] = hello.folder
+        return ""
+
+    def folder_of(self, name: str) -> str:
+        """The id of the data folder that a member is known by; "" before it is."""
+        return self.machine.notes().get("folder:" + name, "")
+
+    def _later(self) -> None:
+        """Send the commands of this node again soon."""
+        soon = time.monotonic() - self.RETRY + 2 * self.TICK
+        for wait in list(self._waiting.values()):
+            wait.asked = min(wait.asked, soon)
+
+    def _hand_in(self) -> None:
+        """Give all commands that wait to the leader, this node or another, at once."""
+        (waits, self._commands), (offers, self._offers) = (self._commands, []), (self._offers, [])
+        leader, now = self._core.leader, time.monotonic()
+        for wait in waits if leader else ():
+            wait.asked = now
+        if leader == self.name:
+            commands = [wait.command for wait in waits] + [command for _, some in offers for command in some]
+            if not self._full and self._handed - self._applied < self.BACKLOG and self._propose(commands):
+                return
+            self._later()
+        elif leader:
+            self._forward(leader, [RaftEntry(0, 0, RAFT_COMMAND, wait.command) for wait in waits])
+        for source in {source for source, _ in offers}:
+            self.transport.send(RaftMessage("refused", self.name, source, self.term))
+
+    def _propose(self, commands: Sequence[bytes]) -> bool:
+        stamp = self._clock.now()
+        try:
+            self._core.propose([stamped(stamp, command) for command in commands])
+            return True
+        except (NotLeader, RaftBusy):
+            return False
+
+    def _forward(self, leader: str, commands: Sequence[RaftEntry]) -> None:
+        while commands:
+            sizes = itertools.accumulate(len(entry.data) for entry in commands)
+            count = max(1, sum(1 for _ in itertools.takewhile(self.MESSAGE.__gt__, sizes)))
+            self.transport.send(RaftMessage("propose", self.name, leader, self.term, entries=tuple(commands[:count])))
+            commands = commands[count:]
+
+    # -- what is committed ---------------------------------------------------------------------------------------
+
+    def _apply_all(self) -> None:
+        for some in iter(self._to_apply.get, None):
+            if isinstance(some, _Job):
+                self._run(some)
+            else:
+                self._apply_some(some)
+
+    def _apply_some(self, entries: Sequence[RaftEntry]) -> None:
+        while entries[-1].index > self.machine.applied:
+            try:
+                outcomes = self.machine.apply(entries)
+            except (StorageFull, Unavailable) as error:
+                self._log.error("what was agreed on can not be applied yet", reason=error.message)
+                if self._closing.wait(self.TICK * self.ELECTION / 2):
+                    return
+                continue
+            for outcome in outcomes:
+                wait = self._waiting.pop(outcome.request, None)
+                if wait is not None:
+                    wait.end(outcome.value, outcome.error)
+        self._applied = entries[-1].index
+        self._tell()
+
+    def _run(self, job: _Job) -> None:
+        try:
+            job.value = job.work(self._core)
+        except Exception as error:          # it belongs to the thread that waits
+            job.error = error
+        job.done = True
+        job.turn.release()
+        self._inbox.put((lambda _: None, None))
+
+    def _in_driver(self, work: Callable[[RaftCore], T], timeout: float = 5.0) -> T:
+        """Run in the driver. Raises Unavailable when that takes too long."""
+        self.check()
+        job = _Job(work)
+        self._inbox.put((self._run, job))
+        if not job.turn.acquire(timeout=timeout):
+            raise Unavailable(self.trouble or "The log of this node is busy; try again.")
+        if job.error is not None:
+            raise job.error
+        return job.value
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raises what keeps this node from changing anything."""
+        trouble = self.trouble or self.machine.trouble
+        if self._full:
+            raise StorageFull(trouble)
+        if trouble or self._closing.is_set():
+            raise Unavailable(trouble or "The server is stopping.", retry_after=5)
+
+    def submit(self, op: str, args: Sequence[Any], token: int = 0, then: Optional[Callable[[_RaftWait], object]] = None) -> _RaftWait:
+        """Send a command on its way; `then` is called, in a thread of the node, when its end is known."""
+        self.check()
+        request = secrets.token_hex(8)
+        wait = _RaftWait(request, encode_command(op, args, request, self._applied, token), then)
+        self._waiting[request] = wait
+        self._inbox.put((lambda wait: self._commands.append(wait), wait))
+        if self._closing.is_set():          # perhaps too late for those who let all go that wait
+            self._fail_all()
+        return wait
+
+    def apply(self, op: str, args: Sequence[Any], token: int = 0, timeout: Optional[float] = None) -> Any:
+        """Have a command agreed on and applied here: its value, or what it raised. Raises Unavailable after `timeout`
+        seconds (raft.apply_timeout), which says whether the change may still happen."""
+        wait = self.submit(op, args, token)
+        if not wait.done.acquire(timeout=self.options.apply_timeout if timeout is None else max(0.0, timeout)):
+            if self._waiting.pop(wait.request, None) is not None:
+                raise Unavailable(_RAFT_UNSURE if wait.asked else _RAFT_NO_LEADER, retry_after=2)
+            wait.done.acquire()
+        if wait.error is not None:
+            raise wait.error
+        return wait.value
+
+    def holds(self, who: str) -> bool:
+        """Whether a lock is held, as far as this node has applied the log."""
+        return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
+
+    # -- reads ---------------------------------------------------------------------------------------------------
+
+    def barrier(self, timeout: Optional[float] = None) -> None:
+        """Until this node has applied all that was answered anywhere before the call. Raises Unavailable."""
+        self._check_reads()
+        index = self._leased()
+        if index is None or self._applied < index:
+            deadline = time.monotonic() + (self.options.forward_timeout if timeout is None else timeout)
+            wanted = self._agreed_index(deadline) if index is None else index
+            if not self._sleep(lambda: self._applied >= wanted or self._closing.is_set(), deadline - time.monotonic()):
+                raise Unavailable("This node is behind the others; try again, or ask another one.", retry_after=2)
+            self._check_reads()
+
+    def _check_reads(self) -> None:
+        if self.machine.trouble or self._closing.is_set():
+            raise Unavailable(self.machine.trouble or self.trouble or "The server is stopping.", retry_after=5)
+
+    def _agreed_index(self, deadline: float) -> int:
+        while True:
+            try:                            # one question for all who ask meanwhile
+                return self._indexes.run(lambda _: 0)
+            except CallFSError as error:
+                left = deadline - time.monotonic()
+                if left <= 0 or self._closing.is_set():
+                    raise Unavailable(error.message) from None
+                before = self.leader
+                self._sleep(lambda: self.leader != before or self._closing.is_set(), min(left, self.TICK))
+
+    def _sleep(self, until: Callable[[], bool], seconds: float) -> bool:
+        if until():
+            return True
+        with self._news:
+            self._sleepers += 1
+            try:
+                return self._news.wait_for(until, max(0.0, seconds))
+            finally:
+                self._sleepers -= 1
+
+    def _leased(self) -> Optional[int]:
+        """What must be applied for a read, where this node leads for certain. The order matters: it still led after the
+        index was looked at."""
+        index = self._core.commit
+        return index if self._clock.seconds() < self._lease else None
+
+    def _ask_index(self, jobs: list[_Job]) -> None:
+        """One index for all of them, from a leader that is asked now."""
+        value: Any = None
+        error: Optional[Exception] = None
+        try:
+            value = self._index(min(1.0, self.options.forward_timeout / 4))
+        except Exception as reason:         # it belongs to those who wait
+            error = reason
+        for job in jobs:
+            job.value, job.error, job.done = value, error, True
+
+    def _index(self, timeout: float) -> int:
+        leader = self.leader
+        if not leader:
+            raise Unavailable(_RAFT_NO_LEADER)
+        if leader != self.name:
+            return int.from_bytes(self.transport.call(leader, "read", b"", timeout), "big")
+        answer: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        self._read(answer.put)
+        try:
+            found = answer.get(timeout=timeout)
+        except queue.Empty:
+            raise Unavailable(_RAFT_NO_LEADER) from None
+        if isinstance(found, CallFSError):
+            raise found
+        return int(found)
+
+    def _read(self, told: Callable[[Any], object]) -> None:
+        """Have `told` the index for a read, once this node has made sure that it leads."""
+        token = next(self._tokens)
+        self._reads[token] = told
+        self._inbox.put((self._begin_read, token))
+
+    def _begin_read(self, token: int) -> None:
+        try:
+            self._core.read(token)
+        except NotLeader:
+            self._reads.pop(token)(Unavailable(_RAFT_NO_LEADER))
+
+    def _serve_read(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        index = self._leased()
+        if index is not None:
+            reply(index.to_bytes(8, "big"))
+        else:
+            self._read(lambda found: reply(found if isinstance(found, CallFSError) else found.to_bytes(8, "big")))
+
+    # -- snapshots -------------------------------------------------------------------------------------------------
+
+    def _snapshot_path(self, base: RaftBase) -> str:
+        return os.path.join(self.folder.snapshots_path, f"{base.index}-{base.term}.snapshot")
+
+    def _begin_snapshot(self, message: RaftMessage) -> None:
+        self._senders = [thread for thread in self._senders if thread.is_alive()]
+        self._senders.append(threading.Thread(target=self._send_snapshot, args=(message,), name="callfs-raft-snapshot", daemon=True))
+        self._senders[-1].start()
+
+    def _send_snapshot(self, message: RaftMessage) -> None:
+        """Let a follower have what the log does not have any more: one that is there, if the log goes on from it."""
+        good = False
+        try:
+            with self._snapping:
+                path, base = self._newest_snapshot()
+            self.transport.send_file(message.target, path, base)
+            self.transport.send(message._replace(base=base))
+            good = True
+        except (CallFSError, OSError) as error:
+            if not self._closing.is_set():
+                self._log.warn("a node could not be sent a snapshot", node=message.target, reason=str(error))
+        self._inbox.put((lambda _: self._core.snapshot_sent(message.target, good), None))
+
+    def _newest_snapshot(self) -> tuple[str, RaftBase]:
+        for found in self.folder.snapshots():
+            base = self._snapshots.get(found.path)
+            if base is not None and base.index >= self._entries.base.index:
+                return found.path, base
+        temporary = self.folder.temporary()
+        try:
+            base = self.machine.snapshot(temporary)
+            path = self.folder.adopt(temporary, base.index, base.term).path
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(temporary)
+            raise
+        self._snapshots[path] = base
+        self.folder.retain(self.options.retain_snapshot_count)
+        return path, base
+
+    def _is_installed(self, base: RaftBase) -> bool:
+        """Have the thread that applies install a snapshot; whether it has. Meanwhile the driver goes on."""
+        if self._installing is None:
+            self._installing = _Job(lambda _: self.machine.install(self._snapshot_path(base)))
+            self._to_apply.put(self._installing)
+        if not self._installing.done:
+            return False
+        job, self._installing = self._installing, None
+        if job.error is not None:
+            raise job.error
+        self._entries.reset(job.value)
+        self._applied = self._handed = job.value.index
+        self.folder.retain(self.options.retain_snapshot_count)
+        self._tell()
+        return True
+
+    # -- the house -------------------------------------------------------------------------------------------------
+
+    def _keep(self) -> None:
+        compacted = compared = time.monotonic()
+        while not self._closing.wait(10 * self.TICK):
+            with contextlib.suppress(CallFSError, NotLeader, RaftBusy):
+                if time.monotonic() - compacted > self.options.snapshot_interval:
+                    compacted = time.monotonic()
+                    self.compact()
+                if self.leader == self.name:
+                    self._keep_as_leader()
+                    if time.monotonic() - compared > self.DIGEST_SECONDS:
+                        compared = time.monotonic()
+                        self.submit("digest", [self.name])
+
+    def _keep_as_leader(self) -> None:
+        if not self.machine.identity:
+            self.apply("found", [secrets.token_hex(8)])
+        expiry = self.machine.next_expiry()
+        if expiry is not None and expiry <= self._clock.now():
+            self.apply("lock_expire", [])
+        known = {key[7:]: value for key, value in self.machine.notes().items() if key.startswith("folder:")}
+        for name in {*known, *self.members}:
+            now = self._folders.get(name, "") if name in self.members else ""
+            if (now and name not in known) or name not in self.members:
+                self.apply("note", ["folder:" + name, now])
+
+    def compact(self) -> bool:
+        """Cut the log, if that is due: what the records have for certain, and no node is likely to ask for."""
+        index = self._applied - self.KEPT if self._entries_bytes() < self.KEPT_BYTES else self._applied
+        if index - self._entries.base.index < self.options.snapshot_threshold:
+            return False
+        index = min(index, self.machine.persist())
+        self._in_driver(lambda core: self._entries.compact(core.base_at(index)))
+        self.compacted = time.time()
+        return True
+
+    def _entries_bytes(self) -> int:
+        return int(getattr(self._entries, "size_bytes", 0))
+
+    def _say_digest(self, index: int, digest: str) -> None:
+        with contextlib.suppress(CallFSError):
+            self.submit("digest-said", [index, self.name, digest])
+
+    # -- operating -------------------------------------------------------------------------------------------------
+
+    def gauges(self) -> dict[str, float]:
+        """What metrics tell, by their names; never waits."""
+        core, last = self._core, self._entries.last_index
+        return {"term": core.term, "leader": self.leader == self.name, "leader_known": bool(self.leader),
+                "voters": sum(member.voter for member in self.members.values()), "commit_index": core.commit,
+                "commit_lag": max(0, last - core.commit), "apply_lag": max(0, core.commit - self._applied),
+                "snapshot_age_seconds": time.time() - self.compacted}
+
+    def status(self) -> dict[str, Any]:
+        """How this node sees its cluster; never waits. `members`: (voter, address, endpoint) by name."""
+        core, members = self._core, self.members
+        return {"role": core.role, "term": core.term, "leader": self.leader, "voter": self.name in members and members[self.name].voter,
+                "commit": core.commit, "applied": self._applied, "last": self._entries.last_index, "first": self._entries.base.index + 1,
+                "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint} for name, each in members.items()},
+                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble}
+
+    def waits_for(self) -> str:
+        """What keeps this node from its cluster, in words; "" when nothing is known."""
+        others = [name for name in self.members if name != self.name]
+        if not self.members:
+            return "this node belongs to no cluster yet: let it join one (callfs cluster join), or set raft.bootstrap"
+        return "; ".join(f"{name}: {self.transport.trouble(name)}" for name in others if self.transport.trouble(name))
+
+    def behind(self, name: str) -> Optional[int]:
+        """How many entries a node lacks, as its leader; None where it is not heard."""
+        found = self._in_driver(lambda core: (core.progress().get(name), core.commit))
+        return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][3] else None
+
+    def change_member(self, member: RaftMember) -> None:
+        """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
+        self._change(lambda members: {**members, member.id: member})
+
+    def remove_member(self, name: str) -> None:
+        """Take one out, as leader."""
+        self._change(lambda members: {each: member for each, member in members.items() if each != name})
+
+    def _change(self, change: Callable[[RaftMembers], RaftMembers]) -> None:
+        deadline = time.monotonic() + self.options.apply_timeout
+        index, term = self._led(lambda core: (core.change(change(core.members)), core.term), deadline)
+        if not self._sleep(lambda: self._applied >= index or self._closing.is_set(), deadline - time.monotonic()):
+            raise Unavailable(_RAFT_UNSURE, retry_after=2)
+        if self._in_driver(lambda core: core.base_at(index).term) != term:
+            raise Unavailable("Another node came to lead before the change of the members was agreed on; try again.")
+
+    def _led(self, work: Callable[[RaftCore], T], deadline: float) -> T:
+        """Have the core do what only a leader can; wait while it is busy."""
+        while True:
+            try:
+                return self._in_driver(work)
+            except NotLeader as error:
+                raise Unavailable(f"This node does not lead; {error.leader or 'nobody'} does.") from None
+            except ValueError as error:
+                raise Conflict(f"Not possible: {error}.") from None
+            except RaftBusy as error:
+                if time.monotonic() > deadline or self._closing.wait(self.TICK):
+                    raise Unavailable(f"Not now: {error}; try again.") from None
+
+    def _heir(self, name: str) -> str:
+        """Who is to lead: the one named, else who has the most. In the driver."""
+        ready = [(match, each) for each, (match, _, _, active) in self._core.progress().items()
+                 if active and each in self._core.members and self._core.members[each].voter]
+        return name or (max(ready)[1] if ready else "")
+
+    def transfer(self, name: str = "", timeout: float = 5.0) -> str:
+        """Let another node lead ("": the one that has the most), as leader; who it was. Raises Unavailable, Conflict."""
+        deadline = time.monotonic() + timeout
+
+        def work(core: RaftCore) -> str:
+            heir = self._heir(name)
+            self._lease = 0.0
+            core.transfer(heir)
+            return heir
+        heir = self._led(work, deadline)
+        self._sleep(lambda: self.leader not in ("", self.name) or self._closing.is_set(), deadline - time.monotonic())
+        if self.leader != heir:
+            raise Unavailable(f"{heir} did not take over; try again.")
+        return heir
+
+    def close(self, handover: bool = True) -> None:
+        """Let another node lead, if this one does; end. Whoever waits is told."""
+        for tell in self.on_close[:]:
+            tell()
+        if handover and self.leader == self.name and not self._closing.is_set() and not self._alone():
+            with contextlib.suppress(CallFSError):
+                self.transfer(timeout=self.TICK * self.ELECTION)
+        self._end()
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join()
+        self.transport.close()
+        for thread in self._senders:
+            thread.join()
+        self._receiver.close()
+        self._entries.close()
+        self.machine.close()
+
+
+def found_raft(entries: RaftLog, machine: RaftMachine, members: RaftMembers) -> None:
+    """Begin a log, where there is none: the first entry is the same on every node of `members`."""
+    if not (entries.last_index or entries.state.term or machine.applied):
+        entries.save(None, [RaftEntry(1, 1, RAFT_MEMBERS, encode_members(members))])
+
+
+def _raft_read(name: str) -> Any:
+    """A method of the store that reads."""
+    def method(self: RaftStore, *args: Any, **more: Any) -> Any:
+        if not self.fence():
+            self.node.barrier()
+        return getattr(self.node.machine.read, name)(*args, **more)
+    method.__name__, method.__doc__ = name, "As the interface says."
+    return method
+
+
+def _raft_write(name: str) -> Any:
+    """A method of the store that changes something: a command of the same name."""
+    def method(self: RaftStore, *args: Any, **more: Any) -> Any:
+        return self.node.apply(name, [*args, *more.values()], self.fence())
+    method.__name__, method.__doc__ = name, "As the interface says."
+    return method
 
 
 class RaftStore(MetadataStore):
-    """Records that the nodes agree on."""
+    """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen by then
+    all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of the grant
+    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Closes the node."""
+
+    shared = True
+
+    def __init__(self, node: RaftNode) -> None:
+        self.node = node
+
+    @property
+    def identity(self) -> str:      # type: ignore[override]
+        """Drawn by the first leader."""
+        return self.node.machine.identity
+
+    get, page, known, subtree, find_link, links, owned, strays, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
+        "get", "page", "known", "subtree", "find_link", "links", "owned", "strays", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
+    put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays, hold_blob, release_blobs, drop_blobs, note_reads = map(
+        _raft_write, ("put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob",
+                      "release_blobs", "drop_blobs", "note_reads"))
+
+    def mounts(self) -> list[tuple[str, str, str]]:
+        """As the interface says: of this node."""
+        self.node.barrier()
+        return self.node.machine.mounts(self.node.name)
+
+    def add_mount(self, path: str, fstype: str, config: str) -> None:
+        """As the interface says."""
+        self.node.apply("add_mount", [self.node.name, path, fstype, config])
+
+    def remove_mount(self, path: str) -> None:
+        """As the interface says."""
+        self.node.apply("remove_mount", [self.node.name, path])
+
+    def announce(self, message: str) -> None:
+        """As the interface says."""
+        self.node.transport.announce(message)
+
+    def listen(self, heard: Callable[[str, str], None], missed: Callable[[], None]) -> None:
+        """As the interface says."""
+        self.node.transport.listen(heard, missed)
+
+    def replicate(self, backend: str) -> None:
+        """As the interface says; nodes that share records keep no second copies (`ha` is refused)."""
+        if backend:
+            self._no_copies()
+
+    def _no_copies(self, *args: Any, **more: Any) -> Any:
+        """There are none."""
+        raise NotSupported("There are no second copies with records in Raft (ha.replication_enabled).")
+
+    owed_replicas = settle_replicas = postpone_replicas = hold_replica = release_replicas = replica_backlog = _no_copies
+
+    def check(self) -> None:
+        """Raises Unavailable where nobody leads, or this node is behind."""
+        self.node.barrier(1.0)
+        self.node.check()
+
+    def close(self) -> None:
+        """End the node's part in the cluster; another one leads, if it did."""
+        self.node.close()
 
 # ============================================================================
 # Locks: who may change a path now
@@ -13394,7 +14238,104 @@ class PostgresLocks(SharedLocks):
 
 
 class RaftLocks(SharedLocks):
-    """Locks in the log."""
+    """Locks in the log, for `lease` seconds of cluster time each; one thread renews those of this process together. Who has
+    to wait is in line there, too, and is told when it is granted: it asks once. Letting go is not waited for, and all that
+    let go meanwhile share a command.
+
+    Who was silent for longer (paused, cut off) has lost its locks without knowing; its token stays what it was, and the
+    records refuse its commits once somebody else made one (`MetadataStore.fence`).
+    """
+
+    LEAST = 2.0                             # seconds that a question to the log gets, however little the asker wants to wait
+
+    def __init__(self, node: RaftNode, *, lease: float = 10.0, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+        super().__init__(timeout, metrics)
+        self._node, self._lease, self._session = node, max(1, int(lease * 1000)), secrets.token_hex(8)
+        self._numbers, self._waiters = itertools.count(1), {}       # type: Any, dict[str, queue.SimpleQueue[int]]
+        self._gate, self._gone, self._giving = threading.Lock(), [], False      # type: Any, list[str], bool
+        self._closed = threading.Event()
+        self._renewer: Optional[threading.Thread] = None
+        node.on_granted.append(self._granted)
+        node.on_close.append(self.close)
+
+    def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
+        if self._renewer is None:
+            self._renew_from_now_on()
+        who, left = f"{self._session}-{next(self._numbers)}", deadline - time.monotonic()
+        told, token = self._waiters.setdefault(who, queue.SimpleQueue()), 0
+        try:
+            token = self._node.apply("lock_take", [who, self._session, paths, subtree, max(0, int(left * 1000))],
+                                     timeout=max(left, self.LEAST))
+            with contextlib.suppress(queue.Empty):
+                token = token or told.get(timeout=max(0.0, deadline - time.monotonic()))
+        finally:
+            del self._waiters[who]
+            if not token:
+                self._let_go_of(who)
+        if not token:
+            raise Unavailable("Another request is writing here; try again.")
+        return token, who
+
+    def _granted(self, who: str, token: int) -> None:
+        """In the thread that applies."""
+        waiter = self._waiters.get(who)
+        if waiter is not None:
+            waiter.put(token)
+
+    def _give(self, handle: Any) -> None:
+        held = self._node.holds(handle)
+        self._let_go_of(handle)
+        if not held:
+            raise Unavailable("The lock was lost.")
+
+    def _let_go_of(self, who: str) -> None:
+        with self._gate:
+            self._gone.append(who)
+            if self._giving:
+                return
+            self._giving = True
+        self._send_gone([], None)
+
+    def _send_gone(self, before: list[str], wait: Optional[_RaftWait]) -> None:
+        """The next command of those that let go: after the last one has ended, whose again if it failed."""
+        with self._gate:
+            some, self._gone = (before if wait and wait.error else []) + self._gone, []
+            self._giving = bool(some)
+        if some:
+            try:
+                self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some))
+            except CallFSError:             # this node ends, or can not write: so do its locks, after the lease
+                self._giving = False
+
+    def _renew_from_now_on(self) -> None:
+        with self._gate:
+            if self._renewer is None and not self._closed.is_set():
+                self._renewer = threading.Thread(target=self._renew, name="callfs-locks-renewed", daemon=True)
+                self._renewer.start()
+                first = True
+            else:
+                first = False
+        if first and self._lease != RAFT_LEASE_MS:
+            self._node.apply("lock_renew", [self._session, self._lease])
+
+    def _renew(self) -> None:
+        while not self._closed.wait(self._lease / 3000):
+            if self._active or self._waiters:
+                with contextlib.suppress(CallFSError):          # who lets go finds out, and the store refuses
+                    self._node.apply("lock_renew", [self._session, self._lease], timeout=self._lease / 3000)
+
+    def close(self) -> None:
+        """Locks that are held end. Also called by the node when that is closed."""
+        if self._closed.is_set():
+            return
+        self._closed.set()
+        self._node.on_granted.remove(self._granted)
+        self._node.on_close.remove(self.close)
+        if self._renewer is not None:
+            self._renewer.join()
+            with contextlib.suppress(CallFSError):
+                self._node.apply("lock_end", [self._session], timeout=self.LEAST)
+        super().close()
 
 # ============================================================================
 # Bytes: the local disk
@@ -30593,9 +31534,7 @@ def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
 
 # What the table of options knows already and a later version of this file will do.
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
-    ("metadata_store.type", lambda value: value == "raft", "sqlite, postgres and redis"),
     ("server.enable_quic", bool, "false"),
-    ("raft.enabled", bool, "false"),
     ("erasure.enabled", bool, "false"),
     ("external_plugins.enabled", bool, "false"),
 )
@@ -30648,7 +31587,33 @@ def open_store(config: Config, metrics: Metrics, log: Log) -> MetadataStore:
                               ca_file=options.redis_ca_file, pool_size=options.pool_size, timeout=config.server.metadata_op_timeout)
         return RedisStore(target, prefix=options.redis_key_prefix, instance_id=config.instance_discovery.instance_id,
                           durable=durable, metrics=metrics, log=log)
-    raise ConfigError(f"metadata_store.type: {options.type} is not built yet")
+    return open_raft(config, metrics, log)
+
+
+def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
+    """This node of a Raft cluster, which has begun to take part. Raises ConfigError, StorageError."""
+    options, name, durable = config.raft, config.raft.node_id, config.storage.durability == "full"
+    tls = raft_tls(options.cert_file, options.key_file, options.ca_file)
+    with contextlib.ExitStack() as stack:
+        folder = RaftFolder(options.data_dir, name, durable=durable)
+        entries = DiskLog(folder.log_path, durable=durable, metrics=metrics, log=log)
+        stack.callback(entries.close)
+        machine = RaftMachine(folder.machine_path, name=name, metrics=metrics, log=log)
+        stack.callback(machine.close)
+        if options.bootstrap and not folder.cluster:
+            founders = raft_founders(config)
+            found_raft(entries, machine, founders)
+            names = "\0".join(sorted(founders))         # not their addresses: nodes may see each other at different ones
+            folder.cluster = hmac.digest(config.auth.internal_proxy_secret.encode(), names.encode(), "sha256").hex()[:32]
+        transport = RaftTransport(name, options.bind_addr, config.auth.internal_proxy_secret, folder_id=folder.folder_id,
+                                  cluster=lambda: folder.cluster, tls=tls, metrics=metrics, log=log)
+        node = RaftNode(name, folder=folder, entries=entries, machine=machine, transport=transport, options=options, log=log)
+        stack.pop_all()
+    try:
+        return RaftStore(node.start())
+    except BaseException:
+        node.close()
+        raise
 
 
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
@@ -30659,6 +31624,8 @@ def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log)
         target = redis_target(options.redis_addr, user=options.redis_user, password=options.redis_password,
                               ca_file=options.redis_ca_file, pool_size=config.server.max_workers, timeout=config.server.metadata_op_timeout)
         locks = RedisLocks(target, prefix=config.metadata_store.redis_key_prefix, lease=options.lease, timeout=timeout, metrics=metrics)
+    elif isinstance(store, RaftStore):
+        locks = RaftLocks(store.node, lease=options.lease, timeout=timeout, metrics=metrics)
     elif isinstance(store, PostgresStore) and options.type == "postgres":
         locks = PostgresLocks(store, timeout=timeout, lease=options.lease, metrics=metrics)
     else:
@@ -30703,7 +31670,8 @@ class Server:
     SWEEP_SECONDS = 300                     # rest.md: used and expired links go every five minutes
 
     def __init__(self, config: Optional[Config] = None, *, root: Union[str, os.PathLike[str], None] = None,
-                 inherited: Sequence[socket.socket] = (), **options: Any) -> None:
+                 inherited: Sequence[socket.socket] = (), patient: Callable[[], bool] = lambda: True, **options: Any) -> None:
+        self._patient = patient             # whether to go on waiting for the other nodes of a Raft cluster
         self._cleanup, self._stopping, self._ending = contextlib.ExitStack(), threading.Event(), threading.RLock()
         self._inherited, self._started = inherited, 0.0
         self.peer_ops: dict[str, Callable[[PeerCall], PeerResult]] = {}     # what other nodes may ask of this one
@@ -30773,11 +31741,15 @@ class Server:
         self._cleanup.callback(disk.close)
         os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
         self._cleanup.callback(DataLock(database + ".lock").release)
+        if config.metadata_store.type == "raft":
+            os.makedirs(config.raft.data_dir, mode=0o700, exist_ok=True)
+            self._cleanup.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
         store = open_store(config, self.metrics, self.log)
         self._cleanup.callback(store.close)
         self.raft: Optional[RaftNode] = store.node if isinstance(store, RaftStore) else None
         if self.raft is not None:
             self._build_raft_metrics(self.raft)
+            self._await_raft(self.raft)
         if store.shared and disk.writable:
             self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
         elif disk.writable:
@@ -30794,6 +31766,24 @@ class Server:
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _await_raft(self, node: RaftNode) -> None:
+        """Until there is a leader and this node has what it has: nothing can be looked up before."""
+        told = 0.0
+        while True:
+            try:
+                node.barrier(0.5)
+                if node.machine.identity:
+                    return
+            except Unavailable as error:
+                if node.trouble or node.machine.trouble:
+                    raise
+                if time.monotonic() - told > 10:
+                    told = time.monotonic()
+                    self.log.warn("waiting for the cluster", reason=node.waits_for() or error.message)
+            if not self._patient():
+                raise Unavailable("Stopped before the other nodes answered.")
+            time.sleep(0.02)
 
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
@@ -33592,7 +34582,11 @@ def _serve(args: argparse.Namespace) -> int:
     config, drawn = _serve_config(args)
     with _Signals() as signals:
         try:
-            server = Server(config, inherited=_inherited_sockets()).start()
+            server = Server(config, inherited=_inherited_sockets(), patient=signals.queue.empty).start()
+        except Unavailable:
+            if signals.queue.empty():
+                raise
+            return 0
         except (OSError, ConfigError) as error:
             raise _explained(error, config.server.listen_addr) from error
         try:
