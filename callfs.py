@@ -13001,6 +13001,7 @@ class RaftNode:
     BACKLOG = 20_000                        # entries that may wait to be applied
     MESSAGE = 1 << 20                       # bytes of commands in one message to the leader
     DIGEST_SECONDS = 600.0                  # between two comparisons of all nodes' records
+    NEAR = 1000                             # entries that a learner may lack when it becomes a voter: it has those in a moment
 
     def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine, transport: RaftTransport,
                  options: RaftOptions, log: Optional[Log] = None) -> None:
@@ -13012,6 +13013,7 @@ class RaftNode:
         self.on_members: Callable[[RaftMembers], object] = lambda members: None     # in the driver, when there are others
         self.on_granted: list[Callable[[str, int], object]] = []                    # when a lock was granted
         self.on_close: list[Callable[[], object]] = []          # while commands can still be given
+        self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
         self._clock, self._lease, self._full = _RaftClock(), 0.0, False
@@ -13037,6 +13039,7 @@ class RaftNode:
                          for what, work in (("driver", self._drive), ("apply", self._apply_all), ("keeper", self._keep))]
         transport.on_message, transport.accept = self._heard, self._accept
         transport.serve("read", self._serve_read)
+        transport.serve("moved", self._serve_moved)
         self._receiver = SnapshotReceiver(folder.snapshots_path, transport)
         machine.on_granted = lambda who, token: [tell(who, token) for tell in self.on_granted]
         machine.on_digest = self._say_digest
@@ -13470,8 +13473,12 @@ class RaftNode:
         return os.path.join(self.folder.snapshots_path, f"{base.index}-{base.term}.snapshot")
 
     def _begin_snapshot(self, message: RaftMessage) -> None:
+        self._aside(functools.partial(self._send_snapshot, message))
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Do what takes long in a thread of its own. In the driver."""
         self._senders = [thread for thread in self._senders if thread.is_alive()]
-        self._senders.append(threading.Thread(target=self._send_snapshot, args=(message,), name="callfs-raft-snapshot", daemon=True))
+        self._senders.append(threading.Thread(target=work, name="callfs-raft-aside", daemon=True))
         self._senders[-1].start()
 
     def _send_snapshot(self, message: RaftMessage) -> None:
@@ -13527,6 +13534,7 @@ class RaftNode:
         compacted = compared = time.monotonic()
         while not self._closing.wait(10 * self.TICK):
             with contextlib.suppress(CallFSError, NotLeader, RaftBusy):
+                self._tell_where()
                 if time.monotonic() - compacted > self.options.snapshot_interval:
                     compacted = time.monotonic()
                     self.compact()
@@ -13542,6 +13550,10 @@ class RaftNode:
         expiry = self.machine.next_expiry()
         if expiry is not None and expiry <= self._clock.now():
             self.apply("lock_expire", [])
+        for member in [member for member in self.members.values() if not member.voter]:
+            behind = self.behind(member.id)
+            if behind is not None and behind <= self.NEAR:      # catching up first: else it would keep a majority waiting (4.2.1)
+                self.change_member(member._replace(voter=True))
         known = {key[7:]: value for key, value in self.machine.notes().items() if key.startswith("folder:")}
         for name in {*known, *self.members}:
             now = self._folders.get(name, "") if name in self.members else ""
@@ -13591,9 +13603,45 @@ class RaftNode:
         return "; ".join(f"{name}: {self.transport.trouble(name)}" for name in others if self.transport.trouble(name))
 
     def behind(self, name: str) -> Optional[int]:
-        """How many entries a node lacks, as its leader; None where it is not heard."""
+        """How many entries a node lacks, as its leader; None where it is not heard, or was not yet."""
         found = self._in_driver(lambda core: (core.progress().get(name), core.commit))
-        return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][3] else None
+        return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][0] and found[0][3] else None
+
+    def _tell_where(self) -> None:
+        """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks for
+        this node at its old place: any other member passes it on."""
+        known, mine = self.members.get(self.name), self.mine
+        if known is None or mine is None:
+            return
+        mine = mine._replace(endpoint=mine.endpoint or known.endpoint, voter=known.voter)
+        if known == mine:
+            return
+        if self.leader == self.name:
+            return self.change_member(mine)
+        for name in self.members:
+            with contextlib.suppress(CallFSError):
+                if name != self.name:
+                    self.transport.call(name, "moved", compact_json(mine[:3]).encode(), self.options.forward_timeout / 4)
+                    return
+
+    def _serve_moved(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        self._inbox.put((self._aside, functools.partial(self._pass_on, source, payload, reply)))
+
+    def _pass_on(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        try:
+            name, address, endpoint = json.loads(payload)
+            known = self.members.get(name)
+            if self.leader == self.name and known is not None:
+                self.change_member(RaftMember(name, address, endpoint, known.voter))
+            elif self.leader and source == name:        # once: who leads may be in doubt
+                self.transport.call(self.leader, "moved", payload, self.options.forward_timeout / 4)
+            else:
+                raise Unavailable(_RAFT_NO_LEADER)
+            reply(b"")
+        except CallFSError as error:
+            reply(error)
+        except (ValueError, TypeError):
+            reply(BadRequest("This does not say where a node is."))
 
     def change_member(self, member: RaftMember) -> None:
         """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
@@ -31608,6 +31656,7 @@ def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
         transport = RaftTransport(name, options.bind_addr, config.auth.internal_proxy_secret, folder_id=folder.folder_id,
                                   cluster=lambda: folder.cluster, tls=tls, metrics=metrics, log=log)
         node = RaftNode(name, folder=folder, entries=entries, machine=machine, transport=transport, options=options, log=log)
+        node.mine = raft_self(config)
         stack.pop_all()
     try:
         return RaftStore(node.start())
