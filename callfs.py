@@ -20585,7 +20585,6 @@ class Tiering:
 # Members: the nodes of a cluster, how each of them is, and how one leaves
 # ============================================================================
 
-RAFT_NEAR = 1000                            # entries that a learner may lack when it becomes a voter: it has those in a moment
 MEMBERS_TIMEOUT = 3.0                       # seconds that a node has to say how it is
 MEMBERS_PAUSE = 60.0                        # seconds between two looks at the others' clocks, and two tries to leave
 MAX_SKEW = 5.0                              # seconds between two clocks that are worth a warning; Peers refuses 60
@@ -20637,7 +20636,6 @@ class Members:
         self.id, self._root, self._note, self.endpoints = instance_id, root, note, endpoints
         self._log, self._clock, self._began = log or Log("error"), clock, time.monotonic()
         self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
-        self.mine: Optional[RaftMember] = None                  # where the others are to find this node
         self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
         self._threads: list[threading.Thread] = []
 
@@ -20875,7 +20873,7 @@ class Members:
             raise Unavailable("Nobody leads the cluster just now; try again. (Does a majority of its nodes run?)")
         return dict(self._peers.call(leader, "raft", {"action": action, "args": dict(args), "last": True}, {}).value)
 
-    _ACTIONS = ("join", "moved", "remove", "forget", "transfer")
+    _ACTIONS = ("join", "remove", "forget", "transfer")
 
     def _known(self, args: Mapping[str, Any]) -> RaftMember:
         """The member that is meant. Raises NotFound."""
@@ -20886,7 +20884,7 @@ class Members:
         return self.raft.members[name]
 
     def _lead_join(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """One step of a node's way in, asked for again and again: a learner first; a voter when it has nearly caught up."""
+        """Take a node in, as a learner: it becomes a voter when it has nearly caught up (`RaftNode`). How far that is."""
         assert self.raft is not None
         asked = read_member(args)
         known = self.raft.members.get(asked.id)
@@ -20896,23 +20894,8 @@ class Members:
             raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another address now "
                            "tells the others by itself when it starts; one whose data is lost is removed first (`cluster leave "
                            f"--lost {asked.id}`).")
-        behind = self.raft.behind(asked.id)
-        if known is not None and not known.voter and behind is not None and behind <= RAFT_NEAR:
-            self.raft.change_member(asked)
-        now = self.raft.members.get(asked.id)
-        return {"node": asked.id, "voter": now is not None and now.voter, "behind": behind, "leader": self.id,
+        return {"node": asked.id, "voter": known is not None and known.voter, "behind": self.raft.behind(asked.id), "leader": self.id,
                 "voters": sum(each.voter for each in self.raft.members.values())}
-
-    def _lead_moved(self, args: Mapping[str, Any]) -> dict[str, Any]:
-        """A node says where it is to be found now: the one that the log knows, by its folder."""
-        assert self.raft is not None
-        known, asked = self._known(args), read_member({**args, "node_id": args.get("node", "")})
-        if known == asked._replace(voter=known.voter):
-            return {}
-        if self.raft.folder_of(known.id) != args.get("folder"):
-            raise PermissionDenied(f"{known.id} has another data folder (raft.data_dir) than the member of this name.")
-        self.raft.change_member(asked._replace(voter=known.voter))
-        return {}
 
     def _lead_remove(self, args: Mapping[str, Any]) -> dict[str, Any]:
         assert self.raft is not None
@@ -20931,27 +20914,16 @@ class Members:
 
     def _lead_transfer(self, args: Mapping[str, Any]) -> dict[str, Any]:
         assert self.raft is not None
-        if args.get("node"):
-            self._known(args)
-        self.raft.transfer(str(args.get("node", "")))
-        return {"leader": self.raft.leader}
+        name = self._known(args).id if args.get("node") else ""
+        return {"leader": name if name == self.id else self.raft.transfer(name)}
 
-    def announce(self) -> bool:
-        """Tell the leader where this node is to be found, if the log says something else; whether there was nothing (more) to tell.
-        It does not know who leads: that one looks for it at the old place. So any other node passes it on."""
-        assert self.raft is not None and self._peers is not None and self.mine is not None
-        known, mine = self.raft.members.get(self.id), self.mine
-        if known is None or known._replace(voter=True) == mine._replace(voter=True):
-            return True
-        args = {"node": self.id, "raft_addr": mine.address, "api_endpoint": mine.endpoint, "folder": self.raft.folder.folder_id}
-        for name in ([] if self.raft.leader == self.id else self.others):
-            with contextlib.suppress(CallFSError):
-                self._peers.call(name, "raft", {"action": "moved", "args": args, "last": False}, {})
-                return True
-        with contextlib.suppress(CallFSError):
-            self.lead("moved", args, last=True)
-            return True
-        return False
+    def apply(self, op: Any, args: Any) -> Any:
+        """A change of the records by its name and arguments (`_RAFT_OPS`), agreed on. Raises BadRequest, Unavailable, what the change raises."""
+        if self.raft is None:
+            raise NotSupported("The records of this server are not in Raft (metadata_store.type).")
+        if not isinstance(args, list) or op not in _RAFT_OPS or op in ("members", "found", "note", "digest", "digest-said"):
+            raise BadRequest(f"There is no operation {str(op)[:40]!r} with `args`, a list; there are put, add, move, delete and others.")
+        return self.raft.apply(op, args)
 
     # -- threads -----------------------------------------------------------------------------------------------
 
@@ -20966,13 +20938,9 @@ class Members:
             self._threads[-1].start()
 
     def _watch(self) -> None:
-        """Look at the clocks of the others; first see to it that they know where this node is."""
-        told = self.raft is None or self.mine is None
-        while not self._stopping.wait(MEMBERS_PAUSE if told else 1.0):
-            if told:
-                self.status()
-            else:
-                told = self.announce()
+        """Look at the clocks of the others."""
+        while not self._stopping.wait(MEMBERS_PAUSE):
+            self.status()
 
     def close(self) -> None:
         """Stop. A node that leaves goes on with it at its next start."""
@@ -31904,7 +31872,7 @@ class Server:
         root = self.config.backend.localfs_root_path
         members = Members(self.cluster, self._store, self._peers, instance_id=about.instance_id, root=root, relay=self.relay,
                           endpoints=about.peer_endpoints, note=os.path.join(root, HIDDEN, "leaving"), log=self.log)
-        members.raft, members.mine = self.raft, raft_self(self.config)
+        members.raft = self.raft
         self.peer_ops.update(members.ops)
         self._cleanup.callback(members.close)
         return members
@@ -31915,13 +31883,14 @@ class Server:
         found = {name: known.get(name) or each.endpoint for name, each in members.items()}
         self.members.endpoints = {name: url for name, url in found.items() if not _url_problem(url)}
         assert self._peers is not None
-        self._peers.set_endpoints({name: url for name, url in self.members.endpoints.items() if name != self.members.id})
+        try:
+            self._peers.set_endpoints({name: url for name, url in self.members.endpoints.items() if name != self.members.id})
+        except ConfigError as error:        # instance_discovery.peer_ca_file
+            self.log.error("the other nodes can not be reached", reason=error.message)
 
     def _build_raft_metrics(self, raft: RaftNode) -> None:
-        def asked(name: str) -> Callable[[], float]:
-            return lambda: raft.gauges()[name]
-        for name in ("term", "leader", "leader_known", "voters", "commit_index", "commit_lag", "apply_lag", "snapshot_age_seconds"):
-            self.metrics.gauge("callfs_raft_" + name, asked(name))
+        for name in raft.gauges():
+            self.metrics.gauge("callfs_raft_" + name, functools.partial(lambda name: raft.gauges()[name], name))
 
     def _build_authenticator(self) -> tuple[Authenticator, PeerGate]:
         config, rates = self.config, self.config.rate_limits
@@ -32436,6 +32405,45 @@ def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebu
         keep.callback(files.close)
         return NodeChecker(files, disk, store, rebuild=rebuild, instance_id=node, deep=deep, mend=mend, report=report,
                            blobs=blobs, own=own).run()
+
+
+def recover_raft(config: Config, *, sure: bool) -> str:
+    """When a majority of a Raft cluster is lost for good: let this node, which must not run, be a cluster of its own, of
+    which it is the only member, with all that its log has. What was done (or, not `sure`, would be), and what comes next.
+
+    The cluster gets another id, so that no node of the old one talks to it. Raises ConfigError, StorageError, StorageFull."""
+    if config.metadata_store.type != "raft":
+        raise ConfigError("metadata_store.type: must be raft")
+    with contextlib.ExitStack() as keep:
+        folder = RaftFolder(config.raft.data_dir)
+        keep.callback(DataLock(folder.lock_path).release)
+        log = DiskLog(folder.log_path)
+        keep.callback(log.close)
+        known = _members_of(log)
+        others = sorted(set(known) - {folder.node})
+        term = max(log.state.term, log.term(log.last_index)) + 1
+        mine = raft_self(config)._replace(id=folder.node)
+        if not mine.endpoint and folder.node in known:
+            mine = mine._replace(endpoint=known[folder.node].endpoint)
+        found = (f"{folder.node}: its log ends with entry {log.last_index} of term {log.term(log.last_index)}; the cluster had "
+                 f"{', '.join(sorted(known)) or 'nobody'}.\n")
+        if not sure:
+            return found + ("Nothing was changed. Ask this on each node that is left, and take the one with the highest term, among those the "
+                            "one with the highest entry: what only others have is lost. Be sure that no other node runs; then: --yes")
+        folder.recover(secrets.token_hex(16))           # first: a member of the old cluster must never hear the new log
+        log.save(RaftState(term, folder.node), [RaftEntry(log.last_index + 1, term, RAFT_MEMBERS, encode_members({mine.id: mine}))])
+    return found + (f"It is the only member of a new cluster now: start it, and look at what is there.\nThen, for each other node ({', '.join(others)}): "
+                    "empty its raft.data_dir (not the folder of its files), take raft.bootstrap out of its configuration, start it, and "
+                    "`callfs cluster join`.")
+
+
+def _members_of(log: RaftLog) -> RaftMembers:
+    """The newest of a log."""
+    found, index = log.base.members, log.base.index + 1
+    while index <= log.last_index:
+        for entry in log.entries(index, log.last_index + 1):
+            found, index = decode_members(entry.data) if entry.kind == RAFT_MEMBERS else found, entry.index + 1
+    return found
 
 
 class _Anything(Container[str]):
@@ -34776,11 +34784,11 @@ def _node_cells(row: Mapping[str, Any]) -> list[str]:
 def _cluster_status(args: argparse.Namespace) -> int:
     with _client_of(args) as client:
         nodes = client.cluster()
-    away = [row for row in nodes if not row["reachable"]]
+    away, raft = [row for row in nodes if not row["reachable"]], any("raft" in row for row in nodes)
     if args.json:
         _say(json.dumps(nodes, indent=1))
     else:
-        table, raft = [list(_NODE_COLUMNS), *map(_node_cells, nodes)], any("raft" in row for row in nodes)
+        table = [list(_NODE_COLUMNS), *map(_node_cells, nodes)]
         for line, cells in zip(table, [_RAFT_COLUMNS, *_raft_cells(nodes)] if raft else ()):
             line += cells
         widths = [max(map(len, column)) for column in zip(*table)]
@@ -34790,7 +34798,7 @@ def _cluster_status(args: argparse.Namespace) -> int:
         for row in nodes:
             if "error" in row or "trouble" in row:
                 _complain(f"{row['id']}: {row.get('error') or row['trouble']}")
-    return 1 if away else 0
+    return 1 if away or raft and not any(row.get("raft", {}).get("leader") for row in nodes) else 0
 
 
 def _cluster_leave(args: argparse.Namespace) -> int:
@@ -34822,6 +34830,7 @@ def _cluster_leave(args: argparse.Namespace) -> int:
 
 JOIN_PAUSE = 0.5                        # seconds between two questions how far a new node has come
 JOIN_PATIENCE = 60.0                    # seconds that it may get no further
+JOIN_SILENCE = 3.0                      # seconds after which one that says nothing is taken for one that does not run yet
 
 
 def _join_wishes(args: argparse.Namespace) -> tuple[dict[str, str], list[str], str]:
@@ -34840,7 +34849,7 @@ def _join_wishes(args: argparse.Namespace) -> tuple[dict[str, str], list[str], s
 
 
 def _cluster_join(args: argparse.Namespace) -> int:
-    """Until it is a voter; what is typed after Ctrl-C goes on from there."""
+    """Until it is a voter, which it becomes without this command, too: one that does not run yet is not waited for."""
     wish, ask, secret = _join_wishes(args)
     best, since = math.inf, time.monotonic()
     with contextlib.ExitStack() as stack:
@@ -34854,9 +34863,13 @@ def _cluster_join(args: argparse.Namespace) -> int:
                 return 0
             if row["behind"] is not None and row["behind"] < best:
                 best, since = row["behind"], time.monotonic()
-            if time.monotonic() - since > JOIN_PATIENCE:
-                _complain(f"{wish['node_id']} does not catch up: does it run, with raft.enabled and without raft.bootstrap, and do the others "
-                          f"reach it at {wish['raft_addr']}? It learns, and has no vote; this command goes on from there")
+            waited = time.monotonic() - since
+            if best == math.inf and waited > JOIN_SILENCE:
+                _say(f"{wish['node_id']}: is taken in, and may be started now (with an empty raft.data_dir, without raft.bootstrap; the others "
+                     f"look for it at {wish['raft_addr']}). It has a vote when it has caught up: see `callfs cluster status`")
+                return 0
+            if waited > JOIN_PATIENCE:
+                _complain(f"{wish['node_id']} does not catch up. It learns on, and has a vote when it has; its log may say why it takes so long")
                 return 1
             time.sleep(JOIN_PAUSE)
 

@@ -1886,6 +1886,16 @@ def test_maps_from_the_environment() -> None:
     ({"metadata_store": {"type": "raft"}, "raft": {"enabled": True, "node_id": "a", "bind_addr": "h:1"}}, "raft.data_dir"), ({"raft": {"bind_addr": ":7000"}}, "raft.bind_addr: must be host:port"),
     ({"raft": {"peers": {"a": "h"}}}, "raft.peers"), ({"dlm": {"type": "redis"}}, "dlm.redis_addr"), ({"instance_discovery": {"instance_id": "a b"}}, "instance_id"),
     ({"instance_discovery": {"peer_endpoints": {"b": "10.0.0.2"}}}, "peer_endpoints"), ({"plugins": {"memfs": {"path": "m"}}}, "plugins"), ({"plugins": {"memfs": 1}}, "plugins"),
+    *(({"metadata_store": {"type": "raft"}, **more, "raft": {"enabled": True, "node_id": "a", "bind_addr": "h:1", "data_dir": "d", **raft}}, message)
+      for raft, more, message in (
+        ({}, {"dlm": {"type": "local"}}, "dlm.type: raft goes with"), ({}, {"instance_discovery": {"instance_id": "b"}}, "raft.node_id: must be the same as"),
+        ({"bind_addr": "0.0.0.0:1"}, {}, "raft.bind_addr: must be an address that"), ({"bind_addr": "[::]:1"}, {}, "raft.bind_addr: must be an address that"),
+        ({"bootstrap": True, "peers": {"b": "h:2"}, "api_peer_endpoints": {"b": "http://h:1"}}, {}, "raft.api_peer_endpoints: must have the URL of each"),
+        ({"bootstrap": True, "peers": {"b": "h:2"}, "api_peer_endpoints": {"a": "http://h:1"}}, {}, "raft.api_peer_endpoints: must have the URL of each"),
+        ({"peers": {"b c": "h:2"}}, {}, "raft.peers: must have names"), ({"api_peer_endpoints": {"b": "h"}}, {}, "raft.api_peer_endpoints: must be http"),
+        ({}, {"ha": {"replication_enabled": True, "replica_backend": "s3"}}, "ha.replication_enabled"),
+        ({}, {"auth": {**KEYS, "internal_proxy_secret": ""}}, "auth.internal_proxy_secret: is needed for several nodes"))),
+    ({"raft": {"enabled": True}}, "raft.enabled: needs metadata_store.type raft"), ({"dlm": {"type": "raft"}}, "dlm.type: raft goes with"),
     ({"external_plugins": {"enabled": True, "auto_load": True}}, "plugin_dir"),
     ({"auth": {**KEYS, "api_keys": []}}, "auth.api_keys: needs a key"), ({"auth": {**KEYS, "internal_proxy_secret": ""}}, "auth.internal_proxy_secret: is needed"),
     ({"auth": {**KEYS, "api_keys": ["short"]}}, "at least 16"), ({"auth": {**KEYS, "api_keys": ["default-api-key"]}}, "placeholder"),
@@ -1909,6 +1919,19 @@ def test_checks(sections: dict, message: str) -> None:
 ])
 def test_accepted(sections: dict) -> None:
     config_of(**sections).validate()
+
+
+def test_a_node_of_raft_is_named_once() -> None:
+    """`instance_id` and `dlm.type` follow; bind_addr may be any address where `peers` has the one that others use."""
+    raft = {"enabled": True, "node_id": "a", "bind_addr": "0.0.0.0:1", "data_dir": "d", "bootstrap": True, "peers": {"a": "h:1", "b": "i:1"},
+            "api_peer_endpoints": {"b": "http://i:2/"}}
+    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://h:2"})
+    assert config.validate() and (config.instance_discovery.instance_id, config.dlm.type) == ("a", "raft")
+    assert callfs.raft_founders(config) == {"a": callfs.RaftMember("a", "h:1", "https://h:2"), "b": callfs.RaftMember("b", "i:1", "http://i:2")}
+    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3"}, instance_discovery={
+        "instance_id": "a", "peer_endpoints": {"a": "http://j:1"}})
+    config.validate()
+    assert callfs.raft_self(config) == callfs.RaftMember("a", "h:3", "http://j:1") and callfs.raft_founders(config) == {"a": callfs.raft_self(config)}
 
 
 def test_all_problems_at_once() -> None:
@@ -5580,6 +5603,30 @@ class TestPeers:
             peers.call("b", "nothing", {}, {})
         with pytest.raises(callfs.BadGateway, match="node z is not known to node a: .*peer_endpoints"):
             peers.call("z", "echo", {}, {})
+
+    def test_who_the_others_are_may_change(self, node_b: Any, peers_to: Any) -> None:
+        """Those that stay keep their connections; one that goes is not counted as left alone; one that moved is asked there."""
+        metrics = callfs.Metrics()
+        peers = peers_to({"b": node_b.url, "x": "http://127.0.0.1:1"}, metrics=metrics)
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+        kept = peers._clients["b"]
+        for _ in range(callfs.PEER_TRIES):
+            with pytest.raises(callfs.BadGateway):
+                peers.call("x", "echo", {}, {})
+        assert metrics.value("callfs_peer_breaker_open", "x") == 1
+        gone = peers._clients["x"]
+        peers.set_endpoints({"b": node_b.url, "c": node_b.url})
+        assert peers.nodes == ["b", "c"] and peers.endpoints["c"] == node_b.url and metrics.value("callfs_peer_breaker_open", "x") == 0
+        assert peers._clients["b"] is kept and len(kept._idle) == 1
+        with pytest.raises(callfs.BadGateway, match="not known"):
+            peers.call("x", "echo", {}, {})
+        peers._note(gone, "what it began before it was gone")
+        assert metrics.value("callfs_peer_breaker_open", "x") == 0
+        with pytest.raises(callfs.BadGateway, match="calls itself 'b'"):
+            peers.call("c", "echo", {}, {})
+        peers.set_endpoints({"b": node_b.url + "/"})
+        assert peers._clients["b"] is not kept and not kept._idle and peers.call("b", "echo", {}, {}).value["node"] == "a"
+        assert peers_to({"": node_b.url}).call("", "echo", {}, {}).value["node"] == "a"     # whoever answers there
 
     @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1 << 20, 24 << 20])
     @pytest.mark.parametrize("stream", [True, False])
