@@ -7894,6 +7894,141 @@ class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
 # Records agreed on: a node of Raft and its store
 # ============================================================================
 
+class RaftNodes:
+    """Nodes of a Raft cluster in this process, without fsync and with short ticks. `logs`: the class of each node's log."""
+
+    SECRET = "the secret of a test's cluster"
+
+    def __init__(self, folder: Path, names: Sequence[str] = ("node-1", "node-2", "node-3"), tick: float = 0.004, **options: Any) -> None:
+        self.folder, self.tick, self.options, self.nodes = folder, tick, callfs.RaftOptions(**options), {}     # type: Any, Any, Any, dict[str, Any]
+        self.opened: list[Any] = []
+        transports = [self.transport(name) for name in names]
+        self.addresses = {transport.name: transport.address for transport in transports}
+        self.members = {name: callfs.RaftMember(name, address) for name, address in self.addresses.items()}
+        for transport in transports:
+            self.begin(transport.name, self.members, transport)
+        for name in names:
+            self.wait(name)
+
+    def transport(self, name: str, address: str = "127.0.0.1:0") -> Any:
+        """One that listens already: its address is known before there is a node."""
+        folder = callfs.RaftFolder(str(self.folder / name), name, durable=False)
+        transport = callfs.RaftTransport(name, address, self.SECRET, folder_id=folder.folder_id, cluster=lambda: folder.cluster)
+        transport.start()
+        transport.start, transport.folder = (lambda: None), folder
+        return transport
+
+    def begin(self, name: str, members: Any = None, transport: Any = None, log_class: Any = callfs.DiskLog) -> Any:
+        """A node, for the first time or again; where it was."""
+        transport = transport or self.transport(name, self.addresses.get(name, "127.0.0.1:0"))
+        self.addresses[name] = transport.address
+        entries = log_class(transport.folder.log_path, durable=False, segment_bytes=1 << 20)
+        machine = callfs.RaftMachine(transport.folder.machine_path, name=name)
+        if members is not None:
+            callfs.found_raft(entries, machine, members)
+            transport.folder.cluster = "test"
+        kind = type("Node", (callfs.RaftNode,), {"TICK": self.tick, "RETRY": 0.1})
+        node = kind(name, folder=transport.folder, entries=entries, machine=machine, transport=transport, options=self.options)
+        self.nodes[name] = node
+        self.opened.append(node)
+        return node.start()
+
+    def wait(self, name: str) -> Any:
+        """Until it knows what the others know."""
+        node = self.nodes[name]
+        wait_for(lambda: raised(node.barrier, 0.2) is None and node.machine.identity, 20, f"{name} to be ready")
+        return node
+
+    def leader(self, *besides: str) -> Any:
+        """Who leads in the newest term, as soon as somebody does."""
+        def found() -> Any:
+            known = [node for node in self.nodes.values() if node.name not in besides and node.leader == node.name]
+            return max(known, key=lambda node: node.term, default=None)
+        return wait_for(found, 20, "a leader")
+
+    def followers(self) -> list[Any]:
+        """The others."""
+        leader = self.leader()
+        return [node for node in self.nodes.values() if node is not leader]
+
+    def stop(self, name: str, handover: bool = False) -> None:
+        """As when it is killed, for the others."""
+        self.nodes.pop(name).close(handover)
+
+    def wipe(self) -> None:
+        """Empty records and locks, on all nodes at the same place of the log."""
+        self.settle()
+        for node in self.nodes.values():
+            with node.machine._applying:
+                for table in ("entries", "links", "node_mounts", "blobs", "reads", "strays", "fences", "lock_sessions", "lock_claims", "locks"):
+                    node.machine.read._writer.execute(f"DELETE FROM {table}")
+                node.machine.read.stale = [""]
+                node.machine.read.forget()
+
+    def settle(self) -> None:
+        """Until all have applied the same."""
+        wait_for(lambda: len({(node._core.commit, node._applied) for node in self.nodes.values()}) == 1 and
+                 all(node._core.commit == node._applied for node in self.nodes.values()), 20, "all to have the same")
+
+    def same(self) -> None:
+        """All nodes have the same records, byte for byte."""
+        self.settle()
+        dumps = []
+        for node in self.nodes.values():
+            with contextlib.closing(node.machine.read._connect()) as connection:
+                dumps.append(list(callfs._raft_rows(connection)))
+        assert all(dump == dumps[0] for dump in dumps)
+
+    def close(self) -> None:
+        """All of them."""
+        for node in self.opened:
+            node.close(handover=False)
+
+
+def raised(work: Callable[..., Any], *args: Any) -> Optional[Exception]:
+    """What it raised, if anything."""
+    try:
+        work(*args)
+    except callfs.CallFSError as error:
+        return error
+    return None
+
+
+class LentRaftStore(callfs.RaftStore):
+    """A node's store that is closed without ending the node."""
+
+    def close(self) -> None:
+        """The node goes on."""
+
+
+@pytest.fixture(scope="module")
+def raft_three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftNodes]:
+    """Three nodes for many tests."""
+    with contextlib.closing(RaftNodes(tmp_path_factory.mktemp("raft"))) as made:
+        yield made
+
+
+@pytest.fixture
+def raft_nodes(tmp_path: Path) -> Iterator[Callable[..., RaftNodes]]:
+    """Makes clusters of the test's own, of which nothing is left."""
+    with nothing_left(), contextlib.ExitStack() as stack:
+        yield lambda *args, **more: stack.enter_context(contextlib.closing(RaftNodes(Path(tempfile.mkdtemp(dir=tmp_path)), *args, **more)))
+
+
+class TestRaftStore(MetadataStoreContract, NodesStoreContract):
+    """Three nodes that agree on the records; each store is of another one."""
+
+    # there are no second copies with records in Raft; the founding of a cluster has tests of its own
+    test_owed_copies = test_owed_copies_in_order = test_held_copies = test_many_start_at_once = None    # type: ignore[assignment]
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, raft_three: RaftNodes) -> None:
+        self.three = raft_three
+        raft_three.wipe()
+
+    def make(self, folder: Path, node: str = "node-1") -> Any:
+        return LentRaftStore(self.three.nodes[node])
+
 
 # ============================================================================
 # Locks: who may change a path now
