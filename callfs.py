@@ -20768,7 +20768,7 @@ class Members:
         with self._state:
             found = dataclasses.asdict(self._leaving)
         found["failed"] = [{"path": path, "reason": reason} for path, reason in found["failed"].items()]
-        return found
+        return {**found, "removed": found["state"] == "done"} if self.raft is not None else found
 
     def ask_leaving(self, node: str, who: Principal, leave: Optional[bool] = None) -> dict[str, Any]:
         """Let a node leave, or stay, or only (None) say how far it has come. Raises NotFound for one that there is not,
@@ -20791,7 +20791,7 @@ class Members:
             try:
                 row = self.ask_leaving(node, who)
             except NotFound:                # removed: that is what comes last
-                row = {**row, "state": "done", "moved": max(row.get("moved", 0), row.get("files", 0))}
+                row = {**row, "state": "done", "removed": True, "moved": max(row.get("moved", 0), row.get("files", 0))}
             except CallFSError as error:
                 row = {"state": "away", "reason": error.message}
             yield row
@@ -34872,8 +34872,8 @@ def _cluster_leave(args: argparse.Namespace) -> int:
     if row.get("state") != "done":
         _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, this command at once")
         return 1
-    _say("{node}: {moved} files moved, none is left. It may be stopped, and taken out of "
-         "instance_discovery.peer_endpoints of the others.".format(**row))
+    last = "; it belongs to the cluster no more." if row.get("removed") else ", and taken out of instance_discovery.peer_endpoints of the others."
+    _say(f"{row['node']}: {row['moved']} files moved, none is left. It may be stopped{last}")
     return 0
 
 
