@@ -31607,6 +31607,7 @@ def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
             folder.cluster = hmac.digest(config.auth.internal_proxy_secret.encode(), names.encode(), "sha256").hex()[:32]
         transport = RaftTransport(name, options.bind_addr, config.auth.internal_proxy_secret, folder_id=folder.folder_id,
                                   cluster=lambda: folder.cluster, tls=tls, metrics=metrics, log=log)
+        stack.callback(transport.close)
         node = RaftNode(name, folder=folder, entries=entries, machine=machine, transport=transport, options=options, log=log)
         stack.pop_all()
     try:

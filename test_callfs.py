@@ -7895,7 +7895,7 @@ class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
 # ============================================================================
 
 class RaftNodes:
-    """Nodes of a Raft cluster in this process, without fsync and with short ticks. `logs`: the class of each node's log."""
+    """Nodes of a Raft cluster in this process, without fsync and with short ticks."""
 
     SECRET = "the secret of a test's cluster"
 
@@ -7918,17 +7918,22 @@ class RaftNodes:
         transport.start, transport.folder = (lambda: None), folder
         return transport
 
-    def begin(self, name: str, members: Any = None, transport: Any = None, log_class: Any = callfs.DiskLog) -> Any:
+    def begin(self, name: str, members: Any = None, transport: Any = None) -> Any:
         """A node, for the first time or again; where it was."""
         transport = transport or self.transport(name, self.addresses.get(name, "127.0.0.1:0"))
         self.addresses[name] = transport.address
-        entries = log_class(transport.folder.log_path, durable=False, segment_bytes=1 << 20)
-        machine = callfs.RaftMachine(transport.folder.machine_path, name=name)
-        if members is not None:
-            callfs.found_raft(entries, machine, members)
-            transport.folder.cluster = "test"
-        kind = type("Node", (callfs.RaftNode,), {"TICK": self.tick, "RETRY": 0.1})
-        node = kind(name, folder=transport.folder, entries=entries, machine=machine, transport=transport, options=self.options)
+        with contextlib.ExitStack() as stack:
+            stack.callback(transport.close)
+            entries = callfs.DiskLog(transport.folder.log_path, durable=False, segment_bytes=1 << 20)
+            stack.callback(entries.close)
+            machine = callfs.RaftMachine(transport.folder.machine_path, name=name)
+            stack.callback(machine.close)
+            if members is not None:
+                callfs.found_raft(entries, machine, members)
+                transport.folder.cluster = "test"
+            kind = type("Node", (callfs.RaftNode,), {"TICK": self.tick, "RETRY": 0.1})
+            node = kind(name, folder=transport.folder, entries=entries, machine=machine, transport=transport, options=self.options)
+            stack.pop_all()
         self.nodes[name] = node
         self.opened.append(node)
         return node.start()
@@ -8028,6 +8033,354 @@ class TestRaftStore(MetadataStoreContract, NodesStoreContract):
 
     def make(self, folder: Path, node: str = "node-1") -> Any:
         return LentRaftStore(self.three.nodes[node])
+
+
+class FaultyLog(callfs.DiskLog):
+    """A log whose saves fail with `fault`, while there is one."""
+
+    fault: Any = None
+
+    def save(self, state: Any, entries: Any) -> None:
+        if self.fault:
+            raise self.fault
+        super().save(state, entries)
+
+
+def stores_of(cluster: RaftNodes) -> list[Any]:
+    """A store on each node."""
+    return [LentRaftStore(node) for node in cluster.nodes.values()]
+
+
+class TestRaftNode:
+    """Real nodes, over real connections, in one process."""
+
+    def test_founding(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Together, alone, five; all know the records by one name, and one leads."""
+        for names in (["a"], ["a", "b"], ["a", "b", "c", "d", "e"]):
+            cluster = raft_nodes(names)
+            stores = stores_of(cluster)
+            entry = stores[-1].put(an_entry("/a"))
+            assert [store.get("/a") for store in stores] == [entry] * len(names)
+            assert len({store.identity for store in stores}) == 1 and stores[0].identity
+            assert {node.leader for node in cluster.nodes.values()} == {cluster.leader().name}
+            statuses = [node.status() for node in cluster.nodes.values()]
+            assert sorted(each["role"] for each in statuses) == ["follower"] * (len(names) - 1) + ["leader"]
+            assert set(statuses[0]["members"]) == set(names) and all(each["voter"] for each in statuses)
+            cluster.same()
+
+    @pytest.mark.parametrize("handover", [False, True])
+    def test_the_leader_goes_and_comes_back(self, raft_nodes: Callable[..., RaftNodes], handover: bool) -> None:
+        """Again and again, while others write: what was answered is there, once, and nobody is refused."""
+        cluster = raft_nodes(apply_timeout=20.0, forward_timeout=20.0)
+        written: list[dict[str, int]] = [{}, {}]
+        over = threading.Event()
+
+        def work(number: int) -> None:
+            if number == 2:
+                try:
+                    for turn in range(3):
+                        marks = [len(some) for some in written]
+                        gone = cluster.leader().name
+                        cluster.stop(gone, handover)
+                        cluster.leader(gone)
+                        wait_for(lambda: all(len(some) > mark + 10 for some, mark in zip(written, marks)), 20)
+                        cluster.begin(gone)
+                        cluster.wait(gone)
+                finally:
+                    over.set()
+            for turn in itertools.count() if number < 2 else ():
+                store = LentRaftStore(list(cluster.nodes.values())[turn % len(cluster.nodes)])
+                try:
+                    written[number][f"/{number}/{turn}"] = store.put(an_entry(f"/{number}/{turn}", size=turn)).version
+                    assert store.get(f"/{number}/{turn}").size == turn
+                except callfs.Unavailable as error:         # of the one that goes
+                    assert "stopping" in error.message or "takes no part" in error.message
+                if over.is_set():
+                    return
+        in_threads(work, 3)
+        for store in stores_of(cluster):
+            for some in written:
+                assert {path: store.get(path).version for path in some} == some
+        cluster.same()
+
+    def test_a_command_is_applied_once(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """However often it is sent: the answer is that of the first time."""
+        cluster = raft_nodes()
+        for node in cluster.nodes.values():
+            node.transport.send = lambda message, real=node.transport.send: [real(message) for _ in range(3 if message.kind == "propose" else 1)]
+        store = LentRaftStore(cluster.followers()[0])
+        store.add_link(a_link(max_uses=2))
+        assert [store.use_link("hash0", 1000.0) for _ in range(3)] == [True, True, False] and store.find_link("hash0").uses == 2
+        assert store.node.status()["applied"] > 12              # they were in the log more than once
+        cluster.same()
+
+    def test_a_leader_that_is_alone(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Says 503 in time, whether it was asked to write or to read; when the others are back, all is well."""
+        cluster = raft_nodes(apply_timeout=0.3, forward_timeout=0.3)
+        leader, store = cluster.leader(), LentRaftStore(cluster.leader())
+        kept = store.put(an_entry("/kept"))
+        others = [node.name for node in cluster.followers()]
+        for name in others:
+            cluster.stop(name)
+        with pytest.raises(callfs.Unavailable, match="may still happen|Nothing was changed") as caught:
+            store.put(an_entry("/unsure"))
+        assert dict(caught.value.headers)["Retry-After"]
+        wait_for(lambda: leader.leader == "", 10)
+        started = time.monotonic()
+        for act in (lambda: store.put(an_entry("/lost")), lambda: store.get("/kept"), lambda: store.page("/"), store.check):
+            with pytest.raises(callfs.Unavailable, match="No leader"):
+                act()
+        assert time.monotonic() - started < 8
+        for name in others:
+            cluster.begin(name)
+        for name in others:
+            cluster.wait(name)
+        assert store.get("/kept") == kept and store.get("/lost") is None and store.put(an_entry("/lost"))
+
+    @pytest.mark.parametrize("lease", [True, False])
+    def test_reads_never_go_back(self, raft_nodes: Callable[..., RaftNodes], lease: bool) -> None:
+        """On any node, while leaders change: what one has read or written, another one reads who begins later."""
+        cluster = raft_nodes(lease_reads=lease, apply_timeout=20.0, forward_timeout=20.0)
+        stores, seen, over, wrong = stores_of(cluster), [0], threading.Event(), []       # type: Any, list[int], Any, list[Any]
+
+        def work(number: int) -> None:
+            if number == 0:
+                try:
+                    for turn in range(1, 60):
+                        seen[0] = max(seen[0], stores[turn % 3].put(an_entry("/r", size=turn)).size)
+                        if turn % 20 == 0:
+                            cluster.leader().transfer()
+                finally:
+                    over.set()
+            while not over.is_set():
+                least = seen[0]
+                entry = stores[random.randrange(3)].get("/r")
+                found = entry.size if entry else 0
+                if found < least:
+                    wrong.append((found, least))
+                seen[0] = max(seen[0], found)
+        in_threads(work, 4)
+        assert not wrong
+
+    def test_the_lease(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """A leader answers by itself while it lasts; after a transfer it was asked for it asks the others, also when it
+        leads on; without `lease_reads` always."""
+        cluster = raft_nodes(tick=0.02)
+        leader = cluster.leader()
+        wait_for(lambda: leader._leased() is not None)
+        asked, real = [], leader._index         # type: list[float], Any
+        leader._index = lambda timeout: (asked.append(timeout), real(timeout))[1]
+        leader.barrier()
+        assert not asked
+        leader._in_driver(lambda core: setattr(core, "_sent_takeover", True))
+        wait_for(lambda: leader._leased() is None)
+        leader.barrier()
+        assert asked
+        leader._in_driver(lambda core: setattr(core, "_sent_takeover", False))
+        wait_for(lambda: leader._leased() is not None)
+        leader.options.lease_reads = False
+        wait_for(lambda: leader._leased() is None)
+        leader.barrier()
+
+    def test_a_node_that_stands_still_answers_no_read(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """The leader's driver stops (a slow disk, a stopped process): another one leads, and what it answers the old one
+        does not deny."""
+        cluster = raft_nodes(forward_timeout=0.5)
+        old, gate = cluster.leader(), threading.Event()
+        store = LentRaftStore(old)
+        store.put(an_entry("/a", size=1))
+        old._inbox.put((lambda _: gate.wait(20), None))
+        new = cluster.leader(old.name)
+        LentRaftStore(new).put(an_entry("/a", size=2))
+        with pytest.raises(callfs.Unavailable):
+            store.get("/a")
+        gate.set()
+        wait_for(lambda: raised(old.barrier, 0.2) is None)
+        assert store.get("/a").size == 2
+
+    def test_a_full_disk(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Of the leader: another one leads. The node refuses changes and says why, reads go on when it can; all is well
+        again when there is room."""
+        cluster = raft_nodes(apply_timeout=5.0)
+        leader = cluster.leader()
+        leader._entries.__class__ = FaultyLog
+        store, other = LentRaftStore(leader), LentRaftStore(cluster.followers()[0])
+        kept = store.put(an_entry("/kept"))
+        leader._entries.fault = callfs.StorageFull("full")
+        assert other.put(an_entry("/b")).path == "/b"
+        with pytest.raises(callfs.StorageFull, match="disk of this node's log is full"):
+            wait_for(lambda: not store.put(an_entry("/c")))
+        new = cluster.leader(leader.name)
+        assert new is not leader and LentRaftStore(new).get("/kept") == kept
+        leader._entries.fault = None
+        wait_for(lambda: raised(store.put, an_entry("/c")) is None)
+        cluster.same()
+
+    def test_fsync_fails(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """That node takes no part any more, and says why; the others go on. Started again, it has what they have."""
+        cluster = raft_nodes()
+        leader = cluster.leader()
+        leader._entries.__class__ = FaultyLog
+        leader._entries.fault = callfs.StorageError("fsync failed")
+        store, others = LentRaftStore(leader), [LentRaftStore(node) for node in cluster.followers()]
+        for act in (lambda: store.put(an_entry("/a")), lambda: store.get("/a"), store.check):
+            with pytest.raises(callfs.Unavailable, match="fsync failed"):
+                act()
+        cluster.leader(leader.name)
+        assert others[0].put(an_entry("/b")) == others[1].get("/b")
+        cluster.stop(leader.name)
+        cluster.begin(leader.name)
+        cluster.wait(leader.name)
+        cluster.same()
+
+    def test_one_that_was_away_gets_a_snapshot(self, raft_nodes: Callable[..., RaftNodes], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The log does not go back so far any more. One snapshot serves two nodes, and few are kept."""
+        monkeypatch.setattr(callfs.RaftNode, "KEPT", 5)
+        cluster = raft_nodes([f"node-{number}" for number in range(1, 6)], snapshot_threshold=10, snapshot_interval=0.01, retain_snapshot_count=1)
+        away = [node.name for node in cluster.followers()[:2]]
+        for name in away:
+            cluster.stop(name)
+        leader = cluster.leader()
+        store = LentRaftStore(leader)
+        store.add([an_entry(f"/d/{number}") for number in range(500)])
+        for turn in range(2):
+            for number in range(40):
+                store.put(an_entry(f"/{turn}/{number}"))
+            wait_for(lambda: leader._entries.base.index > leader._applied - 30, 10, "the log to be cut")
+        for name in away:
+            cluster.begin(name)
+        for name in away:
+            cluster.wait(name)
+            assert cluster.nodes[name].status()["first"] > 40 and LentRaftStore(cluster.nodes[name]).get("/1/39")
+        cluster.same()
+        assert all(len(node.folder.snapshots()) <= 1 for node in cluster.nodes.values())
+        cluster.stop(away[0])
+        cluster.begin(away[0])
+        cluster.wait(away[0])
+        cluster.same()
+
+    def test_members_come_and_go(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """A new one learns first, then votes; one that is removed has no say; the leader itself may go. Nothing is lost."""
+        cluster = raft_nodes()
+        leader, told = cluster.leader(), []     # type: Any, list[set[str]]
+        for node in cluster.nodes.values():
+            node.on_members = lambda members: told.append(set(members))
+        store = LentRaftStore(leader)
+        store.add([an_entry(f"/{number}") for number in range(100)])
+        new = cluster.begin("node-4")
+        member = callfs.RaftMember("node-4", new.transport.address, "http://4")
+        leader.change_member(member._replace(voter=False))
+        cluster.wait("node-4")
+        assert not new.status()["voter"] and new.folder.cluster == "test" and LentRaftStore(new).put(an_entry("/new"))
+        wait_for(lambda: leader.behind("node-4") == 0)
+        leader.change_member(member)
+        wait_for(lambda: new.status()["voter"])
+        leader.change_member(member._replace(endpoint="http://moved"))
+        for node in cluster.followers():
+            with pytest.raises(callfs.Unavailable, match=f"does not lead; {leader.name} does"):
+                node.remove_member("node-4")
+        leader.remove_member(leader.name)
+        after = cluster.leader(leader.name)
+        assert after.name in told[-1] and leader.name not in after.members and after.members["node-4"].endpoint == "http://moved"
+        cluster.stop(leader.name)
+        assert LentRaftStore(new).put(an_entry("/after")) and len(LentRaftStore(after).page("/")) == 102
+        cluster.same()
+
+    def test_a_wiped_node_is_not_let_in(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """It would vote against what it had agreed to. It is told what to do; taken out and in again it is welcome."""
+        cluster = raft_nodes()
+        leader, victim = cluster.leader(), cluster.followers()[0].name
+        wait_for(lambda: len(leader.machine.notes()) == 3)
+        LentRaftStore(leader).put(an_entry("/a"))
+        cluster.stop(victim)
+        shutil.rmtree(cluster.folder / victim)
+        wiped = cluster.begin(victim, cluster.members)
+        words = wait_for(lambda: [text for text in map(wiped.transport.trouble, cluster.members) if "another raft.data_dir" in text])
+        assert f"cluster leave --lost {victim}" in words[0] and "another raft.data_dir" in wiped.waits_for()
+        assert wiped.leader == "" and raised(wiped.barrier, 0.1)
+        cluster.stop(victim)
+        leader.remove_member(victim)
+        wait_for(lambda: len(leader.machine.notes()) == 2)
+        shutil.rmtree(cluster.folder / victim)
+        cluster.begin(victim)
+        leader.change_member(callfs.RaftMember(victim, cluster.addresses[victim], voter=False))
+        cluster.wait(victim)
+        cluster.same()
+
+    def test_transfer(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """To who is named, or to who has most; not to who can not."""
+        cluster = raft_nodes()
+        for _ in range(3):
+            leader, target = cluster.leader(), cluster.followers()[0]
+            assert leader.transfer(target.name) == target.name == cluster.leader().name
+        with pytest.raises(callfs.Conflict, match="can not be made leader"):
+            cluster.leader().transfer("nobody")
+        assert cluster.leader().transfer() in cluster.nodes
+        assert raised(cluster.followers()[0].transfer)
+
+    def test_records_that_differ(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """The node that has others than the rest serves nobody any more, and says what to do."""
+        cluster = raft_nodes()
+        store = LentRaftStore(cluster.leader())
+        store.put(an_entry("/a"))
+        cluster.settle()
+        wrong = cluster.followers()[0]
+        with wrong.machine._applying:
+            wrong.machine.read._writer.execute("UPDATE entries SET owner = 'mallory'")
+        cluster.leader().submit("digest", [cluster.leader().name])
+        wait_for(lambda: wrong.machine.trouble)
+        for act in (lambda: LentRaftStore(wrong).get("/a"), lambda: LentRaftStore(wrong).put(an_entry("/b")), LentRaftStore(wrong).check):
+            with pytest.raises(callfs.Unavailable, match="are not those of the others"):
+                act()
+        assert store.get("/a").owner == "alice" and store.put(an_entry("/b"))
+        assert [bool(node.machine.trouble) for node in cluster.nodes.values()].count(True) == 1
+
+    def test_log_and_records_of_different_times(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Records that are ahead of the log (a power cut without fsync) count; records from before the log begins do not."""
+        cluster = raft_nodes(["node-1"])
+        store = LentRaftStore(cluster.leader())
+        entry = store.put(an_entry("/a"))
+        cluster.stop("node-1")
+        shutil.rmtree(cluster.folder / "node-1" / "log")
+        node = cluster.begin("node-1")
+        cluster.wait("node-1")
+        assert LentRaftStore(node).get("/a") == entry and node.status()["first"] > 3
+        cluster.stop("node-1")
+        os.unlink(cluster.folder / "node-1" / "state.sqlite3")
+        with pytest.raises(callfs.StorageError, match="older than the log.*join it anew"):
+            cluster.begin("node-1")
+
+    def test_closing(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Whoever waits is told at once; closing twice is one time; what comes later is refused."""
+        cluster = raft_nodes(apply_timeout=30.0)
+        leader = cluster.leader()
+        store = LentRaftStore(leader)
+        for node in cluster.followers():
+            cluster.stop(node.name)
+        wait_for(lambda: leader.leader == "")
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(raised, store.put, an_entry("/a")), pool.submit(raised, store.get, "/a")]
+            wait_for(lambda: leader._waiting)
+            leader.close()
+            assert all(isinstance(each.result(10), callfs.Unavailable) for each in waiting)
+        leader.close()
+        assert isinstance(raised(store.put, an_entry("/a")), callfs.Unavailable) and isinstance(raised(store.get, "/a"), callfs.Unavailable)
+
+    def test_cluster_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Begins with the clock on the wall, then follows the stamps and what has passed; never back, whatever that clock does."""
+        clock, now = callfs._RaftClock(), [100.0]
+        clock.seconds = lambda: now[0]
+        monkeypatch.setattr(time, "time", lambda: 5000.0)
+        assert clock.now() == 5_000_000
+        monkeypatch.setattr(time, "time", lambda: 9e9)
+        now[0] += 2.5
+        assert clock.now() == 5_002_500
+        clock.seen(5_001_000)
+        assert clock.now() == 5_002_500
+        clock.seen(6_000_000)
+        now[0] += 1
+        assert clock.now() == 6_001_000
+
 
 
 # ============================================================================
@@ -8588,6 +8941,99 @@ class TestPostgresLocks(SharedLocksContract):
 # ============================================================================
 # Locks agreed on
 # ============================================================================
+
+class TestRaftLocks(SharedLocksContract):
+    """Each manager on another node of three."""
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, raft_three: RaftNodes) -> Iterator[None]:
+        self.three, self.opened = raft_three, []
+        raft_three.wipe()
+        yield
+        for locks in self.opened:
+            locks.close()
+
+    def make(self, timeout: float = 30, **options: Any) -> Any:
+        node = list(self.three.nodes.values())[len(self.opened) % 3]
+        self.opened.append(callfs.RaftLocks(node, timeout=timeout, **options))
+        return self.opened[-1]
+
+    def claims(self) -> int:
+        """Locks that are held or waited for, on the node that has most."""
+        return max(node.machine.read._read("test", "SELECT count(*) FROM lock_claims", ())[0][0] for node in self.three.nodes.values())
+
+    def assert_empty(self, locks: Any) -> None:
+        super().assert_empty(locks)
+        wait_for(lambda: self.claims() == 0, 10, "all locks to be let go")
+
+    def lose(self, locks: Any) -> None:
+        locks._node.apply("lock_end", [locks._session])
+
+    def test_who_waits_is_told(self) -> None:
+        """In the order of coming, over all nodes, with one command each; a folder comes before the files that were asked
+        for later, and who wants something else does not wait."""
+        first, tokens, threads = self.make(), {}, []    # type: Any, dict[str, int], list[threading.Thread]
+
+        def take(name: str, path: str, subtree: bool) -> None:
+            locks = self.make()
+
+            def run() -> None:
+                with locks.hold(path, subtree=subtree) as lease:
+                    tokens[name] = lease.token
+            before = self.claims()
+            threads.append(threading.Thread(target=run))
+            threads[-1].start()
+            wait_for(lambda: self.claims() > before)
+
+        with first.hold("/d/f") as lease:
+            for name, path, subtree in (("folder", "/d", True), ("later", "/d/g", False), ("last", "/d/f", False)):
+                take(name, path, subtree)
+            with self.make().hold("/e", timeout=0):
+                assert tokens == {}
+        for thread in threads:
+            thread.join()
+        assert lease.token < tokens["folder"] < min(tokens["later"], tokens["last"]) and len(set(tokens.values())) == 3
+
+    def test_a_process_that_falls_silent(self) -> None:
+        """Its locks end with its lease; while it renews them they do not. What it then does, the records refuse."""
+        locks, other = self.make(lease=0.4), self.make()
+        store, theirs = (LentRaftStore(each._node) for each in (locks, other))
+        store.fence, theirs.fence = locks.token, other.token
+        with locks.hold("/f") as lease:
+            until = [locks._node.machine.next_expiry()]
+            wait_for(lambda: locks._node.machine.next_expiry() != until[-1] and not until.append(locks._node.machine.next_expiry()) and len(until) > 3)
+            with pytest.raises(callfs.Unavailable), other.hold("/f", timeout=0):
+                pass
+            locks._closed.set()             # nobody renews any more
+            with other.hold("/f", timeout=20) as later:
+                assert later.token > lease.token
+                right = theirs.put(an_entry("/f", owner="right"))
+            with pytest.raises(callfs.Overtaken):
+                store.put(an_entry("/f", owner="late"))
+        assert store.get("/f") == right and locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+        locks._closed.clear()
+
+    def test_letting_go_is_shared_and_sure(self) -> None:
+        """Those that let go together share commands, and one that failed is given again."""
+        locks = self.make()
+        node, real, ops = locks._node, locks._node.submit, []   # type: Any, Any, list[int]
+
+        def submit(op: str, args: Any, token: int = 0, then: Any = None) -> Any:
+            if op == "lock_give":
+                ops.append(len(args))
+                if len(ops) == 1:
+                    return real("lock_renew", [locks._session, 60_000], token,
+                                lambda wait: (setattr(wait, "error", callfs.Unavailable()), then(wait)))
+            return real(op, args, token, then)
+        node.submit = submit
+        try:
+            with contextlib.ExitStack() as stack:
+                for number in range(20):
+                    stack.enter_context(locks.hold(f"/{number}"))
+            self.assert_empty(locks)
+            assert sum(ops) == 21 and len(ops) < 20
+        finally:
+            del node.submit
 
 
 # ============================================================================
