@@ -137,6 +137,7 @@ import functools                            # noqa: E402
 import glob                                 # noqa: E402
 import hashlib                              # noqa: E402
 import html.parser                          # noqa: E402
+import heapq                                # noqa: E402
 import hmac                                 # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
@@ -5997,11 +5998,1517 @@ class TestPeers:
 # Raft: the core, by the rules of its paper
 # ============================================================================
 
+class MemoryRaftLog(callfs.RaftLog):
+    """A log whose disk is a list."""
+
+    def __init__(self) -> None:
+        self.base, self.state, self.rows = callfs.RaftBase(), callfs.RaftState(), []
+
+    @property
+    def last_index(self) -> int:
+        return self.base.index + len(self.rows)
+
+    def term(self, index: int) -> int:
+        if index < self.base.index:
+            raise callfs.RaftCompacted(f"{index} is before {self.base.index}")
+        return self.rows[index - self.base.index - 1].term if index > self.base.index else self.base.term
+
+    def entries(self, first: int, past: int, max_bytes: int = 1 << 20) -> list[callfs.RaftEntry]:
+        if first <= self.base.index:
+            raise callfs.RaftCompacted(f"{first} is not after {self.base.index}")
+        found = self.rows[first - self.base.index - 1:past - self.base.index - 1]
+        sizes = itertools.accumulate(len(entry.data) for entry in found)
+        return found[:max(1, sum(size <= max_bytes for size in sizes))]
+
+    def save(self, state: Optional[callfs.RaftState], entries: Sequence[callfs.RaftEntry]) -> None:
+        self.state = state or self.state
+        if entries:
+            assert self.base.index < entries[0].index <= self.last_index + 1, "a gap"
+            self.rows[entries[0].index - self.base.index - 1:] = entries
+
+    def compact(self, base: callfs.RaftBase) -> None:
+        self.rows, self.base = self.rows[base.index - self.base.index:], base
+
+    def reset(self, base: callfs.RaftBase) -> None:
+        self.rows, self.base = [], base
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+RAFT_TICKS = 10                             # the least election time-out of these tests
+
+
+def raft_members(voters: str, learners: str = "") -> dict[str, callfs.RaftMember]:
+    return {name: callfs.RaftMember(name, name + ":1", "", name in voters) for name in voters + learners}
+
+
+def raft_log(*terms: int, voters: str = "abc", learners: str = "", term: int = 0) -> MemoryRaftLog:
+    """The members at index 1 in term 1, then a command in each of `terms`. The node has seen `term`, or that of the last."""
+    log = MemoryRaftLog()
+    entries = [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members(voters, learners)))]
+    entries += [callfs.RaftEntry(index, each, data=b"%d in %d" % (index, each)) for index, each in enumerate(terms, 2)]
+    log.save(callfs.RaftState(max(term, entries[-1].term)) if terms or term else None, entries if voters else [])
+    return log
+
+
+def raft_core(name: str = "a", log: Optional[MemoryRaftLog] = None, seed: int = 0, **options: Any) -> callfs.RaftCore:
+    """It has not heard a leader for long, and campaigns when `raft_time_out` says so."""
+    core = callfs.RaftCore(name, log or raft_log(), random=random.Random(seed), election_ticks=RAFT_TICKS,
+                           **{"heartbeat_ticks": 1, **options})
+    core._silence = RAFT_TICKS + 1
+    return core
+
+
+class RaftDone(NamedTuple):
+    """What a core wanted done, and had done."""
+
+    messages: list[callfs.RaftMessage]
+    committed: list[callfs.RaftEntry]
+    reads: list[tuple[int, int]]
+    refused: list[int]
+
+    def of(self, kind: str, target: str = "") -> list[callfs.RaftMessage]:
+        return [message for message in self.messages if message.kind == kind and target in ("", message.target)]
+
+
+def raft_do(core: callfs.RaftCore, *messages: callfs.RaftMessage) -> RaftDone:
+    """Let it take `messages`, then do what it wants, as a driver does."""
+    done = RaftDone([], [], [], [])
+    for message in messages:
+        core.step(message)
+    while core.has_ready:
+        ready = core.ready()
+        core._log.save(ready.state, ready.entries)
+        if ready.snapshot:
+            core._log.reset(ready.snapshot)
+        for kept, new in zip(done, ([*ready.early, *ready.messages], ready.committed, ready.reads, ready.refused_reads)):
+            kept.extend(new)
+        core.advance(ready)
+    return done
+
+
+def raft_say(kind: str, source: str, term: int, target: str = "a", **fields: Any) -> callfs.RaftMessage:
+    return callfs.RaftMessage(kind, source, target, term, **fields)
+
+
+def raft_time_out(core: callfs.RaftCore) -> RaftDone:
+    core._elapsed = core._timeout - 1
+    core.tick()
+    return raft_do(core)
+
+
+def raft_candidate(log: Optional[MemoryRaftLog] = None, **options: Any) -> callfs.RaftCore:
+    """Node a; all others have told it that they would vote for it."""
+    core = raft_core(log=log, **options)
+    raft_time_out(core)
+    for name in core._voters:
+        if core.role == "pre-candidate":
+            raft_do(core, raft_say("prevote-answer", name, core.term + 1))
+    return core
+
+
+def raft_leader(log: Optional[MemoryRaftLog] = None, commit: bool = True, **options: Any) -> callfs.RaftCore:
+    """Node a, elected by all; with `commit` all others have the log up to its first entry."""
+    core = raft_candidate(log, **options)
+    for name in core._voters:
+        raft_do(core, raft_say("vote-answer", name, core.term))
+    assert core.role == "leader"
+    if commit:
+        for name in core.members:
+            raft_ack(core, name)
+    return core
+
+
+def raft_ack(core: callfs.RaftCore, name: str, index: int = 0) -> RaftDone:
+    return raft_do(core, raft_say("append-answer", name, core.term, index=index or core.last_index))
+
+
+class RaftLab:
+    """Cores that talk to each other at once. What goes from or to a name in `lost`, or is of a kind in it, is lost."""
+
+    def __init__(self, logs: Mapping[str, MemoryRaftLog], **options: Any) -> None:
+        self.cores = {name: raft_core(name, log, **options) for name, log in logs.items()}
+        self.lost: set[str] = set()
+        self.seen: list[callfs.RaftMessage] = []
+        self.committed: dict[str, list[callfs.RaftEntry]] = {name: [] for name in logs}
+
+    def settle(self) -> None:
+        waiting = collections.deque(name for name, core in self.cores.items() if core.has_ready)
+        while waiting:
+            name = waiting.popleft()
+            done = raft_do(self.cores[name])
+            self.committed[name] += done.committed
+            for message in done.messages:
+                if self.lost.isdisjoint((message.source, message.target, message.kind)) and message.target in self.cores:
+                    self.seen.append(message)
+                    self.cores[message.target].step(message)
+                    waiting.append(message.target)
+
+    def tick(self, count: int = 1) -> None:
+        for _ in range(count):
+            for core in self.cores.values():
+                core.tick()
+            self.settle()
+
+    def elect(self, name: str) -> callfs.RaftCore:
+        for core in self.cores.values():
+            core._silence = RAFT_TICKS + 1
+        self.cores[name]._elapsed = self.cores[name]._timeout
+        self.cores[name].tick()
+        self.settle()
+        return self.cores[name]
+
+    def logs(self) -> dict[str, list[int]]:
+        return {name: [entry.term for entry in core._log.rows] for name, core in self.cores.items()}
+
+
+def raft_lab(voters: str = "abc", learners: str = "", **options: Any) -> RaftLab:
+    """All have the same members; a leads."""
+    lab = RaftLab({name: raft_log(voters=voters, learners=learners) for name in voters + learners}, **options)
+    lab.elect("a")
+    return lab
+
+
+class TestRaftTerms:
+    """Paper 5.1: time is divided into terms."""
+
+    @pytest.mark.parametrize("role, make", [("follower", raft_core), ("pre-candidate", raft_core), ("candidate", raft_candidate),
+                                            ("leader", raft_leader)])
+    @pytest.mark.parametrize("kind", ["append", "heartbeat", "vote", "append-answer", "vote-answer", "heartbeat-answer", "snapshot"])
+    def test_a_newer_term_makes_a_follower(self, role, make, kind) -> None:
+        """5.1: "if a candidate or leader discovers that its term is out of date, it immediately reverts to follower"."""
+        core = make()
+        if role == "pre-candidate":
+            raft_time_out(core)
+        assert core.role == role
+        done = raft_do(core, raft_say(kind, "b", 9, context=int(kind == "vote"), refused=True))
+        assert (core.term, core.role, core._log.state.term) == (9, "follower", 9)
+        assert core.leader == ("b" if kind in ("append", "heartbeat", "snapshot") else ""), done
+
+    @pytest.mark.parametrize("kind, answer", [("append", "append-answer"), ("heartbeat", "append-answer"), ("vote", "vote-answer"),
+                                              ("snapshot", "append-answer"), ("prevote", "prevote-answer"), ("takeover", "append-answer")])
+    def test_a_request_with_a_stale_term_is_rejected(self, kind, answer) -> None:
+        """5.1: "if a server receives a request with a stale term number, it rejects the request"; the answer tells the newer."""
+        core = raft_core(log=raft_log(1, term=5))
+        stray = callfs.RaftEntry(3, 4, data=b"stray")
+        base = callfs.RaftBase(9, 4, raft_members("b"))
+        done = raft_do(core, raft_say(kind, "b", 4, index=2, log_term=1, entries=(stray,), commit=2, base=base))
+        assert [(each.kind, each.term, each.refused) for each in done.messages] == [(answer, 5, True)]
+        assert (core.term, core.last_index, core.commit, core.leader, core.role) == (5, 2, 0, "", "follower")
+
+    def test_stale_answers_are_ignored(self) -> None:
+        core = raft_leader(raft_log(term=4), commit=False)
+        for kind in ("append-answer", "vote-answer", "heartbeat-answer", "prevote-answer"):
+            done = raft_do(core, raft_say(kind, "b", 4, index=core.last_index, context=99, refused=kind == "vote-answer"))
+            assert not done.messages and core.commit == 0 and core.role == "leader" and core.term == 5
+
+    def test_the_term_is_saved_before_anything_is_said_in_it(self) -> None:
+        """Figure 2: currentTerm and votedFor are "updated on stable storage before responding to RPCs"."""
+        for message in (raft_say("vote", "b", 3, index=1, log_term=1), raft_say("append", "b", 3, index=1, log_term=1),
+                        raft_say("heartbeat", "b", 3), raft_say("append", "b", 3, index=8, log_term=1)):
+            core = raft_core()
+            core.step(message)
+            ready = core.ready()
+            assert ready.state.term == 3 and ready.messages and not ready.early, message
+            assert core.ready().messages == ready.messages      # saving failed: it all comes again
+
+    def test_a_restart_goes_on_where_it_stood(self) -> None:
+        """Figure 2: term, vote and log are what a node may not forget; the rest it learns again."""
+        log = raft_log(1, 2, term=7)
+        log.save(callfs.RaftState(7, "b"), ())
+        core = raft_core(log=log, applied=2)
+        assert (core.term, core.role, core.leader, core.commit, core.applied, core.last_index) == (7, "follower", "", 2, 2, 3)
+        assert raft_do(core, raft_say("vote", "c", 7, index=9, log_term=6)).messages[0].refused
+        assert not raft_do(core, raft_say("vote", "b", 7, index=9, log_term=6)).messages[0].refused
+        for applied in (4, -1):
+            with pytest.raises(ValueError, match="but the log goes from 0 to 3"):
+                raft_core(log=log, applied=applied)
+
+    def test_messages_that_can_not_be_are_ignored(self) -> None:
+        entry, members = callfs.RaftEntry(2, 1), callfs.RAFT_MEMBERS
+        for make in (raft_core, raft_candidate, raft_leader):
+            core = make()
+            before = (core.role, core.term, core.commit, core.last_index, core.leader, dict(core.members))
+            say, term = functools.partial(raft_say, index=1, log_term=1), core.term
+            strange = [say("nothing", "b", term), say("append", "b", term, target="c"), say("append", "a", term),
+                       say("append", "", term), say("append-answer", "z", term), say("heartbeat-answer", "z", term, context=1),
+                       say("vote-answer", "z", term), say("prevote-answer", "z", term + 1), say("takeover", "b", term),
+                       raft_say("append-answer", "b", term, index=99), say("snapshot", "b", term)]
+            strange += [say("append", "b", term, entries=(bad,), commit=9) for bad in (
+                entry._replace(index=3), entry._replace(term=0), entry._replace(term=term + 1),
+                entry._replace(kind=members, data=b"{"), entry._replace(kind=members, data=b"[1]"),
+                entry._replace(kind=members, data=b"7"), entry._replace(kind=members, data=b"[]"))]
+            strange += [raft_say("append", "b", term, index=-1, log_term=1, entries=(entry._replace(index=0),))]
+            for message in strange:
+                raft_do(core, message)
+                assert (core.role, core.term, core.commit, core.last_index, core.leader, dict(core.members)) == before, message
+
+
+class TestRaftElections:
+    """Paper 5.2."""
+
+    def test_a_node_begins_as_follower_and_stays_one_while_it_hears_a_leader(self) -> None:
+        """5.2: "when servers start up, they begin as followers"; "remains in follower state as long as it receives valid RPCs"."""
+        core = raft_core()
+        assert core.role == "follower" and not core.leader
+        for kind in ("heartbeat", "append") * 3:
+            for _ in range(RAFT_TICKS):
+                core.tick()
+            assert core.role == "follower"
+            raft_do(core, raft_say(kind, "b", 1, index=1, log_term=1))
+        assert core.leader == "b"
+
+    def test_time_outs_are_random(self) -> None:
+        """5.2: "chosen randomly from a fixed interval"; again for each election, so that who split votes once does not for ever."""
+        drawn = []
+        core = raft_core()
+        for _ in range(300):
+            ticks = 0
+            while core.term == 1 and core.role == "follower":
+                core.tick()
+                ticks += 1
+            drawn.append(ticks)
+            raft_do(core)
+            raft_do(core, raft_say("heartbeat", "b", 1))
+        assert set(drawn) == set(range(RAFT_TICKS + 1, 2 * RAFT_TICKS + 1))
+
+    def test_a_candidate_counts_its_term_up_votes_for_itself_and_asks_all(self) -> None:
+        """5.2: "a follower increments its current term [...], votes for itself and issues RequestVote RPCs in parallel"."""
+        core = raft_core(log=raft_log(1, 2, 2, voters="abcde", learners="f"))
+        raft_time_out(core)
+        for name in "bc":
+            core.step(raft_say("prevote-answer", name, 3))
+        ready = core.ready()
+        assert ready.state == callfs.RaftState(3, "a") and core.role == "candidate"
+        asked = {message.target: message for message in ready.messages}
+        assert set(asked) == set("bcde")
+        assert {(each.kind, each.term, each.index, each.log_term, each.context) for each in asked.values()} == {("vote", 3, 4, 2, 0)}
+
+    @pytest.mark.parametrize("voters, consents, refusals, role", [
+        ("a", "", "", "leader"), ("ab", "", "", "candidate"), ("ab", "b", "", "leader"), ("ab", "", "b", "follower"),
+        ("abc", "", "", "candidate"), ("abc", "b", "", "leader"), ("abc", "", "b", "candidate"), ("abc", "", "bc", "follower"),
+        ("abcd", "b", "", "candidate"), ("abcd", "bc", "", "leader"), ("abcd", "", "bc", "follower"), ("abcd", "b", "c", "candidate"),
+        ("abcde", "b", "", "candidate"), ("abcde", "bc", "", "leader"), ("abcde", "b", "cde", "follower"),
+        ("abcde", "b", "cd", "candidate"), ("abcde", "bbbbb", "", "candidate"), ("abc", "xyz", "", "candidate"),
+        ("bcd", "bc", "", "follower")])
+    @pytest.mark.parametrize("kind", ["prevote", "vote"])
+    def test_a_majority_of_all_voters_elects(self, kind, voters, consents, refusals, role) -> None:
+        """5.2: "wins an election if it receives votes from a majority of the servers in the full cluster for the same term"."""
+        core = raft_candidate(raft_log(voters=voters, term=1)) if kind == "vote" else raft_core(log=raft_log(voters=voters, term=1))
+        if kind == "prevote":
+            raft_time_out(core)
+        ahead = int(kind == "prevote")
+        for name, refused in [*((name, False) for name in consents), *((name, True) for name in refusals)]:
+            raft_do(core, raft_say(kind + "-answer", name, core.term + (ahead if not refused else 0), refused=refused))
+        wanted = {"candidate": "pre-candidate", "leader": "leader" if voters == "a" else "candidate"} if kind == "prevote" else {}
+        assert core.role == wanted.get(role, role)
+
+    def test_the_own_vote_counts_when_it_is_saved(self) -> None:
+        """5.2, figure 2: a vote is on disk before it counts: who forgets it would vote for another in the same term."""
+        core = raft_core(log=raft_log(voters="a"))
+        core._elapsed = core._timeout
+        core.tick()
+        ready = core.ready()
+        assert core.role == "candidate" and ready.state == callfs.RaftState(2, "a")
+        core.advance(ready)
+        assert core.role == "leader"
+
+    @pytest.mark.parametrize("vote, source, granted", [("", "b", True), ("", "c", True), ("b", "b", True), ("b", "c", False),
+                                                       ("a", "b", False)])
+    def test_one_vote_a_term_first_come_first_served(self, vote, source, granted) -> None:
+        """5.2: "each server will vote for at most one candidate in a given term"."""
+        log = raft_log(term=3)
+        log.save(callfs.RaftState(3, vote), ())
+        core = raft_core(log=log)
+        done = raft_do(core, raft_say("vote", source, 3, index=1, log_term=1))
+        assert [each.refused for each in done.of("vote-answer")] == [not granted]
+        assert log.state == callfs.RaftState(3, source if granted else vote)
+
+    def test_who_knows_the_leader_of_a_term_votes_for_nobody_in_it(self) -> None:
+        """5.2: a term has at most one leader; who has not voted but heard it need not be asked."""
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 2))
+        assert raft_do(core, raft_say("vote", "c", 2, index=9, log_term=2)).messages[0].refused
+
+    def test_a_vote_granted_begins_the_time_out_anew(self) -> None:
+        """Figure 2: "without receiving AppendEntries from current leader or granting vote to candidate"."""
+        for granted in (True, False):
+            core = raft_core(log=raft_log(1, 1))
+            core._elapsed = core._timeout - 1
+            raft_do(core, raft_say("vote", "b", 3, index=9 if granted else 1, log_term=1))
+            core.tick()
+            assert (core.role == "follower") == granted
+
+    @pytest.mark.parametrize("make", [raft_candidate, raft_core])
+    @pytest.mark.parametrize("kind", ["append", "heartbeat"])
+    def test_a_candidate_follows_who_won(self, make, kind) -> None:
+        """5.2: "if the leader's term is at least as large as the candidate's [...], the candidate returns to follower state"."""
+        core = make()
+        if core.role == "follower":
+            raft_time_out(core)
+        raft_do(core, raft_say(kind, "b", core.term, index=1, log_term=1))
+        assert (core.role, core.leader) == ("follower", "b")
+        raft_do(core, raft_say(kind, "c", core.term, index=1, log_term=1))
+        assert core.leader == "b"                           # 5.2: one leader a term: c can not be another
+
+    def test_a_candidate_rejects_a_leader_of_an_older_term_and_goes_on(self) -> None:
+        core = raft_candidate(raft_log(term=4))
+        done = raft_do(core, raft_say("append", "b", 4, index=1, log_term=1))
+        assert core.role == "candidate" and core.term == 5 and [each.term for each in done.of("append-answer")] == [5]
+
+    def test_split_votes_time_out_and_a_new_term_begins(self) -> None:
+        """5.2: "each candidate will time out and start a new election by incrementing its term"."""
+        core = raft_candidate(raft_log(voters="abcd"))
+        raft_do(core, raft_say("vote-answer", "b", 2), raft_say("vote-answer", "c", 2, refused=True))
+        assert core.role == "candidate"
+        raft_time_out(core)
+        for name in "bc":
+            raft_do(core, raft_say("prevote-answer", name, 3))
+        assert (core.role, core.term, core._log.state) == ("candidate", 3, callfs.RaftState(3, "a"))
+
+    def test_requests_are_sent_again_to_who_did_not_answer(self) -> None:
+        """5.5: a node that does not answer is asked again, indefinitely; who answered is not."""
+        for core, kind in ((raft_core(log=raft_log(voters="abcde")), "prevote"), (raft_candidate(raft_log(voters="abcde")), "vote")):
+            if kind == "prevote":
+                raft_time_out(core)
+            raft_do(core, raft_say(kind + "-answer", "b", core.term, refused=True))
+            core.tick()
+            assert [each.target for each in raft_do(core).of(kind)] == ["c", "d", "e"]
+
+    def test_a_leader_tells_all_at_once_and_then_with_heartbeats(self) -> None:
+        """5.2: "sends heartbeat messages to all of the other servers to establish its authority and prevent new elections"."""
+        core = raft_candidate(raft_log(voters="abc", learners="d"), heartbeat_ticks=2)
+        done = raft_do(core, raft_say("vote-answer", "b", 2))
+        assert {(each.target, each.index, len(each.entries)) for each in done.of("append")} == {(name, 1, 1) for name in "bcd"}
+        for _ in range(3):
+            core.tick()
+            assert not raft_do(core).messages
+            core.tick()
+            assert {each.target for each in raft_do(core).of("heartbeat")} == set("bcd")
+
+    @pytest.mark.parametrize("mine, theirs, granted", [
+        ((1,), (2, 1), True), ((1, 1), (2, 1), False), ((1, 1), (2, 2), True), ((2,), (9, 1), False), ((2, 2), (2, 3), True),
+        ((1,), (3, 1), True), ((1, 3), (3, 3), True), ((1, 3), (2, 3), False)])
+    @pytest.mark.parametrize("kind", ["vote", "prevote"])
+    def test_only_who_has_a_log_as_new_is_voted_for(self, kind, mine, theirs, granted) -> None:
+        """5.4.1: later last term, or same term and not shorter: "the voter denies its vote if its own log is more up-to-date"."""
+        core = raft_core(log=raft_log(*mine))
+        done = raft_do(core, raft_say(kind, "b", 7, index=theirs[0], log_term=theirs[1]))
+        assert [each.refused for each in done.of(kind + "-answer")] == [not granted]
+        assert core._log.state.vote == ("b" if granted and kind == "vote" else "")
+
+
+class TestRaftPreVote:
+    """Thesis 9.6, 4.2.3 and 6.2: elections that disturb nobody."""
+
+    def test_a_prevote_changes_nothing(self) -> None:
+        """9.6: "a candidate only increments its term if it first learns from a majority that they would be willing"."""
+        core = raft_core(log=raft_log(term=4))
+        done = raft_time_out(core)
+        assert (core.term, core.role, core._log.state) == (4, "pre-candidate", callfs.RaftState(4))
+        assert {(each.kind, each.term) for each in done.messages} == {("prevote", 5)}
+        other = raft_core("b", raft_log(term=4))
+        done = raft_do(other, done.of("prevote", "b")[0])
+        assert other._log.state == callfs.RaftState(4) and not other.leader and other.term == 4
+        assert [(each.term, each.refused) for each in done.messages] == [(5, False)]
+
+    def test_consents_of_another_term_do_not_count(self) -> None:
+        core = raft_core(log=raft_log(term=4))
+        raft_time_out(core)
+        raft_do(core, raft_say("prevote-answer", "b", 4), raft_say("prevote-answer", "b", 7))
+        assert core.role == "pre-candidate"
+        raft_do(core, raft_say("prevote-answer", "b", 5))
+        assert core.role == "candidate"
+
+    def test_a_node_that_was_away_does_not_disturb(self) -> None:
+        """9.6: its term did not grow, and it follows again without an election."""
+        lab = raft_lab()
+        lab.lost = {"c"}
+        lab.tick(8 * RAFT_TICKS)
+        assert lab.cores["c"].role == "pre-candidate" and lab.cores["c"].term == 2
+        lab.lost = set()
+        lab.tick(3)
+        assert lab.cores["a"].role == "leader" and lab.cores["a"].term == 2 and lab.cores["c"].leader == "a"
+
+    def test_who_is_stuck_in_a_newer_term_comes_back(self) -> None:
+        """9.6 with 6.2: its answer tells the leader of the newer term; all meet in a newer one still."""
+        lab = RaftLab({"a": raft_log(), "b": raft_log(), "c": raft_log(term=9)})
+        lab.lost = {"c"}
+        lab.elect("a")
+        lab.lost = set()
+        lab.tick(4 * RAFT_TICKS)
+        assert {core.leader for core in lab.cores.values()} <= set("abc") and min(core.term for core in lab.cores.values()) > 9
+
+    @pytest.mark.parametrize("kind", ["prevote", "vote"])
+    def test_who_hears_a_leader_ignores_votes(self, kind) -> None:
+        """4.2.3: "if a server receives a RequestVote request within the minimum election timeout of hearing from a current leader,
+        it does not update its term or grant its vote"."""
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        ask = raft_say(kind, "c", 9, index=9, log_term=8)
+        for _ in range(RAFT_TICKS):
+            assert not raft_do(core, ask).messages and core.term == 1
+            core.tick()
+            core._elapsed = 0
+        core.tick()
+        assert not raft_do(core, ask).messages[0].refused
+
+    def test_a_leader_ignores_votes(self) -> None:
+        """4.2.3: while a majority answers it, which check-quorum sees to."""
+        core = raft_leader()
+        assert not raft_do(core, raft_say("vote", "c", 9, index=9, log_term=8)).messages and core.role == "leader"
+
+    def test_a_vote_that_a_leader_wanted_is_not_ignored(self) -> None:
+        """4.2.3: the flag of a leadership transfer."""
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        assert not raft_do(core, raft_say("vote", "c", 2, index=1, log_term=1, context=1)).messages[0].refused
+
+    def test_after_a_restart_nobody_votes_for_a_time_out(self) -> None:
+        """6.4.1: what it promised a leader by its answer before, it does not remember; the lease counts on it."""
+        for term, answers in ((3, 0), (0, 1)):              # who has never seen a term has promised nothing
+            core = callfs.RaftCore("a", raft_log(term=term), random=random.Random(0), election_ticks=RAFT_TICKS)
+            assert len(raft_do(core, raft_say("prevote", "b", 9, index=9, log_term=8)).messages) == answers
+
+    def test_a_leader_that_hears_no_majority_steps_down(self) -> None:
+        """6.2: "a leader steps down if an election timeout elapses without a successful round of heartbeats to a majority"."""
+        for heard, leads in (("", False), ("b", True), ("d", False)):
+            core = raft_leader(raft_log(voters="abc", learners="d"))
+            core.read(5)
+            for _ in range(3 * RAFT_TICKS):
+                core.tick()
+                done = raft_do(core, *(raft_say("heartbeat-answer", name, 2) for name in heard))
+                if core.role != "leader":
+                    break
+            assert (core.role == "leader") == leads and core.term == 2
+            assert done.refused == ([] if leads else [5])
+        with pytest.raises(callfs.NotLeader, match="no leader is known"):
+            core.propose([b"x"])
+
+    def test_one_way_lines_do_not_keep_a_leader(self) -> None:
+        """6.2: who sends but hears nothing gives way, and then the others elect."""
+        lab = raft_lab()
+        lab.lost = {"append-answer", "heartbeat-answer"}
+        lab.tick(RAFT_TICKS)
+        assert lab.cores["a"].role != "leader"
+
+
+class TestRaftReplication:
+    """Paper 5.3, thesis 3.5, 10.2.1."""
+
+    def test_a_command_is_sent_to_all_and_committed_by_a_majority(self) -> None:
+        """5.3: "appends the command to its log as a new entry, then issues AppendEntries RPCs in parallel"; committed "once the
+        leader that created the entry has replicated it on a majority of the servers"."""
+        core = raft_leader(raft_log(voters="abcde"))
+        assert core.propose([b"x", b"y"]) == 3
+        done = raft_do(core)
+        assert [each.target for each in done.of("append")] == ["b", "c", "d", "e"]
+        assert all([entry.data for entry in each.entries] == [b"x", b"y"] and (each.index, each.log_term, each.commit) == (2, 2, 2)
+                   for each in done.of("append"))
+        assert not raft_ack(core, "b").committed and core.commit == 2
+        done = raft_ack(core, "c")
+        assert [entry.data for entry in done.committed] == [b"x", b"y"] and core.commit == 4
+
+    @pytest.mark.parametrize("voters, acks, commits", [("a", "", True), ("ab", "", False), ("ab", "b", True), ("abc", "b", True),
+                                                       ("abcd", "b", False), ("abcd", "bc", True), ("abcde", "bc", True),
+                                                       ("abc", "xx", False), ("abcde", "bbb", False)])
+    def test_majorities(self, voters, acks, commits) -> None:
+        core = raft_leader(raft_log(voters=voters))
+        index = core.propose([b"x"])
+        raft_do(core)
+        for name in acks:
+            raft_ack(core, name)
+        assert (core.commit == index) == commits
+
+    def test_followers_learn_at_once_what_is_committed(self) -> None:
+        """5.3: the leader "includes that index in future AppendEntries RPCs (including heartbeats) so that the other servers
+        eventually find out"; here at once, in an append without entries."""
+        core = raft_leader()
+        core.propose([b"x"])
+        raft_do(core)
+        done = raft_ack(core, "b")
+        assert {(each.target, each.commit, each.entries) for each in done.of("append")} == {("b", 3, ()), ("c", 3, ())}
+        assert not core.has_ready
+        core.tick()
+        assert {(each.target, each.commit) for each in raft_do(core).of("heartbeat")} == {("b", 3), ("c", 2)}   # not over what c has
+
+    @pytest.mark.parametrize("commit, entries, expected", [(1, 0, 1), (2, 0, 2), (9, 0, 2), (3, 1, 3), (9, 1, 3), (9, 2, 4), (1, 2, 1)])
+    def test_a_follower_commits_what_the_leader_says_and_it_has(self, commit, entries, expected) -> None:
+        """Figure 2, AppendEntries 5: min(leaderCommit, index of last new entry); what stands behind may be another leader's."""
+        core = raft_core(log=raft_log(1, 1, 1))
+        new = tuple(callfs.RaftEntry(index, 2) for index in range(3, 3 + entries))
+        done = raft_do(core, raft_say("append", "b", 2, index=2, log_term=1, commit=commit, entries=new))
+        assert core.commit == expected == (done.committed[-1].index if done.committed else 0)
+        raft_do(core, raft_say("append", "b", 2, index=2, log_term=1, commit=0))
+        assert core.commit == expected                      # never back
+
+    def test_a_heartbeat_commits_too(self) -> None:
+        core = raft_core(log=raft_log(1, 1))
+        assert len(raft_do(core, raft_say("heartbeat", "b", 1, commit=2)).committed) == 2 and core.commit == 2
+
+    def test_older_entries_are_committed_with_it(self) -> None:
+        """5.3: "this also commits all preceding entries in the leader's log, including entries created by previous leaders"."""
+        core = raft_leader(raft_log(1, 2, 3), commit=False)
+        assert [entry.index for entry in raft_ack(core, "b").committed] == [1, 2, 3, 4, 5]
+
+    @pytest.mark.parametrize("index, log_term, refused", [(4, 2, False), (4, 1, True), (5, 2, True), (3, 1, False), (1, 1, False),
+                                                          (0, 0, False), (3, 2, True)])
+    def test_the_consistency_check(self, index, log_term, refused) -> None:
+        """5.3: "if the follower does not find an entry in its log with the same index and term, then it refuses the new entries"."""
+        core = raft_core(log=raft_log(1, 1, 2))
+        done = raft_do(core, raft_say("append", "b", 2, index=index, log_term=log_term))
+        answer, = done.of("append-answer")
+        assert (answer.refused, answer.index, core.last_index) == (refused, index, 4)
+
+    def test_an_entry_is_answered_when_it_is_saved(self) -> None:
+        """Figure 2 and 10.2.1: a follower answers after its disk; a leader sends before it, and counts itself after."""
+        core = raft_core(log=raft_log(term=2))
+        raft_do(core, raft_say("heartbeat", "b", 2))
+        core.step(raft_say("append", "b", 2, index=1, log_term=1, entries=(callfs.RaftEntry(2, 2),)))
+        ready = core.ready()
+        assert ready.entries and not ready.early and [each.index for each in ready.messages] == [2]
+        leader = raft_leader()
+        leader.propose([b"x"])
+        ready = leader.ready()
+        assert ready.entries and {each.kind for each in ready.early} == {"append"} and not ready.messages
+        leader.step(raft_say("append-answer", "b", 2, index=3))
+        assert leader.commit == 2                           # its own disk is still at it
+        again = leader.ready()                              # it was full: the entries come again, the messages do not
+        assert again.entries == ready.entries and not again.early
+        leader._log.save(again.state, again.entries)
+        leader.advance(again)
+        assert leader.commit == 3
+
+    def test_others_may_commit_what_the_leader_has_not_saved(self) -> None:
+        """10.2.1: "the leader may even commit an entry before it has been written to its own disk"."""
+        core = raft_leader()
+        core.propose([b"x"])
+        ready = core.ready()
+        for name in "bc":
+            core.step(raft_say("append-answer", name, 2, index=3))
+        assert core.commit == 3 and core._log.last_index == 2 and core.ready().entries == ready.entries
+
+    def test_what_was_lost_is_sent_again(self) -> None:
+        """5.3: "the leader retries AppendEntries RPCs indefinitely (even after it has responded to the client)"."""
+        for count in (1, 3, 200):
+            lab = raft_lab(max_inflight=4)
+            lab.lost = {"c"}
+            for _ in range(count):
+                lab.cores["a"].propose([b"x"])
+                lab.settle()
+            assert lab.cores["a"].commit == count + 2 and lab.cores["c"].last_index == 2
+            lab.lost = set()
+            lab.tick(3)
+            assert lab.cores["c"].commit == lab.cores["c"].last_index == count + 2, count
+
+    def test_entries_that_are_there_are_not_written_again(self) -> None:
+        """5.5: RPCs are idempotent; figure 2, AppendEntries 3 and 4: only from the first conflict on. A late, shorter append takes
+        nothing away."""
+        core = raft_core(log=raft_log(1, 1, 1))
+        same = tuple(core._log.rows[1:3])
+        for entries in (same, same[:1], ()):
+            core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=entries))
+            ready = core.ready()
+            assert not ready.entries and core.last_index == 4 and ready.messages[-1].index == 1 + len(entries)
+
+    @pytest.mark.parametrize("terms", [(1, 1, 4, 4, 5, 5, 6, 6), (1, 1, 4), (1, 1, 4, 4, 5, 5, 6, 6, 6, 6),
+                                       (1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7), (1, 1, 4, 4, 4, 4), (1, 1, 2, 2, 2, 3, 3, 3, 3, 3)])
+    @pytest.mark.parametrize("limits", [{}, {"max_batch": 1, "max_inflight": 1}])
+    def test_figure_7(self, terms, limits) -> None:
+        """5.3, figure 7: "the leader handles inconsistencies by forcing the followers' logs to duplicate its own"."""
+        mine = (1, 1, 4, 4, 5, 5, 6, 6, 6)
+        lab = RaftLab({"a": raft_log(*mine, term=7), "b": raft_log(*mine), "c": raft_log(*terms)}, **limits)
+        lab.elect("a")
+        lab.tick(3)
+        assert lab.cores["a"].term == 8
+        assert lab.logs()["c"] == lab.logs()["a"] == lab.logs()["b"] == [1, *mine, 8]
+        assert len({str(lab.committed[name]) for name in "abc"}) == 1 and len(lab.committed["c"]) == 11
+
+    @pytest.mark.parametrize("mine, theirs, rounds", [
+        ((1, 1, 1, 5, 5), (1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4), 3), ((2,) * 50, (1,) * 50, 2), ((1,) * 50 + (3,), (1,), 2),
+        ((1,) * 50 + (3,), (1,) * 20 + (2,) * 30, 3)])
+    def test_whole_terms_are_skipped(self, mine, theirs, rounds) -> None:
+        """5.3: "the follower can include the term of the conflicting entry [...]; one RPC for each term with conflicting entries"."""
+        lab = RaftLab({"a": raft_log(*mine), "b": raft_log(*mine), "c": raft_log(*theirs)})
+        lab.elect("a")
+        lab.tick()
+        assert lab.logs()["c"] == lab.logs()["a"]
+        assert sum(each.refused for each in lab.seen if each.kind == "append-answer") < rounds
+
+    def test_answers_that_come_late_change_nothing(self) -> None:
+        """5.3: refusals of appends that were answered since, and acknowledgements of less than is known."""
+        core = raft_leader()
+        core.propose([b"x"])
+        raft_do(core)
+        raft_ack(core, "b")
+        before = core.progress()["b"]
+        raft_do(core, raft_say("append-answer", "b", 2, index=1), raft_say("append-answer", "b", 2, index=2, refused=True, hint=1))
+        assert core.progress()["b"] == before == (3, 4, "replicate", True)
+        raft_do(core, raft_say("append-answer", "b", 2, index=9, refused=True, hint=1, hint_term=1))    # of a later one: lost?
+        assert core.progress()["b"][:3] == (3, 4, "replicate") or core.progress()["b"][:3] == (3, 4, "probe")
+
+    def test_a_leader_does_not_overwrite_its_own_log(self) -> None:
+        """5.3, figure 3 (Leader Append-Only)."""
+        core = raft_leader(raft_log(1, 1))
+        before = list(core._log.rows)
+        raft_do(core, raft_say("append", "b", 2, index=1, log_term=1, entries=(callfs.RaftEntry(2, 2, data=b"other"),)))
+        assert core._log.rows == before and core.role == "leader"
+
+    def test_only_entries_of_the_own_term_are_committed_by_counting(self) -> None:
+        """5.4.2 and figure 8: entry 2 of term 2 is on a majority, yet another may still overwrite it."""
+        core = raft_leader(raft_log(2, voters="abcde", term=3), commit=False)
+        assert core.term == 4
+        for name in "bcde":
+            raft_ack(core, name, 2)
+        assert core.commit == 0
+        for name in "bc":
+            raft_ack(core, name, 3)
+        assert core.commit == 3
+
+    def test_figure_8(self) -> None:
+        """5.4.2: (d) the entry of term 2 that was on three of five nodes is overwritten; nobody had committed it."""
+        lab = RaftLab({"a": raft_log(2, voters="abcde", term=4), "b": raft_log(2, voters="abcde", term=4),
+                       "c": raft_log(2, voters="abcde", term=4), "d": raft_log(voters="abcde", term=4),
+                       "e": raft_log(3, voters="abcde", term=4)})
+        assert lab.elect("e").role == "leader"
+        lab.tick(2)
+        assert set(map(tuple, lab.logs().values())) == {(1, 3, 5)}
+
+    def test_appends_are_streamed_up_to_a_limit(self) -> None:
+        """10.2.1 and 10.2.2: pipelining and batching: nobody waits for answers; what waits goes together."""
+        core = raft_leader(max_batch=10, max_inflight=3)
+        core.propose([b"12345"] * 20)
+        done = raft_do(core)
+        assert [(each.index, len(each.entries)) for each in done.of("append", "b")] == [(2, 2), (4, 2), (6, 2)]
+        done = raft_ack(core, "b", 6)
+        assert [(each.index, len(each.entries)) for each in done.of("append", "b")] == [(8, 2), (10, 2)]
+        core.propose([b"x" * 100])
+        assert not raft_do(core).of("append", "c")          # c has answered nothing: three are on their way
+
+    def test_a_new_leader_asks_first(self) -> None:
+        """3.5: where a follower's log agrees is not known: one append at a time, again when a heartbeat is answered."""
+        core = raft_leader(commit=False)
+        core.propose([b"x"])
+        assert not raft_do(core).of("append")
+        core.tick()
+        done = raft_do(core, raft_say("heartbeat-answer", "b", 2))
+        assert [(each.target, each.index, len(each.entries)) for each in done.of("append")] == [("b", 1, 2)]
+
+    def test_too_much_is_not_taken(self) -> None:
+        """What no majority has saved is bounded; one command of any size is taken."""
+        core = raft_leader()
+        big = bytes(callfs.RAFT_UNCOMMITTED_BYTES + 1)
+        core.propose([big])
+        with pytest.raises(callfs.RaftBusy, match="wait for a majority"):
+            core.propose([b"x"])
+        raft_do(core)
+        raft_ack(core, "b")
+        core.propose([b"x"])
+
+    def test_a_follower_says_who_leads(self) -> None:
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        for act in (lambda: core.propose([b"x"]), lambda: core.read(1), lambda: core.change({}), lambda: core.transfer("c")):
+            with pytest.raises(callfs.NotLeader, match="node b leads") as caught:
+                act()
+            assert caught.value.leader == "b"
+        assert core.beat() == 0 and core.progress() == {} and core.leader == "b"
+
+    def test_what_can_not_be_saved_keeps_only_what_waits_for_it(self) -> None:
+        """A follower whose disk is full answers heartbeats, and keeps a bounded number of messages."""
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        for _ in range(5000):
+            core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=(callfs.RaftEntry(2, 1),)))
+            core.step(raft_say("heartbeat", "b", 1))
+            ready = core.ready()
+            assert [each.kind for each in ready.early] == ["heartbeat-answer"]
+        assert len(ready.messages) == 4096 and len(ready.entries) == 1
+
+
+class TestRaftReads:
+    """Thesis 6.4: linearizable reads without the log."""
+
+    def test_a_read_waits_for_a_round_that_began_after_it(self) -> None:
+        """6.4: "2. the leader saves its commit index; 3. issues a new round of heartbeats and waits for a majority"."""
+        core = raft_leader()
+        old = core.beat()
+        raft_do(core)
+        core.read(7)
+        core.read(8)
+        done = raft_do(core, raft_say("heartbeat-answer", "b", 2, context=old))
+        assert not done.reads
+        asked = {each.context for each in done.of("heartbeat")}
+        assert asked == {old + 1}                           # both share it
+        assert not raft_do(core, raft_say("heartbeat-answer", "b", 2, context=old)).reads
+        assert raft_do(core, raft_say("heartbeat-answer", "c", 2, context=old + 1)).reads == [(7, 2), (8, 2)]
+
+    def test_a_majority_of_voters_must_answer(self) -> None:
+        core = raft_leader(raft_log(voters="abcde", learners="f"))
+        core.read(1)
+        raft_do(core)
+        for name in "bbf":
+            assert not raft_do(core, raft_say("heartbeat-answer", name, 2, context=core.round)).reads
+        assert raft_do(core, raft_say("heartbeat-answer", "c", 2, context=99)).reads == [(1, 2)]
+
+    def test_a_new_leader_first_commits_an_entry_of_its_term(self) -> None:
+        """6.4: "1. if the leader has not yet marked an entry from its current term committed, it waits until it has done so"."""
+        core = raft_leader(raft_log(1, 1), commit=False)
+        core.read(1)
+        assert core.beat() == 1
+        raft_do(core)
+        core.step(raft_say("heartbeat-answer", "b", 2, context=1))
+        assert core.ready().rounds == 0                     # a lease may not be read from either
+        raft_do(core)
+        done = raft_ack(core, "b", 4)
+        assert not done.reads and core.round == 2           # a round that begins now
+        assert raft_do(core, raft_say("heartbeat-answer", "b", 2, context=2)).reads == [(1, 4)]
+
+    def test_who_leads_no_longer_refuses(self) -> None:
+        """6.4: it may be that a newer leader exists."""
+        core = raft_leader()
+        core.read(1)
+        raft_do(core)
+        core.read(2)
+        assert sorted(raft_do(core, raft_say("append", "b", 3, index=2, log_term=2)).refused) == [1, 2]
+
+    def test_alone_it_answers_at_once(self) -> None:
+        core = raft_leader(raft_log(voters="a"))
+        core.read(1)
+        assert raft_do(core).reads == [(1, 2)]
+
+    def test_rounds_for_a_lease(self) -> None:
+        """6.4.1: the driver notes when a round began; `rounds` says which a majority answered."""
+        core = raft_leader()
+        first, second = core.beat(), core.beat()
+        assert (first, second, core.round) == (1, 2, 2)
+        raft_do(core)
+        core.step(raft_say("heartbeat-answer", "b", 2, context=first))
+        assert core.has_ready and core.ready().rounds == first
+        core.step(raft_say("heartbeat-answer", "c", 2, context=second))
+        assert core.has_ready and core.ready().rounds == second and not core.has_ready
+
+
+class TestRaftMembers:
+    """Paper 6, thesis 4: one change at a time."""
+
+    def test_the_newest_in_the_log_count(self) -> None:
+        """4.1: "a server always uses the latest configuration in its log, regardless of whether it is committed"; when such an entry
+        is removed, "must be prepared to fall back to the previous configuration in its log"."""
+        core = raft_core(log=raft_log(1))
+        changed = callfs.RaftEntry(3, 1, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members("abcd")))
+        core.step(raft_say("append", "b", 1, index=2, log_term=1, entries=(changed,)))
+        assert list(core.members) == ["a", "b", "c", "d"] and core.commit == 0
+        raft_do(core)
+        again = callfs.RaftCore("a", core._log, random=random.Random(0))
+        assert again.members == core.members and core.base_at(2).members == raft_members("abc")
+        raft_do(core, raft_say("append", "c", 2, index=2, log_term=1, entries=(callfs.RaftEntry(3, 2),)))
+        assert list(core.members) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize("voters, learners, problem", [
+        ("abc", "d", ""), ("abcd", "", ""), ("ab", "", ""), ("ab", "c", ""), ("abc", "", "one at a time, not 0"),
+        ("abcd", "e", "one at a time, not 2: d, e"), ("abd", "", "one at a time, not 2: c, d"), ("", "abc", "at a time, not 3"),
+        ("a", "", "not 2"), ("bc", "", "")])
+    def test_one_at_a_time(self, voters, learners, problem) -> None:
+        """4.1: "only one server at a time", so that any two majorities overlap."""
+        core = raft_leader()
+        if problem:
+            with pytest.raises(ValueError, match=problem):
+                core.change(raft_members(voters, learners))
+        else:
+            assert core.change(raft_members(voters, learners)) == 3 and core.members == raft_members(voters, learners)
+
+    def test_what_is_no_member(self) -> None:
+        core = raft_leader(raft_log(voters="a"))
+        member = core.members["a"]
+        core.change({"a": member._replace(address="elsewhere:2")})
+        raft_do(core)
+        for members, problem in (({}, "no voter would be left"), ({"a": member._replace(voter=False)}, "no voter would be left"),
+                                 ({**core.members, "b": member}, "needs an id"),
+                                 ({**core.members, "b": callfs.RaftMember("b", "")}, "an address")):
+            with pytest.raises(ValueError, match=problem):
+                core.change(members)
+        assert core.commit == 3 and core.members["a"].address == "elsewhere:2"
+
+    def test_not_before_the_last_is_committed_nor_before_the_term_is(self) -> None:
+        """4.1: "waiting for the previous to commit", and (Ongaro, raft-dev 2015) not before an entry of its term is."""
+        core = raft_leader(commit=False)
+        with pytest.raises(callfs.RaftBusy, match="too new"):
+            core.change(raft_members("abcd"))
+        raft_ack(core, "b")
+        core.change(raft_members("abcd"))
+        raft_do(core)
+        with pytest.raises(callfs.RaftBusy, match="not committed yet"):
+            core.change(raft_members("abc"))
+        raft_ack(core, "b")
+        assert core.commit == 2                             # four voters by now: three are needed
+        raft_ack(core, "c")
+        assert core.commit == 3
+        core.change(raft_members("abc"))
+
+    def test_a_learner_gets_everything_and_counts_for_nothing(self) -> None:
+        """4.2.1: "the leader replicates log entries to it, but it is not yet counted towards majorities"."""
+        lab = raft_lab("ab", "c")
+        core = lab.cores["a"]
+        lab.lost = {"b"}
+        core.propose([b"x"])
+        lab.settle()
+        assert core.commit == 2 and lab.cores["c"].last_index == 3
+        lab.lost = set()
+        lab.tick(2)
+        assert core.commit == lab.cores["c"].commit == 3 and not lab.cores["c"].is_voter
+        for _ in range(3 * RAFT_TICKS):
+            lab.cores["c"].tick()
+        assert lab.cores["c"].role == "follower" and not lab.cores["c"].leader
+        core.change(raft_members("abc"))
+        lab.lost = {"b"}
+        lab.tick(2)
+        assert core.commit == 4 and lab.cores["c"].is_voter
+
+    def test_a_node_in_no_configuration_takes_entries_and_votes_if_asked(self) -> None:
+        """4.2.2: "a server accepts AppendEntries from a leader that is not part of its configuration", and grants votes to such."""
+        core = raft_core("z", raft_log(voters=""))
+        for _ in range(5 * RAFT_TICKS):
+            core.tick()
+        assert core.role == "follower" and not core.members and not raft_do(core).messages
+        assert not raft_do(core, raft_say("vote", "q", 3, "z")).messages[0].refused
+        entry = callfs.RaftEntry(1, 3, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members("qz")))
+        assert not raft_do(core, raft_say("append", "q", 3, "z", entries=(entry,), commit=1)).messages[0].refused
+        assert core.is_voter and core.commit == 1
+
+    def test_a_learner_votes_if_asked(self) -> None:
+        """4.2.2: who asks may know that it has a vote by now; without it nobody might be elected."""
+        core = raft_core("d", raft_log(learners="d"))
+        assert not raft_do(core, raft_say("vote", "b", 3, "d", index=1, log_term=1)).messages[0].refused
+
+    def test_a_leader_that_is_removed_steps_down_when_that_is_committed(self) -> None:
+        """4.2.2: it "manages a cluster that does not include itself; it replicates log entries but does not count itself"."""
+        lab = raft_lab("abc")
+        core = lab.cores["a"]
+        lab.lost = {"c"}
+        core.change(raft_members("bc"))
+        lab.settle()
+        assert core.role == "leader" and core.commit == 2 and not core.is_voter
+        lab.lost = set()
+        lab.tick(2)
+        assert core.role == "follower" and core.commit == 3
+        assert sorted(each.role for each in lab.cores.values()) == ["follower", "follower", "leader"]     # 3.10: it hands over
+        assert lab.seen[-1].term == 3 and lab.cores["b"].commit == lab.cores["c"].commit
+        lab.tick(5 * RAFT_TICKS)
+        assert core.role == "follower"
+
+    def test_who_was_removed_learns_of_it_and_never_campaigns(self) -> None:
+        """4.2.3: it does not disturb who is left."""
+        lab = raft_lab("abc")
+        lab.cores["a"].change(raft_members("ab"))
+        lab.settle()
+        assert lab.cores["c"].commit == 3 and list(lab.cores["c"].members) == ["a", "b"]
+        assert list(lab.cores["a"].progress()) == ["b"]
+        lab.seen.clear()
+        lab.tick(5 * RAFT_TICKS)
+        assert lab.cores["c"].role == "follower" and not any("c" in (each.source, each.target) for each in lab.seen)
+
+    def test_who_is_removed_by_what_is_not_committed_still_campaigns(self) -> None:
+        """4.2.2: "a server that is not part of its own latest configuration should still start new elections, as it might still be
+        needed until the C_new entry is committed"; "it does not count its own vote"."""
+        lab = raft_lab("ab")
+        lab.lost = {"b"}
+        lab.cores["a"].change(raft_members("b"))
+        lab.settle()
+        logs = {name: core._log for name, core in lab.cores.items()}
+        lab = RaftLab(logs)                                 # both start again; b alone can not win: a's log is newer
+        lab.lost = {"prevote-answer"}
+        lab.elect("a")
+        assert lab.cores["a"].role == "pre-candidate"       # its own is not enough
+        lab.lost = set()
+        lab.tick(6 * RAFT_TICKS)
+        assert lab.cores["b"].role == "leader" and list(lab.cores["b"].members) == ["b"] and lab.cores["b"].commit >= 3
+
+    def test_a_new_voter_is_asked_where_its_log_agrees(self) -> None:
+        lab = raft_lab("ab")
+        for _ in range(5):
+            lab.cores["a"].propose([b"x"])
+        lab.settle()
+        lab.cores["d"] = raft_core("d", raft_log(voters=""))
+        lab.committed["d"] = []
+        lab.cores["a"].change(raft_members("abd"))
+        lab.settle()
+        assert lab.logs()["d"] == lab.logs()["a"] and len(lab.committed["d"]) == lab.cores["a"].commit == 8
+
+    def test_members_round_trip(self) -> None:
+        members = raft_members("abc", "d")
+        assert callfs.decode_members(callfs.encode_members(members)) == members
+        assert callfs.encode_members(dict(reversed(list(members.items())))) == callfs.encode_members(members)
+
+
+class TestRaftTransfer:
+    """Thesis 3.10."""
+
+    def test_a_transfer(self) -> None:
+        """3.10: the target gets all entries, then TimeoutNow: "equivalent to the target server's election timer firing"."""
+        lab = raft_lab()
+        core = lab.cores["a"]
+        lab.lost = {"b"}
+        core.propose([b"x"])
+        lab.settle()
+        core.transfer("b")
+        lab.settle()
+        assert core.role == "leader" and core.transferring
+        for act in (lambda: core.propose([b"y"]), lambda: core.change(raft_members("ab")), lambda: core.transfer("c")):
+            with pytest.raises(callfs.RaftBusy, match="node b is about to lead"):
+                act()                                       # 3.10: "the prior leader stops accepting new client requests"
+        lab.lost = set()
+        lab.tick(2)
+        assert lab.cores["b"].role == "leader" and core.leader == "b" and lab.cores["b"].term == 3
+        assert not any(each.kind == "prevote" for each in lab.seen[-30:]) and not core.transferring
+
+    def test_it_is_given_up(self) -> None:
+        """3.10: "if leadership transfer does not complete after about an election timeout, the prior leader aborts"."""
+        lab = raft_lab()
+        core = lab.cores["a"]
+        lab.lost = {"takeover"}
+        core.transfer("b")
+        lab.tick(RAFT_TICKS - 1)
+        with pytest.raises(callfs.RaftBusy):
+            core.propose([b"x"])
+        lab.tick()
+        core.propose([b"x"])
+        assert core.role == "leader" and core.transferring      # the message may still come: no lease (6.4.1)
+        lab.lost = set()
+        core.transfer("c")
+        lab.settle()
+        assert lab.cores["c"].role == "leader"
+
+    def test_who_can_not_take_over(self) -> None:
+        core = raft_leader(raft_log(voters="ab", learners="c"))
+        for name in "acz":
+            with pytest.raises(ValueError, match=f"node {name} can not be made leader"):
+                core.transfer(name)
+
+    def test_only_the_leader_of_the_term_may_say_so(self) -> None:
+        for source, role in (("b", "candidate"), ("c", "follower")):
+            core = raft_core()
+            raft_do(core, raft_say("heartbeat", "b", 1), raft_say("takeover", source, 1))
+            assert core.role == role
+        learner = raft_core("d", raft_log(learners="d"))
+        raft_do(learner, raft_say("heartbeat", "b", 1, "d"), raft_say("takeover", "b", 1, "d"))
+        assert learner.role == "follower"
+
+
+class TestRaftSnapshots:
+    """Paper 7, thesis 5."""
+
+    @staticmethod
+    def behind(**options: Any) -> callfs.RaftCore:
+        """A leader that has compacted up to 6; b lacks what is before."""
+        core = raft_leader(raft_log(1, 1, 1, 1, 1, 1), **options)
+        core._log.compact(core.base_at(6))
+        core.applied_to(8)
+        raft_do(core, raft_say("append-answer", "c", core.term, index=8))
+        return core
+
+    def ask(self, core: callfs.RaftCore) -> RaftDone:
+        core._followers["b"].match = 0
+        core._followers["b"].become("probe", 8)
+        raft_do(core)
+        return raft_do(core, raft_say("append-answer", "b", core.term, index=7, refused=True, hint=2, hint_term=1))
+
+    def test_who_is_too_far_behind_gets_a_snapshot(self) -> None:
+        """7: "the leader must occasionally send snapshots to followers that lag behind [...], when it has already discarded the next
+        log entry that it needs to send"; and nothing else till then."""
+        core = self.behind()
+        done = self.ask(core)
+        asked, = done.of("snapshot")
+        assert (asked.target, asked.base) == ("b", callfs.RaftBase(6, 1, raft_members("abc"))) and not done.of("append")
+        core.tick()
+        done = raft_do(core, raft_say("heartbeat-answer", "b", core.term))
+        assert not done.of("snapshot") and not done.of("append") and core.progress()["b"][2] == "snapshot"
+        core.snapshot_sent("b", True)
+        assert not raft_do(core).messages                   # its answer says where it stands
+        done = raft_do(core, raft_say("append-answer", "b", core.term, index=8))
+        assert core.progress()["b"] == (8, 9, "replicate", True)
+
+    def test_a_snapshot_that_did_not_arrive_is_sent_again(self) -> None:
+        core = self.behind()
+        self.ask(core)
+        core.snapshot_sent("b", False)
+        assert not raft_do(core).messages                   # but not in a hurry
+        assert raft_do(core, raft_say("heartbeat-answer", "b", core.term)).of("snapshot")
+        core.snapshot_sent("b", True)
+        core.snapshot_sent("z", True)
+        done = raft_do(core, raft_say("heartbeat-answer", "b", core.term))
+        assert [each.index for each in done.of("append")] == [6]
+
+    def test_none_is_made_for_who_is_not_there(self) -> None:
+        core = self.behind()
+        core._followers["b"].silent = RAFT_TICKS
+        core._followers["b"].become("probe", 3)
+        assert not raft_do(core).of("snapshot")
+        assert raft_do(core, raft_say("heartbeat-answer", "b", core.term)).of("snapshot")
+
+    def test_it_takes_the_place_of_the_log(self) -> None:
+        """7: "the follower discards its entire log; it is all superseded by the snapshot"."""
+        core = raft_core(log=raft_log(1, 1, 2, 2), applied=2)
+        base = callfs.RaftBase(4, 3, raft_members("abcd"))
+        core.step(raft_say("snapshot", "b", 3, base=base))
+        ready = core.ready()
+        assert ready.snapshot == base and not ready.committed and not ready.messages
+        assert core.ready().snapshot == base                # till it is installed
+        late = raft_say("append", "b", 3, index=4, log_term=3, entries=(callfs.RaftEntry(5, 3),))
+        assert not raft_do(raft_core(log=raft_log(1)), late)[1]
+        core.step(late)
+        assert core.last_index == 5 and core._term_of(5) == 2
+        done = raft_do(core)
+        assert [(each.kind, each.target, each.index) for each in done.messages] == [("append-answer", "b", 4)]
+        assert (core.commit, core.applied, core.last_index, core.members) == (4, 4, 4, raft_members("abcd"))
+        assert not raft_do(core, late).messages[0].refused and core.last_index == 5
+
+    def test_what_it_has_already_it_does_not_take(self) -> None:
+        """7: "if the follower receives a snapshot that describes a prefix of its log [...], entries following the snapshot are still
+        valid and must be retained"; an old one is ignored."""
+        core = raft_core(log=raft_log(1, 1, 2, 2), applied=2)
+        for base, commit in ((callfs.RaftBase(1, 1), 2), (callfs.RaftBase(4, 2), 4)):
+            done = raft_do(core, raft_say("snapshot", "b", 3, base=base))
+            assert [each.index for each in done.of("append-answer")] == [commit] == [core.commit] and core.last_index == 5
+
+    def test_it_does_not_campaign_while_one_is_to_be_installed(self) -> None:
+        core = raft_core()
+        core.step(raft_say("snapshot", "b", 1, base=callfs.RaftBase(9, 1, raft_members("abc"))))
+        for _ in range(3 * RAFT_TICKS):
+            core.tick()
+        assert core.role == "follower"
+
+    def test_a_log_behind_a_base(self) -> None:
+        """Members and terms come from the base; what is before is asked of nobody."""
+        log = MemoryRaftLog()
+        log.reset(callfs.RaftBase(7, 2, raft_members("abc")))
+        core = raft_core(log=log, applied=7)
+        assert (core.commit, core.last_index, core.term, list(core.members)) == (7, 7, 2, ["a", "b", "c"])
+        done = raft_do(core, raft_say("append", "b", 3, index=3, log_term=1, commit=8, entries=tuple(
+            callfs.RaftEntry(index, 2) for index in range(4, 9))))
+        assert done.of("append-answer")[0].index == 8 and [entry.index for entry in done.committed] == [8]
+        assert raft_do(core, raft_say("append", "b", 3, index=3, log_term=1)).of("append-answer")[0].index == 8
 
 # ============================================================================
 # Raft: a cluster from a seed (simulator)
 # ============================================================================
 
+class RaftFault(AssertionError):
+    """A seed broke a promise of Raft."""
+
+
+class RaftSimNode:
+    """A core, its driver, disk and state machine. The machine's state is the number of entries that it has applied: what they
+    are is compared with the truth of the whole cluster. All of it is gone in a crash but the log and `persisted`."""
+
+    def __init__(self, sim: RaftSim, name: str) -> None:
+        self.sim, self.name, self.log = sim, name, MemoryRaftLog()
+        self.core: Optional[callfs.RaftCore] = None
+        self.applied = self.persisted = self.lives = 0
+        self.full = self.slow = False
+        self.clear()
+
+    def clear(self) -> None:
+        self.saving: Optional[callfs.RaftReady] = None
+        self.inbox: list[Callable[[callfs.RaftCore], Any]] = []
+        self.queue: collections.deque[callfs.RaftEntry] = collections.deque()       # committed, not applied yet
+        self.proposed: dict[int, int] = {}                  # index: term of what clients wait for
+        self.reading: list[tuple[int, int]] = []            # tokens, and the index that the machine must reach
+        self.begun: list[tuple[int, float]] = []            # rounds of heartbeats, and when
+        self.lease, self.led, self.round = 0.0, 0, 0
+
+    def start(self) -> None:
+        if self.core is None:
+            self.clear()
+            if self.applied > self.log.last_index:          # died between the machine's snapshot and the log's reset
+                self.log.reset(self.sim.bases[self.applied])
+            self.core = callfs.RaftCore(self.name, self.log, applied=self.applied, random=self.sim.random, **self.sim.limits)
+            self.tick(self.lives)
+
+    def crash(self) -> None:
+        """What was being saved may be there, in part or whole; what the machine did since its last fsync may be lost."""
+        if self.core is None:
+            return
+        if self.saving is not None and self.sim.random.random() < 0.7:
+            entries = self.saving.entries
+            self.save(self.saving.state, entries[:self.sim.random.randint(0, len(entries))])
+        self.core, self.lives = None, self.lives + 1
+        self.applied = self.sim.random.randint(max(self.persisted, self.log.base.index), max(self.applied, self.log.base.index))
+
+    def tick(self, life: int) -> None:
+        if life == self.lives:
+            self.sim.after(1.0, self.tick, life)
+            self.do(callfs.RaftCore.tick)
+
+    def do(self, act: Callable[[callfs.RaftCore], Any]) -> None:
+        """One thread has the core: while it saves, everything waits."""
+        if self.core is None:
+            return
+        if self.saving is not None:
+            self.inbox.append(act)
+            return
+        self.sim.step_of(self, act)
+        self.work()
+
+    def work(self) -> None:
+        core = self.core
+        while self.core is core and self.saving is None and core.has_ready:
+            self.sim.look_at(self)
+            ready = core.ready()
+            if core.round > self.round:
+                self.round = core.round
+                self.begun.append((core.round, self.sim.now))
+            self.sim.send(self, ready.early)
+            self.answer(ready)
+            if not (ready.state or ready.entries):
+                self.finish(ready)
+            elif self.full:
+                self.sim.count("disk full")
+                return
+            elif self.slow:
+                self.saving = ready
+                self.sim.after(self.sim.random.random() * 2, self.saved, self.lives)
+            else:
+                self.save(ready.state, ready.entries)
+                self.finish(ready)
+
+    def saved(self, life: int) -> None:
+        ready = self.saving
+        if life == self.lives and ready is not None:
+            self.save(ready.state, ready.entries)
+            self.saving = None
+            self.finish(ready)
+            inbox, self.inbox = self.inbox, []
+            for act in [lambda core: None, *inbox]:
+                self.do(act)
+
+    def save(self, state: Optional[callfs.RaftState], entries: Sequence[callfs.RaftEntry]) -> None:
+        if entries and entries[0].index <= self.log.last_index:
+            self.sim.count("truncated")
+        self.log.save(state, entries)
+        for entry in entries:
+            self.sim.check_matching(entry, self.log.term(entry.index - 1))
+
+    def finish(self, ready: callfs.RaftReady) -> None:
+        self.sim.send(self, ready.messages)
+        if ready.snapshot:
+            self.install(ready.snapshot)
+        self.queue.extend(ready.committed)
+        if ready.committed:
+            self.sim.after(self.sim.random.random() * self.sim.apply_delay, self.apply, self.lives)
+        if self.core is not None:
+            self.core.advance(ready)
+
+    def install(self, base: callfs.RaftBase) -> None:
+        self.sim.check(base.index > self.applied, "a snapshot goes back", self.name, base.index, self.applied)
+        self.queue.clear()
+        self.applied = self.persisted = base.index
+        self.sim.count("snapshot installed")
+        if self.sim.random.random() < self.sim.deaths:
+            self.core, self.lives = None, self.lives + 1    # died here
+        else:
+            self.log.reset(base)
+
+    def apply(self, life: int) -> None:
+        if life != self.lives or self.core is None:
+            return
+        while self.queue:
+            entry = self.queue.popleft()
+            self.sim.check(entry.index == self.applied + 1, "a gap in what is applied", self.name, entry.index, self.applied)
+            self.sim.check_truth(self, entry)
+            self.applied = entry.index
+            if self.proposed.pop(entry.index, 0) == entry.term:
+                self.sim.floor = max(self.sim.floor, entry.index)
+                self.sim.count("acknowledged")
+        self.do(lambda core: core.applied_to(self.applied))
+        self.look_for_reads()
+
+    def answer(self, ready: callfs.RaftReady) -> None:
+        """Reads, and the lease that a round of heartbeats gives."""
+        self.reading += ready.reads
+        for token in ready.refused_reads:
+            del self.sim.reads[token]
+            self.sim.count("read refused")
+        self.look_for_reads()
+        if self.core.role != "leader":
+            self.lease, self.begun = 0.0, []
+        while self.begun and self.begun[0][0] <= ready.rounds:
+            self.lease = self.begun.pop(0)[1] + 0.9 * self.sim.limits["election_ticks"]
+
+    def look_for_reads(self) -> None:
+        for token, index in list(self.reading):
+            if index <= self.applied:
+                self.reading.remove((token, index))
+                self.sim.check_read("read", self.sim.reads.pop(token), self.applied, self.name)
+
+    def compact(self) -> None:
+        """Keep a few entries, or none, as the machine has them."""
+        self.persisted = self.applied
+        index = self.applied - self.sim.random.randint(0, 5)
+        if index > self.log.base.index:
+            self.log.compact(self.core.base_at(index))
+
+
+class RaftSim:
+    """A cluster whose clock, net, disks and clients come from one seed: `RaftSim(seed).run(print)` shows all of it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.random = seed, random.Random(seed)
+        draw = self.random
+        self.now, self.number = 0.0, 0
+        self.events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self.limits = {"election_ticks": draw.choice((5, 8, 10)), "heartbeat_ticks": draw.choice((1, 2, 2)),
+                       "max_batch": draw.choice((30, 200, 1 << 20)), "max_inflight": draw.choice((1, 3, 64))}
+        self.loss, self.double, self.late = draw.choice((0.0, 0.02, 0.1)), draw.choice((0.0, 0.05)), draw.choice((0.0, 0.02, 0.2))
+        self.deaths, self.apply_delay = 0.1, draw.choice((0.0, 0.5, 3.0))
+        self.cut: set[tuple[str, str]] = set()
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.show: Callable[..., Any] = lambda *told: None
+        self.leaders: dict[int, str] = {}
+        self.entries: dict[tuple[int, int], tuple[callfs.RaftEntry, int]] = {}
+        self.truth: list[callfs.RaftEntry] = []
+        self.floor = 0                                      # what a read that begins now must see: all that anybody was told
+        self.reads: dict[int, int] = {}
+        self.bases: dict[int, callfs.RaftBase] = {}
+        self.commands: set[bytes] = set()
+        size = draw.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5))
+        members = {name: callfs.RaftMember(name, name + ":1") for name in "abcdefg"[:size]}
+        self.nodes = {name: RaftSimNode(self, name) for name in "abcdefg"[:size + 2]}      # two that may join
+        for name in members:
+            self.nodes[name].log.save(None, [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(members))])
+
+    # Time and net
+
+    def after(self, delay: float, act: Callable[..., Any], *args: Any) -> None:
+        self.number += 1
+        heapq.heappush(self.events, (self.now + delay, self.number, act, args))
+
+    def send(self, node: RaftSimNode, messages: Sequence[callfs.RaftMessage]) -> None:
+        for message in messages:
+            if message.kind == "snapshot":
+                self.send_snapshot(node, message)
+            elif self.random.random() >= self.loss:
+                self.post(message)
+                if self.random.random() < self.double:
+                    self.post(message)
+            else:
+                self.count("lost")
+
+    def post(self, message: callfs.RaftMessage) -> None:
+        delay = self.random.random() * (0.4 if self.random.random() >= self.late else 12)
+        self.after(delay, self.deliver, message)
+
+    def deliver(self, message: callfs.RaftMessage) -> None:
+        if (message.source, message.target) not in self.cut:
+            self.nodes[message.target].do(lambda core: core.step(message))
+
+    def send_snapshot(self, node: RaftSimNode, message: callfs.RaftMessage) -> None:
+        """The file takes a while; it is of now, and so reaches at least as far as the log's base."""
+        self.check(node.persisted >= node.log.base.index, "compacted beyond what is durable", node.name)
+        base = self.bases[node.applied] = node.core.base_at(node.applied)
+        ok = self.random.random() < 0.8
+        if ok:
+            self.post(message._replace(base=base))
+        life = node.lives
+        self.after(self.random.random() * 5, lambda: life == node.lives and node.do(
+            lambda core: core.snapshot_sent(message.target, ok)))
+
+    # What must hold
+
+    def check(self, holds: bool, *what: Any) -> None:
+        if not holds:
+            raise RaftFault(f"seed {self.seed} at {self.now:.2f}: {' '.join(map(str, what))}; "
+                            f"to see it: import test_callfs; test_callfs.RaftSim({self.seed}).run(print)")
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+
+    def step_of(self, node: RaftSimNode, act: Callable[[callfs.RaftCore], Any]) -> None:
+        before = node.core.commit
+        act(node.core)
+        self.check(node.core.commit >= before, "commit goes back", node.name)
+
+    def look_at(self, node: RaftSimNode) -> None:
+        """Election safety, and leader completeness (figure 3.2): by log matching its last entry speaks for all before it."""
+        core = node.core
+        if core is None or core.role != "leader" or node.led == core.term:
+            return
+        node.led = core.term
+        self.count("elected")
+        self.show(f"{self.now:.2f} {node.name} leads term {core.term}")
+        self.check(self.leaders.setdefault(core.term, node.name) == node.name, "two leaders in term", core.term, node.name)
+        last = self.truth[-1] if self.truth else None
+        self.check(last is None or last.index <= node.log.base.index
+                   or last.index <= core.last_index and core.base_at(last.index).term == last.term,
+                   "a leader without what was committed:", node.name, last)
+
+    def check_matching(self, entry: callfs.RaftEntry, before: int) -> None:
+        """Log matching: index and term tell the entry, and the term of the one before it, and so on."""
+        self.check(self.entries.setdefault((entry.index, entry.term), (entry, before)) == (entry, before),
+                   "logs do not match:", entry, before, self.entries[entry.index, entry.term])
+
+    def check_truth(self, node: RaftSimNode, entry: callfs.RaftEntry) -> None:
+        """State machine safety; and each command once."""
+        if entry.index <= len(self.truth):
+            return self.check(self.truth[entry.index - 1] == entry, "machines differ:", node.name, entry, self.truth[entry.index - 1])
+        self.check(entry.index == len(self.truth) + 1, "nobody applied what is before", entry)
+        self.check(entry.kind != callfs.RAFT_COMMAND or entry.data not in self.commands, "applied twice", entry)
+        self.show(f"{self.now:.2f} {node.name} is the first to apply {entry}")
+        self.truth.append(entry)
+        self.commands.add(entry.data)
+        if entry.kind == callfs.RAFT_MEMBERS and entry.index > 1:
+            self.count("members changed")
+
+    def check_read(self, kind: str, floor: int, seen: int, name: str) -> None:
+        self.check(seen >= floor, kind, "at", name, "sees", seen, "but somebody was told of", floor, "before")
+        self.floor = max(self.floor, seen)
+        self.count(kind)
+
+    # What happens
+
+    def run(self, show: Callable[..., Any] = lambda *told: None, ticks: int = 90) -> collections.Counter[str]:
+        self.show = show
+        self.show(self.limits, "loss", self.loss, "double", self.double, "late", self.late)
+        for node in self.nodes.values():
+            self.after(self.random.random() * 3, node.start)
+        self.after(1, self.clients)
+        self.after(self.limits["election_ticks"] * 2, self.trouble, ticks)
+        self.until(ticks, lambda: False)
+        self.heal()
+        self.check(self.until(ticks + 60 * self.limits["election_ticks"], self.settled), "no progress when all is well",
+                   *((node.name, node.core.role, node.core.term, node.core.commit, node.applied) for node in self.nodes.values() if node.core))
+        return self.counts
+
+    def until(self, end: float, done: Callable[[], bool]) -> bool:
+        while self.events and self.now < end and not done():
+            self.now, _, act, args = heapq.heappop(self.events)
+            act(*args)
+        return self.now < end
+
+    def clients(self) -> None:
+        self.after(self.random.random() * 3, self.clients)
+        node = self.random.choice(list(self.nodes.values()))
+        if self.random.random() < 0.7:
+            node = next((each for each in self.nodes.values() if each.core and each.core.role == "leader"), node)
+        if node.core is not None:
+            (self.write if self.random.random() < 0.6 else self.read)(node)
+
+    def write(self, node: RaftSimNode) -> None:
+        data = [b"%d" % (self.number * 10 + place) for place in range(self.random.randint(1, 4))]
+
+        def propose(core: callfs.RaftCore) -> None:
+            with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy):
+                first = core.propose(data)
+                node.proposed.update({first + place: core.term for place in range(len(data))})
+        node.do(propose)
+
+    def read(self, node: RaftSimNode) -> None:
+        if node.core.role == "leader" and self.now < node.lease and not node.core.transferring and node.saving is None:
+            self.check_read("lease read", self.floor, node.core.commit, node.name)
+        token = self.number
+        self.reads[token] = self.floor
+
+        def ask(core: callfs.RaftCore) -> None:
+            with contextlib.suppress(callfs.NotLeader):
+                core.read(token)
+        node.do(ask)
+
+    TROUBLES = ("split", "split", "isolate", "one way", "join lines", "join lines", "crash", "crash", "start", "start", "start",
+                "full", "slow", "transfer", "change", "change", "change", "compact", "compact")
+
+    def trouble(self, end: float) -> None:
+        if self.now >= end:
+            return
+        self.after(self.random.random() * 6, self.trouble, end)
+        node, kind = self.random.choice(list(self.nodes.values())), self.random.choice(self.TROUBLES)
+        self.show(f"{self.now:.2f} {kind} {node.name}")
+        leader = next((each for each in self.nodes.values() if each.core and each.core.role == "leader"), node)
+        others = [name for name in self.nodes if name != node.name]
+        if kind == "split":
+            side = {name for name in self.nodes if self.random.random() < 0.5}
+            self.cut = {(one, two) for one in self.nodes for two in self.nodes if (one in side) != (two in side)}
+        elif kind == "isolate":
+            self.cut |= {pair for other in others for pair in ((leader.name, other), (other, leader.name)) if other != leader.name}
+        elif kind == "one way":
+            self.cut |= {(node.name, other) for other in others if self.random.random() < 0.7}
+        elif kind == "join lines":
+            self.cut = set()
+        elif kind in ("full", "slow"):
+            setattr(node, kind, not getattr(node, kind))
+        elif kind == "crash":
+            (leader if self.random.random() < 0.5 else node).crash()
+        elif kind == "start":
+            node.start()
+        elif kind == "transfer" and leader.core:
+            leader.do(self.transfer)
+        elif kind == "change" and leader.core:
+            leader.do(self.change)
+        elif kind == "compact" and node.core and node.saving is None:
+            node.compact()
+
+    def transfer(self, core: callfs.RaftCore) -> None:
+        with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy, ValueError):
+            core.transfer(self.random.choice([*self.nodes]))
+            self.count("transfer")
+
+    def change(self, core: callfs.RaftCore) -> None:
+        """Add, remove, promote, put back, or give another address."""
+        members, name = dict(core.members), self.random.choice([*self.nodes])
+        member, kind = members.get(name), self.random.random()
+        if member and kind < 0.4:
+            del members[name]
+        elif member and kind < 0.6:
+            members[name] = member._replace(address=member.address + "1")
+        else:
+            members[name] = callfs.RaftMember(name, name + ":1", "", not member.voter if member else kind < 0.8)
+        with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy, ValueError):
+            core.change(members)
+            self.count("change")
+
+    def heal(self) -> None:
+        self.show(f"{self.now:.2f} all is well from now on")
+        self.cut, self.loss, self.late, self.deaths = set(), 0.0, 0.0, 0.0
+        for node in self.nodes.values():
+            node.full = node.slow = False
+            node.start()
+
+    def settled(self) -> bool:
+        """A leader leads, and all its members have applied what it has."""
+        leader = next((node.core for node in self.nodes.values()
+                       if node.core and node.core.role == "leader" and node.core.term == max(self.leaders)), None)
+        return bool(leader and self.floor and leader.commit > leader._first_of_term and all(
+            self.nodes[name].core and self.nodes[name].applied == leader.commit for name in leader.members))
+
+
+class TestRaftSimulator:
+    """Each seed is a cluster, its clients and its bad luck."""
+
+    SEEDS = 250
+
+    def run_seeds(self, seeds: Iterable[int]) -> None:
+        """Enough happens in them for the promises to be worth something."""
+        counts = sum((RaftSim(seed).run() for seed in seeds), collections.Counter())
+        for what, least in (("elected", 2), ("acknowledged", 15), ("read", 3), ("lease read", 3), ("members changed", 0.5),
+                            ("snapshot installed", 0.1), ("truncated", 0.1), ("read refused", 0.2), ("disk full", 1),
+                            ("transfer", 0.1), ("lost", 1)):
+            assert counts[what] >= least * len(seeds), counts
+
+    def test_hundreds_of_seeds(self) -> None:
+        self.run_seeds(range(self.SEEDS))
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("part", range(12))
+    def test_thousands_of_seeds(self, part) -> None:
+        self.run_seeds(range(1000 + 250 * part, 1250 + 250 * part))
+
+    def test_a_seed_tells_the_same_story_each_time(self) -> None:
+        stories = []
+        for _ in range(2):
+            lines: list[str] = []
+            RaftSim(41).run(lambda *told: lines.append(" ".join(map(str, told))))
+            stories.append(lines)
+        assert stories[0] == stories[1] and len(stories[0]) > 30
 
 # ============================================================================
 # Raft: the log on disk
