@@ -8218,9 +8218,12 @@ def _check_change(old: RaftMembers, new: RaftMembers) -> None:
 # ============================================================================
 # Raft: the log on disk
 # ============================================================================
-# A segment is a head and frames; what one `save` wrote is one frame, made durable before the next begins. So a frame
-# that is not whole is the last one and was never confirmed (torn: dropped), or else it has rotted (the node stops).
-# Nothing is ever written over: an entry stands in for an earlier one of its index and for all behind that.
+# A segment is a head and frames; what one `save` wrote is one frame, durable before the next begins. So a frame that is
+# not whole is the last one and was never confirmed (torn: dropped), or else it has rotted (the node stops). Nothing is
+# written over: an entry takes the place of an earlier one of its index and of all behind it by standing later.
+# Why not SQLite (WAL, synchronous=FULL, an insert for each entry, in turns on one disk, median of 400): a save of 1 entry
+# of 300 bytes 0.38 ms against 0.56, of 16 0.51 against 0.65, of 256 2.0 against 2.5 (a bare write and fdatasync: 0.27);
+# to compact is to remove a file, not to delete rows and checkpoint; and SQLite drops what has rotted as if it were torn.
 
 _LOG_MAGIC = b"callfs raft 1\n\0\0"         # the number is that of the format
 _LOG_HEAD = struct.Struct(">16sIIII")       # magic, number of the segment, size and frames of the one before, CRC
@@ -8234,8 +8237,8 @@ _LOG_RESERVE = 64 << 10                     # bytes of a segment that votes and 
 _LOG_CACHED = 200                           # bytes that an entry in memory takes beside its data
 _LOG_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LogRecord = tuple[int, int, int, int, int]     # offset, kind, index, term, bytes of data
-_LOG_ADVICE = ("Nothing was changed. The other nodes have what it held: let one of them forget this node (callfs cluster leave NAME), "
-               "empty its raft.data_dir and let it join again. A node that is alone needs its backup.")
+_LOG_ADVICE = ("Nothing was changed. The other nodes have what it held: let one of them forget this node (callfs cluster "
+               "leave NAME), empty its raft.data_dir and let it join again. A node that is alone needs its backup.")
 
 
 class _LogTorn(ValueError):
@@ -8324,12 +8327,16 @@ def _log_close(fd: int) -> None:
             os.close(fd)
 
 
+def _log_state(state: RaftState) -> RaftEntry:
+    return RaftEntry(0, state.term, _LOG_STATE, state.vote.encode())
+
+
 def _log_base(kind: int, base: RaftBase) -> RaftEntry:
     return RaftEntry(base.index, base.term, kind, encode_members(base.members))
 
 
 class DiskLog(RaftLog):
-    """Segments in a folder (0700), which nobody else may work on. Measured against SQLite: see `.ci`.
+    """Segments in a folder (0700), which nobody else may work on.
 
     `durable` False leaves out every fsync. `segment_bytes`: when a new file begins; the space is taken in advance, so
     that a disk which fills up later can still take a vote and the base that lets old segments go. `cache_bytes`: of
@@ -8350,7 +8357,8 @@ class DiskLog(RaftLog):
         try:
             self._open()
         except OSError as error:
-            raise self._fail("opening it", error) from error
+            failed = self._fail("opening it", error)
+            raise (self._full() if error.errno in _LOG_FULL else failed) from error
         except BaseException:
             self.close()
             raise
@@ -8359,58 +8367,61 @@ class DiskLog(RaftLog):
 
     def _open(self) -> None:
         os.makedirs(self.folder, 0o700, exist_ok=True)
-        names = os.listdir(self.folder)
+        names, torn = os.listdir(self.folder), False
         numbers = sorted(int(name[:-4]) for name in names if re.fullmatch(r"\d{8}\.log", name))
-        # a hole: a power cut kept the removal of a segment and not that of an older one
-        run = [number for place, number in enumerate(numbers) if numbers[-1] - number == len(numbers) - 1 - place]
+        # a hole: a power cut took back the removal of a segment and not that of a younger one
+        run = [number for at, number in enumerate(numbers) if numbers[-1] - number == len(numbers) - 1 - at]
         for number in run:
-            self._replay(number, number == run[-1])
+            torn = self._replay(number)
         if self._first > self.base.index + 1:
-            raise self._damaged(run[0], 0, f"entries {self.base.index + 1} to {self._first - 1} are missing, a segment before it is gone")
+            raise self._damaged(run[0], 0, f"entries {self.base.index + 1} to {self._first - 1} are missing, which "
+                                "a segment before it had")
         for name in names:
-            if name.endswith(".new") or (name[:-4].isdigit() and name.endswith(".log") and int(name[:-4]) not in run):
+            if re.fullmatch(r"\d{8}\.log(\.new)?", name) and name not in map("{:08d}.log".format, run):
                 os.unlink(os.path.join(self.folder, name))
-        self._resume(run[-1]) if run else self._begin(1)
+        self._resume(run[-1], torn) if run else self._begin(1)
 
-    def _resume(self, number: int) -> None:
-        """Write on where the last segment ends. What a killed process wrote may not be on the disk yet: it is now."""
-        self._fd, end = os.open(self._path(number), os.O_RDWR | _O_BINARY | _O_CLOEXEC), self._segments[number].size
-        if pread(self._fd, self._segment_bytes, end).strip(b"\0"):
-            os.ftruncate(self._fd, end)     # torn
+    def _resume(self, number: int, torn: bool) -> None:
+        """Write on where the last segment ends. What a killed process wrote may not be on the disk yet: now it is."""
+        self._fd = os.open(self._path(number), os.O_RDWR | _O_BINARY | _O_CLOEXEC)
+        if torn:
+            os.ftruncate(self._fd, self._segments[number].size)
         with contextlib.suppress(OSError):  # on a full disk, too
             self._take_space(self._fd)
         self._sync(self._fd)
         self._sync_folder()
 
-    def _replay(self, number: int, last: bool) -> None:
+    def _replay(self, number: int) -> bool:
+        """Take what a segment has; whether something torn stands at its end."""
         with open(self._path(number), "rb") as file:
             view = memoryview(file.read())
-        segment = self._segments[number] = self._read_head(number, view)
-        while True:
-            try:
+        segment, size = self._read_head(number, view), 1
+        self._segments[number] = segment
+        try:
+            while size:
                 size, records = _log_frame(view, segment.size, segment)
                 for record in records:
                     self._take(number, view, *record)
-            except ValueError as error:
-                if not last or not segment.frames or not isinstance(error, _LogTorn) or _log_goes_on(view, segment.size, segment):
-                    raise self._damaged(number, segment.size, str(error)) from None
-                if self._log:
-                    self._log.warn("raft_log_torn", file=self._path(number), byte=segment.size, problem=str(error),
-                                   consequence="dropped: nothing was said that follows from it")
-                return
-            if not size:
-                break
-            segment.size, segment.frames = segment.size + size, segment.frames + 1
-        if not segment.frames:
-            raise self._damaged(number, segment.size, "it has no frame")
+                segment.size, segment.frames = segment.size + size, segment.frames + bool(size)
+            if not segment.frames:
+                raise ValueError("it has no frame")     # the first was on the disk before the file had a name
+        except ValueError as error:
+            if not segment.frames or not isinstance(error, _LogTorn) or _log_goes_on(view, segment.size, segment):
+                raise self._damaged(number, segment.size, str(error)) from None
+            if self._log:
+                self._log.warn("raft_log_torn", file=self._path(number), byte=segment.size, problem=str(error),
+                               consequence="dropped: nothing was said that follows from it")
+            return True
+        return False
 
     def _read_head(self, number: int, view: memoryview) -> _LogSegment:
         if len(view) < _LOG_HEAD.size:
             raise self._damaged(number, 0, "it is shorter than its head")
         magic, found, size, frames, check = _LOG_HEAD.unpack_from(view)
-        if magic != _LOG_MAGIC and magic.startswith(_LOG_MAGIC[:12]):
+        other = re.fullmatch(rb"callfs raft (\d+)\n\0*", magic)
+        if other and magic != _LOG_MAGIC:
             raise StorageError(f"{self._path(number)} was written by another version of callfs (format "
-                               f"{magic[12:].decode('ascii', 'replace').strip()}); start that one, or a newer one.")
+                               f"{other[1].decode()}); start that one, or a newer one.")
         if magic != _LOG_MAGIC or found != number or check != zlib.crc32(view[:_LOG_HEAD.size - 4]):
             raise self._damaged(number, 0, "this is not the head of a segment of this number")
         before = self._segments.get(number - 1)
@@ -8459,7 +8470,8 @@ class DiskLog(RaftLog):
         """As the base says. What is no longer in memory is read and checked; raises StorageError where it has rotted."""
         self._slot(first)
         start = first - (self.last_index + 1 - len(self._tail))
-        source = self._read(first, past) if start < 0 else map(self._tail.__getitem__, range(start, min(len(self._tail), start + past - first)))
+        in_memory = range(start, min(len(self._tail), start + past - first))
+        source = self._read(first, past) if start < 0 else map(self._tail.__getitem__, in_memory)
         found, size = [], 0
         for entry in source:
             size += len(entry.data)
@@ -8483,7 +8495,8 @@ class DiskLog(RaftLog):
 
     def _entry(self, place: int, record: bytes) -> RaftEntry:
         number, offset = place >> _LOG_PLACE, place & (1 << _LOG_PLACE) - 1
-        if len(record) < _LOG_RECORD.size or zlib.crc32(record[4:], self._segments[number].seed) != int.from_bytes(record[:4], "big"):
+        check = int.from_bytes(record[:4], "big")
+        if len(record) < _LOG_RECORD.size or zlib.crc32(record[4:], self._segments[number].seed) != check:
             raise self._damaged(number, offset, "a record has another checksum")
         _, kind, index, term, _ = _LOG_RECORD.unpack_from(record)
         return RaftEntry(index, term, kind, record[_LOG_RECORD.size:])
@@ -8504,11 +8517,12 @@ class DiskLog(RaftLog):
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def save(self, state: Optional[RaftState], entries: Sequence[RaftEntry]) -> None:
-        """As the base says. Raises ValueError, with nothing changed, for entries that do not follow each other or what is there."""
+        """As the base says. Raises ValueError (nothing changed) for entries that do not follow what is there and each other."""
         first = entries[0].index if entries else self.last_index + 1
-        if not self.base.index < first <= self.last_index + 1 or any(map(operator.ne, map(operator.itemgetter(0), entries), itertools.count(first))):
+        in_order = all(map(operator.eq, map(operator.itemgetter(0), entries), itertools.count(first)))
+        if not in_order or not self.base.index < first <= self.last_index + 1:
             raise ValueError(f"entries from {first} on do not fit behind {self.base.index} to {self.last_index}")
-        records = [RaftEntry(0, state.term, _LOG_STATE, state.vote.encode()), *entries] if state else entries
+        records = [_log_state(state), *entries] if state else entries
         if not records:
             return
         places = self._append(records, bool(entries))
@@ -8588,11 +8602,11 @@ class DiskLog(RaftLog):
         return StorageFull(f"The disk with the Raft log in {self.folder} is full.")
 
     def _begin(self, number: int) -> None:
-        """Go on in a new segment, which has a name only when it is durable. Raises OSError (nothing changed), StorageError."""
+        """Go on in a new segment, which gets its name when it is durable. Raises OSError (nothing changed), StorageError."""
         _, before = self._newest() if self._segments else (0, _LogSegment(0, 0))
         head = _LOG_HEAD.pack(_LOG_MAGIC, number, before.size, before.frames, 0)[:-4]
         segment = _LogSegment(zlib.crc32(head), _LOG_HEAD.size)
-        frame, _ = _log_encode([RaftEntry(0, self.state.term, _LOG_STATE, self.state.vote.encode()), _log_base(_LOG_BASE, self.base)], segment)
+        frame, _ = _log_encode([_log_state(self.state), _log_base(_LOG_BASE, self.base)], segment)
         place = self._path(number)
         try:
             self._make(place + ".new", head + segment.seed.to_bytes(4, "big") + frame)
@@ -8649,16 +8663,17 @@ class DiskLog(RaftLog):
             except OSError as error:
                 raise self._fail("fsync of the folder", error) from error
 
-    def _fail(self, what: str, error: OSError) -> CallFSError:
+    def _fail(self, what: str, error: OSError) -> StorageError:
         """Close for good."""
         if self._fd >= 0:                   # the frame may look whole in the cache of the system and not be on the disk
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._newest()[1].size)
-        self._broken = f"The Raft log in {self.folder} is closed, as {what} failed ({error.strerror}); look after the disk, then start again."
+        self._broken = (f"The Raft log in {self.folder} is closed, as {what} failed ({error.strerror}); look after the "
+                        "disk, then start again.")
         self.close()
         if self._log:
             self._log.error("raft_log_closed", folder=self.folder, problem=what, error=str(error))
-        return (StorageFull if error.errno in _LOG_FULL and what != "fsync" else StorageError)(self._broken)
+        return StorageError(self._broken)
 
     # -- what is kept in memory ------------------------------------------------------------------------------------
 
@@ -8732,7 +8747,7 @@ _SNAPSHOT_NAME = re.compile(r"(\d+)-(\d+)\.snapshot")
 
 class RaftFolder:
     """The data folder of a node (0700): who it is, its log, its state, its snapshots. One process works on it (a DataLock
-    at `lock_path`). `node` empty: whoever it says. Raises ConfigError for the folder of another node, StorageError, StorageFull.
+    at `lock_path`). `node` empty: whoever it says. Raises ConfigError (another node's folder), StorageError, StorageFull.
     """
 
     def __init__(self, path: str, node: str = "", *, durable: bool = True) -> None:
@@ -8767,7 +8782,8 @@ class RaftFolder:
     @cluster.setter
     def cluster(self, cluster: str) -> None:
         if self.cluster not in ("", cluster):
-            raise ConfigError(f"{self.path} belongs to the cluster {self.cluster}, not to {cluster}; another cluster needs another raft.data_dir")
+            raise ConfigError(f"raft.data_dir: {self.path} belongs to the cluster {self.cluster}, not to {cluster}, "
+                              "which needs an empty folder")
         if cluster != self.cluster:
             self.recover(cluster)
 
@@ -8780,7 +8796,8 @@ class RaftFolder:
             with open(self._place, encoding="utf-8") as file:
                 kept = json.load(file)
             if kept["format"] != 1:
-                raise StorageError(f"{self._place} was written by another version of callfs (format {kept['format']}); start that one, or a newer one.")
+                raise StorageError(f"{self._place} was written by another version of callfs (format {kept['format']}); "
+                                   "start that one, or a newer one.")
             return {name: str(kept[name]) for name in ("cluster", "node", "folder")}
         except FileNotFoundError:
             return {}
@@ -8798,7 +8815,7 @@ class RaftFolder:
     def _keep(self, kept: dict[str, str]) -> None:
         temporary = self._place + ".new"
         with _raft_disk(self.path):
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_CLOEXEC, 0o600), "w") as file:
                 json.dump({"format": 1, **kept}, file)
             self._settle(temporary, self._place)
         self._kept = kept
@@ -8820,7 +8837,7 @@ class RaftFolder:
         return os.path.join(self.snapshots_path, secrets.token_hex(8) + ".part")
 
     def adopt(self, temporary: str, index: int, term: int) -> RaftSnapshot:
-        """A file that is complete becomes the snapshot behind an entry: durable on return. Raises StorageFull, StorageError."""
+        """A complete file becomes the snapshot behind an entry: durable on return. Raises StorageFull, StorageError."""
         found = RaftSnapshot(index, term, os.path.join(self.snapshots_path, f"{index}-{term}.snapshot"))
         with _raft_disk(temporary):
             self._settle(temporary, found.path)
@@ -8830,7 +8847,8 @@ class RaftFolder:
         """Those that there are, newest first."""
         with _raft_disk(self.snapshots_path):
             found = map(_SNAPSHOT_NAME.fullmatch, os.listdir(self.snapshots_path))
-        return sorted((RaftSnapshot(int(each[1]), int(each[2]), os.path.join(self.snapshots_path, each[0])) for each in found if each), reverse=True)
+        return sorted((RaftSnapshot(int(each[1]), int(each[2]), os.path.join(self.snapshots_path, each[0]))
+                       for each in found if each), reverse=True)
 
     def retain(self, count: int) -> None:
         """Remove all but the newest; what can not be removed (Windows: it is being sent) goes the next time."""
