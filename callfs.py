@@ -10652,16 +10652,16 @@ class SQLiteStore(MetadataStore):
         """What is to be checked first in a commit at a path by the thread that calls this: see `fence`. Given the type
         of what will be there, that, too."""
         token = self.fence() if self.shared else 0
-        above = [*ancestors(path), path]
 
         def check(connection: sqlite3.Connection, kind: str = "") -> None:
             if not token:
                 return
+            above = [*ancestors(path), path]
             marks = ",".join(f"?{number + 1}" for number in range(len(above)))
             last = connection.execute(
                 f"SELECT max(CASE WHEN path IN ({marks}) AND path <> ?{len(above)} THEN below ELSE token END) FROM fences "
-                f"WHERE path IN ({marks}) OR ?{len(above) + 1} AND path > ?{len(above) + 2} AND path < ?{len(above) + 3}",
-                (*above, below, *_below(path)[1:])).fetchone()[0]
+                f"WHERE path IN ({marks})" + (f" OR path > ?{len(above) + 1} AND path < ?{len(above) + 2}" if below else ""),
+                (*above, *_below(path)[1:]) if below else above).fetchone()[0]
             if last is not None and last > token:
                 raise Overtaken()
             connection.execute("INSERT INTO fences VALUES (?1, ?2, ?3, ?4) ON CONFLICT (path) DO UPDATE SET token = ?2, "
@@ -12362,7 +12362,7 @@ RAFT_REQUESTS = 100_000                     # entries back that a command is kno
 RAFT_LEASE_MS = 10_000                      # of a session of locks that has not said how long it wants
 _COMMAND_STAMP = struct.Struct(">Q")
 # What the log makes beside the records. One row in `raft_place`: how far the log is applied. A claim is of a lock that is
-# wanted (token 0, in the order of `place`) or held, its paths then in `locks`.
+# wanted (token 0, in the order of `place`) or held, its paths then in `locks`. `raft_trouble` is a node's own.
 _RAFT_FORMAT = 1
 _RAFT_SCHEMA = f"""
     CREATE TABLE raft_place (applied INTEGER NOT NULL, term INTEGER NOT NULL, stamp INTEGER NOT NULL, token INTEGER NOT NULL,
@@ -12371,6 +12371,7 @@ _RAFT_SCHEMA = f"""
     CREATE TABLE raft_requests (entry INTEGER PRIMARY KEY, request TEXT NOT NULL UNIQUE, answer TEXT NOT NULL);
     CREATE TABLE raft_notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE raft_digests (node TEXT PRIMARY KEY, entry INTEGER NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE raft_trouble (node TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE node_mounts (instance_id TEXT NOT NULL, path TEXT NOT NULL, fstype TEXT NOT NULL, config TEXT NOT NULL,
         PRIMARY KEY (instance_id, path)) WITHOUT ROWID;
     CREATE TABLE lock_sessions (session TEXT PRIMARY KEY, lease INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
@@ -12636,7 +12637,7 @@ class RaftMachine:
         self._name, self._log, self._locks = name, log, _LockTable(self.read)
         self._place, self._applying = self.read.place, threading.Lock()
         self.read.fence = lambda: self._token
-        self._token, self._doubt = 0, ""
+        self._token, self._trouble = 0, self._known_trouble()
         self.on_granted: Callable[[str, int], None] = lambda who, token: None
         self.on_digest: Callable[[int, str], None] = lambda index, digest: None
         self._closing, self._digester = threading.Event(), None     # type: threading.Event, Optional[threading.Thread]
@@ -12670,8 +12671,8 @@ class RaftMachine:
 
     @property
     def trouble(self) -> str:
-        """Why this node must not serve: its records are not those of the others. "" when all is well."""
-        return self._doubt
+        """Why this node must not serve: its records are not those of the others. "" when all is well, so after a snapshot."""
+        return self._trouble
 
     def next_expiry(self) -> Optional[int]:
         """From which cluster time on (ms) a command `lock_expire` has something to do; None: for now there is nothing."""
@@ -12719,7 +12720,9 @@ class RaftMachine:
             self._locks.granted.clear()
             self.read.take_back()
             self._place = self.read.place
-            raise _store_error(error, "copy of the records") from error if isinstance(error, sqlite3.Error) else error
+            if isinstance(error, sqlite3.Error):
+                raise _store_error(error, "copy of the records") from error
+            raise
         self._place = self.read.place
         if commands[-1].op == "digest":
             self._begin_digest(commands[-1].entry.index)
@@ -12813,8 +12816,12 @@ class RaftMachine:
         ((most, count),) = collections.Counter(said.values()).most_common(1) or (("", 0),)
         truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
         if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
-            self._doubt = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
-                           "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
+            self._trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
+                             "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
+            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self._trouble)
+
+    def _known_trouble(self) -> str:
+        return dict(self.read.run("SELECT node, text FROM raft_trouble")).get(self._name, "")
 
     def _begin_digest(self, index: int) -> None:
         """Of what is there now: the transaction stays open, in a thread, until all is read."""
@@ -12884,7 +12891,7 @@ class RaftMachine:
                 raise _store_error(error, "snapshot") from error
             self.read.stale = [""]
             self.read.forget()
-            self._place, self._doubt = self.read.place, ""
+            self._place, self._trouble = self.read.place, self._known_trouble()
             self._tell_granted(self._locks.held())
             return self._place.base
 
@@ -12905,7 +12912,8 @@ class RaftMachine:
 
 def _raft_rows(connection: sqlite3.Connection) -> Iterator[list[Any]]:
     """All tables, in the order of their names and keys, in slices."""
-    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name")
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' AND "
+                                "name <> 'raft_trouble' ORDER BY name")
     for (table,) in tables.fetchall():
         keys = sorted((row[5], row[1]) for row in connection.execute(f"PRAGMA table_info({table})") if row[5])
         rows = connection.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key for _, key in keys) or 'rowid'}")

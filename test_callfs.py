@@ -144,6 +144,7 @@ import itertools                            # noqa: E402
 import math                                 # noqa: E402
 import pathlib                              # noqa: E402
 import py_compile                           # noqa: E402
+import queue                                # noqa: E402
 import random                               # noqa: E402
 import select                               # noqa: E402
 import shlex                                # noqa: E402
@@ -9396,6 +9397,614 @@ class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
 # ============================================================================
 # Records agreed on: the state machine
 # ============================================================================
+
+class Replica:
+    """A state machine with the log that it is given, entry by entry: what a node of a cluster is without its network."""
+
+    def __init__(self, path: Path, name: str = "node-1") -> None:
+        self.path, self.log, self.granted = path, [], []        # type: Path, list[Any], list[tuple[str, int]]
+        self.open(name)
+
+    def open(self, name: str = "node-1") -> None:
+        """As after a start."""
+        self.machine = callfs.RaftMachine(str(self.path), name=name)
+        self.machine.on_granted = lambda who, token: self.granted.append((who, token))
+        self.digests: queue.Queue[tuple[int, str]] = queue.Queue()
+        self.machine.on_digest = lambda index, digest: self.digests.put((index, digest))
+
+    def entry(self, op: str, *args: Any, ms: int = 0, token: int = 0, request: Optional[str] = None, origin: Optional[int] = None) -> Any:
+        """The next of the log, one millisecond after the last."""
+        index = (self.log[-1].index if self.log else self.machine.applied) + 1
+        command = callfs.encode_command(op, args, f"r{index}" if request is None else request, index - 1 if origin is None else origin, token)
+        self.log.append(callfs.RaftEntry(index, 1 + index // 50, callfs.RAFT_COMMAND, callfs.stamped(ms or index, command)))
+        return self.log[-1]
+
+    def members(self, *names: str) -> None:
+        """The log's first entry."""
+        members = {name: callfs.RaftMember(name, name + ":7000") for name in names}
+        self.log.append(callfs.RaftEntry(len(self.log) + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(members)))
+        self.machine.apply(self.log[-1:])
+
+    def do(self, op: str, *args: Any, **how: Any) -> Any:
+        """The value of a command; raises its error."""
+        outcome, = self.machine.apply([self.entry(op, *args, **how)])
+        if outcome.error:
+            raise outcome.error
+        return outcome.value
+
+    def digest(self, *args: Any) -> str:
+        """Of what is there now, as the machine works it out."""
+        entry = self.entry("digest", *args or ("node-1",))
+        self.machine.apply([entry])
+        index, digest = self.digests.get(timeout=10)
+        assert index == entry.index
+        return digest
+
+
+def tables_of(path: Union[str, Path]) -> list[str]:
+    """All that a SQLite file holds, as SQL."""
+    with contextlib.closing(sqlite3.connect(str(path))) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    replica = Replica(tmp_path / "records")
+    yield replica
+    replica.machine.close()
+
+
+PLACES = ["/a", "/a/b", "/a/b/c", "/a-", "/ab", "/d", "/d/\U0001f600", "/d/e"]
+
+
+def some_command(dice: random.Random, turn: int) -> tuple[Any, ...]:
+    """(operation, its arguments, token) of anything that a node could ask for."""
+    def entry(path: str) -> callfs.Entry:
+        kind, backend = dice.choice([callfs.FILE, callfs.FILE, callfs.DIRECTORY]), dice.choice(["localfs", "localfs", "s3", "symlink"])
+        return an_entry(path, type=kind, backend=backend, etag=dice.choice(["e", "f", "1-2"]), stamp=f"{turn:032d} t", id=dice.choice("ij"),
+                        instance_id=dice.choice(["node-1", "node-2"]))
+    path, link, key = dice.choice(PLACES), a_link(dice.randrange(5), expires=1000.0 + dice.randrange(9)), f"{dice.randrange(9):032d}"
+    op, *args = dice.choice([
+        ("put", entry(path)), ("put", entry(path)), ("put", entry(path)), ("add", [entry(each) for each in dice.sample(PLACES, 3)]),
+        ("delete", path), ("move", path, dice.choice([other for other in PLACES if not callfs.is_below(other, path)])),
+        ("add_link", link), ("use_link", link.token_hash, 1003.0), ("delete_link", link.id, dice.choice([None, "alice", "bob"])), ("sweep_links", 1004.0),
+        ("settle_strays", [dice.randrange(20)]), ("hold_blob", key, "s3", "node-1"), ("release_blobs", [key], ""), ("release_blobs", [], "node-1"),
+        ("drop_blobs", [key]), ("note_reads", {"i": turn}), ("put", []), ("put", [7, 8]), ("delete", 5), ("put", list(an_entry("/a", size=2**70)))])
+    return op, args, dice.choice([0, 0, turn, max(0, turn - dice.randrange(9))])
+
+
+def some_lock_command(dice: random.Random, turn: int) -> tuple[Any, ...]:
+    """The same for locks."""
+    op, *args = dice.choice([
+        ("lock_take", f"w{turn}", f"s{dice.randrange(4)}", dice.sample(["/", *PLACES], dice.choice([1, 1, 2])), dice.random() < 0.3, dice.choice([0, 20, 500])),
+        ("lock_take", f"w{turn}", f"s{dice.randrange(4)}", dice.sample(PLACES, 1), False, 500), ("lock_give", *(f"w{turn - dice.randrange(1, 9)}" for _ in range(2))),
+        ("lock_give", f"w{turn - dice.randrange(1, 6)}"), ("lock_renew", f"s{dice.randrange(4)}", dice.choice([30, 100])), ("lock_end", f"s{dice.randrange(4)}"),
+        ("lock_expire",)])
+    return op, args, 0
+
+
+def a_history(seed: int, length: int) -> list[Any]:
+    """Entries of a log: all that is asked for, some of it twice, other kinds between."""
+    dice, replica = random.Random(seed), Replica.__new__(Replica)
+    replica.log = [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members({"node-1": callfs.RaftMember("node-1", "h:1")}))]
+    for turn in range(2, length):
+        if dice.random() < 0.05:
+            replica.log.append(callfs.RaftEntry(turn, 1, callfs.RAFT_NOTHING))
+            continue
+        op, args, token = dice.choice([some_command, some_command, some_lock_command])(dice, turn)
+        if dice.random() < 0.1:
+            op, args, token = dice.choice([("note", ["key", str(turn)], 0), ("add_mount", ["node-1", f"/m{turn % 3}", "memfs", "{}"], 0), ("found", ["12" * 8], 0),
+                                           ("remove_mount", ["node-1", "/m1"], 0), ("digest-said", [5, "node-1", "x"], 0)])
+        again = dice.choice(replica.log[-8:])
+        if dice.random() < 0.2 and again.kind == callfs.RAFT_COMMAND:       # by an earlier leader, and by the next one
+            replica.log.append(again._replace(index=turn, data=callfs.stamped(turn, again.data[8:])))
+        else:
+            replica.entry(op, *args, token=token, request=dice.choice([None, None, None, ""]), ms=dice.choice([0, turn * 5, 3]))
+    return replica.log
+
+
+class TestRaftMachine:
+    """The state machine: commands applied once, each with its place in the log, the same on every node."""
+
+    def test_bytes_of_a_command(self) -> None:
+        """What nodes of several versions have in their logs."""
+        command = callfs.stamped(1_700_000_000_000, callfs.encode_command("move", ["/a", "/ü"], "id", 7, 9))
+        assert command == b'\x00\x00\x01\x8b\xcf\xe5h\x00["id",7,9,"move",["/a","/\xc3\xbc"]]'
+        with pytest.raises(ValueError, match="no operation"):
+            callfs.encode_command("nonsense", [])
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_as_sqlite(self, replica: Replica, tmp_path: Path, seed: int) -> None:
+        """Any commands: answers, refusals and what is there then are those of a SQLiteStore that several nodes share."""
+        store, dice = callfs.SQLiteStore(str(tmp_path / "plain"), durable=False, shared=True), random.Random(seed)
+
+        def seen(store: Any) -> Any:
+            return ([each._replace(version=0) for each in store.subtree("/")], store.links(None), sorted(store.loose_blobs()), store.last_reads(["i", "j"]),
+                    [store.strays(node) for node in ("node-1", "node-2")], [store.get(path) and store.get(path)._replace(version=0) for path in PLACES])
+
+        def plainly(op: str, args: list[Any]) -> Any:
+            try:
+                return getattr(store, op)(*[callfs.Entry(*each) for each in args] if op == "put" else args)
+            except callfs.CallFSError as error:     # of what is there already SQLiteStore says only that it can not
+                return callfs.Conflict if type(error) is callfs.Unavailable else type(error)
+            except (TypeError, ValueError, AttributeError, OverflowError):
+                return callfs.BadRequest
+
+        for turn in range(1, 250):
+            op, args, token = some_command(dice, turn)
+            store.fence = lambda: token
+            try:
+                found = replica.do(op, *args, token=token)
+            except callfs.CallFSError as error:
+                found = type(error)
+            wanted = plainly(op, args)
+            if op == "put" and isinstance(found, callfs.Entry):
+                assert found.version == turn == replica.machine.applied and replica.machine.read.get(found.path) == found
+                found, wanted = found._replace(version=0), wanted._replace(version=0)
+            assert found == wanted and seen(replica.machine.read) == seen(store), (turn, op, args)
+        store.close()
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_same_everywhere(self, tmp_path: Path, seed: int) -> None:
+        """One history on three nodes: entry by entry; in transactions of any size, started again, with snapshots of its own;
+        behind, and then from a snapshot of the second. All tables are the same, byte for byte, and so are the digests."""
+        history, dice = a_history(seed, 400), random.Random(seed)
+        one, other, late = (Replica(tmp_path / name) for name in ("one", "other", "late"))
+        outcomes = [one.machine.apply([entry])[0] for entry in history]
+        found: list[Any] = []
+        while other.machine.applied < len(history):
+            first = other.machine.applied
+            found += other.machine.apply(history[max(0, first - 3):first + dice.randrange(1, 40)])
+            step = dice.randrange(6)
+            if step == 0:
+                other.machine.close()
+                other.open()
+            elif step == 1:
+                assert other.machine.persist() == other.machine.applied
+            elif step == 2 and other.machine.applied < 350:
+                assert other.machine.snapshot(str(tmp_path / "snapshot")) == other.machine.base
+        assert [each._replace(error=None) for each in found] == [each._replace(error=None) for each in outcomes]
+        assert [(type(each.error), str(each.error)) for each in found] == [(type(each.error), str(each.error)) for each in outcomes]
+        late.machine.apply(history[:30])
+        base = late.machine.install(str(tmp_path / "snapshot"))
+        late.machine.apply(history[base.index:])
+        assert tables_of(tmp_path / "one") == tables_of(tmp_path / "other") == tables_of(tmp_path / "late")
+        assert one.machine.base == other.machine.base == late.machine.base and late.machine.identity == "12" * 8
+        for each in (one, other, late):
+            each.log = list(history)
+        assert len({each.digest() for each in (one, other, late)}) == 1
+        assert [who for who, _ in one.granted] == [who for who, _ in other.granted] and len(one.granted) > 10
+        for each in (one, other, late):
+            each.machine.close()
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_killed_or_cut_off_at_any_moment(self, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a crash leaves (the file and its log as they are; after a power cut any part of that log that was not synced)
+        holds the records of one entry, which it names; the rest comes again from the log, and all is as it would have been."""
+        history, dice, replica = a_history(seed, 150), random.Random(seed), Replica(tmp_path / "records")
+        wanted, synced, checked = [tables_of(tmp_path / "records")], 0, set()
+
+        def crash(applied: int, cut: bool) -> None:
+            for name in ("crashed", "crashed-wal", "crashed-shm"):
+                (tmp_path / name).unlink(missing_ok=True)
+            shutil.copy(tmp_path / "records", tmp_path / "crashed")
+            wal = (tmp_path / "records-wal").read_bytes()
+            (tmp_path / "crashed-wal").write_bytes(wal[:dice.randrange(synced, len(wal) + 1)] if cut else wal)
+            after = Replica(tmp_path / "crashed")
+            found = after.machine.applied
+            assert persisted <= found <= applied and (cut or found == applied)
+            checked.add(found)
+            after.machine.apply(history[:applied])
+            after.machine.close()
+            assert tables_of(tmp_path / "crashed") == wanted[-1]
+
+        def sync(path: str) -> None:
+            nonlocal synced
+            synced = os.path.getsize(path) if path.endswith("-wal") else synced
+        monkeypatch.setattr(callfs, "_sync_records", sync)
+        persisted = replica.machine.persist()
+        while replica.machine.applied < len(history):
+            replica.machine.apply(history[replica.machine.applied:replica.machine.applied + dice.randrange(1, 12)])
+            wanted.append(tables_of(tmp_path / "records"))
+            crash(replica.machine.applied, False)
+            crash(replica.machine.applied, True)
+            if dice.random() < 0.2:
+                persisted = replica.machine.persist()
+        assert len(checked) > 10
+        replica.machine.close()
+
+    @pytest.mark.parametrize("message, kind", [("database or disk is full", callfs.StorageFull), ("disk I/O error", callfs.Unavailable),
+                                               ("database disk image is malformed", callfs.StorageError)])
+    def test_the_disk_fails_at_any_statement(self, replica: Replica, message: str, kind: type[Exception]) -> None:
+        """Then nothing of the transaction is done, and nobody is told of a lock; tried again, all of it."""
+        class Failing:
+            def __init__(self, real: Any, left: int) -> None:
+                self.real, self.left = real, left
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.real, name)
+
+            def execute(self, *words: Any) -> Any:
+                self.left -= 1
+                if self.left == 0:
+                    raise sqlite3.OperationalError(message)
+                return self.real.execute(*words)
+
+        replica.do("add", [an_entry(path, type=callfs.DIRECTORY) for path in ("/a", "/d")])
+        batch = [replica.entry("put", an_entry("/a/x"), token=3), replica.entry("lock_take", "w", "s", ["/a"], True, 9), replica.entry("move", "/a", "/z"),
+                 replica.entry("digest", "node-1")]
+        read, before, real = replica.machine.read, replica.machine.base, replica.machine.read._writer
+        for number in itertools.count(1):
+            read._writer = failing = Failing(real, number)      # type: ignore[assignment]
+            try:
+                outcomes = replica.machine.apply(batch)
+            except kind:
+                read._writer = real
+                assert replica.machine.base == before and not replica.granted and [each.path for each in read.subtree("/")] == ["/a", "/d"]
+                assert message not in str(kind)
+                continue
+            finally:
+                read._writer = real
+            break
+        assert failing.left > 0 and number > 20
+        assert [outcome.error for outcome in outcomes] == [None] * 4 and replica.machine.applied == before.index + 4 and len(replica.granted) == 1
+        assert [each.path for each in read.subtree("/")] == ["/d", "/z", "/z/x"]
+
+    def test_what_is_done_before_a_digest_stays(self, replica: Replica) -> None:
+        """A digest ends a transaction; what came of it is told though the next one fails."""
+        batch = [replica.entry("put", an_entry("/a")), replica.entry("digest", "node-1"), replica.entry("put", an_entry("/b"))]
+        read, begun = replica.machine.read, []
+        begin = read.begin
+
+        def once() -> None:
+            begun.append(1)
+            if len(begun) == 2:
+                raise sqlite3.OperationalError("database or disk is full")
+            begin()
+        read.begin = once                   # type: ignore[method-assign]
+        assert [outcome.index for outcome in replica.machine.apply(batch)] == [1, 2] and replica.machine.applied == 2
+        assert [outcome.index for outcome in replica.machine.apply(batch)] == [3] and read.get("/b")
+
+    def test_a_request_is_applied_once(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sent again it has the answer of the first time; what is too old for that is not done at all."""
+        monkeypatch.setattr(callfs, "RAFT_REQUESTS", 10)
+        put = replica.do("put", an_entry("/a"), request="put")
+        assert replica.do("lock_take", "w", "s", ["/a"], False, 0, request="take") == 2
+        assert replica.do("delete", "/none", request="none") == 0
+        refusals = [("add", [an_entry("/a/f")], {"token": 5}), ("move", "/a", {"token": 1}), ("put", an_entry("/a/b"), {"token": 5}), ("put", 7, {})]
+        with pytest.raises(callfs.Overtaken) as first:
+            for turn in range(2):
+                replica.do("put", an_entry("/a"), token=9 - 8 * turn, request=f"overtaken {turn}")
+        assert replica.do("delete", "/a", request="delete") == 1 and len(refusals) == 4
+        assert replica.do("put", an_entry("/a"), request="put") == put and replica.machine.read.get("/a") is None
+        assert replica.do("lock_take", "w", "s", ["/a"], False, 0, request="take") == 2 and replica.do("delete", "/none", request="none") == 0
+        assert replica.do("delete", "/a", request="delete") == 1
+        with pytest.raises(callfs.Overtaken) as again:
+            replica.do("delete", "/a", request="overtaken 1")
+        assert (again.value.message, again.value.headers, again.value.status) == (first.value.message, first.value.headers, 503)
+        for _ in range(8):
+            replica.do("note", "a", "b")
+        with pytest.raises(callfs.Unavailable, match="perhaps"):
+            replica.do("put", an_entry("/a"), request="put", origin=0)
+        assert replica.machine.read.get("/a") is None
+        assert replica.machine.read._read("", "SELECT count(*) FROM raft_requests", ()) == [(8,)], "of the last ten"
+        assert replica.do("put", an_entry("/a"), request="put").version == replica.machine.applied
+
+    @pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\0" * 8, b"\0" * 8 + b"5", b"\0" * 8 + b'["",0,0,"drop_tables",[]]', b"\0" * 8 + b'["",0,0,"put"]', b"\0" * 8 + b"\xff",
+                                      b"\0" * 8 + b'["",0,0,["put"],[]]'])
+    def test_what_a_later_version_wrote(self, replica: Replica, data: bytes) -> None:
+        """It is not skipped: the machine stands still, and says why."""
+        for kind in (callfs.RAFT_COMMAND, 9):
+            for _ in range(2):
+                with pytest.raises(callfs.StorageError, match="Entry 2 .*later"):
+                    replica.machine.apply([callfs.RaftEntry(1, 1, callfs.RAFT_NOTHING), callfs.RaftEntry(2, 1, kind, data)])
+        assert replica.machine.applied == 0
+
+    def test_no_entry_is_left_out(self, replica: Replica) -> None:
+        """One that is applied already is passed over; a gap is refused."""
+        entries = [replica.entry("put", an_entry(f"/{number}")) for number in range(5)]
+        assert len(replica.machine.apply(entries[:2])) == 2 and [outcome.index for outcome in replica.machine.apply(entries[:3])] == [3]
+        with pytest.raises(callfs.StorageError, match="entry 5.*entry 3"):
+            replica.machine.apply(entries[4:])
+        assert replica.machine.apply([]) == [] and replica.machine.applied == 3
+
+    def test_cluster_time(self, replica: Replica) -> None:
+        """It does not go back; leases and fences are measured by it, never by the clock of a node."""
+        replica.do("lock_renew", "s", 100, ms=5000)
+        replica.do("add", [an_entry("/a", type=callfs.DIRECTORY)], ms=10)
+        assert replica.machine.stamp == 5000 and replica.machine.next_expiry() == 5100
+        replica.do("put", an_entry("/a/b"), token=2, ms=6000)
+        assert replica.machine.read._read("", "SELECT since FROM fences", ()) == [(6.0,)]
+
+    def test_small_things(self, replica: Replica) -> None:
+        """The identity of the records is drawn once; notes; each node's mounts; what is not in the log is not written."""
+        assert replica.machine.identity == ""
+        for identity in ("0123456789abcdef", "f" * 16):
+            replica.do("found", identity)
+        replica.do("note", "b", "2")
+        replica.do("note", "a", "1")
+        replica.do("note", "b", "3")
+        replica.do("add_mount", "node-1", "/m", "memfs", "{}")
+        replica.do("add_mount", "node-2", "/m", "hellofs", "{}")
+        replica.machine.close()
+        replica.open()
+        assert replica.machine.identity == "0123456789abcdef" and replica.machine.notes() == {"a": "1", "b": "3"}
+        replica.do("note", "a", "")
+        replica.do("remove_mount", "node-2", "/m")
+        assert replica.machine.notes() == {"b": "3"}
+        assert (replica.machine.mounts("node-1"), replica.machine.mounts("node-2")) == ([("/m", "memfs", "{}")], [])
+        with pytest.raises(AssertionError):
+            replica.machine.read.put(an_entry("/a"))
+
+    def test_members(self, replica: Replica) -> None:
+        """They are those of the last entry that is applied, also after a start and from a snapshot."""
+        replica.members("node-1", "node-2")
+        replica.do("put", an_entry("/a"))
+        replica.machine.close()
+        replica.open()
+        assert set(replica.machine.base.members) == {"node-1", "node-2"} and replica.machine.base[:2] == (2, 1)
+        assert replica.machine.applied_term == 1
+
+    def test_readers_see_whole_transactions(self, replica: Replica) -> None:
+        """And never, once an entry is applied, what was before it: neither in the file nor in memory."""
+        wrong: list[Any] = []
+
+        def look() -> None:
+            applied = replica.machine.applied
+            size = (replica.machine.read.get("/a") or an_entry("/a", size=0)).size
+            page = {entry.path: entry.size for entry in replica.machine.read.page("/")}
+            if size < applied // 2 or len(set(page.values())) > 1:
+                wrong.append((applied, size, page))
+
+        def work(number: int) -> None:
+            for turn in range(1, 150):
+                replica.machine.apply([replica.entry("put", an_entry(path, size=turn)) for path in ("/a", "/b")])
+        in_threads(work, 1, look)
+        assert not wrong
+
+
+class TestLocksInTheMachine:
+    """Locks: granted by the log, in turn, for as long as a session lives."""
+
+    def take(self, replica: Replica, who: str, *paths: str, below: bool = False, wait: int = 1000, session: str = "", **how: Any) -> int:
+        return replica.do("lock_take", who, session or "s" + who, list(paths), below, wait, **how)
+
+    def test_in_turn(self, replica: Replica) -> None:
+        """Who waits is granted by the command that frees him, the first first; tokens grow, and are the entries' own."""
+        assert self.take(replica, "a", "/x", "/x") == 1 and self.take(replica, "b", "/x") == 0
+        assert self.take(replica, "c", "/", below=True) == 0 and self.take(replica, "d", "/y") == 0, "it would overtake c"
+        assert self.take(replica, "e", "/y", wait=0) == 0 and self.take(replica, "a", "/other") == 1, "it has its lock"
+        assert replica.granted == [("a", 1)] and replica.do("lock_give", "a") == 1
+        assert replica.granted[1:] == [("b", 7)] and replica.do("lock_give", "a", "b", "nobody") == 1
+        assert replica.granted[2:] == [("c", 8)] and replica.do("lock_give", "c") == 1
+        assert replica.granted[3:] == [("d", 9)] and replica.machine._locks._claims("token = 0") == []
+
+    def test_several_at_once(self, replica: Replica) -> None:
+        """Granted by one entry, each has its own token, smaller than those of later ones."""
+        self.take(replica, "a", "/", below=True)
+        for who in "bcd":
+            self.take(replica, who, "/" + who)
+        replica.do("lock_give", "a")
+        assert replica.granted == [("a", 1), ("b", 5), ("c", 6), ("d", 7)] and self.take(replica, "e", "/e") == 8
+
+    def test_who_gives_up_frees_those_behind(self, replica: Replica) -> None:
+        self.take(replica, "a", "/x")
+        self.take(replica, "b", "/x", "/y")
+        self.take(replica, "c", "/y")
+        assert replica.do("lock_give", "b") == 0 and replica.granted[1:] == [("c", 4)]
+
+    def test_leases(self, replica: Replica) -> None:
+        """A session that is silent for longer has lost all that it held or waited for; waiting ends, too. A take renews; so
+        does a renewal that comes late, as long as nobody has said that it is over."""
+        self.take(replica, "a", "/x", session="s", ms=1000)
+        self.take(replica, "b", "/x", session="t", wait=500, ms=1000)
+        assert replica.machine.next_expiry() == 1500
+        assert replica.do("lock_expire", ms=1499) == 0 and len(replica.machine._locks._claims("token = 0")) == 1
+        assert replica.do("lock_expire", ms=1500) == 0 and replica.machine._locks._claims("token = 0") == []
+        assert replica.do("lock_renew", "s", 5000, ms=2000) == 1 and replica.machine.next_expiry() == 7000
+        self.take(replica, "c", "/y", session="s", ms=6000)
+        self.take(replica, "d", "/x", session="t", wait=99_999, ms=6000)
+        assert replica.machine.next_expiry() == 11_000
+        assert replica.do("lock_expire", ms=11_000) == 2 and replica.granted[-1] == ("d", replica.machine.applied)
+        assert replica.do("lock_give", "a") == 0 and replica.do("lock_renew", "s", 100) == 0
+        assert replica.do("lock_end", "t") == 1 and replica.do("lock_expire", ms=99_999) == 0 and replica.machine.next_expiry() is None
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_any_order(self, replica: Replica, seed: int) -> None:
+        """Nobody is in a place with somebody else; who waits waits for one that holds or came before; what is over is gone;
+        tokens grow; every grant is told, once."""
+        dice, told = random.Random(seed), 0
+        for turn in range(1, 300):
+            op, args, _ = some_lock_command(dice, turn)
+            replica.do(op, *args, ms=turn * 4)
+            claims = replica.machine._locks._claims("1")
+            held, waiting = [claim for claim in claims if claim.token], [claim for claim in claims if not claim.token]
+            assert not any(one.meets(other) for one, other in itertools.combinations(held, 2))
+            for number, claim in enumerate(waiting):
+                assert any(claim.meets(other) for other in (*held, *waiting[:number])), (turn, op, args)
+            rows = replica.machine.read._read("", "SELECT path, who FROM locks ORDER BY path, who", ())
+            assert rows == sorted((path, claim.who) for claim in held for path in claim.paths)
+            tokens = [token for _, token in replica.granted]
+            assert tokens == sorted(set(tokens)) and {(claim.who, claim.token) for claim in held} <= set(replica.granted)
+            told = max(told, len(waiting))
+        assert told > 2 and len(replica.granted) > 40
+
+
+class TestRaftSnapshots:
+    """The records as one file, and back."""
+
+    def test_while_commands_are_applied(self, replica: Replica, tmp_path: Path) -> None:
+        """The copy is that of one entry, which it names."""
+        other, bases = Replica(tmp_path / "other"), []
+
+        def work(number: int) -> None:
+            for turn in range(1, 200):
+                replica.machine.apply([replica.entry("put", an_entry(path, size=turn)) for path in ("/a", "/b")])
+
+        def copy() -> None:
+            base = replica.machine.snapshot(str(tmp_path / "snapshot"))
+            assert other.machine.install(str(tmp_path / "snapshot")) == base == other.machine.base
+            assert {entry.size for entry in other.machine.read.page("/")} == ({base.index // 2} if base.index else set())
+            bases.append(base.index)
+        in_threads(work, 1, copy)
+        assert bases == sorted(bases) and sorted(os.listdir(tmp_path))[-1] == "snapshot", "one file"
+        assert os.stat(tmp_path / "snapshot").st_mode & 0o777 == 0o600
+        other.machine.close()
+
+    def test_readers_go_on_while_one_is_installed(self, replica: Replica, tmp_path: Path) -> None:
+        """They see the old records or the new ones; so does their cache, and locks that are held are told again."""
+        source = Replica(tmp_path / "source")
+        source.machine.apply([source.entry("add", [an_entry(f"/d/{number}", size=2) for number in range(3000)]), source.entry("lock_take", "w", "s", ["/a"], False, 0)])
+        source.machine.snapshot(str(tmp_path / "new"))
+        replica.do("add", [an_entry(f"/d/{number}", size=1) for number in range(3000)])
+        replica.machine.snapshot(str(tmp_path / "old"))
+
+        def look() -> None:
+            sizes = collections.Counter(entry.size for entry in replica.machine.read.page("/d", limit=5000))
+            assert sizes in ({1: 3000}, {2: 3000}) and replica.machine.read.get("/d/7").size in (1, 2)
+
+        def work(number: int) -> None:
+            for turn in range(8):
+                replica.machine.install(str(tmp_path / ("old" if turn % 2 else "new")))
+                assert replica.machine.read.get("/d/7").size == 1 + (turn + 1) % 2 and replica.machine.applied == 1 + (turn + 1) % 2
+        in_threads(work, 1, look)
+        assert replica.granted == [("w", 2)] * 4
+        source.machine.close()
+
+    def test_what_is_no_snapshot(self, replica: Replica, tmp_path: Path) -> None:
+        """Refused, and the records stay; the same where there is no room, or a later version made it."""
+        replica.do("put", an_entry("/a"))
+        replica.machine.snapshot(str(tmp_path / "good"))
+        replica.do("put", an_entry("/b"))
+        (tmp_path / "garbage").write_bytes(b"x" * 9000)
+        (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:5000])
+        callfs.SQLiteStore(str(tmp_path / "plain")).close()
+        for name, change in (("format", "UPDATE counters SET value = 99 WHERE name = 'raft'"), ("schema", "PRAGMA user_version = 99")):
+            shutil.copy(tmp_path / "good", tmp_path / name)
+            with contextlib.closing(sqlite3.connect(str(tmp_path / name), isolation_level=None)) as connection:
+                connection.execute(change)
+        for name in ("garbage", "cut", "plain", "format", "schema", "missing"):
+            with pytest.raises(callfs.StorageError):
+                replica.machine.install(str(tmp_path / name))
+            assert [entry.path for entry in replica.machine.read.page("/")] == ["/a", "/b"] and replica.machine.applied == 2
+        replica.machine.read._writer.execute("PRAGMA max_page_count = 1")
+        large = Replica(tmp_path / "large")
+        large.do("add", [an_entry(f"/{number}") for number in range(5000)])
+        large.machine.snapshot(str(tmp_path / "snapshot"))
+        with pytest.raises(callfs.StorageFull):
+            replica.machine.install(str(tmp_path / "snapshot"))
+        assert len(replica.machine.read.page("/")) == 2 and replica.do("put", an_entry("/a", size=3)).size == 3
+        large.machine.close()
+        with pytest.raises(callfs.CallFSError):
+            replica.machine.snapshot(str(tmp_path / "no" / "folder"))
+
+    def test_killed_while_one_is_installed(self, replica: Replica, tmp_path: Path) -> None:
+        """Before its end it is as if it had not begun."""
+        large = Replica(tmp_path / "large")
+        large.do("add", [an_entry(f"/{number}") for number in range(500)])
+        large.machine.snapshot(str(tmp_path / "snapshot"))
+        replica.do("put", an_entry("/a"))
+        replica.machine.install(str(tmp_path / "snapshot"))
+        wal, found = (tmp_path / "records-wal").read_bytes(), set()
+        for cut in (*range(0, len(wal), 40_000), len(wal) - 1, len(wal)):
+            shutil.copy(tmp_path / "records", tmp_path / "crashed")
+            (tmp_path / "crashed-shm").unlink(missing_ok=True)
+            (tmp_path / "crashed-wal").write_bytes(wal[:cut])
+            after = Replica(tmp_path / "crashed")
+            found.add((after.machine.applied, len(after.machine.read.page("/"))))
+            assert cut < len(wal) or after.machine.read.get("/499")
+            after.machine.close()
+        assert found <= {(0, 0), (1, 1), (1, 500)} and (1, 500) in found
+        large.machine.close()
+
+    @pytest.mark.parametrize("change, error", [("UPDATE counters SET value = 99 WHERE name = 'raft'", "later version"), ("PRAGMA user_version = 99", "later version"),
+                                               ("PRAGMA application_id = 5", "another program")])
+    def test_a_file_that_is_not_ours(self, tmp_path: Path, change: str, error: str) -> None:
+        Replica(tmp_path / "records").machine.close()
+        with contextlib.closing(sqlite3.connect(str(tmp_path / "records"), isolation_level=None)) as connection:
+            connection.execute(change)
+        with nothing_left(), pytest.raises(callfs.ConfigError, match=error):
+            Replica(tmp_path / "records")
+
+
+class TestRaftDigests:
+    """Nodes whose records differ find out."""
+
+    @pytest.fixture
+    def nodes(self, tmp_path: Path) -> Iterator[list[Replica]]:
+        nodes = [Replica(tmp_path / f"node-{number}", f"node-{number}") for number in (1, 2, 3)]
+        yield nodes
+        for node in nodes:
+            node.machine.close()
+
+    @staticmethod
+    def compare(nodes: Sequence[Replica], spoilt: Sequence[int] = (), members: int = 0, say: int = 9, prefix: Sequence[str] = ()) -> list[bool]:
+        """Which of the nodes find themselves wrong, where the records of some were changed behind their back."""
+        for number, node in enumerate(nodes):
+            node.members(*(f"node-{count + 1}" for count in range(members or len(nodes))))
+            node.do("put", an_entry("/a"))
+            if number in spoilt:
+                node.machine.read._writer.execute(f"UPDATE entries SET size = 9{number}")
+        digests = [node.digest() for node in nodes]
+        for node in nodes:
+            for number, digest in enumerate(digests[:say]):
+                node.do("digest-said", node.log[2].index, f"node-{number + 1}", (prefix[number] if prefix else "") + digest)
+        return [bool(node.machine.trouble) for node in nodes]
+
+    @pytest.mark.parametrize("spoilt, how, wanted", [
+        ([], {}, [False] * 3), ([1], {}, [False, True, False]), ([0], {}, [True, False, False]), ([0, 1], {}, [False, True, True]),
+        ([1], {"say": 2}, [False] * 3), ([1], {"members": 5}, [False] * 3), ([1], {"members": 4}, [False] * 3),
+        ([1], {"prefix": ["5.1-", "6.1-", "5.1-"]}, [False] * 3)])
+    def test_who_is_wrong(self, nodes: list[Replica], spoilt: list[int], how: dict[str, Any], wanted: list[bool]) -> None:
+        """Who has others than most; where all said and no two agree, who differs from the leader; not before most have said,
+        and not where versions differ."""
+        assert self.compare(nodes, spoilt, **how) == wanted
+
+    @pytest.mark.parametrize("spoilt, wanted", [([], [False, False]), ([0], [False, True]), ([1], [False, True])])
+    def test_of_two_the_leader_is_right(self, nodes: list[Replica], spoilt: list[int], wanted: list[bool]) -> None:
+        assert self.compare(nodes[:2], spoilt) == wanted
+
+    def test_a_snapshot_ends_it(self, nodes: list[Replica], tmp_path: Path) -> None:
+        """Until then it stays, whatever else is applied; a start does not make it good, either."""
+        assert self.compare(nodes, [1]) == [False, True, False]
+        wrong = nodes[1]
+        wrong.do("put", an_entry("/b"))
+        wrong.machine.close()
+        wrong.open("node-2")
+        assert "raft.data_dir" in wrong.machine.trouble
+        nodes[0].machine.snapshot(str(tmp_path / "snapshot"))
+        wrong.machine.install(str(tmp_path / "snapshot"))
+        assert not wrong.machine.trouble
+        wrong.machine.close()
+        wrong.open("node-2")
+        assert not wrong.machine.trouble
+
+    def test_old_ones_are_not_compared(self, nodes: list[Replica]) -> None:
+        """What is said of another entry than the last one with a digest."""
+        for node in nodes:
+            node.members("node-1", "node-2", "node-3")
+            node.digest()
+            node.digest()
+            for number in (1, 2, 3):
+                node.do("digest-said", 2, f"node-{number}", f"6.1-{number}")
+            node.do("digest-said", 3, "node-1", "6.1-x")
+        assert not any(node.machine.trouble for node in nodes)
+
+    def test_of_the_entry_that_asked(self, replica: Replica) -> None:
+        """Whatever is applied while it is worked out; what is asked for meanwhile is not answered."""
+        replica.do("add", [an_entry(f"/{number}") for number in range(2000)])
+        replica.machine.apply([replica.entry("digest", "node-1"), replica.entry("put", an_entry("/7")), replica.entry("digest", "node-1")])
+        index, digest = replica.digests.get(timeout=10)
+        assert index == 2
+        replica.machine._digester.join()    # type: ignore[union-attr]
+        assert replica.digests.empty() and replica.digest() != digest
+
+    def test_closed_meanwhile(self, tmp_path: Path) -> None:
+        with nothing_left():
+            replica = Replica(tmp_path / "records")
+            replica.do("add", [an_entry(f"/{number}") for number in range(5000)])
+            replica.machine.apply([replica.entry("digest", "node-1")])
+            replica.machine.close()
 
 
 # ============================================================================
