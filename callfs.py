@@ -7606,11 +7606,27 @@ def _read_hello(data: bytes) -> RaftHello:
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
+def _frame_seal(key: bytes) -> Callable[..., bytes]:
+    """HMAC-SHA256 of its arguments, one behind the other. With both states at hand (RFC 2104, 4) it takes a quarter of the
+    time of `hmac.digest`, which OpenSSL 3 lets look for the algorithm each time: 1.5 us instead of 6."""
+    inner, outer = (hashlib.sha256(key.ljust(64, b"\0").translate(bytes(each ^ pad for each in range(256))))
+                    for pad in (0x36, 0x5c))
+
+    def seal(*parts: Union[bytes, memoryview]) -> bytes:
+        inside, outside = inner.copy(), outer.copy()
+        for part in parts:
+            inside.update(part)
+        outside.update(inside.digest())
+        return outside.digest()
+    return seal
+
+
 class RaftWire:
     """Frames of one connection: bytes in, bytes out, no socket. `limit`: the longest payload that is taken now."""
 
     def __init__(self) -> None:
-        self.limit, self._keys, self._proven = MAX_RAFT_HELLO, (b"", b""), False
+        self.limit, self._proven = MAX_RAFT_HELLO, False
+        self._seal, self._seal_of_other = None, None    # type: Optional[Callable[..., bytes]], Optional[Callable[..., bytes]]
         self._sent, self._taken = 0, 0
         self._parts: list[bytes] = []           # a frame of which not all is there
         self._have, self._need = 0, 0
@@ -7618,14 +7634,14 @@ class RaftWire:
     def prove(self, secret: bytes, hellos: Sequence[bytes], dialed: bool) -> None:
         """From now on each frame carries its proof: by keys out of the secret and both hellos, the dialer's first."""
         session = hmac.digest(secret, b"".join(hellos), "sha256")
-        keys = [hmac.digest(session, label, "sha256") for label in (b"of the dialer", b"of the other")]
-        self._keys = (keys[0], keys[1]) if dialed else (keys[1], keys[0])
+        seals = [_frame_seal(hmac.digest(session, label, "sha256")) for label in (b"of the dialer", b"of the other")]
+        self._seal, self._seal_of_other = seals if dialed else reversed(seals)
 
     def frame(self, kind: int, payload: bytes) -> bytes:
         """The next frame. Frames are sent in the order in which they are made."""
-        data = _FRAME_HEAD.pack(len(payload), kind, self._sent) + payload
+        head = _FRAME_HEAD.pack(len(payload), kind, self._sent)
         self._sent += 1
-        return data + hmac.digest(self._keys[0], data, "sha256") if self._keys[0] else data
+        return head + payload + self._seal(head, payload) if self._seal else head + payload
 
     @property
     def wanted(self) -> int:
@@ -7656,13 +7672,13 @@ class RaftWire:
         length = _FRAME_HEAD.unpack_from(view)[0]
         if length > self.limit:
             raise _RaftFault("long", f"a frame of {length} bytes, where {self.limit} are the most")
-        return _FRAME_HEAD.size + int(length) + (_SEAL_BYTES if self._keys[1] else 0)
+        return _FRAME_HEAD.size + int(length) + (_SEAL_BYTES if self._seal_of_other else 0)
 
     def _opened(self, frame: memoryview) -> tuple[int, memoryview]:
         _, kind, number = _FRAME_HEAD.unpack_from(frame)
-        if self._keys[1]:
+        if self._seal_of_other:
             frame, seal = frame[:-_SEAL_BYTES], frame[-_SEAL_BYTES:]
-            if not hmac.compare_digest(hmac.digest(self._keys[1], frame, "sha256"), seal):
+            if not hmac.compare_digest(self._seal_of_other(frame), seal):
                 raise _RaftFault("altered", "bytes were altered on their way") if self._proven else _RaftFault(
                     "secret", "it has another auth.internal_proxy_secret, or something between the nodes changes bytes")
             self._proven = True
