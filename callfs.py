@@ -8981,11 +8981,27 @@ def _read_hello(data: bytes) -> RaftHello:
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
+def _frame_seal(key: bytes) -> Callable[..., bytes]:
+    """HMAC-SHA256 of its arguments, one behind the other. With both states at hand (RFC 2104, 4) it takes a quarter of the
+    time of `hmac.digest`, which OpenSSL 3 lets look for the algorithm each time: 1.5 us instead of 6."""
+    inner, outer = (hashlib.sha256(key.ljust(64, b"\0").translate(bytes(each ^ pad for each in range(256))))
+                    for pad in (0x36, 0x5c))
+
+    def seal(*parts: Union[bytes, memoryview]) -> bytes:
+        inside, outside = inner.copy(), outer.copy()
+        for part in parts:
+            inside.update(part)
+        outside.update(inside.digest())
+        return outside.digest()
+    return seal
+
+
 class RaftWire:
     """Frames of one connection: bytes in, bytes out, no socket. `limit`: the longest payload that is taken now."""
 
     def __init__(self) -> None:
-        self.limit, self._keys, self._proven = MAX_RAFT_HELLO, (b"", b""), False
+        self.limit, self._proven = MAX_RAFT_HELLO, False
+        self._seal, self._seal_of_other = None, None    # type: Optional[Callable[..., bytes]], Optional[Callable[..., bytes]]
         self._sent, self._taken = 0, 0
         self._parts: list[bytes] = []           # a frame of which not all is there
         self._have, self._need = 0, 0
@@ -8993,14 +9009,14 @@ class RaftWire:
     def prove(self, secret: bytes, hellos: Sequence[bytes], dialed: bool) -> None:
         """From now on each frame carries its proof: by keys out of the secret and both hellos, the dialer's first."""
         session = hmac.digest(secret, b"".join(hellos), "sha256")
-        keys = [hmac.digest(session, label, "sha256") for label in (b"of the dialer", b"of the other")]
-        self._keys = (keys[0], keys[1]) if dialed else (keys[1], keys[0])
+        seals = [_frame_seal(hmac.digest(session, label, "sha256")) for label in (b"of the dialer", b"of the other")]
+        self._seal, self._seal_of_other = seals if dialed else reversed(seals)
 
     def frame(self, kind: int, payload: bytes) -> bytes:
         """The next frame. Frames are sent in the order in which they are made."""
-        data = _FRAME_HEAD.pack(len(payload), kind, self._sent) + payload
+        head = _FRAME_HEAD.pack(len(payload), kind, self._sent)
         self._sent += 1
-        return data + hmac.digest(self._keys[0], data, "sha256") if self._keys[0] else data
+        return head + payload + self._seal(head, payload) if self._seal else head + payload
 
     @property
     def wanted(self) -> int:
@@ -9031,13 +9047,13 @@ class RaftWire:
         length = _FRAME_HEAD.unpack_from(view)[0]
         if length > self.limit:
             raise _RaftFault("long", f"a frame of {length} bytes, where {self.limit} are the most")
-        return _FRAME_HEAD.size + int(length) + (_SEAL_BYTES if self._keys[1] else 0)
+        return _FRAME_HEAD.size + int(length) + (_SEAL_BYTES if self._seal_of_other else 0)
 
     def _opened(self, frame: memoryview) -> tuple[int, memoryview]:
         _, kind, number = _FRAME_HEAD.unpack_from(frame)
-        if self._keys[1]:
+        if self._seal_of_other:
             frame, seal = frame[:-_SEAL_BYTES], frame[-_SEAL_BYTES:]
-            if not hmac.compare_digest(hmac.digest(self._keys[1], frame, "sha256"), seal):
+            if not hmac.compare_digest(self._seal_of_other(frame), seal):
                 raise _RaftFault("altered", "bytes were altered on their way") if self._proven else _RaftFault(
                     "secret", "it has another auth.internal_proxy_secret, or something between the nodes changes bytes")
             self._proven = True
@@ -9062,7 +9078,7 @@ class _RaftLine:
         self.wire, self.stage, self.hellos = RaftWire(), "new", []      # type: RaftWire, str, list[bytes]
         self.sock: Any = None
         self.began = self.heard = self.pinged = now
-        self.open, self.fault = False, None             # type: bool, Optional[_RaftFault]
+        self.open, self.told, self.fault = False, False, None   # type: bool, bool, Optional[_RaftFault]
         self.calls: dict[int, _RaftDone] = {}
         self.dropped = 0
         self._gate, self._sending = threading.Lock(), threading.Lock()  # of the queue; of socket and proofs
@@ -9072,7 +9088,7 @@ class _RaftLine:
     def put(self, kind: int, payload: bytes, number: int = 0, done: Optional[_RaftDone] = None) -> bool:
         """Send when it goes; False when there is no room, or the connection is over. `done`: for the answer to a call."""
         with self._gate:
-            if self._over or not self._make_room(len(payload) + _FRAME_COST):
+            if self._over or len(payload) > MAX_RAFT_FRAME or not self._make_room(len(payload) + _FRAME_COST):
                 return False
             if done:
                 self.calls[number] = done
@@ -9135,6 +9151,12 @@ class _RaftLine:
                 self._push(self._unsent)
         self.pump()
 
+    def answered(self, payload: memoryview, read: Callable[[memoryview], Union[bytes, CallFSError]]) -> None:
+        """An answer to a call came."""
+        done = self.calls.pop(struct.unpack_from(">Q", payload)[0], None)
+        if done:
+            done(read(payload[8:]))
+
     @property
     def stalled(self) -> bool:
         """Whether the socket took not all."""
@@ -9150,8 +9172,8 @@ class _RaftLine:
         finally:
             self.pump()
 
-    def close(self) -> list[_RaftDone]:
-        """End it; the calls that get no answer any more."""
+    def close(self, reason: str) -> None:
+        """End it, and the calls that wait for answers."""
         with self._gate:
             self._over, self.open = True, False
             self._queue.clear()
@@ -9159,7 +9181,8 @@ class _RaftLine:
         with self._sending:
             if self.sock is not None:
                 self.sock.close()
-        return left
+        for done in left:
+            done(BadGateway(f"node {self.node}: {reason}; what was asked may or may not have been done."))
 
 
 @dataclass
@@ -9171,7 +9194,6 @@ class _RaftTarget:
     failures: int = 0
     again: float = 0.0                      # when to dial
     reason: str = "no connection was tried yet"
-    told: bool = False                      # on_reachable(True) was the last
 
 
 class RaftTLS(NamedTuple):
@@ -9230,7 +9252,7 @@ class RaftTransport:
         self._handlers: dict[str, RaftHandler] = {}
         self._resolved: collections.deque[tuple[_RaftLine, list[Any]]] = collections.deque()
         self._poked: collections.deque[_RaftLine] = collections.deque()
-        self._ended, self._look_at = threading.Event(), 0.0
+        self._ended, self._look_at, self._warn_at = threading.Event(), 0.0, 0.0
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -9270,7 +9292,7 @@ class RaftTransport:
         if self._thread.ident is not None:
             self._thread.join()
         for line in {*self._lines, *self._dialed()}:
-            self._fail(line.node, line.close(), "this node is shutting down")
+            line.close("this node is shutting down")
         for sock in (self._listener, self._waker, self._woken):
             if sock is not None:
                 sock.close()
@@ -9282,15 +9304,12 @@ class RaftTransport:
         """Who belongs to the cluster now (this node may be among them), and where. Who does not is disconnected."""
         wanted = {name: address for name, address in addresses.items() if name != self.name}
         with self._lock:
-            before, self._targets = self._targets, {}
-            for name, address in wanted.items():
-                known = before.get(name)
-                self._targets[name] = known if known and known.address == address else _RaftTarget(address)
-            gone = [target.line for name, target in before.items() if self._targets.get(name) is not target]
+            before = self._targets
+            same = {name for name, target in before.items() if wanted.get(name) == target.address}
+            gone = [target.line for name, target in before.items() if name not in same]
             gone += [line for name, line in self._inbound.items() if name in before and name not in wanted]
-            for name, target in self._targets.items():
-                if target is not before.get(name):
-                    target.line = self._new_line(name, target.address)
+            self._targets = {name: before[name] if name in same else _RaftTarget(address, self._new_line(name, address))
+                             for name, address in wanted.items()}
         for line in filter(None, gone):
             line.fault = _RaftFault("gone", "it does not belong to the cluster any more, or has moved")
             self._poke(line)
@@ -9402,10 +9421,10 @@ class RaftTransport:
             what(line, *args)
         except _RaftFault as fault:
             self._lost(line, fault)
-        except OSError as error:
+        except (OSError, CallFSError) as error:
             self._lost(line, _RaftFault("broke", _reason(error)))
         except Exception as error:          # of a callback: it must not take the other connections with it
-            self._log.exception("raft connection failed", node=line.node)
+            self._log.exception("raft connection ended by an error", node=line.node)
             self._lost(line, _RaftFault("failed", type(error).__name__))
 
     def _attend(self, line: _RaftLine) -> None:
@@ -9419,7 +9438,10 @@ class RaftTransport:
     def _dial(self, line: _RaftLine) -> None:
         """Names are looked up in a thread, as that can take long; `_connect` gets what was found."""
         line.stage = "resolving"
-        where = _parse_address(line.address)
+        try:
+            where = _parse_address(line.address)
+        except ValueError:
+            raise _RaftFault("address", f"its address {line.address!r} is no host:port") from None
         resolve = functools.partial(socket.getaddrinfo, where.host, where.port, type=socket.SOCK_STREAM)
         try:
             return self._connect(line, resolve(flags=socket.AI_NUMERICHOST))
@@ -9556,10 +9578,6 @@ class RaftTransport:
         self._look_at = now + (_RAFT_GLANCE if soon else _RAFT_LOOK)
         return self._look_at - now
 
-    def _fail(self, node: str, calls: Iterable[_RaftDone], text: str) -> None:
-        for done in calls:
-            done(BadGateway(f"node {node}: {text}; what was asked may or may not have been done."))
-
     def _lost(self, line: _RaftLine, fault: _RaftFault) -> None:
         """The end of a connection."""
         if line.stage == "over":
@@ -9567,32 +9585,31 @@ class RaftTransport:
         line.stage = "over"
         if line in self._lines:
             self._lines.discard(line)
-            self._selector.unregister(line.sock)
-        self._fail(line.node, line.close(), str(fault))
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(line.sock)
+        line.close(str(fault))
         self._metrics.count("callfs_raft_connections_lost_total", fault.reason)
         if line.dropped:
             self._metrics.count("callfs_raft_dropped_total", line.node, by=line.dropped)
         with self._lock:
             if self._inbound.get(line.node) is line:
                 del self._inbound[line.node]
-        if line.dialed:
-            self._lost_target(line, fault)
-        elif fault.reason not in ("broke", "gone", "again"):
+            target = self._targets.get(line.node)
+            if target and target.line is line:
+                self._pause(target, fault)
+        if line.told:
+            self._log.warn("raft connection lost", node=line.node, reason=str(fault))
+            self.on_reachable(line.node, False)
+        elif not line.dialed and fault.reason not in ("broke", "gone", "again") and self._clock() > self._warn_at:
+            self._warn_at = self._clock() + 1.0         # a stranger must not fill the log
             self._log.warn("raft connection refused", node=line.node, reason=str(fault))
 
-    def _lost_target(self, line: _RaftLine, fault: _RaftFault) -> None:
-        target = self._targets.get(line.node)
-        if target is None or target.line is not line:
-            return self.on_reachable(line.node, False)
+    def _pause(self, target: _RaftTarget, fault: _RaftFault) -> None:
         pause = min(RAFT_LONGEST_PAUSE, RAFT_PAUSE * 2.0 ** min(target.failures, 10)) * random.uniform(0.5, 1.5)
-        told, before = target.told, target.reason
-        target.line, target.failures, target.again, target.told = None, target.failures + 1, self._clock() + pause, False
-        target.reason = str(fault)
+        if target.line and not target.line.told and target.reason != str(fault):
+            self._log.warn("raft connection failed", node=target.line.node, reason=str(fault))
+        target.line, target.failures, target.again, target.reason = None, target.failures + 1, self._clock() + pause, str(fault)
         self._look_at = 0.0
-        if told or before != target.reason:
-            self._log.warn("raft connection lost", node=line.node, reason=target.reason)
-        if told:
-            self.on_reachable(line.node, False)
 
     # -- the reader: frames ------------------------------------------------------------------------------------
 
@@ -9644,7 +9661,8 @@ class RaftTransport:
             line.put(_Frame.POSITION, self._run_id + struct.pack(">Q", self._told))
         target = self._targets.get(line.node)
         if target and target.line is line:
-            target.failures, target.reason, target.told = 0, "", True
+            target.failures, target.reason, line.told = 0, "", True
+            self._log.info("raft connection", node=line.node)
             self.on_reachable(line.node, True)
 
     def _on_refused(self, line: _RaftLine, payload: memoryview) -> None:
@@ -9662,12 +9680,6 @@ class RaftTransport:
         if cluster and hello.cluster not in ("", cluster):
             return f"node {self.name} belongs to cluster {cluster}, node {hello.name} to {hello.cluster}"
         return self.accept(hello)
-
-    def _on_ping(self, line: _RaftLine, payload: memoryview) -> None:
-        line.put(_Frame.PONG, b"")
-
-    def _on_pong(self, line: _RaftLine, payload: memoryview) -> None:
-        pass                                # that something came counts
 
     def _on_raft_message(self, line: _RaftLine, payload: memoryview) -> None:
         try:
@@ -9699,16 +9711,6 @@ class RaftTransport:
         if not good and line.open:          # it asks and does not take the answers
             line.fault = _RaftFault("slow", "it does not take its answers")
             self._poke(line)
-
-    def _on_answer(self, line: _RaftLine, payload: memoryview) -> None:
-        done = line.calls.pop(struct.unpack_from(">Q", payload)[0], None)
-        if done:
-            done(bytes(payload[8:]))
-
-    def _on_failure(self, line: _RaftLine, payload: memoryview) -> None:
-        done = line.calls.pop(struct.unpack_from(">Q", payload)[0], None)
-        if done:
-            done(_error_from(bytes(payload[8:])))
 
     def _on_position(self, line: _RaftLine, payload: memoryview) -> None:
         position = (bytes(payload[:8]), struct.unpack_from(">Q", payload, 8)[0])
@@ -9757,12 +9759,15 @@ class RaftTransport:
 
 
 # What is taken of a connection in each stage (dialed by this node, or not).
-_RAFT_OPEN: dict[int, Callable[[RaftTransport, _RaftLine, memoryview], None]] = {
-    _Frame.PING: RaftTransport._on_ping, _Frame.PONG: RaftTransport._on_pong, _Frame.MESSAGE: RaftTransport._on_raft_message,
-    _Frame.CALL: RaftTransport._on_call, _Frame.ANSWER: RaftTransport._on_answer, _Frame.FAILURE: RaftTransport._on_failure,
+_RAFT_OPEN: dict[int, Callable[[RaftTransport, _RaftLine, memoryview], object]] = {
+    _Frame.PING: lambda self, line, payload: line.put(_Frame.PONG, b""),
+    _Frame.PONG: lambda self, line, payload: None,      # that something came counts
+    _Frame.MESSAGE: RaftTransport._on_raft_message, _Frame.CALL: RaftTransport._on_call,
+    _Frame.ANSWER: lambda self, line, payload: line.answered(payload, bytes),
+    _Frame.FAILURE: lambda self, line, payload: line.answered(payload, _error_from),
     _Frame.POSITION: RaftTransport._on_position, _Frame.TOLD: RaftTransport._on_told,
 }
-_RAFT_STEPS: dict[tuple[str, bool], Mapping[int, Callable[[RaftTransport, _RaftLine, memoryview], None]]] = {
+_RAFT_STEPS: dict[tuple[str, bool], Mapping[int, Callable[[RaftTransport, _RaftLine, memoryview], object]]] = {
     ("hello", True): {_Frame.HELLO: RaftTransport._on_hello}, ("hello", False): {_Frame.HELLO: RaftTransport._on_hello},
     ("proving", True): {_Frame.WELCOME: RaftTransport._on_welcome, _Frame.REFUSED: RaftTransport._on_refused},
     ("proving", False): {_Frame.READY: RaftTransport._on_ready},
@@ -9775,9 +9780,9 @@ def _error_bytes(error: CallFSError) -> bytes:
                          "told": {**error.details, "code": error.code, "message": error.message}}).encode("utf-8", "replace")
 
 
-def _error_from(data: bytes) -> CallFSError:
+def _error_from(data: memoryview) -> CallFSError:
     try:
-        told = json.loads(data)
+        told = json.loads(bytes(data))
         error = error_of_answer(int(told["status"]), {}, compact_json(told["told"]).encode("utf-8", "replace"))
         error.headers = tuple((str(name), str(value)) for name, value in told["headers"])
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -9845,9 +9850,8 @@ class SnapshotReceiver:
                  received: Callable[[str, str, RaftBase], None] = lambda source, path, base: None) -> None:
         self._folder, self._received = folder, received
         self._under_way: dict[str, _Receiving] = {}
+        self._last: dict[str, bytes] = {}               # what each source is known to have sent: its answer may have got lost
         self._waiting: queue.SimpleQueue[Optional[tuple[str, bytes, _RaftDone]]] = queue.SimpleQueue()
-        for left in glob.glob(os.path.join(glob.escape(folder), "*.snapshot.part-*")):
-            os.unlink(left)
         self._thread = threading.Thread(target=self._run, name="callfs-raft-snapshots", daemon=True)
         self._thread.start()
         transport.serve("snapshot", lambda source, payload, reply: self._waiting.put((source, payload, reply)))
@@ -9872,6 +9876,8 @@ class SnapshotReceiver:
             base, final = RaftBase(int(index), int(term)), os.path.join(self._folder, f"{int(index)}-{int(term)}.snapshot")
         except (struct.error, ValueError, TypeError) as error:
             raise BadRequest(f"no piece of a snapshot: {error}") from None
+        if self._last.get(source) == head and os.path.exists(final):
+            return struct.pack(">Q?", size, True)
         at = self._under_way.get(source)
         if at is None or at.head != head:
             at = self._begin(source, head, final)
@@ -9900,7 +9906,7 @@ class SnapshotReceiver:
         os.fsync(at.file.fileno())
         at.file.close()
         os.replace(at.path, final)
-        del self._under_way[source]
+        self._last[source] = self._under_way.pop(source).head
         if os.name != "nt":
             fd = os.open(self._folder, os.O_RDONLY)
             try:
