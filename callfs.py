@@ -13033,6 +13033,7 @@ class RaftNode:
     BACKLOG = 20_000                        # entries that may wait to be applied
     MESSAGE = 1 << 20                       # bytes of commands in one message to the leader
     DIGEST_SECONDS = 600.0                  # between two comparisons of all nodes' records
+    NEAR = 1000                             # entries that a learner may lack when it becomes a voter: it has those in a moment
 
     def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine, transport: RaftTransport,
                  options: RaftOptions, log: Optional[Log] = None) -> None:
@@ -13044,6 +13045,7 @@ class RaftNode:
         self.on_members: Callable[[RaftMembers], object] = lambda members: None     # in the driver, when there are others
         self.on_granted: list[Callable[[str, int], object]] = []                    # when a lock was granted
         self.on_close: list[Callable[[], object]] = []          # while commands can still be given
+        self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
         self._clock, self._lease, self._full = _RaftClock(), 0.0, False
@@ -13069,6 +13071,7 @@ class RaftNode:
                          for what, work in (("driver", self._drive), ("apply", self._apply_all), ("keeper", self._keep))]
         transport.on_message, transport.accept = self._heard, self._accept
         transport.serve("read", self._serve_read)
+        transport.serve("moved", self._serve_moved)
         self._receiver = SnapshotReceiver(folder.snapshots_path, transport)
         machine.on_granted = lambda who, token: [tell(who, token) for tell in self.on_granted]
         machine.on_digest = self._say_digest
@@ -13502,8 +13505,12 @@ class RaftNode:
         return os.path.join(self.folder.snapshots_path, f"{base.index}-{base.term}.snapshot")
 
     def _begin_snapshot(self, message: RaftMessage) -> None:
+        self._aside(functools.partial(self._send_snapshot, message))
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Do what takes long in a thread of its own. In the driver."""
         self._senders = [thread for thread in self._senders if thread.is_alive()]
-        self._senders.append(threading.Thread(target=self._send_snapshot, args=(message,), name="callfs-raft-snapshot", daemon=True))
+        self._senders.append(threading.Thread(target=work, name="callfs-raft-aside", daemon=True))
         self._senders[-1].start()
 
     def _send_snapshot(self, message: RaftMessage) -> None:
@@ -13559,6 +13566,7 @@ class RaftNode:
         compacted = compared = time.monotonic()
         while not self._closing.wait(10 * self.TICK):
             with contextlib.suppress(CallFSError, NotLeader, RaftBusy):
+                self._tell_where()
                 if time.monotonic() - compacted > self.options.snapshot_interval:
                     compacted = time.monotonic()
                     self.compact()
@@ -13574,6 +13582,10 @@ class RaftNode:
         expiry = self.machine.next_expiry()
         if expiry is not None and expiry <= self._clock.now():
             self.apply("lock_expire", [])
+        for member in [member for member in self.members.values() if not member.voter]:
+            behind = self.behind(member.id)
+            if behind is not None and behind <= self.NEAR:      # catching up first: else it would keep a majority waiting (4.2.1)
+                self.change_member(member._replace(voter=True))
         known = {key[7:]: value for key, value in self.machine.notes().items() if key.startswith("folder:")}
         for name in {*known, *self.members}:
             now = self._folders.get(name, "") if name in self.members else ""
@@ -13623,9 +13635,45 @@ class RaftNode:
         return "; ".join(f"{name}: {self.transport.trouble(name)}" for name in others if self.transport.trouble(name))
 
     def behind(self, name: str) -> Optional[int]:
-        """How many entries a node lacks, as its leader; None where it is not heard."""
+        """How many entries a node lacks, as its leader; None where it is not heard, or was not yet."""
         found = self._in_driver(lambda core: (core.progress().get(name), core.commit))
-        return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][3] else None
+        return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][0] and found[0][3] else None
+
+    def _tell_where(self) -> None:
+        """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks for
+        this node at its old place: any other member passes it on."""
+        known, mine = self.members.get(self.name), self.mine
+        if known is None or mine is None:
+            return
+        mine = mine._replace(endpoint=mine.endpoint or known.endpoint, voter=known.voter)
+        if known == mine:
+            return
+        if self.leader == self.name:
+            return self.change_member(mine)
+        for name in self.members:
+            with contextlib.suppress(CallFSError):
+                if name != self.name:
+                    self.transport.call(name, "moved", compact_json(mine[:3]).encode(), self.options.forward_timeout / 4)
+                    return
+
+    def _serve_moved(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        self._inbox.put((self._aside, functools.partial(self._pass_on, source, payload, reply)))
+
+    def _pass_on(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        try:
+            name, address, endpoint = json.loads(payload)
+            known = self.members.get(name)
+            if self.leader == self.name and known is not None:
+                self.change_member(RaftMember(name, address, endpoint, known.voter))
+            elif self.leader and source == name:        # once: who leads may be in doubt
+                self.transport.call(self.leader, "moved", payload, self.options.forward_timeout / 4)
+            else:
+                raise Unavailable(_RAFT_NO_LEADER)
+            reply(b"")
+        except CallFSError as error:
+            reply(error)
+        except (ValueError, TypeError):
+            reply(BadRequest("This does not say where a node is."))
 
     def change_member(self, member: RaftMember) -> None:
         """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
@@ -20752,7 +20800,7 @@ class Members:
         with self._state:
             found = dataclasses.asdict(self._leaving)
         found["failed"] = [{"path": path, "reason": reason} for path, reason in found["failed"].items()]
-        return found
+        return {**found, "removed": found["state"] == "done"} if self.raft is not None else found
 
     def ask_leaving(self, node: str, who: Principal, leave: Optional[bool] = None) -> dict[str, Any]:
         """Let a node leave, or stay, or only (None) say how far it has come. Raises NotFound for one that there is not,
@@ -20775,7 +20823,7 @@ class Members:
             try:
                 row = self.ask_leaving(node, who)
             except NotFound:                # removed: that is what comes last
-                row = {**row, "state": "done", "moved": max(row.get("moved", 0), row.get("files", 0))}
+                row = {**row, "state": "done", "removed": True, "moved": max(row.get("moved", 0), row.get("files", 0))}
             except CallFSError as error:
                 row = {"state": "away", "reason": error.message}
             yield row
@@ -31641,6 +31689,7 @@ def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
                                   cluster=lambda: folder.cluster, tls=tls, metrics=metrics, log=log)
         stack.callback(transport.close)
         node = RaftNode(name, folder=folder, entries=entries, machine=machine, transport=transport, options=options, log=log)
+        node.mine = raft_self(config)
         stack.pop_all()
     try:
         return RaftStore(node.start())
@@ -34856,8 +34905,8 @@ def _cluster_leave(args: argparse.Namespace) -> int:
     if row.get("state") != "done":
         _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, this command at once")
         return 1
-    _say("{node}: {moved} files moved, none is left. It may be stopped, and taken out of "
-         "instance_discovery.peer_endpoints of the others.".format(**row))
+    last = "; it belongs to the cluster no more." if row.get("removed") else ", and taken out of instance_discovery.peer_endpoints of the others."
+    _say(f"{row['node']}: {row['moved']} files moved, none is left. It may be stopped{last}")
     return 0
 
 
