@@ -13685,7 +13685,11 @@ class RaftNode:
 
     def _change(self, change: Callable[[RaftMembers], RaftMembers]) -> None:
         deadline = time.monotonic() + self.options.apply_timeout
-        index, term = self._led(lambda core: (core.change(change(core.members)), core.term), deadline)
+
+        def work(core: RaftCore) -> tuple[int, int]:
+            wanted = change(core.members)
+            return core.last_index if wanted == core.members else core.change(wanted), core.term
+        index, term = self._led(work, deadline)
         if not self._sleep(lambda: self._applied >= index or self._closing.is_set(), deadline - time.monotonic()):
             raise Unavailable(_RAFT_UNSURE, retry_after=2)
         if self._in_driver(lambda core: core.base_at(index).term) != term:
