@@ -13212,6 +13212,7 @@ class RaftNode:
         core = self._core
         if core.members is not self.members:
             self.members = core.members
+            self._folders = {name: folder for name, folder in self._folders.items() if name in (self.name, *self.members)}
             self.transport.set_members({member.id: member.address for member in self.members.values() if member.id != self.name})
             self.on_members(self.members)
         if core.leader == self.leader and core.term == self.term:
@@ -13678,6 +13679,12 @@ class RaftNode:
     def change_member(self, member: RaftMember) -> None:
         """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
         self._change(lambda members: {**members, member.id: member})
+
+    def forget_folder(self, name: str) -> None:
+        """A node that is no member may come with another data folder than before, as leader."""
+        self._folders.pop(name, None)
+        if self.folder_of(name):
+            self.apply("note", ["folder:" + name, ""])
 
     def remove_member(self, name: str) -> None:
         """Take one out, as leader."""
@@ -20977,6 +20984,7 @@ class Members:
         asked = read_member(args)
         known = self.raft.members.get(asked.id)
         if known is None:
+            self.raft.forget_folder(asked.id)
             self.raft.change_member(asked._replace(voter=False))
         elif known._replace(voter=False) != asked._replace(voter=False):
             raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another address now "
@@ -34967,15 +34975,15 @@ def _cluster_join(args: argparse.Namespace) -> int:
 
 def _ask_any(nodes: Sequence[Peers], wish: Mapping[str, str]) -> dict[str, Any]:
     """How far a new node has come, of the first that can say it. Raises what the last one says."""
-    deadline = time.monotonic() + DEMO_PATIENCE         # an election takes a second or two
-    while True:
+    deadline, failure = time.monotonic() + DEMO_PATIENCE, None      # type: float, Optional[CallFSError]
+    while failure is None or isinstance(failure, Unavailable) and time.monotonic() < deadline:     # an election takes a second or two
+        time.sleep(JOIN_PAUSE if failure else 0)
         for node in nodes:
             try:
                 return dict(node.call("", "raft", {"action": "join", "args": wish, "last": False}, {}).value)
-            except (BadGateway, Unavailable):
-                if time.monotonic() > deadline:
-                    raise
-        time.sleep(JOIN_PAUSE)
+            except (BadGateway, Unavailable) as error:
+                failure = error
+    raise failure
 
 
 def _cluster_transfer(args: argparse.Namespace) -> int:
