@@ -30213,28 +30213,33 @@ def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.once
-def test_cluster_demo_runs_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags, count", [((), 4), pytest.param(("--raft",), 3, marks=pytest.mark.long)])
+def test_cluster_demo_runs_and_goes_on(tmp_path: Path, flags: tuple[str, ...], count: int) -> None:
     """Its lines work when they are pasted; it ends all that it started, also when one of them fails; a second run finds the
-    files and the key of the first."""
-    need_program("redis-server")
+    files and the key of the first. With Raft the nodes then have other ports for their API, all of them: they tell each other."""
+    if not flags:
+        need_program("redis-server")
     with tempfile.TemporaryDirectory(prefix="callfs-") as short:
         folder = Path(short) / "d"
-        demo = Demo(folder)
+        demo = Demo(folder, *flags)
         children = demo.children()
         try:
-            assert len(demo.urls) == 3 and len(children) == 4, demo.text()
+            assert len(demo.urls) == 3 and len(children) == count, demo.text()
             lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
             done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
             assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
             assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
-            assert "another callfs process" in Demo(folder).text()
+            assert "another callfs process" in Demo(folder, *flags).text()
         finally:
             assert demo.stop() == 0
         assert not any(os.path.exists(f"/proc/{child}") for child in children)
-        again = Demo(folder)
+        again = Demo(folder, *flags)
         children = again.children()
         try:
             assert again.key == demo.key and call(again, "GET", "/v1/files/hello.txt", timeout=10).body == b"Hello\n"
+            auth = {"Authorization": f"Bearer {demo.key}"}
+            wait_for(lambda: call(again.urls[2], "GET", "/v1/files/hello.txt", headers=auth, timeout=10).body == b"Hello\n")
+            assert again.urls != demo.urls
             os.kill(children[-1], signal.SIGKILL)           # one of its own, the last node
             assert again.process.wait(30) == 1 and "node-3 ended" in again.text()
         finally:
@@ -32357,6 +32362,38 @@ def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certifica
             assert client.stay("node-1")["state"] == "no"
             one.close()
             assert {row["id"]: row["reachable"] for row in client.cluster()} == {name: name != "node-1" for name in urls}
+
+
+@pytest.mark.once
+def test_example_cluster_of_raft_serves(quick_raft: None, tmp_path: Path, certificate: tuple[str, str]) -> None:
+    """As it stands in the examples, started in any order: each founds the same cluster; Raft and API over TLS."""
+    urls = {f"node-{number}": f"https://127.0.0.1:{quiet_port()}" for number in (1, 2, 3)}
+    peers = {name: f"127.0.0.1:{quiet_port()}" for name in urls}
+
+    def configured(name: str) -> Any:
+        config = callfs.Config.load(str(EXAMPLES / "config-cluster-raft.yaml"), environ={
+            **EXAMPLE_SECRETS, "CALLFS_RAFT__NODE_ID": name, "CALLFS_RAFT__BIND_ADDR": peers[name]})
+        assert config.validate() == [] and set(config.raft.peers) == set(config.raft.api_peer_endpoints) == set(urls)
+        assert config.instance_discovery.instance_id == name
+        config.raft.peers, config.raft.api_peer_endpoints, config.raft.data_dir = dict(peers), dict(urls), str(tmp_path / name / "raft")
+        config.raft.cert_file, config.raft.key_file = certificate
+        config.raft.ca_file = config.instance_discovery.peer_ca_file = certificate[0]
+        config.server.cert_file, config.server.key_file = certificate
+        config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
+        config.backend.localfs_root_path, config.storage.durability = str(tmp_path / name / "files"), "relaxed"
+        config.metadata_store.sqlite_path = str(tmp_path / name / "callfs.sqlite3")
+        return config
+    configs = [configured(name) for name in reversed(urls)]
+    with nothing_left(), contextlib.ExitStack() as stack:
+        nodes = all_at_once(3, lambda number: callfs.Server(configs[number]).start())
+        for node in nodes:
+            stack.callback(node.close)
+        assert {node.url for node in nodes} == set(urls.values()) and len({node.raft.folder.cluster for node in nodes}) == 1
+        for number, node in enumerate(nodes):
+            assert call(node, "PUT", f"/v1/files/d/{number}", b"x" * 200_000).status == 201
+        assert all(len(call(node, "GET", f"/v1/files/d/{number}").body) == 200_000 for node in nodes for number in range(3))
+        with callfs.Client(nodes[0].url, KEY, verify=False) as client:
+            assert {row["id"]: row["endpoint"] for row in client.cluster()} == urls
 
 
 def test_example_units_match_the_configuration() -> None:
