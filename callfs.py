@@ -13222,6 +13222,8 @@ class RaftNode:
             self._lease = 0.0
         if self.leader:
             self._log.info("raft: a leader", node=self.leader, term=self.term)
+            if self.leader == self.name and not self.machine.identity:
+                self.submit("found", [secrets.token_hex(8)])
             self._inbox.put((lambda _: self._commands.extend(self._waiting.values()), None))
         self._tell()
 
@@ -13577,8 +13579,6 @@ class RaftNode:
                         self.submit("digest", [self.name])
 
     def _keep_as_leader(self) -> None:
-        if not self.machine.identity:
-            self.apply("found", [secrets.token_hex(8)])
         expiry = self.machine.next_expiry()
         if expiry is not None and expiry <= self._clock.now():
             self.apply("lock_expire", [])
@@ -13757,8 +13757,7 @@ def found_raft(entries: RaftLog, machine: RaftMachine, members: RaftMembers) -> 
 def _raft_read(name: str) -> Any:
     """A method of the store that reads."""
     def method(self: RaftStore, *args: Any, **more: Any) -> Any:
-        if not self.fence():
-            self.node.barrier()
+        self._refresh()
         return getattr(self.node.machine.read, name)(*args, **more)
     method.__name__, method.__doc__ = name, "As the interface says."
     return method
@@ -13775,20 +13774,35 @@ def _raft_write(name: str) -> Any:
 class RaftStore(MetadataStore):
     """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen by then
     all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of the grant
-    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Closes the node."""
+    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Nor does the second
+    read of a request (`turn` gives the same object, not None) within RECENT seconds. Closes the node."""
 
     shared = True
+    RECENT = 0.1
 
     def __init__(self, node: RaftNode) -> None:
-        self.node = node
+        self.node, self._asked = node, threading.local()        # type: RaftNode, Any
+        self.turn: Callable[[], object] = lambda: None
+
+    def _refresh(self) -> None:
+        if self.fence():
+            return
+        turn, began = self.turn(), time.monotonic()
+        if turn is None or getattr(self._asked, "turn", None) is not turn or began > self._asked.until:
+            self.node.barrier()
+            self._asked.turn, self._asked.until = turn, began + self.RECENT
 
     @property
     def identity(self) -> str:      # type: ignore[override]
         """Drawn by the first leader."""
         return self.node.machine.identity
 
-    get, page, known, subtree, find_link, links, owned, strays, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
-        "get", "page", "known", "subtree", "find_link", "links", "owned", "strays", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says, as far as this node has applied the log: what there is to do does not become wrong."""
+        return self.node.machine.read.strays(instance_id, limit)
+
+    get, page, known, subtree, find_link, links, owned, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
+        "get", "page", "known", "subtree", "find_link", "links", "owned", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
     put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays, hold_blob, release_blobs, drop_blobs, note_reads = map(
         _raft_write, ("put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob",
                       "release_blobs", "drop_blobs", "note_reads"))
@@ -16558,15 +16572,17 @@ class CallContext(threading.local):
     `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
     not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
     that asks. So whoever takes requests in sets it for the thread and the time of the call. `request_id`: that of the
-    request that the thread answers, or answered last.
+    request that the thread answers, or answered last. `turn`: the same object for as long as the thread answers one
+    request and has not asked another server for it, else None.
     """
 
-    hops, request_id = 0, ""
+    hops, request_id, turn = 0, "", None    # type: int, str, Optional[object]
 
     def onward(self) -> dict[str, str]:
         """Headers for a request to another server. Raises LoopDetected."""
         if self.hops >= MAX_HOPS:
             raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        self.turn = None
         return {HOPS_HEADER: str(self.hops + 1), **({"X-Request-ID": self.request_id} if self.request_id else {})}
 
     @contextlib.contextmanager
@@ -27766,7 +27782,7 @@ class Application:
         """The answer to a request."""
         wanted = request.headers.get("x-request-id")
         request.id = wanted if wanted and _REQUEST_ID.fullmatch(wanted) else f"{self._id_prefix}{next(self._ids):x}"
-        self._calls.request_id = request.id
+        self._calls.request_id, self._calls.turn = request.id, request
         try:
             response = self._answer(request)
         except CallFSError as error:
@@ -27775,6 +27791,7 @@ class Application:
             self._log.exception("unforeseen error", id=request.id, method=request.method)
             response = self._refuse(request, CallFSError("The server failed; its log says more under this "
                                                          f"request's id, {request.id}."))
+        self._calls.turn = None
         self._dress(request, response)
         return response
 
@@ -31803,6 +31820,8 @@ class Server:
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
         self._files, self._store = self._build_store()
         self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
+        if isinstance(self._store, RaftStore):
+            self._store.turn = lambda: self.tree.calls.turn
         keep.callback(self.tree.close)
         if self.cluster is not None:
             self.cluster.guard_of = self.tree.guard
