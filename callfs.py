@@ -7617,6 +7617,7 @@ class RaftCore:
         self._configs: list[tuple[int, RaftMembers]] = [(log.base.index, log.base.members)]
         for entry in self._stored(log.base.index + 1):
             self._note_members(entry)
+        self._voters = _voters_of(self.members)
         self._saved_state = log.state
         self._state = log.state if log.state.term >= self._last_term else RaftState(self._last_term)
         self.commit = self.applied = self._handed = applied
@@ -7694,6 +7695,7 @@ class RaftCore:
             self._configs.pop()
         for entry in entries:
             self._note_members(entry)
+        self._voters = _voters_of(self.members)
 
     def _last_at_most(self, index: int, term: int) -> int:
         """The last place up to `index` whose term is not above `term`: what does not agree there lies behind it."""
@@ -7717,10 +7719,6 @@ class RaftCore:
         """Whether this node has a vote, by the newest members."""
         return self.name in self._voters
 
-    @property
-    def _voters(self) -> list[str]:
-        return [name for name, member in self.members.items() if member.voter]
-
     def base_at(self, index: int) -> RaftBase:
         """What `RaftLog.compact` is told. Raises as `RaftLog.term`."""
         members = [members for place, members in self._configs if place <= index]
@@ -7732,7 +7730,7 @@ class RaftCore:
 
     def _agreed(self, own: int, theirs: Callable[[_Follower], int]) -> int:
         """The highest value that a majority of the voters has reached. Who has no vote does not count, a leader included."""
-        values = sorted(own if name == self.name else theirs(self._followers[name]) for name in self._voters)
+        values = sorted([own if name == self.name else theirs(self._followers[name]) for name in self._voters])
         return values[(len(values) - 1) // 2]
 
     # What the driver calls
@@ -8018,8 +8016,7 @@ class RaftCore:
             return
         if self._asked and self.commit >= self._first_of_term and self._answered_round == self.round:
             self.beat()
-        answered = self._answered_round
-        while self._reading and self._reading[0][0] <= answered:
+        while self._reading and self._reading[0][0] <= self._answered_round:
             _, index, tokens = self._reading.popleft()
             self._good_reads += [(token, index) for token in tokens]
         for name, follower in self._followers.items():
@@ -8165,7 +8162,7 @@ class RaftCore:
         """The log holds nothing but `base` now: none of what it had agreed with the leader."""
         source = self._snapshot.source if self._snapshot else ""
         self._snapshot, self._tail, self._saved = None, [], base.index
-        self._configs = [(base.index, base.members)]
+        self._configs, self._voters = [(base.index, base.members)], _voters_of(base.members)
         self.commit = self.applied = self._handed = base.index
         self._send("append-answer", self.leader or source, index=base.index)
 
@@ -8188,6 +8185,10 @@ class RaftCore:
         "append": _on_append, "append-answer": _on_append_answer,
         "heartbeat": _on_heartbeat, "heartbeat-answer": _on_heartbeat_answer,
         "snapshot": _on_snapshot, "takeover": _on_takeover})
+
+
+def _voters_of(members: RaftMembers) -> list[str]:
+    return [name for name, member in members.items() if member.voter]
 
 
 def _is_sound(message: RaftMessage) -> bool:

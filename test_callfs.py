@@ -6191,12 +6191,11 @@ class TestRaftTerms:
                                               ("snapshot", "append-answer"), ("prevote", "prevote-answer"), ("takeover", "append-answer")])
     def test_a_request_with_a_stale_term_is_rejected(self, kind, answer) -> None:
         """5.1: "if a server receives a request with a stale term number, it rejects the request"; the answer tells the newer."""
-        core = raft_core(log=raft_log(1, term=5))
-        stray = callfs.RaftEntry(3, 4, data=b"stray")
-        base = callfs.RaftBase(9, 4, raft_members("b"))
-        done = raft_do(core, raft_say(kind, "b", 4, index=2, log_term=1, entries=(stray,), commit=2, base=base))
-        assert [(each.kind, each.term, each.refused) for each in done.messages] == [(answer, 5, True)]
-        assert (core.term, core.last_index, core.commit, core.leader, core.role) == (5, 2, 0, "", "follower")
+        for core in (raft_core(log=raft_log(1, term=5)), raft_candidate(raft_log(1, term=4))):
+            role, base = core.role, callfs.RaftBase(9, 4, raft_members("b"))
+            done = raft_do(core, raft_say(kind, "b", 4, index=2, log_term=1, entries=(callfs.RaftEntry(3, 4),), commit=2, base=base))
+            assert [(each.kind, each.term, each.refused) for each in done.messages] == [(answer, 5, True)]
+            assert (core.term, core.last_index, core.commit, core.leader, core.role) == (5, 2, 0, "", role)
 
     def test_stale_answers_are_ignored(self) -> None:
         core = raft_leader(raft_log(term=4), commit=False)
@@ -6325,12 +6324,8 @@ class TestRaftElections:
         done = raft_do(core, raft_say("vote", source, 3, index=1, log_term=1))
         assert [each.refused for each in done.of("vote-answer")] == [not granted]
         assert log.state == callfs.RaftState(3, source if granted else vote)
-
-    def test_who_knows_the_leader_of_a_term_votes_for_nobody_in_it(self) -> None:
-        """5.2: a term has at most one leader; who has not voted but heard it need not be asked."""
-        core = raft_core()
-        raft_do(core, raft_say("heartbeat", "b", 2))
-        assert raft_do(core, raft_say("vote", "c", 2, index=9, log_term=2)).messages[0].refused
+        raft_do(core, raft_say("heartbeat", "d", 4))        # and none where the leader of the term is known
+        assert raft_do(core, raft_say("vote", source, 4, index=9, log_term=3)).messages[0].refused
 
     def test_a_vote_granted_begins_the_time_out_anew(self) -> None:
         """Figure 2: "without receiving AppendEntries from current leader or granting vote to candidate"."""
@@ -6352,11 +6347,6 @@ class TestRaftElections:
         assert (core.role, core.leader) == ("follower", "b")
         raft_do(core, raft_say(kind, "c", core.term, index=1, log_term=1))
         assert core.leader == "b"                           # 5.2: one leader a term: c can not be another
-
-    def test_a_candidate_rejects_a_leader_of_an_older_term_and_goes_on(self) -> None:
-        core = raft_candidate(raft_log(term=4))
-        done = raft_do(core, raft_say("append", "b", 4, index=1, log_term=1))
-        assert core.role == "candidate" and core.term == 5 and [each.term for each in done.of("append-answer")] == [5]
 
     def test_split_votes_time_out_and_a_new_term_begins(self) -> None:
         """5.2: "each candidate will time out and start a new election by incrementing its term"."""
@@ -6454,11 +6444,8 @@ class TestRaftPreVote:
             core._elapsed = 0
         core.tick()
         assert not raft_do(core, ask).messages[0].refused
-
-    def test_a_leader_ignores_votes(self) -> None:
-        """4.2.3: while a majority answers it, which check-quorum sees to."""
-        core = raft_leader()
-        assert not raft_do(core, raft_say("vote", "c", 9, index=9, log_term=8)).messages and core.role == "leader"
+        leader = raft_leader()                              # a majority answers it: check-quorum sees to that
+        assert not raft_do(leader, ask).messages and leader.role == "leader"
 
     def test_a_vote_that_a_leader_wanted_is_not_ignored(self) -> None:
         """4.2.3: the flag of a leadership transfer."""
@@ -6486,13 +6473,6 @@ class TestRaftPreVote:
             assert done.refused == ([] if leads else [5])
         with pytest.raises(callfs.NotLeader, match="no leader is known"):
             core.propose([b"x"])
-
-    def test_one_way_lines_do_not_keep_a_leader(self) -> None:
-        """6.2: who sends but hears nothing gives way, and then the others elect."""
-        lab = raft_lab()
-        lab.lost = {"append-answer", "heartbeat-answer"}
-        lab.tick(RAFT_TICKS)
-        assert lab.cores["a"].role != "leader"
 
 
 class TestRaftReplication:
@@ -6543,10 +6523,8 @@ class TestRaftReplication:
         assert core.commit == expected == (done.committed[-1].index if done.committed else 0)
         raft_do(core, raft_say("append", "b", 2, index=2, log_term=1, commit=0))
         assert core.commit == expected                      # never back
-
-    def test_a_heartbeat_commits_too(self) -> None:
-        core = raft_core(log=raft_log(1, 1))
-        assert len(raft_do(core, raft_say("heartbeat", "b", 1, commit=2)).committed) == 2 and core.commit == 2
+        raft_do(core, raft_say("heartbeat", "b", 2, commit=9))
+        assert core.commit == core.last_index               # a leader says in it no more than what is known to agree
 
     def test_older_entries_are_committed_with_it(self) -> None:
         """5.3: "this also commits all preceding entries in the leader's log, including entries created by previous leaders"."""
@@ -6580,15 +6558,11 @@ class TestRaftReplication:
         leader._log.save(again.state, again.entries)
         leader.advance(again)
         assert leader.commit == 3
-
-    def test_others_may_commit_what_the_leader_has_not_saved(self) -> None:
-        """10.2.1: "the leader may even commit an entry before it has been written to its own disk"."""
-        core = raft_leader()
-        core.propose([b"x"])
-        ready = core.ready()
-        for name in "bc":
-            core.step(raft_say("append-answer", name, 2, index=3))
-        assert core.commit == 3 and core._log.last_index == 2 and core.ready().entries == ready.entries
+        leader.propose([b"y"])
+        raft_ack(leader, "c", 3)
+        for name in "bc":                                   # 10.2.1: others may commit what is not on the leader's disk
+            leader.step(raft_say("append-answer", name, 2, index=4))
+        assert leader.commit == 4
 
     def test_what_was_lost_is_sent_again(self) -> None:
         """5.3: "the leader retries AppendEntries RPCs indefinitely (even after it has responded to the client)"."""
@@ -6646,8 +6620,10 @@ class TestRaftReplication:
         before = core.progress()["b"]
         raft_do(core, raft_say("append-answer", "b", 2, index=1), raft_say("append-answer", "b", 2, index=2, refused=True, hint=1))
         assert core.progress()["b"] == before == (3, 4, "replicate", True)
-        raft_do(core, raft_say("append-answer", "b", 2, index=9, refused=True, hint=1, hint_term=1))    # of a later one: lost?
-        assert core.progress()["b"][:3] == (3, 4, "replicate") or core.progress()["b"][:3] == (3, 4, "probe")
+        for index in (3, 2):                                # only the first answers what was asked last
+            core.propose([b"y", b"z"])
+            raft_do(core, raft_say("append-answer", "c", 2, index=core.last_index, refused=True, hint=index, hint_term=2))
+            assert core.progress()["c"][:3] == (2, 3, "probe"), index
 
     def test_a_leader_does_not_overwrite_its_own_log(self) -> None:
         """5.3, figure 3 (Leader Append-Only)."""
@@ -6774,11 +6750,6 @@ class TestRaftReads:
         core.read(2)
         assert sorted(raft_do(core, raft_say("append", "b", 3, index=2, log_term=2)).refused) == [1, 2]
 
-    def test_alone_it_answers_at_once(self) -> None:
-        core = raft_leader(raft_log(voters="a"))
-        core.read(1)
-        assert raft_do(core).reads == [(1, 2)]
-
     def test_rounds_for_a_lease(self) -> None:
         """6.4.1: the driver notes when a round began; `rounds` says which a majority answered."""
         core = raft_leader()
@@ -6789,6 +6760,9 @@ class TestRaftReads:
         assert core.has_ready and core.ready().rounds == first
         core.step(raft_say("heartbeat-answer", "c", 2, context=second))
         assert core.has_ready and core.ready().rounds == second and not core.has_ready
+        alone = raft_leader(raft_log(voters="a"))
+        alone.read(1)
+        assert raft_do(alone).reads == [(1, 2)]
 
 
 class TestRaftMembers:
@@ -6834,7 +6808,7 @@ class TestRaftMembers:
 
     def test_not_before_the_last_is_committed_nor_before_the_term_is(self) -> None:
         """4.1: "waiting for the previous to commit", and (Ongaro, raft-dev 2015) not before an entry of its term is."""
-        core = raft_leader(commit=False)
+        core = raft_leader(commit=False, applied=1)
         with pytest.raises(callfs.RaftBusy, match="too new"):
             core.change(raft_members("abcd"))
         raft_ack(core, "b")
@@ -6868,7 +6842,8 @@ class TestRaftMembers:
         assert core.commit == 4 and lab.cores["c"].is_voter
 
     def test_a_node_in_no_configuration_takes_entries_and_votes_if_asked(self) -> None:
-        """4.2.2: "a server accepts AppendEntries from a leader that is not part of its configuration", and grants votes to such."""
+        """4.1: "accepts AppendEntries from a leader that is not part of the server's latest configuration", and "grants its vote to
+        a candidate that is not part of" it. A learner votes too: who asks may know that it has a vote by now."""
         core = raft_core("z", raft_log(voters=""))
         for _ in range(5 * RAFT_TICKS):
             core.tick()
@@ -6877,11 +6852,8 @@ class TestRaftMembers:
         entry = callfs.RaftEntry(1, 3, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members("qz")))
         assert not raft_do(core, raft_say("append", "q", 3, "z", entries=(entry,), commit=1)).messages[0].refused
         assert core.is_voter and core.commit == 1
-
-    def test_a_learner_votes_if_asked(self) -> None:
-        """4.2.2: who asks may know that it has a vote by now; without it nobody might be elected."""
-        core = raft_core("d", raft_log(learners="d"))
-        assert not raft_do(core, raft_say("vote", "b", 3, "d", index=1, log_term=1)).messages[0].refused
+        learner = raft_core("d", raft_log(learners="d"))
+        assert not raft_do(learner, raft_say("vote", "b", 3, "d", index=1, log_term=1)).messages[0].refused
 
     def test_a_leader_that_is_removed_steps_down_when_that_is_committed(self) -> None:
         """4.2.2: it "manages a cluster that does not include itself; it replicates log entries but does not count itself"."""
@@ -6925,17 +6897,6 @@ class TestRaftMembers:
         lab.lost = set()
         lab.tick(6 * RAFT_TICKS)
         assert lab.cores["b"].role == "leader" and list(lab.cores["b"].members) == ["b"] and lab.cores["b"].commit >= 3
-
-    def test_a_new_voter_is_asked_where_its_log_agrees(self) -> None:
-        lab = raft_lab("ab")
-        for _ in range(5):
-            lab.cores["a"].propose([b"x"])
-        lab.settle()
-        lab.cores["d"] = raft_core("d", raft_log(voters=""))
-        lab.committed["d"] = []
-        lab.cores["a"].change(raft_members("abd"))
-        lab.settle()
-        assert lab.logs()["d"] == lab.logs()["a"] and len(lab.committed["d"]) == lab.cores["a"].commit == 8
 
     def test_members_round_trip(self) -> None:
         members = raft_members("abc", "d")
@@ -7057,9 +7018,10 @@ class TestRaftSnapshots:
         assert ready.snapshot == base and not ready.committed and not ready.messages
         assert core.ready().snapshot == base                # till it is installed
         late = raft_say("append", "b", 3, index=4, log_term=3, entries=(callfs.RaftEntry(5, 3),))
-        assert not raft_do(raft_core(log=raft_log(1)), late)[1]
         core.step(late)
-        assert core.last_index == 5 and core._term_of(5) == 2
+        core._elapsed = 3 * RAFT_TICKS
+        core.tick()                                         # no time to campaign
+        assert core.last_index == 5 and core._term_of(5) == 2 and core.role == "follower"
         done = raft_do(core)
         assert [(each.kind, each.target, each.index) for each in done.messages] == [("append-answer", "b", 4)]
         assert (core.commit, core.applied, core.last_index, core.members) == (4, 4, 4, raft_members("abcd"))
@@ -7072,13 +7034,6 @@ class TestRaftSnapshots:
         for base, commit in ((callfs.RaftBase(1, 1), 2), (callfs.RaftBase(4, 2), 4)):
             done = raft_do(core, raft_say("snapshot", "b", 3, base=base))
             assert [each.index for each in done.of("append-answer")] == [commit] == [core.commit] and core.last_index == 5
-
-    def test_it_does_not_campaign_while_one_is_to_be_installed(self) -> None:
-        core = raft_core()
-        core.step(raft_say("snapshot", "b", 1, base=callfs.RaftBase(9, 1, raft_members("abc"))))
-        for _ in range(3 * RAFT_TICKS):
-            core.tick()
-        assert core.role == "follower"
 
     def test_a_log_behind_a_base(self) -> None:
         """Members and terms come from the base; what is before is asked of nobody."""
@@ -7107,6 +7062,7 @@ class RaftSimNode:
         self.sim, self.name, self.log = sim, name, MemoryRaftLog()
         self.core: Optional[callfs.RaftCore] = None
         self.applied = self.persisted = self.lives = 0
+        self.period = sim.random.uniform(0.97, 1.03)        # no two clocks go alike: a lease is a tenth shorter for it
         self.full = self.slow = False
         self.clear()
 
@@ -7139,7 +7095,7 @@ class RaftSimNode:
 
     def tick(self, life: int) -> None:
         if life == self.lives:
-            self.sim.after(1.0, self.tick, life)
+            self.sim.after(self.period, self.tick, life)
             self.do(callfs.RaftCore.tick)
 
     def do(self, act: Callable[[callfs.RaftCore], Any]) -> None:
