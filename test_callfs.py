@@ -7944,6 +7944,32 @@ def test_raft_log_on_a_full_disk(quick: Path, monkeypatch: pytest.MonkeyPatch) -
     assert raft_reopened(quick) == picture
 
 
+def test_raft_log_half_a_frame_is_taken_back(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no space can be taken in advance a full disk shows in the middle of a frame: nothing of it stays."""
+    left = [740]
+
+    def full(name: str, number: int, call: Any) -> Any:
+        if not isinstance(call, ShortWrite) or not left[0]:
+            raise OSError(errno.ENOSPC if isinstance(call, ShortWrite) else errno.EOPNOTSUPP, "injected")
+        done = call(min(left[0], len(call.data)))
+        left[0] -= done
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", FaultyOS(full, frozenset({"write", "posix_fallocate"})))
+        with contextlib.closing(raft_log(quick, 1 << 16)) as log:
+            for first in itertools.count(1):
+                try:
+                    log.save(callfs.RaftState(first), raft_entries(first, first + 1, size=150))
+                except callfs.StorageFull:
+                    break
+                picture = raft_picture(log)
+            assert first > 1 and not left[0] and raft_picture(log) == picture
+            left[0] = 100
+            log.save(callfs.RaftState(99, "b"), [])     # shorter than what was written of the other
+    assert raft_reopened(quick) == (*picture[:3], callfs.RaftState(99, "b"), picture[4])
+
+
 # ---- real processes, memory --------------------------------------------------------------------------------------
 
 RAFT_WRITER = """
