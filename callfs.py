@@ -12859,31 +12859,22 @@ class RaftMachine:
 
     def persist(self) -> int:
         """The entry up to which nothing of the log is needed any more, even after a power cut. Raises StorageError."""
-        index = self.applied
-        try:
-            for path in (self.read.path + "-wal", os.path.dirname(os.path.abspath(self.read.path))):
-                with contextlib.suppress(FileNotFoundError):        # then all of it is in the file, synced by SQLite
-                    _sync_records(path)
-        except OSError as error:
-            raise translate_os_error(error) from error
+        index, log = self.applied, self.read.path + "-wal"
+        if os.path.exists(log):             # else all of it is in the file, synced by SQLite
+            _sync_records(log)
+        _sync_records(os.path.dirname(os.path.abspath(self.read.path)))
         return index
 
     def snapshot(self, path: str) -> RaftBase:
         """Copy the records into a file of their own, while `apply` goes on; where in the log the copy stands. Durable, but
         for its name. Raises StorageFull, StorageError; then the file is to be removed."""
-        make_private(path)
         try:
-            with contextlib.closing(self.read._connect()) as source, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
-                target.execute("PRAGMA synchronous = OFF")
-                source.backup(target)
-                target.execute("PRAGMA journal_mode = DELETE")      # one file, not three
-                base = _raft_place(target).base
-            _sync_records(path)
+            with contextlib.closing(self.read._connect()) as source:
+                copy_database(source, path)
+            with contextlib.closing(sqlite3.connect(path)) as copy:
+                return _raft_place(copy).base
         except sqlite3.Error as error:
             raise _store_error(error, "copy of the records") from error
-        except OSError as error:
-            raise translate_os_error(error) from error
-        return base
 
     def install(self, path: str) -> RaftBase:
         """Put a snapshot in the place of the records: at once or not at all; readers go on. Raises StorageError for a file
@@ -12928,15 +12919,30 @@ def _raft_rows(connection: sqlite3.Connection) -> Iterator[list[Any]]:
         yield from iter(lambda: rows.fetchmany(500), [])
 
 
+def copy_database(source: sqlite3.Connection, path: str) -> None:
+    """What is in a database at this moment, as one durable file that nobody else may read. Raises sqlite3.Error, StorageFull,
+    StorageError."""
+    make_private(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
+        target.execute("PRAGMA synchronous = OFF")
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")      # one file, not three
+    _sync_records(path)
+
+
 def _sync_records(path: str) -> None:
+    """Make a file or the names in a folder durable."""
     folder = os.path.isdir(path)
     if folder and os.name == "nt":
         return
-    fd = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise translate_os_error(error) from error
 
 
 def _of_store(name: str) -> Callable[..., Any]:
@@ -32737,6 +32743,145 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
         return healer.seen, left
 
 # ============================================================================
+# migrate: records from SQLite into a Raft cluster, and back
+# ============================================================================
+
+# The machine's tables, and what the records of a single node have instead. The ids of both stay: disks know them.
+_TO_RAFT = f"""
+    UPDATE entries SET instance_id = :node;
+    UPDATE blobs SET holder = '';
+    CREATE TEMP TABLE kept AS SELECT value FROM counters WHERE name = 'store';
+    {_RAFT_SCHEMA}
+    UPDATE counters SET value = (SELECT value FROM kept) WHERE name = 'store';
+    UPDATE raft_place SET applied = :applied, term = 1, stamp = :stamp, token = :applied, members = :members;
+    INSERT INTO node_mounts SELECT :node, path, fstype, config FROM mounts;
+    DELETE FROM mounts;
+    INSERT INTO cluster VALUES (1);
+"""
+_FROM_RAFT = f"""
+    UPDATE blobs SET holder = '';
+    INSERT INTO mounts SELECT path, fstype, config FROM node_mounts WHERE instance_id = :node;
+    UPDATE counters SET value = (SELECT applied FROM raft_place) WHERE name = 'version';
+    DELETE FROM counters WHERE name = 'raft';
+    DELETE FROM fences;
+    {' '.join(f"DROP TABLE {name};{chr(10)}" for name in re.findall("CREATE TABLE ([a-z_]+)", _RAFT_SCHEMA))}
+"""
+
+
+def sqlite_to_raft(config: Config) -> str:
+    """Found a Raft cluster of one node (raft.node_id) with the records of metadata_store.sqlite_path, whose server must not
+    run; what was done. Those stay where they are, but the disk belongs to the new ones. Raises ConfigError where something
+    would be lost: second copies, what `callfs fsck` has not looked at; StorageError, StorageFull."""
+    database, options, found = config.metadata_store.sqlite_path, config.raft, collections.Counter()    # type: Any, Any, Any
+    if not (options.node_id and options.data_dir and options.bind_addr and os.path.isfile(database)):
+        raise ConfigError("raft.node_id, raft.data_dir, raft.bind_addr, metadata_store.sqlite_path: say from where to where")
+    with contextlib.ExitStack() as keep:
+        folder, disk = _migration(config, keep, options.node_id)
+        if os.path.exists(folder.machine_path) or os.path.exists(folder.log_path):
+            raise ConfigError(f"raft.data_dir: {options.data_dir} has records already; move them away")
+        store, blobs, node = SQLiteStore(database), build_blobs(config), config.instance_discovery.instance_id
+        keep.callback(store.close)
+        files = StoreFS(disk, store, LocalLocks(), instance_id=node, blobs=blobs)      # finishes what a killed server began
+        keep.callback(files.close)
+        if files._plans or store._read("copies", "SELECT 1 FROM replication UNION ALL SELECT 1 FROM replicas", ()):
+            raise ConfigError("the server has not finished moving or copying files: start it with ha.replication_enabled false, "
+                              "let it end that, and stop it")
+        if Checker(disk, store, instance_id=node, deep=False, mend=False, blobs=blobs, own={store.identity},
+                   report=lambda one: found.update([one.kind])).run():
+            raise ConfigError("records and files disagree (" + ", ".join(f"{kind}: {count}" for kind, count in sorted(found.items()))
+                              + "): run `callfs fsck` first")
+        members = encode_members({options.node_id: raft_self(config)})
+        applied = 1 + store._read("version", "SELECT max(value, (SELECT coalesce(max(version), 0) FROM entries)) FROM counters "
+                                  "WHERE name = 'version'", ())[0][0]
+        _converted(store._writer, folder.machine_path, _TO_RAFT, node=options.node_id, applied=applied, members=members.decode(),
+                   stamp=time.time_ns() // 10**6)
+        folder.cluster = secrets.token_hex(16)
+        with contextlib.closing(DiskLog(folder.log_path)) as entries:
+            entries.save(RaftState(1), [])
+            entries.reset(RaftBase(applied, 1, decode_members(members)))
+        disk.mark(f"{store.identity} {options.node_id}")
+    return (f"{options.data_dir}: {options.node_id} is a cluster of its own with the records of {database}, which nobody uses any longer.\n"
+            "Start it with metadata_store.type raft; other nodes come in by `callfs cluster join`, without raft.bootstrap.")
+
+
+def raft_to_sqlite(config: Config) -> str:
+    """The way back: of a cluster that has one node left, which must not run, into metadata_store.sqlite_path. Raises ConfigError
+    where files of other nodes would be lost, or a database is there; StorageError, StorageFull."""
+    database, place = config.metadata_store.sqlite_path, config.raft.data_dir
+    if not database or os.path.exists(database) or not os.path.isdir(place):
+        raise ConfigError("raft.data_dir, metadata_store.sqlite_path: say from where to where; a database that is there is to be moved away")
+    with contextlib.ExitStack() as keep:
+        folder, disk = _migration(config, keep, "")
+        entries, machine = DiskLog(folder.log_path), RaftMachine(folder.machine_path, name=folder.node)
+        keep.callback(entries.close)
+        keep.callback(machine.close)
+        if set(_members_of(entries)) != {folder.node}:
+            raise ConfigError(f"raft.data_dir: the cluster has other nodes ({', '.join(sorted(_members_of(entries)))}): let them leave first "
+                              "(`callfs cluster leave NODE`), which brings their files here")
+        first = max(machine.applied, entries.base.index) + 1
+        while first <= entries.last_index:  # a majority of one has all of it
+            some = entries.entries(first, entries.last_index + 1)
+            machine.apply(some)
+            first = some[-1].index + 1
+        lost = machine.read._read("foreign", "SELECT count(*), min(parent || '/' || name) FROM entries WHERE type = 'file' AND "
+                                  "backend IN ('localfs', 'symlink') AND instance_id <> ?", (folder.node,))[0]
+        if lost[0]:
+            raise ConfigError(f"{lost[0]} files lie on disks of other nodes ({lost[1]}, ...): move or delete them first")
+        _converted(machine.read._writer, database + ".new", _FROM_RAFT, node=folder.node)
+        identity = _settled_alone(config, folder.node, database + ".new")
+        os.replace(database + ".new", database)
+        _sync_records(os.path.dirname(os.path.abspath(database)))
+        disk.mark(identity)
+    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite; {place} is used no longer."
+
+
+def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
+    """Both data folders and the disk, locked."""
+    database = config.metadata_store.sqlite_path
+    os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
+    folder, disk = RaftFolder(config.raft.data_dir, node), LocalDisk(config.backend.localfs_root_path)
+    keep.callback(disk.close)
+    for lock in (database + ".lock", folder.lock_path, os.path.join(disk.hidden, "lock")):
+        keep.callback(DataLock(lock).release)
+    return folder, disk
+
+
+def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any) -> None:
+    """A copy of a database, durable under its name once it is changed."""
+    temporary = path + ".copy"
+    try:
+        copy_database(source, temporary)
+        with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
+            target.execute("PRAGMA synchronous = OFF")
+            for statement in script.split(";\n"):
+                target.execute(statement, values)
+        _sync_records(temporary)
+        os.replace(temporary, path)
+        _sync_records(os.path.dirname(os.path.abspath(path)))
+    except sqlite3.Error as error:
+        raise _store_error(error, "copy of the records") from error
+
+
+def _settled_alone(config: Config, node: str, path: str) -> str:
+    """What a node leaves for later is done on its disk, and every directory made there, as a server with records of its own
+    has it; the identity of the records."""
+    with contextlib.ExitStack() as keep:
+        disk = keep.enter_context(contextlib.closing(LocalDisk(config.backend.localfs_root_path)))
+        store = keep.enter_context(contextlib.closing(SQLiteStore(path, shared=True)))
+        files = NodeFS(disk, store, LocalLocks(), instance_id=node, blobs=build_blobs(config))
+        keep.callback(files.close)
+        page = store.subtree("/")
+        while page:
+            for record in filter(lambda record: record.is_dir, page):
+                with contextlib.suppress(FileExistsError):
+                    disk.mkdir(record.path, record.mode)
+            page = store.subtree("/", split_path(page[-1].path))
+        if store.strays(node, 1) or files._plans:
+            raise ConfigError("the server has not finished moving files: start it, let it end that, and stop it")
+    with contextlib.closing(SQLiteStore(path)) as alone:
+        return alone.identity
+
+# ============================================================================
 # Client: the REST dialect from Python
 # ============================================================================
 
@@ -34810,6 +34955,11 @@ def _heal(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def _migrate(args: argparse.Namespace) -> int:
+    _say((sqlite_to_raft if args.to == "raft" else raft_to_sqlite)(_configured(args)))
+    return 0
+
+
 def _say_finding(finding: Finding) -> None:
     meaning = {**FINDINGS, **HEALED}[finding.kind][0]
     _say(": ".join(filter(None, (finding.kind, finding.path, meaning, finding.detail))))
@@ -35226,6 +35376,8 @@ COMMANDS = [
     Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("migrate", "take the records from SQLite into a Raft cluster of one node, or back (with the server stopped)", _migrate,
+            (*_CONFIG_ARGUMENTS, _arg("--to", required=True, choices=("raft", "sqlite"), help="where they are to be"))),
     Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,
             (*_CLIENT_ARGUMENTS, _arg("--json", action="store_true", help="all that is known, as JSON"))),
     Command("cluster leave", "let a node move its files to the others, so that it can be stopped for good", _cluster_leave,

@@ -29686,6 +29686,139 @@ def test_redis_loses_all_its_keys(redis_server: RealDatabase, tmp_path: Path, ca
 # Raft clusters at work: join, leave, transfer, recover, migrate
 # ============================================================================
 
+class TestMigrate:
+    """`callfs migrate`: records from SQLite into a Raft cluster of one node, and back."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+        """`place("raft")`: the configuration of a server on one disk, with records of that kind, as a file."""
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+        def place(kind: str, **more: Any) -> str:
+            values = {"server": {"listen_addr": "127.0.0.1:0"}, "log": {"level": "error"}, "storage": {"durability": "relaxed"},
+                      "auth": {"api_key_users": {"admin": CLIENT_KEY}, "admins": ["admin"], "internal_proxy_secret": "s" * 32, "single_use_link_secret": "t" * 32},
+                      "backend": {"localfs_root_path": str(tmp_path / "disk")}, "metadata_store": {"type": kind, "sqlite_path": str(tmp_path / "records")},
+                      "raft": {"enabled": kind == "raft", "node_id": "n1", "bind_addr": address, "data_dir": str(tmp_path / "raft"), **more}}
+            (tmp_path / "config.json").write_text(json.dumps(values))
+            return str(tmp_path / "config.json")
+        (tmp_path / "disk").mkdir()
+        yield place
+
+    @staticmethod
+    @contextlib.contextmanager
+    def running(path: str) -> Iterator[Any]:
+        with callfs.Server(callfs.Config.load(path, environ={})) as server, callfs.Client(server.url, CLIENT_KEY) as client:
+            wait_for(lambda: client.ready()[0], 20)
+            yield client, server.url
+
+    @staticmethod
+    def migrate(path: str, to: str) -> Any:
+        return callfs.main(["migrate", "--config", path, "--to", to])
+
+    @staticmethod
+    def seen(client: Any) -> tuple[Any, ...]:
+        """All that clients are told, but for the node, and the times of directories: those are the disk's with SQLite."""
+        infos = [client.stat(info.path)._replace(instance_id="") for info in client.list("/", recursive=True)]
+        return ([(info, client.open(info.path).read()) if info.type == "file" else info._replace(mtime=0) for info in infos], client.links())
+
+    def test_there_and_back(self, place: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Files keep their owners, modes, times, ETags and ids (a link goes on to work), mounts stay; what was done there is done."""
+        with self.running(place("sqlite")) as (client, url), callfs.PFSClient(url, CLIENT_KEY) as pfs:
+            for number in range(30):
+                client.upload(f"/d{number % 3}/e/{number}", b"%d" % number)
+            client.mkdir("/empty")
+            pfs.chmod("/d0/e/0", 0o600)
+            pfs.mount("memfs", "/m")
+            link, before = client.link("/d1/e/1", max_uses=9), self.seen(client)
+        with contextlib.closing(callfs.SQLiteStore(str(tmp_path / "records"))) as store:
+            plain, identity = store.subtree("/"), store.identity
+        assert self.migrate(place("raft"), "raft") == 0, capsys.readouterr()
+        with self.running(place("raft")) as (client, url):
+            assert self.seen(client) == before and client.exists("/m")
+            assert urllib.request.urlopen(f"{url}/download/{link.token}").read() == b"1"
+            client.move("/d0", "/f")
+            client.mkdir("/only/here")
+            client.upload("/f/e/0", b"another")
+            after = self.seen(client)
+        assert self.migrate(place("raft"), "raft") == 2 and "already" in capsys.readouterr().err
+        with pytest.raises(callfs.ConfigError, match="not the one"), self.running(place("sqlite")):
+            pass                            # those records are the past
+        (tmp_path / "records").rename(tmp_path / "old")
+        assert self.migrate(place("raft"), "sqlite") == 0, capsys.readouterr()
+        with self.running(place("sqlite")) as (client, _):
+            assert self.seen(client) == after and client.exists("/m")
+            assert client.upload("/d9", b"x") and (tmp_path / "disk" / "only" / "here").is_dir()
+        with contextlib.closing(callfs.SQLiteStore(str(tmp_path / "records"))) as store:
+            assert store.identity == identity and store.get("/d1/e/1") == plain[[entry.path for entry in plain].index("/d1/e/1")]._replace(instance_id="n1")
+            assert store._read("", "SELECT name FROM sqlite_master WHERE name LIKE 'raft%' OR name LIKE 'lock%'", ()) == []
+        with pytest.raises(callfs.ConfigError, match="not the one"), self.running(place("raft")):
+            pass
+        assert callfs.main(["fsck", "--config", place("sqlite")]) == 0
+        assert self.migrate(place("raft"), "sqlite") == 2 and "is to be moved away" in capsys.readouterr().err
+
+    def test_what_is_refused(self, place: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """What would lose something, both ways: with a word on what to do, and nothing changed. What a kill leaves half done, too."""
+        disk, records, raft = tmp_path / "disk", tmp_path / "records", tmp_path / "raft"
+
+        def refused(to: str, why: str, **more: Any) -> None:
+            assert self.migrate(place("raft", **more), to) == 2
+            assert re.search(why, capsys.readouterr().err)
+
+        def in_records(path: Path, *statements: str) -> None:
+            with contextlib.closing(sqlite3.connect(str(path), isolation_level=None)) as connection:
+                for statement in statements:
+                    connection.execute(statement)
+
+        def dying(*args: Any) -> None:
+            raise callfs.StorageFull()
+
+        refused("raft", "from where to where")
+        refused("sqlite", "from where to where")
+        with self.running(place("sqlite")) as (client, _):
+            client.upload("/d/f", b"x")
+            refused("raft", "another callfs process")
+        refused("raft", "raft.node_id", node_id="")
+        (disk / "stranger").write_bytes(b"")
+        (disk / "folder").mkdir()
+        refused("raft", r"\(unrecorded: 2\): run `callfs fsck`")
+        (disk / "stranger").unlink()
+        (disk / "folder").rmdir()
+        in_records(records, "INSERT INTO replication VALUES ('s3')")
+        refused("raft", "ha.replication_enabled")
+        in_records(records, "DELETE FROM replication")
+        (disk / ".callfs" / "store").rename(tmp_path / "mark")
+        refused("raft", "disk mounted")
+        (tmp_path / "mark").rename(disk / ".callfs" / "store")
+        assert not (raft / "log").exists() and not (raft / "state.sqlite3").exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(callfs.LocalDisk, "mark", dying)
+            assert self.migrate(place("raft"), "raft") != 0
+        refused("raft", "already")
+        shutil.rmtree(raft)
+        assert self.migrate(place("raft"), "raft") == 0, capsys.readouterr()
+        refused("sqlite", "moved away")
+        records.unlink()
+        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n2' WHERE name = 'f'")
+        refused("sqlite", "1 files .*/d/f")
+        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n1'")
+        with contextlib.closing(callfs.DiskLog(str(raft / "log"))) as log:
+            log.save(None, [callfs.RaftEntry(log.last_index + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(
+                {name: callfs.RaftMember(name, "h:1") for name in ("n1", "n2")}))])
+        refused("sqlite", "n1, n2.*leave")
+        with contextlib.closing(callfs.DiskLog(str(raft / "log"))) as log:       # what is agreed on by one is done, though it was not yet
+            last = log.last_index
+            log.save(None, [callfs.RaftEntry(last + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members({"n1": callfs.RaftMember("n1", "h:1")})),
+                            callfs.RaftEntry(last + 2, 1, callfs.RAFT_COMMAND, callfs.stamped(1, callfs.encode_command("move", ["/d", "/e"])))])
+        with monkeypatch.context() as patch:
+            patch.setattr(callfs.LocalDisk, "mark", dying)
+            assert self.migrate(place("raft"), "sqlite") != 0
+        refused("sqlite", "moved away")
+        records.unlink()
+        assert self.migrate(place("raft"), "sqlite") == 0, capsys.readouterr()
+        with self.running(place("sqlite")) as (client, _):
+            assert client.open("/e/f").read() == b"x" and not client.exists("/d")
+
 
 # ============================================================================
 # Client and command line
