@@ -8063,10 +8063,9 @@ class RaftTransport:
     def _dial(self, line: _RaftLine) -> None:
         """Names are looked up in a thread, as that can take long; `_connect` gets what was found."""
         line.stage = "resolving"
-        try:
-            where = _parse_address(line.address)
-        except ValueError:
-            raise _RaftFault("address", f"its address {line.address!r} is no host:port") from None
+        if _address_problem(line.address, connect=True):
+            raise _RaftFault("address", f"its address {line.address!r} is no host:port")
+        where = _parse_address(line.address)
         resolve = functools.partial(socket.getaddrinfo, where.host, where.port, type=socket.SOCK_STREAM)
         try:
             return self._connect(line, resolve(flags=socket.AI_NUMERICHOST))
@@ -8207,6 +8206,8 @@ class RaftTransport:
         """The end of a connection."""
         if line.stage == "over":
             return
+        if fault.reason == "secret" and not line.dialed:
+            line.say(_Frame.REFUSED)        # who dialed can not read it, and so knows why
         line.stage = "over"
         if line in self._lines:
             self._lines.discard(line)
@@ -8367,8 +8368,6 @@ class RaftTransport:
             while True:
                 try:
                     answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
-                except AlteredBytes:
-                    raise
                 except BadGateway:
                     if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
                         raise
@@ -8514,7 +8513,7 @@ class SnapshotReceiver:
         if at.have < size:
             return struct.pack(">Q?", at.have, False)
         if at.have > size or at.state.hexdigest() != digest:
-            raise AlteredBytes("The snapshot that came is not the one that was sent.")
+            raise StorageError("The snapshot that came is not the one that was sent.")
         self._finish(source, at, final)
         self._received(source, final, base)
         return struct.pack(">Q?", size, True)
