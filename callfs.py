@@ -7577,7 +7577,8 @@ class _Frame:
 
 class RaftHello(NamedTuple):
     """What a node says of itself, and whom it means (`target`). `cluster` is empty where it belongs to none yet; `folder`
-    was drawn when its data folder was made. Believed only when it has proven that it knows the secret."""
+    was drawn when its data folder was made. Believed only when it has proven that it knows the secret. A JSON list; what a
+    newer version adds behind is not looked at."""
 
     name: str
     target: str
@@ -7597,12 +7598,12 @@ class _RaftFault(Exception):
 
 def _read_hello(data: bytes) -> RaftHello:
     try:
-        name, target, cluster, folder, (low, high), nonce = json.loads(data)
+        name, target, cluster, folder, (low, high), nonce = json.loads(data)[:6]
         texts = (name, target, cluster, folder, nonce)
         if not all(isinstance(text, str) for text in texts) or _id_problem(name) or len(nonce) < 32:
             raise ValueError("not the texts that belong there")
         return RaftHello(name, target, cluster, folder, (int(low), int(high)), nonce)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
@@ -7960,7 +7961,7 @@ class RaftTransport:
 
     def _line_to(self, name: str) -> Optional[_RaftLine]:
         target = self._targets.get(name)
-        return target.line if target else self._inbound.get(name)
+        return None if self._ended.is_set() else target.line if target else self._inbound.get(name)
 
     def send(self, message: RaftMessage) -> None:
         """As soon as it goes; at most once. Never blocks: what can not be sent is dropped."""
@@ -8023,22 +8024,27 @@ class RaftTransport:
         self._wake()
 
     def _run(self) -> None:
-        pause = _RAFT_GLANCE
         while not self._ended.is_set():
-            for key, events in self._selector.select(pause):
-                if key.fileobj is self._listener:
-                    self._take_in()
-                elif key.fileobj is self._woken:
-                    self._woken.recv(4096)
-                else:
-                    self._guarded(key.data, self._step, events)
-            while self._resolved:
-                line, places = self._resolved.popleft()
-                self._guarded(line, self._connect, places)
-            while self._poked:
-                line = self._poked.popleft()
-                self._guarded(line, self._attend)
-            pause = self._look()
+            try:
+                self._turn()
+            except Exception:               # of `on_reachable`: without this thread the node is deaf
+                self._log.exception("raft transport failed")
+                self._ended.wait(_RAFT_GLANCE)
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select(self._look()):
+            if key.fileobj is self._listener:
+                self._take_in()
+            elif key.fileobj is self._woken:
+                self._woken.recv(4096)
+            else:
+                self._guarded(key.data, self._step, events)
+        while self._resolved:
+            line, places = self._resolved.popleft()
+            self._guarded(line, self._connect, places)
+        while self._poked:
+            line = self._poked.popleft()
+            self._guarded(line, self._attend)
 
     def _guarded(self, line: _RaftLine, what: Callable[..., None], *args: Any) -> None:
         """What goes wrong with a connection ends that one."""

@@ -6104,7 +6104,7 @@ class TestRaftWire:
         assert wire.wanted == 1 << 20
 
 
-class Relay:
+class RaftRelay:
     """Stands between two nodes: hands bytes on as `change(data)` gives them back (None: not at all, b"" ends the
     connection), in the direction of who was dialed."""
 
@@ -6223,11 +6223,11 @@ def raft_ends() -> Iterator[Callable[..., RaftEnd]]:
 
 
 @pytest.fixture
-def relay_to() -> Iterator[Callable[[RaftEnd], Relay]]:
-    """`relay_to(end)`: a Relay in front of it."""
+def relay_to() -> Iterator[Callable[[RaftEnd], RaftRelay]]:
+    """`relay_to(end)`: a RaftRelay in front of it."""
     with contextlib.ExitStack() as stack:
-        def start_one(end: RaftEnd) -> Relay:
-            made = Relay(end.transport.address)
+        def start_one(end: RaftEnd) -> RaftRelay:
+            made = RaftRelay(end.transport.address)
             stack.callback(made.close)
             return made
         yield start_one
@@ -6393,7 +6393,7 @@ class TestRaftTransport:
         """A node that speaks none of our protocols: both sides say so."""
         a = raft_ends("a")
         with self.stranger(a) as sock:
-            hello = json.dumps(["n", "a", "", "f", [2, 3], "0" * 32]).encode()
+            hello = json.dumps(["n", "a", "", "f", [2, 3], "0" * 32, "more of it"]).encode()
             sock.sendall(callfs.RaftWire().frame(FRAME.HELLO, hello))
             assert b'["a"' in until_closed(sock)        # its own, with what it speaks
         wait_for(lambda: a.lost("version"))
@@ -6557,6 +6557,11 @@ class TestRaftTransport:
         a.send("b", 2)
         wait_for(lambda: b.terms() == [1, 2])
         assert "ZeroDivisionError" in b.log.text()
+        a.transport.on_reachable = lambda name, whether: 1 // 0
+        b.transport.close()
+        wait_for(lambda: "ZeroDivisionError" in a.log.text())
+        raft_ends("c").knows(a)
+        wait_for(lambda: a.transport.reachable("c"))
 
     # -- calls -------------------------------------------------------------------------------------------------
 
