@@ -8953,7 +8953,8 @@ class _Frame:
 
 class RaftHello(NamedTuple):
     """What a node says of itself, and whom it means (`target`). `cluster` is empty where it belongs to none yet; `folder`
-    was drawn when its data folder was made. Believed only when it has proven that it knows the secret."""
+    was drawn when its data folder was made. Believed only when it has proven that it knows the secret. A JSON list; what a
+    newer version adds behind is not looked at."""
 
     name: str
     target: str
@@ -8973,12 +8974,12 @@ class _RaftFault(Exception):
 
 def _read_hello(data: bytes) -> RaftHello:
     try:
-        name, target, cluster, folder, (low, high), nonce = json.loads(data)
+        name, target, cluster, folder, (low, high), nonce = json.loads(data)[:6]
         texts = (name, target, cluster, folder, nonce)
         if not all(isinstance(text, str) for text in texts) or _id_problem(name) or len(nonce) < 32:
             raise ValueError("not the texts that belong there")
         return RaftHello(name, target, cluster, folder, (int(low), int(high)), nonce)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
@@ -9336,7 +9337,7 @@ class RaftTransport:
 
     def _line_to(self, name: str) -> Optional[_RaftLine]:
         target = self._targets.get(name)
-        return target.line if target else self._inbound.get(name)
+        return None if self._ended.is_set() else target.line if target else self._inbound.get(name)
 
     def send(self, message: RaftMessage) -> None:
         """As soon as it goes; at most once. Never blocks: what can not be sent is dropped."""
@@ -9399,22 +9400,27 @@ class RaftTransport:
         self._wake()
 
     def _run(self) -> None:
-        pause = _RAFT_GLANCE
         while not self._ended.is_set():
-            for key, events in self._selector.select(pause):
-                if key.fileobj is self._listener:
-                    self._take_in()
-                elif key.fileobj is self._woken:
-                    self._woken.recv(4096)
-                else:
-                    self._guarded(key.data, self._step, events)
-            while self._resolved:
-                line, places = self._resolved.popleft()
-                self._guarded(line, self._connect, places)
-            while self._poked:
-                line = self._poked.popleft()
-                self._guarded(line, self._attend)
-            pause = self._look()
+            try:
+                self._turn()
+            except Exception:               # of `on_reachable`: without this thread the node is deaf
+                self._log.exception("raft transport failed")
+                self._ended.wait(_RAFT_GLANCE)
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select(self._look()):
+            if key.fileobj is self._listener:
+                self._take_in()
+            elif key.fileobj is self._woken:
+                self._woken.recv(4096)
+            else:
+                self._guarded(key.data, self._step, events)
+        while self._resolved:
+            line, places = self._resolved.popleft()
+            self._guarded(line, self._connect, places)
+        while self._poked:
+            line = self._poked.popleft()
+            self._guarded(line, self._attend)
 
     def _guarded(self, line: _RaftLine, what: Callable[..., None], *args: Any) -> None:
         """What goes wrong with a connection ends that one."""
@@ -9439,10 +9445,9 @@ class RaftTransport:
     def _dial(self, line: _RaftLine) -> None:
         """Names are looked up in a thread, as that can take long; `_connect` gets what was found."""
         line.stage = "resolving"
-        try:
-            where = _parse_address(line.address)
-        except ValueError:
-            raise _RaftFault("address", f"its address {line.address!r} is no host:port") from None
+        if _address_problem(line.address, connect=True):
+            raise _RaftFault("address", f"its address {line.address!r} is no host:port")
+        where = _parse_address(line.address)
         resolve = functools.partial(socket.getaddrinfo, where.host, where.port, type=socket.SOCK_STREAM)
         try:
             return self._connect(line, resolve(flags=socket.AI_NUMERICHOST))
@@ -9583,6 +9588,8 @@ class RaftTransport:
         """The end of a connection."""
         if line.stage == "over":
             return
+        if fault.reason == "secret" and not line.dialed:
+            line.say(_Frame.REFUSED)        # who dialed can not read it, and so knows why
         line.stage = "over"
         if line in self._lines:
             self._lines.discard(line)
@@ -9743,8 +9750,6 @@ class RaftTransport:
             while True:
                 try:
                     answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
-                except AlteredBytes:
-                    raise
                 except BadGateway:
                     if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
                         raise
@@ -9890,7 +9895,7 @@ class SnapshotReceiver:
         if at.have < size:
             return struct.pack(">Q?", at.have, False)
         if at.have > size or at.state.hexdigest() != digest:
-            raise AlteredBytes("The snapshot that came is not the one that was sent.")
+            raise StorageError("The snapshot that came is not the one that was sent.")
         self._finish(source, at, final)
         self._received(source, final, base)
         return struct.pack(">Q?", size, True)

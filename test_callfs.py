@@ -8135,6 +8135,892 @@ def test_raft_folder_order_of_calls(quick: Path, monkeypatch: pytest.MonkeyPatch
 # Raft: messages between nodes, framed and proven
 # ============================================================================
 
+RAFT_SECRET = "raft-secret-of-tests-0123"
+FRAME = callfs._Frame
+
+
+def a_raft_message(seed: int, **fields: Any) -> callfs.RaftMessage:
+    """A message of Raft from a to b with something in every field."""
+    rng = random.Random(seed)
+    numbers = [rng.choice((0, 1, 255, 1 << 32, (1 << 64) - 1)) for _ in range(9)]
+    entries = tuple(callfs.RaftEntry(numbers[0], numbers[1], rng.randrange(3), rng.randbytes(rng.choice((0, 1, 300))))
+                    for _ in range(rng.randrange(4)))
+    base = callfs.RaftBase(numbers[2], numbers[3], {"ä": callfs.RaftMember("ä", "host:1", "http://x", False)})
+    made = callfs.RaftMessage(rng.choice(("append", "vote", "of a newer version")), "a", "b", *numbers[:4], entries,
+                              rng.random() < 0.5, *numbers[4:7], rng.choice((None, base)))
+    return made._replace(**fields)
+
+
+class TestRaftMessages:
+    """Messages as bytes and back."""
+
+    def test_round_trip(self) -> None:
+        """Every field, from bytes and from a part of a larger buffer."""
+        for seed in range(200):
+            message = a_raft_message(seed)
+            data = callfs.encode_message(message)
+            assert callfs.decode_message(data) == message, seed
+            assert callfs.decode_message(memoryview(b"before" + data + b"behind")[6:-6]) == message
+
+    def test_golden_bytes(self) -> None:
+        """The format of this version, as the nodes of a later one have to read it."""
+        message = callfs.RaftMessage("append", "n1", "n2", 3, 7, 2, 6, (callfs.RaftEntry(8, 3, 1, b"data"),), True, 4, 5, 9,
+                                     callfs.RaftBase(1, 1, {"n1": callfs.RaftMember("n1", "h:1", "http://h", True)}))
+        assert callfs.encode_message(message).hex() == (
+            "03" "0000000000000003" "0000000000000007" "0000000000000002" "0000000000000006" "0000000000000004"
+            "0000000000000005" "0000000000000009" "000c" "00000001" "617070656e64006e31006e32"
+            "0000000000000001" "0000000000000001" "0000001e"
+            + b'[["n1","h:1","http://h",true]]'.hex() + "0000000000000008" "0000000000000003" "01" "00000004" "64617461")
+
+    def test_any_bytes_give_a_clean_error(self) -> None:
+        """Cut anywhere, longer, changed anywhere, random: a message or ValueError."""
+        data = callfs.encode_message(a_raft_message(3, base=callfs.RaftBase(1, 1, {"a": callfs.RaftMember("a", "h:1")})))
+        for cut in range(len(data)):
+            with pytest.raises(ValueError):
+                callfs.decode_message(data[:cut])
+        with pytest.raises(ValueError):
+            callfs.decode_message(data + b"x")
+        rng = random.Random(5)
+        for _ in range(4000):
+            changed = bytearray(data if rng.random() < 0.8 else rng.randbytes(rng.randrange(200)))
+            for _ in range(rng.randrange(4)):
+                if changed:
+                    changed[rng.randrange(len(changed))] = rng.randrange(256)
+            with contextlib.suppress(ValueError):
+                assert isinstance(callfs.decode_message(changed), callfs.RaftMessage)
+
+
+class TestRaftWire:
+    """Frames without a socket."""
+
+    def pair(self) -> tuple[Any, Any]:
+        """Both ends, proven to each other."""
+        ends = callfs.RaftWire(), callfs.RaftWire()
+        for end, dialed in zip(ends, (True, False)):
+            end.prove(b"secret", [b"hello 1", b"hello 2"], dialed)
+            end.limit = 100_000
+        return ends
+
+    @staticmethod
+    def taken(wire: Any, data: bytes) -> list[tuple[int, bytes]]:
+        """All frames of it."""
+        return [(kind, bytes(payload)) for kind, payload in wire.feed(data)]
+
+    @pytest.mark.parametrize("proven", [True, False])
+    @pytest.mark.parametrize("step", [1, 7, 60, 1_000_000])
+    def test_pieces(self, proven: bool, step: int) -> None:
+        """One byte at a time, some, all at once with more behind it."""
+        here, there = self.pair() if proven else (callfs.RaftWire(), callfs.RaftWire())
+        sent = [(FRAME.CALL, bytes([n]) * size) for n, size in enumerate((0, 1, 100, 0, 3000, 5))]
+        data, found = b"".join(here.frame(*each) for each in sent), []
+        for at in range(0, len(data), step):
+            found += self.taken(there, data[at:at + step])
+        assert found == sent
+
+    def test_seal_is_hmac(self) -> None:
+        """HMAC-SHA256, as the standard library has it."""
+        for key in (b"k", b"k" * 32, b"k" * 64):
+            assert callfs._frame_seal(key)(b"one", memoryview(b"two")) == hmac.digest(key, b"onetwo", "sha256")
+
+    def test_every_changed_bit_is_found(self) -> None:
+        """In the head, the payload and the proof; nothing of such a frame is handed on."""
+        for place in range(13 + 5 + 32):
+            here, there = self.pair()
+            good, bad = here.frame(FRAME.PING, b""), bytearray(here.frame(FRAME.CALL, b"hello"))
+            bad[place] ^= 1 << place % 8
+            assert self.taken(there, good) == [(FRAME.PING, b"")]
+            with pytest.raises(callfs._RaftFault) as caught:
+                assert self.taken(there, bytes(bad) + bytes(100_000)) == []
+            assert caught.value.reason in ("altered", "long")
+
+    @pytest.mark.parametrize("order", [(0, 0), (1,), (0, 2), (0, 1, 0), (0, 2, 1)])
+    def test_replayed_reordered_missing(self, order: Sequence[int]) -> None:
+        """A frame whose proof is good, at another place than its own."""
+        here, there = self.pair()
+        frames = [here.frame(FRAME.CALL, bytes([n])) for n in range(3)]
+        with pytest.raises(callfs._RaftFault, match="twice, or one is missing"):
+            self.taken(there, b"".join(frames[n] for n in order))
+
+    def test_frames_are_good_in_one_direction_of_one_connection(self) -> None:
+        """Not sent back, not on another connection between the same nodes, not with another secret."""
+        here, there = self.pair()
+        frame = here.frame(FRAME.CALL, b"x")
+        others = [callfs.RaftWire() for _ in range(3)]
+        others[0].prove(b"secret", [b"hello 1", b"hello 2"], True)
+        others[1].prove(b"secret", [b"hello 1", b"hello 3"], False)
+        others[2].prove(b"another", [b"hello 1", b"hello 2"], False)
+        for other in others:
+            with pytest.raises(callfs._RaftFault, match="internal_proxy_secret"):
+                self.taken(other, frame)
+        assert self.taken(there, frame) == [(FRAME.CALL, b"x")]
+
+    def test_too_long_is_refused_by_its_head(self) -> None:
+        """Before it has come, so that it never lies in memory: 4 KiB of a stranger."""
+        wire = callfs.RaftWire()
+        assert self.taken(wire, callfs.RaftWire().frame(FRAME.HELLO, bytes(4096))) == [(FRAME.HELLO, bytes(4096))]
+        with pytest.raises(callfs._RaftFault, match="4097 bytes, where 4096"):
+            self.taken(callfs.RaftWire(), struct.pack(">IBQ", 4097, FRAME.HELLO, 0))
+
+    def test_wanted_grows_with_the_frame(self) -> None:
+        """A large frame comes in large pieces, but never in more than a MiB."""
+        wire = self.pair()[1]
+        wire.limit = 1 << 30
+        assert wire.wanted == 65_536
+        self.taken(wire, struct.pack(">IBQ", 300_000, FRAME.CALL, 0))
+        assert 300_000 < wire.wanted < 300_100
+        wire = self.pair()[1]
+        wire.limit = 1 << 30
+        self.taken(wire, struct.pack(">IBQ", 1 << 29, FRAME.CALL, 0))
+        assert wire.wanted == 1 << 20
+
+
+class RaftRelay:
+    """Stands between two nodes: hands bytes on as `change(data)` gives them back (None: not at all, b"" ends the
+    connection), in the direction of who was dialed."""
+
+    def __init__(self, to: str) -> None:
+        self.to, self.change = to.rsplit(":", 1), lambda data: data     # type: Any, Callable[[bytes], Optional[bytes]]
+        self.back: Callable[[bytes], Optional[bytes]] = lambda data: data
+        self.moved, self._pairs = 0, []             # type: int, list[Any]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                try:
+                    far = socket.create_connection((self.to[0], int(self.to[1])), 5)
+                except OSError:
+                    near.close()
+                    continue
+                self._pairs.append((near, far))
+                for source, sink, forward in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._move, args=(source, sink, forward), daemon=True).start()
+
+    def _move(self, source: Any, sink: Any, forward: bool) -> None:
+        with contextlib.suppress(OSError):
+            for data in iter(lambda: source.recv(65536), b""):
+                changed = self.change(data) if forward else self.back(data)
+                if changed == b"":
+                    break
+                self.moved += len(changed or b"") * forward
+                sink.sendall(changed or b"")
+        self._end(source, sink)
+
+    @staticmethod
+    def _end(*socks: Any) -> None:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def cut(self) -> None:
+        """End the connections that there are."""
+        pairs, self._pairs = self._pairs, []
+        for near, far in pairs:
+            self._end(near, far)
+
+    def close(self) -> None:
+        """End all."""
+        self._end(self._listener)
+        self.cut()
+
+
+class RaftEnd:
+    """A transport, and what it heard."""
+
+    def __init__(self, name: str, bind: str = "127.0.0.1:0", secret: str = RAFT_SECRET, **options: Any) -> None:
+        self.messages: list[callfs.RaftMessage] = []
+        self.reachable: list[tuple[str, bool]] = []
+        self.announced: list[Any] = []
+        self.metrics = callfs.Metrics()
+        self.log = RecordedLog()
+        self.transport = callfs.RaftTransport(name, bind, secret, **{
+            "folder_id": "folder of " + name, "on_message": self.messages.append, "metrics": self.metrics, "log": self.log,
+            "on_reachable": lambda other, whether: self.reachable.append((other, whether)), **options})
+        self.transport.serve("echo", lambda source, payload, reply: reply(payload))
+
+    def listen(self) -> None:
+        """Hear announcements from now on."""
+        self.transport.listen(lambda source, text: self.announced.append((source, text)),
+                              lambda: self.announced.append("missed"))
+
+    def lost(self, reason: str) -> int:
+        """How many connections ended so."""
+        return int(self.metrics.value("callfs_raft_connections_lost_total", reason))
+
+    def knows(self, *others: Any, **addresses: str) -> None:
+        """Its members from now on."""
+        self.transport.set_members({**{other.transport.name: other.transport.address for other in others}, **addresses})
+
+    def send(self, target: str, number: int, data: bytes = b"") -> None:
+        """A message with a number."""
+        entries = (callfs.RaftEntry(1, 1, 1, data),) if data else ()
+        self.transport.send(callfs.RaftMessage("append", self.transport.name, target, number, entries=entries))
+
+    def terms(self) -> list[int]:
+        """The numbers of the messages that came."""
+        return [message.term for message in self.messages]
+
+
+class RecordedLog(callfs.Log):
+    """A log whose lines are kept: (level, event, fields)."""
+
+    def __init__(self) -> None:
+        super().__init__("error")
+        self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
+
+    def _line(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        self.lines.append((level, event, fields))
+
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(map(str, self.lines))
+
+
+@pytest.fixture
+def raft_ends() -> Iterator[Callable[..., RaftEnd]]:
+    """`raft_ends(name, **options)`: a transport that runs; all are closed after the test, and nothing is left."""
+    with nothing_left(), contextlib.ExitStack() as stack:
+        def start_one(name: str, **options: Any) -> RaftEnd:
+            made = RaftEnd(name, **options)
+            stack.callback(made.transport.close)
+            made.transport.start()
+            return made
+        yield start_one
+
+
+@pytest.fixture
+def relay_to() -> Iterator[Callable[[RaftEnd], RaftRelay]]:
+    """`relay_to(end)`: a RaftRelay in front of it."""
+    with contextlib.ExitStack() as stack:
+        def start_one(end: RaftEnd) -> RaftRelay:
+            made = RaftRelay(end.transport.address)
+            stack.callback(made.close)
+            return made
+        yield start_one
+
+
+class TestRaftTransport:
+    """Two or three nodes in one process."""
+
+    def test_messages_both_ways(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """In order, large and small, also those that were sent before there was a connection."""
+        a, b = raft_ends("a"), raft_ends("b")
+        for here, there, name in ((a, b, "b"), (b, a, "a")):
+            here.knows(a, b)
+            for number in range(50):
+                here.send(name, number, bytes(3_000_000) if number == 25 else b"")
+            wait_for(lambda: len(there.messages) == 50, what="the messages")
+            assert there.terms() == list(range(50)) and here.reachable == [(name, True)]
+        assert len(b.messages[25].entries[0].data) == 3_000_000
+        assert a.transport.reachable("b") and a.transport.trouble("b") == ""
+
+    def test_many_threads(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """What each of them sends keeps its order; calls between it come to who asked."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        wrong: list[Any] = []
+
+        def work(which: int) -> None:
+            for number in range(150):
+                a.send("b", which * 1000 + number)
+                if a.transport.call("b", "echo", b"%d" % number) != b"%d" % number:
+                    wrong.append((which, number))
+        threads = [threading.Thread(target=work, args=(which,)) for which in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        wait_for(lambda: len(b.messages) == 900, what="all messages")
+        for which in range(6):
+            assert [term for term in b.terms() if term // 1000 == which] == list(range(which * 1000, which * 1000 + 150))
+
+    def test_a_node_that_is_not_there_yet(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """It is tried again and again; what was sent meanwhile is dropped and counted; why there is no connection is said."""
+        b = raft_ends("b")
+        address = b.transport.address
+        b.transport.close()
+        a = raft_ends("a")
+        a.knows(b=address)
+        wait_for(lambda: a.lost("broke") >= 2, what="two tries")
+        with pytest.raises(callfs.BadGateway, match="node b can not be reached"):
+            wait_for(lambda: a.transport._targets["b"].line is None and a.transport.call("b", "echo"))
+        assert "refused" in a.transport.trouble("b") and not a.reachable and not a.transport.reachable("b")
+        again = raft_ends("b", bind=address)
+        wait_for(lambda: a.reachable == [("b", True)])
+        a.send("b", 7)
+        wait_for(lambda: again.terms() == [7])
+        again.transport.close()
+        wait_for(lambda: a.reachable == [("b", True), ("b", False)])
+        raft_ends("b", bind=address)
+        wait_for(lambda: a.reachable[2:] == [("b", True)])
+        assert [line[1] for line in a.log.lines if line[1] != "raft connection failed"] == [
+            "raft connection", "raft connection lost", "raft connection"]
+
+    def test_who_comes_back_is_dialed_at_once(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that connects is there: the pause until the next try ends."""
+        monkeypatch.setattr(callfs, "RAFT_PAUSE", 1000.0)
+        monkeypatch.setattr(callfs, "RAFT_LONGEST_PAUSE", 1000.0)
+        b = raft_ends("b")
+        address = b.transport.address
+        b.transport.close()
+        a = raft_ends("a")
+        a.knows(b=address)
+        wait_for(lambda: a.lost("broke"))
+        raft_ends("b", bind=address).knows(a)
+        wait_for(lambda: a.reachable == [("b", True)])
+
+    def test_members_change(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Who is no member is disconnected, on both connections; who moved is dialed there; who stays is left alone."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        for each in (a, b, c):
+            each.knows(a, b, c)
+        for each in (a, b, c):
+            wait_for(lambda: len(each.reachable) == 2)
+        kept = a.transport._targets["c"].line
+        a.knows(a, c)
+        wait_for(lambda: ("b", False) in a.reachable and ("a", False) in b.reachable)
+        a.send("b", 1)
+        with pytest.raises(callfs.BadGateway, match="address is not known"):
+            a.transport._inbound.pop("b", None)         # b tries again, and nobody said that it may not
+            a.transport.call("b", "echo")
+        assert a.metrics.value("callfs_raft_dropped_total", "b") == 1
+        moved = raft_ends("b")
+        a.knows(moved, c)
+        wait_for(lambda: a.reachable.count(("b", True)) == 2)
+        a.send("b", 2)
+        wait_for(lambda: moved.terms() == [2])
+        assert a.transport._targets["c"].line is kept and a.transport.call("c", "echo", b"x") == b"x"
+
+    def test_a_node_without_members_answers(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """One that is to join knows no address yet: it answers on the connection that it was dialed on."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        wait_for(lambda: b.transport.reachable("a"))
+        b.send("a", 5)
+        wait_for(lambda: a.terms() == [5])
+        assert b.transport.call("a", "echo", b"x") == b"x"
+
+    @pytest.mark.parametrize("address", ["localhost:{}", "nonsense", "unix:/tmp/x", "does-not-exist.invalid:1"])
+    def test_addresses(self, raft_ends: Callable[..., RaftEnd], address: str) -> None:
+        """Names are looked up aside; what is no address is said to be none."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b=address.format(b.transport.address.rsplit(":")[1]))
+        if "localhost" in address:
+            wait_for(lambda: a.reachable == [("b", True)])
+        else:
+            wait_for(lambda: a.transport._targets["b"].failures, 20)
+            assert a.lost("broke" if "invalid" in address else "address")
+
+    def test_a_taken_address(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Is said with the option's name; who did not start can be closed, and who was closed too."""
+        a, other = raft_ends("a"), RaftEnd("b")
+        other.transport.close()
+        other = RaftEnd("b", bind=a.transport.address)
+        with pytest.raises(callfs.ConfigError, match="raft.bind_addr: can not listen on 127"):
+            other.transport.start()
+        other.transport.close()
+        a.transport.close()
+
+    # -- who is let in -----------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("mine, theirs, why", [
+        ({}, {"secret": "another-secret-012345"}, "internal_proxy_secret"),
+        ({"cluster": lambda: "one"}, {"cluster": lambda: "two"}, "belongs to cluster (one|two), node [ab] to (one|two)"),
+        ({}, {"name": "c"}, "this is node c, not b: set the address right"),
+        ({}, {"name": "a"}, "has the same raft.node_id"),
+        ({}, {"accept": lambda hello: f"{hello.name} has an empty {hello.folder}"}, "refuses this node: a has an empty folder of a"),
+        ({"accept": lambda hello: f"{hello.name} has an empty {hello.folder}"}, {}, "b has an empty folder of b"),
+    ], ids=["secret", "cluster", "name", "same", "refused", "not-wanted"])
+    def test_refused(self, raft_ends: Callable[..., RaftEnd], mine: Any, theirs: Any, why: str) -> None:
+        """Who dialed says why; nothing that was sent is handed on, and no call is done."""
+        a, b = raft_ends("a", **mine), raft_ends(**{"name": "b", **theirs})
+        done: list[str] = []
+        b.transport.serve("echo", lambda source, payload, reply: done.append(source))
+        a.knows(b=b.transport.address)
+        a.send("b", 1)
+        wait_for(lambda: a.lost("refused") + a.lost("secret") >= 2, what="two refusals")
+        wait_for(lambda: re.search(why, a.transport.trouble("b")))
+        with pytest.raises(callfs.BadGateway, match=why):
+            a.transport.call("b", "echo", timeout=5)
+        assert not b.messages and not done and not a.reachable and RAFT_SECRET not in a.log.text() + b.log.text()
+
+    @pytest.mark.parametrize("cluster, other", [("", ""), ("one", ""), ("", "one"), ("one", "one")])
+    def test_who_has_no_cluster_yet_is_let_in(self, raft_ends: Callable[..., RaftEnd], cluster: str, other: str) -> None:
+        """And hears what the cluster is called."""
+        told: list[Any] = []
+        a = raft_ends("a", cluster=lambda: cluster, accept=lambda hello: told.append(hello) or "")
+        b = raft_ends("b", cluster=lambda: other)
+        a.knows(b)
+        wait_for(lambda: a.reachable == [("b", True)])
+        assert [(hello.name, hello.target, hello.cluster, hello.folder) for hello in told] == [("b", "a", other, "folder of b")]
+
+    def test_another_version(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that speaks none of our protocols: both sides say so."""
+        a = raft_ends("a")
+        with self.stranger(a) as sock:
+            hello = json.dumps(["n", "a", "", "f", [2, 3], "0" * 32, "more of it"]).encode()
+            sock.sendall(callfs.RaftWire().frame(FRAME.HELLO, hello))
+            assert b'["a"' in until_closed(sock)        # its own, with what it speaks
+        wait_for(lambda: a.lost("version"))
+        assert "speaks versions (2, 3) of the protocol, this node 1" in a.log.text()
+
+    @staticmethod
+    def stranger(end: RaftEnd) -> Any:
+        """A connection of somebody to its port."""
+        host, port = end.transport.address.split(":")
+        return socket.create_connection((host, int(port)), 10)
+
+    @pytest.mark.parametrize("data", [
+        b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\xff" * 100, struct.pack(">IBQ", 4097, 1, 0), struct.pack(">IBQ", 2, 1, 0) + b"{}",
+        struct.pack(">IBQ", 0, 2, 0), struct.pack(">IBQ", 6, 7, 0) + bytes(6), struct.pack(">IBQ", 2, 1, 1) + b"[]",
+        callfs.RaftWire().frame(1, b'["a","a","","",[1,1],"0"]'), callfs.RaftWire().frame(1, b"[" * 4000),
+        callfs.RaftWire().frame(1, b'["a\\n","a","","",[1,1],"00000000000000000000000000000000"]'),
+        callfs.RaftWire().frame(1, b'["n","a","","",[1,1],"00000000000000000000000000000000"]') * 2 + bytes(32),
+        callfs.RaftWire().frame(1, b'["n","a","","",[1,1],"00000000000000000000000000000000"]') + bytes(200),
+    ])
+    def test_strangers_are_shown_the_door(self, raft_ends: Callable[..., RaftEnd], data: bytes) -> None:
+        """At once, with one line in the log, and others do not notice."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.knows(a)
+        wait_for(lambda: b.reachable)
+        with self.stranger(a) as sock:
+            sock.sendall(data)
+            until_closed(sock)
+        assert b.transport.call("a", "echo", b"x") == b"x" and "Traceback" not in a.log.text()
+        assert sum(a.lost(reason) for reason in ("long", "hello", "unexpected", "replay", "secret")) == 1
+
+    def test_fuzz(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Random bytes, and a true handshake with changed ones."""
+        a, rng = raft_ends("a"), random.Random(11)
+        hello = callfs.RaftWire().frame(FRAME.HELLO, json.dumps(["n", "a", "", "f", [1, 1], "0" * 32]).encode())
+        for _ in range(60):
+            data = bytearray(hello + rng.randbytes(rng.randrange(100)))
+            for _ in range(rng.randrange(4)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            with self.stranger(a) as sock, contextlib.suppress(OSError):
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                until_closed(sock)
+        assert "Traceback" not in a.log.text() and not a.messages
+        b = raft_ends("b")
+        b.knows(a)
+        wait_for(lambda: b.reachable)
+
+    def test_strangers_have_little_time(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Silent ones, and who sends a byte now and then: no more than RAFT_GREETING in all."""
+        monkeypatch.setattr(callfs, "RAFT_GREETING", 0.2)
+        a = raft_ends("a")
+        with self.stranger(a) as silent, self.stranger(a) as slow:
+            slow.sendall(b"\0")
+            assert until_closed(silent) == until_closed(slow) == b""
+        wait_for(lambda: a.lost("slow") == 2)
+
+    def test_strangers_are_few(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The oldest of them goes, and who has the secret always gets in."""
+        monkeypatch.setattr(callfs, "RAFT_STRANGERS", 3)
+        a, b = raft_ends("a"), raft_ends("b")
+        with contextlib.ExitStack() as stack:
+            strangers = [stack.enter_context(self.stranger(a)) for _ in range(5)]
+            assert until_closed(strangers[0]) == until_closed(strangers[1]) == b""
+            b.knows(a)
+            wait_for(lambda: b.reachable == [("a", True)])
+            assert a.lost("strangers") == 3
+
+    # -- what stands between -----------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("way", ["change", "back"])
+    @pytest.mark.parametrize("mangle, reason", [
+        (lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:], "altered"), (lambda data: data * 2, "replay"),
+        (lambda data: data[::-1], "altered"),
+    ], ids=["altered", "twice", "reversed"])
+    def test_in_the_middle(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, mangle: Any, reason: str, way: str) -> None:
+        """Whoever changes bytes, or sends them again, ends the connection: it is counted, and another one made."""
+        a, b = raft_ends("a"), raft_ends("b")
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        assert a.transport.call("b", "echo", b"good" * 10) == b"good" * 10
+        setattr(relay, way, mangle)
+        with pytest.raises(callfs.BadGateway, match="may or may not have been done"):
+            a.transport.call("b", "echo", b"bad!" * 10)
+            if reason == "replay":                      # the first one was good, the second one ends it
+                wait_for(lambda: a.reachable[1:])
+                raise callfs.BadGateway("may or may not have been done")
+        seen = b if way == "change" else a
+        wait_for(lambda: seen.lost(reason) + seen.lost("long"))
+        setattr(relay, way, lambda data: data)
+        wait_for(lambda: a.reachable[-1] == ("b", True) and len(a.reachable) >= 3)
+        assert a.transport.call("b", "echo", b"good") == b"good" and not b.messages
+
+    def test_silence(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node of which nothing comes any more is asked, then given up, on both sides; an idle one is not."""
+        monkeypatch.setattr(callfs, "RAFT_PING", 0.1)
+        monkeypatch.setattr(callfs, "RAFT_SILENCE", 1.0)
+        monkeypatch.setattr(callfs, "_RAFT_LOOK", 0.05)
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        relay = relay_to(b)
+        a.transport.set_members({"b": relay.address, "c": c.transport.address})
+        wait_for(lambda: len(a.reachable) == 2)
+        relay.change = lambda data: None
+        wait_for(lambda: ("b", False) in a.reachable, what="silence")
+        wait_for(lambda: b.lost("silent") or b.lost("broke"))
+        assert ("c", False) not in a.reachable and a.lost("silent") and "said nothing for" in a.log.text()
+
+    def test_sending_never_waits(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that does not read: the oldest messages go, calls are refused when nothing but calls waits; then it goes on."""
+        monkeypatch.setattr(callfs, "RAFT_QUEUE_BYTES", 1 << 20)
+        a, b, go_on = raft_ends("a"), raft_ends("b"), threading.Event()
+        b.transport.on_message = lambda message: (b.messages.append(message), go_on.wait(60))
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        try:
+            for number in range(400):
+                a.send("b", number, bytes(100_000))
+            calls = [threading.Thread(target=self.quiet_call, args=(a, bytes(300_000))) for _ in range(5)]
+            for thread in calls:
+                thread.start()
+            line = a.transport._targets["b"].line
+            wait_for(lambda: len(line.calls) == 3, what="as many calls as there is room for")
+            with pytest.raises(callfs.Unavailable, match="Too much waits for node b"):
+                wait_for(lambda: a.transport.call("b", "echo", bytes(300_000), 1) and None)
+        finally:
+            go_on.set()
+        a.send("b", 1000)
+        wait_for(lambda: b.messages[-1].term == 1000)
+        for thread in calls:
+            thread.join()
+        terms = b.terms()
+        assert terms == sorted(terms) and len(terms) < 400 and a.reachable == [("b", True)]
+        assert line.dropped == 401 - len(terms)
+
+    @staticmethod
+    def quiet_call(end: RaftEnd, payload: bytes) -> None:
+        """One that may fail."""
+        with contextlib.suppress(callfs.CallFSError):
+            end.transport.call("b", "echo", payload, 30)
+
+    def test_messages_of_somebody_else(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """A node speaks for itself only, and to us."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        for number, (source, target) in enumerate((("c", "b"), ("a", "c")), 1):
+            wait_for(lambda: len(a.reachable) == 2 * number - 1)
+            a.transport._targets["b"].line.put(FRAME.MESSAGE, callfs.encode_message(callfs.RaftMessage("vote", source, target, 1)))
+            wait_for(lambda: b.lost("unexpected") == number)
+        wait_for(lambda: len(a.reachable) == 5)
+        a.transport._targets["b"].line.put(FRAME.MESSAGE, b"no message")
+        wait_for(lambda: b.lost("unexpected") == 3)
+        assert not b.messages
+
+    def test_an_error_in_a_callback(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Ends that connection, with a traceback in the log; not the reader."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.on_message = lambda message: b.messages.append(message) or 1 // (message.term - 1)
+        a.knows(b)
+        a.send("b", 1)
+        wait_for(lambda: b.lost("failed") == 1 and a.reachable[-2:] == [("b", False), ("b", True)])
+        a.send("b", 2)
+        wait_for(lambda: b.terms() == [1, 2])
+        assert "ZeroDivisionError" in b.log.text()
+        a.transport.on_reachable = lambda name, whether: 1 // 0
+        b.transport.close()
+        wait_for(lambda: "ZeroDivisionError" in a.log.text())
+        raft_ends("c").knows(a)
+        wait_for(lambda: a.transport.reachable("c"))
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def test_answers(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """At once or later, from another thread, in another order; large ones."""
+        a, b = raft_ends("a"), raft_ends("b")
+        later: list[Any] = []
+        b.transport.serve("later", lambda source, payload, reply: later.append((source, payload, reply)))
+        a.knows(b)
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(a.transport.call, "b", "later", b"%d" % number) for number in range(3)]
+            wait_for(lambda: len(later) == 3)
+            for source, payload, reply in reversed(later):
+                assert source == "a"
+                reply(b"answer to " + payload)
+                reply(b"a second one is nobody's")
+            assert [each.result() for each in asked] == [b"answer to %d" % number for number in range(3)]
+        assert a.transport.call("b", "echo", b"x" * 5_000_000) == b"x" * 5_000_000
+        assert a.transport.call("b", "echo") == b""
+
+    @pytest.mark.parametrize("error", [
+        callfs.Overtaken("lost"), callfs.StorageFull("The disk of b is full."), callfs.NotSupported("no"),
+        callfs.RateLimited("slowly", retry_after=7), callfs.Elsewhere("c"), callfs.Conflict("there", existing_path="/ä\udc80"),
+    ], ids=lambda error: type(error).__name__)
+    def test_errors_of_the_other_side(self, raft_ends: Callable[..., RaftEnd], error: callfs.CallFSError) -> None:
+        """Come as what they are there, answered or raised."""
+        def raising(source: str, payload: bytes, reply: Any) -> None:
+            raise error
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("answers", lambda source, payload, reply: reply(error))
+        b.transport.serve("raises", raising)
+        a.knows(b)
+        for op in ("answers", "raises"):
+            with pytest.raises(type(error)) as caught:
+                a.transport.call("b", op)
+            found = caught.value
+            assert (found.message, found.status, found.headers) == (error.message, error.status, error.headers)
+            assert found.details.keys() == error.details.keys()
+
+    def test_what_else_goes_wrong(self, raft_ends: Callable[..., RaftEnd], relay_to: Any) -> None:
+        """No such operation, a bug there, no answer in time, an end in the middle, too long, nobody of that name."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("bug", lambda source, payload, reply: reply(1 // len(payload)))
+        b.transport.serve("never", lambda source, payload, reply: None)
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        for op, timeout, kind, text in (
+                ("none", 9, callfs.NotSupported, "Node b has no operation 'none'; is its version older?"),
+                ("bug", 9, callfs.CallFSError, "Node b failed at 'bug'; its log says more"),
+                ("never", 0.05, callfs.BadGateway, "did not answer within .*may or may not have been done")):
+            with pytest.raises(kind, match=text):
+                a.transport.call("b", op, timeout=timeout)
+        assert "ZeroDivisionError" in b.log.text() and not a.transport._targets["b"].line.calls
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(a.transport.call, "b", "never")
+            wait_for(lambda: a.transport._targets["b"].line.calls)
+            relay.cut()
+            with pytest.raises(callfs.BadGateway, match="node b: .*may or may not have been done"):
+                asked.result()
+        with pytest.raises(callfs.BadRequest, match="too long"):
+            a.transport.call("b", "echo", bytes(callfs.MAX_RAFT_FRAME))
+        with pytest.raises(callfs.BadGateway, match="its address is not known"):
+            a.transport.call("c", "echo")
+
+    def test_closing_ends_calls(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Whoever waits hears it at once."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("never", lambda source, payload, reply: None)
+        a.knows(b)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(a.transport.call, "b", "never", b"", 60)
+            wait_for(lambda: b.transport._inbound and a.transport._targets["b"].line.calls)
+            a.transport.close()
+            with pytest.raises(callfs.BadGateway, match="shutting down"):
+                asked.result()
+
+    # -- announcements -----------------------------------------------------------------------------------------
+
+    def test_announcements(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """All members hear them, in order, with who said it; who is not connected does not wait."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        for each in (a, b, c):
+            each.knows(a, b, c)
+            each.listen()
+        for each in (a, b, c):
+            wait_for(lambda: len(each.reachable) == 2)
+        for number in range(100):
+            a.transport.announce(f"{number} ä")
+        b.transport.announce("of b")
+        wait_for(lambda: len(b.announced) == 100 and len(c.announced) == 101 and a.announced == [("b", "of b")])
+        assert b.announced == [("a", f"{number} ä") for number in range(100)]
+        with pytest.raises(callfs.BadRequest, match="65536 bytes at most"):
+            a.transport.announce("x" * 65_537)
+
+    def test_missed(self, raft_ends: Callable[..., RaftEnd], relay_to: Any) -> None:
+        """A break is told when something was said meanwhile, and when the sender has started again; not else."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.listen()
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        a.transport.announce("1")
+        wait_for(lambda: b.announced == [("a", "1")])
+        relay.cut()
+        wait_for(lambda: len(a.reachable) == 3)
+        a.transport.announce("2")
+        wait_for(lambda: b.announced == [("a", "1"), ("a", "2")])
+        relay.change = lambda data: None                # what is announced now never comes
+        a.transport.announce("3")
+        relay.change = lambda data: b""
+        relay.cut()
+        wait_for(lambda: a.reachable[3:] == [("b", False)])
+        a.transport.announce("4")
+        relay.change = lambda data: data
+        wait_for(lambda: b.announced[2:] == ["missed"], what="the gap")
+        a.transport.announce("5")
+        wait_for(lambda: b.announced[3:] == [("a", "5")])
+        a.transport.close()
+        raft_ends("a").knows(b=relay.address)
+        wait_for(lambda: b.announced[4:] == ["missed"], what="the restart")
+
+    def test_announcements_that_were_dropped(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """The gap is seen by the next one."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.listen()
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        a.transport.announce("1")
+        a.transport._told += 1                          # as if one had been dropped from the queue
+        a.transport.announce("3")
+        wait_for(lambda: b.announced == [("a", "1"), "missed", ("a", "3")])
+
+    def test_a_slow_listener(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Does not hold up messages; what becomes too much is told as missed, once."""
+        monkeypatch.setattr(callfs, "_RAFT_HEARD", 5)
+        a, b, go_on = raft_ends("a"), raft_ends("b"), threading.Event()
+        b.transport.listen(lambda source, text: (go_on.wait(60), b.announced.append(text)), lambda: b.announced.append("missed"))
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        for number in range(20):
+            a.transport.announce(str(number))
+        a.send("b", 1)
+        wait_for(lambda: b.terms() == [1])
+        go_on.set()
+        wait_for(lambda: b.announced[-1:] == ["missed"])
+        assert b.announced.count("missed") == 1 and b.announced[:-1] == [str(n) for n in range(len(b.announced) - 1)]
+        a.transport.announce("more")
+        wait_for(lambda: b.announced[-1] == "more")
+
+    # -- snapshots ---------------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def receiver(self, raft_ends: Callable[..., RaftEnd], tmp_path: Path) -> Iterator[Any]:
+        """`receiver(end)` takes snapshots into its `folder`; `got` is what it handed on."""
+        with contextlib.ExitStack() as stack:
+            def start_one(end: RaftEnd) -> Any:
+                folder, got = tmp_path / f"of-{end.transport.name}", []     # type: Path, list[Any]
+                folder.mkdir()
+                made = callfs.SnapshotReceiver(str(folder), end.transport, received=lambda *args: got.append(args))
+                stack.callback(made.close)
+                made.folder, made.got = folder, got
+                return made
+            yield start_one
+
+    def test_files(self, raft_ends: Callable[..., RaftEnd], receiver: Any, tmp_path: Path) -> None:
+        """Of every length around that of a piece; two of two nodes at a time; sent again it is there already."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        taking = receiver(b)
+        a.knows(b)
+        c.knows(b)
+        for number, size in enumerate((1, callfs.RAFT_CHUNK - 1, callfs.RAFT_CHUNK, callfs.RAFT_CHUNK + 1, 1_500_000), 1):
+            source = tmp_path / "source"
+            source.write_bytes(random.Random(size).randbytes(size))
+            base = callfs.RaftBase(number, 3, {"a": callfs.RaftMember("a", "h:1")})
+            for end in (a, a, c):
+                end.transport.send_file("b", str(source), base)
+            made = taking.folder / f"{number}-3.snapshot"
+            assert made.read_bytes() == source.read_bytes() and made.stat().st_mode & 0o777 == 0o600
+        assert [(name, path, tuple(base[:2])) for name, path, base in taking.got][-2:] == [
+            (name, str(taking.folder / "5-3.snapshot"), (5, 3)) for name in ("a", "c")]
+        assert len(taking.got) == 10 and sorted(os.listdir(taking.folder)) == [f"{n}-3.snapshot" for n in range(1, 6)]
+
+    def test_a_file_goes_on_where_it_was(self, raft_ends: Callable[..., RaftEnd], receiver: Any, relay_to: Any, tmp_path: Path) -> None:
+        """The connection breaks twice; no more than a piece or so is sent again."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking, relay, source = receiver(b), relay_to(b), tmp_path / "source"
+        source.write_bytes(random.Random(1).randbytes(8 * callfs.RAFT_CHUNK))
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        cuts = [3 * callfs.RAFT_CHUNK, 6 * callfs.RAFT_CHUNK]
+
+        def cut(data: bytes) -> bytes:
+            if cuts and relay.moved > cuts[0]:
+                cuts.pop(0)
+                return b""
+            return data
+        relay.change = cut
+        a.transport.send_file("b", str(source), callfs.RaftBase(9, 1))
+        assert (taking.folder / "9-1.snapshot").read_bytes() == source.read_bytes()
+        assert not cuts and relay.moved < 10.5 * callfs.RAFT_CHUNK
+
+    def test_a_file_that_can_not_be_sent(self, raft_ends: Callable[..., RaftEnd], receiver: Any, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody there: until the time is over. A full disk, other bytes than announced, nonsense: the error of the other
+        side, and nothing lies around there."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking, source = receiver(b), tmp_path / "source"
+        source.write_bytes(bytes(300_000))
+        with pytest.raises(callfs.BadGateway, match="address is not known"):
+            a.transport.send_file("b", str(source), callfs.RaftBase(1, 1), timeout=0.3)
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        head = callfs.compact_json([1, 1, 3, "0" * 64]).encode()
+        head = struct.pack(">I", len(head)) + head
+        with pytest.raises(callfs.CallFSError, match="not the one that was sent"):
+            a.transport.call("b", "snapshot", head + struct.pack(">Q", 0) + b"abc")
+        for bad in (b"", b"\xff" * 20, struct.pack(">I", 2) + b"{}" + bytes(8), struct.pack(">I", 6) + b'["/x"]' + bytes(8)):
+            with pytest.raises(callfs.BadRequest, match="no piece of a snapshot"):
+                a.transport.call("b", "snapshot", bad)
+        assert a.transport.call("b", "snapshot", head + struct.pack(">Q", 2) + b"c") == struct.pack(">Q?", 0, False)
+        with monkeypatch.context() as patch:
+            def full(fd: int) -> None:
+                raise OSError(errno.ENOSPC, "full")
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(callfs.StorageFull):
+                a.transport.send_file("b", str(source), callfs.RaftBase(1, 1))
+        assert os.listdir(taking.folder) == [] and not taking.got
+        a.transport.send_file("b", str(source), callfs.RaftBase(1, 1))
+        assert os.listdir(taking.folder) == ["1-1.snapshot"]
+
+    def test_what_is_not_whole_goes(self, raft_ends: Callable[..., RaftEnd], receiver: Any) -> None:
+        """When the node stops."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking = receiver(b)
+        a.knows(b)
+        head = callfs.compact_json([1, 1, 30, "0" * 64]).encode()
+        a.transport.call("b", "snapshot", struct.pack(">I", len(head)) + head + struct.pack(">Q", 0) + b"abc")
+        assert len(os.listdir(taking.folder)) == 1
+        b.transport.close()
+        taking.close()
+        assert os.listdir(taking.folder) == []
+
+    # -- TLS ---------------------------------------------------------------------------------------------------
+
+    def test_tls(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, certificate: tuple[str, str]) -> None:
+        """All of the above through it, large frames both ways at once, and no word of it in the clear."""
+        a, b = (raft_ends(name, tls=callfs.raft_tls(*certificate, ca_file)) for name, ca_file in (("a", ""), ("b", certificate[0])))
+        relay, seen = relay_to(b), []                   # type: Any, list[bytes]
+        relay.change = lambda data: seen.append(data) or data
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(a.transport.call, "b", "echo", b"in the clear" * 100_000, 30) for _ in range(8)]
+            for number in range(200):
+                a.send("b", number, b"in the clear")
+                b.send("a", number, b"in the clear")
+            assert all(each.result() == b"in the clear" * 100_000 for each in asked)
+        wait_for(lambda: a.terms() == b.terms() == list(range(200)))
+        assert b"in the clear" not in b"".join(seen) and len(b"".join(seen)) > 8_000_000
+
+    def test_tls_refuses(self, raft_ends: Callable[..., RaftEnd], certificate: tuple[str, str], tmp_path: Path) -> None:
+        """Who speaks without it, and whose certificate is another's, on both sides."""
+        cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+        subprocess.run([need_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=other"], check=True, capture_output=True)
+        a = raft_ends("a", tls=callfs.raft_tls(*certificate, ""))
+        for name, tls in (("plain", None), ("other", callfs.raft_tls(cert, key, "")), ("half", callfs.raft_tls(cert, key, certificate[0]))):
+            other = raft_ends(name, tls=tls)
+            other.knows(a)
+            a.knows(other)
+            wait_for(lambda: other.transport._targets["a"].failures and a.transport._targets[name].failures, what=name)
+            assert not a.reachable and not a.transport._inbound and not other.transport._inbound
+
+    def test_tls_files(self, certificate: tuple[str, str], tmp_path: Path) -> None:
+        """None without a certificate; what can not be used is said at the start."""
+        assert callfs.raft_tls("", "", "") is None
+        for files in ((certificate[0], certificate[0], ""), (str(tmp_path / "none"), certificate[1], ""), (*certificate, certificate[1])):
+            with pytest.raises(callfs.ConfigError, match="raft.cert_file, raft.key_file, raft.ca_file: can not be used"):
+                callfs.raft_tls(*files)
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    """All that comes until the other side ends the connection."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        for block in iter(lambda: sock.recv(65536), b""):
+            found += block
+    return found
+
 
 # ============================================================================
 # Records and metadata stores: one contract, each implementation a subclass
