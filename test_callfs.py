@@ -10961,13 +10961,15 @@ class RaftNodes:
                  all(node._core.commit == node._applied for node in self.nodes.values()), 20, "all to have the same")
 
     def same(self) -> None:
-        """All nodes have the same records, byte for byte."""
-        self.settle()
-        dumps = []
-        for node in self.nodes.values():
+        """All nodes have the same records, byte for byte, once none has a command under way."""
+        def dump(node: Any) -> list[Any]:
             with contextlib.closing(node.machine.read._connect()) as connection:
-                dumps.append(list(callfs._raft_rows(connection)))
-        assert all(dump == dumps[0] for dump in dumps)
+                return list(callfs._raft_rows(connection))
+
+        def dumps() -> list[list[Any]]:
+            self.settle()
+            return [dump(node) for node in self.nodes.values()]
+        wait_for(lambda: all(each == found[0] for found in [dumps()] for each in found), 10, "the same records on all nodes")
 
     def close(self) -> None:
         """All of them."""
