@@ -7617,6 +7617,7 @@ class RaftCore:
         self._configs: list[tuple[int, RaftMembers]] = [(log.base.index, log.base.members)]
         for entry in self._stored(log.base.index + 1):
             self._note_members(entry)
+        self._voters = _voters_of(self.members)
         self._saved_state = log.state
         self._state = log.state if log.state.term >= self._last_term else RaftState(self._last_term)
         self.commit = self.applied = self._handed = applied
@@ -7694,6 +7695,7 @@ class RaftCore:
             self._configs.pop()
         for entry in entries:
             self._note_members(entry)
+        self._voters = _voters_of(self.members)
 
     def _last_at_most(self, index: int, term: int) -> int:
         """The last place up to `index` whose term is not above `term`: what does not agree there lies behind it."""
@@ -7717,10 +7719,6 @@ class RaftCore:
         """Whether this node has a vote, by the newest members."""
         return self.name in self._voters
 
-    @property
-    def _voters(self) -> list[str]:
-        return [name for name, member in self.members.items() if member.voter]
-
     def base_at(self, index: int) -> RaftBase:
         """What `RaftLog.compact` is told. Raises as `RaftLog.term`."""
         members = [members for place, members in self._configs if place <= index]
@@ -7732,7 +7730,7 @@ class RaftCore:
 
     def _agreed(self, own: int, theirs: Callable[[_Follower], int]) -> int:
         """The highest value that a majority of the voters has reached. Who has no vote does not count, a leader included."""
-        values = sorted(own if name == self.name else theirs(self._followers[name]) for name in self._voters)
+        values = sorted([own if name == self.name else theirs(self._followers[name]) for name in self._voters])
         return values[(len(values) - 1) // 2]
 
     # What the driver calls
@@ -8018,8 +8016,7 @@ class RaftCore:
             return
         if self._asked and self.commit >= self._first_of_term and self._answered_round == self.round:
             self.beat()
-        answered = self._answered_round
-        while self._reading and self._reading[0][0] <= answered:
+        while self._reading and self._reading[0][0] <= self._answered_round:
             _, index, tokens = self._reading.popleft()
             self._good_reads += [(token, index) for token in tokens]
         for name, follower in self._followers.items():
@@ -8165,7 +8162,7 @@ class RaftCore:
         """The log holds nothing but `base` now: none of what it had agreed with the leader."""
         source = self._snapshot.source if self._snapshot else ""
         self._snapshot, self._tail, self._saved = None, [], base.index
-        self._configs = [(base.index, base.members)]
+        self._configs, self._voters = [(base.index, base.members)], _voters_of(base.members)
         self.commit = self.applied = self._handed = base.index
         self._send("append-answer", self.leader or source, index=base.index)
 
@@ -8188,6 +8185,10 @@ class RaftCore:
         "append": _on_append, "append-answer": _on_append_answer,
         "heartbeat": _on_heartbeat, "heartbeat-answer": _on_heartbeat_answer,
         "snapshot": _on_snapshot, "takeover": _on_takeover})
+
+
+def _voters_of(members: RaftMembers) -> list[str]:
+    return [name for name, member in members.items() if member.voter]
 
 
 def _is_sound(message: RaftMessage) -> bool:
@@ -8952,7 +8953,8 @@ class _Frame:
 
 class RaftHello(NamedTuple):
     """What a node says of itself, and whom it means (`target`). `cluster` is empty where it belongs to none yet; `folder`
-    was drawn when its data folder was made. Believed only when it has proven that it knows the secret."""
+    was drawn when its data folder was made. Believed only when it has proven that it knows the secret. A JSON list; what a
+    newer version adds behind is not looked at."""
 
     name: str
     target: str
@@ -8972,12 +8974,12 @@ class _RaftFault(Exception):
 
 def _read_hello(data: bytes) -> RaftHello:
     try:
-        name, target, cluster, folder, (low, high), nonce = json.loads(data)
+        name, target, cluster, folder, (low, high), nonce = json.loads(data)[:6]
         texts = (name, target, cluster, folder, nonce)
         if not all(isinstance(text, str) for text in texts) or _id_problem(name) or len(nonce) < 32:
             raise ValueError("not the texts that belong there")
         return RaftHello(name, target, cluster, folder, (int(low), int(high)), nonce)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
@@ -9335,7 +9337,7 @@ class RaftTransport:
 
     def _line_to(self, name: str) -> Optional[_RaftLine]:
         target = self._targets.get(name)
-        return target.line if target else self._inbound.get(name)
+        return None if self._ended.is_set() else target.line if target else self._inbound.get(name)
 
     def send(self, message: RaftMessage) -> None:
         """As soon as it goes; at most once. Never blocks: what can not be sent is dropped."""
@@ -9398,22 +9400,27 @@ class RaftTransport:
         self._wake()
 
     def _run(self) -> None:
-        pause = _RAFT_GLANCE
         while not self._ended.is_set():
-            for key, events in self._selector.select(pause):
-                if key.fileobj is self._listener:
-                    self._take_in()
-                elif key.fileobj is self._woken:
-                    self._woken.recv(4096)
-                else:
-                    self._guarded(key.data, self._step, events)
-            while self._resolved:
-                line, places = self._resolved.popleft()
-                self._guarded(line, self._connect, places)
-            while self._poked:
-                line = self._poked.popleft()
-                self._guarded(line, self._attend)
-            pause = self._look()
+            try:
+                self._turn()
+            except Exception:               # of `on_reachable`: without this thread the node is deaf
+                self._log.exception("raft transport failed")
+                self._ended.wait(_RAFT_GLANCE)
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select(self._look()):
+            if key.fileobj is self._listener:
+                self._take_in()
+            elif key.fileobj is self._woken:
+                self._woken.recv(4096)
+            else:
+                self._guarded(key.data, self._step, events)
+        while self._resolved:
+            line, places = self._resolved.popleft()
+            self._guarded(line, self._connect, places)
+        while self._poked:
+            line = self._poked.popleft()
+            self._guarded(line, self._attend)
 
     def _guarded(self, line: _RaftLine, what: Callable[..., None], *args: Any) -> None:
         """What goes wrong with a connection ends that one."""
@@ -9438,10 +9445,9 @@ class RaftTransport:
     def _dial(self, line: _RaftLine) -> None:
         """Names are looked up in a thread, as that can take long; `_connect` gets what was found."""
         line.stage = "resolving"
-        try:
-            where = _parse_address(line.address)
-        except ValueError:
-            raise _RaftFault("address", f"its address {line.address!r} is no host:port") from None
+        if _address_problem(line.address, connect=True):
+            raise _RaftFault("address", f"its address {line.address!r} is no host:port")
+        where = _parse_address(line.address)
         resolve = functools.partial(socket.getaddrinfo, where.host, where.port, type=socket.SOCK_STREAM)
         try:
             return self._connect(line, resolve(flags=socket.AI_NUMERICHOST))
@@ -9582,6 +9588,8 @@ class RaftTransport:
         """The end of a connection."""
         if line.stage == "over":
             return
+        if fault.reason == "secret" and not line.dialed:
+            line.say(_Frame.REFUSED)        # who dialed can not read it, and so knows why
         line.stage = "over"
         if line in self._lines:
             self._lines.discard(line)
@@ -9742,8 +9750,6 @@ class RaftTransport:
             while True:
                 try:
                     answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
-                except AlteredBytes:
-                    raise
                 except BadGateway:
                     if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
                         raise
@@ -9889,7 +9895,7 @@ class SnapshotReceiver:
         if at.have < size:
             return struct.pack(">Q?", at.have, False)
         if at.have > size or at.state.hexdigest() != digest:
-            raise AlteredBytes("The snapshot that came is not the one that was sent.")
+            raise StorageError("The snapshot that came is not the one that was sent.")
         self._finish(source, at, final)
         self._received(source, final, base)
         return struct.pack(">Q?", size, True)
@@ -12858,31 +12864,22 @@ class RaftMachine:
 
     def persist(self) -> int:
         """The entry up to which nothing of the log is needed any more, even after a power cut. Raises StorageError."""
-        index = self.applied
-        try:
-            for path in (self.read.path + "-wal", os.path.dirname(os.path.abspath(self.read.path))):
-                with contextlib.suppress(FileNotFoundError):        # then all of it is in the file, synced by SQLite
-                    _sync_records(path)
-        except OSError as error:
-            raise translate_os_error(error) from error
+        index, log = self.applied, self.read.path + "-wal"
+        if os.path.exists(log):             # else all of it is in the file, synced by SQLite
+            _sync_records(log)
+        _sync_records(os.path.dirname(os.path.abspath(self.read.path)))
         return index
 
     def snapshot(self, path: str) -> RaftBase:
         """Copy the records into a file of their own, while `apply` goes on; where in the log the copy stands. Durable, but
         for its name. Raises StorageFull, StorageError; then the file is to be removed."""
-        make_private(path)
         try:
-            with contextlib.closing(self.read._connect()) as source, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
-                target.execute("PRAGMA synchronous = OFF")
-                source.backup(target)
-                target.execute("PRAGMA journal_mode = DELETE")      # one file, not three
-                base = _raft_place(target).base
-            _sync_records(path)
+            with contextlib.closing(self.read._connect()) as source:
+                copy_database(source, path)
+            with contextlib.closing(sqlite3.connect(path)) as copy:
+                return _raft_place(copy).base
         except sqlite3.Error as error:
             raise _store_error(error, "copy of the records") from error
-        except OSError as error:
-            raise translate_os_error(error) from error
-        return base
 
     def install(self, path: str) -> RaftBase:
         """Put a snapshot in the place of the records: at once or not at all; readers go on. Raises StorageError for a file
@@ -12927,15 +12924,30 @@ def _raft_rows(connection: sqlite3.Connection) -> Iterator[list[Any]]:
         yield from iter(lambda: rows.fetchmany(500), [])
 
 
+def copy_database(source: sqlite3.Connection, path: str) -> None:
+    """What is in a database at this moment, as one durable file that nobody else may read. Raises sqlite3.Error, StorageFull,
+    StorageError."""
+    make_private(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
+        target.execute("PRAGMA synchronous = OFF")
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")      # one file, not three
+    _sync_records(path)
+
+
 def _sync_records(path: str) -> None:
+    """Make a file or the names in a folder durable."""
     folder = os.path.isdir(path)
     if folder and os.name == "nt":
         return
-    fd = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+        fd = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise translate_os_error(error) from error
 
 
 def _of_store(name: str) -> Callable[..., Any]:
@@ -13223,6 +13235,8 @@ class RaftNode:
             self._lease = 0.0
         if self.leader:
             self._log.info("raft: a leader", node=self.leader, term=self.term)
+            if self.leader == self.name and not self.machine.identity:
+                self.submit("found", [secrets.token_hex(8)])
             self._inbox.put((lambda _: self._commands.extend(self._waiting.values()), None))
         self._tell()
 
@@ -13578,8 +13592,6 @@ class RaftNode:
                         self.submit("digest", [self.name])
 
     def _keep_as_leader(self) -> None:
-        if not self.machine.identity:
-            self.apply("found", [secrets.token_hex(8)])
         expiry = self.machine.next_expiry()
         if expiry is not None and expiry <= self._clock.now():
             self.apply("lock_expire", [])
@@ -13764,8 +13776,7 @@ def found_raft(entries: RaftLog, machine: RaftMachine, members: RaftMembers) -> 
 def _raft_read(name: str) -> Any:
     """A method of the store that reads."""
     def method(self: RaftStore, *args: Any, **more: Any) -> Any:
-        if not self.fence():
-            self.node.barrier()
+        self._refresh()
         return getattr(self.node.machine.read, name)(*args, **more)
     method.__name__, method.__doc__ = name, "As the interface says."
     return method
@@ -13782,20 +13793,35 @@ def _raft_write(name: str) -> Any:
 class RaftStore(MetadataStore):
     """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen by then
     all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of the grant
-    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Closes the node."""
+    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Nor does the second
+    read of a request (`turn` gives the same object, not None) within RECENT seconds. Closes the node."""
 
     shared = True
+    RECENT = 0.1
 
     def __init__(self, node: RaftNode) -> None:
-        self.node = node
+        self.node, self._asked = node, threading.local()        # type: RaftNode, Any
+        self.turn: Callable[[], object] = lambda: None
+
+    def _refresh(self) -> None:
+        if self.fence():
+            return
+        turn, began = self.turn(), time.monotonic()
+        if turn is None or getattr(self._asked, "turn", None) is not turn or began > self._asked.until:
+            self.node.barrier()
+            self._asked.turn, self._asked.until = turn, began + self.RECENT
 
     @property
     def identity(self) -> str:      # type: ignore[override]
         """Drawn by the first leader."""
         return self.node.machine.identity
 
-    get, page, known, subtree, find_link, links, owned, strays, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
-        "get", "page", "known", "subtree", "find_link", "links", "owned", "strays", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says, as far as this node has applied the log: what there is to do does not become wrong."""
+        return self.node.machine.read.strays(instance_id, limit)
+
+    get, page, known, subtree, find_link, links, owned, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
+        "get", "page", "known", "subtree", "find_link", "links", "owned", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
     put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays, hold_blob, release_blobs, drop_blobs, note_reads = map(
         _raft_write, ("put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob",
                       "release_blobs", "drop_blobs", "note_reads"))
@@ -16565,15 +16591,17 @@ class CallContext(threading.local):
     `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
     not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
     that asks. So whoever takes requests in sets it for the thread and the time of the call. `request_id`: that of the
-    request that the thread answers, or answered last.
+    request that the thread answers, or answered last. `turn`: the same object for as long as the thread answers one
+    request and has not asked another server for it, else None.
     """
 
-    hops, request_id = 0, ""
+    hops, request_id, turn = 0, "", None    # type: int, str, Optional[object]
 
     def onward(self) -> dict[str, str]:
         """Headers for a request to another server. Raises LoopDetected."""
         if self.hops >= MAX_HOPS:
             raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        self.turn = None
         return {HOPS_HEADER: str(self.hops + 1), **({"X-Request-ID": self.request_id} if self.request_id else {})}
 
     @contextlib.contextmanager
@@ -27778,7 +27806,7 @@ class Application:
         """The answer to a request."""
         wanted = request.headers.get("x-request-id")
         request.id = wanted if wanted and _REQUEST_ID.fullmatch(wanted) else f"{self._id_prefix}{next(self._ids):x}"
-        self._calls.request_id = request.id
+        self._calls.request_id, self._calls.turn = request.id, request
         try:
             response = self._answer(request)
         except CallFSError as error:
@@ -27787,6 +27815,7 @@ class Application:
             self._log.exception("unforeseen error", id=request.id, method=request.method)
             response = self._refuse(request, CallFSError("The server failed; its log says more under this "
                                                          f"request's id, {request.id}."))
+        self._calls.turn = None
         self._dress(request, response)
         return response
 
@@ -31816,6 +31845,8 @@ class Server:
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
         self._files, self._store = self._build_store()
         self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
+        if isinstance(self._store, RaftStore):
+            self._store.turn = lambda: self.tree.calls.turn
         keep.callback(self.tree.close)
         if self.cluster is not None:
             self.cluster.guard_of = self.tree.guard
@@ -32728,6 +32759,145 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
         healer = Healer(files, disk, store, blobs, replicas, deep=deep, mend=mend, report=report)
         left = healer.run()
         return healer.seen, left
+
+# ============================================================================
+# migrate: records from SQLite into a Raft cluster, and back
+# ============================================================================
+
+# The machine's tables, and what the records of a single node have instead. The ids of both stay: disks know them.
+_TO_RAFT = f"""
+    UPDATE entries SET instance_id = :node;
+    UPDATE blobs SET holder = '';
+    CREATE TEMP TABLE kept AS SELECT value FROM counters WHERE name = 'store';
+    {_RAFT_SCHEMA}
+    UPDATE counters SET value = (SELECT value FROM kept) WHERE name = 'store';
+    UPDATE raft_place SET applied = :applied, term = 1, stamp = :stamp, token = :applied, members = :members;
+    INSERT INTO node_mounts SELECT :node, path, fstype, config FROM mounts;
+    DELETE FROM mounts;
+    INSERT INTO cluster VALUES (1);
+"""
+_FROM_RAFT = f"""
+    UPDATE blobs SET holder = '';
+    INSERT INTO mounts SELECT path, fstype, config FROM node_mounts WHERE instance_id = :node;
+    UPDATE counters SET value = (SELECT applied FROM raft_place) WHERE name = 'version';
+    DELETE FROM counters WHERE name = 'raft';
+    DELETE FROM fences;
+    {' '.join(f"DROP TABLE {name};{chr(10)}" for name in re.findall("CREATE TABLE ([a-z_]+)", _RAFT_SCHEMA))}
+"""
+
+
+def sqlite_to_raft(config: Config) -> str:
+    """Found a Raft cluster of one node (raft.node_id) with the records of metadata_store.sqlite_path, whose server must not
+    run; what was done. Those stay where they are, but the disk belongs to the new ones. Raises ConfigError where something
+    would be lost: second copies, what `callfs fsck` has not looked at; StorageError, StorageFull."""
+    database, options, found = config.metadata_store.sqlite_path, config.raft, collections.Counter()    # type: Any, Any, Any
+    if not (options.node_id and options.data_dir and options.bind_addr and os.path.isfile(database)):
+        raise ConfigError("raft.node_id, raft.data_dir, raft.bind_addr, metadata_store.sqlite_path: say from where to where")
+    with contextlib.ExitStack() as keep:
+        folder, disk = _migration(config, keep, options.node_id)
+        if os.path.exists(folder.machine_path) or os.path.exists(folder.log_path):
+            raise ConfigError(f"raft.data_dir: {options.data_dir} has records already; move them away")
+        store, blobs, node = SQLiteStore(database), build_blobs(config), config.instance_discovery.instance_id
+        keep.callback(store.close)
+        files = StoreFS(disk, store, LocalLocks(), instance_id=node, blobs=blobs)      # finishes what a killed server began
+        keep.callback(files.close)
+        if files._plans or store._read("copies", "SELECT 1 FROM replication UNION ALL SELECT 1 FROM replicas", ()):
+            raise ConfigError("the server has not finished moving or copying files: start it with ha.replication_enabled false, "
+                              "let it end that, and stop it")
+        if Checker(disk, store, instance_id=node, deep=False, mend=False, blobs=blobs, own={store.identity},
+                   report=lambda one: found.update([one.kind])).run():
+            raise ConfigError("records and files disagree (" + ", ".join(f"{kind}: {count}" for kind, count in sorted(found.items()))
+                              + "): run `callfs fsck` first")
+        members = encode_members({options.node_id: raft_self(config)})
+        applied = 1 + store._read("version", "SELECT max(value, (SELECT coalesce(max(version), 0) FROM entries)) FROM counters "
+                                  "WHERE name = 'version'", ())[0][0]
+        _converted(store._writer, folder.machine_path, _TO_RAFT, node=options.node_id, applied=applied, members=members.decode(),
+                   stamp=time.time_ns() // 10**6)
+        folder.cluster = secrets.token_hex(16)
+        with contextlib.closing(DiskLog(folder.log_path)) as entries:
+            entries.save(RaftState(1), [])
+            entries.reset(RaftBase(applied, 1, decode_members(members)))
+        disk.mark(f"{store.identity} {options.node_id}")
+    return (f"{options.data_dir}: {options.node_id} is a cluster of its own with the records of {database}, which nobody uses any longer.\n"
+            "Start it with metadata_store.type raft; other nodes come in by `callfs cluster join`, without raft.bootstrap.")
+
+
+def raft_to_sqlite(config: Config) -> str:
+    """The way back: of a cluster that has one node left, which must not run, into metadata_store.sqlite_path. Raises ConfigError
+    where files of other nodes would be lost, or a database is there; StorageError, StorageFull."""
+    database, place = config.metadata_store.sqlite_path, config.raft.data_dir
+    if not database or os.path.exists(database) or not os.path.isdir(place):
+        raise ConfigError("raft.data_dir, metadata_store.sqlite_path: say from where to where; a database that is there is to be moved away")
+    with contextlib.ExitStack() as keep:
+        folder, disk = _migration(config, keep, "")
+        entries, machine = DiskLog(folder.log_path), RaftMachine(folder.machine_path, name=folder.node)
+        keep.callback(entries.close)
+        keep.callback(machine.close)
+        if set(_members_of(entries)) != {folder.node}:
+            raise ConfigError(f"raft.data_dir: the cluster has other nodes ({', '.join(sorted(_members_of(entries)))}): let them leave first "
+                              "(`callfs cluster leave NODE`), which brings their files here")
+        first = max(machine.applied, entries.base.index) + 1
+        while first <= entries.last_index:  # a majority of one has all of it
+            some = entries.entries(first, entries.last_index + 1)
+            machine.apply(some)
+            first = some[-1].index + 1
+        lost = machine.read._read("foreign", "SELECT count(*), min(parent || '/' || name) FROM entries WHERE type = 'file' AND "
+                                  "backend IN ('localfs', 'symlink') AND instance_id <> ?", (folder.node,))[0]
+        if lost[0]:
+            raise ConfigError(f"{lost[0]} files lie on disks of other nodes ({lost[1]}, ...): move or delete them first")
+        _converted(machine.read._writer, database + ".new", _FROM_RAFT, node=folder.node)
+        identity = _settled_alone(config, folder.node, database + ".new")
+        os.replace(database + ".new", database)
+        _sync_records(os.path.dirname(os.path.abspath(database)))
+        disk.mark(identity)
+    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite; {place} is used no longer."
+
+
+def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
+    """Both data folders and the disk, locked."""
+    database = config.metadata_store.sqlite_path
+    os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
+    folder, disk = RaftFolder(config.raft.data_dir, node), LocalDisk(config.backend.localfs_root_path)
+    keep.callback(disk.close)
+    for lock in (database + ".lock", folder.lock_path, os.path.join(disk.hidden, "lock")):
+        keep.callback(DataLock(lock).release)
+    return folder, disk
+
+
+def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any) -> None:
+    """A copy of a database, durable under its name once it is changed."""
+    temporary = path + ".copy"
+    try:
+        copy_database(source, temporary)
+        with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
+            target.execute("PRAGMA synchronous = OFF")
+            for statement in script.split(";\n"):
+                target.execute(statement, values)
+        _sync_records(temporary)
+        os.replace(temporary, path)
+        _sync_records(os.path.dirname(os.path.abspath(path)))
+    except sqlite3.Error as error:
+        raise _store_error(error, "copy of the records") from error
+
+
+def _settled_alone(config: Config, node: str, path: str) -> str:
+    """What a node leaves for later is done on its disk, and every directory made there, as a server with records of its own
+    has it; the identity of the records."""
+    with contextlib.ExitStack() as keep:
+        disk = keep.enter_context(contextlib.closing(LocalDisk(config.backend.localfs_root_path)))
+        store = keep.enter_context(contextlib.closing(SQLiteStore(path, shared=True)))
+        files = NodeFS(disk, store, LocalLocks(), instance_id=node, blobs=build_blobs(config))
+        keep.callback(files.close)
+        page = store.subtree("/")
+        while page:
+            for record in filter(lambda record: record.is_dir, page):
+                with contextlib.suppress(FileExistsError):
+                    disk.mkdir(record.path, record.mode)
+            page = store.subtree("/", split_path(page[-1].path))
+        if store.strays(node, 1) or files._plans:
+            raise ConfigError("the server has not finished moving files: start it, let it end that, and stop it")
+    with contextlib.closing(SQLiteStore(path)) as alone:
+        return alone.identity
 
 # ============================================================================
 # Client: the REST dialect from Python
@@ -34803,6 +34973,11 @@ def _heal(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def _migrate(args: argparse.Namespace) -> int:
+    _say((sqlite_to_raft if args.to == "raft" else raft_to_sqlite)(_configured(args)))
+    return 0
+
+
 def _say_finding(finding: Finding) -> None:
     meaning = {**FINDINGS, **HEALED}[finding.kind][0]
     _say(": ".join(filter(None, (finding.kind, finding.path, meaning, finding.detail))))
@@ -35219,6 +35394,8 @@ COMMANDS = [
     Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("migrate", "take the records from SQLite into a Raft cluster of one node, or back (with the server stopped)", _migrate,
+            (*_CONFIG_ARGUMENTS, _arg("--to", required=True, choices=("raft", "sqlite"), help="where they are to be"))),
     Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,
             (*_CLIENT_ARGUMENTS, _arg("--json", action="store_true", help="all that is known, as JSON"))),
     Command("cluster leave", "let a node move its files to the others, so that it can be stopped for good", _cluster_leave,
