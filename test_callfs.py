@@ -1926,11 +1926,11 @@ def test_accepted(sections: dict) -> None:
 def test_a_node_of_raft_is_named_once() -> None:
     """`instance_id` and `dlm.type` follow; bind_addr may be any address where `peers` has the one that others use."""
     raft = {"enabled": True, "node_id": "a", "bind_addr": "0.0.0.0:1", "data_dir": "d", "bootstrap": True, "peers": {"a": "h:1", "b": "i:1"},
-            "api_peer_endpoints": {"b": "http://i:2/"}}
-    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://h:2"})
+            "api_peer_endpoints": {"a": "https://h:2", "b": "http://i:2/"}}
+    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://all:2"})
     assert config.validate() and (config.instance_discovery.instance_id, config.dlm.type) == ("a", "raft")
     assert callfs.raft_founders(config) == {"a": callfs.RaftMember("a", "h:1", "https://h:2"), "b": callfs.RaftMember("b", "i:1", "http://i:2")}
-    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3"}, instance_discovery={
+    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3", "api_peer_endpoints": {}}, instance_discovery={
         "instance_id": "a", "peer_endpoints": {"a": "http://j:1"}})
     config.validate()
     assert callfs.raft_self(config) == callfs.RaftMember("a", "h:3", "http://j:1") and callfs.raft_founders(config) == {"a": callfs.raft_self(config)}
@@ -30715,6 +30715,7 @@ class RaftCity:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: dict[str, Any] = {}
+        self.options = {"forward_timeout": "2s", "apply_timeout": "3s"}
         self._ports: dict[str, tuple[int, int]] = {}
         self._keep = contextlib.ExitStack()
 
@@ -30733,12 +30734,12 @@ class RaftCity:
         folder.mkdir(exist_ok=True)
         place = folder / "config.json"
         place.write_text(json.dumps({
-            "server": {"listen_addr": f"127.0.0.1:{api}", "external_url": self.url(name), "shutdown_timeout": "2s"}, "log": {"level": "error"},
+            "server": {"listen_addr": f"127.0.0.1:{api}", "shutdown_timeout": "2s"}, "log": {"level": "error"},
             "auth": {"api_key_users": {"admin": KEY, "bob": "key-of-bob-0123456789"}, "admins": ["admin"], **SECRETS},
             "backend": {"localfs_root_path": str(folder / "files")}, "storage": {"durability": "relaxed"},
             "metadata_store": {"type": "raft", "sqlite_path": str(folder / "callfs.sqlite3")},
             "raft": {"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{port}", "data_dir": str(folder / "raft"),
-                     "forward_timeout": "2s", "apply_timeout": "3s", **raft}}))
+                     "api_peer_endpoints": {name: self.url(name)}, **self.options, **raft}}))
         return place
 
     def begin(self, name: str, **raft: Any) -> threading.Thread:
@@ -30799,7 +30800,7 @@ class RaftCity:
 def quick_raft(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elections in half a second, and commands that ask more often."""
     monkeypatch.setattr(callfs.RaftNode, "TICK", 0.02)
-    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0), ("DEMO_PATIENCE", 5.0)):
+    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0)):
         monkeypatch.setattr(callfs, name, seconds)
 
 
@@ -30882,11 +30883,14 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
     for path in ("leave", "transfer"):
         assert call(one, "POST", "/v1/cluster/" + path, {}, {"Authorization": "Bearer key-of-bob-0123456789"}).status == 403
     assert city.command("n1", "leave") == 1 and city.command("n1", "leave", "--lost", "n1") == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one.raft, "members", {"n1": one.raft.members["n1"]._replace(endpoint="")})
+        answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
+        assert answer.status == 409 and "URL of the API of n1" in answer.json()["message"]
     err = capsys.readouterr().err
     assert "n1 runs: let it leave in order" in err
-    environ = {"CALLFS_AUTH__INTERNAL_PROXY_SECRET": "another-secret-0123456"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(*next(iter(environ.items())))
+        patch.setenv("CALLFS_AUTH__INTERNAL_PROXY_SECRET", "another-secret-0123456")
         assert city.join("n3", "n1") == 1
     assert "different auth.internal_proxy_secret" in capsys.readouterr().err
     assert callfs.main(["cluster", "join", "--node-id", "n3", "--config", str(city.config("n4"))]) == 2     # another name than the file has
@@ -30939,6 +30943,7 @@ def test_a_node_moves_is_lost_and_comes_back(city: RaftCity, capsys: Any) -> Non
 
 def test_recovery_from_a_lost_majority(city: RaftCity, capsys: Any) -> None:
     """What is left goes on alone with all that it has, as another cluster: no node of the old one gets in, until it is emptied."""
+    city.options["forward_timeout"] = "500ms"       # so long a read waits for a leader
     one, two = city.found("n1", "n2")
     assert call(two, "PUT", "/v1/files/b", b"of n2").status == 201
     (city.folder / "n2" / "files" / "later").write_bytes(b"taken in")
