@@ -30844,6 +30844,7 @@ def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any) -> None:
         assert (leads == leader or not leader and leads != "n3") and city.leader() == leads
     assert city.command("n1", "transfer", "n9") == 1 and "There is no node n9; there are: n1, n2, n3" in capsys.readouterr().err
 
+    assert city.command("n1", "leave", "--lost", "n2") == 1 and "n2 runs: let it leave in order" in capsys.readouterr().err
     assert city.command("n1", "leave", "n3") == 0
     assert capsys.readouterr().out == "n3: 1 files moved, none is left. It may be stopped; it belongs to the cluster no more.\n"
     assert sorted(one.raft.members) == ["n1", "n2"] and city.running["n1"]._peers.nodes == ["n2"]
@@ -30888,7 +30889,8 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
         answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
         assert answer.status == 409 and "URL of the API of n1" in answer.json()["message"]
     err = capsys.readouterr().err
-    assert "n1 runs: let it leave in order" in err
+    assert "It is the last node of the cluster that votes." in err and "n1 runs: let it leave in order" in err
+    assert city.command("n1", "leave", "--stop") == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CALLFS_AUTH__INTERNAL_PROXY_SECRET", "another-secret-0123456")
         assert city.join("n3", "n1") == 1
