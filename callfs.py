@@ -13060,7 +13060,8 @@ class RaftNode:
         self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
-        self._clock, self._lease, self._full = _RaftClock(), 0.0, False
+        self._clock, self._lease = _RaftClock(), 0.0
+        self._full, self._pausing = False, False                # the disk of the log; and no more is tried before the next tick
         self._clock.seen(self._last_stamp())
         self._core = RaftCore(name, entries, applied=machine.applied, election_ticks=self.ELECTION,
                               heartbeat_ticks=self.HEARTBEAT, random=random.Random())
@@ -13124,6 +13125,10 @@ class RaftNode:
     # -- the driver --------------------------------------------------------------------------------------------
 
     def _drive(self) -> None:
+        known = self._entries.state.term == 0 or list(self.machine.base.members) == [self.name]
+        while self._alone() and known and self._core.role != "leader" and not self._pausing:
+            self._core.tick()               # there is nobody to wait for, and nobody that was promised anything
+            self._carry_out()
         while not self._closing.is_set():
             self._take_in()
             self._carry_out()
@@ -13145,11 +13150,8 @@ class RaftNode:
             self._hand_in()
 
     def _tick(self, now: float) -> None:
-        self._full = False                  # try again
+        self._pausing = False
         self._core.tick()
-        while self._alone() and self._core.role != "leader" and not self._full:
-            self._core.tick()               # nobody else to wait for
-            self._carry_out()
         if now - self._retried > self.RETRY / 2:
             self._retried = now
             self._commands += [wait for wait in list(self._waiting.values()) if wait.asked < now - self.RETRY]
@@ -13161,7 +13163,7 @@ class RaftNode:
         """Do what the core wants done."""
         core, again = self._core, True
         core.applied_to(self._applied)
-        while again and core.has_ready and not self._full:
+        while again and core.has_ready and not self._pausing:
             ready = core.ready()
             if core.role != "leader" or core.transferring:
                 self._lease = 0.0           # before a message goes out that makes another one lead
@@ -13186,16 +13188,16 @@ class RaftNode:
             if state is not None or entries:
                 self._entries.save(state, entries)
         except StorageFull:
-            self._full = True
-            if not self.trouble:
+            self._pausing = True
+            if not self._full:
+                self._full = True
                 self._log.error("the disk of raft.data_dir is full: this node changes nothing until there is room")
-                self.trouble = "The disk of this node's log is full."
                 with contextlib.suppress(NotLeader, RaftBusy, ValueError):
                     self._core.transfer(self._heir(""))
             return False
         if entries and entries[-1].kind == RAFT_COMMAND:
             self._clock.seen(int.from_bytes(entries[-1].data[:8], "big"))
-        self.trouble = ""
+        self._full = False
         return True
 
     def _send(self, messages: Sequence[RaftMessage]) -> None:
@@ -13393,7 +13395,7 @@ class RaftNode:
         """Raises what keeps this node from changing anything."""
         trouble = self.trouble or self.machine.trouble
         if self._full:
-            raise StorageFull(trouble)
+            raise StorageFull("The disk of this node's log is full; other nodes may have room.")
         if trouble or self._closing.is_set():
             raise Unavailable(trouble or "The server is stopping.", retry_after=5)
 
@@ -13423,6 +13425,10 @@ class RaftNode:
     def holds(self, who: str) -> bool:
         """Whether a lock is held, as far as this node has applied the log."""
         return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
+
+    def claims(self, session: str) -> set[str]:
+        """Who in a session holds a lock or waits for one."""
+        return {who for who, in self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))}
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -13566,10 +13572,17 @@ class RaftNode:
             self._to_apply.put(self._installing)
         if not self._installing.done:
             return False
-        job, self._installing = self._installing, None
-        if job.error is not None:
-            raise job.error
-        self._entries.reset(job.value)
+        job = self._installing
+        try:
+            if job.error is not None:
+                self._installing = None
+                raise job.error
+            self._entries.reset(job.value)
+        except (StorageFull, Unavailable) as error:
+            self._pausing = True            # again with the next tick
+            self._log.error("a snapshot can not be installed yet", reason=error.message)
+            return False
+        self._installing = None
         self._applied = self._handed = job.value.index
         self.folder.retain(self.options.retain_snapshot_count)
         self._tell()
@@ -13638,7 +13651,7 @@ class RaftNode:
         return {"role": core.role, "term": core.term, "leader": self.leader, "voter": self.name in members and members[self.name].voter,
                 "commit": core.commit, "applied": self._applied, "last": self._entries.last_index, "first": self._entries.base.index + 1,
                 "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint} for name, each in members.items()},
-                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble}
+                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble or ("The disk of its log is full." if self._full else "")}
 
     def waits_for(self) -> str:
         """What keeps this node from its cluster, in words; "" when nothing is known."""
@@ -14370,6 +14383,7 @@ class RaftLocks(SharedLocks):
         self._node, self._lease, self._session = node, max(1, int(lease * 1000)), secrets.token_hex(8)
         self._numbers, self._waiters = itertools.count(1), {}       # type: Any, dict[str, queue.SimpleQueue[int]]
         self._gate, self._gone, self._giving = threading.Lock(), [], False      # type: Any, list[str], bool
+        self._known: set[str] = set()       # asked for, and not let go of for certain
         self._closed = threading.Event()
         self._renewer: Optional[threading.Thread] = None
         node.on_granted.append(self._granted)
@@ -14380,6 +14394,7 @@ class RaftLocks(SharedLocks):
             self._renew_from_now_on()
         who, left = f"{self._session}-{next(self._numbers)}", deadline - time.monotonic()
         told, token = self._waiters.setdefault(who, queue.SimpleQueue()), 0
+        self._known.add(who)
         try:
             token = self._node.apply("lock_take", [who, self._session, paths, subtree, max(0, int(left * 1000))],
                                      timeout=max(left, self.LEAST))
@@ -14418,6 +14433,7 @@ class RaftLocks(SharedLocks):
         with self._gate:
             some, self._gone = (before if wait and wait.error else []) + self._gone, []
             self._giving = bool(some)
+        self._known.difference_update(set(before).difference(some))
         if some:
             try:
                 self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some))
@@ -14437,9 +14453,11 @@ class RaftLocks(SharedLocks):
 
     def _renew(self) -> None:
         while not self._closed.wait(self._lease / 3000):
-            if self._active or self._waiters:
-                with contextlib.suppress(CallFSError):          # who lets go finds out, and the store refuses
+            with contextlib.suppress(CallFSError):              # who lets go finds out, and the store refuses
+                if self._active or self._waiters:
                     self._node.apply("lock_renew", [self._session, self._lease], timeout=self._lease / 3000)
+                for who in self._node.claims(self._session) - self._known:      # asked for in vain, and granted late
+                    self._let_go_of(who)
 
     def close(self) -> None:
         """Locks that are held end. Also called by the node when that is closed."""

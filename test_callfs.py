@@ -12007,6 +12007,14 @@ class TestRaftLocks(SharedLocksContract):
         assert store.get("/f") == right and locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 1
         locks._closed.clear()
 
+    def test_a_lock_that_is_granted_late(self) -> None:
+        """To one who has given up and let go: the command was under way for longer. It does not stay."""
+        locks = self.make(lease=0.3)
+        with locks.hold("/b"):
+            locks._node.apply("lock_take", [f"{locks._session}-late", locks._session, ["/a"], False, 0])
+            with self.make().hold("/a", timeout=10):
+                pass
+
     def test_letting_go_is_shared_and_sure(self) -> None:
         """Those that let go together share commands, and one that failed is given again."""
         locks = callfs.RaftLocks(self.three.leader())
