@@ -8360,9 +8360,6 @@ class DiskLog(RaftLog):
         except OSError as error:
             failed = self._fail("opening it", error)
             raise (self._full() if error.errno in _LOG_FULL else failed) from error
-        except BaseException:
-            self.close()
-            raise
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
