@@ -4935,7 +4935,7 @@ class HTTPClient:
                 answer.read_all(call.limit)
         except _Broken as broken:
             wire.close()
-            raise self._trouble(call, wire, broken) from None
+            raise self.trouble(call, wire, broken) from None
         except BaseException:
             wire.close()
             raise
@@ -12534,6 +12534,8 @@ def _raft_place(connection: sqlite3.Connection) -> _RaftPlace:
 
 
 class _Claim(NamedTuple):
+    """Of a lock that is held, or (token 0) waited for."""
+
     who: str
     paths: list[str]
     below: bool
@@ -12588,10 +12590,6 @@ class _LockTable:
         self._run("DELETE FROM lock_sessions WHERE until <= ?", now)
         return self._drop(over)
 
-    def held(self) -> list[tuple[str, int]]:
-        """(who, token) of all that is granted."""
-        return self._run("SELECT who, token FROM lock_claims WHERE token > 0 ORDER BY token").fetchall()
-
     def _claims(self, which: str, *values: Any) -> list[_Claim]:
         rows = self._run(f"SELECT who, paths, below, token FROM lock_claims WHERE {which} ORDER BY place", *values)
         return [_Claim(who, json.loads(paths), bool(below), token) for who, paths, below, token in rows]
@@ -12645,8 +12643,8 @@ class RaftMachine:
         self.read = _RaftRecords(path, metrics)         # for reading: sees whole transactions of `apply` only
         self._name, self._log, self._locks = name, log, _LockTable(self.read)
         self._place, self._applying = self.read.place, threading.Lock()
-        self.read.fence = lambda: self._token
-        self._token, self._trouble = 0, self._known_trouble()
+        self.read.fence, self._token = lambda: self._token, 0
+        self.trouble = self._known_trouble()        # why this node must not serve; "" when all is well
         self.on_granted: Callable[[str, int], None] = lambda who, token: None
         self.on_digest: Callable[[int, str], None] = lambda index, digest: None
         self._closing, self._digester = threading.Event(), None     # type: threading.Event, Optional[threading.Thread]
@@ -12657,11 +12655,6 @@ class RaftMachine:
     def applied(self) -> int:
         """The last entry of the log whose effect readers see."""
         return self._place.applied
-
-    @property
-    def applied_term(self) -> int:
-        """Its term."""
-        return self._place.term
 
     @property
     def stamp(self) -> int:
@@ -12677,11 +12670,6 @@ class RaftMachine:
     def identity(self) -> str:
         """Of the records, drawn by the command `found`; "" before it."""
         return self.read.identity.replace(f"{0:016x}", "")
-
-    @property
-    def trouble(self) -> str:
-        """Why this node must not serve: its records are not those of the others. "" when all is well, so after a snapshot."""
-        return self._trouble
 
     def next_expiry(self) -> Optional[int]:
         """From which cluster time on (ms) a command `lock_expire` has something to do; None: for now there is nothing."""
@@ -12825,9 +12813,9 @@ class RaftMachine:
         ((most, count),) = collections.Counter(said.values()).most_common(1) or (("", 0),)
         truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
         if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
-            self._trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
+            self.trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
                              "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
-            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self._trouble)
+            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self.trouble)
 
     def _known_trouble(self) -> str:
         return dict(self.read.run("SELECT node, text FROM raft_trouble")).get(self._name, "")
@@ -12891,8 +12879,8 @@ class RaftMachine:
                 raise _store_error(error, "snapshot") from error
             self.read.stale = [""]
             self.read.forget()
-            self._place, self._trouble = self.read.place, self._known_trouble()
-            self._tell_granted(self._locks.held())
+            self._place, self.trouble = self.read.place, self._known_trouble()
+            self._tell_granted(self.read.run("SELECT who, token FROM lock_claims WHERE token > 0 ORDER BY token").fetchall())
             return self._place.base
 
     @staticmethod
@@ -12947,14 +12935,10 @@ def _sync_records(path: str) -> None:
         raise translate_os_error(error) from error
 
 
-def _of_store(name: str) -> Callable[..., Any]:
-    return lambda machine, *args: getattr(machine.read, name)(*args)
-
-
 # What a command can be; all of it sees only the records, its arguments and the entry. What is taken away here, or does
 # something else than before, breaks clusters with two versions: a new name is for that.
 _RAFT_OPS: dict[str, Callable[..., Any]] = {
-    **{name: _of_store(name) for name in (
+    **{name: lambda machine, *args, name=name: getattr(machine.read, name)(*args) for name in (    # type: ignore[misc]
         "delete", "move", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob", "release_blobs", "drop_blobs",
         "note_reads")},
     "put": lambda machine, entry: machine.read.put(Entry(*entry)),
