@@ -7713,13 +7713,15 @@ class _RaftLine:
 
     def put(self, kind: int, payload: bytes, number: int = 0, done: Optional[_RaftDone] = None) -> bool:
         """Send when it goes; False when there is no room, or the connection is over. `done`: for the answer to a call."""
+        size = len(payload) + _FRAME_COST
         with self._gate:
-            if self._over or len(payload) > MAX_RAFT_FRAME or not self._make_room(len(payload) + _FRAME_COST):
+            full = self._bytes + size > RAFT_QUEUE_BYTES and not self._make_room(size)
+            if full or self._over or len(payload) > MAX_RAFT_FRAME:
                 return False
             if done:
                 self.calls[number] = done
             self._queue.append((kind, payload))
-            self._bytes += len(payload) + _FRAME_COST
+            self._bytes += size
         self.pump()
         return True
 

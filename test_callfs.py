@@ -6466,8 +6466,7 @@ class TestRaftTransport:
     @pytest.mark.parametrize("way", ["change", "back"])
     @pytest.mark.parametrize("mangle, reason", [
         (lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:], "altered"), (lambda data: data * 2, "replay"),
-        (lambda data: data[::-1], "altered"),
-    ], ids=["altered", "twice", "reversed"])
+    ], ids=["altered", "twice"])
     def test_in_the_middle(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, mangle: Any, reason: str, way: str) -> None:
         """Whoever changes bytes, or sends them again, ends the connection: it is counted, and another one made."""
         a, b = raft_ends("a"), raft_ends("b")
@@ -6481,8 +6480,7 @@ class TestRaftTransport:
             if reason == "replay":                      # the first one was good, the second one ends it
                 wait_for(lambda: a.reachable[1:])
                 raise callfs.BadGateway("may or may not have been done")
-        seen = b if way == "change" else a
-        wait_for(lambda: seen.lost(reason) + seen.lost("long"))
+        wait_for(lambda: (b if way == "change" else a).lost(reason))
         setattr(relay, way, lambda data: data)
         wait_for(lambda: a.reachable[-1] == ("b", True) and len(a.reachable) >= 3)
         assert a.transport.call("b", "echo", b"good") == b"good" and not b.messages
@@ -6834,6 +6832,17 @@ class TestRaftTransport:
             a.knows(other)
             wait_for(lambda: other.transport._targets["a"].failures and a.transport._targets[name].failures, what=name)
             assert not a.reachable and not a.transport._inbound and not other.transport._inbound
+
+    @pytest.mark.parametrize("options, key", [
+        ({"cert_file": "c.pem"}, "raft.cert_file"), ({"key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "ca.pem"}, "raft.cert_file"),
+        ({"cert_file": "-----BEGIN CERTIFICATE-----", "key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "-----BEGIN X"}, "raft.ca_file"),
+    ])
+    def test_tls_options(self, tmp_path: Path, options: Mapping[str, str], key: str) -> None:
+        """They belong together, and name files."""
+        good = server_settings(tmp_path, {"raft": {"cert_file": "c.pem", "key_file": "k.pem", "ca_file": "ca.pem"}})
+        assert callfs.Config.from_mapping(good).raft.ca_file == "ca.pem"
+        with pytest.raises(callfs.ConfigError, match=re.escape(key)):
+            callfs.Config.from_mapping(server_settings(tmp_path, {"raft": options}))
 
     def test_tls_files(self, certificate: tuple[str, str], tmp_path: Path) -> None:
         """None without a certificate; what can not be used is said at the start."""
