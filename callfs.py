@@ -8307,8 +8307,6 @@ class RaftTransport:
         hello, cluster = _read_hello(line.hellos[1 if line.dialed else 0]), self._cluster()
         if hello.name == self.name:
             return f"node {self.name} talks with a node that has the same raft.node_id: each needs its own"
-        if line.dialed and hello.name != line.node:
-            return f"at {line.address} is node {hello.name}, not {line.node}: set its address right"
         if not line.dialed and hello.target != self.name:
             return f"this is node {self.name}, not {hello.target}: set the address right"
         if cluster and hello.cluster not in ("", cluster):
