@@ -9086,13 +9086,15 @@ class _RaftLine:
 
     def put(self, kind: int, payload: bytes, number: int = 0, done: Optional[_RaftDone] = None) -> bool:
         """Send when it goes; False when there is no room, or the connection is over. `done`: for the answer to a call."""
+        size = len(payload) + _FRAME_COST
         with self._gate:
-            if self._over or len(payload) > MAX_RAFT_FRAME or not self._make_room(len(payload) + _FRAME_COST):
+            full = self._bytes + size > RAFT_QUEUE_BYTES and not self._make_room(size)
+            if full or self._over or len(payload) > MAX_RAFT_FRAME:
                 return False
             if done:
                 self.calls[number] = done
             self._queue.append((kind, payload))
-            self._bytes += len(payload) + _FRAME_COST
+            self._bytes += size
         self.pump()
         return True
 
@@ -9678,8 +9680,6 @@ class RaftTransport:
         hello, cluster = _read_hello(line.hellos[1 if line.dialed else 0]), self._cluster()
         if hello.name == self.name:
             return f"node {self.name} talks with a node that has the same raft.node_id: each needs its own"
-        if line.dialed and hello.name != line.node:
-            return f"at {line.address} is node {hello.name}, not {line.node}: set its address right"
         if not line.dialed and hello.target != self.name:
             return f"this is node {self.name}, not {hello.target}: set the address right"
         if cluster and hello.cluster not in ("", cluster):

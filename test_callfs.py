@@ -8496,12 +8496,11 @@ class TestRaftTransport:
             each.knows(a, b, c)
         for each in (a, b, c):
             wait_for(lambda: len(each.reachable) == 2)
-        kept = a.transport._targets["c"].line
+        kept, a.transport.accept = a.transport._targets["c"].line, lambda hello: "no member" if hello.name == "b" else ""
         a.knows(a, c)
         wait_for(lambda: ("b", False) in a.reachable and ("a", False) in b.reachable)
         a.send("b", 1)
         with pytest.raises(callfs.BadGateway, match="address is not known"):
-            a.transport._inbound.pop("b", None)         # b tries again, and nobody said that it may not
             a.transport.call("b", "echo")
         assert a.metrics.value("callfs_raft_dropped_total", "b") == 1
         moved = raft_ends("b")
@@ -8651,8 +8650,7 @@ class TestRaftTransport:
     @pytest.mark.parametrize("way", ["change", "back"])
     @pytest.mark.parametrize("mangle, reason", [
         (lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:], "altered"), (lambda data: data * 2, "replay"),
-        (lambda data: data[::-1], "altered"),
-    ], ids=["altered", "twice", "reversed"])
+    ], ids=["altered", "twice"])
     def test_in_the_middle(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, mangle: Any, reason: str, way: str) -> None:
         """Whoever changes bytes, or sends them again, ends the connection: it is counted, and another one made."""
         a, b = raft_ends("a"), raft_ends("b")
@@ -8666,25 +8664,30 @@ class TestRaftTransport:
             if reason == "replay":                      # the first one was good, the second one ends it
                 wait_for(lambda: a.reachable[1:])
                 raise callfs.BadGateway("may or may not have been done")
-        seen = b if way == "change" else a
-        wait_for(lambda: seen.lost(reason) + seen.lost("long"))
+        wait_for(lambda: (b if way == "change" else a).lost(reason))
         setattr(relay, way, lambda data: data)
         wait_for(lambda: a.reachable[-1] == ("b", True) and len(a.reachable) >= 3)
         assert a.transport.call("b", "echo", b"good") == b"good" and not b.messages
 
     def test_silence(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A node of which nothing comes any more is asked, then given up, on both sides; an idle one is not."""
-        monkeypatch.setattr(callfs, "RAFT_PING", 0.1)
-        monkeypatch.setattr(callfs, "RAFT_SILENCE", 1.0)
-        monkeypatch.setattr(callfs, "_RAFT_LOOK", 0.05)
-        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        """A node of which nothing came for a while is asked; one that says nothing then is given up, an idle one is not."""
+        monkeypatch.setattr(callfs, "_RAFT_LOOK", 0.01)
+        now = [1000.0]
+        a, b, c = raft_ends("a", clock=lambda: now[0]), raft_ends("b"), raft_ends("c")
         relay = relay_to(b)
         a.transport.set_members({"b": relay.address, "c": c.transport.address})
         wait_for(lambda: len(a.reachable) == 2)
+        lines = [a.transport._targets[name].line for name in "bc"]
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: all(line.heard == now[0] for line in lines), what="answers of both")
         relay.change = lambda data: None
-        wait_for(lambda: ("b", False) in a.reachable, what="silence")
-        wait_for(lambda: b.lost("silent") or b.lost("broke"))
-        assert ("c", False) not in a.reachable and a.lost("silent") and "said nothing for" in a.log.text()
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: lines[1].heard == now[0], what="the answer of one")
+        assert len(a.reachable) == 2
+        now[0] += callfs.RAFT_SILENCE - callfs.RAFT_PING
+        wait_for(lambda: a.reachable[2:] == [("b", False)], what="silence")
+        assert a.lost("silent") == 1 and "said nothing for" in a.log.text() and lines[1].open
+        wait_for(lambda: b.lost("broke"))
 
     def test_sending_never_waits(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
         """A node that does not read: the oldest messages go, calls are refused when nothing but calls waits; then it goes on."""
@@ -9019,6 +9022,17 @@ class TestRaftTransport:
             a.knows(other)
             wait_for(lambda: other.transport._targets["a"].failures and a.transport._targets[name].failures, what=name)
             assert not a.reachable and not a.transport._inbound and not other.transport._inbound
+
+    @pytest.mark.parametrize("options, key", [
+        ({"cert_file": "c.pem"}, "raft.cert_file"), ({"key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "ca.pem"}, "raft.cert_file"),
+        ({"cert_file": "-----BEGIN CERTIFICATE-----", "key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "-----BEGIN X"}, "raft.ca_file"),
+    ])
+    def test_tls_options(self, tmp_path: Path, options: Mapping[str, str], key: str) -> None:
+        """They belong together, and name files."""
+        good = server_settings(tmp_path, {"raft": {"cert_file": "c.pem", "key_file": "k.pem", "ca_file": "ca.pem"}})
+        callfs.Config.from_mapping(good).validate()
+        with pytest.raises(callfs.ConfigError, match=re.escape(key)):
+            callfs.Config.from_mapping(server_settings(tmp_path, {"raft": options})).validate()
 
     def test_tls_files(self, certificate: tuple[str, str], tmp_path: Path) -> None:
         """None without a certificate; what can not be used is said at the start."""
