@@ -2089,8 +2089,7 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
 def _no_endpoint(config: Config) -> list[str]:
     """Which of the nodes that found a cluster have no URL."""
     known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
-    own = config.server.external_url and config.raft.node_id
-    return [name for name in {*config.raft.peers, *([config.raft.node_id] if config.raft.peers else [])} if name != own and not known.get(name)]
+    return [name for name in (*config.raft.peers, config.raft.node_id) if config.raft.peers and not known.get(name)]
 
 
 def _backends_in_use(config: Config) -> set[str]:
@@ -20703,6 +20702,7 @@ class Tiering:
 # Members: the nodes of a cluster, how each of them is, and how one leaves
 # ============================================================================
 
+LEADER_PAUSE = 0.05                         # seconds between two looks who leads now
 MEMBERS_TIMEOUT = 3.0                       # seconds that a node has to say how it is
 MEMBERS_PAUSE = 60.0                        # seconds between two looks at the others' clocks, and two tries to leave
 MAX_SKEW = 5.0                              # seconds between two clocks that are worth a warning; Peers refuses 60
@@ -20982,18 +20982,30 @@ class Members:
     # -- who belongs to it, with records in Raft ---------------------------------------------------------------
 
     def lead(self, action: str, args: Mapping[str, Any], *, last: bool = False) -> dict[str, Any]:
-        """Have the leader do a thing of `_ACTIONS`, wherever that is; `last`: only if it is this node. Raises Unavailable
-        while nobody leads, NotSupported where the records are not in Raft."""
+        """Have the leader do a thing of `_ACTIONS`, wherever that is; `last`: only if it is this node. Waits for an election.
+        Raises Unavailable while nobody leads, NotSupported where the records are not in Raft, and what the leader raises."""
         if self.raft is None:
             raise NotSupported("The records of this server are not in Raft (metadata_store.type).")
-        leader = self.raft.leader
-        if leader == self.id:
-            if action not in self._ACTIONS:
-                raise NotSupported(f"The leader can not {action[:40]!r}; is its version older?")
-            return getattr(self, "_lead_" + action)(args)
-        if last or self._peers is None or leader not in self.others:
-            raise Unavailable("Nobody leads the cluster just now; try again. (Does a majority of its nodes run?)")
-        return dict(self._peers.call(leader, "raft", {"action": action, "args": dict(args), "last": True}, {}).value)
+        failure: CallFSError = Unavailable("Nobody leads the cluster just now; try again. (Does a majority of its nodes run?)")
+        deadline = time.monotonic() + (0.0 if last else MEMBERS_TIMEOUT)
+        while True:
+            leader = self.raft.leader
+            try:
+                if leader == self.id:
+                    return self._led(action, args)
+                if self._peers is not None and leader in self.others and not last:
+                    return dict(self._peers.call(leader, "raft", {"action": action, "args": dict(args), "last": True}, {}).value)
+            except Unavailable as error:
+                failure = error
+            except BadGateway:              # it led, and perhaps it is gone
+                pass
+            if time.monotonic() > deadline or self._stopping.wait(LEADER_PAUSE):
+                raise failure
+
+    def _led(self, action: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        if action not in self._ACTIONS:
+            raise NotSupported(f"The leader can not {action[:40]!r}; is its version older?")
+        return getattr(self, "_lead_" + action)(args)
 
     _ACTIONS = ("join", "remove", "forget", "transfer")
 
@@ -21010,6 +21022,9 @@ class Members:
         assert self.raft is not None
         asked = read_member(args)
         known = self.raft.members.get(asked.id)
+        mute = [each.id for each in self.raft.members.values() if not each.endpoint]
+        if mute:
+            raise Conflict(f"Nobody knows the URL of the API of {', '.join(mute)}: set raft.api_peer_endpoints there, and restart it.")
         if known is None:
             self.raft.forget_folder(asked.id)
             self.raft.change_member(asked._replace(voter=False))
@@ -31686,9 +31701,10 @@ def check_places(config: Config) -> None:
 
 
 def raft_self(config: Config) -> RaftMember:
-    """This node as its configuration has it; endpoint "" where that says nothing of it."""
+    """This node as its configuration has it; endpoint "" where that says nothing of it: server.external_url may be one that
+    all nodes have."""
     name, nodes = config.raft.node_id, config.instance_discovery
-    endpoint = config.raft.api_peer_endpoints.get(name) or nodes.peer_endpoints.get(name) or config.server.external_url
+    endpoint = config.raft.api_peer_endpoints.get(name) or nodes.peer_endpoints.get(name, "")
     return RaftMember(name, config.raft.peers.get(name) or config.raft.bind_addr, endpoint.rstrip("/"))
 
 
@@ -32544,8 +32560,9 @@ def recover_raft(config: Config, *, sure: bool) -> str:
     if config.metadata_store.type != "raft":
         raise ConfigError("metadata_store.type: must be raft")
     with contextlib.ExitStack() as keep:
+        if os.path.isdir(config.raft.data_dir):
+            keep.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
         folder = RaftFolder(config.raft.data_dir)
-        keep.callback(DataLock(folder.lock_path).release)
         log = DiskLog(folder.log_path)
         keep.callback(log.close)
         known = _members_of(log)
@@ -35406,7 +35423,7 @@ COMMANDS = [
             (_arg("--leader", metavar="URL", help="a node of the cluster, any one (default: those in the configuration)"),
              _arg("--node-id", metavar="ID", help="of the new node (default: raft.node_id)"),
              _arg("--raft-addr", metavar="ADDR", help="host:port where the others reach its Raft (default: raft.bind_addr)"),
-             _arg("--api-endpoint", metavar="URL", help="where they reach its API (default: raft.api_peer_endpoints, server.external_url)"),
+             _arg("--api-endpoint", metavar="URL", help="where they reach its API (default: raft.api_peer_endpoints)"),
              _arg("--internal-secret", metavar="S", help="auth.internal_proxy_secret; better said by the environment or a file, which "
                   "other users of the machine can not see"), *_JOIN_ARGUMENTS)),
     Command("cluster transfer", "let another node lead (records in Raft)", _cluster_transfer,

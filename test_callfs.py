@@ -1926,11 +1926,11 @@ def test_accepted(sections: dict) -> None:
 def test_a_node_of_raft_is_named_once() -> None:
     """`instance_id` and `dlm.type` follow; bind_addr may be any address where `peers` has the one that others use."""
     raft = {"enabled": True, "node_id": "a", "bind_addr": "0.0.0.0:1", "data_dir": "d", "bootstrap": True, "peers": {"a": "h:1", "b": "i:1"},
-            "api_peer_endpoints": {"b": "http://i:2/"}}
-    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://h:2"})
+            "api_peer_endpoints": {"a": "https://h:2", "b": "http://i:2/"}}
+    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://all:2"})
     assert config.validate() and (config.instance_discovery.instance_id, config.dlm.type) == ("a", "raft")
     assert callfs.raft_founders(config) == {"a": callfs.RaftMember("a", "h:1", "https://h:2"), "b": callfs.RaftMember("b", "i:1", "http://i:2")}
-    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3"}, instance_discovery={
+    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3", "api_peer_endpoints": {}}, instance_discovery={
         "instance_id": "a", "peer_endpoints": {"a": "http://j:1"}})
     config.validate()
     assert callfs.raft_self(config) == callfs.RaftMember("a", "h:3", "http://j:1") and callfs.raft_founders(config) == {"a": callfs.raft_self(config)}
@@ -30751,6 +30751,7 @@ class RaftCity:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: dict[str, Any] = {}
+        self.options = {"forward_timeout": "2s", "apply_timeout": "3s"}
         self._ports: dict[str, tuple[int, int]] = {}
         self._keep = contextlib.ExitStack()
 
@@ -30769,12 +30770,12 @@ class RaftCity:
         folder.mkdir(exist_ok=True)
         place = folder / "config.json"
         place.write_text(json.dumps({
-            "server": {"listen_addr": f"127.0.0.1:{api}", "external_url": self.url(name), "shutdown_timeout": "2s"}, "log": {"level": "error"},
+            "server": {"listen_addr": f"127.0.0.1:{api}", "shutdown_timeout": "2s"}, "log": {"level": "error"},
             "auth": {"api_key_users": {"admin": KEY, "bob": "key-of-bob-0123456789"}, "admins": ["admin"], **SECRETS},
             "backend": {"localfs_root_path": str(folder / "files")}, "storage": {"durability": "relaxed"},
             "metadata_store": {"type": "raft", "sqlite_path": str(folder / "callfs.sqlite3")},
             "raft": {"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{port}", "data_dir": str(folder / "raft"),
-                     "forward_timeout": "2s", "apply_timeout": "3s", **raft}}))
+                     "api_peer_endpoints": {name: self.url(name)}, **self.options, **raft}}))
         return place
 
     def begin(self, name: str, **raft: Any) -> threading.Thread:
@@ -30835,7 +30836,7 @@ class RaftCity:
 def quick_raft(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elections in half a second, and commands that ask more often."""
     monkeypatch.setattr(callfs.RaftNode, "TICK", 0.02)
-    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0), ("DEMO_PATIENCE", 5.0)):
+    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0)):
         monkeypatch.setattr(callfs, name, seconds)
 
 
@@ -30918,11 +30919,14 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
     for path in ("leave", "transfer"):
         assert call(one, "POST", "/v1/cluster/" + path, {}, {"Authorization": "Bearer key-of-bob-0123456789"}).status == 403
     assert city.command("n1", "leave") == 1 and city.command("n1", "leave", "--lost", "n1") == 1
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one.raft, "members", {"n1": one.raft.members["n1"]._replace(endpoint="")})
+        answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
+        assert answer.status == 409 and "URL of the API of n1" in answer.json()["message"]
     err = capsys.readouterr().err
     assert "n1 runs: let it leave in order" in err
-    environ = {"CALLFS_AUTH__INTERNAL_PROXY_SECRET": "another-secret-0123456"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(*next(iter(environ.items())))
+        patch.setenv("CALLFS_AUTH__INTERNAL_PROXY_SECRET", "another-secret-0123456")
         assert city.join("n3", "n1") == 1
     assert "different auth.internal_proxy_secret" in capsys.readouterr().err
     assert callfs.main(["cluster", "join", "--node-id", "n3", "--config", str(city.config("n4"))]) == 2     # another name than the file has
@@ -30975,6 +30979,7 @@ def test_a_node_moves_is_lost_and_comes_back(city: RaftCity, capsys: Any) -> Non
 
 def test_recovery_from_a_lost_majority(city: RaftCity, capsys: Any) -> None:
     """What is left goes on alone with all that it has, as another cluster: no node of the old one gets in, until it is emptied."""
+    city.options["forward_timeout"] = "500ms"       # so long a read waits for a leader
     one, two = city.found("n1", "n2")
     assert call(two, "PUT", "/v1/files/b", b"of n2").status == 201
     (city.folder / "n2" / "files" / "later").write_bytes(b"taken in")
@@ -31252,28 +31257,33 @@ def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.once
-def test_cluster_demo_runs_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags, count", [((), 4), pytest.param(("--raft",), 3, marks=pytest.mark.long)])
+def test_cluster_demo_runs_and_goes_on(tmp_path: Path, flags: tuple[str, ...], count: int) -> None:
     """Its lines work when they are pasted; it ends all that it started, also when one of them fails; a second run finds the
-    files and the key of the first."""
-    need_program("redis-server")
+    files and the key of the first. With Raft the nodes then have other ports for their API, all of them: they tell each other."""
+    if not flags:
+        need_program("redis-server")
     with tempfile.TemporaryDirectory(prefix="callfs-") as short:
         folder = Path(short) / "d"
-        demo = Demo(folder)
+        demo = Demo(folder, *flags)
         children = demo.children()
         try:
-            assert len(demo.urls) == 3 and len(children) == 4, demo.text()
+            assert len(demo.urls) == 3 and len(children) == count, demo.text()
             lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
             done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
             assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
             assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
-            assert "another callfs process" in Demo(folder).text()
+            assert "another callfs process" in Demo(folder, *flags).text()
         finally:
             assert demo.stop() == 0
         assert not any(os.path.exists(f"/proc/{child}") for child in children)
-        again = Demo(folder)
+        again = Demo(folder, *flags)
         children = again.children()
         try:
             assert again.key == demo.key and call(again, "GET", "/v1/files/hello.txt", timeout=10).body == b"Hello\n"
+            auth = {"Authorization": f"Bearer {demo.key}"}
+            wait_for(lambda: call(again.urls[2], "GET", "/v1/files/hello.txt", headers=auth, timeout=10).body == b"Hello\n")
+            assert again.urls != demo.urls
             os.kill(children[-1], signal.SIGKILL)           # one of its own, the last node
             assert again.process.wait(30) == 1 and "node-3 ended" in again.text()
         finally:
@@ -33396,6 +33406,38 @@ def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certifica
             assert client.stay("node-1")["state"] == "no"
             one.close()
             assert {row["id"]: row["reachable"] for row in client.cluster()} == {name: name != "node-1" for name in urls}
+
+
+@pytest.mark.once
+def test_example_cluster_of_raft_serves(quick_raft: None, tmp_path: Path, certificate: tuple[str, str]) -> None:
+    """As it stands in the examples, started in any order: each founds the same cluster; Raft and API over TLS."""
+    urls = {f"node-{number}": f"https://127.0.0.1:{quiet_port()}" for number in (1, 2, 3)}
+    peers = {name: f"127.0.0.1:{quiet_port()}" for name in urls}
+
+    def configured(name: str) -> Any:
+        config = callfs.Config.load(str(EXAMPLES / "config-cluster-raft.yaml"), environ={
+            **EXAMPLE_SECRETS, "CALLFS_RAFT__NODE_ID": name, "CALLFS_RAFT__BIND_ADDR": peers[name]})
+        assert config.validate() == [] and set(config.raft.peers) == set(config.raft.api_peer_endpoints) == set(urls)
+        assert config.instance_discovery.instance_id == name
+        config.raft.peers, config.raft.api_peer_endpoints, config.raft.data_dir = dict(peers), dict(urls), str(tmp_path / name / "raft")
+        config.raft.cert_file, config.raft.key_file = certificate
+        config.raft.ca_file = config.instance_discovery.peer_ca_file = certificate[0]
+        config.server.cert_file, config.server.key_file = certificate
+        config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
+        config.backend.localfs_root_path, config.storage.durability = str(tmp_path / name / "files"), "relaxed"
+        config.metadata_store.sqlite_path = str(tmp_path / name / "callfs.sqlite3")
+        return config
+    configs = [configured(name) for name in reversed(urls)]
+    with nothing_left(), contextlib.ExitStack() as stack:
+        nodes = all_at_once(3, lambda number: callfs.Server(configs[number]).start())
+        for node in nodes:
+            stack.callback(node.close)
+        assert {node.url for node in nodes} == set(urls.values()) and len({node.raft.folder.cluster for node in nodes}) == 1
+        for number, node in enumerate(nodes):
+            assert call(node, "PUT", f"/v1/files/d/{number}", b"x" * 200_000).status == 201
+        assert all(len(call(node, "GET", f"/v1/files/d/{number}").body) == 200_000 for node in nodes for number in range(3))
+        with callfs.Client(nodes[0].url, KEY, verify=False) as client:
+            assert {row["id"]: row["endpoint"] for row in client.cluster()} == urls
 
 
 def test_example_units_match_the_configuration() -> None:
