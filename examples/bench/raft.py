@@ -386,3 +386,110 @@ def new_leader(make: Callable[[Path], Any], folder: Path, seconds: float) -> dic
         timer.start()
         acks = cluster.load(survivors, 6).acks
     return {"new leader, s": min((end for begin, end in acks if begin > killed[0]), default=float("inf")) - killed[0]}
+
+
+def held_entries(folder: Path, count: int) -> dict[str, float]:
+    """A process that holds a log of so many entries, as one that was just opened and as one that was written."""
+    code = """if True:
+        import sys, time, callfs
+        folder, count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+        resident = lambda: int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) / 1024
+        before = resident()
+        log = callfs.DiskLog(folder)
+        for first in range(1, count + 1, 1000):
+            log.save(None, [callfs.RaftEntry(index, 1, callfs.RAFT_COMMAND, bytes(size)) for index in range(first, first + 1000)])
+        written = resident() - before
+        log.close()
+        print(written)
+    """
+    again = """if True:
+        import sys, time, callfs
+        resident = lambda: int(open("/proc/self/status").read().split("VmRSS:")[1].split()[0]) / 1024
+        before, begin = resident(), time.monotonic()
+        log = callfs.DiskLog(sys.argv[1])
+        print(resident() - before, time.monotonic() - begin)
+        log.close()
+    """
+    ran = [subprocess.run([sys.executable, "-c", each, str(folder / "log"), str(count), str(SIZE)], check=True, capture_output=True,
+                          text=True, env={**os.environ, "PYTHONPATH": str(ROOT)}).stdout.split() for each in (code, again)]
+    return {"MiB, written": float(ran[0][0]), "MiB, opened": float(ran[1][0]), "opened in, s": float(ran[1][1])}
+
+
+def start_with_records(folder: Path, count: int) -> dict[str, float]:
+    """Three nodes with so many records each are killed and started: to the first sure read on each, their leader found."""
+    with contextlib.closing(Callfs(folder)) as cluster:
+        for number in range(8):
+            cluster.workers[number % NODES].ask("fill", count // 8)
+        held = cluster.workers[0].ask("resident")
+        for worker in cluster.workers:
+            worker.kill()
+        begin = time.monotonic()
+        for worker in cluster.workers:
+            worker.start()
+        ready = [worker.ask("ready") - begin for worker in cluster.workers]
+        return {"first sure read, s": max(ready), "MiB before": held, "MiB after": cluster.workers[0].ask("resident")}
+
+
+def catch_up(folder: Path, count: int) -> dict[str, float]:
+    """A node is away for so many commands, and comes back: how long until it has all."""
+    with contextlib.closing(Callfs(folder)) as cluster:
+        away = (cluster.leader() + 1) % NODES
+        cluster.workers[away].kill()
+        done, begin = 0, time.monotonic()
+        while done < count:
+            done += len(cluster.load([number for number in range(NODES) if number != away] * 64, 10).acks)
+        fed, leader = time.monotonic(), cluster.leader_but(away)
+        cluster.workers[away].start()
+        cluster.workers[away].ask("ready")
+        target = cluster.workers[leader].ask("status")["applied"]
+        patiently(lambda: cluster.workers[away].ask("status")["applied"] >= target or cluster._nobody(), (LookupError,), 300)
+        return {"commands": done, "while away, s": fed - begin, "caught up in, s": time.monotonic() - fed}
+
+
+def table(title: str, rounds: list[dict[str, dict[str, float]]]) -> None:
+    """Medians of what was measured, ours, theirs and the ratio."""
+    print(f"\n{title} (median of {len(rounds)})\n\n| | callfs | etcd | ratio |\n|---|---|---|---|")
+    for name in rounds[0]["callfs"]:
+        found = {who: statistics.median(each[who][name] for each in rounds) for who in rounds[0]}
+        theirs = f"{found['etcd']:.4g} | {found['callfs'] / found['etcd']:.2f}" if "etcd" in found else "|"
+        print(f"| {name} | {found['callfs']:.4g} | {theirs} |", flush=True)
+
+
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="commits,leader,entries,records", help="of commits, leader, entries, records, away")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=5, help="of load for one figure")
+    parser.add_argument("--entries", type=int, default=1_000_000)
+    parser.add_argument("--records", type=int, default=1_000_000)
+    parser.add_argument("--away", type=int, default=1_000_000, help="commands")
+    parser.add_argument("--scratch", default=None, help="folder on the disk to measure (default: the one for temporary files)")
+    parser.add_argument("--worker", default="", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        work(options.worker)
+        return 0
+    kinds: list[Callable[[Path], Any]] = [Callfs, *([Etcd] if shutil.which("etcd") and shutil.which("etcdctl") else [])]
+    names = options.only.split(",")
+
+    def fresh(measure: Callable[..., dict[str, float]], *arguments: Any) -> dict[str, float]:
+        with tempfile.TemporaryDirectory(prefix="callfs-raft-", dir=options.scratch) as scratch:
+            return measure(*[Path(scratch) if each is tempfile else each for each in arguments])
+    if "commits" in names or "leader" in names:
+        syncs, trips = fresh(lambda folder: dict(zip(("fdatasync", "trip"), bare(folder))), tempfile).values()
+        print(f"{os.cpu_count()} cores, Python {sys.version.split()[0]}; bare fdatasync {syncs:.2f} ms, bare round trip {trips:.3f} ms")
+    for name, title, measure in (("commits", f"{CLIENTS} clients on {NODES} nodes", commits), ("leader", "The leader is killed", new_leader)):
+        if name in names:
+            table(title, [{kind.name: fresh(measure, kind, tempfile, options.seconds) for kind in kinds}     # type: ignore[attr-defined]
+                          for _ in range(options.rounds)])
+    for name, title, alone, count in (("entries", f"A log of {options.entries} entries", held_entries, options.entries),
+                                      ("records", f"A start with {options.records} records", start_with_records, options.records),
+                                      ("away", f"A node was away for {options.away} commands", catch_up, options.away)):
+        if name in names:
+            table(title, [{"callfs": fresh(alone, tempfile, count)}])
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
