@@ -1886,6 +1886,16 @@ def test_maps_from_the_environment() -> None:
     ({"metadata_store": {"type": "raft"}, "raft": {"enabled": True, "node_id": "a", "bind_addr": "h:1"}}, "raft.data_dir"), ({"raft": {"bind_addr": ":7000"}}, "raft.bind_addr: must be host:port"),
     ({"raft": {"peers": {"a": "h"}}}, "raft.peers"), ({"dlm": {"type": "redis"}}, "dlm.redis_addr"), ({"instance_discovery": {"instance_id": "a b"}}, "instance_id"),
     ({"instance_discovery": {"peer_endpoints": {"b": "10.0.0.2"}}}, "peer_endpoints"), ({"plugins": {"memfs": {"path": "m"}}}, "plugins"), ({"plugins": {"memfs": 1}}, "plugins"),
+    *(({"metadata_store": {"type": "raft"}, **more, "raft": {"enabled": True, "node_id": "a", "bind_addr": "h:1", "data_dir": "d", **raft}}, message)
+      for raft, more, message in (
+        ({}, {"dlm": {"type": "local"}}, "dlm.type: raft goes with"), ({}, {"instance_discovery": {"instance_id": "b"}}, "raft.node_id: must be the same as"),
+        ({"bind_addr": "0.0.0.0:1"}, {}, "raft.bind_addr: must be an address that"), ({"bind_addr": "[::]:1"}, {}, "raft.bind_addr: must be an address that"),
+        ({"bootstrap": True, "peers": {"b": "h:2"}, "api_peer_endpoints": {"b": "http://h:1"}}, {}, "raft.api_peer_endpoints: must have the URL of each"),
+        ({"bootstrap": True, "peers": {"b": "h:2"}, "api_peer_endpoints": {"a": "http://h:1"}}, {}, "raft.api_peer_endpoints: must have the URL of each"),
+        ({"peers": {"b c": "h:2"}}, {}, "raft.peers: must have names"), ({"api_peer_endpoints": {"b": "h"}}, {}, "raft.api_peer_endpoints: must be http"),
+        ({}, {"ha": {"replication_enabled": True, "replica_backend": "s3"}}, "ha.replication_enabled"),
+        ({}, {"auth": {**KEYS, "internal_proxy_secret": ""}}, "auth.internal_proxy_secret: is needed for several nodes"))),
+    ({"raft": {"enabled": True}}, "raft.enabled: needs metadata_store.type raft"), ({"dlm": {"type": "raft"}}, "dlm.type: raft goes with"),
     ({"external_plugins": {"enabled": True, "auto_load": True}}, "plugin_dir"),
     ({"auth": {**KEYS, "api_keys": []}}, "auth.api_keys: needs a key"), ({"auth": {**KEYS, "internal_proxy_secret": ""}}, "auth.internal_proxy_secret: is needed"),
     ({"auth": {**KEYS, "api_keys": ["short"]}}, "at least 16"), ({"auth": {**KEYS, "api_keys": ["default-api-key"]}}, "placeholder"),
@@ -1909,6 +1919,19 @@ def test_checks(sections: dict, message: str) -> None:
 ])
 def test_accepted(sections: dict) -> None:
     config_of(**sections).validate()
+
+
+def test_a_node_of_raft_is_named_once() -> None:
+    """`instance_id` and `dlm.type` follow; bind_addr may be any address where `peers` has the one that others use."""
+    raft = {"enabled": True, "node_id": "a", "bind_addr": "0.0.0.0:1", "data_dir": "d", "bootstrap": True, "peers": {"a": "h:1", "b": "i:1"},
+            "api_peer_endpoints": {"b": "http://i:2/"}}
+    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://h:2"})
+    assert config.validate() and (config.instance_discovery.instance_id, config.dlm.type) == ("a", "raft")
+    assert callfs.raft_founders(config) == {"a": callfs.RaftMember("a", "h:1", "https://h:2"), "b": callfs.RaftMember("b", "i:1", "http://i:2")}
+    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3"}, instance_discovery={
+        "instance_id": "a", "peer_endpoints": {"a": "http://j:1"}})
+    config.validate()
+    assert callfs.raft_self(config) == callfs.RaftMember("a", "h:3", "http://j:1") and callfs.raft_founders(config) == {"a": callfs.raft_self(config)}
 
 
 def test_all_problems_at_once() -> None:
@@ -5581,6 +5604,30 @@ class TestPeers:
         with pytest.raises(callfs.BadGateway, match="node z is not known to node a: .*peer_endpoints"):
             peers.call("z", "echo", {}, {})
 
+    def test_who_the_others_are_may_change(self, node_b: Any, peers_to: Any) -> None:
+        """Those that stay keep their connections; one that goes is not counted as left alone; one that moved is asked there."""
+        metrics = callfs.Metrics()
+        peers = peers_to({"b": node_b.url, "x": "http://127.0.0.1:1"}, metrics=metrics)
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+        kept = peers._clients["b"]
+        for _ in range(callfs.PEER_TRIES):
+            with pytest.raises(callfs.BadGateway):
+                peers.call("x", "echo", {}, {})
+        assert metrics.value("callfs_peer_breaker_open", "x") == 1
+        gone = peers._clients["x"]
+        peers.set_endpoints({"b": node_b.url, "c": node_b.url})
+        assert peers.nodes == ["b", "c"] and peers.endpoints["c"] == node_b.url and metrics.value("callfs_peer_breaker_open", "x") == 0
+        assert peers._clients["b"] is kept and len(kept._idle) == 1
+        with pytest.raises(callfs.BadGateway, match="not known"):
+            peers.call("x", "echo", {}, {})
+        peers._note(gone, "what it began before it was gone")
+        assert metrics.value("callfs_peer_breaker_open", "x") == 0
+        with pytest.raises(callfs.BadGateway, match="calls itself 'b'"):
+            peers.call("c", "echo", {}, {})
+        peers.set_endpoints({"b": node_b.url + "/"})
+        assert peers._clients["b"] is not kept and not kept._idle and peers.call("b", "echo", {}, {}).value["node"] == "a"
+        assert peers_to({"": node_b.url}).call("", "echo", {}, {}).value["node"] == "a"     # whoever answers there
+
     @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1 << 20, 24 << 20])
     @pytest.mark.parametrize("stream", [True, False])
     def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
@@ -5960,6 +6007,638 @@ class TestPeers:
 # Raft: the log on disk
 # ============================================================================
 
+RAFT_MEMBERSHIP = {"a": callfs.RaftMember("a", "h:1", "http://h"), "b": callfs.RaftMember("b", "h:2", voter=False)}
+
+
+def raft_log(folder: Any, segment_bytes: int = 1024, **options: Any) -> Any:
+    """Segments so small that there are many. Nothing dies here but a process or a call: without fsync unless it is told."""
+    return callfs.DiskLog(str(folder), segment_bytes=segment_bytes, **{"durable": False, **options})
+
+
+def raft_entries(first: int, past: int, term: int = 1, size: int = 20) -> list[Any]:
+    """Entries that can be told from each other."""
+    return [callfs.RaftEntry(index, term, callfs.RAFT_COMMAND, f"{index}.{term}.".encode() * (1 + size // 8)) for index in range(first, past)]
+
+
+def raft_picture(log: Any) -> tuple[Any, ...]:
+    """All that a log says."""
+    first = log.base.index + 1
+    found = log.entries(first, log.last_index + 1, 1 << 30) if log.last_index >= first else []
+    assert [each.index for each in found] == list(range(first, log.last_index + 1))
+    assert [each.term for each in found] == [log.term(each.index) for each in found] and log.term(log.base.index) == log.base.term
+    return (log.base.index, log.base.term, dict(log.base.members), log.state, found)
+
+
+def raft_reopened(folder: Any) -> tuple[Any, ...]:
+    """All that it says to who opens it."""
+    with contextlib.closing(raft_log(folder)) as log:
+        return raft_picture(log)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_raft_log_against_a_model(quick: Path, seed: int) -> None:
+    """Whatever is done to it, it says what a list would, also to who opens it later; memory and files stay in bounds."""
+    chance = random.Random(seed)
+    options = {"segment_bytes": chance.choice([300, 1024, 5000]), "cache_bytes": chance.choice([0, 1500, 1 << 20])}
+    log, term = raft_log(quick, **options), 1
+    base, state, entries = callfs.RaftBase(), callfs.RaftState(), []        # type: Any, Any, list[Any]
+    for _ in range(150):
+        what = chance.choices(["append", "replace", "state", "compact", "reset", "open"], [60, 10, 10, 8, 1, 4])[0]
+        last = base.index + len(entries)
+        if what in ("append", "replace"):
+            first = chance.randint(base.index + 1, last + 1) if what == "replace" else last + 1
+            term += what == "replace"
+            new = raft_entries(first, first + chance.randint(1, 6), term, chance.choice([0, 10, 300]))
+            state = callfs.RaftState(term, chance.choice(["", "b"])) if chance.random() < 0.3 else state
+            log.save(state, new)
+            entries[first - base.index - 1:] = new
+        elif what == "state":
+            state = callfs.RaftState(term, chance.choice("abc"))
+            log.save(state, [])
+        elif what == "compact" and entries:
+            index = chance.randint(base.index + 1, last)
+            new = callfs.RaftBase(index, log.term(index), chance.choice([RAFT_MEMBERSHIP, {}]))
+            log.compact(new)
+            base, entries = new, entries[index - base.index:]
+            kept = [int(name[:8]) for name in os.listdir(quick)]
+            assert min(kept) == (log._places[0] >> 32 if entries else max(kept))
+        elif what == "reset":
+            base, entries = callfs.RaftBase(last + chance.randint(1, 50), term, RAFT_MEMBERSHIP), []
+            log.reset(base)
+            assert len(os.listdir(quick)) == 1
+        elif what == "open":
+            log.close()
+            log = raft_log(quick, **options)
+        assert raft_picture(log) == (base.index, base.term, dict(base.members), state, entries), (seed, what)
+        assert log._tail_bytes == sum(len(each.data) + 200 for each in log._tail) <= options["cache_bytes"]
+        assert len(log._places) == len(log._terms) == len(entries) and log._tail == entries[len(entries) - len(log._tail):]
+    log.close()
+
+
+def test_raft_log_entries_asked_for(quick: Path) -> None:
+    """By bytes of data, one at least, as far as there are any; the same from memory as from the files."""
+    for cache_bytes in (0, 3000, 1 << 20):
+        folder = quick / str(cache_bytes)
+        with contextlib.closing(raft_log(folder, cache_bytes=cache_bytes)) as log:
+            everything = [callfs.RaftEntry(index, 1, callfs.RAFT_COMMAND, bytes(100)) for index in range(1, 41)]
+            log.save(None, [*everything, callfs.RaftEntry(41, 1, callfs.RAFT_NOTHING, bytes(600_000))])
+            log.compact(callfs.RaftBase(10, 1))
+            for first, past, size, expected in [(11, 12, 0, 1), (11, 21, 1000, 10), (11, 22, 1099, 10), (11, 22, 1100, 11), (30, 99, 1100, 11),
+                                                (30, 99, 1 << 30, 12), (41, 42, 0, 1), (40, 42, 600_099, 1), (35, 35, 0, 0), (35, 20, 0, 0)]:
+                assert [each.index for each in log.entries(first, past, size)] == list(range(first, first + expected))
+            for first, error in ((0, callfs.RaftCompacted), (10, callfs.RaftCompacted), (42, IndexError)):
+                with pytest.raises(error):
+                    log.entries(first, 50)
+            for index, error in ((9, callfs.RaftCompacted), (42, IndexError)):
+                with pytest.raises(error):
+                    log.term(index)
+            assert log.term(10) == log.term(41) == 1 and len(log.entries(41, 42)[0].data) == 600_000
+
+
+def test_raft_log_refuses_what_does_not_fit(quick: Path) -> None:
+    """A hole, a place before the base: mistakes of who drives it, and none of them reaches the disk."""
+    with contextlib.closing(raft_log(quick)) as log:
+        log.save(None, raft_entries(1, 10))
+        log.compact(callfs.RaftBase(4, 1))
+        before = raft_picture(log), log.size_bytes
+        for entries in (raft_entries(11, 12), raft_entries(4, 5), raft_entries(1, 20), [*raft_entries(10, 12), *raft_entries(13, 14)]):
+            with pytest.raises(ValueError):
+                log.save(callfs.RaftState(7, "x"), entries)
+        with pytest.raises(ValueError):
+            log.compact(callfs.RaftBase(10, 1))
+        log.compact(callfs.RaftBase(3, 1))
+        log.save(None, [])
+        assert (raft_picture(log), log.size_bytes) == before
+    assert raft_reopened(quick) == before[0]
+
+
+# ---- the bytes ---------------------------------------------------------------------------------------------------
+
+RAFT_GOLDEN = bytes.fromhex(
+    "63616c6c6673207261667420310a000000000001000000000000000062e29193000000500000000200000000311dde6ff898628580000000"
+    "000000000000000000000000000000000070f311718100000000000000000000000000000000000000025b5dffffffffffffffffffffffff"
+    "000000b00000000400000001f36c9ab2731b43db800000000000000000000000000000000300000001629b05eb1c02000000000000000100"
+    "00000000000001000000325b5b2261222c22683a31222c22687474703a2f2f68222c747275655d2c5b2262222c22683a32222c22222c6661"
+    "6c73655d5dedd730bd000000000000000002000000000000000300000000991fcea601000000000000000300000000000000030000000370"
+    "7574ffffffffffff000000600000000100000002b68205415ae7c8348100000000000000020000000000000003000000325b5b2261222c22"
+    "683a31222c22687474703a2f2f68222c747275655d2c5b2262222c22683a32222c22222c66616c73655d5dffffffffff")
+
+
+def raft_golden(folder: Any) -> tuple[Any, ...]:
+    """What made these bytes; the picture."""
+    with contextlib.closing(raft_log(folder)) as log:
+        log.save(callfs.RaftState(3, "b"), [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(RAFT_MEMBERSHIP)),
+                                            callfs.RaftEntry(2, 3, callfs.RAFT_NOTHING), callfs.RaftEntry(3, 3, callfs.RAFT_COMMAND, b"put")])
+        log.compact(callfs.RaftBase(2, 3, RAFT_MEMBERSHIP))
+        return raft_picture(log)
+
+
+def test_raft_log_golden(quick: Path) -> None:
+    """The format: written as ever, read as ever; of a newer one only that it is newer."""
+    picture = raft_golden(quick / "made")
+    assert (quick / "made" / "00000001.log").read_bytes().rstrip(b"\0") == RAFT_GOLDEN
+    old, newer = quick / "old", quick / "newer"
+    for folder, data in ((old, RAFT_GOLDEN), (newer, RAFT_GOLDEN.replace(b"raft 1", b"raft 2"))):
+        folder.mkdir()
+        (folder / "00000001.log").write_bytes(data)
+    assert raft_reopened(old) == picture == (2, 3, RAFT_MEMBERSHIP, callfs.RaftState(3, "b"), [callfs.RaftEntry(3, 3, 1, b"put")])
+    with pytest.raises(callfs.StorageError, match=r"00000001.log was written by another version of callfs \(format 2\)"):
+        raft_log(newer)
+    segment = callfs._LogSegment(zlib.crc32(RAFT_GOLDEN[:28]), len(RAFT_GOLDEN), 3)
+    for kind in (7, 140):
+        frame, _ = callfs._log_encode([callfs.RaftEntry(4, 3, kind)], segment)
+        (old / "00000001.log").write_bytes(RAFT_GOLDEN + frame)
+        with pytest.raises(callfs.StorageError, match=f"kind {kind}"):
+            raft_log(old)
+
+
+@pytest.fixture
+def raft_saved(quick: Path) -> tuple[Path, list[tuple[int, Any]]]:
+    """A folder with two segments, and for each frame of the last one where it ended and what the log said then."""
+    folder = quick / "saved"
+    with contextlib.closing(raft_log(folder)) as log:
+        while len(log._segments) < 2:
+            log.save(callfs.RaftState(1, "a"), raft_entries(log.last_index + 1, log.last_index + 3))
+        steps = [(log._segments[2].size, raft_picture(log))]
+        for change in (lambda: log.save(callfs.RaftState(2, "b"), []), lambda: log.save(None, raft_entries(5, 7, 2)),
+                       lambda: log.compact(callfs.RaftBase(3, 1, RAFT_MEMBERSHIP)), lambda: log.save(callfs.RaftState(3), raft_entries(7, 9, 3, 5))):
+            change()
+            steps.append((log._segments[2].size, raft_picture(log)))
+    return folder, steps
+
+
+@pytest.mark.parametrize("then", ["end", "zeros"])
+def test_raft_log_every_cut(raft_saved: tuple[Path, list[tuple[int, Any]]], then: str) -> None:
+    """Whatever arrived of the last frame, it was not confirmed: dropped, and the log goes on. (Where the space was
+    taken before, a file is not shorter but zero behind the cut.) The first frame was durable before its file had a name."""
+    folder, steps = raft_saved
+    place, new = folder / "00000002.log", raft_entries(100, 101)
+    whole = place.read_bytes()
+    for cut in range(steps[-1][0]):
+        place.write_bytes(whole[:cut] + (bytes(len(whole) - cut) if then == "zeros" else b""))
+        picture = [picture for end, picture in steps if end <= cut][-1:]
+        if not picture:
+            with pytest.raises(callfs.StorageError, match="00000002.log is damaged at byte .*callfs cluster leave"):
+                raft_log(folder)
+            continue
+        with contextlib.closing(raft_log(folder)) as log:
+            assert raft_picture(log) == picture[0], cut
+            new = raft_entries(log.last_index + 1, log.last_index + 2)
+            log.save(None, new)
+        assert raft_reopened(folder)[-1] == picture[0][-1] + new, cut
+
+
+def raft_flips(folder: Path, bits: Iterable[int]) -> None:
+    """One bit at a time: found, the file named and left as it is; or it is one that means nothing, behind the end."""
+    before, used = raft_reopened(folder), {}
+    for name in sorted(os.listdir(folder)):
+        place, whole = folder / name, (folder / name).read_bytes()
+        used[name] = len(whole.rstrip(b"\0"))
+        for byte, bit in itertools.product(range(used[name] + 40), bits):
+            broken = bytearray(whole)
+            broken[byte] ^= 1 << (bit + byte) % 8
+            place.write_bytes(broken)
+            if byte >= used[name]:
+                assert raft_reopened(folder) == before, (name, byte, bit)
+                continue
+            with pytest.raises(callfs.StorageError, match="0000000[12].log"):
+                raft_log(folder)
+                pytest.fail(f"{name}, byte {byte}, bit {(bit + byte) % 8}")
+            assert place.read_bytes() == broken
+        place.write_bytes(whole)
+    assert raft_reopened(folder) == before and len(used) == 2
+
+
+def test_raft_log_flipped_bits(raft_saved: tuple[Path, Any]) -> None:
+    """Rot is no torn tail, not in the last frame either: what was confirmed is never dropped in silence."""
+    raft_flips(raft_saved[0], [0])
+
+
+@pytest.mark.long
+def test_raft_log_every_flipped_bit(raft_saved: tuple[Path, Any]) -> None:
+    """All of them."""
+    raft_flips(raft_saved[0], range(8))
+
+
+def test_raft_log_lost_sectors(quick: Path) -> None:
+    """After a power cut any sectors of the last frame may be missing: torn. Of one before it: it was confirmed, so broken."""
+    with contextlib.closing(raft_log(quick, 1 << 16)) as log:
+        log.save(None, raft_entries(1, 4))
+        ends = [log._segments[1].size]
+        for first in (4, 8, 12):
+            log.save(None, raft_entries(first, first + 4, size=600))
+            ends.append(log._segments[1].size)
+    place = quick / "00000001.log"
+    whole, chance = place.read_bytes(), random.Random(7)
+    for frame, (start, end) in enumerate(zip(ends, ends[1:])):
+        cuts = [start, *range(start - start % 512 + 512, end, 512), end]
+        pieces = list(zip(cuts, cuts[1:]))
+        for lost in [[each] for each in pieces] + [chance.sample(pieces, chance.randint(2, len(pieces))) for _ in range(30)]:
+            broken = bytearray(whole)
+            for a, b in lost:
+                broken[a:b] = bytes(b - a)
+            place.write_bytes(broken)
+            if frame == 2:
+                assert len(raft_reopened(quick)[-1]) == 11
+            else:
+                with pytest.raises(callfs.StorageError, match=f"00000001.log is damaged at byte {start}"):
+                    raft_log(quick)
+
+
+def test_raft_log_missing_segments(quick: Path) -> None:
+    """A file that is gone, and one whose last frame is gone without a trace, are noticed by what stands behind them."""
+    folder, copy, sizes = quick / "whole", quick / "copy", []
+    with contextlib.closing(raft_log(folder)) as log:
+        while len(log._segments) < 4:
+            sizes += [log._segments[2].size] if len(log._segments) == 2 else []
+            log.save(None, raft_entries(log.last_index + 1, log.last_index + 4))
+        log.compact(callfs.RaftBase(2, 1))
+        picture = raft_picture(log)
+    first, second, third, _ = sorted(os.listdir(folder))
+    content = {name: (folder / name).read_bytes() for name in (first, second)}
+    for name, data, problem in [(first, None, f"{second}.*entries 3 to .* are missing"), (second, None, f"{third}.*entries 3 to .* are missing"),
+                                (second, content[first], f"{second}.*not the head"), (third, b"", f"{third}.*shorter"),
+                                (third, content[second][:32], f"{third}.*not the head"), (second, content[second][:32], f"{second}.*has no frame"),
+                                (second, content[second][:sizes[-2]], f"{second}.*1 frames are missing")]:
+        shutil.copytree(folder, copy)
+        (copy / name).unlink() if data is None else (copy / name).write_bytes(data)
+        with pytest.raises(callfs.StorageError, match=problem):
+            raft_log(copy)
+        shutil.rmtree(copy)
+    assert raft_reopened(folder) == picture
+    shutil.copytree(folder, copy)
+    with contextlib.closing(raft_log(folder)) as log:
+        log.compact(callfs.RaftBase(log.last_index, 1))
+        picture = raft_picture(log)
+    (folder / first).write_bytes(content[first])        # a removal that a power cut took back, but not the next one
+    assert raft_reopened(folder) == picture and not (folder / first).exists()
+
+
+def test_raft_log_rots_while_it_is_open(quick: Path) -> None:
+    """Noticed when it is read; what stands beside it is read as ever."""
+    with contextlib.closing(raft_log(quick, 1 << 16, cache_bytes=0)) as log:
+        log.save(None, raft_entries(1, 10))
+        place = quick / "00000001.log"
+        place.write_bytes(place.read_bytes().replace(b"5.1.5.1.", b"5.1.5.2."))
+        assert log.entries(1, 5) == raft_entries(1, 5) and log.entries(6, 10) == raft_entries(6, 10)
+        with pytest.raises(callfs.StorageError, match="00000001.log is damaged at byte .*callfs cluster leave"):
+            log.entries(1, 10)
+        place.unlink()
+        log._close_reader()
+        with pytest.raises(callfs.StorageError, match="00000001.log can not be read"):
+            log.entries(1, 5)
+
+
+# ---- calls that fail ---------------------------------------------------------------------------------------------
+
+RAFT_CALLS = frozenset({"open", "close", "write", "lseek", "fsync", "fdatasync", "replace", "unlink", "ftruncate", "posix_fallocate", "listdir"})
+RAFT_CHANGES: dict[str, Callable[[Any], Any]] = {
+    "save": lambda log: log.save(callfs.RaftState(9, "x"), raft_entries(log.last_index, log.last_index + 3, 9)),
+    "vote": lambda log: log.save(callfs.RaftState(9, "x"), []),
+    "new segment": lambda log: log.save(callfs.RaftState(9, "x"), raft_entries(log.last_index + 1, log.last_index + 3, 9, 1000)),
+    "compact": lambda log: log.compact(callfs.RaftBase(log.last_index - 1, 1, RAFT_MEMBERSHIP)),
+    "reset": lambda log: log.reset(callfs.RaftBase(log.last_index + 9, 1, RAFT_MEMBERSHIP)),
+}
+
+
+class Killed(BaseException):
+    """The process is gone at this call."""
+
+
+@pytest.fixture
+def raft_before(quick: Path) -> Callable[[], Any]:
+    """`raft_before()`: a durable log of three segments, the same each time."""
+    template = quick / "template"
+    with contextlib.closing(raft_log(template)) as log:
+        while len(log._segments) < 3:
+            log.save(callfs.RaftState(1, "a"), raft_entries(log.last_index + 1, log.last_index + 3))
+
+    def copy() -> Any:
+        shutil.rmtree(quick / "log", ignore_errors=True)
+        shutil.copytree(template, quick / "log")
+        return raft_log(quick / "log", durable=True)
+    return copy
+
+
+def raft_disturbed(change: Callable[[], Any], number: int, fault: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Any]:
+    """The number of calls there were, and what was raised."""
+    faulty = failing(number, fault)
+    faulty._hooked = frozenset({"write"}) if fault == "short" else RAFT_CALLS
+    if fault is Killed:
+        def die(name: str, current: int, call: Callable[[], Any]) -> Any:
+            if current == number:
+                raise Killed
+            return call()
+        faulty._act = die
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", faulty)
+        try:
+            change()
+        except (callfs.CallFSError, Killed) as error:
+            return faulty.calls, error
+    return faulty.calls, None
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EFBIG, errno.EIO, "short", Killed], ids=["ENOSPC", "EFBIG", "EIO", "short", "killed"])
+@pytest.mark.parametrize("name", RAFT_CHANGES)
+def test_raft_log_the_nth_call_fails(raft_before: Callable[[], Any], name: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For N = 1, 2, ... until it passes: done, or StorageFull and nothing has changed, or StorageError and closed; who
+    opens it next finds the old or the new, whole."""
+    log = raft_before()
+    old = raft_picture(log)
+    RAFT_CHANGES[name](log)
+    new, seen = raft_picture(log), collections.Counter()       # type: Any, collections.Counter[str]
+    log.close()
+    for number in itertools.count(1):
+        descriptors = open_descriptors()
+        log = raft_before()
+        calls, error = raft_disturbed(lambda: RAFT_CHANGES[name](log), number, fault, monkeypatch)
+        place, kind = f"{name}, call {number} {fault}: {error!r}", type(error).__name__
+        seen[kind] += 1
+        if error is None:                   # a compaction on a full disk forgets, and frees nothing
+            assert raft_picture(log) == new, place
+        elif kind == "StorageFull":
+            assert raft_picture(log) == old, place
+        elif kind == "StorageError":
+            for attempt in (*RAFT_CHANGES.values(), lambda log: log._read(1, 2).__next__()):
+                with pytest.raises(callfs.StorageError, match="is closed, as"):
+                    attempt(log)
+        if kind in ("NoneType", "StorageFull"):
+            RAFT_CHANGES["new segment"](log)
+            new_here = raft_picture(log)
+        log.close()
+        found = raft_reopened(log.folder)
+        assert found == new_here if kind in ("NoneType", "StorageFull") else found in (old, new), place
+        if kind == "StorageError" and name != "compact":
+            assert found == old, place      # what was refused does not come back (a new segment alone says nothing new)
+        assert not [each for each in os.listdir(log.folder) if each.endswith(".new")], place
+        assert open_descriptors() == descriptors, place
+        if calls < number:
+            break
+    assert seen["NoneType"] and (fault == "short" or fault is Killed or seen["StorageError"]), seen
+    assert fault not in (errno.ENOSPC, errno.EFBIG) or name == "compact" or seen["StorageFull"], seen
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short", Killed], ids=["ENOSPC", "EIO", "short", "killed"])
+@pytest.mark.parametrize("torn", [None, 40, 0])
+def test_raft_log_the_nth_call_of_opening_fails(raft_before: Callable[[], Any], torn: Optional[int], fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that says where, nothing left open, and what was there is there the next time. (0: no log yet.)"""
+    log = raft_before()
+    log.save(None, raft_entries(log.last_index + 1, log.last_index + 2))
+    picture, (folder, size) = raft_picture(log), (log.folder, log._segments[3].size)
+    log.close()
+    if torn:
+        os.truncate(os.path.join(folder, "00000003.log"), size - torn)
+        picture = (*picture[:-1], picture[-1][:-1])
+    for number in itertools.count(1):
+        descriptors = open_descriptors()
+        if torn == 0:
+            shutil.rmtree(folder)
+            picture = (0, 0, {}, callfs.RaftState(), [])
+        opened: list[Any] = []
+        calls, error = raft_disturbed(lambda: opened.append(raft_log(folder, durable=True)), number, fault, monkeypatch)
+        for each in opened:
+            assert raft_picture(each) == picture
+            each.close()
+        assert opened or isinstance(error, Killed) or folder in str(error), error
+        assert fault is Killed or open_descriptors() == descriptors
+        for fd in open_descriptors().keys() - descriptors.keys():
+            os.close(fd)
+        assert raft_reopened(folder) == picture and all(each.endswith(".log") for each in os.listdir(folder))
+        if calls < number:
+            break
+    assert number > (1 if fault == "short" else 4)
+
+
+@pytest.mark.parametrize("name", RAFT_CHANGES)
+def test_raft_log_order_of_calls(raft_before: Callable[[], Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durable on return with one fsync; a new segment is on the disk before it has its name, and its name before
+    anything stands in it; old ones go when the base is durable that says so. Without `durable` no fsync."""
+    begun = ["write", "fdatasync", "replace", "fsync"]
+    orders = {"save": ["write", "fdatasync"], "vote": ["write", "fdatasync"], "new segment": [*begun, "write", "fdatasync"],
+              "compact": ["write", "fdatasync", "unlink", "unlink"], "reset": ["write", "fdatasync", "unlink", "unlink"]}
+    for durable in (True, False):
+        events: list[str] = []
+
+        def note(kind: str, number: int, call: Callable[[], Any]) -> Any:
+            events.append(kind)
+            return call()
+
+        with contextlib.closing(raft_before()) as log, monkeypatch.context() as patched:
+            log._durable = durable
+            patched.setattr(callfs, "os", FaultyOS(note, RAFT_CALLS - {"open", "close", "lseek", "posix_fallocate"}))
+            RAFT_CHANGES[name](log)
+            assert events == [each for each in orders[name] if durable or "sync" not in each]
+
+
+def test_raft_log_is_durable_before_it_is_believed(raft_before: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process had written and not yet synced is read at the next start: it is synced before anybody sees it."""
+    raft_before().close()
+    events: list[str] = []
+    metrics = callfs.Metrics()
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", FaultyOS(lambda name, number, call: (events.append(name), call())[1], frozenset({"fdatasync", "fsync"})))
+        log = raft_log(Path(raft_before.__closure__[0].cell_contents) / "log", durable=True, metrics=metrics)
+    with contextlib.closing(log):
+        assert events == ["fdatasync", "fsync"]
+        log.save(None, raft_entries(log.last_index + 1, log.last_index + 2))
+        assert metrics.value("callfs_raft_fsync_duration_seconds") == 2 and log.fsync_seconds > 0
+
+
+def test_raft_log_on_a_full_disk(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No entries any more; but votes, and bases that free what is needed no longer: their space was taken in advance."""
+    def full(name: str, number: int, call: Any) -> Any:
+        if isinstance(call, ShortWrite):
+            room = os.fstat(call.fd).st_size - os.lseek(call.fd, 0, os.SEEK_CUR)
+            if room > 0:
+                return call(min(room, len(call.data)))
+        raise OSError(errno.ENOSPC, "full")
+
+    with contextlib.closing(raft_log(quick, 8192)) as log:
+        while len(log._segments) < 4:
+            log.save(None, raft_entries(log.last_index + 1, log.last_index + 6))
+        with monkeypatch.context() as patched:
+            patched.setattr(callfs, "os", FaultyOS(full, frozenset({"write", "posix_fallocate"})))
+            saved = log.last_index
+            with pytest.raises(callfs.StorageFull, match="full"):
+                while True:
+                    log.save(callfs.RaftState(5), raft_entries(log.last_index + 1, log.last_index + 2))
+            assert log.last_index > saved and raft_picture(log)[-1] == [*raft_entries(1, log.last_index + 1)]
+            for term in range(6, 12):
+                log.save(callfs.RaftState(term, "b"), [])
+            assert len(os.listdir(quick)) == 4
+            log.compact(callfs.RaftBase(log.last_index - 1, 1, RAFT_MEMBERSHIP))
+            assert len(os.listdir(quick)) == 1
+            with pytest.raises(callfs.StorageFull):
+                while True:
+                    log.save(callfs.RaftState(12), [])
+            log.compact(callfs.RaftBase(log.last_index, 1))     # can not be noted: it is not lost, only repeated
+            assert log.base.index == log.last_index
+        log.save(None, raft_entries(log.last_index + 1, log.last_index + 200))
+        picture = raft_picture(log)
+    assert raft_reopened(quick) == picture
+
+
+# ---- real processes, memory --------------------------------------------------------------------------------------
+
+RAFT_WRITER = """
+import random, sys
+sys.path.insert(0, sys.argv[1])
+import callfs
+log, chance = callfs.DiskLog(sys.argv[2], segment_bytes=20_000, cache_bytes=5000), random.Random(int(sys.argv[3]))
+term = log.state.term + 1
+while True:
+    first = log.last_index + 1
+    if chance.random() < 0.1 and first - log.base.index > 9:
+        first -= chance.randint(1, 3)
+        term += 1
+    entries = [callfs.RaftEntry(index, term, 1, b"%d.%d." % (index, term) * chance.randint(0, 99)) for index in range(first, first + chance.randint(1, 9))]
+    print("begin", first, term, flush=True)
+    log.save(callfs.RaftState(term, "v%d" % term), entries)
+    print("saved", first, log.last_index, term, flush=True)
+    if chance.random() < 0.05 and log.last_index - 20 > log.base.index:
+        log.compact(callfs.RaftBase(log.last_index - 20, log.term(log.last_index - 20)))
+"""
+
+
+@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.long)])
+def test_raft_log_kill_loop(tmp_path: Path, rounds: int) -> None:
+    """SIGKILL at random: every entry that was confirmed is there with its term and data, and no vote is forgotten."""
+    chance, confirmed, votes = random.Random(kill_seed()), {}, 0        # type: Any, dict[int, int], int
+    for number in range(rounds):
+        with open(tmp_path / "said", "wb") as said:
+            process = subprocess.Popen([sys.executable, "-c", RAFT_WRITER, os.path.dirname(compiled()), str(tmp_path / "log"), str(chance.random())[2:]], stdout=said)
+        wanted = chance.randint(1, 150)
+        try:
+            wait_for(lambda: (tmp_path / "said").read_bytes().count(b"saved") >= wanted or process.poll() is not None, 60, "saves")
+        finally:
+            process.kill()
+            process.wait()
+        touched = 1 << 60                   # what was under way may be there or not
+        for line in (tmp_path / "said").read_text().splitlines(True):
+            words = line.split()
+            if words[0] == "begin" and line.endswith("\n"):
+                touched = int(words[1])
+            elif words[0] == "saved" and line.endswith("\n"):
+                first, last, term = map(int, words[1:])
+                confirmed = {index: value for index, value in confirmed.items() if index < first}
+                confirmed.update((index, term) for index in range(first, last + 1))
+                touched, votes = 1 << 60, term
+        with contextlib.closing(raft_log(tmp_path / "log")) as log:
+            _, _, _, state, entries = raft_picture(log)
+            assert state.term in (votes, votes + 1) and state.vote == f"v{state.term}"
+            assert log.last_index >= min(touched - 1, max(confirmed)) and log.base.index <= max(confirmed) - 20 or not log.base.index
+            for entry in entries:
+                assert entry.data.replace(b"%d.%d." % entry[:2], b"") == b""
+                assert entry.index >= touched or confirmed[entry.index] == entry.term
+        confirmed, votes = {entry.index: entry.term for entry in entries}, state.term
+
+
+def test_raft_log_memory(quick: Path) -> None:
+    """16 bytes for an entry that is kept, besides the cache."""
+    with contextlib.closing(raft_log(quick, 1 << 24, cache_bytes=100_000)) as log:
+        log.save(None, raft_entries(1, 1000))
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for first in range(1000, 21_000, 100):
+                log.save(None, raft_entries(first, first + 100))
+            assert tracemalloc.get_traced_memory()[0] - before < 20_000 * 20 + 100_000
+        finally:
+            tracemalloc.stop()
+
+
+# ---- the folder of a node ----------------------------------------------------------------------------------------
+
+def test_raft_folder(quick: Path) -> None:
+    """Whose it is, its cluster, its snapshots; for nobody else to read."""
+    place = str(quick / "raft")
+    with pytest.raises(callfs.ConfigError, match="no node has used"):
+        callfs.RaftFolder(place)
+    folder = callfs.RaftFolder(place, "a")
+    assert (folder.node, folder.cluster, len(folder.folder_id)) == ("a", "", 32)
+    assert stat.S_IMODE(os.stat(place).st_mode) == 0o700 and stat.S_IMODE(os.stat(os.path.join(place, "node.json")).st_mode) == 0o600
+    folder.cluster = folder.cluster = "c1"
+    again = callfs.RaftFolder(place)
+    assert (again.node, again.cluster, again.folder_id) == ("a", "c1", folder.folder_id)
+    with pytest.raises(callfs.ConfigError, match="belongs to the cluster c1, not to c2"):
+        again.cluster = "c2"
+    with pytest.raises(callfs.ConfigError, match="belongs to the node 'a', not to 'b'"):
+        callfs.RaftFolder(place, "b")
+    again.recover("c3")
+    assert callfs.RaftFolder(place, "a").cluster == "c3" and callfs.RaftFolder(str(quick / "other"), "a").folder_id != folder.folder_id
+
+
+def test_raft_folder_damaged(quick: Path) -> None:
+    """A node that does not know who it is must not take part: it may have voted."""
+    callfs.RaftFolder(str(quick), "a")
+    place = quick / "node.json"
+    for data, problem in ((b"", "does not say which node"), (b"{}", "does not say"), (b"[1]", "does not say"), (b'{"format": 2}', "another version.*format 2"),
+                          (b'{"format": 1, "node": "a"}', "does not say"), (b"\xff", "does not say")):
+        place.write_bytes(data)
+        with pytest.raises(callfs.StorageError, match=f"node.json .*{problem}"):
+            callfs.RaftFolder(str(quick), "a")
+    place.unlink()
+    raft_log(quick / "log").close()
+    with pytest.raises(callfs.StorageError, match="node.json is missing beside the log"):
+        callfs.RaftFolder(str(quick), "a")
+
+
+def test_raft_folder_snapshots(quick: Path) -> None:
+    """Newest first by number, not by name; what was not finished goes at the next start."""
+    folder = callfs.RaftFolder(str(quick), "a")
+    for index, term in ((9, 1), (10, 2), (100, 2)):
+        temporary = folder.temporary()
+        Path(temporary).write_bytes(b"%d" % index)
+        made = folder.adopt(temporary, index, term)
+        assert made == (index, term, str(quick / "snapshots" / f"{index}-{term}.snapshot")) == folder.snapshots()[0]
+        assert Path(made.path).read_bytes() == b"%d" % index and not os.path.exists(temporary)
+    Path(folder.temporary()).write_bytes(b"half")
+    (quick / "snapshots" / "10-2.snapshot-journal").write_bytes(b"")
+    folder.retain(2)
+    assert [each.index for each in callfs.RaftFolder(str(quick), "a").snapshots()] == [100, 10]
+    assert sorted(os.listdir(quick / "snapshots")) == ["10-2.snapshot", "100-2.snapshot"]
+    folder.retain(0)
+    assert folder.snapshots() == []
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short", Killed], ids=["ENOSPC", "EIO", "short", "killed"])
+def test_raft_folder_the_nth_call_fails(quick: Path, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot is there whole or not at all, and the folder says the old or the new of itself."""
+    seen = collections.Counter()            # type: collections.Counter[str]
+    for number in itertools.count(1):
+        place = str(quick / str(number))
+        folder = callfs.RaftFolder(place, "a", durable=True)
+        temporary = folder.temporary()
+        Path(temporary).write_bytes(b"whole")
+
+        def change() -> None:
+            folder.cluster = "c"
+            folder.adopt(temporary, 5, 1)
+
+        calls, error = raft_disturbed(change, number, fault, monkeypatch)
+        seen[type(error).__name__] += 1
+        again = callfs.RaftFolder(place, "a")
+        assert again.cluster in ("", "c") and again.folder_id == folder.folder_id and (again.cluster or not folder.cluster)
+        assert [Path(each.path).read_bytes() for each in again.snapshots()] in ([], [b"whole"])
+        assert error or (again.cluster and again.snapshots())
+        if calls < number:
+            break
+    assert fault == "short" or seen["Killed" if fault is Killed else "StorageFull" if fault == errno.ENOSPC else "StorageError"] >= 8
+
+
+def test_raft_folder_order_of_calls(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is on the disk before it has its name; the name is durable on return."""
+    folder, events = callfs.RaftFolder(str(quick), "a"), []         # type: Any, list[str]
+    Path(folder.temporary()).write_bytes(b"")
+    temporary = folder.temporary()
+    Path(temporary).write_bytes(b"whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", FaultyOS(lambda name, number, call: (events.append(name), call())[1], frozenset({"fsync", "replace"})))
+        folder.cluster = "c"
+        assert events == ["fsync", "replace", "fsync"]
+        folder.adopt(temporary, 5, 1)
+    assert events == ["fsync", "replace", "fsync"] * 2
 
 # ============================================================================
 # Raft: messages between nodes, framed and proven
@@ -7215,6 +7894,141 @@ class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
 # Records agreed on: a node of Raft and its store
 # ============================================================================
 
+class RaftNodes:
+    """Nodes of a Raft cluster in this process, without fsync and with short ticks. `logs`: the class of each node's log."""
+
+    SECRET = "the secret of a test's cluster"
+
+    def __init__(self, folder: Path, names: Sequence[str] = ("node-1", "node-2", "node-3"), tick: float = 0.004, **options: Any) -> None:
+        self.folder, self.tick, self.options, self.nodes = folder, tick, callfs.RaftOptions(**options), {}     # type: Any, Any, Any, dict[str, Any]
+        self.opened: list[Any] = []
+        transports = [self.transport(name) for name in names]
+        self.addresses = {transport.name: transport.address for transport in transports}
+        self.members = {name: callfs.RaftMember(name, address) for name, address in self.addresses.items()}
+        for transport in transports:
+            self.begin(transport.name, self.members, transport)
+        for name in names:
+            self.wait(name)
+
+    def transport(self, name: str, address: str = "127.0.0.1:0") -> Any:
+        """One that listens already: its address is known before there is a node."""
+        folder = callfs.RaftFolder(str(self.folder / name), name, durable=False)
+        transport = callfs.RaftTransport(name, address, self.SECRET, folder_id=folder.folder_id, cluster=lambda: folder.cluster)
+        transport.start()
+        transport.start, transport.folder = (lambda: None), folder
+        return transport
+
+    def begin(self, name: str, members: Any = None, transport: Any = None, log_class: Any = callfs.DiskLog) -> Any:
+        """A node, for the first time or again; where it was."""
+        transport = transport or self.transport(name, self.addresses.get(name, "127.0.0.1:0"))
+        self.addresses[name] = transport.address
+        entries = log_class(transport.folder.log_path, durable=False, segment_bytes=1 << 20)
+        machine = callfs.RaftMachine(transport.folder.machine_path, name=name)
+        if members is not None:
+            callfs.found_raft(entries, machine, members)
+            transport.folder.cluster = "test"
+        kind = type("Node", (callfs.RaftNode,), {"TICK": self.tick, "RETRY": 0.1})
+        node = kind(name, folder=transport.folder, entries=entries, machine=machine, transport=transport, options=self.options)
+        self.nodes[name] = node
+        self.opened.append(node)
+        return node.start()
+
+    def wait(self, name: str) -> Any:
+        """Until it knows what the others know."""
+        node = self.nodes[name]
+        wait_for(lambda: raised(node.barrier, 0.2) is None and node.machine.identity, 20, f"{name} to be ready")
+        return node
+
+    def leader(self, *besides: str) -> Any:
+        """Who leads in the newest term, as soon as somebody does."""
+        def found() -> Any:
+            known = [node for node in self.nodes.values() if node.name not in besides and node.leader == node.name]
+            return max(known, key=lambda node: node.term, default=None)
+        return wait_for(found, 20, "a leader")
+
+    def followers(self) -> list[Any]:
+        """The others."""
+        leader = self.leader()
+        return [node for node in self.nodes.values() if node is not leader]
+
+    def stop(self, name: str, handover: bool = False) -> None:
+        """As when it is killed, for the others."""
+        self.nodes.pop(name).close(handover)
+
+    def wipe(self) -> None:
+        """Empty records and locks, on all nodes at the same place of the log."""
+        self.settle()
+        for node in self.nodes.values():
+            with node.machine._applying:
+                for table in ("entries", "links", "node_mounts", "blobs", "reads", "strays", "fences", "lock_sessions", "lock_claims", "locks"):
+                    node.machine.read._writer.execute(f"DELETE FROM {table}")
+                node.machine.read.stale = [""]
+                node.machine.read.forget()
+
+    def settle(self) -> None:
+        """Until all have applied the same."""
+        wait_for(lambda: len({(node._core.commit, node._applied) for node in self.nodes.values()}) == 1 and
+                 all(node._core.commit == node._applied for node in self.nodes.values()), 20, "all to have the same")
+
+    def same(self) -> None:
+        """All nodes have the same records, byte for byte."""
+        self.settle()
+        dumps = []
+        for node in self.nodes.values():
+            with contextlib.closing(node.machine.read._connect()) as connection:
+                dumps.append(list(callfs._raft_rows(connection)))
+        assert all(dump == dumps[0] for dump in dumps)
+
+    def close(self) -> None:
+        """All of them."""
+        for node in self.opened:
+            node.close(handover=False)
+
+
+def raised(work: Callable[..., Any], *args: Any) -> Optional[Exception]:
+    """What it raised, if anything."""
+    try:
+        work(*args)
+    except callfs.CallFSError as error:
+        return error
+    return None
+
+
+class LentRaftStore(callfs.RaftStore):
+    """A node's store that is closed without ending the node."""
+
+    def close(self) -> None:
+        """The node goes on."""
+
+
+@pytest.fixture(scope="module")
+def raft_three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftNodes]:
+    """Three nodes for many tests."""
+    with contextlib.closing(RaftNodes(tmp_path_factory.mktemp("raft"))) as made:
+        yield made
+
+
+@pytest.fixture
+def raft_nodes(tmp_path: Path) -> Iterator[Callable[..., RaftNodes]]:
+    """Makes clusters of the test's own, of which nothing is left."""
+    with nothing_left(), contextlib.ExitStack() as stack:
+        yield lambda *args, **more: stack.enter_context(contextlib.closing(RaftNodes(Path(tempfile.mkdtemp(dir=tmp_path)), *args, **more)))
+
+
+class TestRaftStore(MetadataStoreContract, NodesStoreContract):
+    """Three nodes that agree on the records; each store is of another one."""
+
+    # there are no second copies with records in Raft; the founding of a cluster has tests of its own
+    test_owed_copies = test_owed_copies_in_order = test_held_copies = test_many_start_at_once = None    # type: ignore[assignment]
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, raft_three: RaftNodes) -> None:
+        self.three = raft_three
+        raft_three.wipe()
+
+    def make(self, folder: Path, node: str = "node-1") -> Any:
+        return LentRaftStore(self.three.nodes[node])
+
 
 # ============================================================================
 # Locks: who may change a path now
@@ -7416,7 +8230,7 @@ class SharedLocksContract(LocksContract):
         names = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/c", "/d"]
 
         def meets(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> bool:
-            return callfs._overlap([one[0]], one[1], [other[0]], other[1])
+            return callfs.paths_overlap([one[0]], one[1], [other[0]], other[1])
 
         def work(number: int) -> int:
             some, wrong = random.Random(number), 0
