@@ -27231,7 +27231,7 @@ class RaftCluster(Cluster):
         """The records of a node as they are now."""
         made = self.folder / f"copy-{node.name}.sqlite3"
         made.unlink(missing_ok=True)
-        uri = f"{(node.folder / 'raft' / 'records.sqlite3').as_uri()}?mode=ro"
+        uri = f"{(node.folder / 'raft' / 'state.sqlite3').as_uri()}?mode=ro"
         with contextlib.closing(sqlite3.connect(uri, uri=True)) as source, contextlib.closing(sqlite3.connect(made)) as target:
             source.backup(target)
         return made
