@@ -8218,9 +8218,12 @@ def _check_change(old: RaftMembers, new: RaftMembers) -> None:
 # ============================================================================
 # Raft: the log on disk
 # ============================================================================
-# A segment is a head and frames; what one `save` wrote is one frame, made durable before the next begins. So a frame
-# that is not whole is the last one and was never confirmed (torn: dropped), or else it has rotted (the node stops).
-# Nothing is ever written over: an entry stands in for an earlier one of its index and for all behind that.
+# A segment is a head and frames; what one `save` wrote is one frame, durable before the next begins. So a frame that is
+# not whole is the last one and was never confirmed (torn: dropped), or else it has rotted (the node stops). Nothing is
+# written over: an entry takes the place of an earlier one of its index and of all behind it by standing later.
+# Why not SQLite (WAL, synchronous=FULL, an insert for each entry, in turns on one disk, median of 400): a save of 1 entry
+# of 300 bytes 0.38 ms against 0.56, of 16 0.51 against 0.65, of 256 2.0 against 2.5 (a bare write and fdatasync: 0.27);
+# to compact is to remove a file, not to delete rows and checkpoint; and SQLite drops what has rotted as if it were torn.
 
 _LOG_MAGIC = b"callfs raft 1\n\0\0"         # the number is that of the format
 _LOG_HEAD = struct.Struct(">16sIIII")       # magic, number of the segment, size and frames of the one before, CRC
@@ -8234,8 +8237,8 @@ _LOG_RESERVE = 64 << 10                     # bytes of a segment that votes and 
 _LOG_CACHED = 200                           # bytes that an entry in memory takes beside its data
 _LOG_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _LogRecord = tuple[int, int, int, int, int]     # offset, kind, index, term, bytes of data
-_LOG_ADVICE = ("Nothing was changed. The other nodes have what it held: let one of them forget this node (callfs cluster leave NAME), "
-               "empty its raft.data_dir and let it join again. A node that is alone needs its backup.")
+_LOG_ADVICE = ("Nothing was changed. The other nodes have what it held: let one of them forget this node (callfs cluster "
+               "leave NAME), empty its raft.data_dir and let it join again. A node that is alone needs its backup.")
 
 
 class _LogTorn(ValueError):
@@ -8324,12 +8327,16 @@ def _log_close(fd: int) -> None:
             os.close(fd)
 
 
+def _log_state(state: RaftState) -> RaftEntry:
+    return RaftEntry(0, state.term, _LOG_STATE, state.vote.encode())
+
+
 def _log_base(kind: int, base: RaftBase) -> RaftEntry:
     return RaftEntry(base.index, base.term, kind, encode_members(base.members))
 
 
 class DiskLog(RaftLog):
-    """Segments in a folder (0700), which nobody else may work on. Measured against SQLite: see `.ci`.
+    """Segments in a folder (0700), which nobody else may work on.
 
     `durable` False leaves out every fsync. `segment_bytes`: when a new file begins; the space is taken in advance, so
     that a disk which fills up later can still take a vote and the base that lets old segments go. `cache_bytes`: of
@@ -8350,7 +8357,8 @@ class DiskLog(RaftLog):
         try:
             self._open()
         except OSError as error:
-            raise self._fail("opening it", error) from error
+            failed = self._fail("opening it", error)
+            raise (self._full() if error.errno in _LOG_FULL else failed) from error
         except BaseException:
             self.close()
             raise
@@ -8359,58 +8367,61 @@ class DiskLog(RaftLog):
 
     def _open(self) -> None:
         os.makedirs(self.folder, 0o700, exist_ok=True)
-        names = os.listdir(self.folder)
+        names, torn = os.listdir(self.folder), False
         numbers = sorted(int(name[:-4]) for name in names if re.fullmatch(r"\d{8}\.log", name))
-        # a hole: a power cut kept the removal of a segment and not that of an older one
-        run = [number for place, number in enumerate(numbers) if numbers[-1] - number == len(numbers) - 1 - place]
+        # a hole: a power cut took back the removal of a segment and not that of a younger one
+        run = [number for at, number in enumerate(numbers) if numbers[-1] - number == len(numbers) - 1 - at]
         for number in run:
-            self._replay(number, number == run[-1])
+            torn = self._replay(number)
         if self._first > self.base.index + 1:
-            raise self._damaged(run[0], 0, f"entries {self.base.index + 1} to {self._first - 1} are missing, a segment before it is gone")
+            raise self._damaged(run[0], 0, f"entries {self.base.index + 1} to {self._first - 1} are missing, which "
+                                "a segment before it had")
         for name in names:
-            if name.endswith(".new") or (name[:-4].isdigit() and name.endswith(".log") and int(name[:-4]) not in run):
+            if re.fullmatch(r"\d{8}\.log(\.new)?", name) and name not in map("{:08d}.log".format, run):
                 os.unlink(os.path.join(self.folder, name))
-        self._resume(run[-1]) if run else self._begin(1)
+        self._resume(run[-1], torn) if run else self._begin(1)
 
-    def _resume(self, number: int) -> None:
-        """Write on where the last segment ends. What a killed process wrote may not be on the disk yet: it is now."""
-        self._fd, end = os.open(self._path(number), os.O_RDWR | _O_BINARY | _O_CLOEXEC), self._segments[number].size
-        if pread(self._fd, self._segment_bytes, end).strip(b"\0"):
-            os.ftruncate(self._fd, end)     # torn
+    def _resume(self, number: int, torn: bool) -> None:
+        """Write on where the last segment ends. What a killed process wrote may not be on the disk yet: now it is."""
+        self._fd = os.open(self._path(number), os.O_RDWR | _O_BINARY | _O_CLOEXEC)
+        if torn:
+            os.ftruncate(self._fd, self._segments[number].size)
         with contextlib.suppress(OSError):  # on a full disk, too
             self._take_space(self._fd)
         self._sync(self._fd)
         self._sync_folder()
 
-    def _replay(self, number: int, last: bool) -> None:
+    def _replay(self, number: int) -> bool:
+        """Take what a segment has; whether something torn stands at its end."""
         with open(self._path(number), "rb") as file:
             view = memoryview(file.read())
-        segment = self._segments[number] = self._read_head(number, view)
-        while True:
-            try:
+        segment, size = self._read_head(number, view), 1
+        self._segments[number] = segment
+        try:
+            while size:
                 size, records = _log_frame(view, segment.size, segment)
                 for record in records:
                     self._take(number, view, *record)
-            except ValueError as error:
-                if not last or not segment.frames or not isinstance(error, _LogTorn) or _log_goes_on(view, segment.size, segment):
-                    raise self._damaged(number, segment.size, str(error)) from None
-                if self._log:
-                    self._log.warn("raft_log_torn", file=self._path(number), byte=segment.size, problem=str(error),
-                                   consequence="dropped: nothing was said that follows from it")
-                return
-            if not size:
-                break
-            segment.size, segment.frames = segment.size + size, segment.frames + 1
-        if not segment.frames:
-            raise self._damaged(number, segment.size, "it has no frame")
+                segment.size, segment.frames = segment.size + size, segment.frames + bool(size)
+            if not segment.frames:
+                raise ValueError("it has no frame")     # the first was on the disk before the file had a name
+        except ValueError as error:
+            if not segment.frames or not isinstance(error, _LogTorn) or _log_goes_on(view, segment.size, segment):
+                raise self._damaged(number, segment.size, str(error)) from None
+            if self._log:
+                self._log.warn("raft_log_torn", file=self._path(number), byte=segment.size, problem=str(error),
+                               consequence="dropped: nothing was said that follows from it")
+            return True
+        return False
 
     def _read_head(self, number: int, view: memoryview) -> _LogSegment:
         if len(view) < _LOG_HEAD.size:
             raise self._damaged(number, 0, "it is shorter than its head")
         magic, found, size, frames, check = _LOG_HEAD.unpack_from(view)
-        if magic != _LOG_MAGIC and magic.startswith(_LOG_MAGIC[:12]):
+        other = re.fullmatch(rb"callfs raft (\d+)\n\0*", magic)
+        if other and magic != _LOG_MAGIC:
             raise StorageError(f"{self._path(number)} was written by another version of callfs (format "
-                               f"{magic[12:].decode('ascii', 'replace').strip()}); start that one, or a newer one.")
+                               f"{other[1].decode()}); start that one, or a newer one.")
         if magic != _LOG_MAGIC or found != number or check != zlib.crc32(view[:_LOG_HEAD.size - 4]):
             raise self._damaged(number, 0, "this is not the head of a segment of this number")
         before = self._segments.get(number - 1)
@@ -8459,7 +8470,8 @@ class DiskLog(RaftLog):
         """As the base says. What is no longer in memory is read and checked; raises StorageError where it has rotted."""
         self._slot(first)
         start = first - (self.last_index + 1 - len(self._tail))
-        source = self._read(first, past) if start < 0 else map(self._tail.__getitem__, range(start, min(len(self._tail), start + past - first)))
+        in_memory = range(start, min(len(self._tail), start + past - first))
+        source = self._read(first, past) if start < 0 else map(self._tail.__getitem__, in_memory)
         found, size = [], 0
         for entry in source:
             size += len(entry.data)
@@ -8483,7 +8495,8 @@ class DiskLog(RaftLog):
 
     def _entry(self, place: int, record: bytes) -> RaftEntry:
         number, offset = place >> _LOG_PLACE, place & (1 << _LOG_PLACE) - 1
-        if len(record) < _LOG_RECORD.size or zlib.crc32(record[4:], self._segments[number].seed) != int.from_bytes(record[:4], "big"):
+        check = int.from_bytes(record[:4], "big")
+        if len(record) < _LOG_RECORD.size or zlib.crc32(record[4:], self._segments[number].seed) != check:
             raise self._damaged(number, offset, "a record has another checksum")
         _, kind, index, term, _ = _LOG_RECORD.unpack_from(record)
         return RaftEntry(index, term, kind, record[_LOG_RECORD.size:])
@@ -8504,11 +8517,12 @@ class DiskLog(RaftLog):
     # -- writing ---------------------------------------------------------------------------------------------------
 
     def save(self, state: Optional[RaftState], entries: Sequence[RaftEntry]) -> None:
-        """As the base says. Raises ValueError, with nothing changed, for entries that do not follow each other or what is there."""
+        """As the base says. Raises ValueError (nothing changed) for entries that do not follow what is there and each other."""
         first = entries[0].index if entries else self.last_index + 1
-        if not self.base.index < first <= self.last_index + 1 or any(map(operator.ne, map(operator.itemgetter(0), entries), itertools.count(first))):
+        in_order = all(map(operator.eq, map(operator.itemgetter(0), entries), itertools.count(first)))
+        if not in_order or not self.base.index < first <= self.last_index + 1:
             raise ValueError(f"entries from {first} on do not fit behind {self.base.index} to {self.last_index}")
-        records = [RaftEntry(0, state.term, _LOG_STATE, state.vote.encode()), *entries] if state else entries
+        records = [_log_state(state), *entries] if state else entries
         if not records:
             return
         places = self._append(records, bool(entries))
@@ -8588,11 +8602,11 @@ class DiskLog(RaftLog):
         return StorageFull(f"The disk with the Raft log in {self.folder} is full.")
 
     def _begin(self, number: int) -> None:
-        """Go on in a new segment, which has a name only when it is durable. Raises OSError (nothing changed), StorageError."""
+        """Go on in a new segment, which gets its name when it is durable. Raises OSError (nothing changed), StorageError."""
         _, before = self._newest() if self._segments else (0, _LogSegment(0, 0))
         head = _LOG_HEAD.pack(_LOG_MAGIC, number, before.size, before.frames, 0)[:-4]
         segment = _LogSegment(zlib.crc32(head), _LOG_HEAD.size)
-        frame, _ = _log_encode([RaftEntry(0, self.state.term, _LOG_STATE, self.state.vote.encode()), _log_base(_LOG_BASE, self.base)], segment)
+        frame, _ = _log_encode([_log_state(self.state), _log_base(_LOG_BASE, self.base)], segment)
         place = self._path(number)
         try:
             self._make(place + ".new", head + segment.seed.to_bytes(4, "big") + frame)
@@ -8649,16 +8663,17 @@ class DiskLog(RaftLog):
             except OSError as error:
                 raise self._fail("fsync of the folder", error) from error
 
-    def _fail(self, what: str, error: OSError) -> CallFSError:
+    def _fail(self, what: str, error: OSError) -> StorageError:
         """Close for good."""
         if self._fd >= 0:                   # the frame may look whole in the cache of the system and not be on the disk
             with contextlib.suppress(OSError):
                 os.ftruncate(self._fd, self._newest()[1].size)
-        self._broken = f"The Raft log in {self.folder} is closed, as {what} failed ({error.strerror}); look after the disk, then start again."
+        self._broken = (f"The Raft log in {self.folder} is closed, as {what} failed ({error.strerror}); look after the "
+                        "disk, then start again.")
         self.close()
         if self._log:
             self._log.error("raft_log_closed", folder=self.folder, problem=what, error=str(error))
-        return (StorageFull if error.errno in _LOG_FULL and what != "fsync" else StorageError)(self._broken)
+        return StorageError(self._broken)
 
     # -- what is kept in memory ------------------------------------------------------------------------------------
 
@@ -8732,7 +8747,7 @@ _SNAPSHOT_NAME = re.compile(r"(\d+)-(\d+)\.snapshot")
 
 class RaftFolder:
     """The data folder of a node (0700): who it is, its log, its state, its snapshots. One process works on it (a DataLock
-    at `lock_path`). `node` empty: whoever it says. Raises ConfigError for the folder of another node, StorageError, StorageFull.
+    at `lock_path`). `node` empty: whoever it says. Raises ConfigError (another node's folder), StorageError, StorageFull.
     """
 
     def __init__(self, path: str, node: str = "", *, durable: bool = True) -> None:
@@ -8767,7 +8782,8 @@ class RaftFolder:
     @cluster.setter
     def cluster(self, cluster: str) -> None:
         if self.cluster not in ("", cluster):
-            raise ConfigError(f"{self.path} belongs to the cluster {self.cluster}, not to {cluster}; another cluster needs another raft.data_dir")
+            raise ConfigError(f"raft.data_dir: {self.path} belongs to the cluster {self.cluster}, not to {cluster}, "
+                              "which needs an empty folder")
         if cluster != self.cluster:
             self.recover(cluster)
 
@@ -8780,7 +8796,8 @@ class RaftFolder:
             with open(self._place, encoding="utf-8") as file:
                 kept = json.load(file)
             if kept["format"] != 1:
-                raise StorageError(f"{self._place} was written by another version of callfs (format {kept['format']}); start that one, or a newer one.")
+                raise StorageError(f"{self._place} was written by another version of callfs (format {kept['format']}); "
+                                   "start that one, or a newer one.")
             return {name: str(kept[name]) for name in ("cluster", "node", "folder")}
         except FileNotFoundError:
             return {}
@@ -8798,7 +8815,7 @@ class RaftFolder:
     def _keep(self, kept: dict[str, str]) -> None:
         temporary = self._place + ".new"
         with _raft_disk(self.path):
-            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_CLOEXEC, 0o600), "w", encoding="utf-8") as file:
+            with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | _O_CLOEXEC, 0o600), "w") as file:
                 json.dump({"format": 1, **kept}, file)
             self._settle(temporary, self._place)
         self._kept = kept
@@ -8820,7 +8837,7 @@ class RaftFolder:
         return os.path.join(self.snapshots_path, secrets.token_hex(8) + ".part")
 
     def adopt(self, temporary: str, index: int, term: int) -> RaftSnapshot:
-        """A file that is complete becomes the snapshot behind an entry: durable on return. Raises StorageFull, StorageError."""
+        """A complete file becomes the snapshot behind an entry: durable on return. Raises StorageFull, StorageError."""
         found = RaftSnapshot(index, term, os.path.join(self.snapshots_path, f"{index}-{term}.snapshot"))
         with _raft_disk(temporary):
             self._settle(temporary, found.path)
@@ -8830,7 +8847,8 @@ class RaftFolder:
         """Those that there are, newest first."""
         with _raft_disk(self.snapshots_path):
             found = map(_SNAPSHOT_NAME.fullmatch, os.listdir(self.snapshots_path))
-        return sorted((RaftSnapshot(int(each[1]), int(each[2]), os.path.join(self.snapshots_path, each[0])) for each in found if each), reverse=True)
+        return sorted((RaftSnapshot(int(each[1]), int(each[2]), os.path.join(self.snapshots_path, each[0]))
+                       for each in found if each), reverse=True)
 
     def retain(self, count: int) -> None:
         """Remove all but the newest; what can not be removed (Windows: it is being sent) goes the next time."""
@@ -8963,11 +8981,27 @@ def _read_hello(data: bytes) -> RaftHello:
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
+def _frame_seal(key: bytes) -> Callable[..., bytes]:
+    """HMAC-SHA256 of its arguments, one behind the other. With both states at hand (RFC 2104, 4) it takes a quarter of the
+    time of `hmac.digest`, which OpenSSL 3 lets look for the algorithm each time: 1.5 us instead of 6."""
+    inner, outer = (hashlib.sha256(key.ljust(64, b"\0").translate(bytes(each ^ pad for each in range(256))))
+                    for pad in (0x36, 0x5c))
+
+    def seal(*parts: Union[bytes, memoryview]) -> bytes:
+        inside, outside = inner.copy(), outer.copy()
+        for part in parts:
+            inside.update(part)
+        outside.update(inside.digest())
+        return outside.digest()
+    return seal
+
+
 class RaftWire:
     """Frames of one connection: bytes in, bytes out, no socket. `limit`: the longest payload that is taken now."""
 
     def __init__(self) -> None:
-        self.limit, self._keys, self._proven = MAX_RAFT_HELLO, (b"", b""), False
+        self.limit, self._proven = MAX_RAFT_HELLO, False
+        self._seal, self._seal_of_other = None, None    # type: Optional[Callable[..., bytes]], Optional[Callable[..., bytes]]
         self._sent, self._taken = 0, 0
         self._parts: list[bytes] = []           # a frame of which not all is there
         self._have, self._need = 0, 0
@@ -8975,14 +9009,14 @@ class RaftWire:
     def prove(self, secret: bytes, hellos: Sequence[bytes], dialed: bool) -> None:
         """From now on each frame carries its proof: by keys out of the secret and both hellos, the dialer's first."""
         session = hmac.digest(secret, b"".join(hellos), "sha256")
-        keys = [hmac.digest(session, label, "sha256") for label in (b"of the dialer", b"of the other")]
-        self._keys = (keys[0], keys[1]) if dialed else (keys[1], keys[0])
+        seals = [_frame_seal(hmac.digest(session, label, "sha256")) for label in (b"of the dialer", b"of the other")]
+        self._seal, self._seal_of_other = seals if dialed else reversed(seals)
 
     def frame(self, kind: int, payload: bytes) -> bytes:
         """The next frame. Frames are sent in the order in which they are made."""
-        data = _FRAME_HEAD.pack(len(payload), kind, self._sent) + payload
+        head = _FRAME_HEAD.pack(len(payload), kind, self._sent)
         self._sent += 1
-        return data + hmac.digest(self._keys[0], data, "sha256") if self._keys[0] else data
+        return head + payload + self._seal(head, payload) if self._seal else head + payload
 
     @property
     def wanted(self) -> int:
@@ -9013,13 +9047,13 @@ class RaftWire:
         length = _FRAME_HEAD.unpack_from(view)[0]
         if length > self.limit:
             raise _RaftFault("long", f"a frame of {length} bytes, where {self.limit} are the most")
-        return _FRAME_HEAD.size + int(length) + (_SEAL_BYTES if self._keys[1] else 0)
+        return _FRAME_HEAD.size + int(length) + (_SEAL_BYTES if self._seal_of_other else 0)
 
     def _opened(self, frame: memoryview) -> tuple[int, memoryview]:
         _, kind, number = _FRAME_HEAD.unpack_from(frame)
-        if self._keys[1]:
+        if self._seal_of_other:
             frame, seal = frame[:-_SEAL_BYTES], frame[-_SEAL_BYTES:]
-            if not hmac.compare_digest(hmac.digest(self._keys[1], frame, "sha256"), seal):
+            if not hmac.compare_digest(self._seal_of_other(frame), seal):
                 raise _RaftFault("altered", "bytes were altered on their way") if self._proven else _RaftFault(
                     "secret", "it has another auth.internal_proxy_secret, or something between the nodes changes bytes")
             self._proven = True
@@ -9044,7 +9078,7 @@ class _RaftLine:
         self.wire, self.stage, self.hellos = RaftWire(), "new", []      # type: RaftWire, str, list[bytes]
         self.sock: Any = None
         self.began = self.heard = self.pinged = now
-        self.open, self.fault = False, None             # type: bool, Optional[_RaftFault]
+        self.open, self.told, self.fault = False, False, None   # type: bool, bool, Optional[_RaftFault]
         self.calls: dict[int, _RaftDone] = {}
         self.dropped = 0
         self._gate, self._sending = threading.Lock(), threading.Lock()  # of the queue; of socket and proofs
@@ -9054,7 +9088,7 @@ class _RaftLine:
     def put(self, kind: int, payload: bytes, number: int = 0, done: Optional[_RaftDone] = None) -> bool:
         """Send when it goes; False when there is no room, or the connection is over. `done`: for the answer to a call."""
         with self._gate:
-            if self._over or not self._make_room(len(payload) + _FRAME_COST):
+            if self._over or len(payload) > MAX_RAFT_FRAME or not self._make_room(len(payload) + _FRAME_COST):
                 return False
             if done:
                 self.calls[number] = done
@@ -9117,6 +9151,12 @@ class _RaftLine:
                 self._push(self._unsent)
         self.pump()
 
+    def answered(self, payload: memoryview, read: Callable[[memoryview], Union[bytes, CallFSError]]) -> None:
+        """An answer to a call came."""
+        done = self.calls.pop(struct.unpack_from(">Q", payload)[0], None)
+        if done:
+            done(read(payload[8:]))
+
     @property
     def stalled(self) -> bool:
         """Whether the socket took not all."""
@@ -9132,8 +9172,8 @@ class _RaftLine:
         finally:
             self.pump()
 
-    def close(self) -> list[_RaftDone]:
-        """End it; the calls that get no answer any more."""
+    def close(self, reason: str) -> None:
+        """End it, and the calls that wait for answers."""
         with self._gate:
             self._over, self.open = True, False
             self._queue.clear()
@@ -9141,7 +9181,8 @@ class _RaftLine:
         with self._sending:
             if self.sock is not None:
                 self.sock.close()
-        return left
+        for done in left:
+            done(BadGateway(f"node {self.node}: {reason}; what was asked may or may not have been done."))
 
 
 @dataclass
@@ -9153,7 +9194,6 @@ class _RaftTarget:
     failures: int = 0
     again: float = 0.0                      # when to dial
     reason: str = "no connection was tried yet"
-    told: bool = False                      # on_reachable(True) was the last
 
 
 class RaftTLS(NamedTuple):
@@ -9212,7 +9252,7 @@ class RaftTransport:
         self._handlers: dict[str, RaftHandler] = {}
         self._resolved: collections.deque[tuple[_RaftLine, list[Any]]] = collections.deque()
         self._poked: collections.deque[_RaftLine] = collections.deque()
-        self._ended, self._look_at = threading.Event(), 0.0
+        self._ended, self._look_at, self._warn_at = threading.Event(), 0.0, 0.0
         self._selector = selectors.DefaultSelector()
         self._waker, self._woken = socket.socketpair()
         self._waker.setblocking(False)
@@ -9252,7 +9292,7 @@ class RaftTransport:
         if self._thread.ident is not None:
             self._thread.join()
         for line in {*self._lines, *self._dialed()}:
-            self._fail(line.node, line.close(), "this node is shutting down")
+            line.close("this node is shutting down")
         for sock in (self._listener, self._waker, self._woken):
             if sock is not None:
                 sock.close()
@@ -9264,15 +9304,12 @@ class RaftTransport:
         """Who belongs to the cluster now (this node may be among them), and where. Who does not is disconnected."""
         wanted = {name: address for name, address in addresses.items() if name != self.name}
         with self._lock:
-            before, self._targets = self._targets, {}
-            for name, address in wanted.items():
-                known = before.get(name)
-                self._targets[name] = known if known and known.address == address else _RaftTarget(address)
-            gone = [target.line for name, target in before.items() if self._targets.get(name) is not target]
+            before = self._targets
+            same = {name for name, target in before.items() if wanted.get(name) == target.address}
+            gone = [target.line for name, target in before.items() if name not in same]
             gone += [line for name, line in self._inbound.items() if name in before and name not in wanted]
-            for name, target in self._targets.items():
-                if target is not before.get(name):
-                    target.line = self._new_line(name, target.address)
+            self._targets = {name: before[name] if name in same else _RaftTarget(address, self._new_line(name, address))
+                             for name, address in wanted.items()}
         for line in filter(None, gone):
             line.fault = _RaftFault("gone", "it does not belong to the cluster any more, or has moved")
             self._poke(line)
@@ -9384,10 +9421,10 @@ class RaftTransport:
             what(line, *args)
         except _RaftFault as fault:
             self._lost(line, fault)
-        except OSError as error:
+        except (OSError, CallFSError) as error:
             self._lost(line, _RaftFault("broke", _reason(error)))
         except Exception as error:          # of a callback: it must not take the other connections with it
-            self._log.exception("raft connection failed", node=line.node)
+            self._log.exception("raft connection ended by an error", node=line.node)
             self._lost(line, _RaftFault("failed", type(error).__name__))
 
     def _attend(self, line: _RaftLine) -> None:
@@ -9401,7 +9438,10 @@ class RaftTransport:
     def _dial(self, line: _RaftLine) -> None:
         """Names are looked up in a thread, as that can take long; `_connect` gets what was found."""
         line.stage = "resolving"
-        where = _parse_address(line.address)
+        try:
+            where = _parse_address(line.address)
+        except ValueError:
+            raise _RaftFault("address", f"its address {line.address!r} is no host:port") from None
         resolve = functools.partial(socket.getaddrinfo, where.host, where.port, type=socket.SOCK_STREAM)
         try:
             return self._connect(line, resolve(flags=socket.AI_NUMERICHOST))
@@ -9538,10 +9578,6 @@ class RaftTransport:
         self._look_at = now + (_RAFT_GLANCE if soon else _RAFT_LOOK)
         return self._look_at - now
 
-    def _fail(self, node: str, calls: Iterable[_RaftDone], text: str) -> None:
-        for done in calls:
-            done(BadGateway(f"node {node}: {text}; what was asked may or may not have been done."))
-
     def _lost(self, line: _RaftLine, fault: _RaftFault) -> None:
         """The end of a connection."""
         if line.stage == "over":
@@ -9549,32 +9585,31 @@ class RaftTransport:
         line.stage = "over"
         if line in self._lines:
             self._lines.discard(line)
-            self._selector.unregister(line.sock)
-        self._fail(line.node, line.close(), str(fault))
+            with contextlib.suppress(KeyError, ValueError):
+                self._selector.unregister(line.sock)
+        line.close(str(fault))
         self._metrics.count("callfs_raft_connections_lost_total", fault.reason)
         if line.dropped:
             self._metrics.count("callfs_raft_dropped_total", line.node, by=line.dropped)
         with self._lock:
             if self._inbound.get(line.node) is line:
                 del self._inbound[line.node]
-        if line.dialed:
-            self._lost_target(line, fault)
-        elif fault.reason not in ("broke", "gone", "again"):
+            target = self._targets.get(line.node)
+            if target and target.line is line:
+                self._pause(target, fault)
+        if line.told:
+            self._log.warn("raft connection lost", node=line.node, reason=str(fault))
+            self.on_reachable(line.node, False)
+        elif not line.dialed and fault.reason not in ("broke", "gone", "again") and self._clock() > self._warn_at:
+            self._warn_at = self._clock() + 1.0         # a stranger must not fill the log
             self._log.warn("raft connection refused", node=line.node, reason=str(fault))
 
-    def _lost_target(self, line: _RaftLine, fault: _RaftFault) -> None:
-        target = self._targets.get(line.node)
-        if target is None or target.line is not line:
-            return self.on_reachable(line.node, False)
+    def _pause(self, target: _RaftTarget, fault: _RaftFault) -> None:
         pause = min(RAFT_LONGEST_PAUSE, RAFT_PAUSE * 2.0 ** min(target.failures, 10)) * random.uniform(0.5, 1.5)
-        told, before = target.told, target.reason
-        target.line, target.failures, target.again, target.told = None, target.failures + 1, self._clock() + pause, False
-        target.reason = str(fault)
+        if target.line and not target.line.told and target.reason != str(fault):
+            self._log.warn("raft connection failed", node=target.line.node, reason=str(fault))
+        target.line, target.failures, target.again, target.reason = None, target.failures + 1, self._clock() + pause, str(fault)
         self._look_at = 0.0
-        if told or before != target.reason:
-            self._log.warn("raft connection lost", node=line.node, reason=target.reason)
-        if told:
-            self.on_reachable(line.node, False)
 
     # -- the reader: frames ------------------------------------------------------------------------------------
 
@@ -9626,7 +9661,8 @@ class RaftTransport:
             line.put(_Frame.POSITION, self._run_id + struct.pack(">Q", self._told))
         target = self._targets.get(line.node)
         if target and target.line is line:
-            target.failures, target.reason, target.told = 0, "", True
+            target.failures, target.reason, line.told = 0, "", True
+            self._log.info("raft connection", node=line.node)
             self.on_reachable(line.node, True)
 
     def _on_refused(self, line: _RaftLine, payload: memoryview) -> None:
@@ -9644,12 +9680,6 @@ class RaftTransport:
         if cluster and hello.cluster not in ("", cluster):
             return f"node {self.name} belongs to cluster {cluster}, node {hello.name} to {hello.cluster}"
         return self.accept(hello)
-
-    def _on_ping(self, line: _RaftLine, payload: memoryview) -> None:
-        line.put(_Frame.PONG, b"")
-
-    def _on_pong(self, line: _RaftLine, payload: memoryview) -> None:
-        pass                                # that something came counts
 
     def _on_raft_message(self, line: _RaftLine, payload: memoryview) -> None:
         try:
@@ -9681,16 +9711,6 @@ class RaftTransport:
         if not good and line.open:          # it asks and does not take the answers
             line.fault = _RaftFault("slow", "it does not take its answers")
             self._poke(line)
-
-    def _on_answer(self, line: _RaftLine, payload: memoryview) -> None:
-        done = line.calls.pop(struct.unpack_from(">Q", payload)[0], None)
-        if done:
-            done(bytes(payload[8:]))
-
-    def _on_failure(self, line: _RaftLine, payload: memoryview) -> None:
-        done = line.calls.pop(struct.unpack_from(">Q", payload)[0], None)
-        if done:
-            done(_error_from(bytes(payload[8:])))
 
     def _on_position(self, line: _RaftLine, payload: memoryview) -> None:
         position = (bytes(payload[:8]), struct.unpack_from(">Q", payload, 8)[0])
@@ -9739,12 +9759,15 @@ class RaftTransport:
 
 
 # What is taken of a connection in each stage (dialed by this node, or not).
-_RAFT_OPEN: dict[int, Callable[[RaftTransport, _RaftLine, memoryview], None]] = {
-    _Frame.PING: RaftTransport._on_ping, _Frame.PONG: RaftTransport._on_pong, _Frame.MESSAGE: RaftTransport._on_raft_message,
-    _Frame.CALL: RaftTransport._on_call, _Frame.ANSWER: RaftTransport._on_answer, _Frame.FAILURE: RaftTransport._on_failure,
+_RAFT_OPEN: dict[int, Callable[[RaftTransport, _RaftLine, memoryview], object]] = {
+    _Frame.PING: lambda self, line, payload: line.put(_Frame.PONG, b""),
+    _Frame.PONG: lambda self, line, payload: None,      # that something came counts
+    _Frame.MESSAGE: RaftTransport._on_raft_message, _Frame.CALL: RaftTransport._on_call,
+    _Frame.ANSWER: lambda self, line, payload: line.answered(payload, bytes),
+    _Frame.FAILURE: lambda self, line, payload: line.answered(payload, _error_from),
     _Frame.POSITION: RaftTransport._on_position, _Frame.TOLD: RaftTransport._on_told,
 }
-_RAFT_STEPS: dict[tuple[str, bool], Mapping[int, Callable[[RaftTransport, _RaftLine, memoryview], None]]] = {
+_RAFT_STEPS: dict[tuple[str, bool], Mapping[int, Callable[[RaftTransport, _RaftLine, memoryview], object]]] = {
     ("hello", True): {_Frame.HELLO: RaftTransport._on_hello}, ("hello", False): {_Frame.HELLO: RaftTransport._on_hello},
     ("proving", True): {_Frame.WELCOME: RaftTransport._on_welcome, _Frame.REFUSED: RaftTransport._on_refused},
     ("proving", False): {_Frame.READY: RaftTransport._on_ready},
@@ -9757,9 +9780,9 @@ def _error_bytes(error: CallFSError) -> bytes:
                          "told": {**error.details, "code": error.code, "message": error.message}}).encode("utf-8", "replace")
 
 
-def _error_from(data: bytes) -> CallFSError:
+def _error_from(data: memoryview) -> CallFSError:
     try:
-        told = json.loads(data)
+        told = json.loads(bytes(data))
         error = error_of_answer(int(told["status"]), {}, compact_json(told["told"]).encode("utf-8", "replace"))
         error.headers = tuple((str(name), str(value)) for name, value in told["headers"])
     except (ValueError, TypeError, KeyError, RecursionError):
@@ -9827,9 +9850,8 @@ class SnapshotReceiver:
                  received: Callable[[str, str, RaftBase], None] = lambda source, path, base: None) -> None:
         self._folder, self._received = folder, received
         self._under_way: dict[str, _Receiving] = {}
+        self._last: dict[str, bytes] = {}               # what each source is known to have sent: its answer may have got lost
         self._waiting: queue.SimpleQueue[Optional[tuple[str, bytes, _RaftDone]]] = queue.SimpleQueue()
-        for left in glob.glob(os.path.join(glob.escape(folder), "*.snapshot.part-*")):
-            os.unlink(left)
         self._thread = threading.Thread(target=self._run, name="callfs-raft-snapshots", daemon=True)
         self._thread.start()
         transport.serve("snapshot", lambda source, payload, reply: self._waiting.put((source, payload, reply)))
@@ -9854,6 +9876,8 @@ class SnapshotReceiver:
             base, final = RaftBase(int(index), int(term)), os.path.join(self._folder, f"{int(index)}-{int(term)}.snapshot")
         except (struct.error, ValueError, TypeError) as error:
             raise BadRequest(f"no piece of a snapshot: {error}") from None
+        if self._last.get(source) == head and os.path.exists(final):
+            return struct.pack(">Q?", size, True)
         at = self._under_way.get(source)
         if at is None or at.head != head:
             at = self._begin(source, head, final)
@@ -9882,7 +9906,7 @@ class SnapshotReceiver:
         os.fsync(at.file.fileno())
         at.file.close()
         os.replace(at.path, final)
-        del self._under_way[source]
+        self._last[source] = self._under_way.pop(source).head
         if os.name != "nt":
             fd = os.open(self._folder, os.O_RDONLY)
             try:
@@ -10634,16 +10658,16 @@ class SQLiteStore(MetadataStore):
         """What is to be checked first in a commit at a path by the thread that calls this: see `fence`. Given the type
         of what will be there, that, too."""
         token = self.fence() if self.shared else 0
-        above = [*ancestors(path), path]
 
         def check(connection: sqlite3.Connection, kind: str = "") -> None:
             if not token:
                 return
+            above = [*ancestors(path), path]
             marks = ",".join(f"?{number + 1}" for number in range(len(above)))
             last = connection.execute(
                 f"SELECT max(CASE WHEN path IN ({marks}) AND path <> ?{len(above)} THEN below ELSE token END) FROM fences "
-                f"WHERE path IN ({marks}) OR ?{len(above) + 1} AND path > ?{len(above) + 2} AND path < ?{len(above) + 3}",
-                (*above, below, *_below(path)[1:])).fetchone()[0]
+                f"WHERE path IN ({marks})" + (f" OR path > ?{len(above) + 1} AND path < ?{len(above) + 2}" if below else ""),
+                (*above, *_below(path)[1:]) if below else above).fetchone()[0]
             if last is not None and last > token:
                 raise Overtaken()
             connection.execute("INSERT INTO fences VALUES (?1, ?2, ?3, ?4) ON CONFLICT (path) DO UPDATE SET token = ?2, "
@@ -12344,7 +12368,7 @@ RAFT_REQUESTS = 100_000                     # entries back that a command is kno
 RAFT_LEASE_MS = 10_000                      # of a session of locks that has not said how long it wants
 _COMMAND_STAMP = struct.Struct(">Q")
 # What the log makes beside the records. One row in `raft_place`: how far the log is applied. A claim is of a lock that is
-# wanted (token 0, in the order of `place`) or held, its paths then in `locks`.
+# wanted (token 0, in the order of `place`) or held, its paths then in `locks`. `raft_trouble` is a node's own.
 _RAFT_FORMAT = 1
 _RAFT_SCHEMA = f"""
     CREATE TABLE raft_place (applied INTEGER NOT NULL, term INTEGER NOT NULL, stamp INTEGER NOT NULL, token INTEGER NOT NULL,
@@ -12353,6 +12377,7 @@ _RAFT_SCHEMA = f"""
     CREATE TABLE raft_requests (entry INTEGER PRIMARY KEY, request TEXT NOT NULL UNIQUE, answer TEXT NOT NULL);
     CREATE TABLE raft_notes (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE raft_digests (node TEXT PRIMARY KEY, entry INTEGER NOT NULL, digest TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE raft_trouble (node TEXT PRIMARY KEY, text TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE node_mounts (instance_id TEXT NOT NULL, path TEXT NOT NULL, fstype TEXT NOT NULL, config TEXT NOT NULL,
         PRIMARY KEY (instance_id, path)) WITHOUT ROWID;
     CREATE TABLE lock_sessions (session TEXT PRIMARY KEY, lease INTEGER NOT NULL, until INTEGER NOT NULL) WITHOUT ROWID;
@@ -12618,7 +12643,7 @@ class RaftMachine:
         self._name, self._log, self._locks = name, log, _LockTable(self.read)
         self._place, self._applying = self.read.place, threading.Lock()
         self.read.fence = lambda: self._token
-        self._token, self._doubt = 0, ""
+        self._token, self._trouble = 0, self._known_trouble()
         self.on_granted: Callable[[str, int], None] = lambda who, token: None
         self.on_digest: Callable[[int, str], None] = lambda index, digest: None
         self._closing, self._digester = threading.Event(), None     # type: threading.Event, Optional[threading.Thread]
@@ -12652,8 +12677,8 @@ class RaftMachine:
 
     @property
     def trouble(self) -> str:
-        """Why this node must not serve: its records are not those of the others. "" when all is well."""
-        return self._doubt
+        """Why this node must not serve: its records are not those of the others. "" when all is well, so after a snapshot."""
+        return self._trouble
 
     def next_expiry(self) -> Optional[int]:
         """From which cluster time on (ms) a command `lock_expire` has something to do; None: for now there is nothing."""
@@ -12701,7 +12726,9 @@ class RaftMachine:
             self._locks.granted.clear()
             self.read.take_back()
             self._place = self.read.place
-            raise _store_error(error, "copy of the records") from error if isinstance(error, sqlite3.Error) else error
+            if isinstance(error, sqlite3.Error):
+                raise _store_error(error, "copy of the records") from error
+            raise
         self._place = self.read.place
         if commands[-1].op == "digest":
             self._begin_digest(commands[-1].entry.index)
@@ -12795,8 +12822,12 @@ class RaftMachine:
         ((most, count),) = collections.Counter(said.values()).most_common(1) or (("", 0),)
         truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
         if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
-            self._doubt = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
-                           "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
+            self._trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
+                             "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
+            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self._trouble)
+
+    def _known_trouble(self) -> str:
+        return dict(self.read.run("SELECT node, text FROM raft_trouble")).get(self._name, "")
 
     def _begin_digest(self, index: int) -> None:
         """Of what is there now: the transaction stays open, in a thread, until all is read."""
@@ -12866,7 +12897,7 @@ class RaftMachine:
                 raise _store_error(error, "snapshot") from error
             self.read.stale = [""]
             self.read.forget()
-            self._place, self._doubt = self.read.place, ""
+            self._place, self._trouble = self.read.place, self._known_trouble()
             self._tell_granted(self._locks.held())
             return self._place.base
 
@@ -12887,7 +12918,8 @@ class RaftMachine:
 
 def _raft_rows(connection: sqlite3.Connection) -> Iterator[list[Any]]:
     """All tables, in the order of their names and keys, in slices."""
-    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' ORDER BY name")
+    tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite_stat%' AND "
+                                "name <> 'raft_trouble' ORDER BY name")
     for (table,) in tables.fetchall():
         keys = sorted((row[5], row[1]) for row in connection.execute(f"PRAGMA table_info({table})") if row[5])
         rows = connection.execute(f"SELECT * FROM {table} ORDER BY {', '.join(key for _, key in keys) or 'rowid'}")
@@ -13001,6 +13033,7 @@ class RaftNode:
     BACKLOG = 20_000                        # entries that may wait to be applied
     MESSAGE = 1 << 20                       # bytes of commands in one message to the leader
     DIGEST_SECONDS = 600.0                  # between two comparisons of all nodes' records
+    NEAR = 1000                             # entries that a learner may lack when it becomes a voter: it has those in a moment
 
     def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine, transport: RaftTransport,
                  options: RaftOptions, log: Optional[Log] = None) -> None:
@@ -13012,6 +13045,7 @@ class RaftNode:
         self.on_members: Callable[[RaftMembers], object] = lambda members: None     # in the driver, when there are others
         self.on_granted: list[Callable[[str, int], object]] = []                    # when a lock was granted
         self.on_close: list[Callable[[], object]] = []          # while commands can still be given
+        self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
         self._clock, self._lease, self._full = _RaftClock(), 0.0, False
@@ -13037,6 +13071,7 @@ class RaftNode:
                          for what, work in (("driver", self._drive), ("apply", self._apply_all), ("keeper", self._keep))]
         transport.on_message, transport.accept = self._heard, self._accept
         transport.serve("read", self._serve_read)
+        transport.serve("moved", self._serve_moved)
         self._receiver = SnapshotReceiver(folder.snapshots_path, transport)
         machine.on_granted = lambda who, token: [tell(who, token) for tell in self.on_granted]
         machine.on_digest = self._say_digest
@@ -13470,8 +13505,12 @@ class RaftNode:
         return os.path.join(self.folder.snapshots_path, f"{base.index}-{base.term}.snapshot")
 
     def _begin_snapshot(self, message: RaftMessage) -> None:
+        self._aside(functools.partial(self._send_snapshot, message))
+
+    def _aside(self, work: Callable[[], None]) -> None:
+        """Do what takes long in a thread of its own. In the driver."""
         self._senders = [thread for thread in self._senders if thread.is_alive()]
-        self._senders.append(threading.Thread(target=self._send_snapshot, args=(message,), name="callfs-raft-snapshot", daemon=True))
+        self._senders.append(threading.Thread(target=work, name="callfs-raft-aside", daemon=True))
         self._senders[-1].start()
 
     def _send_snapshot(self, message: RaftMessage) -> None:
@@ -13527,6 +13566,7 @@ class RaftNode:
         compacted = compared = time.monotonic()
         while not self._closing.wait(10 * self.TICK):
             with contextlib.suppress(CallFSError, NotLeader, RaftBusy):
+                self._tell_where()
                 if time.monotonic() - compacted > self.options.snapshot_interval:
                     compacted = time.monotonic()
                     self.compact()
@@ -13542,6 +13582,10 @@ class RaftNode:
         expiry = self.machine.next_expiry()
         if expiry is not None and expiry <= self._clock.now():
             self.apply("lock_expire", [])
+        for member in [member for member in self.members.values() if not member.voter]:
+            behind = self.behind(member.id)
+            if behind is not None and behind <= self.NEAR:      # catching up first: else it would keep a majority waiting (4.2.1)
+                self.change_member(member._replace(voter=True))
         known = {key[7:]: value for key, value in self.machine.notes().items() if key.startswith("folder:")}
         for name in {*known, *self.members}:
             now = self._folders.get(name, "") if name in self.members else ""
@@ -13591,9 +13635,45 @@ class RaftNode:
         return "; ".join(f"{name}: {self.transport.trouble(name)}" for name in others if self.transport.trouble(name))
 
     def behind(self, name: str) -> Optional[int]:
-        """How many entries a node lacks, as its leader; None where it is not heard."""
+        """How many entries a node lacks, as its leader; None where it is not heard, or was not yet."""
         found = self._in_driver(lambda core: (core.progress().get(name), core.commit))
-        return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][3] else None
+        return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][0] and found[0][3] else None
+
+    def _tell_where(self) -> None:
+        """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks for
+        this node at its old place: any other member passes it on."""
+        known, mine = self.members.get(self.name), self.mine
+        if known is None or mine is None:
+            return
+        mine = mine._replace(endpoint=mine.endpoint or known.endpoint, voter=known.voter)
+        if known == mine:
+            return
+        if self.leader == self.name:
+            return self.change_member(mine)
+        for name in self.members:
+            with contextlib.suppress(CallFSError):
+                if name != self.name:
+                    self.transport.call(name, "moved", compact_json(mine[:3]).encode(), self.options.forward_timeout / 4)
+                    return
+
+    def _serve_moved(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        self._inbox.put((self._aside, functools.partial(self._pass_on, source, payload, reply)))
+
+    def _pass_on(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        try:
+            name, address, endpoint = json.loads(payload)
+            known = self.members.get(name)
+            if self.leader == self.name and known is not None:
+                self.change_member(RaftMember(name, address, endpoint, known.voter))
+            elif self.leader and source == name:        # once: who leads may be in doubt
+                self.transport.call(self.leader, "moved", payload, self.options.forward_timeout / 4)
+            else:
+                raise Unavailable(_RAFT_NO_LEADER)
+            reply(b"")
+        except CallFSError as error:
+            reply(error)
+        except (ValueError, TypeError):
+            reply(BadRequest("This does not say where a node is."))
 
     def change_member(self, member: RaftMember) -> None:
         """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
@@ -20720,7 +20800,7 @@ class Members:
         with self._state:
             found = dataclasses.asdict(self._leaving)
         found["failed"] = [{"path": path, "reason": reason} for path, reason in found["failed"].items()]
-        return found
+        return {**found, "removed": found["state"] == "done"} if self.raft is not None else found
 
     def ask_leaving(self, node: str, who: Principal, leave: Optional[bool] = None) -> dict[str, Any]:
         """Let a node leave, or stay, or only (None) say how far it has come. Raises NotFound for one that there is not,
@@ -20743,7 +20823,7 @@ class Members:
             try:
                 row = self.ask_leaving(node, who)
             except NotFound:                # removed: that is what comes last
-                row = {**row, "state": "done", "moved": max(row.get("moved", 0), row.get("files", 0))}
+                row = {**row, "state": "done", "removed": True, "moved": max(row.get("moved", 0), row.get("files", 0))}
             except CallFSError as error:
                 row = {"state": "away", "reason": error.message}
             yield row
@@ -31607,7 +31687,9 @@ def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
             folder.cluster = hmac.digest(config.auth.internal_proxy_secret.encode(), names.encode(), "sha256").hex()[:32]
         transport = RaftTransport(name, options.bind_addr, config.auth.internal_proxy_secret, folder_id=folder.folder_id,
                                   cluster=lambda: folder.cluster, tls=tls, metrics=metrics, log=log)
+        stack.callback(transport.close)
         node = RaftNode(name, folder=folder, entries=entries, machine=machine, transport=transport, options=options, log=log)
+        node.mine = raft_self(config)
         stack.pop_all()
     try:
         return RaftStore(node.start())
@@ -34823,8 +34905,8 @@ def _cluster_leave(args: argparse.Namespace) -> int:
     if row.get("state") != "done":
         _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, this command at once")
         return 1
-    _say("{node}: {moved} files moved, none is left. It may be stopped, and taken out of "
-         "instance_discovery.peer_endpoints of the others.".format(**row))
+    last = "; it belongs to the cluster no more." if row.get("removed") else ", and taken out of instance_discovery.peer_endpoints of the others."
+    _say(f"{row['node']}: {row['moved']} files moved, none is left. It may be stopped{last}")
     return 0
 
 
