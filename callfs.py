@@ -13212,6 +13212,7 @@ class RaftNode:
         core = self._core
         if core.members is not self.members:
             self.members = core.members
+            self._folders = {name: folder for name, folder in self._folders.items() if name in (self.name, *self.members)}
             self.transport.set_members({member.id: member.address for member in self.members.values() if member.id != self.name})
             self.on_members(self.members)
         if core.leader == self.leader and core.term == self.term:
@@ -13679,13 +13680,23 @@ class RaftNode:
         """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
         self._change(lambda members: {**members, member.id: member})
 
+    def forget_folder(self, name: str) -> None:
+        """A node that is no member may come with another data folder than before, as leader."""
+        self._folders.pop(name, None)
+        if self.folder_of(name):
+            self.apply("note", ["folder:" + name, ""])
+
     def remove_member(self, name: str) -> None:
         """Take one out, as leader."""
         self._change(lambda members: {each: member for each, member in members.items() if each != name})
 
     def _change(self, change: Callable[[RaftMembers], RaftMembers]) -> None:
         deadline = time.monotonic() + self.options.apply_timeout
-        index, term = self._led(lambda core: (core.change(change(core.members)), core.term), deadline)
+
+        def work(core: RaftCore) -> tuple[int, int]:
+            wanted = change(core.members)
+            return core.last_index if wanted == core.members else core.change(wanted), core.term
+        index, term = self._led(work, deadline)
         if not self._sleep(lambda: self._applied >= index or self._closing.is_set(), deadline - time.monotonic()):
             raise Unavailable(_RAFT_UNSURE, retry_after=2)
         if self._in_driver(lambda core: core.base_at(index).term) != term:
@@ -20717,6 +20728,7 @@ class Members:
         self._log, self._clock, self._began = log or Log("error"), clock, time.monotonic()
         self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
         self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
+        self._looked = threading.Event()                        # somebody was told how far this node has come
         self._threads: list[threading.Thread] = []
 
     @property
@@ -20800,6 +20812,7 @@ class Members:
         with self._state:
             found = dataclasses.asdict(self._leaving)
         found["failed"] = [{"path": path, "reason": reason} for path, reason in found["failed"].items()]
+        self._looked.set()
         return {**found, "removed": found["state"] == "done"} if self.raft is not None else found
 
     def ask_leaving(self, node: str, who: Principal, leave: Optional[bool] = None) -> dict[str, Any]:
@@ -20823,7 +20836,7 @@ class Members:
             try:
                 row = self.ask_leaving(node, who)
             except NotFound:                # removed: that is what comes last
-                row = {**row, "state": "done", "removed": True, "moved": max(row.get("moved", 0), row.get("files", 0))}
+                row = {**row, "state": "done", "removed": True}
             except CallFSError as error:
                 row = {"state": "away", "reason": error.message}
             yield row
@@ -20880,6 +20893,8 @@ class Members:
                 self._move_page(leaving, page)
         left = bool(next(self._pages(), None))
         if self.raft is not None and not left and not self._over(leaving):
+            self._looked.clear()            # who follows this can not ask any more after it
+            self._looked.wait(3 * self.STEP)
             self.lead("remove", {"node": self.id})
         self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
 
@@ -20969,6 +20984,7 @@ class Members:
         asked = read_member(args)
         known = self.raft.members.get(asked.id)
         if known is None:
+            self.raft.forget_folder(asked.id)
             self.raft.change_member(asked._replace(voter=False))
         elif known._replace(voter=False) != asked._replace(voter=False):
             raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another address now "
@@ -21001,7 +21017,7 @@ class Members:
         """A change of the records by its name and arguments (`_RAFT_OPS`), agreed on. Raises BadRequest, Unavailable, what the change raises."""
         if self.raft is None:
             raise NotSupported("The records of this server are not in Raft (metadata_store.type).")
-        if not isinstance(args, list) or op not in _RAFT_OPS or op in ("members", "found", "note", "digest", "digest-said"):
+        if not isinstance(args, list) or not isinstance(op, str) or op not in _RAFT_OPS or op in ("members", "found", "note", "digest", "digest-said"):
             raise BadRequest(f"There is no operation {str(op)[:40]!r} with `args`, a list; there are put, add, move, delete and others.")
         return self.raft.apply(op, args)
 
@@ -29494,19 +29510,20 @@ class RestDialect:
         """The cluster's own routes."""
         raise NotSupported("This server is no member of a cluster.")
 
-    def _node(self, request: Request) -> tuple[Members, str, Principal]:
-        """Of whom the cluster's routes are to speak: an administrator's matter."""
+    def _node(self, request: Request) -> tuple[Members, str, Principal, dict[str, Any]]:
+        """Of whom the cluster's routes are to speak, and what else is asked: an administrator's matter."""
         self._tree.administer(_asking(request))
         if self._members is None:
             raise NotSupported("This server is no member of a cluster.")
-        name = request.json().get("node", "") if request.method == "POST" else request.query.get("node", "")
+        asked = request.json() if request.method == "POST" else request.query
+        name = asked.get("node", "")
         if not isinstance(name, str):
             raise BadRequest("`node` is the name of a node.")
-        return self._members, name or self._members.id, _asking(request)
+        return self._members, name or self._members.id, _asking(request), asked
 
     def cluster(self, request: Request) -> Response:
         """`GET /v1/cluster`: how each node is."""
-        members, name, _ = self._node(request)
+        members, name, _, _ = self._node(request)
         with aside(request):
             return json_response({"node": name, "nodes": members.status()})
 
@@ -29514,8 +29531,8 @@ class RestDialect:
         """`POST /v1/cluster/leave` `{"node"}`: move its files to the others. A line of JSON tells now and then how far it
         has come; it goes on whether somebody listens or not. With `"lost": true` a node that is gone for good, with the files
         that lie on it, belongs to the cluster no more (records in Raft)."""
-        members, name, who = self._node(request)
-        if request.json().get("lost") is True:
+        members, name, who, asked = self._node(request)
+        if asked.get("lost") is True:
             with aside(request):
                 members.lead("forget", {"node": name})
             return Response(200, compact_json({"node": name, "state": "done"}).encode() + b"\n",
@@ -29527,15 +29544,15 @@ class RestDialect:
 
     def stay(self, request: Request) -> Response:
         """`DELETE /v1/cluster/leave?node=NAME`: what has moved stays where it is."""
-        members, name, who = self._node(request)
+        members, name, who, _ = self._node(request)
         with aside(request):
             return json_response({"node": name, **members.ask_leaving(name, who, False)})
 
     def transfer(self, request: Request) -> Response:
         """`POST /v1/cluster/transfer` `{"node"}`: that node (none given: the one that has the most) leads from now on."""
-        members, _, _ = self._node(request)
+        members, _, _, asked = self._node(request)
         with aside(request):
-            return json_response(members.lead("transfer", request.json()))
+            return json_response(members.lead("transfer", {"node": asked.get("node", "")}))
 
     def health(self, request: Request) -> Response:
         """The process answers; nothing is looked up."""
@@ -34958,15 +34975,15 @@ def _cluster_join(args: argparse.Namespace) -> int:
 
 def _ask_any(nodes: Sequence[Peers], wish: Mapping[str, str]) -> dict[str, Any]:
     """How far a new node has come, of the first that can say it. Raises what the last one says."""
-    deadline = time.monotonic() + DEMO_PATIENCE         # an election takes a second or two
-    while True:
+    deadline, failure = time.monotonic() + DEMO_PATIENCE, None      # type: float, Optional[CallFSError]
+    while failure is None or isinstance(failure, Unavailable) and time.monotonic() < deadline:     # an election takes a second or two
+        time.sleep(JOIN_PAUSE if failure else 0)
         for node in nodes:
             try:
                 return dict(node.call("", "raft", {"action": "join", "args": wish, "last": False}, {}).value)
-            except (BadGateway, Unavailable):
-                if time.monotonic() > deadline:
-                    raise
-        time.sleep(JOIN_PAUSE)
+            except (BadGateway, Unavailable) as error:
+                failure = error
+    raise failure
 
 
 def _cluster_transfer(args: argparse.Namespace) -> int:

@@ -10393,10 +10393,9 @@ class TestRaftNode:
         member = callfs.RaftMember("node-4", new.transport.address, "http://4")
         leader.change_member(member._replace(voter=False))
         cluster.wait("node-4")
-        assert not new.status()["voter"] and new.folder.cluster == "test" and LentRaftStore(new).put(an_entry("/new"))
-        wait_for(lambda: leader.behind("node-4") == 0)
-        leader.change_member(member)
+        assert new.folder.cluster == "test" and LentRaftStore(new).put(an_entry("/new"))
         wait_for(lambda: new.status()["voter"])
+        leader.change_member(member)        # it is so already
         leader.change_member(member._replace(endpoint="http://moved"))
         for node in cluster.followers():
             with pytest.raises(callfs.Unavailable, match=f"does not lead; {leader.name} does"):
@@ -11064,6 +11063,14 @@ class TestPostgresLocks(SharedLocksContract):
 # Locks agreed on
 # ============================================================================
 
+class PatientRaftLocks(callfs.RaftLocks):
+    """With locks that are let go of when that is said, and not soon after: the contract looks at once, on another node."""
+
+    def _let_go_of(self, who: str) -> None:
+        super()._let_go_of(who)
+        wait_for(lambda: not self._node.machine.read._read("test", "SELECT 1 FROM lock_claims WHERE who = ?", (who,)))
+
+
 class TestRaftLocks(SharedLocksContract):
     """Each manager on another node of three."""
 
@@ -11077,7 +11084,7 @@ class TestRaftLocks(SharedLocksContract):
 
     def make(self, timeout: float = 30, **options: Any) -> Any:
         node = list(self.three.nodes.values())[len(self.opened) % 3]
-        self.opened.append(callfs.RaftLocks(node, timeout=timeout, **options))
+        self.opened.append(PatientRaftLocks(node, timeout=timeout, **options))
         return self.opened[-1]
 
     def claims(self) -> int:
@@ -11137,7 +11144,8 @@ class TestRaftLocks(SharedLocksContract):
 
     def test_letting_go_is_shared_and_sure(self) -> None:
         """Those that let go together share commands, and one that failed is given again."""
-        locks = self.make()
+        locks = callfs.RaftLocks(self.three.leader())
+        self.opened.append(locks)
         node, real, ops = locks._node, locks._node.submit, []   # type: Any, Any, list[int]
 
         def submit(op: str, args: Any, token: int = 0, then: Any = None) -> Any:
@@ -30158,6 +30166,269 @@ class TestRaftCluster:
 # ============================================================================
 # Raft clusters at work: join, leave, transfer, recover, migrate
 # ============================================================================
+
+
+class RaftCity:
+    """Servers in this process, on loopback, with their records in Raft. `start` founds a cluster of one with the first of
+    them; `config` has a file for the command line. Waits are short: `quick_raft`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[str, Any] = {}
+        self._ports: dict[str, tuple[int, int]] = {}
+        self._keep = contextlib.ExitStack()
+
+    def ports(self, name: str, other: bool = False) -> tuple[int, int]:
+        """Of the API and of Raft; `other`: new ones."""
+        if other or name not in self._ports:
+            self._ports[name] = quiet_port(), quiet_port()
+        return self._ports[name]
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports(name)[0]}"
+
+    def config(self, name: str, **raft: Any) -> Path:
+        """Its configuration, written anew."""
+        folder, (api, port) = self.folder / name, self.ports(name)
+        folder.mkdir(exist_ok=True)
+        place = folder / "config.json"
+        place.write_text(json.dumps({
+            "server": {"listen_addr": f"127.0.0.1:{api}", "external_url": self.url(name), "shutdown_timeout": "2s"}, "log": {"level": "error"},
+            "auth": {"api_key_users": {"admin": KEY, "bob": "key-of-bob-0123456789"}, "admins": ["admin"], **SECRETS},
+            "backend": {"localfs_root_path": str(folder / "files")}, "storage": {"durability": "relaxed"},
+            "metadata_store": {"type": "raft", "sqlite_path": str(folder / "callfs.sqlite3")},
+            "raft": {"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{port}", "data_dir": str(folder / "raft"),
+                     "forward_timeout": "2s", "apply_timeout": "3s", **raft}}))
+        return place
+
+    def begin(self, name: str, **raft: Any) -> threading.Thread:
+        """Start one that may have to wait for others."""
+        config = callfs.Config.load(str(self.config(name, **raft)))
+
+        def run() -> None:
+            with contextlib.suppress(callfs.Unavailable):
+                server = callfs.Server(config, patient=lambda: not thread.over).start()     # type: ignore[attr-defined]
+                self.running[name] = server
+        thread = threading.Thread(target=run, daemon=True)
+        thread.over = False                 # type: ignore[attr-defined]
+        self._keep.callback(thread.join)
+        self._keep.callback(setattr, thread, "over", True)
+        thread.start()
+        return thread
+
+    def start(self, name: str, **raft: Any) -> Any:
+        """Start one that serves on return."""
+        self.begin(name, **raft)
+        return wait_for(lambda: self.running.get(name), 15, f"{name} to serve")
+
+    def found(self, *names: str) -> list[Any]:
+        """A cluster of the first; the others join it, each with a vote on return."""
+        first = self.start(names[0], bootstrap=True)
+        for name in names[1:]:
+            self.start_joined(name, names[0])
+        return [first, *(self.running[name] for name in names[1:])]
+
+    def start_joined(self, name: str, leader: str) -> Any:
+        assert self.join(name, leader) == 0
+        server = self.start(name)
+        wait_for(lambda: server.raft.members[name].voter, what=f"a vote for {name}")
+        return server
+
+    def join(self, name: str, leader: str, *more: str) -> int:
+        """The command, its exit code."""
+        return callfs.main(["cluster", "join", "--config", str(self.config(name)), "--leader", self.url(leader), *more])
+
+    def command(self, name: str, *words: str) -> int:
+        """Another one, asked of a node."""
+        return callfs.main(["cluster", *words, "--url", self.url(name), "--key", KEY])
+
+    def stop(self, name: str) -> None:
+        self.running.pop(name).close()
+
+    def leader(self, *names: str) -> str:
+        """Who leads, when all of these (of all that run) say the same."""
+        nodes = [self.running[name].raft for name in names or self.running]
+        return wait_for(lambda: nodes[0].leader if len({node.leader for node in nodes}) == 1 else "", what="one leader")
+
+    def close(self) -> None:
+        self._keep.close()
+        all_at_once(len(self.running), lambda number: list(self.running.values())[number].close()) if self.running else None
+
+
+@pytest.fixture
+def quick_raft(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elections in half a second, and commands that ask more often."""
+    monkeypatch.setattr(callfs.RaftNode, "TICK", 0.02)
+    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0), ("DEMO_PATIENCE", 5.0)):
+        monkeypatch.setattr(callfs, name, seconds)
+
+
+@pytest.fixture
+def city(quick_raft: None, tmp_path: Path) -> Iterator[RaftCity]:
+    """None of its nodes runs yet."""
+    made = RaftCity(tmp_path)
+    yield made
+    made.close()
+
+
+def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any) -> None:
+    """Taken in before or after its start, a node serves all and has a vote; it leads when it is told to; it leaves with its
+    files moved, and may come back with what it has. What others know of it follows the log."""
+    one = city.start("n1", bootstrap=True)
+    assert call(one, "PUT", "/v1/files/d/a", b"old").status == 201
+    assert city.join("n2", "n1", "--api-endpoint", city.url("n2")) == 0
+    assert "n2: is taken in, and may be started now" in capsys.readouterr().out and not one.raft.members["n2"].voter
+    two = city.start("n2")
+    wait_for(lambda: two.raft.members["n2"].voter)
+    assert call(two, "GET", "/v1/files/d/a").body == b"old" and one.members.others == ["n2"] == one._peers.nodes
+    city.begin("n3")
+    flags = ["--leader", city.url("n2"), "--node-id", "n3", "--raft-addr", f"127.0.0.1:{city.ports('n3')[1]}", "--api-endpoint", city.url("n3"),
+             "--internal-secret", SECRETS["internal_proxy_secret"]]
+    for _ in range(2):                      # n2 passes it on; asked again it is so already
+        assert callfs.main(["cluster", "join", *flags]) == 0
+        assert capsys.readouterr().out == "n3: belongs to the cluster, which has 3 voters; n1 leads\n"
+    three = wait_for(lambda: city.running.get("n3"))
+    assert call(three, "PUT", "/v1/files/d/c", b"of n3").status == 201
+    answer = call(one, "POST", "/v1/files/d/c", b"again")
+    assert answer.status == 409 and answer.json()["update_url"] == city.url("n3") + "/v1/files/d/c"
+    assert call(two, "GET", "/v1/files/d/c").body == b"of n3"
+
+    assert city.command("n3", "status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-4:] == ["RAFT", "TERM", "COMMIT", "BEHIND"] and lines[-1] == "Raft: n1 leads; 3 voters"
+    assert [(line.split()[0], line.split()[-4]) for line in lines[1:4]] == [("n3", "follower"), ("n1", "leader"), ("n2", "follower")]
+    for words, leader in ((["n3"], "n3"), (["n3"], "n3"), ([], "")):
+        assert city.command("n1", "transfer", *words) == 0
+        leads = capsys.readouterr().out.split()[0]
+        assert (leads == leader or not leader and leads != "n3") and city.leader() == leads
+    assert city.command("n1", "transfer", "n9") == 1 and "There is no node n9; there are: n1, n2, n3" in capsys.readouterr().err
+
+    assert city.command("n1", "leave", "n3") == 0
+    assert capsys.readouterr().out == "n3: 1 files moved, none is left. It may be stopped; it belongs to the cluster no more.\n"
+    assert sorted(one.raft.members) == ["n1", "n2"] and city.running["n1"]._peers.nodes == ["n2"]
+    assert call(one, "GET", "/v1/files/d/c").body == b"of n3"
+    city.stop("n3")
+    (city.folder / "n3" / "files" / callfs.HIDDEN / "leaving").unlink()
+    city.start_joined("n3", "n2")
+    assert sorted(one.raft.members) == ["n1", "n2", "n3"]
+
+
+def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
+    """The routes for programs ask for the internal secret itself; what makes no sense is refused, and changes nothing."""
+    one, = city.found("n1")
+    wish = {"node_id": "n2", "raft_addr": "127.0.0.1:1", "api_endpoint": "http://127.0.0.1:2"}
+    secret = {"Authorization": f"Bearer {SECRETS['internal_proxy_secret']}"}
+    for route in ("join", "metadata/apply"):
+        path = "/v1/internal/raft/" + route
+        for key, status in ((None, 401), ("Bearer wrong-wrong-wrong", 401), (f"Bearer {KEY}", 403), ("Bearer key-of-bob-0123456789", 403)):
+            assert call(one, "POST", path, wish, {"Authorization": key}).status == status, (route, key)
+        assert call(one, "GET", path, headers=secret).status == 405
+        for body in (b"", b"{", b"[]", {}, {"op": "put"}, {"op": ["put"], "args": []}):
+            assert call(one, "POST", path, body, {**secret, "Content-Type": "application/json"}).status == 400, (route, body)
+    for name, value in (("node_id", "a b"), ("node_id", 7), ("node_id", None), ("raft_addr", ":1"), ("raft_addr", "h"), ("api_endpoint", "h:1"),
+                        ("api_endpoint", "")):
+        answer = call(one, "POST", "/v1/internal/raft/join", {**wish, name: value}, secret)
+        assert answer.status == 400 and answer.json()["message"].startswith(name + ": "), (name, value)
+    answer = call(one, "POST", "/v1/internal/raft/join", {**wish, "node_id": "n1"}, secret)
+    assert answer.status == 409 and "n1 is a member already" in answer.json()["message"] and list(one.raft.members) == ["n1"]
+    answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
+    assert answer.json() == {"node": "n2", "voter": False, "behind": None, "leader": "n1", "voters": 1}
+    for op, args, status, message in (
+            ("members", ["[]"], 400, "no operation"), ("nothing", [], 400, "no operation 'nothing'"), ("put", [1], 400, ""), ("put", [], 400, ""),
+            ("put", [list(callfs.Entry("/x", "directory", id="i"))], 200, "")):
+        answer = call(one, "POST", "/v1/internal/raft/metadata/apply", {"op": op, "args": args}, secret)
+        assert answer.status == status and (status == 200 or message in answer.json()["message"]), (op, answer)
+    assert call(one, "GET", "/v1/files/x/").headers["x-callfs-type"] == "directory"
+    for path in ("leave", "transfer"):
+        assert call(one, "POST", "/v1/cluster/" + path, {}, {"Authorization": "Bearer key-of-bob-0123456789"}).status == 403
+    assert city.command("n1", "leave") == 1 and city.command("n1", "leave", "--lost", "n1") == 1
+    err = capsys.readouterr().err
+    assert "n1 runs: let it leave in order" in err
+    environ = {"CALLFS_AUTH__INTERNAL_PROXY_SECRET": "another-secret-0123456"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(*next(iter(environ.items())))
+        assert city.join("n3", "n1") == 1
+    assert "different auth.internal_proxy_secret" in capsys.readouterr().err
+    assert callfs.main(["cluster", "join", "--node-id", "n3", "--config", str(city.config("n4"))]) == 2     # another name than the file has
+    assert callfs.main(["cluster", "join", "--config", str(city.config("n4"))]) == 2
+    assert "cluster join: --leader: not given" in capsys.readouterr().err
+    assert city.command("n1", "leave", "--lost", "n2") == 0 and list(one.raft.members) == ["n1"]
+    text = call(one, "GET", "/metrics").body.decode()
+    for name, value in (("leader", 1), ("leader_known", 1), ("voters", 1), ("commit_lag", 0), ("apply_lag", 0), ("term", "[1-9]"), ("snapshot_age_seconds", "")):
+        assert re.search(rf"^callfs_raft_{name} {value}", text, re.M), name
+
+
+def test_routes_of_raft_without_raft(serve: Callable[..., Any]) -> None:
+    """501: the records lie elsewhere."""
+    server = serve()
+    secret = {"Authorization": f"Bearer {server.config.auth.internal_proxy_secret}"}
+    for path, headers in (("internal/raft/join", secret), ("internal/raft/metadata/apply", secret), ("cluster/transfer", {})):
+        answer = call(server, "POST", "/v1/" + path, {"op": "put", "args": []}, headers)
+        assert answer.status == 501 and "metadata_store.type" in answer.json()["message"], path
+
+
+def test_a_node_moves_is_lost_and_comes_back(city: RaftCity, capsys: Any) -> None:
+    """With other addresses it tells the others by itself. With an empty folder it is refused, until it was taken out."""
+    one, two = city.found("n1", "n2")
+    three = city.start_joined("n3", "n1")
+    assert call(three, "PUT", "/v1/files/c", b"of n3").status == 201
+    city.stop("n3")
+    before = city.ports("n3")
+    assert city.ports("n3", True) != before
+    three = city.start("n3")
+    for server in (one, two, three):
+        wait_for(lambda server=server: server.raft.members["n3"][1:3] == (f"127.0.0.1:{city.ports('n3')[1]}", city.url("n3")))
+        assert server.raft.members["n3"].voter
+    wait_for(lambda: one._peers.endpoints["n3"] == city.url("n3") == two._peers.endpoints["n3"])
+    assert call(two, "GET", "/v1/files/c").body == b"of n3"
+
+    city.stop("n3")
+    shutil.rmtree(city.folder / "n3" / "raft")
+    city.begin("n3")
+    told: list[str] = []
+    wait_for(lambda: "leave --lost n3" in one.raft.transport.trouble("n3") + two.raft.transport.trouble("n3"), what="n3 to be refused")
+    assert city.command("n1", "leave", "--lost", "n3") == 0
+    assert "n3: belongs to the cluster no more" in capsys.readouterr().out and told == []
+    assert call(one, "GET", "/v1/files/c").status == 502
+    assert city.join("n3", "n2") == 0
+    three = wait_for(lambda: city.running.get("n3"), 15)
+    wait_for(lambda: three.raft.members["n3"].voter)
+    assert [call(server, "GET", "/v1/files/c").body for server in (one, two, three)] == [b"of n3"] * 3
+    assert len({server.raft.folder.cluster for server in (one, two, three)}) == 1
+
+
+def test_recovery_from_a_lost_majority(city: RaftCity, capsys: Any) -> None:
+    """What is left goes on alone with all that it has, as another cluster: no node of the old one gets in, until it is emptied."""
+    one, two = city.found("n1", "n2")
+    assert call(two, "PUT", "/v1/files/b", b"of n2").status == 201
+    (city.folder / "n2" / "files" / "later").write_bytes(b"taken in")
+    assert call(one, "PUT", "/v1/files/a", b"of n1").status == 201
+    config, old = str(city.config("n2")), two.raft.folder.cluster
+    assert callfs.main(["cluster", "recover", "--config", config, "--yes"]) == 2 and "another callfs process" in capsys.readouterr().err
+    city.stop("n1")
+    answer = wait_for(lambda: next((found for found in [call(two, "GET", "/v1/files/b")] if found.status == 503), None), what="n2 to notice")
+    assert answer.headers["retry-after"]
+    assert call(two, "GET", "/ready").status == 503 and call(two, "GET", "/health").status == 200
+    assert city.command("n2", "status") == 1
+    assert "Raft: nobody leads; 2 voters" in capsys.readouterr().out
+    city.stop("n2")
+    assert callfs.main(["cluster", "recover", "--config", config]) == 1
+    out = capsys.readouterr().out
+    assert re.match(r"n2: its log ends with entry \d+ of term \d+; the cluster had n1, n2\.\nNothing was changed\.", out)
+    assert callfs.main(["cluster", "recover", "--config", config, "--yes"]) == 0
+    assert "for each other node (n1): empty its raft.data_dir" in capsys.readouterr().out
+    two = city.start("n2")
+    assert list(two.raft.members) == ["n2"] and two.raft.folder.cluster not in ("", old) and city.leader() == "n2"
+    assert call(two, "GET", "/v1/files/b").body == b"of n2" and call(two, "GET", "/v1/files/a").status == 502
+    city.begin("n1")                        # it still believes in the old one
+    assert city.join("n1", "n2") == 0
+    wait_for(lambda: "belongs to cluster" in two.raft.transport.trouble("n1"), what="n1 to be refused")
+    assert "n1" not in city.running and call(two, "PUT", "/v1/files/b", b"new").status == 200
+
+
+def test_recovery_of_what_is_no_node(tmp_path: Path, city: RaftCity, capsys: Any) -> None:
+    assert callfs.main(["cluster", "recover", "--config", str(city.config("n1")), "--yes"]) == 2
+    assert "no node has used" in capsys.readouterr().err
 
 
 # ============================================================================
