@@ -13172,13 +13172,17 @@ class RaftNode:
             if not self._full:
                 self._full = True
                 self._log.error("the disk of raft.data_dir is full: this node changes nothing until there is room")
-                with contextlib.suppress(NotLeader, RaftBusy, ValueError):
-                    self._core.transfer(self._heir(""))
+                self._step_aside()
             return False
         if entries and entries[-1].kind == RAFT_COMMAND:
             self._clock.seen(int.from_bytes(entries[-1].data[:8], "big"))
         self._full = False
         return True
+
+    def _step_aside(self) -> None:
+        """This node can not go on just now: let another one lead, if there is one."""
+        with contextlib.suppress(NotLeader, RaftBusy, ValueError):
+            self._core.transfer(self._heir(""))
 
     def _send(self, messages: Sequence[RaftMessage]) -> None:
         for message in messages:
@@ -13339,6 +13343,7 @@ class RaftNode:
                 outcomes = self.machine.apply(entries)
             except (StorageFull, Unavailable) as error:
                 self._log.error("what was agreed on can not be applied yet", reason=error.message)
+                self._inbox.put((lambda _: self._step_aside(), None))       # a leader that falls behind would hold up all
                 if self._closing.wait(self.TICK * self.ELECTION / 2):
                     return
                 continue

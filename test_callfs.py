@@ -389,7 +389,7 @@ class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] = {}, arguments: tuple[str, ...] = (),
-                 environ: Mapping[str, str] = {}, python: str = sys.executable) -> None:
+                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True) -> None:
         self.folder, self.key = folder, KEY
         self.config = folder / "config.yaml"
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
@@ -397,8 +397,13 @@ class Spawned:
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
             self.process = subprocess.Popen(
-                [python, compiled(), "serve", "--config", str(self.config), *arguments],
+                [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
+        if wait:
+            self.await_start()
+
+    def await_start(self) -> None:
+        """Until it listens; it must."""
         try:
             wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
             self.urls = LISTENING.findall(self.output())
@@ -29878,10 +29883,13 @@ class FaultyLine:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client = self._listener.accept()[0]
-                self._threads = [thread for thread in self._threads if thread.is_alive()]
-                self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
-                self._threads[-1].start()
+                self.take(self._listener.accept()[0])
+
+    def take(self, client: socket.socket) -> None:
+        """Serve a connection."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+        self._threads[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
         if self._cut:
@@ -29929,18 +29937,20 @@ class ClusterNode:
     key = KEY
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder, self.port = name, folder, quiet_port()
+        self.name, self.folder, self.port, self.raft_port = name, folder, quiet_port(), quiet_port()
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
+        self.environ: dict[str, str] = {}
+        self.program = ""                   # what is started instead of callfs.py as it is
         self.server: Optional[Spawned] = None
         folder.mkdir()
 
-    def start(self) -> None:
-        """Begin, or begin again with the data of before."""
+    def start(self, wait: bool = True) -> None:
+        """Begin, or begin again with the data of before; `wait`: until it listens."""
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings)
+        self.server = Spawned(self.folder, self.settings, environ=self.environ, program=self.program, wait=wait)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -29987,18 +29997,22 @@ class Cluster:
                 self.lines[node.name, "store"] = FaultyLine(authority.port)
             node.settings = {**self._settings(node), **changes}
         try:
-            all_at_once(count, lambda number: self.nodes[number].start())
+            all_at_once(count, lambda number: self.nodes[number].start(self.waits(self.nodes[number])))
             assert all(node.server for node in self.nodes), self.outputs()
         except BaseException:
             self.close()
             raise
+
+    def waits(self, node: ClusterNode) -> bool:
+        """Whether it listens by itself."""
+        return True
 
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "server": {"listen_addr": f"127.0.0.1:{node.port}", "metadata_op_timeout": "1s", "file_op_timeout": "5s"}, "storage": {"durability": "relaxed", "rescan_interval": "2s"},
             "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
             "instance_discovery": {"instance_id": node.name, "peer_timeout": "3s", "peer_connect_timeout": "1s", "peer_endpoints": {
-                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name != "store"}}}
+                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name[0] == "n"}}}
         if self.authority:
             address = f"127.0.0.1:{self.lines[node.name, 'store'].port}"
             if self.authority.name == "postgres":
@@ -30131,6 +30145,7 @@ class Traffic:
     `kinds`: of TRAFFIC, as often as they are named; "send" is a move to the disk of any node."""
 
     numbers = itertools.count(1)
+    unwell = (0, 502, 503)                  # statuses that are allowed while something is broken
 
     def __init__(self, cluster: Cluster, paths: Sequence[str], kinds: str = "read read read write write create swap delete",
                  clients: int = 6, sizes: Sequence[int] = SIZES) -> None:
@@ -30200,7 +30215,7 @@ class Traffic:
         except (OSError, http.client.HTTPException) as error:
             answer = Answer(0, {}, repr(error).encode())
         self._note(node, begun, answer, seen)
-        return answer.status not in (0, 502, 503)
+        return answer.status not in self.unwell
 
     def _note(self, node: ClusterNode, begun: Done, answer: Answer, seen: dict[str, Any]) -> None:
         _, well, refused = TRAFFIC[begun.kind]
@@ -30222,7 +30237,7 @@ class Traffic:
             self.well[node.name] += 1
         else:
             self.troubles.append(Trouble(begun.start, begun.end, node.name, f"{begun.kind} {begun.path}", answer.status, answer.body[:300].decode("latin-1")))
-            if answer.status not in (0, 502, 503) or (answer.status and not answer.json()["message"]):
+            if answer.status not in self.unwell or (answer.status and not answer.json()["message"]):
                 self.wrong.append(str(self.troubles[-1]))
             if begun.kind != "read":
                 self.history.append(begun._replace(end=math.inf, outcome="unknown"))
@@ -30604,6 +30619,454 @@ def test_redis_loses_all_its_keys(redis_server: RealDatabase, tmp_path: Path, ca
 # ============================================================================
 # Raft clusters: real processes, and what goes wrong there
 # ============================================================================
+
+def who_has(port: int, nodes: Iterable[ClusterNode]) -> str:
+    """The node whose process has the end of a connection that is at this port of 127.0.0.1 (Linux)."""
+    rows = map(str.split, Path("/proc/net/tcp").read_text().splitlines())
+    inode = next((row[9] for row in rows if row[1] == f"0100007F:{port:04X}"), "")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+            found = [node.name for node in nodes if str(node.folder / "config.yaml") in command]
+            if found and f"socket:[{inode}]" in open_descriptors(pid).values():
+                return found[0]
+    return ""
+
+
+class Door:
+    """The Raft port of a node as all others have it in their log: each connection goes to the line of the node that made it."""
+
+    def __init__(self, cluster: RaftCluster, node: ClusterNode) -> None:
+        self._cluster, self._node = cluster, node
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, (_, port) = self._listener.accept()
+                line = self._cluster.lines.get((who_has(port, self._cluster.nodes), "raft " + self._node.name))
+                line.take(client) if line else client.close()
+
+    def close(self) -> None:
+        """The end."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+HURRIED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("callfs", {!r})
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(callfs)
+callfs.RaftNode.KEPT, callfs.RaftNode.DIGEST_SECONDS = {}, 1.0
+sys.exit(callfs.main())
+"""
+
+
+class RaftCluster(Cluster):
+    """Nodes that agree among themselves; a line before each Raft port as well, ("n1", "raft n2"). They keep but `kept` entries
+    of the log, where that is said, and compare their records all the time; those behind the first `founders` are to join."""
+
+    def __init__(self, folder: Path, count: int = 3, changes: Mapping[str, Any] = {}, kept: int = 0, founders: int = 0) -> None:
+        self.doors: dict[str, Door] = {}
+        self._hurried, self._founders = folder / "hurried.py" if kept else "", founders or count
+        if kept:
+            (folder / "hurried.py").write_text(HURRIED.format(compiled(), kept))
+        super().__init__(folder, None, count, changes)
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        node.program, founders = str(self._hurried), self.nodes[:self._founders]
+        for each in self.nodes:
+            self.doors[each.name] = self.doors.get(each.name) or Door(self, each)
+            if each is not node:
+                self.lines[node.name, "raft " + each.name] = FaultyLine(each.raft_port)
+        return {**super()._settings(node), "auth": {"admins": ["tester"]}, "metadata_store": {"type": "raft"}, "dlm": {"type": "raft", "lease": "1s"}, "raft": {
+            "enabled": True, "node_id": node.name, "bind_addr": f"127.0.0.1:{node.raft_port}", "data_dir": str(node.folder / "raft"),
+            "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in founders},
+            "api_peer_endpoints": {each.name: each.url for each in founders}, "apply_timeout": "3s", "forward_timeout": "2s",
+            "snapshot_interval": "1s"}}
+
+    def waits(self, node: ClusterNode) -> bool:
+        """Others do when they have joined."""
+        return node in self.nodes[:self._founders]
+
+    def close(self) -> None:
+        """End what runs."""
+        super().close()
+        for door in self.doors.values():
+            door.close()
+
+    def isolate(self, node: ClusterNode, how: str = "cut") -> None:
+        """From all others: cut, deaf (it hears nothing), mute (nobody hears it)."""
+        for (who, whom), line in self.lines.items():
+            whom = whom.rpartition(" ")[2]
+            if node.name in (who, whom):
+                outward = (how == "mute") == (who == node.name)
+                line.cut() if how == "cut" else line.silence("out" if outward else "back")
+
+    def leader(self) -> ClusterNode:
+        """Who leads, of those that run; waits until there is one."""
+        def found() -> Optional[ClusterNode]:
+            rows = {node: self.raft(node) for node in self.nodes if node.server}
+            leaders = [node for node in rows if rows[node].get("leader")]
+            return max(leaders, key=lambda node: rows[node]["term"], default=None)
+        return wait_for(found, 20, "a leader")
+
+    @staticmethod
+    def raft(node: ClusterNode) -> dict[str, float]:
+        """What a node says of itself (metrics callfs_raft_...); {} when it says nothing."""
+        try:
+            told = call(node, "GET", "/metrics", timeout=3).body.decode()
+        except (OSError, http.client.HTTPException):
+            return {}
+        return {name: float(value) for name, value in re.findall(r"^callfs_raft_(\w+) (\S+)$", told, re.M)}
+
+    def writes(self, *nodes: ClusterNode, seconds: float = 10) -> None:
+        """Each of them stores a new file, soon."""
+        for node in nodes:
+            wait_for(lambda: self._heard(node, "PUT", f"/v1/files/new-{next(Traffic.numbers)}", b"x") == 201, seconds, f"{node.name} to write")
+
+    def others(self, *away: ClusterNode) -> list[ClusterNode]:
+        """All but these."""
+        return [node for node in self.nodes if node not in away]
+
+    def command(self, *words: str) -> None:
+        """`callfs cluster ...`, which must work."""
+        assert callfs.main(["cluster", *words]) == 0, [(node.name, re.findall("a leader.*", node.output()), self.raft(node)) for node in self.nodes]
+
+    def join(self, node: ClusterNode) -> None:
+        """A node that runs, and belongs to no cluster or to this one; returns when it votes."""
+        self.command("join", "--leader", self.leader().url, "--node-id", node.name, "--raft-addr", self.doors[node.name].address,
+                     "--api-endpoint", node.url, "--internal-secret", SECRETS["internal_proxy_secret"])
+
+    def leave(self, node: ClusterNode, *how: str) -> None:
+        """In order, or `--lost`."""
+        self.command("leave", node.name, *how, "--url", self.others(node)[0].url, "--key", KEY)
+
+    def forget(self, node: ClusterNode) -> None:
+        """It stops, and all is gone that it knew of the cluster; it founds none any more."""
+        node.stop()
+        shutil.rmtree(node.folder / "raft")
+        node.settings["raft"]["bootstrap"] = False
+
+    def copy(self, node: ClusterNode) -> Path:
+        """The records of a node as they are now."""
+        made = self.folder / f"copy-{node.name}.sqlite3"
+        made.unlink(missing_ok=True)
+        uri = f"{(node.folder / 'raft' / 'state.sqlite3').as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as source, contextlib.closing(sqlite3.connect(made)) as target:
+            source.backup(target)
+        return made
+
+    def records(self) -> Any:
+        """Those of the first node."""
+        return callfs.SQLiteStore(str(self.copy(self[0])), shared=True)
+
+    def differences(self) -> list[str]:
+        """And where the records of two nodes are not the same, to the byte."""
+        with contextlib.ExitStack() as stack:
+            all_of = [list(stack.enter_context(contextlib.closing(sqlite3.connect(self.copy(node)))).iterdump()) for node in self.nodes]
+        return [f"not on all nodes: {line}" for line in sorted({line for lines in all_of for line in set(all_of[0]) ^ set(lines)})] + super().differences()
+
+
+@pytest.fixture(scope="module")
+def raft_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftCluster]:
+    """Three nodes for many tests."""
+    with contextlib.closing(RaftCluster(tmp_path_factory.mktemp("raft"), kept=300)) as made:
+        yield made
+
+
+def fill(path: Path) -> None:
+    """All that is free on a disk."""
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (1 << 16, 1 << 9, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+
+
+def set_clock(node: ClusterNode, offset: float) -> None:
+    """What its clock on the wall shows differs by so many seconds, at once."""
+    made = node.folder / "clock-new"
+    made.write_text(f"{offset:+.3f}")
+    made.rename(node.folder / "clock")
+
+
+class PatientTraffic(Traffic):
+    """Clients that try 503, and what no server took, again at the next node: nobody waits longer than `patience` seconds."""
+
+    patience = 10.0
+
+    def _client(self, node: ClusterNode, some: random.Random) -> None:
+        nodes, at, well, seen = self.cluster.nodes, self.cluster.nodes.index(node), time.monotonic(), {}
+        connection = connect(node.url, 20)
+        while not self._over.is_set() and not self.wrong:
+            if self.one(nodes[at], connection, some, seen):
+                well = time.monotonic()
+                continue
+            trouble = self.troubles[-1]
+            if time.monotonic() > well + self.patience or trouble.status == 502 or "Incomplete" in trouble.message:
+                self.wrong.append(f"a client has waited long enough: {trouble}")
+            connection.close()
+            at = (at + 1) % len(nodes)
+            connection = connect(nodes[at].url, 20)
+            self._over.wait(0.05)
+        connection.close()
+
+
+LONG = pytest.mark.long
+A_FEW = pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=LONG)])
+
+
+@pytest.mark.once
+class TestRaftCluster:
+    """Three processes that agree among themselves, and clients that work on all of them while things break."""
+
+    @pytest.fixture
+    def cluster(self, raft_cluster: RaftCluster) -> RaftCluster:
+        """One that is well."""
+        raft_cluster.heal()
+        return raft_cluster
+
+    @pytest.fixture
+    def top(self, cluster: RaftCluster) -> str:
+        """A directory of the test's own."""
+        return f"/t{next(Traffic.numbers)}"
+
+    # What holds over any authority; its own cluster is the one above.
+    test_a_link_is_raced_over_three_nodes = TestCluster.test_a_link_is_raced_over_three_nodes
+    test_events_of_every_node_are_seen_on_every_node = TestCluster.test_events_of_every_node_are_seen_on_every_node
+    test_what_is_written_is_read_at_once_on_every_node = TestCluster.test_what_is_written_is_read_at_once_on_every_node
+
+    @A_FEW
+    def test_the_leader_is_killed_under_load(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(rounds):
+                traffic.more(60)
+                with cluster.broken():
+                    victim = cluster.leader()
+                    victim.stop(signal.SIGKILL)
+                    cluster.writes(*cluster.others(victim))
+                    victim.start()
+                    traffic.more(20, only=victim)
+        settle(cluster, traffic, other)
+
+    @pytest.mark.parametrize("who, how", [("leader", "cut"), *(pytest.param(who, how, marks=LONG) for who, how in (
+        ("follower", "cut"), ("leader", "mute"), ("leader", "deaf"), ("follower", "mute"), ("follower", "deaf")))])
+    def test_a_node_is_alone(self, cluster: RaftCluster, top: str, who: str, how: str) -> None:
+        """The others go on; it answers nothing that is no longer so, and is one of them again by itself."""
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic:
+            traffic.more(40)
+            leader = cluster.leader()
+            node = leader if who == "leader" else cluster.others(leader)[0]
+            with cluster.broken():
+                cluster.isolate(node, how)
+                cluster.writes(*cluster.others(node))
+                wait_for(lambda: traffic.wrong or any(each.node == node.name and each.status == 503 for each in traffic.troubles), 20, "503 of it")
+                for line in cluster.lines.values():
+                    line.heal()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @LONG
+    def test_two_nodes_do_not_hear_each_other(self, cluster: RaftCluster, top: str) -> None:
+        """The third hears both: there is a leader, and no election after election."""
+        for node, other in itertools.combinations(cluster.nodes, 2):
+            with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
+                cluster.lines[node.name, "raft " + other.name].cut()
+                cluster.lines[other.name, "raft " + node.name].cut()
+                cluster.writes(*cluster.nodes)
+                term = cluster.raft(cluster.leader())["term"]
+                traffic.go_on(3)
+                assert cluster.raft(cluster.leader())["term"] <= term + 1
+            settle(cluster, traffic)
+
+    @A_FEW
+    def test_the_leader_stands_still(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        """Longer than its lease and the locks of its clients live; what it had begun overwrites nothing."""
+        kinds = "read read write create create delete delete move send"
+        with Traffic(cluster, [f"{top}-{name}" for name in "abc"], kinds, sizes=(10, 500)) as traffic:
+            for _ in range(rounds):
+                traffic.more(20)
+                with cluster.broken():
+                    victim = cluster.leader()
+                    victim.send(signal.SIGSTOP)
+                    cluster.writes(*cluster.others(victim))
+                    traffic.more(10, without=victim)
+                    victim.send(signal.SIGCONT)
+                    traffic.more(10, only=victim)
+        settle(cluster, traffic)
+
+    @pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=LONG)])
+    def test_a_disk_is_full(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        """The one with the log of the leader: another leads, nothing is lost, and it goes on when there is room again."""
+        node = cluster[2]
+        with contextlib.ExitStack() as stack:
+            small, data = node.folder / "small", node.folder / "raft"
+            stack.enter_context(mounted(small, "size=64m"))
+            node.stop()
+            shutil.copytree(data, small / "raft", dirs_exist_ok=True)
+            data.rename(node.folder / "raft-before")
+            data.symlink_to(small / "raft")
+            stack.callback(self._put_back, node)
+            node.start()
+            cluster.heal()
+            wait_for(lambda: call(node, "POST", "/v1/cluster/transfer", {"node": node.name}).status == 200, 20, f"{node.name} to lead")
+            with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
+                traffic.unwell = (0, 502, 503, 507)
+                for _ in range(rounds):
+                    traffic.more(40)
+                    with cluster.broken():
+                        fill(small / "filler")
+                        cluster.writes(*cluster.others(node))
+                        wait_for(lambda: cluster.leader() is not node, 20, "another leader")
+                        traffic.more(20, without=node)
+                        (small / "filler").unlink()
+                        traffic.more(20, only=node)
+            settle(cluster, traffic)
+
+    @staticmethod
+    def _put_back(node: ClusterNode) -> None:
+        """Before the small disk goes."""
+        node.stop()
+        (node.folder / "raft").unlink()
+        shutil.copytree(node.folder / "small" / "raft", node.folder / "raft")
+        shutil.rmtree(node.folder / "raft-before")
+
+    @LONG
+    def test_clocks_jump(self, cluster: RaftCluster, top: str) -> None:
+        """Those of the walls, by so much that nodes still talk about files: nothing fails, nobody stands for election. Then by hours."""
+        need_program("faketime")
+        library = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
+        for node in cluster.nodes:
+            node.stop()
+            node.environ = {"LD_PRELOAD": library, "FAKETIME_NO_CACHE": "1", "FAKETIME_TIMESTAMP_FILE": str(node.folder / "clock"),
+                            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
+            set_clock(node, 0)
+            node.start()
+        cluster.heal()
+        some, term = random.Random(kill_seed()), cluster.raft(cluster.leader())["term"]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(20):
+                set_clock(some.choice(cluster.nodes), some.uniform(-25, 25))
+                traffic.more(30)
+            assert cluster.raft(cluster.leader())["term"] == term
+            with cluster.broken():
+                for _ in range(6):
+                    set_clock(some.choice(cluster.nodes), some.choice((-1, 1)) * some.uniform(3600, 1e6))
+                    traffic.more(30, without=cluster.nodes[0])
+                for node in cluster.nodes:
+                    set_clock(node, 0)
+                traffic.more(30)
+        settle(cluster, traffic, other)
+        for node in cluster.nodes:
+            node.stop()
+            node.environ = {}
+            node.start()
+
+    @LONG
+    def test_five_nodes(self, tmp_path: Path) -> None:
+        """Two may be away, whoever they are; with three away nothing is answered that could be wrong."""
+        with contextlib.closing(RaftCluster(tmp_path, 5)) as cluster:
+            cluster.heal()
+            some = random.Random(kill_seed())
+            with Traffic(cluster, ["/one", "/two"], ONE_PATH, clients=10) as traffic:
+                for number in range(4):
+                    traffic.more(60)
+                    away = [cluster.leader()]
+                    away.append(some.choice(cluster.others(*away)))
+                    with cluster.broken():
+                        for node in away:
+                            cluster.isolate(node) if number % 2 else node.stop(signal.SIGKILL)
+                        cluster.writes(*cluster.others(*away))
+                        third = cluster.leader()
+                        third.send(signal.SIGSTOP)
+                        left = cluster.others(*away, third)
+                        wait_for(lambda: [cluster._heard(node, "GET", "/v1/files/one") for node in left] == [503, 503], 20, "503")
+                        assert {cluster._heard(node, "PUT", "/v1/files/three", b"x") for node in left} == {503}
+                        third.send(signal.SIGCONT)
+                        cluster.writes(*left)
+                        cluster.heal()
+            settle(cluster, traffic)
+
+    def test_rolling_restart(self, moto_s3: S3Server, tmp_path: Path) -> None:
+        """Files are in S3, where every node reaches them: no request fails but with 503, and what is tried again at the next
+        node works soon. The leader goes last, and hands over."""
+        target = moto_s3.target()
+        backend = {"default_backend": "s3", "s3_endpoint": target.endpoint, "s3_bucket_name": target.bucket,
+                   "s3_access_key": target.access_key, "s3_secret_key": target.secret_key, "s3_region": target.region}
+        with contextlib.closing(RaftCluster(tmp_path, changes={"backend": backend})) as cluster:
+            cluster.heal()
+            with PatientTraffic(cluster, ["/d/a", "/b"], ONE_PATH, sizes=(10, 500)) as traffic, cluster.broken():
+                leader = cluster.leader()
+                for node in (*cluster.others(leader), leader):
+                    traffic.more(20)
+                    node.stop()
+                    traffic.more(20, without=node)
+                    node.start()
+                    cluster.writes(node)
+            settle(cluster, traffic)
+
+    @pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=LONG)])
+    def test_a_node_was_away_for_many_commands(self, cluster: RaftCluster, top: str, count: int) -> None:
+        """The log of the others does not go back so far: it gets a snapshot, while all go on."""
+        node, other = cluster[0], cluster[1]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
+            with cluster.broken():
+                node.stop()
+                before = cluster.raft(other)["commit_index"]
+                all_at_once(8, lambda number: self._feed(cluster, cluster[1 + number % 2], f"{top}/{number}", before + count))
+                wait_for(lambda: len({row["snapshot_age_seconds"] for row in map(cluster.raft, cluster.others(node))}), 10)
+                node.start()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+        assert list((node.folder / "raft" / "snapshots").iterdir()), node.output()
+
+    @staticmethod
+    def _feed(cluster: RaftCluster, node: ClusterNode, top: str, past: float) -> None:
+        for number in itertools.count():
+            if number % 20 == 0 and cluster.raft(node).get("commit_index", 0) >= past:
+                return
+            call(node, "PUT", f"/v1/files{top}/{number % 100}", b"x")
+
+    def test_a_node_has_lost_its_disk(self, cluster: RaftCluster, top: str) -> None:
+        """It may have voted, and has forgotten it: it is not let in as the one it was; as a new node it is."""
+        node = cluster[2]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
+            traffic.more(40)
+            node.stop()
+            shutil.rmtree(node.folder / "raft")
+            node.start(wait=False)
+            wait_for(lambda: "has another raft.data_dir than before" in node.output(), 15, "the others to refuse it")
+            assert cluster._heard(node, "GET", f"/v1/files{top}") in (0, 503)
+            cluster.forget(node)
+            cluster.writes(*cluster.others(node))
+            cluster.leave(node, "--lost")
+            node.start(wait=False)
+            cluster.join(node)
+            traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @LONG
+    def test_nodes_come_and_go_under_load(self, tmp_path: Path) -> None:
+        """The fourth comes and the first goes, comes again and the second goes ..."""
+        with contextlib.closing(RaftCluster(tmp_path, 4, kept=300, founders=3)) as cluster:
+            cluster.join(cluster[3])
+            cluster.heal()
+            with PatientTraffic(cluster, ["/one", "/two"], ONE_PATH, clients=8) as traffic, cluster.broken():
+                for node in cluster.nodes:
+                    traffic.more(40)
+                    cluster.leave(node)
+                    traffic.more(40, without=node)
+                    cluster.forget(node)
+                    node.start(wait=False)
+                    cluster.join(node)
+                    cluster.writes(node)
+            settle(cluster, traffic)
 
 
 # ============================================================================
