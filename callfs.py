@@ -4934,7 +4934,7 @@ class HTTPClient:
                 answer.read_all(call.limit)
         except _Broken as broken:
             wire.close()
-            raise self._trouble(call, wire, broken) from None
+            raise self.trouble(call, wire, broken) from None
         except BaseException:
             wire.close()
             raise
@@ -8360,9 +8360,6 @@ class DiskLog(RaftLog):
         except OSError as error:
             failed = self._fail("opening it", error)
             raise (self._full() if error.errno in _LOG_FULL else failed) from error
-        except BaseException:
-            self.close()
-            raise
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -9089,13 +9086,15 @@ class _RaftLine:
 
     def put(self, kind: int, payload: bytes, number: int = 0, done: Optional[_RaftDone] = None) -> bool:
         """Send when it goes; False when there is no room, or the connection is over. `done`: for the answer to a call."""
+        size = len(payload) + _FRAME_COST
         with self._gate:
-            if self._over or len(payload) > MAX_RAFT_FRAME or not self._make_room(len(payload) + _FRAME_COST):
+            full = self._bytes + size > RAFT_QUEUE_BYTES and not self._make_room(size)
+            if full or self._over or len(payload) > MAX_RAFT_FRAME:
                 return False
             if done:
                 self.calls[number] = done
             self._queue.append((kind, payload))
-            self._bytes += len(payload) + _FRAME_COST
+            self._bytes += size
         self.pump()
         return True
 
@@ -9681,8 +9680,6 @@ class RaftTransport:
         hello, cluster = _read_hello(line.hellos[1 if line.dialed else 0]), self._cluster()
         if hello.name == self.name:
             return f"node {self.name} talks with a node that has the same raft.node_id: each needs its own"
-        if line.dialed and hello.name != line.node:
-            return f"at {line.address} is node {hello.name}, not {line.node}: set its address right"
         if not line.dialed and hello.target != self.name:
             return f"this is node {self.name}, not {hello.target}: set the address right"
         if cluster and hello.cluster not in ("", cluster):
@@ -12537,6 +12534,8 @@ def _raft_place(connection: sqlite3.Connection) -> _RaftPlace:
 
 
 class _Claim(NamedTuple):
+    """Of a lock that is held, or (token 0) waited for."""
+
     who: str
     paths: list[str]
     below: bool
@@ -12591,10 +12590,6 @@ class _LockTable:
         self._run("DELETE FROM lock_sessions WHERE until <= ?", now)
         return self._drop(over)
 
-    def held(self) -> list[tuple[str, int]]:
-        """(who, token) of all that is granted."""
-        return self._run("SELECT who, token FROM lock_claims WHERE token > 0 ORDER BY token").fetchall()
-
     def _claims(self, which: str, *values: Any) -> list[_Claim]:
         rows = self._run(f"SELECT who, paths, below, token FROM lock_claims WHERE {which} ORDER BY place", *values)
         return [_Claim(who, json.loads(paths), bool(below), token) for who, paths, below, token in rows]
@@ -12648,8 +12643,8 @@ class RaftMachine:
         self.read = _RaftRecords(path, metrics)         # for reading: sees whole transactions of `apply` only
         self._name, self._log, self._locks = name, log, _LockTable(self.read)
         self._place, self._applying = self.read.place, threading.Lock()
-        self.read.fence = lambda: self._token
-        self._token, self._trouble = 0, self._known_trouble()
+        self.read.fence, self._token = lambda: self._token, 0
+        self.trouble = self._known_trouble()        # why this node must not serve; "" when all is well
         self.on_granted: Callable[[str, int], None] = lambda who, token: None
         self.on_digest: Callable[[int, str], None] = lambda index, digest: None
         self._closing, self._digester = threading.Event(), None     # type: threading.Event, Optional[threading.Thread]
@@ -12660,11 +12655,6 @@ class RaftMachine:
     def applied(self) -> int:
         """The last entry of the log whose effect readers see."""
         return self._place.applied
-
-    @property
-    def applied_term(self) -> int:
-        """Its term."""
-        return self._place.term
 
     @property
     def stamp(self) -> int:
@@ -12680,11 +12670,6 @@ class RaftMachine:
     def identity(self) -> str:
         """Of the records, drawn by the command `found`; "" before it."""
         return self.read.identity.replace(f"{0:016x}", "")
-
-    @property
-    def trouble(self) -> str:
-        """Why this node must not serve: its records are not those of the others. "" when all is well, so after a snapshot."""
-        return self._trouble
 
     def next_expiry(self) -> Optional[int]:
         """From which cluster time on (ms) a command `lock_expire` has something to do; None: for now there is nothing."""
@@ -12828,9 +12813,9 @@ class RaftMachine:
         ((most, count),) = collections.Counter(said.values()).most_common(1) or (("", 0),)
         truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
         if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
-            self._trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
+            self.trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
                              "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
-            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self._trouble)
+            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self.trouble)
 
     def _known_trouble(self) -> str:
         return dict(self.read.run("SELECT node, text FROM raft_trouble")).get(self._name, "")
@@ -12894,8 +12879,8 @@ class RaftMachine:
                 raise _store_error(error, "snapshot") from error
             self.read.stale = [""]
             self.read.forget()
-            self._place, self._trouble = self.read.place, self._known_trouble()
-            self._tell_granted(self._locks.held())
+            self._place, self.trouble = self.read.place, self._known_trouble()
+            self._tell_granted(self.read.run("SELECT who, token FROM lock_claims WHERE token > 0 ORDER BY token").fetchall())
             return self._place.base
 
     @staticmethod
@@ -12950,14 +12935,10 @@ def _sync_records(path: str) -> None:
         raise translate_os_error(error) from error
 
 
-def _of_store(name: str) -> Callable[..., Any]:
-    return lambda machine, *args: getattr(machine.read, name)(*args)
-
-
 # What a command can be; all of it sees only the records, its arguments and the entry. What is taken away here, or does
 # something else than before, breaks clusters with two versions: a new name is for that.
 _RAFT_OPS: dict[str, Callable[..., Any]] = {
-    **{name: _of_store(name) for name in (
+    **{name: lambda machine, *args, name=name: getattr(machine.read, name)(*args) for name in (    # type: ignore[misc]
         "delete", "move", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob", "release_blobs", "drop_blobs",
         "note_reads")},
     "put": lambda machine, entry: machine.read.put(Entry(*entry)),
@@ -13060,7 +13041,8 @@ class RaftNode:
         self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
-        self._clock, self._lease, self._full = _RaftClock(), 0.0, False
+        self._clock, self._lease = _RaftClock(), 0.0
+        self._full, self._pausing = False, False                # the disk of the log; and no more is tried before the next tick
         self._clock.seen(self._last_stamp())
         self._core = RaftCore(name, entries, applied=machine.applied, election_ticks=self.ELECTION,
                               heartbeat_ticks=self.HEARTBEAT, random=random.Random())
@@ -13124,6 +13106,10 @@ class RaftNode:
     # -- the driver --------------------------------------------------------------------------------------------
 
     def _drive(self) -> None:
+        known = self._entries.state.term == 0 or list(self.machine.base.members) == [self.name]
+        while self._alone() and known and self._core.role != "leader" and not self._pausing:
+            self._core.tick()               # there is nobody to wait for, and nobody that was promised anything
+            self._carry_out()
         while not self._closing.is_set():
             self._take_in()
             self._carry_out()
@@ -13145,11 +13131,8 @@ class RaftNode:
             self._hand_in()
 
     def _tick(self, now: float) -> None:
-        self._full = False                  # try again
+        self._pausing = False
         self._core.tick()
-        while self._alone() and self._core.role != "leader" and not self._full:
-            self._core.tick()               # nobody else to wait for
-            self._carry_out()
         if now - self._retried > self.RETRY / 2:
             self._retried = now
             self._commands += [wait for wait in list(self._waiting.values()) if wait.asked < now - self.RETRY]
@@ -13161,7 +13144,7 @@ class RaftNode:
         """Do what the core wants done."""
         core, again = self._core, True
         core.applied_to(self._applied)
-        while again and core.has_ready and not self._full:
+        while again and core.has_ready and not self._pausing:
             ready = core.ready()
             if core.role != "leader" or core.transferring:
                 self._lease = 0.0           # before a message goes out that makes another one lead
@@ -13186,17 +13169,21 @@ class RaftNode:
             if state is not None or entries:
                 self._entries.save(state, entries)
         except StorageFull:
-            self._full = True
-            if not self.trouble:
+            self._pausing = True
+            if not self._full:
+                self._full = True
                 self._log.error("the disk of raft.data_dir is full: this node changes nothing until there is room")
-                self.trouble = "The disk of this node's log is full."
-                with contextlib.suppress(NotLeader, RaftBusy, ValueError):
-                    self._core.transfer(self._heir(""))
+                self._step_aside()
             return False
         if entries and entries[-1].kind == RAFT_COMMAND:
             self._clock.seen(int.from_bytes(entries[-1].data[:8], "big"))
-        self.trouble = ""
+        self._full = False
         return True
+
+    def _step_aside(self) -> None:
+        """This node can not go on just now: let another one lead, if there is one."""
+        with contextlib.suppress(NotLeader, RaftBusy, ValueError):
+            self._core.transfer(self._heir(""))
 
     def _send(self, messages: Sequence[RaftMessage]) -> None:
         for message in messages:
@@ -13357,6 +13344,7 @@ class RaftNode:
                 outcomes = self.machine.apply(entries)
             except (StorageFull, Unavailable) as error:
                 self._log.error("what was agreed on can not be applied yet", reason=error.message)
+                self._inbox.put((lambda _: self._step_aside(), None))       # a leader that falls behind would hold up all
                 if self._closing.wait(self.TICK * self.ELECTION / 2):
                     return
                 continue
@@ -13393,7 +13381,7 @@ class RaftNode:
         """Raises what keeps this node from changing anything."""
         trouble = self.trouble or self.machine.trouble
         if self._full:
-            raise StorageFull(trouble)
+            raise StorageFull("The disk of this node's log is full; other nodes may have room.")
         if trouble or self._closing.is_set():
             raise Unavailable(trouble or "The server is stopping.", retry_after=5)
 
@@ -13423,6 +13411,10 @@ class RaftNode:
     def holds(self, who: str) -> bool:
         """Whether a lock is held, as far as this node has applied the log."""
         return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
+
+    def claims(self, session: str) -> set[str]:
+        """Who in a session holds a lock or waits for one."""
+        return {who for who, in self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))}
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -13566,10 +13558,17 @@ class RaftNode:
             self._to_apply.put(self._installing)
         if not self._installing.done:
             return False
-        job, self._installing = self._installing, None
-        if job.error is not None:
-            raise job.error
-        self._entries.reset(job.value)
+        job = self._installing
+        try:
+            if job.error is not None:
+                self._installing = None
+                raise job.error
+            self._entries.reset(job.value)
+        except (StorageFull, Unavailable) as error:
+            self._pausing = True            # again with the next tick
+            self._log.error("a snapshot can not be installed yet", reason=error.message)
+            return False
+        self._installing = None
         self._applied = self._handed = job.value.index
         self.folder.retain(self.options.retain_snapshot_count)
         self._tell()
@@ -13638,7 +13637,7 @@ class RaftNode:
         return {"role": core.role, "term": core.term, "leader": self.leader, "voter": self.name in members and members[self.name].voter,
                 "commit": core.commit, "applied": self._applied, "last": self._entries.last_index, "first": self._entries.base.index + 1,
                 "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint} for name, each in members.items()},
-                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble}
+                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble or ("The disk of its log is full." if self._full else "")}
 
     def waits_for(self) -> str:
         """What keeps this node from its cluster, in words; "" when nothing is known."""
@@ -14370,6 +14369,7 @@ class RaftLocks(SharedLocks):
         self._node, self._lease, self._session = node, max(1, int(lease * 1000)), secrets.token_hex(8)
         self._numbers, self._waiters = itertools.count(1), {}       # type: Any, dict[str, queue.SimpleQueue[int]]
         self._gate, self._gone, self._giving = threading.Lock(), [], False      # type: Any, list[str], bool
+        self._known: set[str] = set()       # asked for, and not let go of for certain
         self._closed = threading.Event()
         self._renewer: Optional[threading.Thread] = None
         node.on_granted.append(self._granted)
@@ -14380,6 +14380,7 @@ class RaftLocks(SharedLocks):
             self._renew_from_now_on()
         who, left = f"{self._session}-{next(self._numbers)}", deadline - time.monotonic()
         told, token = self._waiters.setdefault(who, queue.SimpleQueue()), 0
+        self._known.add(who)
         try:
             token = self._node.apply("lock_take", [who, self._session, paths, subtree, max(0, int(left * 1000))],
                                      timeout=max(left, self.LEAST))
@@ -14418,6 +14419,7 @@ class RaftLocks(SharedLocks):
         with self._gate:
             some, self._gone = (before if wait and wait.error else []) + self._gone, []
             self._giving = bool(some)
+        self._known.difference_update(set(before).difference(some))
         if some:
             try:
                 self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some))
@@ -14437,9 +14439,11 @@ class RaftLocks(SharedLocks):
 
     def _renew(self) -> None:
         while not self._closed.wait(self._lease / 3000):
-            if self._active or self._waiters:
-                with contextlib.suppress(CallFSError):          # who lets go finds out, and the store refuses
+            with contextlib.suppress(CallFSError):              # who lets go finds out, and the store refuses
+                if self._active or self._waiters:
                     self._node.apply("lock_renew", [self._session, self._lease], timeout=self._lease / 3000)
+                for who in self._node.claims(self._session) - self._known:      # asked for in vain, and granted late
+                    self._let_go_of(who)
 
     def close(self) -> None:
         """Locks that are held end. Also called by the node when that is closed."""

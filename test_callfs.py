@@ -389,7 +389,7 @@ class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] = {}, arguments: tuple[str, ...] = (),
-                 environ: Mapping[str, str] = {}, python: str = sys.executable) -> None:
+                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True) -> None:
         self.folder, self.key = folder, KEY
         self.config = folder / "config.yaml"
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
@@ -397,8 +397,13 @@ class Spawned:
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
             self.process = subprocess.Popen(
-                [python, compiled(), "serve", "--config", str(self.config), *arguments],
+                [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
+        if wait:
+            self.await_start()
+
+    def await_start(self) -> None:
+        """Until it listens; it must."""
         try:
             wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
             self.urls = LISTENING.findall(self.output())
@@ -6587,6 +6592,16 @@ class TestRaftReplication:
             ready = core.ready()
             assert not ready.entries and core.last_index == 4 and ready.messages[-1].index == 1 + len(entries)
 
+    def test_what_is_replaced_while_it_is_saved_is_saved_again(self) -> None:
+        core = raft_core()
+        core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=(callfs.RaftEntry(2, 1),)))
+        ready = core.ready()
+        core.step(raft_say("append", "c", 3, index=1, log_term=1, entries=(callfs.RaftEntry(2, 3),)))
+        core._log.save(ready.state, ready.entries)
+        core.advance(ready)
+        raft_do(core)
+        assert [entry.term for entry in core._log.rows] == [1, 3]
+
     @pytest.mark.parametrize("terms", [(1, 1, 4, 4, 5, 5, 6, 6), (1, 1, 4), (1, 1, 4, 4, 5, 5, 6, 6, 6, 6),
                                        (1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7), (1, 1, 4, 4, 4, 4), (1, 1, 2, 2, 2, 3, 3, 3, 3, 3)])
     @pytest.mark.parametrize("limits", [{}, {"max_batch": 1, "max_inflight": 1}])
@@ -6620,10 +6635,10 @@ class TestRaftReplication:
         before = core.progress()["b"]
         raft_do(core, raft_say("append-answer", "b", 2, index=1), raft_say("append-answer", "b", 2, index=2, refused=True, hint=1))
         assert core.progress()["b"] == before == (3, 4, "replicate", True)
-        for index in (3, 2):                                # only the first answers what was asked last
+        for hint in (2, 5):                                 # only the first answers what was asked last
             core.propose([b"y", b"z"])
-            raft_do(core, raft_say("append-answer", "c", 2, index=core.last_index, refused=True, hint=index, hint_term=2))
-            assert core.progress()["c"][:3] == (2, 3, "probe"), index
+            raft_do(core, raft_say("append-answer", "c", 2, index=core.last_index, refused=True, hint=hint, hint_term=2))
+            assert core.progress()["c"][:3] == (2, 3, "probe"), hint
 
     def test_a_leader_does_not_overwrite_its_own_log(self) -> None:
         """5.3, figure 3 (Leader Append-Only)."""
@@ -7013,9 +7028,10 @@ class TestRaftSnapshots:
         """7: "the follower discards its entire log; it is all superseded by the snapshot"."""
         core = raft_core(log=raft_log(1, 1, 2, 2), applied=2)
         base = callfs.RaftBase(4, 3, raft_members("abcd"))
+        core.step(raft_say("heartbeat", "b", 3, commit=3))
         core.step(raft_say("snapshot", "b", 3, base=base))
         ready = core.ready()
-        assert ready.snapshot == base and not ready.committed and not ready.messages
+        assert ready.snapshot == base and not ready.committed and [each.kind for each in ready.messages] == ["heartbeat-answer"]
         assert core.ready().snapshot == base                # till it is installed
         late = raft_say("append", "b", 3, index=4, log_term=3, entries=(callfs.RaftEntry(5, 3),))
         core.step(late)
@@ -7023,7 +7039,7 @@ class TestRaftSnapshots:
         core.tick()                                         # no time to campaign
         assert core.last_index == 5 and core._term_of(5) == 2 and core.role == "follower"
         done = raft_do(core)
-        assert [(each.kind, each.target, each.index) for each in done.messages] == [("append-answer", "b", 4)]
+        assert [(each.target, each.index) for each in done.of("append-answer")] == [("b", 4)]
         assert (core.commit, core.applied, core.last_index, core.members) == (4, 4, 4, raft_members("abcd"))
         assert not raft_do(core, late).messages[0].refused and core.last_index == 5
 
@@ -7527,7 +7543,7 @@ def test_raft_log_against_a_model(quick: Path, seed: int) -> None:
             kept = [int(name[:8]) for name in os.listdir(quick)]
             assert min(kept) == (log._places[0] >> 32 if entries else max(kept))
         elif what == "reset":
-            base, entries = callfs.RaftBase(last + chance.randint(1, 50), term, RAFT_MEMBERSHIP), []
+            base, entries = callfs.RaftBase(base.index + chance.randint(1, 50 + len(entries)), term, RAFT_MEMBERSHIP), []
             log.reset(base)
             assert len(os.listdir(quick)) == 1
         elif what == "open":
@@ -7608,6 +7624,9 @@ def test_raft_log_golden(quick: Path) -> None:
     assert raft_reopened(old) == picture == (2, 3, RAFT_MEMBERSHIP, callfs.RaftState(3, "b"), [callfs.RaftEntry(3, 3, 1, b"put")])
     with pytest.raises(callfs.StorageError, match=r"00000001.log was written by another version of callfs \(format 2\)"):
         raft_log(newer)
+    (old / "00000001.log").write_bytes(RAFT_GOLDEN + RAFT_GOLDEN[-96:])
+    with pytest.raises(callfs.StorageError, match="frame 2 stands where 3 should"):     # a write that went astray
+        raft_log(old)
     segment = callfs._LogSegment(zlib.crc32(RAFT_GOLDEN[:28]), len(RAFT_GOLDEN), 3)
     for kind in (7, 140):
         frame, _ = callfs._log_encode([callfs.RaftEntry(4, 3, kind)], segment)
@@ -7992,7 +8011,8 @@ while True:
 """
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.once
+@pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_raft_log_kill_loop(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at random: every entry that was confirmed is there with its term and data, and no vote is forgotten."""
     chance, confirmed, votes = random.Random(kill_seed()), {}, 0        # type: Any, dict[int, int], int
@@ -8032,9 +8052,9 @@ def test_raft_log_memory(quick: Path) -> None:
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]
-            for first in range(1000, 21_000, 100):
+            for first in range(1000, 11_000, 100):
                 log.save(None, raft_entries(first, first + 100))
-            assert tracemalloc.get_traced_memory()[0] - before < 20_000 * 20 + 100_000
+            assert tracemalloc.get_traced_memory()[0] - before < 10_000 * 20 + 100_000
         finally:
             tracemalloc.stop()
 
@@ -8481,12 +8501,11 @@ class TestRaftTransport:
             each.knows(a, b, c)
         for each in (a, b, c):
             wait_for(lambda: len(each.reachable) == 2)
-        kept = a.transport._targets["c"].line
+        kept, a.transport.accept = a.transport._targets["c"].line, lambda hello: "no member" if hello.name == "b" else ""
         a.knows(a, c)
         wait_for(lambda: ("b", False) in a.reachable and ("a", False) in b.reachable)
         a.send("b", 1)
         with pytest.raises(callfs.BadGateway, match="address is not known"):
-            a.transport._inbound.pop("b", None)         # b tries again, and nobody said that it may not
             a.transport.call("b", "echo")
         assert a.metrics.value("callfs_raft_dropped_total", "b") == 1
         moved = raft_ends("b")
@@ -8636,8 +8655,7 @@ class TestRaftTransport:
     @pytest.mark.parametrize("way", ["change", "back"])
     @pytest.mark.parametrize("mangle, reason", [
         (lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:], "altered"), (lambda data: data * 2, "replay"),
-        (lambda data: data[::-1], "altered"),
-    ], ids=["altered", "twice", "reversed"])
+    ], ids=["altered", "twice"])
     def test_in_the_middle(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, mangle: Any, reason: str, way: str) -> None:
         """Whoever changes bytes, or sends them again, ends the connection: it is counted, and another one made."""
         a, b = raft_ends("a"), raft_ends("b")
@@ -8651,25 +8669,30 @@ class TestRaftTransport:
             if reason == "replay":                      # the first one was good, the second one ends it
                 wait_for(lambda: a.reachable[1:])
                 raise callfs.BadGateway("may or may not have been done")
-        seen = b if way == "change" else a
-        wait_for(lambda: seen.lost(reason) + seen.lost("long"))
+        wait_for(lambda: (b if way == "change" else a).lost(reason))
         setattr(relay, way, lambda data: data)
         wait_for(lambda: a.reachable[-1] == ("b", True) and len(a.reachable) >= 3)
         assert a.transport.call("b", "echo", b"good") == b"good" and not b.messages
 
     def test_silence(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A node of which nothing comes any more is asked, then given up, on both sides; an idle one is not."""
-        monkeypatch.setattr(callfs, "RAFT_PING", 0.1)
-        monkeypatch.setattr(callfs, "RAFT_SILENCE", 1.0)
-        monkeypatch.setattr(callfs, "_RAFT_LOOK", 0.05)
-        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        """A node of which nothing came for a while is asked; one that says nothing then is given up, an idle one is not."""
+        monkeypatch.setattr(callfs, "_RAFT_LOOK", 0.01)
+        now = [1000.0]
+        a, b, c = raft_ends("a", clock=lambda: now[0]), raft_ends("b"), raft_ends("c")
         relay = relay_to(b)
         a.transport.set_members({"b": relay.address, "c": c.transport.address})
         wait_for(lambda: len(a.reachable) == 2)
+        lines = [a.transport._targets[name].line for name in "bc"]
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: all(line.heard == now[0] for line in lines), what="answers of both")
         relay.change = lambda data: None
-        wait_for(lambda: ("b", False) in a.reachable, what="silence")
-        wait_for(lambda: b.lost("silent") or b.lost("broke"))
-        assert ("c", False) not in a.reachable and a.lost("silent") and "said nothing for" in a.log.text()
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: lines[1].heard == now[0], what="the answer of one")
+        assert len(a.reachable) == 2
+        now[0] += callfs.RAFT_SILENCE - callfs.RAFT_PING
+        wait_for(lambda: a.reachable[2:] == [("b", False)], what="silence")
+        assert a.lost("silent") == 1 and "said nothing for" in a.log.text() and lines[1].open
+        wait_for(lambda: b.lost("broke"))
 
     def test_sending_never_waits(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
         """A node that does not read: the oldest messages go, calls are refused when nothing but calls waits; then it goes on."""
@@ -9004,6 +9027,17 @@ class TestRaftTransport:
             a.knows(other)
             wait_for(lambda: other.transport._targets["a"].failures and a.transport._targets[name].failures, what=name)
             assert not a.reachable and not a.transport._inbound and not other.transport._inbound
+
+    @pytest.mark.parametrize("options, key", [
+        ({"cert_file": "c.pem"}, "raft.cert_file"), ({"key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "ca.pem"}, "raft.cert_file"),
+        ({"cert_file": "-----BEGIN CERTIFICATE-----", "key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "-----BEGIN X"}, "raft.ca_file"),
+    ])
+    def test_tls_options(self, tmp_path: Path, options: Mapping[str, str], key: str) -> None:
+        """They belong together, and name files."""
+        good = server_settings(tmp_path, {"raft": {"cert_file": "c.pem", "key_file": "k.pem", "ca_file": "ca.pem"}})
+        callfs.Config.from_mapping(good).validate()
+        with pytest.raises(callfs.ConfigError, match=re.escape(key)):
+            callfs.Config.from_mapping(server_settings(tmp_path, {"raft": options})).validate()
 
     def test_tls_files(self, certificate: tuple[str, str], tmp_path: Path) -> None:
         """None without a certificate; what can not be used is said at the start."""
@@ -10611,7 +10645,6 @@ class TestRaftMachine:
         replica.machine.close()
         replica.open()
         assert set(replica.machine.base.members) == {"node-1", "node-2"} and replica.machine.base[:2] == (2, 1)
-        assert replica.machine.applied_term == 1
 
     def test_readers_see_whole_transactions(self, replica: Replica) -> None:
         """And never, once an entry is applied, what was before it: neither in the file nor in memory."""
@@ -12006,6 +12039,14 @@ class TestRaftLocks(SharedLocksContract):
                 store.put(an_entry("/f", owner="late"))
         assert store.get("/f") == right and locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 1
         locks._closed.clear()
+
+    def test_a_lock_that_is_granted_late(self) -> None:
+        """To one who has given up and let go: the command was under way for longer. It does not stay."""
+        locks = self.make(lease=0.3)
+        with locks.hold("/b"):
+            locks._node.apply("lock_take", [f"{locks._session}-late", locks._session, ["/a"], False, 0])
+            with self.make().hold("/a", timeout=10):
+                pass
 
     def test_letting_go_is_shared_and_sure(self) -> None:
         """Those that let go together share commands, and one that failed is given again."""
@@ -29842,10 +29883,13 @@ class FaultyLine:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client = self._listener.accept()[0]
-                self._threads = [thread for thread in self._threads if thread.is_alive()]
-                self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
-                self._threads[-1].start()
+                self.take(self._listener.accept()[0])
+
+    def take(self, client: socket.socket) -> None:
+        """Serve a connection."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+        self._threads[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
         if self._cut:
@@ -29893,18 +29937,20 @@ class ClusterNode:
     key = KEY
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder, self.port = name, folder, quiet_port()
+        self.name, self.folder, self.port, self.raft_port = name, folder, quiet_port(), quiet_port()
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
+        self.environ: dict[str, str] = {}
+        self.program = ""                   # what is started instead of callfs.py as it is
         self.server: Optional[Spawned] = None
         folder.mkdir()
 
-    def start(self) -> None:
-        """Begin, or begin again with the data of before."""
+    def start(self, wait: bool = True) -> None:
+        """Begin, or begin again with the data of before; `wait`: until it listens."""
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings)
+        self.server = Spawned(self.folder, self.settings, environ=self.environ, program=self.program, wait=wait)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -29951,18 +29997,22 @@ class Cluster:
                 self.lines[node.name, "store"] = FaultyLine(authority.port)
             node.settings = {**self._settings(node), **changes}
         try:
-            all_at_once(count, lambda number: self.nodes[number].start())
+            all_at_once(count, lambda number: self.nodes[number].start(self.waits(self.nodes[number])))
             assert all(node.server for node in self.nodes), self.outputs()
         except BaseException:
             self.close()
             raise
+
+    def waits(self, node: ClusterNode) -> bool:
+        """Whether it listens by itself."""
+        return True
 
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "server": {"listen_addr": f"127.0.0.1:{node.port}", "metadata_op_timeout": "1s", "file_op_timeout": "5s"}, "storage": {"durability": "relaxed", "rescan_interval": "2s"},
             "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
             "instance_discovery": {"instance_id": node.name, "peer_timeout": "3s", "peer_connect_timeout": "1s", "peer_endpoints": {
-                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name != "store"}}}
+                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name[0] == "n"}}}
         if self.authority:
             address = f"127.0.0.1:{self.lines[node.name, 'store'].port}"
             if self.authority.name == "postgres":
@@ -30095,6 +30145,7 @@ class Traffic:
     `kinds`: of TRAFFIC, as often as they are named; "send" is a move to the disk of any node."""
 
     numbers = itertools.count(1)
+    unwell = (0, 502, 503)                  # statuses that are allowed while something is broken
 
     def __init__(self, cluster: Cluster, paths: Sequence[str], kinds: str = "read read read write write create swap delete",
                  clients: int = 6, sizes: Sequence[int] = SIZES) -> None:
@@ -30164,7 +30215,7 @@ class Traffic:
         except (OSError, http.client.HTTPException) as error:
             answer = Answer(0, {}, repr(error).encode())
         self._note(node, begun, answer, seen)
-        return answer.status not in (0, 502, 503)
+        return answer.status not in self.unwell
 
     def _note(self, node: ClusterNode, begun: Done, answer: Answer, seen: dict[str, Any]) -> None:
         _, well, refused = TRAFFIC[begun.kind]
@@ -30186,7 +30237,7 @@ class Traffic:
             self.well[node.name] += 1
         else:
             self.troubles.append(Trouble(begun.start, begun.end, node.name, f"{begun.kind} {begun.path}", answer.status, answer.body[:300].decode("latin-1")))
-            if answer.status not in (0, 502, 503) or (answer.status and not answer.json()["message"]):
+            if answer.status not in self.unwell or (answer.status and not answer.json()["message"]):
                 self.wrong.append(str(self.troubles[-1]))
             if begun.kind != "read":
                 self.history.append(begun._replace(end=math.inf, outcome="unknown"))
@@ -30569,6 +30620,454 @@ def test_redis_loses_all_its_keys(redis_server: RealDatabase, tmp_path: Path, ca
 # Raft clusters: real processes, and what goes wrong there
 # ============================================================================
 
+def who_has(port: int, nodes: Iterable[ClusterNode]) -> str:
+    """The node whose process has the end of a connection that is at this port of 127.0.0.1 (Linux)."""
+    rows = map(str.split, Path("/proc/net/tcp").read_text().splitlines())
+    inode = next((row[9] for row in rows if row[1] == f"0100007F:{port:04X}"), "")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+            found = [node.name for node in nodes if str(node.folder / "config.yaml") in command]
+            if found and f"socket:[{inode}]" in open_descriptors(pid).values():
+                return found[0]
+    return ""
+
+
+class Door:
+    """The Raft port of a node as all others have it in their log: each connection goes to the line of the node that made it."""
+
+    def __init__(self, cluster: RaftCluster, node: ClusterNode) -> None:
+        self._cluster, self._node = cluster, node
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, (_, port) = self._listener.accept()
+                line = self._cluster.lines.get((who_has(port, self._cluster.nodes), "raft " + self._node.name))
+                line.take(client) if line else client.close()
+
+    def close(self) -> None:
+        """The end."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+HURRIED = """
+import importlib.util, sys
+spec = importlib.util.spec_from_file_location("callfs", {!r})
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(callfs)
+callfs.RaftNode.KEPT, callfs.RaftNode.DIGEST_SECONDS = {}, 1.0
+sys.exit(callfs.main())
+"""
+
+
+class RaftCluster(Cluster):
+    """Nodes that agree among themselves; a line before each Raft port as well, ("n1", "raft n2"). They keep but `kept` entries
+    of the log, where that is said, and compare their records all the time; those behind the first `founders` are to join."""
+
+    def __init__(self, folder: Path, count: int = 3, changes: Mapping[str, Any] = {}, kept: int = 0, founders: int = 0) -> None:
+        self.doors: dict[str, Door] = {}
+        self._hurried, self._founders = folder / "hurried.py" if kept else "", founders or count
+        if kept:
+            (folder / "hurried.py").write_text(HURRIED.format(compiled(), kept))
+        super().__init__(folder, None, count, changes)
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        node.program, founders = str(self._hurried), self.nodes[:self._founders]
+        for each in self.nodes:
+            self.doors[each.name] = self.doors.get(each.name) or Door(self, each)
+            if each is not node:
+                self.lines[node.name, "raft " + each.name] = FaultyLine(each.raft_port)
+        return {**super()._settings(node), "auth": {"admins": ["tester"]}, "metadata_store": {"type": "raft"}, "dlm": {"type": "raft", "lease": "1s"}, "raft": {
+            "enabled": True, "node_id": node.name, "bind_addr": f"127.0.0.1:{node.raft_port}", "data_dir": str(node.folder / "raft"),
+            "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in founders},
+            "api_peer_endpoints": {each.name: each.url for each in founders}, "apply_timeout": "3s", "forward_timeout": "2s",
+            "snapshot_interval": "1s"}}
+
+    def waits(self, node: ClusterNode) -> bool:
+        """Others do when they have joined."""
+        return node in self.nodes[:self._founders]
+
+    def close(self) -> None:
+        """End what runs."""
+        super().close()
+        for door in self.doors.values():
+            door.close()
+
+    def isolate(self, node: ClusterNode, how: str = "cut") -> None:
+        """From all others: cut, deaf (it hears nothing), mute (nobody hears it)."""
+        for (who, whom), line in self.lines.items():
+            whom = whom.rpartition(" ")[2]
+            if node.name in (who, whom):
+                outward = (how == "mute") == (who == node.name)
+                line.cut() if how == "cut" else line.silence("out" if outward else "back")
+
+    def leader(self) -> ClusterNode:
+        """Who leads, of those that run; waits until there is one."""
+        def found() -> Optional[ClusterNode]:
+            rows = {node: self.raft(node) for node in self.nodes if node.server}
+            leaders = [node for node in rows if rows[node].get("leader")]
+            return max(leaders, key=lambda node: rows[node]["term"], default=None)
+        return wait_for(found, 20, "a leader")
+
+    @staticmethod
+    def raft(node: ClusterNode) -> dict[str, float]:
+        """What a node says of itself (metrics callfs_raft_...); {} when it says nothing."""
+        try:
+            told = call(node, "GET", "/metrics", timeout=3).body.decode()
+        except (OSError, http.client.HTTPException):
+            return {}
+        return {name: float(value) for name, value in re.findall(r"^callfs_raft_(\w+) (\S+)$", told, re.M)}
+
+    def writes(self, *nodes: ClusterNode, seconds: float = 10) -> None:
+        """Each of them stores a new file, soon."""
+        for node in nodes:
+            wait_for(lambda: self._heard(node, "PUT", f"/v1/files/new-{next(Traffic.numbers)}", b"x") == 201, seconds, f"{node.name} to write")
+
+    def others(self, *away: ClusterNode) -> list[ClusterNode]:
+        """All but these."""
+        return [node for node in self.nodes if node not in away]
+
+    def command(self, *words: str) -> None:
+        """`callfs cluster ...`, which must work."""
+        assert callfs.main(["cluster", *words]) == 0, [(node.name, re.findall("a leader.*", node.output()), self.raft(node)) for node in self.nodes]
+
+    def join(self, node: ClusterNode) -> None:
+        """A node that runs, and belongs to no cluster or to this one; returns when it votes."""
+        self.command("join", "--leader", self.leader().url, "--node-id", node.name, "--raft-addr", self.doors[node.name].address,
+                     "--api-endpoint", node.url, "--internal-secret", SECRETS["internal_proxy_secret"])
+
+    def leave(self, node: ClusterNode, *how: str) -> None:
+        """In order, or `--lost`."""
+        self.command("leave", node.name, *how, "--url", self.others(node)[0].url, "--key", KEY)
+
+    def forget(self, node: ClusterNode) -> None:
+        """It stops, and all is gone that it knew of the cluster; it founds none any more."""
+        node.stop()
+        shutil.rmtree(node.folder / "raft")
+        node.settings["raft"]["bootstrap"] = False
+
+    def copy(self, node: ClusterNode) -> Path:
+        """The records of a node as they are now."""
+        made = self.folder / f"copy-{node.name}.sqlite3"
+        made.unlink(missing_ok=True)
+        uri = f"{(node.folder / 'raft' / 'state.sqlite3').as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as source, contextlib.closing(sqlite3.connect(made)) as target:
+            source.backup(target)
+        return made
+
+    def records(self) -> Any:
+        """Those of the first node."""
+        return callfs.SQLiteStore(str(self.copy(self[0])), shared=True)
+
+    def differences(self) -> list[str]:
+        """And where the records of two nodes are not the same, to the byte."""
+        with contextlib.ExitStack() as stack:
+            all_of = [list(stack.enter_context(contextlib.closing(sqlite3.connect(self.copy(node)))).iterdump()) for node in self.nodes]
+        return [f"not on all nodes: {line}" for line in sorted({line for lines in all_of for line in set(all_of[0]) ^ set(lines)})] + super().differences()
+
+
+@pytest.fixture(scope="module")
+def raft_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftCluster]:
+    """Three nodes for many tests."""
+    with contextlib.closing(RaftCluster(tmp_path_factory.mktemp("raft"), kept=300)) as made:
+        yield made
+
+
+def fill(path: Path) -> None:
+    """All that is free on a disk."""
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (1 << 16, 1 << 9, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+
+
+def set_clock(node: ClusterNode, offset: float) -> None:
+    """What its clock on the wall shows differs by so many seconds, at once."""
+    made = node.folder / "clock-new"
+    made.write_text(f"{offset:+.3f}")
+    made.rename(node.folder / "clock")
+
+
+class PatientTraffic(Traffic):
+    """Clients that try 503, and what no server took, again at the next node: nobody waits longer than `patience` seconds."""
+
+    patience = 10.0
+
+    def _client(self, node: ClusterNode, some: random.Random) -> None:
+        nodes, at, well, seen = self.cluster.nodes, self.cluster.nodes.index(node), time.monotonic(), {}
+        connection = connect(node.url, 20)
+        while not self._over.is_set() and not self.wrong:
+            if self.one(nodes[at], connection, some, seen):
+                well = time.monotonic()
+                continue
+            trouble = self.troubles[-1]
+            if time.monotonic() > well + self.patience or trouble.status == 502 or "Incomplete" in trouble.message:
+                self.wrong.append(f"a client has waited long enough: {trouble}")
+            connection.close()
+            at = (at + 1) % len(nodes)
+            connection = connect(nodes[at].url, 20)
+            self._over.wait(0.05)
+        connection.close()
+
+
+LONG = pytest.mark.long
+A_FEW = pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=LONG)])
+
+
+@pytest.mark.once
+class TestRaftCluster:
+    """Three processes that agree among themselves, and clients that work on all of them while things break."""
+
+    @pytest.fixture
+    def cluster(self, raft_cluster: RaftCluster) -> RaftCluster:
+        """One that is well."""
+        raft_cluster.heal()
+        return raft_cluster
+
+    @pytest.fixture
+    def top(self, cluster: RaftCluster) -> str:
+        """A directory of the test's own."""
+        return f"/t{next(Traffic.numbers)}"
+
+    # What holds over any authority; its own cluster is the one above.
+    test_a_link_is_raced_over_three_nodes = TestCluster.test_a_link_is_raced_over_three_nodes
+    test_events_of_every_node_are_seen_on_every_node = TestCluster.test_events_of_every_node_are_seen_on_every_node
+    test_what_is_written_is_read_at_once_on_every_node = TestCluster.test_what_is_written_is_read_at_once_on_every_node
+
+    @A_FEW
+    def test_the_leader_is_killed_under_load(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(rounds):
+                traffic.more(60)
+                with cluster.broken():
+                    victim = cluster.leader()
+                    victim.stop(signal.SIGKILL)
+                    cluster.writes(*cluster.others(victim))
+                    victim.start()
+                    traffic.more(20, only=victim)
+        settle(cluster, traffic, other)
+
+    @pytest.mark.parametrize("who, how", [("leader", "cut"), *(pytest.param(who, how, marks=LONG) for who, how in (
+        ("follower", "cut"), ("leader", "mute"), ("leader", "deaf"), ("follower", "mute"), ("follower", "deaf")))])
+    def test_a_node_is_alone(self, cluster: RaftCluster, top: str, who: str, how: str) -> None:
+        """The others go on; it answers nothing that is no longer so, and is one of them again by itself."""
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic:
+            traffic.more(40)
+            leader = cluster.leader()
+            node = leader if who == "leader" else cluster.others(leader)[0]
+            with cluster.broken():
+                cluster.isolate(node, how)
+                cluster.writes(*cluster.others(node))
+                wait_for(lambda: traffic.wrong or any(each.node == node.name and each.status == 503 for each in traffic.troubles), 20, "503 of it")
+                for line in cluster.lines.values():
+                    line.heal()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @LONG
+    def test_two_nodes_do_not_hear_each_other(self, cluster: RaftCluster, top: str) -> None:
+        """The third hears both: there is a leader, and no election after election."""
+        for node, other in itertools.combinations(cluster.nodes, 2):
+            with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
+                cluster.lines[node.name, "raft " + other.name].cut()
+                cluster.lines[other.name, "raft " + node.name].cut()
+                cluster.writes(*cluster.nodes)
+                term = cluster.raft(cluster.leader())["term"]
+                traffic.go_on(3)
+                assert cluster.raft(cluster.leader())["term"] <= term + 1
+            settle(cluster, traffic)
+
+    @A_FEW
+    def test_the_leader_stands_still(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        """Longer than its lease and the locks of its clients live; what it had begun overwrites nothing."""
+        kinds = "read read write create create delete delete move send"
+        with Traffic(cluster, [f"{top}-{name}" for name in "abc"], kinds, sizes=(10, 500)) as traffic:
+            for _ in range(rounds):
+                traffic.more(20)
+                with cluster.broken():
+                    victim = cluster.leader()
+                    victim.send(signal.SIGSTOP)
+                    cluster.writes(*cluster.others(victim))
+                    traffic.more(10, without=victim)
+                    victim.send(signal.SIGCONT)
+                    traffic.more(10, only=victim)
+        settle(cluster, traffic)
+
+    @pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=LONG)])
+    def test_a_disk_is_full(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        """The one with the log of the leader: another leads, nothing is lost, and it goes on when there is room again."""
+        node = cluster[2]
+        with contextlib.ExitStack() as stack:
+            small, data = node.folder / "small", node.folder / "raft"
+            stack.enter_context(mounted(small, "size=64m"))
+            node.stop()
+            shutil.copytree(data, small / "raft", dirs_exist_ok=True)
+            data.rename(node.folder / "raft-before")
+            data.symlink_to(small / "raft")
+            stack.callback(self._put_back, node)
+            node.start()
+            cluster.heal()
+            wait_for(lambda: call(node, "POST", "/v1/cluster/transfer", {"node": node.name}).status == 200, 20, f"{node.name} to lead")
+            with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
+                traffic.unwell = (0, 502, 503, 507)
+                for _ in range(rounds):
+                    traffic.more(40)
+                    with cluster.broken():
+                        fill(small / "filler")
+                        cluster.writes(*cluster.others(node))
+                        wait_for(lambda: cluster.leader() is not node, 20, "another leader")
+                        traffic.more(20, without=node)
+                        (small / "filler").unlink()
+                        traffic.more(20, only=node)
+            settle(cluster, traffic)
+
+    @staticmethod
+    def _put_back(node: ClusterNode) -> None:
+        """Before the small disk goes."""
+        node.stop()
+        (node.folder / "raft").unlink()
+        shutil.copytree(node.folder / "small" / "raft", node.folder / "raft")
+        shutil.rmtree(node.folder / "raft-before")
+
+    @LONG
+    def test_clocks_jump(self, cluster: RaftCluster, top: str) -> None:
+        """Those of the walls, by so much that nodes still talk about files: nothing fails, nobody stands for election. Then by hours."""
+        need_program("faketime")
+        library = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
+        for node in cluster.nodes:
+            node.stop()
+            node.environ = {"LD_PRELOAD": library, "FAKETIME_NO_CACHE": "1", "FAKETIME_TIMESTAMP_FILE": str(node.folder / "clock"),
+                            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
+            set_clock(node, 0)
+            node.start()
+        cluster.heal()
+        some, term = random.Random(kill_seed()), cluster.raft(cluster.leader())["term"]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(20):
+                set_clock(some.choice(cluster.nodes), some.uniform(-25, 25))
+                traffic.more(30)
+            assert cluster.raft(cluster.leader())["term"] == term
+            with cluster.broken():
+                for _ in range(6):
+                    set_clock(some.choice(cluster.nodes), some.choice((-1, 1)) * some.uniform(3600, 1e6))
+                    traffic.more(30, without=cluster.nodes[0])
+                for node in cluster.nodes:
+                    set_clock(node, 0)
+                traffic.more(30)
+        settle(cluster, traffic, other)
+        for node in cluster.nodes:
+            node.stop()
+            node.environ = {}
+            node.start()
+
+    @LONG
+    def test_five_nodes(self, tmp_path: Path) -> None:
+        """Two may be away, whoever they are; with three away nothing is answered that could be wrong."""
+        with contextlib.closing(RaftCluster(tmp_path, 5)) as cluster:
+            cluster.heal()
+            some = random.Random(kill_seed())
+            with Traffic(cluster, ["/one", "/two"], ONE_PATH, clients=10) as traffic:
+                for number in range(4):
+                    traffic.more(60)
+                    away = [cluster.leader()]
+                    away.append(some.choice(cluster.others(*away)))
+                    with cluster.broken():
+                        for node in away:
+                            cluster.isolate(node) if number % 2 else node.stop(signal.SIGKILL)
+                        cluster.writes(*cluster.others(*away))
+                        third = cluster.leader()
+                        third.send(signal.SIGSTOP)
+                        left = cluster.others(*away, third)
+                        wait_for(lambda: [cluster._heard(node, "GET", "/v1/files/one") for node in left] == [503, 503], 20, "503")
+                        assert {cluster._heard(node, "PUT", "/v1/files/three", b"x") for node in left} == {503}
+                        third.send(signal.SIGCONT)
+                        cluster.writes(*left)
+                        cluster.heal()
+            settle(cluster, traffic)
+
+    def test_rolling_restart(self, moto_s3: S3Server, tmp_path: Path) -> None:
+        """Files are in S3, where every node reaches them: no request fails but with 503, and what is tried again at the next
+        node works soon. The leader goes last, and hands over."""
+        target = moto_s3.target()
+        backend = {"default_backend": "s3", "s3_endpoint": target.endpoint, "s3_bucket_name": target.bucket,
+                   "s3_access_key": target.access_key, "s3_secret_key": target.secret_key, "s3_region": target.region}
+        with contextlib.closing(RaftCluster(tmp_path, changes={"backend": backend})) as cluster:
+            cluster.heal()
+            with PatientTraffic(cluster, ["/d/a", "/b"], ONE_PATH, sizes=(10, 500)) as traffic, cluster.broken():
+                leader = cluster.leader()
+                for node in (*cluster.others(leader), leader):
+                    traffic.more(20)
+                    node.stop()
+                    traffic.more(20, without=node)
+                    node.start()
+                    cluster.writes(node)
+            settle(cluster, traffic)
+
+    @pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=LONG)])
+    def test_a_node_was_away_for_many_commands(self, cluster: RaftCluster, top: str, count: int) -> None:
+        """The log of the others does not go back so far: it gets a snapshot, while all go on."""
+        node, other = cluster[0], cluster[1]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
+            with cluster.broken():
+                node.stop()
+                before = cluster.raft(other)["commit_index"]
+                all_at_once(8, lambda number: self._feed(cluster, cluster[1 + number % 2], f"{top}/{number}", before + count))
+                wait_for(lambda: len({row["snapshot_age_seconds"] for row in map(cluster.raft, cluster.others(node))}), 10)
+                node.start()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+        assert list((node.folder / "raft" / "snapshots").iterdir()), node.output()
+
+    @staticmethod
+    def _feed(cluster: RaftCluster, node: ClusterNode, top: str, past: float) -> None:
+        for number in itertools.count():
+            if number % 20 == 0 and cluster.raft(node).get("commit_index", 0) >= past:
+                return
+            call(node, "PUT", f"/v1/files{top}/{number % 100}", b"x")
+
+    def test_a_node_has_lost_its_disk(self, cluster: RaftCluster, top: str) -> None:
+        """It may have voted, and has forgotten it: it is not let in as the one it was; as a new node it is."""
+        node = cluster[2]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
+            traffic.more(40)
+            node.stop()
+            shutil.rmtree(node.folder / "raft")
+            node.start(wait=False)
+            wait_for(lambda: "has another raft.data_dir than before" in node.output(), 15, "the others to refuse it")
+            assert cluster._heard(node, "GET", f"/v1/files{top}") in (0, 503)
+            cluster.forget(node)
+            cluster.writes(*cluster.others(node))
+            cluster.leave(node, "--lost")
+            node.start(wait=False)
+            cluster.join(node)
+            traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @LONG
+    def test_nodes_come_and_go_under_load(self, tmp_path: Path) -> None:
+        """The fourth comes and the first goes, comes again and the second goes ..."""
+        with contextlib.closing(RaftCluster(tmp_path, 4, kept=300, founders=3)) as cluster:
+            cluster.join(cluster[3])
+            cluster.heal()
+            with PatientTraffic(cluster, ["/one", "/two"], ONE_PATH, clients=8) as traffic, cluster.broken():
+                for node in cluster.nodes:
+                    traffic.more(40)
+                    cluster.leave(node)
+                    traffic.more(40, without=node)
+                    cluster.forget(node)
+                    node.start(wait=False)
+                    cluster.join(node)
+                    cluster.writes(node)
+            settle(cluster, traffic)
+
 
 # ============================================================================
 # Raft clusters at work: join, leave, transfer, recover, migrate
@@ -30689,7 +31188,7 @@ class TestMigrate:
         records.unlink()
         in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n2' WHERE name = 'f'")
         refused("sqlite", "1 files .*/d/f")
-        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n1'")
+        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n1'", "DELETE FROM strays")
         with contextlib.closing(callfs.DiskLog(str(raft / "log"))) as log:
             log.save(None, [callfs.RaftEntry(log.last_index + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(
                 {name: callfs.RaftMember(name, "h:1") for name in ("n1", "n2")}))])
