@@ -14454,8 +14454,8 @@ class RaftLocks(SharedLocks):
         self._node.on_close.remove(self.close)
         if self._renewer is not None:
             self._renewer.join()
-            with contextlib.suppress(CallFSError):
-                self._node.apply("lock_end", [self._session], timeout=self.LEAST)
+            with contextlib.suppress(CallFSError):              # where nobody leads, they end with their lease
+                self._node.apply("lock_end", [self._session], timeout=self.LEAST if self._node.leader else 0.1)
         super().close()
 
 # ============================================================================
@@ -31769,6 +31769,39 @@ def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
         raise
 
 
+@contextlib.contextmanager
+def raft_folder_held(config: Config) -> Iterator[None]:
+    """With raft.data_dir for this process alone, where there is to be one. Raises ConfigError."""
+    if config.metadata_store.type != "raft":
+        yield
+        return
+    os.makedirs(config.raft.data_dir, mode=0o700, exist_ok=True)
+    lock = DataLock(os.path.join(config.raft.data_dir, "lock"))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def await_raft(node: RaftNode, patient: Callable[[], bool], log: Log) -> None:
+    """Until there is a leader and this node has what it has: nothing can be looked up before. Raises Unavailable."""
+    told = 0.0
+    while True:
+        try:
+            node.barrier(0.5)
+            if node.machine.identity:
+                return
+        except Unavailable as error:
+            if node.trouble or node.machine.trouble:
+                raise
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                log.warn("waiting for the cluster", reason=node.waits_for() or error.message)
+        if not patient():
+            raise Unavailable(f"The cluster does not answer: {node.waits_for() or 'a majority of its nodes has to run'}.")
+        time.sleep(0.02)
+
+
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
     """The locks that a configuration names; the store learns under which of them commits are made."""
     options, timeout = config.dlm, config.server.file_op_timeout
@@ -31896,15 +31929,13 @@ class Server:
         self._cleanup.callback(disk.close)
         os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
         self._cleanup.callback(DataLock(database + ".lock").release)
-        if config.metadata_store.type == "raft":
-            os.makedirs(config.raft.data_dir, mode=0o700, exist_ok=True)
-            self._cleanup.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
+        self._cleanup.enter_context(raft_folder_held(config))
         store = open_store(config, self.metrics, self.log)
         self._cleanup.callback(store.close)
         self.raft: Optional[RaftNode] = store.node if isinstance(store, RaftStore) else None
         if self.raft is not None:
             self._build_raft_metrics(self.raft)
-            self._await_raft(self.raft)
+            await_raft(self.raft, self._patient, self.log)
         if store.shared and disk.writable:
             self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
         elif disk.writable:
@@ -31921,24 +31952,6 @@ class Server:
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
-
-    def _await_raft(self, node: RaftNode) -> None:
-        """Until there is a leader and this node has what it has: nothing can be looked up before."""
-        told = 0.0
-        while True:
-            try:
-                node.barrier(0.5)
-                if node.machine.identity:
-                    return
-            except Unavailable as error:
-                if node.trouble or node.machine.trouble:
-                    raise
-                if time.monotonic() - told > 10:
-                    told = time.monotonic()
-                    self.log.warn("waiting for the cluster", reason=node.waits_for() or error.message)
-            if not self._patient():
-                raise Unavailable("Stopped before the other nodes answered.")
-            time.sleep(0.02)
 
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
@@ -32256,6 +32269,7 @@ FINDINGS = {                                # kind: (what it means, whether it c
 }
 FSCK_YOUNG = 6 * 3600                       # s: an object without a record may yet be about to get one
 FSCK_CUT = 24 * 3600                        # s: an upload takes no longer
+FSCK_PATIENCE = 20.0                        # s that the other nodes of a Raft cluster may take to answer
 
 
 class Checker:
@@ -32548,9 +32562,12 @@ def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebu
         keep.callback(disk.close)
         if disk.writable:
             keep.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
-        log, metrics = Log("error"), Metrics()
+        log, metrics, deadline = Log("error"), Metrics(), time.monotonic() + FSCK_PATIENCE
+        keep.enter_context(raft_folder_held(config))
         store = open_store(config, metrics, log)
         keep.callback(store.close)
+        if isinstance(store, RaftStore):
+            await_raft(store.node, lambda: time.monotonic() < deadline, log)
         locks = open_locks(config, store, metrics, log)
         keep.callback(locks.close)
         blobs = build_blobs(config)
@@ -32570,12 +32587,13 @@ def recover_raft(config: Config, *, sure: bool) -> str:
     if config.metadata_store.type != "raft":
         raise ConfigError("metadata_store.type: must be raft")
     with contextlib.ExitStack() as keep:
-        if os.path.isdir(config.raft.data_dir):
-            keep.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
+        keep.enter_context(raft_folder_held(config))
         folder = RaftFolder(config.raft.data_dir)
         log = DiskLog(folder.log_path)
         keep.callback(log.close)
         known = _members_of(log)
+        if not log.last_index:
+            raise ConfigError(f"raft.data_dir: the log of {folder.node} is empty: there is nothing to go on with")
         others = sorted(set(known) - {folder.node})
         term = max(log.state.term, log.term(log.last_index)) + 1
         mine = raft_self(config)._replace(id=folder.node)
