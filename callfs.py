@@ -1543,10 +1543,10 @@ class RaftOptions:
     node_id: str = option("", "Name of this node, unlike all others")
     bind_addr: str = option("", "`host:port` for Raft messages, as the other nodes reach it (else as `raft.peers` says)")
     data_dir: str = option("", "Folder for log, records and snapshots")
-    bootstrap: bool = option(False, "Found a new cluster where there is none yet: of this node alone, or of all in `raft.peers`, "
-                                    "which then say the same", kind="bool")
-    peers: dict[str, str] = option({}, "Raft addresses of the nodes that found the cluster, by name; this one may be among them",
-                                   kind="map")
+    bootstrap: bool = option(False, "Found a new cluster where there is none yet: of this node alone, or of all in "
+                                    "`raft.peers`, which then say the same", kind="bool")
+    peers: dict[str, str] = option({}, "Raft addresses of the nodes that found the cluster, by name; this one may be "
+                                       "among them", kind="map")
     api_peer_endpoints: dict[str, str] = option({}, "API URLs of the same nodes, by name, this one's too", kind="map")
     apply_timeout: float = _timeout("10s", "Longest wait until a change is agreed on")
     forward_timeout: float = _timeout("10s", "Longest wait for the leader's answer")
@@ -1602,8 +1602,8 @@ class InstanceDiscoveryOptions:
     """This node and the others."""
 
     instance_id: str = option("node-1", "Name of this node, unlike all others; with records in Raft `raft.node_id`")
-    peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name, as this one reaches them; with Raft only where "
-                                                "they differ from what the cluster knows", kind="map")
+    peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name, as this one reaches them; with "
+                                                "Raft only where they differ from what the cluster knows", kind="map")
     peer_timeout: float = _timeout("10s", "Longest silence of another node in the middle of a request")
     peer_connect_timeout: float = _timeout("2s", "Longest wait for a connection to another node")
     peer_ca_file: str = option("", "PEM file of who may sign the certificates of the other nodes; empty: what the system trusts")
@@ -2071,7 +2071,7 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "dlm.type", "must be redis or postgres for several nodes: locks of one process do not keep the others out"),
     (lambda c: c.ha.replication_enabled and c.metadata_store.type in ("postgres", "redis", "raft"), "ha.replication_enabled",
      "is for a server of its own: nodes that share records keep no second copies"),
-    (lambda c: (c.instance_discovery.peer_endpoints or c.metadata_store.type == "raft") and not c.auth.internal_proxy_secret,
+    (lambda c: not c.auth.internal_proxy_secret and (c.instance_discovery.peer_endpoints or c.metadata_store.type == "raft"),
      "auth.internal_proxy_secret", "is needed for several nodes: they know each other by it"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
     (lambda c: any(not _is_mount(item) for name, item in c.plugins.items() if name != "anonymous"), "plugins",
@@ -2089,8 +2089,7 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
 def _no_endpoint(config: Config) -> list[str]:
     """Which of the nodes that found a cluster have no URL."""
     known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
-    own = config.server.external_url and config.raft.node_id
-    return [name for name in {*config.raft.peers, *([config.raft.node_id] if config.raft.peers else [])} if name != own and not known.get(name)]
+    return [name for name in (*config.raft.peers, config.raft.node_id) if config.raft.peers and not known.get(name)]
 
 
 def _backends_in_use(config: Config) -> set[str]:
@@ -4935,7 +4934,7 @@ class HTTPClient:
                 answer.read_all(call.limit)
         except _Broken as broken:
             wire.close()
-            raise self._trouble(call, wire, broken) from None
+            raise self.trouble(call, wire, broken) from None
         except BaseException:
             wire.close()
             raise
@@ -7342,7 +7341,8 @@ class Peers:
         kept = {node: client for node, client in before.items() if self.endpoints[node] == endpoints.get(node)}
         self._clients = {node: kept.get(node) or _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
         self.endpoints, self.nodes = dict(endpoints), list(self._clients)
-        self._share = self._most if len(endpoints) < 2 else max(1, self._most // 2)     # one slow node leaves room for the others
+        one = len(endpoints) < 2            # of several a slow one leaves room for the others
+        self._share = self._most if one else max(1, self._most // 2)
         for node in before.keys() - kept.keys():
             before[node].close()
             if before[node].breaker.note(""):
@@ -7617,6 +7617,7 @@ class RaftCore:
         self._configs: list[tuple[int, RaftMembers]] = [(log.base.index, log.base.members)]
         for entry in self._stored(log.base.index + 1):
             self._note_members(entry)
+        self._voters = _voters_of(self.members)
         self._saved_state = log.state
         self._state = log.state if log.state.term >= self._last_term else RaftState(self._last_term)
         self.commit = self.applied = self._handed = applied
@@ -7694,6 +7695,7 @@ class RaftCore:
             self._configs.pop()
         for entry in entries:
             self._note_members(entry)
+        self._voters = _voters_of(self.members)
 
     def _last_at_most(self, index: int, term: int) -> int:
         """The last place up to `index` whose term is not above `term`: what does not agree there lies behind it."""
@@ -7717,10 +7719,6 @@ class RaftCore:
         """Whether this node has a vote, by the newest members."""
         return self.name in self._voters
 
-    @property
-    def _voters(self) -> list[str]:
-        return [name for name, member in self.members.items() if member.voter]
-
     def base_at(self, index: int) -> RaftBase:
         """What `RaftLog.compact` is told. Raises as `RaftLog.term`."""
         members = [members for place, members in self._configs if place <= index]
@@ -7732,7 +7730,7 @@ class RaftCore:
 
     def _agreed(self, own: int, theirs: Callable[[_Follower], int]) -> int:
         """The highest value that a majority of the voters has reached. Who has no vote does not count, a leader included."""
-        values = sorted(own if name == self.name else theirs(self._followers[name]) for name in self._voters)
+        values = sorted([own if name == self.name else theirs(self._followers[name]) for name in self._voters])
         return values[(len(values) - 1) // 2]
 
     # What the driver calls
@@ -8018,8 +8016,7 @@ class RaftCore:
             return
         if self._asked and self.commit >= self._first_of_term and self._answered_round == self.round:
             self.beat()
-        answered = self._answered_round
-        while self._reading and self._reading[0][0] <= answered:
+        while self._reading and self._reading[0][0] <= self._answered_round:
             _, index, tokens = self._reading.popleft()
             self._good_reads += [(token, index) for token in tokens]
         for name, follower in self._followers.items():
@@ -8165,7 +8162,7 @@ class RaftCore:
         """The log holds nothing but `base` now: none of what it had agreed with the leader."""
         source = self._snapshot.source if self._snapshot else ""
         self._snapshot, self._tail, self._saved = None, [], base.index
-        self._configs = [(base.index, base.members)]
+        self._configs, self._voters = [(base.index, base.members)], _voters_of(base.members)
         self.commit = self.applied = self._handed = base.index
         self._send("append-answer", self.leader or source, index=base.index)
 
@@ -8188,6 +8185,10 @@ class RaftCore:
         "append": _on_append, "append-answer": _on_append_answer,
         "heartbeat": _on_heartbeat, "heartbeat-answer": _on_heartbeat_answer,
         "snapshot": _on_snapshot, "takeover": _on_takeover})
+
+
+def _voters_of(members: RaftMembers) -> list[str]:
+    return [name for name, member in members.items() if member.voter]
 
 
 def _is_sound(message: RaftMessage) -> bool:
@@ -8359,9 +8360,6 @@ class DiskLog(RaftLog):
         except OSError as error:
             failed = self._fail("opening it", error)
             raise (self._full() if error.errno in _LOG_FULL else failed) from error
-        except BaseException:
-            self.close()
-            raise
 
     # -- opening ---------------------------------------------------------------------------------------------------
 
@@ -8952,7 +8950,8 @@ class _Frame:
 
 class RaftHello(NamedTuple):
     """What a node says of itself, and whom it means (`target`). `cluster` is empty where it belongs to none yet; `folder`
-    was drawn when its data folder was made. Believed only when it has proven that it knows the secret."""
+    was drawn when its data folder was made. Believed only when it has proven that it knows the secret. A JSON list; what a
+    newer version adds behind is not looked at."""
 
     name: str
     target: str
@@ -8972,12 +8971,12 @@ class _RaftFault(Exception):
 
 def _read_hello(data: bytes) -> RaftHello:
     try:
-        name, target, cluster, folder, (low, high), nonce = json.loads(data)
+        name, target, cluster, folder, (low, high), nonce = json.loads(data)[:6]
         texts = (name, target, cluster, folder, nonce)
         if not all(isinstance(text, str) for text in texts) or _id_problem(name) or len(nonce) < 32:
             raise ValueError("not the texts that belong there")
         return RaftHello(name, target, cluster, folder, (int(low), int(high)), nonce)
-    except (ValueError, TypeError, RecursionError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise _RaftFault("hello", f"it does not begin as a node of callfs does ({_reason(error)})") from None
 
 
@@ -9087,13 +9086,15 @@ class _RaftLine:
 
     def put(self, kind: int, payload: bytes, number: int = 0, done: Optional[_RaftDone] = None) -> bool:
         """Send when it goes; False when there is no room, or the connection is over. `done`: for the answer to a call."""
+        size = len(payload) + _FRAME_COST
         with self._gate:
-            if self._over or len(payload) > MAX_RAFT_FRAME or not self._make_room(len(payload) + _FRAME_COST):
+            full = self._bytes + size > RAFT_QUEUE_BYTES and not self._make_room(size)
+            if full or self._over or len(payload) > MAX_RAFT_FRAME:
                 return False
             if done:
                 self.calls[number] = done
             self._queue.append((kind, payload))
-            self._bytes += len(payload) + _FRAME_COST
+            self._bytes += size
         self.pump()
         return True
 
@@ -9335,7 +9336,7 @@ class RaftTransport:
 
     def _line_to(self, name: str) -> Optional[_RaftLine]:
         target = self._targets.get(name)
-        return target.line if target else self._inbound.get(name)
+        return None if self._ended.is_set() else target.line if target else self._inbound.get(name)
 
     def send(self, message: RaftMessage) -> None:
         """As soon as it goes; at most once. Never blocks: what can not be sent is dropped."""
@@ -9398,22 +9399,27 @@ class RaftTransport:
         self._wake()
 
     def _run(self) -> None:
-        pause = _RAFT_GLANCE
         while not self._ended.is_set():
-            for key, events in self._selector.select(pause):
-                if key.fileobj is self._listener:
-                    self._take_in()
-                elif key.fileobj is self._woken:
-                    self._woken.recv(4096)
-                else:
-                    self._guarded(key.data, self._step, events)
-            while self._resolved:
-                line, places = self._resolved.popleft()
-                self._guarded(line, self._connect, places)
-            while self._poked:
-                line = self._poked.popleft()
-                self._guarded(line, self._attend)
-            pause = self._look()
+            try:
+                self._turn()
+            except Exception:               # of `on_reachable`: without this thread the node is deaf
+                self._log.exception("raft transport failed")
+                self._ended.wait(_RAFT_GLANCE)
+
+    def _turn(self) -> None:
+        for key, events in self._selector.select(self._look()):
+            if key.fileobj is self._listener:
+                self._take_in()
+            elif key.fileobj is self._woken:
+                self._woken.recv(4096)
+            else:
+                self._guarded(key.data, self._step, events)
+        while self._resolved:
+            line, places = self._resolved.popleft()
+            self._guarded(line, self._connect, places)
+        while self._poked:
+            line = self._poked.popleft()
+            self._guarded(line, self._attend)
 
     def _guarded(self, line: _RaftLine, what: Callable[..., None], *args: Any) -> None:
         """What goes wrong with a connection ends that one."""
@@ -9438,10 +9444,9 @@ class RaftTransport:
     def _dial(self, line: _RaftLine) -> None:
         """Names are looked up in a thread, as that can take long; `_connect` gets what was found."""
         line.stage = "resolving"
-        try:
-            where = _parse_address(line.address)
-        except ValueError:
-            raise _RaftFault("address", f"its address {line.address!r} is no host:port") from None
+        if _address_problem(line.address, connect=True):
+            raise _RaftFault("address", f"its address {line.address!r} is no host:port")
+        where = _parse_address(line.address)
         resolve = functools.partial(socket.getaddrinfo, where.host, where.port, type=socket.SOCK_STREAM)
         try:
             return self._connect(line, resolve(flags=socket.AI_NUMERICHOST))
@@ -9582,6 +9587,8 @@ class RaftTransport:
         """The end of a connection."""
         if line.stage == "over":
             return
+        if fault.reason == "secret" and not line.dialed:
+            line.say(_Frame.REFUSED)        # who dialed can not read it, and so knows why
         line.stage = "over"
         if line in self._lines:
             self._lines.discard(line)
@@ -9673,8 +9680,6 @@ class RaftTransport:
         hello, cluster = _read_hello(line.hellos[1 if line.dialed else 0]), self._cluster()
         if hello.name == self.name:
             return f"node {self.name} talks with a node that has the same raft.node_id: each needs its own"
-        if line.dialed and hello.name != line.node:
-            return f"at {line.address} is node {hello.name}, not {line.node}: set its address right"
         if not line.dialed and hello.target != self.name:
             return f"this is node {self.name}, not {hello.target}: set the address right"
         if cluster and hello.cluster not in ("", cluster):
@@ -9742,8 +9747,6 @@ class RaftTransport:
             while True:
                 try:
                     answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
-                except AlteredBytes:
-                    raise
                 except BadGateway:
                     if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
                         raise
@@ -9889,7 +9892,7 @@ class SnapshotReceiver:
         if at.have < size:
             return struct.pack(">Q?", at.have, False)
         if at.have > size or at.state.hexdigest() != digest:
-            raise AlteredBytes("The snapshot that came is not the one that was sent.")
+            raise StorageError("The snapshot that came is not the one that was sent.")
         self._finish(source, at, final)
         self._received(source, final, base)
         return struct.pack(">Q?", size, True)
@@ -12531,6 +12534,8 @@ def _raft_place(connection: sqlite3.Connection) -> _RaftPlace:
 
 
 class _Claim(NamedTuple):
+    """Of a lock that is held, or (token 0) waited for."""
+
     who: str
     paths: list[str]
     below: bool
@@ -12585,10 +12590,6 @@ class _LockTable:
         self._run("DELETE FROM lock_sessions WHERE until <= ?", now)
         return self._drop(over)
 
-    def held(self) -> list[tuple[str, int]]:
-        """(who, token) of all that is granted."""
-        return self._run("SELECT who, token FROM lock_claims WHERE token > 0 ORDER BY token").fetchall()
-
     def _claims(self, which: str, *values: Any) -> list[_Claim]:
         rows = self._run(f"SELECT who, paths, below, token FROM lock_claims WHERE {which} ORDER BY place", *values)
         return [_Claim(who, json.loads(paths), bool(below), token) for who, paths, below, token in rows]
@@ -12642,8 +12643,8 @@ class RaftMachine:
         self.read = _RaftRecords(path, metrics)         # for reading: sees whole transactions of `apply` only
         self._name, self._log, self._locks = name, log, _LockTable(self.read)
         self._place, self._applying = self.read.place, threading.Lock()
-        self.read.fence = lambda: self._token
-        self._token, self._trouble = 0, self._known_trouble()
+        self.read.fence, self._token = lambda: self._token, 0
+        self.trouble = self._known_trouble()        # why this node must not serve; "" when all is well
         self.on_granted: Callable[[str, int], None] = lambda who, token: None
         self.on_digest: Callable[[int, str], None] = lambda index, digest: None
         self._closing, self._digester = threading.Event(), None     # type: threading.Event, Optional[threading.Thread]
@@ -12654,11 +12655,6 @@ class RaftMachine:
     def applied(self) -> int:
         """The last entry of the log whose effect readers see."""
         return self._place.applied
-
-    @property
-    def applied_term(self) -> int:
-        """Its term."""
-        return self._place.term
 
     @property
     def stamp(self) -> int:
@@ -12674,11 +12670,6 @@ class RaftMachine:
     def identity(self) -> str:
         """Of the records, drawn by the command `found`; "" before it."""
         return self.read.identity.replace(f"{0:016x}", "")
-
-    @property
-    def trouble(self) -> str:
-        """Why this node must not serve: its records are not those of the others. "" when all is well, so after a snapshot."""
-        return self._trouble
 
     def next_expiry(self) -> Optional[int]:
         """From which cluster time on (ms) a command `lock_expire` has something to do; None: for now there is nothing."""
@@ -12822,9 +12813,9 @@ class RaftMachine:
         ((most, count),) = collections.Counter(said.values()).most_common(1) or (("", 0),)
         truth = most if count > members // 2 else said.get(leader, "") if len(said) >= members else ""
         if truth and mine not in ("", truth) and mine.partition("-")[0] == truth.partition("-")[0]:
-            self._trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
+            self.trouble = (f"The records of this node are not those of the others (entry {index}): a disk or memory that fails, "
                              "or a fault of callfs. Take the node out of the cluster, empty its raft.data_dir, let it join again.")
-            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self._trouble)
+            run("INSERT OR REPLACE INTO raft_trouble VALUES (?, ?)", self._name, self.trouble)
 
     def _known_trouble(self) -> str:
         return dict(self.read.run("SELECT node, text FROM raft_trouble")).get(self._name, "")
@@ -12858,31 +12849,22 @@ class RaftMachine:
 
     def persist(self) -> int:
         """The entry up to which nothing of the log is needed any more, even after a power cut. Raises StorageError."""
-        index = self.applied
-        try:
-            for path in (self.read.path + "-wal", os.path.dirname(os.path.abspath(self.read.path))):
-                with contextlib.suppress(FileNotFoundError):        # then all of it is in the file, synced by SQLite
-                    _sync_records(path)
-        except OSError as error:
-            raise translate_os_error(error) from error
+        index, log = self.applied, self.read.path + "-wal"
+        if os.path.exists(log):             # else all of it is in the file, synced by SQLite
+            _sync_records(log)
+        _sync_records(os.path.dirname(os.path.abspath(self.read.path)))
         return index
 
     def snapshot(self, path: str) -> RaftBase:
         """Copy the records into a file of their own, while `apply` goes on; where in the log the copy stands. Durable, but
         for its name. Raises StorageFull, StorageError; then the file is to be removed."""
-        make_private(path)
         try:
-            with contextlib.closing(self.read._connect()) as source, contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
-                target.execute("PRAGMA synchronous = OFF")
-                source.backup(target)
-                target.execute("PRAGMA journal_mode = DELETE")      # one file, not three
-                base = _raft_place(target).base
-            _sync_records(path)
+            with contextlib.closing(self.read._connect()) as source:
+                copy_database(source, path)
+            with contextlib.closing(sqlite3.connect(path)) as copy:
+                return _raft_place(copy).base
         except sqlite3.Error as error:
             raise _store_error(error, "copy of the records") from error
-        except OSError as error:
-            raise translate_os_error(error) from error
-        return base
 
     def install(self, path: str) -> RaftBase:
         """Put a snapshot in the place of the records: at once or not at all; readers go on. Raises StorageError for a file
@@ -12897,8 +12879,8 @@ class RaftMachine:
                 raise _store_error(error, "snapshot") from error
             self.read.stale = [""]
             self.read.forget()
-            self._place, self._trouble = self.read.place, self._known_trouble()
-            self._tell_granted(self._locks.held())
+            self._place, self.trouble = self.read.place, self._known_trouble()
+            self._tell_granted(self.read.run("SELECT who, token FROM lock_claims WHERE token > 0 ORDER BY token").fetchall())
             return self._place.base
 
     @staticmethod
@@ -12927,25 +12909,36 @@ def _raft_rows(connection: sqlite3.Connection) -> Iterator[list[Any]]:
         yield from iter(lambda: rows.fetchmany(500), [])
 
 
+def copy_database(source: sqlite3.Connection, path: str) -> None:
+    """What is in a database at this moment, as one durable file that nobody else may read. Raises sqlite3.Error, StorageFull,
+    StorageError."""
+    make_private(path)
+    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as target:
+        target.execute("PRAGMA synchronous = OFF")
+        source.backup(target)
+        target.execute("PRAGMA journal_mode = DELETE")      # one file, not three
+    _sync_records(path)
+
+
 def _sync_records(path: str) -> None:
+    """Make a file or the names in a folder durable."""
     folder = os.path.isdir(path)
     if folder and os.name == "nt":
         return
-    fd = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
     try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _of_store(name: str) -> Callable[..., Any]:
-    return lambda machine, *args: getattr(machine.read, name)(*args)
+        fd = os.open(path, os.O_RDONLY if folder else os.O_RDWR)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        raise translate_os_error(error) from error
 
 
 # What a command can be; all of it sees only the records, its arguments and the entry. What is taken away here, or does
 # something else than before, breaks clusters with two versions: a new name is for that.
 _RAFT_OPS: dict[str, Callable[..., Any]] = {
-    **{name: _of_store(name) for name in (
+    **{name: lambda machine, *args, name=name: getattr(machine.read, name)(*args) for name in (    # type: ignore[misc]
         "delete", "move", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob", "release_blobs", "drop_blobs",
         "note_reads")},
     "put": lambda machine, entry: machine.read.put(Entry(*entry)),
@@ -13048,7 +13041,8 @@ class RaftNode:
         self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
-        self._clock, self._lease, self._full = _RaftClock(), 0.0, False
+        self._clock, self._lease = _RaftClock(), 0.0
+        self._full, self._pausing = False, False                # the disk of the log; and no more is tried before the next tick
         self._clock.seen(self._last_stamp())
         self._core = RaftCore(name, entries, applied=machine.applied, election_ticks=self.ELECTION,
                               heartbeat_ticks=self.HEARTBEAT, random=random.Random())
@@ -13112,6 +13106,10 @@ class RaftNode:
     # -- the driver --------------------------------------------------------------------------------------------
 
     def _drive(self) -> None:
+        known = self._entries.state.term == 0 or list(self.machine.base.members) == [self.name]
+        while self._alone() and known and self._core.role != "leader" and not self._pausing:
+            self._core.tick()               # there is nobody to wait for, and nobody that was promised anything
+            self._carry_out()
         while not self._closing.is_set():
             self._take_in()
             self._carry_out()
@@ -13133,11 +13131,8 @@ class RaftNode:
             self._hand_in()
 
     def _tick(self, now: float) -> None:
-        self._full = False                  # try again
+        self._pausing = False
         self._core.tick()
-        while self._alone() and self._core.role != "leader" and not self._full:
-            self._core.tick()               # nobody else to wait for
-            self._carry_out()
         if now - self._retried > self.RETRY / 2:
             self._retried = now
             self._commands += [wait for wait in list(self._waiting.values()) if wait.asked < now - self.RETRY]
@@ -13149,7 +13144,7 @@ class RaftNode:
         """Do what the core wants done."""
         core, again = self._core, True
         core.applied_to(self._applied)
-        while again and core.has_ready and not self._full:
+        while again and core.has_ready and not self._pausing:
             ready = core.ready()
             if core.role != "leader" or core.transferring:
                 self._lease = 0.0           # before a message goes out that makes another one lead
@@ -13174,15 +13169,15 @@ class RaftNode:
             if state is not None or entries:
                 self._entries.save(state, entries)
         except StorageFull:
-            self._full = True
-            if not self.trouble:
+            self._pausing = True
+            if not self._full:
+                self._full = True
                 self._log.error("the disk of raft.data_dir is full: this node changes nothing until there is room")
-                self.trouble = "The disk of this node's log is full."
                 self._step_aside()
             return False
         if entries and entries[-1].kind == RAFT_COMMAND:
             self._clock.seen(int.from_bytes(entries[-1].data[:8], "big"))
-        self.trouble = ""
+        self._full = False
         return True
 
     def _step_aside(self) -> None:
@@ -13227,6 +13222,8 @@ class RaftNode:
             self._lease = 0.0
         if self.leader:
             self._log.info("raft: a leader", node=self.leader, term=self.term)
+            if self.leader == self.name and not self.machine.identity:
+                self.submit("found", [secrets.token_hex(8)])
             self._inbox.put((lambda _: self._commands.extend(self._waiting.values()), None))
         self._tell()
 
@@ -13384,7 +13381,7 @@ class RaftNode:
         """Raises what keeps this node from changing anything."""
         trouble = self.trouble or self.machine.trouble
         if self._full:
-            raise StorageFull(trouble)
+            raise StorageFull("The disk of this node's log is full; other nodes may have room.")
         if trouble or self._closing.is_set():
             raise Unavailable(trouble or "The server is stopping.", retry_after=5)
 
@@ -13414,6 +13411,10 @@ class RaftNode:
     def holds(self, who: str) -> bool:
         """Whether a lock is held, as far as this node has applied the log."""
         return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
+
+    def claims(self, session: str) -> set[str]:
+        """Who in a session holds a lock or waits for one."""
+        return {who for who, in self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))}
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -13557,10 +13558,17 @@ class RaftNode:
             self._to_apply.put(self._installing)
         if not self._installing.done:
             return False
-        job, self._installing = self._installing, None
-        if job.error is not None:
-            raise job.error
-        self._entries.reset(job.value)
+        job = self._installing
+        try:
+            if job.error is not None:
+                self._installing = None
+                raise job.error
+            self._entries.reset(job.value)
+        except (StorageFull, Unavailable) as error:
+            self._pausing = True            # again with the next tick
+            self._log.error("a snapshot can not be installed yet", reason=error.message)
+            return False
+        self._installing = None
         self._applied = self._handed = job.value.index
         self.folder.retain(self.options.retain_snapshot_count)
         self._tell()
@@ -13583,8 +13591,6 @@ class RaftNode:
                         self.submit("digest", [self.name])
 
     def _keep_as_leader(self) -> None:
-        if not self.machine.identity:
-            self.apply("found", [secrets.token_hex(8)])
         expiry = self.machine.next_expiry()
         if expiry is not None and expiry <= self._clock.now():
             self.apply("lock_expire", [])
@@ -13631,7 +13637,7 @@ class RaftNode:
         return {"role": core.role, "term": core.term, "leader": self.leader, "voter": self.name in members and members[self.name].voter,
                 "commit": core.commit, "applied": self._applied, "last": self._entries.last_index, "first": self._entries.base.index + 1,
                 "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint} for name, each in members.items()},
-                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble}
+                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble or ("The disk of its log is full." if self._full else "")}
 
     def waits_for(self) -> str:
         """What keeps this node from its cluster, in words; "" when nothing is known."""
@@ -13769,8 +13775,7 @@ def found_raft(entries: RaftLog, machine: RaftMachine, members: RaftMembers) -> 
 def _raft_read(name: str) -> Any:
     """A method of the store that reads."""
     def method(self: RaftStore, *args: Any, **more: Any) -> Any:
-        if not self.fence():
-            self.node.barrier()
+        self._refresh()
         return getattr(self.node.machine.read, name)(*args, **more)
     method.__name__, method.__doc__ = name, "As the interface says."
     return method
@@ -13787,20 +13792,35 @@ def _raft_write(name: str) -> Any:
 class RaftStore(MetadataStore):
     """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen by then
     all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of the grant
-    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Closes the node."""
+    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Nor does the second
+    read of a request (`turn` gives the same object, not None) within RECENT seconds. Closes the node."""
 
     shared = True
+    RECENT = 0.1
 
     def __init__(self, node: RaftNode) -> None:
-        self.node = node
+        self.node, self._asked = node, threading.local()        # type: RaftNode, Any
+        self.turn: Callable[[], object] = lambda: None
+
+    def _refresh(self) -> None:
+        if self.fence():
+            return
+        turn, began = self.turn(), time.monotonic()
+        if turn is None or getattr(self._asked, "turn", None) is not turn or began > self._asked.until:
+            self.node.barrier()
+            self._asked.turn, self._asked.until = turn, began + self.RECENT
 
     @property
     def identity(self) -> str:      # type: ignore[override]
         """Drawn by the first leader."""
         return self.node.machine.identity
 
-    get, page, known, subtree, find_link, links, owned, strays, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
-        "get", "page", "known", "subtree", "find_link", "links", "owned", "strays", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
+    def strays(self, instance_id: str, limit: int = 1000) -> list[Stray]:
+        """As the interface says, as far as this node has applied the log: what there is to do does not become wrong."""
+        return self.node.machine.read.strays(instance_id, limit)
+
+    get, page, known, subtree, find_link, links, owned, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
+        "get", "page", "known", "subtree", "find_link", "links", "owned", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
     put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays, hold_blob, release_blobs, drop_blobs, note_reads = map(
         _raft_write, ("put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob",
                       "release_blobs", "drop_blobs", "note_reads"))
@@ -14349,6 +14369,7 @@ class RaftLocks(SharedLocks):
         self._node, self._lease, self._session = node, max(1, int(lease * 1000)), secrets.token_hex(8)
         self._numbers, self._waiters = itertools.count(1), {}       # type: Any, dict[str, queue.SimpleQueue[int]]
         self._gate, self._gone, self._giving = threading.Lock(), [], False      # type: Any, list[str], bool
+        self._known: set[str] = set()       # asked for, and not let go of for certain
         self._closed = threading.Event()
         self._renewer: Optional[threading.Thread] = None
         node.on_granted.append(self._granted)
@@ -14359,6 +14380,7 @@ class RaftLocks(SharedLocks):
             self._renew_from_now_on()
         who, left = f"{self._session}-{next(self._numbers)}", deadline - time.monotonic()
         told, token = self._waiters.setdefault(who, queue.SimpleQueue()), 0
+        self._known.add(who)
         try:
             token = self._node.apply("lock_take", [who, self._session, paths, subtree, max(0, int(left * 1000))],
                                      timeout=max(left, self.LEAST))
@@ -14397,6 +14419,7 @@ class RaftLocks(SharedLocks):
         with self._gate:
             some, self._gone = (before if wait and wait.error else []) + self._gone, []
             self._giving = bool(some)
+        self._known.difference_update(set(before).difference(some))
         if some:
             try:
                 self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some))
@@ -14416,9 +14439,11 @@ class RaftLocks(SharedLocks):
 
     def _renew(self) -> None:
         while not self._closed.wait(self._lease / 3000):
-            if self._active or self._waiters:
-                with contextlib.suppress(CallFSError):          # who lets go finds out, and the store refuses
+            with contextlib.suppress(CallFSError):              # who lets go finds out, and the store refuses
+                if self._active or self._waiters:
                     self._node.apply("lock_renew", [self._session, self._lease], timeout=self._lease / 3000)
+                for who in self._node.claims(self._session) - self._known:      # asked for in vain, and granted late
+                    self._let_go_of(who)
 
     def close(self) -> None:
         """Locks that are held end. Also called by the node when that is closed."""
@@ -16570,15 +16595,17 @@ class CallContext(threading.local):
     `hops`: how many servers the request went through before this one. A filesystem knows no HTTP and a principal does
     not reach it; to hand the number through every method would put it into twenty signatures for the one filesystem
     that asks. So whoever takes requests in sets it for the thread and the time of the call. `request_id`: that of the
-    request that the thread answers, or answered last.
+    request that the thread answers, or answered last. `turn`: the same object for as long as the thread answers one
+    request and has not asked another server for it, else None.
     """
 
-    hops, request_id = 0, ""
+    hops, request_id, turn = 0, "", None    # type: int, str, Optional[object]
 
     def onward(self) -> dict[str, str]:
         """Headers for a request to another server. Raises LoopDetected."""
         if self.hops >= MAX_HOPS:
             raise LoopDetected(f"The request went through {MAX_HOPS} servers; some of them show one another.")
+        self.turn = None
         return {HOPS_HEADER: str(self.hops + 1), **({"X-Request-ID": self.request_id} if self.request_id else {})}
 
     @contextlib.contextmanager
@@ -20681,6 +20708,7 @@ class Tiering:
 # Members: the nodes of a cluster, how each of them is, and how one leaves
 # ============================================================================
 
+LEADER_PAUSE = 0.05                         # seconds between two looks who leads now
 MEMBERS_TIMEOUT = 3.0                       # seconds that a node has to say how it is
 MEMBERS_PAUSE = 60.0                        # seconds between two looks at the others' clocks, and two tries to leave
 MAX_SKEW = 5.0                              # seconds between two clocks that are worth a warning; Peers refuses 60
@@ -20692,8 +20720,8 @@ LEAVE_PATIENCE = 20                         # files in a row that may fail: then
 
 def read_member(args: Mapping[str, Any]) -> RaftMember:
     """A node as `POST /v1/internal/raft/join` names it, a voter. Raises BadRequest."""
-    fields = (("node_id", _id_problem), ("raft_addr", functools.partial(_address_problem, connect=True)), ("api_endpoint", _url_problem))
-    for name, problem in fields:
+    for name, problem in (("node_id", _id_problem), ("raft_addr", functools.partial(_address_problem, connect=True)),
+                          ("api_endpoint", _url_problem)):
         value = args.get(name)
         if not isinstance(value, str) or not value or problem(value):
             raise BadRequest(f"{name}: {problem(value) if isinstance(value, str) and value else 'is needed'}.")
@@ -20810,7 +20838,7 @@ class Members:
                 self.set_leaving(bool(call.args["leave"]))
             return PeerResult(self.progress())
         return {"node": lambda call: PeerResult(self.about()), "leave": leave,
-                "raft": lambda call: PeerResult(self.lead(call.args["action"], call.args["args"], last=bool(call.args["last"])))}
+                "raft": lambda call: PeerResult(self.lead(call.args["action"], call.args["args"], last=call.args["last"] is True))}
 
     def progress(self) -> dict[str, Any]:
         """How far this node has come with leaving, as JSON has it."""
@@ -20910,8 +20938,8 @@ class Members:
             return
         with self._state:
             leaving.state, leaving.reason = state, reason
-        self._log.info("this node has no files any more: it may be stopped" if state == "done" and self.raft is not None else
-                       "this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
+        self._log.info("this node has no files any more: it may be stopped" if state == "done" and self.raft is not None
+                       else "this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
                        if state == "done" else "files stay on this node, which tries again every minute",
                        moved=leaving.moved, failed=len(leaving.failed), reason=reason)
 
@@ -20962,18 +20990,31 @@ class Members:
     # -- who belongs to it, with records in Raft ---------------------------------------------------------------
 
     def lead(self, action: str, args: Mapping[str, Any], *, last: bool = False) -> dict[str, Any]:
-        """Have the leader do a thing of `_ACTIONS`, wherever that is; `last`: only if it is this node. Raises Unavailable
-        while nobody leads, NotSupported where the records are not in Raft."""
+        """Have the leader do a thing of `_ACTIONS`, wherever that is; `last`: only if it is this node. Waits for an election.
+        Raises Unavailable while nobody leads, NotSupported where the records are not in Raft, and what the leader raises."""
         if self.raft is None:
             raise NotSupported("The records of this server are not in Raft (metadata_store.type).")
-        leader = self.raft.leader
-        if leader == self.id:
-            if action not in self._ACTIONS:
-                raise NotSupported(f"The leader can not {action[:40]!r}; is its version older?")
-            return getattr(self, "_lead_" + action)(args)
-        if last or self._peers is None or leader not in self.others:
-            raise Unavailable("Nobody leads the cluster just now; try again. (Does a majority of its nodes run?)")
-        return dict(self._peers.call(leader, "raft", {"action": action, "args": dict(args), "last": True}, {}).value)
+        failure: CallFSError = Unavailable("Nobody leads the cluster just now; try again. (Does a majority of its nodes run?)")
+        deadline = time.monotonic() + (0.0 if last else MEMBERS_TIMEOUT)
+        while True:
+            leader = self.raft.leader
+            try:
+                if leader == self.id:
+                    return self._led(action, args)
+                if self._peers is not None and leader in self.others and not last:
+                    asked = {"action": action, "args": dict(args), "last": True}
+                    return dict(self._peers.call(leader, "raft", asked, {}).value)
+            except Unavailable as error:
+                failure = error
+            except BadGateway:              # it led, and perhaps it is gone
+                pass
+            if time.monotonic() > deadline or self._stopping.wait(LEADER_PAUSE):
+                raise failure
+
+    def _led(self, action: str, args: Mapping[str, Any]) -> dict[str, Any]:
+        if action not in self._ACTIONS:
+            raise NotSupported(f"The leader can not {action[:40]!r}; is its version older?")
+        return getattr(self, "_lead_" + action)(args)
 
     _ACTIONS = ("join", "remove", "forget", "transfer")
 
@@ -20990,15 +21031,18 @@ class Members:
         assert self.raft is not None
         asked = read_member(args)
         known = self.raft.members.get(asked.id)
+        mute = [each.id for each in self.raft.members.values() if not each.endpoint]
+        if mute:
+            raise Conflict(f"Nobody knows the URL of the API of {', '.join(mute)}: set raft.api_peer_endpoints there, and restart it.")
         if known is None:
             self.raft.forget_folder(asked.id)
             self.raft.change_member(asked._replace(voter=False))
         elif known._replace(voter=False) != asked._replace(voter=False):
-            raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another address now "
-                           "tells the others by itself when it starts; one whose data is lost is removed first (`cluster leave "
-                           f"--lost {asked.id}`).")
-        return {"node": asked.id, "voter": known is not None and known.voter, "behind": self.raft.behind(asked.id), "leader": self.id,
-                "voters": sum(each.voter for each in self.raft.members.values())}
+            raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another "
+                           "address now tells the others by itself when it starts; one whose data is lost is removed first "
+                           f"(`cluster leave --lost {asked.id}`).")
+        return {"node": asked.id, "voter": known is not None and known.voter, "behind": self.raft.behind(asked.id),
+                "leader": self.id, "voters": sum(each.voter for each in self.raft.members.values())}
 
     def _lead_remove(self, args: Mapping[str, Any]) -> dict[str, Any]:
         assert self.raft is not None
@@ -21020,12 +21064,15 @@ class Members:
         name = self._known(args).id if args.get("node") else ""
         return {"leader": name if name == self.id else self.raft.transfer(name)}
 
+    _INNER_OPS = ("members", "found", "note", "digest", "digest-said")
+
     def apply(self, op: Any, args: Any) -> Any:
-        """A change of the records by its name and arguments (`_RAFT_OPS`), agreed on. Raises BadRequest, Unavailable, what the change raises."""
+        """A change of the records by its name and arguments (`_RAFT_OPS`), agreed on. Raises BadRequest, Unavailable, and
+        what the change raises."""
         if self.raft is None:
             raise NotSupported("The records of this server are not in Raft (metadata_store.type).")
-        if not isinstance(args, list) or not isinstance(op, str) or op not in _RAFT_OPS or op in ("members", "found", "note", "digest", "digest-said"):
-            raise BadRequest(f"There is no operation {str(op)[:40]!r} with `args`, a list; there are put, add, move, delete and others.")
+        if not isinstance(args, list) or not isinstance(op, str) or op not in _RAFT_OPS or op in self._INNER_OPS:
+            raise BadRequest(f"There is no operation {str(op)[:40]!r} with `args`, a list; there are put, add, move, delete ...")
         return self.raft.apply(op, args)
 
     # -- threads -----------------------------------------------------------------------------------------------
@@ -27785,7 +27832,7 @@ class Application:
         """The answer to a request."""
         wanted = request.headers.get("x-request-id")
         request.id = wanted if wanted and _REQUEST_ID.fullmatch(wanted) else f"{self._id_prefix}{next(self._ids):x}"
-        self._calls.request_id = request.id
+        self._calls.request_id, self._calls.turn = request.id, request
         try:
             response = self._answer(request)
         except CallFSError as error:
@@ -27794,6 +27841,7 @@ class Application:
             self._log.exception("unforeseen error", id=request.id, method=request.method)
             response = self._refuse(request, CallFSError("The server failed; its log says more under this "
                                                          f"request's id, {request.id}."))
+        self._calls.turn = None
         self._dress(request, response)
         return response
 
@@ -31535,8 +31583,8 @@ class InternalDialect:
                 Route("/v1/internal/raft/metadata/apply", {"POST": self.apply}, "internal", rest_error)]
 
     def join(self, request: Request) -> Response:
-        """`POST /v1/internal/raft/join` `{"node_id", "raft_addr", "api_endpoint"}`: how far the node has come; asked again until
-        it is a `voter`. Any node takes it."""
+        """`POST /v1/internal/raft/join` `{"node_id", "raft_addr", "api_endpoint"}`: how far the node has come; it becomes a
+        `voter` by itself. Any node takes it."""
         with aside(request):
             return json_response(self._members.lead("join", request.json()))
 
@@ -31665,16 +31713,17 @@ def check_places(config: Config) -> None:
 
 
 def raft_self(config: Config) -> RaftMember:
-    """This node as its configuration has it; endpoint "" where that says nothing of it."""
+    """This node as its configuration has it; endpoint "" where that says nothing of it: server.external_url may be one that
+    all nodes have."""
     name, nodes = config.raft.node_id, config.instance_discovery
-    endpoint = config.raft.api_peer_endpoints.get(name) or nodes.peer_endpoints.get(name) or config.server.external_url
+    endpoint = config.raft.api_peer_endpoints.get(name) or nodes.peer_endpoints.get(name, "")
     return RaftMember(name, config.raft.peers.get(name) or config.raft.bind_addr, endpoint.rstrip("/"))
 
 
 def raft_founders(config: Config) -> dict[str, RaftMember]:
     """The nodes that a cluster begins with: the same on each of them."""
     known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
-    others = {name: RaftMember(name, address, known.get(name, "").rstrip("/")) for name, address in config.raft.peers.items()}
+    others = {name: RaftMember(name, where, known.get(name, "").rstrip("/")) for name, where in config.raft.peers.items()}
     return {**others, config.raft.node_id: raft_self(config)}
 
 
@@ -31823,6 +31872,8 @@ class Server:
         self.metrics.gauge("callfs_uptime_seconds", lambda: time.time() - self._started)
         self._files, self._store = self._build_store()
         self.tree = Tree(self._build_root(), mode=config.auth.mode, metrics=self.metrics, log=self.log, hub=self._hub)
+        if isinstance(self._store, RaftStore):
+            self._store.turn = lambda: self.tree.calls.turn
         keep.callback(self.tree.close)
         if self.cluster is not None:
             self.cluster.guard_of = self.tree.guard
@@ -31990,7 +32041,7 @@ class Server:
         self.members.endpoints = {name: url for name, url in found.items() if not _url_problem(url)}
         assert self._peers is not None
         try:
-            self._peers.set_endpoints({name: url for name, url in self.members.endpoints.items() if name != self.members.id})
+            self._peers.set_endpoints({name: self.members.endpoints[name] for name in self.members.others})
         except ConfigError as error:        # instance_discovery.peer_ca_file
             self.log.error("the other nodes can not be reached", reason=error.message)
 
@@ -32521,8 +32572,9 @@ def recover_raft(config: Config, *, sure: bool) -> str:
     if config.metadata_store.type != "raft":
         raise ConfigError("metadata_store.type: must be raft")
     with contextlib.ExitStack() as keep:
+        if os.path.isdir(config.raft.data_dir):
+            keep.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
         folder = RaftFolder(config.raft.data_dir)
-        keep.callback(DataLock(folder.lock_path).release)
         log = DiskLog(folder.log_path)
         keep.callback(log.close)
         known = _members_of(log)
@@ -32534,13 +32586,15 @@ def recover_raft(config: Config, *, sure: bool) -> str:
         found = (f"{folder.node}: its log ends with entry {log.last_index} of term {log.term(log.last_index)}; the cluster had "
                  f"{', '.join(sorted(known)) or 'nobody'}.\n")
         if not sure:
-            return found + ("Nothing was changed. Ask this on each node that is left, and take the one with the highest term, among those the "
-                            "one with the highest entry: what only others have is lost. Be sure that no other node runs; then: --yes")
+            return found + ("Nothing was changed. Ask this on each node that is left, and take the one with the highest term, among "
+                            "those the one with the highest entry: what only others have is lost. Be sure that no other node "
+                            "runs; then: --yes")
+        alone = RaftEntry(log.last_index + 1, term, RAFT_MEMBERS, encode_members({mine.id: mine}))
         folder.recover(secrets.token_hex(16))           # first: a member of the old cluster must never hear the new log
-        log.save(RaftState(term, folder.node), [RaftEntry(log.last_index + 1, term, RAFT_MEMBERS, encode_members({mine.id: mine}))])
-    return found + (f"It is the only member of a new cluster now: start it, and look at what is there.\nThen, for each other node ({', '.join(others)}): "
-                    "empty its raft.data_dir (not the folder of its files), take raft.bootstrap out of its configuration, start it, and "
-                    "`callfs cluster join`.")
+        log.save(RaftState(term, folder.node), [alone])
+    return found + ("It is the only member of a new cluster now: start it, and look at what is there.\n"
+                    f"Then, for each other node ({', '.join(others)}): empty its raft.data_dir (not the folder of its files), take "
+                    "raft.bootstrap out of its configuration, start it, and `callfs cluster join`.")
 
 
 def _members_of(log: RaftLog) -> RaftMembers:
@@ -32735,6 +32789,145 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
         healer = Healer(files, disk, store, blobs, replicas, deep=deep, mend=mend, report=report)
         left = healer.run()
         return healer.seen, left
+
+# ============================================================================
+# migrate: records from SQLite into a Raft cluster, and back
+# ============================================================================
+
+# The machine's tables, and what the records of a single node have instead. The ids of both stay: disks know them.
+_TO_RAFT = f"""
+    UPDATE entries SET instance_id = :node;
+    UPDATE blobs SET holder = '';
+    CREATE TEMP TABLE kept AS SELECT value FROM counters WHERE name = 'store';
+    {_RAFT_SCHEMA}
+    UPDATE counters SET value = (SELECT value FROM kept) WHERE name = 'store';
+    UPDATE raft_place SET applied = :applied, term = 1, stamp = :stamp, token = :applied, members = :members;
+    INSERT INTO node_mounts SELECT :node, path, fstype, config FROM mounts;
+    DELETE FROM mounts;
+    INSERT INTO cluster VALUES (1);
+"""
+_FROM_RAFT = f"""
+    UPDATE blobs SET holder = '';
+    INSERT INTO mounts SELECT path, fstype, config FROM node_mounts WHERE instance_id = :node;
+    UPDATE counters SET value = (SELECT applied FROM raft_place) WHERE name = 'version';
+    DELETE FROM counters WHERE name = 'raft';
+    DELETE FROM fences;
+    {' '.join(f"DROP TABLE {name};{chr(10)}" for name in re.findall("CREATE TABLE ([a-z_]+)", _RAFT_SCHEMA))}
+"""
+
+
+def sqlite_to_raft(config: Config) -> str:
+    """Found a Raft cluster of one node (raft.node_id) with the records of metadata_store.sqlite_path, whose server must not
+    run; what was done. Those stay where they are, but the disk belongs to the new ones. Raises ConfigError where something
+    would be lost: second copies, what `callfs fsck` has not looked at; StorageError, StorageFull."""
+    database, options, found = config.metadata_store.sqlite_path, config.raft, collections.Counter()    # type: Any, Any, Any
+    if not (options.node_id and options.data_dir and options.bind_addr and os.path.isfile(database)):
+        raise ConfigError("raft.node_id, raft.data_dir, raft.bind_addr, metadata_store.sqlite_path: say from where to where")
+    with contextlib.ExitStack() as keep:
+        folder, disk = _migration(config, keep, options.node_id)
+        if os.path.exists(folder.machine_path) or os.path.exists(folder.log_path):
+            raise ConfigError(f"raft.data_dir: {options.data_dir} has records already; move them away")
+        store, blobs, node = SQLiteStore(database), build_blobs(config), config.instance_discovery.instance_id
+        keep.callback(store.close)
+        files = StoreFS(disk, store, LocalLocks(), instance_id=node, blobs=blobs)      # finishes what a killed server began
+        keep.callback(files.close)
+        if files._plans or store._read("copies", "SELECT 1 FROM replication UNION ALL SELECT 1 FROM replicas", ()):
+            raise ConfigError("the server has not finished moving or copying files: start it with ha.replication_enabled false, "
+                              "let it end that, and stop it")
+        if Checker(disk, store, instance_id=node, deep=False, mend=False, blobs=blobs, own={store.identity},
+                   report=lambda one: found.update([one.kind])).run():
+            raise ConfigError("records and files disagree (" + ", ".join(f"{kind}: {count}" for kind, count in sorted(found.items()))
+                              + "): run `callfs fsck` first")
+        members = encode_members({options.node_id: raft_self(config)})
+        applied = 1 + store._read("version", "SELECT max(value, (SELECT coalesce(max(version), 0) FROM entries)) FROM counters "
+                                  "WHERE name = 'version'", ())[0][0]
+        _converted(store._writer, folder.machine_path, _TO_RAFT, node=options.node_id, applied=applied, members=members.decode(),
+                   stamp=time.time_ns() // 10**6)
+        folder.cluster = secrets.token_hex(16)
+        with contextlib.closing(DiskLog(folder.log_path)) as entries:
+            entries.save(RaftState(1), [])
+            entries.reset(RaftBase(applied, 1, decode_members(members)))
+        disk.mark(f"{store.identity} {options.node_id}")
+    return (f"{options.data_dir}: {options.node_id} is a cluster of its own with the records of {database}, which nobody uses any longer.\n"
+            "Start it with metadata_store.type raft; other nodes come in by `callfs cluster join`, without raft.bootstrap.")
+
+
+def raft_to_sqlite(config: Config) -> str:
+    """The way back: of a cluster that has one node left, which must not run, into metadata_store.sqlite_path. Raises ConfigError
+    where files of other nodes would be lost, or a database is there; StorageError, StorageFull."""
+    database, place = config.metadata_store.sqlite_path, config.raft.data_dir
+    if not database or os.path.exists(database) or not os.path.isdir(place):
+        raise ConfigError("raft.data_dir, metadata_store.sqlite_path: say from where to where; a database that is there is to be moved away")
+    with contextlib.ExitStack() as keep:
+        folder, disk = _migration(config, keep, "")
+        entries, machine = DiskLog(folder.log_path), RaftMachine(folder.machine_path, name=folder.node)
+        keep.callback(entries.close)
+        keep.callback(machine.close)
+        if set(_members_of(entries)) != {folder.node}:
+            raise ConfigError(f"raft.data_dir: the cluster has other nodes ({', '.join(sorted(_members_of(entries)))}): let them leave first "
+                              "(`callfs cluster leave NODE`), which brings their files here")
+        first = max(machine.applied, entries.base.index) + 1
+        while first <= entries.last_index:  # a majority of one has all of it
+            some = entries.entries(first, entries.last_index + 1)
+            machine.apply(some)
+            first = some[-1].index + 1
+        lost = machine.read._read("foreign", "SELECT count(*), min(parent || '/' || name) FROM entries WHERE type = 'file' AND "
+                                  "backend IN ('localfs', 'symlink') AND instance_id <> ?", (folder.node,))[0]
+        if lost[0]:
+            raise ConfigError(f"{lost[0]} files lie on disks of other nodes ({lost[1]}, ...): move or delete them first")
+        _converted(machine.read._writer, database + ".new", _FROM_RAFT, node=folder.node)
+        identity = _settled_alone(config, folder.node, database + ".new")
+        os.replace(database + ".new", database)
+        _sync_records(os.path.dirname(os.path.abspath(database)))
+        disk.mark(identity)
+    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite; {place} is used no longer."
+
+
+def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
+    """Both data folders and the disk, locked."""
+    database = config.metadata_store.sqlite_path
+    os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
+    folder, disk = RaftFolder(config.raft.data_dir, node), LocalDisk(config.backend.localfs_root_path)
+    keep.callback(disk.close)
+    for lock in (database + ".lock", folder.lock_path, os.path.join(disk.hidden, "lock")):
+        keep.callback(DataLock(lock).release)
+    return folder, disk
+
+
+def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any) -> None:
+    """A copy of a database, durable under its name once it is changed."""
+    temporary = path + ".copy"
+    try:
+        copy_database(source, temporary)
+        with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
+            target.execute("PRAGMA synchronous = OFF")
+            for statement in script.split(";\n"):
+                target.execute(statement, values)
+        _sync_records(temporary)
+        os.replace(temporary, path)
+        _sync_records(os.path.dirname(os.path.abspath(path)))
+    except sqlite3.Error as error:
+        raise _store_error(error, "copy of the records") from error
+
+
+def _settled_alone(config: Config, node: str, path: str) -> str:
+    """What a node leaves for later is done on its disk, and every directory made there, as a server with records of its own
+    has it; the identity of the records."""
+    with contextlib.ExitStack() as keep:
+        disk = keep.enter_context(contextlib.closing(LocalDisk(config.backend.localfs_root_path)))
+        store = keep.enter_context(contextlib.closing(SQLiteStore(path, shared=True)))
+        files = NodeFS(disk, store, LocalLocks(), instance_id=node, blobs=build_blobs(config))
+        keep.callback(files.close)
+        page = store.subtree("/")
+        while page:
+            for record in filter(lambda record: record.is_dir, page):
+                with contextlib.suppress(FileExistsError):
+                    disk.mkdir(record.path, record.mode)
+            page = store.subtree("/", split_path(page[-1].path))
+        if store.strays(node, 1) or files._plans:
+            raise ConfigError("the server has not finished moving files: start it, let it end that, and stop it")
+    with contextlib.closing(SQLiteStore(path)) as alone:
+        return alone.identity
 
 # ============================================================================
 # Client: the REST dialect from Python
@@ -34810,6 +35003,11 @@ def _heal(args: argparse.Namespace) -> int:
     return 1 if left else 0
 
 
+def _migrate(args: argparse.Namespace) -> int:
+    _say((sqlite_to_raft if args.to == "raft" else raft_to_sqlite)(_configured(args)))
+    return 0
+
+
 def _say_finding(finding: Finding) -> None:
     meaning = {**FINDINGS, **HEALED}[finding.kind][0]
     _say(": ".join(filter(None, (finding.kind, finding.path, meaning, finding.detail))))
@@ -34916,7 +35114,7 @@ def _cluster_leave(args: argparse.Namespace) -> int:
         row: dict[str, Any] = {}
         if args.lost:
             (row,) = client.leave(args.node, lost=True)
-            _say(f"{row['node']}: belongs to the cluster no more; the files that lay on its disk answer 502 until they are deleted")
+            _say(f"{row['node']}: belongs to the cluster no more; the files on its disk answer 502 until they are deleted")
             return 0
         for row in client.leave(args.node):
             if sys.stderr.isatty() and "moved" in row:
@@ -34929,26 +35127,30 @@ def _cluster_leave(args: argparse.Namespace) -> int:
     if row.get("state") != "done":
         _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, this command at once")
         return 1
-    last = "; it belongs to the cluster no more." if row.get("removed") else ", and taken out of instance_discovery.peer_endpoints of the others."
+    last = "; it belongs to the cluster no more." if row.get("removed") else \
+        ", and taken out of instance_discovery.peer_endpoints of the others."
     _say(f"{row['node']}: {row['moved']} files moved, none is left. It may be stopped{last}")
     return 0
 
 
 JOIN_PAUSE = 0.5                        # seconds between two questions how far a new node has come
 JOIN_PATIENCE = 60.0                    # seconds that it may get no further
-JOIN_SILENCE = 3.0                      # seconds after which one that says nothing is taken for one that does not run yet
+JOIN_SILENCE = 3.0                      # seconds: one that says nothing for longer does not run yet
 
 
 def _join_wishes(args: argparse.Namespace) -> tuple[dict[str, str], list[str], str]:
     """What is said of the new node, whom to ask, and the secret. Raises ConfigError for what neither flags nor file say."""
-    config = Config.load(args.config, environ=os.environ, flags={"raft.node_id": args.node_id} if args.node_id else {}, require_keys=False) \
-        if args.config or not (args.leader and args.node_id and args.raft_addr and args.api_endpoint and args.internal_secret) else Config()
+    told = all((args.leader, args.node_id, args.raft_addr, args.api_endpoint, args.internal_secret)) and not args.config
+    flags = {"raft.node_id": args.node_id} if args.node_id else {}
+    config = Config() if told else Config.load(args.config, environ=os.environ, flags=flags, require_keys=False)
     mine = raft_self(config)
-    wish = {"node_id": args.node_id or mine.id, "raft_addr": args.raft_addr or mine.address, "api_endpoint": args.api_endpoint or mine.endpoint}
+    wish = {"node_id": args.node_id or mine.id, "raft_addr": args.raft_addr or mine.address,
+            "api_endpoint": args.api_endpoint or mine.endpoint}
     known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
     ask = [args.leader] if args.leader else [url for name, url in known.items() if name != wish["node_id"]]
     secret = args.internal_secret or config.auth.internal_proxy_secret
-    missing = [f"--{name.replace('_', '-')}" for name, value in {**wish, "leader": ask, "internal_secret": secret}.items() if not value]
+    asked = {**wish, "leader": ask, "internal_secret": secret}
+    missing = [f"--{name.replace('_', '-')}" for name, value in asked.items() if not value]
     if missing:
         raise ConfigError(f"cluster join: {', '.join(missing)}: not given, and the configuration says nothing of it either")
     return wish, ask, secret
@@ -34959,9 +35161,8 @@ def _cluster_join(args: argparse.Namespace) -> int:
     wish, ask, secret = _join_wishes(args)
     best, since = math.inf, time.monotonic()
     with contextlib.ExitStack() as stack:
-        nodes = [Peers({"": url}, secret, wish["node_id"], ca_file=args.ca_file, verify=not args.insecure) for url in ask]
-        for node in nodes:
-            stack.callback(node.close)
+        nodes = [stack.enter_context(contextlib.closing(Peers(
+            {"": url}, secret, wish["node_id"], ca_file=args.ca_file, verify=not args.insecure))) for url in ask]
         while True:
             row = _ask_any(nodes, wish)
             if row["voter"]:
@@ -34971,11 +35172,12 @@ def _cluster_join(args: argparse.Namespace) -> int:
                 best, since = row["behind"], time.monotonic()
             waited = time.monotonic() - since
             if best == math.inf and waited > JOIN_SILENCE:
-                _say(f"{wish['node_id']}: is taken in, and may be started now (with an empty raft.data_dir, without raft.bootstrap; the others "
-                     f"look for it at {wish['raft_addr']}). It has a vote when it has caught up: see `callfs cluster status`")
+                _say(f"{wish['node_id']}: is taken in, and may be started now (with an empty raft.data_dir, without raft.bootstrap; "
+                     f"others look for it at {wish['raft_addr']}). It has a vote when it has caught up: see `callfs cluster status`")
                 return 0
             if waited > JOIN_PATIENCE:
-                _complain(f"{wish['node_id']} does not catch up. It learns on, and has a vote when it has; its log may say why it takes so long")
+                _complain(f"{wish['node_id']} does not catch up. It learns on, and has a vote when it has; its log may say why it "
+                          "takes so long")
                 return 1
             time.sleep(JOIN_PAUSE)
 
@@ -34983,8 +35185,8 @@ def _cluster_join(args: argparse.Namespace) -> int:
 def _ask_any(nodes: Sequence[Peers], wish: Mapping[str, str]) -> dict[str, Any]:
     """How far a new node has come, of the first that can say it. Raises what the last one says."""
     deadline, failure = time.monotonic() + DEMO_PATIENCE, None      # type: float, Optional[CallFSError]
-    while failure is None or isinstance(failure, Unavailable) and time.monotonic() < deadline:     # an election takes a second or two
-        time.sleep(JOIN_PAUSE if failure else 0)
+    while failure is None or isinstance(failure, Unavailable) and time.monotonic() < deadline:
+        time.sleep(JOIN_PAUSE if failure else 0)        # an election takes a second or two
         for node in nodes:
             try:
                 return dict(node.call("", "raft", {"action": "join", "args": wish, "last": False}, {}).value)
@@ -35072,8 +35274,8 @@ def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
         program = shutil.which("redis-server")
         if program is None:
             raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
-                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN; or let the nodes "
-                              "agree on them by themselves: --raft")
+                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN; or let the "
+                              "nodes agree on them by themselves: --raft")
         place = os.path.join(demo.folder, "redis.sock")
         if len(os.fsencode(place)) > 100:
             raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
@@ -35100,7 +35302,7 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
     common = {"auth": {"api_key_users": {FIRST_RUN_USER: drawn["key"]}, "admins": [FIRST_RUN_USER],
                        **{name: drawn[name] for name in _SECRET_NAMES}}, **_demo_store(args, demo)}
     for name, url in urls.items():
-        path = os.path.join(demo.folder, name + ".yaml")
+        path, place = (os.path.join(demo.folder, name + end) for end in (".yaml", "/raft"))
         os.makedirs(os.path.join(demo.folder, name), 0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -35108,8 +35310,8 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
             **common, "server": {"listen_addr": url[len("http://"):]}, "log": {"format": "console"},
             "backend": {"localfs_root_path": os.path.join(demo.folder, name, "files")},
             "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
-            **({"raft": {**raft, "node_id": name, "bind_addr": raft["peers"][name], "data_dir": os.path.join(demo.folder, name, "raft")}}
-               if raft else {"instance_discovery": {"instance_id": name, "peer_endpoints": urls}})}))
+            **({"raft": {**raft, "node_id": name, "bind_addr": raft["peers"][name], "data_dir": place}} if raft else
+               {"instance_discovery": {"instance_id": name, "peer_endpoints": urls}})}))
         demo.start(name, [sys.executable, "-c", _AS_MODULE, os.path.abspath(__file__), "serve", "--config", path])
     demo.await_all("Listening on")
     for url in urls.values() if raft else ():
@@ -35226,24 +35428,27 @@ COMMANDS = [
     Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
             (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
              _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("migrate", "take the records from SQLite into a Raft cluster of one node, or back (with the server stopped)", _migrate,
+            (*_CONFIG_ARGUMENTS, _arg("--to", required=True, choices=("raft", "sqlite"), help="where they are to be"))),
     Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,
             (*_CLIENT_ARGUMENTS, _arg("--json", action="store_true", help="all that is known, as JSON"))),
     Command("cluster leave", "let a node move its files to the others, so that it can be stopped for good", _cluster_leave,
             (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one at --url"), *_CLIENT_ARGUMENTS,
              _arg("--stop", action="store_true", help="let it stay, and move no more files"),
-             _arg("--lost", action="store_true", help="it is gone for good, with the files on its disk: only take it out of the cluster "
-                  "(records in Raft)"))),
+             _arg("--lost", action="store_true", help="it is gone for good, with the files on its disk: only take it out of the "
+                  "cluster (records in Raft)"))),
     Command("cluster join", "take a node into a cluster whose records are in Raft", _cluster_join,
             (_arg("--leader", metavar="URL", help="a node of the cluster, any one (default: those in the configuration)"),
              _arg("--node-id", metavar="ID", help="of the new node (default: raft.node_id)"),
              _arg("--raft-addr", metavar="ADDR", help="host:port where the others reach its Raft (default: raft.bind_addr)"),
-             _arg("--api-endpoint", metavar="URL", help="where they reach its API (default: raft.api_peer_endpoints, server.external_url)"),
-             _arg("--internal-secret", metavar="S", help="auth.internal_proxy_secret; better said by the environment or a file, which "
-                  "other users of the machine can not see"), *_JOIN_ARGUMENTS)),
+             _arg("--api-endpoint", metavar="URL", help="where they reach its API (default: raft.api_peer_endpoints)"),
+             _arg("--internal-secret", metavar="S", help="auth.internal_proxy_secret; better said by the environment or a file, "
+                  "which other users of the machine can not see"), *_JOIN_ARGUMENTS)),
     Command("cluster transfer", "let another node lead (records in Raft)", _cluster_transfer,
-            (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one that has the most of the log"), *_CLIENT_ARGUMENTS)),
-    Command("cluster recover", "a majority is lost for good: go on with this (stopped) node alone, as a new cluster", _cluster_recover,
-            (_arg("--config", "-c", metavar="PATH", help="configuration file of the node"),
+            (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one that has the most of the log"),
+             *_CLIENT_ARGUMENTS)),
+    Command("cluster recover", "a majority is lost for good: go on with this (stopped) node alone, as a new cluster",
+            _cluster_recover, (_arg("--config", "-c", metavar="PATH", help="configuration file of the node"),
              _arg("--yes", action="store_true", help="do it; without it, it is only said what would be done"))),
     Command("cluster demo", "try it: three nodes on this machine, until Ctrl-C", _cluster_demo,
             (_arg("folder", nargs="?", default="callfs-demo", metavar="DIR", help="for all that they keep (default ./callfs-demo)"),

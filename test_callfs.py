@@ -1931,11 +1931,11 @@ def test_accepted(sections: dict) -> None:
 def test_a_node_of_raft_is_named_once() -> None:
     """`instance_id` and `dlm.type` follow; bind_addr may be any address where `peers` has the one that others use."""
     raft = {"enabled": True, "node_id": "a", "bind_addr": "0.0.0.0:1", "data_dir": "d", "bootstrap": True, "peers": {"a": "h:1", "b": "i:1"},
-            "api_peer_endpoints": {"b": "http://i:2/"}}
-    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://h:2"})
+            "api_peer_endpoints": {"a": "https://h:2", "b": "http://i:2/"}}
+    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://all:2"})
     assert config.validate() and (config.instance_discovery.instance_id, config.dlm.type) == ("a", "raft")
     assert callfs.raft_founders(config) == {"a": callfs.RaftMember("a", "h:1", "https://h:2"), "b": callfs.RaftMember("b", "i:1", "http://i:2")}
-    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3"}, instance_discovery={
+    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3", "api_peer_endpoints": {}}, instance_discovery={
         "instance_id": "a", "peer_endpoints": {"a": "http://j:1"}})
     config.validate()
     assert callfs.raft_self(config) == callfs.RaftMember("a", "h:3", "http://j:1") and callfs.raft_founders(config) == {"a": callfs.raft_self(config)}
@@ -6196,12 +6196,11 @@ class TestRaftTerms:
                                               ("snapshot", "append-answer"), ("prevote", "prevote-answer"), ("takeover", "append-answer")])
     def test_a_request_with_a_stale_term_is_rejected(self, kind, answer) -> None:
         """5.1: "if a server receives a request with a stale term number, it rejects the request"; the answer tells the newer."""
-        core = raft_core(log=raft_log(1, term=5))
-        stray = callfs.RaftEntry(3, 4, data=b"stray")
-        base = callfs.RaftBase(9, 4, raft_members("b"))
-        done = raft_do(core, raft_say(kind, "b", 4, index=2, log_term=1, entries=(stray,), commit=2, base=base))
-        assert [(each.kind, each.term, each.refused) for each in done.messages] == [(answer, 5, True)]
-        assert (core.term, core.last_index, core.commit, core.leader, core.role) == (5, 2, 0, "", "follower")
+        for core in (raft_core(log=raft_log(1, term=5)), raft_candidate(raft_log(1, term=4))):
+            role, base = core.role, callfs.RaftBase(9, 4, raft_members("b"))
+            done = raft_do(core, raft_say(kind, "b", 4, index=2, log_term=1, entries=(callfs.RaftEntry(3, 4),), commit=2, base=base))
+            assert [(each.kind, each.term, each.refused) for each in done.messages] == [(answer, 5, True)]
+            assert (core.term, core.last_index, core.commit, core.leader, core.role) == (5, 2, 0, "", role)
 
     def test_stale_answers_are_ignored(self) -> None:
         core = raft_leader(raft_log(term=4), commit=False)
@@ -6330,12 +6329,8 @@ class TestRaftElections:
         done = raft_do(core, raft_say("vote", source, 3, index=1, log_term=1))
         assert [each.refused for each in done.of("vote-answer")] == [not granted]
         assert log.state == callfs.RaftState(3, source if granted else vote)
-
-    def test_who_knows_the_leader_of_a_term_votes_for_nobody_in_it(self) -> None:
-        """5.2: a term has at most one leader; who has not voted but heard it need not be asked."""
-        core = raft_core()
-        raft_do(core, raft_say("heartbeat", "b", 2))
-        assert raft_do(core, raft_say("vote", "c", 2, index=9, log_term=2)).messages[0].refused
+        raft_do(core, raft_say("heartbeat", "d", 4))        # and none where the leader of the term is known
+        assert raft_do(core, raft_say("vote", source, 4, index=9, log_term=3)).messages[0].refused
 
     def test_a_vote_granted_begins_the_time_out_anew(self) -> None:
         """Figure 2: "without receiving AppendEntries from current leader or granting vote to candidate"."""
@@ -6357,11 +6352,6 @@ class TestRaftElections:
         assert (core.role, core.leader) == ("follower", "b")
         raft_do(core, raft_say(kind, "c", core.term, index=1, log_term=1))
         assert core.leader == "b"                           # 5.2: one leader a term: c can not be another
-
-    def test_a_candidate_rejects_a_leader_of_an_older_term_and_goes_on(self) -> None:
-        core = raft_candidate(raft_log(term=4))
-        done = raft_do(core, raft_say("append", "b", 4, index=1, log_term=1))
-        assert core.role == "candidate" and core.term == 5 and [each.term for each in done.of("append-answer")] == [5]
 
     def test_split_votes_time_out_and_a_new_term_begins(self) -> None:
         """5.2: "each candidate will time out and start a new election by incrementing its term"."""
@@ -6459,11 +6449,8 @@ class TestRaftPreVote:
             core._elapsed = 0
         core.tick()
         assert not raft_do(core, ask).messages[0].refused
-
-    def test_a_leader_ignores_votes(self) -> None:
-        """4.2.3: while a majority answers it, which check-quorum sees to."""
-        core = raft_leader()
-        assert not raft_do(core, raft_say("vote", "c", 9, index=9, log_term=8)).messages and core.role == "leader"
+        leader = raft_leader()                              # a majority answers it: check-quorum sees to that
+        assert not raft_do(leader, ask).messages and leader.role == "leader"
 
     def test_a_vote_that_a_leader_wanted_is_not_ignored(self) -> None:
         """4.2.3: the flag of a leadership transfer."""
@@ -6491,13 +6478,6 @@ class TestRaftPreVote:
             assert done.refused == ([] if leads else [5])
         with pytest.raises(callfs.NotLeader, match="no leader is known"):
             core.propose([b"x"])
-
-    def test_one_way_lines_do_not_keep_a_leader(self) -> None:
-        """6.2: who sends but hears nothing gives way, and then the others elect."""
-        lab = raft_lab()
-        lab.lost = {"append-answer", "heartbeat-answer"}
-        lab.tick(RAFT_TICKS)
-        assert lab.cores["a"].role != "leader"
 
 
 class TestRaftReplication:
@@ -6548,10 +6528,8 @@ class TestRaftReplication:
         assert core.commit == expected == (done.committed[-1].index if done.committed else 0)
         raft_do(core, raft_say("append", "b", 2, index=2, log_term=1, commit=0))
         assert core.commit == expected                      # never back
-
-    def test_a_heartbeat_commits_too(self) -> None:
-        core = raft_core(log=raft_log(1, 1))
-        assert len(raft_do(core, raft_say("heartbeat", "b", 1, commit=2)).committed) == 2 and core.commit == 2
+        raft_do(core, raft_say("heartbeat", "b", 2, commit=9))
+        assert core.commit == core.last_index               # a leader says in it no more than what is known to agree
 
     def test_older_entries_are_committed_with_it(self) -> None:
         """5.3: "this also commits all preceding entries in the leader's log, including entries created by previous leaders"."""
@@ -6585,15 +6563,11 @@ class TestRaftReplication:
         leader._log.save(again.state, again.entries)
         leader.advance(again)
         assert leader.commit == 3
-
-    def test_others_may_commit_what_the_leader_has_not_saved(self) -> None:
-        """10.2.1: "the leader may even commit an entry before it has been written to its own disk"."""
-        core = raft_leader()
-        core.propose([b"x"])
-        ready = core.ready()
-        for name in "bc":
-            core.step(raft_say("append-answer", name, 2, index=3))
-        assert core.commit == 3 and core._log.last_index == 2 and core.ready().entries == ready.entries
+        leader.propose([b"y"])
+        raft_ack(leader, "c", 3)
+        for name in "bc":                                   # 10.2.1: others may commit what is not on the leader's disk
+            leader.step(raft_say("append-answer", name, 2, index=4))
+        assert leader.commit == 4
 
     def test_what_was_lost_is_sent_again(self) -> None:
         """5.3: "the leader retries AppendEntries RPCs indefinitely (even after it has responded to the client)"."""
@@ -6617,6 +6591,16 @@ class TestRaftReplication:
             core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=entries))
             ready = core.ready()
             assert not ready.entries and core.last_index == 4 and ready.messages[-1].index == 1 + len(entries)
+
+    def test_what_is_replaced_while_it_is_saved_is_saved_again(self) -> None:
+        core = raft_core()
+        core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=(callfs.RaftEntry(2, 1),)))
+        ready = core.ready()
+        core.step(raft_say("append", "c", 3, index=1, log_term=1, entries=(callfs.RaftEntry(2, 3),)))
+        core._log.save(ready.state, ready.entries)
+        core.advance(ready)
+        raft_do(core)
+        assert [entry.term for entry in core._log.rows] == [1, 3]
 
     @pytest.mark.parametrize("terms", [(1, 1, 4, 4, 5, 5, 6, 6), (1, 1, 4), (1, 1, 4, 4, 5, 5, 6, 6, 6, 6),
                                        (1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7), (1, 1, 4, 4, 4, 4), (1, 1, 2, 2, 2, 3, 3, 3, 3, 3)])
@@ -6651,8 +6635,10 @@ class TestRaftReplication:
         before = core.progress()["b"]
         raft_do(core, raft_say("append-answer", "b", 2, index=1), raft_say("append-answer", "b", 2, index=2, refused=True, hint=1))
         assert core.progress()["b"] == before == (3, 4, "replicate", True)
-        raft_do(core, raft_say("append-answer", "b", 2, index=9, refused=True, hint=1, hint_term=1))    # of a later one: lost?
-        assert core.progress()["b"][:3] == (3, 4, "replicate") or core.progress()["b"][:3] == (3, 4, "probe")
+        for hint in (2, 5):                                 # only the first answers what was asked last
+            core.propose([b"y", b"z"])
+            raft_do(core, raft_say("append-answer", "c", 2, index=core.last_index, refused=True, hint=hint, hint_term=2))
+            assert core.progress()["c"][:3] == (2, 3, "probe"), hint
 
     def test_a_leader_does_not_overwrite_its_own_log(self) -> None:
         """5.3, figure 3 (Leader Append-Only)."""
@@ -6779,11 +6765,6 @@ class TestRaftReads:
         core.read(2)
         assert sorted(raft_do(core, raft_say("append", "b", 3, index=2, log_term=2)).refused) == [1, 2]
 
-    def test_alone_it_answers_at_once(self) -> None:
-        core = raft_leader(raft_log(voters="a"))
-        core.read(1)
-        assert raft_do(core).reads == [(1, 2)]
-
     def test_rounds_for_a_lease(self) -> None:
         """6.4.1: the driver notes when a round began; `rounds` says which a majority answered."""
         core = raft_leader()
@@ -6794,6 +6775,9 @@ class TestRaftReads:
         assert core.has_ready and core.ready().rounds == first
         core.step(raft_say("heartbeat-answer", "c", 2, context=second))
         assert core.has_ready and core.ready().rounds == second and not core.has_ready
+        alone = raft_leader(raft_log(voters="a"))
+        alone.read(1)
+        assert raft_do(alone).reads == [(1, 2)]
 
 
 class TestRaftMembers:
@@ -6839,7 +6823,7 @@ class TestRaftMembers:
 
     def test_not_before_the_last_is_committed_nor_before_the_term_is(self) -> None:
         """4.1: "waiting for the previous to commit", and (Ongaro, raft-dev 2015) not before an entry of its term is."""
-        core = raft_leader(commit=False)
+        core = raft_leader(commit=False, applied=1)
         with pytest.raises(callfs.RaftBusy, match="too new"):
             core.change(raft_members("abcd"))
         raft_ack(core, "b")
@@ -6873,7 +6857,8 @@ class TestRaftMembers:
         assert core.commit == 4 and lab.cores["c"].is_voter
 
     def test_a_node_in_no_configuration_takes_entries_and_votes_if_asked(self) -> None:
-        """4.2.2: "a server accepts AppendEntries from a leader that is not part of its configuration", and grants votes to such."""
+        """4.1: "accepts AppendEntries from a leader that is not part of the server's latest configuration", and "grants its vote to
+        a candidate that is not part of" it. A learner votes too: who asks may know that it has a vote by now."""
         core = raft_core("z", raft_log(voters=""))
         for _ in range(5 * RAFT_TICKS):
             core.tick()
@@ -6882,11 +6867,8 @@ class TestRaftMembers:
         entry = callfs.RaftEntry(1, 3, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members("qz")))
         assert not raft_do(core, raft_say("append", "q", 3, "z", entries=(entry,), commit=1)).messages[0].refused
         assert core.is_voter and core.commit == 1
-
-    def test_a_learner_votes_if_asked(self) -> None:
-        """4.2.2: who asks may know that it has a vote by now; without it nobody might be elected."""
-        core = raft_core("d", raft_log(learners="d"))
-        assert not raft_do(core, raft_say("vote", "b", 3, "d", index=1, log_term=1)).messages[0].refused
+        learner = raft_core("d", raft_log(learners="d"))
+        assert not raft_do(learner, raft_say("vote", "b", 3, "d", index=1, log_term=1)).messages[0].refused
 
     def test_a_leader_that_is_removed_steps_down_when_that_is_committed(self) -> None:
         """4.2.2: it "manages a cluster that does not include itself; it replicates log entries but does not count itself"."""
@@ -6930,17 +6912,6 @@ class TestRaftMembers:
         lab.lost = set()
         lab.tick(6 * RAFT_TICKS)
         assert lab.cores["b"].role == "leader" and list(lab.cores["b"].members) == ["b"] and lab.cores["b"].commit >= 3
-
-    def test_a_new_voter_is_asked_where_its_log_agrees(self) -> None:
-        lab = raft_lab("ab")
-        for _ in range(5):
-            lab.cores["a"].propose([b"x"])
-        lab.settle()
-        lab.cores["d"] = raft_core("d", raft_log(voters=""))
-        lab.committed["d"] = []
-        lab.cores["a"].change(raft_members("abd"))
-        lab.settle()
-        assert lab.logs()["d"] == lab.logs()["a"] and len(lab.committed["d"]) == lab.cores["a"].commit == 8
 
     def test_members_round_trip(self) -> None:
         members = raft_members("abc", "d")
@@ -7057,16 +7028,18 @@ class TestRaftSnapshots:
         """7: "the follower discards its entire log; it is all superseded by the snapshot"."""
         core = raft_core(log=raft_log(1, 1, 2, 2), applied=2)
         base = callfs.RaftBase(4, 3, raft_members("abcd"))
+        core.step(raft_say("heartbeat", "b", 3, commit=3))
         core.step(raft_say("snapshot", "b", 3, base=base))
         ready = core.ready()
-        assert ready.snapshot == base and not ready.committed and not ready.messages
+        assert ready.snapshot == base and not ready.committed and [each.kind for each in ready.messages] == ["heartbeat-answer"]
         assert core.ready().snapshot == base                # till it is installed
         late = raft_say("append", "b", 3, index=4, log_term=3, entries=(callfs.RaftEntry(5, 3),))
-        assert not raft_do(raft_core(log=raft_log(1)), late)[1]
         core.step(late)
-        assert core.last_index == 5 and core._term_of(5) == 2
+        core._elapsed = 3 * RAFT_TICKS
+        core.tick()                                         # no time to campaign
+        assert core.last_index == 5 and core._term_of(5) == 2 and core.role == "follower"
         done = raft_do(core)
-        assert [(each.kind, each.target, each.index) for each in done.messages] == [("append-answer", "b", 4)]
+        assert [(each.target, each.index) for each in done.of("append-answer")] == [("b", 4)]
         assert (core.commit, core.applied, core.last_index, core.members) == (4, 4, 4, raft_members("abcd"))
         assert not raft_do(core, late).messages[0].refused and core.last_index == 5
 
@@ -7077,13 +7050,6 @@ class TestRaftSnapshots:
         for base, commit in ((callfs.RaftBase(1, 1), 2), (callfs.RaftBase(4, 2), 4)):
             done = raft_do(core, raft_say("snapshot", "b", 3, base=base))
             assert [each.index for each in done.of("append-answer")] == [commit] == [core.commit] and core.last_index == 5
-
-    def test_it_does_not_campaign_while_one_is_to_be_installed(self) -> None:
-        core = raft_core()
-        core.step(raft_say("snapshot", "b", 1, base=callfs.RaftBase(9, 1, raft_members("abc"))))
-        for _ in range(3 * RAFT_TICKS):
-            core.tick()
-        assert core.role == "follower"
 
     def test_a_log_behind_a_base(self) -> None:
         """Members and terms come from the base; what is before is asked of nobody."""
@@ -7112,6 +7078,7 @@ class RaftSimNode:
         self.sim, self.name, self.log = sim, name, MemoryRaftLog()
         self.core: Optional[callfs.RaftCore] = None
         self.applied = self.persisted = self.lives = 0
+        self.period = sim.random.uniform(0.97, 1.03)        # no two clocks go alike: a lease is a tenth shorter for it
         self.full = self.slow = False
         self.clear()
 
@@ -7144,7 +7111,7 @@ class RaftSimNode:
 
     def tick(self, life: int) -> None:
         if life == self.lives:
-            self.sim.after(1.0, self.tick, life)
+            self.sim.after(self.period, self.tick, life)
             self.do(callfs.RaftCore.tick)
 
     def do(self, act: Callable[[callfs.RaftCore], Any]) -> None:
@@ -7576,7 +7543,7 @@ def test_raft_log_against_a_model(quick: Path, seed: int) -> None:
             kept = [int(name[:8]) for name in os.listdir(quick)]
             assert min(kept) == (log._places[0] >> 32 if entries else max(kept))
         elif what == "reset":
-            base, entries = callfs.RaftBase(last + chance.randint(1, 50), term, RAFT_MEMBERSHIP), []
+            base, entries = callfs.RaftBase(base.index + chance.randint(1, 50 + len(entries)), term, RAFT_MEMBERSHIP), []
             log.reset(base)
             assert len(os.listdir(quick)) == 1
         elif what == "open":
@@ -7657,6 +7624,9 @@ def test_raft_log_golden(quick: Path) -> None:
     assert raft_reopened(old) == picture == (2, 3, RAFT_MEMBERSHIP, callfs.RaftState(3, "b"), [callfs.RaftEntry(3, 3, 1, b"put")])
     with pytest.raises(callfs.StorageError, match=r"00000001.log was written by another version of callfs \(format 2\)"):
         raft_log(newer)
+    (old / "00000001.log").write_bytes(RAFT_GOLDEN + RAFT_GOLDEN[-96:])
+    with pytest.raises(callfs.StorageError, match="frame 2 stands where 3 should"):     # a write that went astray
+        raft_log(old)
     segment = callfs._LogSegment(zlib.crc32(RAFT_GOLDEN[:28]), len(RAFT_GOLDEN), 3)
     for kind in (7, 140):
         frame, _ = callfs._log_encode([callfs.RaftEntry(4, 3, kind)], segment)
@@ -7993,6 +7963,32 @@ def test_raft_log_on_a_full_disk(quick: Path, monkeypatch: pytest.MonkeyPatch) -
     assert raft_reopened(quick) == picture
 
 
+def test_raft_log_half_a_frame_is_taken_back(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no space can be taken in advance a full disk shows in the middle of a frame: nothing of it stays."""
+    left = [740]
+
+    def full(name: str, number: int, call: Any) -> Any:
+        if not isinstance(call, ShortWrite) or not left[0]:
+            raise OSError(errno.ENOSPC if isinstance(call, ShortWrite) else errno.EOPNOTSUPP, "injected")
+        done = call(min(left[0], len(call.data)))
+        left[0] -= done
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", FaultyOS(full, frozenset({"write", "posix_fallocate"})))
+        with contextlib.closing(raft_log(quick, 1 << 16)) as log:
+            for first in itertools.count(1):
+                try:
+                    log.save(callfs.RaftState(first), raft_entries(first, first + 1, size=150))
+                except callfs.StorageFull:
+                    break
+                picture = raft_picture(log)
+            assert first > 1 and not left[0] and raft_picture(log) == picture
+            left[0] = 100
+            log.save(callfs.RaftState(99, "b"), [])     # shorter than what was written of the other
+    assert raft_reopened(quick) == (*picture[:3], callfs.RaftState(99, "b"), picture[4])
+
+
 # ---- real processes, memory --------------------------------------------------------------------------------------
 
 RAFT_WRITER = """
@@ -8015,7 +8011,8 @@ while True:
 """
 
 
-@pytest.mark.parametrize("rounds", [3, pytest.param(60, marks=pytest.mark.long)])
+@pytest.mark.once
+@pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.long)])
 def test_raft_log_kill_loop(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at random: every entry that was confirmed is there with its term and data, and no vote is forgotten."""
     chance, confirmed, votes = random.Random(kill_seed()), {}, 0        # type: Any, dict[int, int], int
@@ -8055,9 +8052,9 @@ def test_raft_log_memory(quick: Path) -> None:
         tracemalloc.start()
         try:
             before = tracemalloc.get_traced_memory()[0]
-            for first in range(1000, 21_000, 100):
+            for first in range(1000, 11_000, 100):
                 log.save(None, raft_entries(first, first + 100))
-            assert tracemalloc.get_traced_memory()[0] - before < 20_000 * 20 + 100_000
+            assert tracemalloc.get_traced_memory()[0] - before < 10_000 * 20 + 100_000
         finally:
             tracemalloc.stop()
 
@@ -8157,6 +8154,906 @@ def test_raft_folder_order_of_calls(quick: Path, monkeypatch: pytest.MonkeyPatch
 # ============================================================================
 # Raft: messages between nodes, framed and proven
 # ============================================================================
+
+RAFT_SECRET = "raft-secret-of-tests-0123"
+FRAME = callfs._Frame
+
+
+def a_raft_message(seed: int, **fields: Any) -> callfs.RaftMessage:
+    """A message of Raft from a to b with something in every field."""
+    rng = random.Random(seed)
+    numbers = [rng.choice((0, 1, 255, 1 << 32, (1 << 64) - 1)) for _ in range(9)]
+    entries = tuple(callfs.RaftEntry(numbers[0], numbers[1], rng.randrange(3), rng.randbytes(rng.choice((0, 1, 300))))
+                    for _ in range(rng.randrange(4)))
+    base = callfs.RaftBase(numbers[2], numbers[3], {"ä": callfs.RaftMember("ä", "host:1", "http://x", False)})
+    made = callfs.RaftMessage(rng.choice(("append", "vote", "of a newer version")), "a", "b", *numbers[:4], entries,
+                              rng.random() < 0.5, *numbers[4:7], rng.choice((None, base)))
+    return made._replace(**fields)
+
+
+class TestRaftMessages:
+    """Messages as bytes and back."""
+
+    def test_round_trip(self) -> None:
+        """Every field, from bytes and from a part of a larger buffer."""
+        for seed in range(200):
+            message = a_raft_message(seed)
+            data = callfs.encode_message(message)
+            assert callfs.decode_message(data) == message, seed
+            assert callfs.decode_message(memoryview(b"before" + data + b"behind")[6:-6]) == message
+
+    def test_golden_bytes(self) -> None:
+        """The format of this version, as the nodes of a later one have to read it."""
+        message = callfs.RaftMessage("append", "n1", "n2", 3, 7, 2, 6, (callfs.RaftEntry(8, 3, 1, b"data"),), True, 4, 5, 9,
+                                     callfs.RaftBase(1, 1, {"n1": callfs.RaftMember("n1", "h:1", "http://h", True)}))
+        assert callfs.encode_message(message).hex() == (
+            "03" "0000000000000003" "0000000000000007" "0000000000000002" "0000000000000006" "0000000000000004"
+            "0000000000000005" "0000000000000009" "000c" "00000001" "617070656e64006e31006e32"
+            "0000000000000001" "0000000000000001" "0000001e"
+            + b'[["n1","h:1","http://h",true]]'.hex() + "0000000000000008" "0000000000000003" "01" "00000004" "64617461")
+
+    def test_any_bytes_give_a_clean_error(self) -> None:
+        """Cut anywhere, longer, changed anywhere, random: a message or ValueError."""
+        data = callfs.encode_message(a_raft_message(3, base=callfs.RaftBase(1, 1, {"a": callfs.RaftMember("a", "h:1")})))
+        for cut in range(len(data)):
+            with pytest.raises(ValueError):
+                callfs.decode_message(data[:cut])
+        with pytest.raises(ValueError):
+            callfs.decode_message(data + b"x")
+        rng = random.Random(5)
+        for _ in range(4000):
+            changed = bytearray(data if rng.random() < 0.8 else rng.randbytes(rng.randrange(200)))
+            for _ in range(rng.randrange(4)):
+                if changed:
+                    changed[rng.randrange(len(changed))] = rng.randrange(256)
+            with contextlib.suppress(ValueError):
+                assert isinstance(callfs.decode_message(changed), callfs.RaftMessage)
+
+
+class TestRaftWire:
+    """Frames without a socket."""
+
+    def pair(self) -> tuple[Any, Any]:
+        """Both ends, proven to each other."""
+        ends = callfs.RaftWire(), callfs.RaftWire()
+        for end, dialed in zip(ends, (True, False)):
+            end.prove(b"secret", [b"hello 1", b"hello 2"], dialed)
+            end.limit = 100_000
+        return ends
+
+    @staticmethod
+    def taken(wire: Any, data: bytes) -> list[tuple[int, bytes]]:
+        """All frames of it."""
+        return [(kind, bytes(payload)) for kind, payload in wire.feed(data)]
+
+    @pytest.mark.parametrize("proven", [True, False])
+    @pytest.mark.parametrize("step", [1, 7, 60, 1_000_000])
+    def test_pieces(self, proven: bool, step: int) -> None:
+        """One byte at a time, some, all at once with more behind it."""
+        here, there = self.pair() if proven else (callfs.RaftWire(), callfs.RaftWire())
+        sent = [(FRAME.CALL, bytes([n]) * size) for n, size in enumerate((0, 1, 100, 0, 3000, 5))]
+        data, found = b"".join(here.frame(*each) for each in sent), []
+        for at in range(0, len(data), step):
+            found += self.taken(there, data[at:at + step])
+        assert found == sent
+
+    def test_seal_is_hmac(self) -> None:
+        """HMAC-SHA256, as the standard library has it."""
+        for key in (b"k", b"k" * 32, b"k" * 64):
+            assert callfs._frame_seal(key)(b"one", memoryview(b"two")) == hmac.digest(key, b"onetwo", "sha256")
+
+    def test_every_changed_bit_is_found(self) -> None:
+        """In the head, the payload and the proof; nothing of such a frame is handed on."""
+        for place in range(13 + 5 + 32):
+            here, there = self.pair()
+            good, bad = here.frame(FRAME.PING, b""), bytearray(here.frame(FRAME.CALL, b"hello"))
+            bad[place] ^= 1 << place % 8
+            assert self.taken(there, good) == [(FRAME.PING, b"")]
+            with pytest.raises(callfs._RaftFault) as caught:
+                assert self.taken(there, bytes(bad) + bytes(100_000)) == []
+            assert caught.value.reason in ("altered", "long")
+
+    @pytest.mark.parametrize("order", [(0, 0), (1,), (0, 2), (0, 1, 0), (0, 2, 1)])
+    def test_replayed_reordered_missing(self, order: Sequence[int]) -> None:
+        """A frame whose proof is good, at another place than its own."""
+        here, there = self.pair()
+        frames = [here.frame(FRAME.CALL, bytes([n])) for n in range(3)]
+        with pytest.raises(callfs._RaftFault, match="twice, or one is missing"):
+            self.taken(there, b"".join(frames[n] for n in order))
+
+    def test_frames_are_good_in_one_direction_of_one_connection(self) -> None:
+        """Not sent back, not on another connection between the same nodes, not with another secret."""
+        here, there = self.pair()
+        frame = here.frame(FRAME.CALL, b"x")
+        others = [callfs.RaftWire() for _ in range(3)]
+        others[0].prove(b"secret", [b"hello 1", b"hello 2"], True)
+        others[1].prove(b"secret", [b"hello 1", b"hello 3"], False)
+        others[2].prove(b"another", [b"hello 1", b"hello 2"], False)
+        for other in others:
+            with pytest.raises(callfs._RaftFault, match="internal_proxy_secret"):
+                self.taken(other, frame)
+        assert self.taken(there, frame) == [(FRAME.CALL, b"x")]
+
+    def test_too_long_is_refused_by_its_head(self) -> None:
+        """Before it has come, so that it never lies in memory: 4 KiB of a stranger."""
+        wire = callfs.RaftWire()
+        assert self.taken(wire, callfs.RaftWire().frame(FRAME.HELLO, bytes(4096))) == [(FRAME.HELLO, bytes(4096))]
+        with pytest.raises(callfs._RaftFault, match="4097 bytes, where 4096"):
+            self.taken(callfs.RaftWire(), struct.pack(">IBQ", 4097, FRAME.HELLO, 0))
+
+    def test_wanted_grows_with_the_frame(self) -> None:
+        """A large frame comes in large pieces, but never in more than a MiB."""
+        wire = self.pair()[1]
+        wire.limit = 1 << 30
+        assert wire.wanted == 65_536
+        self.taken(wire, struct.pack(">IBQ", 300_000, FRAME.CALL, 0))
+        assert 300_000 < wire.wanted < 300_100
+        wire = self.pair()[1]
+        wire.limit = 1 << 30
+        self.taken(wire, struct.pack(">IBQ", 1 << 29, FRAME.CALL, 0))
+        assert wire.wanted == 1 << 20
+
+
+class RaftRelay:
+    """Stands between two nodes: hands bytes on as `change(data)` gives them back (None: not at all, b"" ends the
+    connection), in the direction of who was dialed."""
+
+    def __init__(self, to: str) -> None:
+        self.to, self.change = to.rsplit(":", 1), lambda data: data     # type: Any, Callable[[bytes], Optional[bytes]]
+        self.back: Callable[[bytes], Optional[bytes]] = lambda data: data
+        self.moved, self._pairs = 0, []             # type: int, list[Any]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                try:
+                    far = socket.create_connection((self.to[0], int(self.to[1])), 5)
+                except OSError:
+                    near.close()
+                    continue
+                self._pairs.append((near, far))
+                for source, sink, forward in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._move, args=(source, sink, forward), daemon=True).start()
+
+    def _move(self, source: Any, sink: Any, forward: bool) -> None:
+        with contextlib.suppress(OSError):
+            for data in iter(lambda: source.recv(65536), b""):
+                changed = self.change(data) if forward else self.back(data)
+                if changed == b"":
+                    break
+                self.moved += len(changed or b"") * forward
+                sink.sendall(changed or b"")
+        self._end(source, sink)
+
+    @staticmethod
+    def _end(*socks: Any) -> None:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def cut(self) -> None:
+        """End the connections that there are."""
+        pairs, self._pairs = self._pairs, []
+        for near, far in pairs:
+            self._end(near, far)
+
+    def close(self) -> None:
+        """End all."""
+        self._end(self._listener)
+        self.cut()
+
+
+class RaftEnd:
+    """A transport, and what it heard."""
+
+    def __init__(self, name: str, bind: str = "127.0.0.1:0", secret: str = RAFT_SECRET, **options: Any) -> None:
+        self.messages: list[callfs.RaftMessage] = []
+        self.reachable: list[tuple[str, bool]] = []
+        self.announced: list[Any] = []
+        self.metrics = callfs.Metrics()
+        self.log = RecordedLog()
+        self.transport = callfs.RaftTransport(name, bind, secret, **{
+            "folder_id": "folder of " + name, "on_message": self.messages.append, "metrics": self.metrics, "log": self.log,
+            "on_reachable": lambda other, whether: self.reachable.append((other, whether)), **options})
+        self.transport.serve("echo", lambda source, payload, reply: reply(payload))
+
+    def listen(self) -> None:
+        """Hear announcements from now on."""
+        self.transport.listen(lambda source, text: self.announced.append((source, text)),
+                              lambda: self.announced.append("missed"))
+
+    def lost(self, reason: str) -> int:
+        """How many connections ended so."""
+        return int(self.metrics.value("callfs_raft_connections_lost_total", reason))
+
+    def knows(self, *others: Any, **addresses: str) -> None:
+        """Its members from now on."""
+        self.transport.set_members({**{other.transport.name: other.transport.address for other in others}, **addresses})
+
+    def send(self, target: str, number: int, data: bytes = b"") -> None:
+        """A message with a number."""
+        entries = (callfs.RaftEntry(1, 1, 1, data),) if data else ()
+        self.transport.send(callfs.RaftMessage("append", self.transport.name, target, number, entries=entries))
+
+    def terms(self) -> list[int]:
+        """The numbers of the messages that came."""
+        return [message.term for message in self.messages]
+
+
+class RecordedLog(callfs.Log):
+    """A log whose lines are kept: (level, event, fields)."""
+
+    def __init__(self) -> None:
+        super().__init__("error")
+        self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
+
+    def _line(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        self.lines.append((level, event, fields))
+
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(map(str, self.lines))
+
+
+@pytest.fixture
+def raft_ends() -> Iterator[Callable[..., RaftEnd]]:
+    """`raft_ends(name, **options)`: a transport that runs; all are closed after the test, and nothing is left."""
+    with nothing_left(), contextlib.ExitStack() as stack:
+        def start_one(name: str, **options: Any) -> RaftEnd:
+            made = RaftEnd(name, **options)
+            stack.callback(made.transport.close)
+            made.transport.start()
+            return made
+        yield start_one
+
+
+@pytest.fixture
+def relay_to() -> Iterator[Callable[[RaftEnd], RaftRelay]]:
+    """`relay_to(end)`: a RaftRelay in front of it."""
+    with contextlib.ExitStack() as stack:
+        def start_one(end: RaftEnd) -> RaftRelay:
+            made = RaftRelay(end.transport.address)
+            stack.callback(made.close)
+            return made
+        yield start_one
+
+
+class TestRaftTransport:
+    """Two or three nodes in one process."""
+
+    def test_messages_both_ways(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """In order, large and small, also those that were sent before there was a connection."""
+        a, b = raft_ends("a"), raft_ends("b")
+        for here, there, name in ((a, b, "b"), (b, a, "a")):
+            here.knows(a, b)
+            for number in range(50):
+                here.send(name, number, bytes(3_000_000) if number == 25 else b"")
+            wait_for(lambda: len(there.messages) == 50, what="the messages")
+            assert there.terms() == list(range(50)) and here.reachable == [(name, True)]
+        assert len(b.messages[25].entries[0].data) == 3_000_000
+        assert a.transport.reachable("b") and a.transport.trouble("b") == ""
+
+    def test_many_threads(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """What each of them sends keeps its order; calls between it come to who asked."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        wrong: list[Any] = []
+
+        def work(which: int) -> None:
+            for number in range(150):
+                a.send("b", which * 1000 + number)
+                if a.transport.call("b", "echo", b"%d" % number) != b"%d" % number:
+                    wrong.append((which, number))
+        threads = [threading.Thread(target=work, args=(which,)) for which in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        wait_for(lambda: len(b.messages) == 900, what="all messages")
+        for which in range(6):
+            assert [term for term in b.terms() if term // 1000 == which] == list(range(which * 1000, which * 1000 + 150))
+
+    def test_a_node_that_is_not_there_yet(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """It is tried again and again; what was sent meanwhile is dropped and counted; why there is no connection is said."""
+        b = raft_ends("b")
+        address = b.transport.address
+        b.transport.close()
+        a = raft_ends("a")
+        a.knows(b=address)
+        wait_for(lambda: a.lost("broke") >= 2, what="two tries")
+        with pytest.raises(callfs.BadGateway, match="node b can not be reached"):
+            wait_for(lambda: a.transport._targets["b"].line is None and a.transport.call("b", "echo"))
+        assert "refused" in a.transport.trouble("b") and not a.reachable and not a.transport.reachable("b")
+        again = raft_ends("b", bind=address)
+        wait_for(lambda: a.reachable == [("b", True)])
+        a.send("b", 7)
+        wait_for(lambda: again.terms() == [7])
+        again.transport.close()
+        wait_for(lambda: a.reachable == [("b", True), ("b", False)])
+        raft_ends("b", bind=address)
+        wait_for(lambda: a.reachable[2:] == [("b", True)])
+        assert [line[1] for line in a.log.lines if line[1] != "raft connection failed"] == [
+            "raft connection", "raft connection lost", "raft connection"]
+
+    def test_who_comes_back_is_dialed_at_once(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that connects is there: the pause until the next try ends."""
+        monkeypatch.setattr(callfs, "RAFT_PAUSE", 1000.0)
+        monkeypatch.setattr(callfs, "RAFT_LONGEST_PAUSE", 1000.0)
+        b = raft_ends("b")
+        address = b.transport.address
+        b.transport.close()
+        a = raft_ends("a")
+        a.knows(b=address)
+        wait_for(lambda: a.lost("broke"))
+        raft_ends("b", bind=address).knows(a)
+        wait_for(lambda: a.reachable == [("b", True)])
+
+    def test_members_change(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Who is no member is disconnected, on both connections; who moved is dialed there; who stays is left alone."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        for each in (a, b, c):
+            each.knows(a, b, c)
+        for each in (a, b, c):
+            wait_for(lambda: len(each.reachable) == 2)
+        kept, a.transport.accept = a.transport._targets["c"].line, lambda hello: "no member" if hello.name == "b" else ""
+        a.knows(a, c)
+        wait_for(lambda: ("b", False) in a.reachable and ("a", False) in b.reachable)
+        a.send("b", 1)
+        with pytest.raises(callfs.BadGateway, match="address is not known"):
+            a.transport.call("b", "echo")
+        assert a.metrics.value("callfs_raft_dropped_total", "b") == 1
+        moved = raft_ends("b")
+        a.knows(moved, c)
+        wait_for(lambda: a.reachable.count(("b", True)) == 2)
+        a.send("b", 2)
+        wait_for(lambda: moved.terms() == [2])
+        assert a.transport._targets["c"].line is kept and a.transport.call("c", "echo", b"x") == b"x"
+
+    def test_a_node_without_members_answers(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """One that is to join knows no address yet: it answers on the connection that it was dialed on."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        wait_for(lambda: b.transport.reachable("a"))
+        b.send("a", 5)
+        wait_for(lambda: a.terms() == [5])
+        assert b.transport.call("a", "echo", b"x") == b"x"
+
+    @pytest.mark.parametrize("address", ["localhost:{}", "nonsense", "unix:/tmp/x", "does-not-exist.invalid:1"])
+    def test_addresses(self, raft_ends: Callable[..., RaftEnd], address: str) -> None:
+        """Names are looked up aside; what is no address is said to be none."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b=address.format(b.transport.address.rsplit(":")[1]))
+        if "localhost" in address:
+            wait_for(lambda: a.reachable == [("b", True)])
+        else:
+            wait_for(lambda: a.transport._targets["b"].failures, 20)
+            assert a.lost("broke" if "invalid" in address else "address")
+
+    def test_a_taken_address(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Is said with the option's name; who did not start can be closed, and who was closed too."""
+        a, other = raft_ends("a"), RaftEnd("b")
+        other.transport.close()
+        other = RaftEnd("b", bind=a.transport.address)
+        with pytest.raises(callfs.ConfigError, match="raft.bind_addr: can not listen on 127"):
+            other.transport.start()
+        other.transport.close()
+        a.transport.close()
+
+    # -- who is let in -----------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("mine, theirs, why", [
+        ({}, {"secret": "another-secret-012345"}, "internal_proxy_secret"),
+        ({"cluster": lambda: "one"}, {"cluster": lambda: "two"}, "belongs to cluster (one|two), node [ab] to (one|two)"),
+        ({}, {"name": "c"}, "this is node c, not b: set the address right"),
+        ({}, {"name": "a"}, "has the same raft.node_id"),
+        ({}, {"accept": lambda hello: f"{hello.name} has an empty {hello.folder}"}, "refuses this node: a has an empty folder of a"),
+        ({"accept": lambda hello: f"{hello.name} has an empty {hello.folder}"}, {}, "b has an empty folder of b"),
+    ], ids=["secret", "cluster", "name", "same", "refused", "not-wanted"])
+    def test_refused(self, raft_ends: Callable[..., RaftEnd], mine: Any, theirs: Any, why: str) -> None:
+        """Who dialed says why; nothing that was sent is handed on, and no call is done."""
+        a, b = raft_ends("a", **mine), raft_ends(**{"name": "b", **theirs})
+        done: list[str] = []
+        b.transport.serve("echo", lambda source, payload, reply: done.append(source))
+        a.knows(b=b.transport.address)
+        a.send("b", 1)
+        wait_for(lambda: a.lost("refused") + a.lost("secret") >= 2, what="two refusals")
+        wait_for(lambda: re.search(why, a.transport.trouble("b")))
+        with pytest.raises(callfs.BadGateway, match=why):
+            a.transport.call("b", "echo", timeout=5)
+        assert not b.messages and not done and not a.reachable and RAFT_SECRET not in a.log.text() + b.log.text()
+
+    @pytest.mark.parametrize("cluster, other", [("", ""), ("one", ""), ("", "one"), ("one", "one")])
+    def test_who_has_no_cluster_yet_is_let_in(self, raft_ends: Callable[..., RaftEnd], cluster: str, other: str) -> None:
+        """And hears what the cluster is called."""
+        told: list[Any] = []
+        a = raft_ends("a", cluster=lambda: cluster, accept=lambda hello: told.append(hello) or "")
+        b = raft_ends("b", cluster=lambda: other)
+        a.knows(b)
+        wait_for(lambda: a.reachable == [("b", True)])
+        assert [(hello.name, hello.target, hello.cluster, hello.folder) for hello in told] == [("b", "a", other, "folder of b")]
+
+    def test_another_version(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that speaks none of our protocols: both sides say so."""
+        a = raft_ends("a")
+        with self.stranger(a) as sock:
+            hello = json.dumps(["n", "a", "", "f", [2, 3], "0" * 32, "more of it"]).encode()
+            sock.sendall(callfs.RaftWire().frame(FRAME.HELLO, hello))
+            assert b'["a"' in until_closed(sock)        # its own, with what it speaks
+        wait_for(lambda: a.lost("version"))
+        assert "speaks versions (2, 3) of the protocol, this node 1" in a.log.text()
+
+    @staticmethod
+    def stranger(end: RaftEnd) -> Any:
+        """A connection of somebody to its port."""
+        host, port = end.transport.address.split(":")
+        return socket.create_connection((host, int(port)), 10)
+
+    @pytest.mark.parametrize("data", [
+        b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\xff" * 100, struct.pack(">IBQ", 4097, 1, 0), struct.pack(">IBQ", 2, 1, 0) + b"{}",
+        struct.pack(">IBQ", 0, 2, 0), struct.pack(">IBQ", 6, 7, 0) + bytes(6), struct.pack(">IBQ", 2, 1, 1) + b"[]",
+        callfs.RaftWire().frame(1, b'["a","a","","",[1,1],"0"]'), callfs.RaftWire().frame(1, b"[" * 4000),
+        callfs.RaftWire().frame(1, b'["a\\n","a","","",[1,1],"00000000000000000000000000000000"]'),
+        callfs.RaftWire().frame(1, b'["n","a","","",[1,1],"00000000000000000000000000000000"]') * 2 + bytes(32),
+        callfs.RaftWire().frame(1, b'["n","a","","",[1,1],"00000000000000000000000000000000"]') + bytes(200),
+    ])
+    def test_strangers_are_shown_the_door(self, raft_ends: Callable[..., RaftEnd], data: bytes) -> None:
+        """At once, with one line in the log, and others do not notice."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.knows(a)
+        wait_for(lambda: b.reachable)
+        with self.stranger(a) as sock:
+            sock.sendall(data)
+            until_closed(sock)
+        assert b.transport.call("a", "echo", b"x") == b"x" and "Traceback" not in a.log.text()
+        assert sum(a.lost(reason) for reason in ("long", "hello", "unexpected", "replay", "secret")) == 1
+
+    def test_fuzz(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Random bytes, and a true handshake with changed ones."""
+        a, rng = raft_ends("a"), random.Random(11)
+        hello = callfs.RaftWire().frame(FRAME.HELLO, json.dumps(["n", "a", "", "f", [1, 1], "0" * 32]).encode())
+        for _ in range(60):
+            data = bytearray(hello + rng.randbytes(rng.randrange(100)))
+            for _ in range(rng.randrange(4)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            with self.stranger(a) as sock, contextlib.suppress(OSError):
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                until_closed(sock)
+        assert "Traceback" not in a.log.text() and not a.messages
+        b = raft_ends("b")
+        b.knows(a)
+        wait_for(lambda: b.reachable)
+
+    def test_strangers_have_little_time(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Silent ones, and who sends a byte now and then: no more than RAFT_GREETING in all."""
+        monkeypatch.setattr(callfs, "RAFT_GREETING", 0.2)
+        a = raft_ends("a")
+        with self.stranger(a) as silent, self.stranger(a) as slow:
+            slow.sendall(b"\0")
+            assert until_closed(silent) == until_closed(slow) == b""
+        wait_for(lambda: a.lost("slow") == 2)
+
+    def test_strangers_are_few(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The oldest of them goes, and who has the secret always gets in."""
+        monkeypatch.setattr(callfs, "RAFT_STRANGERS", 3)
+        a, b = raft_ends("a"), raft_ends("b")
+        with contextlib.ExitStack() as stack:
+            strangers = [stack.enter_context(self.stranger(a)) for _ in range(5)]
+            assert until_closed(strangers[0]) == until_closed(strangers[1]) == b""
+            b.knows(a)
+            wait_for(lambda: b.reachable == [("a", True)])
+            assert a.lost("strangers") == 3
+
+    # -- what stands between -----------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("way", ["change", "back"])
+    @pytest.mark.parametrize("mangle, reason", [
+        (lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:], "altered"), (lambda data: data * 2, "replay"),
+    ], ids=["altered", "twice"])
+    def test_in_the_middle(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, mangle: Any, reason: str, way: str) -> None:
+        """Whoever changes bytes, or sends them again, ends the connection: it is counted, and another one made."""
+        a, b = raft_ends("a"), raft_ends("b")
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        assert a.transport.call("b", "echo", b"good" * 10) == b"good" * 10
+        setattr(relay, way, mangle)
+        with pytest.raises(callfs.BadGateway, match="may or may not have been done"):
+            a.transport.call("b", "echo", b"bad!" * 10)
+            if reason == "replay":                      # the first one was good, the second one ends it
+                wait_for(lambda: a.reachable[1:])
+                raise callfs.BadGateway("may or may not have been done")
+        wait_for(lambda: (b if way == "change" else a).lost(reason))
+        setattr(relay, way, lambda data: data)
+        wait_for(lambda: a.reachable[-1] == ("b", True) and len(a.reachable) >= 3)
+        assert a.transport.call("b", "echo", b"good") == b"good" and not b.messages
+
+    def test_silence(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node of which nothing came for a while is asked; one that says nothing then is given up, an idle one is not."""
+        monkeypatch.setattr(callfs, "_RAFT_LOOK", 0.01)
+        now = [1000.0]
+        a, b, c = raft_ends("a", clock=lambda: now[0]), raft_ends("b"), raft_ends("c")
+        relay = relay_to(b)
+        a.transport.set_members({"b": relay.address, "c": c.transport.address})
+        wait_for(lambda: len(a.reachable) == 2)
+        lines = [a.transport._targets[name].line for name in "bc"]
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: all(line.heard == now[0] for line in lines), what="answers of both")
+        relay.change = lambda data: None
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: lines[1].heard == now[0], what="the answer of one")
+        assert len(a.reachable) == 2
+        now[0] += callfs.RAFT_SILENCE - callfs.RAFT_PING
+        wait_for(lambda: a.reachable[2:] == [("b", False)], what="silence")
+        assert a.lost("silent") == 1 and "said nothing for" in a.log.text() and lines[1].open
+        wait_for(lambda: b.lost("broke"))
+
+    def test_sending_never_waits(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that does not read: the oldest messages go, calls are refused when nothing but calls waits; then it goes on."""
+        monkeypatch.setattr(callfs, "RAFT_QUEUE_BYTES", 1 << 20)
+        a, b, go_on = raft_ends("a"), raft_ends("b"), threading.Event()
+        b.transport.on_message = lambda message: (b.messages.append(message), go_on.wait(60))
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        try:
+            for number in range(400):
+                a.send("b", number, bytes(100_000))
+            calls = [threading.Thread(target=self.quiet_call, args=(a, bytes(300_000))) for _ in range(5)]
+            for thread in calls:
+                thread.start()
+            line = a.transport._targets["b"].line
+            wait_for(lambda: len(line.calls) == 3, what="as many calls as there is room for")
+            with pytest.raises(callfs.Unavailable, match="Too much waits for node b"):
+                wait_for(lambda: a.transport.call("b", "echo", bytes(300_000), 1) and None)
+        finally:
+            go_on.set()
+        a.send("b", 1000)
+        wait_for(lambda: b.messages[-1].term == 1000)
+        for thread in calls:
+            thread.join()
+        terms = b.terms()
+        assert terms == sorted(terms) and len(terms) < 400 and a.reachable == [("b", True)]
+        assert line.dropped == 401 - len(terms)
+
+    @staticmethod
+    def quiet_call(end: RaftEnd, payload: bytes) -> None:
+        """One that may fail."""
+        with contextlib.suppress(callfs.CallFSError):
+            end.transport.call("b", "echo", payload, 30)
+
+    def test_messages_of_somebody_else(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """A node speaks for itself only, and to us."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        for number, (source, target) in enumerate((("c", "b"), ("a", "c")), 1):
+            wait_for(lambda: len(a.reachable) == 2 * number - 1)
+            a.transport._targets["b"].line.put(FRAME.MESSAGE, callfs.encode_message(callfs.RaftMessage("vote", source, target, 1)))
+            wait_for(lambda: b.lost("unexpected") == number)
+        wait_for(lambda: len(a.reachable) == 5)
+        a.transport._targets["b"].line.put(FRAME.MESSAGE, b"no message")
+        wait_for(lambda: b.lost("unexpected") == 3)
+        assert not b.messages
+
+    def test_an_error_in_a_callback(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Ends that connection, with a traceback in the log; not the reader."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.on_message = lambda message: b.messages.append(message) or 1 // (message.term - 1)
+        a.knows(b)
+        a.send("b", 1)
+        wait_for(lambda: b.lost("failed") == 1 and a.reachable[-2:] == [("b", False), ("b", True)])
+        a.send("b", 2)
+        wait_for(lambda: b.terms() == [1, 2])
+        assert "ZeroDivisionError" in b.log.text()
+        a.transport.on_reachable = lambda name, whether: 1 // 0
+        b.transport.close()
+        wait_for(lambda: "ZeroDivisionError" in a.log.text())
+        raft_ends("c").knows(a)
+        wait_for(lambda: a.transport.reachable("c"))
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def test_answers(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """At once or later, from another thread, in another order; large ones."""
+        a, b = raft_ends("a"), raft_ends("b")
+        later: list[Any] = []
+        b.transport.serve("later", lambda source, payload, reply: later.append((source, payload, reply)))
+        a.knows(b)
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(a.transport.call, "b", "later", b"%d" % number) for number in range(3)]
+            wait_for(lambda: len(later) == 3)
+            for source, payload, reply in reversed(later):
+                assert source == "a"
+                reply(b"answer to " + payload)
+                reply(b"a second one is nobody's")
+            assert [each.result() for each in asked] == [b"answer to %d" % number for number in range(3)]
+        assert a.transport.call("b", "echo", b"x" * 5_000_000) == b"x" * 5_000_000
+        assert a.transport.call("b", "echo") == b""
+
+    @pytest.mark.parametrize("error", [
+        callfs.Overtaken("lost"), callfs.StorageFull("The disk of b is full."), callfs.NotSupported("no"),
+        callfs.RateLimited("slowly", retry_after=7), callfs.Elsewhere("c"), callfs.Conflict("there", existing_path="/ä\udc80"),
+    ], ids=lambda error: type(error).__name__)
+    def test_errors_of_the_other_side(self, raft_ends: Callable[..., RaftEnd], error: callfs.CallFSError) -> None:
+        """Come as what they are there, answered or raised."""
+        def raising(source: str, payload: bytes, reply: Any) -> None:
+            raise error
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("answers", lambda source, payload, reply: reply(error))
+        b.transport.serve("raises", raising)
+        a.knows(b)
+        for op in ("answers", "raises"):
+            with pytest.raises(type(error)) as caught:
+                a.transport.call("b", op)
+            found = caught.value
+            assert (found.message, found.status, found.headers) == (error.message, error.status, error.headers)
+            assert found.details.keys() == error.details.keys()
+
+    def test_what_else_goes_wrong(self, raft_ends: Callable[..., RaftEnd], relay_to: Any) -> None:
+        """No such operation, a bug there, no answer in time, an end in the middle, too long, nobody of that name."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("bug", lambda source, payload, reply: reply(1 // len(payload)))
+        b.transport.serve("never", lambda source, payload, reply: None)
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        for op, timeout, kind, text in (
+                ("none", 9, callfs.NotSupported, "Node b has no operation 'none'; is its version older?"),
+                ("bug", 9, callfs.CallFSError, "Node b failed at 'bug'; its log says more"),
+                ("never", 0.05, callfs.BadGateway, "did not answer within .*may or may not have been done")):
+            with pytest.raises(kind, match=text):
+                a.transport.call("b", op, timeout=timeout)
+        assert "ZeroDivisionError" in b.log.text() and not a.transport._targets["b"].line.calls
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(a.transport.call, "b", "never")
+            wait_for(lambda: a.transport._targets["b"].line.calls)
+            relay.cut()
+            with pytest.raises(callfs.BadGateway, match="node b: .*may or may not have been done"):
+                asked.result()
+        with pytest.raises(callfs.BadRequest, match="too long"):
+            a.transport.call("b", "echo", bytes(callfs.MAX_RAFT_FRAME))
+        with pytest.raises(callfs.BadGateway, match="its address is not known"):
+            a.transport.call("c", "echo")
+
+    def test_closing_ends_calls(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Whoever waits hears it at once."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("never", lambda source, payload, reply: None)
+        a.knows(b)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(a.transport.call, "b", "never", b"", 60)
+            wait_for(lambda: b.transport._inbound and a.transport._targets["b"].line.calls)
+            a.transport.close()
+            with pytest.raises(callfs.BadGateway, match="shutting down"):
+                asked.result()
+
+    # -- announcements -----------------------------------------------------------------------------------------
+
+    def test_announcements(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """All members hear them, in order, with who said it; who is not connected does not wait."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        for each in (a, b, c):
+            each.knows(a, b, c)
+            each.listen()
+        for each in (a, b, c):
+            wait_for(lambda: len(each.reachable) == 2)
+        for number in range(100):
+            a.transport.announce(f"{number} ä")
+        b.transport.announce("of b")
+        wait_for(lambda: len(b.announced) == 100 and len(c.announced) == 101 and a.announced == [("b", "of b")])
+        assert b.announced == [("a", f"{number} ä") for number in range(100)]
+        with pytest.raises(callfs.BadRequest, match="65536 bytes at most"):
+            a.transport.announce("x" * 65_537)
+
+    def test_missed(self, raft_ends: Callable[..., RaftEnd], relay_to: Any) -> None:
+        """A break is told when something was said meanwhile, and when the sender has started again; not else."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.listen()
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        a.transport.announce("1")
+        wait_for(lambda: b.announced == [("a", "1")])
+        relay.cut()
+        wait_for(lambda: len(a.reachable) == 3)
+        a.transport.announce("2")
+        wait_for(lambda: b.announced == [("a", "1"), ("a", "2")])
+        relay.change = lambda data: None                # what is announced now never comes
+        a.transport.announce("3")
+        relay.change = lambda data: b""
+        relay.cut()
+        wait_for(lambda: a.reachable[3:] == [("b", False)])
+        a.transport.announce("4")
+        relay.change = lambda data: data
+        wait_for(lambda: b.announced[2:] == ["missed"], what="the gap")
+        a.transport.announce("5")
+        wait_for(lambda: b.announced[3:] == [("a", "5")])
+        a.transport.close()
+        raft_ends("a").knows(b=relay.address)
+        wait_for(lambda: b.announced[4:] == ["missed"], what="the restart")
+
+    def test_announcements_that_were_dropped(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """The gap is seen by the next one."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.listen()
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        a.transport.announce("1")
+        a.transport._told += 1                          # as if one had been dropped from the queue
+        a.transport.announce("3")
+        wait_for(lambda: b.announced == [("a", "1"), "missed", ("a", "3")])
+
+    def test_a_slow_listener(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Does not hold up messages; what becomes too much is told as missed, once."""
+        monkeypatch.setattr(callfs, "_RAFT_HEARD", 5)
+        a, b, go_on = raft_ends("a"), raft_ends("b"), threading.Event()
+        b.transport.listen(lambda source, text: (go_on.wait(60), b.announced.append(text)), lambda: b.announced.append("missed"))
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        for number in range(20):
+            a.transport.announce(str(number))
+        a.send("b", 1)
+        wait_for(lambda: b.terms() == [1])
+        go_on.set()
+        wait_for(lambda: b.announced[-1:] == ["missed"])
+        assert b.announced.count("missed") == 1 and b.announced[:-1] == [str(n) for n in range(len(b.announced) - 1)]
+        a.transport.announce("more")
+        wait_for(lambda: b.announced[-1] == "more")
+
+    # -- snapshots ---------------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def receiver(self, raft_ends: Callable[..., RaftEnd], tmp_path: Path) -> Iterator[Any]:
+        """`receiver(end)` takes snapshots into its `folder`; `got` is what it handed on."""
+        with contextlib.ExitStack() as stack:
+            def start_one(end: RaftEnd) -> Any:
+                folder, got = tmp_path / f"of-{end.transport.name}", []     # type: Path, list[Any]
+                folder.mkdir()
+                made = callfs.SnapshotReceiver(str(folder), end.transport, received=lambda *args: got.append(args))
+                stack.callback(made.close)
+                made.folder, made.got = folder, got
+                return made
+            yield start_one
+
+    def test_files(self, raft_ends: Callable[..., RaftEnd], receiver: Any, tmp_path: Path) -> None:
+        """Of every length around that of a piece; two of two nodes at a time; sent again it is there already."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        taking = receiver(b)
+        a.knows(b)
+        c.knows(b)
+        for number, size in enumerate((1, callfs.RAFT_CHUNK - 1, callfs.RAFT_CHUNK, callfs.RAFT_CHUNK + 1, 1_500_000), 1):
+            source = tmp_path / "source"
+            source.write_bytes(random.Random(size).randbytes(size))
+            base = callfs.RaftBase(number, 3, {"a": callfs.RaftMember("a", "h:1")})
+            for end in (a, a, c):
+                end.transport.send_file("b", str(source), base)
+            made = taking.folder / f"{number}-3.snapshot"
+            assert made.read_bytes() == source.read_bytes() and made.stat().st_mode & 0o777 == 0o600
+        assert [(name, path, tuple(base[:2])) for name, path, base in taking.got][-2:] == [
+            (name, str(taking.folder / "5-3.snapshot"), (5, 3)) for name in ("a", "c")]
+        assert len(taking.got) == 10 and sorted(os.listdir(taking.folder)) == [f"{n}-3.snapshot" for n in range(1, 6)]
+
+    def test_a_file_goes_on_where_it_was(self, raft_ends: Callable[..., RaftEnd], receiver: Any, relay_to: Any, tmp_path: Path) -> None:
+        """The connection breaks twice; no more than a piece or so is sent again."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking, relay, source = receiver(b), relay_to(b), tmp_path / "source"
+        source.write_bytes(random.Random(1).randbytes(8 * callfs.RAFT_CHUNK))
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        cuts = [3 * callfs.RAFT_CHUNK, 6 * callfs.RAFT_CHUNK]
+
+        def cut(data: bytes) -> bytes:
+            if cuts and relay.moved > cuts[0]:
+                cuts.pop(0)
+                return b""
+            return data
+        relay.change = cut
+        a.transport.send_file("b", str(source), callfs.RaftBase(9, 1))
+        assert (taking.folder / "9-1.snapshot").read_bytes() == source.read_bytes()
+        assert not cuts and relay.moved < 10.5 * callfs.RAFT_CHUNK
+
+    def test_a_file_that_can_not_be_sent(self, raft_ends: Callable[..., RaftEnd], receiver: Any, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody there: until the time is over. A full disk, other bytes than announced, nonsense: the error of the other
+        side, and nothing lies around there."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking, source = receiver(b), tmp_path / "source"
+        source.write_bytes(bytes(300_000))
+        with pytest.raises(callfs.BadGateway, match="address is not known"):
+            a.transport.send_file("b", str(source), callfs.RaftBase(1, 1), timeout=0.3)
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        head = callfs.compact_json([1, 1, 3, "0" * 64]).encode()
+        head = struct.pack(">I", len(head)) + head
+        with pytest.raises(callfs.CallFSError, match="not the one that was sent"):
+            a.transport.call("b", "snapshot", head + struct.pack(">Q", 0) + b"abc")
+        for bad in (b"", b"\xff" * 20, struct.pack(">I", 2) + b"{}" + bytes(8), struct.pack(">I", 6) + b'["/x"]' + bytes(8)):
+            with pytest.raises(callfs.BadRequest, match="no piece of a snapshot"):
+                a.transport.call("b", "snapshot", bad)
+        assert a.transport.call("b", "snapshot", head + struct.pack(">Q", 2) + b"c") == struct.pack(">Q?", 0, False)
+        with monkeypatch.context() as patch:
+            def full(fd: int) -> None:
+                raise OSError(errno.ENOSPC, "full")
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(callfs.StorageFull):
+                a.transport.send_file("b", str(source), callfs.RaftBase(1, 1))
+        assert os.listdir(taking.folder) == [] and not taking.got
+        a.transport.send_file("b", str(source), callfs.RaftBase(1, 1))
+        assert os.listdir(taking.folder) == ["1-1.snapshot"]
+
+    def test_what_is_not_whole_goes(self, raft_ends: Callable[..., RaftEnd], receiver: Any) -> None:
+        """When the node stops."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking = receiver(b)
+        a.knows(b)
+        head = callfs.compact_json([1, 1, 30, "0" * 64]).encode()
+        a.transport.call("b", "snapshot", struct.pack(">I", len(head)) + head + struct.pack(">Q", 0) + b"abc")
+        assert len(os.listdir(taking.folder)) == 1
+        b.transport.close()
+        taking.close()
+        assert os.listdir(taking.folder) == []
+
+    # -- TLS ---------------------------------------------------------------------------------------------------
+
+    def test_tls(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, certificate: tuple[str, str]) -> None:
+        """All of the above through it, large frames both ways at once, and no word of it in the clear."""
+        a, b = (raft_ends(name, tls=callfs.raft_tls(*certificate, ca_file)) for name, ca_file in (("a", ""), ("b", certificate[0])))
+        relay, seen = relay_to(b), []                   # type: Any, list[bytes]
+        relay.change = lambda data: seen.append(data) or data
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(a.transport.call, "b", "echo", b"in the clear" * 100_000, 30) for _ in range(8)]
+            for number in range(200):
+                a.send("b", number, b"in the clear")
+                b.send("a", number, b"in the clear")
+            assert all(each.result() == b"in the clear" * 100_000 for each in asked)
+        wait_for(lambda: a.terms() == b.terms() == list(range(200)))
+        assert b"in the clear" not in b"".join(seen) and len(b"".join(seen)) > 8_000_000
+
+    def test_tls_refuses(self, raft_ends: Callable[..., RaftEnd], certificate: tuple[str, str], tmp_path: Path) -> None:
+        """Who speaks without it, and whose certificate is another's, on both sides."""
+        cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+        subprocess.run([need_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=other"], check=True, capture_output=True)
+        a = raft_ends("a", tls=callfs.raft_tls(*certificate, ""))
+        for name, tls in (("plain", None), ("other", callfs.raft_tls(cert, key, "")), ("half", callfs.raft_tls(cert, key, certificate[0]))):
+            other = raft_ends(name, tls=tls)
+            other.knows(a)
+            a.knows(other)
+            wait_for(lambda: other.transport._targets["a"].failures and a.transport._targets[name].failures, what=name)
+            assert not a.reachable and not a.transport._inbound and not other.transport._inbound
+
+    @pytest.mark.parametrize("options, key", [
+        ({"cert_file": "c.pem"}, "raft.cert_file"), ({"key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "ca.pem"}, "raft.cert_file"),
+        ({"cert_file": "-----BEGIN CERTIFICATE-----", "key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "-----BEGIN X"}, "raft.ca_file"),
+    ])
+    def test_tls_options(self, tmp_path: Path, options: Mapping[str, str], key: str) -> None:
+        """They belong together, and name files."""
+        good = server_settings(tmp_path, {"raft": {"cert_file": "c.pem", "key_file": "k.pem", "ca_file": "ca.pem"}})
+        callfs.Config.from_mapping(good).validate()
+        with pytest.raises(callfs.ConfigError, match=re.escape(key)):
+            callfs.Config.from_mapping(server_settings(tmp_path, {"raft": options})).validate()
+
+    def test_tls_files(self, certificate: tuple[str, str], tmp_path: Path) -> None:
+        """None without a certificate; what can not be used is said at the start."""
+        assert callfs.raft_tls("", "", "") is None
+        for files in ((certificate[0], certificate[0], ""), (str(tmp_path / "none"), certificate[1], ""), (*certificate, certificate[1])):
+            with pytest.raises(callfs.ConfigError, match="raft.cert_file, raft.key_file, raft.ca_file: can not be used"):
+                callfs.raft_tls(*files)
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    """All that comes until the other side ends the connection."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        for block in iter(lambda: sock.recv(65536), b""):
+            found += block
+    return found
 
 
 # ============================================================================
@@ -9748,7 +10645,6 @@ class TestRaftMachine:
         replica.machine.close()
         replica.open()
         assert set(replica.machine.base.members) == {"node-1", "node-2"} and replica.machine.base[:2] == (2, 1)
-        assert replica.machine.applied_term == 1
 
     def test_readers_see_whole_transactions(self, replica: Replica) -> None:
         """And never, once an entry is applied, what was before it: neither in the file nor in memory."""
@@ -10098,13 +10994,15 @@ class RaftNodes:
                  all(node._core.commit == node._applied for node in self.nodes.values()), 20, "all to have the same")
 
     def same(self) -> None:
-        """All nodes have the same records, byte for byte."""
-        self.settle()
-        dumps = []
-        for node in self.nodes.values():
+        """All nodes have the same records, byte for byte, once none has a command under way."""
+        def dump(node: Any) -> list[Any]:
             with contextlib.closing(node.machine.read._connect()) as connection:
-                dumps.append(list(callfs._raft_rows(connection)))
-        assert all(dump == dumps[0] for dump in dumps)
+                return list(callfs._raft_rows(connection))
+
+        def dumps() -> list[list[Any]]:
+            self.settle()
+            return [dump(node) for node in self.nodes.values()]
+        wait_for(lambda: all(each == found[0] for found in [dumps()] for each in found), 10, "the same records on all nodes")
 
     def close(self) -> None:
         """All of them."""
@@ -11141,6 +12039,14 @@ class TestRaftLocks(SharedLocksContract):
                 store.put(an_entry("/f", owner="late"))
         assert store.get("/f") == right and locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 1
         locks._closed.clear()
+
+    def test_a_lock_that_is_granted_late(self) -> None:
+        """To one who has given up and let go: the command was under way for longer. It does not stay."""
+        locks = self.make(lease=0.3)
+        with locks.hold("/b"):
+            locks._node.apply("lock_take", [f"{locks._session}-late", locks._session, ["/a"], False, 0])
+            with self.make().hold("/a", timeout=10):
+                pass
 
     def test_letting_go_is_shared_and_sure(self) -> None:
         """Those that let go together share commands, and one that failed is given again."""
@@ -30166,6 +31072,139 @@ class TestRaftCluster:
 # Raft clusters at work: join, leave, transfer, recover, migrate
 # ============================================================================
 
+class TestMigrate:
+    """`callfs migrate`: records from SQLite into a Raft cluster of one node, and back."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+        """`place("raft")`: the configuration of a server on one disk, with records of that kind, as a file."""
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+        def place(kind: str, **more: Any) -> str:
+            values = {"server": {"listen_addr": "127.0.0.1:0"}, "log": {"level": "error"}, "storage": {"durability": "relaxed"},
+                      "auth": {"api_key_users": {"admin": CLIENT_KEY}, "admins": ["admin"], "internal_proxy_secret": "s" * 32, "single_use_link_secret": "t" * 32},
+                      "backend": {"localfs_root_path": str(tmp_path / "disk")}, "metadata_store": {"type": kind, "sqlite_path": str(tmp_path / "records")},
+                      "raft": {"enabled": kind == "raft", "node_id": "n1", "bind_addr": address, "data_dir": str(tmp_path / "raft"), **more}}
+            (tmp_path / "config.json").write_text(json.dumps(values))
+            return str(tmp_path / "config.json")
+        (tmp_path / "disk").mkdir()
+        yield place
+
+    @staticmethod
+    @contextlib.contextmanager
+    def running(path: str) -> Iterator[Any]:
+        with callfs.Server(callfs.Config.load(path, environ={})) as server, callfs.Client(server.url, CLIENT_KEY) as client:
+            wait_for(lambda: client.ready()[0], 20)
+            yield client, server.url
+
+    @staticmethod
+    def migrate(path: str, to: str) -> Any:
+        return callfs.main(["migrate", "--config", path, "--to", to])
+
+    @staticmethod
+    def seen(client: Any) -> tuple[Any, ...]:
+        """All that clients are told, but for the node, and the times of directories: those are the disk's with SQLite."""
+        infos = [client.stat(info.path)._replace(instance_id="") for info in client.list("/", recursive=True)]
+        return ([(info, client.open(info.path).read()) if info.type == "file" else info._replace(mtime=0) for info in infos], client.links())
+
+    def test_there_and_back(self, place: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Files keep their owners, modes, times, ETags and ids (a link goes on to work), mounts stay; what was done there is done."""
+        with self.running(place("sqlite")) as (client, url), callfs.PFSClient(url, CLIENT_KEY) as pfs:
+            for number in range(30):
+                client.upload(f"/d{number % 3}/e/{number}", b"%d" % number)
+            client.mkdir("/empty")
+            pfs.chmod("/d0/e/0", 0o600)
+            pfs.mount("memfs", "/m")
+            link, before = client.link("/d1/e/1", max_uses=9), self.seen(client)
+        with contextlib.closing(callfs.SQLiteStore(str(tmp_path / "records"))) as store:
+            plain, identity = store.subtree("/"), store.identity
+        assert self.migrate(place("raft"), "raft") == 0, capsys.readouterr()
+        with self.running(place("raft")) as (client, url):
+            assert self.seen(client) == before and client.exists("/m")
+            assert urllib.request.urlopen(f"{url}/download/{link.token}").read() == b"1"
+            client.move("/d0", "/f")
+            client.mkdir("/only/here")
+            client.upload("/f/e/0", b"another")
+            after = self.seen(client)
+        assert self.migrate(place("raft"), "raft") == 2 and "already" in capsys.readouterr().err
+        with pytest.raises(callfs.ConfigError, match="not the one"), self.running(place("sqlite")):
+            pass                            # those records are the past
+        (tmp_path / "records").rename(tmp_path / "old")
+        assert self.migrate(place("raft"), "sqlite") == 0, capsys.readouterr()
+        with self.running(place("sqlite")) as (client, _):
+            assert self.seen(client) == after and client.exists("/m")
+            assert client.upload("/d9", b"x") and (tmp_path / "disk" / "only" / "here").is_dir()
+        with contextlib.closing(callfs.SQLiteStore(str(tmp_path / "records"))) as store:
+            assert store.identity == identity and store.get("/d1/e/1") == plain[[entry.path for entry in plain].index("/d1/e/1")]._replace(instance_id="n1")
+            assert store._read("", "SELECT name FROM sqlite_master WHERE name LIKE 'raft%' OR name LIKE 'lock%'", ()) == []
+        with pytest.raises(callfs.ConfigError, match="not the one"), self.running(place("raft")):
+            pass
+        assert callfs.main(["fsck", "--config", place("sqlite")]) == 0
+        assert self.migrate(place("raft"), "sqlite") == 2 and "is to be moved away" in capsys.readouterr().err
+
+    def test_what_is_refused(self, place: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """What would lose something, both ways: with a word on what to do, and nothing changed. What a kill leaves half done, too."""
+        disk, records, raft = tmp_path / "disk", tmp_path / "records", tmp_path / "raft"
+
+        def refused(to: str, why: str, **more: Any) -> None:
+            assert self.migrate(place("raft", **more), to) == 2
+            assert re.search(why, capsys.readouterr().err)
+
+        def in_records(path: Path, *statements: str) -> None:
+            with contextlib.closing(sqlite3.connect(str(path), isolation_level=None)) as connection:
+                for statement in statements:
+                    connection.execute(statement)
+
+        def dying(*args: Any) -> None:
+            raise callfs.StorageFull()
+
+        refused("raft", "from where to where")
+        refused("sqlite", "from where to where")
+        with self.running(place("sqlite")) as (client, _):
+            client.upload("/d/f", b"x")
+            refused("raft", "another callfs process")
+        refused("raft", "raft.node_id", node_id="")
+        (disk / "stranger").write_bytes(b"")
+        (disk / "folder").mkdir()
+        refused("raft", r"\(unrecorded: 2\): run `callfs fsck`")
+        (disk / "stranger").unlink()
+        (disk / "folder").rmdir()
+        in_records(records, "INSERT INTO replication VALUES ('s3')")
+        refused("raft", "ha.replication_enabled")
+        in_records(records, "DELETE FROM replication")
+        (disk / ".callfs" / "store").rename(tmp_path / "mark")
+        refused("raft", "disk mounted")
+        (tmp_path / "mark").rename(disk / ".callfs" / "store")
+        assert not (raft / "log").exists() and not (raft / "state.sqlite3").exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(callfs.LocalDisk, "mark", dying)
+            assert self.migrate(place("raft"), "raft") != 0
+        refused("raft", "already")
+        shutil.rmtree(raft)
+        assert self.migrate(place("raft"), "raft") == 0, capsys.readouterr()
+        refused("sqlite", "moved away")
+        records.unlink()
+        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n2' WHERE name = 'f'")
+        refused("sqlite", "1 files .*/d/f")
+        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n1'", "DELETE FROM strays")
+        with contextlib.closing(callfs.DiskLog(str(raft / "log"))) as log:
+            log.save(None, [callfs.RaftEntry(log.last_index + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(
+                {name: callfs.RaftMember(name, "h:1") for name in ("n1", "n2")}))])
+        refused("sqlite", "n1, n2.*leave")
+        with contextlib.closing(callfs.DiskLog(str(raft / "log"))) as log:       # what is agreed on by one is done, though it was not yet
+            last = log.last_index
+            log.save(None, [callfs.RaftEntry(last + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members({"n1": callfs.RaftMember("n1", "h:1")})),
+                            callfs.RaftEntry(last + 2, 1, callfs.RAFT_COMMAND, callfs.stamped(1, callfs.encode_command("move", ["/d", "/e"])))])
+        with monkeypatch.context() as patch:
+            patch.setattr(callfs.LocalDisk, "mark", dying)
+            assert self.migrate(place("raft"), "sqlite") != 0
+        refused("sqlite", "moved away")
+        records.unlink()
+        assert self.migrate(place("raft"), "sqlite") == 0, capsys.readouterr()
+        with self.running(place("sqlite")) as (client, _):
+            assert client.open("/e/f").read() == b"x" and not client.exists("/d")
+
 
 class RaftCity:
     """Servers in this process, on loopback, with their records in Raft. `start` founds a cluster of one with the first of
@@ -30174,6 +31213,7 @@ class RaftCity:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.running: dict[str, Any] = {}
+        self.options = {"forward_timeout": "2s", "apply_timeout": "3s"}
         self._ports: dict[str, tuple[int, int]] = {}
         self._keep = contextlib.ExitStack()
 
@@ -30192,12 +31232,12 @@ class RaftCity:
         folder.mkdir(exist_ok=True)
         place = folder / "config.json"
         place.write_text(json.dumps({
-            "server": {"listen_addr": f"127.0.0.1:{api}", "external_url": self.url(name), "shutdown_timeout": "2s"}, "log": {"level": "error"},
+            "server": {"listen_addr": f"127.0.0.1:{api}", "shutdown_timeout": "2s"}, "log": {"level": "error"},
             "auth": {"api_key_users": {"admin": KEY, "bob": "key-of-bob-0123456789"}, "admins": ["admin"], **SECRETS},
             "backend": {"localfs_root_path": str(folder / "files")}, "storage": {"durability": "relaxed"},
             "metadata_store": {"type": "raft", "sqlite_path": str(folder / "callfs.sqlite3")},
             "raft": {"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{port}", "data_dir": str(folder / "raft"),
-                     "forward_timeout": "2s", "apply_timeout": "3s", **raft}}))
+                     "api_peer_endpoints": {name: self.url(name)}, **self.options, **raft}}))
         return place
 
     def begin(self, name: str, **raft: Any) -> threading.Thread:
@@ -30258,7 +31298,7 @@ class RaftCity:
 def quick_raft(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elections in half a second, and commands that ask more often."""
     monkeypatch.setattr(callfs.RaftNode, "TICK", 0.02)
-    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0), ("DEMO_PATIENCE", 5.0)):
+    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0)):
         monkeypatch.setattr(callfs, name, seconds)
 
 
@@ -30302,6 +31342,7 @@ def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any) -> None:
         assert (leads == leader or not leader and leads != "n3") and city.leader() == leads
     assert city.command("n1", "transfer", "n9") == 1 and "There is no node n9; there are: n1, n2, n3" in capsys.readouterr().err
 
+    assert city.command("n1", "leave", "--lost", "n2") == 1 and "n2 runs: let it leave in order" in capsys.readouterr().err
     assert city.command("n1", "leave", "n3") == 0
     assert capsys.readouterr().out == "n3: 1 files moved, none is left. It may be stopped; it belongs to the cluster no more.\n"
     assert sorted(one.raft.members) == ["n1", "n2"] and city.running["n1"]._peers.nodes == ["n2"]
@@ -30341,11 +31382,15 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
     for path in ("leave", "transfer"):
         assert call(one, "POST", "/v1/cluster/" + path, {}, {"Authorization": "Bearer key-of-bob-0123456789"}).status == 403
     assert city.command("n1", "leave") == 1 and city.command("n1", "leave", "--lost", "n1") == 1
-    err = capsys.readouterr().err
-    assert "n1 runs: let it leave in order" in err
-    environ = {"CALLFS_AUTH__INTERNAL_PROXY_SECRET": "another-secret-0123456"}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv(*next(iter(environ.items())))
+        patch.setattr(one.raft, "members", {"n1": one.raft.members["n1"]._replace(endpoint="")})
+        answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
+        assert answer.status == 409 and "URL of the API of n1" in answer.json()["message"]
+    err = capsys.readouterr().err
+    assert "It is the last node of the cluster that votes." in err and "n1 runs: let it leave in order" in err
+    assert city.command("n1", "leave", "--stop") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALLFS_AUTH__INTERNAL_PROXY_SECRET", "another-secret-0123456")
         assert city.join("n3", "n1") == 1
     assert "different auth.internal_proxy_secret" in capsys.readouterr().err
     assert callfs.main(["cluster", "join", "--node-id", "n3", "--config", str(city.config("n4"))]) == 2     # another name than the file has
@@ -30398,6 +31443,7 @@ def test_a_node_moves_is_lost_and_comes_back(city: RaftCity, capsys: Any) -> Non
 
 def test_recovery_from_a_lost_majority(city: RaftCity, capsys: Any) -> None:
     """What is left goes on alone with all that it has, as another cluster: no node of the old one gets in, until it is emptied."""
+    city.options["forward_timeout"] = "500ms"       # so long a read waits for a leader
     one, two = city.found("n1", "n2")
     assert call(two, "PUT", "/v1/files/b", b"of n2").status == 201
     (city.folder / "n2" / "files" / "later").write_bytes(b"taken in")
@@ -30675,28 +31721,33 @@ def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Mon
 
 
 @pytest.mark.once
-def test_cluster_demo_runs_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags, count", [((), 4), pytest.param(("--raft",), 3, marks=pytest.mark.long)])
+def test_cluster_demo_runs_and_goes_on(tmp_path: Path, flags: tuple[str, ...], count: int) -> None:
     """Its lines work when they are pasted; it ends all that it started, also when one of them fails; a second run finds the
-    files and the key of the first."""
-    need_program("redis-server")
+    files and the key of the first. With Raft the nodes then have other ports for their API, all of them: they tell each other."""
+    if not flags:
+        need_program("redis-server")
     with tempfile.TemporaryDirectory(prefix="callfs-") as short:
         folder = Path(short) / "d"
-        demo = Demo(folder)
+        demo = Demo(folder, *flags)
         children = demo.children()
         try:
-            assert len(demo.urls) == 3 and len(children) == 4, demo.text()
+            assert len(demo.urls) == 3 and len(children) == count, demo.text()
             lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
             done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
             assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
             assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
-            assert "another callfs process" in Demo(folder).text()
+            assert "another callfs process" in Demo(folder, *flags).text()
         finally:
             assert demo.stop() == 0
         assert not any(os.path.exists(f"/proc/{child}") for child in children)
-        again = Demo(folder)
+        again = Demo(folder, *flags)
         children = again.children()
         try:
             assert again.key == demo.key and call(again, "GET", "/v1/files/hello.txt", timeout=10).body == b"Hello\n"
+            auth = {"Authorization": f"Bearer {demo.key}"}
+            wait_for(lambda: call(again.urls[2], "GET", "/v1/files/hello.txt", headers=auth, timeout=10).body == b"Hello\n")
+            assert again.urls != demo.urls
             os.kill(children[-1], signal.SIGKILL)           # one of its own, the last node
             assert again.process.wait(30) == 1 and "node-3 ended" in again.text()
         finally:
@@ -32819,6 +33870,38 @@ def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certifica
             assert client.stay("node-1")["state"] == "no"
             one.close()
             assert {row["id"]: row["reachable"] for row in client.cluster()} == {name: name != "node-1" for name in urls}
+
+
+@pytest.mark.once
+def test_example_cluster_of_raft_serves(quick_raft: None, tmp_path: Path, certificate: tuple[str, str]) -> None:
+    """As it stands in the examples, started in any order: each founds the same cluster; Raft and API over TLS."""
+    urls = {f"node-{number}": f"https://127.0.0.1:{quiet_port()}" for number in (1, 2, 3)}
+    peers = {name: f"127.0.0.1:{quiet_port()}" for name in urls}
+
+    def configured(name: str) -> Any:
+        config = callfs.Config.load(str(EXAMPLES / "config-cluster-raft.yaml"), environ={
+            **EXAMPLE_SECRETS, "CALLFS_RAFT__NODE_ID": name, "CALLFS_RAFT__BIND_ADDR": peers[name]})
+        assert config.validate() == [] and set(config.raft.peers) == set(config.raft.api_peer_endpoints) == set(urls)
+        assert config.instance_discovery.instance_id == name
+        config.raft.peers, config.raft.api_peer_endpoints, config.raft.data_dir = dict(peers), dict(urls), str(tmp_path / name / "raft")
+        config.raft.cert_file, config.raft.key_file = certificate
+        config.raft.ca_file = config.instance_discovery.peer_ca_file = certificate[0]
+        config.server.cert_file, config.server.key_file = certificate
+        config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
+        config.backend.localfs_root_path, config.storage.durability = str(tmp_path / name / "files"), "relaxed"
+        config.metadata_store.sqlite_path = str(tmp_path / name / "callfs.sqlite3")
+        return config
+    configs = [configured(name) for name in reversed(urls)]
+    with nothing_left(), contextlib.ExitStack() as stack:
+        nodes = all_at_once(3, lambda number: callfs.Server(configs[number]).start())
+        for node in nodes:
+            stack.callback(node.close)
+        assert {node.url for node in nodes} == set(urls.values()) and len({node.raft.folder.cluster for node in nodes}) == 1
+        for number, node in enumerate(nodes):
+            assert call(node, "PUT", f"/v1/files/d/{number}", b"x" * 200_000).status == 201
+        assert all(len(call(node, "GET", f"/v1/files/d/{number}").body) == 200_000 for node in nodes for number in range(3))
+        with callfs.Client(nodes[0].url, KEY, verify=False) as client:
+            assert {row["id"]: row["endpoint"] for row in client.cluster()} == urls
 
 
 def test_example_units_match_the_configuration() -> None:
