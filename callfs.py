@@ -13385,6 +13385,10 @@ class RaftNode:
         if trouble or self._closing.is_set():
             raise Unavailable(trouble or "The server is stopping.", retry_after=5)
 
+    def check_leader(self) -> dict[str, str]:
+        """A line for `/ready`."""
+        return {"leader": "ok" if self.leader else self.waits_for() or "none is known: an election is under way"}
+
     def submit(self, op: str, args: Sequence[Any], token: int = 0, then: Optional[Callable[[_RaftWait], object]] = None) -> _RaftWait:
         """Send a command on its way; `then` is called, in a thread of the node, when its end is known."""
         self.check()
@@ -14454,8 +14458,9 @@ class RaftLocks(SharedLocks):
         self._node.on_close.remove(self.close)
         if self._renewer is not None:
             self._renewer.join()
-            with contextlib.suppress(CallFSError):
-                self._node.apply("lock_end", [self._session], timeout=self.LEAST)
+            if self._node.leader:
+                with contextlib.suppress(CallFSError):
+                    self._node.apply("lock_end", [self._session], timeout=self.LEAST)
         super().close()
 
 # ============================================================================
@@ -31929,7 +31934,7 @@ class Server:
         told = 0.0
         while True:
             try:
-                node.barrier(0.5)
+                node.barrier(0.2)
                 if node.machine.identity:
                     return
             except Unavailable as error:
@@ -32056,7 +32061,8 @@ class Server:
         return Authenticator(config.auth, failures, config.plugins.get("anonymous", "none"), gate), gate
 
     def _build_rest(self) -> RestDialect:
-        checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check)
+        checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check,
+                  *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
                            spool_folder=self._spool_folder(), checks=checks)
 

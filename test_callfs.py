@@ -11040,6 +11040,85 @@ def raft_nodes(tmp_path: Path) -> Iterator[Callable[..., RaftNodes]]:
         yield lambda *args, **more: stack.enter_context(contextlib.closing(RaftNodes(Path(tempfile.mkdtemp(dir=tmp_path)), *args, **more)))
 
 
+class TestRaftServers:
+    """Servers of which each has a node, in one process."""
+
+    KEY, SECRETS = "the key of the test", {"internal_proxy_secret": "the secret between nodes", "single_use_link_secret": "the secret of the links"}
+
+    @pytest.fixture
+    def servers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+        """`servers(name, names)`: one of them, started, on the same folder whenever it is."""
+        monkeypatch.setattr(callfs.RaftNode, "TICK", 0.01)
+        ports: dict[str, tuple[int, int]] = {}
+        opened: list[Any] = []
+
+        def start(name: str, names: Sequence[str], **more: Any) -> Any:
+            for each in names:
+                ports.setdefault(each, (free_port(), free_port()))
+            folder = tmp_path / name
+            server = callfs.Server(root=folder / "files", auth={"api_key_users": {"admin": self.KEY.replace(" ", "-")}, **{key: value.replace(" ", "-") for key, value in self.SECRETS.items()}},
+                                   server={"listen_addr": f"127.0.0.1:{ports[name][1]}"}, storage={"durability": "relaxed"},
+                                   metadata_store={"type": "raft", "sqlite_path": str(folder / "s.sqlite3")},
+                                   raft={"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{ports[name][0]}", "data_dir": str(folder / "raft"), "bootstrap": True,
+                                         "apply_timeout": "1s", "forward_timeout": "1s", "peers": {each: f"127.0.0.1:{ports[each][0]}" for each in names},
+                                         "api_peer_endpoints": {each: f"http://127.0.0.1:{ports[each][1]}" for each in names}, **more.pop("raft", {})}, **more)
+            opened.append(server)
+            return server.start()
+        with nothing_left():
+            yield start
+            for server in opened:
+                server.close()
+
+    def test_three(self, servers: Callable[..., Any]) -> None:
+        """Files of any node through any other; one stops, and one is left; which answers 503 in time and says why."""
+        names = ["n1", "n2", "n3"]
+        found = dict(zip(names, in_threads(lambda number: servers(names[number], names), 3)))
+        for name, server in found.items():
+            assert call(server, "PUT", f"/v1/files/d/{name}", name.encode()).status == 201
+        for server in found.values():
+            assert {name: call(server, "GET", f"/v1/files/d/{name}").body.decode() for name in names} == {name: name for name in names}
+            ready = call(server, "GET", "/ready")
+            assert ready.status == 200 and ready.json()["parts"]["leader"] == "ok"
+        leader = next(name for name in names if found[name].raft.leader == name)
+        found.pop(leader).close()
+        last, other = found.values()
+        assert call(last, "PUT", "/v1/files/d/new", b"new").status == 201 and call(other, "GET", "/v1/files/d/new").body == b"new"
+        other.close()
+        wait_for(lambda: last.raft.leader == "")
+        started = time.monotonic()
+        for method, path, body in (("GET", "/v1/files/d/new", None), ("PUT", "/v1/files/d/new", b"x"), ("GET", "/ready", None)):
+            answer = call(last, method, path, body)
+            assert answer.status == 503 and (path == "/ready" or answer.headers["retry-after"]) and "majority of the nodes" in answer.body.decode()
+        assert time.monotonic() - started < 10 and call(last, "GET", "/health").status == 200
+        assert "Connection refused" in call(last, "GET", "/ready").json()["parts"]["leader"]
+        again = servers(leader, names)
+        wait_for(lambda: call(last, "GET", "/ready").status == 200)
+        assert call(again, "GET", f"/v1/files/d/{leader}").body.decode() == leader
+
+    def test_one_alone(self, servers: Callable[..., Any]) -> None:
+        """Founds a cluster of itself; what it has is there after a restart. A second process does not get at its data."""
+        server = servers("n1", ["n1"])
+        assert call(server, "PUT", "/v1/files/f", b"f").status == 201 and server.raft.status()["role"] == "leader"
+        with pytest.raises(callfs.ConfigError, match="another callfs process works on this data"):
+            servers("n1", ["n1"])
+        server.close()
+        assert call(servers("n1", ["n1"]), "GET", "/v1/files/f").body == b"f"
+
+    @pytest.mark.parametrize("raft, message", [({"bind_addr": "203.0.113.1:7000"}, "raft.bind_addr.*203.0.113.1"), ({"data_dir": "/dev/null/x"}, "data_dir|Not a directory")])
+    def test_what_can_not_start(self, servers: Callable[..., Any], raft: dict[str, str], message: str) -> None:
+        """Leaves nothing behind."""
+        with nothing_left(), pytest.raises((callfs.ConfigError, OSError), match=message):
+            servers("n1", ["n1"], raft=raft)
+
+    def test_waiting_for_the_others(self, servers: Callable[..., Any]) -> None:
+        """A server says why it waits, and can be stopped."""
+        asked: list[int] = []
+        with nothing_left(), pytest.raises(callfs.Unavailable, match="before the other nodes answered"):
+            servers("n1", ["n1", "n2"], patient=lambda: asked.append(1) or len(asked) < 3)
+        with nothing_left(), pytest.raises(callfs.Unavailable, match="before the other nodes answered"):
+            servers("n3", ["n3"], raft={"bootstrap": False}, patient=lambda: False)
+
+
 class TestRaftStore(MetadataStoreContract, NodesStoreContract):
     """Three nodes that agree on the records; each store is of another one."""
 
@@ -16779,6 +16858,57 @@ class TestNodesTogether:
         nodes[2].tree.place(ALICE, "/d", "localfs")
         assert on_disks(nodes) == {"n1": [], "n2": ["/d/f1", "/d/f2", "/d/f3"], "n3": []}
         assert fetch(nodes[1].tree, "/d/f3") == b"3" * 2000
+
+
+class RaftToyCluster(ToyCluster):
+    """The same over records and locks that the nodes agree on."""
+
+    def __init__(self, folder: Path, three: RaftNodes) -> None:
+        os.makedirs(folder, exist_ok=True)
+        three.wipe()
+        self.folder, self.nodes, self.managers = str(folder), {}, []
+        for number, node in enumerate(three.nodes.values(), 1):
+            store, locks = LentRaftStore(node), PatientRaftLocks(node, timeout=30)
+            store.fence = locks.token
+            self.managers.append(locks)
+            ToyNode(f"n{number}", os.path.join(self.folder, f"n{number}"), store, locks, self.nodes)
+        self.store, self.locks = LentRaftStore(three.leader()), self.managers[0]._own
+
+    def close(self) -> None:
+        for node in self.nodes.values():
+            node.tree.close()
+        for locks in self.managers:
+            locks.close()
+
+
+@pytest.mark.once
+class TestRaftNodesTogether(TestNodesTogether):
+    """What three nodes do together that agree on the records."""
+
+    @pytest.fixture
+    def nodes(self, tmp_path: Path, raft_three: RaftNodes) -> Iterator[ToyCluster]:
+        cluster = RaftToyCluster(tmp_path / "nodes", raft_three)
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+@pytest.mark.long
+class TestRaftClusterFS(FileSystemContract):
+    """Each operation asked of another of three nodes that agree on the records."""
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, raft_three: RaftNodes) -> None:
+        self.three = raft_three
+
+    def make(self, folder: Path) -> Any:
+        self.cluster = RaftToyCluster(folder, self.three)
+        return _Roving(self.cluster)
+
+    def check(self, tree: Any, folder: Path) -> None:
+        self.cluster.check()
 
 
 class TestNode:
