@@ -30070,7 +30070,6 @@ class ClusterNode:
         self.name, self.folder, self.port, self.raft_port = name, folder, quiet_port(), quiet_port()
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
-        self.environ: dict[str, str] = {}
         self.program = ""                   # what is started instead of callfs.py as it is
         self.server: Optional[Spawned] = None
         folder.mkdir()
@@ -30080,7 +30079,7 @@ class ClusterNode:
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings, environ=self.environ, program=self.program, wait=wait)
+        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -30787,8 +30786,19 @@ class Door:
         self._thread.join(10)
 
 
+# What nodes run that keep little of the log, compare their records all the time, and have a clock on the wall that a file may
+# shift. (Debian's libfaketime 0.9.10 makes `time.sleep` of Python 3.11 fail with EINVAL, so it is not of use here.)
 HURRIED = """
-import importlib.util, sys
+import importlib.util, sys, time
+def shifted(clock, unit):
+    def now():
+        try:
+            with open("clock") as file:
+                return clock() + type(unit)(float(file.read()) * unit)
+        except (OSError, ValueError):
+            return clock()
+    return now
+time.time, time.time_ns = shifted(time.time, 1.0), shifted(time.time_ns, 10**9)
 spec = importlib.util.spec_from_file_location("callfs", {!r})
 callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(callfs)
@@ -30816,8 +30826,8 @@ class RaftCluster(Cluster):
                 self.lines[node.name, "raft " + each.name] = FaultyLine(each.raft_port)
         return {**super()._settings(node), "auth": {"admins": ["tester"]}, "metadata_store": {"type": "raft"}, "dlm": {"type": "raft", "lease": "1s"}, "raft": {
             "enabled": True, "node_id": node.name, "bind_addr": f"127.0.0.1:{node.raft_port}", "data_dir": str(node.folder / "raft"),
-            "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in founders},
-            "api_peer_endpoints": {each.name: each.url for each in founders}, "apply_timeout": "3s", "forward_timeout": "2s",
+            "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in (*founders, node)},
+            "api_peer_endpoints": {each.name: each.url for each in (*founders, node)}, "apply_timeout": "3s", "forward_timeout": "2s",
             "snapshot_interval": "1s"}}
 
     def waits(self, node: ClusterNode) -> bool:
@@ -30949,7 +30959,7 @@ class PatientTraffic(Traffic):
 
 
 LONG = pytest.mark.long
-A_FEW = pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=LONG)])
+A_FEW = pytest.mark.parametrize("rounds", [1, pytest.param(5, marks=LONG)])
 
 
 @pytest.mark.once
@@ -31004,23 +31014,25 @@ class TestRaftCluster:
 
     @LONG
     def test_two_nodes_do_not_hear_each_other(self, cluster: RaftCluster, top: str) -> None:
-        """The third hears both: there is a leader, and no election after election."""
-        for node, other in itertools.combinations(cluster.nodes, 2):
-            with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
+        """The third hears both: the leader stays, though one of them may not hear it, and then serves nobody."""
+        for node, other in ((cluster[number], cluster[(number + 1) % 3]) for number in range(3)):
+            leader = cluster.leader()
+            with Traffic(cluster, [f"{top}{node.name}a", f"{top}{node.name}b"], ONE_PATH) as traffic, cluster.broken():
                 cluster.lines[node.name, "raft " + other.name].cut()
                 cluster.lines[other.name, "raft " + node.name].cut()
-                cluster.writes(*cluster.nodes)
-                term = cluster.raft(cluster.leader())["term"]
+                deaf = [each for each in (node, other) if leader in (node, other) and each is not leader]
+                cluster.writes(*cluster.others(*deaf))
+                term = cluster.raft(leader)["term"]
                 traffic.go_on(3)
-                assert cluster.raft(cluster.leader())["term"] <= term + 1
+                assert cluster.raft(cluster.leader())["term"] == term
             settle(cluster, traffic)
 
-    @A_FEW
-    def test_the_leader_stands_still(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+    @LONG
+    def test_the_leader_stands_still(self, cluster: RaftCluster, top: str) -> None:
         """Longer than its lease and the locks of its clients live; what it had begun overwrites nothing."""
         kinds = "read read write create create delete delete move send"
         with Traffic(cluster, [f"{top}-{name}" for name in "abc"], kinds, sizes=(10, 500)) as traffic:
-            for _ in range(rounds):
+            for _ in range(4):
                 traffic.more(20)
                 with cluster.broken():
                     victim = cluster.leader()
@@ -31031,8 +31043,8 @@ class TestRaftCluster:
                     traffic.more(10, only=victim)
         settle(cluster, traffic)
 
-    @pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=LONG)])
-    def test_a_disk_is_full(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+    @LONG
+    def test_a_disk_is_full(self, cluster: RaftCluster, top: str) -> None:
         """The one with the log of the leader: another leads, nothing is lost, and it goes on when there is room again."""
         node = cluster[2]
         with contextlib.ExitStack() as stack:
@@ -31048,7 +31060,7 @@ class TestRaftCluster:
             wait_for(lambda: call(node, "POST", "/v1/cluster/transfer", {"node": node.name}).status == 200, 20, f"{node.name} to lead")
             with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
                 traffic.unwell = (0, 502, 503, 507)
-                for _ in range(rounds):
+                for _ in range(2):
                     traffic.more(40)
                     with cluster.broken():
                         fill(small / "filler")
@@ -31070,15 +31082,6 @@ class TestRaftCluster:
     @LONG
     def test_clocks_jump(self, cluster: RaftCluster, top: str) -> None:
         """Those of the walls, by so much that nodes still talk about files: nothing fails, nobody stands for election. Then by hours."""
-        need_program("faketime")
-        library = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
-        for node in cluster.nodes:
-            node.stop()
-            node.environ = {"LD_PRELOAD": library, "FAKETIME_NO_CACHE": "1", "FAKETIME_TIMESTAMP_FILE": str(node.folder / "clock"),
-                            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
-            set_clock(node, 0)
-            node.start()
-        cluster.heal()
         some, term = random.Random(kill_seed()), cluster.raft(cluster.leader())["term"]
         with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
             for _ in range(20):
@@ -31093,10 +31096,6 @@ class TestRaftCluster:
                     set_clock(node, 0)
                 traffic.more(30)
         settle(cluster, traffic, other)
-        for node in cluster.nodes:
-            node.stop()
-            node.environ = {}
-            node.start()
 
     @LONG
     def test_five_nodes(self, tmp_path: Path) -> None:
@@ -31105,7 +31104,7 @@ class TestRaftCluster:
             cluster.heal()
             some = random.Random(kill_seed())
             with Traffic(cluster, ["/one", "/two"], ONE_PATH, clients=10) as traffic:
-                for number in range(4):
+                for number in range(2):
                     traffic.more(60)
                     away = [cluster.leader()]
                     away.append(some.choice(cluster.others(*away)))
@@ -31123,6 +31122,7 @@ class TestRaftCluster:
                         cluster.heal()
             settle(cluster, traffic)
 
+    @LONG
     def test_rolling_restart(self, moto_s3: S3Server, tmp_path: Path) -> None:
         """Files are in S3, where every node reaches them: no request fails but with 503, and what is tried again at the next
         node works soon. The leader goes last, and hands over."""
@@ -31163,6 +31163,7 @@ class TestRaftCluster:
                 return
             call(node, "PUT", f"/v1/files{top}/{number % 100}", b"x")
 
+    @LONG
     def test_a_node_has_lost_its_disk(self, cluster: RaftCluster, top: str) -> None:
         """It may have voted, and has forgotten it: it is not let in as the one it was; as a new node it is."""
         node = cluster[2]
