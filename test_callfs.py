@@ -31554,6 +31554,11 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
     assert callfs.main(["cluster", "join", "--config", str(city.config("n4"))]) == 2
     assert "cluster join: --leader: not given" in capsys.readouterr().err
     assert city.command("n1", "leave", "--lost", "n2") == 0 and list(one.raft.members) == ["n1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(one.raft.machine, "_doubt", "The records of this node are not those of the others")
+        assert city.command("n1", "status") == 0
+    told = capsys.readouterr()
+    assert "n1: The records of this node" in told.err and re.search("^n1 +trouble ", told.out, re.M)
     text = call(one, "GET", "/metrics").body.decode()
     for name, value in (("leader", 1), ("leader_known", 1), ("voters", 1), ("commit_lag", 0), ("apply_lag", 0), ("term", "[1-9]"), ("snapshot_age_seconds", "")):
         assert re.search(rf"^callfs_raft_{name} {value}", text, re.M), name
