@@ -31555,7 +31555,7 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
     assert "cluster join: --leader: not given" in capsys.readouterr().err
     assert city.command("n1", "leave", "--lost", "n2") == 0 and list(one.raft.members) == ["n1"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.raft.machine, "_doubt", "The records of this node are not those of the others")
+        patch.setattr(one.raft.machine, "trouble", "The records of this node are not those of the others")
         assert city.command("n1", "status") == 0
     told = capsys.readouterr()
     assert "n1: The records of this node" in told.err and re.search("^n1 +trouble ", told.out, re.M)
