@@ -16866,7 +16866,7 @@ class RaftToyCluster(ToyCluster):
     def __init__(self, folder: Path, three: RaftNodes) -> None:
         os.makedirs(folder, exist_ok=True)
         three.wipe()
-        self.folder, self.nodes, self.managers = str(folder), {}, []
+        self.folder, self.nodes, self.managers, self.ends = str(folder), {}, [], lambda: None
         for number, node in enumerate(three.nodes.values(), 1):
             store, locks = LentRaftStore(node), PatientRaftLocks(node, timeout=30)
             store.fence = locks.token
@@ -16879,6 +16879,7 @@ class RaftToyCluster(ToyCluster):
             node.tree.close()
         for locks in self.managers:
             locks.close()
+        self.ends()
 
 
 @pytest.mark.once
@@ -16899,12 +16900,10 @@ class TestRaftNodesTogether(TestNodesTogether):
 class TestRaftClusterFS(FileSystemContract):
     """Each operation asked of another of three nodes that agree on the records."""
 
-    @pytest.fixture(autouse=True)
-    def _cluster(self, raft_three: RaftNodes) -> None:
-        self.three = raft_three
-
     def make(self, folder: Path) -> Any:
-        self.cluster = RaftToyCluster(folder, self.three)
+        three = RaftNodes(folder.parent / "raft")
+        self.cluster = RaftToyCluster(folder, three)
+        self.cluster.ends = three.close
         return _Roving(self.cluster)
 
     def check(self, tree: Any, folder: Path) -> None:
