@@ -7274,7 +7274,8 @@ class RaftSim:
     def check_truth(self, node: RaftSimNode, entry: callfs.RaftEntry) -> None:
         """State machine safety; and each command once."""
         if entry.index <= len(self.truth):
-            return self.check(self.truth[entry.index - 1] == entry, "machines differ:", node.name, entry, self.truth[entry.index - 1])
+            known = self.truth[entry.index - 1]
+            return self.check(known == entry, "machines differ:", node.name, entry, known)
         self.check(entry.index == len(self.truth) + 1, "nobody applied what is before", entry)
         self.check(entry.kind != callfs.RAFT_COMMAND or entry.data not in self.commands, "applied twice", entry)
         self.show(f"{self.now:.2f} {node.name} is the first to apply {entry}")
@@ -7307,7 +7308,8 @@ class RaftSim:
         self.until(ticks, lambda: False)
         self.heal()
         self.check(self.until(ticks + 60 * self.limits["election_ticks"], self.settled), "no progress when all is well",
-                   *((node.name, node.core.role, node.core.term, node.core.commit, node.applied) for node in self.nodes.values() if node.core))
+                   *((name, core.role, core.term, core.commit) for name, core in
+                     ((node.name, node.core) for node in self.nodes.values()) if core))
         return self.counts
 
     def until(self, end: float, done: Callable[[], bool]) -> bool:
@@ -7343,8 +7345,8 @@ class RaftSim:
                 core.read(token)
         node.do(ask)
 
-    TROUBLES = ("split", "split", "isolate", "one way", "one line", "one line", "join lines", "join lines", "crash", "crash", "start", "start", "start",
-                "full", "slow", "transfer", "transfer", "change", "change", "change", "compact", "compact")
+    TROUBLES = ("split", "split", "isolate", "one way", "one line", "one line", "join lines", "join lines",
+                "crash", "crash", "start", "start", "start", "full", "slow", "transfer", "transfer", "change", "change", "change", "compact", "compact")
 
     def trouble(self, end: float) -> None:
         if self.now >= end:
