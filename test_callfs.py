@@ -7079,7 +7079,7 @@ class RaftSimNode:
         self.core: Optional[callfs.RaftCore] = None
         self.applied = self.persisted = self.lives = 0
         self.period = sim.random.uniform(0.97, 1.03)        # no two clocks go alike: a lease is a tenth shorter for it
-        self.full = self.slow = False
+        self.full, self.slow = False, sim.random.random() < 0.3
         self.clear()
 
     def clear(self) -> None:
@@ -7192,7 +7192,7 @@ class RaftSimNode:
             self.sim.check_truth(self, entry)
             self.applied = entry.index
             if self.proposed.pop(entry.index, 0) == entry.term:
-                self.sim.floor = max(self.sim.floor, entry.index)
+                self.sim.tell(entry.index)
                 self.sim.count("acknowledged")
         self.do(lambda core: core.applied_to(self.applied))
         self.look_for_reads()
@@ -7208,6 +7208,9 @@ class RaftSimNode:
             self.lease, self.begun = 0.0, []
         while self.begun and self.begun[0][0] <= ready.rounds:
             self.lease = self.begun.pop(0)[1] + 0.9 * self.sim.limits["election_ticks"]
+
+    def holds_lease(self) -> bool:
+        return bool(self.core and self.core.role == "leader" and self.sim.now < self.lease and not self.core.transferring)
 
     def look_for_reads(self) -> None:
         for token, index in list(self.reading):
@@ -7324,7 +7327,8 @@ class RaftSim:
     def check_truth(self, node: RaftSimNode, entry: callfs.RaftEntry) -> None:
         """State machine safety; and each command once."""
         if entry.index <= len(self.truth):
-            return self.check(self.truth[entry.index - 1] == entry, "machines differ:", node.name, entry, self.truth[entry.index - 1])
+            known = self.truth[entry.index - 1]
+            return self.check(known == entry, "machines differ:", node.name, entry, known)
         self.check(entry.index == len(self.truth) + 1, "nobody applied what is before", entry)
         self.check(entry.kind != callfs.RAFT_COMMAND or entry.data not in self.commands, "applied twice", entry)
         self.show(f"{self.now:.2f} {node.name} is the first to apply {entry}")
@@ -7335,8 +7339,15 @@ class RaftSim:
 
     def check_read(self, kind: str, floor: int, seen: int, name: str) -> None:
         self.check(seen >= floor, kind, "at", name, "sees", seen, "but somebody was told of", floor, "before")
-        self.floor = max(self.floor, seen)
+        self.tell(seen)
         self.count(kind)
+
+    def tell(self, index: int) -> None:
+        """Somebody knows of this entry from now on: whoever holds a lease must."""
+        self.floor = max(self.floor, index)
+        for node in self.nodes.values():
+            if node.holds_lease():
+                self.check(node.core.commit >= self.floor, "a lease that is none:", node.name, node.core.commit, self.floor)
 
     # What happens
 
@@ -7350,7 +7361,8 @@ class RaftSim:
         self.until(ticks, lambda: False)
         self.heal()
         self.check(self.until(ticks + 60 * self.limits["election_ticks"], self.settled), "no progress when all is well",
-                   *((node.name, node.core.role, node.core.term, node.core.commit, node.applied) for node in self.nodes.values() if node.core))
+                   *((name, core.role, core.term, core.commit) for name, core in
+                     ((node.name, node.core) for node in self.nodes.values()) if core))
         return self.counts
 
     def until(self, end: float, done: Callable[[], bool]) -> bool:
@@ -7360,10 +7372,9 @@ class RaftSim:
         return self.now < end
 
     def clients(self) -> None:
-        self.after(self.random.random() * 3, self.clients)
-        node = self.random.choice(list(self.nodes.values()))
-        if self.random.random() < 0.7:
-            node = next((each for each in self.nodes.values() if each.core and each.core.role == "leader"), node)
+        self.after(self.random.random() * 2.5, self.clients)
+        leaders = [each for each in self.nodes.values() if each.core and each.core.role == "leader"]     # they may be more
+        node = self.random.choice(leaders or list(self.nodes.values()))
         if node.core is not None:
             (self.write if self.random.random() < 0.6 else self.read)(node)
 
@@ -7377,7 +7388,7 @@ class RaftSim:
         node.do(propose)
 
     def read(self, node: RaftSimNode) -> None:
-        if node.core.role == "leader" and self.now < node.lease and not node.core.transferring and node.saving is None:
+        if node.holds_lease():
             self.check_read("lease read", self.floor, node.core.commit, node.name)
         token = self.number
         self.reads[token] = self.floor
@@ -7387,8 +7398,8 @@ class RaftSim:
                 core.read(token)
         node.do(ask)
 
-    TROUBLES = ("split", "split", "isolate", "one way", "join lines", "join lines", "crash", "crash", "start", "start", "start",
-                "full", "slow", "transfer", "change", "change", "change", "compact", "compact")
+    TROUBLES = ("split", "split", "isolate", "one way", "one line", "one line", "join lines", "join lines",
+                "crash", "crash", "start", "start", "start", "full", "slow", "transfer", "transfer", "change", "change", "change", "compact", "compact")
 
     def trouble(self, end: float) -> None:
         if self.now >= end:
@@ -7402,7 +7413,9 @@ class RaftSim:
             side = {name for name in self.nodes if self.random.random() < 0.5}
             self.cut = {(one, two) for one in self.nodes for two in self.nodes if (one in side) != (two in side)}
         elif kind == "isolate":
-            self.cut |= {pair for other in others for pair in ((leader.name, other), (other, leader.name)) if other != leader.name}
+            self.isolate(leader)
+        elif kind == "one line":
+            self.cut |= {(leader.name, node.name), (node.name, leader.name)}
         elif kind == "one way":
             self.cut |= {(node.name, other) for other in others if self.random.random() < 0.7}
         elif kind == "join lines":
@@ -7410,15 +7423,20 @@ class RaftSim:
         elif kind in ("full", "slow"):
             setattr(node, kind, not getattr(node, kind))
         elif kind == "crash":
-            (leader if self.random.random() < 0.5 else node).crash()
+            saving = [each for each in self.nodes.values() if each.saving is not None]
+            self.random.choice([leader, node, *saving]).crash()     # best of all while it saves
         elif kind == "start":
             node.start()
         elif kind == "transfer" and leader.core:
             leader.do(self.transfer)
+            self.after(self.random.random() * 2, self.isolate, leader)     # it may not hear who has taken over
         elif kind == "change" and leader.core:
             leader.do(self.change)
         elif kind == "compact" and node.core and node.saving is None:
             node.compact()
+
+    def isolate(self, node: RaftSimNode) -> None:
+        self.cut |= {pair for name in self.nodes for pair in ((node.name, name), (name, node.name))}
 
     def transfer(self, core: callfs.RaftCore) -> None:
         with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy, ValueError):
@@ -7457,7 +7475,7 @@ class RaftSim:
 class TestRaftSimulator:
     """Each seed is a cluster, its clients and its bad luck."""
 
-    SEEDS = 250
+    SEEDS = 200
 
     def run_seeds(self, seeds: Iterable[int]) -> None:
         """Enough happens in them for the promises to be worth something."""
