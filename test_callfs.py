@@ -10665,6 +10665,28 @@ class TestRaftMachine:
         assert not wrong
 
 
+    @pytest.mark.parametrize("change, size", [(("put", callfs.Entry("/a", size=7)), 7), (("delete", "/a"), 0)])
+    def test_memory_is_not_of_the_past(self, replica: Replica, monkeypatch: pytest.MonkeyPatch, change: Any, size: int) -> None:
+        """Neither what was read again just before the commit, nor what was read before it and is remembered after it."""
+        read = replica.machine.read
+        commit, look = read.commit, read._read
+        replica.do("put", an_entry("/a", size=1))
+        monkeypatch.setattr(read, "commit", lambda: (read.get("/a"), commit()))
+        replica.do(*change)
+        assert getattr(read.get("/a"), "size", 0) == size
+        monkeypatch.setattr(read, "commit", commit)
+        replica.do("put", an_entry("/a", size=1))
+
+        def slowly(*asked: Any) -> Any:
+            rows = look(*asked)
+            monkeypatch.setattr(read, "_read", look)
+            replica.do(*change)
+            return rows
+        monkeypatch.setattr(read, "_read", slowly)
+        read.get("/a")
+        assert getattr(read.get("/a"), "size", 0) == size
+
+
 class TestLocksInTheMachine:
     """Locks: granted by the log, in turn, for as long as a session lives."""
 
