@@ -10567,7 +10567,8 @@ class TestRaftMachine:
                 read._writer = real
             break
         assert failing.left > 0 and number > 20
-        assert [outcome.error for outcome in outcomes] == [None] * 4 and replica.machine.applied == before.index + 4 and len(replica.granted) == 1
+        assert [outcome.error for outcome in outcomes] == [None] * 4 and replica.machine.applied == before.index + 4
+        assert replica.granted == [("w", batch[1].index)], "a token of the one time that counted"
         assert [each.path for each in read.subtree("/")] == ["/d", "/z", "/z/x"]
 
     def test_what_is_done_before_a_digest_stays(self, replica: Replica) -> None:
@@ -10680,6 +10681,28 @@ class TestRaftMachine:
                 replica.machine.apply([replica.entry("put", an_entry(path, size=turn)) for path in ("/a", "/b")])
         in_threads(work, 1, look)
         assert not wrong
+
+
+    @pytest.mark.parametrize("change, size", [(("put", callfs.Entry("/a", size=7)), 7), (("delete", "/a"), 0)])
+    def test_memory_is_not_of_the_past(self, replica: Replica, monkeypatch: pytest.MonkeyPatch, change: Any, size: int) -> None:
+        """Neither what was read again just before the commit, nor what was read before it and is remembered after it."""
+        read = replica.machine.read
+        commit, look = read.commit, read._read
+        replica.do("put", an_entry("/a", size=1))
+        monkeypatch.setattr(read, "commit", lambda: (read.get("/a"), commit()))
+        replica.do(*change)
+        assert getattr(read.get("/a"), "size", 0) == size
+        monkeypatch.setattr(read, "commit", commit)
+        replica.do("put", an_entry("/a", size=1))
+
+        def slowly(*asked: Any) -> Any:
+            rows = look(*asked)
+            monkeypatch.setattr(read, "_read", look)
+            replica.do(*change)
+            return rows
+        monkeypatch.setattr(read, "_read", slowly)
+        read.get("/a")
+        assert getattr(read.get("/a"), "size", 0) == size
 
 
 class TestLocksInTheMachine:
