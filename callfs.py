@@ -7938,14 +7938,14 @@ class RaftTransport:
             gone += [line for name, line in self._inbound.items() if name in before and name not in wanted]
             self._targets = {name: before[name] if name in same else _RaftTarget(address, self._new_line(name, address))
                              for name, address in wanted.items()}
+            fresh = [target.line for name, target in self._targets.items() if name not in same]
         for line in filter(None, gone):
             line.fault = _RaftFault("gone", "it does not belong to the cluster any more, or has moved")
+        for line in filter(None, gone + fresh):         # not before: the reader must find them in their place
             self._poke(line)
 
     def _new_line(self, name: str, address: str) -> _RaftLine:
-        line = _RaftLine(name, address, self._clock(), self._poke)
-        self._poke(line)
-        return line
+        return _RaftLine(name, address, self._clock(), self._poke)
 
     def _dialed(self) -> list[_RaftLine]:
         with self._lock:
@@ -8206,6 +8206,7 @@ class RaftTransport:
             for name, target in pausing.items():
                 if now >= target.again:
                     target.line = self._new_line(name, target.address)
+                    self._poke(target.line)
         soon = pausing or not all(line.open for line in self._lines)
         self._look_at = now + (_RAFT_GLANCE if soon else _RAFT_LOOK)
         return self._look_at - now

@@ -6318,7 +6318,8 @@ class TestRaftTransport:
         with pytest.raises(callfs.BadGateway, match="address is not known"):
             a.transport.call("b", "echo")
         assert a.metrics.value("callfs_raft_dropped_total", "b") == 1
-        moved = raft_ends("b")
+        b.transport.close()
+        moved, a.transport.accept = raft_ends("b"), lambda hello: ""
         a.knows(moved, c)
         wait_for(lambda: a.reachable.count(("b", True)) == 2)
         a.send("b", 2)
