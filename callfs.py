@@ -8370,21 +8370,21 @@ class RaftTransport:
             for block in iter(lambda: file.read(BLOCK), b""):
                 state.update(block)
             head = compact_json([base.index, base.term, file.tell(), state.hexdigest()]).encode()
-            head, offset, data = struct.pack(">I", len(head)) + head, 0, b""
+            head, offset, most, data = struct.pack(">I", len(head)) + head, 0, 0, b""
             deadline = self._clock() + timeout
             while True:
                 try:
-                    answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
+                    wanted, done = struct.unpack(">Q?", self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout))
+                    if done:
+                        return
+                    offset = wanted
                 except BadGateway:
-                    if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
+                    if self._ended.wait(4 * RAFT_PAUSE):
                         raise
-                    continue
-                wanted, done = struct.unpack(">Q?", answer)
-                if done:
-                    return
-                if wanted != offset:
-                    deadline = self._clock() + timeout
-                offset = wanted
+                if offset > most:           # one that begins again and again makes no progress
+                    most, deadline = offset, self._clock() + timeout
+                elif self._clock() > deadline:
+                    raise BadGateway(f"node {target} took no more of a snapshot for {format_duration(timeout)}.")
                 file.seek(offset)
                 data = file.read(RAFT_CHUNK)
 
