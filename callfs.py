@@ -9311,14 +9311,14 @@ class RaftTransport:
             gone += [line for name, line in self._inbound.items() if name in before and name not in wanted]
             self._targets = {name: before[name] if name in same else _RaftTarget(address, self._new_line(name, address))
                              for name, address in wanted.items()}
+            fresh = [target.line for name, target in self._targets.items() if name not in same]
         for line in filter(None, gone):
             line.fault = _RaftFault("gone", "it does not belong to the cluster any more, or has moved")
+        for line in filter(None, gone + fresh):         # not before: the reader must find them in their place
             self._poke(line)
 
     def _new_line(self, name: str, address: str) -> _RaftLine:
-        line = _RaftLine(name, address, self._clock(), self._poke)
-        self._poke(line)
-        return line
+        return _RaftLine(name, address, self._clock(), self._poke)
 
     def _dialed(self) -> list[_RaftLine]:
         with self._lock:
@@ -9579,6 +9579,7 @@ class RaftTransport:
             for name, target in pausing.items():
                 if now >= target.again:
                     target.line = self._new_line(name, target.address)
+                    self._poke(target.line)
         soon = pausing or not all(line.open for line in self._lines)
         self._look_at = now + (_RAFT_GLANCE if soon else _RAFT_LOOK)
         return self._look_at - now
@@ -9742,21 +9743,21 @@ class RaftTransport:
             for block in iter(lambda: file.read(BLOCK), b""):
                 state.update(block)
             head = compact_json([base.index, base.term, file.tell(), state.hexdigest()]).encode()
-            head, offset, data = struct.pack(">I", len(head)) + head, 0, b""
+            head, offset, most, data = struct.pack(">I", len(head)) + head, 0, 0, b""
             deadline = self._clock() + timeout
             while True:
                 try:
-                    answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
+                    wanted, done = struct.unpack(">Q?", self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout))
+                    if done:
+                        return
+                    offset = wanted
                 except BadGateway:
-                    if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
+                    if self._ended.wait(4 * RAFT_PAUSE):
                         raise
-                    continue
-                wanted, done = struct.unpack(">Q?", answer)
-                if done:
-                    return
-                if wanted != offset:
-                    deadline = self._clock() + timeout
-                offset = wanted
+                if offset > most:           # one that begins again and again makes no progress
+                    most, deadline = offset, self._clock() + timeout
+                elif self._clock() > deadline:
+                    raise BadGateway(f"node {target} took no more of a snapshot for {format_duration(timeout)}.")
                 file.seek(offset)
                 data = file.read(RAFT_CHUNK)
 
