@@ -1543,10 +1543,10 @@ class RaftOptions:
     node_id: str = option("", "Name of this node, unlike all others")
     bind_addr: str = option("", "`host:port` for Raft messages, as the other nodes reach it (else as `raft.peers` says)")
     data_dir: str = option("", "Folder for log, records and snapshots")
-    bootstrap: bool = option(False, "Found a new cluster where there is none yet: of this node alone, or of all in `raft.peers`, "
-                                    "which then say the same", kind="bool")
-    peers: dict[str, str] = option({}, "Raft addresses of the nodes that found the cluster, by name; this one may be among them",
-                                   kind="map")
+    bootstrap: bool = option(False, "Found a new cluster where there is none yet: of this node alone, or of all in "
+                                    "`raft.peers`, which then say the same", kind="bool")
+    peers: dict[str, str] = option({}, "Raft addresses of the nodes that found the cluster, by name; this one may be "
+                                       "among them", kind="map")
     api_peer_endpoints: dict[str, str] = option({}, "API URLs of the same nodes, by name, this one's too", kind="map")
     apply_timeout: float = _timeout("10s", "Longest wait until a change is agreed on")
     forward_timeout: float = _timeout("10s", "Longest wait for the leader's answer")
@@ -1602,8 +1602,8 @@ class InstanceDiscoveryOptions:
     """This node and the others."""
 
     instance_id: str = option("node-1", "Name of this node, unlike all others; with records in Raft `raft.node_id`")
-    peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name, as this one reaches them; with Raft only where "
-                                                "they differ from what the cluster knows", kind="map")
+    peer_endpoints: dict[str, str] = option({}, "API URLs of the other nodes, by name, as this one reaches them; with "
+                                                "Raft only where they differ from what the cluster knows", kind="map")
     peer_timeout: float = _timeout("10s", "Longest silence of another node in the middle of a request")
     peer_connect_timeout: float = _timeout("2s", "Longest wait for a connection to another node")
     peer_ca_file: str = option("", "PEM file of who may sign the certificates of the other nodes; empty: what the system trusts")
@@ -2071,7 +2071,7 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
      "dlm.type", "must be redis or postgres for several nodes: locks of one process do not keep the others out"),
     (lambda c: c.ha.replication_enabled and c.metadata_store.type in ("postgres", "redis", "raft"), "ha.replication_enabled",
      "is for a server of its own: nodes that share records keep no second copies"),
-    (lambda c: (c.instance_discovery.peer_endpoints or c.metadata_store.type == "raft") and not c.auth.internal_proxy_secret,
+    (lambda c: not c.auth.internal_proxy_secret and (c.instance_discovery.peer_endpoints or c.metadata_store.type == "raft"),
      "auth.internal_proxy_secret", "is needed for several nodes: they know each other by it"),
     (lambda c: not c.instance_discovery.instance_id, "instance_discovery.instance_id", "must not be empty"),
     (lambda c: any(not _is_mount(item) for name, item in c.plugins.items() if name != "anonymous"), "plugins",
@@ -7341,7 +7341,8 @@ class Peers:
         kept = {node: client for node, client in before.items() if self.endpoints[node] == endpoints.get(node)}
         self._clients = {node: kept.get(node) or _PeerClient(node, url, self) for node, url in sorted(endpoints.items())}
         self.endpoints, self.nodes = dict(endpoints), list(self._clients)
-        self._share = self._most if len(endpoints) < 2 else max(1, self._most // 2)     # one slow node leaves room for the others
+        one = len(endpoints) < 2            # of several a slow one leaves room for the others
+        self._share = self._most if one else max(1, self._most // 2)
         for node in before.keys() - kept.keys():
             before[node].close()
             if before[node].breaker.note(""):
@@ -14459,9 +14460,8 @@ class RaftLocks(SharedLocks):
         self._node.on_close.remove(self.close)
         if self._renewer is not None:
             self._renewer.join()
-            if self._node.leader:
-                with contextlib.suppress(CallFSError):
-                    self._node.apply("lock_end", [self._session], timeout=self.LEAST)
+            with contextlib.suppress(CallFSError):              # where nobody leads, they end with their lease
+                self._node.apply("lock_end", [self._session], timeout=self.LEAST if self._node.leader else 0.1)
         super().close()
 
 # ============================================================================
@@ -20726,8 +20726,8 @@ LEAVE_PATIENCE = 20                         # files in a row that may fail: then
 
 def read_member(args: Mapping[str, Any]) -> RaftMember:
     """A node as `POST /v1/internal/raft/join` names it, a voter. Raises BadRequest."""
-    fields = (("node_id", _id_problem), ("raft_addr", functools.partial(_address_problem, connect=True)), ("api_endpoint", _url_problem))
-    for name, problem in fields:
+    for name, problem in (("node_id", _id_problem), ("raft_addr", functools.partial(_address_problem, connect=True)),
+                          ("api_endpoint", _url_problem)):
         value = args.get(name)
         if not isinstance(value, str) or not value or problem(value):
             raise BadRequest(f"{name}: {problem(value) if isinstance(value, str) and value else 'is needed'}.")
@@ -20844,7 +20844,7 @@ class Members:
                 self.set_leaving(bool(call.args["leave"]))
             return PeerResult(self.progress())
         return {"node": lambda call: PeerResult(self.about()), "leave": leave,
-                "raft": lambda call: PeerResult(self.lead(call.args["action"], call.args["args"], last=bool(call.args["last"])))}
+                "raft": lambda call: PeerResult(self.lead(call.args["action"], call.args["args"], last=call.args["last"] is True))}
 
     def progress(self) -> dict[str, Any]:
         """How far this node has come with leaving, as JSON has it."""
@@ -20942,8 +20942,8 @@ class Members:
             return
         with self._state:
             leaving.state, leaving.reason = state, reason
-        self._log.info("this node has no files any more: it may be stopped" if state == "done" and self.raft is not None else
-                       "this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
+        self._log.info("this node has no files any more: it may be stopped" if state == "done" and self.raft is not None
+                       else "this node has no files any more: it may be stopped, and taken out of peer_endpoints of the others"
                        if state == "done" else "files stay on this node, which tries again every minute",
                        moved=leaving.moved, failed=len(leaving.failed), reason=reason)
 
@@ -21006,7 +21006,8 @@ class Members:
                 if leader == self.id:
                     return self._led(action, args)
                 if self._peers is not None and leader in self.others and not last:
-                    return dict(self._peers.call(leader, "raft", {"action": action, "args": dict(args), "last": True}, {}).value)
+                    asked = {"action": action, "args": dict(args), "last": True}
+                    return dict(self._peers.call(leader, "raft", asked, {}).value)
             except Unavailable as error:
                 failure = error
             except BadGateway:              # it led, and perhaps it is gone
@@ -21041,11 +21042,11 @@ class Members:
             self.raft.forget_folder(asked.id)
             self.raft.change_member(asked._replace(voter=False))
         elif known._replace(voter=False) != asked._replace(voter=False):
-            raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another address now "
-                           "tells the others by itself when it starts; one whose data is lost is removed first (`cluster leave "
-                           f"--lost {asked.id}`).")
-        return {"node": asked.id, "voter": known is not None and known.voter, "behind": self.raft.behind(asked.id), "leader": self.id,
-                "voters": sum(each.voter for each in self.raft.members.values())}
+            raise Conflict(f"{asked.id} is a member already, at {known.address} ({known.endpoint}). A node that has another "
+                           "address now tells the others by itself when it starts; one whose data is lost is removed first "
+                           f"(`cluster leave --lost {asked.id}`).")
+        return {"node": asked.id, "voter": known is not None and known.voter, "behind": self.raft.behind(asked.id),
+                "leader": self.id, "voters": sum(each.voter for each in self.raft.members.values())}
 
     def _lead_remove(self, args: Mapping[str, Any]) -> dict[str, Any]:
         assert self.raft is not None
@@ -21067,12 +21068,15 @@ class Members:
         name = self._known(args).id if args.get("node") else ""
         return {"leader": name if name == self.id else self.raft.transfer(name)}
 
+    _INNER_OPS = ("members", "found", "note", "digest", "digest-said")
+
     def apply(self, op: Any, args: Any) -> Any:
-        """A change of the records by its name and arguments (`_RAFT_OPS`), agreed on. Raises BadRequest, Unavailable, what the change raises."""
+        """A change of the records by its name and arguments (`_RAFT_OPS`), agreed on. Raises BadRequest, Unavailable, and
+        what the change raises."""
         if self.raft is None:
             raise NotSupported("The records of this server are not in Raft (metadata_store.type).")
-        if not isinstance(args, list) or not isinstance(op, str) or op not in _RAFT_OPS or op in ("members", "found", "note", "digest", "digest-said"):
-            raise BadRequest(f"There is no operation {str(op)[:40]!r} with `args`, a list; there are put, add, move, delete and others.")
+        if not isinstance(args, list) or not isinstance(op, str) or op not in _RAFT_OPS or op in self._INNER_OPS:
+            raise BadRequest(f"There is no operation {str(op)[:40]!r} with `args`, a list; there are put, add, move, delete ...")
         return self.raft.apply(op, args)
 
     # -- threads -----------------------------------------------------------------------------------------------
@@ -31583,8 +31587,8 @@ class InternalDialect:
                 Route("/v1/internal/raft/metadata/apply", {"POST": self.apply}, "internal", rest_error)]
 
     def join(self, request: Request) -> Response:
-        """`POST /v1/internal/raft/join` `{"node_id", "raft_addr", "api_endpoint"}`: how far the node has come; asked again until
-        it is a `voter`. Any node takes it."""
+        """`POST /v1/internal/raft/join` `{"node_id", "raft_addr", "api_endpoint"}`: how far the node has come; it becomes a
+        `voter` by itself. Any node takes it."""
         with aside(request):
             return json_response(self._members.lead("join", request.json()))
 
@@ -31723,7 +31727,7 @@ def raft_self(config: Config) -> RaftMember:
 def raft_founders(config: Config) -> dict[str, RaftMember]:
     """The nodes that a cluster begins with: the same on each of them."""
     known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
-    others = {name: RaftMember(name, address, known.get(name, "").rstrip("/")) for name, address in config.raft.peers.items()}
+    others = {name: RaftMember(name, where, known.get(name, "").rstrip("/")) for name, where in config.raft.peers.items()}
     return {**others, config.raft.node_id: raft_self(config)}
 
 
@@ -31769,6 +31773,39 @@ def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
     except BaseException:
         node.close()
         raise
+
+
+@contextlib.contextmanager
+def raft_folder_held(config: Config) -> Iterator[None]:
+    """With raft.data_dir for this process alone, where there is to be one. Raises ConfigError."""
+    if config.metadata_store.type != "raft":
+        yield
+        return
+    os.makedirs(config.raft.data_dir, mode=0o700, exist_ok=True)
+    lock = DataLock(os.path.join(config.raft.data_dir, "lock"))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def await_raft(node: RaftNode, patient: Callable[[], bool], log: Log) -> None:
+    """Until there is a leader and this node has what it has: nothing can be looked up before. Raises Unavailable."""
+    told = 0.0
+    while True:
+        try:
+            node.barrier(0.5)
+            if node.machine.identity:
+                return
+        except Unavailable as error:
+            if node.trouble or node.machine.trouble:
+                raise
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                log.warn("waiting for the cluster", reason=node.waits_for() or error.message)
+        if not patient():
+            raise Unavailable(f"The cluster does not answer: {node.waits_for() or 'a majority of its nodes has to run'}.")
+        time.sleep(0.02)
 
 
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
@@ -31898,15 +31935,13 @@ class Server:
         self._cleanup.callback(disk.close)
         os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
         self._cleanup.callback(DataLock(database + ".lock").release)
-        if config.metadata_store.type == "raft":
-            os.makedirs(config.raft.data_dir, mode=0o700, exist_ok=True)
-            self._cleanup.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
+        self._cleanup.enter_context(raft_folder_held(config))
         store = open_store(config, self.metrics, self.log)
         self._cleanup.callback(store.close)
         self.raft: Optional[RaftNode] = store.node if isinstance(store, RaftStore) else None
         if self.raft is not None:
             self._build_raft_metrics(self.raft)
-            self._await_raft(self.raft)
+            await_raft(self.raft, self._patient, self.log)
         if store.shared and disk.writable:
             self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
         elif disk.writable:
@@ -31923,24 +31958,6 @@ class Server:
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
-
-    def _await_raft(self, node: RaftNode) -> None:
-        """Until there is a leader and this node has what it has: nothing can be looked up before."""
-        told = 0.0
-        while True:
-            try:
-                node.barrier(0.2)
-                if node.machine.identity:
-                    return
-            except Unavailable as error:
-                if node.trouble or node.machine.trouble:
-                    raise
-                if time.monotonic() - told > 10:
-                    told = time.monotonic()
-                    self.log.warn("waiting for the cluster", reason=node.waits_for() or error.message)
-            if not self._patient():
-                raise Unavailable("Stopped before the other nodes answered.")
-            time.sleep(0.02)
 
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
@@ -32041,7 +32058,7 @@ class Server:
         self.members.endpoints = {name: url for name, url in found.items() if not _url_problem(url)}
         assert self._peers is not None
         try:
-            self._peers.set_endpoints({name: url for name, url in self.members.endpoints.items() if name != self.members.id})
+            self._peers.set_endpoints({name: self.members.endpoints[name] for name in self.members.others})
         except ConfigError as error:        # instance_discovery.peer_ca_file
             self.log.error("the other nodes can not be reached", reason=error.message)
 
@@ -32259,6 +32276,7 @@ FINDINGS = {                                # kind: (what it means, whether it c
 }
 FSCK_YOUNG = 6 * 3600                       # s: an object without a record may yet be about to get one
 FSCK_CUT = 24 * 3600                        # s: an upload takes no longer
+FSCK_PATIENCE = 20.0                        # s that the other nodes of a Raft cluster may take to answer
 
 
 class Checker:
@@ -32551,9 +32569,12 @@ def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebu
         keep.callback(disk.close)
         if disk.writable:
             keep.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
-        log, metrics = Log("error"), Metrics()
+        log, metrics, deadline = Log("error"), Metrics(), time.monotonic() + FSCK_PATIENCE
+        keep.enter_context(raft_folder_held(config))
         store = open_store(config, metrics, log)
         keep.callback(store.close)
+        if isinstance(store, RaftStore):
+            await_raft(store.node, lambda: time.monotonic() < deadline, log)
         locks = open_locks(config, store, metrics, log)
         keep.callback(locks.close)
         blobs = build_blobs(config)
@@ -32573,12 +32594,13 @@ def recover_raft(config: Config, *, sure: bool) -> str:
     if config.metadata_store.type != "raft":
         raise ConfigError("metadata_store.type: must be raft")
     with contextlib.ExitStack() as keep:
-        if os.path.isdir(config.raft.data_dir):
-            keep.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
+        keep.enter_context(raft_folder_held(config))
         folder = RaftFolder(config.raft.data_dir)
         log = DiskLog(folder.log_path)
         keep.callback(log.close)
         known = _members_of(log)
+        if not log.last_index:
+            raise ConfigError(f"raft.data_dir: the log of {folder.node} is empty: there is nothing to go on with")
         others = sorted(set(known) - {folder.node})
         term = max(log.state.term, log.term(log.last_index)) + 1
         mine = raft_self(config)._replace(id=folder.node)
@@ -32587,13 +32609,15 @@ def recover_raft(config: Config, *, sure: bool) -> str:
         found = (f"{folder.node}: its log ends with entry {log.last_index} of term {log.term(log.last_index)}; the cluster had "
                  f"{', '.join(sorted(known)) or 'nobody'}.\n")
         if not sure:
-            return found + ("Nothing was changed. Ask this on each node that is left, and take the one with the highest term, among those the "
-                            "one with the highest entry: what only others have is lost. Be sure that no other node runs; then: --yes")
+            return found + ("Nothing was changed. Ask this on each node that is left, and take the one with the highest term, among "
+                            "those the one with the highest entry: what only others have is lost. Be sure that no other node "
+                            "runs; then: --yes")
+        alone = RaftEntry(log.last_index + 1, term, RAFT_MEMBERS, encode_members({mine.id: mine}))
         folder.recover(secrets.token_hex(16))           # first: a member of the old cluster must never hear the new log
-        log.save(RaftState(term, folder.node), [RaftEntry(log.last_index + 1, term, RAFT_MEMBERS, encode_members({mine.id: mine}))])
-    return found + (f"It is the only member of a new cluster now: start it, and look at what is there.\nThen, for each other node ({', '.join(others)}): "
-                    "empty its raft.data_dir (not the folder of its files), take raft.bootstrap out of its configuration, start it, and "
-                    "`callfs cluster join`.")
+        log.save(RaftState(term, folder.node), [alone])
+    return found + ("It is the only member of a new cluster now: start it, and look at what is there.\n"
+                    f"Then, for each other node ({', '.join(others)}): empty its raft.data_dir (not the folder of its files), take "
+                    "raft.bootstrap out of its configuration, start it, and `callfs cluster join`.")
 
 
 def _members_of(log: RaftLog) -> RaftMembers:
@@ -35113,7 +35137,7 @@ def _cluster_leave(args: argparse.Namespace) -> int:
         row: dict[str, Any] = {}
         if args.lost:
             (row,) = client.leave(args.node, lost=True)
-            _say(f"{row['node']}: belongs to the cluster no more; the files that lay on its disk answer 502 until they are deleted")
+            _say(f"{row['node']}: belongs to the cluster no more; the files on its disk answer 502 until they are deleted")
             return 0
         for row in client.leave(args.node):
             if sys.stderr.isatty() and "moved" in row:
@@ -35126,26 +35150,30 @@ def _cluster_leave(args: argparse.Namespace) -> int:
     if row.get("state") != "done":
         _complain(f"{row.get('reason') or 'the node stopped'}; it tries again by itself every minute, this command at once")
         return 1
-    last = "; it belongs to the cluster no more." if row.get("removed") else ", and taken out of instance_discovery.peer_endpoints of the others."
+    last = "; it belongs to the cluster no more." if row.get("removed") else \
+        ", and taken out of instance_discovery.peer_endpoints of the others."
     _say(f"{row['node']}: {row['moved']} files moved, none is left. It may be stopped{last}")
     return 0
 
 
 JOIN_PAUSE = 0.5                        # seconds between two questions how far a new node has come
 JOIN_PATIENCE = 60.0                    # seconds that it may get no further
-JOIN_SILENCE = 3.0                      # seconds after which one that says nothing is taken for one that does not run yet
+JOIN_SILENCE = 3.0                      # seconds: one that says nothing for longer does not run yet
 
 
 def _join_wishes(args: argparse.Namespace) -> tuple[dict[str, str], list[str], str]:
     """What is said of the new node, whom to ask, and the secret. Raises ConfigError for what neither flags nor file say."""
-    config = Config.load(args.config, environ=os.environ, flags={"raft.node_id": args.node_id} if args.node_id else {}, require_keys=False) \
-        if args.config or not (args.leader and args.node_id and args.raft_addr and args.api_endpoint and args.internal_secret) else Config()
+    told = all((args.leader, args.node_id, args.raft_addr, args.api_endpoint, args.internal_secret)) and not args.config
+    flags = {"raft.node_id": args.node_id} if args.node_id else {}
+    config = Config() if told else Config.load(args.config, environ=os.environ, flags=flags, require_keys=False)
     mine = raft_self(config)
-    wish = {"node_id": args.node_id or mine.id, "raft_addr": args.raft_addr or mine.address, "api_endpoint": args.api_endpoint or mine.endpoint}
+    wish = {"node_id": args.node_id or mine.id, "raft_addr": args.raft_addr or mine.address,
+            "api_endpoint": args.api_endpoint or mine.endpoint}
     known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
     ask = [args.leader] if args.leader else [url for name, url in known.items() if name != wish["node_id"]]
     secret = args.internal_secret or config.auth.internal_proxy_secret
-    missing = [f"--{name.replace('_', '-')}" for name, value in {**wish, "leader": ask, "internal_secret": secret}.items() if not value]
+    asked = {**wish, "leader": ask, "internal_secret": secret}
+    missing = [f"--{name.replace('_', '-')}" for name, value in asked.items() if not value]
     if missing:
         raise ConfigError(f"cluster join: {', '.join(missing)}: not given, and the configuration says nothing of it either")
     return wish, ask, secret
@@ -35156,9 +35184,8 @@ def _cluster_join(args: argparse.Namespace) -> int:
     wish, ask, secret = _join_wishes(args)
     best, since = math.inf, time.monotonic()
     with contextlib.ExitStack() as stack:
-        nodes = [Peers({"": url}, secret, wish["node_id"], ca_file=args.ca_file, verify=not args.insecure) for url in ask]
-        for node in nodes:
-            stack.callback(node.close)
+        nodes = [stack.enter_context(contextlib.closing(Peers(
+            {"": url}, secret, wish["node_id"], ca_file=args.ca_file, verify=not args.insecure))) for url in ask]
         while True:
             row = _ask_any(nodes, wish)
             if row["voter"]:
@@ -35168,11 +35195,12 @@ def _cluster_join(args: argparse.Namespace) -> int:
                 best, since = row["behind"], time.monotonic()
             waited = time.monotonic() - since
             if best == math.inf and waited > JOIN_SILENCE:
-                _say(f"{wish['node_id']}: is taken in, and may be started now (with an empty raft.data_dir, without raft.bootstrap; the others "
-                     f"look for it at {wish['raft_addr']}). It has a vote when it has caught up: see `callfs cluster status`")
+                _say(f"{wish['node_id']}: is taken in, and may be started now (with an empty raft.data_dir, without raft.bootstrap; "
+                     f"others look for it at {wish['raft_addr']}). It has a vote when it has caught up: see `callfs cluster status`")
                 return 0
             if waited > JOIN_PATIENCE:
-                _complain(f"{wish['node_id']} does not catch up. It learns on, and has a vote when it has; its log may say why it takes so long")
+                _complain(f"{wish['node_id']} does not catch up. It learns on, and has a vote when it has; its log may say why it "
+                          "takes so long")
                 return 1
             time.sleep(JOIN_PAUSE)
 
@@ -35180,8 +35208,8 @@ def _cluster_join(args: argparse.Namespace) -> int:
 def _ask_any(nodes: Sequence[Peers], wish: Mapping[str, str]) -> dict[str, Any]:
     """How far a new node has come, of the first that can say it. Raises what the last one says."""
     deadline, failure = time.monotonic() + DEMO_PATIENCE, None      # type: float, Optional[CallFSError]
-    while failure is None or isinstance(failure, Unavailable) and time.monotonic() < deadline:     # an election takes a second or two
-        time.sleep(JOIN_PAUSE if failure else 0)
+    while failure is None or isinstance(failure, Unavailable) and time.monotonic() < deadline:
+        time.sleep(JOIN_PAUSE if failure else 0)        # an election takes a second or two
         for node in nodes:
             try:
                 return dict(node.call("", "raft", {"action": "join", "args": wish, "last": False}, {}).value)
@@ -35269,8 +35297,8 @@ def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
         program = shutil.which("redis-server")
         if program is None:
             raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
-                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN; or let the nodes "
-                              "agree on them by themselves: --raft")
+                              "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN; or let the "
+                              "nodes agree on them by themselves: --raft")
         place = os.path.join(demo.folder, "redis.sock")
         if len(os.fsencode(place)) > 100:
             raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
@@ -35297,7 +35325,7 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
     common = {"auth": {"api_key_users": {FIRST_RUN_USER: drawn["key"]}, "admins": [FIRST_RUN_USER],
                        **{name: drawn[name] for name in _SECRET_NAMES}}, **_demo_store(args, demo)}
     for name, url in urls.items():
-        path = os.path.join(demo.folder, name + ".yaml")
+        path, place = (os.path.join(demo.folder, name + end) for end in (".yaml", "/raft"))
         os.makedirs(os.path.join(demo.folder, name), 0o700, exist_ok=True)
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
@@ -35305,8 +35333,8 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
             **common, "server": {"listen_addr": url[len("http://"):]}, "log": {"format": "console"},
             "backend": {"localfs_root_path": os.path.join(demo.folder, name, "files")},
             "metadata_store": {**common["metadata_store"], "sqlite_path": os.path.join(demo.folder, name, "callfs.sqlite3")},
-            **({"raft": {**raft, "node_id": name, "bind_addr": raft["peers"][name], "data_dir": os.path.join(demo.folder, name, "raft")}}
-               if raft else {"instance_discovery": {"instance_id": name, "peer_endpoints": urls}})}))
+            **({"raft": {**raft, "node_id": name, "bind_addr": raft["peers"][name], "data_dir": place}} if raft else
+               {"instance_discovery": {"instance_id": name, "peer_endpoints": urls}})}))
         demo.start(name, [sys.executable, "-c", _AS_MODULE, os.path.abspath(__file__), "serve", "--config", path])
     demo.await_all("Listening on")
     for url in urls.values() if raft else ():
@@ -35430,19 +35458,20 @@ COMMANDS = [
     Command("cluster leave", "let a node move its files to the others, so that it can be stopped for good", _cluster_leave,
             (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one at --url"), *_CLIENT_ARGUMENTS,
              _arg("--stop", action="store_true", help="let it stay, and move no more files"),
-             _arg("--lost", action="store_true", help="it is gone for good, with the files on its disk: only take it out of the cluster "
-                  "(records in Raft)"))),
+             _arg("--lost", action="store_true", help="it is gone for good, with the files on its disk: only take it out of the "
+                  "cluster (records in Raft)"))),
     Command("cluster join", "take a node into a cluster whose records are in Raft", _cluster_join,
             (_arg("--leader", metavar="URL", help="a node of the cluster, any one (default: those in the configuration)"),
              _arg("--node-id", metavar="ID", help="of the new node (default: raft.node_id)"),
              _arg("--raft-addr", metavar="ADDR", help="host:port where the others reach its Raft (default: raft.bind_addr)"),
              _arg("--api-endpoint", metavar="URL", help="where they reach its API (default: raft.api_peer_endpoints)"),
-             _arg("--internal-secret", metavar="S", help="auth.internal_proxy_secret; better said by the environment or a file, which "
-                  "other users of the machine can not see"), *_JOIN_ARGUMENTS)),
+             _arg("--internal-secret", metavar="S", help="auth.internal_proxy_secret; better said by the environment or a file, "
+                  "which other users of the machine can not see"), *_JOIN_ARGUMENTS)),
     Command("cluster transfer", "let another node lead (records in Raft)", _cluster_transfer,
-            (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one that has the most of the log"), *_CLIENT_ARGUMENTS)),
-    Command("cluster recover", "a majority is lost for good: go on with this (stopped) node alone, as a new cluster", _cluster_recover,
-            (_arg("--config", "-c", metavar="PATH", help="configuration file of the node"),
+            (_arg("node", nargs="?", default="", metavar="NODE", help="default: the one that has the most of the log"),
+             *_CLIENT_ARGUMENTS)),
+    Command("cluster recover", "a majority is lost for good: go on with this (stopped) node alone, as a new cluster",
+            _cluster_recover, (_arg("--config", "-c", metavar="PATH", help="configuration file of the node"),
              _arg("--yes", action="store_true", help="do it; without it, it is only said what would be done"))),
     Command("cluster demo", "try it: three nodes on this machine, until Ctrl-C", _cluster_demo,
             (_arg("folder", nargs="?", default="callfs-demo", metavar="DIR", help="for all that they keep (default ./callfs-demo)"),

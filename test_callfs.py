@@ -31514,6 +31514,7 @@ def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any) -> None:
         assert (leads == leader or not leader and leads != "n3") and city.leader() == leads
     assert city.command("n1", "transfer", "n9") == 1 and "There is no node n9; there are: n1, n2, n3" in capsys.readouterr().err
 
+    assert city.command("n1", "leave", "--lost", "n2") == 1 and "n2 runs: let it leave in order" in capsys.readouterr().err
     assert city.command("n1", "leave", "n3") == 0
     assert capsys.readouterr().out == "n3: 1 files moved, none is left. It may be stopped; it belongs to the cluster no more.\n"
     assert sorted(one.raft.members) == ["n1", "n2"] and city.running["n1"]._peers.nodes == ["n2"]
@@ -31524,9 +31525,30 @@ def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any) -> None:
     assert sorted(one.raft.members) == ["n1", "n2", "n3"]
 
 
+def test_the_disk_of_a_node_is_checked(city: RaftCity, capsys: Any) -> None:
+    """fsck takes the node's place meanwhile: with a majority of the others it has the records, without one it says so."""
+    one, two = city.found("n1", "n2")
+    assert call(two, "PUT", "/v1/files/b", b"of n2").status == 201
+    config = ["--config", str(city.config("n2"))]
+    assert callfs.main(["fsck", *config]) == 2 and "another callfs process" in capsys.readouterr().err
+    city.stop("n2")
+    (city.folder / "n2" / "files" / "new").write_bytes(b"from outside")
+    capsys.readouterr()
+    assert callfs.main(["fsck", *config]) == 0
+    assert "unrecorded: /new" in capsys.readouterr().out
+    two = city.start("n2")
+    assert call(one, "GET", "/v1/files/new").body == b"from outside"
+    city.stop("n2")
+    city.stop("n1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callfs, "FSCK_PATIENCE", 0.1)
+        assert callfs.main(["fsck", *config]) == 1
+    assert "The cluster does not answer: n1: " in capsys.readouterr().err
+
+
 def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
     """The routes for programs ask for the internal secret itself; what makes no sense is refused, and changes nothing."""
-    one, = city.found("n1")
+    one = city.start("n1", bootstrap=True, api_peer_endpoints={})
     wish = {"node_id": "n2", "raft_addr": "127.0.0.1:1", "api_endpoint": "http://127.0.0.1:2"}
     secret = {"Authorization": f"Bearer {SECRETS['internal_proxy_secret']}"}
     for route in ("join", "metadata/apply"):
@@ -31540,6 +31562,11 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
                         ("api_endpoint", "")):
         answer = call(one, "POST", "/v1/internal/raft/join", {**wish, name: value}, secret)
         assert answer.status == 400 and answer.json()["message"].startswith(name + ": "), (name, value)
+    answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
+    assert answer.status == 409 and "URL of the API of n1" in answer.json()["message"]
+    city.stop("n1")
+    one = city.start("n1")
+    wait_for(lambda: one.raft.members["n1"].endpoint == one.url)
     answer = call(one, "POST", "/v1/internal/raft/join", {**wish, "node_id": "n1"}, secret)
     assert answer.status == 409 and "n1 is a member already" in answer.json()["message"] and list(one.raft.members) == ["n1"]
     answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
@@ -31553,12 +31580,9 @@ def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
     for path in ("leave", "transfer"):
         assert call(one, "POST", "/v1/cluster/" + path, {}, {"Authorization": "Bearer key-of-bob-0123456789"}).status == 403
     assert city.command("n1", "leave") == 1 and city.command("n1", "leave", "--lost", "n1") == 1
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(one.raft, "members", {"n1": one.raft.members["n1"]._replace(endpoint="")})
-        answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
-        assert answer.status == 409 and "URL of the API of n1" in answer.json()["message"]
     err = capsys.readouterr().err
-    assert "n1 runs: let it leave in order" in err
+    assert "It is the last node of the cluster that votes." in err and "n1 runs: let it leave in order" in err
+    assert city.command("n1", "leave", "--stop") == 0
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CALLFS_AUTH__INTERNAL_PROXY_SECRET", "another-secret-0123456")
         assert city.join("n3", "n1") == 1
