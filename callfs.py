@@ -20935,6 +20935,8 @@ class Members:
             self._looked.clear()            # who follows this can not ask any more after it
             self._looked.wait(3 * self.STEP)
             self.lead("remove", {"node": self.id})
+            with contextlib.suppress(OSError):
+                os.unlink(self._note)       # if it joins again one day, with this disk, that is to stay
         self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
 
     def _ends(self, leaving: Leaving, state: str, reason: str) -> None:

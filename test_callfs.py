@@ -30111,7 +30111,6 @@ class ClusterNode:
         self.name, self.folder, self.port, self.raft_port = name, folder, quiet_port(), quiet_port()
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
-        self.environ: dict[str, str] = {}
         self.program = ""                   # what is started instead of callfs.py as it is
         self.server: Optional[Spawned] = None
         folder.mkdir()
@@ -30121,7 +30120,7 @@ class ClusterNode:
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings, environ=self.environ, program=self.program, wait=wait)
+        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -30828,8 +30827,19 @@ class Door:
         self._thread.join(10)
 
 
+# What nodes run that keep little of the log, compare their records all the time, and have a clock on the wall that a file may
+# shift. (Debian's libfaketime 0.9.10 makes `time.sleep` of Python 3.11 fail with EINVAL, so it is not of use here.)
 HURRIED = """
-import importlib.util, sys
+import importlib.util, sys, time
+def shifted(clock, unit):
+    def now():
+        try:
+            with open("clock") as file:
+                return clock() + type(unit)(float(file.read()) * unit)
+        except (OSError, ValueError):
+            return clock()
+    return now
+time.time, time.time_ns = shifted(time.time, 1.0), shifted(time.time_ns, 10**9)
 spec = importlib.util.spec_from_file_location("callfs", {!r})
 callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(callfs)
@@ -30857,8 +30867,8 @@ class RaftCluster(Cluster):
                 self.lines[node.name, "raft " + each.name] = FaultyLine(each.raft_port)
         return {**super()._settings(node), "auth": {"admins": ["tester"]}, "metadata_store": {"type": "raft"}, "dlm": {"type": "raft", "lease": "1s"}, "raft": {
             "enabled": True, "node_id": node.name, "bind_addr": f"127.0.0.1:{node.raft_port}", "data_dir": str(node.folder / "raft"),
-            "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in founders},
-            "api_peer_endpoints": {each.name: each.url for each in founders}, "apply_timeout": "3s", "forward_timeout": "2s",
+            "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in (*founders, node)},
+            "api_peer_endpoints": {each.name: each.url for each in (*founders, node)}, "apply_timeout": "3s", "forward_timeout": "2s",
             "snapshot_interval": "1s"}}
 
     def waits(self, node: ClusterNode) -> bool:
@@ -31045,15 +31055,17 @@ class TestRaftCluster:
 
     @LONG
     def test_two_nodes_do_not_hear_each_other(self, cluster: RaftCluster, top: str) -> None:
-        """The third hears both: there is a leader, and no election after election."""
+        """The third hears both: the leader stays, though one of them may not hear it, and then serves nobody."""
         for node, other in itertools.combinations(cluster.nodes, 2):
+            leader = cluster.leader()
             with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
                 cluster.lines[node.name, "raft " + other.name].cut()
                 cluster.lines[other.name, "raft " + node.name].cut()
-                cluster.writes(*cluster.nodes)
-                term = cluster.raft(cluster.leader())["term"]
-                traffic.go_on(3)
-                assert cluster.raft(cluster.leader())["term"] <= term + 1
+                deaf = [each for each in (node, other) if leader in (node, other) and each is not leader]
+                cluster.writes(*cluster.others(*deaf))
+                term = cluster.raft(leader)["term"]
+                traffic.go_on(4)
+                assert cluster.raft(cluster.leader())["term"] == term
             settle(cluster, traffic)
 
     @A_FEW
@@ -31111,15 +31123,6 @@ class TestRaftCluster:
     @LONG
     def test_clocks_jump(self, cluster: RaftCluster, top: str) -> None:
         """Those of the walls, by so much that nodes still talk about files: nothing fails, nobody stands for election. Then by hours."""
-        need_program("faketime")
-        library = next(iter(glob.glob("/usr/lib/*/faketime/libfaketimeMT.so.1")), "")
-        for node in cluster.nodes:
-            node.stop()
-            node.environ = {"LD_PRELOAD": library, "FAKETIME_NO_CACHE": "1", "FAKETIME_TIMESTAMP_FILE": str(node.folder / "clock"),
-                            "FAKETIME_DONT_FAKE_MONOTONIC": "1", "DONT_FAKE_MONOTONIC": "1"}
-            set_clock(node, 0)
-            node.start()
-        cluster.heal()
         some, term = random.Random(kill_seed()), cluster.raft(cluster.leader())["term"]
         with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
             for _ in range(20):
@@ -31134,10 +31137,6 @@ class TestRaftCluster:
                     set_clock(node, 0)
                 traffic.more(30)
         settle(cluster, traffic, other)
-        for node in cluster.nodes:
-            node.stop()
-            node.environ = {}
-            node.start()
 
     @LONG
     def test_five_nodes(self, tmp_path: Path) -> None:
