@@ -31796,7 +31796,7 @@ def await_raft(node: RaftNode, patient: Callable[[], bool], log: Log) -> None:
     told = 0.0
     while True:
         try:
-            node.barrier(0.5)
+            node.barrier(0.2)
             if node.machine.identity:
                 return
         except Unavailable as error:

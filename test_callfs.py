@@ -11155,9 +11155,9 @@ class TestRaftServers:
     def test_waiting_for_the_others(self, servers: Callable[..., Any]) -> None:
         """A server says why it waits, and can be stopped."""
         asked: list[int] = []
-        with nothing_left(), pytest.raises(callfs.Unavailable, match="before the other nodes answered"):
+        with nothing_left(), pytest.raises(callfs.Unavailable, match="The cluster does not answer: "):
             servers("n1", ["n1", "n2"], patient=lambda: asked.append(1) or len(asked) < 3)
-        with nothing_left(), pytest.raises(callfs.Unavailable, match="before the other nodes answered"):
+        with nothing_left(), pytest.raises(callfs.Unavailable, match="The cluster does not answer: "):
             servers("n3", ["n3"], raft={"bootstrap": False}, patient=lambda: False)
 
 
