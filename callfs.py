@@ -13052,6 +13052,7 @@ class RaftNode:
         self._to_apply: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._waiting: dict[str, _RaftWait] = {}
         self._commands: list[_RaftWait] = []                    # of this node, to be handed to the leader now
+        self._unhurried: collections.deque[_RaftWait] = collections.deque()     # the same, with the next or at the next tick
         self._offers: list[tuple[str, Sequence[bytes]]] = []    # of other nodes, to this one as leader: (node, commands)
         self._reads: dict[int, Callable[[Any], object]] = {}    # what is to be told the index, or a CallFSError
         self._tokens, self._rounds = itertools.count(1), {}     # type: Any, dict[int, float]
@@ -13129,15 +13130,22 @@ class RaftNode:
         if now >= self._next_tick:          # never two in a row: a node that was stopped must hear before it campaigns
             self._next_tick = now + self.TICK
             self._tick(now)
+            self._hurry(None)
         if self._commands or self._offers:
+            self._hurry(None)
             self._hand_in()
+
+    def _hurry(self, _: Any) -> None:
+        """What could wait goes first: it is older."""
+        late = [self._unhurried.popleft() for _ in range(len(self._unhurried))]
+        self._commands[:0] = late
 
     def _tick(self, now: float) -> None:
         self._pausing = False
         self._core.tick()
         if now - self._retried > self.RETRY / 2:
             self._retried = now
-            self._commands += [wait for wait in list(self._waiting.values()) if wait.asked < now - self.RETRY]
+            self._commands += [wait for wait in list(self._waiting.values()) if 0 < wait.asked < now - self.RETRY]
 
     def _alone(self) -> bool:
         return [member.id for member in self._core.members.values() if member.voter] == [self.name]
@@ -13356,6 +13364,8 @@ class RaftNode:
                     wait.end(outcome.value, outcome.error)
         self._applied = entries[-1].index
         self._tell()
+        if self._unhurried and self.contended():
+            self._inbox.put((self._hurry, None))        # somebody waits for a lock, perhaps one that is let go here
 
     def _run(self, job: _Job) -> None:
         try:
@@ -13391,13 +13401,18 @@ class RaftNode:
         """A line for `/ready`."""
         return {"leader": "ok" if self.leader else self.waits_for() or "none is known: an election is under way"}
 
-    def submit(self, op: str, args: Sequence[Any], token: int = 0, then: Optional[Callable[[_RaftWait], object]] = None) -> _RaftWait:
-        """Send a command on its way; `then` is called, in a thread of the node, when its end is known."""
+    def submit(self, op: str, args: Sequence[Any], token: int = 0, then: Optional[Callable[[_RaftWait], object]] = None,
+               hurry: bool = True) -> _RaftWait:
+        """Send a command on its way; `then` is called, in a thread of the node, when its end is known. Without `hurry` it goes
+        with the next one, and at once only where somebody waits for a lock."""
         self.check()
         request = secrets.token_hex(8)
         wait = _RaftWait(request, encode_command(op, args, request, self._applied, token), then)
         self._waiting[request] = wait
-        self._inbox.put((lambda wait: self._commands.append(wait), wait))
+        if hurry:
+            self._inbox.put((lambda wait: self._commands.append(wait), wait))
+        else:
+            self._unhurried.append(wait)
         if self._closing.is_set():          # perhaps too late for those who let all go that wait
             self._fail_all()
         return wait
@@ -13417,6 +13432,10 @@ class RaftNode:
     def holds(self, who: str) -> bool:
         """Whether a lock is held, as far as this node has applied the log."""
         return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
+
+    def contended(self) -> bool:
+        """Whether anybody waits for a lock."""
+        return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE token = 0 LIMIT 1", ()))
 
     def claims(self, session: str) -> set[str]:
         """Who in a session holds a lock or waits for one."""
@@ -14428,18 +14447,16 @@ class RaftLocks(SharedLocks):
         self._known.difference_update(set(before).difference(some))
         if some:
             try:
-                self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some))
+                self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some), hurry=self._node.contended())
             except CallFSError:             # this node ends, or can not write: so do its locks, after the lease
                 self._giving = False
 
     def _renew_from_now_on(self) -> None:
         with self._gate:
-            if self._renewer is None and not self._closed.is_set():
+            first = self._renewer is None and not self._closed.is_set()
+            if first:
                 self._renewer = threading.Thread(target=self._renew, name="callfs-locks-renewed", daemon=True)
                 self._renewer.start()
-                first = True
-            else:
-                first = False
         if first and self._lease != RAFT_LEASE_MS:
             self._node.apply("lock_renew", [self._session, self._lease])
 

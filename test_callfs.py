@@ -11175,6 +11175,10 @@ class TestRaftStore(MetadataStoreContract, NodesStoreContract):
     def make(self, folder: Path, node: str = "node-1") -> Any:
         return LentRaftStore(self.three.nodes[node])
 
+    @pytest.mark.long                       # test_reads_never_go_back does it with three nodes
+    def test_reads_are_never_older_than_an_acknowledged_write(self, store: Any) -> None:
+        super().test_reads_are_never_older_than_an_acknowledged_write(store)
+
 
 class FaultyLog(callfs.DiskLog):
     """A log whose saves fail with `fault`, while there is one."""
@@ -12093,6 +12097,8 @@ class PatientRaftLocks(callfs.RaftLocks):
 class TestRaftLocks(SharedLocksContract):
     """Each manager on another node of three."""
 
+    kind: Any = PatientRaftLocks
+
     @pytest.fixture(autouse=True)
     def _cluster(self, raft_three: RaftNodes) -> Iterator[None]:
         self.three, self.opened = raft_three, []
@@ -12103,8 +12109,16 @@ class TestRaftLocks(SharedLocksContract):
 
     def make(self, timeout: float = 30, **options: Any) -> Any:
         node = list(self.three.nodes.values())[len(self.opened) % 3]
-        self.opened.append(PatientRaftLocks(node, timeout=timeout, **options))
+        self.opened.append(self.kind(node, timeout=timeout, **options))
         return self.opened[-1]
+
+    def test_hammer(self) -> None:
+        self.kind = callfs.RaftLocks
+        super().test_hammer()
+
+    def test_hammer_between_processes(self) -> None:
+        self.kind = callfs.RaftLocks
+        super().test_hammer_between_processes()
 
     def claims(self) -> int:
         """Locks that are held or waited for, on the node that has most."""
@@ -12175,13 +12189,13 @@ class TestRaftLocks(SharedLocksContract):
         self.opened.append(locks)
         node, real, ops = locks._node, locks._node.submit, []   # type: Any, Any, list[int]
 
-        def submit(op: str, args: Any, token: int = 0, then: Any = None) -> Any:
+        def submit(op: str, args: Any, token: int = 0, then: Any = None, hurry: bool = True) -> Any:
             if op == "lock_give":
                 ops.append(len(args))
                 if len(ops) == 1:
                     return real("lock_renew", [locks._session, 60_000], token,
                                 lambda wait: (setattr(wait, "error", callfs.Unavailable()), then(wait)))
-            return real(op, args, token, then)
+            return real(op, args, token, then, hurry)
         node.submit = submit
         try:
             with contextlib.ExitStack() as stack:
