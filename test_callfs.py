@@ -6314,6 +6314,7 @@ class TestRaftTransport:
         kept, a.transport.accept = a.transport._targets["c"].line, lambda hello: "no member" if hello.name == "b" else ""
         a.knows(a, c)
         wait_for(lambda: ("b", False) in a.reachable and ("a", False) in b.reachable)
+        wait_for(lambda: "b" not in a.transport._inbound)
         a.send("b", 1)
         with pytest.raises(callfs.BadGateway, match="address is not known"):
             a.transport.call("b", "echo")
