@@ -31511,6 +31511,8 @@ class RaftCity:
 def quick_raft(monkeypatch: pytest.MonkeyPatch) -> None:
     """Elections in half a second, and commands that ask more often."""
     monkeypatch.setattr(callfs.RaftNode, "TICK", 0.02)
+    monkeypatch.setattr(callfs.RaftLocks, "LEAST", 0.3)
+    monkeypatch.setattr(callfs.Members, "STEP", 0.05)
     for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0)):
         monkeypatch.setattr(callfs, name, seconds)
 
