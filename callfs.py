@@ -14473,8 +14473,9 @@ class RaftLocks(SharedLocks):
         self._node.on_close.remove(self.close)
         if self._renewer is not None:
             self._renewer.join()
-            with contextlib.suppress(CallFSError):              # where nobody leads, they end with their lease
-                self._node.apply("lock_end", [self._session], timeout=self.LEAST if self._node.leader else 0.1)
+            if self._node.leader:
+                with contextlib.suppress(CallFSError):
+                    self._node.apply("lock_end", [self._session], timeout=self.LEAST)
         super().close()
 
 # ============================================================================
@@ -20797,6 +20798,7 @@ class Members:
         store = self._store
         if self.raft is not None:           # as this node has it: also where nobody can agree on anything
             found["raft"], store = self.raft.status(), self.raft.machine.read
+            found.update({"trouble": found["raft"]["trouble"]} if found["raft"]["trouble"] else {})
         try:
             space = shutil.disk_usage(self._root)
             found["disk"] = {"free_bytes": space.free, "total_bytes": space.total}
