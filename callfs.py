@@ -14468,8 +14468,9 @@ class RaftLocks(SharedLocks):
         self._node.on_close.remove(self.close)
         if self._renewer is not None:
             self._renewer.join()
-            with contextlib.suppress(CallFSError):              # where nobody leads, they end with their lease
-                self._node.apply("lock_end", [self._session], timeout=self.LEAST if self._node.leader else 0.1)
+            if self._node.leader:
+                with contextlib.suppress(CallFSError):
+                    self._node.apply("lock_end", [self._session], timeout=self.LEAST)
         super().close()
 
 # ============================================================================

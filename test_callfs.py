@@ -11128,7 +11128,7 @@ class TestRaftServers:
                                    server={"listen_addr": f"127.0.0.1:{ports[name][1]}"}, storage={"durability": "relaxed"},
                                    metadata_store={"type": "raft", "sqlite_path": str(folder / "s.sqlite3")},
                                    raft={"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{ports[name][0]}", "data_dir": str(folder / "raft"), "bootstrap": True,
-                                         "apply_timeout": "1s", "forward_timeout": "1s", "peers": {each: f"127.0.0.1:{ports[each][0]}" for each in names},
+                                         "apply_timeout": "400ms", "forward_timeout": "400ms", "peers": {each: f"127.0.0.1:{ports[each][0]}" for each in names},
                                          "api_peer_endpoints": {each: f"http://127.0.0.1:{ports[each][1]}" for each in names}, **more.pop("raft", {})}, **more)
             opened.append(server)
             return server.start()
@@ -11187,6 +11187,7 @@ class TestRaftServers:
             servers("n3", ["n3"], raft={"bootstrap": False}, patient=lambda: False)
 
 
+@pytest.mark.once                           # TestRaftNode runs on every Python
 class TestRaftStore(MetadataStoreContract, NodesStoreContract):
     """Three nodes that agree on the records; each store is of another one."""
 
@@ -12120,6 +12121,7 @@ class PatientRaftLocks(callfs.RaftLocks):
         wait_for(lambda: not self._node.machine.read._read("test", "SELECT 1 FROM lock_claims WHERE who = ?", (who,)))
 
 
+@pytest.mark.once
 class TestRaftLocks(SharedLocksContract):
     """Each manager on another node of three."""
 
@@ -12138,6 +12140,7 @@ class TestRaftLocks(SharedLocksContract):
         self.opened.append(self.kind(node, timeout=timeout, **options))
         return self.opened[-1]
 
+    @pytest.mark.long                       # the one between processes does more
     def test_hammer(self) -> None:
         self.kind = callfs.RaftLocks
         super().test_hammer()
