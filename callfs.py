@@ -15918,7 +15918,8 @@ class NodeFS(StoreFS):
 # The cluster: the files of every node under one root
 # ============================================================================
 
-ROUTE_TRIES = 12                            # nodes that are asked one after the other for a file that moves meanwhile
+ROUTE_SECONDS = 10.0                        # for how long a file is followed that others move from node to node
+ROUTE_PAUSE = 0.05                          # s at most between two nodes that are asked for it
 SILENCE, SLOWEST = 15.0, 10 << 20           # s, and bytes a second at least, that a node may take to answer
 PINS = 256                                  # files that are kept open for readers on other nodes
 PIN_SECONDS = 30.0
@@ -16037,9 +16038,10 @@ class ClusterFS(FileSystem):
 
     def _at(self, path: str, local: Callable[[], T], remote: Callable[[str], T], known: bool = True) -> T:
         """What is done here, or on the node that has the file. `known`: what is remembered may be tried first."""
-        node = self._route(path) if known else ""
-        for tries in range(ROUTE_TRIES):
-            time.sleep(random.uniform(0, HELD_SECONDS * 2 ** tries) if tries > 3 else 0)    # many move it to and fro
+        node, started = self._route(path) if known else "", time.monotonic()
+        for tries in itertools.count():
+            if tries > 3:                   # many move it to and fro
+                time.sleep(random.uniform(0, min(HELD_SECONDS * 2.0 ** min(tries, 20), ROUTE_PAUSE)))
             try:
                 return remote(node) if node else local()
             except Elsewhere as error:
@@ -16048,6 +16050,8 @@ class ClusterFS(FileSystem):
                 self._routes.drop(path)
                 if node and self._keep:
                     self._routes.put(path, (node, self._clock() + self._keep))
+            if tries > 3 and time.monotonic() - started > ROUTE_SECONDS:
+                break
         raise Unavailable("The file moves from node to node; try again.")
 
     def _ask(self, node: str, op: str, guard: Guard, args: Mapping[str, Any], body: Optional[Body] = None,

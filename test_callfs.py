@@ -25999,8 +25999,9 @@ def cluster(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 ON_POSTGRES, ON_REDIS = (pytest.mark.parametrize("cluster", [  # in one order, by which pytest lets tests share a cluster
     each if each == short else pytest.param(each, marks=pytest.mark.long) for each in ("postgres", "redis")], indirect=True)
                          for short in ("postgres", "redis"))
-A_MINUTE = pytest.mark.parametrize("seconds", [2, pytest.param(60, marks=pytest.mark.long)])
-LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(20, marks=pytest.mark.long)])
+A_MINUTE = pytest.mark.parametrize("cluster, seconds", [("postgres", 2), ("redis", 2), *(
+    pytest.param(store, seconds, marks=pytest.mark.long) for store, seconds in (("postgres", 60), ("redis", 15)))], indirect=["cluster"])
+LONG_AND_SHORT = pytest.mark.parametrize("seconds", [2, pytest.param(10, marks=pytest.mark.long)])
 ONE_PATH = "read read read write write create swap delete"
 MOVING = "read read read write write delete move send"
 
@@ -26035,7 +26036,7 @@ class TestCluster:
     def test_a_node_is_killed_and_comes_back(self, cluster: Cluster, top: str, seconds: int) -> None:
         """Its files are 502 meanwhile, the others' go on; nothing mixed, nothing left over."""
         with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
-            for victim in [cluster[1], *cluster.nodes * 4][:1 if seconds < 10 else 10]:
+            for victim in [cluster[1], *cluster.nodes][:1 if seconds < 10 else 4]:
                 its = f"{top}-of-{victim.name}"
                 put_file(victim, its, b"its")
                 traffic.more(60)
@@ -26052,7 +26053,7 @@ class TestCluster:
 
     @ON_REDIS
     @pytest.mark.once
-    @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("rounds", [2, pytest.param(8, marks=pytest.mark.long)])
     def test_a_paused_holder_does_not_make_what_another_has_made(self, cluster: Cluster, top: str, rounds: int) -> None:
         """It stops between its lock and its commit, as far as chance has it (each message takes it 0.05 s), and goes on when
         its lock has run out and another node has created the file: one of both is told 201, and that one's is there."""
@@ -26085,7 +26086,7 @@ class TestCluster:
         """What it had begun does not overwrite what was written meanwhile: of paths that go and come on all nodes. It is far
         from the store, so that it has locks nearly all the time."""
         with Traffic(cluster, [f"{top}-{name}" for name in "abc"], "read write create create delete delete move send", sizes=(10, 500)) as traffic:
-            for victim in [cluster[1], *cluster.nodes * 4][:1 if seconds < 10 else 12]:
+            for victim in [cluster[1], *cluster.nodes][:1 if seconds < 10 else 4]:
                 with cluster.broken():
                     cluster.lines[victim.name, "store"].slow(0.03)
                     traffic.more(8, only=victim)
@@ -26123,7 +26124,7 @@ class TestCluster:
     def test_the_authority_restarts(self, cluster: Cluster, top: str, seconds: int) -> None:
         """PostgreSQL or Redis is killed and comes back under load."""
         with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
-            for _ in range(1 if seconds < 10 else 6):
+            for _ in range(1 if seconds < 10 else 3):
                 traffic.more(60)
                 with cluster.broken():
                     cluster.authority.restart()
@@ -26132,7 +26133,7 @@ class TestCluster:
         assert all(each.status != 502 for each in traffic.troubles), traffic.troubles
         settle(cluster, traffic, other)
 
-    @pytest.mark.parametrize("rounds", [4, pytest.param(60, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("rounds", [4, pytest.param(30, marks=pytest.mark.long)])
     def test_a_link_is_raced_over_three_nodes(self, cluster: Cluster, top: str, rounds: int) -> None:
         """Exactly one download wins, whoever made the link and wherever the file is."""
         for number in range(rounds):
@@ -26160,7 +26161,7 @@ class TestCluster:
                 # In the order of each node; what two nodes do is not in one order for the others.
                 assert sorted(each for each in heard if each in wanted) == sorted(wanted)
 
-    @pytest.mark.parametrize("rounds", [8, pytest.param(300, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("rounds", [8, pytest.param(80, marks=pytest.mark.long)])
     def test_what_is_written_is_read_at_once_on_every_node(self, cluster: Cluster, top: str, rounds: int) -> None:
         """Bytes, size, ETag, listing, absence: through every node, right after the answer."""
         some = random.Random(rounds)
@@ -26193,7 +26194,7 @@ class TestCluster:
     @ON_REDIS
     @pytest.mark.once
     @pytest.mark.parametrize("verb", ["PATCH", "DELETE"])
-    @pytest.mark.parametrize("rounds", [6, pytest.param(100, marks=pytest.mark.long)])
+    @pytest.mark.parametrize("rounds", [6, pytest.param(40, marks=pytest.mark.long)])
     def test_a_directory_goes_while_others_write_into_it(self, cluster: Cluster, top: str, verb: str, rounds: int) -> None:
         """Nothing acknowledged is lost, nothing deleted comes back, no file is half in the one place."""
         over, numbers, written, gone = threading.Event(), itertools.count(1), [], []
