@@ -15191,6 +15191,7 @@ def copy_file(source: int, target: int) -> None:
 # The store of a node: records that several nodes share, files on the disk of one
 # ============================================================================
 
+MANY = 1_000_000                            # all steps that are noted for a disk
 HELD_SECONDS = 0.002                        # between two looks whether a version that is being published is there
 
 
@@ -15710,7 +15711,9 @@ class NodeFS(StoreFS):
             return False
         entry, staged = Entry(*step["entry"]), Staged(step["file"], -1)
         record = self._store.get(entry.path)
-        if record is not None and not self._apart(record) and record.stamp == entry.stamp:
+        named = record is not None and not self._apart(record) and record.stamp == entry.stamp
+        # Another node may have moved or deleted it since; that is noted for the file which the record named then.
+        if named or any((stray.path, stray.stamp) == (entry.path, entry.stamp) for stray in self._store.strays(self._instance, MANY)):
             found = self._present(entry.path)
             if found is None or stamp_of(found) != entry.stamp:
                 with contextlib.suppress(FileNotFoundError):
@@ -30488,7 +30491,7 @@ class _Demo:
     """Servers on loopback, each a child process with a log in one folder; they end with the `with` block."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self._ready = folder, 0
+        self.folder, self._ready, self._cleanup = folder, 0, contextlib.ExitStack()
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def start(self, name: str, command: Sequence[str]) -> None:
@@ -30531,6 +30534,13 @@ class _Demo:
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
+        self._cleanup.close()
+
+    def socket(self, name: str) -> str:
+        """Where a unix socket may lie: in the folder, unless its path is too long for one (108 bytes on Linux)."""
+        if len(os.fsencode(os.path.join(self.folder, name))) <= 100:
+            return os.path.join(self.folder, name)
+        return os.path.join(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="callfs-")), name)
 
 
 def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
@@ -30544,9 +30554,7 @@ def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
         if program is None:
             raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
                               "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN")
-        place = os.path.join(demo.folder, "redis.sock")
-        if len(os.fsencode(place)) > 100:
-            raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
+        place = demo.socket("redis.sock")
         demo.start("redis", [program, "--port", "0", "--unixsocket", place, "--unixsocketperm", "600", "--dir",
                              demo.folder, "--appendonly", "yes", "--save", ""])
         demo.await_all("eady to accept connections")

@@ -12502,8 +12502,10 @@ class TestNode:
 
     @pytest.mark.parametrize("step", ["before the commit", "after the commit", "after the rename"])
     @pytest.mark.parametrize("there", [False, True])
-    def test_killed(self, nodes: Any, step: str, there: bool) -> None:
-        """The path has the old version or the new one, by its record; nothing is left over."""
+    @pytest.mark.parametrize("meanwhile", ["", "deleted", "moved", "another's"])
+    def test_killed(self, nodes: Any, step: str, there: bool, meanwhile: str) -> None:
+        """The path has the old version or the new one, by its record, wherever others have moved that while the node was
+        away; nothing is left over, and nothing that was deleted comes back."""
         node = nodes[1]
         if there:
             put(node.tree, "/d/f", b"old")
@@ -12526,13 +12528,25 @@ class TestNode:
         node.here._intents._fd, fd = os.open(os.devnull, os.O_RDWR), node.here._intents._fd
         os.close(fd)
         node.tree.close()
-        again = ToyNode("n1", node.root, _Kept(nodes.store), nodes.locks, nodes.nodes)
         expected = {"before the commit": b"old" if there else None}.get(step, b"new")
-        if expected is None:
-            with pytest.raises(callfs.FileNotFound):
-                fetch(again.tree, "/d/f")
-        else:
-            assert fetch(again.tree, "/d/f") == expected == fetch(nodes[2].tree, "/d/f")
+        where = "/d/f" if expected else ""
+        if meanwhile and expected:          # the records are all that this takes
+            where = {"moved": "/moved/f", "another's": "/d/f"}.get(meanwhile, "")
+            if meanwhile == "moved":
+                nodes.store.move("/d", "/moved")
+            else:
+                nodes.store.delete("/d/f")
+        again = ToyNode("n1", node.root, _Kept(nodes.store), nodes.locks, nodes.nodes)
+        if meanwhile == "another's" and expected:
+            put(nodes[2].tree, "/d/f", b"two")
+            expected = b"two"
+        for path in ("/d/f", "/moved/f"):
+            if path != where:
+                with pytest.raises(callfs.FileNotFound):
+                    fetch(again.tree, path)
+            else:
+                assert fetch(again.tree, path) == expected == fetch(nodes[2].tree, path)
+        assert [path for path in on_disks(nodes)["n1"] if path != where] == []
 
     def test_a_rename_that_fails(self, nodes: Any) -> None:
         """The version is committed; until the disk takes it, nobody is given anything else, and then it is there."""
@@ -26510,14 +26524,23 @@ def test_cluster_demo_says_what_it_lacks(tmp_path: Path, monkeypatch: pytest.Mon
     assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
     assert "apt install redis-server" in capsys.readouterr().err
     monkeypatch.setattr(callfs.shutil, "which", lambda *about, **more: sys.executable)
-    assert callfs.main(["cluster", "demo", str(tmp_path / ("d" * 100))]) == 2
-    assert "shorter DIR" in capsys.readouterr().err
     assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 1      # what is there is no redis-server
     assert "redis did not start" in capsys.readouterr().err
     lock = callfs.DataLock(str(tmp_path / "d" / "lock"))
     assert callfs.main(["cluster", "demo", str(tmp_path / "d")]) == 2
     assert "another callfs process" in capsys.readouterr().err
     lock.release()
+
+
+def test_cluster_demo_in_a_folder_with_a_long_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unix socket has 108 bytes for its path."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "t"))
+    (tmp_path / "t").mkdir()
+    with callfs._Demo(str(tmp_path / ("d" * 100))) as demo:
+        assert Path(demo.socket("s")).parent.parent == tmp_path / "t"
+    assert not any((tmp_path / "t").iterdir())
+    with callfs._Demo("/d") as demo:
+        assert demo.socket("s") == "/d/s"
 
 
 @pytest.mark.once
