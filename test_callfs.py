@@ -137,12 +137,14 @@ import functools                            # noqa: E402
 import glob                                 # noqa: E402
 import hashlib                              # noqa: E402
 import html.parser                          # noqa: E402
+import heapq                                # noqa: E402
 import hmac                                 # noqa: E402
 import io                                   # noqa: E402
 import itertools                            # noqa: E402
 import math                                 # noqa: E402
 import pathlib                              # noqa: E402
 import py_compile                           # noqa: E402
+import queue                                # noqa: E402
 import random                               # noqa: E402
 import select                               # noqa: E402
 import shlex                                # noqa: E402
@@ -387,7 +389,7 @@ class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] = {}, arguments: tuple[str, ...] = (),
-                 environ: Mapping[str, str] = {}, python: str = sys.executable) -> None:
+                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True) -> None:
         self.folder, self.key = folder, KEY
         self.config = folder / "config.yaml"
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
@@ -395,8 +397,13 @@ class Spawned:
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
             self.process = subprocess.Popen(
-                [python, compiled(), "serve", "--config", str(self.config), *arguments],
+                [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
+        if wait:
+            self.await_start()
+
+    def await_start(self) -> None:
+        """Until it listens; it must."""
         try:
             wait_for(lambda: LISTENING.search(self.output()) or self.process.poll() is not None, 30, "the server's start")
             self.urls = LISTENING.findall(self.output())
@@ -1886,6 +1893,16 @@ def test_maps_from_the_environment() -> None:
     ({"metadata_store": {"type": "raft"}, "raft": {"enabled": True, "node_id": "a", "bind_addr": "h:1"}}, "raft.data_dir"), ({"raft": {"bind_addr": ":7000"}}, "raft.bind_addr: must be host:port"),
     ({"raft": {"peers": {"a": "h"}}}, "raft.peers"), ({"dlm": {"type": "redis"}}, "dlm.redis_addr"), ({"instance_discovery": {"instance_id": "a b"}}, "instance_id"),
     ({"instance_discovery": {"peer_endpoints": {"b": "10.0.0.2"}}}, "peer_endpoints"), ({"plugins": {"memfs": {"path": "m"}}}, "plugins"), ({"plugins": {"memfs": 1}}, "plugins"),
+    *(({"metadata_store": {"type": "raft"}, **more, "raft": {"enabled": True, "node_id": "a", "bind_addr": "h:1", "data_dir": "d", **raft}}, message)
+      for raft, more, message in (
+        ({}, {"dlm": {"type": "local"}}, "dlm.type: raft goes with"), ({}, {"instance_discovery": {"instance_id": "b"}}, "raft.node_id: must be the same as"),
+        ({"bind_addr": "0.0.0.0:1"}, {}, "raft.bind_addr: must be an address that"), ({"bind_addr": "[::]:1"}, {}, "raft.bind_addr: must be an address that"),
+        ({"bootstrap": True, "peers": {"b": "h:2"}, "api_peer_endpoints": {"b": "http://h:1"}}, {}, "raft.api_peer_endpoints: must have the URL of each"),
+        ({"bootstrap": True, "peers": {"b": "h:2"}, "api_peer_endpoints": {"a": "http://h:1"}}, {}, "raft.api_peer_endpoints: must have the URL of each"),
+        ({"peers": {"b c": "h:2"}}, {}, "raft.peers: must have names"), ({"api_peer_endpoints": {"b": "h"}}, {}, "raft.api_peer_endpoints: must be http"),
+        ({}, {"ha": {"replication_enabled": True, "replica_backend": "s3"}}, "ha.replication_enabled"),
+        ({}, {"auth": {**KEYS, "internal_proxy_secret": ""}}, "auth.internal_proxy_secret: is needed for several nodes"))),
+    ({"raft": {"enabled": True}}, "raft.enabled: needs metadata_store.type raft"), ({"dlm": {"type": "raft"}}, "dlm.type: raft goes with"),
     ({"external_plugins": {"enabled": True, "auto_load": True}}, "plugin_dir"),
     ({"auth": {**KEYS, "api_keys": []}}, "auth.api_keys: needs a key"), ({"auth": {**KEYS, "internal_proxy_secret": ""}}, "auth.internal_proxy_secret: is needed"),
     ({"auth": {**KEYS, "api_keys": ["short"]}}, "at least 16"), ({"auth": {**KEYS, "api_keys": ["default-api-key"]}}, "placeholder"),
@@ -1909,6 +1926,19 @@ def test_checks(sections: dict, message: str) -> None:
 ])
 def test_accepted(sections: dict) -> None:
     config_of(**sections).validate()
+
+
+def test_a_node_of_raft_is_named_once() -> None:
+    """`instance_id` and `dlm.type` follow; bind_addr may be any address where `peers` has the one that others use."""
+    raft = {"enabled": True, "node_id": "a", "bind_addr": "0.0.0.0:1", "data_dir": "d", "bootstrap": True, "peers": {"a": "h:1", "b": "i:1"},
+            "api_peer_endpoints": {"a": "https://h:2", "b": "http://i:2/"}}
+    config = config_of(metadata_store={"type": "raft"}, raft=raft, server={"external_url": "https://all:2"})
+    assert config.validate() and (config.instance_discovery.instance_id, config.dlm.type) == ("a", "raft")
+    assert callfs.raft_founders(config) == {"a": callfs.RaftMember("a", "h:1", "https://h:2"), "b": callfs.RaftMember("b", "i:1", "http://i:2")}
+    config = config_of(metadata_store={"type": "raft"}, raft={**raft, "peers": {}, "bind_addr": "h:3", "api_peer_endpoints": {}}, instance_discovery={
+        "instance_id": "a", "peer_endpoints": {"a": "http://j:1"}})
+    config.validate()
+    assert callfs.raft_self(config) == callfs.RaftMember("a", "h:3", "http://j:1") and callfs.raft_founders(config) == {"a": callfs.raft_self(config)}
 
 
 def test_all_problems_at_once() -> None:
@@ -5581,6 +5611,30 @@ class TestPeers:
         with pytest.raises(callfs.BadGateway, match="node z is not known to node a: .*peer_endpoints"):
             peers.call("z", "echo", {}, {})
 
+    def test_who_the_others_are_may_change(self, node_b: Any, peers_to: Any) -> None:
+        """Those that stay keep their connections; one that goes is not counted as left alone; one that moved is asked there."""
+        metrics = callfs.Metrics()
+        peers = peers_to({"b": node_b.url, "x": "http://127.0.0.1:1"}, metrics=metrics)
+        assert peers.call("b", "echo", {}, {}).value["node"] == "a"
+        kept = peers._clients["b"]
+        for _ in range(callfs.PEER_TRIES):
+            with pytest.raises(callfs.BadGateway):
+                peers.call("x", "echo", {}, {})
+        assert metrics.value("callfs_peer_breaker_open", "x") == 1
+        gone = peers._clients["x"]
+        peers.set_endpoints({"b": node_b.url, "c": node_b.url})
+        assert peers.nodes == ["b", "c"] and peers.endpoints["c"] == node_b.url and metrics.value("callfs_peer_breaker_open", "x") == 0
+        assert peers._clients["b"] is kept and len(kept._idle) == 1
+        with pytest.raises(callfs.BadGateway, match="not known"):
+            peers.call("x", "echo", {}, {})
+        peers._note(gone, "what it began before it was gone")
+        assert metrics.value("callfs_peer_breaker_open", "x") == 0
+        with pytest.raises(callfs.BadGateway, match="calls itself 'b'"):
+            peers.call("c", "echo", {}, {})
+        peers.set_endpoints({"b": node_b.url + "/"})
+        assert peers._clients["b"] is not kept and not kept._idle and peers.call("b", "echo", {}, {}).value["node"] == "a"
+        assert peers_to({"": node_b.url}).call("", "echo", {}, {}).value["node"] == "a"     # whoever answers there
+
     @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, 1 << 20, 24 << 20])
     @pytest.mark.parametrize("stream", [True, False])
     def test_bytes_back(self, node_b: Any, peers_to: Any, size: int, stream: bool) -> None:
@@ -5950,20 +6004,3075 @@ class TestPeers:
 # Raft: the core, by the rules of its paper
 # ============================================================================
 
+class MemoryRaftLog(callfs.RaftLog):
+    """A log whose disk is a list."""
+
+    def __init__(self) -> None:
+        self.base, self.state, self.rows = callfs.RaftBase(), callfs.RaftState(), []
+
+    @property
+    def last_index(self) -> int:
+        return self.base.index + len(self.rows)
+
+    def term(self, index: int) -> int:
+        if index < self.base.index:
+            raise callfs.RaftCompacted(f"{index} is before {self.base.index}")
+        return self.rows[index - self.base.index - 1].term if index > self.base.index else self.base.term
+
+    def entries(self, first: int, past: int, max_bytes: int = 1 << 20) -> list[callfs.RaftEntry]:
+        if first <= self.base.index:
+            raise callfs.RaftCompacted(f"{first} is not after {self.base.index}")
+        found = self.rows[first - self.base.index - 1:past - self.base.index - 1]
+        sizes = itertools.accumulate(len(entry.data) for entry in found)
+        return found[:max(1, sum(size <= max_bytes for size in sizes))]
+
+    def save(self, state: Optional[callfs.RaftState], entries: Sequence[callfs.RaftEntry]) -> None:
+        self.state = state or self.state
+        if entries:
+            assert self.base.index < entries[0].index <= self.last_index + 1, "a gap"
+            self.rows[entries[0].index - self.base.index - 1:] = entries
+
+    def compact(self, base: callfs.RaftBase) -> None:
+        self.rows, self.base = self.rows[base.index - self.base.index:], base
+
+    def reset(self, base: callfs.RaftBase) -> None:
+        self.rows, self.base = [], base
+
+    def close(self) -> None:
+        """Nothing to do."""
+
+
+RAFT_TICKS = 10                             # the least election time-out of these tests
+
+
+def raft_members(voters: str, learners: str = "") -> dict[str, callfs.RaftMember]:
+    return {name: callfs.RaftMember(name, name + ":1", "", name in voters) for name in voters + learners}
+
+
+def raft_log(*terms: int, voters: str = "abc", learners: str = "", term: int = 0) -> MemoryRaftLog:
+    """The members at index 1 in term 1, then a command in each of `terms`. The node has seen `term`, or that of the last."""
+    log = MemoryRaftLog()
+    entries = [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members(voters, learners)))]
+    entries += [callfs.RaftEntry(index, each, data=b"%d in %d" % (index, each)) for index, each in enumerate(terms, 2)]
+    log.save(callfs.RaftState(max(term, entries[-1].term)) if terms or term else None, entries if voters else [])
+    return log
+
+
+def raft_core(name: str = "a", log: Optional[MemoryRaftLog] = None, seed: int = 0, **options: Any) -> callfs.RaftCore:
+    """It has not heard a leader for long, and campaigns when `raft_time_out` says so."""
+    core = callfs.RaftCore(name, log or raft_log(), random=random.Random(seed), election_ticks=RAFT_TICKS,
+                           **{"heartbeat_ticks": 1, **options})
+    core._silence = RAFT_TICKS + 1
+    return core
+
+
+class RaftDone(NamedTuple):
+    """What a core wanted done, and had done."""
+
+    messages: list[callfs.RaftMessage]
+    committed: list[callfs.RaftEntry]
+    reads: list[tuple[int, int]]
+    refused: list[int]
+
+    def of(self, kind: str, target: str = "") -> list[callfs.RaftMessage]:
+        return [message for message in self.messages if message.kind == kind and target in ("", message.target)]
+
+
+def raft_do(core: callfs.RaftCore, *messages: callfs.RaftMessage) -> RaftDone:
+    """Let it take `messages`, then do what it wants, as a driver does."""
+    done = RaftDone([], [], [], [])
+    for message in messages:
+        core.step(message)
+    while core.has_ready:
+        ready = core.ready()
+        core._log.save(ready.state, ready.entries)
+        if ready.snapshot:
+            core._log.reset(ready.snapshot)
+        for kept, new in zip(done, ([*ready.early, *ready.messages], ready.committed, ready.reads, ready.refused_reads)):
+            kept.extend(new)
+        core.advance(ready)
+    return done
+
+
+def raft_say(kind: str, source: str, term: int, target: str = "a", **fields: Any) -> callfs.RaftMessage:
+    return callfs.RaftMessage(kind, source, target, term, **fields)
+
+
+def raft_time_out(core: callfs.RaftCore) -> RaftDone:
+    core._elapsed = core._timeout - 1
+    core.tick()
+    return raft_do(core)
+
+
+def raft_candidate(log: Optional[MemoryRaftLog] = None, **options: Any) -> callfs.RaftCore:
+    """Node a; all others have told it that they would vote for it."""
+    core = raft_core(log=log, **options)
+    raft_time_out(core)
+    for name in core._voters:
+        if core.role == "pre-candidate":
+            raft_do(core, raft_say("prevote-answer", name, core.term + 1))
+    return core
+
+
+def raft_leader(log: Optional[MemoryRaftLog] = None, commit: bool = True, **options: Any) -> callfs.RaftCore:
+    """Node a, elected by all; with `commit` all others have the log up to its first entry."""
+    core = raft_candidate(log, **options)
+    for name in core._voters:
+        raft_do(core, raft_say("vote-answer", name, core.term))
+    assert core.role == "leader"
+    if commit:
+        for name in core.members:
+            raft_ack(core, name)
+    return core
+
+
+def raft_ack(core: callfs.RaftCore, name: str, index: int = 0) -> RaftDone:
+    return raft_do(core, raft_say("append-answer", name, core.term, index=index or core.last_index))
+
+
+class RaftLab:
+    """Cores that talk to each other at once. What goes from or to a name in `lost`, or is of a kind in it, is lost."""
+
+    def __init__(self, logs: Mapping[str, MemoryRaftLog], **options: Any) -> None:
+        self.cores = {name: raft_core(name, log, **options) for name, log in logs.items()}
+        self.lost: set[str] = set()
+        self.seen: list[callfs.RaftMessage] = []
+        self.committed: dict[str, list[callfs.RaftEntry]] = {name: [] for name in logs}
+
+    def settle(self) -> None:
+        waiting = collections.deque(name for name, core in self.cores.items() if core.has_ready)
+        while waiting:
+            name = waiting.popleft()
+            done = raft_do(self.cores[name])
+            self.committed[name] += done.committed
+            for message in done.messages:
+                if self.lost.isdisjoint((message.source, message.target, message.kind)) and message.target in self.cores:
+                    self.seen.append(message)
+                    self.cores[message.target].step(message)
+                    waiting.append(message.target)
+
+    def tick(self, count: int = 1) -> None:
+        for _ in range(count):
+            for core in self.cores.values():
+                core.tick()
+            self.settle()
+
+    def elect(self, name: str) -> callfs.RaftCore:
+        for core in self.cores.values():
+            core._silence = RAFT_TICKS + 1
+        self.cores[name]._elapsed = self.cores[name]._timeout
+        self.cores[name].tick()
+        self.settle()
+        return self.cores[name]
+
+    def logs(self) -> dict[str, list[int]]:
+        return {name: [entry.term for entry in core._log.rows] for name, core in self.cores.items()}
+
+
+def raft_lab(voters: str = "abc", learners: str = "", **options: Any) -> RaftLab:
+    """All have the same members; a leads."""
+    lab = RaftLab({name: raft_log(voters=voters, learners=learners) for name in voters + learners}, **options)
+    lab.elect("a")
+    return lab
+
+
+class TestRaftTerms:
+    """Paper 5.1: time is divided into terms."""
+
+    @pytest.mark.parametrize("role, make", [("follower", raft_core), ("pre-candidate", raft_core), ("candidate", raft_candidate),
+                                            ("leader", raft_leader)])
+    @pytest.mark.parametrize("kind", ["append", "heartbeat", "vote", "append-answer", "vote-answer", "heartbeat-answer", "snapshot"])
+    def test_a_newer_term_makes_a_follower(self, role, make, kind) -> None:
+        """5.1: "if a candidate or leader discovers that its term is out of date, it immediately reverts to follower"."""
+        core = make()
+        if role == "pre-candidate":
+            raft_time_out(core)
+        assert core.role == role
+        done = raft_do(core, raft_say(kind, "b", 9, context=int(kind == "vote"), refused=True))
+        assert (core.term, core.role, core._log.state.term) == (9, "follower", 9)
+        assert core.leader == ("b" if kind in ("append", "heartbeat", "snapshot") else ""), done
+
+    @pytest.mark.parametrize("kind, answer", [("append", "append-answer"), ("heartbeat", "append-answer"), ("vote", "vote-answer"),
+                                              ("snapshot", "append-answer"), ("prevote", "prevote-answer"), ("takeover", "append-answer")])
+    def test_a_request_with_a_stale_term_is_rejected(self, kind, answer) -> None:
+        """5.1: "if a server receives a request with a stale term number, it rejects the request"; the answer tells the newer."""
+        for core in (raft_core(log=raft_log(1, term=5)), raft_candidate(raft_log(1, term=4))):
+            role, base = core.role, callfs.RaftBase(9, 4, raft_members("b"))
+            done = raft_do(core, raft_say(kind, "b", 4, index=2, log_term=1, entries=(callfs.RaftEntry(3, 4),), commit=2, base=base))
+            assert [(each.kind, each.term, each.refused) for each in done.messages] == [(answer, 5, True)]
+            assert (core.term, core.last_index, core.commit, core.leader, core.role) == (5, 2, 0, "", role)
+
+    def test_stale_answers_are_ignored(self) -> None:
+        core = raft_leader(raft_log(term=4), commit=False)
+        for kind in ("append-answer", "vote-answer", "heartbeat-answer", "prevote-answer"):
+            done = raft_do(core, raft_say(kind, "b", 4, index=core.last_index, context=99, refused=kind == "vote-answer"))
+            assert not done.messages and core.commit == 0 and core.role == "leader" and core.term == 5
+
+    def test_the_term_is_saved_before_anything_is_said_in_it(self) -> None:
+        """Figure 2: currentTerm and votedFor are "updated on stable storage before responding to RPCs"."""
+        for message in (raft_say("vote", "b", 3, index=1, log_term=1), raft_say("append", "b", 3, index=1, log_term=1),
+                        raft_say("heartbeat", "b", 3), raft_say("append", "b", 3, index=8, log_term=1)):
+            core = raft_core()
+            core.step(message)
+            ready = core.ready()
+            assert ready.state.term == 3 and ready.messages and not ready.early, message
+            assert core.ready().messages == ready.messages      # saving failed: it all comes again
+
+    def test_a_restart_goes_on_where_it_stood(self) -> None:
+        """Figure 2: term, vote and log are what a node may not forget; the rest it learns again."""
+        log = raft_log(1, 2, term=7)
+        log.save(callfs.RaftState(7, "b"), ())
+        core = raft_core(log=log, applied=2)
+        assert (core.term, core.role, core.leader, core.commit, core.applied, core.last_index) == (7, "follower", "", 2, 2, 3)
+        assert raft_do(core, raft_say("vote", "c", 7, index=9, log_term=6)).messages[0].refused
+        assert not raft_do(core, raft_say("vote", "b", 7, index=9, log_term=6)).messages[0].refused
+        for applied in (4, -1):
+            with pytest.raises(ValueError, match="but the log goes from 0 to 3"):
+                raft_core(log=log, applied=applied)
+
+    def test_messages_that_can_not_be_are_ignored(self) -> None:
+        entry, members = callfs.RaftEntry(2, 1), callfs.RAFT_MEMBERS
+        for make in (raft_core, raft_candidate, raft_leader):
+            core = make()
+            before = (core.role, core.term, core.commit, core.last_index, core.leader, dict(core.members))
+            say, term = functools.partial(raft_say, index=1, log_term=1), core.term
+            strange = [say("nothing", "b", term), say("append", "b", term, target="c"), say("append", "a", term),
+                       say("append", "", term), say("append-answer", "z", term), say("heartbeat-answer", "z", term, context=1),
+                       say("vote-answer", "z", term), say("prevote-answer", "z", term + 1), say("takeover", "b", term),
+                       raft_say("append-answer", "b", term, index=99), say("snapshot", "b", term)]
+            strange += [say("append", "b", term, entries=(bad,), commit=9) for bad in (
+                entry._replace(index=3), entry._replace(term=0), entry._replace(term=term + 1),
+                entry._replace(kind=members, data=b"{"), entry._replace(kind=members, data=b"[1]"),
+                entry._replace(kind=members, data=b"7"), entry._replace(kind=members, data=b"[]"))]
+            strange += [raft_say("append", "b", term, index=-1, log_term=1, entries=(entry._replace(index=0),))]
+            for message in strange:
+                raft_do(core, message)
+                assert (core.role, core.term, core.commit, core.last_index, core.leader, dict(core.members)) == before, message
+
+
+class TestRaftElections:
+    """Paper 5.2."""
+
+    def test_a_node_begins_as_follower_and_stays_one_while_it_hears_a_leader(self) -> None:
+        """5.2: "when servers start up, they begin as followers"; "remains in follower state as long as it receives valid RPCs"."""
+        core = raft_core()
+        assert core.role == "follower" and not core.leader
+        for kind in ("heartbeat", "append") * 3:
+            for _ in range(RAFT_TICKS):
+                core.tick()
+            assert core.role == "follower"
+            raft_do(core, raft_say(kind, "b", 1, index=1, log_term=1))
+        assert core.leader == "b"
+
+    def test_time_outs_are_random(self) -> None:
+        """5.2: "chosen randomly from a fixed interval"; again for each election, so that who split votes once does not for ever."""
+        drawn = []
+        core = raft_core()
+        for _ in range(300):
+            ticks = 0
+            while core.term == 1 and core.role == "follower":
+                core.tick()
+                ticks += 1
+            drawn.append(ticks)
+            raft_do(core)
+            raft_do(core, raft_say("heartbeat", "b", 1))
+        assert set(drawn) == set(range(RAFT_TICKS + 1, 2 * RAFT_TICKS + 1))
+
+    def test_a_candidate_counts_its_term_up_votes_for_itself_and_asks_all(self) -> None:
+        """5.2: "a follower increments its current term [...], votes for itself and issues RequestVote RPCs in parallel"."""
+        core = raft_core(log=raft_log(1, 2, 2, voters="abcde", learners="f"))
+        raft_time_out(core)
+        for name in "bc":
+            core.step(raft_say("prevote-answer", name, 3))
+        ready = core.ready()
+        assert ready.state == callfs.RaftState(3, "a") and core.role == "candidate"
+        asked = {message.target: message for message in ready.messages}
+        assert set(asked) == set("bcde")
+        assert {(each.kind, each.term, each.index, each.log_term, each.context) for each in asked.values()} == {("vote", 3, 4, 2, 0)}
+
+    @pytest.mark.parametrize("voters, consents, refusals, role", [
+        ("a", "", "", "leader"), ("ab", "", "", "candidate"), ("ab", "b", "", "leader"), ("ab", "", "b", "follower"),
+        ("abc", "", "", "candidate"), ("abc", "b", "", "leader"), ("abc", "", "b", "candidate"), ("abc", "", "bc", "follower"),
+        ("abcd", "b", "", "candidate"), ("abcd", "bc", "", "leader"), ("abcd", "", "bc", "follower"), ("abcd", "b", "c", "candidate"),
+        ("abcde", "b", "", "candidate"), ("abcde", "bc", "", "leader"), ("abcde", "b", "cde", "follower"),
+        ("abcde", "b", "cd", "candidate"), ("abcde", "bbbbb", "", "candidate"), ("abc", "xyz", "", "candidate"),
+        ("bcd", "bc", "", "follower")])
+    @pytest.mark.parametrize("kind", ["prevote", "vote"])
+    def test_a_majority_of_all_voters_elects(self, kind, voters, consents, refusals, role) -> None:
+        """5.2: "wins an election if it receives votes from a majority of the servers in the full cluster for the same term"."""
+        core = raft_candidate(raft_log(voters=voters, term=1)) if kind == "vote" else raft_core(log=raft_log(voters=voters, term=1))
+        if kind == "prevote":
+            raft_time_out(core)
+        ahead = int(kind == "prevote")
+        for name, refused in [*((name, False) for name in consents), *((name, True) for name in refusals)]:
+            raft_do(core, raft_say(kind + "-answer", name, core.term + (ahead if not refused else 0), refused=refused))
+        wanted = {"candidate": "pre-candidate", "leader": "leader" if voters == "a" else "candidate"} if kind == "prevote" else {}
+        assert core.role == wanted.get(role, role)
+
+    def test_the_own_vote_counts_when_it_is_saved(self) -> None:
+        """5.2, figure 2: a vote is on disk before it counts: who forgets it would vote for another in the same term."""
+        core = raft_core(log=raft_log(voters="a"))
+        core._elapsed = core._timeout
+        core.tick()
+        ready = core.ready()
+        assert core.role == "candidate" and ready.state == callfs.RaftState(2, "a")
+        core.advance(ready)
+        assert core.role == "leader"
+
+    @pytest.mark.parametrize("vote, source, granted", [("", "b", True), ("", "c", True), ("b", "b", True), ("b", "c", False),
+                                                       ("a", "b", False)])
+    def test_one_vote_a_term_first_come_first_served(self, vote, source, granted) -> None:
+        """5.2: "each server will vote for at most one candidate in a given term"."""
+        log = raft_log(term=3)
+        log.save(callfs.RaftState(3, vote), ())
+        core = raft_core(log=log)
+        done = raft_do(core, raft_say("vote", source, 3, index=1, log_term=1))
+        assert [each.refused for each in done.of("vote-answer")] == [not granted]
+        assert log.state == callfs.RaftState(3, source if granted else vote)
+        raft_do(core, raft_say("heartbeat", "d", 4))        # and none where the leader of the term is known
+        assert raft_do(core, raft_say("vote", source, 4, index=9, log_term=3)).messages[0].refused
+
+    def test_a_vote_granted_begins_the_time_out_anew(self) -> None:
+        """Figure 2: "without receiving AppendEntries from current leader or granting vote to candidate"."""
+        for granted in (True, False):
+            core = raft_core(log=raft_log(1, 1))
+            core._elapsed = core._timeout - 1
+            raft_do(core, raft_say("vote", "b", 3, index=9 if granted else 1, log_term=1))
+            core.tick()
+            assert (core.role == "follower") == granted
+
+    @pytest.mark.parametrize("make", [raft_candidate, raft_core])
+    @pytest.mark.parametrize("kind", ["append", "heartbeat"])
+    def test_a_candidate_follows_who_won(self, make, kind) -> None:
+        """5.2: "if the leader's term is at least as large as the candidate's [...], the candidate returns to follower state"."""
+        core = make()
+        if core.role == "follower":
+            raft_time_out(core)
+        raft_do(core, raft_say(kind, "b", core.term, index=1, log_term=1))
+        assert (core.role, core.leader) == ("follower", "b")
+        raft_do(core, raft_say(kind, "c", core.term, index=1, log_term=1))
+        assert core.leader == "b"                           # 5.2: one leader a term: c can not be another
+
+    def test_split_votes_time_out_and_a_new_term_begins(self) -> None:
+        """5.2: "each candidate will time out and start a new election by incrementing its term"."""
+        core = raft_candidate(raft_log(voters="abcd"))
+        raft_do(core, raft_say("vote-answer", "b", 2), raft_say("vote-answer", "c", 2, refused=True))
+        assert core.role == "candidate"
+        raft_time_out(core)
+        for name in "bc":
+            raft_do(core, raft_say("prevote-answer", name, 3))
+        assert (core.role, core.term, core._log.state) == ("candidate", 3, callfs.RaftState(3, "a"))
+
+    def test_requests_are_sent_again_to_who_did_not_answer(self) -> None:
+        """5.5: a node that does not answer is asked again, indefinitely; who answered is not."""
+        for core, kind in ((raft_core(log=raft_log(voters="abcde")), "prevote"), (raft_candidate(raft_log(voters="abcde")), "vote")):
+            if kind == "prevote":
+                raft_time_out(core)
+            raft_do(core, raft_say(kind + "-answer", "b", core.term, refused=True))
+            core.tick()
+            assert [each.target for each in raft_do(core).of(kind)] == ["c", "d", "e"]
+
+    def test_a_leader_tells_all_at_once_and_then_with_heartbeats(self) -> None:
+        """5.2: "sends heartbeat messages to all of the other servers to establish its authority and prevent new elections"."""
+        core = raft_candidate(raft_log(voters="abc", learners="d"), heartbeat_ticks=2)
+        done = raft_do(core, raft_say("vote-answer", "b", 2))
+        assert {(each.target, each.index, len(each.entries)) for each in done.of("append")} == {(name, 1, 1) for name in "bcd"}
+        for _ in range(3):
+            core.tick()
+            assert not raft_do(core).messages
+            core.tick()
+            assert {each.target for each in raft_do(core).of("heartbeat")} == set("bcd")
+
+    @pytest.mark.parametrize("mine, theirs, granted", [
+        ((1,), (2, 1), True), ((1, 1), (2, 1), False), ((1, 1), (2, 2), True), ((2,), (9, 1), False), ((2, 2), (2, 3), True),
+        ((1,), (3, 1), True), ((1, 3), (3, 3), True), ((1, 3), (2, 3), False)])
+    @pytest.mark.parametrize("kind", ["vote", "prevote"])
+    def test_only_who_has_a_log_as_new_is_voted_for(self, kind, mine, theirs, granted) -> None:
+        """5.4.1: later last term, or same term and not shorter: "the voter denies its vote if its own log is more up-to-date"."""
+        core = raft_core(log=raft_log(*mine))
+        done = raft_do(core, raft_say(kind, "b", 7, index=theirs[0], log_term=theirs[1]))
+        assert [each.refused for each in done.of(kind + "-answer")] == [not granted]
+        assert core._log.state.vote == ("b" if granted and kind == "vote" else "")
+
+
+class TestRaftPreVote:
+    """Thesis 9.6, 4.2.3 and 6.2: elections that disturb nobody."""
+
+    def test_a_prevote_changes_nothing(self) -> None:
+        """9.6: "a candidate only increments its term if it first learns from a majority that they would be willing"."""
+        core = raft_core(log=raft_log(term=4))
+        done = raft_time_out(core)
+        assert (core.term, core.role, core._log.state) == (4, "pre-candidate", callfs.RaftState(4))
+        assert {(each.kind, each.term) for each in done.messages} == {("prevote", 5)}
+        other = raft_core("b", raft_log(term=4))
+        done = raft_do(other, done.of("prevote", "b")[0])
+        assert other._log.state == callfs.RaftState(4) and not other.leader and other.term == 4
+        assert [(each.term, each.refused) for each in done.messages] == [(5, False)]
+
+    def test_consents_of_another_term_do_not_count(self) -> None:
+        core = raft_core(log=raft_log(term=4))
+        raft_time_out(core)
+        raft_do(core, raft_say("prevote-answer", "b", 4), raft_say("prevote-answer", "b", 7))
+        assert core.role == "pre-candidate"
+        raft_do(core, raft_say("prevote-answer", "b", 5))
+        assert core.role == "candidate"
+
+    def test_a_node_that_was_away_does_not_disturb(self) -> None:
+        """9.6: its term did not grow, and it follows again without an election."""
+        lab = raft_lab()
+        lab.lost = {"c"}
+        lab.tick(8 * RAFT_TICKS)
+        assert lab.cores["c"].role == "pre-candidate" and lab.cores["c"].term == 2
+        lab.lost = set()
+        lab.tick(3)
+        assert lab.cores["a"].role == "leader" and lab.cores["a"].term == 2 and lab.cores["c"].leader == "a"
+
+    def test_who_is_stuck_in_a_newer_term_comes_back(self) -> None:
+        """9.6 with 6.2: its answer tells the leader of the newer term; all meet in a newer one still."""
+        lab = RaftLab({"a": raft_log(), "b": raft_log(), "c": raft_log(term=9)})
+        lab.lost = {"c"}
+        lab.elect("a")
+        lab.lost = set()
+        lab.tick(4 * RAFT_TICKS)
+        assert {core.leader for core in lab.cores.values()} <= set("abc") and min(core.term for core in lab.cores.values()) > 9
+
+    @pytest.mark.parametrize("kind", ["prevote", "vote"])
+    def test_who_hears_a_leader_ignores_votes(self, kind) -> None:
+        """4.2.3: "if a server receives a RequestVote request within the minimum election timeout of hearing from a current leader,
+        it does not update its term or grant its vote"."""
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        ask = raft_say(kind, "c", 9, index=9, log_term=8)
+        for _ in range(RAFT_TICKS):
+            assert not raft_do(core, ask).messages and core.term == 1
+            core.tick()
+            core._elapsed = 0
+        core.tick()
+        assert not raft_do(core, ask).messages[0].refused
+        leader = raft_leader()                              # a majority answers it: check-quorum sees to that
+        assert not raft_do(leader, ask).messages and leader.role == "leader"
+
+    def test_a_vote_that_a_leader_wanted_is_not_ignored(self) -> None:
+        """4.2.3: the flag of a leadership transfer."""
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        assert not raft_do(core, raft_say("vote", "c", 2, index=1, log_term=1, context=1)).messages[0].refused
+
+    def test_after_a_restart_nobody_votes_for_a_time_out(self) -> None:
+        """6.4.1: what it promised a leader by its answer before, it does not remember; the lease counts on it."""
+        for term, answers in ((3, 0), (0, 1)):              # who has never seen a term has promised nothing
+            core = callfs.RaftCore("a", raft_log(term=term), random=random.Random(0), election_ticks=RAFT_TICKS)
+            assert len(raft_do(core, raft_say("prevote", "b", 9, index=9, log_term=8)).messages) == answers
+
+    def test_a_leader_that_hears_no_majority_steps_down(self) -> None:
+        """6.2: "a leader steps down if an election timeout elapses without a successful round of heartbeats to a majority"."""
+        for heard, leads in (("", False), ("b", True), ("d", False)):
+            core = raft_leader(raft_log(voters="abc", learners="d"))
+            core.read(5)
+            for _ in range(3 * RAFT_TICKS):
+                core.tick()
+                done = raft_do(core, *(raft_say("heartbeat-answer", name, 2) for name in heard))
+                if core.role != "leader":
+                    break
+            assert (core.role == "leader") == leads and core.term == 2
+            assert done.refused == ([] if leads else [5])
+        with pytest.raises(callfs.NotLeader, match="no leader is known"):
+            core.propose([b"x"])
+
+
+class TestRaftReplication:
+    """Paper 5.3, thesis 3.5, 10.2.1."""
+
+    def test_a_command_is_sent_to_all_and_committed_by_a_majority(self) -> None:
+        """5.3: "appends the command to its log as a new entry, then issues AppendEntries RPCs in parallel"; committed "once the
+        leader that created the entry has replicated it on a majority of the servers"."""
+        core = raft_leader(raft_log(voters="abcde"))
+        assert core.propose([b"x", b"y"]) == 3
+        done = raft_do(core)
+        assert [each.target for each in done.of("append")] == ["b", "c", "d", "e"]
+        assert all([entry.data for entry in each.entries] == [b"x", b"y"] and (each.index, each.log_term, each.commit) == (2, 2, 2)
+                   for each in done.of("append"))
+        assert not raft_ack(core, "b").committed and core.commit == 2
+        done = raft_ack(core, "c")
+        assert [entry.data for entry in done.committed] == [b"x", b"y"] and core.commit == 4
+
+    @pytest.mark.parametrize("voters, acks, commits", [("a", "", True), ("ab", "", False), ("ab", "b", True), ("abc", "b", True),
+                                                       ("abcd", "b", False), ("abcd", "bc", True), ("abcde", "bc", True),
+                                                       ("abc", "xx", False), ("abcde", "bbb", False)])
+    def test_majorities(self, voters, acks, commits) -> None:
+        core = raft_leader(raft_log(voters=voters))
+        index = core.propose([b"x"])
+        raft_do(core)
+        for name in acks:
+            raft_ack(core, name)
+        assert (core.commit == index) == commits
+
+    def test_followers_learn_at_once_what_is_committed(self) -> None:
+        """5.3: the leader "includes that index in future AppendEntries RPCs (including heartbeats) so that the other servers
+        eventually find out"; here at once, in an append without entries."""
+        core = raft_leader()
+        core.propose([b"x"])
+        raft_do(core)
+        done = raft_ack(core, "b")
+        assert {(each.target, each.commit, each.entries) for each in done.of("append")} == {("b", 3, ()), ("c", 3, ())}
+        assert not core.has_ready
+        core.tick()
+        assert {(each.target, each.commit) for each in raft_do(core).of("heartbeat")} == {("b", 3), ("c", 2)}   # not over what c has
+
+    @pytest.mark.parametrize("commit, entries, expected", [(1, 0, 1), (2, 0, 2), (9, 0, 2), (3, 1, 3), (9, 1, 3), (9, 2, 4), (1, 2, 1)])
+    def test_a_follower_commits_what_the_leader_says_and_it_has(self, commit, entries, expected) -> None:
+        """Figure 2, AppendEntries 5: min(leaderCommit, index of last new entry); what stands behind may be another leader's."""
+        core = raft_core(log=raft_log(1, 1, 1))
+        new = tuple(callfs.RaftEntry(index, 2) for index in range(3, 3 + entries))
+        done = raft_do(core, raft_say("append", "b", 2, index=2, log_term=1, commit=commit, entries=new))
+        assert core.commit == expected == (done.committed[-1].index if done.committed else 0)
+        raft_do(core, raft_say("append", "b", 2, index=2, log_term=1, commit=0))
+        assert core.commit == expected                      # never back
+        raft_do(core, raft_say("heartbeat", "b", 2, commit=9))
+        assert core.commit == core.last_index               # a leader says in it no more than what is known to agree
+
+    def test_older_entries_are_committed_with_it(self) -> None:
+        """5.3: "this also commits all preceding entries in the leader's log, including entries created by previous leaders"."""
+        core = raft_leader(raft_log(1, 2, 3), commit=False)
+        assert [entry.index for entry in raft_ack(core, "b").committed] == [1, 2, 3, 4, 5]
+
+    @pytest.mark.parametrize("index, log_term, refused", [(4, 2, False), (4, 1, True), (5, 2, True), (3, 1, False), (1, 1, False),
+                                                          (0, 0, False), (3, 2, True)])
+    def test_the_consistency_check(self, index, log_term, refused) -> None:
+        """5.3: "if the follower does not find an entry in its log with the same index and term, then it refuses the new entries"."""
+        core = raft_core(log=raft_log(1, 1, 2))
+        done = raft_do(core, raft_say("append", "b", 2, index=index, log_term=log_term))
+        answer, = done.of("append-answer")
+        assert (answer.refused, answer.index, core.last_index) == (refused, index, 4)
+
+    def test_an_entry_is_answered_when_it_is_saved(self) -> None:
+        """Figure 2 and 10.2.1: a follower answers after its disk; a leader sends before it, and counts itself after."""
+        core = raft_core(log=raft_log(term=2))
+        raft_do(core, raft_say("heartbeat", "b", 2))
+        core.step(raft_say("append", "b", 2, index=1, log_term=1, entries=(callfs.RaftEntry(2, 2),)))
+        ready = core.ready()
+        assert ready.entries and not ready.early and [each.index for each in ready.messages] == [2]
+        leader = raft_leader()
+        leader.propose([b"x"])
+        ready = leader.ready()
+        assert ready.entries and {each.kind for each in ready.early} == {"append"} and not ready.messages
+        leader.step(raft_say("append-answer", "b", 2, index=3))
+        assert leader.commit == 2                           # its own disk is still at it
+        again = leader.ready()                              # it was full: the entries come again, the messages do not
+        assert again.entries == ready.entries and not again.early
+        leader._log.save(again.state, again.entries)
+        leader.advance(again)
+        assert leader.commit == 3
+        leader.propose([b"y"])
+        raft_ack(leader, "c", 3)
+        for name in "bc":                                   # 10.2.1: others may commit what is not on the leader's disk
+            leader.step(raft_say("append-answer", name, 2, index=4))
+        assert leader.commit == 4
+
+    def test_what_was_lost_is_sent_again(self) -> None:
+        """5.3: "the leader retries AppendEntries RPCs indefinitely (even after it has responded to the client)"."""
+        for count in (1, 3, 200):
+            lab = raft_lab(max_inflight=4)
+            lab.lost = {"c"}
+            for _ in range(count):
+                lab.cores["a"].propose([b"x"])
+                lab.settle()
+            assert lab.cores["a"].commit == count + 2 and lab.cores["c"].last_index == 2
+            lab.lost = set()
+            lab.tick(3)
+            assert lab.cores["c"].commit == lab.cores["c"].last_index == count + 2, count
+
+    def test_entries_that_are_there_are_not_written_again(self) -> None:
+        """5.5: RPCs are idempotent; figure 2, AppendEntries 3 and 4: only from the first conflict on. A late, shorter append takes
+        nothing away."""
+        core = raft_core(log=raft_log(1, 1, 1))
+        same = tuple(core._log.rows[1:3])
+        for entries in (same, same[:1], ()):
+            core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=entries))
+            ready = core.ready()
+            assert not ready.entries and core.last_index == 4 and ready.messages[-1].index == 1 + len(entries)
+
+    def test_what_is_replaced_while_it_is_saved_is_saved_again(self) -> None:
+        core = raft_core()
+        core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=(callfs.RaftEntry(2, 1),)))
+        ready = core.ready()
+        core.step(raft_say("append", "c", 3, index=1, log_term=1, entries=(callfs.RaftEntry(2, 3),)))
+        core._log.save(ready.state, ready.entries)
+        core.advance(ready)
+        raft_do(core)
+        assert [entry.term for entry in core._log.rows] == [1, 3]
+
+    @pytest.mark.parametrize("terms", [(1, 1, 4, 4, 5, 5, 6, 6), (1, 1, 4), (1, 1, 4, 4, 5, 5, 6, 6, 6, 6),
+                                       (1, 1, 4, 4, 5, 5, 6, 6, 6, 7, 7), (1, 1, 4, 4, 4, 4), (1, 1, 2, 2, 2, 3, 3, 3, 3, 3)])
+    @pytest.mark.parametrize("limits", [{}, {"max_batch": 1, "max_inflight": 1}])
+    def test_figure_7(self, terms, limits) -> None:
+        """5.3, figure 7: "the leader handles inconsistencies by forcing the followers' logs to duplicate its own"."""
+        mine = (1, 1, 4, 4, 5, 5, 6, 6, 6)
+        lab = RaftLab({"a": raft_log(*mine, term=7), "b": raft_log(*mine), "c": raft_log(*terms)}, **limits)
+        lab.elect("a")
+        lab.tick(3)
+        assert lab.cores["a"].term == 8
+        assert lab.logs()["c"] == lab.logs()["a"] == lab.logs()["b"] == [1, *mine, 8]
+        assert len({str(lab.committed[name]) for name in "abc"}) == 1 and len(lab.committed["c"]) == 11
+
+    @pytest.mark.parametrize("mine, theirs, rounds", [
+        ((1, 1, 1, 5, 5), (1, 1, 1, 2, 2, 2, 3, 3, 3, 4, 4, 4), 3), ((2,) * 50, (1,) * 50, 2), ((1,) * 50 + (3,), (1,), 2),
+        ((1,) * 50 + (3,), (1,) * 20 + (2,) * 30, 3)])
+    def test_whole_terms_are_skipped(self, mine, theirs, rounds) -> None:
+        """5.3: "the follower can include the term of the conflicting entry [...]; one RPC for each term with conflicting entries"."""
+        lab = RaftLab({"a": raft_log(*mine), "b": raft_log(*mine), "c": raft_log(*theirs)})
+        lab.elect("a")
+        lab.tick()
+        assert lab.logs()["c"] == lab.logs()["a"]
+        assert sum(each.refused for each in lab.seen if each.kind == "append-answer") < rounds
+
+    def test_answers_that_come_late_change_nothing(self) -> None:
+        """5.3: refusals of appends that were answered since, and acknowledgements of less than is known."""
+        core = raft_leader()
+        core.propose([b"x"])
+        raft_do(core)
+        raft_ack(core, "b")
+        before = core.progress()["b"]
+        raft_do(core, raft_say("append-answer", "b", 2, index=1), raft_say("append-answer", "b", 2, index=2, refused=True, hint=1))
+        assert core.progress()["b"] == before == (3, 4, "replicate", True)
+        for hint in (2, 5):                                 # only the first answers what was asked last
+            core.propose([b"y", b"z"])
+            raft_do(core, raft_say("append-answer", "c", 2, index=core.last_index, refused=True, hint=hint, hint_term=2))
+            assert core.progress()["c"][:3] == (2, 3, "probe"), hint
+
+    def test_a_leader_does_not_overwrite_its_own_log(self) -> None:
+        """5.3, figure 3 (Leader Append-Only)."""
+        core = raft_leader(raft_log(1, 1))
+        before = list(core._log.rows)
+        raft_do(core, raft_say("append", "b", 2, index=1, log_term=1, entries=(callfs.RaftEntry(2, 2, data=b"other"),)))
+        assert core._log.rows == before and core.role == "leader"
+
+    def test_only_entries_of_the_own_term_are_committed_by_counting(self) -> None:
+        """5.4.2 and figure 8: entry 2 of term 2 is on a majority, yet another may still overwrite it."""
+        core = raft_leader(raft_log(2, voters="abcde", term=3), commit=False)
+        assert core.term == 4
+        for name in "bcde":
+            raft_ack(core, name, 2)
+        assert core.commit == 0
+        for name in "bc":
+            raft_ack(core, name, 3)
+        assert core.commit == 3
+
+    def test_figure_8(self) -> None:
+        """5.4.2: (d) the entry of term 2 that was on three of five nodes is overwritten; nobody had committed it."""
+        lab = RaftLab({"a": raft_log(2, voters="abcde", term=4), "b": raft_log(2, voters="abcde", term=4),
+                       "c": raft_log(2, voters="abcde", term=4), "d": raft_log(voters="abcde", term=4),
+                       "e": raft_log(3, voters="abcde", term=4)})
+        assert lab.elect("e").role == "leader"
+        lab.tick(2)
+        assert set(map(tuple, lab.logs().values())) == {(1, 3, 5)}
+
+    def test_appends_are_streamed_up_to_a_limit(self) -> None:
+        """10.2.1 and 10.2.2: pipelining and batching: nobody waits for answers; what waits goes together."""
+        core = raft_leader(max_batch=10, max_inflight=3)
+        core.propose([b"12345"] * 20)
+        done = raft_do(core)
+        assert [(each.index, len(each.entries)) for each in done.of("append", "b")] == [(2, 2), (4, 2), (6, 2)]
+        done = raft_ack(core, "b", 6)
+        assert [(each.index, len(each.entries)) for each in done.of("append", "b")] == [(8, 2), (10, 2)]
+        core.propose([b"x" * 100])
+        assert not raft_do(core).of("append", "c")          # c has answered nothing: three are on their way
+
+    def test_a_new_leader_asks_first(self) -> None:
+        """3.5: where a follower's log agrees is not known: one append at a time, again when a heartbeat is answered."""
+        core = raft_leader(commit=False)
+        core.propose([b"x"])
+        assert not raft_do(core).of("append")
+        core.tick()
+        done = raft_do(core, raft_say("heartbeat-answer", "b", 2))
+        assert [(each.target, each.index, len(each.entries)) for each in done.of("append")] == [("b", 1, 2)]
+
+    def test_too_much_is_not_taken(self) -> None:
+        """What no majority has saved is bounded; one command of any size is taken."""
+        core = raft_leader()
+        big = bytes(callfs.RAFT_UNCOMMITTED_BYTES + 1)
+        core.propose([big])
+        with pytest.raises(callfs.RaftBusy, match="wait for a majority"):
+            core.propose([b"x"])
+        raft_do(core)
+        raft_ack(core, "b")
+        core.propose([b"x"])
+
+    def test_a_follower_says_who_leads(self) -> None:
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        for act in (lambda: core.propose([b"x"]), lambda: core.read(1), lambda: core.change({}), lambda: core.transfer("c")):
+            with pytest.raises(callfs.NotLeader, match="node b leads") as caught:
+                act()
+            assert caught.value.leader == "b"
+        assert core.beat() == 0 and core.progress() == {} and core.leader == "b"
+
+    def test_what_can_not_be_saved_keeps_only_what_waits_for_it(self) -> None:
+        """A follower whose disk is full answers heartbeats, and keeps a bounded number of messages."""
+        core = raft_core()
+        raft_do(core, raft_say("heartbeat", "b", 1))
+        for _ in range(5000):
+            core.step(raft_say("append", "b", 1, index=1, log_term=1, entries=(callfs.RaftEntry(2, 1),)))
+            core.step(raft_say("heartbeat", "b", 1))
+            ready = core.ready()
+            assert [each.kind for each in ready.early] == ["heartbeat-answer"]
+        assert len(ready.messages) == 4096 and len(ready.entries) == 1
+
+
+class TestRaftReads:
+    """Thesis 6.4: linearizable reads without the log."""
+
+    def test_a_read_waits_for_a_round_that_began_after_it(self) -> None:
+        """6.4: "2. the leader saves its commit index; 3. issues a new round of heartbeats and waits for a majority"."""
+        core = raft_leader()
+        old = core.beat()
+        raft_do(core)
+        core.read(7)
+        core.read(8)
+        done = raft_do(core, raft_say("heartbeat-answer", "b", 2, context=old))
+        assert not done.reads
+        asked = {each.context for each in done.of("heartbeat")}
+        assert asked == {old + 1}                           # both share it
+        assert not raft_do(core, raft_say("heartbeat-answer", "b", 2, context=old)).reads
+        assert raft_do(core, raft_say("heartbeat-answer", "c", 2, context=old + 1)).reads == [(7, 2), (8, 2)]
+
+    def test_a_majority_of_voters_must_answer(self) -> None:
+        core = raft_leader(raft_log(voters="abcde", learners="f"))
+        core.read(1)
+        raft_do(core)
+        for name in "bbf":
+            assert not raft_do(core, raft_say("heartbeat-answer", name, 2, context=core.round)).reads
+        assert raft_do(core, raft_say("heartbeat-answer", "c", 2, context=99)).reads == [(1, 2)]
+
+    def test_a_new_leader_first_commits_an_entry_of_its_term(self) -> None:
+        """6.4: "1. if the leader has not yet marked an entry from its current term committed, it waits until it has done so"."""
+        core = raft_leader(raft_log(1, 1), commit=False)
+        core.read(1)
+        assert core.beat() == 1
+        raft_do(core)
+        core.step(raft_say("heartbeat-answer", "b", 2, context=1))
+        assert core.ready().rounds == 0                     # a lease may not be read from either
+        raft_do(core)
+        done = raft_ack(core, "b", 4)
+        assert not done.reads and core.round == 2           # a round that begins now
+        assert raft_do(core, raft_say("heartbeat-answer", "b", 2, context=2)).reads == [(1, 4)]
+
+    def test_who_leads_no_longer_refuses(self) -> None:
+        """6.4: it may be that a newer leader exists."""
+        core = raft_leader()
+        core.read(1)
+        raft_do(core)
+        core.read(2)
+        assert sorted(raft_do(core, raft_say("append", "b", 3, index=2, log_term=2)).refused) == [1, 2]
+
+    def test_rounds_for_a_lease(self) -> None:
+        """6.4.1: the driver notes when a round began; `rounds` says which a majority answered."""
+        core = raft_leader()
+        first, second = core.beat(), core.beat()
+        assert (first, second, core.round) == (1, 2, 2)
+        raft_do(core)
+        core.step(raft_say("heartbeat-answer", "b", 2, context=first))
+        assert core.has_ready and core.ready().rounds == first
+        core.step(raft_say("heartbeat-answer", "c", 2, context=second))
+        assert core.has_ready and core.ready().rounds == second and not core.has_ready
+        alone = raft_leader(raft_log(voters="a"))
+        alone.read(1)
+        assert raft_do(alone).reads == [(1, 2)]
+
+
+class TestRaftMembers:
+    """Paper 6, thesis 4: one change at a time."""
+
+    def test_the_newest_in_the_log_count(self) -> None:
+        """4.1: "a server always uses the latest configuration in its log, regardless of whether it is committed"; when such an entry
+        is removed, "must be prepared to fall back to the previous configuration in its log"."""
+        core = raft_core(log=raft_log(1))
+        changed = callfs.RaftEntry(3, 1, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members("abcd")))
+        core.step(raft_say("append", "b", 1, index=2, log_term=1, entries=(changed,)))
+        assert list(core.members) == ["a", "b", "c", "d"] and core.commit == 0
+        raft_do(core)
+        again = callfs.RaftCore("a", core._log, random=random.Random(0))
+        assert again.members == core.members and core.base_at(2).members == raft_members("abc")
+        raft_do(core, raft_say("append", "c", 2, index=2, log_term=1, entries=(callfs.RaftEntry(3, 2),)))
+        assert list(core.members) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize("voters, learners, problem", [
+        ("abc", "d", ""), ("abcd", "", ""), ("ab", "", ""), ("ab", "c", ""), ("abc", "", "one at a time, not 0"),
+        ("abcd", "e", "one at a time, not 2: d, e"), ("abd", "", "one at a time, not 2: c, d"), ("", "abc", "at a time, not 3"),
+        ("a", "", "not 2"), ("bc", "", "")])
+    def test_one_at_a_time(self, voters, learners, problem) -> None:
+        """4.1: "only one server at a time", so that any two majorities overlap."""
+        core = raft_leader()
+        if problem:
+            with pytest.raises(ValueError, match=problem):
+                core.change(raft_members(voters, learners))
+        else:
+            assert core.change(raft_members(voters, learners)) == 3 and core.members == raft_members(voters, learners)
+
+    def test_what_is_no_member(self) -> None:
+        core = raft_leader(raft_log(voters="a"))
+        member = core.members["a"]
+        core.change({"a": member._replace(address="elsewhere:2")})
+        raft_do(core)
+        for members, problem in (({}, "no voter would be left"), ({"a": member._replace(voter=False)}, "no voter would be left"),
+                                 ({**core.members, "b": member}, "needs an id"),
+                                 ({**core.members, "b": callfs.RaftMember("b", "")}, "an address")):
+            with pytest.raises(ValueError, match=problem):
+                core.change(members)
+        assert core.commit == 3 and core.members["a"].address == "elsewhere:2"
+
+    def test_not_before_the_last_is_committed_nor_before_the_term_is(self) -> None:
+        """4.1: "waiting for the previous to commit", and (Ongaro, raft-dev 2015) not before an entry of its term is."""
+        core = raft_leader(commit=False, applied=1)
+        with pytest.raises(callfs.RaftBusy, match="too new"):
+            core.change(raft_members("abcd"))
+        raft_ack(core, "b")
+        core.change(raft_members("abcd"))
+        raft_do(core)
+        with pytest.raises(callfs.RaftBusy, match="not committed yet"):
+            core.change(raft_members("abc"))
+        raft_ack(core, "b")
+        assert core.commit == 2                             # four voters by now: three are needed
+        raft_ack(core, "c")
+        assert core.commit == 3
+        core.change(raft_members("abc"))
+
+    def test_a_learner_gets_everything_and_counts_for_nothing(self) -> None:
+        """4.2.1: "the leader replicates log entries to it, but it is not yet counted towards majorities"."""
+        lab = raft_lab("ab", "c")
+        core = lab.cores["a"]
+        lab.lost = {"b"}
+        core.propose([b"x"])
+        lab.settle()
+        assert core.commit == 2 and lab.cores["c"].last_index == 3
+        lab.lost = set()
+        lab.tick(2)
+        assert core.commit == lab.cores["c"].commit == 3 and not lab.cores["c"].is_voter
+        for _ in range(3 * RAFT_TICKS):
+            lab.cores["c"].tick()
+        assert lab.cores["c"].role == "follower" and not lab.cores["c"].leader
+        core.change(raft_members("abc"))
+        lab.lost = {"b"}
+        lab.tick(2)
+        assert core.commit == 4 and lab.cores["c"].is_voter
+
+    def test_a_node_in_no_configuration_takes_entries_and_votes_if_asked(self) -> None:
+        """4.1: "accepts AppendEntries from a leader that is not part of the server's latest configuration", and "grants its vote to
+        a candidate that is not part of" it. A learner votes too: who asks may know that it has a vote by now."""
+        core = raft_core("z", raft_log(voters=""))
+        for _ in range(5 * RAFT_TICKS):
+            core.tick()
+        assert core.role == "follower" and not core.members and not raft_do(core).messages
+        assert not raft_do(core, raft_say("vote", "q", 3, "z")).messages[0].refused
+        entry = callfs.RaftEntry(1, 3, callfs.RAFT_MEMBERS, callfs.encode_members(raft_members("qz")))
+        assert not raft_do(core, raft_say("append", "q", 3, "z", entries=(entry,), commit=1)).messages[0].refused
+        assert core.is_voter and core.commit == 1
+        learner = raft_core("d", raft_log(learners="d"))
+        assert not raft_do(learner, raft_say("vote", "b", 3, "d", index=1, log_term=1)).messages[0].refused
+
+    def test_a_leader_that_is_removed_steps_down_when_that_is_committed(self) -> None:
+        """4.2.2: it "manages a cluster that does not include itself; it replicates log entries but does not count itself"."""
+        lab = raft_lab("abc")
+        core = lab.cores["a"]
+        lab.lost = {"c"}
+        core.change(raft_members("bc"))
+        lab.settle()
+        assert core.role == "leader" and core.commit == 2 and not core.is_voter
+        lab.lost = set()
+        lab.tick(2)
+        assert core.role == "follower" and core.commit == 3
+        assert sorted(each.role for each in lab.cores.values()) == ["follower", "follower", "leader"]     # 3.10: it hands over
+        assert lab.seen[-1].term == 3 and lab.cores["b"].commit == lab.cores["c"].commit
+        lab.tick(5 * RAFT_TICKS)
+        assert core.role == "follower"
+
+    def test_who_was_removed_learns_of_it_and_never_campaigns(self) -> None:
+        """4.2.3: it does not disturb who is left."""
+        lab = raft_lab("abc")
+        lab.cores["a"].change(raft_members("ab"))
+        lab.settle()
+        assert lab.cores["c"].commit == 3 and list(lab.cores["c"].members) == ["a", "b"]
+        assert list(lab.cores["a"].progress()) == ["b"]
+        lab.seen.clear()
+        lab.tick(5 * RAFT_TICKS)
+        assert lab.cores["c"].role == "follower" and not any("c" in (each.source, each.target) for each in lab.seen)
+
+    def test_who_is_removed_by_what_is_not_committed_still_campaigns(self) -> None:
+        """4.2.2: "a server that is not part of its own latest configuration should still start new elections, as it might still be
+        needed until the C_new entry is committed"; "it does not count its own vote"."""
+        lab = raft_lab("ab")
+        lab.lost = {"b"}
+        lab.cores["a"].change(raft_members("b"))
+        lab.settle()
+        logs = {name: core._log for name, core in lab.cores.items()}
+        lab = RaftLab(logs)                                 # both start again; b alone can not win: a's log is newer
+        lab.lost = {"prevote-answer"}
+        lab.elect("a")
+        assert lab.cores["a"].role == "pre-candidate"       # its own is not enough
+        lab.lost = set()
+        lab.tick(6 * RAFT_TICKS)
+        assert lab.cores["b"].role == "leader" and list(lab.cores["b"].members) == ["b"] and lab.cores["b"].commit >= 3
+
+    def test_members_round_trip(self) -> None:
+        members = raft_members("abc", "d")
+        assert callfs.decode_members(callfs.encode_members(members)) == members
+        assert callfs.encode_members(dict(reversed(list(members.items())))) == callfs.encode_members(members)
+
+
+class TestRaftTransfer:
+    """Thesis 3.10."""
+
+    def test_a_transfer(self) -> None:
+        """3.10: the target gets all entries, then TimeoutNow: "equivalent to the target server's election timer firing"."""
+        lab = raft_lab()
+        core = lab.cores["a"]
+        lab.lost = {"b"}
+        core.propose([b"x"])
+        lab.settle()
+        core.transfer("b")
+        lab.settle()
+        assert core.role == "leader" and core.transferring
+        for act in (lambda: core.propose([b"y"]), lambda: core.change(raft_members("ab")), lambda: core.transfer("c")):
+            with pytest.raises(callfs.RaftBusy, match="node b is about to lead"):
+                act()                                       # 3.10: "the prior leader stops accepting new client requests"
+        lab.lost = set()
+        lab.tick(2)
+        assert lab.cores["b"].role == "leader" and core.leader == "b" and lab.cores["b"].term == 3
+        assert not any(each.kind == "prevote" for each in lab.seen[-30:]) and not core.transferring
+
+    def test_it_is_given_up(self) -> None:
+        """3.10: "if leadership transfer does not complete after about an election timeout, the prior leader aborts"."""
+        lab = raft_lab()
+        core = lab.cores["a"]
+        lab.lost = {"takeover"}
+        core.transfer("b")
+        lab.tick(RAFT_TICKS - 1)
+        with pytest.raises(callfs.RaftBusy):
+            core.propose([b"x"])
+        lab.tick()
+        core.propose([b"x"])
+        assert core.role == "leader" and core.transferring      # the message may still come: no lease (6.4.1)
+        lab.lost = set()
+        core.transfer("c")
+        lab.settle()
+        assert lab.cores["c"].role == "leader"
+
+    def test_who_can_not_take_over(self) -> None:
+        core = raft_leader(raft_log(voters="ab", learners="c"))
+        for name in "acz":
+            with pytest.raises(ValueError, match=f"node {name} can not be made leader"):
+                core.transfer(name)
+
+    def test_only_the_leader_of_the_term_may_say_so(self) -> None:
+        for source, role in (("b", "candidate"), ("c", "follower")):
+            core = raft_core()
+            raft_do(core, raft_say("heartbeat", "b", 1), raft_say("takeover", source, 1))
+            assert core.role == role
+        learner = raft_core("d", raft_log(learners="d"))
+        raft_do(learner, raft_say("heartbeat", "b", 1, "d"), raft_say("takeover", "b", 1, "d"))
+        assert learner.role == "follower"
+
+
+class TestRaftSnapshots:
+    """Paper 7, thesis 5."""
+
+    @staticmethod
+    def behind(**options: Any) -> callfs.RaftCore:
+        """A leader that has compacted up to 6; b lacks what is before."""
+        core = raft_leader(raft_log(1, 1, 1, 1, 1, 1), **options)
+        core._log.compact(core.base_at(6))
+        core.applied_to(8)
+        raft_do(core, raft_say("append-answer", "c", core.term, index=8))
+        return core
+
+    def ask(self, core: callfs.RaftCore) -> RaftDone:
+        core._followers["b"].match = 0
+        core._followers["b"].become("probe", 8)
+        raft_do(core)
+        return raft_do(core, raft_say("append-answer", "b", core.term, index=7, refused=True, hint=2, hint_term=1))
+
+    def test_who_is_too_far_behind_gets_a_snapshot(self) -> None:
+        """7: "the leader must occasionally send snapshots to followers that lag behind [...], when it has already discarded the next
+        log entry that it needs to send"; and nothing else till then."""
+        core = self.behind()
+        done = self.ask(core)
+        asked, = done.of("snapshot")
+        assert (asked.target, asked.base) == ("b", callfs.RaftBase(6, 1, raft_members("abc"))) and not done.of("append")
+        core.tick()
+        done = raft_do(core, raft_say("heartbeat-answer", "b", core.term))
+        assert not done.of("snapshot") and not done.of("append") and core.progress()["b"][2] == "snapshot"
+        core.snapshot_sent("b", True)
+        assert not raft_do(core).messages                   # its answer says where it stands
+        done = raft_do(core, raft_say("append-answer", "b", core.term, index=8))
+        assert core.progress()["b"] == (8, 9, "replicate", True)
+
+    def test_a_snapshot_that_did_not_arrive_is_sent_again(self) -> None:
+        core = self.behind()
+        self.ask(core)
+        core.snapshot_sent("b", False)
+        assert not raft_do(core).messages                   # but not in a hurry
+        assert raft_do(core, raft_say("heartbeat-answer", "b", core.term)).of("snapshot")
+        core.snapshot_sent("b", True)
+        core.snapshot_sent("z", True)
+        done = raft_do(core, raft_say("heartbeat-answer", "b", core.term))
+        assert [each.index for each in done.of("append")] == [6]
+
+    def test_none_is_made_for_who_is_not_there(self) -> None:
+        core = self.behind()
+        core._followers["b"].silent = RAFT_TICKS
+        core._followers["b"].become("probe", 3)
+        assert not raft_do(core).of("snapshot")
+        assert raft_do(core, raft_say("heartbeat-answer", "b", core.term)).of("snapshot")
+
+    def test_it_takes_the_place_of_the_log(self) -> None:
+        """7: "the follower discards its entire log; it is all superseded by the snapshot"."""
+        core = raft_core(log=raft_log(1, 1, 2, 2), applied=2)
+        base = callfs.RaftBase(4, 3, raft_members("abcd"))
+        core.step(raft_say("heartbeat", "b", 3, commit=3))
+        core.step(raft_say("snapshot", "b", 3, base=base))
+        ready = core.ready()
+        assert ready.snapshot == base and not ready.committed and [each.kind for each in ready.messages] == ["heartbeat-answer"]
+        assert core.ready().snapshot == base                # till it is installed
+        late = raft_say("append", "b", 3, index=4, log_term=3, entries=(callfs.RaftEntry(5, 3),))
+        core.step(late)
+        core._elapsed = 3 * RAFT_TICKS
+        core.tick()                                         # no time to campaign
+        assert core.last_index == 5 and core._term_of(5) == 2 and core.role == "follower"
+        done = raft_do(core)
+        assert [(each.target, each.index) for each in done.of("append-answer")] == [("b", 4)]
+        assert (core.commit, core.applied, core.last_index, core.members) == (4, 4, 4, raft_members("abcd"))
+        assert not raft_do(core, late).messages[0].refused and core.last_index == 5
+
+    def test_what_it_has_already_it_does_not_take(self) -> None:
+        """7: "if the follower receives a snapshot that describes a prefix of its log [...], entries following the snapshot are still
+        valid and must be retained"; an old one is ignored."""
+        core = raft_core(log=raft_log(1, 1, 2, 2), applied=2)
+        for base, commit in ((callfs.RaftBase(1, 1), 2), (callfs.RaftBase(4, 2), 4)):
+            done = raft_do(core, raft_say("snapshot", "b", 3, base=base))
+            assert [each.index for each in done.of("append-answer")] == [commit] == [core.commit] and core.last_index == 5
+
+    def test_a_log_behind_a_base(self) -> None:
+        """Members and terms come from the base; what is before is asked of nobody."""
+        log = MemoryRaftLog()
+        log.reset(callfs.RaftBase(7, 2, raft_members("abc")))
+        core = raft_core(log=log, applied=7)
+        assert (core.commit, core.last_index, core.term, list(core.members)) == (7, 7, 2, ["a", "b", "c"])
+        done = raft_do(core, raft_say("append", "b", 3, index=3, log_term=1, commit=8, entries=tuple(
+            callfs.RaftEntry(index, 2) for index in range(4, 9))))
+        assert done.of("append-answer")[0].index == 8 and [entry.index for entry in done.committed] == [8]
+        assert raft_do(core, raft_say("append", "b", 3, index=3, log_term=1)).of("append-answer")[0].index == 8
 
 # ============================================================================
 # Raft: a cluster from a seed (simulator)
 # ============================================================================
 
+class RaftFault(AssertionError):
+    """A seed broke a promise of Raft."""
+
+
+class RaftSimNode:
+    """A core, its driver, disk and state machine. The machine's state is the number of entries that it has applied: what they
+    are is compared with the truth of the whole cluster. All of it is gone in a crash but the log and `persisted`."""
+
+    def __init__(self, sim: RaftSim, name: str) -> None:
+        self.sim, self.name, self.log = sim, name, MemoryRaftLog()
+        self.core: Optional[callfs.RaftCore] = None
+        self.applied = self.persisted = self.lives = 0
+        self.period = sim.random.uniform(0.97, 1.03)        # no two clocks go alike: a lease is a tenth shorter for it
+        self.full, self.slow = False, sim.random.random() < 0.3
+        self.clear()
+
+    def clear(self) -> None:
+        self.saving: Optional[callfs.RaftReady] = None
+        self.inbox: list[Callable[[callfs.RaftCore], Any]] = []
+        self.queue: collections.deque[callfs.RaftEntry] = collections.deque()       # committed, not applied yet
+        self.proposed: dict[int, int] = {}                  # index: term of what clients wait for
+        self.reading: list[tuple[int, int]] = []            # tokens, and the index that the machine must reach
+        self.begun: list[tuple[int, float]] = []            # rounds of heartbeats, and when
+        self.lease, self.led, self.round = 0.0, 0, 0
+
+    def start(self) -> None:
+        if self.core is None:
+            self.clear()
+            if self.applied > self.log.last_index:          # died between the machine's snapshot and the log's reset
+                self.log.reset(self.sim.bases[self.applied])
+            self.core = callfs.RaftCore(self.name, self.log, applied=self.applied, random=self.sim.random, **self.sim.limits)
+            self.tick(self.lives)
+
+    def crash(self) -> None:
+        """What was being saved may be there, in part or whole; what the machine did since its last fsync may be lost."""
+        if self.core is None:
+            return
+        if self.saving is not None and self.sim.random.random() < 0.7:
+            entries = self.saving.entries
+            self.save(self.saving.state, entries[:self.sim.random.randint(0, len(entries))])
+        self.core, self.lives = None, self.lives + 1
+        self.applied = self.sim.random.randint(max(self.persisted, self.log.base.index), max(self.applied, self.log.base.index))
+
+    def tick(self, life: int) -> None:
+        if life == self.lives:
+            self.sim.after(self.period, self.tick, life)
+            self.do(callfs.RaftCore.tick)
+
+    def do(self, act: Callable[[callfs.RaftCore], Any]) -> None:
+        """One thread has the core: while it saves, everything waits."""
+        if self.core is None:
+            return
+        if self.saving is not None:
+            self.inbox.append(act)
+            return
+        self.sim.step_of(self, act)
+        self.work()
+
+    def work(self) -> None:
+        core = self.core
+        while self.core is core and self.saving is None and core.has_ready:
+            self.sim.look_at(self)
+            ready = core.ready()
+            if core.round > self.round:
+                self.round = core.round
+                self.begun.append((core.round, self.sim.now))
+            self.sim.send(self, ready.early)
+            self.answer(ready)
+            if not (ready.state or ready.entries):
+                self.finish(ready)
+            elif self.full:
+                self.sim.count("disk full")
+                return
+            elif self.slow:
+                self.saving = ready
+                self.sim.after(self.sim.random.random() * 2, self.saved, self.lives)
+            else:
+                self.save(ready.state, ready.entries)
+                self.finish(ready)
+
+    def saved(self, life: int) -> None:
+        ready = self.saving
+        if life == self.lives and ready is not None:
+            self.save(ready.state, ready.entries)
+            self.saving = None
+            self.finish(ready)
+            inbox, self.inbox = self.inbox, []
+            for act in [lambda core: None, *inbox]:
+                self.do(act)
+
+    def save(self, state: Optional[callfs.RaftState], entries: Sequence[callfs.RaftEntry]) -> None:
+        if entries and entries[0].index <= self.log.last_index:
+            self.sim.count("truncated")
+        self.log.save(state, entries)
+        for entry in entries:
+            self.sim.check_matching(entry, self.log.term(entry.index - 1))
+
+    def finish(self, ready: callfs.RaftReady) -> None:
+        self.sim.send(self, ready.messages)
+        if ready.snapshot:
+            self.install(ready.snapshot)
+        self.queue.extend(ready.committed)
+        if ready.committed:
+            self.sim.after(self.sim.random.random() * self.sim.apply_delay, self.apply, self.lives)
+        if self.core is not None:
+            self.core.advance(ready)
+
+    def install(self, base: callfs.RaftBase) -> None:
+        self.sim.check(base.index > self.applied, "a snapshot goes back", self.name, base.index, self.applied)
+        self.queue.clear()
+        self.applied = self.persisted = base.index
+        self.sim.count("snapshot installed")
+        if self.sim.random.random() < self.sim.deaths:
+            self.core, self.lives = None, self.lives + 1    # died here
+        else:
+            self.log.reset(base)
+
+    def apply(self, life: int) -> None:
+        if life != self.lives or self.core is None:
+            return
+        while self.queue:
+            entry = self.queue.popleft()
+            self.sim.check(entry.index == self.applied + 1, "a gap in what is applied", self.name, entry.index, self.applied)
+            self.sim.check_truth(self, entry)
+            self.applied = entry.index
+            if self.proposed.pop(entry.index, 0) == entry.term:
+                self.sim.tell(entry.index)
+                self.sim.count("acknowledged")
+        self.do(lambda core: core.applied_to(self.applied))
+        self.look_for_reads()
+
+    def answer(self, ready: callfs.RaftReady) -> None:
+        """Reads, and the lease that a round of heartbeats gives."""
+        self.reading += ready.reads
+        for token in ready.refused_reads:
+            del self.sim.reads[token]
+            self.sim.count("read refused")
+        self.look_for_reads()
+        if self.core.role != "leader":
+            self.lease, self.begun = 0.0, []
+        while self.begun and self.begun[0][0] <= ready.rounds:
+            self.lease = self.begun.pop(0)[1] + 0.9 * self.sim.limits["election_ticks"]
+
+    def holds_lease(self) -> bool:
+        return bool(self.core and self.core.role == "leader" and self.sim.now < self.lease and not self.core.transferring)
+
+    def look_for_reads(self) -> None:
+        for token, index in list(self.reading):
+            if index <= self.applied:
+                self.reading.remove((token, index))
+                self.sim.check_read("read", self.sim.reads.pop(token), self.applied, self.name)
+
+    def compact(self) -> None:
+        """Keep a few entries, or none, as the machine has them."""
+        self.persisted = self.applied
+        index = self.applied - self.sim.random.randint(0, 5)
+        if index > self.log.base.index:
+            self.log.compact(self.core.base_at(index))
+
+
+class RaftSim:
+    """A cluster whose clock, net, disks and clients come from one seed: `RaftSim(seed).run(print)` shows all of it."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed, self.random = seed, random.Random(seed)
+        draw = self.random
+        self.now, self.number = 0.0, 0
+        self.events: list[tuple[float, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self.limits = {"election_ticks": draw.choice((5, 8, 10)), "heartbeat_ticks": draw.choice((1, 2, 2)),
+                       "max_batch": draw.choice((30, 200, 1 << 20)), "max_inflight": draw.choice((1, 3, 64))}
+        self.loss, self.double, self.late = draw.choice((0.0, 0.02, 0.1)), draw.choice((0.0, 0.05)), draw.choice((0.0, 0.02, 0.2))
+        self.deaths, self.apply_delay = 0.1, draw.choice((0.0, 0.5, 3.0))
+        self.cut: set[tuple[str, str]] = set()
+        self.counts: collections.Counter[str] = collections.Counter()
+        self.show: Callable[..., Any] = lambda *told: None
+        self.leaders: dict[int, str] = {}
+        self.entries: dict[tuple[int, int], tuple[callfs.RaftEntry, int]] = {}
+        self.truth: list[callfs.RaftEntry] = []
+        self.floor = 0                                      # what a read that begins now must see: all that anybody was told
+        self.reads: dict[int, int] = {}
+        self.bases: dict[int, callfs.RaftBase] = {}
+        self.commands: set[bytes] = set()
+        size = draw.choice((1, 2, 3, 3, 3, 3, 3, 4, 5, 5))
+        members = {name: callfs.RaftMember(name, name + ":1") for name in "abcdefg"[:size]}
+        self.nodes = {name: RaftSimNode(self, name) for name in "abcdefg"[:size + 2]}      # two that may join
+        for name in members:
+            self.nodes[name].log.save(None, [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(members))])
+
+    # Time and net
+
+    def after(self, delay: float, act: Callable[..., Any], *args: Any) -> None:
+        self.number += 1
+        heapq.heappush(self.events, (self.now + delay, self.number, act, args))
+
+    def send(self, node: RaftSimNode, messages: Sequence[callfs.RaftMessage]) -> None:
+        for message in messages:
+            if message.kind == "snapshot":
+                self.send_snapshot(node, message)
+            elif self.random.random() >= self.loss:
+                self.post(message)
+                if self.random.random() < self.double:
+                    self.post(message)
+            else:
+                self.count("lost")
+
+    def post(self, message: callfs.RaftMessage) -> None:
+        delay = self.random.random() * (0.4 if self.random.random() >= self.late else 12)
+        self.after(delay, self.deliver, message)
+
+    def deliver(self, message: callfs.RaftMessage) -> None:
+        if (message.source, message.target) not in self.cut:
+            self.nodes[message.target].do(lambda core: core.step(message))
+
+    def send_snapshot(self, node: RaftSimNode, message: callfs.RaftMessage) -> None:
+        """The file takes a while; it is of now, and so reaches at least as far as the log's base."""
+        self.check(node.persisted >= node.log.base.index, "compacted beyond what is durable", node.name)
+        base = self.bases[node.applied] = node.core.base_at(node.applied)
+        ok = self.random.random() < 0.8
+        if ok:
+            self.post(message._replace(base=base))
+        life = node.lives
+        self.after(self.random.random() * 5, lambda: life == node.lives and node.do(
+            lambda core: core.snapshot_sent(message.target, ok)))
+
+    # What must hold
+
+    def check(self, holds: bool, *what: Any) -> None:
+        if not holds:
+            raise RaftFault(f"seed {self.seed} at {self.now:.2f}: {' '.join(map(str, what))}; "
+                            f"to see it: import test_callfs; test_callfs.RaftSim({self.seed}).run(print)")
+
+    def count(self, what: str) -> None:
+        self.counts[what] += 1
+
+    def step_of(self, node: RaftSimNode, act: Callable[[callfs.RaftCore], Any]) -> None:
+        before = node.core.commit
+        act(node.core)
+        self.check(node.core.commit >= before, "commit goes back", node.name)
+
+    def look_at(self, node: RaftSimNode) -> None:
+        """Election safety, and leader completeness (figure 3.2): by log matching its last entry speaks for all before it."""
+        core = node.core
+        if core is None or core.role != "leader" or node.led == core.term:
+            return
+        node.led = core.term
+        self.count("elected")
+        self.show(f"{self.now:.2f} {node.name} leads term {core.term}")
+        self.check(self.leaders.setdefault(core.term, node.name) == node.name, "two leaders in term", core.term, node.name)
+        last = self.truth[-1] if self.truth else None
+        self.check(last is None or last.index <= node.log.base.index
+                   or last.index <= core.last_index and core.base_at(last.index).term == last.term,
+                   "a leader without what was committed:", node.name, last)
+
+    def check_matching(self, entry: callfs.RaftEntry, before: int) -> None:
+        """Log matching: index and term tell the entry, and the term of the one before it, and so on."""
+        self.check(self.entries.setdefault((entry.index, entry.term), (entry, before)) == (entry, before),
+                   "logs do not match:", entry, before, self.entries[entry.index, entry.term])
+
+    def check_truth(self, node: RaftSimNode, entry: callfs.RaftEntry) -> None:
+        """State machine safety; and each command once."""
+        if entry.index <= len(self.truth):
+            known = self.truth[entry.index - 1]
+            return self.check(known == entry, "machines differ:", node.name, entry, known)
+        self.check(entry.index == len(self.truth) + 1, "nobody applied what is before", entry)
+        self.check(entry.kind != callfs.RAFT_COMMAND or entry.data not in self.commands, "applied twice", entry)
+        self.show(f"{self.now:.2f} {node.name} is the first to apply {entry}")
+        self.truth.append(entry)
+        self.commands.add(entry.data)
+        if entry.kind == callfs.RAFT_MEMBERS and entry.index > 1:
+            self.count("members changed")
+
+    def check_read(self, kind: str, floor: int, seen: int, name: str) -> None:
+        self.check(seen >= floor, kind, "at", name, "sees", seen, "but somebody was told of", floor, "before")
+        self.tell(seen)
+        self.count(kind)
+
+    def tell(self, index: int) -> None:
+        """Somebody knows of this entry from now on: whoever holds a lease must."""
+        self.floor = max(self.floor, index)
+        for node in self.nodes.values():
+            if node.holds_lease():
+                self.check(node.core.commit >= self.floor, "a lease that is none:", node.name, node.core.commit, self.floor)
+
+    # What happens
+
+    def run(self, show: Callable[..., Any] = lambda *told: None, ticks: int = 90) -> collections.Counter[str]:
+        self.show = show
+        self.show(self.limits, "loss", self.loss, "double", self.double, "late", self.late)
+        for node in self.nodes.values():
+            self.after(self.random.random() * 3, node.start)
+        self.after(1, self.clients)
+        self.after(self.limits["election_ticks"] * 2, self.trouble, ticks)
+        self.until(ticks, lambda: False)
+        self.heal()
+        self.check(self.until(ticks + 60 * self.limits["election_ticks"], self.settled), "no progress when all is well",
+                   *((name, core.role, core.term, core.commit) for name, core in
+                     ((node.name, node.core) for node in self.nodes.values()) if core))
+        return self.counts
+
+    def until(self, end: float, done: Callable[[], bool]) -> bool:
+        while self.events and self.now < end and not done():
+            self.now, _, act, args = heapq.heappop(self.events)
+            act(*args)
+        return self.now < end
+
+    def clients(self) -> None:
+        self.after(self.random.random() * 2.5, self.clients)
+        leaders = [each for each in self.nodes.values() if each.core and each.core.role == "leader"]     # they may be more
+        node = self.random.choice(leaders or list(self.nodes.values()))
+        if node.core is not None:
+            (self.write if self.random.random() < 0.6 else self.read)(node)
+
+    def write(self, node: RaftSimNode) -> None:
+        data = [b"%d" % (self.number * 10 + place) for place in range(self.random.randint(1, 4))]
+
+        def propose(core: callfs.RaftCore) -> None:
+            with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy):
+                first = core.propose(data)
+                node.proposed.update({first + place: core.term for place in range(len(data))})
+        node.do(propose)
+
+    def read(self, node: RaftSimNode) -> None:
+        if node.holds_lease():
+            self.check_read("lease read", self.floor, node.core.commit, node.name)
+        token = self.number
+        self.reads[token] = self.floor
+
+        def ask(core: callfs.RaftCore) -> None:
+            with contextlib.suppress(callfs.NotLeader):
+                core.read(token)
+        node.do(ask)
+
+    TROUBLES = ("split", "split", "isolate", "one way", "one line", "one line", "join lines", "join lines",
+                "crash", "crash", "start", "start", "start", "full", "slow", "transfer", "transfer", "change", "change", "change", "compact", "compact")
+
+    def trouble(self, end: float) -> None:
+        if self.now >= end:
+            return
+        self.after(self.random.random() * 6, self.trouble, end)
+        node, kind = self.random.choice(list(self.nodes.values())), self.random.choice(self.TROUBLES)
+        self.show(f"{self.now:.2f} {kind} {node.name}")
+        leader = next((each for each in self.nodes.values() if each.core and each.core.role == "leader"), node)
+        others = [name for name in self.nodes if name != node.name]
+        if kind == "split":
+            side = {name for name in self.nodes if self.random.random() < 0.5}
+            self.cut = {(one, two) for one in self.nodes for two in self.nodes if (one in side) != (two in side)}
+        elif kind == "isolate":
+            self.isolate(leader)
+        elif kind == "one line":
+            self.cut |= {(leader.name, node.name), (node.name, leader.name)}
+        elif kind == "one way":
+            self.cut |= {(node.name, other) for other in others if self.random.random() < 0.7}
+        elif kind == "join lines":
+            self.cut = set()
+        elif kind in ("full", "slow"):
+            setattr(node, kind, not getattr(node, kind))
+        elif kind == "crash":
+            saving = [each for each in self.nodes.values() if each.saving is not None]
+            self.random.choice([leader, node, *saving]).crash()     # best of all while it saves
+        elif kind == "start":
+            node.start()
+        elif kind == "transfer" and leader.core:
+            leader.do(self.transfer)
+            self.after(self.random.random() * 2, self.isolate, leader)     # it may not hear who has taken over
+        elif kind == "change" and leader.core:
+            leader.do(self.change)
+        elif kind == "compact" and node.core and node.saving is None:
+            node.compact()
+
+    def isolate(self, node: RaftSimNode) -> None:
+        self.cut |= {pair for name in self.nodes for pair in ((node.name, name), (name, node.name))}
+
+    def transfer(self, core: callfs.RaftCore) -> None:
+        with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy, ValueError):
+            core.transfer(self.random.choice([*self.nodes]))
+            self.count("transfer")
+
+    def change(self, core: callfs.RaftCore) -> None:
+        """Add, remove, promote, put back, or give another address."""
+        members, name = dict(core.members), self.random.choice([*self.nodes])
+        member, kind = members.get(name), self.random.random()
+        if member and kind < 0.4:
+            del members[name]
+        elif member and kind < 0.6:
+            members[name] = member._replace(address=member.address + "1")
+        else:
+            members[name] = callfs.RaftMember(name, name + ":1", "", not member.voter if member else kind < 0.8)
+        with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy, ValueError):
+            core.change(members)
+            self.count("change")
+
+    def heal(self) -> None:
+        self.show(f"{self.now:.2f} all is well from now on")
+        self.cut, self.loss, self.late, self.deaths = set(), 0.0, 0.0, 0.0
+        for node in self.nodes.values():
+            node.full = node.slow = False
+            node.start()
+
+    def settled(self) -> bool:
+        """A leader leads, and all its members have applied what it has."""
+        leader = next((node.core for node in self.nodes.values()
+                       if node.core and node.core.role == "leader" and node.core.term == max(self.leaders)), None)
+        return bool(leader and self.floor and leader.commit > leader._first_of_term and all(
+            self.nodes[name].core and self.nodes[name].applied == leader.commit for name in leader.members))
+
+
+class TestRaftSimulator:
+    """Each seed is a cluster, its clients and its bad luck."""
+
+    SEEDS = 200
+
+    def run_seeds(self, seeds: Iterable[int]) -> None:
+        """Enough happens in them for the promises to be worth something."""
+        counts = sum((RaftSim(seed).run() for seed in seeds), collections.Counter())
+        for what, least in (("elected", 2), ("acknowledged", 15), ("read", 3), ("lease read", 3), ("members changed", 0.5),
+                            ("snapshot installed", 0.1), ("truncated", 0.1), ("read refused", 0.2), ("disk full", 1),
+                            ("transfer", 0.1), ("lost", 1)):
+            assert counts[what] >= least * len(seeds), counts
+
+    def test_hundreds_of_seeds(self) -> None:
+        self.run_seeds(range(self.SEEDS))
+
+    @pytest.mark.long
+    @pytest.mark.parametrize("part", range(12))
+    def test_thousands_of_seeds(self, part) -> None:
+        self.run_seeds(range(1000 + 250 * part, 1250 + 250 * part))
+
+    def test_a_seed_tells_the_same_story_each_time(self) -> None:
+        stories = []
+        for _ in range(2):
+            lines: list[str] = []
+            RaftSim(41).run(lambda *told: lines.append(" ".join(map(str, told))))
+            stories.append(lines)
+        assert stories[0] == stories[1] and len(stories[0]) > 30
 
 # ============================================================================
 # Raft: the log on disk
 # ============================================================================
 
+RAFT_MEMBERSHIP = {"a": callfs.RaftMember("a", "h:1", "http://h"), "b": callfs.RaftMember("b", "h:2", voter=False)}
+
+
+def raft_log(folder: Any, segment_bytes: int = 1024, **options: Any) -> Any:
+    """Segments so small that there are many. Nothing dies here but a process or a call: without fsync unless it is told."""
+    return callfs.DiskLog(str(folder), segment_bytes=segment_bytes, **{"durable": False, **options})
+
+
+def raft_entries(first: int, past: int, term: int = 1, size: int = 20) -> list[Any]:
+    """Entries that can be told from each other."""
+    return [callfs.RaftEntry(index, term, callfs.RAFT_COMMAND, f"{index}.{term}.".encode() * (1 + size // 8)) for index in range(first, past)]
+
+
+def raft_picture(log: Any) -> tuple[Any, ...]:
+    """All that a log says."""
+    first = log.base.index + 1
+    found = log.entries(first, log.last_index + 1, 1 << 30) if log.last_index >= first else []
+    assert [each.index for each in found] == list(range(first, log.last_index + 1))
+    assert [each.term for each in found] == [log.term(each.index) for each in found] and log.term(log.base.index) == log.base.term
+    return (log.base.index, log.base.term, dict(log.base.members), log.state, found)
+
+
+def raft_reopened(folder: Any) -> tuple[Any, ...]:
+    """All that it says to who opens it."""
+    with contextlib.closing(raft_log(folder)) as log:
+        return raft_picture(log)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_raft_log_against_a_model(quick: Path, seed: int) -> None:
+    """Whatever is done to it, it says what a list would, also to who opens it later; memory and files stay in bounds."""
+    chance = random.Random(seed)
+    options = {"segment_bytes": chance.choice([300, 1024, 5000]), "cache_bytes": chance.choice([0, 1500, 1 << 20])}
+    log, term = raft_log(quick, **options), 1
+    base, state, entries = callfs.RaftBase(), callfs.RaftState(), []        # type: Any, Any, list[Any]
+    for _ in range(150):
+        what = chance.choices(["append", "replace", "state", "compact", "reset", "open"], [60, 10, 10, 8, 1, 4])[0]
+        last = base.index + len(entries)
+        if what in ("append", "replace"):
+            first = chance.randint(base.index + 1, last + 1) if what == "replace" else last + 1
+            term += what == "replace"
+            new = raft_entries(first, first + chance.randint(1, 6), term, chance.choice([0, 10, 300]))
+            state = callfs.RaftState(term, chance.choice(["", "b"])) if chance.random() < 0.3 else state
+            log.save(state, new)
+            entries[first - base.index - 1:] = new
+        elif what == "state":
+            state = callfs.RaftState(term, chance.choice("abc"))
+            log.save(state, [])
+        elif what == "compact" and entries:
+            index = chance.randint(base.index + 1, last)
+            new = callfs.RaftBase(index, log.term(index), chance.choice([RAFT_MEMBERSHIP, {}]))
+            log.compact(new)
+            base, entries = new, entries[index - base.index:]
+            kept = [int(name[:8]) for name in os.listdir(quick)]
+            assert min(kept) == (log._places[0] >> 32 if entries else max(kept))
+        elif what == "reset":
+            base, entries = callfs.RaftBase(base.index + chance.randint(1, 50 + len(entries)), term, RAFT_MEMBERSHIP), []
+            log.reset(base)
+            assert len(os.listdir(quick)) == 1
+        elif what == "open":
+            log.close()
+            log = raft_log(quick, **options)
+        assert raft_picture(log) == (base.index, base.term, dict(base.members), state, entries), (seed, what)
+        assert log._tail_bytes == sum(len(each.data) + 200 for each in log._tail) <= options["cache_bytes"]
+        assert len(log._places) == len(log._terms) == len(entries) and log._tail == entries[len(entries) - len(log._tail):]
+    log.close()
+
+
+def test_raft_log_entries_asked_for(quick: Path) -> None:
+    """By bytes of data, one at least, as far as there are any; the same from memory as from the files."""
+    for cache_bytes in (0, 3000, 1 << 20):
+        folder = quick / str(cache_bytes)
+        with contextlib.closing(raft_log(folder, cache_bytes=cache_bytes)) as log:
+            everything = [callfs.RaftEntry(index, 1, callfs.RAFT_COMMAND, bytes(100)) for index in range(1, 41)]
+            log.save(None, [*everything, callfs.RaftEntry(41, 1, callfs.RAFT_NOTHING, bytes(600_000))])
+            log.compact(callfs.RaftBase(10, 1))
+            for first, past, size, expected in [(11, 12, 0, 1), (11, 21, 1000, 10), (11, 22, 1099, 10), (11, 22, 1100, 11), (30, 99, 1100, 11),
+                                                (30, 99, 1 << 30, 12), (41, 42, 0, 1), (40, 42, 600_099, 1), (35, 35, 0, 0), (35, 20, 0, 0)]:
+                assert [each.index for each in log.entries(first, past, size)] == list(range(first, first + expected))
+            for first, error in ((0, callfs.RaftCompacted), (10, callfs.RaftCompacted), (42, IndexError)):
+                with pytest.raises(error):
+                    log.entries(first, 50)
+            for index, error in ((9, callfs.RaftCompacted), (42, IndexError)):
+                with pytest.raises(error):
+                    log.term(index)
+            assert log.term(10) == log.term(41) == 1 and len(log.entries(41, 42)[0].data) == 600_000
+
+
+def test_raft_log_refuses_what_does_not_fit(quick: Path) -> None:
+    """A hole, a place before the base: mistakes of who drives it, and none of them reaches the disk."""
+    with contextlib.closing(raft_log(quick)) as log:
+        log.save(None, raft_entries(1, 10))
+        log.compact(callfs.RaftBase(4, 1))
+        before = raft_picture(log), log.size_bytes
+        for entries in (raft_entries(11, 12), raft_entries(4, 5), raft_entries(1, 20), [*raft_entries(10, 12), *raft_entries(13, 14)]):
+            with pytest.raises(ValueError):
+                log.save(callfs.RaftState(7, "x"), entries)
+        with pytest.raises(ValueError):
+            log.compact(callfs.RaftBase(10, 1))
+        log.compact(callfs.RaftBase(3, 1))
+        log.save(None, [])
+        assert (raft_picture(log), log.size_bytes) == before
+    assert raft_reopened(quick) == before[0]
+
+
+# ---- the bytes ---------------------------------------------------------------------------------------------------
+
+RAFT_GOLDEN = bytes.fromhex(
+    "63616c6c6673207261667420310a000000000001000000000000000062e29193000000500000000200000000311dde6ff898628580000000"
+    "000000000000000000000000000000000070f311718100000000000000000000000000000000000000025b5dffffffffffffffffffffffff"
+    "000000b00000000400000001f36c9ab2731b43db800000000000000000000000000000000300000001629b05eb1c02000000000000000100"
+    "00000000000001000000325b5b2261222c22683a31222c22687474703a2f2f68222c747275655d2c5b2262222c22683a32222c22222c6661"
+    "6c73655d5dedd730bd000000000000000002000000000000000300000000991fcea601000000000000000300000000000000030000000370"
+    "7574ffffffffffff000000600000000100000002b68205415ae7c8348100000000000000020000000000000003000000325b5b2261222c22"
+    "683a31222c22687474703a2f2f68222c747275655d2c5b2262222c22683a32222c22222c66616c73655d5dffffffffff")
+
+
+def raft_golden(folder: Any) -> tuple[Any, ...]:
+    """What made these bytes; the picture."""
+    with contextlib.closing(raft_log(folder)) as log:
+        log.save(callfs.RaftState(3, "b"), [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(RAFT_MEMBERSHIP)),
+                                            callfs.RaftEntry(2, 3, callfs.RAFT_NOTHING), callfs.RaftEntry(3, 3, callfs.RAFT_COMMAND, b"put")])
+        log.compact(callfs.RaftBase(2, 3, RAFT_MEMBERSHIP))
+        return raft_picture(log)
+
+
+def test_raft_log_golden(quick: Path) -> None:
+    """The format: written as ever, read as ever; of a newer one only that it is newer."""
+    picture = raft_golden(quick / "made")
+    assert (quick / "made" / "00000001.log").read_bytes().rstrip(b"\0") == RAFT_GOLDEN
+    old, newer = quick / "old", quick / "newer"
+    for folder, data in ((old, RAFT_GOLDEN), (newer, RAFT_GOLDEN.replace(b"raft 1", b"raft 2"))):
+        folder.mkdir()
+        (folder / "00000001.log").write_bytes(data)
+    assert raft_reopened(old) == picture == (2, 3, RAFT_MEMBERSHIP, callfs.RaftState(3, "b"), [callfs.RaftEntry(3, 3, 1, b"put")])
+    with pytest.raises(callfs.StorageError, match=r"00000001.log was written by another version of callfs \(format 2\)"):
+        raft_log(newer)
+    (old / "00000001.log").write_bytes(RAFT_GOLDEN + RAFT_GOLDEN[-96:])
+    with pytest.raises(callfs.StorageError, match="frame 2 stands where 3 should"):     # a write that went astray
+        raft_log(old)
+    segment = callfs._LogSegment(zlib.crc32(RAFT_GOLDEN[:28]), len(RAFT_GOLDEN), 3)
+    for kind in (7, 140):
+        frame, _ = callfs._log_encode([callfs.RaftEntry(4, 3, kind)], segment)
+        (old / "00000001.log").write_bytes(RAFT_GOLDEN + frame)
+        with pytest.raises(callfs.StorageError, match=f"kind {kind}"):
+            raft_log(old)
+
+
+@pytest.fixture
+def raft_saved(quick: Path) -> tuple[Path, list[tuple[int, Any]]]:
+    """A folder with two segments, and for each frame of the last one where it ended and what the log said then."""
+    folder = quick / "saved"
+    with contextlib.closing(raft_log(folder)) as log:
+        while len(log._segments) < 2:
+            before = raft_picture(log)
+            log.save(callfs.RaftState(1, "a"), raft_entries(log.last_index + 1, log.last_index + 3))
+        begun = callfs._LOG_HEAD.size + callfs._LOG_FRAME.unpack_from((folder / "00000002.log").read_bytes(), callfs._LOG_HEAD.size)[0]
+        steps = [(begun, before), (log._segments[2].size, raft_picture(log))]
+        for change in (lambda: log.save(callfs.RaftState(2, "b"), []), lambda: log.save(None, raft_entries(5, 7, 2)),
+                       lambda: log.compact(callfs.RaftBase(3, 1, RAFT_MEMBERSHIP)), lambda: log.save(callfs.RaftState(3), raft_entries(7, 9, 3, 5))):
+            change()
+            steps.append((log._segments[2].size, raft_picture(log)))
+    return folder, steps
+
+
+@pytest.mark.parametrize("then", ["end", "zeros"])
+def test_raft_log_every_cut(raft_saved: tuple[Path, list[tuple[int, Any]]], then: str) -> None:
+    """Whatever arrived of the last frame, it was not confirmed: dropped, and the log goes on. (Where the space was
+    taken before, a file is not shorter but zero behind the cut.) The first frame was durable before its file had a name."""
+    folder, steps = raft_saved
+    place, new = folder / "00000002.log", raft_entries(100, 101)
+    whole = place.read_bytes()
+    for cut in range(steps[-1][0]):
+        place.write_bytes(whole[:cut] + (bytes(len(whole) - cut) if then == "zeros" else b""))
+        picture = [picture for end, picture in steps if end <= cut][-1:]
+        if not picture:
+            with pytest.raises(callfs.StorageError, match="00000002.log is damaged at byte .*callfs cluster leave"):
+                raft_log(folder)
+            continue
+        with contextlib.closing(raft_log(folder)) as log:
+            assert raft_picture(log) == picture[0], cut
+            new = raft_entries(log.last_index + 1, log.last_index + 2)
+            log.save(None, new)
+        assert raft_reopened(folder)[-1] == picture[0][-1] + new, cut
+
+
+def raft_flips(folder: Path, bits: Iterable[int]) -> None:
+    """One bit at a time: found, the file named and left as it is; or it is one that means nothing, behind the end."""
+    before, used = raft_reopened(folder), {}
+    for name in sorted(os.listdir(folder)):
+        place, whole = folder / name, (folder / name).read_bytes()
+        used[name] = len(whole.rstrip(b"\0"))
+        for byte, bit in itertools.product(range(used[name] + 40), bits):
+            broken = bytearray(whole)
+            broken[byte] ^= 1 << (bit + byte) % 8
+            place.write_bytes(broken)
+            if byte >= used[name]:
+                assert raft_reopened(folder) == before, (name, byte, bit)
+                continue
+            with pytest.raises(callfs.StorageError, match="0000000[12].log"):
+                raft_log(folder)
+                pytest.fail(f"{name}, byte {byte}, bit {(bit + byte) % 8}")
+            assert place.read_bytes() == broken
+        place.write_bytes(whole)
+    assert raft_reopened(folder) == before and len(used) == 2
+
+
+def test_raft_log_flipped_bits(raft_saved: tuple[Path, Any]) -> None:
+    """Rot is no torn tail, not in the last frame either: what was confirmed is never dropped in silence."""
+    raft_flips(raft_saved[0], [0])
+
+
+@pytest.mark.long
+def test_raft_log_every_flipped_bit(raft_saved: tuple[Path, Any]) -> None:
+    """All of them."""
+    raft_flips(raft_saved[0], range(8))
+
+
+def test_raft_log_lost_sectors(quick: Path) -> None:
+    """After a power cut any sectors of the last frame may be missing: torn. Of one before it: it was confirmed, so broken."""
+    with contextlib.closing(raft_log(quick, 1 << 16)) as log:
+        log.save(None, raft_entries(1, 4))
+        ends = [log._segments[1].size]
+        for first in (4, 8, 12):
+            log.save(None, raft_entries(first, first + 4, size=600))
+            ends.append(log._segments[1].size)
+    place = quick / "00000001.log"
+    whole, chance = place.read_bytes(), random.Random(7)
+    for frame, (start, end) in enumerate(zip(ends, ends[1:])):
+        cuts = [start, *range(start - start % 512 + 512, end, 512), end]
+        pieces = list(zip(cuts, cuts[1:]))
+        for lost in [[each] for each in pieces] + [chance.sample(pieces, chance.randint(2, len(pieces))) for _ in range(30)]:
+            broken = bytearray(whole)
+            for a, b in lost:
+                broken[a:b] = bytes(b - a)
+            place.write_bytes(broken)
+            if frame == 2:
+                assert len(raft_reopened(quick)[-1]) == 11
+            else:
+                with pytest.raises(callfs.StorageError, match=f"00000001.log is damaged at byte {start}"):
+                    raft_log(quick)
+
+
+def test_raft_log_missing_segments(quick: Path) -> None:
+    """A file that is gone, and one whose last frame is gone without a trace, are noticed by what stands behind them."""
+    folder, copy, sizes = quick / "whole", quick / "copy", []
+    with contextlib.closing(raft_log(folder)) as log:
+        while len(log._segments) < 4:
+            sizes += [log._segments[2].size] if len(log._segments) == 2 else []
+            log.save(None, raft_entries(log.last_index + 1, log.last_index + 4))
+        log.compact(callfs.RaftBase(2, 1))
+        picture = raft_picture(log)
+    first, second, third, _ = sorted(os.listdir(folder))
+    content = {name: (folder / name).read_bytes() for name in (first, second)}
+    for name, data, problem in [(first, None, f"{second}.*entries 3 to .* are missing"), (second, None, f"{third}.*entries 3 to .* are missing"),
+                                (second, content[first], f"{second}.*not the head"), (third, b"", f"{third}.*shorter"),
+                                (third, content[second][:32], f"{third}.*not the head"), (second, content[second][:32], f"{second}.*has no frame"),
+                                (second, content[second][:sizes[-2]], f"{second}.*1 frames are missing")]:
+        shutil.copytree(folder, copy)
+        (copy / name).unlink() if data is None else (copy / name).write_bytes(data)
+        with pytest.raises(callfs.StorageError, match=problem):
+            raft_log(copy)
+        shutil.rmtree(copy)
+    assert raft_reopened(folder) == picture
+    shutil.copytree(folder, copy)
+    with contextlib.closing(raft_log(folder)) as log:
+        log.compact(callfs.RaftBase(log.last_index, 1))
+        picture = raft_picture(log)
+    (folder / first).write_bytes(content[first])        # a removal that a power cut took back, but not the next one
+    assert raft_reopened(folder) == picture and not (folder / first).exists()
+
+
+def test_raft_log_rots_while_it_is_open(quick: Path) -> None:
+    """Noticed when it is read; what stands beside it is read as ever."""
+    with contextlib.closing(raft_log(quick, 1 << 16, cache_bytes=0)) as log:
+        log.save(None, raft_entries(1, 10))
+        place = quick / "00000001.log"
+        place.write_bytes(place.read_bytes().replace(b"5.1.5.1.", b"5.1.5.2."))
+        assert log.entries(1, 5) == raft_entries(1, 5) and log.entries(6, 10) == raft_entries(6, 10)
+        with pytest.raises(callfs.StorageError, match="00000001.log is damaged at byte .*callfs cluster leave"):
+            log.entries(1, 10)
+        place.unlink()
+        log._close_reader()
+        with pytest.raises(callfs.StorageError, match="00000001.log can not be read"):
+            log.entries(1, 5)
+
+
+# ---- calls that fail ---------------------------------------------------------------------------------------------
+
+RAFT_CALLS = frozenset({"open", "close", "write", "lseek", "fsync", "fdatasync", "replace", "unlink", "ftruncate", "posix_fallocate", "listdir"})
+RAFT_CHANGES: dict[str, Callable[[Any], Any]] = {
+    "save": lambda log: log.save(callfs.RaftState(9, "x"), raft_entries(log.last_index, log.last_index + 3, 9)),
+    "vote": lambda log: log.save(callfs.RaftState(9, "x"), []),
+    "new segment": lambda log: log.save(callfs.RaftState(9, "x"), raft_entries(log.last_index + 1, log.last_index + 3, 9, 1000)),
+    "compact": lambda log: log.compact(callfs.RaftBase(log.last_index - 1, 1, RAFT_MEMBERSHIP)),
+    "reset": lambda log: log.reset(callfs.RaftBase(log.last_index + 9, 1, RAFT_MEMBERSHIP)),
+}
+
+
+class Killed(BaseException):
+    """The process is gone at this call."""
+
+
+@pytest.fixture
+def raft_before(quick: Path) -> Callable[[], Any]:
+    """`raft_before()`: a durable log of three segments, the same each time. The one before is closed by who has it."""
+    template = quick / "template"
+    with contextlib.closing(raft_log(template)) as log:
+        while len(log._segments) < 3:
+            log.save(callfs.RaftState(1, "a"), raft_entries(log.last_index + 1, log.last_index + 3))
+
+    def copy() -> Any:
+        shutil.rmtree(quick / "log", ignore_errors=True)
+        shutil.copytree(template, quick / "log")
+        return raft_log(quick / "log", durable=True)
+    return copy
+
+
+def raft_disturbed(change: Callable[[], Any], number: int, fault: Any, monkeypatch: pytest.MonkeyPatch) -> tuple[int, Any]:
+    """The number of calls there were, and what was raised."""
+    faulty = failing(number, fault)
+    faulty._hooked = frozenset({"write"}) if fault == "short" else RAFT_CALLS
+    if fault is Killed:
+        def die(name: str, current: int, call: Callable[[], Any]) -> Any:
+            if current == number:
+                raise Killed
+            return call()
+        faulty._act = die
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", faulty)
+        try:
+            change()
+        except (callfs.CallFSError, Killed) as error:
+            return faulty.calls, error
+    return faulty.calls, None
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EFBIG, errno.EIO, "short", Killed], ids=["ENOSPC", "EFBIG", "EIO", "short", "killed"])
+@pytest.mark.parametrize("name", RAFT_CHANGES)
+def test_raft_log_the_nth_call_fails(raft_before: Callable[[], Any], name: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For N = 1, 2, ... until it passes: done, or StorageFull and nothing has changed, or StorageError and closed; who
+    opens it next finds the old or the new, whole."""
+    log = raft_before()
+    old = raft_picture(log)
+    RAFT_CHANGES[name](log)
+    new, seen = raft_picture(log), collections.Counter()       # type: Any, collections.Counter[str]
+    log.close()
+    for number in itertools.count(1):
+        descriptors = open_descriptors()
+        log = raft_before()
+        calls, error = raft_disturbed(lambda: RAFT_CHANGES[name](log), number, fault, monkeypatch)
+        place, kind = f"{name}, call {number} {fault}: {error!r}", type(error).__name__
+        seen[kind] += 1
+        if error is None:                   # a compaction on a full disk forgets, and frees nothing
+            assert raft_picture(log) == new, place
+        elif kind == "StorageFull":
+            assert raft_picture(log) == old, place
+        elif kind == "StorageError":
+            for attempt in (*RAFT_CHANGES.values(), lambda log: log._read(1, 2).__next__()):
+                with pytest.raises(callfs.StorageError, match="is closed, as"):
+                    attempt(log)
+        if kind in ("NoneType", "StorageFull"):
+            RAFT_CHANGES["new segment"](log)
+            new_here = raft_picture(log)
+        log.close()
+        found = raft_reopened(log.folder)
+        assert found == new_here if kind in ("NoneType", "StorageFull") else found in (old, new), place
+        if kind == "StorageError" and name != "compact":
+            assert found == old, place      # what was refused does not come back (a new segment alone says nothing new)
+        assert not [each for each in os.listdir(log.folder) if each.endswith(".new")], place
+        assert open_descriptors() == descriptors, place
+        if calls < number:
+            break
+    assert seen["NoneType"] and (fault == "short" or fault is Killed or seen["StorageError"]), seen
+    assert fault not in (errno.ENOSPC, errno.EFBIG) or name == "compact" or seen["StorageFull"], seen
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short", Killed], ids=["ENOSPC", "EIO", "short", "killed"])
+@pytest.mark.parametrize("torn", [None, 40, 0])
+def test_raft_log_the_nth_call_of_opening_fails(raft_before: Callable[[], Any], torn: Optional[int], fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that says where, nothing left open, and what was there is there the next time. (0: no log yet.)"""
+    log = raft_before()
+    log.save(None, raft_entries(log.last_index + 1, log.last_index + 2))
+    picture, (folder, size) = raft_picture(log), (log.folder, log._segments[3].size)
+    log.close()
+    if torn:
+        os.truncate(os.path.join(folder, "00000003.log"), size - torn)
+        picture = (*picture[:-1], picture[-1][:-1])
+    for number in itertools.count(1):
+        descriptors = open_descriptors()
+        if torn == 0:
+            shutil.rmtree(folder)
+            picture = (0, 0, {}, callfs.RaftState(), [])
+        opened: list[Any] = []
+        calls, error = raft_disturbed(lambda: opened.append(raft_log(folder, durable=True)), number, fault, monkeypatch)
+        for each in opened:
+            assert raft_picture(each) == picture
+            each.close()
+        assert opened or isinstance(error, Killed) or folder in str(error), error
+        assert fault is Killed or open_descriptors() == descriptors
+        for fd in open_descriptors().keys() - descriptors.keys():
+            os.close(fd)
+        assert raft_reopened(folder) == picture and all(each.endswith(".log") for each in os.listdir(folder))
+        if calls < number:
+            break
+    assert number > (4 if fault != "short" else torn == 0)
+
+
+@pytest.mark.parametrize("name", RAFT_CHANGES)
+def test_raft_log_order_of_calls(raft_before: Callable[[], Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Durable on return with one fsync; a new segment is on the disk before it has its name, and its name before
+    anything stands in it; old ones go when the base is durable that says so. Without `durable` no fsync."""
+    begun = ["write", "fdatasync", "replace", "fsync"]
+    orders = {"save": ["write", "fdatasync"], "vote": ["write", "fdatasync"], "new segment": [*begun, "write", "fdatasync"],
+              "compact": ["write", "fdatasync", "unlink", "unlink"], "reset": ["write", "fdatasync", "unlink", "unlink"]}
+    for durable in (True, False):
+        events: list[str] = []
+
+        def note(kind: str, number: int, call: Callable[[], Any]) -> Any:
+            events.append(kind)
+            return call()
+
+        with contextlib.closing(raft_before()) as log, monkeypatch.context() as patched:
+            log._durable = durable
+            patched.setattr(callfs, "os", FaultyOS(note, RAFT_CALLS - {"open", "close", "lseek", "posix_fallocate"}))
+            RAFT_CHANGES[name](log)
+            assert events == [each for each in orders[name] if durable or "sync" not in each]
+
+
+def test_raft_log_is_durable_before_it_is_believed(raft_before: Callable[[], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a killed process had written and not yet synced is read at the next start: it is synced before anybody sees it."""
+    log, metrics, events = raft_before(), callfs.Metrics(), []        # type: Any, Any, list[str]
+    log.close()
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", FaultyOS(lambda name, number, call: (events.append(name), call())[1], frozenset({"fdatasync", "fsync"})))
+        log = raft_log(log.folder, durable=True, metrics=metrics)
+    with contextlib.closing(log):
+        assert events == ["fdatasync", "fsync"]
+        log.save(None, raft_entries(log.last_index + 1, log.last_index + 2))
+        assert metrics.value("callfs_raft_fsync_duration_seconds") == 2 and log.fsync_seconds > 0
+
+
+def test_raft_log_on_a_full_disk(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No entries any more; but votes, and bases that free what is needed no longer: their space was taken in advance."""
+    def full(name: str, number: int, call: Any) -> Any:
+        if isinstance(call, ShortWrite):
+            room = os.fstat(call.fd).st_size - os.lseek(call.fd, 0, os.SEEK_CUR)
+            if room > 0:
+                return call(min(room, len(call.data)))
+        raise OSError(errno.ENOSPC, "full")
+
+    with contextlib.closing(raft_log(quick, 8192)) as log:
+        while len(log._segments) < 4:
+            log.save(None, raft_entries(log.last_index + 1, log.last_index + 6))
+        with monkeypatch.context() as patched:
+            patched.setattr(callfs, "os", FaultyOS(full, frozenset({"write", "posix_fallocate"})))
+            saved = log.last_index
+            with pytest.raises(callfs.StorageFull, match="full"):
+                while True:
+                    log.save(callfs.RaftState(5), raft_entries(log.last_index + 1, log.last_index + 2))
+            assert log.last_index > saved and raft_picture(log)[-1] == [*raft_entries(1, log.last_index + 1)]
+            for term in range(6, 12):
+                log.save(callfs.RaftState(term, "b"), [])
+            assert len(os.listdir(quick)) == 4
+            log.compact(callfs.RaftBase(log.last_index - 1, 1, RAFT_MEMBERSHIP))
+            assert len(os.listdir(quick)) == 1
+            with pytest.raises(callfs.StorageFull):
+                while True:
+                    log.save(callfs.RaftState(12), [])
+            log.compact(callfs.RaftBase(log.last_index, 1))     # can not be noted: it is not lost, only repeated
+            assert log.base.index == log.last_index
+        log.save(None, raft_entries(log.last_index + 1, log.last_index + 200))
+        picture = raft_picture(log)
+    assert raft_reopened(quick) == picture
+
+
+def test_raft_log_half_a_frame_is_taken_back(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no space can be taken in advance a full disk shows in the middle of a frame: nothing of it stays."""
+    left = [740]
+
+    def full(name: str, number: int, call: Any) -> Any:
+        if not isinstance(call, ShortWrite) or not left[0]:
+            raise OSError(errno.ENOSPC if isinstance(call, ShortWrite) else errno.EOPNOTSUPP, "injected")
+        done = call(min(left[0], len(call.data)))
+        left[0] -= done
+        return done
+
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", FaultyOS(full, frozenset({"write", "posix_fallocate"})))
+        with contextlib.closing(raft_log(quick, 1 << 16)) as log:
+            for first in itertools.count(1):
+                try:
+                    log.save(callfs.RaftState(first), raft_entries(first, first + 1, size=150))
+                except callfs.StorageFull:
+                    break
+                picture = raft_picture(log)
+            assert first > 1 and not left[0] and raft_picture(log) == picture
+            left[0] = 100
+            log.save(callfs.RaftState(99, "b"), [])     # shorter than what was written of the other
+    assert raft_reopened(quick) == (*picture[:3], callfs.RaftState(99, "b"), picture[4])
+
+
+# ---- real processes, memory --------------------------------------------------------------------------------------
+
+RAFT_WRITER = """
+import random, sys
+sys.path.insert(0, sys.argv[1])
+import callfs
+log, chance = callfs.DiskLog(sys.argv[2], segment_bytes=20_000, cache_bytes=5000), random.Random(int(sys.argv[3]))
+term = log.state.term + 1
+while True:
+    first = log.last_index + 1
+    if chance.random() < 0.1 and first - log.base.index > 9:
+        first -= chance.randint(1, 3)
+        term += 1
+    entries = [callfs.RaftEntry(index, term, 1, b"%d.%d." % (index, term) * chance.randint(0, 99)) for index in range(first, first + chance.randint(1, 9))]
+    print("begin", first, term, flush=True)
+    log.save(callfs.RaftState(term, "v%d" % term), entries)
+    print("saved", first, log.last_index, term, flush=True)
+    if chance.random() < 0.05 and log.last_index - 20 > log.base.index:
+        log.compact(callfs.RaftBase(log.last_index - 20, log.term(log.last_index - 20)))
+"""
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("rounds", [3, pytest.param(40, marks=pytest.mark.long)])
+def test_raft_log_kill_loop(tmp_path: Path, rounds: int) -> None:
+    """SIGKILL at random: every entry that was confirmed is there with its term and data, and no vote is forgotten."""
+    chance, confirmed, votes = random.Random(kill_seed()), {}, 0        # type: Any, dict[int, int], int
+    for number in range(rounds):
+        with open(tmp_path / "said", "wb") as said:
+            process = subprocess.Popen([sys.executable, "-c", RAFT_WRITER, os.path.dirname(compiled()), str(tmp_path / "log"), str(chance.random())[2:]], stdout=said)
+        wanted = chance.randint(1, 150)
+        try:
+            wait_for(lambda: (tmp_path / "said").read_bytes().count(b"saved") >= wanted or process.poll() is not None, 60, "saves")
+        finally:
+            process.kill()
+            process.wait()
+        touched = 1 << 60                   # what was under way may be there or not
+        for line in (tmp_path / "said").read_text().splitlines(True):
+            words = line.split()
+            if words[0] == "begin" and line.endswith("\n"):
+                touched = int(words[1])
+            elif words[0] == "saved" and line.endswith("\n"):
+                first, last, term = map(int, words[1:])
+                confirmed = {index: value for index, value in confirmed.items() if index < first}
+                confirmed.update((index, term) for index in range(first, last + 1))
+                touched, votes = 1 << 60, term
+        with contextlib.closing(raft_log(tmp_path / "log")) as log:
+            _, _, _, state, entries = raft_picture(log)
+            assert state.term in (votes, votes + 1) and state.vote == f"v{state.term}"
+            assert log.last_index >= min(touched - 1, max(confirmed)) and log.base.index <= max(confirmed) - 20 or not log.base.index
+            for entry in entries:
+                assert entry.data.replace(b"%d.%d." % entry[:2], b"") == b""
+                assert entry.index >= touched or confirmed[entry.index] == entry.term
+        confirmed, votes = {entry.index: entry.term for entry in entries}, state.term
+
+
+def test_raft_log_memory(quick: Path) -> None:
+    """16 bytes for an entry that is kept, besides the cache."""
+    with contextlib.closing(raft_log(quick, 1 << 24, cache_bytes=100_000)) as log:
+        log.save(None, raft_entries(1, 1000))
+        tracemalloc.start()
+        try:
+            before = tracemalloc.get_traced_memory()[0]
+            for first in range(1000, 11_000, 100):
+                log.save(None, raft_entries(first, first + 100))
+            assert tracemalloc.get_traced_memory()[0] - before < 10_000 * 20 + 100_000
+        finally:
+            tracemalloc.stop()
+
+
+# ---- the folder of a node ----------------------------------------------------------------------------------------
+
+def test_raft_folder(quick: Path) -> None:
+    """Whose it is, its cluster, its snapshots; for nobody else to read."""
+    place = str(quick / "raft")
+    with pytest.raises(callfs.ConfigError, match="no node has used"):
+        callfs.RaftFolder(place)
+    folder = callfs.RaftFolder(place, "a")
+    assert (folder.node, folder.cluster, len(folder.folder_id)) == ("a", "", 32)
+    assert stat.S_IMODE(os.stat(place).st_mode) == 0o700 and stat.S_IMODE(os.stat(os.path.join(place, "node.json")).st_mode) == 0o600
+    folder.cluster = folder.cluster = "c1"
+    again = callfs.RaftFolder(place)
+    assert (again.node, again.cluster, again.folder_id) == ("a", "c1", folder.folder_id)
+    with pytest.raises(callfs.ConfigError, match="belongs to the cluster c1, not to c2"):
+        again.cluster = "c2"
+    with pytest.raises(callfs.ConfigError, match="belongs to the node 'a', not to 'b'"):
+        callfs.RaftFolder(place, "b")
+    again.recover("c3")
+    assert callfs.RaftFolder(place, "a").cluster == "c3" and callfs.RaftFolder(str(quick / "other"), "a").folder_id != folder.folder_id
+
+
+def test_raft_folder_damaged(quick: Path) -> None:
+    """A node that does not know who it is must not take part: it may have voted."""
+    callfs.RaftFolder(str(quick), "a")
+    place = quick / "node.json"
+    for data, problem in ((b"", "does not say which node"), (b"{}", "does not say"), (b"[1]", "does not say"), (b'{"format": 2}', "another version.*format 2"),
+                          (b'{"format": 1, "node": "a"}', "does not say"), (b"\xff", "does not say")):
+        place.write_bytes(data)
+        with pytest.raises(callfs.StorageError, match=f"node.json .*{problem}"):
+            callfs.RaftFolder(str(quick), "a")
+    place.unlink()
+    raft_log(quick / "log").close()
+    with pytest.raises(callfs.StorageError, match="node.json is missing beside the log"):
+        callfs.RaftFolder(str(quick), "a")
+
+
+def test_raft_folder_snapshots(quick: Path) -> None:
+    """Newest first by number, not by name; what was not finished goes at the next start."""
+    folder = callfs.RaftFolder(str(quick), "a")
+    for index, term in ((9, 1), (10, 2), (100, 2)):
+        temporary = folder.temporary()
+        Path(temporary).write_bytes(b"%d" % index)
+        made = folder.adopt(temporary, index, term)
+        assert made == (index, term, str(quick / "snapshots" / f"{index}-{term}.snapshot")) == folder.snapshots()[0]
+        assert Path(made.path).read_bytes() == b"%d" % index and not os.path.exists(temporary)
+    Path(folder.temporary()).write_bytes(b"half")
+    (quick / "snapshots" / "10-2.snapshot-journal").write_bytes(b"")
+    folder.retain(2)
+    assert [each.index for each in callfs.RaftFolder(str(quick), "a").snapshots()] == [100, 10]
+    assert sorted(os.listdir(quick / "snapshots")) == ["10-2.snapshot", "100-2.snapshot"]
+    folder.retain(0)
+    assert folder.snapshots() == []
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short", Killed], ids=["ENOSPC", "EIO", "short", "killed"])
+def test_raft_folder_the_nth_call_fails(quick: Path, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot is there whole or not at all, and the folder says the old or the new of itself."""
+    seen = collections.Counter()            # type: collections.Counter[str]
+    for number in itertools.count(1):
+        place = str(quick / str(number))
+        folder = callfs.RaftFolder(place, "a", durable=True)
+        temporary = folder.temporary()
+        Path(temporary).write_bytes(b"whole")
+
+        def change() -> None:
+            folder.cluster = "c"
+            folder.adopt(temporary, 5, 1)
+
+        calls, error = raft_disturbed(change, number, fault, monkeypatch)
+        seen[type(error).__name__] += 1
+        again = callfs.RaftFolder(place, "a")
+        assert again.cluster in ("", "c") and again.folder_id == folder.folder_id and (again.cluster or not folder.cluster)
+        assert [Path(each.path).read_bytes() for each in again.snapshots()] in ([], [b"whole"])
+        assert error or (again.cluster and again.snapshots())
+        if calls < number:
+            break
+    assert fault == "short" or seen["Killed" if fault is Killed else "StorageFull" if fault == errno.ENOSPC else "StorageError"] >= 8
+
+
+def test_raft_folder_order_of_calls(quick: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is on the disk before it has its name; the name is durable on return."""
+    folder, events = callfs.RaftFolder(str(quick), "a"), []         # type: Any, list[str]
+    Path(folder.temporary()).write_bytes(b"")
+    temporary = folder.temporary()
+    Path(temporary).write_bytes(b"whole")
+    with monkeypatch.context() as patched:
+        patched.setattr(callfs, "os", FaultyOS(lambda name, number, call: (events.append(name), call())[1], frozenset({"fsync", "replace"})))
+        folder.cluster = "c"
+        assert events == ["fsync", "replace", "fsync"]
+        folder.adopt(temporary, 5, 1)
+    assert events == ["fsync", "replace", "fsync"] * 2
 
 # ============================================================================
 # Raft: messages between nodes, framed and proven
 # ============================================================================
+
+RAFT_SECRET = "raft-secret-of-tests-0123"
+FRAME = callfs._Frame
+
+
+def a_raft_message(seed: int, **fields: Any) -> callfs.RaftMessage:
+    """A message of Raft from a to b with something in every field."""
+    rng = random.Random(seed)
+    numbers = [rng.choice((0, 1, 255, 1 << 32, (1 << 64) - 1)) for _ in range(9)]
+    entries = tuple(callfs.RaftEntry(numbers[0], numbers[1], rng.randrange(3), rng.randbytes(rng.choice((0, 1, 300))))
+                    for _ in range(rng.randrange(4)))
+    base = callfs.RaftBase(numbers[2], numbers[3], {"ä": callfs.RaftMember("ä", "host:1", "http://x", False)})
+    made = callfs.RaftMessage(rng.choice(("append", "vote", "of a newer version")), "a", "b", *numbers[:4], entries,
+                              rng.random() < 0.5, *numbers[4:7], rng.choice((None, base)))
+    return made._replace(**fields)
+
+
+class TestRaftMessages:
+    """Messages as bytes and back."""
+
+    def test_round_trip(self) -> None:
+        """Every field, from bytes and from a part of a larger buffer."""
+        for seed in range(200):
+            message = a_raft_message(seed)
+            data = callfs.encode_message(message)
+            assert callfs.decode_message(data) == message, seed
+            assert callfs.decode_message(memoryview(b"before" + data + b"behind")[6:-6]) == message
+
+    def test_golden_bytes(self) -> None:
+        """The format of this version, as the nodes of a later one have to read it."""
+        message = callfs.RaftMessage("append", "n1", "n2", 3, 7, 2, 6, (callfs.RaftEntry(8, 3, 1, b"data"),), True, 4, 5, 9,
+                                     callfs.RaftBase(1, 1, {"n1": callfs.RaftMember("n1", "h:1", "http://h", True)}))
+        assert callfs.encode_message(message).hex() == (
+            "03" "0000000000000003" "0000000000000007" "0000000000000002" "0000000000000006" "0000000000000004"
+            "0000000000000005" "0000000000000009" "000c" "00000001" "617070656e64006e31006e32"
+            "0000000000000001" "0000000000000001" "0000001e"
+            + b'[["n1","h:1","http://h",true]]'.hex() + "0000000000000008" "0000000000000003" "01" "00000004" "64617461")
+
+    def test_any_bytes_give_a_clean_error(self) -> None:
+        """Cut anywhere, longer, changed anywhere, random: a message or ValueError."""
+        data = callfs.encode_message(a_raft_message(3, base=callfs.RaftBase(1, 1, {"a": callfs.RaftMember("a", "h:1")})))
+        for cut in range(len(data)):
+            with pytest.raises(ValueError):
+                callfs.decode_message(data[:cut])
+        with pytest.raises(ValueError):
+            callfs.decode_message(data + b"x")
+        rng = random.Random(5)
+        for _ in range(4000):
+            changed = bytearray(data if rng.random() < 0.8 else rng.randbytes(rng.randrange(200)))
+            for _ in range(rng.randrange(4)):
+                if changed:
+                    changed[rng.randrange(len(changed))] = rng.randrange(256)
+            with contextlib.suppress(ValueError):
+                assert isinstance(callfs.decode_message(changed), callfs.RaftMessage)
+
+
+class TestRaftWire:
+    """Frames without a socket."""
+
+    def pair(self) -> tuple[Any, Any]:
+        """Both ends, proven to each other."""
+        ends = callfs.RaftWire(), callfs.RaftWire()
+        for end, dialed in zip(ends, (True, False)):
+            end.prove(b"secret", [b"hello 1", b"hello 2"], dialed)
+            end.limit = 100_000
+        return ends
+
+    @staticmethod
+    def taken(wire: Any, data: bytes) -> list[tuple[int, bytes]]:
+        """All frames of it."""
+        return [(kind, bytes(payload)) for kind, payload in wire.feed(data)]
+
+    @pytest.mark.parametrize("proven", [True, False])
+    @pytest.mark.parametrize("step", [1, 7, 60, 1_000_000])
+    def test_pieces(self, proven: bool, step: int) -> None:
+        """One byte at a time, some, all at once with more behind it."""
+        here, there = self.pair() if proven else (callfs.RaftWire(), callfs.RaftWire())
+        sent = [(FRAME.CALL, bytes([n]) * size) for n, size in enumerate((0, 1, 100, 0, 3000, 5))]
+        data, found = b"".join(here.frame(*each) for each in sent), []
+        for at in range(0, len(data), step):
+            found += self.taken(there, data[at:at + step])
+        assert found == sent
+
+    def test_seal_is_hmac(self) -> None:
+        """HMAC-SHA256, as the standard library has it."""
+        for key in (b"k", b"k" * 32, b"k" * 64):
+            assert callfs._frame_seal(key)(b"one", memoryview(b"two")) == hmac.digest(key, b"onetwo", "sha256")
+
+    def test_every_changed_bit_is_found(self) -> None:
+        """In the head, the payload and the proof; nothing of such a frame is handed on."""
+        for place in range(13 + 5 + 32):
+            here, there = self.pair()
+            good, bad = here.frame(FRAME.PING, b""), bytearray(here.frame(FRAME.CALL, b"hello"))
+            bad[place] ^= 1 << place % 8
+            assert self.taken(there, good) == [(FRAME.PING, b"")]
+            with pytest.raises(callfs._RaftFault) as caught:
+                assert self.taken(there, bytes(bad) + bytes(100_000)) == []
+            assert caught.value.reason in ("altered", "long")
+
+    @pytest.mark.parametrize("order", [(0, 0), (1,), (0, 2), (0, 1, 0), (0, 2, 1)])
+    def test_replayed_reordered_missing(self, order: Sequence[int]) -> None:
+        """A frame whose proof is good, at another place than its own."""
+        here, there = self.pair()
+        frames = [here.frame(FRAME.CALL, bytes([n])) for n in range(3)]
+        with pytest.raises(callfs._RaftFault, match="twice, or one is missing"):
+            self.taken(there, b"".join(frames[n] for n in order))
+
+    def test_frames_are_good_in_one_direction_of_one_connection(self) -> None:
+        """Not sent back, not on another connection between the same nodes, not with another secret."""
+        here, there = self.pair()
+        frame = here.frame(FRAME.CALL, b"x")
+        others = [callfs.RaftWire() for _ in range(3)]
+        others[0].prove(b"secret", [b"hello 1", b"hello 2"], True)
+        others[1].prove(b"secret", [b"hello 1", b"hello 3"], False)
+        others[2].prove(b"another", [b"hello 1", b"hello 2"], False)
+        for other in others:
+            with pytest.raises(callfs._RaftFault, match="internal_proxy_secret"):
+                self.taken(other, frame)
+        assert self.taken(there, frame) == [(FRAME.CALL, b"x")]
+
+    def test_too_long_is_refused_by_its_head(self) -> None:
+        """Before it has come, so that it never lies in memory: 4 KiB of a stranger."""
+        wire = callfs.RaftWire()
+        assert self.taken(wire, callfs.RaftWire().frame(FRAME.HELLO, bytes(4096))) == [(FRAME.HELLO, bytes(4096))]
+        with pytest.raises(callfs._RaftFault, match="4097 bytes, where 4096"):
+            self.taken(callfs.RaftWire(), struct.pack(">IBQ", 4097, FRAME.HELLO, 0))
+
+    def test_wanted_grows_with_the_frame(self) -> None:
+        """A large frame comes in large pieces, but never in more than a MiB."""
+        wire = self.pair()[1]
+        wire.limit = 1 << 30
+        assert wire.wanted == 65_536
+        self.taken(wire, struct.pack(">IBQ", 300_000, FRAME.CALL, 0))
+        assert 300_000 < wire.wanted < 300_100
+        wire = self.pair()[1]
+        wire.limit = 1 << 30
+        self.taken(wire, struct.pack(">IBQ", 1 << 29, FRAME.CALL, 0))
+        assert wire.wanted == 1 << 20
+
+
+class RaftRelay:
+    """Stands between two nodes: hands bytes on as `change(data)` gives them back (None: not at all, b"" ends the
+    connection), in the direction of who was dialed."""
+
+    def __init__(self, to: str) -> None:
+        self.to, self.change = to.rsplit(":", 1), lambda data: data     # type: Any, Callable[[bytes], Optional[bytes]]
+        self.back: Callable[[bytes], Optional[bytes]] = lambda data: data
+        self.moved, self._pairs = 0, []             # type: int, list[Any]
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near = self._listener.accept()[0]
+                try:
+                    far = socket.create_connection((self.to[0], int(self.to[1])), 5)
+                except OSError:
+                    near.close()
+                    continue
+                self._pairs.append((near, far))
+                for source, sink, forward in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._move, args=(source, sink, forward), daemon=True).start()
+
+    def _move(self, source: Any, sink: Any, forward: bool) -> None:
+        with contextlib.suppress(OSError):
+            for data in iter(lambda: source.recv(65536), b""):
+                changed = self.change(data) if forward else self.back(data)
+                if changed == b"":
+                    break
+                self.moved += len(changed or b"") * forward
+                sink.sendall(changed or b"")
+        self._end(source, sink)
+
+    @staticmethod
+    def _end(*socks: Any) -> None:
+        for sock in socks:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+    def cut(self) -> None:
+        """End the connections that there are."""
+        pairs, self._pairs = self._pairs, []
+        for near, far in pairs:
+            self._end(near, far)
+
+    def close(self) -> None:
+        """End all."""
+        self._end(self._listener)
+        self.cut()
+
+
+class RaftEnd:
+    """A transport, and what it heard."""
+
+    def __init__(self, name: str, bind: str = "127.0.0.1:0", secret: str = RAFT_SECRET, **options: Any) -> None:
+        self.messages: list[callfs.RaftMessage] = []
+        self.reachable: list[tuple[str, bool]] = []
+        self.announced: list[Any] = []
+        self.metrics = callfs.Metrics()
+        self.log = RecordedLog()
+        self.transport = callfs.RaftTransport(name, bind, secret, **{
+            "folder_id": "folder of " + name, "on_message": self.messages.append, "metrics": self.metrics, "log": self.log,
+            "on_reachable": lambda other, whether: self.reachable.append((other, whether)), **options})
+        self.transport.serve("echo", lambda source, payload, reply: reply(payload))
+
+    def listen(self) -> None:
+        """Hear announcements from now on."""
+        self.transport.listen(lambda source, text: self.announced.append((source, text)),
+                              lambda: self.announced.append("missed"))
+
+    def lost(self, reason: str) -> int:
+        """How many connections ended so."""
+        return int(self.metrics.value("callfs_raft_connections_lost_total", reason))
+
+    def knows(self, *others: Any, **addresses: str) -> None:
+        """Its members from now on."""
+        self.transport.set_members({**{other.transport.name: other.transport.address for other in others}, **addresses})
+
+    def send(self, target: str, number: int, data: bytes = b"") -> None:
+        """A message with a number."""
+        entries = (callfs.RaftEntry(1, 1, 1, data),) if data else ()
+        self.transport.send(callfs.RaftMessage("append", self.transport.name, target, number, entries=entries))
+
+    def terms(self) -> list[int]:
+        """The numbers of the messages that came."""
+        return [message.term for message in self.messages]
+
+
+class RecordedLog(callfs.Log):
+    """A log whose lines are kept: (level, event, fields)."""
+
+    def __init__(self) -> None:
+        super().__init__("error")
+        self.lines: list[tuple[str, str, Mapping[str, Any]]] = []
+
+    def _line(self, level: str, event: str, fields: Mapping[str, Any]) -> None:
+        self.lines.append((level, event, fields))
+
+    def text(self) -> str:
+        """All of it."""
+        return "\n".join(map(str, self.lines))
+
+
+@pytest.fixture
+def raft_ends() -> Iterator[Callable[..., RaftEnd]]:
+    """`raft_ends(name, **options)`: a transport that runs; all are closed after the test, and nothing is left."""
+    with nothing_left(), contextlib.ExitStack() as stack:
+        def start_one(name: str, **options: Any) -> RaftEnd:
+            made = RaftEnd(name, **options)
+            stack.callback(made.transport.close)
+            made.transport.start()
+            return made
+        yield start_one
+
+
+@pytest.fixture
+def relay_to() -> Iterator[Callable[[RaftEnd], RaftRelay]]:
+    """`relay_to(end)`: a RaftRelay in front of it."""
+    with contextlib.ExitStack() as stack:
+        def start_one(end: RaftEnd) -> RaftRelay:
+            made = RaftRelay(end.transport.address)
+            stack.callback(made.close)
+            return made
+        yield start_one
+
+
+class TestRaftTransport:
+    """Two or three nodes in one process."""
+
+    def test_messages_both_ways(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """In order, large and small, also those that were sent before there was a connection."""
+        a, b = raft_ends("a"), raft_ends("b")
+        for here, there, name in ((a, b, "b"), (b, a, "a")):
+            here.knows(a, b)
+            for number in range(50):
+                here.send(name, number, bytes(3_000_000) if number == 25 else b"")
+            wait_for(lambda: len(there.messages) == 50, what="the messages")
+            assert there.terms() == list(range(50)) and here.reachable == [(name, True)]
+        assert len(b.messages[25].entries[0].data) == 3_000_000
+        assert a.transport.reachable("b") and a.transport.trouble("b") == ""
+
+    def test_many_threads(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """What each of them sends keeps its order; calls between it come to who asked."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        wrong: list[Any] = []
+
+        def work(which: int) -> None:
+            for number in range(150):
+                a.send("b", which * 1000 + number)
+                if a.transport.call("b", "echo", b"%d" % number) != b"%d" % number:
+                    wrong.append((which, number))
+        threads = [threading.Thread(target=work, args=(which,)) for which in range(6)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert not wrong
+        wait_for(lambda: len(b.messages) == 900, what="all messages")
+        for which in range(6):
+            assert [term for term in b.terms() if term // 1000 == which] == list(range(which * 1000, which * 1000 + 150))
+
+    def test_a_node_that_is_not_there_yet(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """It is tried again and again; what was sent meanwhile is dropped and counted; why there is no connection is said."""
+        b = raft_ends("b")
+        address = b.transport.address
+        b.transport.close()
+        a = raft_ends("a")
+        a.knows(b=address)
+        wait_for(lambda: a.lost("broke") >= 2, what="two tries")
+        with pytest.raises(callfs.BadGateway, match="node b can not be reached"):
+            wait_for(lambda: a.transport._targets["b"].line is None and a.transport.call("b", "echo"))
+        assert "refused" in a.transport.trouble("b") and not a.reachable and not a.transport.reachable("b")
+        again = raft_ends("b", bind=address)
+        wait_for(lambda: a.reachable == [("b", True)])
+        a.send("b", 7)
+        wait_for(lambda: again.terms() == [7])
+        again.transport.close()
+        wait_for(lambda: a.reachable == [("b", True), ("b", False)])
+        raft_ends("b", bind=address)
+        wait_for(lambda: a.reachable[2:] == [("b", True)])
+        assert [line[1] for line in a.log.lines if line[1] != "raft connection failed"] == [
+            "raft connection", "raft connection lost", "raft connection"]
+
+    def test_who_comes_back_is_dialed_at_once(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that connects is there: the pause until the next try ends."""
+        monkeypatch.setattr(callfs, "RAFT_PAUSE", 1000.0)
+        monkeypatch.setattr(callfs, "RAFT_LONGEST_PAUSE", 1000.0)
+        b = raft_ends("b")
+        address = b.transport.address
+        b.transport.close()
+        a = raft_ends("a")
+        a.knows(b=address)
+        wait_for(lambda: a.lost("broke"))
+        raft_ends("b", bind=address).knows(a)
+        wait_for(lambda: a.reachable == [("b", True)])
+
+    def test_members_change(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Who is no member is disconnected, on both connections; who moved is dialed there; who stays is left alone."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        for each in (a, b, c):
+            each.knows(a, b, c)
+        for each in (a, b, c):
+            wait_for(lambda: len(each.reachable) == 2)
+        kept, a.transport.accept = a.transport._targets["c"].line, lambda hello: "no member" if hello.name == "b" else ""
+        a.knows(a, c)
+        wait_for(lambda: ("b", False) in a.reachable and ("a", False) in b.reachable)
+        a.send("b", 1)
+        with pytest.raises(callfs.BadGateway, match="address is not known"):
+            a.transport.call("b", "echo")
+        assert a.metrics.value("callfs_raft_dropped_total", "b") == 1
+        b.transport.close()
+        moved, a.transport.accept = raft_ends("b"), lambda hello: ""
+        a.knows(moved, c)
+        wait_for(lambda: a.reachable.count(("b", True)) == 2)
+        a.send("b", 2)
+        wait_for(lambda: moved.terms() == [2])
+        assert a.transport._targets["c"].line is kept and a.transport.call("c", "echo", b"x") == b"x"
+
+    def test_a_node_without_members_answers(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """One that is to join knows no address yet: it answers on the connection that it was dialed on."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        wait_for(lambda: b.transport.reachable("a"))
+        b.send("a", 5)
+        wait_for(lambda: a.terms() == [5])
+        assert b.transport.call("a", "echo", b"x") == b"x"
+
+    @pytest.mark.parametrize("address", ["localhost:{}", "nonsense", "unix:/tmp/x", "does-not-exist.invalid:1"])
+    def test_addresses(self, raft_ends: Callable[..., RaftEnd], address: str) -> None:
+        """Names are looked up aside; what is no address is said to be none."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b=address.format(b.transport.address.rsplit(":")[1]))
+        if "localhost" in address:
+            wait_for(lambda: a.reachable == [("b", True)])
+        else:
+            wait_for(lambda: a.transport._targets["b"].failures, 20)
+            assert a.lost("broke" if "invalid" in address else "address")
+
+    def test_a_taken_address(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Is said with the option's name; who did not start can be closed, and who was closed too."""
+        a, other = raft_ends("a"), RaftEnd("b")
+        other.transport.close()
+        other = RaftEnd("b", bind=a.transport.address)
+        with pytest.raises(callfs.ConfigError, match="raft.bind_addr: can not listen on 127"):
+            other.transport.start()
+        other.transport.close()
+        a.transport.close()
+
+    # -- who is let in -----------------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("mine, theirs, why", [
+        ({}, {"secret": "another-secret-012345"}, "internal_proxy_secret"),
+        ({"cluster": lambda: "one"}, {"cluster": lambda: "two"}, "belongs to cluster (one|two), node [ab] to (one|two)"),
+        ({}, {"name": "c"}, "this is node c, not b: set the address right"),
+        ({}, {"name": "a"}, "has the same raft.node_id"),
+        ({}, {"accept": lambda hello: f"{hello.name} has an empty {hello.folder}"}, "refuses this node: a has an empty folder of a"),
+        ({"accept": lambda hello: f"{hello.name} has an empty {hello.folder}"}, {}, "b has an empty folder of b"),
+    ], ids=["secret", "cluster", "name", "same", "refused", "not-wanted"])
+    def test_refused(self, raft_ends: Callable[..., RaftEnd], mine: Any, theirs: Any, why: str) -> None:
+        """Who dialed says why; nothing that was sent is handed on, and no call is done."""
+        a, b = raft_ends("a", **mine), raft_ends(**{"name": "b", **theirs})
+        done: list[str] = []
+        b.transport.serve("echo", lambda source, payload, reply: done.append(source))
+        a.knows(b=b.transport.address)
+        a.send("b", 1)
+        wait_for(lambda: a.lost("refused") + a.lost("secret") >= 2, what="two refusals")
+        wait_for(lambda: re.search(why, a.transport.trouble("b")))
+        with pytest.raises(callfs.BadGateway, match=why):
+            a.transport.call("b", "echo", timeout=5)
+        assert not b.messages and not done and not a.reachable and RAFT_SECRET not in a.log.text() + b.log.text()
+
+    @pytest.mark.parametrize("cluster, other", [("", ""), ("one", ""), ("", "one"), ("one", "one")])
+    def test_who_has_no_cluster_yet_is_let_in(self, raft_ends: Callable[..., RaftEnd], cluster: str, other: str) -> None:
+        """And hears what the cluster is called."""
+        told: list[Any] = []
+        a = raft_ends("a", cluster=lambda: cluster, accept=lambda hello: told.append(hello) or "")
+        b = raft_ends("b", cluster=lambda: other)
+        a.knows(b)
+        wait_for(lambda: a.reachable == [("b", True)])
+        assert [(hello.name, hello.target, hello.cluster, hello.folder) for hello in told] == [("b", "a", other, "folder of b")]
+
+    def test_another_version(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that speaks none of our protocols: both sides say so."""
+        a = raft_ends("a")
+        with self.stranger(a) as sock:
+            hello = json.dumps(["n", "a", "", "f", [2, 3], "0" * 32, "more of it"]).encode()
+            sock.sendall(callfs.RaftWire().frame(FRAME.HELLO, hello))
+            assert b'["a"' in until_closed(sock)        # its own, with what it speaks
+        wait_for(lambda: a.lost("version"))
+        assert "speaks versions (2, 3) of the protocol, this node 1" in a.log.text()
+
+    @staticmethod
+    def stranger(end: RaftEnd) -> Any:
+        """A connection of somebody to its port."""
+        host, port = end.transport.address.split(":")
+        return socket.create_connection((host, int(port)), 10)
+
+    @pytest.mark.parametrize("data", [
+        b"GET / HTTP/1.1\r\n\r\n", bytes(100), b"\xff" * 100, struct.pack(">IBQ", 4097, 1, 0), struct.pack(">IBQ", 2, 1, 0) + b"{}",
+        struct.pack(">IBQ", 0, 2, 0), struct.pack(">IBQ", 6, 7, 0) + bytes(6), struct.pack(">IBQ", 2, 1, 1) + b"[]",
+        callfs.RaftWire().frame(1, b'["a","a","","",[1,1],"0"]'), callfs.RaftWire().frame(1, b"[" * 4000),
+        callfs.RaftWire().frame(1, b'["a\\n","a","","",[1,1],"00000000000000000000000000000000"]'),
+        callfs.RaftWire().frame(1, b'["n","a","","",[1,1],"00000000000000000000000000000000"]') * 2 + bytes(32),
+        callfs.RaftWire().frame(1, b'["n","a","","",[1,1],"00000000000000000000000000000000"]') + bytes(200),
+    ])
+    def test_strangers_are_shown_the_door(self, raft_ends: Callable[..., RaftEnd], data: bytes) -> None:
+        """At once, with one line in the log, and others do not notice."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.knows(a)
+        wait_for(lambda: b.reachable)
+        with self.stranger(a) as sock:
+            sock.sendall(data)
+            until_closed(sock)
+        assert b.transport.call("a", "echo", b"x") == b"x" and "Traceback" not in a.log.text()
+        assert sum(a.lost(reason) for reason in ("long", "hello", "unexpected", "replay", "secret")) == 1
+
+    def test_fuzz(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Random bytes, and a true handshake with changed ones."""
+        a, rng = raft_ends("a"), random.Random(11)
+        hello = callfs.RaftWire().frame(FRAME.HELLO, json.dumps(["n", "a", "", "f", [1, 1], "0" * 32]).encode())
+        for _ in range(60):
+            data = bytearray(hello + rng.randbytes(rng.randrange(100)))
+            for _ in range(rng.randrange(4)):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            with self.stranger(a) as sock, contextlib.suppress(OSError):
+                sock.sendall(data)
+                sock.shutdown(socket.SHUT_WR)
+                until_closed(sock)
+        assert "Traceback" not in a.log.text() and not a.messages
+        b = raft_ends("b")
+        b.knows(a)
+        wait_for(lambda: b.reachable)
+
+    def test_strangers_have_little_time(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Silent ones, and who sends a byte now and then: no more than RAFT_GREETING in all."""
+        monkeypatch.setattr(callfs, "RAFT_GREETING", 0.2)
+        a = raft_ends("a")
+        with self.stranger(a) as silent, self.stranger(a) as slow:
+            slow.sendall(b"\0")
+            assert until_closed(silent) == until_closed(slow) == b""
+        wait_for(lambda: a.lost("slow") == 2)
+
+    def test_strangers_are_few(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The oldest of them goes, and who has the secret always gets in."""
+        monkeypatch.setattr(callfs, "RAFT_STRANGERS", 3)
+        a, b = raft_ends("a"), raft_ends("b")
+        with contextlib.ExitStack() as stack:
+            strangers = [stack.enter_context(self.stranger(a)) for _ in range(5)]
+            assert until_closed(strangers[0]) == until_closed(strangers[1]) == b""
+            b.knows(a)
+            wait_for(lambda: b.reachable == [("a", True)])
+            assert a.lost("strangers") == 3
+
+    # -- what stands between -----------------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("way", ["change", "back"])
+    @pytest.mark.parametrize("mangle, reason", [
+        (lambda data: data[:20] + bytes([data[20] ^ 1]) + data[21:], "altered"), (lambda data: data * 2, "replay"),
+    ], ids=["altered", "twice"])
+    def test_in_the_middle(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, mangle: Any, reason: str, way: str) -> None:
+        """Whoever changes bytes, or sends them again, ends the connection: it is counted, and another one made."""
+        a, b = raft_ends("a"), raft_ends("b")
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        assert a.transport.call("b", "echo", b"good" * 10) == b"good" * 10
+        setattr(relay, way, mangle)
+        with pytest.raises(callfs.BadGateway, match="may or may not have been done"):
+            a.transport.call("b", "echo", b"bad!" * 10)
+            if reason == "replay":                      # the first one was good, the second one ends it
+                wait_for(lambda: a.reachable[1:])
+                raise callfs.BadGateway("may or may not have been done")
+        wait_for(lambda: (b if way == "change" else a).lost(reason))
+        setattr(relay, way, lambda data: data)
+        wait_for(lambda: a.reachable[-1] == ("b", True) and len(a.reachable) >= 3)
+        assert a.transport.call("b", "echo", b"good") == b"good" and not b.messages
+
+    def test_silence(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node of which nothing came for a while is asked; one that says nothing then is given up, an idle one is not."""
+        monkeypatch.setattr(callfs, "_RAFT_LOOK", 0.01)
+        now = [1000.0]
+        a, b, c = raft_ends("a", clock=lambda: now[0]), raft_ends("b"), raft_ends("c")
+        relay = relay_to(b)
+        a.transport.set_members({"b": relay.address, "c": c.transport.address})
+        wait_for(lambda: len(a.reachable) == 2)
+        lines = [a.transport._targets[name].line for name in "bc"]
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: all(line.heard == now[0] for line in lines), what="answers of both")
+        relay.change = lambda data: None
+        now[0] += callfs.RAFT_PING + 1
+        wait_for(lambda: lines[1].heard == now[0], what="the answer of one")
+        assert len(a.reachable) == 2
+        now[0] += callfs.RAFT_SILENCE - callfs.RAFT_PING
+        wait_for(lambda: a.reachable[2:] == [("b", False)], what="silence")
+        assert a.lost("silent") == 1 and "said nothing for" in a.log.text() and lines[1].open
+        wait_for(lambda: b.lost("broke"))
+
+    def test_sending_never_waits(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """A node that does not read: the oldest messages go, calls are refused when nothing but calls waits; then it goes on."""
+        monkeypatch.setattr(callfs, "RAFT_QUEUE_BYTES", 1 << 20)
+        a, b, go_on = raft_ends("a"), raft_ends("b"), threading.Event()
+        b.transport.on_message = lambda message: (b.messages.append(message), go_on.wait(60))
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        try:
+            for number in range(400):
+                a.send("b", number, bytes(100_000))
+            calls = [threading.Thread(target=self.quiet_call, args=(a, bytes(300_000))) for _ in range(5)]
+            for thread in calls:
+                thread.start()
+            line = a.transport._targets["b"].line
+            wait_for(lambda: len(line.calls) == 3, what="as many calls as there is room for")
+            with pytest.raises(callfs.Unavailable, match="Too much waits for node b"):
+                wait_for(lambda: a.transport.call("b", "echo", bytes(300_000), 1) and None)
+        finally:
+            go_on.set()
+        a.send("b", 1000)
+        wait_for(lambda: b.messages[-1].term == 1000)
+        for thread in calls:
+            thread.join()
+        terms = b.terms()
+        assert terms == sorted(terms) and len(terms) < 400 and a.reachable == [("b", True)]
+        assert line.dropped == 401 - len(terms)
+
+    @staticmethod
+    def quiet_call(end: RaftEnd, payload: bytes) -> None:
+        """One that may fail."""
+        with contextlib.suppress(callfs.CallFSError):
+            end.transport.call("b", "echo", payload, 30)
+
+    def test_messages_of_somebody_else(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """A node speaks for itself only, and to us."""
+        a, b = raft_ends("a"), raft_ends("b")
+        a.knows(b)
+        for number, (source, target) in enumerate((("c", "b"), ("a", "c")), 1):
+            wait_for(lambda: len(a.reachable) == 2 * number - 1)
+            a.transport._targets["b"].line.put(FRAME.MESSAGE, callfs.encode_message(callfs.RaftMessage("vote", source, target, 1)))
+            wait_for(lambda: b.lost("unexpected") == number)
+        wait_for(lambda: len(a.reachable) == 5)
+        a.transport._targets["b"].line.put(FRAME.MESSAGE, b"no message")
+        wait_for(lambda: b.lost("unexpected") == 3)
+        assert not b.messages
+
+    def test_an_error_in_a_callback(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Ends that connection, with a traceback in the log; not the reader."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.on_message = lambda message: b.messages.append(message) or 1 // (message.term - 1)
+        a.knows(b)
+        a.send("b", 1)
+        wait_for(lambda: b.lost("failed") == 1 and a.reachable[-2:] == [("b", False), ("b", True)])
+        a.send("b", 2)
+        wait_for(lambda: b.terms() == [1, 2])
+        assert "ZeroDivisionError" in b.log.text()
+        a.transport.on_reachable = lambda name, whether: 1 // 0
+        b.transport.close()
+        wait_for(lambda: "ZeroDivisionError" in a.log.text())
+        raft_ends("c").knows(a)
+        wait_for(lambda: a.transport.reachable("c"))
+
+    # -- calls -------------------------------------------------------------------------------------------------
+
+    def test_answers(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """At once or later, from another thread, in another order; large ones."""
+        a, b = raft_ends("a"), raft_ends("b")
+        later: list[Any] = []
+        b.transport.serve("later", lambda source, payload, reply: later.append((source, payload, reply)))
+        a.knows(b)
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            asked = [pool.submit(a.transport.call, "b", "later", b"%d" % number) for number in range(3)]
+            wait_for(lambda: len(later) == 3)
+            for source, payload, reply in reversed(later):
+                assert source == "a"
+                reply(b"answer to " + payload)
+                reply(b"a second one is nobody's")
+            assert [each.result() for each in asked] == [b"answer to %d" % number for number in range(3)]
+        assert a.transport.call("b", "echo", b"x" * 5_000_000) == b"x" * 5_000_000
+        assert a.transport.call("b", "echo") == b""
+
+    @pytest.mark.parametrize("error", [
+        callfs.Overtaken("lost"), callfs.StorageFull("The disk of b is full."), callfs.NotSupported("no"),
+        callfs.RateLimited("slowly", retry_after=7), callfs.Elsewhere("c"), callfs.Conflict("there", existing_path="/ä\udc80"),
+    ], ids=lambda error: type(error).__name__)
+    def test_errors_of_the_other_side(self, raft_ends: Callable[..., RaftEnd], error: callfs.CallFSError) -> None:
+        """Come as what they are there, answered or raised."""
+        def raising(source: str, payload: bytes, reply: Any) -> None:
+            raise error
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("answers", lambda source, payload, reply: reply(error))
+        b.transport.serve("raises", raising)
+        a.knows(b)
+        for op in ("answers", "raises"):
+            with pytest.raises(type(error)) as caught:
+                a.transport.call("b", op)
+            found = caught.value
+            assert (found.message, found.status, found.headers) == (error.message, error.status, error.headers)
+            assert found.details.keys() == error.details.keys()
+
+    def test_what_else_goes_wrong(self, raft_ends: Callable[..., RaftEnd], relay_to: Any) -> None:
+        """No such operation, a bug there, no answer in time, an end in the middle, too long, nobody of that name."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("bug", lambda source, payload, reply: reply(1 // len(payload)))
+        b.transport.serve("never", lambda source, payload, reply: None)
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        for op, timeout, kind, text in (
+                ("none", 9, callfs.NotSupported, "Node b has no operation 'none'; is its version older?"),
+                ("bug", 9, callfs.CallFSError, "Node b failed at 'bug'; its log says more"),
+                ("never", 0.05, callfs.BadGateway, "did not answer within .*may or may not have been done")):
+            with pytest.raises(kind, match=text):
+                a.transport.call("b", op, timeout=timeout)
+        assert "ZeroDivisionError" in b.log.text() and not a.transport._targets["b"].line.calls
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(a.transport.call, "b", "never")
+            wait_for(lambda: a.transport._targets["b"].line.calls)
+            relay.cut()
+            with pytest.raises(callfs.BadGateway, match="node b: .*may or may not have been done"):
+                asked.result()
+        with pytest.raises(callfs.BadRequest, match="too long"):
+            a.transport.call("b", "echo", bytes(callfs.MAX_RAFT_FRAME))
+        with pytest.raises(callfs.BadGateway, match="its address is not known"):
+            a.transport.call("c", "echo")
+
+    def test_closing_ends_calls(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Whoever waits hears it at once."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.transport.serve("never", lambda source, payload, reply: None)
+        a.knows(b)
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            asked = pool.submit(a.transport.call, "b", "never", b"", 60)
+            wait_for(lambda: b.transport._inbound and a.transport._targets["b"].line.calls)
+            a.transport.close()
+            with pytest.raises(callfs.BadGateway, match="shutting down"):
+                asked.result()
+
+    # -- announcements -----------------------------------------------------------------------------------------
+
+    def test_announcements(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """All members hear them, in order, with who said it; who is not connected does not wait."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        for each in (a, b, c):
+            each.knows(a, b, c)
+            each.listen()
+        for each in (a, b, c):
+            wait_for(lambda: len(each.reachable) == 2)
+        for number in range(100):
+            a.transport.announce(f"{number} ä")
+        b.transport.announce("of b")
+        wait_for(lambda: len(b.announced) == 100 and len(c.announced) == 101 and a.announced == [("b", "of b")])
+        assert b.announced == [("a", f"{number} ä") for number in range(100)]
+        with pytest.raises(callfs.BadRequest, match="65536 bytes at most"):
+            a.transport.announce("x" * 65_537)
+
+    def test_missed(self, raft_ends: Callable[..., RaftEnd], relay_to: Any) -> None:
+        """A break is told when something was said meanwhile, and when the sender has started again; not else."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.listen()
+        relay = relay_to(b)
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        a.transport.announce("1")
+        wait_for(lambda: b.announced == [("a", "1")])
+        relay.cut()
+        wait_for(lambda: len(a.reachable) == 3)
+        a.transport.announce("2")
+        wait_for(lambda: b.announced == [("a", "1"), ("a", "2")])
+        relay.change = lambda data: None                # what is announced now never comes
+        a.transport.announce("3")
+        relay.change = lambda data: b""
+        relay.cut()
+        wait_for(lambda: a.reachable[3:] == [("b", False)])
+        a.transport.announce("4")
+        relay.change = lambda data: data
+        wait_for(lambda: b.announced[2:] == ["missed"], what="the gap")
+        a.transport.announce("5")
+        wait_for(lambda: b.announced[3:] == [("a", "5")])
+        a.transport.close()
+        raft_ends("a").knows(b=relay.address)
+        wait_for(lambda: b.announced[4:] == ["missed"], what="the restart")
+
+    def test_announcements_that_were_dropped(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """The gap is seen by the next one."""
+        a, b = raft_ends("a"), raft_ends("b")
+        b.listen()
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        a.transport.announce("1")
+        a.transport._told += 1                          # as if one had been dropped from the queue
+        a.transport.announce("3")
+        wait_for(lambda: b.announced == [("a", "1"), "missed", ("a", "3")])
+
+    def test_a_slow_listener(self, raft_ends: Callable[..., RaftEnd], monkeypatch: pytest.MonkeyPatch) -> None:
+        """Does not hold up messages; what becomes too much is told as missed, once."""
+        monkeypatch.setattr(callfs, "_RAFT_HEARD", 5)
+        a, b, go_on = raft_ends("a"), raft_ends("b"), threading.Event()
+        b.transport.listen(lambda source, text: (go_on.wait(60), b.announced.append(text)), lambda: b.announced.append("missed"))
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        for number in range(20):
+            a.transport.announce(str(number))
+        a.send("b", 1)
+        wait_for(lambda: b.terms() == [1])
+        go_on.set()
+        wait_for(lambda: b.announced[-1:] == ["missed"])
+        assert b.announced.count("missed") == 1 and b.announced[:-1] == [str(n) for n in range(len(b.announced) - 1)]
+        a.transport.announce("more")
+        wait_for(lambda: b.announced[-1] == "more")
+
+    # -- snapshots ---------------------------------------------------------------------------------------------
+
+    @pytest.fixture
+    def receiver(self, raft_ends: Callable[..., RaftEnd], tmp_path: Path) -> Iterator[Any]:
+        """`receiver(end)` takes snapshots into its `folder`; `got` is what it handed on."""
+        with contextlib.ExitStack() as stack:
+            def start_one(end: RaftEnd) -> Any:
+                folder, got = tmp_path / f"of-{end.transport.name}", []     # type: Path, list[Any]
+                folder.mkdir()
+                made = callfs.SnapshotReceiver(str(folder), end.transport, received=lambda *args: got.append(args))
+                stack.callback(made.close)
+                made.folder, made.got = folder, got
+                return made
+            yield start_one
+
+    def test_files(self, raft_ends: Callable[..., RaftEnd], receiver: Any, tmp_path: Path) -> None:
+        """Of every length around that of a piece; two of two nodes at a time; sent again it is there already."""
+        a, b, c = raft_ends("a"), raft_ends("b"), raft_ends("c")
+        taking = receiver(b)
+        a.knows(b)
+        c.knows(b)
+        for number, size in enumerate((1, callfs.RAFT_CHUNK - 1, callfs.RAFT_CHUNK, callfs.RAFT_CHUNK + 1, 1_500_000), 1):
+            source = tmp_path / "source"
+            source.write_bytes(random.Random(size).randbytes(size))
+            base = callfs.RaftBase(number, 3, {"a": callfs.RaftMember("a", "h:1")})
+            for end in (a, a, c):
+                end.transport.send_file("b", str(source), base)
+            made = taking.folder / f"{number}-3.snapshot"
+            assert made.read_bytes() == source.read_bytes() and made.stat().st_mode & 0o777 == 0o600
+        assert [(name, path, tuple(base[:2])) for name, path, base in taking.got][-2:] == [
+            (name, str(taking.folder / "5-3.snapshot"), (5, 3)) for name in ("a", "c")]
+        assert len(taking.got) == 10 and sorted(os.listdir(taking.folder)) == [f"{n}-3.snapshot" for n in range(1, 6)]
+
+    def test_a_file_goes_on_where_it_was(self, raft_ends: Callable[..., RaftEnd], receiver: Any, relay_to: Any, tmp_path: Path) -> None:
+        """The connection breaks twice; no more than a piece or so is sent again."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking, relay, source = receiver(b), relay_to(b), tmp_path / "source"
+        source.write_bytes(random.Random(1).randbytes(8 * callfs.RAFT_CHUNK))
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        cuts = [3 * callfs.RAFT_CHUNK, 6 * callfs.RAFT_CHUNK]
+
+        def cut(data: bytes) -> bytes:
+            if cuts and relay.moved > cuts[0]:
+                cuts.pop(0)
+                return b""
+            return data
+        relay.change = cut
+        a.transport.send_file("b", str(source), callfs.RaftBase(9, 1))
+        assert (taking.folder / "9-1.snapshot").read_bytes() == source.read_bytes()
+        assert not cuts and relay.moved < 10.5 * callfs.RAFT_CHUNK
+
+    def test_a_file_that_can_not_be_sent(self, raft_ends: Callable[..., RaftEnd], receiver: Any, tmp_path: Path,
+                                         monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody there: until the time is over. A full disk, other bytes than announced, nonsense: the error of the other
+        side, and nothing lies around there."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking, source = receiver(b), tmp_path / "source"
+        source.write_bytes(bytes(300_000))
+        with pytest.raises(callfs.BadGateway, match="node b took no more of a snapshot for"):
+            a.transport.send_file("b", str(source), callfs.RaftBase(1, 1), timeout=0.3)
+        a.knows(b)
+        wait_for(lambda: a.reachable)
+        head = callfs.compact_json([1, 1, 3, "0" * 64]).encode()
+        head = struct.pack(">I", len(head)) + head
+        with pytest.raises(callfs.CallFSError, match="not the one that was sent"):
+            a.transport.call("b", "snapshot", head + struct.pack(">Q", 0) + b"abc")
+        for bad in (b"", b"\xff" * 20, struct.pack(">I", 2) + b"{}" + bytes(8), struct.pack(">I", 6) + b'["/x"]' + bytes(8)):
+            with pytest.raises(callfs.BadRequest, match="no piece of a snapshot"):
+                a.transport.call("b", "snapshot", bad)
+        assert a.transport.call("b", "snapshot", head + struct.pack(">Q", 2) + b"c") == struct.pack(">Q?", 0, False)
+        with monkeypatch.context() as patch:
+            def full(fd: int) -> None:
+                raise OSError(errno.ENOSPC, "full")
+            patch.setattr(os, "fsync", full)
+            with pytest.raises(callfs.StorageFull):
+                a.transport.send_file("b", str(source), callfs.RaftBase(1, 1))
+        assert os.listdir(taking.folder) == [] and not taking.got
+        a.transport.send_file("b", str(source), callfs.RaftBase(1, 1))
+        assert os.listdir(taking.folder) == ["1-1.snapshot"]
+
+    def test_what_is_not_whole_goes(self, raft_ends: Callable[..., RaftEnd], receiver: Any) -> None:
+        """When the node stops."""
+        a, b = raft_ends("a"), raft_ends("b")
+        taking = receiver(b)
+        a.knows(b)
+        head = callfs.compact_json([1, 1, 30, "0" * 64]).encode()
+        a.transport.call("b", "snapshot", struct.pack(">I", len(head)) + head + struct.pack(">Q", 0) + b"abc")
+        assert len(os.listdir(taking.folder)) == 1
+        b.transport.close()
+        taking.close()
+        assert os.listdir(taking.folder) == []
+
+    # -- TLS ---------------------------------------------------------------------------------------------------
+
+    def test_tls(self, raft_ends: Callable[..., RaftEnd], relay_to: Any, certificate: tuple[str, str]) -> None:
+        """All of the above through it, large frames both ways at once, and no word of it in the clear."""
+        a, b = (raft_ends(name, tls=callfs.raft_tls(*certificate, ca_file)) for name, ca_file in (("a", ""), ("b", certificate[0])))
+        relay, seen = relay_to(b), []                   # type: Any, list[bytes]
+        relay.change = lambda data: seen.append(data) or data
+        a.knows(b=relay.address)
+        wait_for(lambda: a.reachable)
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(a.transport.call, "b", "echo", b"in the clear" * 100_000, 30) for _ in range(8)]
+            for number in range(200):
+                a.send("b", number, b"in the clear")
+                b.send("a", number, b"in the clear")
+            assert all(each.result() == b"in the clear" * 100_000 for each in asked)
+        wait_for(lambda: a.terms() == b.terms() == list(range(200)))
+        assert b"in the clear" not in b"".join(seen) and len(b"".join(seen)) > 8_000_000
+
+    def test_tls_refuses(self, raft_ends: Callable[..., RaftEnd], certificate: tuple[str, str], tmp_path: Path) -> None:
+        """Who speaks without it, and whose certificate is another's, on both sides."""
+        cert, key = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
+        subprocess.run([need_program("openssl"), "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+                        "-keyout", key, "-out", cert, "-days", "2", "-subj", "/CN=other"], check=True, capture_output=True)
+        a = raft_ends("a", tls=callfs.raft_tls(*certificate, ""))
+        for name, tls in (("plain", None), ("other", callfs.raft_tls(cert, key, "")), ("half", callfs.raft_tls(cert, key, certificate[0]))):
+            other = raft_ends(name, tls=tls)
+            other.knows(a)
+            a.knows(other)
+            wait_for(lambda: other.transport._targets["a"].failures and a.transport._targets[name].failures, what=name)
+            assert not a.reachable and not a.transport._inbound and not other.transport._inbound
+
+    @pytest.mark.parametrize("options, key", [
+        ({"cert_file": "c.pem"}, "raft.cert_file"), ({"key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "ca.pem"}, "raft.cert_file"),
+        ({"cert_file": "-----BEGIN CERTIFICATE-----", "key_file": "k.pem"}, "raft.cert_file"), ({"ca_file": "-----BEGIN X"}, "raft.ca_file"),
+    ])
+    def test_tls_options(self, tmp_path: Path, options: Mapping[str, str], key: str) -> None:
+        """They belong together, and name files."""
+        good = server_settings(tmp_path, {"raft": {"cert_file": "c.pem", "key_file": "k.pem", "ca_file": "ca.pem"}})
+        callfs.Config.from_mapping(good).validate()
+        with pytest.raises(callfs.ConfigError, match=re.escape(key)):
+            callfs.Config.from_mapping(server_settings(tmp_path, {"raft": options})).validate()
+
+    def test_tls_files(self, certificate: tuple[str, str], tmp_path: Path) -> None:
+        """None without a certificate; what can not be used is said at the start."""
+        assert callfs.raft_tls("", "", "") is None
+        for files in ((certificate[0], certificate[0], ""), (str(tmp_path / "none"), certificate[1], ""), (*certificate, certificate[1])):
+            with pytest.raises(callfs.ConfigError, match="raft.cert_file, raft.key_file, raft.ca_file: can not be used"):
+                callfs.raft_tls(*files)
+
+
+def until_closed(sock: socket.socket) -> bytes:
+    """All that comes until the other side ends the connection."""
+    found = b""
+    with contextlib.suppress(ConnectionError):
+        for block in iter(lambda: sock.recv(65536), b""):
+            found += block
+    return found
 
 
 # ============================================================================
@@ -7210,10 +10319,1208 @@ class TestPostgresStore(MetadataStoreContract, NodesStoreContract):
 # Records agreed on: the state machine
 # ============================================================================
 
+class Replica:
+    """A state machine with the log that it is given, entry by entry: what a node of a cluster is without its network."""
+
+    def __init__(self, path: Path, name: str = "node-1") -> None:
+        self.path, self.log, self.granted = path, [], []        # type: Path, list[Any], list[tuple[str, int]]
+        self.open(name)
+
+    def open(self, name: str = "node-1") -> None:
+        """As after a start."""
+        self.machine = callfs.RaftMachine(str(self.path), name=name)
+        self.machine.on_granted = lambda who, token: self.granted.append((who, token))
+        self.digests: queue.Queue[tuple[int, str]] = queue.Queue()
+        self.machine.on_digest = lambda index, digest: self.digests.put((index, digest))
+
+    def entry(self, op: str, *args: Any, ms: int = 0, token: int = 0, request: Optional[str] = None, origin: Optional[int] = None) -> Any:
+        """The next of the log, one millisecond after the last."""
+        index = (self.log[-1].index if self.log else self.machine.applied) + 1
+        command = callfs.encode_command(op, args, f"r{index}" if request is None else request, index - 1 if origin is None else origin, token)
+        self.log.append(callfs.RaftEntry(index, 1 + index // 50, callfs.RAFT_COMMAND, callfs.stamped(ms or index, command)))
+        return self.log[-1]
+
+    def members(self, *names: str) -> None:
+        """The log's first entry."""
+        members = {name: callfs.RaftMember(name, name + ":7000") for name in names}
+        self.log.append(callfs.RaftEntry(len(self.log) + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(members)))
+        self.machine.apply(self.log[-1:])
+
+    def do(self, op: str, *args: Any, **how: Any) -> Any:
+        """The value of a command; raises its error."""
+        outcome, = self.machine.apply([self.entry(op, *args, **how)])
+        if outcome.error:
+            raise outcome.error
+        return outcome.value
+
+    def digest(self, *args: Any) -> str:
+        """Of what is there now, as the machine works it out."""
+        entry = self.entry("digest", *args or ("node-1",))
+        self.machine.apply([entry])
+        index, digest = self.digests.get(timeout=10)
+        assert index == entry.index
+        return digest
+
+
+def tables_of(path: Union[str, Path]) -> list[str]:
+    """All that a SQLite file holds, as SQL."""
+    with contextlib.closing(sqlite3.connect(str(path))) as connection:
+        return list(connection.iterdump())
+
+
+@pytest.fixture
+def replica(tmp_path: Path) -> Iterator[Replica]:
+    replica = Replica(tmp_path / "records")
+    yield replica
+    replica.machine.close()
+
+
+PLACES = ["/a", "/a/b", "/a/b/c", "/a-", "/ab", "/d", "/d/\U0001f600", "/d/e"]
+
+
+def some_command(dice: random.Random, turn: int) -> tuple[Any, ...]:
+    """(operation, its arguments, token) of anything that a node could ask for."""
+    def entry(path: str) -> callfs.Entry:
+        kind, backend = dice.choice([callfs.FILE, callfs.FILE, callfs.DIRECTORY]), dice.choice(["localfs", "localfs", "s3", "symlink"])
+        return an_entry(path, type=kind, backend=backend, etag=dice.choice(["e", "f", "1-2"]), stamp=f"{turn:032d} t", id=dice.choice("ij"),
+                        instance_id=dice.choice(["node-1", "node-2"]))
+    path, link, key = dice.choice(PLACES), a_link(dice.randrange(5), expires=1000.0 + dice.randrange(9)), f"{dice.randrange(9):032d}"
+    op, *args = dice.choice([
+        ("put", entry(path)), ("put", entry(path)), ("put", entry(path)), ("add", [entry(each) for each in dice.sample(PLACES, 3)]),
+        ("delete", path), ("move", path, dice.choice([other for other in PLACES if not callfs.is_below(other, path)])),
+        ("add_link", link), ("use_link", link.token_hash, 1003.0), ("delete_link", link.id, dice.choice([None, "alice", "bob"])), ("sweep_links", 1004.0),
+        ("settle_strays", [dice.randrange(20)]), ("hold_blob", key, "s3", "node-1"), ("release_blobs", [key], ""), ("release_blobs", [], "node-1"),
+        ("drop_blobs", [key]), ("note_reads", {"i": turn}), ("put", []), ("put", [7, 8]), ("delete", 5), ("put", list(an_entry("/a", size=2**70)))])
+    return op, args, dice.choice([0, 0, turn, max(0, turn - dice.randrange(9))])
+
+
+def some_lock_command(dice: random.Random, turn: int) -> tuple[Any, ...]:
+    """The same for locks."""
+    op, *args = dice.choice([
+        ("lock_take", f"w{turn}", f"s{dice.randrange(4)}", dice.sample(["/", *PLACES], dice.choice([1, 1, 2])), dice.random() < 0.3, dice.choice([0, 20, 500])),
+        ("lock_take", f"w{turn}", f"s{dice.randrange(4)}", dice.sample(PLACES, 1), False, 500), ("lock_give", *(f"w{turn - dice.randrange(1, 9)}" for _ in range(2))),
+        ("lock_give", f"w{turn - dice.randrange(1, 6)}"), ("lock_renew", f"s{dice.randrange(4)}", dice.choice([30, 100])), ("lock_end", f"s{dice.randrange(4)}"),
+        ("lock_expire",)])
+    return op, args, 0
+
+
+def a_history(seed: int, length: int) -> list[Any]:
+    """Entries of a log: all that is asked for, some of it twice, other kinds between."""
+    dice, replica = random.Random(seed), Replica.__new__(Replica)
+    replica.log = [callfs.RaftEntry(1, 1, callfs.RAFT_MEMBERS, callfs.encode_members({"node-1": callfs.RaftMember("node-1", "h:1")}))]
+    for turn in range(2, length):
+        if dice.random() < 0.05:
+            replica.log.append(callfs.RaftEntry(turn, 1, callfs.RAFT_NOTHING))
+            continue
+        op, args, token = dice.choice([some_command, some_command, some_lock_command])(dice, turn)
+        if dice.random() < 0.1:
+            op, args, token = dice.choice([("note", ["key", str(turn)], 0), ("add_mount", ["node-1", f"/m{turn % 3}", "memfs", "{}"], 0), ("found", ["12" * 8], 0),
+                                           ("remove_mount", ["node-1", "/m1"], 0), ("digest-said", [5, "node-1", "x"], 0)])
+        again = dice.choice(replica.log[-8:])
+        if dice.random() < 0.2 and again.kind == callfs.RAFT_COMMAND:       # by an earlier leader, and by the next one
+            replica.log.append(again._replace(index=turn, data=callfs.stamped(turn, again.data[8:])))
+        else:
+            replica.entry(op, *args, token=token, request=dice.choice([None, None, None, ""]), ms=dice.choice([0, turn * 5, 3]))
+    return replica.log
+
+
+class TestRaftMachine:
+    """The state machine: commands applied once, each with its place in the log, the same on every node."""
+
+    def test_bytes_of_a_command(self) -> None:
+        """What nodes of several versions have in their logs."""
+        command = callfs.stamped(1_700_000_000_000, callfs.encode_command("move", ["/a", "/ü"], "id", 7, 9))
+        assert command == b'\x00\x00\x01\x8b\xcf\xe5h\x00["id",7,9,"move",["/a","/\xc3\xbc"]]'
+        with pytest.raises(ValueError, match="no operation"):
+            callfs.encode_command("nonsense", [])
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_as_sqlite(self, replica: Replica, tmp_path: Path, seed: int) -> None:
+        """Any commands: answers, refusals and what is there then are those of a SQLiteStore that several nodes share."""
+        store, dice = callfs.SQLiteStore(str(tmp_path / "plain"), durable=False, shared=True), random.Random(seed)
+
+        def seen(store: Any) -> Any:
+            return ([each._replace(version=0) for each in store.subtree("/")], store.links(None), sorted(store.loose_blobs()), store.last_reads(["i", "j"]),
+                    [store.strays(node) for node in ("node-1", "node-2")], [store.get(path) and store.get(path)._replace(version=0) for path in PLACES])
+
+        def plainly(op: str, args: list[Any]) -> Any:
+            try:
+                return getattr(store, op)(*[callfs.Entry(*each) for each in args] if op == "put" else args)
+            except callfs.CallFSError as error:     # of what is there already SQLiteStore says only that it can not
+                return callfs.Conflict if type(error) is callfs.Unavailable else type(error)
+            except (TypeError, ValueError, AttributeError, OverflowError):
+                return callfs.BadRequest
+
+        for turn in range(1, 250):
+            op, args, token = some_command(dice, turn)
+            store.fence = lambda: token
+            try:
+                found = replica.do(op, *args, token=token)
+            except callfs.CallFSError as error:
+                found = type(error)
+            wanted = plainly(op, args)
+            if op == "put" and isinstance(found, callfs.Entry):
+                assert found.version == turn == replica.machine.applied and replica.machine.read.get(found.path) == found
+                found, wanted = found._replace(version=0), wanted._replace(version=0)
+            assert found == wanted and seen(replica.machine.read) == seen(store), (turn, op, args)
+        store.close()
+
+    @pytest.mark.parametrize("seed", range(3))
+    def test_the_same_everywhere(self, tmp_path: Path, seed: int) -> None:
+        """One history on three nodes: entry by entry; in transactions of any size, started again, with snapshots of its own;
+        behind, and then from a snapshot of the second. All tables are the same, byte for byte, and so are the digests."""
+        history, dice = a_history(seed, 400), random.Random(seed)
+        one, other, late = (Replica(tmp_path / name) for name in ("one", "other", "late"))
+        outcomes = [one.machine.apply([entry])[0] for entry in history]
+        found: list[Any] = []
+        while other.machine.applied < len(history):
+            first = other.machine.applied
+            found += other.machine.apply(history[max(0, first - 3):first + dice.randrange(1, 40)])
+            step = dice.randrange(6)
+            if step == 0:
+                other.machine.close()
+                other.open()
+            elif step == 1:
+                assert other.machine.persist() == other.machine.applied
+            elif step == 2 and other.machine.applied < 350:
+                assert other.machine.snapshot(str(tmp_path / "snapshot")) == other.machine.base
+        assert [each._replace(error=None) for each in found] == [each._replace(error=None) for each in outcomes]
+        assert [(type(each.error), str(each.error)) for each in found] == [(type(each.error), str(each.error)) for each in outcomes]
+        late.machine.apply(history[:30])
+        base = late.machine.install(str(tmp_path / "snapshot"))
+        late.machine.apply(history[base.index:])
+        assert tables_of(tmp_path / "one") == tables_of(tmp_path / "other") == tables_of(tmp_path / "late")
+        assert one.machine.base == other.machine.base == late.machine.base and late.machine.identity == "12" * 8
+        for each in (one, other, late):
+            each.log = list(history)
+        assert len({each.digest() for each in (one, other, late)}) == 1
+        assert [who for who, _ in one.granted] == [who for who, _ in other.granted] and len(one.granted) > 10
+        for each in (one, other, late):
+            each.machine.close()
+
+    @pytest.mark.parametrize("seed", range(2))
+    def test_killed_or_cut_off_at_any_moment(self, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        """What a crash leaves (the file and its log as they are; after a power cut any part of that log that was not synced)
+        holds the records of one entry, which it names; the rest comes again from the log, and all is as it would have been."""
+        history, dice, replica = a_history(seed, 150), random.Random(seed), Replica(tmp_path / "records")
+        wanted, synced, checked = [tables_of(tmp_path / "records")], 0, set()
+
+        def crash(applied: int, cut: bool) -> None:
+            for name in ("crashed", "crashed-wal", "crashed-shm"):
+                (tmp_path / name).unlink(missing_ok=True)
+            shutil.copy(tmp_path / "records", tmp_path / "crashed")
+            wal = (tmp_path / "records-wal").read_bytes()
+            (tmp_path / "crashed-wal").write_bytes(wal[:dice.randrange(synced, len(wal) + 1)] if cut else wal)
+            after = Replica(tmp_path / "crashed")
+            found = after.machine.applied
+            assert persisted <= found <= applied and (cut or found == applied)
+            checked.add(found)
+            after.machine.apply(history[:applied])
+            after.machine.close()
+            assert tables_of(tmp_path / "crashed") == wanted[-1]
+
+        def sync(path: str) -> None:
+            nonlocal synced
+            synced = os.path.getsize(path) if path.endswith("-wal") else synced
+        monkeypatch.setattr(callfs, "_sync_records", sync)
+        persisted = replica.machine.persist()
+        while replica.machine.applied < len(history):
+            replica.machine.apply(history[replica.machine.applied:replica.machine.applied + dice.randrange(1, 12)])
+            wanted.append(tables_of(tmp_path / "records"))
+            crash(replica.machine.applied, False)
+            crash(replica.machine.applied, True)
+            if dice.random() < 0.2:
+                persisted = replica.machine.persist()
+        assert len(checked) > 10
+        replica.machine.close()
+
+    @pytest.mark.parametrize("message, kind", [("database or disk is full", callfs.StorageFull), ("disk I/O error", callfs.Unavailable),
+                                               ("database disk image is malformed", callfs.StorageError)])
+    def test_the_disk_fails_at_any_statement(self, replica: Replica, message: str, kind: type[Exception]) -> None:
+        """Then nothing of the transaction is done, and nobody is told of a lock; tried again, all of it."""
+        class Failing:
+            def __init__(self, real: Any, left: int) -> None:
+                self.real, self.left = real, left
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(self.real, name)
+
+            def execute(self, *words: Any) -> Any:
+                self.left -= 1
+                if self.left == 0:
+                    raise sqlite3.OperationalError(message)
+                return self.real.execute(*words)
+
+        replica.do("add", [an_entry(path, type=callfs.DIRECTORY) for path in ("/a", "/d")])
+        batch = [replica.entry("put", an_entry("/a/x"), token=3), replica.entry("lock_take", "w", "s", ["/a"], True, 9), replica.entry("move", "/a", "/z"),
+                 replica.entry("digest", "node-1")]
+        read, before, real = replica.machine.read, replica.machine.base, replica.machine.read._writer
+        for number in itertools.count(1):
+            read._writer = failing = Failing(real, number)      # type: ignore[assignment]
+            try:
+                outcomes = replica.machine.apply(batch)
+            except kind:
+                read._writer = real
+                assert replica.machine.base == before and not replica.granted and [each.path for each in read.subtree("/")] == ["/a", "/d"]
+                assert message not in str(kind)
+                continue
+            finally:
+                read._writer = real
+            break
+        assert failing.left > 0 and number > 20
+        assert [outcome.error for outcome in outcomes] == [None] * 4 and replica.machine.applied == before.index + 4
+        assert replica.granted == [("w", batch[1].index)], "a token of the one time that counted"
+        assert [each.path for each in read.subtree("/")] == ["/d", "/z", "/z/x"]
+
+    def test_what_is_done_before_a_digest_stays(self, replica: Replica) -> None:
+        """A digest ends a transaction; what came of it is told though the next one fails."""
+        batch = [replica.entry("put", an_entry("/a")), replica.entry("digest", "node-1"), replica.entry("put", an_entry("/b"))]
+        read, begun = replica.machine.read, []
+        begin = read.begin
+
+        def once() -> None:
+            begun.append(1)
+            if len(begun) == 2:
+                raise sqlite3.OperationalError("database or disk is full")
+            begin()
+        read.begin = once                   # type: ignore[method-assign]
+        assert [outcome.index for outcome in replica.machine.apply(batch)] == [1, 2] and replica.machine.applied == 2
+        assert [outcome.index for outcome in replica.machine.apply(batch)] == [3] and read.get("/b")
+
+    def test_a_request_is_applied_once(self, replica: Replica, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Sent again it has the answer of the first time; what is too old for that is not done at all."""
+        monkeypatch.setattr(callfs, "RAFT_REQUESTS", 10)
+        put = replica.do("put", an_entry("/a"), request="put")
+        assert replica.do("lock_take", "w", "s", ["/a"], False, 0, request="take") == 2
+        assert replica.do("delete", "/none", request="none") == 0
+        refusals = [("add", [an_entry("/a/f")], {"token": 5}), ("move", "/a", {"token": 1}), ("put", an_entry("/a/b"), {"token": 5}), ("put", 7, {})]
+        with pytest.raises(callfs.Overtaken) as first:
+            for turn in range(2):
+                replica.do("put", an_entry("/a"), token=9 - 8 * turn, request=f"overtaken {turn}")
+        assert replica.do("delete", "/a", request="delete") == 1 and len(refusals) == 4
+        assert replica.do("put", an_entry("/a"), request="put") == put and replica.machine.read.get("/a") is None
+        assert replica.do("lock_take", "w", "s", ["/a"], False, 0, request="take") == 2 and replica.do("delete", "/none", request="none") == 0
+        assert replica.do("delete", "/a", request="delete") == 1
+        with pytest.raises(callfs.Overtaken) as again:
+            replica.do("delete", "/a", request="overtaken 1")
+        assert (again.value.message, again.value.headers, again.value.status) == (first.value.message, first.value.headers, 503)
+        for _ in range(8):
+            replica.do("note", "a", "b")
+        with pytest.raises(callfs.Unavailable, match="perhaps"):
+            replica.do("put", an_entry("/a"), request="put", origin=0)
+        assert replica.machine.read.get("/a") is None
+        assert replica.machine.read._read("", "SELECT count(*) FROM raft_requests", ()) == [(8,)], "of the last ten"
+        assert replica.do("put", an_entry("/a"), request="put").version == replica.machine.applied
+
+    @pytest.mark.parametrize("data", [b"", b"\0" * 7, b"\0" * 8, b"\0" * 8 + b"5", b"\0" * 8 + b'["",0,0,"drop_tables",[]]', b"\0" * 8 + b'["",0,0,"put"]', b"\0" * 8 + b"\xff",
+                                      b"\0" * 8 + b'["",0,0,["put"],[]]'])
+    def test_what_a_later_version_wrote(self, replica: Replica, data: bytes) -> None:
+        """It is not skipped: the machine stands still, and says why."""
+        for kind in (callfs.RAFT_COMMAND, 9):
+            for _ in range(2):
+                with pytest.raises(callfs.StorageError, match="Entry 2 .*later"):
+                    replica.machine.apply([callfs.RaftEntry(1, 1, callfs.RAFT_NOTHING), callfs.RaftEntry(2, 1, kind, data)])
+        assert replica.machine.applied == 0
+
+    def test_no_entry_is_left_out(self, replica: Replica) -> None:
+        """One that is applied already is passed over; a gap is refused."""
+        entries = [replica.entry("put", an_entry(f"/{number}")) for number in range(5)]
+        assert len(replica.machine.apply(entries[:2])) == 2 and [outcome.index for outcome in replica.machine.apply(entries[:3])] == [3]
+        with pytest.raises(callfs.StorageError, match="entry 5.*entry 3"):
+            replica.machine.apply(entries[4:])
+        assert replica.machine.apply([]) == [] and replica.machine.applied == 3
+
+    def test_cluster_time(self, replica: Replica) -> None:
+        """It does not go back; leases and fences are measured by it, never by the clock of a node."""
+        replica.do("lock_renew", "s", 100, ms=5000)
+        replica.do("add", [an_entry("/a", type=callfs.DIRECTORY)], ms=10)
+        assert replica.machine.stamp == 5000 and replica.machine.next_expiry() == 5100
+        replica.do("put", an_entry("/a/b"), token=2, ms=6000)
+        assert replica.machine.read._read("", "SELECT since FROM fences", ()) == [(6.0,)]
+
+    def test_small_things(self, replica: Replica) -> None:
+        """The identity of the records is drawn once; notes; each node's mounts; what is not in the log is not written."""
+        assert replica.machine.identity == ""
+        for identity in ("0123456789abcdef", "f" * 16):
+            replica.do("found", identity)
+        replica.do("note", "b", "2")
+        replica.do("note", "a", "1")
+        replica.do("note", "b", "3")
+        replica.do("add_mount", "node-1", "/m", "memfs", "{}")
+        replica.do("add_mount", "node-2", "/m", "hellofs", "{}")
+        replica.machine.close()
+        replica.open()
+        assert replica.machine.identity == "0123456789abcdef" and replica.machine.notes() == {"a": "1", "b": "3"}
+        replica.do("note", "a", "")
+        replica.do("remove_mount", "node-2", "/m")
+        assert replica.machine.notes() == {"b": "3"}
+        assert (replica.machine.mounts("node-1"), replica.machine.mounts("node-2")) == ([("/m", "memfs", "{}")], [])
+        with pytest.raises(AssertionError):
+            replica.machine.read.put(an_entry("/a"))
+
+    def test_members(self, replica: Replica) -> None:
+        """They are those of the last entry that is applied, also after a start and from a snapshot."""
+        replica.members("node-1", "node-2")
+        replica.do("put", an_entry("/a"))
+        replica.machine.close()
+        replica.open()
+        assert set(replica.machine.base.members) == {"node-1", "node-2"} and replica.machine.base[:2] == (2, 1)
+
+    def test_readers_see_whole_transactions(self, replica: Replica) -> None:
+        """And never, once an entry is applied, what was before it: neither in the file nor in memory."""
+        wrong: list[Any] = []
+
+        def look() -> None:
+            applied = replica.machine.applied
+            size = (replica.machine.read.get("/a") or an_entry("/a", size=0)).size
+            page = {entry.path: entry.size for entry in replica.machine.read.page("/")}
+            if size < applied // 2 or len(set(page.values())) > 1:
+                wrong.append((applied, size, page))
+
+        def work(number: int) -> None:
+            for turn in range(1, 150):
+                replica.machine.apply([replica.entry("put", an_entry(path, size=turn)) for path in ("/a", "/b")])
+        in_threads(work, 1, look)
+        assert not wrong
+
+
+    @pytest.mark.parametrize("change, size", [(("put", callfs.Entry("/a", size=7)), 7), (("delete", "/a"), 0)])
+    def test_memory_is_not_of_the_past(self, replica: Replica, monkeypatch: pytest.MonkeyPatch, change: Any, size: int) -> None:
+        """Neither what was read again just before the commit, nor what was read before it and is remembered after it."""
+        read = replica.machine.read
+        commit, look = read.commit, read._read
+        replica.do("put", an_entry("/a", size=1))
+        monkeypatch.setattr(read, "commit", lambda: (read.get("/a"), commit()))
+        replica.do(*change)
+        assert getattr(read.get("/a"), "size", 0) == size
+        monkeypatch.setattr(read, "commit", commit)
+        replica.do("put", an_entry("/a", size=1))
+
+        def slowly(*asked: Any) -> Any:
+            rows = look(*asked)
+            monkeypatch.setattr(read, "_read", look)
+            replica.do(*change)
+            return rows
+        monkeypatch.setattr(read, "_read", slowly)
+        read.get("/a")
+        assert getattr(read.get("/a"), "size", 0) == size
+
+
+class TestLocksInTheMachine:
+    """Locks: granted by the log, in turn, for as long as a session lives."""
+
+    def take(self, replica: Replica, who: str, *paths: str, below: bool = False, wait: int = 1000, session: str = "", **how: Any) -> int:
+        return replica.do("lock_take", who, session or "s" + who, list(paths), below, wait, **how)
+
+    def test_in_turn(self, replica: Replica) -> None:
+        """Who waits is granted by the command that frees him, the first first; tokens grow, and are the entries' own."""
+        assert self.take(replica, "a", "/x", "/x") == 1 and self.take(replica, "b", "/x") == 0
+        assert self.take(replica, "c", "/", below=True) == 0 and self.take(replica, "d", "/y") == 0, "it would overtake c"
+        assert self.take(replica, "e", "/y", wait=0) == 0 and self.take(replica, "a", "/other") == 1, "it has its lock"
+        assert replica.granted == [("a", 1)] and replica.do("lock_give", "a") == 1
+        assert replica.granted[1:] == [("b", 7)] and replica.do("lock_give", "a", "b", "nobody") == 1
+        assert replica.granted[2:] == [("c", 8)] and replica.do("lock_give", "c") == 1
+        assert replica.granted[3:] == [("d", 9)] and replica.machine._locks._claims("token = 0") == []
+
+    def test_several_at_once(self, replica: Replica) -> None:
+        """Granted by one entry, each has its own token, smaller than those of later ones."""
+        self.take(replica, "a", "/", below=True)
+        for who in "bcd":
+            self.take(replica, who, "/" + who)
+        replica.do("lock_give", "a")
+        assert replica.granted == [("a", 1), ("b", 5), ("c", 6), ("d", 7)] and self.take(replica, "e", "/e") == 8
+
+    def test_who_gives_up_frees_those_behind(self, replica: Replica) -> None:
+        self.take(replica, "a", "/x")
+        self.take(replica, "b", "/x", "/y")
+        self.take(replica, "c", "/y")
+        assert replica.do("lock_give", "b") == 0 and replica.granted[1:] == [("c", 4)]
+
+    def test_leases(self, replica: Replica) -> None:
+        """A session that is silent for longer has lost all that it held or waited for; waiting ends, too. A take renews; so
+        does a renewal that comes late, as long as nobody has said that it is over."""
+        self.take(replica, "a", "/x", session="s", ms=1000)
+        self.take(replica, "b", "/x", session="t", wait=500, ms=1000)
+        assert replica.machine.next_expiry() == 1500
+        assert replica.do("lock_expire", ms=1499) == 0 and len(replica.machine._locks._claims("token = 0")) == 1
+        assert replica.do("lock_expire", ms=1500) == 0 and replica.machine._locks._claims("token = 0") == []
+        assert replica.do("lock_renew", "s", 5000, ms=2000) == 1 and replica.machine.next_expiry() == 7000
+        self.take(replica, "c", "/y", session="s", ms=6000)
+        self.take(replica, "d", "/x", session="t", wait=99_999, ms=6000)
+        assert replica.machine.next_expiry() == 11_000
+        assert replica.do("lock_expire", ms=11_000) == 2 and replica.granted[-1] == ("d", replica.machine.applied)
+        assert replica.do("lock_give", "a") == 0 and replica.do("lock_renew", "s", 100) == 0
+        assert replica.do("lock_end", "t") == 1 and replica.do("lock_expire", ms=99_999) == 0 and replica.machine.next_expiry() is None
+
+    @pytest.mark.parametrize("seed", range(4))
+    def test_any_order(self, replica: Replica, seed: int) -> None:
+        """Nobody is in a place with somebody else; who waits waits for one that holds or came before; what is over is gone;
+        tokens grow; every grant is told, once."""
+        dice, told = random.Random(seed), 0
+        for turn in range(1, 300):
+            op, args, _ = some_lock_command(dice, turn)
+            replica.do(op, *args, ms=turn * 4)
+            claims = replica.machine._locks._claims("1")
+            held, waiting = [claim for claim in claims if claim.token], [claim for claim in claims if not claim.token]
+            assert not any(one.meets(other) for one, other in itertools.combinations(held, 2))
+            for number, claim in enumerate(waiting):
+                assert any(claim.meets(other) for other in (*held, *waiting[:number])), (turn, op, args)
+            rows = replica.machine.read._read("", "SELECT path, who FROM locks ORDER BY path, who", ())
+            assert rows == sorted((path, claim.who) for claim in held for path in claim.paths)
+            tokens = [token for _, token in replica.granted]
+            assert tokens == sorted(set(tokens)) and {(claim.who, claim.token) for claim in held} <= set(replica.granted)
+            told = max(told, len(waiting))
+        assert told > 2 and len(replica.granted) > 40
+
+
+class TestRaftSnapshots:
+    """The records as one file, and back."""
+
+    def test_while_commands_are_applied(self, replica: Replica, tmp_path: Path) -> None:
+        """The copy is that of one entry, which it names."""
+        other, bases = Replica(tmp_path / "other"), []
+
+        def work(number: int) -> None:
+            for turn in range(1, 200):
+                replica.machine.apply([replica.entry("put", an_entry(path, size=turn)) for path in ("/a", "/b")])
+
+        def copy() -> None:
+            base = replica.machine.snapshot(str(tmp_path / "snapshot"))
+            assert other.machine.install(str(tmp_path / "snapshot")) == base == other.machine.base
+            assert {entry.size for entry in other.machine.read.page("/")} == ({base.index // 2} if base.index else set())
+            bases.append(base.index)
+        in_threads(work, 1, copy)
+        assert bases == sorted(bases) and sorted(os.listdir(tmp_path))[-1] == "snapshot", "one file"
+        assert os.stat(tmp_path / "snapshot").st_mode & 0o777 == 0o600
+        other.machine.close()
+
+    def test_readers_go_on_while_one_is_installed(self, replica: Replica, tmp_path: Path) -> None:
+        """They see the old records or the new ones; so does their cache, and locks that are held are told again."""
+        source = Replica(tmp_path / "source")
+        source.machine.apply([source.entry("add", [an_entry(f"/d/{number}", size=2) for number in range(3000)]), source.entry("lock_take", "w", "s", ["/a"], False, 0)])
+        source.machine.snapshot(str(tmp_path / "new"))
+        replica.do("add", [an_entry(f"/d/{number}", size=1) for number in range(3000)])
+        replica.machine.snapshot(str(tmp_path / "old"))
+
+        def look() -> None:
+            sizes = collections.Counter(entry.size for entry in replica.machine.read.page("/d", limit=5000))
+            assert sizes in ({1: 3000}, {2: 3000}) and replica.machine.read.get("/d/7").size in (1, 2)
+
+        def work(number: int) -> None:
+            for turn in range(8):
+                replica.machine.install(str(tmp_path / ("old" if turn % 2 else "new")))
+                assert replica.machine.read.get("/d/7").size == 1 + (turn + 1) % 2 and replica.machine.applied == 1 + (turn + 1) % 2
+        in_threads(work, 1, look)
+        assert replica.granted == [("w", 2)] * 4
+        source.machine.close()
+
+    def test_what_is_no_snapshot(self, replica: Replica, tmp_path: Path) -> None:
+        """Refused, and the records stay; the same where there is no room, or a later version made it."""
+        replica.do("put", an_entry("/a"))
+        replica.machine.snapshot(str(tmp_path / "good"))
+        replica.do("put", an_entry("/b"))
+        (tmp_path / "garbage").write_bytes(b"x" * 9000)
+        (tmp_path / "cut").write_bytes((tmp_path / "good").read_bytes()[:5000])
+        callfs.SQLiteStore(str(tmp_path / "plain")).close()
+        for name, change in (("format", "UPDATE counters SET value = 99 WHERE name = 'raft'"), ("schema", "PRAGMA user_version = 99")):
+            shutil.copy(tmp_path / "good", tmp_path / name)
+            with contextlib.closing(sqlite3.connect(str(tmp_path / name), isolation_level=None)) as connection:
+                connection.execute(change)
+        for name in ("garbage", "cut", "plain", "format", "schema", "missing"):
+            with pytest.raises(callfs.StorageError):
+                replica.machine.install(str(tmp_path / name))
+            assert [entry.path for entry in replica.machine.read.page("/")] == ["/a", "/b"] and replica.machine.applied == 2
+        replica.machine.read._writer.execute("PRAGMA max_page_count = 1")
+        large = Replica(tmp_path / "large")
+        large.do("add", [an_entry(f"/{number}") for number in range(5000)])
+        large.machine.snapshot(str(tmp_path / "snapshot"))
+        with pytest.raises(callfs.StorageFull):
+            replica.machine.install(str(tmp_path / "snapshot"))
+        assert len(replica.machine.read.page("/")) == 2 and replica.do("put", an_entry("/a", size=3)).size == 3
+        large.machine.close()
+        with pytest.raises(callfs.CallFSError):
+            replica.machine.snapshot(str(tmp_path / "no" / "folder"))
+
+    def test_killed_while_one_is_installed(self, replica: Replica, tmp_path: Path) -> None:
+        """Before its end it is as if it had not begun."""
+        large = Replica(tmp_path / "large")
+        large.do("add", [an_entry(f"/{number}") for number in range(500)])
+        large.machine.snapshot(str(tmp_path / "snapshot"))
+        replica.do("put", an_entry("/a"))
+        replica.machine.install(str(tmp_path / "snapshot"))
+        wal, found = (tmp_path / "records-wal").read_bytes(), set()
+        for cut in (*range(0, len(wal), 40_000), len(wal) - 1, len(wal)):
+            shutil.copy(tmp_path / "records", tmp_path / "crashed")
+            (tmp_path / "crashed-shm").unlink(missing_ok=True)
+            (tmp_path / "crashed-wal").write_bytes(wal[:cut])
+            after = Replica(tmp_path / "crashed")
+            found.add((after.machine.applied, len(after.machine.read.page("/"))))
+            assert cut < len(wal) or after.machine.read.get("/499")
+            after.machine.close()
+        assert found <= {(0, 0), (1, 1), (1, 500)} and (1, 500) in found
+        large.machine.close()
+
+    @pytest.mark.parametrize("change, error", [("UPDATE counters SET value = 99 WHERE name = 'raft'", "later version"), ("PRAGMA user_version = 99", "later version"),
+                                               ("PRAGMA application_id = 5", "another program")])
+    def test_a_file_that_is_not_ours(self, tmp_path: Path, change: str, error: str) -> None:
+        Replica(tmp_path / "records").machine.close()
+        with contextlib.closing(sqlite3.connect(str(tmp_path / "records"), isolation_level=None)) as connection:
+            connection.execute(change)
+        with nothing_left(), pytest.raises(callfs.ConfigError, match=error):
+            Replica(tmp_path / "records")
+
+
+class TestRaftDigests:
+    """Nodes whose records differ find out."""
+
+    @pytest.fixture
+    def nodes(self, tmp_path: Path) -> Iterator[list[Replica]]:
+        nodes = [Replica(tmp_path / f"node-{number}", f"node-{number}") for number in (1, 2, 3)]
+        yield nodes
+        for node in nodes:
+            node.machine.close()
+
+    @staticmethod
+    def compare(nodes: Sequence[Replica], spoilt: Sequence[int] = (), members: int = 0, say: int = 9, prefix: Sequence[str] = ()) -> list[bool]:
+        """Which of the nodes find themselves wrong, where the records of some were changed behind their back."""
+        for number, node in enumerate(nodes):
+            node.members(*(f"node-{count + 1}" for count in range(members or len(nodes))))
+            node.do("put", an_entry("/a"))
+            if number in spoilt:
+                node.machine.read._writer.execute(f"UPDATE entries SET size = 9{number}")
+        digests = [node.digest() for node in nodes]
+        for node in nodes:
+            for number, digest in enumerate(digests[:say]):
+                node.do("digest-said", node.log[2].index, f"node-{number + 1}", (prefix[number] if prefix else "") + digest)
+        return [bool(node.machine.trouble) for node in nodes]
+
+    @pytest.mark.parametrize("spoilt, how, wanted", [
+        ([], {}, [False] * 3), ([1], {}, [False, True, False]), ([0], {}, [True, False, False]), ([0, 1], {}, [False, True, True]),
+        ([1], {"say": 2}, [False] * 3), ([1], {"members": 5}, [False] * 3), ([1], {"members": 4}, [False] * 3),
+        ([1], {"prefix": ["5.1-", "6.1-", "5.1-"]}, [False] * 3)])
+    def test_who_is_wrong(self, nodes: list[Replica], spoilt: list[int], how: dict[str, Any], wanted: list[bool]) -> None:
+        """Who has others than most; where all said and no two agree, who differs from the leader; not before most have said,
+        and not where versions differ."""
+        assert self.compare(nodes, spoilt, **how) == wanted
+
+    @pytest.mark.parametrize("spoilt, wanted", [([], [False, False]), ([0], [False, True]), ([1], [False, True])])
+    def test_of_two_the_leader_is_right(self, nodes: list[Replica], spoilt: list[int], wanted: list[bool]) -> None:
+        assert self.compare(nodes[:2], spoilt) == wanted
+
+    def test_a_snapshot_ends_it(self, nodes: list[Replica], tmp_path: Path) -> None:
+        """Until then it stays, whatever else is applied; a start does not make it good, either."""
+        assert self.compare(nodes, [1]) == [False, True, False]
+        wrong = nodes[1]
+        wrong.do("put", an_entry("/b"))
+        wrong.machine.close()
+        wrong.open("node-2")
+        assert "raft.data_dir" in wrong.machine.trouble
+        nodes[0].machine.snapshot(str(tmp_path / "snapshot"))
+        wrong.machine.install(str(tmp_path / "snapshot"))
+        assert not wrong.machine.trouble
+        wrong.machine.close()
+        wrong.open("node-2")
+        assert not wrong.machine.trouble
+
+    def test_old_ones_are_not_compared(self, nodes: list[Replica]) -> None:
+        """What is said of another entry than the last one with a digest."""
+        for node in nodes:
+            node.members("node-1", "node-2", "node-3")
+            node.digest()
+            node.digest()
+            for number in (1, 2, 3):
+                node.do("digest-said", 2, f"node-{number}", f"6.1-{number}")
+            node.do("digest-said", 3, "node-1", "6.1-x")
+        assert not any(node.machine.trouble for node in nodes)
+
+    def test_of_the_entry_that_asked(self, replica: Replica) -> None:
+        """Whatever is applied while it is worked out; what is asked for meanwhile is not answered."""
+        replica.do("add", [an_entry(f"/{number}") for number in range(2000)])
+        replica.machine.apply([replica.entry("digest", "node-1"), replica.entry("put", an_entry("/7")), replica.entry("digest", "node-1")])
+        index, digest = replica.digests.get(timeout=10)
+        assert index == 2
+        replica.machine._digester.join()    # type: ignore[union-attr]
+        assert replica.digests.empty() and replica.digest() != digest
+
+    def test_closed_meanwhile(self, tmp_path: Path) -> None:
+        with nothing_left():
+            replica = Replica(tmp_path / "records")
+            replica.do("add", [an_entry(f"/{number}") for number in range(5000)])
+            replica.machine.apply([replica.entry("digest", "node-1")])
+            replica.machine.close()
+
 
 # ============================================================================
 # Records agreed on: a node of Raft and its store
 # ============================================================================
+
+class RaftNodes:
+    """Nodes of a Raft cluster in this process, without fsync and with short ticks."""
+
+    SECRET = "the secret of a test's cluster"
+
+    def __init__(self, folder: Path, names: Sequence[str] = ("node-1", "node-2", "node-3"), tick: float = 0.004, **options: Any) -> None:
+        self.folder, self.tick, self.options, self.nodes = folder, tick, callfs.RaftOptions(**options), {}     # type: Any, Any, Any, dict[str, Any]
+        self.opened: list[Any] = []
+        transports = [self.transport(name) for name in names]
+        self.addresses = {transport.name: transport.address for transport in transports}
+        self.members = {name: callfs.RaftMember(name, address) for name, address in self.addresses.items()}
+        for transport in transports:
+            self.begin(transport.name, self.members, transport)
+        for name in names:
+            self.wait(name)
+
+    def transport(self, name: str, address: str = "127.0.0.1:0") -> Any:
+        """One that listens already: its address is known before there is a node."""
+        folder = callfs.RaftFolder(str(self.folder / name), name, durable=False)
+        transport = callfs.RaftTransport(name, address, self.SECRET, folder_id=folder.folder_id, cluster=lambda: folder.cluster)
+        transport.start()
+        transport.start, transport.folder = (lambda: None), folder
+        return transport
+
+    def begin(self, name: str, members: Any = None, transport: Any = None) -> Any:
+        """A node, for the first time or again; where it was."""
+        transport = transport or self.transport(name, self.addresses.get(name, "127.0.0.1:0"))
+        self.addresses[name] = transport.address
+        with contextlib.ExitStack() as stack:
+            stack.callback(transport.close)
+            entries = callfs.DiskLog(transport.folder.log_path, durable=False, segment_bytes=1 << 20)
+            stack.callback(entries.close)
+            machine = callfs.RaftMachine(transport.folder.machine_path, name=name)
+            stack.callback(machine.close)
+            if members is not None:
+                callfs.found_raft(entries, machine, members)
+                transport.folder.cluster = "test"
+            kind = type("Node", (callfs.RaftNode,), {"TICK": self.tick, "RETRY": 0.1})
+            node = kind(name, folder=transport.folder, entries=entries, machine=machine, transport=transport, options=self.options)
+            stack.pop_all()
+        self.nodes[name] = node
+        self.opened.append(node)
+        return node.start()
+
+    def wait(self, name: str) -> Any:
+        """Until it knows what the others know."""
+        node = self.nodes[name]
+        wait_for(lambda: raised(node.barrier, 0.2) is None and node.machine.identity, 20, f"{name} to be ready")
+        return node
+
+    def leader(self, *besides: str) -> Any:
+        """Who leads in the newest term, as soon as somebody does."""
+        def found() -> Any:
+            known = [node for node in self.nodes.values() if node.name not in besides and node.leader == node.name]
+            return max(known, key=lambda node: node.term, default=None)
+        return wait_for(found, 20, "a leader")
+
+    def followers(self) -> list[Any]:
+        """The others."""
+        leader = self.leader()
+        return [node for node in self.nodes.values() if node is not leader]
+
+    def stop(self, name: str, handover: bool = False) -> None:
+        """As when it is killed, for the others."""
+        self.nodes.pop(name).close(handover)
+
+    def wipe(self) -> None:
+        """Empty records and locks, on all nodes at the same place of the log."""
+        self.settle()
+        for node in self.nodes.values():
+            with node.machine._applying:
+                for table in ("entries", "links", "node_mounts", "blobs", "reads", "strays", "fences", "lock_sessions", "lock_claims", "locks"):
+                    node.machine.read._writer.execute(f"DELETE FROM {table}")
+                node.machine.read.stale = [""]
+                node.machine.read.forget()
+
+    def settle(self) -> None:
+        """Until all have applied the same."""
+        wait_for(lambda: len({(node._core.commit, node._applied) for node in self.nodes.values()}) == 1 and
+                 all(node._core.commit == node._applied for node in self.nodes.values()), 20, "all to have the same")
+
+    def same(self) -> None:
+        """All nodes have the same records, byte for byte, once none has a command under way."""
+        def dump(node: Any) -> list[Any]:
+            with contextlib.closing(node.machine.read._connect()) as connection:
+                return list(callfs._raft_rows(connection))
+
+        def dumps() -> list[list[Any]]:
+            self.settle()
+            return [dump(node) for node in self.nodes.values()]
+        wait_for(lambda: all(each == found[0] for found in [dumps()] for each in found), 10, "the same records on all nodes")
+
+    def close(self) -> None:
+        """All of them."""
+        for node in self.opened:
+            node.close(handover=False)
+
+
+def raised(work: Callable[..., Any], *args: Any) -> Optional[Exception]:
+    """What it raised, if anything."""
+    try:
+        work(*args)
+    except callfs.CallFSError as error:
+        return error
+    return None
+
+
+class LentRaftStore(callfs.RaftStore):
+    """A node's store that is closed without ending the node."""
+
+    def close(self) -> None:
+        """The node goes on."""
+
+
+@pytest.fixture(scope="module")
+def raft_three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftNodes]:
+    """Three nodes for many tests."""
+    with contextlib.closing(RaftNodes(tmp_path_factory.mktemp("raft"))) as made:
+        yield made
+
+
+@pytest.fixture
+def raft_nodes(tmp_path: Path) -> Iterator[Callable[..., RaftNodes]]:
+    """Makes clusters of the test's own, of which nothing is left."""
+    with nothing_left(), contextlib.ExitStack() as stack:
+        yield lambda *args, **more: stack.enter_context(contextlib.closing(RaftNodes(Path(tempfile.mkdtemp(dir=tmp_path)), *args, **more)))
+
+
+class TestRaftServers:
+    """Servers of which each has a node, in one process."""
+
+    KEY, SECRETS = "the key of the test", {"internal_proxy_secret": "the secret between nodes", "single_use_link_secret": "the secret of the links"}
+
+    @pytest.fixture
+    def servers(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., Any]]:
+        """`servers(name, names)`: one of them, started, on the same folder whenever it is."""
+        monkeypatch.setattr(callfs.RaftNode, "TICK", 0.01)
+        ports: dict[str, tuple[int, int]] = {}
+        opened: list[Any] = []
+
+        def start(name: str, names: Sequence[str], **more: Any) -> Any:
+            for each in names:
+                ports.setdefault(each, (free_port(), free_port()))
+            folder = tmp_path / name
+            server = callfs.Server(root=folder / "files", auth={"api_key_users": {"admin": self.KEY.replace(" ", "-")}, **{key: value.replace(" ", "-") for key, value in self.SECRETS.items()}},
+                                   server={"listen_addr": f"127.0.0.1:{ports[name][1]}"}, storage={"durability": "relaxed"},
+                                   metadata_store={"type": "raft", "sqlite_path": str(folder / "s.sqlite3")},
+                                   raft={"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{ports[name][0]}", "data_dir": str(folder / "raft"), "bootstrap": True,
+                                         "apply_timeout": "1s", "forward_timeout": "1s", "peers": {each: f"127.0.0.1:{ports[each][0]}" for each in names},
+                                         "api_peer_endpoints": {each: f"http://127.0.0.1:{ports[each][1]}" for each in names}, **more.pop("raft", {})}, **more)
+            opened.append(server)
+            return server.start()
+        with nothing_left():
+            yield start
+            for server in opened:
+                server.close()
+
+    def test_three(self, servers: Callable[..., Any]) -> None:
+        """Files of any node through any other; one stops, and one is left; which answers 503 in time and says why."""
+        names = ["n1", "n2", "n3"]
+        found = dict(zip(names, in_threads(lambda number: servers(names[number], names), 3)))
+        for name, server in found.items():
+            assert call(server, "PUT", f"/v1/files/d/{name}", name.encode()).status == 201
+        for server in found.values():
+            assert {name: call(server, "GET", f"/v1/files/d/{name}").body.decode() for name in names} == {name: name for name in names}
+            ready = call(server, "GET", "/ready")
+            assert ready.status == 200 and ready.json()["parts"]["leader"] == "ok"
+        leader = next(name for name in names if found[name].raft.leader == name)
+        found.pop(leader).close()
+        last, other = found.values()
+        assert call(last, "PUT", "/v1/files/d/new", b"new").status == 201 and call(other, "GET", "/v1/files/d/new").body == b"new"
+        other.close()
+        wait_for(lambda: last.raft.leader == "")
+        started = time.monotonic()
+        for method, path, body in (("GET", "/v1/files/d/new", None), ("PUT", "/v1/files/d/new", b"x"), ("GET", "/ready", None)):
+            answer = call(last, method, path, body)
+            assert answer.status == 503 and (path == "/ready" or answer.headers["retry-after"]) and "majority of the nodes" in answer.body.decode()
+        assert time.monotonic() - started < 10 and call(last, "GET", "/health").status == 200
+        assert "Connection refused" in call(last, "GET", "/ready").json()["parts"]["leader"]
+        again = servers(leader, names)
+        wait_for(lambda: call(last, "GET", "/ready").status == 200)
+        assert call(again, "GET", f"/v1/files/d/{leader}").body.decode() == leader
+
+    def test_one_alone(self, servers: Callable[..., Any]) -> None:
+        """Founds a cluster of itself; what it has is there after a restart. A second process does not get at its data."""
+        server = servers("n1", ["n1"])
+        assert call(server, "PUT", "/v1/files/f", b"f").status == 201 and server.raft.status()["role"] == "leader"
+        with pytest.raises(callfs.ConfigError, match="another callfs process works on this data"):
+            servers("n1", ["n1"])
+        server.close()
+        assert call(servers("n1", ["n1"]), "GET", "/v1/files/f").body == b"f"
+
+    @pytest.mark.parametrize("raft, message", [({"bind_addr": "203.0.113.1:7000"}, "raft.bind_addr.*203.0.113.1"), ({"data_dir": "/dev/null/x"}, "data_dir|Not a directory")])
+    def test_what_can_not_start(self, servers: Callable[..., Any], raft: dict[str, str], message: str) -> None:
+        """Leaves nothing behind."""
+        with nothing_left(), pytest.raises((callfs.ConfigError, OSError), match=message):
+            servers("n1", ["n1"], raft=raft)
+
+    def test_waiting_for_the_others(self, servers: Callable[..., Any]) -> None:
+        """A server says why it waits, and can be stopped."""
+        asked: list[int] = []
+        with nothing_left(), pytest.raises(callfs.Unavailable, match="The cluster does not answer: "):
+            servers("n1", ["n1", "n2"], patient=lambda: asked.append(1) or len(asked) < 3)
+        with nothing_left(), pytest.raises(callfs.Unavailable, match="The cluster does not answer: "):
+            servers("n3", ["n3"], raft={"bootstrap": False}, patient=lambda: False)
+
+
+class TestRaftStore(MetadataStoreContract, NodesStoreContract):
+    """Three nodes that agree on the records; each store is of another one."""
+
+    # there are no second copies with records in Raft; the founding of a cluster has tests of its own
+    test_owed_copies = test_owed_copies_in_order = test_held_copies = test_many_start_at_once = None    # type: ignore[assignment]
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, raft_three: RaftNodes) -> None:
+        self.three = raft_three
+        raft_three.wipe()
+
+    def make(self, folder: Path, node: str = "node-1") -> Any:
+        return LentRaftStore(self.three.nodes[node])
+
+
+class FaultyLog(callfs.DiskLog):
+    """A log whose saves fail with `fault`, while there is one."""
+
+    fault: Any = None
+
+    def save(self, state: Any, entries: Any) -> None:
+        if self.fault:
+            raise self.fault
+        super().save(state, entries)
+
+
+def stores_of(cluster: RaftNodes) -> list[Any]:
+    """A store on each node."""
+    return [LentRaftStore(node) for node in cluster.nodes.values()]
+
+
+class TestRaftNode:
+    """Real nodes, over real connections, in one process."""
+
+    def test_founding(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Together, alone, five; all know the records by one name, and one leads."""
+        for names in (["a"], ["a", "b"], ["a", "b", "c", "d", "e"]):
+            cluster = raft_nodes(names)
+            stores = stores_of(cluster)
+            entry = stores[-1].put(an_entry("/a"))
+            assert [store.get("/a") for store in stores] == [entry] * len(names)
+            assert len({store.identity for store in stores}) == 1 and stores[0].identity
+            assert {node.leader for node in cluster.nodes.values()} == {cluster.leader().name}
+            statuses = [node.status() for node in cluster.nodes.values()]
+            assert sorted(each["role"] for each in statuses) == ["follower"] * (len(names) - 1) + ["leader"]
+            assert set(statuses[0]["members"]) == set(names) and all(each["voter"] for each in statuses)
+            cluster.same()
+
+    @pytest.mark.parametrize("handover", [False, True])
+    def test_the_leader_goes_and_comes_back(self, raft_nodes: Callable[..., RaftNodes], handover: bool) -> None:
+        """Again and again, while others write: what was answered is there, once, and nobody is refused."""
+        cluster = raft_nodes(apply_timeout=20.0, forward_timeout=20.0)
+        written: list[dict[str, int]] = [{}, {}]
+        over = threading.Event()
+
+        def work(number: int) -> None:
+            if number == 2:
+                try:
+                    for turn in range(3):
+                        marks = [len(some) for some in written]
+                        gone = cluster.leader().name
+                        cluster.stop(gone, handover)
+                        cluster.leader(gone)
+                        wait_for(lambda: all(len(some) > mark + 10 for some, mark in zip(written, marks)), 20)
+                        cluster.begin(gone)
+                        cluster.wait(gone)
+                finally:
+                    over.set()
+            for turn in itertools.count() if number < 2 else ():
+                store = LentRaftStore(list(cluster.nodes.values())[turn % len(cluster.nodes)])
+                try:
+                    written[number][f"/{number}/{turn}"] = store.put(an_entry(f"/{number}/{turn}", size=turn)).version
+                    assert store.get(f"/{number}/{turn}").size == turn
+                except callfs.Unavailable as error:         # of the one that goes
+                    assert "stopping" in error.message or "takes no part" in error.message
+                if over.is_set():
+                    return
+        in_threads(work, 3)
+        for store in stores_of(cluster):
+            for some in written:
+                assert {path: store.get(path).version for path in some} == some
+        cluster.same()
+
+    def test_a_command_is_applied_once(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """However often it is sent: the answer is that of the first time."""
+        cluster = raft_nodes()
+        for node in cluster.nodes.values():
+            node.transport.send = lambda message, real=node.transport.send: [real(message) for _ in range(3 if message.kind == "propose" else 1)]
+        store = LentRaftStore(cluster.followers()[0])
+        store.add_link(a_link(max_uses=2))
+        assert [store.use_link("hash0", 1000.0) for _ in range(3)] == [True, True, False] and store.find_link("hash0").uses == 2
+        assert store.node.status()["applied"] > 12              # they were in the log more than once
+        cluster.same()
+
+    def test_a_leader_that_is_alone(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Says 503 in time, whether it was asked to write or to read; when the others are back, all is well."""
+        cluster = raft_nodes(apply_timeout=0.3, forward_timeout=0.3)
+        leader, store = cluster.leader(), LentRaftStore(cluster.leader())
+        kept = store.put(an_entry("/kept"))
+        others = [node.name for node in cluster.followers()]
+        for name in others:
+            cluster.stop(name)
+        with pytest.raises(callfs.Unavailable, match="may still happen|Nothing was changed") as caught:
+            store.put(an_entry("/unsure"))
+        assert dict(caught.value.headers)["Retry-After"]
+        wait_for(lambda: leader.leader == "", 10)
+        started = time.monotonic()
+        for act in (lambda: store.put(an_entry("/lost")), lambda: store.get("/kept"), lambda: store.page("/"), store.check):
+            with pytest.raises(callfs.Unavailable, match="No leader"):
+                act()
+        assert time.monotonic() - started < 8
+        for name in others:
+            cluster.begin(name)
+        for name in others:
+            cluster.wait(name)
+        assert store.get("/kept") == kept and store.get("/lost") is None and store.put(an_entry("/lost"))
+
+    @pytest.mark.parametrize("lease", [True, False])
+    def test_reads_never_go_back(self, raft_nodes: Callable[..., RaftNodes], lease: bool) -> None:
+        """On any node, while leaders change: what one has read or written, another one reads who begins later."""
+        cluster = raft_nodes(lease_reads=lease, apply_timeout=20.0, forward_timeout=20.0)
+        stores, seen, over, wrong = stores_of(cluster), [0], threading.Event(), []       # type: Any, list[int], Any, list[Any]
+
+        def work(number: int) -> None:
+            if number == 0:
+                try:
+                    for turn in range(1, 60):
+                        seen[0] = max(seen[0], stores[turn % 3].put(an_entry("/r", size=turn)).size)
+                        if turn % 20 == 0:
+                            cluster.leader().transfer()
+                finally:
+                    over.set()
+            while not over.is_set():
+                least = seen[0]
+                entry = stores[random.randrange(3)].get("/r")
+                found = entry.size if entry else 0
+                if found < least:
+                    wrong.append((found, least))
+                seen[0] = max(seen[0], found)
+        in_threads(work, 4)
+        assert not wrong
+
+    def test_the_lease(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """A leader answers by itself while it lasts; after a transfer it was asked for it asks the others, also when it
+        leads on; without `lease_reads` always."""
+        cluster = raft_nodes(tick=0.02)
+        leader = cluster.leader()
+        wait_for(lambda: leader._leased() is not None)
+        asked, real = [], leader._index         # type: list[float], Any
+        leader._index = lambda timeout: (asked.append(timeout), real(timeout))[1]
+        leader.barrier()
+        assert not asked
+        leader._in_driver(lambda core: setattr(core, "_sent_takeover", True))
+        wait_for(lambda: leader._leased() is None)
+        leader.barrier()
+        assert asked
+        leader._in_driver(lambda core: setattr(core, "_sent_takeover", False))
+        wait_for(lambda: leader._leased() is not None)
+        leader.options.lease_reads = False
+        wait_for(lambda: leader._leased() is None)
+        leader.barrier()
+
+    def test_a_node_that_stands_still_answers_no_read(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """The leader's driver stops (a slow disk, a stopped process): another one leads, and what it answers the old one
+        does not deny."""
+        cluster = raft_nodes(forward_timeout=0.5)
+        old, gate = cluster.leader(), threading.Event()
+        store = LentRaftStore(old)
+        store.put(an_entry("/a", size=1))
+        old._inbox.put((lambda _: gate.wait(20), None))
+        new = cluster.leader(old.name)
+        LentRaftStore(new).put(an_entry("/a", size=2))
+        with pytest.raises(callfs.Unavailable):
+            store.get("/a")
+        gate.set()
+        wait_for(lambda: raised(old.barrier, 0.2) is None)
+        assert store.get("/a").size == 2
+
+    def test_a_full_disk(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Of the leader: another one leads. The node refuses changes and says why, reads go on when it can; all is well
+        again when there is room."""
+        cluster = raft_nodes(apply_timeout=5.0)
+        leader = cluster.leader()
+        leader._entries.__class__ = FaultyLog
+        store, other = LentRaftStore(leader), LentRaftStore(cluster.followers()[0])
+        kept = store.put(an_entry("/kept"))
+        leader._entries.fault = callfs.StorageFull("full")
+        assert other.put(an_entry("/b")).path == "/b"
+        with pytest.raises(callfs.StorageFull, match="disk of this node's log is full"):
+            wait_for(lambda: not store.put(an_entry("/c")))
+        new = cluster.leader(leader.name)
+        assert new is not leader and LentRaftStore(new).get("/kept") == kept
+        leader._entries.fault = None
+        wait_for(lambda: raised(store.put, an_entry("/c")) is None)
+        cluster.same()
+
+    def test_fsync_fails(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """That node takes no part any more, and says why; the others go on. Started again, it has what they have."""
+        cluster = raft_nodes()
+        leader = cluster.leader()
+        leader._entries.__class__ = FaultyLog
+        leader._entries.fault = callfs.StorageError("fsync failed")
+        store, others = LentRaftStore(leader), [LentRaftStore(node) for node in cluster.followers()]
+        for act in (lambda: store.put(an_entry("/a")), lambda: store.get("/a"), store.check):
+            with pytest.raises(callfs.Unavailable, match="fsync failed"):
+                act()
+        cluster.leader(leader.name)
+        assert others[0].put(an_entry("/b")) == others[1].get("/b")
+        cluster.stop(leader.name)
+        cluster.begin(leader.name)
+        cluster.wait(leader.name)
+        cluster.same()
+
+    def test_one_that_was_away_gets_a_snapshot(self, raft_nodes: Callable[..., RaftNodes], monkeypatch: pytest.MonkeyPatch) -> None:
+        """The log does not go back so far any more. One snapshot serves two nodes, and few are kept."""
+        monkeypatch.setattr(callfs.RaftNode, "KEPT", 5)
+        cluster = raft_nodes([f"node-{number}" for number in range(1, 6)], snapshot_threshold=10, snapshot_interval=0.01, retain_snapshot_count=1)
+        away = [node.name for node in cluster.followers()[:2]]
+        for name in away:
+            cluster.stop(name)
+        leader = cluster.leader()
+        store = LentRaftStore(leader)
+        store.add([an_entry(f"/d/{number}") for number in range(500)])
+        for turn in range(2):
+            for number in range(40):
+                store.put(an_entry(f"/{turn}/{number}"))
+            wait_for(lambda: leader._entries.base.index > leader._applied - 30, 10, "the log to be cut")
+        for name in away:
+            cluster.begin(name)
+        for name in away:
+            cluster.wait(name)
+            assert cluster.nodes[name].status()["first"] > 40 and LentRaftStore(cluster.nodes[name]).get("/1/39")
+        cluster.same()
+        assert all(len(node.folder.snapshots()) <= 1 for node in cluster.nodes.values())
+        cluster.stop(away[0])
+        cluster.begin(away[0])
+        cluster.wait(away[0])
+        cluster.same()
+
+    def test_members_come_and_go(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """A new one learns first, then votes; one that is removed has no say; the leader itself may go. Nothing is lost."""
+        cluster = raft_nodes()
+        leader, told = cluster.leader(), []     # type: Any, list[set[str]]
+        for node in cluster.nodes.values():
+            node.on_members = lambda members: told.append(set(members))
+        store = LentRaftStore(leader)
+        store.add([an_entry(f"/{number}") for number in range(100)])
+        new = cluster.begin("node-4")
+        member = callfs.RaftMember("node-4", new.transport.address, "http://4")
+        leader.change_member(member._replace(voter=False))
+        cluster.wait("node-4")
+        assert new.folder.cluster == "test" and LentRaftStore(new).put(an_entry("/new"))
+        wait_for(lambda: new.status()["voter"])
+        leader.change_member(member)        # it is so already
+        leader.change_member(member._replace(endpoint="http://moved"))
+        for node in cluster.followers():
+            with pytest.raises(callfs.Unavailable, match=f"does not lead; {leader.name} does"):
+                node.remove_member("node-4")
+        leader.remove_member(leader.name)
+        after = cluster.leader(leader.name)
+        assert after.name in told[-1] and leader.name not in after.members and after.members["node-4"].endpoint == "http://moved"
+        cluster.stop(leader.name)
+        assert LentRaftStore(new).put(an_entry("/after")) and len(LentRaftStore(after).page("/")) == 102
+        cluster.same()
+
+    def test_a_wiped_node_is_not_let_in(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """It would vote against what it had agreed to. It is told what to do; taken out and in again it is welcome."""
+        cluster = raft_nodes()
+        leader, victim = cluster.leader(), cluster.followers()[0].name
+        wait_for(lambda: len(leader.machine.notes()) == 3)
+        LentRaftStore(leader).put(an_entry("/a"))
+        cluster.stop(victim)
+        shutil.rmtree(cluster.folder / victim)
+        wiped = cluster.begin(victim, cluster.members)
+        words = wait_for(lambda: [text for text in map(wiped.transport.trouble, cluster.members) if "another raft.data_dir" in text])
+        assert f"cluster leave --lost {victim}" in words[0] and "another raft.data_dir" in wiped.waits_for()
+        assert wiped.leader == "" and raised(wiped.barrier, 0.1)
+        cluster.stop(victim)
+        leader.remove_member(victim)
+        wait_for(lambda: len(leader.machine.notes()) == 2)
+        shutil.rmtree(cluster.folder / victim)
+        cluster.begin(victim)
+        leader.change_member(callfs.RaftMember(victim, cluster.addresses[victim], voter=False))
+        cluster.wait(victim)
+        cluster.same()
+
+    def test_transfer(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """To who is named, or to who has most; not to who can not."""
+        cluster = raft_nodes()
+        for _ in range(3):
+            leader, target = cluster.leader(), cluster.followers()[0]
+            assert leader.transfer(target.name) == target.name == cluster.leader().name
+        with pytest.raises(callfs.Conflict, match="can not be made leader"):
+            cluster.leader().transfer("nobody")
+        assert cluster.leader().transfer() in cluster.nodes
+        assert raised(cluster.followers()[0].transfer)
+
+    def test_records_that_differ(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """The node that has others than the rest serves nobody any more, and says what to do."""
+        cluster = raft_nodes()
+        store = LentRaftStore(cluster.leader())
+        store.put(an_entry("/a"))
+        cluster.settle()
+        wrong = cluster.followers()[0]
+        with wrong.machine._applying:
+            wrong.machine.read._writer.execute("UPDATE entries SET owner = 'mallory'")
+        cluster.leader().submit("digest", [cluster.leader().name])
+        wait_for(lambda: wrong.machine.trouble)
+        for act in (lambda: LentRaftStore(wrong).get("/a"), lambda: LentRaftStore(wrong).put(an_entry("/b")), LentRaftStore(wrong).check):
+            with pytest.raises(callfs.Unavailable, match="are not those of the others"):
+                act()
+        assert store.get("/a").owner == "alice" and store.put(an_entry("/b"))
+        assert [bool(node.machine.trouble) for node in cluster.nodes.values()].count(True) == 1
+
+    def test_log_and_records_of_different_times(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Records that are ahead of the log (a power cut without fsync) count; records from before the log begins do not."""
+        cluster = raft_nodes(["node-1"])
+        store = LentRaftStore(cluster.leader())
+        entry = store.put(an_entry("/a"))
+        cluster.stop("node-1")
+        shutil.rmtree(cluster.folder / "node-1" / "log")
+        node = cluster.begin("node-1")
+        cluster.wait("node-1")
+        assert LentRaftStore(node).get("/a") == entry and node.status()["first"] > 3
+        cluster.stop("node-1")
+        os.unlink(cluster.folder / "node-1" / "state.sqlite3")
+        with pytest.raises(callfs.StorageError, match="older than the log.*join it anew"):
+            cluster.begin("node-1")
+
+    def test_closing(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Whoever waits is told at once; closing twice is one time; what comes later is refused."""
+        cluster = raft_nodes(apply_timeout=30.0)
+        leader = cluster.leader()
+        store = LentRaftStore(leader)
+        for node in cluster.followers():
+            cluster.stop(node.name)
+        wait_for(lambda: leader.leader == "")
+        with concurrent.futures.ThreadPoolExecutor(2) as pool:
+            waiting = [pool.submit(raised, store.put, an_entry("/a")), pool.submit(raised, store.get, "/a")]
+            wait_for(lambda: leader._waiting)
+            leader.close()
+            assert all(isinstance(each.result(10), callfs.Unavailable) for each in waiting)
+        leader.close()
+        assert isinstance(raised(store.put, an_entry("/a")), callfs.Unavailable) and isinstance(raised(store.get, "/a"), callfs.Unavailable)
+
+    def test_cluster_time(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Begins with the clock on the wall, then follows the stamps and what has passed; never back, whatever that clock does."""
+        clock, now = callfs._RaftClock(), [100.0]
+        clock.seconds = lambda: now[0]
+        monkeypatch.setattr(time, "time", lambda: 5000.0)
+        assert clock.now() == 5_000_000
+        monkeypatch.setattr(time, "time", lambda: 9e9)
+        now[0] += 2.5
+        assert clock.now() == 5_002_500
+        clock.seen(5_001_000)
+        assert clock.now() == 5_002_500
+        clock.seen(6_000_000)
+        now[0] += 1
+        assert clock.now() == 6_001_000
+
 
 
 # ============================================================================
@@ -7416,7 +11723,7 @@ class SharedLocksContract(LocksContract):
         names = ["/", "/a", "/a/b", "/a/b/c", "/ab", "/a/c", "/d"]
 
         def meets(one: tuple[str, bool, int], other: tuple[str, bool, int]) -> bool:
-            return callfs._overlap([one[0]], one[1], [other[0]], other[1])
+            return callfs.paths_overlap([one[0]], one[1], [other[0]], other[1])
 
         def work(number: int) -> int:
             some, wrong = random.Random(number), 0
@@ -7774,6 +12081,116 @@ class TestPostgresLocks(SharedLocksContract):
 # ============================================================================
 # Locks agreed on
 # ============================================================================
+
+class PatientRaftLocks(callfs.RaftLocks):
+    """With locks that are let go of when that is said, and not soon after: the contract looks at once, on another node."""
+
+    def _let_go_of(self, who: str) -> None:
+        super()._let_go_of(who)
+        wait_for(lambda: not self._node.machine.read._read("test", "SELECT 1 FROM lock_claims WHERE who = ?", (who,)))
+
+
+class TestRaftLocks(SharedLocksContract):
+    """Each manager on another node of three."""
+
+    @pytest.fixture(autouse=True)
+    def _cluster(self, raft_three: RaftNodes) -> Iterator[None]:
+        self.three, self.opened = raft_three, []
+        raft_three.wipe()
+        yield
+        for locks in self.opened:
+            locks.close()
+
+    def make(self, timeout: float = 30, **options: Any) -> Any:
+        node = list(self.three.nodes.values())[len(self.opened) % 3]
+        self.opened.append(PatientRaftLocks(node, timeout=timeout, **options))
+        return self.opened[-1]
+
+    def claims(self) -> int:
+        """Locks that are held or waited for, on the node that has most."""
+        return max(node.machine.read._read("test", "SELECT count(*) FROM lock_claims", ())[0][0] for node in self.three.nodes.values())
+
+    def assert_empty(self, locks: Any) -> None:
+        super().assert_empty(locks)
+        wait_for(lambda: self.claims() == 0, 10, "all locks to be let go")
+
+    def lose(self, locks: Any) -> None:
+        locks._node.apply("lock_end", [locks._session])
+
+    def test_who_waits_is_told(self) -> None:
+        """In the order of coming, over all nodes, with one command each; a folder comes before the files that were asked
+        for later, and who wants something else does not wait."""
+        first, tokens, threads = self.make(), {}, []    # type: Any, dict[str, int], list[threading.Thread]
+
+        def take(name: str, path: str, subtree: bool) -> None:
+            locks = self.make()
+
+            def run() -> None:
+                with locks.hold(path, subtree=subtree) as lease:
+                    tokens[name] = lease.token
+            before = self.claims()
+            threads.append(threading.Thread(target=run))
+            threads[-1].start()
+            wait_for(lambda: self.claims() > before)
+
+        with first.hold("/d/f") as lease:
+            for name, path, subtree in (("folder", "/d", True), ("later", "/d/g", False), ("last", "/d/f", False)):
+                take(name, path, subtree)
+            with self.make().hold("/e", timeout=0):
+                assert tokens == {}
+        for thread in threads:
+            thread.join()
+        assert lease.token < tokens["folder"] < min(tokens["later"], tokens["last"]) and len(set(tokens.values())) == 3
+
+    def test_a_process_that_falls_silent(self) -> None:
+        """Its locks end with its lease; while it renews them they do not. What it then does, the records refuse."""
+        locks, other = self.make(lease=0.4), self.make()
+        store, theirs = (LentRaftStore(each._node) for each in (locks, other))
+        store.fence, theirs.fence = locks.token, other.token
+        with locks.hold("/f") as lease:
+            until = [locks._node.machine.next_expiry()]
+            wait_for(lambda: locks._node.machine.next_expiry() != until[-1] and not until.append(locks._node.machine.next_expiry()) and len(until) > 3)
+            with pytest.raises(callfs.Unavailable), other.hold("/f", timeout=0):
+                pass
+            locks._closed.set()             # nobody renews any more
+            with other.hold("/f", timeout=20) as later:
+                assert later.token > lease.token
+                right = theirs.put(an_entry("/f", owner="right"))
+            with pytest.raises(callfs.Overtaken):
+                store.put(an_entry("/f", owner="late"))
+        assert store.get("/f") == right and locks._metrics.value("callfs_lock_operations_total", "release", "lost") == 1
+        locks._closed.clear()
+
+    def test_a_lock_that_is_granted_late(self) -> None:
+        """To one who has given up and let go: the command was under way for longer. It does not stay."""
+        locks = self.make(lease=0.3)
+        with locks.hold("/b"):
+            locks._node.apply("lock_take", [f"{locks._session}-late", locks._session, ["/a"], False, 0])
+            with self.make().hold("/a", timeout=10):
+                pass
+
+    def test_letting_go_is_shared_and_sure(self) -> None:
+        """Those that let go together share commands, and one that failed is given again."""
+        locks = callfs.RaftLocks(self.three.leader())
+        self.opened.append(locks)
+        node, real, ops = locks._node, locks._node.submit, []   # type: Any, Any, list[int]
+
+        def submit(op: str, args: Any, token: int = 0, then: Any = None) -> Any:
+            if op == "lock_give":
+                ops.append(len(args))
+                if len(ops) == 1:
+                    return real("lock_renew", [locks._session, 60_000], token,
+                                lambda wait: (setattr(wait, "error", callfs.Unavailable()), then(wait)))
+            return real(op, args, token, then)
+        node.submit = submit
+        try:
+            with contextlib.ExitStack() as stack:
+                for number in range(20):
+                    stack.enter_context(locks.hold(f"/{number}"))
+            self.assert_empty(locks)
+            assert sum(ops) == 21 and len(ops) < 20
+        finally:
+            del node.submit
 
 
 # ============================================================================
@@ -12483,6 +16900,56 @@ class TestNodesTogether:
         nodes[2].tree.place(ALICE, "/d", "localfs")
         assert on_disks(nodes) == {"n1": [], "n2": ["/d/f1", "/d/f2", "/d/f3"], "n3": []}
         assert fetch(nodes[1].tree, "/d/f3") == b"3" * 2000
+
+
+class RaftToyCluster(ToyCluster):
+    """The same over records and locks that the nodes agree on."""
+
+    def __init__(self, folder: Path, three: RaftNodes) -> None:
+        os.makedirs(folder, exist_ok=True)
+        three.wipe()
+        self.folder, self.nodes, self.managers, self.ends = str(folder), {}, [], lambda: None
+        for number, node in enumerate(three.nodes.values(), 1):
+            store, locks = LentRaftStore(node), PatientRaftLocks(node, timeout=30)
+            store.fence = locks.token
+            self.managers.append(locks)
+            ToyNode(f"n{number}", os.path.join(self.folder, f"n{number}"), store, locks, self.nodes)
+        self.store, self.locks = LentRaftStore(three.leader()), self.managers[0]._own
+
+    def close(self) -> None:
+        for node in self.nodes.values():
+            node.tree.close()
+        for locks in self.managers:
+            locks.close()
+        self.ends()
+
+
+@pytest.mark.once
+class TestRaftNodesTogether(TestNodesTogether):
+    """What three nodes do together that agree on the records."""
+
+    @pytest.fixture
+    def nodes(self, tmp_path: Path, raft_three: RaftNodes) -> Iterator[ToyCluster]:
+        cluster = RaftToyCluster(tmp_path / "nodes", raft_three)
+        yield cluster
+        try:
+            cluster.check()
+        finally:
+            cluster.close()
+
+
+@pytest.mark.long
+class TestRaftClusterFS(FileSystemContract):
+    """Each operation asked of another of three nodes that agree on the records."""
+
+    def make(self, folder: Path) -> Any:
+        three = RaftNodes(folder.parent / "raft")
+        self.cluster = RaftToyCluster(folder, three)
+        self.cluster.ends = three.close
+        return _Roving(self.cluster)
+
+    def check(self, tree: Any, folder: Path) -> None:
+        self.cluster.check()
 
 
 class TestNode:
@@ -25601,10 +30068,13 @@ class FaultyLine:
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
             while True:
-                client = self._listener.accept()[0]
-                self._threads = [thread for thread in self._threads if thread.is_alive()]
-                self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
-                self._threads[-1].start()
+                self.take(self._listener.accept()[0])
+
+    def take(self, client: socket.socket) -> None:
+        """Serve a connection."""
+        self._threads = [thread for thread in self._threads if thread.is_alive()]
+        self._threads.append(threading.Thread(target=self._serve, args=(client,), daemon=True))
+        self._threads[-1].start()
 
     def _serve(self, client: socket.socket) -> None:
         if self._cut:
@@ -25652,18 +30122,19 @@ class ClusterNode:
     key = KEY
 
     def __init__(self, name: str, folder: Path) -> None:
-        self.name, self.folder, self.port = name, folder, quiet_port()
+        self.name, self.folder, self.port, self.raft_port = name, folder, quiet_port(), quiet_port()
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
+        self.program = ""                   # what is started instead of callfs.py as it is
         self.server: Optional[Spawned] = None
         folder.mkdir()
 
-    def start(self) -> None:
-        """Begin, or begin again with the data of before."""
+    def start(self, wait: bool = True) -> None:
+        """Begin, or begin again with the data of before; `wait`: until it listens."""
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings)
+        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -25710,18 +30181,22 @@ class Cluster:
                 self.lines[node.name, "store"] = FaultyLine(authority.port)
             node.settings = {**self._settings(node), **changes}
         try:
-            all_at_once(count, lambda number: self.nodes[number].start())
+            all_at_once(count, lambda number: self.nodes[number].start(self.waits(self.nodes[number])))
             assert all(node.server for node in self.nodes), self.outputs()
         except BaseException:
             self.close()
             raise
+
+    def waits(self, node: ClusterNode) -> bool:
+        """Whether it listens by itself."""
+        return True
 
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
         settings: dict[str, Any] = {
             "server": {"listen_addr": f"127.0.0.1:{node.port}", "metadata_op_timeout": "1s", "file_op_timeout": "5s"}, "storage": {"durability": "relaxed", "rescan_interval": "2s"},
             "rate_limits": {name: 1_000_000 for name in ("link_rate", "link_burst", "download_rate", "download_burst")},
             "instance_discovery": {"instance_id": node.name, "peer_timeout": "3s", "peer_connect_timeout": "1s", "peer_endpoints": {
-                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name != "store"}}}
+                name: f"http://127.0.0.1:{line.port}" for (who, name), line in self.lines.items() if who == node.name and name[0] == "n"}}}
         if self.authority:
             address = f"127.0.0.1:{self.lines[node.name, 'store'].port}"
             if self.authority.name == "postgres":
@@ -25854,6 +30329,7 @@ class Traffic:
     `kinds`: of TRAFFIC, as often as they are named; "send" is a move to the disk of any node."""
 
     numbers = itertools.count(1)
+    unwell = (0, 502, 503)                  # statuses that are allowed while something is broken
 
     def __init__(self, cluster: Cluster, paths: Sequence[str], kinds: str = "read read read write write create swap delete",
                  clients: int = 6, sizes: Sequence[int] = SIZES) -> None:
@@ -25923,7 +30399,7 @@ class Traffic:
         except (OSError, http.client.HTTPException) as error:
             answer = Answer(0, {}, repr(error).encode())
         self._note(node, begun, answer, seen)
-        return answer.status not in (0, 502, 503)
+        return answer.status not in self.unwell
 
     def _note(self, node: ClusterNode, begun: Done, answer: Answer, seen: dict[str, Any]) -> None:
         _, well, refused = TRAFFIC[begun.kind]
@@ -25945,7 +30421,7 @@ class Traffic:
             self.well[node.name] += 1
         else:
             self.troubles.append(Trouble(begun.start, begun.end, node.name, f"{begun.kind} {begun.path}", answer.status, answer.body[:300].decode("latin-1")))
-            if answer.status not in (0, 502, 503) or (answer.status and not answer.json()["message"]):
+            if answer.status not in self.unwell or (answer.status and not answer.json()["message"]):
                 self.wrong.append(str(self.troubles[-1]))
             if begun.kind != "read":
                 self.history.append(begun._replace(end=math.inf, outcome="unknown"))
@@ -26329,10 +30805,883 @@ def test_redis_loses_all_its_keys(redis_server: RealDatabase, tmp_path: Path, ca
 # Raft clusters: real processes, and what goes wrong there
 # ============================================================================
 
+def who_has(port: int, nodes: Iterable[ClusterNode]) -> str:
+    """The node whose process has the end of a connection that is at this port of 127.0.0.1 (Linux)."""
+    rows = map(str.split, Path("/proc/net/tcp").read_text().splitlines())
+    inode = next((row[9] for row in rows if row[1] == f"0100007F:{port:04X}"), "")
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            command = Path(f"/proc/{pid}/cmdline").read_text()
+            found = [node.name for node in nodes if str(node.folder / "config.yaml") in command]
+            if found and f"socket:[{inode}]" in open_descriptors(pid).values():
+                return found[0]
+    return ""
+
+
+class Door:
+    """The Raft port of a node as all others have it in their log: each connection goes to the line of the node that made it."""
+
+    def __init__(self, cluster: RaftCluster, node: ClusterNode) -> None:
+        self._cluster, self._node = cluster, node
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self.address = "127.0.0.1:%d" % self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                client, (_, port) = self._listener.accept()
+                line = self._cluster.lines.get((who_has(port, self._cluster.nodes), "raft " + self._node.name))
+                line.take(client) if line else client.close()
+
+    def close(self) -> None:
+        """The end."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self._thread.join(10)
+
+
+# What nodes run that keep little of the log, compare their records all the time, and have a clock on the wall that a file may
+# shift. (Debian's libfaketime 0.9.10 makes `time.sleep` of Python 3.11 fail with EINVAL, so it is not of use here.)
+HURRIED = """
+import importlib.util, sys, time
+def shifted(clock, unit):
+    def now():
+        try:
+            with open("clock") as file:
+                return clock() + type(unit)(float(file.read()) * unit)
+        except (OSError, ValueError):
+            return clock()
+    return now
+time.time, time.time_ns = shifted(time.time, 1.0), shifted(time.time_ns, 10**9)
+spec = importlib.util.spec_from_file_location("callfs", {!r})
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(callfs)
+callfs.RaftNode.KEPT, callfs.RaftNode.DIGEST_SECONDS = {}, 1.0
+sys.exit(callfs.main())
+"""
+
+
+class RaftCluster(Cluster):
+    """Nodes that agree among themselves; a line before each Raft port as well, ("n1", "raft n2"). They keep but `kept` entries
+    of the log, where that is said, and compare their records all the time; those behind the first `founders` are to join."""
+
+    def __init__(self, folder: Path, count: int = 3, changes: Mapping[str, Any] = {}, kept: int = 0, founders: int = 0) -> None:
+        self.doors: dict[str, Door] = {}
+        self._hurried, self._founders = folder / "hurried.py" if kept else "", founders or count
+        if kept:
+            (folder / "hurried.py").write_text(HURRIED.format(compiled(), kept))
+        super().__init__(folder, None, count, changes)
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        node.program, founders = str(self._hurried), self.nodes[:self._founders]
+        for each in self.nodes:
+            self.doors[each.name] = self.doors.get(each.name) or Door(self, each)
+            if each is not node:
+                self.lines[node.name, "raft " + each.name] = FaultyLine(each.raft_port)
+        return {**super()._settings(node), "auth": {"admins": ["tester"]}, "metadata_store": {"type": "raft"}, "dlm": {"type": "raft", "lease": "1s"}, "raft": {
+            "enabled": True, "node_id": node.name, "bind_addr": f"127.0.0.1:{node.raft_port}", "data_dir": str(node.folder / "raft"),
+            "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in (*founders, node)},
+            "api_peer_endpoints": {each.name: each.url for each in (*founders, node)}, "apply_timeout": "3s", "forward_timeout": "2s",
+            "snapshot_interval": "1s"}}
+
+    def waits(self, node: ClusterNode) -> bool:
+        """Others do when they have joined."""
+        return node in self.nodes[:self._founders]
+
+    def close(self) -> None:
+        """End what runs."""
+        super().close()
+        for door in self.doors.values():
+            door.close()
+
+    def isolate(self, node: ClusterNode, how: str = "cut") -> None:
+        """From all others: cut, deaf (it hears nothing), mute (nobody hears it)."""
+        for (who, whom), line in self.lines.items():
+            whom = whom.rpartition(" ")[2]
+            if node.name in (who, whom):
+                outward = (how == "mute") == (who == node.name)
+                line.cut() if how == "cut" else line.silence("out" if outward else "back")
+
+    def leader(self) -> ClusterNode:
+        """Who leads, of those that run; waits until there is one."""
+        def found() -> Optional[ClusterNode]:
+            rows = {node: self.raft(node) for node in self.nodes if node.server}
+            leaders = [node for node in rows if rows[node].get("leader")]
+            return max(leaders, key=lambda node: rows[node]["term"], default=None)
+        return wait_for(found, 20, "a leader")
+
+    @staticmethod
+    def raft(node: ClusterNode) -> dict[str, float]:
+        """What a node says of itself (metrics callfs_raft_...); {} when it says nothing."""
+        try:
+            told = call(node, "GET", "/metrics", timeout=3).body.decode()
+        except (OSError, http.client.HTTPException):
+            return {}
+        return {name: float(value) for name, value in re.findall(r"^callfs_raft_(\w+) (\S+)$", told, re.M)}
+
+    def writes(self, *nodes: ClusterNode, seconds: float = 10) -> None:
+        """Each of them stores a new file, soon."""
+        for node in nodes:
+            wait_for(lambda: self._heard(node, "PUT", f"/v1/files/new-{next(Traffic.numbers)}", b"x") == 201, seconds, f"{node.name} to write")
+
+    def others(self, *away: ClusterNode) -> list[ClusterNode]:
+        """All but these."""
+        return [node for node in self.nodes if node not in away]
+
+    def command(self, *words: str) -> None:
+        """`callfs cluster ...`, which must work."""
+        assert callfs.main(["cluster", *words]) == 0, [(node.name, re.findall("a leader.*", node.output()), self.raft(node)) for node in self.nodes]
+
+    def join(self, node: ClusterNode) -> None:
+        """A node that runs, and belongs to no cluster or to this one; returns when it votes."""
+        self.command("join", "--leader", self.leader().url, "--node-id", node.name, "--raft-addr", self.doors[node.name].address,
+                     "--api-endpoint", node.url, "--internal-secret", SECRETS["internal_proxy_secret"])
+
+    def leave(self, node: ClusterNode, *how: str) -> None:
+        """In order, or `--lost`."""
+        self.command("leave", node.name, *how, "--url", self.others(node)[0].url, "--key", KEY)
+
+    def forget(self, node: ClusterNode) -> None:
+        """It stops, and all is gone that it knew of the cluster; it founds none any more."""
+        node.stop()
+        shutil.rmtree(node.folder / "raft")
+        node.settings["raft"]["bootstrap"] = False
+
+    def copy(self, node: ClusterNode) -> Path:
+        """The records of a node as they are now."""
+        made = self.folder / f"copy-{node.name}.sqlite3"
+        made.unlink(missing_ok=True)
+        uri = f"{(node.folder / 'raft' / 'state.sqlite3').as_uri()}?mode=ro"
+        with contextlib.closing(sqlite3.connect(uri, uri=True)) as source, contextlib.closing(sqlite3.connect(made)) as target:
+            source.backup(target)
+        return made
+
+    def records(self) -> Any:
+        """Those of the first node."""
+        return callfs.SQLiteStore(str(self.copy(self[0])), shared=True)
+
+    def differences(self) -> list[str]:
+        """And where the records of two nodes are not the same, to the byte."""
+        with contextlib.ExitStack() as stack:
+            all_of = [list(stack.enter_context(contextlib.closing(sqlite3.connect(self.copy(node)))).iterdump()) for node in self.nodes]
+        return [f"not on all nodes: {line}" for line in sorted({line for lines in all_of for line in set(all_of[0]) ^ set(lines)})] + super().differences()
+
+
+@pytest.fixture(scope="module")
+def raft_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RaftCluster]:
+    """Three nodes for many tests."""
+    with contextlib.closing(RaftCluster(tmp_path_factory.mktemp("raft"), kept=300)) as made:
+        yield made
+
+
+def fill(path: Path) -> None:
+    """All that is free on a disk."""
+    with open(path, "wb", buffering=0) as file, contextlib.suppress(OSError):
+        for size in (1 << 16, 1 << 9, 1):
+            with contextlib.suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
+
+
+def set_clock(node: ClusterNode, offset: float) -> None:
+    """What its clock on the wall shows differs by so many seconds, at once."""
+    made = node.folder / "clock-new"
+    made.write_text(f"{offset:+.3f}")
+    made.rename(node.folder / "clock")
+
+
+class PatientTraffic(Traffic):
+    """Clients that try 503, and what no server took, again at the next node: nobody waits longer than `patience` seconds."""
+
+    patience = 10.0
+
+    def _client(self, node: ClusterNode, some: random.Random) -> None:
+        nodes, at, well, seen = self.cluster.nodes, self.cluster.nodes.index(node), time.monotonic(), {}
+        connection = connect(node.url, 20)
+        while not self._over.is_set() and not self.wrong:
+            if self.one(nodes[at], connection, some, seen):
+                well = time.monotonic()
+                continue
+            trouble = self.troubles[-1]
+            if time.monotonic() > well + self.patience or trouble.status == 502 or "Incomplete" in trouble.message:
+                self.wrong.append(f"a client has waited long enough: {trouble}")
+            connection.close()
+            at = (at + 1) % len(nodes)
+            connection = connect(nodes[at].url, 20)
+            self._over.wait(0.05)
+        connection.close()
+
+
+LONG = pytest.mark.long
+A_FEW = pytest.mark.parametrize("rounds", [1, pytest.param(8, marks=LONG)])
+
+
+@pytest.mark.once
+class TestRaftCluster:
+    """Three processes that agree among themselves, and clients that work on all of them while things break."""
+
+    @pytest.fixture
+    def cluster(self, raft_cluster: RaftCluster) -> RaftCluster:
+        """One that is well."""
+        raft_cluster.heal()
+        return raft_cluster
+
+    @pytest.fixture
+    def top(self, cluster: RaftCluster) -> str:
+        """A directory of the test's own."""
+        return f"/t{next(Traffic.numbers)}"
+
+    # What holds over any authority; its own cluster is the one above.
+    test_a_link_is_raced_over_three_nodes = TestCluster.test_a_link_is_raced_over_three_nodes
+    test_events_of_every_node_are_seen_on_every_node = TestCluster.test_events_of_every_node_are_seen_on_every_node
+    test_what_is_written_is_read_at_once_on_every_node = TestCluster.test_what_is_written_is_read_at_once_on_every_node
+
+    @A_FEW
+    def test_the_leader_is_killed_under_load(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(rounds):
+                traffic.more(60)
+                with cluster.broken():
+                    victim = cluster.leader()
+                    victim.stop(signal.SIGKILL)
+                    cluster.writes(*cluster.others(victim))
+                    victim.start()
+                    traffic.more(20, only=victim)
+        settle(cluster, traffic, other)
+
+    @pytest.mark.parametrize("who, how", [("leader", "cut"), *(pytest.param(who, how, marks=LONG) for who, how in (
+        ("follower", "cut"), ("leader", "mute"), ("leader", "deaf"), ("follower", "mute"), ("follower", "deaf")))])
+    def test_a_node_is_alone(self, cluster: RaftCluster, top: str, who: str, how: str) -> None:
+        """The others go on; it answers nothing that is no longer so, and is one of them again by itself."""
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic:
+            traffic.more(40)
+            leader = cluster.leader()
+            node = leader if who == "leader" else cluster.others(leader)[0]
+            with cluster.broken():
+                cluster.isolate(node, how)
+                cluster.writes(*cluster.others(node))
+                wait_for(lambda: traffic.wrong or any(each.node == node.name and each.status == 503 for each in traffic.troubles), 20, "503 of it")
+                for line in cluster.lines.values():
+                    line.heal()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @LONG
+    def test_two_nodes_do_not_hear_each_other(self, cluster: RaftCluster, top: str) -> None:
+        """The third hears both: the leader stays, though one of them may not hear it, and then serves nobody."""
+        for node, other in itertools.combinations(cluster.nodes, 2):
+            leader = cluster.leader()
+            with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
+                cluster.lines[node.name, "raft " + other.name].cut()
+                cluster.lines[other.name, "raft " + node.name].cut()
+                deaf = [each for each in (node, other) if leader in (node, other) and each is not leader]
+                cluster.writes(*cluster.others(*deaf))
+                term = cluster.raft(leader)["term"]
+                traffic.go_on(4)
+                assert cluster.raft(cluster.leader())["term"] == term
+            settle(cluster, traffic)
+
+    @A_FEW
+    def test_the_leader_stands_still(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        """Longer than its lease and the locks of its clients live; what it had begun overwrites nothing."""
+        kinds = "read read write create create delete delete move send"
+        with Traffic(cluster, [f"{top}-{name}" for name in "abc"], kinds, sizes=(10, 500)) as traffic:
+            for _ in range(rounds):
+                traffic.more(20)
+                with cluster.broken():
+                    victim = cluster.leader()
+                    victim.send(signal.SIGSTOP)
+                    cluster.writes(*cluster.others(victim))
+                    traffic.more(10, without=victim)
+                    victim.send(signal.SIGCONT)
+                    traffic.more(10, only=victim)
+        settle(cluster, traffic)
+
+    @pytest.mark.parametrize("rounds", [1, pytest.param(4, marks=LONG)])
+    def test_a_disk_is_full(self, cluster: RaftCluster, top: str, rounds: int) -> None:
+        """The one with the log of the leader: another leads, nothing is lost, and it goes on when there is room again."""
+        node = cluster[2]
+        with contextlib.ExitStack() as stack:
+            small, data = node.folder / "small", node.folder / "raft"
+            stack.enter_context(mounted(small, "size=64m"))
+            node.stop()
+            shutil.copytree(data, small / "raft", dirs_exist_ok=True)
+            data.rename(node.folder / "raft-before")
+            data.symlink_to(small / "raft")
+            stack.callback(self._put_back, node)
+            node.start()
+            cluster.heal()
+            wait_for(lambda: call(node, "POST", "/v1/cluster/transfer", {"node": node.name}).status == 200, 20, f"{node.name} to lead")
+            with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
+                traffic.unwell = (0, 502, 503, 507)
+                for _ in range(rounds):
+                    traffic.more(40)
+                    with cluster.broken():
+                        fill(small / "filler")
+                        cluster.writes(*cluster.others(node))
+                        wait_for(lambda: cluster.leader() is not node, 20, "another leader")
+                        traffic.more(20, without=node)
+                        (small / "filler").unlink()
+                        traffic.more(20, only=node)
+            settle(cluster, traffic)
+
+    @staticmethod
+    def _put_back(node: ClusterNode) -> None:
+        """Before the small disk goes."""
+        node.stop()
+        (node.folder / "raft").unlink()
+        shutil.copytree(node.folder / "small" / "raft", node.folder / "raft")
+        shutil.rmtree(node.folder / "raft-before")
+
+    @LONG
+    def test_clocks_jump(self, cluster: RaftCluster, top: str) -> None:
+        """Those of the walls, by so much that nodes still talk about files: nothing fails, nobody stands for election. Then by hours."""
+        some, term = random.Random(kill_seed()), cluster.raft(cluster.leader())["term"]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3) as other:
+            for _ in range(20):
+                set_clock(some.choice(cluster.nodes), some.uniform(-25, 25))
+                traffic.more(30)
+            assert cluster.raft(cluster.leader())["term"] == term
+            with cluster.broken():
+                for _ in range(6):
+                    set_clock(some.choice(cluster.nodes), some.choice((-1, 1)) * some.uniform(3600, 1e6))
+                    traffic.more(30, without=cluster.nodes[0])
+                for node in cluster.nodes:
+                    set_clock(node, 0)
+                traffic.more(30)
+        settle(cluster, traffic, other)
+
+    @LONG
+    def test_five_nodes(self, tmp_path: Path) -> None:
+        """Two may be away, whoever they are; with three away nothing is answered that could be wrong."""
+        with contextlib.closing(RaftCluster(tmp_path, 5)) as cluster:
+            cluster.heal()
+            some = random.Random(kill_seed())
+            with Traffic(cluster, ["/one", "/two"], ONE_PATH, clients=10) as traffic:
+                for number in range(4):
+                    traffic.more(60)
+                    away = [cluster.leader()]
+                    away.append(some.choice(cluster.others(*away)))
+                    with cluster.broken():
+                        for node in away:
+                            cluster.isolate(node) if number % 2 else node.stop(signal.SIGKILL)
+                        cluster.writes(*cluster.others(*away))
+                        third = cluster.leader()
+                        third.send(signal.SIGSTOP)
+                        left = cluster.others(*away, third)
+                        wait_for(lambda: [cluster._heard(node, "GET", "/v1/files/one") for node in left] == [503, 503], 20, "503")
+                        assert {cluster._heard(node, "PUT", "/v1/files/three", b"x") for node in left} == {503}
+                        third.send(signal.SIGCONT)
+                        cluster.writes(*left)
+                        cluster.heal()
+            settle(cluster, traffic)
+
+    def test_rolling_restart(self, moto_s3: S3Server, tmp_path: Path) -> None:
+        """Files are in S3, where every node reaches them: no request fails but with 503, and what is tried again at the next
+        node works soon. The leader goes last, and hands over."""
+        target = moto_s3.target()
+        backend = {"default_backend": "s3", "s3_endpoint": target.endpoint, "s3_bucket_name": target.bucket,
+                   "s3_access_key": target.access_key, "s3_secret_key": target.secret_key, "s3_region": target.region}
+        with contextlib.closing(RaftCluster(tmp_path, changes={"backend": backend})) as cluster:
+            cluster.heal()
+            with PatientTraffic(cluster, ["/d/a", "/b"], ONE_PATH, sizes=(10, 500)) as traffic, cluster.broken():
+                leader = cluster.leader()
+                for node in (*cluster.others(leader), leader):
+                    traffic.more(20)
+                    node.stop()
+                    traffic.more(20, without=node)
+                    node.start()
+                    cluster.writes(node)
+            settle(cluster, traffic)
+
+    @pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=LONG)])
+    def test_a_node_was_away_for_many_commands(self, cluster: RaftCluster, top: str, count: int) -> None:
+        """The log of the others does not go back so far: it gets a snapshot, while all go on."""
+        node, other = cluster[0], cluster[1]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
+            with cluster.broken():
+                node.stop()
+                before = cluster.raft(other)["commit_index"]
+                all_at_once(8, lambda number: self._feed(cluster, cluster[1 + number % 2], f"{top}/{number}", before + count))
+                wait_for(lambda: len({row["snapshot_age_seconds"] for row in map(cluster.raft, cluster.others(node))}), 10)
+                node.start()
+                traffic.more(20, only=node)
+        settle(cluster, traffic)
+        assert list((node.folder / "raft" / "snapshots").iterdir()), node.output()
+
+    @staticmethod
+    def _feed(cluster: RaftCluster, node: ClusterNode, top: str, past: float) -> None:
+        for number in itertools.count():
+            if number % 20 == 0 and cluster.raft(node).get("commit_index", 0) >= past:
+                return
+            call(node, "PUT", f"/v1/files{top}/{number % 100}", b"x")
+
+    def test_a_node_has_lost_its_disk(self, cluster: RaftCluster, top: str) -> None:
+        """It may have voted, and has forgotten it: it is not let in as the one it was; as a new node it is."""
+        node = cluster[2]
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH) as traffic, cluster.broken():
+            traffic.more(40)
+            node.stop()
+            shutil.rmtree(node.folder / "raft")
+            node.start(wait=False)
+            wait_for(lambda: "has another raft.data_dir than before" in node.output(), 15, "the others to refuse it")
+            assert cluster._heard(node, "GET", f"/v1/files{top}") in (0, 503)
+            cluster.forget(node)
+            cluster.writes(*cluster.others(node))
+            cluster.leave(node, "--lost")
+            node.start(wait=False)
+            cluster.join(node)
+            traffic.more(20, only=node)
+        settle(cluster, traffic)
+
+    @LONG
+    def test_nodes_come_and_go_under_load(self, tmp_path: Path) -> None:
+        """The fourth comes and the first goes, comes again and the second goes ..."""
+        with contextlib.closing(RaftCluster(tmp_path, 4, kept=300, founders=3)) as cluster:
+            cluster.join(cluster[3])
+            cluster.heal()
+            with PatientTraffic(cluster, ["/one", "/two"], ONE_PATH, clients=8) as traffic, cluster.broken():
+                for node in cluster.nodes:
+                    traffic.more(40)
+                    cluster.leave(node)
+                    traffic.more(40, without=node)
+                    cluster.forget(node)
+                    node.start(wait=False)
+                    cluster.join(node)
+                    cluster.writes(node)
+            settle(cluster, traffic)
+
 
 # ============================================================================
 # Raft clusters at work: join, leave, transfer, recover, migrate
 # ============================================================================
+
+class TestMigrate:
+    """`callfs migrate`: records from SQLite into a Raft cluster of one node, and back."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+        """`place("raft")`: the configuration of a server on one disk, with records of that kind, as a file."""
+        with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+            address = f"127.0.0.1:{probe.getsockname()[1]}"
+
+        def place(kind: str, **more: Any) -> str:
+            values = {"server": {"listen_addr": "127.0.0.1:0"}, "log": {"level": "error"}, "storage": {"durability": "relaxed"},
+                      "auth": {"api_key_users": {"admin": CLIENT_KEY}, "admins": ["admin"], "internal_proxy_secret": "s" * 32, "single_use_link_secret": "t" * 32},
+                      "backend": {"localfs_root_path": str(tmp_path / "disk")}, "metadata_store": {"type": kind, "sqlite_path": str(tmp_path / "records")},
+                      "raft": {"enabled": kind == "raft", "node_id": "n1", "bind_addr": address, "data_dir": str(tmp_path / "raft"), **more}}
+            (tmp_path / "config.json").write_text(json.dumps(values))
+            return str(tmp_path / "config.json")
+        (tmp_path / "disk").mkdir()
+        yield place
+
+    @staticmethod
+    @contextlib.contextmanager
+    def running(path: str) -> Iterator[Any]:
+        with callfs.Server(callfs.Config.load(path, environ={})) as server, callfs.Client(server.url, CLIENT_KEY) as client:
+            wait_for(lambda: client.ready()[0], 20)
+            yield client, server.url
+
+    @staticmethod
+    def migrate(path: str, to: str) -> Any:
+        return callfs.main(["migrate", "--config", path, "--to", to])
+
+    @staticmethod
+    def seen(client: Any) -> tuple[Any, ...]:
+        """All that clients are told, but for the node, and the times of directories: those are the disk's with SQLite."""
+        infos = [client.stat(info.path)._replace(instance_id="") for info in client.list("/", recursive=True)]
+        return ([(info, client.open(info.path).read()) if info.type == "file" else info._replace(mtime=0) for info in infos], client.links())
+
+    def test_there_and_back(self, place: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        """Files keep their owners, modes, times, ETags and ids (a link goes on to work), mounts stay; what was done there is done."""
+        with self.running(place("sqlite")) as (client, url), callfs.PFSClient(url, CLIENT_KEY) as pfs:
+            for number in range(30):
+                client.upload(f"/d{number % 3}/e/{number}", b"%d" % number)
+            client.mkdir("/empty")
+            pfs.chmod("/d0/e/0", 0o600)
+            pfs.mount("memfs", "/m")
+            link, before = client.link("/d1/e/1", max_uses=9), self.seen(client)
+        with contextlib.closing(callfs.SQLiteStore(str(tmp_path / "records"))) as store:
+            plain, identity = store.subtree("/"), store.identity
+        assert self.migrate(place("raft"), "raft") == 0, capsys.readouterr()
+        with self.running(place("raft")) as (client, url):
+            assert self.seen(client) == before and client.exists("/m")
+            assert urllib.request.urlopen(f"{url}/download/{link.token}").read() == b"1"
+            client.move("/d0", "/f")
+            client.mkdir("/only/here")
+            client.upload("/f/e/0", b"another")
+            after = self.seen(client)
+        assert self.migrate(place("raft"), "raft") == 2 and "already" in capsys.readouterr().err
+        with pytest.raises(callfs.ConfigError, match="not the one"), self.running(place("sqlite")):
+            pass                            # those records are the past
+        (tmp_path / "records").rename(tmp_path / "old")
+        assert self.migrate(place("raft"), "sqlite") == 0, capsys.readouterr()
+        with self.running(place("sqlite")) as (client, _):
+            assert self.seen(client) == after and client.exists("/m")
+            assert client.upload("/d9", b"x") and (tmp_path / "disk" / "only" / "here").is_dir()
+        with contextlib.closing(callfs.SQLiteStore(str(tmp_path / "records"))) as store:
+            assert store.identity == identity and store.get("/d1/e/1") == plain[[entry.path for entry in plain].index("/d1/e/1")]._replace(instance_id="n1")
+            assert store._read("", "SELECT name FROM sqlite_master WHERE name LIKE 'raft%' OR name LIKE 'lock%'", ()) == []
+        with pytest.raises(callfs.ConfigError, match="not the one"), self.running(place("raft")):
+            pass
+        assert callfs.main(["fsck", "--config", place("sqlite")]) == 0
+        assert self.migrate(place("raft"), "sqlite") == 2 and "is to be moved away" in capsys.readouterr().err
+
+    def test_what_is_refused(self, place: Callable[..., str], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+        """What would lose something, both ways: with a word on what to do, and nothing changed. What a kill leaves half done, too."""
+        disk, records, raft = tmp_path / "disk", tmp_path / "records", tmp_path / "raft"
+
+        def refused(to: str, why: str, **more: Any) -> None:
+            assert self.migrate(place("raft", **more), to) == 2
+            assert re.search(why, capsys.readouterr().err)
+
+        def in_records(path: Path, *statements: str) -> None:
+            with contextlib.closing(sqlite3.connect(str(path), isolation_level=None)) as connection:
+                for statement in statements:
+                    connection.execute(statement)
+
+        def dying(*args: Any) -> None:
+            raise callfs.StorageFull()
+
+        refused("raft", "from where to where")
+        refused("sqlite", "from where to where")
+        with self.running(place("sqlite")) as (client, _):
+            client.upload("/d/f", b"x")
+            refused("raft", "another callfs process")
+        refused("raft", "raft.node_id", node_id="")
+        (disk / "stranger").write_bytes(b"")
+        (disk / "folder").mkdir()
+        refused("raft", r"\(unrecorded: 2\): run `callfs fsck`")
+        (disk / "stranger").unlink()
+        (disk / "folder").rmdir()
+        in_records(records, "INSERT INTO replication VALUES ('s3')")
+        refused("raft", "ha.replication_enabled")
+        in_records(records, "DELETE FROM replication")
+        (disk / ".callfs" / "store").rename(tmp_path / "mark")
+        refused("raft", "disk mounted")
+        (tmp_path / "mark").rename(disk / ".callfs" / "store")
+        assert not (raft / "log").exists() and not (raft / "state.sqlite3").exists()
+        with monkeypatch.context() as patch:
+            patch.setattr(callfs.LocalDisk, "mark", dying)
+            assert self.migrate(place("raft"), "raft") != 0
+        refused("raft", "already")
+        shutil.rmtree(raft)
+        assert self.migrate(place("raft"), "raft") == 0, capsys.readouterr()
+        refused("sqlite", "moved away")
+        records.unlink()
+        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n2' WHERE name = 'f'")
+        refused("sqlite", "1 files .*/d/f")
+        in_records(raft / "state.sqlite3", "UPDATE entries SET instance_id = 'n1'", "DELETE FROM strays")
+        with contextlib.closing(callfs.DiskLog(str(raft / "log"))) as log:
+            log.save(None, [callfs.RaftEntry(log.last_index + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members(
+                {name: callfs.RaftMember(name, "h:1") for name in ("n1", "n2")}))])
+        refused("sqlite", "n1, n2.*leave")
+        with contextlib.closing(callfs.DiskLog(str(raft / "log"))) as log:       # what is agreed on by one is done, though it was not yet
+            last = log.last_index
+            log.save(None, [callfs.RaftEntry(last + 1, 1, callfs.RAFT_MEMBERS, callfs.encode_members({"n1": callfs.RaftMember("n1", "h:1")})),
+                            callfs.RaftEntry(last + 2, 1, callfs.RAFT_COMMAND, callfs.stamped(1, callfs.encode_command("move", ["/d", "/e"])))])
+        with monkeypatch.context() as patch:
+            patch.setattr(callfs.LocalDisk, "mark", dying)
+            assert self.migrate(place("raft"), "sqlite") != 0
+        refused("sqlite", "moved away")
+        records.unlink()
+        assert self.migrate(place("raft"), "sqlite") == 0, capsys.readouterr()
+        with self.running(place("sqlite")) as (client, _):
+            assert client.open("/e/f").read() == b"x" and not client.exists("/d")
+
+
+class RaftCity:
+    """Servers in this process, on loopback, with their records in Raft. `start` founds a cluster of one with the first of
+    them; `config` has a file for the command line. Waits are short: `quick_raft`."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.running: dict[str, Any] = {}
+        self.options = {"forward_timeout": "2s", "apply_timeout": "3s"}
+        self._ports: dict[str, tuple[int, int]] = {}
+        self._keep = contextlib.ExitStack()
+
+    def ports(self, name: str, other: bool = False) -> tuple[int, int]:
+        """Of the API and of Raft; `other`: new ones."""
+        if other or name not in self._ports:
+            self._ports[name] = quiet_port(), quiet_port()
+        return self._ports[name]
+
+    def url(self, name: str) -> str:
+        return f"http://127.0.0.1:{self.ports(name)[0]}"
+
+    def config(self, name: str, **raft: Any) -> Path:
+        """Its configuration, written anew."""
+        folder, (api, port) = self.folder / name, self.ports(name)
+        folder.mkdir(exist_ok=True)
+        place = folder / "config.json"
+        place.write_text(json.dumps({
+            "server": {"listen_addr": f"127.0.0.1:{api}", "shutdown_timeout": "2s"}, "log": {"level": "error"},
+            "auth": {"api_key_users": {"admin": KEY, "bob": "key-of-bob-0123456789"}, "admins": ["admin"], **SECRETS},
+            "backend": {"localfs_root_path": str(folder / "files")}, "storage": {"durability": "relaxed"},
+            "metadata_store": {"type": "raft", "sqlite_path": str(folder / "callfs.sqlite3")},
+            "raft": {"enabled": True, "node_id": name, "bind_addr": f"127.0.0.1:{port}", "data_dir": str(folder / "raft"),
+                     "api_peer_endpoints": {name: self.url(name)}, **self.options, **raft}}))
+        return place
+
+    def begin(self, name: str, **raft: Any) -> threading.Thread:
+        """Start one that may have to wait for others."""
+        config = callfs.Config.load(str(self.config(name, **raft)))
+
+        def run() -> None:
+            with contextlib.suppress(callfs.Unavailable):
+                server = callfs.Server(config, patient=lambda: not thread.over).start()     # type: ignore[attr-defined]
+                self.running[name] = server
+        thread = threading.Thread(target=run, daemon=True)
+        thread.over = False                 # type: ignore[attr-defined]
+        self._keep.callback(thread.join)
+        self._keep.callback(setattr, thread, "over", True)
+        thread.start()
+        return thread
+
+    def start(self, name: str, **raft: Any) -> Any:
+        """Start one that serves on return."""
+        self.begin(name, **raft)
+        return wait_for(lambda: self.running.get(name), 15, f"{name} to serve")
+
+    def found(self, *names: str) -> list[Any]:
+        """A cluster of the first; the others join it, each with a vote on return."""
+        first = self.start(names[0], bootstrap=True)
+        for name in names[1:]:
+            self.start_joined(name, names[0])
+        return [first, *(self.running[name] for name in names[1:])]
+
+    def start_joined(self, name: str, leader: str) -> Any:
+        assert self.join(name, leader) == 0
+        server = self.start(name)
+        wait_for(lambda: server.raft.members[name].voter, what=f"a vote for {name}")
+        return server
+
+    def join(self, name: str, leader: str, *more: str) -> int:
+        """The command, its exit code."""
+        return callfs.main(["cluster", "join", "--config", str(self.config(name)), "--leader", self.url(leader), *more])
+
+    def command(self, name: str, *words: str) -> int:
+        """Another one, asked of a node."""
+        return callfs.main(["cluster", *words, "--url", self.url(name), "--key", KEY])
+
+    def stop(self, name: str) -> None:
+        self.running.pop(name).close()
+
+    def leader(self, *names: str) -> str:
+        """Who leads, when all of these (of all that run) say the same."""
+        nodes = [self.running[name].raft for name in names or self.running]
+        return wait_for(lambda: nodes[0].leader if len({node.leader for node in nodes}) == 1 else "", what="one leader")
+
+    def close(self) -> None:
+        self._keep.close()
+        all_at_once(len(self.running), lambda number: list(self.running.values())[number].close()) if self.running else None
+
+
+@pytest.fixture
+def quick_raft(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Elections in half a second, and commands that ask more often."""
+    monkeypatch.setattr(callfs.RaftNode, "TICK", 0.02)
+    for name, seconds in (("JOIN_PAUSE", 0.02), ("JOIN_SILENCE", 0.3), ("JOIN_PATIENCE", 5.0)):
+        monkeypatch.setattr(callfs, name, seconds)
+
+
+@pytest.fixture
+def city(quick_raft: None, tmp_path: Path) -> Iterator[RaftCity]:
+    """None of its nodes runs yet."""
+    made = RaftCity(tmp_path)
+    yield made
+    made.close()
+
+
+def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any) -> None:
+    """Taken in before or after its start, a node serves all and has a vote; it leads when it is told to; it leaves with its
+    files moved, and may come back with what it has. What others know of it follows the log."""
+    one = city.start("n1", bootstrap=True)
+    assert call(one, "PUT", "/v1/files/d/a", b"old").status == 201
+    assert city.join("n2", "n1", "--api-endpoint", city.url("n2")) == 0
+    assert "n2: is taken in, and may be started now" in capsys.readouterr().out and not one.raft.members["n2"].voter
+    two = city.start("n2")
+    wait_for(lambda: two.raft.members["n2"].voter)
+    assert call(two, "GET", "/v1/files/d/a").body == b"old" and one.members.others == ["n2"] == one._peers.nodes
+    city.begin("n3")
+    flags = ["--leader", city.url("n2"), "--node-id", "n3", "--raft-addr", f"127.0.0.1:{city.ports('n3')[1]}", "--api-endpoint", city.url("n3"),
+             "--internal-secret", SECRETS["internal_proxy_secret"]]
+    for _ in range(2):                      # n2 passes it on; asked again it is so already
+        assert callfs.main(["cluster", "join", *flags]) == 0
+        assert capsys.readouterr().out == "n3: belongs to the cluster, which has 3 voters; n1 leads\n"
+    three = wait_for(lambda: city.running.get("n3"))
+    assert call(three, "PUT", "/v1/files/d/c", b"of n3").status == 201
+    answer = call(one, "POST", "/v1/files/d/c", b"again")
+    assert answer.status == 409 and answer.json()["update_url"] == city.url("n3") + "/v1/files/d/c"
+    assert call(two, "GET", "/v1/files/d/c").body == b"of n3"
+
+    assert city.command("n3", "status") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].split()[-4:] == ["RAFT", "TERM", "COMMIT", "BEHIND"] and lines[-1] == "Raft: n1 leads; 3 voters"
+    assert [(line.split()[0], line.split()[-4]) for line in lines[1:4]] == [("n3", "follower"), ("n1", "leader"), ("n2", "follower")]
+    for words, leader in ((["n3"], "n3"), (["n3"], "n3"), ([], "")):
+        assert city.command("n1", "transfer", *words) == 0
+        leads = capsys.readouterr().out.split()[0]
+        assert (leads == leader or not leader and leads != "n3") and city.leader() == leads
+    assert city.command("n1", "transfer", "n9") == 1 and "There is no node n9; there are: n1, n2, n3" in capsys.readouterr().err
+
+    assert city.command("n1", "leave", "--lost", "n2") == 1 and "n2 runs: let it leave in order" in capsys.readouterr().err
+    assert city.command("n1", "leave", "n3") == 0
+    assert capsys.readouterr().out == "n3: 1 files moved, none is left. It may be stopped; it belongs to the cluster no more.\n"
+    assert sorted(one.raft.members) == ["n1", "n2"] and city.running["n1"]._peers.nodes == ["n2"]
+    assert call(one, "GET", "/v1/files/d/c").body == b"of n3"
+    city.stop("n3")
+    (city.folder / "n3" / "files" / callfs.HIDDEN / "leaving").unlink()
+    city.start_joined("n3", "n2")
+    assert sorted(one.raft.members) == ["n1", "n2", "n3"]
+
+
+def test_the_disk_of_a_node_is_checked(city: RaftCity, capsys: Any) -> None:
+    """fsck takes the node's place meanwhile: with a majority of the others it has the records, without one it says so."""
+    one, two = city.found("n1", "n2")
+    assert call(two, "PUT", "/v1/files/b", b"of n2").status == 201
+    config = ["--config", str(city.config("n2"))]
+    assert callfs.main(["fsck", *config]) == 2 and "another callfs process" in capsys.readouterr().err
+    city.stop("n2")
+    (city.folder / "n2" / "files" / "new").write_bytes(b"from outside")
+    capsys.readouterr()
+    assert callfs.main(["fsck", *config]) == 0
+    assert "unrecorded: /new" in capsys.readouterr().out
+    two = city.start("n2")
+    assert call(one, "GET", "/v1/files/new").body == b"from outside"
+    city.stop("n2")
+    city.stop("n1")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callfs, "FSCK_PATIENCE", 0.1)
+        assert callfs.main(["fsck", *config]) == 1
+    assert "The cluster does not answer: n1: " in capsys.readouterr().err
+
+
+def test_who_may_join_and_what_is_refused(city: RaftCity, capsys: Any) -> None:
+    """The routes for programs ask for the internal secret itself; what makes no sense is refused, and changes nothing."""
+    one = city.start("n1", bootstrap=True, api_peer_endpoints={})
+    wish = {"node_id": "n2", "raft_addr": "127.0.0.1:1", "api_endpoint": "http://127.0.0.1:2"}
+    secret = {"Authorization": f"Bearer {SECRETS['internal_proxy_secret']}"}
+    for route in ("join", "metadata/apply"):
+        path = "/v1/internal/raft/" + route
+        for key, status in ((None, 401), ("Bearer wrong-wrong-wrong", 401), (f"Bearer {KEY}", 403), ("Bearer key-of-bob-0123456789", 403)):
+            assert call(one, "POST", path, wish, {"Authorization": key}).status == status, (route, key)
+        assert call(one, "GET", path, headers=secret).status == 405
+        for body in (b"", b"{", b"[]", {}, {"op": "put"}, {"op": ["put"], "args": []}):
+            assert call(one, "POST", path, body, {**secret, "Content-Type": "application/json"}).status == 400, (route, body)
+    for name, value in (("node_id", "a b"), ("node_id", 7), ("node_id", None), ("raft_addr", ":1"), ("raft_addr", "h"), ("api_endpoint", "h:1"),
+                        ("api_endpoint", "")):
+        answer = call(one, "POST", "/v1/internal/raft/join", {**wish, name: value}, secret)
+        assert answer.status == 400 and answer.json()["message"].startswith(name + ": "), (name, value)
+    answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
+    assert answer.status == 409 and "URL of the API of n1" in answer.json()["message"]
+    city.stop("n1")
+    one = city.start("n1")
+    wait_for(lambda: one.raft.members["n1"].endpoint == one.url)
+    answer = call(one, "POST", "/v1/internal/raft/join", {**wish, "node_id": "n1"}, secret)
+    assert answer.status == 409 and "n1 is a member already" in answer.json()["message"] and list(one.raft.members) == ["n1"]
+    answer = call(one, "POST", "/v1/internal/raft/join", wish, secret)
+    assert answer.json() == {"node": "n2", "voter": False, "behind": None, "leader": "n1", "voters": 1}
+    for op, args, status, message in (
+            ("members", ["[]"], 400, "no operation"), ("nothing", [], 400, "no operation 'nothing'"), ("put", [1], 400, ""), ("put", [], 400, ""),
+            ("put", [list(callfs.Entry("/x", "directory", id="i"))], 200, "")):
+        answer = call(one, "POST", "/v1/internal/raft/metadata/apply", {"op": op, "args": args}, secret)
+        assert answer.status == status and (status == 200 or message in answer.json()["message"]), (op, answer)
+    assert call(one, "GET", "/v1/files/x/").headers["x-callfs-type"] == "directory"
+    for path in ("leave", "transfer"):
+        assert call(one, "POST", "/v1/cluster/" + path, {}, {"Authorization": "Bearer key-of-bob-0123456789"}).status == 403
+    assert city.command("n1", "leave") == 1 and city.command("n1", "leave", "--lost", "n1") == 1
+    err = capsys.readouterr().err
+    assert "It is the last node of the cluster that votes." in err and "n1 runs: let it leave in order" in err
+    assert city.command("n1", "leave", "--stop") == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALLFS_AUTH__INTERNAL_PROXY_SECRET", "another-secret-0123456")
+        assert city.join("n3", "n1") == 1
+    assert "different auth.internal_proxy_secret" in capsys.readouterr().err
+    assert callfs.main(["cluster", "join", "--node-id", "n3", "--config", str(city.config("n4"))]) == 2     # another name than the file has
+    assert callfs.main(["cluster", "join", "--config", str(city.config("n4"))]) == 2
+    assert "cluster join: --leader: not given" in capsys.readouterr().err
+    assert city.command("n1", "leave", "--lost", "n2") == 0 and list(one.raft.members) == ["n1"]
+    text = call(one, "GET", "/metrics").body.decode()
+    for name, value in (("leader", 1), ("leader_known", 1), ("voters", 1), ("commit_lag", 0), ("apply_lag", 0), ("term", "[1-9]"), ("snapshot_age_seconds", "")):
+        assert re.search(rf"^callfs_raft_{name} {value}", text, re.M), name
+
+
+def test_routes_of_raft_without_raft(serve: Callable[..., Any]) -> None:
+    """501: the records lie elsewhere."""
+    server = serve()
+    secret = {"Authorization": f"Bearer {server.config.auth.internal_proxy_secret}"}
+    for path, headers in (("internal/raft/join", secret), ("internal/raft/metadata/apply", secret), ("cluster/transfer", {})):
+        answer = call(server, "POST", "/v1/" + path, {"op": "put", "args": []}, headers)
+        assert answer.status == 501 and "metadata_store.type" in answer.json()["message"], path
+
+
+def test_a_node_moves_is_lost_and_comes_back(city: RaftCity, capsys: Any) -> None:
+    """With other addresses it tells the others by itself. With an empty folder it is refused, until it was taken out."""
+    one, two = city.found("n1", "n2")
+    three = city.start_joined("n3", "n1")
+    assert call(three, "PUT", "/v1/files/c", b"of n3").status == 201
+    city.stop("n3")
+    before = city.ports("n3")
+    assert city.ports("n3", True) != before
+    three = city.start("n3")
+    for server in (one, two, three):
+        wait_for(lambda server=server: server.raft.members["n3"][1:3] == (f"127.0.0.1:{city.ports('n3')[1]}", city.url("n3")))
+        assert server.raft.members["n3"].voter
+    wait_for(lambda: one._peers.endpoints["n3"] == city.url("n3") == two._peers.endpoints["n3"])
+    assert call(two, "GET", "/v1/files/c").body == b"of n3"
+
+    city.stop("n3")
+    shutil.rmtree(city.folder / "n3" / "raft")
+    city.begin("n3")
+    told: list[str] = []
+    wait_for(lambda: "leave --lost n3" in one.raft.transport.trouble("n3") + two.raft.transport.trouble("n3"), what="n3 to be refused")
+    assert city.command("n1", "leave", "--lost", "n3") == 0
+    assert "n3: belongs to the cluster no more" in capsys.readouterr().out and told == []
+    assert call(one, "GET", "/v1/files/c").status == 502
+    assert city.join("n3", "n2") == 0
+    three = wait_for(lambda: city.running.get("n3"), 15)
+    wait_for(lambda: three.raft.members["n3"].voter)
+    assert [call(server, "GET", "/v1/files/c").body for server in (one, two, three)] == [b"of n3"] * 3
+    assert len({server.raft.folder.cluster for server in (one, two, three)}) == 1
+
+
+def test_recovery_from_a_lost_majority(city: RaftCity, capsys: Any) -> None:
+    """What is left goes on alone with all that it has, as another cluster: no node of the old one gets in, until it is emptied."""
+    city.options["forward_timeout"] = "500ms"       # so long a read waits for a leader
+    one, two = city.found("n1", "n2")
+    assert call(two, "PUT", "/v1/files/b", b"of n2").status == 201
+    (city.folder / "n2" / "files" / "later").write_bytes(b"taken in")
+    assert call(one, "PUT", "/v1/files/a", b"of n1").status == 201
+    config, old = str(city.config("n2")), two.raft.folder.cluster
+    assert callfs.main(["cluster", "recover", "--config", config, "--yes"]) == 2 and "another callfs process" in capsys.readouterr().err
+    city.stop("n1")
+    answer = wait_for(lambda: next((found for found in [call(two, "GET", "/v1/files/b")] if found.status == 503), None), what="n2 to notice")
+    assert answer.headers["retry-after"]
+    assert call(two, "GET", "/ready").status == 503 and call(two, "GET", "/health").status == 200
+    assert city.command("n2", "status") == 1
+    assert "Raft: nobody leads; 2 voters" in capsys.readouterr().out
+    city.stop("n2")
+    assert callfs.main(["cluster", "recover", "--config", config]) == 1
+    out = capsys.readouterr().out
+    assert re.match(r"n2: its log ends with entry \d+ of term \d+; the cluster had n1, n2\.\nNothing was changed\.", out)
+    assert callfs.main(["cluster", "recover", "--config", config, "--yes"]) == 0
+    assert "for each other node (n1): empty its raft.data_dir" in capsys.readouterr().out
+    two = city.start("n2")
+    assert list(two.raft.members) == ["n2"] and two.raft.folder.cluster not in ("", old) and city.leader() == "n2"
+    assert call(two, "GET", "/v1/files/b").body == b"of n2" and call(two, "GET", "/v1/files/a").status == 502
+    city.begin("n1")                        # it still believes in the old one
+    assert city.join("n1", "n2") == 0
+    wait_for(lambda: "belongs to cluster" in two.raft.transport.trouble("n1"), what="n1 to be refused")
+    assert "n1" not in city.running and call(two, "PUT", "/v1/files/b", b"new").status == 200
+
+
+def test_recovery_of_what_is_no_node(tmp_path: Path, city: RaftCity, capsys: Any) -> None:
+    assert callfs.main(["cluster", "recover", "--config", str(city.config("n1")), "--yes"]) == 2
+    assert "no node has used" in capsys.readouterr().err
 
 
 # ============================================================================
@@ -26589,28 +31938,33 @@ def test_cluster_demo_in_a_folder_with_a_long_name(tmp_path: Path, monkeypatch: 
 
 
 @pytest.mark.once
-def test_cluster_demo_runs_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flags, count", [((), 4), pytest.param(("--raft",), 3, marks=pytest.mark.long)])
+def test_cluster_demo_runs_and_goes_on(tmp_path: Path, flags: tuple[str, ...], count: int) -> None:
     """Its lines work when they are pasted; it ends all that it started, also when one of them fails; a second run finds the
-    files and the key of the first."""
-    need_program("redis-server")
+    files and the key of the first. With Raft the nodes then have other ports for their API, all of them: they tell each other."""
+    if not flags:
+        need_program("redis-server")
     with tempfile.TemporaryDirectory(prefix="callfs-") as short:
         folder = Path(short) / "d"
-        demo = Demo(folder)
+        demo = Demo(folder, *flags)
         children = demo.children()
         try:
-            assert len(demo.urls) == 3 and len(children) == 4, demo.text()
+            assert len(demo.urls) == 3 and len(children) == count, demo.text()
             lines = demo.text().split(":\n  ")[1].split("\nCtrl-C")[0].replace(" callfs cluster", f" {sys.executable} {compiled()} cluster")
             done = subprocess.run(["bash", "-ec", lines], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=60)
             assert done.returncode == 0 and "X-CallFS-Instance-ID: node-1" in done.stdout and "\nHello\n" in done.stdout, done.stdout
             assert len(re.findall(r"^node-\d  ok ", done.stdout, re.M)) == 3
-            assert "another callfs process" in Demo(folder).text()
+            assert "another callfs process" in Demo(folder, *flags).text()
         finally:
             assert demo.stop() == 0
         assert not any(os.path.exists(f"/proc/{child}") for child in children)
-        again = Demo(folder)
+        again = Demo(folder, *flags)
         children = again.children()
         try:
             assert again.key == demo.key and call(again, "GET", "/v1/files/hello.txt", timeout=10).body == b"Hello\n"
+            auth = {"Authorization": f"Bearer {demo.key}"}
+            wait_for(lambda: call(again.urls[2], "GET", "/v1/files/hello.txt", headers=auth, timeout=10).body == b"Hello\n")
+            assert again.urls != demo.urls
             os.kill(children[-1], signal.SIGKILL)           # one of its own, the last node
             assert again.process.wait(30) == 1 and "node-3 ended" in again.text()
         finally:
@@ -28733,6 +34087,38 @@ def test_example_clusters_serve(kind: str, count: int, tmp_path: Path, certifica
             assert client.stay("node-1")["state"] == "no"
             one.close()
             assert {row["id"]: row["reachable"] for row in client.cluster()} == {name: name != "node-1" for name in urls}
+
+
+@pytest.mark.once
+def test_example_cluster_of_raft_serves(quick_raft: None, tmp_path: Path, certificate: tuple[str, str]) -> None:
+    """As it stands in the examples, started in any order: each founds the same cluster; Raft and API over TLS."""
+    urls = {f"node-{number}": f"https://127.0.0.1:{quiet_port()}" for number in (1, 2, 3)}
+    peers = {name: f"127.0.0.1:{quiet_port()}" for name in urls}
+
+    def configured(name: str) -> Any:
+        config = callfs.Config.load(str(EXAMPLES / "config-cluster-raft.yaml"), environ={
+            **EXAMPLE_SECRETS, "CALLFS_RAFT__NODE_ID": name, "CALLFS_RAFT__BIND_ADDR": peers[name]})
+        assert config.validate() == [] and set(config.raft.peers) == set(config.raft.api_peer_endpoints) == set(urls)
+        assert config.instance_discovery.instance_id == name
+        config.raft.peers, config.raft.api_peer_endpoints, config.raft.data_dir = dict(peers), dict(urls), str(tmp_path / name / "raft")
+        config.raft.cert_file, config.raft.key_file = certificate
+        config.raft.ca_file = config.instance_discovery.peer_ca_file = certificate[0]
+        config.server.cert_file, config.server.key_file = certificate
+        config.server.listen_addr, config.metrics.listen_addr, config.log.level = urllib.parse.urlsplit(urls[name]).netloc, "", "error"
+        config.backend.localfs_root_path, config.storage.durability = str(tmp_path / name / "files"), "relaxed"
+        config.metadata_store.sqlite_path = str(tmp_path / name / "callfs.sqlite3")
+        return config
+    configs = [configured(name) for name in reversed(urls)]
+    with nothing_left(), contextlib.ExitStack() as stack:
+        nodes = all_at_once(3, lambda number: callfs.Server(configs[number]).start())
+        for node in nodes:
+            stack.callback(node.close)
+        assert {node.url for node in nodes} == set(urls.values()) and len({node.raft.folder.cluster for node in nodes}) == 1
+        for number, node in enumerate(nodes):
+            assert call(node, "PUT", f"/v1/files/d/{number}", b"x" * 200_000).status == 201
+        assert all(len(call(node, "GET", f"/v1/files/d/{number}").body) == 200_000 for node in nodes for number in range(3))
+        with callfs.Client(nodes[0].url, KEY, verify=False) as client:
+            assert {row["id"]: row["endpoint"] for row in client.cluster()} == urls
 
 
 def test_example_units_match_the_configuration() -> None:
