@@ -7178,7 +7178,7 @@ class RaftSimNode:
         self.queue.clear()
         self.applied = self.persisted = base.index
         self.sim.count("snapshot installed")
-        if self.sim.random.random() < self.sim.deaths:
+        if self.sim.random.random() < 0.1 and not self.sim.healed:
             self.core, self.lives = None, self.lives + 1    # died here
         else:
             self.log.reset(base)
@@ -7237,7 +7237,7 @@ class RaftSim:
         self.limits = {"election_ticks": draw.choice((5, 8, 10)), "heartbeat_ticks": draw.choice((1, 2, 2)),
                        "max_batch": draw.choice((30, 200, 1 << 20)), "max_inflight": draw.choice((1, 3, 64))}
         self.loss, self.double, self.late = draw.choice((0.0, 0.02, 0.1)), draw.choice((0.0, 0.05)), draw.choice((0.0, 0.02, 0.2))
-        self.deaths, self.apply_delay = 0.1, draw.choice((0.0, 0.5, 3.0))
+        self.healed, self.apply_delay = False, draw.choice((0.0, 0.5, 3.0))
         self.cut: set[tuple[str, str]] = set()
         self.counts: collections.Counter[str] = collections.Counter()
         self.show: Callable[..., Any] = lambda *told: None
@@ -7436,7 +7436,8 @@ class RaftSim:
             node.compact()
 
     def isolate(self, node: RaftSimNode) -> None:
-        self.cut |= {pair for name in self.nodes for pair in ((node.name, name), (name, node.name))}
+        if not self.healed:
+            self.cut |= {pair for name in self.nodes for pair in ((node.name, name), (name, node.name))}
 
     def transfer(self, core: callfs.RaftCore) -> None:
         with contextlib.suppress(callfs.NotLeader, callfs.RaftBusy, ValueError):
@@ -7459,7 +7460,7 @@ class RaftSim:
 
     def heal(self) -> None:
         self.show(f"{self.now:.2f} all is well from now on")
-        self.cut, self.loss, self.late, self.deaths = set(), 0.0, 0.0, 0.0
+        self.cut, self.loss, self.late, self.healed = set(), 0.0, 0.0, True
         for node in self.nodes.values():
             node.full = node.slow = False
             node.start()
