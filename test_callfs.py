@@ -10731,6 +10731,16 @@ class TestLocksInTheMachine:
         replica.do("lock_give", "a")
         assert replica.granted == [("a", 1), ("b", 5), ("c", 6), ("d", 7)] and self.take(replica, "e", "/e") == 8
 
+    def test_nobody_is_overtaken(self, replica: Replica) -> None:
+        """What one that came earlier still waits for is not granted to the next, though it is free."""
+        for who, paths in (("a", ["/x"]), ("b", ["/y"]), ("c", ["/x", "/y"]), ("d", ["/x"])):
+            self.take(replica, who, *paths)
+        replica.do("lock_give", "a")
+        assert [who for who, _ in replica.granted] == ["a", "b"]
+        replica.do("lock_give", "b")
+        replica.do("lock_give", "c")
+        assert [who for who, _ in replica.granted] == ["a", "b", "c", "d"]
+
     def test_who_gives_up_frees_those_behind(self, replica: Replica) -> None:
         self.take(replica, "a", "/x")
         self.take(replica, "b", "/x", "/y")
@@ -10791,7 +10801,7 @@ class TestRaftSnapshots:
             assert {entry.size for entry in other.machine.read.page("/")} == ({base.index // 2} if base.index else set())
             bases.append(base.index)
         in_threads(work, 1, copy)
-        assert bases == sorted(bases) and sorted(os.listdir(tmp_path))[-1] == "snapshot", "one file"
+        assert bases == sorted(bases) and (tmp_path / "snapshot").read_bytes()[18:20] == b"\1\1", "it needs no other file beside it"
         assert os.stat(tmp_path / "snapshot").st_mode & 0o777 == 0o600
         other.machine.close()
 
@@ -10934,14 +10944,19 @@ class TestRaftDigests:
             node.do("digest-said", 3, "node-1", "6.1-x")
         assert not any(node.machine.trouble for node in nodes)
 
-    def test_of_the_entry_that_asked(self, replica: Replica) -> None:
-        """Whatever is applied while it is worked out; what is asked for meanwhile is not answered."""
-        replica.do("add", [an_entry(f"/{number}") for number in range(2000)])
-        replica.machine.apply([replica.entry("digest", "node-1"), replica.entry("put", an_entry("/7")), replica.entry("digest", "node-1")])
-        index, digest = replica.digests.get(timeout=10)
-        assert index == 2
+    def test_of_the_entry_that_asked(self, replica: Replica, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever is applied before it is worked out; what is asked for meanwhile is not answered."""
+        go, rows, other = threading.Event(), callfs._raft_rows, Replica(tmp_path / "other")
+        other.do("put", an_entry("/a"))
+        wanted = other.digest()
+        monkeypatch.setattr(callfs, "_raft_rows", lambda connection: rows(connection) if go.wait(10) else ())
+        replica.do("put", an_entry("/a"))
+        replica.machine.apply([replica.entry("digest", "node-1"), replica.entry("put", an_entry("/b")), replica.entry("digest", "node-1")])
+        go.set()
+        assert replica.digests.get(timeout=10) == (2, wanted)
         replica.machine._digester.join()    # type: ignore[union-attr]
-        assert replica.digests.empty() and replica.digest() != digest
+        assert replica.digests.empty() and replica.digest() != wanted
+        other.machine.close()
 
     def test_closed_meanwhile(self, tmp_path: Path) -> None:
         with nothing_left():
