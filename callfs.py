@@ -9548,19 +9548,15 @@ class RaftTransport:
         self._read(line)
 
     def _read(self, line: _RaftLine) -> None:
-        more = True
-        while more and line in self._lines:
-            try:
-                data = line.receive()
-            except _TLS_WAITS:
-                return
-            if not data:
-                raise _RaftFault("broke", "the other side ended the connection")
-            line.heard = self._clock()
-            for kind, payload in line.wire.feed(data):
-                self._take(line, kind, payload)
-            # What OpenSSL has taken from the socket already no selector tells of.
-            more = isinstance(line.sock, ssl.SSLSocket) and line.sock.pending() > 0
+        try:
+            data = line.receive()           # of TLS a whole record, so nothing stays in OpenSSL, of which no selector tells
+        except _TLS_WAITS:
+            return
+        if not data:
+            raise _RaftFault("broke", "the other side ended the connection")
+        line.heard = self._clock()
+        for kind, payload in line.wire.feed(data):
+            self._take(line, kind, payload)
 
     def _look(self) -> float:
         """End what takes too long, dial again; the seconds until the next look."""

@@ -8523,6 +8523,7 @@ class TestRaftTransport:
         kept, a.transport.accept = a.transport._targets["c"].line, lambda hello: "no member" if hello.name == "b" else ""
         a.knows(a, c)
         wait_for(lambda: ("b", False) in a.reachable and ("a", False) in b.reachable)
+        wait_for(lambda: "b" not in a.transport._inbound)
         a.send("b", 1)
         with pytest.raises(callfs.BadGateway, match="address is not known"):
             a.transport.call("b", "echo")
@@ -8554,6 +8555,15 @@ class TestRaftTransport:
         else:
             wait_for(lambda: a.transport._targets["b"].failures, 20)
             assert a.lost("broke" if "invalid" in address else "address")
+
+    def test_who_connects_again(self, raft_ends: Callable[..., RaftEnd]) -> None:
+        """Takes the place of what is left of it: announcements of both would get mixed."""
+        b, ends = raft_ends("b"), [raft_ends("a"), raft_ends("a")]
+        for end in ends:
+            end.knows(b)
+            wait_for(lambda: end.reachable)
+            end.transport.set_members({"b": b.transport.address})       # the same: nothing changes
+        wait_for(lambda: b.lost("again") and ends[0].reachable[:2] == [("b", True), ("b", False)])
 
     def test_a_taken_address(self, raft_ends: Callable[..., RaftEnd]) -> None:
         """Is said with the option's name; who did not start can be closed, and who was closed too."""
