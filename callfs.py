@@ -20787,6 +20787,7 @@ class Members:
         store = self._store
         if self.raft is not None:           # as this node has it: also where nobody can agree on anything
             found["raft"], store = self.raft.status(), self.raft.machine.read
+            found.update({"trouble": found["raft"]["trouble"]} if found["raft"]["trouble"] else {})
         try:
             space = shutil.disk_usage(self._root)
             found["disk"] = {"free_bytes": space.free, "total_bytes": space.total}
