@@ -13022,7 +13022,7 @@ class RaftNode:
     RETRY = 0.5                             # seconds without news of a command until it is sent again
     KEPT, KEPT_BYTES = 10_000, 256 << 20    # of the log, for nodes that are somewhat behind: others need a snapshot
     BACKLOG = 20_000                        # entries that may wait to be applied
-    MESSAGE = 1 << 20                       # bytes of commands in one message to the leader
+    MESSAGE, LARGEST = 1 << 20, 16 << 20    # bytes of commands in one message to the leader, if they are several; and of one
     DIGEST_SECONDS = 600.0                  # between two comparisons of all nodes' records
     NEAR = 1000                             # entries that a learner may lack when it becomes a voter: it has those in a moment
 
@@ -13403,7 +13403,10 @@ class RaftNode:
         with the next one, and at once only where somebody waits for a lock."""
         self.check()
         request = secrets.token_hex(8)
-        wait = _RaftWait(request, encode_command(op, args, request, self._applied, token), then)
+        command = encode_command(op, args, request, self._applied, token)
+        if len(command) > self.LARGEST:
+            raise PayloadTooLarge(f"A change of the records has {self.LARGEST >> 20} MiB at most; make it in parts.")
+        wait = _RaftWait(request, command, then)
         self._waiting[request] = wait
         if hurry:
             self._inbox.put((lambda wait: self._commands.append(wait), wait))

@@ -11354,6 +11354,32 @@ class TestRaftNode:
         wait_for(lambda: leader._leased() is None)
         leader.barrier()
 
+    def test_a_request_asks_once(self, raft_three: RaftNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whether this node is up to date: for a moment, until it has asked another server. Under a lock nobody asks."""
+        store, asked, calls = LentRaftStore(raft_three.followers()[0]), [], callfs.CallContext()     # type: Any, list[int], Any
+        monkeypatch.setattr(store.node, "barrier", lambda real=store.node.barrier: (asked.append(1), real())[1])
+        store.turn = lambda: calls.turn
+
+        def reads(turn: Any) -> int:
+            calls.turn, before = turn, len(asked)
+            for _ in range(3):
+                store.get("/a")
+            return len(asked) - before
+        assert (reads(None), reads("one"), reads("another"), reads("another"), in_threads(lambda number: reads(f"thread {number}"), 1)) == (3, 1, 1, 0, [1])
+        calls.onward()
+        assert calls.turn is None and reads(None) == 3
+        store.RECENT = -1.0
+        assert reads("late") == 3
+        store.fence = lambda: 7
+        assert reads(None) == 0
+
+    def test_a_command_that_is_too_large(self, raft_three: RaftNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(callfs.RaftNode, "LARGEST", 1 << 20)
+        store = LentRaftStore(raft_three.leader())
+        with pytest.raises(callfs.PayloadTooLarge, match="1 MiB at most"):
+            store.add([an_entry("/" + "x" * (1 << 20))])
+        assert not store.node._waiting
+
     def test_a_node_that_stands_still_answers_no_read(self, raft_nodes: Callable[..., RaftNodes]) -> None:
         """The leader's driver stops (a slow disk, a stopped process): another one leads, and what it answers the old one
         does not deny."""
