@@ -13677,7 +13677,7 @@ class RaftNode:
 
     def _tell_where(self) -> None:
         """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks for
-        this node at its old place: any other member passes it on."""
+        this node at its old place: all are asked."""
         known, mine = self.members.get(self.name), self.mine
         if known is None or mine is None:
             return
@@ -13689,27 +13689,22 @@ class RaftNode:
         for name in self.members:
             with contextlib.suppress(CallFSError):
                 if name != self.name:
-                    self.transport.call(name, "moved", compact_json(mine[:3]).encode(), self.options.forward_timeout / 4)
+                    self.transport.call(name, "moved", compact_json(mine[1:3]).encode(), self.options.forward_timeout / 4)
                     return
 
     def _serve_moved(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
-        self._inbox.put((self._aside, functools.partial(self._pass_on, source, payload, reply)))
+        self._inbox.put((self._aside, functools.partial(self._move, source, payload, reply)))
 
-    def _pass_on(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+    def _move(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        """A member says where it is, to its leader."""
         try:
-            name, address, endpoint = json.loads(payload)
-            known = self.members.get(name)
-            if self.leader == self.name and known is not None:
-                self.change_member(RaftMember(name, address, endpoint, known.voter))
-            elif self.leader and source == name:        # once: who leads may be in doubt
-                self.transport.call(self.leader, "moved", payload, self.options.forward_timeout / 4)
-            else:
-                raise Unavailable(_RAFT_NO_LEADER)
+            address, endpoint = map(str, json.loads(payload))
+            self.change_member(self.members[source]._replace(address=address, endpoint=endpoint))
             reply(b"")
         except CallFSError as error:
             reply(error)
-        except (ValueError, TypeError):
-            reply(BadRequest("This does not say where a node is."))
+        except (ValueError, LookupError):
+            reply(BadRequest("This does not say where a member is."))
 
     def change_member(self, member: RaftMember) -> None:
         """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
@@ -19405,6 +19400,7 @@ def copy_file(source: int, target: int) -> None:
 # The store of a node: records that several nodes share, files on the disk of one
 # ============================================================================
 
+MANY = 1_000_000                            # all steps that are noted for a disk
 HELD_SECONDS = 0.002                        # between two looks whether a version that is being published is there
 
 
@@ -19924,7 +19920,9 @@ class NodeFS(StoreFS):
             return False
         entry, staged = Entry(*step["entry"]), Staged(step["file"], -1)
         record = self._store.get(entry.path)
-        if record is not None and not self._apart(record) and record.stamp == entry.stamp:
+        named = record is not None and not self._apart(record) and record.stamp == entry.stamp
+        # Another node may have moved or deleted it since; that is noted for the file which the record named then.
+        if named or any((stray.path, stray.stamp) == (entry.path, entry.stamp) for stray in self._store.strays(self._instance, MANY)):
             found = self._present(entry.path)
             if found is None or stamp_of(found) != entry.stamp:
                 with contextlib.suppress(FileNotFoundError):
@@ -20132,7 +20130,8 @@ class NodeFS(StoreFS):
 # The cluster: the files of every node under one root
 # ============================================================================
 
-ROUTE_TRIES = 12                            # nodes that are asked one after the other for a file that moves meanwhile
+ROUTE_SECONDS = 10.0                        # for how long a file is followed that others move from node to node
+ROUTE_PAUSE = 0.05                          # s at most between two nodes that are asked for it
 SILENCE, SLOWEST = 15.0, 10 << 20           # s, and bytes a second at least, that a node may take to answer
 PINS = 256                                  # files that are kept open for readers on other nodes
 PIN_SECONDS = 30.0
@@ -20251,9 +20250,10 @@ class ClusterFS(FileSystem):
 
     def _at(self, path: str, local: Callable[[], T], remote: Callable[[str], T], known: bool = True) -> T:
         """What is done here, or on the node that has the file. `known`: what is remembered may be tried first."""
-        node = self._route(path) if known else ""
-        for tries in range(ROUTE_TRIES):
-            time.sleep(random.uniform(0, HELD_SECONDS * 2 ** tries) if tries > 3 else 0)    # many move it to and fro
+        node, started = self._route(path) if known else "", time.monotonic()
+        for tries in itertools.count():
+            if tries > 3:                   # many move it to and fro
+                time.sleep(random.uniform(0, min(HELD_SECONDS * 2.0 ** min(tries, 20), ROUTE_PAUSE)))
             try:
                 return remote(node) if node else local()
             except Elsewhere as error:
@@ -20262,6 +20262,8 @@ class ClusterFS(FileSystem):
                 self._routes.drop(path)
                 if node and self._keep:
                     self._routes.put(path, (node, self._clock() + self._keep))
+            if tries > 3 and time.monotonic() - started > ROUTE_SECONDS:
+                break
         raise Unavailable("The file moves from node to node; try again.")
 
     def _ask(self, node: str, op: str, guard: Guard, args: Mapping[str, Any], body: Optional[Body] = None,
@@ -35260,7 +35262,7 @@ class _Demo:
     """Servers on loopback, each a child process with a log in one folder; they end with the `with` block."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self._ready = folder, 0
+        self.folder, self._ready, self._cleanup = folder, 0, contextlib.ExitStack()
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def start(self, name: str, command: Sequence[str]) -> None:
@@ -35303,6 +35305,13 @@ class _Demo:
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
+        self._cleanup.close()
+
+    def socket(self, name: str) -> str:
+        """Where a unix socket may lie: in the folder, unless its path is too long for one (108 bytes on Linux)."""
+        if len(os.fsencode(os.path.join(self.folder, name))) <= 100:
+            return os.path.join(self.folder, name)
+        return os.path.join(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="callfs-")), name)
 
 
 def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
@@ -35319,9 +35328,7 @@ def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
             raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
                               "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN; or let the "
                               "nodes agree on them by themselves: --raft")
-        place = os.path.join(demo.folder, "redis.sock")
-        if len(os.fsencode(place)) > 100:
-            raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
+        place = demo.socket("redis.sock")
         demo.start("redis", [program, "--port", "0", "--unixsocket", place, "--unixsocketperm", "600", "--dir",
                              demo.folder, "--appendonly", "yes", "--save", ""])
         demo.await_all("eady to accept connections")
