@@ -12232,11 +12232,11 @@ class TestRaftLocks(SharedLocksContract):
 
     def test_a_lock_that_is_granted_late(self) -> None:
         """To one who has given up and let go: the command was under way for longer. It does not stay."""
-        locks = self.make(lease=0.3)
-        with locks.hold("/b"):
+        locks = self.make(lease=1.5)
+        with locks.hold("/b"):              # so the session is renewed, and with it all that it has
             locks._node.apply("lock_take", [f"{locks._session}-late", locks._session, ["/a"], False, 0])
-            with self.make().hold("/a", timeout=10):
-                pass
+            with self.make().hold("/a", timeout=5):
+                assert locks._node.claims(locks._session)
 
     def test_letting_go_is_shared_and_sure(self) -> None:
         """Those that let go together share commands, and one that failed is given again."""
