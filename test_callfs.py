@@ -30953,7 +30953,7 @@ class RaftCluster(Cluster):
             "enabled": True, "node_id": node.name, "bind_addr": f"127.0.0.1:{node.raft_port}", "data_dir": str(node.folder / "raft"),
             "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in (*founders, node)},
             "api_peer_endpoints": {each.name: each.url for each in (*founders, node)}, "apply_timeout": "3s", "forward_timeout": "2s",
-            "snapshot_interval": "1s"}}
+            "snapshot_interval": "1s", "snapshot_threshold": 50}}
 
     def waits(self, node: ClusterNode) -> bool:
         """Others do when they have joined."""
@@ -31140,7 +31140,7 @@ class TestRaftCluster:
     @LONG
     def test_two_nodes_do_not_hear_each_other(self, cluster: RaftCluster, top: str) -> None:
         """The third hears both: the leader stays, though one of them may not hear it, and then serves nobody."""
-        for node, other in ((cluster[number], cluster[(number + 1) % 3]) for number in range(3)):
+        for node, other in ((cluster[number], cluster[(number + 1) % 3]) for number in range(2)):
             leader = cluster.leader()
             with Traffic(cluster, [f"{top}{node.name}a", f"{top}{node.name}b"], ONE_PATH) as traffic, cluster.broken():
                 cluster.lines[node.name, "raft " + other.name].cut()
@@ -31266,16 +31266,18 @@ class TestRaftCluster:
                     cluster.writes(node)
             settle(cluster, traffic)
 
-    @pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=LONG)])
+    @pytest.mark.parametrize("count", [500, pytest.param(5_000, marks=LONG)])
     def test_a_node_was_away_for_many_commands(self, cluster: RaftCluster, top: str, count: int) -> None:
         """The log of the others does not go back so far: it gets a snapshot, while all go on."""
         node, other = cluster[0], cluster[1]
         with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
             with cluster.broken():
                 node.stop()
+                cluster.writes(other)
                 before = cluster.raft(other)["commit_index"]
-                all_at_once(8, lambda number: self._feed(cluster, cluster[1 + number % 2], f"{top}/{number}", before + count))
-                wait_for(lambda: len({row["snapshot_age_seconds"] for row in map(cluster.raft, cluster.others(node))}), 10)
+                all_at_once(8, lambda number: self._feed(cluster, cluster[1 + number % 2], f"{top}-fed/{number}", before + count))
+                fed = time.monotonic()
+                wait_for(lambda: all(cluster.raft(each)["snapshot_age_seconds"] < time.monotonic() - fed for each in cluster.others(node)), 10)
                 node.start()
                 traffic.more(20, only=node)
         settle(cluster, traffic)
