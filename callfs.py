@@ -12986,12 +12986,12 @@ class _RaftWait:
 
 
 class _RaftClock:
-    """The time of the cluster in ms since 1970: what the last entry was stamped with and what has passed since, by a clock
-    that nobody sets and that counts suspension. So it never goes back, and no jump of a node's clock moves it."""
+    """The time of the cluster in ms since 1970: what the last entry was stamped with and what has passed since, by a
+    clock that nobody sets and that counts suspension. So it never goes back, and no jump of a node's clock moves it."""
 
     def __init__(self) -> None:
-        number = getattr(time, "CLOCK_BOOTTIME", None)
-        self.seconds: Callable[[], float] = time.monotonic if number is None else functools.partial(time.clock_gettime, number)
+        clock = getattr(time, "CLOCK_BOOTTIME", None)
+        self.seconds = time.monotonic if clock is None else functools.partial(time.clock_gettime, clock)
         self._stamp, self._at = 0, self.seconds()
 
     def seen(self, stamp: int) -> None:
@@ -13009,38 +13009,39 @@ class _RaftClock:
 class RaftNode:
     """Core, log, state machine and transport of one node, driven.
 
-    One thread, the driver, owns core and log: all that has come in meanwhile (messages, commands, a tick) goes to the core
-    together, is saved with one fsync and then answered. Another applies what is committed and wakes who waits for it. A
-    third keeps house: compaction, locks of nodes that fell silent, whether all have the same records.
+    One thread, the driver, owns core and log: all that has come in meanwhile (messages, commands, a tick) goes to the
+    core together, is saved with one fsync and then answered. Another applies what is committed and wakes who waits for
+    it. A third keeps house: compaction, locks of nodes that fell silent, whether all have the same records.
 
-    A command goes to the leader, wherever it is given, and its value is there when THIS node has applied it. It goes again,
-    with the same id, when the leader changes or nothing is heard: it is applied once. A read that calls `barrier` first sees
-    every change that was answered before, on any node. `close` ends all threads, and transport, log and machine.
+    A command goes to the leader, wherever it is given, and its value is there when THIS node has applied it. It goes
+    again, with the same id, when the leader changes or nothing is heard: it is applied once. A read that calls
+    `barrier` first sees every change that was answered before, on any node. `close` ends all threads, and transport,
+    log and machine.
     """
 
     TICK, ELECTION, HEARTBEAT = 0.05, 20, 2             # seconds; ticks until an election, and between two heartbeats
     RETRY = 0.5                             # seconds without news of a command until it is sent again
     KEPT, KEPT_BYTES = 10_000, 256 << 20    # of the log, for nodes that are somewhat behind: others need a snapshot
     BACKLOG = 20_000                        # entries that may wait to be applied
-    MESSAGE = 1 << 20                       # bytes of commands in one message to the leader
+    MESSAGE, LARGEST = 1 << 20, 16 << 20    # bytes of several commands in one message to the leader; of one command
     DIGEST_SECONDS = 600.0                  # between two comparisons of all nodes' records
-    NEAR = 1000                             # entries that a learner may lack when it becomes a voter: it has those in a moment
+    NEAR = 1000                             # entries that a learner may lack to become a voter: it has them in a moment
 
-    def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine, transport: RaftTransport,
-                 options: RaftOptions, log: Optional[Log] = None) -> None:
+    def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine,
+                 transport: RaftTransport, options: RaftOptions, log: Optional[Log] = None) -> None:
         self.name, self.folder, self.machine, self.transport, self.options = name, folder, machine, transport, options
         self._entries, self._log = entries, log or Log("error")
         self._check_places()
         self.leader, self.term, self.trouble = "", 0, ""        # `trouble`: why this node can serve nobody
         self.members: RaftMembers = {}
-        self.on_members: Callable[[RaftMembers], object] = lambda members: None     # in the driver, when there are others
+        self.on_members: Callable[[RaftMembers], object] = lambda members: None     # when they change
         self.on_granted: list[Callable[[str, int], object]] = []                    # when a lock was granted
         self.on_close: list[Callable[[], object]] = []          # while commands can still be given
-        self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
+        self.mine: Optional[RaftMember] = None      # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
         self._clock, self._lease = _RaftClock(), 0.0
-        self._full, self._pausing = False, False                # the disk of the log; and no more is tried before the next tick
+        self._full, self._pausing = False, False    # the disk of the log; whether nothing is tried before the next tick
         self._clock.seen(self._last_stamp())
         self._core = RaftCore(name, entries, applied=machine.applied, election_ticks=self.ELECTION,
                               heartbeat_ticks=self.HEARTBEAT, random=random.Random())
@@ -13048,8 +13049,8 @@ class RaftNode:
         self._to_apply: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._waiting: dict[str, _RaftWait] = {}
         self._commands: list[_RaftWait] = []                    # of this node, to be handed to the leader now
-        self._unhurried: collections.deque[_RaftWait] = collections.deque()     # the same, with the next or at the next tick
-        self._offers: list[tuple[str, Sequence[bytes]]] = []    # of other nodes, to this one as leader: (node, commands)
+        self._unhurried: collections.deque[_RaftWait] = collections.deque()     # with the next of them, or tick
+        self._offers: list[tuple[str, Sequence[bytes]]] = []    # of others, to this node as leader: (node, commands)
         self._reads: dict[int, Callable[[Any], object]] = {}    # what is to be told the index, or a CallFSError
         self._tokens, self._rounds = itertools.count(1), {}     # type: Any, dict[int, float]
         self._news, self._sleepers = threading.Condition(), 0   # told when something was applied, or the leader changed
@@ -13061,7 +13062,8 @@ class RaftNode:
         self._next_tick = self._retried = 0.0
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=self._guarded, args=(work,), name=f"callfs-raft-{what}", daemon=True)
-                         for what, work in (("driver", self._drive), ("apply", self._apply_all), ("keeper", self._keep))]
+                         for what, work in (("driver", self._drive), ("apply", self._apply_all),
+                                            ("keeper", self._keep))]
         transport.on_message, transport.accept = self._heard, self._accept
         transport.serve("read", self._serve_read)
         transport.serve("moved", self._serve_moved)
@@ -13070,12 +13072,14 @@ class RaftNode:
         machine.on_digest = self._say_digest
 
     def _check_places(self) -> None:
-        """Log and machine are of one node: the machine is never behind the beginning of the log. It may be beyond its end
-        (after a power cut with `storage.durability` relaxed, or in the middle of a snapshot): then it is what counts."""
+        """Log and machine are of one node: the machine is never behind the beginning of the log. It may be beyond its
+        end (after a power cut with `storage.durability` relaxed, or in the middle of a snapshot): then it is what
+        counts."""
         base = self.machine.base
         if base.index < self._entries.base.index:
-            raise StorageError(f"raft.data_dir: the records ({base.index}) are older than the log ({self._entries.base.index}). "
-                               "Restore both from one backup, or remove the node, empty its raft.data_dir and join it anew.")
+            raise StorageError(f"raft.data_dir: the records ({base.index}) are older than the log "
+                               f"({self._entries.base.index}). Restore both from one backup, or remove the node, empty "
+                               "its raft.data_dir and join it anew.")
         if base.index > self._entries.last_index:
             self.machine.persist()
             self._entries.reset(base)
@@ -13170,7 +13174,8 @@ class RaftNode:
             core.advance(ready if again else ready._replace(snapshot=None))
 
     def _save(self, state: Optional[RaftState], entries: Sequence[RaftEntry]) -> bool:
-        """Durable for True. On a full disk this node acknowledges nothing and tries again; others can go on, and lead."""
+        """Durable for True. On a full disk this node acknowledges nothing and tries again; others can go on, and
+        lead."""
         try:
             if state is not None or entries:
                 self._entries.save(state, entries)
@@ -13201,8 +13206,8 @@ class RaftNode:
             self.transport.send(message)
 
     def _extend_lease(self, rounds: int) -> None:
-        """A majority has answered a round of heartbeats: nobody of it votes for another one before the shortest election
-        time-out has passed since it was sent (thesis 6.4.1; a tenth is for clocks that differ)."""
+        """A majority has answered a round of heartbeats: nobody of it votes for another one before the shortest
+        election time-out has passed since it was sent (thesis 6.4.1; a tenth is for clocks that differ)."""
         core, sent = self._core, self._rounds.get(rounds)
         if core.role != "leader" or self._settled != core.term or core.transferring or not self.options.lease_reads:
             return
@@ -13217,8 +13222,9 @@ class RaftNode:
         core = self._core
         if core.members is not self.members:
             self.members = core.members
-            self._folders = {name: folder for name, folder in self._folders.items() if name in (self.name, *self.members)}
-            self.transport.set_members({member.id: member.address for member in self.members.values() if member.id != self.name})
+            known = self.name, *self.members
+            self._folders = {name: folder for name, folder in self._folders.items() if name in known}
+            self.transport.set_members({name: member.address for name, member in self.members.items()})
             self.on_members(self.members)
         if core.leader == self.leader and core.term == self.term:
             return
@@ -13257,7 +13263,8 @@ class RaftNode:
         self._tell()
 
     def _fail_all(self) -> None:
-        error = Unavailable(self.trouble or "The server is stopping; whether this change happens is not known.", retry_after=5)
+        error = Unavailable(self.trouble or "The server is stopping; whether this change happens is not known.",
+                            retry_after=5)
         while self._waiting:
             with contextlib.suppress(KeyError):
                 self._waiting.popitem()[1].end(None, error)
@@ -13287,8 +13294,9 @@ class RaftNode:
         """In the thread of the transport: why a node is not let in."""
         known = self.folder_of(hello.name)
         if known not in ("", hello.folder):
-            return (f"node {hello.name} has another raft.data_dir than before, so what it had agreed to may be lost: take it out of "
-                    f"the cluster (callfs cluster leave --lost {hello.name}), then let it join as a new node, without raft.bootstrap")
+            return (f"node {hello.name} has another raft.data_dir than before, so what it had agreed to may be lost: take "
+                    f"it out of the cluster (callfs cluster leave --lost {hello.name}), then let it join as a new node, "
+                    "without raft.bootstrap")
         if hello.cluster and not self.folder.cluster:
             self.folder.cluster = hello.cluster
         self._folders[hello.name] = hello.folder
@@ -13350,7 +13358,7 @@ class RaftNode:
                 outcomes = self.machine.apply(entries)
             except (StorageFull, Unavailable) as error:
                 self._log.error("what was agreed on can not be applied yet", reason=error.message)
-                self._inbox.put((lambda _: self._step_aside(), None))       # a leader that falls behind would hold up all
+                self._inbox.put((lambda _: self._step_aside(), None))   # a leader that falls behind would hold up all
                 if self._closing.wait(self.TICK * self.ELECTION / 2):
                     return
                 continue
@@ -13399,11 +13407,14 @@ class RaftNode:
 
     def submit(self, op: str, args: Sequence[Any], token: int = 0, then: Optional[Callable[[_RaftWait], object]] = None,
                hurry: bool = True) -> _RaftWait:
-        """Send a command on its way; `then` is called, in a thread of the node, when its end is known. Without `hurry` it goes
-        with the next one, and at once only where somebody waits for a lock."""
+        """Send a command on its way; `then` is called, in a thread of the node, when its end is known. Without `hurry`
+        it goes with the next one, and at once only where somebody waits for a lock."""
         self.check()
         request = secrets.token_hex(8)
-        wait = _RaftWait(request, encode_command(op, args, request, self._applied, token), then)
+        command = encode_command(op, args, request, self._applied, token)
+        if len(command) > self.LARGEST:
+            raise PayloadTooLarge(f"A change of the records has {self.LARGEST >> 20} MiB at most; make it in parts.")
+        wait = _RaftWait(request, command, then)
         self._waiting[request] = wait
         if hurry:
             self._inbox.put((lambda wait: self._commands.append(wait), wait))
@@ -13435,7 +13446,8 @@ class RaftNode:
 
     def claims(self, session: str) -> set[str]:
         """Who in a session holds a lock or waits for one."""
-        return {who for who, in self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))}
+        rows = self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))
+        return {who for who, in rows}
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -13617,7 +13629,7 @@ class RaftNode:
             self.apply("lock_expire", [])
         for member in [member for member in self.members.values() if not member.voter]:
             behind = self.behind(member.id)
-            if behind is not None and behind <= self.NEAR:      # catching up first: else it would keep a majority waiting (4.2.1)
+            if behind is not None and behind <= self.NEAR:      # else it would keep a majority waiting (4.2.1)
                 self.change_member(member._replace(voter=True))
         known = {key[7:]: value for key, value in self.machine.notes().items() if key.startswith("folder:")}
         for name in {*known, *self.members}:
@@ -13654,11 +13666,14 @@ class RaftNode:
 
     def status(self) -> dict[str, Any]:
         """How this node sees its cluster; never waits. `members`: (voter, address, endpoint) by name."""
-        core, members = self._core, self.members
-        return {"role": core.role, "term": core.term, "leader": self.leader, "voter": self.name in members and members[self.name].voter,
-                "commit": core.commit, "applied": self._applied, "last": self._entries.last_index, "first": self._entries.base.index + 1,
-                "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint} for name, each in members.items()},
-                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble or ("The disk of its log is full." if self._full else "")}
+        core, members, full = self._core, self.members, "The disk of its log is full." if self._full else ""
+        return {"role": core.role, "term": core.term, "leader": self.leader,
+                "voter": self.name in members and members[self.name].voter,
+                "commit": core.commit, "applied": self._applied, "last": self._entries.last_index,
+                "first": self._entries.base.index + 1,
+                "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint}
+                            for name, each in members.items()},
+                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble or full}
 
     def waits_for(self) -> str:
         """What keeps this node from its cluster, in words; "" when nothing is known."""
@@ -13673,8 +13688,8 @@ class RaftNode:
         return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][0] and found[0][3] else None
 
     def _tell_where(self) -> None:
-        """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks for
-        this node at its old place: all are asked."""
+        """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks
+        for this node at its old place: all are asked."""
         known, mine = self.members.get(self.name), self.mine
         if known is None or mine is None:
             return
@@ -13704,7 +13719,8 @@ class RaftNode:
             reply(BadRequest("This does not say where a member is."))
 
     def change_member(self, member: RaftMember) -> None:
-        """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
+        """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable,
+        Conflict."""
         self._change(lambda members: {**members, member.id: member})
 
     def forget_folder(self, name: str) -> None:
@@ -13749,7 +13765,8 @@ class RaftNode:
         return name or (max(ready)[1] if ready else "")
 
     def transfer(self, name: str = "", timeout: float = 5.0) -> str:
-        """Let another node lead ("": the one that has the most), as leader; who it was. Raises Unavailable, Conflict."""
+        """Let another node lead ("": the one that has the most), as leader; who it was. Raises Unavailable,
+        Conflict."""
         deadline = time.monotonic() + timeout
 
         def work(core: RaftCore) -> str:
@@ -13806,10 +13823,11 @@ def _raft_write(name: str) -> Any:
 
 
 class RaftStore(MetadataStore):
-    """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen by then
-    all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of the grant
-    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Nor does the second
-    read of a request (`turn` gives the same object, not None) within RECENT seconds. Closes the node."""
+    """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen
+    by then all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of
+    the grant by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Nor
+    does the second read of a request (`turn` gives the same object, not None) within RECENT seconds. Closes the
+    node."""
 
     shared = True
     RECENT = 0.1
@@ -13835,11 +13853,14 @@ class RaftStore(MetadataStore):
         """As the interface says, as far as this node has applied the log: what there is to do does not become wrong."""
         return self.node.machine.read.strays(instance_id, limit)
 
-    get, page, known, subtree, find_link, links, owned, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
-        "get", "page", "known", "subtree", "find_link", "links", "owned", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
-    put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays, hold_blob, release_blobs, drop_blobs, note_reads = map(
-        _raft_write, ("put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob",
-                      "release_blobs", "drop_blobs", "note_reads"))
+    get, page, known, subtree, find_link, links = map(_raft_read, (
+        "get", "page", "known", "subtree", "find_link", "links"))
+    owned, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
+        "owned", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
+    put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays = map(_raft_write, (
+        "put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays"))
+    hold_blob, release_blobs, drop_blobs, note_reads = map(_raft_write, (
+        "hold_blob", "release_blobs", "drop_blobs", "note_reads"))
 
     def mounts(self) -> list[tuple[str, str, str]]:
         """As the interface says: of this node."""
@@ -14370,17 +14391,18 @@ class PostgresLocks(SharedLocks):
 
 
 class RaftLocks(SharedLocks):
-    """Locks in the log, for `lease` seconds of cluster time each; one thread renews those of this process together. Who has
-    to wait is in line there, too, and is told when it is granted: it asks once. Letting go is not waited for, and all that
-    let go meanwhile share a command.
+    """Locks in the log, for `lease` seconds of cluster time each; one thread renews those of this process together. Who
+    has to wait is in line there, too, and is told when it is granted: it asks once. Letting go is not waited for, and
+    all that let go meanwhile share a command.
 
     Who was silent for longer (paused, cut off) has lost its locks without knowing; its token stays what it was, and the
     records refuse its commits once somebody else made one (`MetadataStore.fence`).
     """
 
-    LEAST = 2.0                             # seconds that a question to the log gets, however little the asker wants to wait
+    LEAST = 2.0                             # seconds that a question to the log gets, however few its asker wants to wait
 
-    def __init__(self, node: RaftNode, *, lease: float = 10.0, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+    def __init__(self, node: RaftNode, *, lease: float = 10.0, timeout: float = 10.0,
+                 metrics: Optional[Metrics] = None) -> None:
         super().__init__(timeout, metrics)
         self._node, self._lease, self._session = node, max(1, int(lease * 1000)), secrets.token_hex(8)
         self._numbers, self._waiters = itertools.count(1), {}       # type: Any, dict[str, queue.SimpleQueue[int]]
@@ -14438,7 +14460,8 @@ class RaftLocks(SharedLocks):
         self._known.difference_update(set(before).difference(some))
         if some:
             try:
-                self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some), hurry=self._node.contended())
+                self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some),
+                                  hurry=self._node.contended())
             except CallFSError:             # this node ends, or can not write: so do its locks, after the lease
                 self._giving = False
 

@@ -11354,6 +11354,32 @@ class TestRaftNode:
         wait_for(lambda: leader._leased() is None)
         leader.barrier()
 
+    def test_a_request_asks_once(self, raft_three: RaftNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whether this node is up to date: for a moment, until it has asked another server. Under a lock nobody asks."""
+        store, asked, calls = LentRaftStore(raft_three.followers()[0]), [], callfs.CallContext()     # type: Any, list[int], Any
+        monkeypatch.setattr(store.node, "barrier", lambda real=store.node.barrier: (asked.append(1), real())[1])
+        store.turn = lambda: calls.turn
+
+        def reads(turn: Any) -> int:
+            calls.turn, before = turn, len(asked)
+            for _ in range(3):
+                store.get("/a")
+            return len(asked) - before
+        assert (reads(None), reads("one"), reads("another"), reads("another"), in_threads(lambda number: reads(f"thread {number}"), 1)) == (3, 1, 1, 0, [1])
+        calls.onward()
+        assert calls.turn is None and reads(None) == 3
+        store.RECENT = -1.0
+        assert reads("late") == 3
+        store.fence = lambda: 7
+        assert reads(None) == 0
+
+    def test_a_command_that_is_too_large(self, raft_three: RaftNodes, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(callfs.RaftNode, "LARGEST", 1 << 20)
+        store = LentRaftStore(raft_three.leader())
+        with pytest.raises(callfs.PayloadTooLarge, match="1 MiB at most"):
+            store.add([an_entry("/" + "x" * (1 << 20))])
+        assert not store.node._waiting
+
     def test_a_node_that_stands_still_answers_no_read(self, raft_nodes: Callable[..., RaftNodes]) -> None:
         """The leader's driver stops (a slow disk, a stopped process): another one leads, and what it answers the old one
         does not deny."""
@@ -12206,11 +12232,11 @@ class TestRaftLocks(SharedLocksContract):
 
     def test_a_lock_that_is_granted_late(self) -> None:
         """To one who has given up and let go: the command was under way for longer. It does not stay."""
-        locks = self.make(lease=0.3)
-        with locks.hold("/b"):
+        locks = self.make(lease=1.5)
+        with locks.hold("/b"):              # so the session is renewed, and with it all that it has
             locks._node.apply("lock_take", [f"{locks._session}-late", locks._session, ["/a"], False, 0])
-            with self.make().hold("/a", timeout=10):
-                pass
+            with self.make().hold("/a", timeout=5):
+                assert locks._node.claims(locks._session)
 
     def test_letting_go_is_shared_and_sure(self) -> None:
         """Those that let go together share commands, and one that failed is given again."""
@@ -30927,7 +30953,7 @@ class RaftCluster(Cluster):
             "enabled": True, "node_id": node.name, "bind_addr": f"127.0.0.1:{node.raft_port}", "data_dir": str(node.folder / "raft"),
             "bootstrap": node in founders, "peers": {each.name: self.doors[each.name].address for each in (*founders, node)},
             "api_peer_endpoints": {each.name: each.url for each in (*founders, node)}, "apply_timeout": "3s", "forward_timeout": "2s",
-            "snapshot_interval": "1s"}}
+            "snapshot_interval": "1s", "snapshot_threshold": 50}}
 
     def waits(self, node: ClusterNode) -> bool:
         """Others do when they have joined."""
@@ -31114,7 +31140,7 @@ class TestRaftCluster:
     @LONG
     def test_two_nodes_do_not_hear_each_other(self, cluster: RaftCluster, top: str) -> None:
         """The third hears both: the leader stays, though one of them may not hear it, and then serves nobody."""
-        for node, other in ((cluster[number], cluster[(number + 1) % 3]) for number in range(3)):
+        for node, other in ((cluster[number], cluster[(number + 1) % 3]) for number in range(2)):
             leader = cluster.leader()
             with Traffic(cluster, [f"{top}{node.name}a", f"{top}{node.name}b"], ONE_PATH) as traffic, cluster.broken():
                 cluster.lines[node.name, "raft " + other.name].cut()
@@ -31240,16 +31266,18 @@ class TestRaftCluster:
                     cluster.writes(node)
             settle(cluster, traffic)
 
-    @pytest.mark.parametrize("count", [500, pytest.param(20_000, marks=LONG)])
+    @pytest.mark.parametrize("count", [500, pytest.param(5_000, marks=LONG)])
     def test_a_node_was_away_for_many_commands(self, cluster: RaftCluster, top: str, count: int) -> None:
         """The log of the others does not go back so far: it gets a snapshot, while all go on."""
         node, other = cluster[0], cluster[1]
         with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=(10, 500)) as traffic:
             with cluster.broken():
                 node.stop()
+                cluster.writes(other)
                 before = cluster.raft(other)["commit_index"]
-                all_at_once(8, lambda number: self._feed(cluster, cluster[1 + number % 2], f"{top}/{number}", before + count))
-                wait_for(lambda: len({row["snapshot_age_seconds"] for row in map(cluster.raft, cluster.others(node))}), 10)
+                all_at_once(8, lambda number: self._feed(cluster, cluster[1 + number % 2], f"{top}-fed/{number}", before + count))
+                fed = time.monotonic()
+                wait_for(lambda: all(cluster.raft(each)["snapshot_age_seconds"] < time.monotonic() - fed for each in cluster.others(node)), 10)
                 node.start()
                 traffic.more(20, only=node)
         settle(cluster, traffic)
