@@ -184,12 +184,12 @@ class Etcd:
     def kill(self, number: int) -> None:
         """One of them."""
         self._processes[number].kill()
+        self._processes[number].wait()
 
     def close(self) -> None:
         """End them."""
-        for process in self._processes:
-            process.kill()
-            process.wait()
+        for number in range(NODES):
+            self.kill(number)
 
 
 # ---- callfs -----------------------------------------------------------------------------------------------------
@@ -198,9 +198,9 @@ class Worker:
     """A node of callfs in a process of its own, which takes orders as lines of JSON (`work`)."""
 
     def __init__(self, config: Path) -> None:
-        self._config = config
+        self.config = config
         with open(config.with_suffix(".log"), "ab") as log:
-            self.process = subprocess.Popen([sys.executable, __file__, "--worker", str(self._config)], text=True, stderr=log,
+            self.process = subprocess.Popen([sys.executable, __file__, "--worker", str(self.config)], text=True, stderr=log,
                                             stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def ask(self, *order: Any) -> Any:
@@ -210,14 +210,8 @@ class Worker:
         self.process.stdin.flush()
         answer = self.process.stdout.readline()
         if not answer:
-            raise SystemExit("a node ended:\n" + self._config.with_suffix(".log").read_text()[-2000:])
+            raise SystemExit("a node ended:\n" + self.config.with_suffix(".log").read_text()[-2000:])
         return json.loads(answer)
-
-    def again(self) -> None:
-        """Killed, and started with what is there."""
-        self.process.kill()
-        self.process.communicate()
-        self.__init__(self._config)         # type: ignore[misc]
 
 
 def work(path: str) -> None:
@@ -250,7 +244,6 @@ class Callfs:
         import callfs
         names = [f"n{number}" for number in range(NODES)]
         peers = {name: f"127.0.0.1:{port}" for name, port in zip(names, free_ports(NODES))}
-        self.workers = []
         for name in names:
             (folder / name).mkdir()
             (folder / name / "config.yaml").write_text(callfs.render_yaml({
@@ -259,17 +252,23 @@ class Callfs:
                 "backend": {"localfs_root_path": str(folder / name / "files")}, "raft": {
                     "enabled": True, "node_id": name, "bind_addr": peers[name], "data_dir": str(folder / name / "raft"), "bootstrap": True,
                     "peers": peers, "api_peer_endpoints": {each: "http://127.0.0.1:1" for each in names}}}))
-            self.workers.append(Worker(folder / name / "config.yaml"))
+        self.workers = [Worker(folder / name / "config.yaml") for name in names]
         for worker in self.workers:
             worker.ask("ready")
 
     def kill(self, number: int) -> None:
         """One of them."""
         self.workers[number].process.kill()
+        self.workers[number].process.communicate()
 
-    def leader(self, asked: int = 0) -> int:
+    def start(self, numbers: Any) -> None:
+        """Killed ones, again."""
+        for number in numbers:
+            self.workers[number] = Worker(self.workers[number].config)
+
+    def leader(self) -> int:
         """Which of them."""
-        return int(patiently(lambda: self.workers[asked].ask("status")["leader"][1], IndexError))
+        return int(patiently(lambda: self.workers[0].ask("status")["leader"][1], IndexError))
 
     def load(self, where: list[int], seconds: float) -> list[Ack]:
         """A client at each of these nodes."""
@@ -279,9 +278,8 @@ class Callfs:
 
     def close(self) -> None:
         """End them."""
-        for worker in self.workers:
-            worker.process.kill()
-            worker.process.communicate()
+        for number in range(NODES):
+            self.kill(number)
 
 
 # ---- what is measured -------------------------------------------------------------------------------------------
@@ -307,28 +305,17 @@ def new_leader(kind: Callable[[Path], Any], folder: Path, seconds: float) -> dic
     return {"new leader, s": min((end for begin, end in acks if begin > killed[0]), default=float("inf")) - killed[0]}
 
 
-_ENTRIES = """
-import re, sys, time, callfs
-def resident():
-    return int(re.search("VmRSS: +([0-9]+)", open("/proc/self/status").read().replace(chr(9), " "))[1]) / 1024
-folder, count, before = sys.argv[1], int(sys.argv[2]), resident()
-log = callfs.DiskLog(folder)
-for first in range(1, count + 1, 1000):
-    log.save(None, [callfs.RaftEntry(index, 1, callfs.RAFT_COMMAND, bytes(256)) for index in range(first, first + 1000)])
-written = resident() - before
-log.close()
-begin = time.monotonic()
-callfs.DiskLog(folder).close()
-print(written, time.monotonic() - begin)
-"""
-
-
 def entries(folder: Path, count: int) -> dict[str, float]:
-    """A log of so many entries."""
-    ran = subprocess.run([sys.executable, "-c", _ENTRIES, str(folder / "log"), str(count)], check=True, capture_output=True, text=True,
-                         env={**os.environ, "PYTHONPATH": str(ROOT)})
-    written, seconds = map(float, ran.stdout.split())
-    return {"MiB beyond what a process has": written, "opened in, s": seconds}
+    """A log of so many entries. Of a process that compiled nothing (run it twice) and measured nothing else before."""
+    import callfs
+    before, log = resident(), callfs.DiskLog(str(folder / "log"))
+    for first in range(1, count + 1, 1000):
+        log.save(None, [callfs.RaftEntry(index, 1, callfs.RAFT_COMMAND, bytes(SIZE)) for index in range(first, first + 1000)])
+    written = resident() - before
+    log.close()
+    begin = time.monotonic()
+    callfs.DiskLog(str(folder / "log")).close()
+    return {"MiB beyond what the process had": written, "opened in, s": time.monotonic() - begin}
 
 
 def records(folder: Path, count: int) -> dict[str, float]:
@@ -337,9 +324,9 @@ def records(folder: Path, count: int) -> dict[str, float]:
         begin = time.monotonic()
         cluster.workers[0].ask("fill", count)
         filled = time.monotonic() - begin
+        cluster.close()
         begin = time.monotonic()
-        for worker in cluster.workers:
-            worker.again()
+        cluster.start(range(NODES))
         ready = max(worker.ask("ready") for worker in cluster.workers) - begin
         return {"filled by thousands in, s": filled, "first sure read, s": ready, "MiB of a node": cluster.workers[0].ask("resident")}
 
@@ -353,7 +340,7 @@ def away(folder: Path, count: int) -> dict[str, float]:
         while done < count:
             done += len(cluster.load(others * 64, 10))
         fed, target = time.monotonic(), cluster.workers[others[0]].ask("status")["applied"]
-        cluster.workers[gone].again()
+        cluster.start([gone])
         while cluster.workers[gone].ask("status")["applied"] < target:
             time.sleep(0.1)
         return {"commands": done, "commands/s while away": done / (fed - begin), "caught up in, s": time.monotonic() - fed}
