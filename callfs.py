@@ -4934,7 +4934,7 @@ class HTTPClient:
                 answer.read_all(call.limit)
         except _Broken as broken:
             wire.close()
-            raise self.trouble(call, wire, broken) from None
+            raise self._trouble(call, wire, broken) from None
         except BaseException:
             wire.close()
             raise

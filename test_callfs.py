@@ -1746,6 +1746,7 @@ def test_seeds_are_read_and_valid(text: str) -> None:
     config = callfs.Config.from_mapping(yaml(text))
     if text is SEED_CLUSTER:                # a part: what nodes share stands elsewhere
         config.metadata_store.type, config.metadata_store.dsn, config.dlm.type = "postgres", "postgres://db/callfs", "postgres"
+    if text in (SEED_CLUSTER, SEED_RAFT):
         config.auth.internal_proxy_secret = "an-internal-secret-of-all"
     config.validate(require_keys=text is SEED_MINIMAL)
     assert callfs.parse_yaml(callfs.render_yaml(yaml(text))) == yaml(text)
@@ -24179,7 +24180,8 @@ ERRORS = [                                  # method, path, headers, body, statu
     ("GET", "/v1/files/f.txt", NO_KEY, None, 401, "AUTHENTICATION_FAILED"),
     ("GET", "/v1/files/f.txt", {"Authorization": "Bearer wrong-key-0123456789"}, None, 401, "AUTHENTICATION_FAILED"),
     ("PUT", "/v1/files/f.txt", AS_BOB, b"x", 403, "PERMISSION_DENIED"),
-    ("GET", "/v1/internal/raft/join", {}, None, 403, "PERMISSION_DENIED"),
+    ("POST", "/v1/internal/raft/join", {}, b"{}", 403, "PERMISSION_DENIED"),
+    ("GET", "/v1/internal/raft/join", AS_TRUSTED, None, 405, "METHOD_NOT_ALLOWED"),
     ("GET", "/v1/files/f.txt", {"If-Match": '"other"'}, None, 412, "PRECONDITION_FAILED"),
     ("PUT", "/v1/files/big", {}, b"x" * 3000, 413, "PAYLOAD_TOO_LARGE"),
     ("PUT", "/v1/files/big", {}, lambda: iter([b"x" * 1500, b"y" * 1500]), 413, "PAYLOAD_TOO_LARGE"),
