@@ -7453,7 +7453,8 @@ def encode_members(members: RaftMembers) -> bytes:
 def decode_members(data: bytes) -> dict[str, RaftMember]:
     """Back. Raises ValueError."""
     try:
-        return {str(row[0]): RaftMember(str(row[0]), str(row[1]), str(row[2]), bool(row[3])) for row in json.loads(data)}
+        rows = [RaftMember(str(row[0]), str(row[1]), str(row[2]), bool(row[3])) for row in json.loads(data)]
+        return {row.id: row for row in rows}
     except (TypeError, LookupError) as error:
         raise ValueError(f"not a list of members: {error}") from error
 
@@ -7530,20 +7531,20 @@ class RaftLog(abc.ABC):
 
 class RaftReady(NamedTuple):
     """What is to be done now, in this order: `early` may be sent at once (a leader's entries to others, thesis 10.2.1);
-    `state` and `entries` are saved (None, none: nothing new); then `messages` are sent, `snapshot` (a base that a leader
-    sent, whose file has been received) is installed and the log reset to it, `committed` handed to the state machine;
-    then `RaftCore.advance`. Where saving failed there is no advance: what is to be saved, and what waits for it, comes
+    `state` and `entries` are saved (None, none: nothing new); then `messages` are sent, `snapshot` (a base that a
+    leader sent, whose file has been received) is installed and the log reset to it, `committed` handed to the state
+    machine; then `RaftCore.advance`. Where saving failed there is no advance: what is to be saved, and what waits for it, comes
     again with the next `ready`; `early`, `reads` and `refused_reads` come once."""
 
     state: Optional[RaftState] = None
     entries: Sequence[RaftEntry] = ()
-    early: Sequence[RaftMessage] = ()       # a "snapshot" among them asks for one of `base` or later, see `snapshot_sent`
+    early: Sequence[RaftMessage] = ()       # "snapshot" asks for one of `base` or later: see `snapshot_sent`
     messages: Sequence[RaftMessage] = ()
     snapshot: Optional[RaftBase] = None
     committed: Sequence[RaftEntry] = ()
     reads: Sequence[tuple[int, int]] = ()   # (token of `read`, index): good once the state machine has applied that index
     refused_reads: Sequence[int] = ()       # tokens of reads that this node can not answer any more: it leads no longer
-    rounds: int = 0                         # the last round of heartbeats that a majority answered; 0: reads must wait (6.4)
+    rounds: int = 0                         # the last of heartbeats that a majority answered; 0: reads must wait (6.4)
 
 
 class NotLeader(Exception):
@@ -7560,13 +7561,13 @@ class RaftBusy(Exception):
 
 RAFT_UNCOMMITTED_BYTES = 64 << 20       # of proposals that no majority has yet: beyond it a leader takes no more
 _RAFT_WAITING_MESSAGES = 4096           # kept while nothing can be saved; more are dropped, as a network may
-_FROM_LEADER = ("append", "heartbeat", "snapshot", "takeover")
+_RAFT_FROM_LEADER = ("append", "heartbeat", "snapshot", "takeover")
 # They tell of nothing but a term, and of entries that others are to save: once the term is saved they may go at once.
-_EARLY = (*_FROM_LEADER, "heartbeat-answer", "prevote", "prevote-answer")
+_RAFT_EARLY = (*_RAFT_FROM_LEADER, "heartbeat-answer", "prevote", "prevote-answer")
 
 
 @dataclass
-class _Follower:
+class _RaftFollower:
     """What a leader knows of another node.
 
     probe: where its log agrees is not known, one append at a time; replicate: appends are sent without waiting for
@@ -7592,10 +7593,10 @@ class RaftCore:
     `tick`, `step` and the rest, then does what `ready` says, then `advance`. A message may be lost, doubled or late.
 
     kind                index, log_term        fields
-    prevote, vote       of the last entry      context: 1 when a leader wanted it (takeover): asks also who hears a leader
+    prevote, vote       of the last entry      context: 1 after a takeover: asks also who hears a leader
     ...-answer                                 refused
     append              before the entries     entries, commit
-    append-answer       index: saved up to     refused: `index` is the place asked for, hint, hint_term: where to try next
+    append-answer       index: saved up to     refused: `index` is the place asked for; hint, hint_term: try there
     heartbeat, -answer                         context: the round; commit
     snapshot                                   base: the follower has its file, and is to install it
     takeover                                   (TimeoutNow)
@@ -7607,8 +7608,8 @@ class RaftCore:
         """`applied`: how far the state machine has got. Raises ValueError where that is not in the log: a snapshot that
         was installed only half (the driver resets the log), or a log that lost what it had saved."""
         if not log.base.index <= applied <= log.last_index:
-            raise ValueError(f"the state machine has applied entry {applied}, but the log goes from {log.base.index} to "
-                             f"{log.last_index}")
+            raise ValueError(f"the state machine has applied entry {applied}, but the log goes from {log.base.index} "
+                             f"to {log.last_index}")
         self.name, self._log, self._random = name, log, random
         self._election, self._heartbeat, self._max_batch, self._max_inflight = \
             election_ticks, heartbeat_ticks, max_batch, max_inflight
@@ -7617,7 +7618,7 @@ class RaftCore:
         self._configs: list[tuple[int, RaftMembers]] = [(log.base.index, log.base.members)]
         for entry in self._stored(log.base.index + 1):
             self._note_members(entry)
-        self._voters = _voters_of(self.members)
+        self._voters = _raft_voters(self.members)
         self._saved_state = log.state
         self._state = log.state if log.state.term >= self._last_term else RaftState(self._last_term)
         self.commit = self.applied = self._handed = applied
@@ -7632,12 +7633,12 @@ class RaftCore:
         self._snapshot: Optional[RaftMessage] = None
         self._good_reads: list[tuple[int, int]] = []
         self._refused_reads: list[int] = []
-        self.round = self._told_rounds = 0          # the last round of heartbeats that was begun, by `beat` or by itself
+        self.round = self._told_rounds = 0          # the last of heartbeats that was begun, by `beat` or by itself
         self._lead_nothing()
 
     def _lead_nothing(self) -> None:
         """What only a leader has, empty."""
-        self._followers: dict[str, _Follower] = {}
+        self._followers: dict[str, _RaftFollower] = {}
         self._first_of_term = 0                     # the entry that it began its term with
         self._beat_elapsed = 0
         self._asked: list[int] = []                 # reads that wait for a round to begin
@@ -7695,7 +7696,7 @@ class RaftCore:
             self._configs.pop()
         for entry in entries:
             self._note_members(entry)
-        self._voters = _voters_of(self.members)
+        self._voters = _raft_voters(self.members)
 
     def _last_at_most(self, index: int, term: int) -> int:
         """The last place up to `index` whose term is not above `term`: what does not agree there lies behind it."""
@@ -7728,16 +7729,16 @@ class RaftCore:
         if entry.kind == RAFT_MEMBERS:
             self._configs.append((entry.index, decode_members(entry.data)))
 
-    def _agreed(self, own: int, theirs: Callable[[_Follower], int]) -> int:
-        """The highest value that a majority of the voters has reached. Who has no vote does not count, a leader included."""
+    def _agreed(self, own: int, theirs: Callable[[_RaftFollower], int]) -> int:
+        """The highest value that a majority of the voters has reached. Who has no vote does not count, not even a leader."""
         values = sorted([own if name == self.name else theirs(self._followers[name]) for name in self._voters])
         return values[(len(values) - 1) // 2]
 
     # What the driver calls
 
     def tick(self) -> None:
-        """A tick has passed. Never more often than one has: ticks that were missed are not made up for, since others count
-        on a promise that is counted in them (6.4.1)."""
+        """A tick has passed. Never call it more often than one has: ticks that were missed are not made up for, since others
+        rely on a promise that is counted in them (6.4.1)."""
         self._elapsed += 1
         self._silence += 1
         if self.role == "leader":
@@ -7745,7 +7746,7 @@ class RaftCore:
         elif self._elapsed >= self._timeout:
             self._time_out()
         elif self.role != "follower" and self._elapsed % self._heartbeat == 0:
-            self._ask_for_votes()                   # again: messages get lost (5.5), and others stop hearing a leader later
+            self._ask_for_votes()                   # again: messages get lost (5.5), others stop hearing a leader later
 
     def step(self, message: RaftMessage) -> None:
         """Take a message from another node. What can not be right is ignored."""
@@ -7801,8 +7802,8 @@ class RaftCore:
         self.applied = max(self.applied, index)
 
     def propose(self, data_list: Sequence[bytes], kind: int = RAFT_COMMAND) -> int:
-        """Put commands into the log; the index of the first. Raises NotLeader, RaftBusy. Whether they stay there is known
-        when they, or others in their place, come in `RaftReady.committed`."""
+        """Put commands into the log; the index of the first. Raises NotLeader, RaftBusy. Whether they stay there is
+        known when they, or others in their place, come in `RaftReady.committed`."""
         self._check_proposal()
         size = sum(map(len, data_list))
         if self._uncommitted and self._uncommitted + size > RAFT_UNCOMMITTED_BYTES:
@@ -7814,10 +7815,10 @@ class RaftCore:
         return first
 
     def change(self, members: RaftMembers) -> int:
-        """Let these be the members: one added, removed or altered; the index of the entry. Raises NotLeader, RaftBusy (4.1:
-        while the last change, or all of this term, is not committed), ValueError."""
+        """Let these be the members: one added, removed or altered; the index of the entry. Raises NotLeader, ValueError,
+        RaftBusy (4.1: while the last change, or all of this term, is not committed)."""
         self._check_proposal()
-        _check_change(self.members, members)
+        _check_raft_change(self.members, members)
         if self.commit < max(self._first_of_term, self._configs[-1][0]):
             raise RaftBusy("the last change of the members is not committed yet, or this leader is too new to know")
         self._append([RaftEntry(self.last_index + 1, self.term, RAFT_MEMBERS, encode_members(members))])
@@ -7825,8 +7826,8 @@ class RaftCore:
         return self.last_index
 
     def read(self, token: int) -> None:
-        """Make sure that this node still leads (6.4): `token` comes back in `RaftReady.reads`, with the index that the state
-        machine must have applied to answer, or in `refused_reads`. All that ask share a round. Raises NotLeader."""
+        """Make sure that this node still leads (6.4): `token` comes back in `RaftReady.reads`, with the index that the
+        state machine must have applied to answer, or in `refused_reads`. All that ask share a round. Raises NotLeader."""
         if self.role != "leader":
             raise NotLeader(self.leader)
         self._asked.append(token)
@@ -7846,8 +7847,8 @@ class RaftCore:
         return self.round
 
     def transfer(self, target: str) -> None:
-        """Let `target` lead (3.10): it gets all entries, then begins an election at once. Given up after an election
-        time-out. Raises NotLeader, ValueError where it has no vote or is this node, RaftBusy while another is under way."""
+        """Let `target` lead (3.10): it gets all entries, then begins an election at once. Given up after an election time-out.
+        Raises NotLeader, RaftBusy while another is under way, ValueError where it has no vote or is this node."""
         self._check_proposal()
         if target == self.name or target not in self._voters:
             raise ValueError(f"node {target} can not be made leader: it leads already or has no vote")
@@ -7861,12 +7862,12 @@ class RaftCore:
         return bool(self._target) or self._sent_takeover
 
     def progress(self) -> dict[str, tuple[int, int, str, bool]]:
-        """Of each other node, where this one leads: (match, next, state, whether it was heard in an election time-out)."""
+        """Of each other node, where this one leads: (match, next, state, heard within an election time-out)."""
         return {name: (follower.match, follower.next, follower.state, follower.silent < self._election)
                 for name, follower in self._followers.items()}
 
     def snapshot_sent(self, target: str, ok: bool) -> None:
-        """The end of what a message "snapshot" in `RaftReady.early` asked for: its file and then the message were sent."""
+        """The end of what a "snapshot" in `RaftReady.early` asked for: its file, and then the message, were sent."""
         follower = self._followers.get(target)
         if follower and follower.state == "snapshot":
             follower.become("probe", max(follower.match, self._log.base.index if ok else 0) + 1)
@@ -7887,12 +7888,12 @@ class RaftCore:
             return False                            # 4.2.3: who is not told of a leader shall not disturb it
         if message.kind == "prevote" or message.kind == "prevote-answer" and not message.refused:
             return True                             # 9.6: that term is not there yet
-        self._become_follower(message.term, message.source if message.kind in _FROM_LEADER else "")
+        self._become_follower(message.term, message.source if message.kind in _RAFT_FROM_LEADER else "")
         return True
 
     def _older_term(self, message: RaftMessage) -> None:
         """Tell who is behind; a leader that can not know gives up, and all meet in a newer term (9.6)."""
-        if message.kind in _FROM_LEADER:
+        if message.kind in _RAFT_FROM_LEADER:
             self._send("append-answer", message.source, refused=True)
         elif message.kind in ("prevote", "vote"):
             self._send(message.kind + "-answer", message.source, refused=True)
@@ -7990,7 +7991,7 @@ class RaftCore:
     def _follow_members(self) -> None:
         for name in self.members:
             if name != self.name and name not in self._followers:
-                self._followers[name] = _Follower(self.last_index + 1)
+                self._followers[name] = _RaftFollower(self.last_index + 1)
 
     def _tick_leader(self) -> None:
         for follower in self._followers.values():
@@ -8023,7 +8024,7 @@ class RaftCore:
             while self._send_append(name, follower):
                 pass
 
-    def _send_append(self, name: str, follower: _Follower) -> bool:
+    def _send_append(self, name: str, follower: _RaftFollower) -> bool:
         """Send what `follower` should have now; whether more may follow at once (10.2.1)."""
         streams, full = follower.state == "replicate", len(follower.inflight) >= self._max_inflight
         news = follower.told < self.commit or follower.next <= self.last_index and not full
@@ -8040,7 +8041,7 @@ class RaftCore:
             follower.inflight.append(follower.next - 1)
         return streams
 
-    def _ask_for_snapshot(self, name: str, follower: _Follower) -> bool:
+    def _ask_for_snapshot(self, name: str, follower: _RaftFollower) -> bool:
         if follower.silent < self._election:        # none is made for who is not there
             follower.become("snapshot", follower.next)
             self._send("snapshot", name, base=self._log.base)
@@ -8058,7 +8059,7 @@ class RaftCore:
             self._commit_majority()
             self._hand_over()
 
-    def _on_match(self, follower: _Follower, index: int) -> None:
+    def _on_match(self, follower: _RaftFollower, index: int) -> None:
         follower.match = index
         while follower.inflight and follower.inflight[0] <= index:
             follower.inflight.popleft()
@@ -8066,7 +8067,7 @@ class RaftCore:
             follower.become("replicate", index + 1)
         follower.next = max(follower.next, index + 1)
 
-    def _on_refusal(self, follower: _Follower, message: RaftMessage) -> None:
+    def _on_refusal(self, follower: _RaftFollower, message: RaftMessage) -> None:
         """Its log differs at `message.index`, or ends before: go back, whole terms at a time (3.5)."""
         if follower.state == "replicate" and message.index > follower.match:
             follower.become("probe", follower.match + 1)
@@ -8081,7 +8082,7 @@ class RaftCore:
         follower.silent, follower.waiting = 0, False
         follower.round = max(follower.round, min(message.context, self.round))
         if follower.match < self.last_index:
-            follower.told = -1                      # an append shows whether something was lost: it refuses what has a gap
+            follower.told = -1                      # an append shows whether something was lost: a gap is refused
         self._hand_over()
 
     @property
@@ -8124,7 +8125,7 @@ class RaftCore:
     # Following
 
     def _on_append(self, message: RaftMessage) -> None:
-        if not _is_sound(message) or not self._hears(message) or self._snapshot:
+        if not _raft_is_sound(message) or not self._hears(message) or self._snapshot:
             return                                  # what comes behind a snapshot comes again when that is installed
         entries, before = message.entries, message.index
         if before < self.commit:                    # what is committed agrees, and may be compacted
@@ -8152,7 +8153,7 @@ class RaftCore:
         base = message.base
         if base is None or not self._hears(message) or self._snapshot:
             return
-        if base.index <= self.commit or self._has(base.index, base.term):       # figure 5.3 (13), step 6: it is not needed
+        if base.index <= self.commit or self._has(base.index, base.term):       # figure 13, step 6: it is not needed
             self.commit = max(self.commit, base.index)
             self._send("append-answer", message.source, index=self.commit)
         else:
@@ -8162,7 +8163,7 @@ class RaftCore:
         """The log holds nothing but `base` now: none of what it had agreed with the leader."""
         source = self._snapshot.source if self._snapshot else ""
         self._snapshot, self._tail, self._saved = None, [], base.index
-        self._configs, self._voters = [(base.index, base.members)], _voters_of(base.members)
+        self._configs, self._voters = [(base.index, base.members)], _raft_voters(base.members)
         self.commit = self.applied = self._handed = base.index
         self._send("append-answer", self.leader or source, index=base.index)
 
@@ -8175,7 +8176,7 @@ class RaftCore:
 
     def _send(self, kind: str, target: str, *, term: Optional[int] = None, **fields: Any) -> None:
         message = RaftMessage(kind, self.name, target, self.term if term is None else term, **fields)
-        early = kind in _EARLY and self._state == self._saved_state
+        early = kind in _RAFT_EARLY and self._state == self._saved_state
         waiting = self._early if early else self._messages
         if len(waiting) < _RAFT_WAITING_MESSAGES:
             waiting.append(message)
@@ -8187,11 +8188,11 @@ class RaftCore:
         "snapshot": _on_snapshot, "takeover": _on_takeover})
 
 
-def _voters_of(members: RaftMembers) -> list[str]:
+def _raft_voters(members: RaftMembers) -> list[str]:
     return [name for name, member in members.items() if member.voter]
 
 
-def _is_sound(message: RaftMessage) -> bool:
+def _raft_is_sound(message: RaftMessage) -> bool:
     """Whether the entries of an append follow each other, as those of every log do."""
     term = message.log_term
     if message.index < 0:
@@ -8206,7 +8207,7 @@ def _is_sound(message: RaftMessage) -> bool:
         return False
 
 
-def _check_change(old: RaftMembers, new: RaftMembers) -> None:
+def _check_raft_change(old: RaftMembers, new: RaftMembers) -> None:
     """One at a time, so that any majority of the old and any of the new have a voter in common (4.1)."""
     changed = [name for name in {*old, *new} if old.get(name) != new.get(name)]
     if len(changed) != 1:
@@ -9311,14 +9312,14 @@ class RaftTransport:
             gone += [line for name, line in self._inbound.items() if name in before and name not in wanted]
             self._targets = {name: before[name] if name in same else _RaftTarget(address, self._new_line(name, address))
                              for name, address in wanted.items()}
+            fresh = [target.line for name, target in self._targets.items() if name not in same]
         for line in filter(None, gone):
             line.fault = _RaftFault("gone", "it does not belong to the cluster any more, or has moved")
+        for line in filter(None, gone + fresh):         # not before: the reader must find them in their place
             self._poke(line)
 
     def _new_line(self, name: str, address: str) -> _RaftLine:
-        line = _RaftLine(name, address, self._clock(), self._poke)
-        self._poke(line)
-        return line
+        return _RaftLine(name, address, self._clock(), self._poke)
 
     def _dialed(self) -> list[_RaftLine]:
         with self._lock:
@@ -9547,19 +9548,15 @@ class RaftTransport:
         self._read(line)
 
     def _read(self, line: _RaftLine) -> None:
-        more = True
-        while more and line in self._lines:
-            try:
-                data = line.receive()
-            except _TLS_WAITS:
-                return
-            if not data:
-                raise _RaftFault("broke", "the other side ended the connection")
-            line.heard = self._clock()
-            for kind, payload in line.wire.feed(data):
-                self._take(line, kind, payload)
-            # What OpenSSL has taken from the socket already no selector tells of.
-            more = isinstance(line.sock, ssl.SSLSocket) and line.sock.pending() > 0
+        try:
+            data = line.receive()           # of TLS a whole record, so nothing stays in OpenSSL, of which no selector tells
+        except _TLS_WAITS:
+            return
+        if not data:
+            raise _RaftFault("broke", "the other side ended the connection")
+        line.heard = self._clock()
+        for kind, payload in line.wire.feed(data):
+            self._take(line, kind, payload)
 
     def _look(self) -> float:
         """End what takes too long, dial again; the seconds until the next look."""
@@ -9579,6 +9576,7 @@ class RaftTransport:
             for name, target in pausing.items():
                 if now >= target.again:
                     target.line = self._new_line(name, target.address)
+                    self._poke(target.line)
         soon = pausing or not all(line.open for line in self._lines)
         self._look_at = now + (_RAFT_GLANCE if soon else _RAFT_LOOK)
         return self._look_at - now
@@ -9742,21 +9740,21 @@ class RaftTransport:
             for block in iter(lambda: file.read(BLOCK), b""):
                 state.update(block)
             head = compact_json([base.index, base.term, file.tell(), state.hexdigest()]).encode()
-            head, offset, data = struct.pack(">I", len(head)) + head, 0, b""
+            head, offset, most, data = struct.pack(">I", len(head)) + head, 0, 0, b""
             deadline = self._clock() + timeout
             while True:
                 try:
-                    answer = self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout)
+                    wanted, done = struct.unpack(">Q?", self.call(target, "snapshot", head + struct.pack(">Q", offset) + data, timeout))
+                    if done:
+                        return
+                    offset = wanted
                 except BadGateway:
-                    if self._clock() > deadline or self._ended.wait(4 * RAFT_PAUSE):
+                    if self._ended.wait(4 * RAFT_PAUSE):
                         raise
-                    continue
-                wanted, done = struct.unpack(">Q?", answer)
-                if done:
-                    return
-                if wanted != offset:
-                    deadline = self._clock() + timeout
-                offset = wanted
+                if offset > most:           # one that begins again and again makes no progress
+                    most, deadline = offset, self._clock() + timeout
+                elif self._clock() > deadline:
+                    raise BadGateway(f"node {target} took no more of a snapshot for {format_duration(timeout)}.")
                 file.seek(offset)
                 data = file.read(RAFT_CHUNK)
 
@@ -12988,12 +12986,12 @@ class _RaftWait:
 
 
 class _RaftClock:
-    """The time of the cluster in ms since 1970: what the last entry was stamped with and what has passed since, by a clock
-    that nobody sets and that counts suspension. So it never goes back, and no jump of a node's clock moves it."""
+    """The time of the cluster in ms since 1970: what the last entry was stamped with and what has passed since, by a
+    clock that nobody sets and that counts suspension. So it never goes back, and no jump of a node's clock moves it."""
 
     def __init__(self) -> None:
-        number = getattr(time, "CLOCK_BOOTTIME", None)
-        self.seconds: Callable[[], float] = time.monotonic if number is None else functools.partial(time.clock_gettime, number)
+        clock = getattr(time, "CLOCK_BOOTTIME", None)
+        self.seconds = time.monotonic if clock is None else functools.partial(time.clock_gettime, clock)
         self._stamp, self._at = 0, self.seconds()
 
     def seen(self, stamp: int) -> None:
@@ -13011,38 +13009,39 @@ class _RaftClock:
 class RaftNode:
     """Core, log, state machine and transport of one node, driven.
 
-    One thread, the driver, owns core and log: all that has come in meanwhile (messages, commands, a tick) goes to the core
-    together, is saved with one fsync and then answered. Another applies what is committed and wakes who waits for it. A
-    third keeps house: compaction, locks of nodes that fell silent, whether all have the same records.
+    One thread, the driver, owns core and log: all that has come in meanwhile (messages, commands, a tick) goes to the
+    core together, is saved with one fsync and then answered. Another applies what is committed and wakes who waits for
+    it. A third keeps house: compaction, locks of nodes that fell silent, whether all have the same records.
 
-    A command goes to the leader, wherever it is given, and its value is there when THIS node has applied it. It goes again,
-    with the same id, when the leader changes or nothing is heard: it is applied once. A read that calls `barrier` first sees
-    every change that was answered before, on any node. `close` ends all threads, and transport, log and machine.
+    A command goes to the leader, wherever it is given, and its value is there when THIS node has applied it. It goes
+    again, with the same id, when the leader changes or nothing is heard: it is applied once. A read that calls
+    `barrier` first sees every change that was answered before, on any node. `close` ends all threads, and transport,
+    log and machine.
     """
 
     TICK, ELECTION, HEARTBEAT = 0.05, 20, 2             # seconds; ticks until an election, and between two heartbeats
     RETRY = 0.5                             # seconds without news of a command until it is sent again
     KEPT, KEPT_BYTES = 10_000, 256 << 20    # of the log, for nodes that are somewhat behind: others need a snapshot
     BACKLOG = 20_000                        # entries that may wait to be applied
-    MESSAGE = 1 << 20                       # bytes of commands in one message to the leader
+    MESSAGE, LARGEST = 1 << 20, 16 << 20    # bytes of several commands in one message to the leader; of one command
     DIGEST_SECONDS = 600.0                  # between two comparisons of all nodes' records
-    NEAR = 1000                             # entries that a learner may lack when it becomes a voter: it has those in a moment
+    NEAR = 1000                             # entries that a learner may lack to become a voter: it has them in a moment
 
-    def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine, transport: RaftTransport,
-                 options: RaftOptions, log: Optional[Log] = None) -> None:
+    def __init__(self, name: str, *, folder: RaftFolder, entries: RaftLog, machine: RaftMachine,
+                 transport: RaftTransport, options: RaftOptions, log: Optional[Log] = None) -> None:
         self.name, self.folder, self.machine, self.transport, self.options = name, folder, machine, transport, options
         self._entries, self._log = entries, log or Log("error")
         self._check_places()
         self.leader, self.term, self.trouble = "", 0, ""        # `trouble`: why this node can serve nobody
         self.members: RaftMembers = {}
-        self.on_members: Callable[[RaftMembers], object] = lambda members: None     # in the driver, when there are others
+        self.on_members: Callable[[RaftMembers], object] = lambda members: None     # when they change
         self.on_granted: list[Callable[[str, int], object]] = []                    # when a lock was granted
         self.on_close: list[Callable[[], object]] = []          # while commands can still be given
-        self.mine: Optional[RaftMember] = None                  # where others are to find this node; None: where they do
+        self.mine: Optional[RaftMember] = None      # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
         self._clock, self._lease = _RaftClock(), 0.0
-        self._full, self._pausing = False, False                # the disk of the log; and no more is tried before the next tick
+        self._full, self._pausing = False, False    # the disk of the log; whether nothing is tried before the next tick
         self._clock.seen(self._last_stamp())
         self._core = RaftCore(name, entries, applied=machine.applied, election_ticks=self.ELECTION,
                               heartbeat_ticks=self.HEARTBEAT, random=random.Random())
@@ -13050,7 +13049,8 @@ class RaftNode:
         self._to_apply: queue.SimpleQueue[Any] = queue.SimpleQueue()
         self._waiting: dict[str, _RaftWait] = {}
         self._commands: list[_RaftWait] = []                    # of this node, to be handed to the leader now
-        self._offers: list[tuple[str, Sequence[bytes]]] = []    # of other nodes, to this one as leader: (node, commands)
+        self._unhurried: collections.deque[_RaftWait] = collections.deque()     # with the next of them, or tick
+        self._offers: list[tuple[str, Sequence[bytes]]] = []    # of others, to this node as leader: (node, commands)
         self._reads: dict[int, Callable[[Any], object]] = {}    # what is to be told the index, or a CallFSError
         self._tokens, self._rounds = itertools.count(1), {}     # type: Any, dict[int, float]
         self._news, self._sleepers = threading.Condition(), 0   # told when something was applied, or the leader changed
@@ -13062,7 +13062,8 @@ class RaftNode:
         self._next_tick = self._retried = 0.0
         self._closing = threading.Event()
         self._threads = [threading.Thread(target=self._guarded, args=(work,), name=f"callfs-raft-{what}", daemon=True)
-                         for what, work in (("driver", self._drive), ("apply", self._apply_all), ("keeper", self._keep))]
+                         for what, work in (("driver", self._drive), ("apply", self._apply_all),
+                                            ("keeper", self._keep))]
         transport.on_message, transport.accept = self._heard, self._accept
         transport.serve("read", self._serve_read)
         transport.serve("moved", self._serve_moved)
@@ -13071,12 +13072,14 @@ class RaftNode:
         machine.on_digest = self._say_digest
 
     def _check_places(self) -> None:
-        """Log and machine are of one node: the machine is never behind the beginning of the log. It may be beyond its end
-        (after a power cut with `storage.durability` relaxed, or in the middle of a snapshot): then it is what counts."""
+        """Log and machine are of one node: the machine is never behind the beginning of the log. It may be beyond its
+        end (after a power cut with `storage.durability` relaxed, or in the middle of a snapshot): then it is what
+        counts."""
         base = self.machine.base
         if base.index < self._entries.base.index:
-            raise StorageError(f"raft.data_dir: the records ({base.index}) are older than the log ({self._entries.base.index}). "
-                               "Restore both from one backup, or remove the node, empty its raft.data_dir and join it anew.")
+            raise StorageError(f"raft.data_dir: the records ({base.index}) are older than the log "
+                               f"({self._entries.base.index}). Restore both from one backup, or remove the node, empty "
+                               "its raft.data_dir and join it anew.")
         if base.index > self._entries.last_index:
             self.machine.persist()
             self._entries.reset(base)
@@ -13127,15 +13130,22 @@ class RaftNode:
         if now >= self._next_tick:          # never two in a row: a node that was stopped must hear before it campaigns
             self._next_tick = now + self.TICK
             self._tick(now)
+            self._hurry(None)
         if self._commands or self._offers:
+            self._hurry(None)
             self._hand_in()
+
+    def _hurry(self, _: Any) -> None:
+        """What could wait goes first: it is older."""
+        late = [self._unhurried.popleft() for _ in range(len(self._unhurried))]
+        self._commands[:0] = late
 
     def _tick(self, now: float) -> None:
         self._pausing = False
         self._core.tick()
         if now - self._retried > self.RETRY / 2:
             self._retried = now
-            self._commands += [wait for wait in list(self._waiting.values()) if wait.asked < now - self.RETRY]
+            self._commands += [wait for wait in list(self._waiting.values()) if 0 < wait.asked < now - self.RETRY]
 
     def _alone(self) -> bool:
         return [member.id for member in self._core.members.values() if member.voter] == [self.name]
@@ -13164,7 +13174,8 @@ class RaftNode:
             core.advance(ready if again else ready._replace(snapshot=None))
 
     def _save(self, state: Optional[RaftState], entries: Sequence[RaftEntry]) -> bool:
-        """Durable for True. On a full disk this node acknowledges nothing and tries again; others can go on, and lead."""
+        """Durable for True. On a full disk this node acknowledges nothing and tries again; others can go on, and
+        lead."""
         try:
             if state is not None or entries:
                 self._entries.save(state, entries)
@@ -13195,8 +13206,8 @@ class RaftNode:
             self.transport.send(message)
 
     def _extend_lease(self, rounds: int) -> None:
-        """A majority has answered a round of heartbeats: nobody of it votes for another one before the shortest election
-        time-out has passed since it was sent (thesis 6.4.1; a tenth is for clocks that differ)."""
+        """A majority has answered a round of heartbeats: nobody of it votes for another one before the shortest
+        election time-out has passed since it was sent (thesis 6.4.1; a tenth is for clocks that differ)."""
         core, sent = self._core, self._rounds.get(rounds)
         if core.role != "leader" or self._settled != core.term or core.transferring or not self.options.lease_reads:
             return
@@ -13211,8 +13222,9 @@ class RaftNode:
         core = self._core
         if core.members is not self.members:
             self.members = core.members
-            self._folders = {name: folder for name, folder in self._folders.items() if name in (self.name, *self.members)}
-            self.transport.set_members({member.id: member.address for member in self.members.values() if member.id != self.name})
+            known = self.name, *self.members
+            self._folders = {name: folder for name, folder in self._folders.items() if name in known}
+            self.transport.set_members({name: member.address for name, member in self.members.items()})
             self.on_members(self.members)
         if core.leader == self.leader and core.term == self.term:
             return
@@ -13251,7 +13263,8 @@ class RaftNode:
         self._tell()
 
     def _fail_all(self) -> None:
-        error = Unavailable(self.trouble or "The server is stopping; whether this change happens is not known.", retry_after=5)
+        error = Unavailable(self.trouble or "The server is stopping; whether this change happens is not known.",
+                            retry_after=5)
         while self._waiting:
             with contextlib.suppress(KeyError):
                 self._waiting.popitem()[1].end(None, error)
@@ -13281,8 +13294,9 @@ class RaftNode:
         """In the thread of the transport: why a node is not let in."""
         known = self.folder_of(hello.name)
         if known not in ("", hello.folder):
-            return (f"node {hello.name} has another raft.data_dir than before, so what it had agreed to may be lost: take it out of "
-                    f"the cluster (callfs cluster leave --lost {hello.name}), then let it join as a new node, without raft.bootstrap")
+            return (f"node {hello.name} has another raft.data_dir than before, so what it had agreed to may be lost: take "
+                    f"it out of the cluster (callfs cluster leave --lost {hello.name}), then let it join as a new node, "
+                    "without raft.bootstrap")
         if hello.cluster and not self.folder.cluster:
             self.folder.cluster = hello.cluster
         self._folders[hello.name] = hello.folder
@@ -13344,7 +13358,7 @@ class RaftNode:
                 outcomes = self.machine.apply(entries)
             except (StorageFull, Unavailable) as error:
                 self._log.error("what was agreed on can not be applied yet", reason=error.message)
-                self._inbox.put((lambda _: self._step_aside(), None))       # a leader that falls behind would hold up all
+                self._inbox.put((lambda _: self._step_aside(), None))   # a leader that falls behind would hold up all
                 if self._closing.wait(self.TICK * self.ELECTION / 2):
                     return
                 continue
@@ -13354,6 +13368,8 @@ class RaftNode:
                     wait.end(outcome.value, outcome.error)
         self._applied = entries[-1].index
         self._tell()
+        if self._unhurried and self.contended():
+            self._inbox.put((self._hurry, None))        # somebody waits for a lock, perhaps one that is let go here
 
     def _run(self, job: _Job) -> None:
         try:
@@ -13389,13 +13405,21 @@ class RaftNode:
         """A line for `/ready`."""
         return {"leader": "ok" if self.leader else self.waits_for() or "none is known: an election is under way"}
 
-    def submit(self, op: str, args: Sequence[Any], token: int = 0, then: Optional[Callable[[_RaftWait], object]] = None) -> _RaftWait:
-        """Send a command on its way; `then` is called, in a thread of the node, when its end is known."""
+    def submit(self, op: str, args: Sequence[Any], token: int = 0, then: Optional[Callable[[_RaftWait], object]] = None,
+               hurry: bool = True) -> _RaftWait:
+        """Send a command on its way; `then` is called, in a thread of the node, when its end is known. Without `hurry`
+        it goes with the next one, and at once only where somebody waits for a lock."""
         self.check()
         request = secrets.token_hex(8)
-        wait = _RaftWait(request, encode_command(op, args, request, self._applied, token), then)
+        command = encode_command(op, args, request, self._applied, token)
+        if len(command) > self.LARGEST:
+            raise PayloadTooLarge(f"A change of the records has {self.LARGEST >> 20} MiB at most; make it in parts.")
+        wait = _RaftWait(request, command, then)
         self._waiting[request] = wait
-        self._inbox.put((lambda wait: self._commands.append(wait), wait))
+        if hurry:
+            self._inbox.put((lambda wait: self._commands.append(wait), wait))
+        else:
+            self._unhurried.append(wait)
         if self._closing.is_set():          # perhaps too late for those who let all go that wait
             self._fail_all()
         return wait
@@ -13416,9 +13440,14 @@ class RaftNode:
         """Whether a lock is held, as far as this node has applied the log."""
         return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
 
+    def contended(self) -> bool:
+        """Whether anybody waits for a lock."""
+        return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE token = 0 LIMIT 1", ()))
+
     def claims(self, session: str) -> set[str]:
         """Who in a session holds a lock or waits for one."""
-        return {who for who, in self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))}
+        rows = self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))
+        return {who for who, in rows}
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -13600,7 +13629,7 @@ class RaftNode:
             self.apply("lock_expire", [])
         for member in [member for member in self.members.values() if not member.voter]:
             behind = self.behind(member.id)
-            if behind is not None and behind <= self.NEAR:      # catching up first: else it would keep a majority waiting (4.2.1)
+            if behind is not None and behind <= self.NEAR:      # else it would keep a majority waiting (4.2.1)
                 self.change_member(member._replace(voter=True))
         known = {key[7:]: value for key, value in self.machine.notes().items() if key.startswith("folder:")}
         for name in {*known, *self.members}:
@@ -13637,11 +13666,14 @@ class RaftNode:
 
     def status(self) -> dict[str, Any]:
         """How this node sees its cluster; never waits. `members`: (voter, address, endpoint) by name."""
-        core, members = self._core, self.members
-        return {"role": core.role, "term": core.term, "leader": self.leader, "voter": self.name in members and members[self.name].voter,
-                "commit": core.commit, "applied": self._applied, "last": self._entries.last_index, "first": self._entries.base.index + 1,
-                "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint} for name, each in members.items()},
-                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble or ("The disk of its log is full." if self._full else "")}
+        core, members, full = self._core, self.members, "The disk of its log is full." if self._full else ""
+        return {"role": core.role, "term": core.term, "leader": self.leader,
+                "voter": self.name in members and members[self.name].voter,
+                "commit": core.commit, "applied": self._applied, "last": self._entries.last_index,
+                "first": self._entries.base.index + 1,
+                "members": {name: {"voter": each.voter, "address": each.address, "endpoint": each.endpoint}
+                            for name, each in members.items()},
+                "compacted": self.compacted, "trouble": self.trouble or self.machine.trouble or full}
 
     def waits_for(self) -> str:
         """What keeps this node from its cluster, in words; "" when nothing is known."""
@@ -13656,8 +13688,8 @@ class RaftNode:
         return max(0, found[1] - found[0][0]) if found[0] is not None and found[0][0] and found[0][3] else None
 
     def _tell_where(self) -> None:
-        """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks for
-        this node at its old place: any other member passes it on."""
+        """See to it that the members have this node as `mine` says. Who leads may not be known here, as that one looks
+        for this node at its old place: all are asked."""
         known, mine = self.members.get(self.name), self.mine
         if known is None or mine is None:
             return
@@ -13669,30 +13701,26 @@ class RaftNode:
         for name in self.members:
             with contextlib.suppress(CallFSError):
                 if name != self.name:
-                    self.transport.call(name, "moved", compact_json(mine[:3]).encode(), self.options.forward_timeout / 4)
+                    self.transport.call(name, "moved", compact_json(mine[1:3]).encode(), self.options.forward_timeout / 4)
                     return
 
     def _serve_moved(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
-        self._inbox.put((self._aside, functools.partial(self._pass_on, source, payload, reply)))
+        self._inbox.put((self._aside, functools.partial(self._move, source, payload, reply)))
 
-    def _pass_on(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+    def _move(self, source: str, payload: bytes, reply: Callable[[Union[bytes, CallFSError]], object]) -> None:
+        """A member says where it is, to its leader."""
         try:
-            name, address, endpoint = json.loads(payload)
-            known = self.members.get(name)
-            if self.leader == self.name and known is not None:
-                self.change_member(RaftMember(name, address, endpoint, known.voter))
-            elif self.leader and source == name:        # once: who leads may be in doubt
-                self.transport.call(self.leader, "moved", payload, self.options.forward_timeout / 4)
-            else:
-                raise Unavailable(_RAFT_NO_LEADER)
+            address, endpoint = map(str, json.loads(payload))
+            self.change_member(self.members[source]._replace(address=address, endpoint=endpoint))
             reply(b"")
         except CallFSError as error:
             reply(error)
-        except (ValueError, TypeError):
-            reply(BadRequest("This does not say where a node is."))
+        except (ValueError, LookupError):
+            reply(BadRequest("This does not say where a member is."))
 
     def change_member(self, member: RaftMember) -> None:
-        """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable, Conflict."""
+        """Add a member or give it other properties, as leader; on return it is agreed on. Raises Unavailable,
+        Conflict."""
         self._change(lambda members: {**members, member.id: member})
 
     def forget_folder(self, name: str) -> None:
@@ -13737,7 +13765,8 @@ class RaftNode:
         return name or (max(ready)[1] if ready else "")
 
     def transfer(self, name: str = "", timeout: float = 5.0) -> str:
-        """Let another node lead ("": the one that has the most), as leader; who it was. Raises Unavailable, Conflict."""
+        """Let another node lead ("": the one that has the most), as leader; who it was. Raises Unavailable,
+        Conflict."""
         deadline = time.monotonic() + timeout
 
         def work(core: RaftCore) -> str:
@@ -13794,10 +13823,11 @@ def _raft_write(name: str) -> Any:
 
 
 class RaftStore(MetadataStore):
-    """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen by then
-    all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of the grant
-    by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Nor does the second
-    read of a request (`turn` gives the same object, not None) within RECENT seconds. Closes the node."""
+    """Records that the nodes agree on: changed by commands in the log, read from this node's own copy, which has seen
+    by then all that was answered before (`RaftNode.barrier`). Under a lock that needs no question: the node was told of
+    the grant by the log, so it had all that came before, and who has lost the lock since is refused by the fence. Nor
+    does the second read of a request (`turn` gives the same object, not None) within RECENT seconds. Closes the
+    node."""
 
     shared = True
     RECENT = 0.1
@@ -13823,11 +13853,14 @@ class RaftStore(MetadataStore):
         """As the interface says, as far as this node has applied the log: what there is to do does not become wrong."""
         return self.node.machine.read.strays(instance_id, limit)
 
-    get, page, known, subtree, find_link, links, owned, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
-        "get", "page", "known", "subtree", "find_link", "links", "owned", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
-    put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays, hold_blob, release_blobs, drop_blobs, note_reads = map(
-        _raft_write, ("put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays", "hold_blob",
-                      "release_blobs", "drop_blobs", "note_reads"))
+    get, page, known, subtree, find_link, links = map(_raft_read, (
+        "get", "page", "known", "subtree", "find_link", "links"))
+    owned, loose_blobs, elsewhere, last_reads, idle_files = map(_raft_read, (
+        "owned", "loose_blobs", "elsewhere", "last_reads", "idle_files"))
+    put, add, delete, move, add_link, use_link, delete_link, sweep_links, settle_strays = map(_raft_write, (
+        "put", "add", "delete", "move", "add_link", "use_link", "delete_link", "sweep_links", "settle_strays"))
+    hold_blob, release_blobs, drop_blobs, note_reads = map(_raft_write, (
+        "hold_blob", "release_blobs", "drop_blobs", "note_reads"))
 
     def mounts(self) -> list[tuple[str, str, str]]:
         """As the interface says: of this node."""
@@ -14358,17 +14391,18 @@ class PostgresLocks(SharedLocks):
 
 
 class RaftLocks(SharedLocks):
-    """Locks in the log, for `lease` seconds of cluster time each; one thread renews those of this process together. Who has
-    to wait is in line there, too, and is told when it is granted: it asks once. Letting go is not waited for, and all that
-    let go meanwhile share a command.
+    """Locks in the log, for `lease` seconds of cluster time each; one thread renews those of this process together. Who
+    has to wait is in line there, too, and is told when it is granted: it asks once. Letting go is not waited for, and
+    all that let go meanwhile share a command.
 
     Who was silent for longer (paused, cut off) has lost its locks without knowing; its token stays what it was, and the
     records refuse its commits once somebody else made one (`MetadataStore.fence`).
     """
 
-    LEAST = 2.0                             # seconds that a question to the log gets, however little the asker wants to wait
+    LEAST = 2.0                             # seconds that a question to the log gets, however few its asker wants to wait
 
-    def __init__(self, node: RaftNode, *, lease: float = 10.0, timeout: float = 10.0, metrics: Optional[Metrics] = None) -> None:
+    def __init__(self, node: RaftNode, *, lease: float = 10.0, timeout: float = 10.0,
+                 metrics: Optional[Metrics] = None) -> None:
         super().__init__(timeout, metrics)
         self._node, self._lease, self._session = node, max(1, int(lease * 1000)), secrets.token_hex(8)
         self._numbers, self._waiters = itertools.count(1), {}       # type: Any, dict[str, queue.SimpleQueue[int]]
@@ -14426,18 +14460,17 @@ class RaftLocks(SharedLocks):
         self._known.difference_update(set(before).difference(some))
         if some:
             try:
-                self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some))
+                self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some),
+                                  hurry=self._node.contended())
             except CallFSError:             # this node ends, or can not write: so do its locks, after the lease
                 self._giving = False
 
     def _renew_from_now_on(self) -> None:
         with self._gate:
-            if self._renewer is None and not self._closed.is_set():
+            first = self._renewer is None and not self._closed.is_set()
+            if first:
                 self._renewer = threading.Thread(target=self._renew, name="callfs-locks-renewed", daemon=True)
                 self._renewer.start()
-                first = True
-            else:
-                first = False
         if first and self._lease != RAFT_LEASE_MS:
             self._node.apply("lock_renew", [self._session, self._lease])
 
@@ -19387,6 +19420,7 @@ def copy_file(source: int, target: int) -> None:
 # The store of a node: records that several nodes share, files on the disk of one
 # ============================================================================
 
+MANY = 1_000_000                            # all steps that are noted for a disk
 HELD_SECONDS = 0.002                        # between two looks whether a version that is being published is there
 
 
@@ -19906,7 +19940,9 @@ class NodeFS(StoreFS):
             return False
         entry, staged = Entry(*step["entry"]), Staged(step["file"], -1)
         record = self._store.get(entry.path)
-        if record is not None and not self._apart(record) and record.stamp == entry.stamp:
+        named = record is not None and not self._apart(record) and record.stamp == entry.stamp
+        # Another node may have moved or deleted it since; that is noted for the file which the record named then.
+        if named or any((stray.path, stray.stamp) == (entry.path, entry.stamp) for stray in self._store.strays(self._instance, MANY)):
             found = self._present(entry.path)
             if found is None or stamp_of(found) != entry.stamp:
                 with contextlib.suppress(FileNotFoundError):
@@ -20114,7 +20150,8 @@ class NodeFS(StoreFS):
 # The cluster: the files of every node under one root
 # ============================================================================
 
-ROUTE_TRIES = 12                            # nodes that are asked one after the other for a file that moves meanwhile
+ROUTE_SECONDS = 10.0                        # for how long a file is followed that others move from node to node
+ROUTE_PAUSE = 0.05                          # s at most between two nodes that are asked for it
 SILENCE, SLOWEST = 15.0, 10 << 20           # s, and bytes a second at least, that a node may take to answer
 PINS = 256                                  # files that are kept open for readers on other nodes
 PIN_SECONDS = 30.0
@@ -20233,9 +20270,10 @@ class ClusterFS(FileSystem):
 
     def _at(self, path: str, local: Callable[[], T], remote: Callable[[str], T], known: bool = True) -> T:
         """What is done here, or on the node that has the file. `known`: what is remembered may be tried first."""
-        node = self._route(path) if known else ""
-        for tries in range(ROUTE_TRIES):
-            time.sleep(random.uniform(0, HELD_SECONDS * 2 ** tries) if tries > 3 else 0)    # many move it to and fro
+        node, started = self._route(path) if known else "", time.monotonic()
+        for tries in itertools.count():
+            if tries > 3:                   # many move it to and fro
+                time.sleep(random.uniform(0, min(HELD_SECONDS * 2.0 ** min(tries, 20), ROUTE_PAUSE)))
             try:
                 return remote(node) if node else local()
             except Elsewhere as error:
@@ -20244,6 +20282,8 @@ class ClusterFS(FileSystem):
                 self._routes.drop(path)
                 if node and self._keep:
                     self._routes.put(path, (node, self._clock() + self._keep))
+            if tries > 3 and time.monotonic() - started > ROUTE_SECONDS:
+                break
         raise Unavailable("The file moves from node to node; try again.")
 
     def _ask(self, node: str, op: str, guard: Guard, args: Mapping[str, Any], body: Optional[Body] = None,
@@ -20783,6 +20823,7 @@ class Members:
         store = self._store
         if self.raft is not None:           # as this node has it: also where nobody can agree on anything
             found["raft"], store = self.raft.status(), self.raft.machine.read
+            found.update({"trouble": found["raft"]["trouble"]} if found["raft"]["trouble"] else {})
         try:
             space = shutil.disk_usage(self._root)
             found["disk"] = {"free_bytes": space.free, "total_bytes": space.total}
@@ -31776,6 +31817,39 @@ def open_raft(config: Config, metrics: Metrics, log: Log) -> RaftStore:
         raise
 
 
+@contextlib.contextmanager
+def raft_folder_held(config: Config) -> Iterator[None]:
+    """With raft.data_dir for this process alone, where there is to be one. Raises ConfigError."""
+    if config.metadata_store.type != "raft":
+        yield
+        return
+    os.makedirs(config.raft.data_dir, mode=0o700, exist_ok=True)
+    lock = DataLock(os.path.join(config.raft.data_dir, "lock"))
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def await_raft(node: RaftNode, patient: Callable[[], bool], log: Log) -> None:
+    """Until there is a leader and this node has what it has: nothing can be looked up before. Raises Unavailable."""
+    told = 0.0
+    while True:
+        try:
+            node.barrier(0.2)
+            if node.machine.identity:
+                return
+        except Unavailable as error:
+            if node.trouble or node.machine.trouble:
+                raise
+            if time.monotonic() - told > 10:
+                told = time.monotonic()
+                log.warn("waiting for the cluster", reason=node.waits_for() or error.message)
+        if not patient():
+            raise Unavailable(f"The cluster does not answer: {node.waits_for() or 'a majority of its nodes has to run'}.")
+        time.sleep(0.02)
+
+
 def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log) -> LockManager:
     """The locks that a configuration names; the store learns under which of them commits are made."""
     options, timeout = config.dlm, config.server.file_op_timeout
@@ -31903,15 +31977,13 @@ class Server:
         self._cleanup.callback(disk.close)
         os.makedirs(os.path.dirname(os.path.abspath(database)), mode=0o700, exist_ok=True)
         self._cleanup.callback(DataLock(database + ".lock").release)
-        if config.metadata_store.type == "raft":
-            os.makedirs(config.raft.data_dir, mode=0o700, exist_ok=True)
-            self._cleanup.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
+        self._cleanup.enter_context(raft_folder_held(config))
         store = open_store(config, self.metrics, self.log)
         self._cleanup.callback(store.close)
         self.raft: Optional[RaftNode] = store.node if isinstance(store, RaftStore) else None
         if self.raft is not None:
             self._build_raft_metrics(self.raft)
-            self._await_raft(self.raft)
+            await_raft(self.raft, self._patient, self.log)
         if store.shared and disk.writable:
             self._cleanup.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
         elif disk.writable:
@@ -31928,24 +32000,6 @@ class Server:
                         default=config.backend.default_backend, replication=self._build_replication(store))
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
-
-    def _await_raft(self, node: RaftNode) -> None:
-        """Until there is a leader and this node has what it has: nothing can be looked up before."""
-        told = 0.0
-        while True:
-            try:
-                node.barrier(0.2)
-                if node.machine.identity:
-                    return
-            except Unavailable as error:
-                if node.trouble or node.machine.trouble:
-                    raise
-                if time.monotonic() - told > 10:
-                    told = time.monotonic()
-                    self.log.warn("waiting for the cluster", reason=node.waits_for() or error.message)
-            if not self._patient():
-                raise Unavailable("Stopped before the other nodes answered.")
-            time.sleep(0.02)
 
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
@@ -32264,6 +32318,7 @@ FINDINGS = {                                # kind: (what it means, whether it c
 }
 FSCK_YOUNG = 6 * 3600                       # s: an object without a record may yet be about to get one
 FSCK_CUT = 24 * 3600                        # s: an upload takes no longer
+FSCK_PATIENCE = 20.0                        # s that the other nodes of a Raft cluster may take to answer
 
 
 class Checker:
@@ -32556,9 +32611,12 @@ def _check_node(config: Config, *, deep: bool, mend: bool, take_over: bool, rebu
         keep.callback(disk.close)
         if disk.writable:
             keep.callback(DataLock(os.path.join(disk.hidden, "lock")).release)
-        log, metrics = Log("error"), Metrics()
+        log, metrics, deadline = Log("error"), Metrics(), time.monotonic() + FSCK_PATIENCE
+        keep.enter_context(raft_folder_held(config))
         store = open_store(config, metrics, log)
         keep.callback(store.close)
+        if isinstance(store, RaftStore):
+            await_raft(store.node, lambda: time.monotonic() < deadline, log)
         locks = open_locks(config, store, metrics, log)
         keep.callback(locks.close)
         blobs = build_blobs(config)
@@ -32578,12 +32636,13 @@ def recover_raft(config: Config, *, sure: bool) -> str:
     if config.metadata_store.type != "raft":
         raise ConfigError("metadata_store.type: must be raft")
     with contextlib.ExitStack() as keep:
-        if os.path.isdir(config.raft.data_dir):
-            keep.callback(DataLock(os.path.join(config.raft.data_dir, "lock")).release)
+        keep.enter_context(raft_folder_held(config))
         folder = RaftFolder(config.raft.data_dir)
         log = DiskLog(folder.log_path)
         keep.callback(log.close)
         known = _members_of(log)
+        if not log.last_index:
+            raise ConfigError(f"raft.data_dir: the log of {folder.node} is empty: there is nothing to go on with")
         others = sorted(set(known) - {folder.node})
         term = max(log.state.term, log.term(log.last_index)) + 1
         mine = raft_self(config)._replace(id=folder.node)
@@ -35223,7 +35282,7 @@ class _Demo:
     """Servers on loopback, each a child process with a log in one folder; they end with the `with` block."""
 
     def __init__(self, folder: str) -> None:
-        self.folder, self._ready = folder, 0
+        self.folder, self._ready, self._cleanup = folder, 0, contextlib.ExitStack()
         self._children: list[tuple[str, subprocess.Popen[bytes]]] = []
 
     def start(self, name: str, command: Sequence[str]) -> None:
@@ -35266,6 +35325,13 @@ class _Demo:
                 except subprocess.TimeoutExpired:
                     child.kill()
                     child.wait()
+        self._cleanup.close()
+
+    def socket(self, name: str) -> str:
+        """Where a unix socket may lie: in the folder, unless its path is too long for one (108 bytes on Linux)."""
+        if len(os.fsencode(os.path.join(self.folder, name))) <= 100:
+            return os.path.join(self.folder, name)
+        return os.path.join(self._cleanup.enter_context(tempfile.TemporaryDirectory(prefix="callfs-")), name)
 
 
 def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
@@ -35282,9 +35348,7 @@ def _demo_store(args: argparse.Namespace, demo: _Demo) -> dict[str, Any]:
             raise ConfigError("nodes share their records in Redis or PostgreSQL, and there is no redis-server here: install it "
                               "(Debian: apt install redis-server), or name one: --redis HOST:PORT, --postgres DSN; or let the "
                               "nodes agree on them by themselves: --raft")
-        place = os.path.join(demo.folder, "redis.sock")
-        if len(os.fsencode(place)) > 100:
-            raise ConfigError(f"{demo.folder}: this path is too long for a unix socket; choose a shorter DIR")
+        place = demo.socket("redis.sock")
         demo.start("redis", [program, "--port", "0", "--unixsocket", place, "--unixsocketperm", "600", "--dir",
                              demo.folder, "--appendonly", "yes", "--save", ""])
         demo.await_all("eady to accept connections")
