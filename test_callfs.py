@@ -31133,6 +31133,8 @@ class TestRaftCluster:
             with cluster.broken():
                 cluster.isolate(node, how)
                 cluster.writes(*cluster.others(node))
+                ask(cluster.others(node)[0], "POST", f"/v1/files{top}-new/", status=201)
+                assert cluster._heard(node, "GET", f"/v1/directories{top}-new") in (200, 503)
                 wait_for(lambda: traffic.wrong or any(each.node == node.name and each.status == 503 for each in traffic.troubles), 20, "503 of it")
                 for line in cluster.lines.values():
                     line.heal()
