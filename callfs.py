@@ -13061,13 +13061,18 @@ class RaftNode:
         self._folders = {name: folder.folder_id}                # of the nodes that were here
         self._next_tick = self._retried = 0.0
         self._closing = threading.Event()
+        self._connect()
+
+    def _connect(self) -> None:
+        """What transport and machine tell goes to this; its threads, not started yet."""
+        transport, machine = self.transport, self.machine
         self._threads = [threading.Thread(target=self._guarded, args=(work,), name=f"callfs-raft-{what}", daemon=True)
                          for what, work in (("driver", self._drive), ("apply", self._apply_all),
                                             ("keeper", self._keep))]
         transport.on_message, transport.accept = self._heard, self._accept
         transport.serve("read", self._serve_read)
         transport.serve("moved", self._serve_moved)
-        self._receiver = SnapshotReceiver(folder.snapshots_path, transport)
+        self._receiver = SnapshotReceiver(self.folder.snapshots_path, transport)
         machine.on_granted = lambda who, token: [tell(who, token) for tell in self.on_granted]
         machine.on_digest = self._say_digest
 
@@ -13080,7 +13085,7 @@ class RaftNode:
             raise StorageError(f"raft.data_dir: the records ({base.index}) are older than the log "
                                f"({self._entries.base.index}). Restore both from one backup, or remove the node, empty "
                                "its raft.data_dir and join it anew.")
-        if base.index > self._entries.last_index:
+        if base.index > self._entries.last_index or self._entries.term(base.index) != base.term:
             self.machine.persist()
             self._entries.reset(base)
 
