@@ -7474,6 +7474,7 @@ class RaftSim:
             self.nodes[name].core and self.nodes[name].applied == leader.commit for name in leader.members))
 
 
+@pytest.mark.once
 class TestRaftSimulator:
     """Each seed is a cluster, its clients and its bad luck."""
 
@@ -11773,6 +11774,7 @@ class SharedLocksContract(LocksContract):
         self.assert_empty(mine)
         self.assert_empty(other)
 
+    @pytest.mark.once
     def test_hammer_between_processes(self) -> None:
         """Any mixture, from threads of three: nobody is in a place together with somebody else, everybody gets through,
         and who comes later has the larger token."""
@@ -12172,6 +12174,7 @@ class TestRaftLocks(SharedLocksContract):
         self.kind = callfs.RaftLocks
         super().test_hammer()
 
+    @pytest.mark.once
     def test_hammer_between_processes(self) -> None:
         self.kind = callfs.RaftLocks
         super().test_hammer_between_processes()
@@ -15831,6 +15834,7 @@ QUICK_CRASHES = ("s3 over local", "local over s3", "place on disk", "move over l
 @needs_fork
 @pytest.mark.parametrize("operation", [
     each if each in QUICK_CRASHES else pytest.param(each, marks=pytest.mark.long) for each in BLOB_OPERATIONS])
+@pytest.mark.once
 def test_crash_at_every_step_with_blobs(quick: Path, operation: str) -> None:
     """As `test_crash_at_every_step`: killed after its N-th call or commit."""
     with contextlib.closing(two_at(quick)) as rig:
@@ -16034,6 +16038,7 @@ def kill_loop(loop: KillLoop, rounds: int) -> None:
     assert loop.steps > rounds
 
 
+@pytest.mark.once
 def test_kill_loop(tmp_path: Path) -> None:
     """SIGKILL at random moments: whatever was acknowledged is there, byte for byte, with its owner."""
     kill_loop(KillLoop(tmp_path, kill_seed()), 6)
@@ -16046,6 +16051,7 @@ def test_kill_loop_long(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.once
 def test_kill_loop_with_blobs(tmp_path: Path, rounds: int) -> None:
     """The same with files in two backends, which move to and fro, and no blob left behind."""
     kill_loop(KillLoop(tmp_path, kill_seed(), blobs=True), rounds)
@@ -19735,6 +19741,7 @@ class KillLoopWithCopies(KillLoop):
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(20, marks=pytest.mark.long)])
+@pytest.mark.once
 def test_kill_loop_with_copies(tmp_path: Path, rounds: int) -> None:
     """SIGKILL at random moments: every acknowledged file is in both places, byte for byte, and nothing else is."""
     kill_loop(KillLoopWithCopies(tmp_path, kill_seed()), rounds)
@@ -31575,6 +31582,7 @@ def city(quick_raft: None, tmp_path: Path) -> Iterator[RaftCity]:
     made.close()
 
 
+@pytest.mark.once
 def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Taken in before or after its start, a node serves all and has a vote; it leads when it is told to; it leaves with its
     files moved, and may come back with what it has. What others know of it follows the log."""
@@ -31707,6 +31715,7 @@ def test_routes_of_raft_without_raft(serve: Callable[..., Any]) -> None:
         assert answer.status == 501 and "metadata_store.type" in answer.json()["message"], path
 
 
+@pytest.mark.once
 def test_a_node_moves_is_lost_and_comes_back(city: RaftCity) -> None:
     """With other addresses it tells the others by itself. With an empty folder it is refused, until it was taken out."""
     one, two = city.found("n1", "n2")
@@ -31736,6 +31745,7 @@ def test_a_node_moves_is_lost_and_comes_back(city: RaftCity) -> None:
     assert len({server.raft.folder.cluster for server in (one, two, three)}) == 1
 
 
+@pytest.mark.once
 def test_recovery_from_a_lost_majority(city: RaftCity, capsys: Any) -> None:
     """What is left goes on alone with all that it has, as another cluster: no node of the old one gets in, until it is emptied."""
     city.options["forward_timeout"] = "500ms"       # so long a read waits for a leader
@@ -34874,6 +34884,7 @@ def test_shell_copies_on_the_server_where_that_can() -> None:
     assert copied == [("/a", "/x", False), ("/d", "/y", True), ("/a", "/d/a", False)]
 
 
+@pytest.mark.once
 def test_shell_large_files_stay_out_of_memory(sh: Sh, tmp_path: Path) -> None:
     with open(tmp_path / "big", "wb") as file:
         file.truncate(64 << 20)
