@@ -12968,14 +12968,14 @@ _RAFT_NO_LEADER = "No leader: a majority of the nodes does not answer this one. 
 class _RaftWait:
     """A command of this node on its way through the log. `done` is released when it was applied here, or given up."""
 
-    __slots__ = ("request", "command", "done", "value", "error", "asked", "then")
+    __slots__ = ("request", "command", "done", "value", "error", "tries", "due", "then")
 
     def __init__(self, request: str, command: bytes, then: Optional[Callable[[_RaftWait], object]] = None) -> None:
         self.request, self.command, self.then, self.done = request, command, then, threading.Lock()
         self.done.acquire()
         self.value: Any = None
         self.error: Optional[Exception] = None
-        self.asked = 0.0                    # when it was last handed to a leader (monotonic); 0.0: never
+        self.tries, self.due = 0, 0.0       # how often it was handed to a leader; when it will be again (monotonic)
 
     def end(self, value: Any, error: Optional[Exception]) -> None:
         """This is what became of it."""
@@ -13150,7 +13150,7 @@ class RaftNode:
         self._core.tick()
         if now - self._retried > self.RETRY / 2:
             self._retried = now
-            self._commands += [wait for wait in list(self._waiting.values()) if 0 < wait.asked < now - self.RETRY]
+            self._commands += [wait for wait in list(self._waiting.values()) if wait.tries and wait.due < now]
 
     def _alone(self) -> bool:
         return [member.id for member in self._core.members.values() if member.voter] == [self.name]
@@ -13313,16 +13313,17 @@ class RaftNode:
 
     def _later(self) -> None:
         """Send the commands of this node again soon."""
-        soon = time.monotonic() - self.RETRY + 2 * self.TICK
+        soon = time.monotonic() + 2 * self.TICK
         for wait in list(self._waiting.values()):
-            wait.asked = min(wait.asked, soon)
+            wait.due = min(wait.due, soon)
 
     def _hand_in(self) -> None:
         """Give all commands that wait to the leader, this node or another, at once."""
         (waits, self._commands), (offers, self._offers) = (self._commands, []), (self._offers, [])
         leader, now = self._core.leader, time.monotonic()
         for wait in waits if leader else ():
-            wait.asked = now
+            wait.due = now + self.RETRY * 2 ** min(wait.tries, 3)      # a slow cluster is not helped by saying all of it twice
+            wait.tries += 1
         if leader == self.name:
             commands = [wait.command for wait in waits] + [command for _, some in offers for command in some]
             if not self._full and self._handed - self._applied < self.BACKLOG and self._propose(commands):
@@ -13435,7 +13436,7 @@ class RaftNode:
         wait = self.submit(op, args, token)
         if not wait.done.acquire(timeout=self.options.apply_timeout if timeout is None else max(0.0, timeout)):
             if self._waiting.pop(wait.request, None) is not None:
-                raise Unavailable(_RAFT_UNSURE if wait.asked else _RAFT_NO_LEADER, retry_after=2)
+                raise Unavailable(_RAFT_UNSURE if wait.tries else _RAFT_NO_LEADER, retry_after=2)
             wait.done.acquire()
         if wait.error is not None:
             raise wait.error
