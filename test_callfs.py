@@ -7095,8 +7095,10 @@ class RaftSimNode:
     def start(self) -> None:
         if self.core is None:
             self.clear()
-            if self.applied > self.log.last_index:          # died between the machine's snapshot and the log's reset
-                self.log.reset(self.sim.bases[self.applied])
+            base = self.sim.bases.get(self.applied)         # died between the machine's snapshot and the log's reset
+            if self.applied > self.log.last_index or base is not None and self.log.term(base.index) != base.term:
+                assert base is not None
+                self.log.reset(base)
             self.core = callfs.RaftCore(self.name, self.log, applied=self.applied, random=self.sim.random, **self.sim.limits)
             self.tick(self.lives)
 
