@@ -2086,9 +2086,14 @@ _RULES: tuple[tuple[Callable[[Config], object], str, str], ...] = (
 )
 
 
+def configured_endpoints(config: Config) -> dict[str, str]:
+    """The URLs of the API of nodes, by name, as far as a configuration with records in Raft says."""
+    return {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
+
+
 def _no_endpoint(config: Config) -> list[str]:
     """Which of the nodes that found a cluster have no URL."""
-    known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
+    known = configured_endpoints(config)
     return [name for name in (*config.raft.peers, config.raft.node_id) if config.raft.peers and not known.get(name)]
 
 
@@ -7502,6 +7507,7 @@ class RaftLog(abc.ABC):
     base: RaftBase
     last_index: int                         # base.index where there is no entry
     state: RaftState
+    size_bytes = 0                          # on its disk, if it has one
 
     @abc.abstractmethod
     def term(self, index: int) -> int:
@@ -8559,7 +8565,7 @@ class DiskLog(RaftLog):
         _log_close(fd)
 
     @property
-    def size_bytes(self) -> int:
+    def size_bytes(self) -> int:            # type: ignore[override]
         """What the segments hold."""
         return sum(segment.size for segment in list(self._segments.values()))
 
@@ -8744,6 +8750,11 @@ class RaftSnapshot(NamedTuple):
 _SNAPSHOT_NAME = re.compile(r"(\d+)-(\d+)\.snapshot")
 
 
+def snapshot_path(folder: str, index: int, term: int) -> str:
+    """The file of the snapshot behind an entry."""
+    return os.path.join(folder, f"{index}-{term}.snapshot")
+
+
 class RaftFolder:
     """The data folder of a node (0700): who it is, its log, its state, its snapshots. One process works on it (a DataLock
     at `lock_path`). `node` empty: whoever it says. Raises ConfigError (another node's folder), StorageError, StorageFull.
@@ -8837,7 +8848,7 @@ class RaftFolder:
 
     def adopt(self, temporary: str, index: int, term: int) -> RaftSnapshot:
         """A complete file becomes the snapshot behind an entry: durable on return. Raises StorageFull, StorageError."""
-        found = RaftSnapshot(index, term, os.path.join(self.snapshots_path, f"{index}-{term}.snapshot"))
+        found = RaftSnapshot(index, term, snapshot_path(self.snapshots_path, index, term))
         with _raft_disk(temporary):
             self._settle(temporary, found.path)
         return found
@@ -9874,7 +9885,8 @@ class SnapshotReceiver:
             length = struct.unpack_from(">I", payload)[0]
             head, (offset,) = payload[4:4 + length], struct.unpack_from(">Q", payload, 4 + length)
             index, term, size, digest = json.loads(head)
-            base, final = RaftBase(int(index), int(term)), os.path.join(self._folder, f"{int(index)}-{int(term)}.snapshot")
+            base = RaftBase(int(index), int(term))
+            final = snapshot_path(self._folder, base.index, base.term)
         except (struct.error, ValueError, TypeError) as error:
             raise BadRequest(f"no piece of a snapshot: {error}") from None
         if self._last.get(source) == head and os.path.exists(final):
@@ -9909,11 +9921,7 @@ class SnapshotReceiver:
         os.replace(at.path, final)
         self._last[source] = self._under_way.pop(source).head
         if os.name != "nt":
-            fd = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _fsync_folder(self._folder, None)
 
     def _drop(self, source: str) -> None:
         at = self._under_way.pop(source, None)
@@ -12678,6 +12686,18 @@ class RaftMachine:
         """What commands `note` have left."""
         return dict(self.read._read("notes", "SELECT key, value FROM raft_notes ORDER BY key", ()))
 
+    def holds(self, who: str) -> bool:
+        """Whether a lock is held."""
+        return bool(self.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
+
+    def contended(self) -> bool:
+        """Whether anybody waits for a lock."""
+        return bool(self.read._read("lock", "SELECT 1 FROM lock_claims WHERE token = 0 LIMIT 1", ()))
+
+    def claims(self, session: str) -> set[str]:
+        """Who in a session holds a lock or waits for one."""
+        return {who for who, in self.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))}
+
     def mounts(self, instance_id: str) -> list[tuple[str, str, str]]:
         """(path, type, configuration) of what was mounted on a node at run time, by path."""
         return self.read._read("mounts", "SELECT path, fstype, config FROM node_mounts WHERE instance_id = ? ORDER BY path",
@@ -13374,7 +13394,7 @@ class RaftNode:
                     wait.end(outcome.value, outcome.error)
         self._applied = entries[-1].index
         self._tell()
-        if self._unhurried and self.contended():
+        if self._unhurried and self.machine.contended():
             self._inbox.put((self._hurry, None))        # somebody waits for a lock, perhaps one that is let go here
 
     def _run(self, job: _Job) -> None:
@@ -13441,19 +13461,6 @@ class RaftNode:
         if wait.error is not None:
             raise wait.error
         return wait.value
-
-    def holds(self, who: str) -> bool:
-        """Whether a lock is held, as far as this node has applied the log."""
-        return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE who = ? AND token > 0", (who,)))
-
-    def contended(self) -> bool:
-        """Whether anybody waits for a lock."""
-        return bool(self.machine.read._read("lock", "SELECT 1 FROM lock_claims WHERE token = 0 LIMIT 1", ()))
-
-    def claims(self, session: str) -> set[str]:
-        """Who in a session holds a lock or waits for one."""
-        rows = self.machine.read._read("lock", "SELECT who FROM lock_claims WHERE session = ?", (session,))
-        return {who for who, in rows}
 
     # -- reads ---------------------------------------------------------------------------------------------------
 
@@ -13548,7 +13555,7 @@ class RaftNode:
     # -- snapshots -------------------------------------------------------------------------------------------------
 
     def _snapshot_path(self, base: RaftBase) -> str:
-        return os.path.join(self.folder.snapshots_path, f"{base.index}-{base.term}.snapshot")
+        return snapshot_path(self.folder.snapshots_path, base.index, base.term)
 
     def _begin_snapshot(self, message: RaftMessage) -> None:
         self._aside(functools.partial(self._send_snapshot, message))
@@ -13645,16 +13652,13 @@ class RaftNode:
 
     def compact(self) -> bool:
         """Cut the log, if that is due: what the records have for certain, and no node is likely to ask for."""
-        index = self._applied - self.KEPT if self._entries_bytes() < self.KEPT_BYTES else self._applied
+        index = self._applied - self.KEPT if self._entries.size_bytes < self.KEPT_BYTES else self._applied
         if index - self._entries.base.index < self.options.snapshot_threshold:
             return False
         index = min(index, self.machine.persist())
         self._in_driver(lambda core: self._entries.compact(core.base_at(index)))
         self.compacted = time.time()
         return True
-
-    def _entries_bytes(self) -> int:
-        return int(getattr(self._entries, "size_bytes", 0))
 
     def _say_digest(self, index: int, digest: str) -> None:
         with contextlib.suppress(CallFSError):
@@ -14445,7 +14449,7 @@ class RaftLocks(SharedLocks):
             waiter.put(token)
 
     def _give(self, handle: Any) -> None:
-        held = self._node.holds(handle)
+        held = self._node.machine.holds(handle)
         self._let_go_of(handle)
         if not held:
             raise Unavailable("The lock was lost.")
@@ -14467,7 +14471,7 @@ class RaftLocks(SharedLocks):
         if some:
             try:
                 self._node.submit("lock_give", some, then=functools.partial(self._send_gone, some),
-                                  hurry=self._node.contended())
+                                  hurry=self._node.machine.contended())
             except CallFSError:             # this node ends, or can not write: so do its locks, after the lease
                 self._giving = False
 
@@ -14485,7 +14489,7 @@ class RaftLocks(SharedLocks):
             with contextlib.suppress(CallFSError):              # who lets go finds out, and the store refuses
                 if self._active or self._waiters:
                     self._node.apply("lock_renew", [self._session, self._lease], timeout=self._lease / 3000)
-                for who in self._node.claims(self._session) - self._known:      # asked for in vain, and granted late
+                for who in self._node.machine.claims(self._session) - self._known:      # asked for in vain, and granted late
                     self._let_go_of(who)
 
     def close(self) -> None:
@@ -31774,7 +31778,7 @@ def raft_self(config: Config) -> RaftMember:
 
 def raft_founders(config: Config) -> dict[str, RaftMember]:
     """The nodes that a cluster begins with: the same on each of them."""
-    known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
+    known = configured_endpoints(config)
     others = {name: RaftMember(name, where, known.get(name, "").rstrip("/")) for name, where in config.raft.peers.items()}
     return {**others, config.raft.node_id: raft_self(config)}
 
@@ -35217,7 +35221,7 @@ def _join_wishes(args: argparse.Namespace) -> tuple[dict[str, str], list[str], s
     mine = raft_self(config)
     wish = {"node_id": args.node_id or mine.id, "raft_addr": args.raft_addr or mine.address,
             "api_endpoint": args.api_endpoint or mine.endpoint}
-    known = {**config.instance_discovery.peer_endpoints, **config.raft.api_peer_endpoints}
+    known = configured_endpoints(config)
     ask = [args.leader] if args.leader else [url for name, url in known.items() if name != wish["node_id"]]
     secret = args.internal_secret or config.auth.internal_proxy_secret
     asked = {**wish, "leader": ask, "internal_secret": secret}

@@ -12242,7 +12242,7 @@ class TestRaftLocks(SharedLocksContract):
         with locks.hold("/b"):              # so the session is renewed, and with it all that it has
             locks._node.apply("lock_take", [f"{locks._session}-late", locks._session, ["/a"], False, 0])
             with self.make().hold("/a", timeout=5):
-                assert locks._node.claims(locks._session)
+                assert locks._node.machine.claims(locks._session)
 
     def test_letting_go_is_shared_and_sure(self) -> None:
         """Those that let go together share commands, and one that failed is given again."""
