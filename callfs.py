@@ -13478,7 +13478,8 @@ class RaftNode:
                 return self._indexes.run(lambda _: 0)
             except CallFSError as error:
                 left = deadline - time.monotonic()
-                if left <= 0 or self._closing.is_set():
+                self._check_reads()         # where this node ends, that is why
+                if left <= 0:
                     raise Unavailable(error.message) from None
                 before = self.leader
                 self._sleep(lambda: self.leader != before or self._closing.is_set(), min(left, self.TICK))

@@ -11382,7 +11382,18 @@ class TestRaftNode:
         store = LentRaftStore(raft_three.leader())
         with pytest.raises(callfs.PayloadTooLarge, match="1 MiB at most"):
             store.add([an_entry("/" + "x" * (1 << 20))])
-        assert not store.node._waiting
+        assert not [wait for wait in list(store.node._waiting.values()) if len(wait.command) > 1 << 20]     # the node has some of its own
+
+    def test_a_read_of_a_node_that_ends(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """Whatever kept it from asking the leader: it says that it is this node that stops."""
+        node = raft_nodes().followers()[0]
+
+        def index(timeout: float) -> int:
+            node._end()
+            raise callfs.BadGateway("node x can not be reached")
+        node._index = index
+        with pytest.raises(callfs.Unavailable, match="The server is stopping"):
+            node.barrier()
 
     def test_a_node_that_stands_still_answers_no_read(self, raft_nodes: Callable[..., RaftNodes]) -> None:
         """The leader's driver stops (a slow disk, a stopped process): another one leads, and what it answers the old one
