@@ -29462,10 +29462,10 @@ class RestDialect:
         instance = wish.get("instance", "")
         if not isinstance(instance, str):
             raise BadRequest("`instance` is the name of a node.")
-        discovery = self._config.instance_discovery
-        if not discovery.peer_endpoints and instance not in ("", discovery.instance_id):
+        others = self._members.others if self._members is not None else []
+        if not others and instance not in ("", self._config.instance_discovery.instance_id):
             raise BadRequest("There is no such instance.")
-        return instance if discovery.peer_endpoints else ""         # the only one: it is there already
+        return instance if others else ""   # the only one: it is there already
 
     @staticmethod
     def _target(path: str, wish: Mapping[str, Any]) -> str:

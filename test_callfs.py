@@ -11152,6 +11152,10 @@ class TestRaftServers:
             ready = call(server, "GET", "/ready")
             assert ready.status == 200 and ready.json()["parts"]["leader"] == "ok"
         leader = next(name for name in names if found[name].raft.leader == name)
+        for instance, status in (("n3", 200), ("n9", 400), ("n1", 200)):        # nobody is named in instance_discovery.peer_endpoints
+            answer = call(found["n2"], "PATCH", "/v1/files/d/n1", {"destination": "/d/n1", "instance": instance})
+            where = next(entry.instance_id for entry in found["n2"]._store.subtree("/") if entry.path == "/d/n1")
+            assert answer.status == status and where == (instance if status == 200 else "n3"), answer
         found.pop(leader).close()
         last, other = found.values()
         assert call(last, "PUT", "/v1/files/d/new", b"new").status == 201 and call(other, "GET", "/v1/files/d/new").body == b"new"
