@@ -11504,6 +11504,24 @@ class TestRaftNode:
 
     def test_a_wiped_node_is_not_let_in(self, raft_nodes: Callable[..., RaftNodes]) -> None:
         """It would vote against what it had agreed to. It is told what to do; taken out and in again it is welcome."""
+    def test_a_node_that_was_taken_out(self, raft_nodes: Callable[..., RaftNodes]) -> None:
+        """It hears no more of its commands: who waits is told at once, and nobody begins. Taken in again it goes on."""
+        cluster = raft_nodes(apply_timeout=60.0, forward_timeout=60.0)
+        leader, node = cluster.leader(), cluster.followers()[0]
+        member, store = node.members[node.name], LentRaftStore(node)
+        leader.remove_member(node.name)
+        wait_for(lambda: node.name not in node.members)
+        waits = node.submit("put", [an_entry("/unsure")])
+        node.leave()
+        assert waits.done.acquire(timeout=60) and "has left its cluster; ask another one. Whether" in waits.error.message
+        for act in (lambda: store.put(an_entry("/a")), lambda: store.get("/a"), store.check):
+            with pytest.raises(callfs.Unavailable, match="has left its cluster"):
+                act()
+        leader.change_member(member._replace(voter=False))
+        wait_for(lambda: raised(node.barrier, 0.2) is None)
+        assert store.put(an_entry("/a")) == LentRaftStore(leader).get("/a")
+        cluster.same()
+
         cluster = raft_nodes()
         leader, victim = cluster.leader(), cluster.followers()[0].name
         wait_for(lambda: len(leader.machine.notes()) == 3)
@@ -31638,7 +31656,14 @@ def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any, monkeypatch: pyt
 
     other = "n2" if city.leader() == "n1" else "n1"
     assert city.command("n1", "leave", "--lost", other) == 1 and f"{other} runs: let it leave in order" in capsys.readouterr().err
-    assert city.command("n1", "leave", "n3") == 0
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:      # it goes when what is under way there has ended
+        with three._files._locks.hold("/under/way"):
+            leaving = pool.submit(city.command, "n1", "leave", "n3")
+            wait_for(lambda: three.raft.leaving)
+            refused = call(three, "POST", "/v1/files/new/")
+            assert refused.status == 503 and "This node leaves its cluster" in refused.json()["message"] and "n3" in one.raft.members
+        assert leaving.result(60) == 0
+    assert "has left its cluster" in str(raised(three.raft.barrier)) and not three.raft.leaving
     assert capsys.readouterr().out == "n3: 1 files moved, none is left. It may be stopped; it belongs to the cluster no more.\n"
     assert sorted(one.raft.members) == ["n1", "n2"] and city.running["n1"]._peers.nodes == ["n2"]
     assert call(one, "GET", "/v1/files/d/c").body == b"of n3"
