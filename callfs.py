@@ -13273,7 +13273,8 @@ class RaftNode:
 
     def _ending(self) -> str:
         """Why this node can not go on; "" where it can."""
-        return self.trouble or ("The server is stopping." if self._closing.is_set() else _RAFT_LEFT if self.left else "")
+        ending = "The server is stopping." if self._closing.is_set() else _RAFT_LEFT if self.left else ""
+        return self.trouble or ending
 
     def leave(self) -> None:
         """This node was taken out of its cluster: it hears no more of what becomes of a command, so who waits is told.
@@ -21003,18 +21004,20 @@ class Members:
                 for page in self._pages():
                     self._move_page(leaving, page)
             left = bool(next(self._pages(), None))
-            going = self.raft is not None and not left and not self._over(leaving) and not self._take_out(self.raft, leaving)
+            done = self.raft is None or left or self._over(leaving)
+            going = not done and self.raft is not None and not self._take_out(self.raft, leaving)
         self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
 
     def _take_out(self, raft: RaftNode, leaving: Leaving) -> bool:
-        """Out of the cluster, once the changes that are under way here have ended: it would not hear any more what became
-        of them, and their locks would stay. False: one of them has put a file on this disk."""
+        """Out of the cluster, once the changes that are under way here have ended: it would not hear any more what
+        became of them, and their locks would stay. False: one of them has put a file on this disk."""
         self._looked.clear()                # who follows this can not ask any more after it
         self._looked.wait(3 * self.STEP)
         raft.leaving, deadline = True, time.monotonic() + LEAVE_QUIET
         try:
-            while any(busy() for busy in raft.busy) and time.monotonic() < deadline and not self._stopping.wait(LEADER_PAUSE):
-                pass
+            while any(busy() for busy in raft.busy) and time.monotonic() < deadline:
+                if self._stopping.wait(LEADER_PAUSE):
+                    return False
             if self._over(leaving) or next(self._pages(), None):
                 return False
             with contextlib.suppress(NotFound):     # done, and the answer was lost
