@@ -12982,6 +12982,7 @@ _RAFT_OPS: dict[str, Callable[..., Any]] = {
 
 
 _RAFT_UNSURE = "The nodes did not agree on this change in time; it may still happen. Look before you try again."
+_RAFT_LEFT = "This node has left its cluster; ask another one."
 _RAFT_NO_LEADER = "No leader: a majority of the nodes does not answer this one. Nothing was changed; try again."
 
 
@@ -13057,6 +13058,8 @@ class RaftNode:
         self.on_members: Callable[[RaftMembers], object] = lambda members: None     # when they change
         self.on_granted: list[Callable[[str, int], object]] = []                    # when a lock was granted
         self.on_close: list[Callable[[], object]] = []          # while commands can still be given
+        self.busy: list[Callable[[], object]] = []              # whether changes of files are under way here
+        self.leaving = self.left = False    # no new ones are begun; this node was taken out (`leave`)
         self.mine: Optional[RaftMember] = None      # where others are to find this node; None: where they do
         self.compacted = time.time()        # when the log was cut last
         self._applied, self._handed, self._settled = machine.applied, machine.applied, -1
@@ -13247,6 +13250,7 @@ class RaftNode:
         core = self._core
         if core.members is not self.members:
             self.members = core.members
+            self.left = self.left and self.name not in self.members
             known = self.name, *self.members
             self._folders = {name: folder for name, folder in self._folders.items() if name in known}
             self.transport.set_members({name: member.address for name, member in self.members.items()})
@@ -13287,9 +13291,20 @@ class RaftNode:
         self._fail_all()
         self._tell()
 
+    def _ending(self) -> str:
+        """Why this node can not go on; "" where it can."""
+        ending = "The server is stopping." if self._closing.is_set() else _RAFT_LEFT if self.left else ""
+        return self.trouble or ending
+
+    def leave(self) -> None:
+        """This node was taken out of its cluster: it hears no more of what becomes of a command, so who waits is told.
+        Until it belongs to one again it answers nothing."""
+        self.left = True
+        self._fail_all()
+        self._tell()
+
     def _fail_all(self) -> None:
-        error = Unavailable(self.trouble or "The server is stopping; whether this change happens is not known.",
-                            retry_after=5)
+        error = Unavailable(f"{self._ending()} Whether this change happens is not known.", retry_after=5)
         while self._waiting:
             with contextlib.suppress(KeyError):
                 self._waiting.popitem()[1].end(None, error)
@@ -13421,11 +13436,11 @@ class RaftNode:
 
     def check(self) -> None:
         """Raises what keeps this node from changing anything."""
-        trouble = self.trouble or self.machine.trouble
+        trouble = self.machine.trouble or self._ending()
         if self._full:
             raise StorageFull("The disk of this node's log is full; other nodes may have room.")
-        if trouble or self._closing.is_set():
-            raise Unavailable(trouble or "The server is stopping.", retry_after=5)
+        if trouble:
+            raise Unavailable(trouble, retry_after=5)
 
     def check_leader(self) -> dict[str, str]:
         """A line for `/ready`."""
@@ -13446,7 +13461,7 @@ class RaftNode:
             self._inbox.put((lambda wait: self._commands.append(wait), wait))
         else:
             self._unhurried.append(wait)
-        if self._closing.is_set():          # perhaps too late for those who let all go that wait
+        if self._ending():                  # perhaps too late for those who let all go that wait
             self._fail_all()
         return wait
 
@@ -13471,13 +13486,14 @@ class RaftNode:
         if index is None or self._applied < index:
             deadline = time.monotonic() + (self.options.forward_timeout if timeout is None else timeout)
             wanted = self._agreed_index(deadline) if index is None else index
-            if not self._sleep(lambda: self._applied >= wanted or self._closing.is_set(), deadline - time.monotonic()):
+            if not self._sleep(lambda: self._applied >= wanted or bool(self._ending()), deadline - time.monotonic()):
                 raise Unavailable("This node is behind the others; try again, or ask another one.", retry_after=2)
             self._check_reads()
 
     def _check_reads(self) -> None:
-        if self.machine.trouble or self._closing.is_set():
-            raise Unavailable(self.machine.trouble or self.trouble or "The server is stopping.", retry_after=5)
+        trouble = self.machine.trouble or self._ending()
+        if trouble:
+            raise Unavailable(trouble, retry_after=5)
 
     def _agreed_index(self, deadline: float) -> int:
         while True:
@@ -13485,10 +13501,11 @@ class RaftNode:
                 return self._indexes.run(lambda _: 0)
             except CallFSError as error:
                 left = deadline - time.monotonic()
-                if left <= 0 or self._closing.is_set():
+                self._check_reads()         # where this node ends, that is why
+                if left <= 0:
                     raise Unavailable(error.message) from None
                 before = self.leader
-                self._sleep(lambda: self.leader != before or self._closing.is_set(), min(left, self.TICK))
+                self._sleep(lambda: self.leader != before or bool(self._ending()), min(left, self.TICK))
 
     def _sleep(self, until: Callable[[], bool], seconds: float) -> bool:
         if until():
@@ -14422,6 +14439,7 @@ class RaftLocks(SharedLocks):
         self._renewer: Optional[threading.Thread] = None
         node.on_granted.append(self._granted)
         node.on_close.append(self.close)
+        node.busy.append(self._busy)
 
     def _take(self, paths: list[str], subtree: bool, deadline: float) -> tuple[int, Any]:
         if self._renewer is None:
@@ -14430,6 +14448,8 @@ class RaftLocks(SharedLocks):
         told, token = self._waiters.setdefault(who, queue.SimpleQueue()), 0
         self._known.add(who)
         try:
+            if self._node.leaving:          # looked at only now: who leaves waits for all that are known
+                raise Unavailable("This node leaves its cluster; ask another one.", retry_after=1)
             token = self._node.apply("lock_take", [who, self._session, paths, subtree, max(0, int(left * 1000))],
                                      timeout=max(left, self.LEAST))
             with contextlib.suppress(queue.Empty):
@@ -14441,6 +14461,9 @@ class RaftLocks(SharedLocks):
         if not token:
             raise Unavailable("Another request is writing here; try again.")
         return token, who
+
+    def _busy(self) -> bool:
+        return bool(self._known)
 
     def _granted(self, who: str, token: int) -> None:
         """In the thread that applies."""
@@ -14499,6 +14522,7 @@ class RaftLocks(SharedLocks):
         self._closed.set()
         self._node.on_granted.remove(self._granted)
         self._node.on_close.remove(self.close)
+        self._node.busy.remove(self._busy)
         if self._renewer is not None:
             self._renewer.join()
             if self._node.leader:
@@ -20276,7 +20300,7 @@ class ClusterFS(FileSystem):
 
     def _route(self, path: str) -> str:
         node, until = self._routes.get(path) or ("", 0.0)
-        return node if until > self._clock() else ""
+        return node if until > self._clock() and node in self._peers.endpoints else ""
 
     def _at(self, path: str, local: Callable[[], T], remote: Callable[[str], T], known: bool = True) -> T:
         """What is done here, or on the node that has the file. `known`: what is remembered may be tried first."""
@@ -20768,6 +20792,7 @@ MEMBERS_TIMEOUT = 3.0                       # seconds that a node has to say how
 MEMBERS_PAUSE = 60.0                        # seconds between two looks at the others' clocks, and two tries to leave
 MAX_SKEW = 5.0                              # seconds between two clocks that are worth a warning; Peers refuses 60
 MEMBERS_PAGE = 1000                         # files: so many are counted, or taken up at a time
+LEAVE_QUIET = 30.0                          # seconds that changes under way have to end before the node goes
 LEAVE_WORKERS = 4                           # files that move at the same time
 LEAVE_SHOWN = 100                           # files of which it is told why they stay
 LEAVE_PATIENCE = 20                         # files in a row that may fail: then nobody takes any just now
@@ -20975,19 +21000,38 @@ class Members:
                 leaving.files += len(page)
                 leaving.bytes += sum(entry.size for entry in page)
             self._log.info("this node leaves: it moves its files to others", files=leaving.files, bytes=leaving.bytes)
-        before = -1
-        while leaving.moved > before and not self._over(leaving):
-            before, leaving.failed = leaving.moved, {}
-            for page in self._pages():
-                self._move_page(leaving, page)
-        left = bool(next(self._pages(), None))
-        if self.raft is not None and not left and not self._over(leaving):
-            self._looked.clear()            # who follows this can not ask any more after it
-            self._looked.wait(3 * self.STEP)
-            self.lead("remove", {"node": self.id})
-            with contextlib.suppress(OSError):
-                os.unlink(self._note)       # if it joins again one day, with this disk, that is to stay
+        left, going = True, True
+        while going:
+            before = -1
+            while leaving.moved > before and not self._over(leaving):
+                before, leaving.failed = leaving.moved, {}
+                for page in self._pages():
+                    self._move_page(leaving, page)
+            left = bool(next(self._pages(), None))
+            done = self.raft is None or left or self._over(leaving)
+            going = not done and self.raft is not None and not self._take_out(self.raft, leaving)
         self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
+
+    def _take_out(self, raft: RaftNode, leaving: Leaving) -> bool:
+        """Out of the cluster, once the changes that are under way here have ended: it would not hear any more what
+        became of them, and their locks would stay. False: one of them has put a file on this disk."""
+        self._looked.clear()                # who follows this can not ask any more after it
+        self._looked.wait(3 * self.STEP)
+        raft.leaving, deadline = True, time.monotonic() + LEAVE_QUIET
+        try:
+            while any(busy() for busy in raft.busy) and time.monotonic() < deadline:
+                if self._stopping.wait(LEADER_PAUSE):
+                    return False
+            if self._over(leaving) or next(self._pages(), None):
+                return False
+            with contextlib.suppress(NotFound):     # done, and the answer was lost
+                self.lead("remove", {"node": self.id})
+            raft.leave()
+        finally:
+            raft.leaving = False
+        with contextlib.suppress(OSError):
+            os.unlink(self._note)           # if it joins again one day, with this disk, that is to stay
+        return True
 
     def _ends(self, leaving: Leaving, state: str, reason: str) -> None:
         if self._over(leaving) or (leaving.state, leaving.reason) == (state, reason):
@@ -29425,10 +29469,10 @@ class RestDialect:
         instance = wish.get("instance", "")
         if not isinstance(instance, str):
             raise BadRequest("`instance` is the name of a node.")
-        discovery = self._config.instance_discovery
-        if not discovery.peer_endpoints and instance not in ("", discovery.instance_id):
+        others = self._members.others if self._members is not None else []
+        if not others and instance not in ("", self._config.instance_discovery.instance_id):
             raise BadRequest("There is no such instance.")
-        return instance if discovery.peer_endpoints else ""         # the only one: it is there already
+        return instance if others else ""   # the only one: it is there already
 
     @staticmethod
     def _target(path: str, wish: Mapping[str, Any]) -> str:
