@@ -202,7 +202,7 @@ def _roomy(folder: str) -> bool:
         with tempfile.NamedTemporaryFile(dir=folder) as file:
             os.setxattr(file.name, "user.test", b"1")
         found, memory = os.statvfs(folder), re.search(r"^MemAvailable: *(\d+)", _read("/proc/meminfo"), re.M)
-        return bool(memory) and min(found.f_bavail * found.f_frsize, int(memory[1]) << 10) > 4 << 30     # type: ignore[index]
+        return bool(memory) and found.f_bavail * found.f_frsize > 2 << 30 and int(memory[1]) > 4 << 20   # type: ignore[index]
     except (OSError, AttributeError):
         return False
 
@@ -26638,7 +26638,7 @@ def test_listing_when_the_spool_can_not_be_written(rest: Any, monkeypatch: pytes
         assert b"secret" not in ask(rest, "GET", path, status=status).body
 
 
-@pytest.mark.parametrize("count", [5000, pytest.param(100_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [5000, pytest.param(30_000, marks=pytest.mark.long)])
 def test_large_folder(rest: Any, count: int) -> None:
     paths = fill_folder(rest, "large", count)
     answer = ask(rest, "GET", "/v1/directories/large", status=200, timeout=300)
@@ -30154,7 +30154,7 @@ def test_a_correct_register_is_believed_and_a_wrong_one_is_not(seed: int, client
             assert explain([*history[:number], history[number]._replace(value=some.choice(stale).value), *history[number + 1:]])
 
 
-@pytest.mark.parametrize("count", [2_000, pytest.param(20_000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("count", [2_000, pytest.param(10_000, marks=pytest.mark.long)])
 def test_ten_thousand_operations_are_soon_checked(count: int) -> None:
     """By the count of what it looks at, not by the clock: that does not grow with the length of the history."""
     history = lived(random.Random(5), count, 8, 0.001)
