@@ -2753,7 +2753,8 @@ class RealDatabase:
     name = ""
 
     def __init__(self) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="cdb-", dir="/tmp"))          # pytest's own are closed to other users
+        top = "/dev/shm" if tempfile.gettempdir().startswith("/dev/shm/") else "/tmp"
+        self.folder = Path(tempfile.mkdtemp(prefix="cdb-", dir=top))        # pytest's own are closed to other users
         self.port, self.process = free_port(), None
 
     @property
