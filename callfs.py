@@ -20300,7 +20300,7 @@ class ClusterFS(FileSystem):
 
     def _route(self, path: str) -> str:
         node, until = self._routes.get(path) or ("", 0.0)
-        return node if until > self._clock() and node in self._peers.endpoints else ""
+        return node if until > self._clock() and node in self._peers.nodes else ""
 
     def _at(self, path: str, local: Callable[[], T], remote: Callable[[str], T], known: bool = True) -> T:
         """What is done here, or on the node that has the file. `known`: what is remembered may be tried first."""
