@@ -2858,6 +2858,211 @@ else:                                       # Windows: no pread; nobody else use
         return os.read(fd, size)
 
 # ============================================================================
+# Reed-Solomon: erasure codec over GF(2^8)
+# ============================================================================
+#
+# A Cauchy Reed-Solomon code (Blömer et al. 1995) in the form of bit planes: 8 packets make a block of a shard, packet j
+# holds the bits j of its symbols. So each product with a constant is XOR of packets, and a packet is one large integer,
+# which Python XORs at the speed of memory. Format 1 is what `CAUCHY` and `_bit_rows` give, and the constants here.
+
+GF_POLYNOMIAL = 0x11D                       # x^8 + x^4 + x^3 + x^2 + 1
+CODE_VERSION = 1
+CODE_PACKET = 8192                          # bytes; measured: 4 to 16 KiB are best, of what fits in the caches
+CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded together; the last block may be smaller
+MAX_SHARDS = 256
+_SHARE_LIMIT = 4096                         # products of planes: up to here all pairs are looked at for what they share
+_PROGRAMS = 64                              # ways to rebuild that are kept
+
+
+class GaloisField:
+    """GF(2^8) with the polynomial 0x11D, by tables of powers of 2. A number is 0 to 255, a row of a matrix is bytes."""
+
+    def __init__(self) -> None:
+        self._log, self._power, value = [0] * 256, [0] * 510, 1
+        for exponent in range(255):
+            self._power[exponent] = self._power[exponent + 255] = value
+            self._log[value] = exponent
+            value = value << 1 ^ (GF_POLYNOMIAL if value & 128 else 0)
+        self._tables: dict[int, bytes] = {}
+
+    def multiply(self, one: int, other: int) -> int:
+        """Their product."""
+        return self._power[self._log[one] + self._log[other]] if one and other else 0
+
+    def inverse(self, value: int) -> int:
+        """What gives 1 with it. Raises ZeroDivisionError."""
+        if not value:
+            raise ZeroDivisionError("0 has no inverse in GF(2^8)")
+        return self._power[255 - self._log[value]]
+
+    def scaled(self, factor: int, row: bytes) -> bytes:
+        """Each number of a row times a constant."""
+        table = self._tables.get(factor)
+        if table is None:
+            table = self._tables[factor] = bytes(self.multiply(factor, value) for value in range(256))
+        return row.translate(table)
+
+    def combined(self, factors: Iterable[int], rows: Iterable[bytes]) -> bytes:
+        """The sum of rows, each times its factor."""
+        total, size = 0, 0
+        for factor, row in zip(factors, rows):
+            size = len(row)
+            if factor:
+                total ^= int.from_bytes(self.scaled(factor, row), "little")
+        return total.to_bytes(size, "little")
+
+    def inverted(self, matrix: Sequence[bytes]) -> list[bytes]:
+        """The inverse of a square matrix, by elimination. Raises ZeroDivisionError where there is none."""
+        size = len(matrix)
+        rows = [row + bytes(size) for row in matrix]
+        for number, row in enumerate(rows):
+            rows[number] = row[:size + number] + b"\1" + row[size + number + 1:]
+        for place in range(size):
+            pivot = next((number for number in range(place, size) if rows[number][place]), place)
+            rows[place], rows[pivot] = rows[pivot], rows[place]
+            base = rows[place] = self.scaled(self.inverse(rows[place][place]), rows[place])
+            for number, row in enumerate(rows):
+                if number != place and row[place]:
+                    rows[number] = self.combined((1, row[place]), (row, base))
+        return [row[size:] for row in rows]
+
+
+def _ones(field: GaloisField, value: int) -> int:
+    """How many bits are set in the 8 x 8 matrix of a constant: what it costs to multiply with it."""
+    return sum(bin(field.multiply(value, 1 << column)).count("1") for column in range(8))
+
+
+def cauchy_matrix(field: GaloisField, data: int, parity: int) -> list[bytes]:
+    """The rows of the parity shards: 1 / (i + parity + j), scaled so that the first row is of ones and each other has as
+    few set bits as its own multiples allow (Plank, "Optimizing Cauchy Reed-Solomon codes", 2006). Any `data` rows of it and
+    of the unit matrix are independent; scaling rows and columns does not change that."""
+    rows = [[field.inverse(row ^ parity + column) for column in range(data)] for row in range(parity)]
+    scale = [field.inverse(value) for value in rows[0]]
+    whole = [bytes(map(field.multiply, row, scale)) for row in rows]
+    cost = bytes(_ones(field, value) for value in range(256))           # at most 64 each
+    best = (min(range(1, 256), key=lambda factor: (sum(field.scaled(factor, row).translate(cost)), factor)) for row in whole)
+    return [field.scaled(factor, row) for row, factor in zip(whole, best)]
+
+
+def _bit_rows(field: GaloisField, matrix: Sequence[bytes]) -> list[set[int]]:
+    """For each plane of each row's result, the planes (8 * column + bit) whose XOR it is."""
+    wanted: list[set[int]] = []
+    for row in matrix:
+        planes = [field.multiply(value, 1 << bit) for value in row for bit in range(8)]
+        wanted += [{place for place, value in enumerate(planes) if value >> bit & 1} for bit in range(8)]
+    return wanted
+
+
+class XorProgram(NamedTuple):
+    """What gives the wanted planes: each pair of `steps` XORs two values that are there, inputs first, and adds one.
+    `results`: which of all values are wanted; -1: nothing but zeros."""
+
+    steps: Sequence[tuple[int, int]]
+    results: Sequence[int]
+
+    def run(self, planes: list[int]) -> list[int]:
+        """The wanted planes. `planes` grows by all that lies between."""
+        append = planes.append
+        for one, other in self.steps:
+            append(planes[one] ^ planes[other])
+        return [planes[place] if place >= 0 else 0 for place in self.results]
+
+
+def xor_program(inputs: int, wanted: Sequence[set[int]]) -> XorProgram:
+    """Few steps that give every wanted sum. What most of them share is worked out once (Paar 1997); of large codes only
+    within the planes of one shard, as looking at all pairs would take longer than coding."""
+    rows, steps = [set(row) for row in wanted], []      # type: list[set[int]], list[tuple[int, int]]
+    groups = [range(inputs)] if inputs * len(rows) <= _SHARE_LIMIT else [range(first, first + 8) for first in range(0, inputs, 8)]
+    for group in groups:
+        parts = [row.intersection(group) for row in rows]
+        rows = [row.difference(group) for row in rows]
+        _share(parts, inputs, steps)
+        for row, part in zip(rows, parts):
+            row |= part
+    results = []
+    for row in rows:
+        places = sorted(row)
+        for place in places[1:]:
+            steps.append((places[0], place))
+            places[0] = inputs + len(steps) - 1
+        results.append(places[0] if places else -1)
+    return XorProgram(tuple(steps), tuple(results))
+
+
+def _share(rows: list[set[int]], inputs: int, steps: list[tuple[int, int]]) -> None:
+    """Replace the pair that most rows have by its sum, again and again; adds the steps."""
+    counts: collections.Counter[tuple[int, int]] = collections.Counter()
+    for row in rows:
+        counts.update(itertools.combinations(sorted(row), 2))
+    while counts:
+        (one, other), count = max(counts.items(), key=operator.itemgetter(1))
+        if count < 2:
+            return
+        new = inputs + len(steps)
+        steps.append((one, other))
+        for row in rows:
+            if one in row and other in row:
+                row -= {one, other}
+                for place in row:
+                    for gone in (one, other):
+                        pair = (gone, place) if gone < place else (place, gone)
+                        counts[pair] -= 1
+                        if not counts[pair]:
+                            del counts[pair]
+                    counts[place, new] += 1
+                row.add(new)
+        del counts[one, other]
+
+
+class ErasureCode:
+    """`data` + `parity` shards, of which any `data` give all others. Objects of one code are alike and hold no bytes; any
+    thread may use one. Raises ValueError for numbers that make no code (erasure.md: K >= 1, M >= 1, K + M <= 256)."""
+
+    def __init__(self, data: int, parity: int) -> None:
+        if data < 1 or parity < 1 or data + parity > MAX_SHARDS:
+            raise ValueError(f"{data} + {parity} shards make no code: at least 1 of each, {MAX_SHARDS} together at most")
+        self.data, self.parity, self._field = data, parity, GaloisField()
+        self._rows = [bytes(row) + b"\1" + bytes(data - row - 1) for row in range(data)]
+        self._rows += cauchy_matrix(self._field, data, parity)
+        self._programs: collections.OrderedDict[tuple[tuple[int, ...], tuple[int, ...]], XorProgram] = collections.OrderedDict()
+        self._lock = threading.Lock()
+
+    def encode(self, blocks: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
+        """The blocks of the parity shards for those of the data shards, which have one length, a multiple of 8."""
+        return self._run(tuple(range(self.data)), tuple(range(self.data, self.data + self.parity)), blocks)
+
+    def rebuild(self, blocks: Mapping[int, Union[bytes, memoryview]], wanted: Sequence[int]) -> list[bytes]:
+        """The blocks of the shards `wanted`, from those of any `data` others by their index. Raises ValueError where they
+        are too few."""
+        sources = sorted(blocks)[:self.data]
+        if len(sources) < self.data:
+            raise ValueError(f"{len(blocks)} shards are too few: {self.data} are needed")
+        return self._run(tuple(sources), tuple(wanted), [blocks[index] for index in sources])
+
+    def _run(self, sources: tuple[int, ...], wanted: tuple[int, ...], blocks: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
+        size, left = divmod(len(blocks[0]), 8)
+        if left or any(len(block) != size * 8 for block in blocks):
+            raise ValueError("blocks that are coded together have one length, a multiple of 8")
+        number = int.from_bytes
+        planes = [number(block[start:start + size], "little") for block in blocks for start in range(0, size * 8, size)] if size else []
+        found = self._program(sources, wanted).run(planes) if size else [0] * 8 * len(wanted)
+        packets = [plane.to_bytes(size, "little") for plane in found]
+        return [b"".join(packets[first:first + 8]) for first in range(0, len(packets), 8)]
+
+    def _program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
+        with self._lock:
+            program = self._programs.pop((sources, wanted), None)
+        if program is None:
+            field, rows = self._field, self._rows
+            given = field.inverted([rows[index] for index in sources])
+            program = xor_program(8 * self.data, _bit_rows(field, [field.combined(rows[index], given) for index in wanted]))
+        with self._lock:
+            self._programs[sources, wanted] = program
+            while len(self._programs) > _PROGRAMS:
+                self._programs.popitem(last=False)
+        return program
+
+# ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
