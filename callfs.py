@@ -15371,6 +15371,10 @@ class BlobStore(abc.ABC):
     def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = MappingProxyType({})) -> BlobUpload:
         """A new blob of `length` bytes, if that is known. `about` is kept beside it, for people who look there."""
 
+    def wished(self, backend: str) -> BlobStore:
+        """The same store, for uploads as the name of a backend says more closely (`read_coding`). Raises BadRequest."""
+        return self
+
     @abc.abstractmethod
     def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
         """The bytes from `start` to before `stop`. Raises FileNotFound, PreconditionFailed when they are others."""
@@ -15952,6 +15956,75 @@ class CachedBlobs:
         for thread in tuple(self._threads):
             thread.join(10)
         self._store.close()
+
+# ============================================================================
+# Shards: those that lie on this node
+# ============================================================================
+
+SHARD_FOLDER = ".erasure"                   # erasure.md: shards lie under .erasure/KEY/INDEX
+
+# ============================================================================
+# Shards: files cut over nodes, read also when some are lost
+# ============================================================================
+
+class Coding(NamedTuple):
+    """How a file is to be cut: what the name of a backend says behind "erasure" (`erasure:4+2@node-1,node-2`)."""
+
+    data: int = 0                           # 0: as configured
+    parity: int = 0
+    nodes: tuple[str, ...] = ()             # where shard 0, 1, ... go, round and round; none: this node and then the others
+
+
+def backend_name(backend: str) -> str:
+    """The backend that a name with a coding behind it means; it is what records and `BlobFiles.stores` say."""
+    return backend.partition(":")[0]
+
+
+def read_coding(backend: str) -> Coding:
+    """What stands behind the name of the backend. Raises BadRequest for what makes no code (erasure.md)."""
+    shards, at, nodes = backend.partition(":")[2].partition("@")
+    found = re.fullmatch(r"(\d{1,9})\+(\d{1,9})|", shards, re.ASCII)
+    names = tuple(nodes.split(",")) if at else ()
+    if found is None or at and not all(names):
+        raise BadRequest(f"{backend[:100]!r} is no coding; one is erasure, erasure:4+2 or erasure:4+2@node-1,node-2.")
+    coding = Coding(*map(int, found.groups("0")), names)
+    if shards and not (coding.data and coding.parity and coding.data + coding.parity <= MAX_SHARDS):
+        raise BadRequest(f"{shards} shards make no code: at least 1 of each, at most {MAX_SHARDS} together.")
+    return coding
+
+
+class CodeManifest(NamedTuple):
+    """Where the shards of a file lie. Its `text` is the tag of the blob that the file is (`blob_of`)."""
+
+    size: int                               # of the file
+    data: int
+    parity: int
+    nodes: tuple[str, ...]                  # of each shard; "" for one that is owed (erasure.write_quorum)
+    sums: tuple[str, ...]                   # their SHA-256, hexadecimal; "" for one that is owed
+    version: int = CODE_VERSION
+
+    @property
+    def shard_size(self) -> int:
+        """Bytes of each shard: the last one of the data is padded with zeros."""
+        return 8 * -(-self.size // (8 * self.data))
+
+    @property
+    def text(self) -> str:
+        """As it stands in a record; without spaces."""
+        sums = [base64.b64encode(bytes.fromhex(each)).decode() for each in self.sums]
+        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums])
+
+
+def read_code_manifest(text: str) -> CodeManifest:
+    """The manifest in a tag. Raises StorageError for one that this version can not read."""
+    try:
+        version, size, data, parity, nodes, sums = json.loads(text)
+        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), version)
+        if version == CODE_VERSION and size >= 0 and len(found.nodes) == len(found.sums) == data + parity > data > 0:
+            return found
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise StorageError("The manifest of a coded file can not be read: it is damaged, or of a newer version of callfs.")
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -18155,13 +18228,15 @@ class BlobFiles:
 
     @contextlib.contextmanager
     def staged(self, backend: str, length: Optional[int], draft: Entry) -> Iterator[StagedBlob]:
-        """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
-        key, started = secrets.token_hex(16), time.perf_counter()
+        """A new blob, to be filled, finished, and named by a record (then `kept` is set). `backend` may say more (`read_coding`)."""
+        key, started, wish = secrets.token_hex(16), time.perf_counter(), backend
+        backend = backend_name(backend)
         self._records.hold_blob(key, backend, self._instance)
         blob, watch = None, functools.partial(self._watched, backend, "write")
         try:
             with watch():
-                upload = self.stores[backend].stage(key, length, told_of(draft, self._records.identity))
+                store = self.stores[backend].wished(wish)
+                upload = store.stage(key, length, told_of(draft, self._records.identity))
             with upload:
                 blob = StagedBlob(backend, key, upload, self.read, watch)
                 yield blob
@@ -20963,6 +21038,10 @@ class Tiering:
             thread.join(self.PATIENCE)      # one that waits for S3 ends with the process
         with contextlib.suppress(CallFSError):
             self.flush()
+
+# ============================================================================
+# Scrub: coded files looked at, and mended
+# ============================================================================
 
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves

@@ -2691,6 +2691,10 @@ def test_body_read(length: int, limit: int, works: bool, announced: bool) -> Non
 
 
 # ============================================================================
+# Reed-Solomon: erasure codec over GF(2^8)
+# ============================================================================
+
+# ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
 
@@ -13141,6 +13145,14 @@ def test_cache_of_a_server(moto_s3: S3Server, faulty_s3: Callable[..., FaultyS3]
 
 
 # ============================================================================
+# Shards: those that lie on this node
+# ============================================================================
+
+# ============================================================================
+# Shards: files cut over nodes, read also when some are lost
+# ============================================================================
+
+# ============================================================================
 # Events: what changed, for whoever wants to know at once
 # ============================================================================
 
@@ -17522,6 +17534,10 @@ def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
     metrics = call(server, "GET", "/metrics").body.decode()
     assert 'callfs_tier_files_total{backend="localfs",outcome="moved"} 1\n' in metrics
 
+
+# ============================================================================
+# Scrub: coded files looked at, and mended
+# ============================================================================
 
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves
@@ -31785,6 +31801,10 @@ def test_recovery_of_what_is_no_node(tmp_path: Path, city: RaftCity, capsys: Any
     assert callfs.main(["cluster", "recover", "--config", str(city.config("n1")), "--yes"]) == 2
     assert "no node has used" in capsys.readouterr().err
 
+
+# ============================================================================
+# Coded files on six nodes: nodes killed, disks wiped, bits flipped
+# ============================================================================
 
 # ============================================================================
 # Client and command line
