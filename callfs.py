@@ -1594,6 +1594,8 @@ class ErasureOptions:
     shard_path: str = option("", "Folder or prefix of shards; empty for a hidden one")
     default: bool = option(False, "Code every upload that is large enough", kind="bool")
     write_quorum: int = _count(0, "Shards that must be written for success; 0 for all", minimum=0, maximum=256)
+    processes: int = _count(0, "Processes that code a large file at once; 1: the server's own alone, 0: one a core", minimum=0,
+                            maximum=64)
     scrub_interval: float = _timeout("24h", "Time between two checks of all shards")
 
 
@@ -2856,6 +2858,307 @@ else:                                       # Windows: no pread; nobody else use
         """As `os.pread`."""
         os.lseek(fd, offset, os.SEEK_SET)
         return os.read(fd, size)
+
+# ============================================================================
+# Reed-Solomon: erasure codec over GF(2^8)
+# ============================================================================
+#
+# A Cauchy Reed-Solomon code (Blömer et al. 1995) in the form of bit planes: 8 packets make a block of a shard, packet j
+# holds the bits j of its symbols. So each product with a constant is XOR of packets, and a packet is one large integer,
+# which Python XORs at 10 GB/s. What costs is to make integers of bytes and bytes of integers, each about 1 GB/s: nothing
+# is converted twice. Straight-line code made for each matrix, with its sub-expressions shared over all shards, was
+# measured too: no faster than going shard by shard, which stays in the cache, and made a hundred times more slowly.
+# Format 1 is what `cauchy_matrix` and `_plane_masks` give, and the constants here.
+
+GF_POLYNOMIAL = 0x11D                       # x^8 + x^4 + x^3 + x^2 + 1
+CODE_VERSION = 1
+CODE_PACKET = 8192                          # bytes; measured: 8 to 16 KiB are best, of what fits in the caches
+CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded together; its last block may be smaller
+MAX_SHARDS = 256
+_CODE_PROGRAMS = 64                         # ways to rebuild that a code keeps; one takes 200 KB at most
+_CODES = 8                                  # codes that are kept
+_CODE_PROCESSES = 5                         # by default at most; more would wait for this one
+CODE_ALONE = 32 << 20                       # bytes of a file up to which other processes do not pay: 20 ms to start, 10 to talk
+
+
+class GaloisField:
+    """GF(2^8) with the polynomial 0x11D, by tables of powers of 2. A number is 0 to 255, a row of a matrix is bytes."""
+
+    def __init__(self) -> None:
+        self._log, self._power, value = [0] * 256, [0] * 510, 1
+        for exponent in range(255):
+            self._power[exponent] = self._power[exponent + 255] = value
+            self._log[value] = exponent
+            value = value << 1 ^ (GF_POLYNOMIAL if value & 128 else 0)
+        self._tables = [bytes(self.multiply(factor, value) for value in range(256)) for factor in range(256)]
+
+    def multiply(self, one: int, other: int) -> int:
+        """Their product."""
+        return self._power[self._log[one] + self._log[other]] if one and other else 0
+
+    def inverse(self, value: int) -> int:
+        """What gives 1 with it. Raises ZeroDivisionError."""
+        if not value:
+            raise ZeroDivisionError("0 has no inverse in GF(2^8)")
+        return self._power[255 - self._log[value]]
+
+    def scaled(self, factor: int, row: bytes) -> bytes:
+        """Each number of a row times a constant."""
+        return row.translate(self._tables[factor])
+
+    def combined(self, factors: Iterable[int], rows: Iterable[bytes]) -> bytes:
+        """The sum of rows, each times its factor."""
+        total, size = 0, 0
+        for factor, row in zip(factors, rows):
+            size = len(row)
+            if factor:
+                total ^= int.from_bytes(self.scaled(factor, row), "little")
+        return total.to_bytes(size, "little")
+
+    def inverted(self, matrix: Sequence[bytes]) -> list[bytes]:
+        """The inverse of a square matrix, by elimination. Raises ZeroDivisionError where there is none."""
+        size = len(matrix)
+        rows = [row + unit for row, unit in zip(matrix, self.identity(size))]
+        for place in range(size):
+            pivot = next((number for number in range(place, size) if rows[number][place]), place)
+            rows[place], rows[pivot] = rows[pivot], rows[place]
+            base = rows[place] = self.scaled(self.inverse(rows[place][place]), rows[place])
+            for number, row in enumerate(rows):
+                if number != place and row[place]:
+                    rows[number] = self.combined((1, row[place]), (row, base))
+        return [row[size:] for row in rows]
+
+    @staticmethod
+    def identity(size: int) -> list[bytes]:
+        """The rows of the unit matrix."""
+        return [bytes(row) + b"\1" + bytes(size - row - 1) for row in range(size)]
+
+
+def cauchy_matrix(field: GaloisField, data: int, parity: int) -> list[bytes]:
+    """The rows of the parity shards: 1 / ((i ^ parity) + j), scaled so that the first row is of ones and each other has as
+    few set bits as its own multiples allow (Plank, "Optimizing Cauchy Reed-Solomon codes", 2006). Any `data` rows of it and
+    of the unit matrix are independent; scaling rows and columns does not change that."""
+    rows = [[field.inverse(row ^ (parity + column)) for column in range(data)] for row in range(parity)]
+    scale = [field.inverse(value) for value in rows[0]]
+    whole = [bytes(map(field.multiply, row, scale)) for row in rows]
+    bits = bytes(sum(bin(mask).count("1") for mask in _plane_masks(field, value)) for value in range(256))
+    best = (min(range(1, 256), key=lambda factor: (sum(field.scaled(factor, row).translate(bits)), factor)) for row in whole)
+    return [field.scaled(factor, row) for row, factor in zip(whole, best)]
+
+
+def _plane_masks(field: GaloisField, factor: int) -> list[int]:
+    """For each bit of a product with a constant, which bits of the other number it is the XOR of."""
+    images = [field.multiply(factor, 1 << bit) for bit in range(8)]
+    return [sum((image >> place & 1) << bit for bit, image in enumerate(images)) for place in range(8)]
+
+
+class XorProgram:
+    """What a matrix does with blocks. For each shard that is given, all values that come of its 8 planes are in one list: the
+    planes, zero, and the sum of the values `ones[n]` and `others[n]` for each n; `places` says which of these counts
+    for each plane of each shard that is wanted. There are 256 values at most, so all three are bytes."""
+
+    def __init__(self, field: GaloisField, matrix: Sequence[bytes]) -> None:
+        masks = {factor: _plane_masks(field, factor) for factor in set(b"".join(matrix))}
+        columns = zip(*matrix)
+        self.parts = [_shared_sums([mask for factor in column for mask in masks[factor]]) for column in columns]
+
+    def run(self, blocks: Sequence[memoryview]) -> list[bytes]:
+        """The packets of the blocks that are wanted, one block after the other."""
+        size, number, sums = len(blocks[0]) // 8, int.from_bytes, []                        # type: int, Any, list[int]
+        for (ones, others, places), block in zip(self.parts, blocks):
+            planes = [number(block[start:start + size], "little") for start in range(0, 8 * size, size)]
+            planes.append(0)
+            for one, other in zip(ones, others):
+                planes.append(planes[one] ^ planes[other])
+            found = [planes[place] for place in places]
+            sums = list(map(operator.xor, sums, found)) if sums else found
+        return [value.to_bytes(size, "little") for value in sums]
+
+
+def _shared_sums(masks: Sequence[int]) -> tuple[bytes, bytes, bytes]:
+    """`ones`, `others` and `places` for the sums of those of 8 planes that the masks name: mostly one XOR for each that
+    differs. Where no two known sums give one that is wanted, the pair that most of these need then is added first."""
+    known, pairs = {1 << plane: plane for plane in range(8)}, []        # type: dict[int, int], list[tuple[int, int]]
+    known[0], wanted = 8, set(masks) - set(known) - {0}
+    while wanted:
+        ready = [mask for mask in wanted if any(mask ^ each in known for each in known)]
+        if not ready:
+            near = collections.Counter(mask ^ each for mask in wanted for each in known)
+            ready = [max({one ^ other for one in known for other in known} - set(known), key=lambda mask: (near[mask], -mask))]
+        for mask in ready:
+            half = next(each for each in known if mask ^ each in known)
+            pairs.append((known[half], known[mask ^ half]))
+            known[mask] = len(known)
+        wanted.difference_update(ready)
+    return bytes(one for one, _ in pairs), bytes(other for _, other in pairs), bytes(known[mask] for mask in masks)
+
+
+class ErasureCode:
+    """`data` + `parity` shards, of which any `data` give all others. Objects of one code are alike and hold no bytes; any
+    thread may use one. Raises ValueError for numbers that make no code (erasure.md: K >= 1, M >= 1, K + M <= 256).
+
+    A piece is a buffer that begins on a boundary of CODE_BLOCK in its shard; those that are coded together have one
+    length, a multiple of 8, and only at the end of the shards one that is no multiple of CODE_BLOCK."""
+
+    def __init__(self, data: int, parity: int) -> None:
+        if data < 1 or parity < 1 or data + parity > MAX_SHARDS:
+            raise ValueError(f"{data} + {parity} shards make no code: at least 1 of each, {MAX_SHARDS} together at most")
+        self.data, self.parity, self._field = data, parity, GaloisField()
+        self._rows = self._field.identity(data) + cauchy_matrix(self._field, data, parity)
+        self._programs: Cache[tuple[tuple[int, ...], tuple[int, ...]], XorProgram] = Cache(_CODE_PROGRAMS // 2)
+
+    def encode(self, pieces: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
+        """The pieces of the parity shards for those of the data shards."""
+        return self.rebuild(dict(enumerate(pieces)), range(self.data, self.data + self.parity))
+
+    def rebuild(self, pieces: Mapping[int, Union[bytes, memoryview]], wanted: Sequence[int]) -> list[bytes]:
+        """The pieces of the shards `wanted`, from those of any `data` others by their index; the first ones by index count.
+        Raises ValueError where they are too few, or not alike."""
+        sources = tuple(sorted(pieces)[:self.data])
+        length = len(pieces[sources[0]]) if sources else 0
+        if len(sources) < self.data:
+            raise ValueError(f"{len(pieces)} shards are too few: {self.data} are needed")
+        if length % 8 or any(len(pieces[index]) != length for index in sources):
+            raise ValueError("pieces that are coded together have one length, a multiple of 8")
+        program = self.program(sources, tuple(wanted))
+        views, packets = [memoryview(pieces[index]) for index in sources], [[] for _ in wanted]  # type: Any, list[list[bytes]]
+        for start in range(0, length, CODE_BLOCK):
+            found = program.run([view[start:start + CODE_BLOCK] for view in views])
+            for place, each in enumerate(packets):
+                each += found[8 * place:8 * place + 8]
+        return [b"".join(each) for each in packets]
+
+    def program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
+        """What gives some shards of others; a few of these are kept."""
+        program = self._programs.get((sources, wanted))
+        if program is None:
+            given = self._field.inverted([self._rows[index] for index in sources])
+            program = XorProgram(self._field, [self._field.combined(self._rows[index], given) for index in wanted])
+            self._programs.put((sources, wanted), program)
+        return program
+
+
+class ErasureCodes:
+    """The codes of a server, made when they are asked for; those used lately are kept. The parity of large files is made in
+    `processes` at once, this one among them, as threads would take turns; 0: as many as there are cores."""
+
+    def __init__(self, processes: int = 0, log: Optional[Log] = None) -> None:
+        self._codes: Cache[tuple[int, int], ErasureCode] = Cache(_CODES // 2)
+        self._lock, self._log, self._cores = threading.Lock(), log, _allowed_cores()
+        able = os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
+        self._spare = max(0, (processes or min(len(self._cores), _CODE_PROCESSES)) - 1) if able else 0
+
+    def get(self, data: int, parity: int) -> ErasureCode:
+        """A code. Raises ValueError for numbers that make none."""
+        code = self._codes.get((data, parity))
+        if code is None:
+            code = ErasureCode(data, parity)
+            self._codes.put((data, parity), code)
+        return code
+
+    def parity_of(self, fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
+        """The pieces of the parity shards of a file of `size` bytes, in order; each list is of one stretch of them. The file
+        is read with `pread`. Raises StorageError when it is shorter. What a process fails to do is done in this one; all end
+        with the generator."""
+        code, length = self.get(data, parity), 8 * -(-size // (8 * data))
+        with contextlib.ExitStack() as stack:
+            coders = self._coders(stack, code, fd, size) if size > CODE_ALONE else []
+            for number, start in enumerate(range(0, length, CODE_BLOCK)):
+                stop = min(start + CODE_BLOCK, length)
+                found = coders[number % len(coders)].read(parity, stop - start) if coders else []
+                if coders and not found:
+                    coders = []
+                    self._warn("it ended early")
+                yield found or _parity_at(code, fd, size, start, stop)
+
+    def _coders(self, stack: contextlib.ExitStack, code: ErasureCode, fd: int, size: int) -> list[_Coder]:
+        with self._lock:
+            count, self._spare = self._spare, 0
+        stack.callback(self._give_back, count)
+        try:
+            return [stack.enter_context(_Coder(code, fd, size, number, count, self._cores)) for number in range(count)]
+        except OSError as error:
+            self._warn(str(error))
+            return []
+
+    def _warn(self, reason: str) -> None:
+        if self._log:
+            self._log.warning("coding_process_failed", reason=reason, problem="the file is coded in the server's own process")
+
+    def _give_back(self, count: int) -> None:
+        with self._lock:
+            self._spare += count
+
+
+def _allowed_cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+class _Coder:
+    """A process that makes the parity of each `count`-th block of a file. It ends with its work, or when nobody reads; a
+    context manager that ends it before. Raises OSError."""
+
+    def __init__(self, code: ErasureCode, fd: int, size: int, number: int, count: int, cores: Sequence[int]) -> None:
+        program = code.program(tuple(range(code.data)), tuple(range(code.data, code.data + code.parity)))
+        length = 8 * -(-size // (8 * code.data))
+        text = _CODER % ((fd, size, length, CODE_BLOCK, number * CODE_BLOCK, count * CODE_BLOCK, program.parts, list(cores)),)
+        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL, pass_fds=(fd,))
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.__exit__)
+            with self._child.stdin as pipe:             # type: ignore[union-attr]
+                pipe.write(text.encode())
+            stack.pop_all()
+
+    def read(self, parity: int, size: int) -> list[bytes]:
+        """The pieces of its next block; none when the process failed."""
+        pieces = [self._child.stdout.read(size) for _ in range(parity)]     # type: ignore[union-attr]
+        return pieces if all(len(piece) == size for piece in pieces) else []
+
+    def __enter__(self) -> _Coder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.stdout.close()          # type: ignore[union-attr]
+        self._child.wait()
+
+
+# What it runs: `_parity_at` and `XorProgram.run`; to load all of this file would take it longer than to code 500 MB. The
+# thread that started it may have been bound to one core, the busiest.
+_CODER = """
+import operator, os, sys
+fd, size, length, block, first, step, parts, cores = %r
+if cores:
+    os.sched_setaffinity(0, cores)
+for start in range(first, length, step):
+    stretch, sums = min(block, length - start), []
+    for offset, (ones, others, places) in zip(range(start, length * len(parts), length), parts):
+        wanted = max(0, min(stretch, size - offset))
+        piece = os.pread(fd, wanted, offset)
+        if len(piece) != wanted:
+            sys.exit(1)
+        piece, plane = piece.ljust(stretch, bytes(1)), stretch // 8
+        planes = [int.from_bytes(piece[at:at + plane], 'little') for at in range(0, stretch, plane)] + [0]
+        for one, other in zip(ones, others):
+            planes.append(planes[one] ^ planes[other])
+        found = [planes[place] for place in places]
+        sums = list(map(operator.xor, sums, found)) if sums else found
+    sys.stdout.buffer.write(b''.join([value.to_bytes(stretch // 8, 'little') for value in sums]))
+    sys.stdout.buffer.flush()
+"""
+
+
+def _parity_at(code: ErasureCode, fd: int, size: int, start: int, stop: int) -> list[bytes]:
+    """The parity from `start` to `stop` of the shards of a file of `size` bytes."""
+    length, pieces = 8 * -(-size // (8 * code.data)), []               # type: int, list[bytes]
+    for offset in range(start, length * code.data, length):
+        wanted = max(0, min(stop - start, size - offset))
+        piece = pread(fd, wanted, offset)
+        if len(piece) != wanted:
+            raise StorageError(f"A file of {size} bytes that is being cut into shards ended at {offset + len(piece)}.")
+        pieces.append(piece.ljust(stop - start, b"\0"))
+    return code.encode(pieces)
 
 # ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
@@ -15190,6 +15493,10 @@ class BlobStore(abc.ABC):
     def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = MappingProxyType({})) -> BlobUpload:
         """A new blob of `length` bytes, if that is known. `about` is kept beside it, for people who look there."""
 
+    def wished(self, backend: str) -> BlobStore:
+        """The same store, for uploads as the name of a backend says more closely (`read_coding`). Raises BadRequest."""
+        return self
+
     @abc.abstractmethod
     def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
         """The bytes from `start` to before `stop`. Raises FileNotFound, PreconditionFailed when they are others."""
@@ -15771,6 +16078,75 @@ class CachedBlobs:
         for thread in tuple(self._threads):
             thread.join(10)
         self._store.close()
+
+# ============================================================================
+# Shards: those that lie on this node
+# ============================================================================
+
+SHARD_FOLDER = ".erasure"                   # erasure.md: shards lie under .erasure/KEY/INDEX
+
+# ============================================================================
+# Shards: files cut over nodes, read also when some are lost
+# ============================================================================
+
+class Coding(NamedTuple):
+    """How a file is to be cut: what the name of a backend says behind "erasure" (`erasure:4+2@node-1,node-2`)."""
+
+    data: int = 0                           # 0: as configured
+    parity: int = 0
+    nodes: tuple[str, ...] = ()             # where shard 0, 1, ... go, round and round; none: this node and then the others
+
+
+def backend_name(backend: str) -> str:
+    """The backend that a name with a coding behind it means; it is what records and `BlobFiles.stores` say."""
+    return backend.partition(":")[0]
+
+
+def read_coding(backend: str) -> Coding:
+    """What stands behind the name of the backend. Raises BadRequest for what makes no code (erasure.md)."""
+    shards, at, nodes = backend.partition(":")[2].partition("@")
+    found = re.fullmatch(r"(\d{1,9})\+(\d{1,9})|", shards, re.ASCII)
+    names = tuple(nodes.split(",")) if at else ()
+    if found is None or at and not all(names):
+        raise BadRequest(f"{backend[:100]!r} is no coding; one is erasure, erasure:4+2 or erasure:4+2@node-1,node-2.")
+    coding = Coding(*map(int, found.groups("0")), names)
+    if shards and not (coding.data and coding.parity and coding.data + coding.parity <= MAX_SHARDS):
+        raise BadRequest(f"{shards} shards make no code: at least 1 of each, at most {MAX_SHARDS} together.")
+    return coding
+
+
+class CodeManifest(NamedTuple):
+    """Where the shards of a file lie. Its `text` is the tag of the blob that the file is (`blob_of`)."""
+
+    size: int                               # of the file
+    data: int
+    parity: int
+    nodes: tuple[str, ...]                  # of each shard; "" for one that is owed (erasure.write_quorum)
+    sums: tuple[str, ...]                   # their SHA-256, hexadecimal; "" for one that is owed
+    version: int = CODE_VERSION
+
+    @property
+    def shard_size(self) -> int:
+        """Bytes of each shard: the last one of the data is padded with zeros."""
+        return 8 * -(-self.size // (8 * self.data))
+
+    @property
+    def text(self) -> str:
+        """As it stands in a record; without spaces."""
+        sums = [base64.b64encode(bytes.fromhex(each)).decode() for each in self.sums]
+        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums])
+
+
+def read_code_manifest(text: str) -> CodeManifest:
+    """The manifest in a tag. Raises StorageError for one that this version can not read."""
+    try:
+        version, size, data, parity, nodes, sums = json.loads(text)
+        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), version)
+        if version == CODE_VERSION and size >= 0 and len(found.nodes) == len(found.sums) == data + parity > data > 0:
+            return found
+    except (ValueError, TypeError, AttributeError):
+        pass
+    raise StorageError("The manifest of a coded file can not be read: it is damaged, or of a newer version of callfs.")
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -17974,13 +18350,15 @@ class BlobFiles:
 
     @contextlib.contextmanager
     def staged(self, backend: str, length: Optional[int], draft: Entry) -> Iterator[StagedBlob]:
-        """A new blob, to be filled, finished, and named by a record (then `kept` is set)."""
-        key, started = secrets.token_hex(16), time.perf_counter()
+        """A new blob, to be filled, finished, and named by a record (then `kept` is set). `backend` may say more (`read_coding`)."""
+        key, started, wish = secrets.token_hex(16), time.perf_counter(), backend
+        backend = backend_name(backend)
         self._records.hold_blob(key, backend, self._instance)
         blob, watch = None, functools.partial(self._watched, backend, "write")
         try:
             with watch():
-                upload = self.stores[backend].stage(key, length, told_of(draft, self._records.identity))
+                store = self.stores[backend].wished(wish)
+                upload = store.stage(key, length, told_of(draft, self._records.identity))
             with upload:
                 blob = StagedBlob(backend, key, upload, self.read, watch)
                 yield blob
@@ -20782,6 +21160,10 @@ class Tiering:
             thread.join(self.PATIENCE)      # one that waits for S3 ends with the process
         with contextlib.suppress(CallFSError):
             self.flush()
+
+# ============================================================================
+# Scrub: coded files looked at, and mended
+# ============================================================================
 
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves
@@ -26462,10 +26844,6 @@ class FollowerPool:
             if thread is not threading.current_thread():
                 thread.join()
         self.sweep()
-
-
-def _allowed_cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _bind_thread(cores: Sequence[int]) -> None:
