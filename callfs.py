@@ -87,7 +87,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -21893,7 +21893,7 @@ class Scrubber:
             nodes += CodedFile(entry, {}).manifest.nodes
         return next((node for node in nodes if node in live), min(live, default=self.id)) == self.id
 
-    def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Iterator[HealCount]:
+    def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Generator[HealCount, None, None]:
         """Heal the files at a path and below it, now: how far that is each half second, until the state is not running any
         more. It ends when the iterator is closed."""
         run, ended = HealRun(deep, mend, rate=rate), threading.Event()
@@ -22107,6 +22107,7 @@ class Members:
         self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
         self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
         self._looked = threading.Event()                        # somebody was told how far this node has come
+        self.shards: Optional[Scrubber] = None                  # moves the shards of coded files
         self._threads: list[threading.Thread] = []
 
     @property
@@ -22257,6 +22258,7 @@ class Members:
         while page:
             yield page
             page = self._store.owned(self.id, split_path(page[-1].path), MEMBERS_PAGE)
+        yield from filter(None, self.shards.held() if self.shards is not None else ())
 
     def _rounds(self, leaving: Leaving) -> None:
         """Move what is here, again and again for as long as some of it goes."""
@@ -22309,6 +22311,9 @@ class Members:
 
     def _move(self, leaving: Leaving, entry: Entry, room: dict[str, int]) -> str:
         """Move a file to the node with the most space; why that failed, "" where there is nothing to say of it."""
+        if entry.backend == ERASURE:
+            return self._vacate(leaving, entry)
+
         def guard(there: Optional[Entry]) -> None:
             if there is None or there.id != entry.id:
                 raise FileNotFound()
@@ -22331,6 +22336,14 @@ class Members:
                     if target in room:
                         room[target] -= entry.size
                 return ""
+        return reason
+
+    def _vacate(self, leaving: Leaving, entry: Entry) -> str:
+        assert self.shards is not None      # whose pages it is on
+        reason = "" if self._over(leaving) else self.shards.vacate(entry)
+        if not reason:
+            with self._state:
+                leaving.moved, leaving.moved_bytes = leaving.moved + 1, leaving.moved_bytes + entry.size
         return reason
 
     # -- who belongs to it, with records in Raft ---------------------------------------------------------------
@@ -30581,8 +30594,9 @@ class RestDialect:
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
                  spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
-                 members: Optional[Members] = None) -> None:
+                 members: Optional[Members] = None, scrubber: Optional[Scrubber] = None) -> None:
         self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
+        self._scrubber = scrubber
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -30605,6 +30619,7 @@ class RestDialect:
             ("/v1/links/{path}", {"DELETE": self.revoke_link}, "user"),
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
             ("/v1/shards/{path}", {"GET": self.no_shard, "HEAD": self.no_shard}, "key"),
+            ("/v1/heal/{path}", {"GET": self.shards_of, "POST": self.heal}, "key"),
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
             ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
@@ -30906,6 +30921,35 @@ class RestDialect:
     def no_shard(self, request: Request) -> Response:
         """`GET /v1/shards/{path}/{index}`."""
         raise FileNotFound("No shard of this file lies on this node.")
+
+    def shards_of(self, request: Request) -> Response:
+        """`GET /v1/heal/{path}`: where the shards of a file lie and how they are; with `verify=true` they are read."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        with aside(request):
+            entry = self._tree.stat(_asking(request), path)
+            if self._scrubber is None or entry.backend != ERASURE:
+                raise FileNotFound("This file is not erasure-coded and has no shards.")
+            manifest = read_code_manifest(blob_of(entry)[1])
+            rows = self._scrubber.look(entry, request.flag("verify"))
+        return json_response({"path": path, "original_size": entry.size, "data_shards": manifest.data, "parity_shards": manifest.parity,
+                              "shard_size": manifest.shard_size, "shards": [
+                                  {"index": row.index, "instance_id": row.node, "size": row.size, "state": row.state} for row in rows]})
+
+    def heal(self, request: Request) -> Response:
+        """`POST /v1/heal/{path}` `{"verify", "mend", "rate"}`: mend what is coded at a path and below it. A line of JSON tells
+        now and then how far that is; it ends when nobody listens any more."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        self._tree.administer(_asking(request))
+        asked = request.json()
+        deep, mend = _wants({"verify": True, **asked}, "verify"), _wants({"mend": True, **asked}, "mend")
+        rate = _whole_number("rate", asked["rate"], 1 << 50) if asked.get("rate") else 0
+        if self._scrubber is None:
+            raise NotSupported("erasure.enabled is false: this server has no coded files.")
+        with aside(request):
+            self._tree.stat(_asking(request), path)
+        counts = self._scrubber.heal(path, deep=deep, mend=mend, rate=rate)
+        lines = (compact_json(dataclasses.asdict(count)).encode() + b"\n" for count in counts)
+        return Response(200, ChunkReader(lines, None, counts.close), headers=[("Content-Type", "application/x-ndjson"), _NO_STORE])
 
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
@@ -34626,8 +34670,12 @@ class Client(HTTPClient):
         """Let a node (default: the one that answers) move its files to the others. How far it has come, until its `state`
         is "done" or something else than "moving"; it goes on whether somebody looks on or not, until `stay`. `lost`: it is
         gone for good, with its files, and belongs to the cluster no more (records in Raft)."""
-        reply = self._call("POST", "/v1/cluster/leave", {"Content-Type": "application/json"}, idempotent=True, stream=True,
-                           body=_Source(json.dumps({"node": node, **({"lost": True} if lost else {})}).encode()))
+        yield from self._lines("/v1/cluster/leave", {"node": node, **({"lost": True} if lost else {})})
+
+    def _lines(self, target: str, wish: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The lines of an answer that goes on for as long as the work does, as they come."""
+        reply = self._call("POST", target, {"Content-Type": "application/json"}, idempotent=True, stream=True,
+                           body=_Source(json.dumps(wish).encode()))
         rest = b""
         with RemoteReader(self.url, reply) as reader, _foreign(self.url):
             for block in reader:
@@ -34641,6 +34689,16 @@ class Client(HTTPClient):
     def transfer(self, node: str = "") -> str:
         """Let a node (default: the one that has the most of the log) lead the cluster; who leads now."""
         return str(self._json("POST", "/v1/cluster/transfer", {"node": node})["leader"])
+
+    def shards(self, path: str, verify: bool = False) -> dict[str, Any]:
+        """Where the shards of a coded file lie, and how each is; `verify`: by its bytes. As `GET /v1/heal/{path}` says.
+        Raises FileNotFound for a file that is not coded, too."""
+        return dict(self._json("GET", _target("/v1/heal/", path, verify=verify)))
+
+    def heal(self, path: str = "/", *, verify: bool = True, mend: bool = True, rate: int = 0) -> Iterator[dict[str, Any]]:
+        """Mend coded files at a path and below it (for administrators): how far that is, until `state` is "done" or
+        "failed"; it ends when nobody listens any more. `rate`: bytes a second, 0: no limit."""
+        return self._lines(_target("/v1/heal/", path), {"verify": verify, "mend": mend, "rate": rate})
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs; needs no key. Raises Unavailable."""
@@ -36363,6 +36421,58 @@ def _fsck(args: argparse.Namespace) -> int:
 
 
 def _heal(args: argparse.Namespace) -> int:
+    """Of a running server its coded files; with a configuration for second copies those, as no server runs."""
+    given = args.config or args.data or any(getattr(args, about.key, None) is not None for about in OPTIONS if about.flag)
+    if not given and not args.url and not args.key:
+        with contextlib.suppress(ConfigError):
+            given = Config.load(os.environ.get("CALLFS_CONFIG") or None, environ=os.environ, require_keys=False).ha.replication_enabled
+    return _heal_copies(args) if given else _heal_shards(args)
+
+
+def _heal_shards(args: argparse.Namespace) -> int:
+    row: dict[str, Any] = {}
+    began, shown = time.monotonic(), sys.stderr.isatty()
+    with _client_of(args) as client:
+        for row in client.heal(args.folder or "/", verify=not args.quick, mend=not args.dry_run, rate=args.rate):
+            if shown:
+                sys.stderr.write(f"\r{_heal_line(row, time.monotonic() - began)}\x1b[K")
+                sys.stderr.flush()
+    if shown:
+        sys.stderr.write("\r\x1b[K")
+    for path, problem in row.get("problems", {}).items():
+        _complain(f"{path}: {problem}")
+    if row.get("state") != "done":
+        raise Unavailable(f"healing went no further: {row.get('reason') or 'the server stopped'}")
+    left = row["waiting"] + row["lost"] + row["failed"]
+    _say("{files} coded files with {shards} shards: {bad} bad, {rebuilt} made again ({size}), {adopted} adopted, {removed} removed; {left}".format(
+        **row, size=_short_size(row["rebuilt_bytes"]), left=f"{left} problems left" if left else "no problems left"))
+    return 1 if left else 0
+
+
+def _heal_line(row: Mapping[str, Any], seconds: float) -> str:
+    """How far it is, and how long it may take yet."""
+    rate = row["bytes"] / max(seconds, 0.001)
+    left = max(0, row["bytes_total"] - row["bytes"]) / rate if rate else 0.0
+    return (f"{row['files']} of {row['files_total']} files, {_short_size(row['bytes'])} of {_short_size(row['bytes_total'])}, "
+            f"{_short_size(int(rate))}/s, {format_duration(int(left))} left; {row['bad']} bad shards, {row['rebuilt']} made again")
+
+
+def _shards(args: argparse.Namespace) -> int:
+    with _client_of(args) as client:
+        found = client.shards(args.path, verify=args.verify)
+    if args.json:
+        _say(json.dumps(found, indent=1))
+    else:
+        table = [["INDEX", "NODE", "SIZE", "STATE", "HOLDS"], *([
+            str(row["index"]), row["instance_id"] or "-", str(row["size"]), row["state"],
+            "data" if row["index"] < found["data_shards"] else "parity"] for row in found["shards"])]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        _say("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table))
+        _say("{original_size} bytes in {data_shards} + {parity_shards} shards of {shard_size}".format(**found))
+    return 1 if any(row["state"] != "ok" for row in found["shards"]) else 0
+
+
+def _heal_copies(args: argparse.Namespace) -> int:
     seen, left = run_heal(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
     _say(f"{seen} files and their second copies compared, " + (f"{left} problems left" if left else "no problems left"))
     return 1 if left else 0
@@ -36795,9 +36905,18 @@ COMMANDS = [
                   "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
-    Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
-            (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
-             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("heal", "of a running server: read the shards of coded files and make the bad ones again; with the configuration of a "
+            "stopped one: the same for files and their second copies (ha)", _heal,
+            (_arg("folder", nargs="?", metavar="PATH", help="a file or directory on the server (default: all); with --config the folder "
+                  "that it serves"), *_CONFIG_ARGUMENTS[1:], *_CLIENT_ARGUMENTS,
+             _arg("--quick", action="store_true", help="shards: only look whether they are there"),
+             _arg("--rate", type=_size, default=0, metavar="SIZE", help="shards: bytes a second at most, as 50MiB"),
+             _arg("--deep", action="store_true", help="second copies: read all bytes of both sides"),
+             _arg("--dry-run", action="store_true", help="say what is wrong, change nothing"))),
+    Command("shards", "where the shards of a coded file lie and how they are; exit code 1 when one is not as it should be", _shards,
+            (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
+             _arg("--verify", action="store_true", help="read them and compare their checksums"),
+             _arg("--json", action="store_true", help="the same as JSON"))),
     Command("migrate", "take the records from SQLite into a Raft cluster of one node, or back (with the server stopped)", _migrate,
             (*_CONFIG_ARGUMENTS, _arg("--to", required=True, choices=("raft", "sqlite"), help="where they are to be"))),
     Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,
