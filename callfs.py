@@ -16338,11 +16338,109 @@ class DiskShards(ShardStore):
             os.stat(os.path.join(self.folder, "tmp"))
 
 
-class ShardOps:
-    """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them."""
+class _S3ShardUpload(ShardUpload):
+    """An upload to S3 as one of a shard."""
 
-    def __init__(self, shards: ShardStore) -> None:
-        self._shards = shards
+    def __init__(self, client: S3Client, place: str, length: int) -> None:
+        super().__init__(length)
+        self._client, self._upload = client, client.upload(place, length)
+
+    def _take(self, part: memoryview) -> None:
+        self._upload.write(part)
+
+    def _finish(self, notes: bytes) -> None:
+        self._client.put(self._upload.key + SHARD_NOTES, notes)
+        self._upload.commit(asking=False)
+
+    def abort(self) -> None:
+        """As the base says, as far as S3 answers; what is left `sweep` finds."""
+        with contextlib.suppress(CallFSError):
+            self._upload.abort()
+
+
+class S3Shards(ShardStore):
+    """Shards as objects `FOLDER/.erasure/KEY/INDEX` of a bucket; no two nodes may have the same folder. Closes the client."""
+
+    NOTES_BYTES = 16 << 20                  # of notes that are kept in memory: each part that is read needs them
+
+    def __init__(self, client: S3Client, folder: str) -> None:
+        self._client, self._folder = client, f"{folder}/{SHARD_FOLDER}/"
+        self._known: Cache[str, bytes] = Cache(self.NOTES_BYTES)
+
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """As the base says."""
+        place = shard_place(key, index)
+        self._known.drop(place)
+        return _S3ShardUpload(self._client, self._folder + place, length)
+
+    def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
+        """As the base says; the notes, too, are read from S3."""
+        self._known.drop(shard_place(key, index))
+        return super().verify(key, index, pace)
+
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        try:
+            if stop is not None and stop <= start:      # S3 gives no empty range
+                return ChunkReader((), 0), self._client.head(self._folder + place).size
+            reader = self._client.get(self._folder + place, start, stop)
+        except RangeNotSatisfiable:
+            raise StorageError("A shard is shorter than it was.") from None
+        if stop is not None and reader.length != stop - start:
+            reader.close()
+            raise StorageError("A shard is shorter than it was.")
+        return reader, reader.object.size
+
+    def _notes(self, place: str) -> BinaryIO:
+        data = self._known.get(place)
+        if data is None:
+            with self._client.get(self._folder + place + SHARD_NOTES) as reader:
+                data = b"".join(reader)
+            self._known.put(place, data, len(data))
+        return io.BytesIO(data)
+
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        prefix = self._folder + shard_place(key, 0)[:-1]
+        return {found.key[len(prefix):]: (found.size, found.mtime_ns) for found in self._client.list(prefix)}
+
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        def parts(found: S3Object) -> list[str]:
+            return found.key[len(self._folder):].split("/", 1)
+        for key, group in itertools.groupby(self._client.list(self._folder), lambda found: parts(found)[0]):
+            if _SHARD_NAME.fullmatch(key + "/0"):
+                yield key, {parts(found)[-1]: (found.size, found.mtime_ns) for found in group}
+
+    def _remove(self, key: str, names: Sequence[str]) -> None:
+        prefix = shard_place(key, 0)[:-1]
+        for name in names:
+            self._known.drop(prefix + name)
+        self._client.delete([self._folder + prefix + name for name in names])
+
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
+        found = [pending for pending in self._client.uploads(self._folder) if pending.started_ns < before_ns and
+                 (keys is None or pending.key[len(self._folder):].partition("/")[0] in keys)]
+        for pending in found if mend else ():
+            self._client.abort_upload(pending.key, pending.upload_id)
+        return len(found)
+
+    def free_bytes(self) -> int:
+        """More than anybody has."""
+        return 1 << 62
+
+    def check(self) -> None:
+        """As the base says, in at most a few seconds."""
+        S3Blobs(self._client, self._folder).check()
+
+    def close(self) -> None:
+        """As the base says; whoever is about to try again gives up."""
+        S3Blobs(self._client, self._folder).close()
+
+
+class ShardOps:
+    """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them. `leaving`: whether
+    it is to get none any more; then it has -1 bytes of room."""
+
+    def __init__(self, shards: ShardStore, leaving: Callable[[], bool] = lambda: False) -> None:
+        self._shards, self._leaving = shards, leaving
 
     @property
     def ops(self) -> dict[str, Callable[[PeerCall], PeerResult]]:
@@ -16378,7 +16476,7 @@ class ShardOps:
         return PeerResult({})
 
     def _shard_room(self, call: PeerCall) -> PeerResult:
-        return PeerResult({"free": self._shards.free_bytes()})
+        return PeerResult({"free": -1 if self._leaving() else self._shards.free_bytes()})
 
 # ============================================================================
 # Shards: files cut over nodes, read also when some are lost
@@ -29987,13 +30085,48 @@ def check_size(request: Request, most: int) -> None:
         raise PayloadTooLarge(f"The body may have {most} bytes.")
 
 
+class ShardHandle(Handle):
+    """A handle on a shard that lies on this node; every block is checked before it goes out. `entry` is that of the file, or
+    none; `inner` keeps its version. Raises FileNotFound."""
+
+    def __init__(self, shards: ShardStore, key: str, index: str, entry: Entry = Entry(""), inner: Optional[Handle] = None) -> None:
+        self._shards, self._key, self._inner = shards, key, inner
+        place, self._index = shard_place(key, index), int(index)
+        info = shards.find([key])[key].get(self._index)
+        if info is None:
+            raise FileNotFound("This shard does not lie on this node.")
+        self.entry = entry._replace(size=info.size, etag=place.replace("/", "-"), digest="", mtime_ns=info.mtime_ns)
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says. Raises StorageError where it is damaged; the reader raises AlteredBytes."""
+        stop = self.entry.size if stop is None else stop
+        first, last = start // CODE_BLOCK * CODE_BLOCK, min(self.entry.size, -(-stop // CODE_BLOCK) * CODE_BLOCK)
+        crcs, reader = self._shards.open(self._key, self._index, first, last)
+
+        def blocks() -> Iterator[bytes]:
+            for number, block in enumerate(checked_blocks(crcs, reader)):
+                position = first + number * CODE_BLOCK
+                yield block[max(0, start - position):stop - position]
+
+        def close() -> None:
+            reader.close()
+            self.close()
+        return ChunkReader(blocks(), stop - start, close)
+
+    def close(self) -> None:
+        """Let the version go."""
+        if self._inner is not None:
+            self._inner.close()
+
+
 class RestDialect:
     """The routes of `contracts/rest.md`. Turns each request into one call of the tree."""
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
                  spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
-                 members: Optional[Members] = None) -> None:
+                 members: Optional[Members] = None, shards: Optional[ShardStore] = None) -> None:
         self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
+        self._shards = shards
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -30015,7 +30148,8 @@ class RestDialect:
             ("/v1/links", {"GET": self.list_links}, "user"),
             ("/v1/links/{path}", {"DELETE": self.revoke_link}, "user"),
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
-            ("/v1/shards/{path}", {"GET": self.no_shard, "HEAD": self.no_shard}, "key"),
+            ("/v1/shards/{path}", {"GET": self.get_shard, "HEAD": self.get_shard}, "key"),
+            ("/v1/internal/shards/{path}", {"GET": self.read_shard, "PUT": self.put_shard, "DELETE": self.delete_shard}, "internal"),
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
             ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
@@ -30314,9 +30448,54 @@ class RestDialect:
 
     # -- the server itself -------------------------------------------------------------------------------------
 
-    def no_shard(self, request: Request) -> Response:
-        """`GET /v1/shards/{path}/{index}`."""
-        raise FileNotFound("No shard of this file lies on this node.")
+    # -- shards ------------------------------------------------------------------------------------------------
+
+    def get_shard(self, request: Request) -> Response:
+        """`GET /v1/shards/{path}/{index}`: for whoever may read the file."""
+        path, _, index = request.path[len("/v1/shards"):].rpartition("/")
+        with aside(request):
+            handle = self._tree.open(_asking(request), canonical_path(decode_path(path)))
+            try:
+                if self._shards is None or handle.entry.backend != "erasure":
+                    raise FileNotFound("This file is not erasure-coded and has no shards.")
+                return self._shard(request, blob_of(handle.entry)[0], index, handle.entry, handle)
+            except BaseException:
+                handle.close()
+                raise
+
+    def _shard(self, request: Request, key: str, index: str, *more: Any) -> Response:
+        assert self._shards is not None
+        handle = ShardHandle(self._shards, key, index, *more)
+        return file_response(request, handle, header_block(entry_headers(handle.entry)))
+
+    def _shard_named(self, request: Request) -> tuple[ShardStore, str, int]:
+        if self._shards is None:
+            raise NotSupported("erasure.enabled is false: this server has no shards.")
+        key, _, index = request.tail.partition("/")
+        shard_place(key, index)
+        return self._shards, key, int(index)
+
+    def read_shard(self, request: Request) -> Response:
+        """`GET /v1/internal/shards/{key}/{index}`."""
+        _, key, index = self._shard_named(request)
+        with aside(request):
+            return self._shard(request, key, str(index))
+
+    def put_shard(self, request: Request) -> Response:
+        """`PUT /v1/internal/shards/{key}/{index}`: durable when this answers."""
+        shards, key, index = self._shard_named(request)
+        if request.body.length is None:
+            raise LengthRequired()
+        with aside(request), shards.stage(key, index, request.body.length) as upload:
+            size = pour(request.body, upload.write)
+            return json_response({"key": key, "index": index, "size": size, "sha256": upload.commit()}, 201)
+
+    def delete_shard(self, request: Request) -> Response:
+        """`DELETE /v1/internal/shards/{key}/{index}`; one that is gone already is no error."""
+        shards, key, index = self._shard_named(request)
+        with aside(request):
+            shards.remove(key, [index])
+        return Response(204, None)
 
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
@@ -32461,7 +32640,7 @@ def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
     for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
-                "raft.data_dir", "raft.cert_file", "raft.key_file"):
+                "raft.data_dir", "raft.cert_file", "raft.key_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
@@ -32585,6 +32764,25 @@ def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Met
     if not options.s3_bucket_name:
         return {}
     return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+
+
+def shard_folder(config: Config) -> str:
+    """The folder of the local disk that holds the shards of this node; "" where they lie in S3."""
+    options = config.erasure
+    if (options.shard_backend or config.backend.default_backend) == "s3":
+        return ""
+    return os.path.realpath(options.shard_path or os.path.join(config.backend.localfs_root_path, HIDDEN))
+
+
+def build_shards(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ShardStore:
+    """Where the shards of this node lie. In S3 below its name: nodes that shared a folder would take each other's shards
+    for their own, which no manifest names here."""
+    folder = shard_folder(config)
+    if folder:
+        return DiskShards(folder, durable=config.storage.durability == "full", min_free=config.storage.min_free_bytes)
+    target = dataclasses.replace(s3_target(config.backend), part_bytes=S3_MIN_PART, parallel=2)     # for each shard that comes
+    return S3Shards(S3Client(target, log=log, metrics=metrics),
+                    f"{config.erasure.shard_path.strip('/') or 'shards'}/{config.instance_discovery.instance_id}")
 
 
 def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, log: Log) -> Replicas:
