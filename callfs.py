@@ -2808,6 +2808,31 @@ class FileBody(Body):
         return self._source.readinto(view) or 0
 
 
+def take_ahead(body: Body, spool: Any, most: int) -> Body:
+    """A body without a length whose first `most` bytes go into a spool, which stays the caller's: the same again, with its
+    length where that is all of it."""
+    buffer, count = memoryview(bytearray(min(BLOCK, max(1, most)))), 1
+    while count and spool.tell() < most:
+        count = body.readinto(buffer[:most - spool.tell()])
+        spool.write(buffer[:count])
+    size = spool.tell()
+    spool.seek(0)
+    return _TakenBody(spool, body if count else bytes_body(b""), None if count else size)
+
+
+class _TakenBody(Body):
+    """A body that begins in a spool."""
+
+    def __init__(self, spool: Any, rest: Body, length: Optional[int]) -> None:
+        self._spool, self._rest, self.length = spool, rest, length
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        block = self._spool.read(len(view))
+        view[:len(block)] = block
+        return len(block) or self._rest.readinto(view)
+
+
 def pour(body: Body, put: Callable[[memoryview], object]) -> int:
     """Give a body to `put` as it comes; how many bytes it had. Raises Disconnected when it is not as announced."""
     buffer = memoryview(bytearray(BLOCK if body.length is None else min(BLOCK, max(1, body.length))))
@@ -10428,7 +10453,7 @@ class MetadataStore(abc.ABC):
 
 def _is_doubled(row: str) -> str:
     """SQL: whether a file is to have a second copy; NULL where `replication` is empty, which fires no trigger."""
-    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', (SELECT backend FROM replication)))"
+    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', 'erasure', (SELECT backend FROM replication)))"
 
 
 def _copy_key(row: str) -> str:
@@ -10451,6 +10476,14 @@ _OWE_DROP = f"""
             VALUES ({_copy_key('OLD')}, OLD.id, OLD.parent, OLD.name, 'drop', {_SQL_NOW});
 """
 _SAME_COPY = f"{_is_doubled('OLD')} AND {_is_doubled('NEW')} AND {_copy_key('OLD')} = {_copy_key('NEW')}"
+_DOUBLING = f"""
+    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
+    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+"""
 _SCHEMA = (
     # 1: records by (parent, name): one B-tree serves the look-up of a path, a directory in order and a subtree
     """
@@ -10500,12 +10533,7 @@ _SCHEMA = (
         name TEXT NOT NULL, task TEXT NOT NULL, since REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
         due REAL NOT NULL DEFAULT 0, holder TEXT NOT NULL DEFAULT '');
     CREATE INDEX replicas_by_id ON replicas (id);
-    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
-    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
-        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
-    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
-        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
-    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+    {_DOUBLING}
     CREATE TRIGGER replica_moved AFTER UPDATE OF parent, name ON entries WHEN EXISTS (SELECT 1 FROM replication) BEGIN
         UPDATE replicas SET parent = NEW.parent, name = NEW.name WHERE key = {_copy_key('NEW')} AND task IN ('copy', 'check');
     END;
@@ -10541,6 +10569,11 @@ _SCHEMA = (
         INSERT INTO strays (instance_id, path, stamp, target) VALUES (OLD.instance_id, rtrim(OLD.parent, '/') || '/' || OLD.name,
             OLD.stamp, '');
     END;
+    """,
+    # 7: coded files have no second copy
+    f"""
+    DROP TRIGGER replica_new; DROP TRIGGER replica_other; DROP TRIGGER replica_replaced; DROP TRIGGER replica_gone;
+    {_DOUBLING}
     """,
 )
 FENCE_SECONDS = 86_400.0                    # that a token of a lock is remembered where it made a commit
@@ -16349,11 +16382,109 @@ class DiskShards(ShardStore):
             os.stat(os.path.join(self.folder, "tmp"))
 
 
-class ShardOps:
-    """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them."""
+class _S3ShardUpload(ShardUpload):
+    """An upload to S3 as one of a shard."""
 
-    def __init__(self, shards: ShardStore) -> None:
-        self._shards = shards
+    def __init__(self, client: S3Client, place: str, length: int) -> None:
+        super().__init__(length)
+        self._client, self._upload = client, client.upload(place, length)
+
+    def _take(self, part: memoryview) -> None:
+        self._upload.write(part)
+
+    def _finish(self, notes: bytes) -> None:
+        self._client.put(self._upload.key + SHARD_NOTES, notes)
+        self._upload.commit(asking=False)
+
+    def abort(self) -> None:
+        """As the base says, as far as S3 answers; what is left `sweep` finds."""
+        with contextlib.suppress(CallFSError):
+            self._upload.abort()
+
+
+class S3Shards(ShardStore):
+    """Shards as objects `FOLDER/.erasure/KEY/INDEX` of a bucket; no two nodes may have the same folder. Closes the client."""
+
+    NOTES_BYTES = 16 << 20                  # of notes that are kept in memory: each part that is read needs them
+
+    def __init__(self, client: S3Client, folder: str) -> None:
+        self._client, self._folder = client, f"{folder}/{SHARD_FOLDER}/"
+        self._known: Cache[str, bytes] = Cache(self.NOTES_BYTES)
+
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """As the base says."""
+        place = shard_place(key, index)
+        self._known.drop(place)
+        return _S3ShardUpload(self._client, self._folder + place, length)
+
+    def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
+        """As the base says; the notes, too, are read from S3."""
+        self._known.drop(shard_place(key, index))
+        return super().verify(key, index, pace)
+
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        try:
+            if stop is not None and stop <= start:      # S3 gives no empty range
+                return ChunkReader((), 0), self._client.head(self._folder + place).size
+            reader = self._client.get(self._folder + place, start, stop)
+        except RangeNotSatisfiable:
+            raise StorageError("A shard is shorter than it was.") from None
+        if stop is not None and reader.length != stop - start:
+            reader.close()
+            raise StorageError("A shard is shorter than it was.")
+        return reader, reader.object.size
+
+    def _notes(self, place: str) -> BinaryIO:
+        data = self._known.get(place)
+        if data is None:
+            with self._client.get(self._folder + place + SHARD_NOTES) as reader:
+                data = b"".join(reader)
+            self._known.put(place, data, len(data))
+        return io.BytesIO(data)
+
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        prefix = self._folder + shard_place(key, 0)[:-1]
+        return {found.key[len(prefix):]: (found.size, found.mtime_ns) for found in self._client.list(prefix)}
+
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        def parts(found: S3Object) -> list[str]:
+            return found.key[len(self._folder):].split("/", 1)
+        for key, group in itertools.groupby(self._client.list(self._folder), lambda found: parts(found)[0]):
+            if _SHARD_NAME.fullmatch(key + "/0"):
+                yield key, {parts(found)[-1]: (found.size, found.mtime_ns) for found in group}
+
+    def _remove(self, key: str, names: Sequence[str]) -> None:
+        prefix = shard_place(key, 0)[:-1]
+        for name in names:
+            self._known.drop(prefix + name)
+        self._client.delete([self._folder + prefix + name for name in names])
+
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
+        found = [pending for pending in self._client.uploads(self._folder) if pending.started_ns < before_ns and
+                 (keys is None or pending.key[len(self._folder):].partition("/")[0] in keys)]
+        for pending in found if mend else ():
+            self._client.abort_upload(pending.key, pending.upload_id)
+        return len(found)
+
+    def free_bytes(self) -> int:
+        """More than anybody has."""
+        return 1 << 62
+
+    def check(self) -> None:
+        """As the base says, in at most a few seconds."""
+        S3Blobs(self._client, self._folder).check()
+
+    def close(self) -> None:
+        """As the base says; whoever is about to try again gives up."""
+        S3Blobs(self._client, self._folder).close()
+
+
+class ShardOps:
+    """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them. `leaving`: whether
+    it is to get none any more; then it has -1 bytes of room."""
+
+    def __init__(self, shards: ShardStore, leaving: Callable[[], bool] = lambda: False) -> None:
+        self._shards, self._leaving = shards, leaving
 
     @property
     def ops(self) -> dict[str, Callable[[PeerCall], PeerResult]]:
@@ -16389,13 +16520,13 @@ class ShardOps:
         return PeerResult({})
 
     def _shard_room(self, call: PeerCall) -> PeerResult:
-        return PeerResult({"free": self._shards.free_bytes()})
+        return PeerResult({"free": -1 if self._leaving() else self._shards.free_bytes()})
 
 # ============================================================================
 # Shards: files cut over nodes, read also when some are lost
 # ============================================================================
 
-ERASURE = "erasure"                        # the backend of coded files, as records and metrics call it
+ERASURE = "erasure"                         # the backend of coded files
 
 
 class Coding(NamedTuple):
@@ -16404,6 +16535,12 @@ class Coding(NamedTuple):
     data: int = 0                           # 0: as configured
     parity: int = 0
     nodes: tuple[str, ...] = ()             # where shard 0, 1, ... go, round and round; none: this node and then the others
+
+    @property
+    def name(self) -> str:
+        """The name of the backend that says so."""
+        shards = f"{self.data or ''}+{self.parity or ''}".rstrip("+")
+        return ERASURE + (f":{shards}" if shards or self.nodes else "") + (f"@{','.join(self.nodes)}" if self.nodes else "")
 
 
 def backend_name(backend: str) -> str:
@@ -16414,14 +16551,14 @@ def backend_name(backend: str) -> str:
 def read_coding(backend: str) -> Coding:
     """What stands behind the name of the backend. Raises BadRequest for what makes no code (erasure.md)."""
     shards, at, nodes = backend.partition(":")[2].partition("@")
-    found = re.fullmatch(r"(\d{1,9})\+(\d{1,9})|", shards, re.ASCII)
+    found = re.fullmatch(r"(\d{0,9})(?:\+(\d{0,9}))?", shards, re.ASCII)
     names = tuple(nodes.split(",")) if at else ()
     if found is None or at and not all(names):
         raise BadRequest(f"{backend[:100]!r} is no coding; one is erasure, erasure:4+2 or erasure:4+2@node-1,node-2.")
-    coding = Coding(*map(int, found.groups("0")), names)
-    if shards and not (coding.data and coding.parity and coding.data + coding.parity <= MAX_SHARDS):
+    counts = [int(each) if each else None for each in found.groups()]     # what is left out is as configured
+    if 0 in counts or sum(count or 1 for count in counts) > MAX_SHARDS:
         raise BadRequest(f"{shards} shards make no code: at least 1 of each, at most {MAX_SHARDS} together.")
-    return coding
+    return Coding(counts[0] or 0, counts[1] or 0, names)
 
 
 class CodeManifest(NamedTuple):
@@ -17048,6 +17185,7 @@ class WriteOptions(NamedTuple):
     mtime_ns: Optional[int] = None          # default: now
     sha256: str = ""                        # refuse the body unless it has this digest (hexadecimal)
     backend: str = ""                       # default: that of the file it replaces, else the configured one
+    plain: bool = False                     # not coded, even where the file that it replaces is
 
 
 class Written(NamedTuple):
@@ -17767,11 +17905,15 @@ class Tree:
 
     @staticmethod
     def _check_backend(place: Place, backend: str) -> None:
-        """Raises NotSupported for a backend that the filesystem of a path does not have."""
-        filesystem = place.filesystem
+        """Raises NotSupported for a backend that the filesystem of a path does not have, BadRequest for what is no coding."""
+        filesystem, name = place.filesystem, backend_name(backend)
+        if name == ERASURE:
+            backend, _ = name, read_coding(backend)
         if backend and backend not in filesystem.backends:
             if not filesystem.backends:
                 raise NotSupported(f"{filesystem.name} has no backends to choose from.")
+            if backend == ERASURE:
+                raise BadRequest("erasure.enabled is false: this server does not code files.")
             more = " It needs backend.s3_bucket_name in the configuration." if backend == "s3" else ""
             raise NotSupported(f"There is no backend {backend[:40]!r} here; there is: {', '.join(filesystem.backends)}.{more}")
 
@@ -18264,7 +18406,7 @@ class Replicas(Replication):
 
     def spares(self, entry: Optional[Entry]) -> bool:
         """As the base says."""
-        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, self.store.name)
+        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, ERASURE, self.store.name)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -18581,6 +18723,31 @@ def blob_of(entry: Entry) -> tuple[str, str]:
     return key, tag
 
 
+def code_of(entry: Entry) -> Optional[CodeManifest]:
+    """Where the shards of a file lie; None for one that is not coded. Raises StorageError."""
+    return read_code_manifest(blob_of(entry)[1]) if entry.backend == ERASURE else None
+
+
+def shown_backend(entry: Entry) -> str:
+    """The backend of an entry with its coding, if it has one ("erasure:4+2"): what puts other bytes there as these lie."""
+    with contextlib.suppress(StorageError):
+        code = code_of(entry)
+        return entry.backend if code is None else Coding(code.data, code.parity).name
+    return entry.backend
+
+
+def backend_to(entry: Entry, backend: str) -> str:
+    """The backend that a file must move to so as to lie in `backend`, where what that leaves open stays as it is; "" for
+    one that does. Raises StorageError for a manifest that can not be read."""
+    code = code_of(entry)
+    if code is None or backend_name(backend) != ERASURE:
+        return "" if entry.backend == backend else backend
+    wish = read_coding(backend)
+    wish = Coding(wish.data or code.data, wish.parity or code.parity, wish.nodes)
+    nodes = tuple(itertools.islice(itertools.cycle(wish.nodes or code.nodes), wish.data + wish.parity))
+    return wish.name if (wish.data, wish.parity, nodes) != (code.data, code.parity, code.nodes) else ""
+
+
 @contextlib.contextmanager
 def _found(entry: Entry) -> Iterator[None]:
     """What is not there although a record says so is a fault of the storage, not "not found"."""
@@ -18604,7 +18771,7 @@ class BlobFiles:
         self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
-        self.read_elsewhere: Callable[[Sequence[str]], set[str]] = lambda keys: set()       # those that other nodes read
+        self.read_elsewhere: Callable[[Sequence[str], bool], set[str]] = lambda keys, sure: set()   # those that others read
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -18742,7 +18909,8 @@ class BlobFiles:
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
-            read = self.read_elsewhere(keys) if keys else set()
+            # A node that is away must not keep the shards of all others on their disks for ever: the one who may read is cut.
+            read = self.read_elsewhere(keys, backend != ERASURE) if keys else set()
             keys = [key for key in keys if key not in read]
             if keys:
                 with self._measured(backend, "delete"):
@@ -18771,7 +18939,8 @@ class StoreFS(FileSystem):
     The record is the truth for owner, mode and digest, the file for size and time: where the record's `stamp` no
     longer fits the file, somebody changed it from outside, and its own state is what counts.
 
-    `blobs` are the backends beside the disk, `default` the backend of new files. A file in one of them is its record:
+    `blobs` are the backends beside the disk, `default` the backend of new files, `coded_from` the size of uploads from which
+    on they are coded unless they say where they go. A file in one of them is its record:
     the disk has only the directories. Its bytes are an object of a name of its own, which never changes: another
     version is another object, and one commit exchanges, moves or removes it, however large it is. Where the disk has
     something at the path of such a file, the record is what counts.
@@ -18784,8 +18953,8 @@ class StoreFS(FileSystem):
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None,
                  tell: Callable[[str, str], object] = lambda kind, path: None,
                  blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs",
-                 replication: Optional[Replication] = None) -> None:
-        self._replication = replication or Replication()
+                 coded_from: Optional[int] = None, replication: Optional[Replication] = None) -> None:
+        self._replication, self._coded_from = replication or Replication(), coded_from
         self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
@@ -18811,7 +18980,8 @@ class StoreFS(FileSystem):
         """Raises ConfigError when files lie in a backend that is not configured: they would be taken for lost."""
         for entry in self._store.elsewhere("/"):
             if entry.backend not in self.backends:
-                raise ConfigError(f"backend.{entry.backend}_bucket_name: {entry.path} and perhaps more files lie in "
+                key = "erasure.enabled" if entry.backend == ERASURE else f"backend.{entry.backend}_bucket_name"
+                raise ConfigError(f"{key}: {entry.path} and perhaps more files lie in "
                                   f"{entry.backend}, so it must be configured; move them to localfs before it is left out")
 
     def _claim(self, anyway: bool) -> None:
@@ -18877,7 +19047,7 @@ class StoreFS(FileSystem):
         if not self._blobs.stores or self._replication.required:
             return self._replication.required
         record = self._store.get(path)
-        return (record.backend if record is not None else self._default) in self._blobs.stores
+        return self._coded_from is not None or (record.backend if record is not None else self._default) in self._blobs.stores
 
     def operations(self) -> list[str]:
         """As the base says; of a disk that is read-only what is left."""
@@ -19267,13 +19437,31 @@ class StoreFS(FileSystem):
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
-        """As the interface says."""
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
+              lies: Optional[Callable[[str], str]] = None) -> Written:
+        """As the interface says. `lies` says where a new version goes if nobody does (default: `_backend_of`)."""
         _not_hidden(path, PermissionDenied)
         self._settle()
-        backend = options.backend or self._backend_of(path)
-        if backend in self._blobs.stores:
-            return self._write_blob(path, body, owner, guard, options, backend)
+        with self._chosen(path, body, options, lies or self._backend_of) as (backend, body):
+            if backend_name(backend) in self._blobs.stores:
+                return self._write_blob(path, body, owner, guard, options, backend)
+            return self._write_file(path, body, owner, guard, options)
+
+    @contextlib.contextmanager
+    def _chosen(self, path: str, body: Body, options: WriteOptions, lies: Callable[[str], str]) -> Iterator[tuple[str, Body]]:
+        """Where an upload goes. One without a length is taken in until it is clear whether it is large enough to be coded."""
+        backend = options.backend or lies(path)
+        if options.backend or options.plain or self._coded_from is None or backend_name(backend) == ERASURE:
+            plain = options.plain and not options.backend and backend_name(backend) == ERASURE
+            yield self._default if plain else backend, body
+            return
+        with contextlib.ExitStack() as keep:
+            if body.length is None:
+                with self._failures("spool"):
+                    body = take_ahead(body, keep.enter_context(open_spool(os.path.join(self._disk.hidden, "tmp"))), self._coded_from)
+            yield backend if body.length is not None and body.length < self._coded_from else ERASURE, body
+
+    def _write_file(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
             check_digest(options, staged.digest)
@@ -19301,7 +19489,7 @@ class StoreFS(FileSystem):
         if not self._blobs.stores:
             return "localfs"
         record = self._store.get(path)
-        return record.backend if record is not None and record.backend in self.backends else self._default
+        return shown_backend(record) if record is not None and record.backend in self.backends else self._default
 
     def _write_blob(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
                     backend: str) -> Written:
@@ -19319,7 +19507,7 @@ class StoreFS(FileSystem):
                 mode = options.mode if options.mode is not None else there.mode if there else 0o644
                 entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
                               time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
-                              there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
+                              there.id if there else secrets.token_hex(8), staged.digest, staged.backend, self._instance,
                               staged.stamp)
                 stored = self._record(staged, entry, there, owner)
                 self.on_read(stored)        # a write is a use as well
@@ -19602,7 +19790,7 @@ class StoreFS(FileSystem):
                 guard(there)
                 if not self._blobs.holds(there):
                     return None
-                staged = keep.enter_context(self._blobs.staged(there.backend, length, there))
+                staged = keep.enter_context(self._blobs.staged(shown_backend(there), length, there))
                 if not fill(staged, there):
                     return Written(there, False)
                 staged.finish()
@@ -19823,7 +20011,7 @@ class StoreFS(FileSystem):
                     raise PermissionDenied("The disk is read-only.")
                 step = {"op": "place", "path": path, "backend": backend}
                 self._place_noted(self._intents.note(step), step)
-            elif there.backend in self.backends and there.backend != backend:
+            elif there.backend in self.backends and backend_to(there, backend):
                 return self._place(there, backend, guard, pace)
             return there
 
@@ -19867,14 +20055,14 @@ class StoreFS(FileSystem):
         return self._place(entry, backend, lambda there: None)
 
     def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
-        """The files of a directory that lie in other backends."""
+        """The files of a directory that lie in other backends, or are coded in another way."""
         folders = [path]
         while folders:
             with contextlib.suppress(FileNotFound, Conflict):       # removed meanwhile
                 for entry in self.list(folders.pop()):
                     if entry.is_dir and entry.backend != SYMLINK:
                         folders.append(entry.path)
-                    elif entry.backend in self.backends and entry.backend != backend:
+                    elif entry.backend in self.backends and backend_to(entry, backend):
                         yield entry
 
     def _resume(self) -> None:
@@ -19897,11 +20085,12 @@ class StoreFS(FileSystem):
         for _ in range(REWRITES):
             with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
-                if entry.backend == backend:
+                wish = backend_to(entry, backend)
+                if not wish:
                     return entry
                 with handle.reader() as reader:
-                    put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
-                    placed = put(entry, (pace(len(block)) or block for block in reader), backend, guard)
+                    put = self._place_in_blob if backend_name(wish) in self._blobs.stores else self._place_on_disk
+                    placed = put(entry, (pace(len(block)) or block for block in reader), wish, guard)
             if placed is not None:
                 return placed
         raise Conflict(f"{entry.path} is changed all the time; it could not be moved to {backend}.")
@@ -19919,7 +20108,7 @@ class StoreFS(FileSystem):
             staged.finish()
             with self._blob_ahead(staged, entry), self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
-                return there and self._record(staged, there._replace(backend=backend, stamp=staged.stamp), there, there.owner)
+                return there and self._record(staged, there._replace(backend=staged.backend, stamp=staged.stamp), there, there.owner)
 
     def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
@@ -19941,7 +20130,7 @@ class StoreFS(FileSystem):
     def restore(self, entry: Entry, reader: Reader) -> None:
         """Put the bytes of a version back where its record says that they lie. Raises StorageError for other bytes."""
         if self._blobs.holds(entry):
-            with reader, self._blobs.staged(entry.backend, entry.size, entry) as blob:
+            with reader, self._blobs.staged(shown_backend(entry), entry.size, entry) as blob:
                 copy_checked(entry, reader, blob.write)
                 blob.finish()
                 self._store.put(entry._replace(stamp=blob.stamp))
@@ -19965,7 +20154,7 @@ class StoreFS(FileSystem):
             return 0
         steps = self._intents.read()
         done = sum(self._redo(step) for step in _standing([step for step in steps if step["op"] != "place"]))
-        plans = [step for step in steps if step["op"] == "place" and step["backend"] in self.backends]
+        plans = [step for step in steps if step["op"] == "place" and backend_name(step["backend"]) in self.backends]
         self._plans = list(zip(self._intents.keep(plans), plans))
         if done:
             self._log.warn("caught up after a crash", records=done)
@@ -20597,12 +20786,12 @@ class NodeFS(StoreFS):
         record = self._store.get(path)
         if record is not None and self._foreign(record):
             raise Elsewhere(record.instance_id)
-        return record.backend if record is not None and record.backend in self.backends else self._default
+        return shown_backend(record) if record is not None and record.backend in self.backends else self._default
 
     def backend_here(self, path: str) -> str:
         """Where a new version goes that was sent here: not to yet another node."""
         record = self._store.get(path)
-        return self._default if record is None else "localfs" if self._foreign(record) else record.backend
+        return self._default if record is None else "localfs" if self._foreign(record) else shown_backend(record)
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Written:
         mode = options.mode if options.mode is not None else there.mode if there else 0o644
@@ -20835,7 +21024,7 @@ class NodeFS(StoreFS):
         """Which of these blobs somebody reads here."""
         return self._blobs.in_use(keys)
 
-    def share_blobs(self, read_elsewhere: Callable[[Sequence[str]], set[str]]) -> None:
+    def share_blobs(self, read_elsewhere: Callable[[Sequence[str], bool], set[str]]) -> None:
         """Other nodes read blobs, too: ask them before one is removed."""
         self._blobs.read_elsewhere = read_elsewhere
 
@@ -21207,11 +21396,12 @@ class ClusterFS(FileSystem):
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
 
-    def _in_use_elsewhere(self, keys: Sequence[str]) -> set[str]:
-        """Which blobs other nodes read. Raises BadGateway while one is away: it may."""
+    def _in_use_elsewhere(self, keys: Sequence[str], sure: bool) -> set[str]:
+        """Which blobs other nodes read. With `sure` raises BadGateway while one is away: it may."""
         found: set[str] = set()
         for node in self._peers.nodes:
-            found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
+            with contextlib.suppress(*(() if sure else (BadGateway, Unavailable))):
+                found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
         return found
 
     # -- what other nodes ask for --------------------------------------------------------------------------------
@@ -21246,9 +21436,8 @@ class ClusterFS(FileSystem):
         return PeerResult({"entry": list(self._here.stat(call.args["path"]))})
 
     def _op_write(self, call: PeerCall) -> PeerResult:
-        options = WriteOptions(*call.args["options"])
-        options = options._replace(backend=options.backend or self._here.backend_here(call.args["path"]))
-        return _written_json(self._here.write(call.args["path"], call.body, call.args["owner"], self._guard(call), options))
+        return _written_json(self._here.write(call.args["path"], call.body, call.args["owner"], self._guard(call),
+                                              WriteOptions(*call.args["options"]), self._here.backend_here))
 
     def _op_patch(self, call: PeerCall) -> PeerResult:
         return _written_json(self._here.patch(call.args["path"], call.body, call.args["offset"], self._guard(call)))
@@ -21560,7 +21749,7 @@ class HealRun:
             raise Unavailable("The server stops.")
 
 
-class CodedFile:
+class ShardsFound:
     """A record of a coded file beside the shards that there are. `found`: those of its key on each node that answers."""
 
     def __init__(self, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> None:
@@ -21584,14 +21773,14 @@ class CodedFile:
         return ((node, index) for node, shards in self.found.items() for index in shards
                 if index >= len(self.states) or self.manifest.nodes[index] != node)
 
-    def after(self, entry: Entry, moves: Mapping[int, str]) -> CodedFile:
+    def after(self, entry: Entry, moves: Mapping[int, str]) -> ShardsFound:
         """What there is when shards were made and named."""
         size, found = self.manifest.shard_size, {node: dict(shards) for node, shards in self.found.items()}
         for index, node in moves.items():
             if node != self.manifest.nodes[index]:
                 found.get(self.manifest.nodes[index], {}).pop(index, None)
             found.setdefault(node, {})[index] = ShardInfo(index, size, 0)
-        coded = CodedFile(entry, {node: {self.key: shards} for node, shards in found.items()})
+        coded = ShardsFound(entry, {node: {self.key: shards} for node, shards in found.items()})
         coded.states = ["ok" if index in moves else state for index, state in enumerate(self.states)]
         return coded
 
@@ -21668,15 +21857,15 @@ class Scrubber:
         away = self._away.get(node)
         return node not in self._nodes.order() or away is not None and self._ticks() - away >= run.patience
 
-    def _look(self, run: HealRun, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> CodedFile:
-        coded = CodedFile(entry, found)
+    def _look(self, run: HealRun, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> ShardsFound:
+        coded = ShardsFound(entry, found)
         for index, node in enumerate(coded.manifest.nodes):
             if run.deep and coded.states[index] == "ok":
                 coded.states[index] = self._verified(run, coded, index, node)
             run.add(bytes=coded.manifest.shard_size)
         return coded
 
-    def _verified(self, run: HealRun, coded: CodedFile, index: int, node: str) -> str:
+    def _verified(self, run: HealRun, coded: ShardsFound, index: int, node: str) -> str:
         """The state of a shard by its bytes, which its own node reads."""
         here, size = node == self.id, coded.manifest.shard_size
         run.pace(0 if here else size)
@@ -21724,7 +21913,7 @@ class Scrubber:
         self._metrics.count("callfs_scrub_files_total", outcome)
         return problem
 
-    def _healed(self, run: HealRun, coded: CodedFile) -> tuple[str, str]:
+    def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
         """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
         now: Optional[Entry] = coded.entry
         outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
@@ -21753,7 +21942,7 @@ class Scrubber:
                 return outcome, ""          # it was deleted meanwhile
         raise Conflict("Others change it all the time.")
 
-    def _moves(self, run: HealRun, coded: CodedFile, avoid: Container[str]) -> dict[int, str]:
+    def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
         """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
         manifest, nodes = coded.manifest, coded.manifest.nodes
         takes = [node for node, free in run.rooms.items()
@@ -21776,7 +21965,7 @@ class Scrubber:
                 load.update({nodes[index]: -1, node: 1})
         return moves
 
-    def _moved(self, run: HealRun, coded: CodedFile, moves: Mapping[int, str]) -> tuple[Optional[Entry], CodedFile]:
+    def _moved(self, run: HealRun, coded: ShardsFound, moves: Mapping[int, str]) -> tuple[Optional[Entry], ShardsFound]:
         """Make shards, and let the manifest name them; the record, None where it is gone, and what there is now. What was
         made in vain is removed."""
         adopted = {index: node for index, node in moves.items() if node != coded.manifest.nodes[index] and coded.has(node, index)
@@ -21805,10 +21994,10 @@ class Scrubber:
                        nodes=",".join(sorted(set(moves.values()))))
         return stored, coded.after(stored, moves)
 
-    def _held(self, coded: CodedFile) -> ContextManager[Lease]:
+    def _held(self, coded: ShardsFound) -> ContextManager[Lease]:
         return self._locks.hold(coded.entry.path, f"/{HIDDEN}/heal/{coded.key}")
 
-    def _name(self, coded: CodedFile, fresh: CodeManifest, moves: Mapping[int, str]) -> Optional[Entry]:
+    def _name(self, coded: ShardsFound, fresh: CodeManifest, moves: Mapping[int, str]) -> Optional[Entry]:
         """Let the record name shards, which are there, and remove those that it named before; None where the record is
         another one by now. Old shards stay while somebody reads the file."""
         kept, old = coded.key in self._in_use([coded.key]), coded.manifest.nodes
@@ -21816,7 +22005,7 @@ class Scrubber:
             now = self._store.get(coded.entry.path)
             if now is None or now.stamp != coded.entry.stamp:
                 return None
-            there = CodedFile(now, {node: self._nodes.find(node, [coded.key]) for node in set(moves.values())})
+            there = ShardsFound(now, {node: self._nodes.find(node, [coded.key]) for node in set(moves.values())})
             if not all(there.has(node, index) for index, node in moves.items()):
                 return None
             try:
@@ -21827,7 +22016,7 @@ class Scrubber:
                                  if old[index] != node and index in coded.found.get(old[index], ()) and not kept])
         return stored
 
-    def _remove(self, coded: CodedFile, shards: Iterable[tuple[str, int]]) -> int:
+    def _remove(self, coded: ShardsFound, shards: Iterable[tuple[str, int]]) -> int:
         """Remove what no manifest names; what a node can not do now is found later. The locks are held."""
         removed = 0
         for node, index in shards:
@@ -21836,22 +22025,22 @@ class Scrubber:
                 removed += 1
         return removed
 
-    def _undo(self, coded: CodedFile, made: Mapping[int, str]) -> None:
+    def _undo(self, coded: ShardsFound, made: Mapping[int, str]) -> None:
         """Remove what was made, unless another healer has let the manifest name just that."""
         with contextlib.suppress(CallFSError), self._held(coded):
             named = self._named(coded)
             self._remove(coded, [(node, index) for index, node in made.items() if (node, index) not in named])
 
-    def _named(self, coded: CodedFile) -> set[tuple[str, int]]:
+    def _named(self, coded: ShardsFound) -> set[tuple[str, int]]:
         """The shards of this key that a record names, also where the file was moved meanwhile."""
         now = self._store.get(coded.entry.path)
         if now is None or now.id != coded.entry.id:
             now = next((entry for page in self._coded() for entry in page if entry.id == coded.entry.id), None)
         if now is None or now.backend != ERASURE or blob_of(now)[0] != coded.key:
             return set()
-        return {(node, index) for index, node in enumerate(CodedFile(now, {}).manifest.nodes)}
+        return {(node, index) for index, node in enumerate(ShardsFound(now, {}).manifest.nodes)}
 
-    def _tidy(self, run: HealRun, coded: CodedFile) -> None:
+    def _tidy(self, run: HealRun, coded: ShardsFound) -> None:
         """Remove shards that the manifest does not name, when all that it names were just found good."""
         if coded.bad or not (run.deep and run.mend):
             return
@@ -21890,7 +22079,7 @@ class Scrubber:
         """Whether this node looks after a file: the one that took it in does, else the first of those that have its shards."""
         live, nodes = list(live), (entry.instance_id,)      # type: list[str], tuple[str, ...]
         with contextlib.suppress(StorageError):
-            nodes += CodedFile(entry, {}).manifest.nodes
+            nodes += ShardsFound(entry, {}).manifest.nodes
         return next((node for node in nodes if node in live), min(live, default=self.id)) == self.id
 
     def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Generator[HealCount, None, None]:
@@ -21915,7 +22104,7 @@ class Scrubber:
             for page in self._coded(path):
                 for entry in page:
                     with contextlib.suppress(StorageError):
-                        manifest = CodedFile(entry, {}).manifest
+                        manifest = ShardsFound(entry, {}).manifest
                         run.add(bytes_total=manifest.shard_size * len(manifest.nodes))
                 run.add(files_total=len(page))
                 run.pace(0)
@@ -21939,7 +22128,7 @@ class Scrubber:
     def held(self) -> Iterator[list[Entry]]:
         """The files with shards on this node, some at a time."""
         for page in self._coded():
-            yield [entry for entry in page if self.id in CodedFile(entry, {}).manifest.nodes]
+            yield [entry for entry in page if self.id in ShardsFound(entry, {}).manifest.nodes]
 
     def vacate(self, entry: Entry) -> str:
         """Move the shards of a file that lie here to other nodes; why that failed, "" when it did not."""
@@ -22044,7 +22233,7 @@ class Scrubber:
             self._gone_for_good(run, len(left))
 
 
-def _wrong(coded: CodedFile) -> str:
+def _wrong(coded: ShardsFound) -> str:
     """What is wrong with the shards of a file, in words."""
     return ", ".join(f"{index} is {coded.states[index]}" + (f" ({coded.manifest.nodes[index]})" if coded.manifest.nodes[index] else "")
                      for index in coded.bad)
@@ -29378,11 +29567,12 @@ def aside(request: Request) -> Iterator[None]:
 
 
 _AT_ONCE = contextlib.nullcontext()
+_NAMES_BACKEND = frozenset(("x-callfs-backend", "x-callfs-erasure", "backend", "erasure"))
 
 
 def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
-    named = "x-callfs-backend" in request.headers or request.query_text and "backend" in request.query
+    named = not _NAMES_BACKEND.isdisjoint(request.headers) or request.query_text and not _NAMES_BACKEND.isdisjoint(request.query)
     return aside(request) if named or tree.slow(path) else _AT_ONCE
 
 
@@ -30513,7 +30703,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
-    return [("X-CallFS-Backend", entry.backend)] if entry.backend not in ("localfs", SYMLINK) else []
+    return [("X-CallFS-Backend", shown_backend(entry))] if entry.backend not in ("localfs", SYMLINK) else []
 
 
 def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
@@ -30589,14 +30779,48 @@ def check_size(request: Request, most: int) -> None:
         raise PayloadTooLarge(f"The body may have {most} bytes.")
 
 
+class ShardHandle(Handle):
+    """A handle on a shard that lies on this node; every block is checked before it goes out. `entry` is that of the file, or
+    none; `inner` keeps its version. Raises FileNotFound."""
+
+    def __init__(self, shards: ShardStore, key: str, index: str, entry: Entry = Entry(""), inner: Optional[Handle] = None) -> None:
+        self._shards, self._key, self._inner = shards, key, inner
+        place, self._index = shard_place(key, index), int(index)
+        info = shards.find([key])[key].get(self._index)
+        if info is None:
+            raise FileNotFound("This shard does not lie on this node.")
+        self.entry = entry._replace(size=info.size, etag=place.replace("/", "-"), digest="", mtime_ns=info.mtime_ns)
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says. Raises StorageError where it is damaged; the reader raises AlteredBytes."""
+        stop = self.entry.size if stop is None else stop
+        first, last = start // CODE_BLOCK * CODE_BLOCK, min(self.entry.size, -(-stop // CODE_BLOCK) * CODE_BLOCK)
+        crcs, reader = self._shards.open(self._key, self._index, first, last)
+
+        def blocks() -> Iterator[bytes]:
+            for number, block in enumerate(checked_blocks(crcs, reader)):
+                position = first + number * CODE_BLOCK
+                yield block[max(0, start - position):stop - position]
+
+        def close() -> None:
+            reader.close()
+            self.close()
+        return ChunkReader(blocks(), stop - start, close)
+
+    def close(self) -> None:
+        """Let the version go."""
+        if self._inner is not None:
+            self._inner.close()
+
+
 class RestDialect:
     """The routes of `contracts/rest.md`. Turns each request into one call of the tree."""
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
                  spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
-                 members: Optional[Members] = None, scrubber: Optional[Scrubber] = None) -> None:
+                 members: Optional[Members] = None, shards: Optional[ShardStore] = None, scrubber: Optional[Scrubber] = None) -> None:
         self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
-        self._scrubber = scrubber
+        self._shards, self._scrubber = shards, scrubber
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -30618,7 +30842,8 @@ class RestDialect:
             ("/v1/links", {"GET": self.list_links}, "user"),
             ("/v1/links/{path}", {"DELETE": self.revoke_link}, "user"),
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
-            ("/v1/shards/{path}", {"GET": self.no_shard, "HEAD": self.no_shard}, "key"),
+            ("/v1/shards/{path}", {"GET": self.get_shard, "HEAD": self.get_shard}, "key"),
+            ("/v1/internal/shards/{path}", {"GET": self.read_shard, "PUT": self.put_shard, "DELETE": self.delete_shard}, "internal"),
             ("/v1/heal/{path}", {"GET": self.shards_of, "POST": self.heal}, "key"),
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
@@ -30657,8 +30882,7 @@ class RestDialect:
             if request.query_text and request.query.get("archive"):
                 return archive_response(self._tree, _asking(request), path, request.query["archive"])
             if request.query_text and request.flag("manifest"):
-                self._tree.stat(_asking(request), path)
-                raise FileNotFound("This file is not erasure-coded and has no manifest.")
+                return self._manifest(request, path)
             return self._get(request, path)
 
     def _get(self, request: Request, path: str) -> Response:
@@ -30673,6 +30897,19 @@ class RestDialect:
         if request.query_text and request.flag("download"):
             headers = [("Content-Disposition", content_disposition(split_path(path)[1]))]
         return file_response(request, handle, self._block(handle), headers)
+
+    def _manifest(self, request: Request, path: str) -> Response:
+        """Where the shards of a file lie; one that is still owed has no node."""
+        code = code_of(self._tree.stat(_asking(request), path))
+        if code is None:
+            raise FileNotFound("This file is not erasure-coded and has no manifest.")
+        here = {self._config.instance_discovery.instance_id: self._base_url(request)}
+        roots = {**here, **(self._members.endpoints if self._members is not None else {})}
+        shards = [{"index": index, "instance_id": node, "size": code.shard_size, "checksum": digest,
+                   "endpoint": f"{roots[node].rstrip('/')}/v1/shards{urllib.parse.quote(path)}/{index}" if node in roots else ""}
+                  for index, (node, digest) in enumerate(zip(code.nodes, code.sums))]
+        return json_response({"path": path, "original_size": code.size, "data_shards": code.data, "parity_shards": code.parity,
+                              "shard_size": code.shard_size, "version": code.version, "shards": shards})
 
     def _directory(self, request: Request, entry: Entry) -> Response:
         """A directory as a JSON array of its entries."""
@@ -30696,17 +30933,11 @@ class RestDialect:
         return self._upload(request, path, create=False)
 
     def _upload(self, request: Request, path: str, create: bool) -> Response:
-        self._refuse_coding(request)
         with aside_if_slow(self._tree, request, path):
             return self._made(write_body(self._tree, request, path, self._config.server.max_upload_bytes, create))
 
     def _made(self, written: Written) -> Response:
         return written_response(written, self._config.server.path_prefix.rstrip("/") + "/v1/files")
-
-    @staticmethod
-    def _refuse_coding(request: Request) -> None:
-        if request.headers.get("x-callfs-erasure", request.query.get("erasure", "false")).lower() == "true":
-            raise BadRequest("erasure.enabled is false: this server does not code files.")
 
     def change(self, request: Request) -> Response:
         """`PATCH`: with RemFS-Offset a write into the file, else a move."""
@@ -30820,7 +31051,7 @@ class RestDialect:
     def _ws_upload(self, request: Request, path: str) -> Callable[[Duplex], None]:
         if request.path.endswith("/"):
             raise BadRequest("This is a directory.")
-        who, conditions = _asking(request), conditions_of(request)
+        who, conditions, options = _asking(request), conditions_of(request), write_options(request)
         try:
             self._tree.may_write(who, path)
         except PermissionDenied as error:
@@ -30829,7 +31060,7 @@ class RestDialect:
         def serve(socket: WebSocket) -> None:
             with open_spool(self._spools, WS_SPOOL) as spool:
                 if self._ws_receive(socket, spool):
-                    self._ws_store(socket, spool, who, path, conditions)
+                    self._ws_store(socket, spool, who, path, conditions, options)
         return _conversation(serve)
 
     @staticmethod
@@ -30846,10 +31077,11 @@ class RestDialect:
                 socket.close(1009, f"An upload may have {WS_MAX_UPLOAD} bytes.")
                 return False
 
-    def _ws_store(self, socket: WebSocket, spool: Any, who: Principal, path: str, conditions: Conditions) -> None:
+    def _ws_store(self, socket: WebSocket, spool: Any, who: Principal, path: str, conditions: Conditions,
+                  options: WriteOptions) -> None:
         size = spool.tell()
         spool.seek(0)
-        self._tree.write(who, path, FileBody(_Readable(spool), size), conditions=conditions)
+        self._tree.write(who, path, FileBody(_Readable(spool), size), conditions=conditions, options=options)
         if socket.close_code is None:       # the client waits for our word; else for our half of the close
             socket.send(f"ok:{size}")
             socket.close(1000)
@@ -30916,20 +31148,63 @@ class RestDialect:
                 raise
         return response
 
-    # -- the server itself -------------------------------------------------------------------------------------
+    # -- shards ------------------------------------------------------------------------------------------------
 
-    def no_shard(self, request: Request) -> Response:
-        """`GET /v1/shards/{path}/{index}`."""
-        raise FileNotFound("No shard of this file lies on this node.")
+    def get_shard(self, request: Request) -> Response:
+        """`GET /v1/shards/{path}/{index}`: for whoever may read the file."""
+        path, _, index = request.path[len("/v1/shards"):].rpartition("/")
+        with aside(request):
+            handle = self._tree.open(_asking(request), canonical_path(decode_path(path)))
+            try:
+                if self._shards is None or handle.entry.backend != "erasure":
+                    raise FileNotFound("This file is not erasure-coded and has no shards.")
+                return self._shard(request, blob_of(handle.entry)[0], index, handle.entry, handle)
+            except BaseException:
+                handle.close()
+                raise
+
+    def _shard(self, request: Request, key: str, index: str, *more: Any) -> Response:
+        assert self._shards is not None
+        handle = ShardHandle(self._shards, key, index, *more)
+        return file_response(request, handle, header_block(entry_headers(handle.entry)))
+
+    def _shard_named(self, request: Request) -> tuple[ShardStore, str, int]:
+        if self._shards is None:
+            raise NotSupported("erasure.enabled is false: this server has no shards.")
+        key, _, index = request.tail.partition("/")
+        shard_place(key, index)
+        return self._shards, key, int(index)
+
+    def read_shard(self, request: Request) -> Response:
+        """`GET /v1/internal/shards/{key}/{index}`."""
+        _, key, index = self._shard_named(request)
+        with aside(request):
+            return self._shard(request, key, str(index))
+
+    def put_shard(self, request: Request) -> Response:
+        """`PUT /v1/internal/shards/{key}/{index}`: durable when this answers."""
+        shards, key, index = self._shard_named(request)
+        if request.body.length is None:
+            raise LengthRequired()
+        with aside(request), shards.stage(key, index, request.body.length) as upload:
+            size = pour(request.body, upload.write)
+            return json_response({"key": key, "index": index, "size": size, "sha256": upload.commit()}, 201)
+
+    def delete_shard(self, request: Request) -> Response:
+        """`DELETE /v1/internal/shards/{key}/{index}`; one that is gone already is no error."""
+        shards, key, index = self._shard_named(request)
+        with aside(request):
+            shards.remove(key, [index])
+        return Response(204, None)
 
     def shards_of(self, request: Request) -> Response:
         """`GET /v1/heal/{path}`: where the shards of a file lie and how they are; with `verify=true` they are read."""
         path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
         with aside(request):
             entry = self._tree.stat(_asking(request), path)
-            if self._scrubber is None or entry.backend != ERASURE:
+            manifest = code_of(entry)
+            if self._scrubber is None or manifest is None:
                 raise FileNotFound("This file is not erasure-coded and has no shards.")
-            manifest = read_code_manifest(blob_of(entry)[1])
             rows = self._scrubber.look(entry, request.flag("verify"))
         return json_response({"path": path, "original_size": entry.size, "data_shards": manifest.data, "parity_shards": manifest.parity,
                               "shard_size": manifest.shard_size, "shards": [
@@ -30950,6 +31225,8 @@ class RestDialect:
         counts = self._scrubber.heal(path, deep=deep, mend=mend, rate=rate)
         lines = (compact_json(dataclasses.asdict(count)).encode() + b"\n" for count in counts)
         return Response(200, ChunkReader(lines, None, counts.close), headers=[("Content-Type", "application/x-ndjson"), _NO_STORE])
+
+    # -- the server itself -------------------------------------------------------------------------------------
 
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
@@ -31035,11 +31312,55 @@ def _wants(wish: Mapping[str, Any], name: str) -> bool:
 
 
 def wished_backend(wish: Mapping[str, Any]) -> str:
-    """The backend that a body in JSON names; "" for none."""
+    """The backend that a body in JSON names, with the coding that stands beside it; "" for none."""
     backend = wish.get("backend") or ""
     if not isinstance(backend, str):
         raise BadRequest("`backend` is the name of a backend.")
-    return backend
+    return with_coding(backend, {name: wish[name] for name in _CODING if wish.get(name) is not None})
+
+
+_CODING = ("data_shards", "parity_shards", "instances")      # of a query and in JSON; X-CallFS-Erasure-Data-Shards and so on
+
+
+def with_coding(backend: str, said: Mapping[str, Any]) -> str:
+    """A backend as `read_coding` takes it, with what was `said` in the fields of `_CODING`. Raises BadRequest."""
+    if not said:
+        return backend
+    if backend_name(backend) != ERASURE:
+        raise BadRequest(f"`{next(iter(said))}` is for coded files; ask for one with erasure=true, or the backend {ERASURE!r}.")
+    data, parity = (_shard_count(name, said[name]) if name in said else 0 for name in _CODING[:2])
+    nodes = said.get("instances", ())
+    nodes = [node.strip() for node in nodes.split(",")] if isinstance(nodes, str) else nodes
+    if not (isinstance(nodes, (list, tuple)) and all(isinstance(node, str) and node and "," not in node for node in nodes)):
+        raise BadRequest("`instances` is a list of names of nodes.")
+    coding = read_coding(backend)
+    return Coding(data or coding.data, parity or coding.parity, tuple(nodes) or coding.nodes).name
+
+
+def _shard_count(name: str, value: object) -> int:
+    text = "" if isinstance(value, bool) else str(value)
+    if not re.fullmatch(r"0*[1-9][0-9]{0,2}", text):
+        raise BadRequest(f"`{name}` is a whole number from 1 on; data and parity shards together are {MAX_SHARDS} at most.")
+    return int(text)
+
+
+def _upload_backend(request: Request) -> tuple[str, bool]:
+    """The backend that an upload asks for, and whether it asks not to be coded (erasure.md: headers win)."""
+    query, headers = request.query if request.query_text else {}, request.headers
+    backend, erasure = headers.get("x-callfs-backend", query.get("backend", "")), headers.get("x-callfs-erasure", query.get("erasure"))
+    wanted = _YES_OR_NO.get(erasure.lower()) if erasure is not None else None
+    if erasure is not None and wanted is None:
+        raise BadRequest("`erasure` is true or false.")
+    if wanted is not None and backend and wanted != (backend_name(backend) == ERASURE):
+        raise BadRequest(f"erasure={erasure[:20]} and the backend {backend[:40]!r} do not go together.")
+    if wanted is False:
+        return backend, True
+    headed = {name: "x-callfs-erasure-" + name.replace("_", "-") for name in _CODING}
+    said = {name: headers.get(header, query.get(name)) for name, header in headed.items() if header in headers or name in query}
+    return with_coding(backend or (ERASURE if wanted else ""), said), False
+
+
+_YES_OR_NO = {**dict.fromkeys(("true", "1", "yes", "on", ""), True), **dict.fromkeys(("false", "0", "no", "off"), False)}
 
 
 def _whole_number(name: str, value: Any, most: int) -> int:
@@ -31098,8 +31419,7 @@ _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?=,|$)")
 
 def write_options(request: Request) -> WriteOptions:
     """What an upload's headers ask for: a digest to hold (RFC 9530), a modification time to keep (ownCloud's
-    `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`)."""
-    backend = request.headers.get("x-callfs-backend", request.query.get("backend", "") if request.query_text else "")
+    `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`), to be coded."""
     digests, mtime = set(), request.headers.get("x-oc-mtime")
     for name in ("content-digest", "repr-digest"):
         header = request.headers.get(name, "")
@@ -31112,7 +31432,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), backend)
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), *_upload_backend(request))
 
 
 def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
@@ -33094,7 +33414,7 @@ def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
     for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
-                "raft.data_dir", "raft.cert_file", "raft.key_file"):
+                "raft.data_dir", "raft.cert_file", "raft.key_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
@@ -33218,6 +33538,25 @@ def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Met
     if not options.s3_bucket_name:
         return {}
     return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+
+
+def shard_folder(config: Config) -> str:
+    """The folder of the local disk that holds the shards of this node; "" where they lie in S3."""
+    options = config.erasure
+    if (options.shard_backend or config.backend.default_backend) == "s3":
+        return ""
+    return os.path.realpath(options.shard_path or os.path.join(config.backend.localfs_root_path, HIDDEN))
+
+
+def build_shards(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ShardStore:
+    """Where the shards of this node lie. In S3 below its name: nodes that shared a folder would take each other's shards
+    for their own, which no manifest names here."""
+    folder = shard_folder(config)
+    if folder:
+        return DiskShards(folder, durable=config.storage.durability == "full", min_free=config.storage.min_free_bytes)
+    target = dataclasses.replace(s3_target(config.backend), part_bytes=S3_MIN_PART, parallel=2)     # for each shard that comes
+    return S3Shards(S3Client(target, log=log, metrics=metrics),
+                    f"{config.erasure.shard_path.strip('/') or 'shards'}/{config.instance_discovery.instance_id}")
 
 
 def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, log: Log) -> Replicas:
