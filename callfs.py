@@ -22038,7 +22038,7 @@ class Scrubber:
             now = next((entry for page in self._coded() for entry in page if entry.id == coded.entry.id), None)
         if now is None or now.backend != ERASURE or blob_of(now)[0] != coded.key:
             return set()
-        return {(node, index) for index, node in enumerate(ShardsFound(now, {}).manifest.nodes)}
+        return {(node, index) for index, node in enumerate(_shard_places(now))}
 
     def _tidy(self, run: HealRun, coded: ShardsFound) -> None:
         """Remove shards that the manifest does not name, when all that it names were just found good."""
@@ -22077,10 +22077,8 @@ class Scrubber:
 
     def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
         """Whether this node looks after a file: the one that took it in does, else the first of those that have its shards."""
-        live, nodes = list(live), (entry.instance_id,)      # type: list[str], tuple[str, ...]
-        with contextlib.suppress(StorageError):
-            nodes += ShardsFound(entry, {}).manifest.nodes
-        return next((node for node in nodes if node in live), min(live, default=self.id)) == self.id
+        live = list(live)
+        return next((node for node in (entry.instance_id, *_shard_places(entry)) if node in live), min(live, default=self.id)) == self.id
 
     def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Generator[HealCount, None, None]:
         """Heal the files at a path and below it, now: how far that is each half second, until the state is not running any
@@ -22102,11 +22100,7 @@ class Scrubber:
         state, reason = "done", ""
         try:
             for page in self._coded(path):
-                for entry in page:
-                    with contextlib.suppress(StorageError):
-                        manifest = ShardsFound(entry, {}).manifest
-                        run.add(bytes_total=manifest.shard_size * len(manifest.nodes))
-                run.add(files_total=len(page))
+                run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
             self._pass(run, path, HEAL_WORKERS)
         except CallFSError as error:
@@ -22128,7 +22122,7 @@ class Scrubber:
     def held(self) -> Iterator[list[Entry]]:
         """The files with shards on this node, some at a time."""
         for page in self._coded():
-            yield [entry for entry in page if self.id in ShardsFound(entry, {}).manifest.nodes]
+            yield [entry for entry in page if self.id in _shard_places(entry)]
 
     def vacate(self, entry: Entry) -> str:
         """Move the shards of a file that lie here to other nodes; why that failed, "" when it did not."""
@@ -22231,6 +22225,22 @@ class Scrubber:
             for key in left:
                 self._nodes.here.delete([key])
             self._gone_for_good(run, len(left))
+
+
+def _shard_places(entry: Entry) -> tuple[str, ...]:
+    """The nodes of a file's shards; none where the manifest can not be read."""
+    with contextlib.suppress(StorageError):
+        return (code_of(entry) or _NO_SHARDS).nodes
+    return ()
+
+
+def _shard_bytes(entry: Entry) -> int:
+    """Of all shards of a file."""
+    count = len(_shard_places(entry))
+    return (code_of(entry) or _NO_SHARDS).shard_size * count if count else 0
+
+
+_NO_SHARDS = CodeManifest(0, 1, 1, (), ())
 
 
 def _wrong(coded: ShardsFound) -> str:
