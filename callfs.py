@@ -2237,7 +2237,8 @@ def read_webhooks(events: EventOptions) -> dict[str, WebhookOptions]:
 
 
 def _warnings(config: Config) -> list[str]:
-    auth = config.auth
+    auth, erasure, nodes = config.auth, config.erasure, {config.instance_discovery.instance_id, *configured_endpoints(config)}
+    most = -(-(erasure.data_shards + erasure.parity_shards) // len(nodes))      # shards of one file on a node
     users = {"root", *auth.api_key_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
     table = (
         (auth.api_keys, "auth.api_keys: identities shift when the list changes; use auth.api_key_users"),
@@ -2245,6 +2246,9 @@ def _warnings(config: Config) -> list[str]:
         (set(auth.admins) - users, f"auth.admins: no key belongs to {', '.join(sorted(set(auth.admins) - users))}"),
         (config.backend.internal_proxy_skip_tls_verify,
          "backend.internal_proxy_skip_tls_verify: certificates of other nodes are not checked (it is true)"),
+        (erasure.enabled and len(nodes) > 1 and most > erasure.parity_shards,
+         f"erasure.parity_shards: {len(nodes)} nodes have up to {most} shards of a file each, so the loss of one node takes more "
+         f"than the {erasure.parity_shards} that may be lost; have more parity shards, or fewer data shards"),
     )
     return [message for true, message in table if true]
 
@@ -34225,7 +34229,6 @@ def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
 # What the table of options knows already and a later version of this file will do.
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("server.enable_quic", bool, "false"),
-    ("erasure.enabled", bool, "false"),
     ("external_plugins.enabled", bool, "false"),
 )
 
@@ -34361,11 +34364,26 @@ def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log)
 
 
 def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
-    """The backends beside the local disk: S3, where a bucket is named."""
-    options = config.backend
-    if not options.s3_bucket_name:
-        return {}
-    return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+    """The backends beside the local disk: S3, where a bucket is named, and coded files, where those are allowed."""
+    options, blobs = config.backend, {}     # type: BackendOptions, dict[str, BlobStore]
+    if options.s3_bucket_name:
+        blobs["s3"] = S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")
+    if config.erasure.enabled:
+        blobs[ERASURE] = build_erasure(config, log, metrics)
+    return blobs
+
+
+def build_erasure(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ErasureBlobs:
+    """Coded files, whose other nodes are not known yet (`nodes.peers`)."""
+    options, nodes = config.erasure, ShardNodes(build_shards(config, log, metrics), config.instance_discovery.instance_id)
+    return ErasureBlobs(nodes, ErasureCodes(log=log), Coding(options.data_shards, options.parity_shards), quorum=options.write_quorum,
+                        folder=scratch_folder(config), metrics=metrics, log=log)
+
+
+def scratch_folder(config: Config) -> Optional[str]:
+    """Where large spools lie; None for the system's folder, on a disk that can only be read."""
+    folder = os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN, "tmp")
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def shard_folder(config: Config) -> str:
@@ -34507,10 +34525,20 @@ class Server:
         files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
-                        default=config.backend.default_backend, replication=self._build_replication(store))
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                        default=config.backend.default_backend, replication=self._build_replication(store),
+                        coded_from=config.erasure.min_file_size if config.erasure.default else None)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _build_blobs(self) -> dict[str, Any]:
+        blobs = self._cached(build_blobs(self.config, self.log, self.metrics))
+        self.erasure: Optional[ErasureBlobs] = blobs.get(ERASURE)
+        if self.erasure is not None:
+            if shard_folder(self.config):   # nodes of one machine must not take each other's shards for leftovers
+                self._cleanup.callback(DataLock(os.path.join(shard_folder(self.config), SHARD_FOLDER, "lock")).release)
+            self.peer_ops.update(ShardOps(self.erasure.nodes.here, lambda: self.cluster is not None and self.cluster.draining).ops)
+        return blobs
 
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
@@ -34525,6 +34553,8 @@ class Server:
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
                       metrics=self.metrics, log=self.log, carry=lambda: self.tree.calls.onward())
         self._peers = peers
+        if self.erasure is not None:
+            self.erasure.nodes.peers = peers
         self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
         self.peer_ops.update(self.cluster.ops)
         return self.cluster
@@ -34577,7 +34607,7 @@ class Server:
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
             else os.getcwd()
         private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
-        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__, private)
+        context = MountContext("/", self.tree, self.log, self.metrics, folder, scratch_folder(self.config), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
         mounts.start(mount_specs(config.plugins))
         return mounts
@@ -34629,16 +34659,17 @@ class Server:
         checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check,
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
-                           spool_folder=self._spool_folder(), checks=checks)
+                           spool_folder=scratch_folder(self.config), checks=checks,
+                           shards=self.erasure.nodes.here if self.erasure is not None else None)
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         (authenticator, gate), rest = self._build_authenticator(), self._build_rest()
-        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
+        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=scratch_folder(self.config))
         page = BrowserPage(config, authenticator)
-        remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
+        remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=scratch_folder(self.config))
         dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate, self.members))
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
@@ -34661,10 +34692,6 @@ class Server:
             self._cleanup.callback(found[1].server_close)
         self._bound = [listener.addresses for listener in found]
         return found
-
-    def _spool_folder(self) -> Optional[str]:
-        folder = os.path.join(os.path.realpath(self.config.backend.localfs_root_path), HIDDEN, "tmp")
-        return folder if os.access(folder, os.W_OK) else None
 
     def _tls_factory(self) -> Optional[Callable[[], ssl.SSLContext]]:
         options = self.config.server
