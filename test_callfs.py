@@ -13152,6 +13152,604 @@ def test_cache_of_a_server(moto_s3: S3Server, faulty_s3: Callable[..., FaultyS3]
 # Shards: files cut over nodes, read also when some are lost
 # ============================================================================
 
+class CodedNodes(callfs.ShardNodes):
+    """Nodes a, b, c ... in one process, each with shards in a folder of its own; this node is `a`. What goes wrong is in
+    `faults`, by (operation, node, index); an operation is open or put."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.names = [chr(ord("a") + number) for number in range(count)]
+        self.stores = {name: callfs.DiskShards(str(folder / name), durable=False) for name in self.names}
+        super().__init__(self.stores["a"], "a")
+        self.faults: dict[tuple[str, str, int], Callable[..., Any]] = {}
+        self.away: set[str] = set()
+        self.asked: list[tuple[str, str, int]] = []
+        self.fetched = 0
+
+    def order(self) -> list[str]:
+        return list(self.names)
+
+    def known(self, node: str) -> bool:
+        return node in self.names
+
+    def answers(self, node: str) -> bool:
+        return self.known(node)
+
+    def _store(self, node: str) -> Any:
+        if node in self.away:
+            raise callfs.BadGateway(f"node {node} can not be reached.")
+        return self.stores[node]
+
+    def open(self, node: str, key: str, index: int, start: int, stop: int) -> tuple[tuple[int, ...], Any]:
+        self.asked.append(("open", node, index))
+        crcs, reader = self._store(node).open(key, index, start, stop)
+        self.fetched += stop - start
+        fault = self.faults.get(("open", node, index))
+        try:
+            return fault(crcs, reader) if fault else (crcs, reader)
+        except BaseException:
+            reader.close()
+            raise
+
+    def put(self, node: str, key: str, index: int, length: int, body: Any) -> str:
+        self.asked.append(("put", node, index))
+        fault = self.faults.get(("put", node, index)) or (lambda body: body)
+        with self._store(node).stage(key, index, length) as upload:
+            callfs.pour(fault(body), upload.write)
+            return upload.commit()
+
+    def find(self, node: str, keys: Any) -> Any:
+        return self._store(node).find(keys)
+
+    def delete(self, node: str, keys: Any) -> None:
+        self._store(node).delete(keys)
+
+    def remove(self, node: str, key: str, indexes: Any) -> None:
+        self._store(node).remove(key, indexes)
+
+    def lying(self) -> dict[str, list[int]]:
+        """The indexes of the shards on each node that has any; nothing else lies there but their notes."""
+        found = {}
+        for name, store in self.stores.items():
+            places = [place.relative_to(store.folder) for place in Path(store.folder).rglob("*") if place.is_file()]
+            shards = sorted(int(place.name) for place in places if not place.suffix)
+            assert len(places) == 2 * len(shards), f"{name} has {places}"
+            if shards:
+                found[name] = shards
+        return found
+
+
+class CodedFiles:
+    """An erasure backend over such nodes, and one file in it."""
+
+    def __init__(self, folder: Path, count: int = 6, coding: tuple[int, int] = (4, 2), **options: Any) -> None:
+        self.nodes, self.damage, self.key = CodedNodes(folder, count), [], SHARD_KEY     # type: ignore[var-annotated]
+        self.blobs = callfs.ErasureBlobs(self.nodes, callfs.ErasureCodes(), callfs.Coding(*coding), folder=str(folder), **options)
+        self.blobs.on_damage = lambda *told: self.damage.append(told)
+        self.data, self.tag = b"", ""
+
+    @property
+    def manifest(self) -> Any:
+        return callfs.read_code_manifest(self.tag)
+
+    def put(self, data: bytes, store: Any = None, step: int = 100_003) -> Any:
+        """Upload, in pieces that fit nothing; the manifest."""
+        with (store or self.blobs).stage(self.key, len(data)) as upload:
+            for start in range(0, len(data), step):
+                upload.write(memoryview(data[start:start + step]))
+            self.tag, self.data = upload.commit(), data
+        return self.manifest
+
+    def get(self, start: int = 0, stop: Optional[int] = None) -> bytes:
+        """What a reader of that range gets."""
+        with self.blobs.open_part(self.key, self.tag, len(self.data), start, len(self.data) if stop is None else stop) as reader:
+            found = b"".join(reader)
+        assert reader.length == len(found)
+        return found
+
+    def good(self, start: int = 0, stop: Optional[int] = None) -> bool:
+        return self.get(start, stop) == self.data[start:stop]
+
+    def lose(self, *indexes: int, why: str = "gone") -> None:
+        """From now on these shards can not be read, for a reason; all others can."""
+        self.nodes.faults = {("open", self.manifest.nodes[index], index): SHARD_FAULTS[why] for index in indexes}
+
+    def metric(self, name: str) -> float:
+        return sum(self.blobs.metrics.cells(f"callfs_erasure_{name}").values())
+
+
+def _gone(crcs: Any, reader: Any) -> Any:
+    raise callfs.FileNotFound("There is no such shard.")
+
+
+def _unreachable(crcs: Any, reader: Any) -> Any:
+    raise callfs.BadGateway("node x can not be reached.")
+
+
+def _flipped(crcs: Any, reader: Any) -> Any:
+    data = bytearray(b"".join(reader))
+    data[len(data) // 2] ^= 1
+    reader.close()
+    return crcs, callfs.ChunkReader([bytes(data)], len(data))
+
+
+def _shortened(crcs: Any, reader: Any) -> Any:
+    data = b"".join(reader)[:-1]
+    reader.close()
+    return crcs, callfs.ChunkReader([data], len(data))
+
+
+def _vanishing(crcs: Any, reader: Any) -> Any:
+    def blocks() -> Iterator[bytes]:
+        with reader:
+            yield reader.read(max(1, reader.length // 2))
+            raise callfs.BadGateway("node x broke off: the answer ended early")
+    return crcs, callfs.ChunkReader(blocks(), reader.length, reader.close)
+
+
+def _broken_disk(crcs: Any, reader: Any) -> Any:
+    raise OSError(errno.EIO, "input/output error")
+
+
+SHARD_FAULTS = {"gone": _gone, "away": _unreachable, "flipped": _flipped, "short": _shortened, "vanishing": _vanishing,
+                "disk": _broken_disk}
+BLOCK_64K = callfs.CODE_BLOCK
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
+    """Makes erasure backends; at the end nothing of them is left but shards."""
+    made: list[CodedFiles] = []
+
+    def make(*args: Any, **options: Any) -> CodedFiles:
+        (tmp_path / str(len(made))).mkdir()
+        made.append(CodedFiles(tmp_path / str(len(made)), *args, **options))
+        return made[-1]
+    with nothing_left(60):
+        yield make
+        for each in made:
+            each.blobs.close()
+
+
+class TestCodedFiles:
+    """Files cut over nodes, in one process."""
+
+    @pytest.mark.parametrize("nodes,data,parity", [(6, 4, 2), (1, 2, 1), (4, 1, 3), (3, 3, 2)])
+    def test_every_loss_that_the_code_allows(self, coded: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
+        """erasure.md: any M shards may be lost. Sizes around blocks and shards, in memory and (SPOOL_BYTES) in a file; spans of
+        one block, so that even these files have rows of them."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded(nodes, (data, parity))
+        whole = data * BLOCK_64K
+        for size in (0, 1, 8 * data, 8 * data + 1, whole - 1, whole, whole + 1, 2 * whole + 12_345):
+            manifest = files.put(shard_bytes(size))
+            assert (manifest.size, manifest.shard_size) == (size, 8 * -(-size // (8 * data)))
+            losses = [loss for count in range(parity + 1) for loss in itertools.combinations(range(data + parity), count)]
+            for number, loss in enumerate(losses):
+                files.lose(*loss, why=["gone", "flipped", "away", "vanishing", "short", "disk"][number % 6])
+                assert files.good(), (size, loss)
+                edge = min(size, manifest.shard_size)
+                for start, stop in ((0, 1), (edge - 1, edge + 1), (size // 3, size // 2), (size - 1, size))[number % 2::2]:
+                    start = max(0, start)
+                    assert files.good(start, max(start, min(stop, size))), (size, loss, start, stop)
+            files.lose()
+            files.blobs.delete([files.key])
+            assert files.nodes.lying() == {}
+
+    def test_data_shards_put_end_to_end_are_the_file(self, coded: Any) -> None:
+        """erasure.md, README: the way out without the software. What the manifest says of the shards is so."""
+        files = coded()
+        manifest = files.put(shard_bytes(2_500_001))
+        shards = [Path(files.nodes.stores[node].folder, files.key, str(index)).read_bytes()
+                  for index, node in enumerate(manifest.nodes)]
+        assert b"".join(shards[:4])[:len(files.data)] == files.data and not any(b"".join(shards[:4])[len(files.data):])
+        assert manifest.nodes == tuple("abcdef") and manifest.version == 1
+        assert list(manifest.sums) == [hashlib.sha256(shard).hexdigest() for shard in shards]
+        code = callfs.ErasureCode(4, 2)
+        for start in range(0, manifest.shard_size, BLOCK_64K):
+            blocks = [shard[start:start + BLOCK_64K] for shard in shards]
+            assert code.encode(blocks[:4]) == blocks[4:]
+        assert callfs.read_code_manifest(manifest.text) == manifest and " " not in manifest.text
+
+    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded: Any, monkeypatch: Any) -> None:
+        """What rows of shards were needed for a lost one is held for later: never K times the file."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded()
+        size = files.put(shard_bytes(40 * BLOCK_64K)).shard_size
+        for loss, most in ((), 4), ((0,), 4), ((1,), 5), ((3,), 7), ((0, 1), 4), ((1, 2), 5), ((4, 5), 4):
+            files.lose(*loss)
+            files.nodes.fetched = 0
+            assert files.good()
+            assert files.nodes.fetched <= (most + 0.5) * size, loss     # and what was under way before a loss was known
+        monkeypatch.setattr(callfs, "CODE_HELD", 3 * BLOCK_64K)
+        files.lose(0, 1)
+        assert files.good()
+        monkeypatch.setattr(callfs._Scratch, "write", mock.Mock(side_effect=callfs.StorageFull()))
+        assert files.good(), "a full disk only costs time"
+
+    def test_what_a_range_touches(self, coded: Any) -> None:
+        """erasure.md: a range touches only the data shards it lies in; of a lost one only the blocks that are asked for."""
+        files = coded()
+        size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
+        files.nodes.asked, files.nodes.fetched = [], 0
+        assert files.good(size + 10, size + 20)
+        assert (files.nodes.asked, files.nodes.fetched) == ([("open", "b", 1)], BLOCK_64K)
+        files.lose(1)
+        files.nodes.asked, files.nodes.fetched = [], 0
+        assert files.good(size + 10, size + 20)
+        assert {index for _, _, index in files.nodes.asked} == {0, 1, 2, 3, 4}, "this node and data first, then parity"
+        assert files.nodes.fetched == 5 * BLOCK_64K
+        assert files.metric("degraded_reads_total") == 1 and files.metric("rebuilt_bytes_total") == BLOCK_64K
+
+    def test_damage_is_told_and_absence_is_not(self, coded: Any) -> None:
+        """The scrubber hears of shards that are gone or wrong, once a reader; nodes that are merely away come back."""
+        files = coded()
+        files.put(shard_bytes(700_000))
+        for why in SHARD_FAULTS:
+            files.damage.clear()
+            files.lose(1, why=why)
+            assert files.good()
+            told = [each[:3] for each in files.damage]
+            assert told == ([] if why in ("away", "vanishing") else [(files.key, 1, "b")]), why
+
+    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded: Any, monkeypatch: Any) -> None:
+        """Each block is rebuilt for itself: five damaged shards of 4+2 are a whole file while no row lost more than two."""
+        files = coded()
+        manifest = files.put(shard_bytes(24 * BLOCK_64K))
+        for index in range(5):
+            place = Path(files.nodes.stores[manifest.nodes[index]].folder, files.key, str(index))
+            data = bytearray(place.read_bytes())
+            data[index * BLOCK_64K + 7] ^= 16
+            place.write_bytes(data)
+        assert files.good()
+        moves = {index: "f" for index in range(5)}
+        assert files.blobs.rebuild(files.key, manifest, moves, bad=moves).sums == manifest.sums
+
+    def test_too_few(self, coded: Any, monkeypatch: Any) -> None:
+        """503 before the first byte where that can be known, else the reader breaks off; never a wrong byte."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded()
+        size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
+        for why in SHARD_FAULTS:
+            files.lose(0, 2, 5, why=why)
+            with pytest.raises(callfs.Unavailable, match="3 of 6 shards"):
+                files.get()
+            assert files.good(size, 2 * size), "what does not lie in them is there"
+        files.lose(1, 2, 3)
+        with files.blobs.open(files.key, files.tag, 0, 4 * size) as reader:
+            found = [reader.read(size)]
+            with pytest.raises(callfs.Unavailable):
+                for block in iter(lambda: reader.read(size), b""):
+                    found.append(block)
+        assert b"".join(found) == files.data[:size]
+        files.lose()
+        monkeypatch.setattr(files.nodes, "answers", lambda node: node in "abc")
+        files.nodes.asked = []
+        with pytest.raises(callfs.Unavailable, match="3 of 6 shards .* 4 are needed"):
+            files.get()
+        assert files.nodes.asked == [], "three nodes are known to be away: nobody is asked"
+        assert files.good(0, size)
+
+    def test_lost_in_the_middle(self, coded: Any, monkeypatch: Any) -> None:
+        """A node goes while it is read from; the reader notices nothing."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded()
+        size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
+        with files.blobs.open(files.key, files.tag, 0, 4 * size) as reader:
+            found = [reader.read(1000) for _ in range(3)]
+            files.nodes.away |= {"b", "d"}
+            found += list(reader)
+        assert b"".join(found) == files.data
+
+    def test_hedging(self, coded: Any, monkeypatch: Any) -> None:
+        """Who is late is overtaken by K others; and is not asked again while it still owes an answer."""
+        monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
+        monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
+        files, answer, begun = coded(), threading.Event(), threading.Event()
+        size = files.put(shard_bytes(400_000)).shard_size
+
+        def mute(crcs: Any, reader: Any) -> Any:
+            begun.set()
+            assert answer.wait(60)
+            return crcs, reader
+        files.nodes.faults["open", "b", 1] = mute
+        assert files.good(size, 2 * size)
+        assert begun.is_set() and files.metric("hedges_total") >= 1 and files.blobs.pace("b").hanging == 1
+        files.nodes.asked = []
+        assert files.good(size, 2 * size) and ("open", "b", 1) not in files.nodes.asked
+        answer.set()
+        wait_for(lambda: not files.blobs.pace("b").hanging, 60)
+        files.nodes.asked = []
+        assert files.good(size, 2 * size) and ("open", "b", 1) in files.nodes.asked
+        assert not files.damage, "slow is not damaged"
+
+    def test_late_ones_are_better_than_none(self, coded: Any, monkeypatch: Any) -> None:
+        """With everybody else gone the reader waits for who is late."""
+        monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
+        monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
+        files, answer = coded(), threading.Event()
+        size = files.put(shard_bytes(400_000)).shard_size
+        files.lose(2, 3, 4)
+
+        def late(crcs: Any, reader: Any) -> Any:
+            assert answer.wait(60)
+            return crcs, reader
+        files.nodes.faults["open", "b", 1] = late
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            result = pool.submit(files.good, size, 2 * size)
+            wait_for(lambda: files.metric("hedges_total"), 60)
+            answer.set()
+            assert result.result(60)
+
+    def test_a_pace_is_learnt(self) -> None:
+        """RFC 6298: late is what takes longer than the mean and four deviations."""
+        pace = callfs._Pace()
+        assert (pace.mean, pace.limit) == (0.0, callfs.HEDGE_UNKNOWN)
+        pace.note(2.0)
+        assert pace.mean == 2.0 and pace.limit > 4.0
+        for _ in range(100):
+            pace.note(0.001)
+        assert 0.001 <= pace.mean < 0.01 and pace.limit == callfs.HEDGE_FLOOR
+        for _ in range(100):
+            pace.note(1.0)
+        assert 0.9 < pace.mean <= pace.limit < 1.5
+
+    def test_closed_early(self, coded: Any, monkeypatch: Any) -> None:
+        """Readers that are left anywhere let go of everything, also of what hangs; nobody may read on."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files, closed = coded(), []
+        size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
+
+        def hanging(crcs: Any, reader: Any) -> Any:
+            event = threading.Event()
+
+            def close() -> None:
+                closed.append(1)
+                reader.close()
+                event.set()
+            return crcs, callfs.ChunkReader(iter(lambda: b"" if event.wait(60) else b"", b""), reader.length, close)
+        with nothing_left(60):
+            for count in (0, 1, 30):
+                reader = files.blobs.open(files.key, files.tag, 0, 4 * size)
+                assert b"".join(reader.read(BLOCK_64K) for _ in range(count)) == files.data[:count * BLOCK_64K]
+                files.nodes.faults = {("open", node, index): hanging for index, node in enumerate("bcdef", 1)}
+                if count == 30:
+                    while not closed and reader._ahead() is None and not reader._spans:
+                        pass
+                reader.close()
+                reader.close()
+                files.lose()
+            files.blobs.close()
+            files.blobs = coded().blobs
+
+    def test_rows_of_lost_shards_come_with_ranges(self, coded: Any, monkeypatch: Any) -> None:
+        """What is held is right for ranges that begin and end within rows, too."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", 2 * BLOCK_64K)
+        files = coded(3, (3, 2))
+        files.put(shard_bytes(33 * BLOCK_64K + 77))
+        files.lose(0, 1)
+        rng = random.Random(8)
+        for _ in range(40):
+            start, stop = sorted(rng.randrange(len(files.data) + 1) for _ in range(2))
+            assert files.good(start, stop), (start, stop)
+
+
+class TestCodedUploads:
+    """Files on their way over the nodes."""
+
+    @pytest.mark.parametrize("size", [1000, 1_500_000])
+    def test_another_node_for_one_that_fails(self, coded: Any, size: int) -> None:
+        """At its first byte, in the middle, at the end, or full: the next node without a shard of the file takes it."""
+        def fails(error: Exception, after: int) -> Callable[[Any], Any]:
+            def fault(body: Any) -> Any:
+                view, left = memoryview(bytearray(1000)), after
+                while left and body.readinto(view[:min(1000, left)]):
+                    left -= min(1000, left)
+                raise error
+            return fault
+        files = coded(8)
+        for after, error in (0, callfs.BadGateway("gone")), (size // 8, callfs.StorageFull()), (1 << 40, callfs.StorageError()):
+            for index in (0, 2, 5):
+                files.nodes.faults = {("put", "abcdef"[index], index): fails(error, after)}
+                manifest = files.put(shard_bytes(size))
+                others = set("abcdef") - {"abcdef"[index]}
+                assert manifest.nodes[index] in "gh" and set(manifest.nodes) == others | {manifest.nodes[index]}
+                assert files.nodes.lying() == {node: [place] for place, node in enumerate(manifest.nodes)}
+                files.nodes.faults = {}
+                assert files.good()
+                files.blobs.delete([files.key])
+
+    def test_none_has_two_while_another_has_none(self, coded: Any) -> None:
+        """erasure.md, placement; with nodes away or named."""
+        files = coded(4)
+        store = files.blobs
+        assert store.placed(callfs.Coding(4, 2)) == tuple("abcdab") and store.placed(callfs.Coding(1, 1)) == ("a", "b")
+        assert store.placed(callfs.Coding(4, 2, ("d", "b"))) == tuple("dbdbdb")
+        assert store.placed(callfs.Coding(2, 1), avoid=("a", "b")) == tuple("cdc")
+        assert store.placed(callfs.Coding(2, 1, ("b",)), avoid=("b",)) == tuple("bbb"), "who is named is tried"
+        files.nodes.away = {"b"}
+        manifest = files.put(shard_bytes(3000))
+        assert sorted(manifest.nodes) == list("aaccdd") and not manifest.only
+        files.nodes.away = set()
+        manifest = files.put(shard_bytes(3000), store.wished("erasure:2+3@d,b"))
+        assert (manifest.data, manifest.parity, manifest.nodes, manifest.only) == (2, 3, tuple("dbdbd"), ("d", "b"))
+
+    def test_wishes(self, coded: Any) -> None:
+        """What is not said is as configured; what makes no code is refused, as is a node that is not there."""
+        store = coded(4, (3, 2)).blobs
+        assert store.wished("erasure").coding == (3, 2, ()) and store.wished("erasure:5+1").coding[:2] == (5, 1)
+        assert store.coding == (3, 2, ()), "the store itself stays as it is"
+        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", ""), \
+                ("erasure:0+2", ""), ("erasure:a", ""):
+            with pytest.raises(callfs.BadRequest, match=why):
+                store.wished(bad)
+
+    def test_nothing_is_left_of_a_failure(self, coded: Any, monkeypatch: Any) -> None:
+        """All nodes fail but too few, at any step; the coder fails; the disk is full: an error, and no shard anywhere."""
+        files, data = coded(6, (4, 2)), shard_bytes(1_300_000)
+
+        def refuse(body: Any) -> Any:
+            raise callfs.StorageFull()
+        for good in range(6):
+            files.nodes.faults = {("put", node, index): refuse for node in "abcdef"[good:] for index in range(6)}
+            if good:                        # then those have it all
+                assert set(files.put(data).nodes) == set("abcdef"[:good])
+                files.blobs.delete([files.key])
+            else:
+                with pytest.raises(callfs.StorageFull, match="0 of 6 shards could be stored, 6 are needed: a: "):
+                    files.put(data)
+            assert files.nodes.lying() == {}
+        files.nodes.faults = {}
+        files.nodes.away = set("bcdef")
+        with pytest.raises(callfs.Unavailable, match="b: node b can not be reached"):
+            files.put(data, files.blobs.wished("erasure@b,c"))
+        files.nodes.away = set()
+        for name, error in ("parity_of", callfs.StorageError("the coder broke")), ("get", ValueError("no code")):
+            with monkeypatch.context() as patch:
+                patch.setattr(files.blobs.codes, name, mock.Mock(side_effect=error))
+                with pytest.raises(type(error)):
+                    files.put(data if name == "parity_of" else data[:5000])
+            assert files.nodes.lying() == {}
+        for number in range(1, 4):
+            real, calls = callfs.write_all, itertools.count(1)
+            with monkeypatch.context() as patch:
+                patch.setattr(callfs, "write_all", lambda fd, view: real(fd, view) if next(calls) % 40 != number * 9 else refuse(fd))
+                with pytest.raises((callfs.StorageFull, callfs.Unavailable)):
+                    files.put(data, step=30_000)
+            wait_for(lambda: files.nodes.lying() == {}, 60)
+
+    def test_nobody_is_left_when_a_client_goes(self, coded: Any) -> None:
+        """An upload that is not committed leaves nothing, in memory or in a file."""
+        files = coded()
+        for size in 0, 1000, 3_000_000:
+            with nothing_left(60), files.blobs.stage(files.key) as upload:
+                upload.write(memoryview(bytes(size)))
+        assert files.nodes.lying() == {} and files.nodes.asked == []
+
+    def test_write_quorum(self, coded: Any, monkeypatch: Any) -> None:
+        """What is under way long after the quorum is durable is owed; when it arrives after all it goes again."""
+        files, answer = coded(6, (4, 2), quorum=5), threading.Event()
+        assert [files.blobs.quorum(callfs.Coding(*each)) for each in ((4, 2), (2, 1), (9, 3), (4, 1))] == [5, 3, 10, 5]
+
+        def mute(body: Any) -> Any:
+            data = body.read(1 << 30)
+            assert answer.wait(60)
+            return callfs.bytes_body(data)
+        files.nodes.faults["put", "c", 2] = mute
+        manifest = files.put(shard_bytes(3000))
+        assert manifest.nodes == ("a", "b", "", "d", "e", "f") and manifest.sums[2] == "" and all(manifest.sums[:2])
+        assert callfs.read_code_manifest(manifest.text) == manifest and files.good()
+        answer.set()
+        wait_for(lambda: ("put", "c", 2) in files.nodes.asked and "callfs-shards_0" not in our_threads(), 60)
+        wait_for(lambda: "c" not in files.nodes.lying(), 60)
+        fresh = files.blobs.rebuild(files.key, manifest, {2: "c"})
+        assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2] and not files.damage
+
+    def test_rebuilt_and_moved(self, coded: Any) -> None:
+        """For the healer: shards on other nodes, each proven, several in one pass; nothing is replaced by a wrong one."""
+        files = coded(8)
+        manifest = files.put(shard_bytes(900_000))
+        files.lose(1, 4)
+        fresh = files.blobs.rebuild(files.key, manifest, {1: "g", 4: "h"})
+        assert fresh.nodes == tuple("agcdhf") and fresh.sums == manifest.sums
+        files.lose()
+        assert files.nodes.lying() == {**{node: [index] for index, node in enumerate("abcdef")}, "g": [1], "h": [4]}
+        files.nodes.asked = []
+        files.blobs.rebuild(files.key, manifest, {3: "g"})
+        assert [each for each in files.nodes.asked if each[0] == "open"] == [("open", "d", 3)], "moved as it is"
+        wrong = manifest._replace(sums=("0" * 64, *manifest.sums[1:]))
+        before = files.nodes.stores["a"].verify(files.key, 0)
+        with pytest.raises(callfs.StorageError, match="rebuilt with other bytes"):
+            files.blobs.rebuild(files.key, wrong, {0: "a"}, bad=[0])
+        assert files.nodes.stores["a"].verify(files.key, 0) == before
+        assert files.blobs.rebuild(files.key, manifest, {0: "a"}, bad=[0]) == manifest
+        seen: list[int] = []
+        files.blobs.rebuild(files.key, manifest, {5: "f"}, pace=seen.append)
+        assert sum(seen) == manifest.shard_size
+        files.lose(0, 1, 2)
+        with pytest.raises(callfs.Unavailable):
+            files.blobs.rebuild(files.key, manifest, {0: "a"})
+        empty = files.put(b"")
+        assert files.blobs.rebuild(files.key, empty, {0: "h"}).nodes[0] == "h"
+
+    def test_deleted_everywhere(self, coded: Any, monkeypatch: Any) -> None:
+        """Each node is asked; who is away is asked again later, unless that are too many."""
+        files = coded()
+        files.put(shard_bytes(3000))
+        files.nodes.away = {"b"}
+        with pytest.raises(callfs.Unavailable, match="1 deleted files wait .* node b can not be reached"):
+            files.blobs.delete([files.key])
+        assert files.nodes.lying() == {"b": [1]}
+        monkeypatch.setattr(callfs, "CODE_LOOSE", 1)
+        files.blobs.delete([files.key])
+        files.nodes.away = set()
+        files.blobs.delete([files.key])
+        assert files.nodes.lying() == {} and files.blobs.find(files.key) is None
+
+    def test_what_lies_here(self, coded: Any) -> None:
+        """find, list and sweep are about this node."""
+        files = coded(2)
+        size = files.put(shard_bytes(3000)).shard_size
+        found = files.blobs.find(files.key)
+        assert found.size == 3 * size and list(files.blobs.list()) == [found] and files.blobs.about(files.key) == {}
+        assert files.blobs.sweep(time.time_ns()) == 0 and files.blobs.check() is None
+        with pytest.raises(callfs.StorageError, match="manifest"):
+            files.blobs.open(files.key, "[]", 0, 1)
+
+
+class TestShardNodes:
+    """Shards of other nodes, by what they answer."""
+
+    class Others:
+        """Peers whose other end is in this process."""
+
+        def __init__(self, stores: Mapping[str, Any]) -> None:
+            self.ops = {node: callfs.ShardOps(store).ops for node, store in stores.items()}
+            self.endpoints, self.states = {node: f"http://{node}" for node in stores}, dict.fromkeys(stores, "closed")
+            self.state = self.states.__getitem__
+
+        def call(self, node: str, op: str, args: Any, who: Any, *, body: Any = None, length: Any = None, stream: bool = False,
+                 timeout: Any = None) -> Any:
+            assert length is None or body.length == length and who == {}
+            value, reader = self.ops[node][op](callfs.PeerCall(op, json.loads(json.dumps(args)), {}, "b", body))
+            assert stream == (reader is not None)
+            return callfs.PeerAnswer(json.loads(json.dumps(value)), b"", reader)
+
+    def test_here_and_there_is_the_same(self, tmp_path: Path) -> None:
+        """Every operation gives the same of this node and of another."""
+        stores = {name: callfs.DiskShards(str(tmp_path / name), durable=False) for name in "abc"}
+        nodes = callfs.ShardNodes(stores["b"], "b", self.Others({name: stores[name] for name in "ac"}))
+        assert nodes.order() == ["b", "c", "a"] == nodes.live() and nodes.known("a") and not nodes.known("x")
+        data, keys = shard_bytes(200_000), [SHARD_KEY, OTHER_KEY, *(f"{number:032x}" for number in range(600))]
+        for node in "bc":
+            assert nodes.put(node, SHARD_KEY, 7, len(data), callfs.bytes_body(data)) == hashlib.sha256(data).hexdigest()
+            assert nodes.put(node, SHARD_KEY, 8, 0, callfs.bytes_body(b"")) == hashlib.sha256(b"").hexdigest()
+            crcs, reader = nodes.open(node, SHARD_KEY, 7, BLOCK_64K, len(data))
+            assert b"".join(callfs.checked_blocks(crcs, reader)) == data[BLOCK_64K:] and isinstance(crcs, tuple)
+            reader.close()
+            found = nodes.find(node, keys)
+            assert set(found) == set(keys) and found[SHARD_KEY][7][:2] == (7, len(data)) and set(found[SHARD_KEY]) == {7, 8}
+            assert nodes.verify(node, SHARD_KEY, 7) == (len(data), hashlib.sha256(data).hexdigest(), ())
+            assert nodes.room(node) > 0
+            nodes.remove(node, SHARD_KEY, [8])
+            assert set(nodes.find(node, [SHARD_KEY])[SHARD_KEY]) == {7}
+            nodes.delete(node, keys)
+            assert nodes.find(node, [SHARD_KEY]) == {SHARD_KEY: {}}
+            with pytest.raises(callfs.FileNotFound):
+                nodes.open(node, SHARD_KEY, 7, 0, 1)
+
+    def test_who_answers(self, tmp_path: Path) -> None:
+        """By the breaker, without asking; alone there is only this node."""
+        store = callfs.DiskShards(str(tmp_path), durable=False)
+        nodes = callfs.ShardNodes(store, "b")
+        assert nodes.order() == ["b"] == nodes.live() and not nodes.answers("a")
+        with pytest.raises(callfs.BadGateway, match="node a is not known to node b"):
+            nodes.room("a")
+        nodes.peers = self.Others({"a": store, "c": store})
+        nodes.peers.states.update(a="open", c="half-open")
+        assert nodes.live() == ["b", "c"] and nodes.order() == ["b", "c", "a"]
+        del nodes.peers.states["c"]
+        assert nodes.live() == ["b"], "it left just now"
+
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
 # ============================================================================
