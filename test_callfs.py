@@ -13148,6 +13148,484 @@ def test_cache_of_a_server(moto_s3: S3Server, faulty_s3: Callable[..., FaultyS3]
 # Shards: those that lie on this node
 # ============================================================================
 
+SHARD_KEY, OTHER_KEY = "0123456789abcdef" * 2, "f" * 32
+SHARD_NOTES_GOLDEN = "6366732d63726331000001000800000000000000ef797c8118f02dfb649607dd5d3f8c7623048c9c063d532cc95c5ed7a898a64f9094432dafdae09a"
+
+
+def shard_bytes(size: int) -> bytes:
+    """The same each time, no two blocks alike."""
+    return random.Random(size).randbytes(size)
+
+
+def put_shard(shards: Any, data: bytes, index: int = 0, key: str = SHARD_KEY, step: int = 100_003) -> str:
+    """In pieces that fit no block."""
+    with shards.stage(key, index, len(data)) as upload:
+        for start in range(0, len(data), step):
+            upload.write(memoryview(bytearray(data[start:start + step])))
+        return upload.commit()
+
+
+def shard_part(shards: Any, start: int = 0, stop: Optional[int] = None, index: int = 0, key: str = SHARD_KEY) -> bytes:
+    """What `open` gives, each block checked; the sums are also compared with ones of our own."""
+    crcs, reader = shards.open(key, index, start, stop)
+    with reader:
+        blocks = list(callfs.checked_blocks(crcs, reader))
+    assert list(crcs) == [zlib.crc32(block) for block in blocks] and reader.length == sum(map(len, blocks))
+    return b"".join(blocks)
+
+
+class ShardsOnDisk:
+    """Shards in a folder, and a way to their files past the store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.shards = folder / callfs.SHARD_FOLDER, callfs.DiskShards(str(folder), durable=False)
+
+    def files(self) -> list[str]:
+        """All that lies there, below `.erasure`."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+    def read(self, name: str) -> bytes:
+        """One of them."""
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, data: Optional[bytes]) -> None:
+        """Let one have other bytes; None: remove it."""
+        place = self.folder / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(data) if data is not None else place.unlink()
+
+    def cut_off(self) -> None:
+        """An upload that was killed."""
+        upload = self.shards.stage(SHARD_KEY, 7, 10_000_000)
+        upload.write(memoryview(bytes(6_000_000)))
+        os.close(upload._fd)
+
+
+class ShardsInS3:
+    """The same in a bucket."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.shards = client, callfs.S3Shards(client, "some/where")
+
+    def files(self) -> list[str]:
+        """All objects there and all uploads under way."""
+        assert all(found.key.startswith("some/where/.erasure/") for found in self.client.list())
+        return sorted([found.key[20:] for found in self.client.list()] + ["tmp/" + found.key[20:] for found in self.client.uploads()])
+
+    def read(self, name: str) -> bytes:
+        """One of them."""
+        return s3_bytes(self.client, "some/where/.erasure/" + name)
+
+    def write(self, name: str, data: Optional[bytes]) -> None:
+        """Let one have other bytes; None: remove it. The store has no notes in memory then."""
+        name = "some/where/.erasure/" + name
+        self.client.put(name, data) if data is not None else self.client.delete([name])
+        self.shards = callfs.S3Shards(self.client, "some/where")
+
+    def cut_off(self) -> None:
+        """An upload that was killed."""
+        upload = self.client.upload(f"some/where/.erasure/{SHARD_KEY}/7", 10_000_000)
+        upload.write(bytes(6_000_000))
+        for thread in upload._threads:
+            thread.join()
+
+
+@pytest.fixture(params=["disk", "moto_s3", *(pytest.param(name, marks=pytest.mark.long) for name in ("rclone_s3", "swift_s3"))])
+def shard_rig(request: pytest.FixtureRequest, tmp_path: Path, s3_client: Callable[..., Any]) -> Any:
+    """Where shards lie: one contract for all."""
+    if request.param == "disk":
+        return ShardsOnDisk(tmp_path)
+    return ShardsInS3(s3_client(request.getfixturevalue(request.param), part_bytes=callfs.S3_MIN_PART))
+
+
+def test_shards_come_back_as_they_went(shard_rig: Any) -> None:
+    """Every size around a block; whole and in windows; the sums are what they should be; then all of it goes."""
+    block, shards = callfs.CODE_BLOCK, shard_rig.shards
+    sizes = [0, 8, block - 8, block, block + 8, 3 * block, 5 * block + 16]
+    for index, size in enumerate(sizes):
+        data = shard_bytes(size)
+        assert put_shard(shards, data, index) == hashlib.sha256(data).hexdigest()
+        assert shard_rig.read(f"{SHARD_KEY}/{index}") == data == shard_part(shards, index=index)
+        assert shards.verify(SHARD_KEY, index) == callfs.ShardState(size, hashlib.sha256(data).hexdigest(), ())
+    for start, stop in itertools.combinations(range(0, 6 * block, block), 2):
+        stop = min(stop, size)
+        assert shard_part(shards, start, stop, index) == data[start:stop]
+    assert shard_part(shards, block, block, index) == b"" and shard_part(shards, size, size, index) == b""
+    put_shard(shards, b"x" * 16, 255, OTHER_KEY)
+    put_shard(shards, b"y" * 16, 12, OTHER_KEY)
+    found = shards.find([SHARD_KEY, OTHER_KEY, "e" * 32])
+    assert {key: {index: info.size for index, info in each.items()} for key, each in found.items()} == \
+        {SHARD_KEY: dict(enumerate(sizes)), OTHER_KEY: {255: 16, 12: 16}, "e" * 32: {}}
+    assert all(index == info.index and abs(info.mtime_ns / 1e9 - time.time()) < 600 for each in found.values() for index, info in each.items())
+    listed = list(shards.list())
+    assert sorted(listed) == sorted((key, info) for key, each in found.items() for info in each.values())
+    assert sorted([key for key, _ in itertools.groupby(listed, lambda each: each[0])]) == [SHARD_KEY, OTHER_KEY]      # each in one go
+    shards.remove(SHARD_KEY, [0, 3, 99])
+    assert list(shards.find([SHARD_KEY])[SHARD_KEY]) != [] and set(shards.find([SHARD_KEY])[SHARD_KEY]) == {1, 2, 4, 5, 6}
+    for gone in (lambda: shards.open(SHARD_KEY, 3), lambda: shards.verify(SHARD_KEY, 3), lambda: shards.open(SHARD_KEY, 0, 0, 0)):
+        with pytest.raises(callfs.FileNotFound):
+            gone()
+    assert shards.sweep(time.time_ns()) == 0
+    shards.check()
+    assert shards.free_bytes() > 1 << 20
+    shards.delete([SHARD_KEY, "e" * 32, OTHER_KEY])
+    assert shard_rig.files() == [] == list(shards.list())
+    if isinstance(shard_rig, ShardsOnDisk):
+        assert os.listdir(shard_rig.folder) == ["tmp"]
+
+
+def test_data_shards_end_to_end_are_the_file(tmp_path: Path) -> None:
+    """The way out without the software: `cat 0 1 2 3 | head -c SIZE`."""
+    data = shard_bytes(4 * 1024 - 19)
+    padded, shards = data + bytes(19), callfs.DiskShards(str(tmp_path))
+    for index in range(4):
+        put_shard(shards, padded[index * 1024:][:1024], index)
+    done = subprocess.run(["sh", "-c", f"cat 0 1 2 3 | head -c {len(data)}"], cwd=tmp_path / ".erasure" / SHARD_KEY, stdout=subprocess.PIPE)
+    assert done.stdout == data
+
+
+@pytest.mark.parametrize("size", [100, 11_000_000])
+def test_a_shard_is_replaced_in_one_step(shard_rig: Any, size: int) -> None:
+    """By a second upload, as heal does it: who reads the old one reads on, and a third that is given up changes nothing."""
+    shards, old, new = shard_rig.shards, shard_bytes(size)[::-1], shard_bytes(size)
+    put_shard(shards, old)
+    before = shard_rig.files()
+    assert before == [f"{SHARD_KEY}/0", f"{SHARD_KEY}/0.crc"]
+    with shards.stage(SHARD_KEY, 0, size) as upload:
+        upload.write(memoryview(new))
+        assert shard_part(shards) == old
+        with shards.open(SHARD_KEY, 0)[1] as reader:
+            first = reader.read(10)
+            upload.commit()
+            assert not isinstance(shard_rig, ShardsOnDisk) or first + b"".join(reader) == old
+    assert shard_part(shards) == new == shard_rig.read(before[0]) and shard_rig.files() == before
+    with shards.stage(SHARD_KEY, 0, size) as upload:
+        upload.write(memoryview(old))
+    upload.abort()
+    assert shard_part(shards) == new and shard_rig.files() == before
+
+
+def test_shards_of_another_length_than_announced(shard_rig: Any) -> None:
+    for length, data in ((10, b"x" * 9), (10, b"x" * 11), (0, b"x"), (callfs.CODE_BLOCK, b"x" * (callfs.CODE_BLOCK - 1))):
+        with pytest.raises(callfs.Disconnected), shard_rig.shards.stage(SHARD_KEY, 0, length) as upload:
+            upload.write(memoryview(data))
+            upload.commit()
+        assert shard_rig.files() == []
+
+
+NO_SHARDS: list[tuple[Any, Any]] = [
+    ("..", 0), ("../" + SHARD_KEY, 0), (SHARD_KEY[:-1], 0), (SHARD_KEY + "0", 0), (SHARD_KEY.upper(), 0), (SHARD_KEY + "\n", 0), ("", 0),
+    ("/" + SHARD_KEY[1:], 0), (SHARD_KEY[:-3] + "/..", 0), ("tmp", 0), ("0" * 31 + "٣", 0), ([SHARD_KEY], 0), (None, 0),
+    (SHARD_KEY, -1), (SHARD_KEY, 256), (SHARD_KEY, "00"), (SHARD_KEY, "+1"), (SHARD_KEY, "1 "), (SHARD_KEY, "1\n"), (SHARD_KEY, "٣"), (SHARD_KEY, ""),
+    (SHARD_KEY, "9" * 400), (SHARD_KEY, "0.crc"), (SHARD_KEY, "../0"), (SHARD_KEY, "0/.."), (SHARD_KEY, 1.0), (SHARD_KEY, True), (SHARD_KEY, None)]
+
+
+@pytest.mark.once
+def test_shard_names_that_none_has(tmp_path: Path) -> None:
+    """Refused before anything is asked of the disk, by every operation that takes a name."""
+    rig = ShardsOnDisk(tmp_path / "a" / "b")
+    put_shard(rig.shards, b"x" * 8)
+    before = rig.files()
+    for key, index in NO_SHARDS:
+        named: list[Callable[[], Any]] = [lambda: rig.shards.stage(key, index, 1), lambda: rig.shards.open(key, index),
+                                          lambda: rig.shards.verify(key, index), lambda: rig.shards.remove(key, [index])]
+        if key != SHARD_KEY:
+            named += [lambda: rig.shards.find([key]), lambda: rig.shards.delete([key]), lambda: rig.shards.remove(key, [])]
+        for attempt in named:
+            with pytest.raises(callfs.FileNotFound, match="32 hexadecimal digits, its index is 0 to 255"):
+                attempt()
+    assert rig.files() == before and [callfs.shard_place(SHARD_KEY, index) for index in (0, "9", 10, "99", 100, 255)] == \
+        [f"{SHARD_KEY}/{index}" for index in (0, 9, 10, 99, 100, 255)]
+
+
+def flipped(data: bytes, place: int, bit: int = 3) -> bytes:
+    """With one bit turned over."""
+    place %= len(data)
+    return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1:]
+
+
+# What happens to the shard (2 blocks and 16 bytes) or to its notes; whether `open` refuses all of it, else which blocks are bad.
+SHARD_DAMAGE: dict[str, tuple[str, Callable[[bytes], Optional[bytes]], Any]] = {
+    "first bit": ("0", lambda data: flipped(data, 0, 0), (0,)), "last bit": ("0", lambda data: flipped(data, -1, 7), (2,)),
+    "middle": ("0", lambda data: flipped(data, callfs.CODE_BLOCK), (1,)), "zeros": ("0", lambda data: bytes(len(data)), (0, 1, 2)),
+    "two blocks exchanged": ("0", lambda data: data[callfs.CODE_BLOCK:2 * callfs.CODE_BLOCK] + data[:callfs.CODE_BLOCK] + data[2 * callfs.CODE_BLOCK:], (0, 1)),
+    "cut": ("0", lambda data: data[:-1], None), "empty": ("0", lambda data: b"", None), "longer": ("0", lambda data: data + b"x", None),
+    "no notes": ("0.crc", lambda notes: None, None), "empty notes": ("0.crc", lambda notes: b"", None),
+    "half of the notes": ("0.crc", lambda notes: notes[:40], None), "one sum less": ("0.crc", lambda notes: notes[:-4], None),
+    "zeros as notes": ("0.crc", lambda notes: bytes(len(notes)), None), "a sum": ("0.crc", lambda notes: flipped(notes, -9), (0,)),
+    "the last sum": ("0.crc", lambda notes: flipped(notes, -1), (2,)),
+    **{f"byte {place} of the notes": ("0.crc", lambda notes, place=place: flipped(notes, place), None) for place in range(0, 56, 5)}}   # type: ignore[misc]
+
+
+@pytest.mark.parametrize("what", SHARD_DAMAGE)
+def test_shards_whose_damage_is_found(what: str, shard_rig: Any) -> None:
+    name, change, bad = SHARD_DAMAGE[what]
+    if not isinstance(shard_rig, ShardsOnDisk) and what.startswith(("byte", "zeros", "half", "empty")):
+        pytest.skip("the same code as on the disk")
+    data = shard_bytes(2 * callfs.CODE_BLOCK + 16)
+    put_shard(shard_rig.shards, data)
+    put_shard(shard_rig.shards, data, 1)
+    name = f"{SHARD_KEY}/{name}"
+    shard_rig.write(name, change(shard_rig.read(name)))
+    shards = shard_rig.shards
+    if bad is None:
+        for attempt in (shards.verify, shards.open, functools.partial(shards.open, start=0, stop=len(data))):
+            with pytest.raises(callfs.StorageError):
+                attempt(SHARD_KEY, 0)
+    else:
+        state = shards.verify(SHARD_KEY, 0)
+        assert state.bad == bad and (state.sha256 == hashlib.sha256(data).hexdigest()) == name.endswith(".crc")
+        for number in range(3):
+            start, stop = number * callfs.CODE_BLOCK, min(len(data), (number + 1) * callfs.CODE_BLOCK)
+            with pytest.raises(callfs.AlteredBytes) if number in bad else contextlib.nullcontext():
+                assert shard_part(shards, start, stop) == data[start:stop]
+    assert shard_part(shards, index=1) == data          # its neighbour does not mind
+    put_shard(shards, data)
+    assert shard_part(shards) == data and not shards.verify(SHARD_KEY, 0).bad
+
+
+def test_a_shard_that_is_shorter_than_asked_for(shard_rig: Any) -> None:
+    put_shard(shard_rig.shards, shard_bytes(100))
+    for start, stop in ((0, 101), (callfs.CODE_BLOCK, 2 * callfs.CODE_BLOCK), (200, 200)):
+        if (start, stop) != (200, 200) or isinstance(shard_rig, ShardsOnDisk):
+            with pytest.raises(callfs.StorageError):
+                shard_rig.shards.open(SHARD_KEY, 0, start, stop)
+
+
+def test_shards_with_too_few_blocks_are_no_answer() -> None:
+    """A reader that ends early, or gives more than there are sums for; one that gives a byte at a time is fine."""
+    data = shard_bytes(callfs.CODE_BLOCK + 8)
+    crcs = (zlib.crc32(data[:callfs.CODE_BLOCK]), zlib.crc32(data[callfs.CODE_BLOCK:]))
+
+    def blocks(given: bytes, step: int) -> bytes:
+        pieces = (given[start:start + step] for start in range(0, len(given), step))
+        return b"".join(callfs.checked_blocks(crcs, callfs.ChunkReader(pieces)))
+    assert blocks(data, 1 << 20) == blocks(data, 1000) == blocks(data, 1) == data
+    for given in (data[:-1], data[:callfs.CODE_BLOCK], b"", data + b"x"):
+        with pytest.raises(callfs.AlteredBytes):
+            blocks(given, 1 << 20)
+
+
+def test_shards_are_verified_at_a_pace(tmp_path: Path) -> None:
+    """Whoever verifies is told of every piece, and may stop it."""
+    shards, told = callfs.DiskShards(str(tmp_path)), []     # type: Any, list[int]
+    put_shard(shards, shard_bytes(150_000))
+    shards.verify(SHARD_KEY, 0, told.append)
+    assert told == [65536, 65536, 18928]
+    with nothing_left(), pytest.raises(KeyError):
+        shards.verify(SHARD_KEY, 0, raising(KeyError()))
+
+
+@pytest.mark.once
+def test_shards_and_the_form_of_their_notes(tmp_path: Path) -> None:
+    """Byte for byte: magic, block, size, SHA-256, the CRC-32 of these, one of each block. Nobody else may read the files."""
+    rig = ShardsOnDisk(tmp_path)
+    put_shard(rig.shards, b"12345678")
+    head = b"cfs-crc1" + struct.pack("<IQ", 65536, 8) + hashlib.sha256(b"12345678").digest()
+    assert rig.read(f"{SHARD_KEY}/0.crc").hex() == SHARD_NOTES_GOLDEN == (head + struct.pack("<II", zlib.crc32(head), 0x9AE0DAAF)).hex()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in rig.folder.rglob("*")} == {0o600, 0o700}
+
+
+def test_shards_that_were_cut_off_are_swept(shard_rig: Any) -> None:
+    """Of an upload and of notes without their shard; not what is new, nor of other keys, nor where it is only counted."""
+    shards = shard_rig.shards
+    put_shard(shards, b"x" * 8)
+    shard_rig.cut_off()
+    shard_rig.write(f"{OTHER_KEY}/3.crc", b"notes")
+    shards, before = shard_rig.shards, shard_rig.files()
+    late = time.time_ns() + 10**12
+    assert len(before) == 4 and shards.find([OTHER_KEY]) == {OTHER_KEY: {}} and len(list(shards.list())) == 1
+    assert shards.sweep(1) == 0 == shards.sweep(late, {"e" * 32}) == shards.sweep(late, set())     # all uploads in moto are of 2010
+    assert shards.sweep(late, mend=False) == 2 and shard_rig.files() == before
+    assert shards.sweep(late, {OTHER_KEY}) == 1 and len(shard_rig.files()) == 3
+    assert shards.sweep(late) == 1 and shard_rig.files() == [f"{SHARD_KEY}/0", f"{SHARD_KEY}/0.crc"] and shard_part(shards) == b"x" * 8
+
+
+def test_shards_many_at_a_time(shard_rig: Any) -> None:
+    """Threads that store, read and remove shards of one file meet nothing half-made, and no folder that went away."""
+    shards, wrong = shard_rig.shards, []        # type: Any, list[Any]
+
+    def work(index: int) -> None:
+        try:
+            for size in range(8, 400 if isinstance(shard_rig, ShardsOnDisk) else 24, 8):
+                data = shard_bytes(size)
+                put_shard(shards, data, index)
+                assert shard_part(shards, index=index) == data
+                shards.remove(SHARD_KEY, [index])
+        except BaseException as error:
+            wrong.append(error)
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and shard_rig.files() == []
+
+
+def test_shards_on_a_disk_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sector that can not be read is damage, not a fault of callfs."""
+    shards = callfs.DiskShards(str(tmp_path))
+    put_shard(shards, b"x" * 8)
+    monkeypatch.setattr(callfs, "pread", raising(OSError(errno.EIO, "a bad sector")))
+    for attempt in (lambda: shards.verify(SHARD_KEY, 0), lambda: shard_part(shards)):
+        with nothing_left(), pytest.raises(callfs.StorageError):
+            attempt()
+
+
+def test_shards_on_a_full_disk(tmp_path: Path) -> None:
+    """507 before the first byte, where `storage.min_free_bytes` would not stay free."""
+    free = shutil.disk_usage(tmp_path).free
+    shards = callfs.DiskShards(str(tmp_path), min_free=free // 2)
+    assert 0 < shards.free_bytes() < free * 0.9
+    with pytest.raises(callfs.StorageFull):
+        shards.stage(SHARD_KEY, 0, free)
+    put_shard(shards, b"x")
+    assert callfs.DiskShards(str(tmp_path), min_free=1 << 60).free_bytes() == 0
+
+
+# ---- calls that fail, a process that dies ------------------------------------------------------------------------
+
+SHARD_CALLS = frozenset({"open", "close", "write", "fsync", "replace", "unlink", "rmdir", "makedirs", "fstat", "stat", "scandir", "fdopen"})
+OLD_SHARD, NEW_SHARD = b"o" * 100_000, b"n" * 100_000
+SHARD_OPERATIONS: dict[str, Callable[[Any], Any]] = {
+    "put": lambda shards: put_shard(shards, NEW_SHARD, 5), "replace": lambda shards: put_shard(shards, NEW_SHARD),
+    "remove": lambda shards: shards.remove(SHARD_KEY, [0]), "delete": lambda shards: shards.delete([SHARD_KEY]),
+    "read": shard_part, "verify": lambda shards: shards.verify(SHARD_KEY, 0), "find": lambda shards: shards.find([SHARD_KEY]),
+    "list": lambda shards: list(shards.list()), "sweep": lambda shards: shards.sweep(time.time_ns())}
+
+
+def check_shards(rig: Any, operation: str, done: bool, where: str) -> None:
+    """Each shard is there whole, old or new, or it is not there; notes may lie there alone, and nothing else does."""
+    seen = {f"{key}/{info.index}": rig.read(f"{key}/{info.index}") for key, info in rig.shards.list()}
+    old = {f"{SHARD_KEY}/0": OLD_SHARD, f"{SHARD_KEY}/1": OLD_SHARD}
+    new = {"put": {**old, f"{SHARD_KEY}/5": NEW_SHARD}, "replace": {**old, f"{SHARD_KEY}/0": NEW_SHARD}, "delete": {},
+           "remove": {f"{SHARD_KEY}/1": OLD_SHARD}}.get(operation, old)
+    between = [{name: data for name, data in old.items() if name != gone} for gone in old] if operation == "delete" else []
+    assert seen in ([new] if done else [old, new, *between]), (where, sorted(seen))
+    rig.shards.sweep(time.time_ns() + 10**12)
+    for name in seen:                       # only one that is being replaced may have the notes of the other, and is known for bad
+        state = rig.shards.verify(*name.split("/"))
+        assert not state.bad or not done and operation == "replace" and name.endswith("/0"), where
+    assert rig.files() == sorted([*seen, *(name + ".crc" for name in seen)]), where
+
+
+@contextlib.contextmanager
+def two_shards(folder: Path) -> Iterator[Any]:
+    """A folder with two shards in it, for a moment."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        rig = ShardsOnDisk(Path(place))
+        for index in (0, 1):
+            put_shard(rig.shards, OLD_SHARD, index)
+        rig.shards = callfs.DiskShards(place)
+        yield rig
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short"], ids=["ENOSPC", "EIO", "short"])
+@pytest.mark.parametrize("operation", SHARD_OPERATIONS)
+def test_shards_when_the_nth_call_fails(quick: Path, operation: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For N = 1, 2, ... until it passes: old or new whole, an error where it did not work, nothing left, the next one works."""
+    for number in itertools.count(1):
+        descriptors, failed = open_descriptors(), None
+        with two_shards(quick) as rig:
+            faulty = FaultyOS(failing(number, fault)._act, frozenset({"write"}) if fault == "short" else SHARD_CALLS)
+            with monkeypatch.context() as patched:
+                patched.setattr(callfs, "os", faulty)
+                try:
+                    SHARD_OPERATIONS[operation](rig.shards)
+                except callfs.CallFSError as error:
+                    failed = error
+            where = f"{operation}, call {number} {fault}: {failed!r}"
+            assert not isinstance(failed, callfs.FileNotFound) and (fault != errno.ENOSPC or not failed or failed.status in (500, 507)), where
+            assert not [name for name in rig.files() if name.startswith("tmp/")], where
+            check_shards(rig, operation, not failed and faulty.calls < number, where)
+            put_shard(rig.shards, NEW_SHARD)
+            assert shard_part(rig.shards) == NEW_SHARD, where
+        assert open_descriptors() == descriptors, where
+        if faulty.calls < number:
+            break
+    assert number > 1 or fault == "short" and operation not in ("put", "replace")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.once
+@pytest.mark.parametrize("operation, after", [("put", True), ("replace", False), ("delete", False), *(
+    pytest.param(*each, marks=pytest.mark.long) for each in (("put", False), ("replace", True), ("delete", True), ("remove", True)))])
+def test_shards_killed_at_every_step(quick: Path, operation: str, after: bool) -> None:
+    """After the restart: old or new whole, and when it was swept nothing else."""
+    for number in itertools.count(1):
+        with two_shards(quick) as rig:
+            child = os.fork()
+            if not child:
+                def act(name: str, current: int, call: Callable[..., Any]) -> Any:
+                    if current == number and isinstance(call, ShortWrite):
+                        call(len(call.data) // 2)       # torn in the middle
+                    result = call() if after or current != number else None
+                    return os._exit(9) if current == number else result
+                with contextlib.suppress(BaseException):
+                    callfs.os = FaultyOS(act, SHARD_CALLS)
+                    SHARD_OPERATIONS[operation](rig.shards)
+                    os._exit(0)
+                os._exit(7)
+            code = os.WEXITSTATUS(os.waitpid(child, 0)[1])
+            assert code in (0, 9), f"{operation}: the child ended with {code}"
+            check_shards(rig, operation, not code, f"{operation}, {'after' if after else 'before'} call {number}")
+        if not code:
+            break
+    assert number > 2
+
+
+def test_shards_are_durable_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of shard and notes are on the disk before either has its name, the notes appear first, both folders are synced
+    last; `relaxed` syncs nothing. A sync that fails is no success."""
+    seen: list[str] = []
+
+    def act(name: str, number: int, call: Callable[..., Any]) -> Any:
+        if name in ("fsync", "replace"):
+            of = call.__closure__ and [cell.cell_contents for cell in call.__closure__ if isinstance(cell.cell_contents, tuple)][0]
+            path = os.readlink(f"/proc/self/fd/{of[0]}") if name == "fsync" else of[1]
+            seen.append(f"{name} {re.sub(r'[.][0-9a-f]{16}', '', os.path.relpath(path, tmp_path / '.erasure'))}")
+        return call()
+    monkeypatch.setattr(callfs, "os", FaultyOS(act))
+    put_shard(callfs.DiskShards(str(tmp_path)), b"x" * 8)
+    name = f"{SHARD_KEY}/0"
+    assert seen == [f"fsync tmp/{SHARD_KEY}.0", f"fsync tmp/{SHARD_KEY}.0.crc", f"replace {name}.crc", f"replace {name}",
+                    f"fsync {SHARD_KEY}", "fsync ."]
+    seen.clear()
+    put_shard(callfs.DiskShards(str(tmp_path), durable=False), b"y" * 8)
+    assert seen == [f"replace {name}.crc", f"replace {name}"]
+
+
+@pytest.mark.parametrize("pattern, how", [("^PUT .*crc", (500, "InternalError")), ("^PUT .*/0[?]partNumber=2", (403, "AccessDenied")),
+                                          ("^POST .*/0[?]uploadId", (403, "AccessDenied")), ("^POST .*/0[?]uploads", (503, "SlowDown"))])
+def test_shards_when_s3_fails_while_one_is_stored(pattern: str, how: Any, moto_s3: S3Server, faulty_s3: Any, s3_client: Any) -> None:
+    """The shard is not there, and after the sweep nothing is."""
+    proxy = faulty_s3(moto_s3)
+    rig = ShardsInS3(s3_client(proxy, part_bytes=callfs.S3_MIN_PART, retries=1))
+    fault = proxy.fail(pattern, how, times=9)
+    with pytest.raises((callfs.BadGateway, callfs.Unavailable)):
+        put_shard(rig.shards, shard_bytes(11_000_000), step=1 << 20)
+    assert fault.times < 9 and list(rig.shards.list()) == []
+    fault.times = 0
+    rig.shards.sweep(time.time_ns() + 10**12)
+    assert rig.files() == []
+
+
+def test_shards_when_s3_fails_while_one_is_read(moto_s3: S3Server, faulty_s3: Any, s3_client: Any) -> None:
+    """Errors and wrong bytes are errors here; the notes are asked for once."""
+    proxy = faulty_s3(moto_s3)
+    rig = ShardsInS3(s3_client(proxy, retries=0))
+    data = shard_bytes(200_000)
+    put_shard(rig.shards, data)
+    for pattern, how, kind in (("^GET .*/0$", (503, "SlowDown"), callfs.Unavailable), ("^GET .*crc", (503, "SlowDown"), callfs.Unavailable),
+                               ("^GET .*/0$", "cut-response", callfs.BadGateway), ("^GET .*/0$", "alter", callfs.AlteredBytes)):
+        proxy.fail(pattern, how, at=1000)
+        with pytest.raises(kind):
+            shard_part(rig.shards, 0, 131072)
+    asked = proxy.count("crc")
+    assert shard_part(rig.shards, 0, 131072) == data[:131072] and shard_part(rig.shards) == data and proxy.count("crc") - asked <= 1
+    asked = proxy.count("crc")
+    assert not rig.shards.verify(SHARD_KEY, 0).bad and proxy.count("crc") == asked + 1
+
 # ============================================================================
 # Shards: files cut over nodes, read also when some are lost
 # ============================================================================
