@@ -87,7 +87,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -1597,6 +1597,9 @@ class ErasureOptions:
     processes: int = _count(0, "Processes that code a large file at once; 1: the server's own alone, 0: one a core", minimum=0,
                             maximum=64)
     scrub_interval: float = _timeout("24h", "Time between two checks of all shards")
+    scrub_rate: int = option("20MiB", "Bytes a second that these checks read, and healing reads and writes; 0: no limit",
+                             kind="size", minimum=0)
+    heal_after: float = _timeout("10m", "How long a node may be away before its shards are made again on others")
 
 
 @dataclass
@@ -2236,7 +2239,8 @@ def read_webhooks(events: EventOptions) -> dict[str, WebhookOptions]:
 
 
 def _warnings(config: Config) -> list[str]:
-    auth = config.auth
+    auth, erasure, nodes = config.auth, config.erasure, {config.instance_discovery.instance_id, *configured_endpoints(config)}
+    most = -(-(erasure.data_shards + erasure.parity_shards) // len(nodes))      # shards of one file on a node
     users = {"root", *auth.api_key_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
     table = (
         (auth.api_keys, "auth.api_keys: identities shift when the list changes; use auth.api_key_users"),
@@ -2244,6 +2248,9 @@ def _warnings(config: Config) -> list[str]:
         (set(auth.admins) - users, f"auth.admins: no key belongs to {', '.join(sorted(set(auth.admins) - users))}"),
         (config.backend.internal_proxy_skip_tls_verify,
          "backend.internal_proxy_skip_tls_verify: certificates of other nodes are not checked (it is true)"),
+        (erasure.enabled and len(nodes) > 1 and most > erasure.parity_shards,
+         f"erasure.parity_shards: {len(nodes)} nodes have up to {most} shards of a file each, so the loss of one node takes more "
+         f"than the {erasure.parity_shards} that may be lost; have more parity shards, or fewer data shards"),
     )
     return [message for true, message in table if true]
 
@@ -2470,6 +2477,17 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
                                     "one), passed (the cache by)"),
     "callfs_s3_cache_bytes": ("gauge", (), "Bytes in the cache for S3, or on their way into it"),
     "callfs_s3_cache_evictions_total": ("counter", (), "Files that left the cache for others"),
+    "callfs_scrub_files_total": ("counter", ("outcome",), "Coded files looked at: whole, mended, waiting (for a node that is away), "
+                                 "lost (too few shards), failed"),
+    "callfs_scrub_shards_total": ("counter", ("state",), "Their shards: ok, missing, damaged, away, owed"),
+    "callfs_scrub_bytes_total": ("counter", ("what",), "Bytes of shards verified, and rebuilt"),
+    "callfs_scrub_made_total": ("counter", ("how",), "Shards rebuilt, adopted (they lay where they belong), removed (nobody names them)"),
+    "callfs_scrub_lost_files": ("gauge", (), "Coded files that this node found with too few good shards, when it looked last"),
+    "callfs_scrub_age_seconds": ("gauge", (), "Time since this node has read all shards of its files (or has started)"),
+    "callfs_scrub_queue": ("gauge", (), "Coded files that readers found damaged, and that wait to be mended"),
+    "callfs_erasure_degraded_reads_total": ("counter", ("code",), "Reads of coded files for which shards were rebuilt, by K+M"),
+    "callfs_erasure_rebuilt_bytes_total": ("counter", ("code",), "Bytes of shards that were rebuilt, by K+M"),
+    "callfs_erasure_hedges_total": ("counter", ("peer",), "Shards that a node gave too slowly, so that others were asked"),
     "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
     "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
     "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
@@ -2797,6 +2815,31 @@ class FileBody(Body):
     def readinto(self, view: memoryview) -> int:
         """What the file gives."""
         return self._source.readinto(view) or 0
+
+
+def take_ahead(body: Body, spool: Any, most: int) -> Body:
+    """A body without a length whose first `most` bytes go into a spool, which stays the caller's: the same again, with its
+    length where that is all of it."""
+    buffer, count = memoryview(bytearray(min(BLOCK, max(1, most)))), 1
+    while count and spool.tell() < most:
+        count = body.readinto(buffer[:most - spool.tell()])
+        spool.write(buffer[:count])
+    size = spool.tell()
+    spool.seek(0)
+    return _TakenBody(spool, body if count else bytes_body(b""), None if count else size)
+
+
+class _TakenBody(Body):
+    """A body that begins in a spool."""
+
+    def __init__(self, spool: Any, rest: Body, length: Optional[int]) -> None:
+        self._spool, self._rest, self.length = spool, rest, length
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        block = self._spool.read(len(view))
+        view[:len(block)] = block
+        return len(block) or self._rest.readinto(view)
 
 
 def pour(body: Body, put: Callable[[memoryview], object]) -> int:
@@ -10515,7 +10558,7 @@ class MetadataStore(abc.ABC):
 
 def _is_doubled(row: str) -> str:
     """SQL: whether a file is to have a second copy; NULL where `replication` is empty, which fires no trigger."""
-    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', (SELECT backend FROM replication)))"
+    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', 'erasure', (SELECT backend FROM replication)))"
 
 
 def _copy_key(row: str) -> str:
@@ -10538,6 +10581,14 @@ _OWE_DROP = f"""
             VALUES ({_copy_key('OLD')}, OLD.id, OLD.parent, OLD.name, 'drop', {_SQL_NOW});
 """
 _SAME_COPY = f"{_is_doubled('OLD')} AND {_is_doubled('NEW')} AND {_copy_key('OLD')} = {_copy_key('NEW')}"
+_DOUBLING = f"""
+    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
+    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+"""
 _SCHEMA = (
     # 1: records by (parent, name): one B-tree serves the look-up of a path, a directory in order and a subtree
     """
@@ -10587,12 +10638,7 @@ _SCHEMA = (
         name TEXT NOT NULL, task TEXT NOT NULL, since REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
         due REAL NOT NULL DEFAULT 0, holder TEXT NOT NULL DEFAULT '');
     CREATE INDEX replicas_by_id ON replicas (id);
-    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
-    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
-        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
-    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
-        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
-    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+    {_DOUBLING}
     CREATE TRIGGER replica_moved AFTER UPDATE OF parent, name ON entries WHEN EXISTS (SELECT 1 FROM replication) BEGIN
         UPDATE replicas SET parent = NEW.parent, name = NEW.name WHERE key = {_copy_key('NEW')} AND task IN ('copy', 'check');
     END;
@@ -10628,6 +10674,11 @@ _SCHEMA = (
         INSERT INTO strays (instance_id, path, stamp, target) VALUES (OLD.instance_id, rtrim(OLD.parent, '/') || '/' || OLD.name,
             OLD.stamp, '');
     END;
+    """,
+    # 7: coded files have no second copy
+    f"""
+    DROP TRIGGER replica_new; DROP TRIGGER replica_other; DROP TRIGGER replica_replaced; DROP TRIGGER replica_gone;
+    {_DOUBLING}
     """,
 )
 FENCE_SECONDS = 86_400.0                    # that a token of a lock is remembered where it made a commit
@@ -16084,10 +16135,557 @@ class CachedBlobs:
 # ============================================================================
 
 SHARD_FOLDER = ".erasure"                   # erasure.md: shards lie under .erasure/KEY/INDEX
+SHARD_NOTES = ".crc"                        # behind INDEX: the file with the checksums of a shard
+SHARD_WINDOW = 8 << 20                      # bytes read at a time from another node: their CRCs fit into a header
+SHARD_KEYS = 256                            # of files that are asked for at a time, for the same reason
+_SHARD_NAME = re.compile(r"([0-9a-f]{32})/(0|[1-9][0-9]{0,2})")
+# Magic with the version, bytes of a block, size and SHA-256 of the shard; behind it the CRC-32 of this, then of each block.
+# Those need no sum of their own: one that is damaged fits no block, which then is rebuilt from other shards.
+_SHARD_HEAD = struct.Struct("<8sIQ32s")
+_SHARD_MAGIC = b"cfs-crc1"
+
+
+class ShardInfo(NamedTuple):
+    """A shard that lies here."""
+
+    index: int
+    size: int
+    mtime_ns: int
+
+
+class ShardState(NamedTuple):
+    """A shard as it was read, whole: SHA-256, hexadecimal, and the numbers of the blocks that have not their CRC-32."""
+
+    size: int
+    sha256: str
+    bad: tuple[int, ...]
+
+
+def shard_place(key: object, index: object) -> str:
+    """`KEY/INDEX`, where a shard lies below `.erasure`: the one place where both are checked, wherever they come from.
+    Raises FileNotFound for what can be no shard."""
+    found = _SHARD_NAME.fullmatch(f"{key}/{index}")
+    if found is None or int(found[2]) >= MAX_SHARDS:
+        raise FileNotFound(f"There is no such shard: its key has 32 hexadecimal digits, its index is 0 to {MAX_SHARDS - 1}.")
+    return found[0]
+
+
+def full_blocks(reader: Reader, size: int = CODE_BLOCK) -> Iterator[bytes]:
+    """What a reader has, in blocks of one size; the last may be shorter."""
+    block = reader.read(size)
+    while block:
+        while len(block) < size:
+            more = reader.read(size - len(block))
+            if not more:
+                break
+            block += more
+        yield block
+        block = reader.read(size)
+
+
+def checked_blocks(crcs: Sequence[int], reader: Reader) -> Iterator[bytes]:
+    """The blocks of a part of a shard that begins with one. Raises AlteredBytes before it would give one that is wrong, or
+    tell that these were all when they are too few."""
+    left = iter(crcs)
+    for block in full_blocks(reader):
+        if zlib.crc32(block) != next(left, None):
+            raise AlteredBytes("A block of a shard is damaged.")
+        yield block
+    if next(left, None) is not None:
+        raise AlteredBytes("A shard is shorter than it was.")
+
+
+class ShardSums:
+    """The sums of a shard, worked out while its bytes pass."""
+
+    def __init__(self) -> None:
+        self.size, self._crc, self._crcs, self._sha = 0, 0, array.array("I"), hashlib.sha256()
+
+    def update(self, part: memoryview) -> None:
+        """The next bytes, of any number."""
+        self._sha.update(part)
+        while part:
+            some = part[:CODE_BLOCK - self.size % CODE_BLOCK]
+            self._crc, self.size, part = zlib.crc32(some, self._crc), self.size + len(some), part[len(some):]
+            if not self.size % CODE_BLOCK:
+                self._end_block()
+
+    def _end_block(self) -> None:
+        self._crcs.append(self._crc)
+        self._crc = 0
+
+    def notes(self) -> bytes:
+        """What is kept beside the shard, when all has passed."""
+        if self.size % CODE_BLOCK:
+            self._end_block()
+        head = _SHARD_HEAD.pack(_SHARD_MAGIC, CODE_BLOCK, self.size, self._sha.digest())
+        return head + struct.pack(f"<{1 + len(self._crcs)}I", zlib.crc32(head), *self._crcs)
+
+    @property
+    def sha256(self) -> str:
+        """Of what has passed, hexadecimal."""
+        return self._sha.hexdigest()
+
+
+def read_shard_crcs(notes: BinaryIO, size: int, start: int, stop: int) -> tuple[int, ...]:
+    """The CRC-32 of the blocks that [start, stop) touches, of a shard with `size` bytes. Raises StorageError for notes that
+    are damaged or belong to other bytes."""
+    head, first = notes.read(_SHARD_HEAD.size + 4), start // CODE_BLOCK
+    count = -(-stop // CODE_BLOCK) - first if stop > start else 0
+    notes.seek(_SHARD_HEAD.size + 4 + 4 * first)
+    table = notes.read(4 * count)
+    proper = _SHARD_HEAD.pack(_SHARD_MAGIC, CODE_BLOCK, size, head[-36:-4])
+    if head != proper + zlib.crc32(proper).to_bytes(4, "little") or len(table) < 4 * count:
+        raise StorageError("The checksums of a shard are damaged, of another size than it has, or of a newer version.")
+    return struct.unpack(f"<{count}I", table)
+
+
+class ShardUpload(abc.ABC):
+    """Bytes on their way into a shard, which is there, whole and durable, when `commit` has returned; before, nothing of
+    it is to be seen. Leaving its `with` block in any other way leaves nothing behind. For one thread."""
+
+    def __init__(self, length: int) -> None:
+        self._length, self._sums = length, ShardSums()
+
+    def write(self, part: memoryview) -> None:
+        """The next bytes; the caller may use the buffer again. Raises Disconnected for more than were announced."""
+        self._sums.update(part)
+        if self._sums.size > self._length:
+            raise Disconnected("The shard is longer than announced.")
+        self._take(part)
+
+    def commit(self) -> str:
+        """The SHA-256 of the shard, hexadecimal. Raises Disconnected for fewer bytes than were announced."""
+        if self._sums.size != self._length:
+            raise Disconnected("The shard is shorter than announced.")
+        self._finish(self._sums.notes())
+        return self._sums.sha256
+
+    @abc.abstractmethod
+    def _take(self, part: memoryview) -> None: ...
+
+    @abc.abstractmethod
+    def _finish(self, notes: bytes) -> None:
+        """Make all durable: the notes appear before the shard does, in place of one that was there."""
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Give up; safe to call twice, and after `commit`."""
+
+    def __enter__(self) -> ShardUpload:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.abort()
+
+
+class ShardStore(abc.ABC):
+    """The shards that lie on this node, or in S3 where only this node looks for them: KEY/INDEX, KEY of the file's version,
+    32 hexadecimal digits, INDEX 0 to 255. Beside each lie its notes, INDEX.crc. Any number of threads. Raises StorageFull,
+    StorageError; of S3 Unavailable and BadGateway; FileNotFound for what is not there or can be no shard."""
+
+    @abc.abstractmethod
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """A new shard of `length` bytes, in place of the same one if that is there."""
+
+    def open(self, key: str, index: int, start: int = 0, stop: Optional[int] = None) -> tuple[tuple[int, ...], Reader]:
+        """The CRC-32 of each block that [start, stop) touches, and these bytes, by a descriptor where they lie on the disk;
+        `checked_blocks` is for who starts with a block. Raises StorageError where the shard is shorter, or its notes are
+        damaged."""
+        place = shard_place(key, index)
+        reader, size = self._data(place, start, stop)
+        try:
+            with _blob_errors(), self._notes(place) as notes:
+                return read_shard_crcs(notes, size, start, size if stop is None else stop), reader
+        except FileNotFound:
+            reader.close()
+            raise StorageError("The checksums of a shard are missing.") from None
+        except BaseException:
+            reader.close()
+            raise
+
+    def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
+        """Read a shard, whole; `pace` is told of each piece, and may wait. Raises as `open` does."""
+        crcs, reader = self.open(key, index)
+        size, state, bad = 0, hashlib.sha256(), []      # type: int, Any, list[int]
+        with reader:
+            for number, block in enumerate(full_blocks(reader)):
+                size += len(block)
+                state.update(block)
+                if zlib.crc32(block) != crcs[number]:
+                    bad.append(number)
+                pace(len(block))
+        return ShardState(size, state.hexdigest(), tuple(bad))
+
+    def find(self, keys: Iterable[str]) -> dict[str, dict[int, ShardInfo]]:
+        """What there is of each of these files."""
+        return {key: {info.index: info for info in self._infos(key, self._names(key))} for key in keys}
+
+    def list(self) -> Iterator[tuple[str, ShardInfo]]:
+        """All shards, those of one file one after the other."""
+        for key, names in self._all():
+            for info in self._infos(key, names):
+                yield key, info
+
+    @staticmethod
+    def _infos(key: str, names: Mapping[str, tuple[int, int]]) -> Iterator[ShardInfo]:
+        return (ShardInfo(int(name), *about) for name, about in names.items() if _SHARD_NAME.fullmatch(f"{key}/{name}"))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove all shards of files. What is gone already is no error, here and below."""
+        for key in keys:
+            self._remove(key, list(self._names(key)))
+
+    def remove(self, key: str, indexes: Iterable[int]) -> None:
+        """Remove some shards of a file."""
+        names = [shard_place(key, index).partition("/")[2] for index in indexes]
+        self._remove(key, [name + end for end in ("", SHARD_NOTES) for name in names])
+
+    def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
+        """Remove what uploads left that began before that time and were cut off, of all files or only of `keys`; how many
+        there were. Unless `mend` they are only counted."""
+        found = self._sweep_uploads(before_ns, keys, mend)
+        for key, names in self._all() if keys is None else [(key, self._names(key)) for key in keys]:
+            alone = [name for name, (_, mtime_ns) in names.items() if name.endswith(SHARD_NOTES)
+                     and name[:-len(SHARD_NOTES)] not in names and mtime_ns < before_ns]
+            found += len(alone)
+            self._remove(key, alone if mend else [])
+        return found
+
+    @abc.abstractmethod
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        """A part of a shard, and the size of all of it."""
+
+    @abc.abstractmethod
+    def _notes(self, place: str) -> BinaryIO: ...
+
+    @abc.abstractmethod
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        """Size and time of what lies under a key, notes among it; the shards come first."""
+
+    @abc.abstractmethod
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        """The same for each key there is."""
+
+    @abc.abstractmethod
+    def _remove(self, key: str, names: Sequence[str]) -> None: ...
+
+    @abc.abstractmethod
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int: ...
+
+    @abc.abstractmethod
+    def free_bytes(self) -> int:
+        """How much more there is room for."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raises unless it answers now."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class _DiskShardUpload(ShardUpload):
+    """Two temporary files on their way to a shard and its notes."""
+
+    def __init__(self, folder: str, place: str, length: int, durable: bool) -> None:
+        super().__init__(length)
+        self._folder, self._place, self._durable = folder, os.path.join(folder, *place.split("/")), durable
+        self._temporary = os.path.join(folder, "tmp", f"{place.replace('/', '.')}.{secrets.token_hex(8)}")
+        with _blob_errors():
+            self._fd = self._new(self._temporary)
+
+    @staticmethod
+    def _new(place: str) -> int:
+        return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
+
+    def _take(self, part: memoryview) -> None:
+        with _blob_errors():
+            write_all(self._fd, part)
+
+    def _finish(self, notes: bytes) -> None:
+        with _blob_errors():
+            self._end()
+            self._fd = self._new(self._temporary + SHARD_NOTES)
+            write_all(self._fd, memoryview(notes))
+            self._end()
+            self._appear(os.path.dirname(self._place))
+            for folder in (os.path.dirname(self._place), self._folder) if self._durable and os.name != "nt" else ():
+                _fsync_folder(folder, None)
+
+    def _end(self) -> None:
+        if self._durable:
+            os.fsync(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def _appear(self, above: str) -> None:
+        for _ in range(9):                  # whoever removes the last other shard of the file removes the folder as well
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.makedirs(above, mode=0o700, exist_ok=True)
+                os.replace(self._temporary + SHARD_NOTES, self._place + SHARD_NOTES)
+                break
+        os.replace(self._temporary, self._place)
+
+    def abort(self) -> None:
+        """As the base says."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        for end in ("", SHARD_NOTES):
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary + end)
+
+
+class _DiskShardReader(FileReader):
+    """What can not be read of a disk that breaks is lost, as what is damaged is."""
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says; raises StorageError only."""
+        with _blob_errors():
+            return super().read(size)
+
+    def close(self) -> None:
+        """As the base says."""
+        with _blob_errors():
+            super().close()
+
+
+class DiskShards(ShardStore):
+    """Shards as files `.erasure/KEY/INDEX` of a folder, so that `cat 0 1 2 3 | head -c SIZE` is the file; `tmp` lies beside
+    the keys, as names can not move between disks. `min_free`: bytes that uploads leave free."""
+
+    def __init__(self, folder: str, *, durable: bool = True, min_free: int = 0) -> None:
+        self.folder, self._durable, self._min_free = os.path.join(folder, SHARD_FOLDER), durable, min_free
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the folders, also once more when somebody tidied up; not on a disk that can only be read."""
+        try:
+            os.makedirs(os.path.join(self.folder, "tmp"), mode=0o700, exist_ok=True)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise translate_os_error(error) from error
+
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """As the base says."""
+        place = shard_place(key, index)
+        if self._min_free and self.free_bytes() < length:
+            raise StorageFull()
+        self._prepare()
+        return _DiskShardUpload(self.folder, place, length, self._durable)
+
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        with _blob_errors():
+            fd = os.open(os.path.join(self.folder, place), _O_READ)
+            size = _fstat_or_close(fd).st_size
+        stop = size if stop is None else stop
+        if not 0 <= start <= stop <= size:
+            os.close(fd)
+            raise StorageError("A shard is shorter than it was.")
+        return _DiskShardReader(fd, start, stop - start), size
+
+    def _notes(self, place: str) -> BinaryIO:
+        with _blob_errors():
+            return os.fdopen(os.open(os.path.join(self.folder, place) + SHARD_NOTES, _O_READ), "rb", 0)
+
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        with _blob_errors(), contextlib.suppress(FileNotFoundError):
+            with os.scandir(os.path.join(self.folder, shard_place(key, 0)[:-2])) as items:
+                for item in items:
+                    with contextlib.suppress(FileNotFoundError):
+                        about = item.stat(follow_symlinks=False)
+                        found[item.name] = about.st_size, about.st_mtime_ns
+        return found
+
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        with _blob_errors():
+            for name in os.listdir(self.folder) if os.path.isdir(self.folder) else ():
+                if _SHARD_NAME.fullmatch(name + "/0"):
+                    yield name, self._names(name)
+
+    def _remove(self, key: str, names: Sequence[str]) -> None:
+        above = os.path.join(self.folder, shard_place(key, 0)[:-2])
+        with _blob_errors():
+            for name in sorted(names, key=len):         # the notes last: what has none counts as damaged
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(above, name))
+            with contextlib.suppress(OSError):          # there are others yet, or it was never there
+                os.rmdir(above)
+
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
+        left: list[str] = []
+        with _blob_errors(), contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left += (item.path for item in items if (keys is None or item.name.partition(".")[0] in keys)
+                     and item.stat().st_mtime_ns < before_ns)
+        with _blob_errors():
+            for path in left if mend else ():
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        return len(left)
+
+    def free_bytes(self) -> int:
+        """As the base says."""
+        with _blob_errors():
+            return max(0, shutil.disk_usage(os.path.dirname(self.folder)).free - self._min_free)
+
+    def check(self) -> None:
+        """As the base says."""
+        self._prepare()
+        with _blob_errors():
+            os.stat(os.path.join(self.folder, "tmp"))
+
+
+class _S3ShardUpload(ShardUpload):
+    """An upload to S3 as one of a shard."""
+
+    def __init__(self, client: S3Client, place: str, length: int, changed: Callable[[], None]) -> None:
+        super().__init__(length)
+        self._client, self._upload, self._changed = client, client.upload(place, length), changed
+
+    def _take(self, part: memoryview) -> None:
+        self._upload.write(part)
+
+    def _finish(self, notes: bytes) -> None:
+        self._client.put(self._upload.key + SHARD_NOTES, notes)
+        self._upload.commit(asking=False)
+        self._changed()
+
+    def abort(self) -> None:
+        """As the base says, as far as S3 answers; what is left `sweep` finds."""
+        with contextlib.suppress(CallFSError):
+            self._upload.abort()
+
+
+class S3Shards(ShardStore):
+    """Shards as objects `FOLDER/.erasure/KEY/INDEX` of a bucket; no two nodes may have the same folder. Closes the client."""
+
+    NOTES_BYTES = 16 << 20                  # of notes that are kept in memory: each part that is read needs them
+
+    def __init__(self, client: S3Client, folder: str) -> None:
+        self._client, self._folder = client, f"{folder}/{SHARD_FOLDER}/"
+        self._known: Cache[str, bytes] = Cache(self.NOTES_BYTES)
+
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """As the base says."""
+        place = shard_place(key, index)
+        return _S3ShardUpload(self._client, self._folder + place, length, lambda: self._known.drop(place))
+
+    def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
+        """As the base says; the notes, too, are read from S3."""
+        self._known.drop(shard_place(key, index))
+        try:
+            return super().verify(key, index, pace)
+        except AlteredBytes:                # by S3's own checksum
+            raise StorageError("A shard in S3 is not as it was stored.") from None
+
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        try:
+            if stop is not None and stop <= start:      # S3 gives no empty range
+                return ChunkReader((), 0), self._client.head(self._folder + place).size
+            reader = self._client.get(self._folder + place, start, stop)
+        except RangeNotSatisfiable:
+            raise StorageError("A shard is shorter than it was.") from None
+        if stop is not None and reader.length != stop - start:
+            reader.close()
+            raise StorageError("A shard is shorter than it was.")
+        return reader, reader.object.size
+
+    def _notes(self, place: str) -> BinaryIO:
+        data = self._known.get(place)
+        if data is None:
+            with self._client.get(self._folder + place + SHARD_NOTES) as reader:
+                data = b"".join(reader)
+            self._known.put(place, data, len(data))
+        return io.BytesIO(data)
+
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        prefix = self._folder + shard_place(key, 0)[:-1]
+        return {found.key[len(prefix):]: (found.size, found.mtime_ns) for found in self._client.list(prefix)}
+
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        def parts(found: S3Object) -> list[str]:
+            return found.key[len(self._folder):].split("/", 1)
+        for key, group in itertools.groupby(self._client.list(self._folder), lambda found: parts(found)[0]):
+            if _SHARD_NAME.fullmatch(key + "/0"):
+                yield key, {parts(found)[-1]: (found.size, found.mtime_ns) for found in group}
+
+    def _remove(self, key: str, names: Sequence[str]) -> None:
+        prefix = self._folder + shard_place(key, 0)[:-1]
+        self._client.delete([prefix + name for name in names])
+
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
+        found = [pending for pending in self._client.uploads(self._folder) if pending.started_ns < before_ns and
+                 (keys is None or pending.key[len(self._folder):].partition("/")[0] in keys)]
+        for pending in found if mend else ():
+            self._client.abort_upload(pending.key, pending.upload_id)
+        return len(found)
+
+    def free_bytes(self) -> int:
+        """More than anybody has."""
+        return 1 << 62
+
+    def check(self) -> None:
+        """As the base says, in at most a few seconds."""
+        S3Blobs(self._client, self._folder).check()
+
+    def close(self) -> None:
+        """As the base says; whoever is about to try again gives up."""
+        S3Blobs(self._client, self._folder).close()
+
+
+class ShardOps:
+    """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them. `leaving`: whether
+    it is to get none any more; then it refuses them, and has -1 bytes of room."""
+
+    def __init__(self, shards: ShardStore, leaving: Callable[[], bool] = lambda: False) -> None:
+        self._shards, self._leaving = shards, leaving
+
+    @property
+    def ops(self) -> dict[str, Callable[[PeerCall], PeerResult]]:
+        """The table."""
+        return {name[1:]: getattr(self, name) for name in (
+            "_shard_put", "_shard_read", "_shard_find", "_shard_verify", "_shard_delete", "_shard_remove", "_shard_room")}
+
+    def _shard_put(self, call: PeerCall) -> PeerResult:
+        if self._leaving():
+            raise Unavailable("This node is being emptied.")
+        with self._shards.stage(call.args["key"], call.args["index"], call.args["length"]) as upload:
+            pour(call.body, upload.write)
+            return PeerResult({"sha256": upload.commit()})
+
+    def _shard_read(self, call: PeerCall) -> PeerResult:
+        start, stop = call.args["start"], call.args["stop"]
+        if stop - start > SHARD_WINDOW:
+            raise BadRequest(f"{SHARD_WINDOW} bytes of a shard are the most at a time.")
+        crcs, reader = self._shards.open(call.args["key"], call.args["index"], start, stop)
+        return PeerResult({"crcs": crcs}, reader)
+
+    def _shard_find(self, call: PeerCall) -> PeerResult:
+        found = self._shards.find(call.args["keys"])
+        return PeerResult({"shards": {key: list(shards.values()) for key, shards in found.items()}})
+
+    def _shard_verify(self, call: PeerCall) -> PeerResult:
+        return PeerResult(self._shards.verify(call.args["key"], call.args["index"])._asdict())
+
+    def _shard_delete(self, call: PeerCall) -> PeerResult:
+        self._shards.delete(call.args["keys"])
+        return PeerResult({})
+
+    def _shard_remove(self, call: PeerCall) -> PeerResult:
+        self._shards.remove(call.args["key"], call.args["indexes"])
+        return PeerResult({})
+
+    def _shard_room(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"free": -1 if self._leaving() else self._shards.free_bytes()})
 
 # ============================================================================
 # Shards: files cut over nodes, read also when some are lost
 # ============================================================================
+
+ERASURE = "erasure"                         # the backend of coded files
+
 
 class Coding(NamedTuple):
     """How a file is to be cut: what the name of a backend says behind "erasure" (`erasure:4+2@node-1,node-2`)."""
@@ -16095,6 +16693,12 @@ class Coding(NamedTuple):
     data: int = 0                           # 0: as configured
     parity: int = 0
     nodes: tuple[str, ...] = ()             # where shard 0, 1, ... go, round and round; none: this node and then the others
+
+    @property
+    def name(self) -> str:
+        """The name of the backend that says so."""
+        shards = f"{self.data or ''}+{self.parity or ''}".rstrip("+")
+        return ERASURE + (f":{shards}" if shards or self.nodes else "") + (f"@{','.join(self.nodes)}" if self.nodes else "")
 
 
 def backend_name(backend: str) -> str:
@@ -16105,14 +16709,14 @@ def backend_name(backend: str) -> str:
 def read_coding(backend: str) -> Coding:
     """What stands behind the name of the backend. Raises BadRequest for what makes no code (erasure.md)."""
     shards, at, nodes = backend.partition(":")[2].partition("@")
-    found = re.fullmatch(r"(\d{1,9})\+(\d{1,9})|", shards, re.ASCII)
+    found = re.fullmatch(r"(\d{0,9})(?:\+(\d{0,9}))?", shards, re.ASCII)
     names = tuple(nodes.split(",")) if at else ()
     if found is None or at and not all(names):
         raise BadRequest(f"{backend[:100]!r} is no coding; one is erasure, erasure:4+2 or erasure:4+2@node-1,node-2.")
-    coding = Coding(*map(int, found.groups("0")), names)
-    if shards and not (coding.data and coding.parity and coding.data + coding.parity <= MAX_SHARDS):
+    counts = [int(each) if each else None for each in found.groups()]     # what is left out is as configured
+    if 0 in counts or sum(count or 1 for count in counts) > MAX_SHARDS:
         raise BadRequest(f"{shards} shards make no code: at least 1 of each, at most {MAX_SHARDS} together.")
-    return coding
+    return Coding(counts[0] or 0, counts[1] or 0, names)
 
 
 class CodeManifest(NamedTuple):
@@ -16123,6 +16727,7 @@ class CodeManifest(NamedTuple):
     parity: int
     nodes: tuple[str, ...]                  # of each shard; "" for one that is owed (erasure.write_quorum)
     sums: tuple[str, ...]                   # their SHA-256, hexadecimal; "" for one that is owed
+    only: tuple[str, ...] = ()              # the nodes that the upload asked for, to which healing keeps; none: any
     version: int = CODE_VERSION
 
     @property
@@ -16134,19 +16739,842 @@ class CodeManifest(NamedTuple):
     def text(self) -> str:
         """As it stands in a record; without spaces."""
         sums = [base64.b64encode(bytes.fromhex(each)).decode() for each in self.sums]
-        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums])
+        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums, *([self.only] if self.only else [])])
 
 
 def read_code_manifest(text: str) -> CodeManifest:
     """The manifest in a tag. Raises StorageError for one that this version can not read."""
     try:
-        version, size, data, parity, nodes, sums = json.loads(text)
-        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), version)
+        version, size, data, parity, nodes, sums, *more = json.loads(text)
+        only = tuple(more[0]) if more else ()
+        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), only, version)
         if version == CODE_VERSION and size >= 0 and len(found.nodes) == len(found.sums) == data + parity > data > 0:
             return found
     except (ValueError, TypeError, AttributeError):
         pass
     raise StorageError("The manifest of a coded file can not be read: it is damaged, or of a newer version of callfs.")
+
+
+CODE_SPAN = 1 << 20                         # bytes of a shard that are fetched at a time, at most
+CODE_AHEAD = 8 << 20                        # bytes that a reader may have under way or waiting
+CODE_HELD = 1 << 30                         # bytes on the disk that a reader of a damaged file may hold for later
+CODE_STREAMS = 48                           # shards on their way to nodes at a time: `Peers` lets 64 pass to each
+CODE_FETCHES = 64                           # threads that fetch for all readers
+CODE_SHUNNED = 64                           # spans for which a reader does without a shard that failed or was late
+CODE_LOOSE = 500                            # shards of so many deleted files may wait for a node that is away
+HEDGE_FLOOR, HEDGE_UNKNOWN = 0.1, 0.5       # seconds before a shard counts as late: at least, and before anything is known
+
+
+class ShardNodes:
+    """The shards of every node, by its name: those of this node straight from its store, the others by `peers` (None: it is
+    alone). Raises what a ShardStore raises; BadGateway and Unavailable for a node that is away. Any number of threads."""
+
+    def __init__(self, here: ShardStore, instance_id: str, peers: Optional[Peers] = None) -> None:
+        self.here, self.instance_id, self.peers = here, instance_id, peers
+
+    def order(self) -> list[str]:
+        """This node, then the others as their names follow it, round."""
+        names = sorted({self.instance_id, *(self.peers.endpoints if self.peers else ())})
+        first = names.index(self.instance_id)
+        return names[first:] + names[:first]
+
+    def known(self, node: str) -> bool:
+        """Whether there is such a node."""
+        return node == self.instance_id or self.peers is not None and node in self.peers.endpoints
+
+    def answers(self, node: str) -> bool:
+        """Whether it is worth asking: what is known of it, without asking it."""
+        with contextlib.suppress(KeyError):             # it left just now
+            return self.known(node) and (node == self.instance_id or self.peers is not None and self.peers.state(node) != "open")
+        return False
+
+    def live(self) -> list[str]:
+        """`order`, without those that do not answer."""
+        return [node for node in self.order() if self.answers(node)]
+
+    def _ask(self, node: str, op: str, args: Mapping[str, Any], **how: Any) -> PeerAnswer:
+        if self.peers is None:
+            raise BadGateway(f"node {node} is not known to node {self.instance_id}: it has no instance_discovery.peer_endpoints.")
+        return self.peers.call(node, op, args, {}, **how)
+
+    def put(self, node: str, key: str, index: int, length: int, body: Body) -> str:
+        """Store a shard out of a body of `length` bytes; its SHA-256, hexadecimal, when it is durable."""
+        if node != self.instance_id:
+            args = {"key": key, "index": index, "length": length}
+            return str(self._ask(node, "shard_put", args, body=body, length=length).value["sha256"])
+        with self.here.stage(key, index, length) as upload:
+            pour(body, upload.write)
+            return upload.commit()
+
+    def open(self, node: str, key: str, index: int, start: int, stop: int) -> tuple[tuple[int, ...], Reader]:
+        """As `ShardStore.open`; at most SHARD_WINDOW bytes."""
+        if node == self.instance_id:
+            return self.here.open(key, index, start, stop)
+        answer = self._ask(node, "shard_read", {"key": key, "index": index, "start": start, "stop": stop}, stream=True)
+        return tuple(answer.value["crcs"]), answer.reader or ChunkReader((answer.data,), len(answer.data))
+
+    def find(self, node: str, keys: Sequence[str]) -> dict[str, dict[int, ShardInfo]]:
+        """As `ShardStore.find`."""
+        if node == self.instance_id:
+            return self.here.find(keys)
+        found: dict[str, Any] = {}
+        for first in range(0, len(keys), SHARD_KEYS):
+            found.update(self._ask(node, "shard_find", {"keys": list(keys[first:first + SHARD_KEYS])}).value["shards"])
+        return {key: {info[0]: ShardInfo(*info) for info in found.get(key, ())} for key in keys}
+
+    def verify(self, node: str, key: str, index: int, pace: Callable[[int], None] = lambda count: None,
+               timeout: float = 3600.0) -> ShardState:
+        """As `ShardStore.verify`; `pace` is told of what is read here only, `timeout` is for others."""
+        if node == self.instance_id:
+            return self.here.verify(key, index, pace)
+        told = self._ask(node, "shard_verify", {"key": key, "index": index}, timeout=timeout).value
+        return ShardState(told["size"], told["sha256"], tuple(told["bad"]))
+
+    def delete(self, node: str, keys: Sequence[str]) -> None:
+        """As `ShardStore.delete`."""
+        if node == self.instance_id:
+            return self.here.delete(keys)
+        for first in range(0, len(keys), SHARD_KEYS):
+            self._ask(node, "shard_delete", {"keys": list(keys[first:first + SHARD_KEYS])})
+
+    def remove(self, node: str, key: str, indexes: Sequence[int]) -> None:
+        """As `ShardStore.remove`."""
+        if node == self.instance_id:
+            return self.here.remove(key, indexes)
+        self._ask(node, "shard_remove", {"key": key, "indexes": list(indexes)})
+
+    def room(self, node: str) -> int:
+        """How many bytes it has room for."""
+        return self.here.free_bytes() if node == self.instance_id else int(self._ask(node, "shard_room", {}).value["free"])
+
+
+# ---- cutting and storing -----------------------------------------------------------------------------------------
+
+class _Scratch:
+    """Bytes in memory, and in an unnamed file of `folder` once they are more than `limit`. One thread writes, any may read
+    what has been written. Raises StorageFull, StorageError."""
+
+    def __init__(self, folder: Optional[str], limit: int = SPOOL_BYTES) -> None:
+        self._folder, self._limit, self._memory = folder, limit, bytearray()
+        self._file: Optional[BinaryIO] = None
+        self._turn: ContextManager[Any] = contextlib.nullcontext() if hasattr(os, "pread") else threading.Lock()
+
+    @property
+    def fd(self) -> int:
+        """The file; -1 while there is none."""
+        return -1 if self._file is None else self._file.fileno()
+
+    def spill(self) -> None:
+        """Go on in a file."""
+        with _blob_errors():
+            self._file = tempfile.TemporaryFile(dir=self._folder)
+            write_all(self.fd, memoryview(self._memory))
+        self._memory = bytearray()
+
+    def write(self, part: Union[bytes, memoryview], offset: int) -> None:
+        """Put bytes somewhere."""
+        if self._file is None and offset + len(part) > self._limit:
+            self.spill()
+        if self._file is None:
+            self._memory += bytes(max(0, offset - len(self._memory)))
+            self._memory[offset:offset + len(part)] = part
+            return
+        with _blob_errors(), self._turn:
+            os.lseek(self.fd, offset, os.SEEK_SET)
+            write_all(self.fd, memoryview(part))
+
+    def read(self, size: int, offset: int) -> bytes:
+        """As `pread`."""
+        if self._file is None:
+            return bytes(self._memory[offset:offset + size])
+        with _blob_errors(), self._turn:
+            return pread(self.fd, size, offset)
+
+    def close(self) -> None:
+        """Forget it all."""
+        self._memory = bytearray()
+        if self._file is not None:
+            self._file.close()
+
+
+class _ShardBody(Body):
+    """A shard as a body, out of what `take` gives of it (size, offset)."""
+
+    def __init__(self, take: Callable[[int, int], bytes], length: int) -> None:
+        self._take, self.length, self._left = take, length, length
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        data = self._take(min(len(view), self._left), (self.length or 0) - self._left) if self._left else b""
+        view[:len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+class _CodedFile:
+    """The bytes of an upload, and the parity that is made of them: both lie here until all shards are stored. So one whose
+    node fails goes to another from its start, and a slow node holds up no other."""
+
+    def __init__(self, folder: Optional[str], codes: ErasureCodes) -> None:
+        self._codes, self._data, self._parity = codes, _Scratch(folder), _Scratch(folder)
+        self.size, self._made, self._changed = 0, 0, threading.Condition()
+        self.error: Optional[CallFSError] = None
+
+    def write(self, part: memoryview) -> None:
+        """The next bytes."""
+        self._data.write(part, self.size)
+        self.size += len(part)
+
+    def cut(self, data: int, parity: int) -> int:
+        """These were all; the size of a shard."""
+        self._shape = CodeManifest(self.size, data, parity, (), ())
+        if self._data.fd < 0 and self._shape.shard_size * (data + parity) > 4 * SPOOL_BYTES:
+            self._data.spill()
+        return self._shape.shard_size
+
+    def code(self) -> None:
+        """Make the parity; whoever reads it waits until it is made so far."""
+        size = self._shape.shard_size
+        with contextlib.closing(self._pieces()) as pieces:
+            for piece in pieces:
+                for number, part in enumerate(piece):
+                    self._parity.write(part, number * size + self._made)
+                with self._changed:
+                    self._made += len(piece[0])
+                    self._changed.notify_all()
+
+    def _pieces(self) -> Iterator[list[bytes]]:
+        size, data, parity = self._shape.size, self._shape.data, self._shape.parity
+        if self._data.fd >= 0:
+            return self._codes.parity_of(self._data.fd, size, data, parity)
+        return (self._codes.get(data, parity).encode([self._part(index, self._shape.shard_size, 0) for index in range(data)])
+                for _ in range(bool(size)))
+
+    def body(self, index: int) -> Body:
+        """A shard, as far as it is made already."""
+        return _ShardBody(functools.partial(self._part, index), self._shape.shard_size)
+
+    def _part(self, index: int, size: int, offset: int) -> bytes:
+        if self.error is not None:
+            raise self.error
+        data, shard_size = self._shape.data, self._shape.shard_size
+        first = (index if index < data else index - data) * shard_size + offset
+        if index < data:
+            scratch, count = self._data, max(0, min(size, self.size - first))   # behind the end: zeros
+        else:
+            with self._changed:
+                self._changed.wait_for(lambda: self._made > offset or self.error is not None)
+            scratch, count = self._parity, min(size, self._made - offset)
+            size = count
+        found = scratch.read(count, first) if count else b""
+        if self.error is not None:          # the files may be closed by now
+            raise self.error
+        if len(found) < count:
+            raise StorageError("A temporary file became shorter while it was read.")
+        return found.ljust(size, b"\0")
+
+    def stop(self, error: CallFSError) -> None:
+        """Let every body raise this."""
+        with self._changed:
+            self.error = self.error or error
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Forget the bytes."""
+        self._data.close()
+        self._parity.close()
+
+
+class _Spread:
+    """The shards of one upload on their way to the nodes: each in a thread, with the next node after one that fails."""
+
+    def __init__(self, blobs: ErasureBlobs, key: str, coding: Coding, file: _CodedFile) -> None:
+        self._nodes, self._key, self._coding, self._file = blobs.nodes, key, coding, file
+        self._size, self._streams = file.cut(coding.data, coding.parity), blobs.streams
+        self._places, self._sums = list(blobs.placed(coding)), [""] * (coding.data + coding.parity)
+        self._failed: dict[str, CallFSError] = {}
+        self._used: set[str] = set()
+        self._changed, self._left, self._closed = threading.Condition(), len(self._sums), False
+        self._fault: Optional[BaseException] = None
+
+    def run(self, quorum: int) -> CodeManifest:
+        """Store them. Of a failure nothing is left, but what lies on a node that is away by then."""
+        count = len(self._sums)
+        pool = concurrent.futures.ThreadPoolExecutor(min(count, CODE_STREAMS // 3), "callfs-shards")
+        try:
+            for index in range(count):
+                pool.submit(self._store, index)
+            self._file.code()
+            self._wait(quorum)
+            manifest = self._manifest(quorum)
+            self._file.stop(StorageError("The file was stored without this shard."))    # those that are late give up
+            return manifest
+        except BaseException as error:
+            self._file.stop(error if isinstance(error, CallFSError) else StorageError())
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._undo()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _store(self, index: int) -> None:
+        try:
+            while not self._tried(index):
+                pass
+        except BaseException as error:      # whoever waits is to see it
+            self._fault = self._fault or error
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
+
+    def _tried(self, index: int) -> bool:
+        """Whether there is nothing more to do for a shard."""
+        node = self._choose(index)
+        if not node or self._file.error:
+            return True
+        try:
+            with self._streams:
+                found = self._nodes.put(node, self._key, index, self._size, self._file.body(index))
+        except CallFSError as error:
+            with self._changed:
+                self._failed[node] = error
+            return False
+        with self._changed:
+            if not self._closed:
+                self._sums[index] = found
+                return True
+        self._nodes.remove(node, self._key, [index])        # too late: the manifest does not name it
+        return True
+
+    def _choose(self, index: int) -> str:
+        """The node for a shard: the one that it was meant for, or else another that has as few of them as possible."""
+        with self._changed:
+            if self._places[index] in self._failed or not self._places[index]:
+                names = [node for node in self._nodes.live() if node not in self._failed and
+                         (not self._coding.nodes or node in self._coding.nodes)]
+                self._places[index] = min(names, key=self._places.count, default="")
+            self._used.add(self._places[index])
+            return self._places[index]
+
+    def _wait(self, quorum: int) -> None:
+        """Until all are stored, or for as long again (1 s at least) as it took to store `quorum` of them."""
+        began, until = time.monotonic(), math.inf
+        with self._changed:
+            while self._left and self._fault is None and time.monotonic() < until:
+                if until == math.inf and len(self._sums) - self._sums.count("") >= quorum < len(self._sums):
+                    until = time.monotonic() + max(1.0, time.monotonic() - began)
+                self._changed.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
+        if self._fault is not None:
+            raise self._fault
+
+    def _manifest(self, quorum: int) -> CodeManifest:
+        with self._changed:
+            done = len(self._sums) - self._sums.count("")
+            self._closed = done >= quorum
+            if self._closed:
+                places = tuple(node if found else "" for node, found in zip(self._places, self._sums))
+                return CodeManifest(self._file.size, *self._coding[:2], places, tuple(self._sums), self._coding.nodes)
+        if self._file.error is not None:
+            raise self._file.error
+        reasons = list(self._failed.values())
+        full = reasons and all(isinstance(error, StorageFull) for error in reasons)
+        told = f"{done} of {len(self._sums)} shards could be stored, {quorum} are needed: " + " ".join(
+            f"{node}: {error.message}" for node, error in self._failed.items())
+        raise StorageFull(told) if full else Unavailable(told)
+
+    def _undo(self) -> None:
+        for node in self._used - {""}:
+            with contextlib.suppress(CallFSError):      # the records know that the key is loose: it is asked for again
+                self._nodes.delete(node, [self._key])
+
+
+class _CodedUpload(BlobUpload):
+    """A file on its way into shards."""
+
+    def __init__(self, blobs: ErasureBlobs, key: str, coding: Coding) -> None:
+        self._blobs, self._key, self._coding = blobs, key, coding
+        self._file = _CodedFile(blobs.folder, blobs.codes)
+
+    def write(self, part: memoryview) -> None:
+        """As the base says."""
+        self._file.write(part)
+
+    def commit(self) -> str:
+        """As the base says; the tag is the manifest."""
+        return _Spread(self._blobs, self._key, self._coding, self._file).run(self._blobs.quorum(self._coding)).text
+
+    def abort(self) -> None:
+        """As the base says."""
+        self._file.close()
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------
+
+class _Pace:
+    """How fast a node gives spans, as a smoothed mean and deviation (RFC 6298, 2), and how many late ones are under way."""
+
+    def __init__(self) -> None:
+        self._mean, self._spread, self.hanging, self._lock = -1.0, 0.0, 0, threading.Lock()
+
+    def hang(self, by: int) -> None:
+        """One more is late, or one less."""
+        with self._lock:
+            self.hanging += by
+
+    def note(self, seconds: float) -> None:
+        """One took so long."""
+        if self._mean < 0:
+            self._mean, self._spread = seconds, seconds / 2
+        self._spread += (abs(seconds - self._mean) - self._spread) / 4
+        self._mean += (seconds - self._mean) / 8
+
+    @property
+    def mean(self) -> float:
+        """Seconds for one."""
+        return max(0.0, self._mean)
+
+    @property
+    def limit(self) -> float:
+        """After how many seconds one is late."""
+        return HEDGE_UNKNOWN if self._mean < 0 else max(HEDGE_FLOOR, self._mean + 4 * self._spread)
+
+
+class _Fetch:
+    """A part of a shard on its way here: `data`, or the `error` for which it does not come."""
+
+    def __init__(self, index: int, node: str, start: int, stop: int) -> None:
+        self.index, self.node, self._start, self._stop = index, node, start, stop
+        self.data: Optional[bytes] = None
+        self.error: Optional[CallFSError] = None
+        self.late, self.dropped, self.due = False, False, math.inf
+        self._reader: Optional[Reader] = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it came, or failed."""
+        return self.data is not None or self.error is not None
+
+    def run(self, nodes: ShardNodes, key: str) -> None:
+        """Get it."""
+        try:
+            if not self.dropped:
+                crcs, reader = nodes.open(self.node, key, self.index, self._start, self._stop)
+                with reader:
+                    self._reader = reader
+                    data = b"" if self.dropped else b"".join(reader)
+                    self.data = self._checked(data, crcs)
+        except CallFSError as error:
+            self.error = error
+        except OSError as error:
+            self.error = translate_os_error(error)
+        finally:
+            if not self.over:
+                self.error = StorageError("A shard could not be read.")
+
+    def _checked(self, data: bytes, crcs: Sequence[int]) -> bytes:
+        view = memoryview(data)
+        if len(data) != self._stop - self._start or tuple(crcs) != tuple(
+                zlib.crc32(view[first:first + CODE_BLOCK]) for first in range(0, len(data), CODE_BLOCK)):
+            raise AlteredBytes("A block of a shard is damaged, or missing.")
+        return data
+
+    def drop(self) -> None:
+        """Nobody wants it any more."""
+        self.dropped = True
+        if self._reader is not None:
+            self._reader.close()
+
+
+class _Span:
+    """Some blocks of a shard, on their way to a reader: `fetches` by the index of the shard that they are of. [cut] of them
+    is what was asked for."""
+
+    def __init__(self, index: int, start: int, stop: int, cut: slice) -> None:
+        self.index, self.start, self.stop, self.cut = index, start, stop, cut
+        self.fetches: dict[int, _Fetch] = {}
+
+    def good(self) -> list[_Fetch]:
+        """What has come."""
+        return [fetch for fetch in self.fetches.values() if fetch.data is not None]
+
+    def waiting(self) -> list[_Fetch]:
+        """What is under way."""
+        return [fetch for fetch in self.fetches.values() if not fetch.over]
+
+
+Part = tuple[int, int, int]                 # of a shard: index, first byte, byte behind the last
+
+
+class _ShardReader(Reader):
+    """Parts of shards, one after the other, each from where it lies or rebuilt from others for as long as that gives none.
+    What is rebuilt with a span, or was needed for it, and is asked for later is held in a scratch file: so a file without some
+    of its shards is still read once, not K times."""
+
+    def __init__(self, blobs: ErasureBlobs, key: str, manifest: CodeManifest, parts: Sequence[Part],
+                 bad: Container[int] = ()) -> None:
+        self._blobs, self._key, self._manifest, self._bad = blobs, key, manifest, bad
+        self._code = blobs.codes.get(manifest.data, manifest.parity)
+        self._label = f"{manifest.data}+{manifest.parity}"
+        self.length = sum(stop - start for _, start, stop in parts)
+        self._parts = list(parts)           # those that no span was made of yet, but for what is before `_from`
+        self._size = max(CODE_BLOCK, min(CODE_SPAN, CODE_AHEAD // 2 // manifest.data) // CODE_BLOCK * CODE_BLOCK)
+        self._spans, self._number, self._shunned = collections.deque(), 0, {}     # type: collections.deque[_Span], int, dict[int, int]
+        self._changed, self._rest, self._closed = threading.Condition(), memoryview(b""), False
+        self._held, self._places, self._free = None, {}, []       # type: Optional[_Scratch], dict[tuple[int, int], tuple[int, int]], list[int]
+        self._told: set[int] = set()
+        self._rebuilds = False
+
+    # -- the way out -------------------------------------------------------------------------------------------
+
+    def begin(self) -> Reader:
+        """Wait for the first bytes, so that what can not be read is known before any is sent."""
+        try:
+            self._check()
+            self._rest = self._next()
+            return self
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says. Raises Unavailable when fewer than K shards are left."""
+        if not self._rest:
+            self._rest = self._next()
+        block, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """As the base says; what is under way ends."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for span in list(self._spans):
+            self._drop(span)
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
+    @staticmethod
+    def _drop(span: _Span) -> None:
+        for fetch in span.waiting():
+            fetch.drop()
+
+    def _check(self) -> None:
+        """Raises Unavailable where it is plain that too little is left for what is asked for."""
+        nodes = self._manifest.nodes
+        there = [bool(node) and self._blobs.nodes.answers(node) for node in nodes]
+        if sum(there) < self._manifest.data and not all(there[index] for index, _, _ in self._parts):
+            raise self._too_few(sum(there))
+
+    def _too_few(self, count: int) -> Unavailable:
+        return Unavailable(f"{count} of {len(self._manifest.nodes)} shards of this file can be read at the moment, "
+                           f"{self._manifest.data} are needed; try again when more nodes are back.")
+
+    # -- spans -------------------------------------------------------------------------------------------------
+
+    def _next(self) -> memoryview:
+        self._ahead()
+        if not self._spans:
+            return memoryview(b"")
+        span = self._spans[0]
+        data = self._finished(span)
+        self._spans.popleft()
+        self._ahead()
+        return memoryview(data)[span.cut]
+
+    def _ahead(self) -> None:
+        """Let what comes next be fetched while the reader is at what came before."""
+        under_way = sum((span.stop - span.start) * max(1, len(span.fetches)) for span in self._spans)
+        while self._parts and not self._closed and (under_way < CODE_AHEAD // 2 or not self._spans):
+            span = self._cut_span()
+            self._spans.append(span)
+            self._more(span, ahead=True)
+            under_way += (span.stop - span.start) * max(1, len(span.fetches))
+
+    def _cut_span(self) -> _Span:
+        """The next one. All of a file begin at multiples of their size, so that those of its shards lie side by side."""
+        index, start, stop = self._parts[0]
+        end = min(stop, (start // self._size + 1) * self._size)
+        if end == stop:
+            del self._parts[0]
+        else:
+            self._parts[0] = index, end, stop
+        self._number += 1
+        return self._span(index, start, end)
+
+    def _span(self, index: int, start: int, stop: int) -> _Span:
+        first, last = start // CODE_BLOCK * CODE_BLOCK, -(-stop // CODE_BLOCK) * CODE_BLOCK
+        return _Span(index, first, min(last, self._manifest.shard_size), slice(start - first, stop - first))
+
+    # -- fetching ----------------------------------------------------------------------------------------------
+
+    def _finished(self, span: _Span) -> bytes:
+        """The bytes of a span. Raises Unavailable."""
+        try:
+            while True:
+                if (span.index, span.start) in self._places:
+                    return self._take_held(span)
+                direct, good, over = span.fetches.get(span.index), span.good(), len(span.fetches) - len(span.waiting())
+                if direct is not None and direct.data is not None:
+                    return direct.data
+                if len(good) >= self._manifest.data:
+                    return self._rebuilt(span, {fetch.index: fetch.data or b"" for fetch in good[:self._manifest.data]})
+                if not self._more(span) and not self._wait(span, over):
+                    return self._by_block(span)
+        finally:
+            self._drop(span)
+
+    def _more(self, span: _Span, ahead: bool = False) -> bool:
+        """Begin with what a span needs beyond what is under way; whether there was any. What lies here is read at once, so
+        not `ahead`."""
+        timely = [fetch.index for fetch in span.waiting() if not fetch.late]
+        if span.index in timely or (span.index, span.start) in self._places:
+            return False
+        most = self._manifest.data - len(timely) - len(span.good())
+        begun = self._candidates(span)[:max(0, most)]
+        begun = begun[:1] if begun[:1] == [span.index] else begun
+        for index in begun:
+            if not (ahead and self._manifest.nodes[index] == self._blobs.nodes.instance_id):
+                self._fetch(span, index)
+        return bool(begun)
+
+    def _candidates(self, span: _Span) -> list[int]:
+        """The shards that were not asked for a span yet, those that promise most first: the one that it is of, then those that
+        lie here, are asked for later anyway, are data, lie on a fast node."""
+        nodes, here, start, stop = self._manifest.nodes, self._blobs.nodes.instance_id, span.start, span.stop
+        left = [index for index, node in enumerate(nodes) if node and index not in span.fetches]
+        return sorted(left, key=lambda index: (
+            self._avoided(index), index != span.index, nodes[index] != here, not self._wanted(index, start, stop),
+            index >= self._manifest.data, round(self._blobs.pace(nodes[index]).mean, 1)))
+
+    def _avoided(self, index: int) -> bool:
+        """Whether a shard is asked for last, if at all."""
+        node = self._manifest.nodes[index]
+        return (not node or index in self._bad or self._shunned.get(index, 0) > self._number or
+                not self._blobs.nodes.answers(node) or self._blobs.pace(node).hanging > 0)
+
+    def _fetch(self, span: _Span, index: int) -> None:
+        fetch = span.fetches[index] = _Fetch(index, self._manifest.nodes[index], span.start, span.stop)
+        if fetch.node == self._blobs.nodes.instance_id:
+            self._run(fetch)
+        else:
+            self._blobs.pool.submit(self._run, fetch)
+
+    def _run(self, fetch: _Fetch) -> None:
+        pace, began = self._blobs.pace(fetch.node), time.monotonic()
+        with self._changed:
+            fetch.due = began + pace.limit
+            self._changed.notify_all()
+        fetch.run(self._blobs.nodes, self._key)
+        if fetch.error is None:
+            pace.note(time.monotonic() - began)
+        with self._changed:
+            if fetch.late:
+                pace.hang(-1)
+            if fetch.error is not None and not fetch.dropped:
+                self._failed(fetch, fetch.error)
+            self._changed.notify_all()
+
+    def _failed(self, fetch: _Fetch, error: CallFSError) -> None:
+        altered = isinstance(error, AlteredBytes)
+        if not altered:                     # else the rest of the shard may well be good
+            self._shunned[fetch.index] = self._number + CODE_SHUNNED
+        if fetch.index not in self._told and (altered or not isinstance(error, (BadGateway, Unavailable))):
+            self._told.add(fetch.index)
+            self._blobs.damaged(self._key, fetch.index, fetch.node, error.message)
+
+    def _wait(self, span: _Span, over: int) -> bool:
+        """Until more than `over` fetches are over, or one is late; False where none is under way."""
+        with self._changed:
+            if self._closed:
+                raise StorageError("The file was closed while it was read.")
+            waiting = span.waiting()
+            if len(span.fetches) - len(waiting) > over:
+                return True
+            timely = [fetch for fetch in waiting if not fetch.late]
+            due = min((fetch.due for fetch in timely), default=math.inf)
+            if waiting:
+                self._changed.wait(None if due == math.inf else max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            for fetch in timely:
+                if not fetch.over and fetch.due <= now:
+                    self._late(fetch)
+            return bool(waiting)
+
+    def _late(self, fetch: _Fetch) -> None:
+        fetch.late = True
+        self._shunned[fetch.index] = self._number + CODE_SHUNNED
+        self._blobs.pace(fetch.node).hang(1)
+        self._blobs.metrics.count("callfs_erasure_hedges_total", fetch.node)
+
+    def _by_block(self, span: _Span) -> bytes:
+        """Too little of a span came. Where blocks of it are damaged, others of the same shards may do."""
+        altered = any(isinstance(fetch.error, AlteredBytes) for fetch in span.fetches.values())
+        if span.stop - span.start <= CODE_BLOCK or not altered:
+            raise self._too_few(len(span.good()))
+        return b"".join(self._finished(self._span(span.index, first, min(first + CODE_BLOCK, span.stop)))
+                        for first in range(span.start, span.stop, CODE_BLOCK))
+
+    # -- rebuilding --------------------------------------------------------------------------------------------
+
+    def _rebuilt(self, span: _Span, blocks: Mapping[int, bytes]) -> bytes:
+        lost = [index for index in range(len(self._manifest.nodes)) if index not in blocks and index != span.index
+                and self._wanted(index, span.start, span.stop) and self._avoided(index)]
+        found = self._code.rebuild(blocks, [span.index, *lost])
+        for index, data in [*zip(lost, found[1:]), *blocks.items()]:
+            if self._wanted(index, span.start, span.stop):
+                self._hold(index, span.start, data)
+        if not self._rebuilds:
+            self._blobs.metrics.count("callfs_erasure_degraded_reads_total", self._label)
+        self._rebuilds = True
+        self._blobs.metrics.count("callfs_erasure_rebuilt_bytes_total", self._label, by=len(found) * len(found[0]))
+        return found[0]
+
+    def _wanted(self, index: int, start: int, stop: int) -> bool:
+        """Whether the same blocks of a shard make a span that comes later."""
+        return start % self._size == 0 and any(
+            index == part and first <= start < last and stop >= min(start + self._size, last) for part, first, last in self._parts)
+
+    def _hold(self, index: int, start: int, data: bytes) -> None:
+        place = self._free.pop() if self._free else len(self._places) * self._size
+        if (index, start) in self._places or place >= CODE_HELD:
+            return
+        self._held = self._held or _Scratch(self._blobs.folder)
+        with contextlib.suppress(StorageError, StorageFull):    # then it is fetched again
+            self._held.write(data, place)
+            self._places[index, start] = place, len(data)
+
+    def _take_held(self, span: _Span) -> bytes:
+        place, size = self._places.pop((span.index, span.start))
+        self._free.append(place)
+        return self._held.read(size, place) if self._held is not None else b""
+
+
+class ErasureBlobs(BlobStore):
+    """Files as shards on the nodes, of which some may be lost. The key of a blob is that of its shards, its tag the manifest.
+
+    `coding` is what uploads get that do not say; `quorum` shards of a file must be durable for success (0: all of them), the
+    others are owed then. `folder` is for scratch files. `on_damage` is told (key, index, node, why) by whoever reads of shards
+    that are missing or damaged; it must not wait. Nothing is asked of a node but what has to be.
+    """
+
+    name = "erasure"
+
+    def __init__(self, nodes: ShardNodes, codes: ErasureCodes, coding: Coding = Coding(4, 2), *, quorum: int = 0,
+                 folder: Optional[str] = None, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        self.nodes, self.codes, self.coding, self._quorum, self.folder = nodes, codes, coding, quorum, folder
+        self.metrics, self._log = metrics or Metrics(), log
+        self.on_damage: Callable[[str, int, str, str], None] = lambda key, index, node, why: None
+        self.streams = threading.BoundedSemaphore(CODE_STREAMS)
+        self.pool = concurrent.futures.ThreadPoolExecutor(CODE_FETCHES, "callfs-fetch")
+        self._paces: dict[str, _Pace] = {}
+
+    def pace(self, node: str) -> _Pace:
+        """How fast a node is."""
+        return self._paces.setdefault(node, _Pace())
+
+    def quorum(self, coding: Coding) -> int:
+        """How many shards of a file must be stored."""
+        count = coding.data + coding.parity
+        return min(max(self._quorum, coding.data + 1), count) if self._quorum else count
+
+    def damaged(self, key: str, index: int, node: str, why: str) -> None:
+        """Somebody met a shard that is missing or damaged."""
+        if self._log:
+            self._log.warn("shard damaged", key=key, index=index, node=node, reason=why)
+        self.on_damage(key, index, node, why)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def wished(self, backend: str) -> BlobStore:
+        """As the base says."""
+        wish, made, usual = read_coding(backend), copy.copy(self), self.coding
+        for node in wish.nodes:
+            if not self.nodes.known(node):
+                raise BadRequest(f"{node[:100]!r} is no node of this cluster; the nodes are {', '.join(self.nodes.order())}.")
+        made.coding = Coding(wish.data or usual.data, wish.parity or usual.parity, wish.nodes or usual.nodes)
+        read_coding(made.coding.name)       # raises where the sum is too large
+        return made
+
+    def placed(self, coding: Coding, avoid: Container[str] = ()) -> tuple[str, ...]:
+        """The node of each shard: round the nodes that answer, so that none gets two while another has none."""
+        names = coding.nodes or self.nodes.order()
+        live = [node for node in names if self.nodes.answers(node) and node not in avoid] or names
+        return tuple(live[index % len(live)] for index in range(coding.data + coding.parity))
+
+    def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = MappingProxyType({})) -> BlobUpload:
+        """As the base says; nothing is sent before `commit`, and nothing is kept beside it."""
+        return _CodedUpload(self, key, self.coding)
+
+    def rebuild(self, key: str, manifest: CodeManifest, moves: Mapping[int, str], bad: Container[int] = (),
+                pace: Callable[[int], None] = lambda count: None) -> CodeManifest:
+        """Store shards (`moves`: index to node) once more, as they are or rebuilt; of those in `bad` only blocks are used that
+        no others give. The manifest that names them, all durable; what lies elsewhere still lies there, and what lies in the
+        place of one is replaced only when the new one is whole and right. Raises Unavailable where too few are left,
+        StorageError where one has not its SHA-256 by the manifest, and what the nodes raise."""
+        places, sums, size = list(manifest.nodes), list(manifest.sums), manifest.shard_size
+        with _ShardReader(self, key, manifest, [(index, 0, size) for index in sorted(moves) if size], bad) as reader:
+            for index in sorted(moves):
+                body = _ShardBody(functools.partial(self._proven, reader, hashlib.sha256(), size, sums[index], pace), size)
+                places[index], sums[index] = moves[index], self.nodes.put(moves[index], key, index, size, body)
+        return manifest._replace(nodes=tuple(places), sums=tuple(sums))
+
+    @staticmethod
+    def _proven(reader: Reader, state: Any, size: int, proper: str, pace: Callable[[int], None], count: int, offset: int) -> bytes:
+        """The next bytes of a shard; not the last ones unless it is what it was."""
+        data = reader.read(count)
+        state.update(data)
+        if proper and offset + len(data) == size and state.hexdigest() != proper:
+            raise StorageError("A shard was rebuilt with other bytes than it had: one of those that it was made of is damaged.")
+        pace(len(data))
+        return data
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As the base says, on every node. Raises Unavailable when one is away, after the others are done, so that it is asked
+        again; not when that are too many to remember: what is left there the scrub finds."""
+        away = []
+        for node in self.nodes.order():
+            try:
+                self.nodes.delete(node, keys)
+            except (BadGateway, Unavailable) as error:
+                away.append(error.message)
+        if away and len(keys) < CODE_LOOSE:
+            raise Unavailable(f"Shards of {len(keys)} deleted files wait for nodes that are away: " + " ".join(away))
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
+        """As the base says. Raises Unavailable when fewer shards are left than are needed; `read` does so as well."""
+        manifest = read_code_manifest(tag)
+        size, stop = manifest.shard_size, min(stop, manifest.size)
+        parts = [(index, max(0, start - index * size), min(size, stop - index * size))
+                 for index in range(start // size, -(-stop // size))] if start < stop else []
+        return _ShardReader(self, key, manifest, parts).begin()
+
+    def find(self, key: str) -> Optional[BlobInfo]:
+        """What lies here of it: the size is that of these shards."""
+        found = self.nodes.here.find([key])[key].values()
+        return BlobInfo(key, sum(info.size for info in found), max(info.mtime_ns for info in found)) if found else None
+
+    def list(self) -> Iterator[BlobInfo]:
+        """As `find`, of all of which anything lies here."""
+        for key, found in itertools.groupby(self.nodes.here.list(), operator.itemgetter(0)):
+            infos = [info for _, info in found]
+            yield BlobInfo(key, sum(info.size for info in infos), max(info.mtime_ns for info in infos))
+
+    def check(self) -> None:
+        """As the base says, of what lies here."""
+        self.nodes.here.check()
+
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+        """As the base says, here; every node does so itself."""
+        return self.nodes.here.sweep(before_ns, keys, mend)
+
+    def close(self) -> None:
+        """As the base says; ends all threads."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.codes.close()
+        self.nodes.here.close()
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -16737,6 +18165,7 @@ class WriteOptions(NamedTuple):
     mtime_ns: Optional[int] = None          # default: now
     sha256: str = ""                        # refuse the body unless it has this digest (hexadecimal)
     backend: str = ""                       # default: that of the file it replaces, else the configured one
+    plain: bool = False                     # not coded, even where the file that it replaces is
 
 
 class Written(NamedTuple):
@@ -17456,11 +18885,15 @@ class Tree:
 
     @staticmethod
     def _check_backend(place: Place, backend: str) -> None:
-        """Raises NotSupported for a backend that the filesystem of a path does not have."""
-        filesystem = place.filesystem
+        """Raises NotSupported for a backend that the filesystem of a path does not have, BadRequest for what is no coding."""
+        filesystem, name = place.filesystem, backend_name(backend)
+        if name == ERASURE:
+            backend, _ = name, read_coding(backend)
         if backend and backend not in filesystem.backends:
             if not filesystem.backends:
                 raise NotSupported(f"{filesystem.name} has no backends to choose from.")
+            if backend == ERASURE:
+                raise BadRequest("erasure.enabled is false: this server does not code files.")
             more = " It needs backend.s3_bucket_name in the configuration." if backend == "s3" else ""
             raise NotSupported(f"There is no backend {backend[:40]!r} here; there is: {', '.join(filesystem.backends)}.{more}")
 
@@ -17953,7 +19386,7 @@ class Replicas(Replication):
 
     def spares(self, entry: Optional[Entry]) -> bool:
         """As the base says."""
-        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, self.store.name)
+        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, ERASURE, self.store.name)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -18270,6 +19703,31 @@ def blob_of(entry: Entry) -> tuple[str, str]:
     return key, tag
 
 
+def code_of(entry: Entry) -> Optional[CodeManifest]:
+    """Where the shards of a file lie; None for one that is not coded. Raises StorageError."""
+    return read_code_manifest(blob_of(entry)[1]) if entry.backend == ERASURE else None
+
+
+def shown_backend(entry: Entry) -> str:
+    """The backend of an entry with its coding, if it has one ("erasure:4+2"): what puts other bytes there as these lie."""
+    with contextlib.suppress(StorageError):
+        code = code_of(entry)
+        return entry.backend if code is None else Coding(code.data, code.parity).name
+    return entry.backend
+
+
+def backend_to(entry: Entry, backend: str) -> str:
+    """The backend that a file must move to so as to lie in `backend`, where what that leaves open stays as it is; "" for
+    one that does. Raises StorageError for a manifest that can not be read."""
+    code = code_of(entry)
+    if code is None or backend_name(backend) != ERASURE:
+        return "" if entry.backend == backend else backend
+    wish = read_coding(backend)
+    wish = Coding(wish.data or code.data, wish.parity or code.parity, wish.nodes)
+    nodes = tuple(itertools.islice(itertools.cycle(wish.nodes or code.nodes), wish.data + wish.parity))
+    return wish.name if (wish.data, wish.parity, nodes) != (code.data, code.parity, code.nodes) else ""
+
+
 @contextlib.contextmanager
 def _found(entry: Entry) -> Iterator[None]:
     """What is not there although a record says so is a fault of the storage, not "not found"."""
@@ -18293,7 +19751,7 @@ class BlobFiles:
         self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
-        self.read_elsewhere: Callable[[Sequence[str]], set[str]] = lambda keys: set()       # those that other nodes read
+        self.read_elsewhere: Callable[[Sequence[str], bool], set[str]] = lambda keys, sure: set()   # those that others read
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -18431,7 +19889,8 @@ class BlobFiles:
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
-            read = self.read_elsewhere(keys) if keys else set()
+            # A node that is away must not keep the shards of all others on their disks for ever: the one who may read is cut.
+            read = self.read_elsewhere(keys, backend != ERASURE) if keys else set()
             keys = [key for key in keys if key not in read]
             if keys:
                 with self._measured(backend, "delete"):
@@ -18460,7 +19919,8 @@ class StoreFS(FileSystem):
     The record is the truth for owner, mode and digest, the file for size and time: where the record's `stamp` no
     longer fits the file, somebody changed it from outside, and its own state is what counts.
 
-    `blobs` are the backends beside the disk, `default` the backend of new files. A file in one of them is its record:
+    `blobs` are the backends beside the disk, `default` the backend of new files, `coded_from` the size of uploads from which
+    on they are coded unless they say where they go. A file in one of them is its record:
     the disk has only the directories. Its bytes are an object of a name of its own, which never changes: another
     version is another object, and one commit exchanges, moves or removes it, however large it is. Where the disk has
     something at the path of such a file, the record is what counts.
@@ -18473,8 +19933,8 @@ class StoreFS(FileSystem):
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None,
                  tell: Callable[[str, str], object] = lambda kind, path: None,
                  blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs",
-                 replication: Optional[Replication] = None) -> None:
-        self._replication = replication or Replication()
+                 coded_from: Optional[int] = None, replication: Optional[Replication] = None) -> None:
+        self._replication, self._coded_from = replication or Replication(), coded_from
         self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
@@ -18500,7 +19960,8 @@ class StoreFS(FileSystem):
         """Raises ConfigError when files lie in a backend that is not configured: they would be taken for lost."""
         for entry in self._store.elsewhere("/"):
             if entry.backend not in self.backends:
-                raise ConfigError(f"backend.{entry.backend}_bucket_name: {entry.path} and perhaps more files lie in "
+                key = "erasure.enabled" if entry.backend == ERASURE else f"backend.{entry.backend}_bucket_name"
+                raise ConfigError(f"{key}: {entry.path} and perhaps more files lie in "
                                   f"{entry.backend}, so it must be configured; move them to localfs before it is left out")
 
     def _claim(self, anyway: bool) -> None:
@@ -18566,7 +20027,7 @@ class StoreFS(FileSystem):
         if not self._blobs.stores or self._replication.required:
             return self._replication.required
         record = self._store.get(path)
-        return (record.backend if record is not None else self._default) in self._blobs.stores
+        return self._coded_from is not None or (record.backend if record is not None else self._default) in self._blobs.stores
 
     def operations(self) -> list[str]:
         """As the base says; of a disk that is read-only what is left."""
@@ -18956,13 +20417,31 @@ class StoreFS(FileSystem):
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
-        """As the interface says."""
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
+              lies: Optional[Callable[[str], str]] = None) -> Written:
+        """As the interface says. `lies` says where a new version goes if nobody does (default: `_backend_of`)."""
         _not_hidden(path, PermissionDenied)
         self._settle()
-        backend = options.backend or self._backend_of(path)
-        if backend in self._blobs.stores:
-            return self._write_blob(path, body, owner, guard, options, backend)
+        with self._chosen(path, body, options, lies or self._backend_of) as (backend, body):
+            if backend_name(backend) in self._blobs.stores:
+                return self._write_blob(path, body, owner, guard, options, backend)
+            return self._write_file(path, body, owner, guard, options)
+
+    @contextlib.contextmanager
+    def _chosen(self, path: str, body: Body, options: WriteOptions, lies: Callable[[str], str]) -> Iterator[tuple[str, Body]]:
+        """Where an upload goes. One without a length is taken in until it is clear whether it is large enough to be coded."""
+        backend = options.backend or lies(path)
+        if options.backend or options.plain or self._coded_from is None or backend_name(backend) == ERASURE:
+            plain = options.plain and not options.backend and backend_name(backend) == ERASURE
+            yield self._default if plain else backend, body
+            return
+        with contextlib.ExitStack() as keep:
+            if body.length is None:
+                with self._failures("spool"):
+                    body = take_ahead(body, keep.enter_context(open_spool(os.path.join(self._disk.hidden, "tmp"))), self._coded_from)
+            yield backend if body.length is not None and body.length < self._coded_from else ERASURE, body
+
+    def _write_file(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
             check_digest(options, staged.digest)
@@ -18990,7 +20469,7 @@ class StoreFS(FileSystem):
         if not self._blobs.stores:
             return "localfs"
         record = self._store.get(path)
-        return record.backend if record is not None and record.backend in self.backends else self._default
+        return shown_backend(record) if record is not None and record.backend in self.backends else self._default
 
     def _write_blob(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
                     backend: str) -> Written:
@@ -19008,7 +20487,7 @@ class StoreFS(FileSystem):
                 mode = options.mode if options.mode is not None else there.mode if there else 0o644
                 entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
                               time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
-                              there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
+                              there.id if there else secrets.token_hex(8), staged.digest, staged.backend, self._instance,
                               staged.stamp)
                 stored = self._record(staged, entry, there, owner)
                 self.on_read(stored)        # a write is a use as well
@@ -19291,7 +20770,7 @@ class StoreFS(FileSystem):
                 guard(there)
                 if not self._blobs.holds(there):
                     return None
-                staged = keep.enter_context(self._blobs.staged(there.backend, length, there))
+                staged = keep.enter_context(self._blobs.staged(shown_backend(there), length, there))
                 if not fill(staged, there):
                     return Written(there, False)
                 staged.finish()
@@ -19512,7 +20991,7 @@ class StoreFS(FileSystem):
                     raise PermissionDenied("The disk is read-only.")
                 step = {"op": "place", "path": path, "backend": backend}
                 self._place_noted(self._intents.note(step), step)
-            elif there.backend in self.backends and there.backend != backend:
+            elif there.backend in self.backends and backend_to(there, backend):
                 return self._place(there, backend, guard, pace)
             return there
 
@@ -19556,14 +21035,14 @@ class StoreFS(FileSystem):
         return self._place(entry, backend, lambda there: None)
 
     def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
-        """The files of a directory that lie in other backends."""
+        """The files of a directory that lie in other backends, or are coded in another way."""
         folders = [path]
         while folders:
             with contextlib.suppress(FileNotFound, Conflict):       # removed meanwhile
                 for entry in self.list(folders.pop()):
                     if entry.is_dir and entry.backend != SYMLINK:
                         folders.append(entry.path)
-                    elif entry.backend in self.backends and entry.backend != backend:
+                    elif entry.backend in self.backends and backend_to(entry, backend):
                         yield entry
 
     def _resume(self) -> None:
@@ -19586,11 +21065,12 @@ class StoreFS(FileSystem):
         for _ in range(REWRITES):
             with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
-                if entry.backend == backend:
+                wish = backend_to(entry, backend)
+                if not wish:
                     return entry
                 with handle.reader() as reader:
-                    put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
-                    placed = put(entry, (pace(len(block)) or block for block in reader), backend, guard)
+                    put = self._place_in_blob if backend_name(wish) in self._blobs.stores else self._place_on_disk
+                    placed = put(entry, (pace(len(block)) or block for block in reader), wish, guard)
             if placed is not None:
                 return placed
         raise Conflict(f"{entry.path} is changed all the time; it could not be moved to {backend}.")
@@ -19608,7 +21088,7 @@ class StoreFS(FileSystem):
             staged.finish()
             with self._blob_ahead(staged, entry), self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
-                return there and self._record(staged, there._replace(backend=backend, stamp=staged.stamp), there, there.owner)
+                return there and self._record(staged, there._replace(backend=staged.backend, stamp=staged.stamp), there, there.owner)
 
     def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
@@ -19630,7 +21110,7 @@ class StoreFS(FileSystem):
     def restore(self, entry: Entry, reader: Reader) -> None:
         """Put the bytes of a version back where its record says that they lie. Raises StorageError for other bytes."""
         if self._blobs.holds(entry):
-            with reader, self._blobs.staged(entry.backend, entry.size, entry) as blob:
+            with reader, self._blobs.staged(shown_backend(entry), entry.size, entry) as blob:
                 copy_checked(entry, reader, blob.write)
                 blob.finish()
                 self._store.put(entry._replace(stamp=blob.stamp))
@@ -19654,7 +21134,7 @@ class StoreFS(FileSystem):
             return 0
         steps = self._intents.read()
         done = sum(self._redo(step) for step in _standing([step for step in steps if step["op"] != "place"]))
-        plans = [step for step in steps if step["op"] == "place" and step["backend"] in self.backends]
+        plans = [step for step in steps if step["op"] == "place" and backend_name(step["backend"]) in self.backends]
         self._plans = list(zip(self._intents.keep(plans), plans))
         if done:
             self._log.warn("caught up after a crash", records=done)
@@ -20286,12 +21766,12 @@ class NodeFS(StoreFS):
         record = self._store.get(path)
         if record is not None and self._foreign(record):
             raise Elsewhere(record.instance_id)
-        return record.backend if record is not None and record.backend in self.backends else self._default
+        return shown_backend(record) if record is not None and record.backend in self.backends else self._default
 
     def backend_here(self, path: str) -> str:
         """Where a new version goes that was sent here: not to yet another node."""
         record = self._store.get(path)
-        return self._default if record is None else "localfs" if self._foreign(record) else record.backend
+        return self._default if record is None else "localfs" if self._foreign(record) else shown_backend(record)
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Written:
         mode = options.mode if options.mode is not None else there.mode if there else 0o644
@@ -20524,7 +22004,7 @@ class NodeFS(StoreFS):
         """Which of these blobs somebody reads here."""
         return self._blobs.in_use(keys)
 
-    def share_blobs(self, read_elsewhere: Callable[[Sequence[str]], set[str]]) -> None:
+    def share_blobs(self, read_elsewhere: Callable[[Sequence[str], bool], set[str]]) -> None:
         """Other nodes read blobs, too: ask them before one is removed."""
         self._blobs.read_elsewhere = read_elsewhere
 
@@ -20896,11 +22376,12 @@ class ClusterFS(FileSystem):
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
 
-    def _in_use_elsewhere(self, keys: Sequence[str]) -> set[str]:
-        """Which blobs other nodes read. Raises BadGateway while one is away: it may."""
+    def _in_use_elsewhere(self, keys: Sequence[str], sure: bool) -> set[str]:
+        """Which blobs other nodes read. With `sure` raises BadGateway while one is away: it may."""
         found: set[str] = set()
         for node in self._peers.nodes:
-            found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
+            with contextlib.suppress(*(() if sure else (BadGateway, Unavailable))):
+                found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
         return found
 
     # -- what other nodes ask for --------------------------------------------------------------------------------
@@ -20935,9 +22416,8 @@ class ClusterFS(FileSystem):
         return PeerResult({"entry": list(self._here.stat(call.args["path"]))})
 
     def _op_write(self, call: PeerCall) -> PeerResult:
-        options = WriteOptions(*call.args["options"])
-        options = options._replace(backend=options.backend or self._here.backend_here(call.args["path"]))
-        return _written_json(self._here.write(call.args["path"], call.body, call.args["owner"], self._guard(call), options))
+        return _written_json(self._here.write(call.args["path"], call.body, call.args["owner"], self._guard(call),
+                                              WriteOptions(*call.args["options"]), self._here.backend_here))
 
     def _op_patch(self, call: PeerCall) -> PeerResult:
         return _written_json(self._here.patch(call.args["path"], call.body, call.args["offset"], self._guard(call)))
@@ -21164,6 +22644,589 @@ class Tiering:
 # ============================================================================
 # Scrub: coded files looked at, and mended
 # ============================================================================
+#
+# A manifest names a shard, and a shard of a file that has a record is removed, only under the locks of its path and of its
+# key, after a look at the record. So nodes that heal the same file at once, clients that replace it meanwhile and a kill at
+# any moment leave no manifest that names what is not there; at worst a shard that no manifest names, which goes later.
+
+SCRUB_PAGE = 100                            # files whose shards are looked for by one request to each node
+SCRUB_WATCH = 60.0                          # seconds between two looks who is away
+SCRUB_SOON = 5.0                            # seconds in which what readers meet is gathered, as each look goes through all records
+SCRUB_AGAIN = 600.0                         # seconds until what could not be mended is tried again
+SCRUB_YOUNG = 3600                          # seconds: a shard that no manifest names may yet be about to be named
+SCRUB_QUEUE = 10_000                        # files that readers report, at most
+SCRUB_SHOWN = 100                           # files of which it is told what is wrong
+SCRUB_STRAYS = 100                          # files' shards that nobody names and that are removed, beyond as many as there are files
+SCRUB_TRIES = 5                             # of one file, which others change meanwhile or whose new nodes fail
+HEAL_WORKERS = 4                            # files that are healed at the same time when somebody asks for it
+HEAL_STEP = 0.5                             # seconds between two lines of its progress
+
+
+class ShardHealth(NamedTuple):
+    """A shard as it was found. `state`: ok, missing, damaged, away (its node does not answer), owed (erasure.write_quorum)."""
+
+    index: int
+    node: str
+    size: int
+    state: str
+
+
+@dataclass
+class HealCount:
+    """What was found, and done about it. `state`: running, done, failed (`reason` says why it went no further)."""
+
+    state: str = "running"
+    reason: str = ""
+    files_total: int = 0                    # coded files that there are, and the bytes of their shards
+    bytes_total: int = 0
+    files: int = 0                          # looked at
+    bytes: int = 0                          # of their shards
+    shards: int = 0
+    bad: int = 0                            # shards that were damaged, missing, owed, or on a node that is gone
+    rebuilt: int = 0                        # shards made, or copied to where they belong
+    rebuilt_bytes: int = 0
+    adopted: int = 0                        # shards that lay where they belong already
+    removed: int = 0                        # shards that no manifest names
+    waiting: int = 0                        # files with shards on nodes that are away, and may come back soon
+    lost: int = 0                           # files of which too few good shards are in sight
+    failed: int = 0                         # files that could not be mended now
+    problems: dict[str, str] = field(default_factory=dict)      # path: what is wrong; not all of many
+
+
+@dataclass
+class HealRun:
+    """One pass over coded files: what is to be done, and what was."""
+
+    deep: bool = True                       # read all shards and compare their sums
+    mend: bool = True
+    patience: float = 0.0                   # seconds that a node may be away before its shards count as lost
+    rate: float = 0.0                       # bytes a second; 0: no limit
+    alone: bool = False                     # only the files that are this node's to look after
+    leaving: str = ""                       # a node that is to have no shards any more
+    stopping: threading.Event = field(default_factory=threading.Event)
+    count: HealCount = field(default_factory=HealCount)
+    rooms: dict[str, int] = field(default_factory=dict)         # free bytes of the nodes that answer
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    due: float = 0.0
+
+    def told(self) -> HealCount:
+        """How far it is."""
+        with self.lock:
+            return dataclasses.replace(self.count, problems=dict(self.count.problems))
+
+    def add(self, **numbers: int) -> None:
+        """Count."""
+        with self.lock:
+            for name, number in numbers.items():
+                setattr(self.count, name, getattr(self.count, name) + number)
+
+    def pace(self, count: int) -> None:
+        """Wait as long as the rate wants. Raises Unavailable when it is all to end."""
+        with self.lock:
+            self.due = max(self.due, time.monotonic()) + (count / self.rate if self.rate else 0.0)
+            wait = self.due - time.monotonic()
+        if self.stopping.wait(max(0.0, wait)) or self.stopping.is_set():
+            raise Unavailable("The server stops.")
+
+
+class ShardsFound:
+    """A record of a coded file beside the shards that there are. `found`: those of its key on each node that answers."""
+
+    def __init__(self, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> None:
+        self.entry, (self.key, tag) = entry, blob_of(entry)
+        self.manifest = read_code_manifest(tag)
+        self.found = {node: shards.get(self.key, {}) for node, shards in found.items()}
+        self.states = [self._state(index, node) for index, node in enumerate(self.manifest.nodes)]
+
+    def _state(self, index: int, node: str) -> str:
+        if node not in self.found:
+            return "away" if node else "owed"
+        return "ok" if self.has(node, index) else "damaged" if index in self.found[node] else "missing"
+
+    def has(self, node: str, index: int) -> bool:
+        """Whether a node has a shard, of the right size."""
+        info = self.found.get(node, {}).get(index)
+        return info is not None and info.size == self.manifest.shard_size
+
+    def spares(self) -> Iterator[tuple[str, int]]:
+        """(node, index) of shards that the manifest does not name."""
+        return ((node, index) for node, shards in self.found.items() for index in shards
+                if index >= len(self.states) or self.manifest.nodes[index] != node)
+
+    def after(self, entry: Entry, moves: Mapping[int, str]) -> ShardsFound:
+        """What there is when shards were made and named."""
+        size, found = self.manifest.shard_size, {node: dict(shards) for node, shards in self.found.items()}
+        for index, node in moves.items():
+            if node != self.manifest.nodes[index]:
+                found.get(self.manifest.nodes[index], {}).pop(index, None)
+            found.setdefault(node, {})[index] = ShardInfo(index, size, 0)
+        coded = ShardsFound(entry, {node: {self.key: shards} for node, shards in found.items()})
+        coded.states = ["ok" if index in moves else state for index, state in enumerate(self.states)]
+        return coded
+
+    @property
+    def in_sight(self) -> int:
+        """Of how many shards there is something to read."""
+        spare = {index for node, index in self.spares() if self.has(node, index)}
+        return sum(state in ("ok", "damaged") or index in spare for index, state in enumerate(self.states))
+
+    @property
+    def bad(self) -> list[int]:
+        """The indexes of shards that are not as they should be."""
+        return [index for index, state in enumerate(self.states) if state != "ok"]
+
+
+class Scrubber:
+    """Looks at coded files and mends them: all of them every `erasure.scrub_interval`, those on a node that was away for
+    `erasure.heal_after`, those that readers `report`, and those for which somebody asks (`heal`). Each node looks after the
+    files that it took in, and after those of nodes that are away; each shard is read on the node where it lies.
+
+    `in_use(keys)`: those that somebody reads, here or elsewhere. `start` begins what goes on by itself, `close` ends it.
+    """
+
+    def __init__(self, blobs: ErasureBlobs, store: MetadataStore, locks: LockManager, options: ErasureOptions, *,
+                 in_use: Callable[[Sequence[str]], Container[str]] = lambda keys: (), metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.time,
+                 ticks: Callable[[], float] = time.monotonic) -> None:
+        self._blobs, self._nodes, self._store, self._locks, self._options = blobs, blobs.nodes, store, locks, options
+        self._in_use, self._metrics, self._log, self._clock, self._ticks = in_use, metrics or Metrics(), log or Log("error"), clock, ticks
+        self.id = self._nodes.instance_id
+        self._away: dict[str, float] = {}   # nodes that do not answer: since when
+        self._reported: set[str] = set()    # keys of files that readers found damaged
+        self._tried: dict[str, float] = {}  # keys that were reported, and until when they are not looked for again
+        self._runs: set[threading.Event] = set()        # ends what somebody asked for
+        self._wake, self._stopping, self._thread = threading.Event(), threading.Event(), None   # type: Any, Any, Optional[threading.Thread]
+        self._lost, self._whole = 0, ticks()
+        blobs.on_damage = self.report
+        self._metrics.gauge("callfs_scrub_lost_files", lambda: self._lost)
+        self._metrics.gauge("callfs_scrub_age_seconds", lambda: self._ticks() - self._whole)
+        self._metrics.gauge("callfs_scrub_queue", lambda: len(self._reported))
+
+    # -- what there is -----------------------------------------------------------------------------------------
+
+    def _coded(self, path: str = "/") -> Iterator[list[Entry]]:
+        """The records of coded files at a path and below it, some at a time."""
+        record = self._store.get(path)
+        if record is not None and record.backend == ERASURE:
+            yield [record]
+        page = self._store.elsewhere(path, 1000)
+        while page:
+            coded = [entry for entry in page if entry.backend == ERASURE]
+            yield from (coded[start:start + SCRUB_PAGE] for start in range(0, len(coded), SCRUB_PAGE))
+            page = self._store.elsewhere(path, 1000, split_path(page[-1].path))
+
+    def _ask(self, ask: Callable[[str], T]) -> dict[str, T]:
+        """What each node answers that does; who does not is remembered."""
+        answers: dict[str, T] = {}
+        for node in self._nodes.order():
+            try:
+                answers[node] = ask(node)
+                self._away.pop(node, None)
+            except CallFSError:
+                self._away.setdefault(node, self._ticks())
+        return answers
+
+    def _find(self, keys: Sequence[str]) -> dict[str, dict[str, dict[int, ShardInfo]]]:
+        return self._ask(lambda node: self._nodes.find(node, keys))
+
+    def _rooms(self) -> dict[str, int]:
+        return self._ask(self._nodes.room)
+
+    def _gone(self, run: HealRun, node: str) -> bool:
+        """Whether what lies on a node counts as lost."""
+        away = self._away.get(node)
+        return node not in self._nodes.order() or away is not None and self._ticks() - away >= run.patience
+
+    def _look(self, run: HealRun, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> ShardsFound:
+        coded = ShardsFound(entry, found)
+        for index, node in enumerate(coded.manifest.nodes):
+            if run.deep and coded.states[index] == "ok":
+                coded.states[index] = self._verified(run, coded, index, node)
+            run.add(bytes=coded.manifest.shard_size)
+        return coded
+
+    def _verified(self, run: HealRun, coded: ShardsFound, index: int, node: str) -> str:
+        """The state of a shard by its bytes, which its own node reads."""
+        here, size = node == self.id, coded.manifest.shard_size
+        run.pace(0 if here else size)
+        try:
+            state = self._nodes.verify(node, coded.key, index, run.pace)
+        except FileNotFound:
+            return "missing"
+        except (BadGateway, Unavailable):
+            if run.stopping.is_set():
+                raise
+            return "away"
+        except CallFSError:
+            return "damaged"
+        self._metrics.count("callfs_scrub_bytes_total", "verified", by=state.size)
+        return "damaged" if state.bad or state.sha256 != coded.manifest.sums[index] else "ok"
+
+    def look(self, entry: Entry, verify: bool = False) -> list[ShardHealth]:
+        """The shards of a file, in their order. Raises StorageError for a manifest that can not be read."""
+        coded = self._look(HealRun(deep=verify, stopping=self._stopping), entry, self._find([blob_of(entry)[0]]))
+        return [ShardHealth(index, node, coded.manifest.shard_size if state == "ok" else
+                            getattr(coded.found.get(node, {}).get(index), "size", 0), state)
+                for index, (node, state) in enumerate(zip(coded.manifest.nodes, coded.states))]
+
+    # -- one file ----------------------------------------------------------------------------------------------
+
+    def _heal_file(self, run: HealRun, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]], entry: Entry) -> str:
+        """Look at a file, and mend it; what stays wrong with it, "" for nothing. Raises Unavailable when all is to end."""
+        outcome, problem = "failed", ""
+        try:
+            coded = self._look(run, entry, found)
+            for state in coded.states:
+                self._metrics.count("callfs_scrub_shards_total", state)
+            run.add(shards=len(coded.states), bad=len(coded.bad))
+            outcome, problem = self._healed(run, coded)
+        except CallFSError as error:
+            if run.stopping.is_set():
+                raise
+            problem = error.message
+        run.add(files=1, **({outcome: 1} if outcome in ("waiting", "lost", "failed") else {}))
+        if problem:
+            with run.lock:
+                if len(run.count.problems) < SCRUB_SHOWN:
+                    run.count.problems[entry.path] = problem
+            self._log.warn("a coded file lacks shards", path=entry.path, outcome=outcome, reason=problem)
+        self._metrics.count("callfs_scrub_files_total", outcome)
+        return problem
+
+    def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
+        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
+        now: Optional[Entry] = coded.entry
+        outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
+        for _ in range(SCRUB_TRIES):
+            good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
+            if coded.in_sight < needed:
+                return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
+            moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
+            if not moves:
+                self._tidy(run, coded)
+                return ("waiting", "") if coded.bad else (outcome, "")
+            if not run.mend:
+                return "failed", _wrong(coded) or "two shards lie on one node, and another node has none"
+            try:
+                now, coded = self._moved(run, coded, moves)
+                outcome = "mended"
+            except (StorageError, StorageFull, BadGateway, Unavailable) as error:
+                if run.stopping.is_set():
+                    raise
+                if good < needed:
+                    return "lost", f"{error.message} {_wrong(coded)}"
+                if len(moves) == 1 and len(avoid) >= len(run.rooms) - 1:
+                    raise
+                avoid, most = avoid | set(moves.values() if len(moves) == 1 else ()), 1
+            if now is None:
+                return outcome, ""          # it was deleted meanwhile
+        raise Conflict("Others change it all the time.")
+
+    def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
+        """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
+        manifest, nodes = coded.manifest, coded.manifest.nodes
+        takes = [node for node, free in run.rooms.items()
+                 if free >= manifest.shard_size and node != run.leaving and node not in avoid]
+        takes = [node for node in takes if node in manifest.only] or takes
+        wanted = [index for index, node in enumerate(nodes) if node == run.leaving != "" or index in coded.bad and
+                  (coded.states[index] != "away" or self._gone(run, node))]
+        if wanted and not takes:
+            raise Unavailable("No node that answers takes shards of this size.")
+        load, moves = collections.Counter(node for index, node in enumerate(nodes) if index not in wanted), {}
+        for index in wanted:
+            moves[index] = min(takes, key=lambda node: (load[node], node != nodes[index], not coded.has(node, index)))
+            load[moves[index]] += 1
+        for node in takes:
+            doubled = [index for index in range(len(nodes)) if load[nodes[index]] > 1 and
+                       index not in moves and coded.states[index] == "ok"] if not load[node] else []
+            if doubled:
+                index = max(doubled, key=lambda index: (coded.has(node, index), load[nodes[index]]))
+                moves[index] = node
+                load.update({nodes[index]: -1, node: 1})
+        return moves
+
+    def _moved(self, run: HealRun, coded: ShardsFound, moves: Mapping[int, str]) -> tuple[Optional[Entry], ShardsFound]:
+        """Make shards, and let the manifest name them; the record, None where it is gone, and what there is now. What was
+        made in vain is removed."""
+        adopted = {index: node for index, node in moves.items() if node != coded.manifest.nodes[index] and coded.has(node, index)
+                   and self._verified(run, coded, index, node) == "ok"}
+        made = {index: node for index, node in moves.items() if index not in adopted}
+        fresh = coded.manifest._replace(nodes=tuple(adopted.get(index, node) for index, node in enumerate(coded.manifest.nodes)))
+        stored = None
+        try:
+            if made:
+                bad = [index for index in coded.bad if index not in adopted]
+                fresh = self._blobs.rebuild(coded.key, fresh, made, bad, run.pace)
+            stored = self._name(coded, fresh, moves)
+        finally:
+            if stored is None:
+                self._undo(coded, made)
+        if stored is None:                  # somebody was faster
+            now = self._store.get(coded.entry.path)
+            now = now if now is not None and (now.id, now.backend) == (coded.entry.id, ERASURE) else None
+            return now, coded if now is None else self._look(run, now, self._find([blob_of(now)[0]]))
+        size = fresh.shard_size
+        run.add(rebuilt=len(made), rebuilt_bytes=size * len(made), adopted=len(adopted))
+        for how, count in (("rebuilt", len(made)), ("adopted", len(adopted))):
+            self._metrics.count("callfs_scrub_made_total", how, by=count)
+        self._metrics.count("callfs_scrub_bytes_total", "rebuilt", by=size * len(made))
+        self._log.info("shards were made again", path=stored.path, rebuilt=len(made), adopted=len(adopted), of=len(fresh.nodes),
+                       nodes=",".join(sorted(set(moves.values()))))
+        return stored, coded.after(stored, moves)
+
+    def _held(self, coded: ShardsFound) -> ContextManager[Lease]:
+        return self._locks.hold(coded.entry.path, f"/{HIDDEN}/heal/{coded.key}")
+
+    def _name(self, coded: ShardsFound, fresh: CodeManifest, moves: Mapping[int, str]) -> Optional[Entry]:
+        """Let the record name shards, which are there, and remove those that it named before; None where the record is
+        another one by now. Old shards stay while somebody reads the file."""
+        kept, old = coded.key in self._in_use([coded.key]), coded.manifest.nodes
+        with self._held(coded):
+            now = self._store.get(coded.entry.path)
+            if now is None or now.stamp != coded.entry.stamp:
+                return None
+            there = ShardsFound(now, {node: self._nodes.find(node, [coded.key]) for node in set(moves.values())})
+            if not all(there.has(node, index) for index, node in moves.items()):
+                return None
+            try:
+                stored = self._store.put(now._replace(stamp=f"{coded.key} {fresh.text}"))
+            except (Overtaken, Conflict):
+                return None
+            self._remove(coded, [(old[index], index) for index, node in moves.items()
+                                 if old[index] != node and index in coded.found.get(old[index], ()) and not kept])
+        return stored
+
+    def _remove(self, coded: ShardsFound, shards: Iterable[tuple[str, int]]) -> int:
+        """Remove what no manifest names; what a node can not do now is found later. The locks are held."""
+        removed = 0
+        for node, index in shards:
+            with contextlib.suppress(CallFSError):
+                self._nodes.remove(node, coded.key, [index])
+                removed += 1
+        return removed
+
+    def _undo(self, coded: ShardsFound, made: Mapping[int, str]) -> None:
+        """Remove what was made, unless another healer has let the manifest name just that."""
+        with contextlib.suppress(CallFSError), self._held(coded):
+            named = self._named(coded)
+            self._remove(coded, [(node, index) for index, node in made.items() if (node, index) not in named])
+
+    def _named(self, coded: ShardsFound) -> set[tuple[str, int]]:
+        """The shards of this key that a record names, also where the file was moved meanwhile."""
+        now = self._store.get(coded.entry.path)
+        if now is None or now.id != coded.entry.id:
+            now = next((entry for page in self._coded() for entry in page if entry.id == coded.entry.id), None)
+        if now is None or now.backend != ERASURE or blob_of(now)[0] != coded.key:
+            return set()
+        return {(node, index) for index, node in enumerate(_shard_places(now))}
+
+    def _tidy(self, run: HealRun, coded: ShardsFound) -> None:
+        """Remove shards that the manifest does not name, when all that it names were just found good."""
+        if coded.bad or not (run.deep and run.mend):
+            return
+        old = self._young()
+        found = [(node, index) for node, index in coded.spares() if coded.found[node][index].mtime_ns < old]
+        if not found or coded.key in self._in_use([coded.key]):
+            return
+        with self._held(coded):
+            now = self._store.get(coded.entry.path)
+            if now is not None and now.stamp == coded.entry.stamp:
+                self._gone_for_good(run, self._remove(coded, found))
+
+    def _young(self) -> int:
+        return int((self._clock() - SCRUB_YOUNG) * 1e9)
+
+    def _gone_for_good(self, run: HealRun, count: int) -> None:
+        run.add(removed=count)
+        self._metrics.count("callfs_scrub_made_total", "removed", by=count)
+
+    # -- all files ---------------------------------------------------------------------------------------------
+
+    def _pass(self, run: HealRun, path: str = "/", workers: int = 1, keys: Optional[Container[str]] = None) -> None:
+        """Heal the files at a path and below it, or those of these keys. Raises Unavailable, also when all is to end."""
+        with concurrent.futures.ThreadPoolExecutor(workers, "callfs-heal") as pool:
+            for page in self._coded(path):
+                page = [entry for entry in page if keys is None or blob_of(entry)[0] in keys]
+                if not page:
+                    continue
+                found, run.rooms = self._find([blob_of(entry)[0] for entry in page]), self._rooms()
+                if run.alone:
+                    page = [entry for entry in page if self._mine(entry, found)]
+                for _ in pool.map(functools.partial(self._heal_file, run, found), page):
+                    run.pace(0)
+
+    def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
+        """Whether this node looks after a file: the one that took it in does, else the first of those that have its shards."""
+        live = list(live)
+        return next((node for node in (entry.instance_id, *_shard_places(entry)) if node in live), min(live, default=self.id)) == self.id
+
+    def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Generator[HealCount, None, None]:
+        """Heal the files at a path and below it, now: how far that is each half second, until the state is not running any
+        more. It ends when the iterator is closed."""
+        run, ended = HealRun(deep, mend, rate=rate), threading.Event()
+        worker = threading.Thread(target=self._heal_all, args=(run, path, ended), name="callfs-heal", daemon=True)
+        self._runs.add(run.stopping)
+        try:
+            worker.start()
+            while not ended.wait(HEAL_STEP):
+                yield run.told()
+            yield run.told()
+        finally:
+            run.stopping.set()
+            worker.join()
+            self._runs.discard(run.stopping)
+
+    def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
+        state, reason = "done", ""
+        try:
+            for page in self._coded(path):
+                run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
+                run.pace(0)
+            self._pass(run, path, HEAL_WORKERS)
+        except CallFSError as error:
+            state, reason = "failed", error.message
+        except Exception:                   # who asked waits for an end
+            state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
+            self._log.exception("healing failed")
+        self._summary(run, "coded files were healed as asked", path=path)
+        with run.lock:
+            run.count.state, run.count.reason = state, reason
+        ended.set()
+
+    def _summary(self, run: HealRun, event: str, **more: Any) -> None:
+        told = {name: value for name, value in dataclasses.asdict(run.count).items() if isinstance(value, int) and value}
+        self._log.info(event, **more, **told)
+
+    # -- a node that leaves ------------------------------------------------------------------------------------
+
+    def held(self) -> Iterator[list[Entry]]:
+        """The files with shards on this node, some at a time."""
+        for page in self._coded():
+            yield [entry for entry in page if self.id in _shard_places(entry)]
+
+    def vacate(self, entry: Entry) -> str:
+        """Move the shards of a file that lie here to other nodes; why that failed, "" when it did not."""
+        run = HealRun(False, patience=self._options.heal_after, leaving=self.id, stopping=self._stopping, rooms=self._rooms())
+        return self._heal_file(run, self._find([blob_of(entry)[0]]), entry)
+
+    # -- what goes on by itself --------------------------------------------------------------------------------
+
+    def report(self, key: str, index: int, node: str, why: str) -> None:
+        """A reader found a shard missing or damaged, a writer owes one. Does nothing that takes time."""
+        if len(self._reported) < SCRUB_QUEUE and self._tried.get(key, -math.inf) < self._ticks():
+            self._reported.add(key)
+            self._wake.set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._run, name="callfs-scrub", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End all, also what was asked for."""
+        self._stopping.set()
+        self._wake.set()
+        for stopping in list(self._runs):
+            stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Nodes that start together do not look together."""
+        due = self._ticks() + self._options.scrub_interval * random.random()
+        again, before = 0.0, None           # type: float, Optional[set[str]]
+        while True:
+            self._stopping.wait(SCRUB_SOON if self._wake.wait(SCRUB_WATCH * random.uniform(0.5, 1.0)) else 0)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self._rooms()
+                gone = {node for node in self._away if self._gone(self._own(), node)}
+                deep = self._ticks() >= due
+                if deep:
+                    due = self._ticks() + self._options.scrub_interval * random.uniform(0.9, 1.1)
+                if deep or gone != before or self._ticks() >= again:
+                    count = self.round(deep)
+                    again = self._ticks() + SCRUB_AGAIN if count.failed or count.lost else math.inf
+                    before = gone
+                self._mend_reported()
+            except Exception as error:      # whatever it is: the next look is as good as this one would have been
+                if not self._stopping.is_set():
+                    reason = error.message if isinstance(error, CallFSError) else repr(error)
+                    self._log.warn("coded files are looked at later", reason=reason)
+
+    def _own(self, deep: bool = True, alone: bool = True) -> HealRun:
+        return HealRun(deep, True, self._options.heal_after, self._options.scrub_rate, alone, stopping=self._stopping)
+
+    def round(self, deep: bool = True) -> HealCount:
+        """Look after the files of this node; `deep` reads their shards, and removes from this node what nobody names."""
+        run = self._own(deep)
+        self._pass(run)
+        self._lost = run.count.lost
+        if deep:
+            self._orphans(run)
+            self._whole = self._ticks()
+        if deep or run.count.bad or run.count.failed:
+            self._summary(run, "coded files were looked at", deep=deep)
+        return run.count
+
+    def _mend_reported(self) -> None:
+        """What readers met; what can not be mended is not looked for again at once, however many read it."""
+        keys, now = self._reported, self._ticks()
+        if keys:
+            self._reported = set()
+            self._tried = {key: until for key, until in self._tried.items() if until > now}
+            self._tried.update(dict.fromkeys(keys, now + SCRUB_AGAIN))
+            self._pass(self._own(alone=False), keys=keys)
+
+    def _orphans(self, run: HealRun) -> None:
+        """Remove the shards on this node of which no record names the key: of files that were deleted while it was away, of
+        healers that were killed. A walk can miss a file that is moved meanwhile, so what two do not see is gone; and
+        where nearly all would be, the records are more likely to be the wrong ones."""
+        with contextlib.closing(sqlite3.connect("")) as table:
+            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            old = self._young()
+            for key, shards in itertools.groupby(self._nodes.here.list(), operator.itemgetter(0)):
+                if all(info.mtime_ns < old for _, info in shards):
+                    table.execute("INSERT OR IGNORE INTO found VALUES (?)", (key,))
+            files = 0
+            for _ in range(2):
+                files = 0
+                for page in self._coded():
+                    run.pace(0)
+                    files += len(page)
+                    table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in page))
+            left = [row[0] for row in table.execute("SELECT key FROM found")]
+        if len(left) > files + SCRUB_STRAYS:
+            self._log.error("shards here belong to no file, and are more than there are coded files: are these the right records? "
+                            "Nothing was removed", shards=len(left), files=files)
+        else:
+            for key in left:
+                self._nodes.here.delete([key])
+            self._gone_for_good(run, len(left))
+
+
+def _shard_places(entry: Entry) -> tuple[str, ...]:
+    """The nodes of a file's shards; none where the manifest can not be read."""
+    with contextlib.suppress(StorageError):
+        return (code_of(entry) or _NO_SHARDS).nodes
+    return ()
+
+
+def _shard_bytes(entry: Entry) -> int:
+    """Of all shards of a file."""
+    count = len(_shard_places(entry))
+    return (code_of(entry) or _NO_SHARDS).shard_size * count if count else 0
+
+
+_NO_SHARDS = CodeManifest(0, 1, 1, (), ())
+
+
+def _wrong(coded: ShardsFound) -> str:
+    """What is wrong with the shards of a file, in words."""
+    return ", ".join(f"{index} is {coded.states[index]}" + (f" ({coded.manifest.nodes[index]})" if coded.manifest.nodes[index] else "")
+                     for index in coded.bad)
 
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves
@@ -21224,6 +23287,7 @@ class Members:
         self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
         self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
         self._looked = threading.Event()                        # somebody was told how far this node has come
+        self.shards: Optional[Scrubber] = None                  # moves the shards of coded files
         self._threads: list[threading.Thread] = []
 
     @property
@@ -21374,6 +23438,7 @@ class Members:
         while page:
             yield page
             page = self._store.owned(self.id, split_path(page[-1].path), MEMBERS_PAGE)
+        yield from filter(None, self.shards.held() if self.shards is not None else ())
 
     def _rounds(self, leaving: Leaving) -> None:
         """Move what is here, again and again for as long as some of it goes."""
@@ -21445,6 +23510,9 @@ class Members:
 
     def _move(self, leaving: Leaving, entry: Entry, room: dict[str, int]) -> str:
         """Move a file to the node with the most space; why that failed, "" where there is nothing to say of it."""
+        if entry.backend == ERASURE:
+            return self._vacate(leaving, entry)
+
         def guard(there: Optional[Entry]) -> None:
             if there is None or there.id != entry.id:
                 raise FileNotFound()
@@ -21467,6 +23535,14 @@ class Members:
                     if target in room:
                         room[target] -= entry.size
                 return ""
+        return reason
+
+    def _vacate(self, leaving: Leaving, entry: Entry) -> str:
+        assert self.shards is not None      # whose pages it is on
+        reason = "" if self._over(leaving) else self.shards.vacate(entry)
+        if not reason:
+            with self._state:
+                leaving.moved, leaving.moved_bytes = leaving.moved + 1, leaving.moved_bytes + entry.size
         return reason
 
     # -- who belongs to it, with records in Raft ---------------------------------------------------------------
@@ -28497,11 +30573,12 @@ def aside(request: Request) -> Iterator[None]:
 
 
 _AT_ONCE = contextlib.nullcontext()
+_NAMES_BACKEND = frozenset(("x-callfs-backend", "x-callfs-erasure", "backend", "erasure"))
 
 
 def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
-    named = "x-callfs-backend" in request.headers or request.query_text and "backend" in request.query
+    named = not _NAMES_BACKEND.isdisjoint(request.headers) or request.query_text and not _NAMES_BACKEND.isdisjoint(request.query)
     return aside(request) if named or tree.slow(path) else _AT_ONCE
 
 
@@ -29632,7 +31709,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
-    return [("X-CallFS-Backend", entry.backend)] if entry.backend not in ("localfs", SYMLINK) else []
+    return [("X-CallFS-Backend", shown_backend(entry))] if entry.backend not in ("localfs", SYMLINK) else []
 
 
 def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
@@ -29708,13 +31785,48 @@ def check_size(request: Request, most: int) -> None:
         raise PayloadTooLarge(f"The body may have {most} bytes.")
 
 
+class ShardHandle(Handle):
+    """A handle on a shard that lies on this node; every block is checked before it goes out. `entry` is that of the file, or
+    none; `inner` keeps its version. Raises FileNotFound."""
+
+    def __init__(self, shards: ShardStore, key: str, index: str, entry: Entry = Entry(""), inner: Optional[Handle] = None) -> None:
+        self._shards, self._key, self._inner = shards, key, inner
+        place, self._index = shard_place(key, index), int(index)
+        info = shards.find([key])[key].get(self._index)
+        if info is None:
+            raise FileNotFound("This shard does not lie on this node.")
+        self.entry = entry._replace(size=info.size, etag=place.replace("/", "-"), digest="", mtime_ns=info.mtime_ns)
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says. Raises StorageError where it is damaged; the reader raises AlteredBytes."""
+        stop = self.entry.size if stop is None else stop
+        first, last = start // CODE_BLOCK * CODE_BLOCK, min(self.entry.size, -(-stop // CODE_BLOCK) * CODE_BLOCK)
+        crcs, reader = self._shards.open(self._key, self._index, first, last)
+
+        def blocks() -> Iterator[bytes]:
+            for number, block in enumerate(checked_blocks(crcs, reader)):
+                position = first + number * CODE_BLOCK
+                yield block[max(0, start - position):stop - position]
+
+        def close() -> None:
+            reader.close()
+            self.close()
+        return ChunkReader(blocks(), stop - start, close)
+
+    def close(self) -> None:
+        """Let the version go."""
+        if self._inner is not None:
+            self._inner.close()
+
+
 class RestDialect:
     """The routes of `contracts/rest.md`. Turns each request into one call of the tree."""
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
                  spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
-                 members: Optional[Members] = None) -> None:
+                 members: Optional[Members] = None, shards: Optional[ShardStore] = None, scrubber: Optional[Scrubber] = None) -> None:
         self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
+        self._shards, self._scrubber = shards, scrubber
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -29736,7 +31848,9 @@ class RestDialect:
             ("/v1/links", {"GET": self.list_links}, "user"),
             ("/v1/links/{path}", {"DELETE": self.revoke_link}, "user"),
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
-            ("/v1/shards/{path}", {"GET": self.no_shard, "HEAD": self.no_shard}, "key"),
+            ("/v1/shards/{path}", {"GET": self.get_shard, "HEAD": self.get_shard}, "key"),
+            ("/v1/internal/shards/{path}", {"GET": self.read_shard, "PUT": self.put_shard, "DELETE": self.delete_shard}, "internal"),
+            ("/v1/heal/{path}", {"GET": self.shards_of, "POST": self.heal}, "key"),
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
             ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
@@ -29774,8 +31888,7 @@ class RestDialect:
             if request.query_text and request.query.get("archive"):
                 return archive_response(self._tree, _asking(request), path, request.query["archive"])
             if request.query_text and request.flag("manifest"):
-                self._tree.stat(_asking(request), path)
-                raise FileNotFound("This file is not erasure-coded and has no manifest.")
+                return self._manifest(request, path)
             return self._get(request, path)
 
     def _get(self, request: Request, path: str) -> Response:
@@ -29790,6 +31903,19 @@ class RestDialect:
         if request.query_text and request.flag("download"):
             headers = [("Content-Disposition", content_disposition(split_path(path)[1]))]
         return file_response(request, handle, self._block(handle), headers)
+
+    def _manifest(self, request: Request, path: str) -> Response:
+        """Where the shards of a file lie; one that is still owed has no node."""
+        code = code_of(self._tree.stat(_asking(request), path))
+        if code is None:
+            raise FileNotFound("This file is not erasure-coded and has no manifest.")
+        here = {self._config.instance_discovery.instance_id: self._base_url(request)}
+        roots = {**here, **(self._members.endpoints if self._members is not None else {})}
+        shards = [{"index": index, "instance_id": node, "size": code.shard_size, "checksum": digest,
+                   "endpoint": f"{roots[node].rstrip('/')}/v1/shards{urllib.parse.quote(path)}/{index}" if node in roots else ""}
+                  for index, (node, digest) in enumerate(zip(code.nodes, code.sums))]
+        return json_response({"path": path, "original_size": code.size, "data_shards": code.data, "parity_shards": code.parity,
+                              "shard_size": code.shard_size, "version": code.version, "shards": shards})
 
     def _directory(self, request: Request, entry: Entry) -> Response:
         """A directory as a JSON array of its entries."""
@@ -29813,17 +31939,11 @@ class RestDialect:
         return self._upload(request, path, create=False)
 
     def _upload(self, request: Request, path: str, create: bool) -> Response:
-        self._refuse_coding(request)
         with aside_if_slow(self._tree, request, path):
             return self._made(write_body(self._tree, request, path, self._config.server.max_upload_bytes, create))
 
     def _made(self, written: Written) -> Response:
         return written_response(written, self._config.server.path_prefix.rstrip("/") + "/v1/files")
-
-    @staticmethod
-    def _refuse_coding(request: Request) -> None:
-        if request.headers.get("x-callfs-erasure", request.query.get("erasure", "false")).lower() == "true":
-            raise BadRequest("erasure.enabled is false: this server does not code files.")
 
     def change(self, request: Request) -> Response:
         """`PATCH`: with RemFS-Offset a write into the file, else a move."""
@@ -29937,7 +32057,7 @@ class RestDialect:
     def _ws_upload(self, request: Request, path: str) -> Callable[[Duplex], None]:
         if request.path.endswith("/"):
             raise BadRequest("This is a directory.")
-        who, conditions = _asking(request), conditions_of(request)
+        who, conditions, options = _asking(request), conditions_of(request), write_options(request)
         try:
             self._tree.may_write(who, path)
         except PermissionDenied as error:
@@ -29946,7 +32066,7 @@ class RestDialect:
         def serve(socket: WebSocket) -> None:
             with open_spool(self._spools, WS_SPOOL) as spool:
                 if self._ws_receive(socket, spool):
-                    self._ws_store(socket, spool, who, path, conditions)
+                    self._ws_store(socket, spool, who, path, conditions, options)
         return _conversation(serve)
 
     @staticmethod
@@ -29963,10 +32083,11 @@ class RestDialect:
                 socket.close(1009, f"An upload may have {WS_MAX_UPLOAD} bytes.")
                 return False
 
-    def _ws_store(self, socket: WebSocket, spool: Any, who: Principal, path: str, conditions: Conditions) -> None:
+    def _ws_store(self, socket: WebSocket, spool: Any, who: Principal, path: str, conditions: Conditions,
+                  options: WriteOptions) -> None:
         size = spool.tell()
         spool.seek(0)
-        self._tree.write(who, path, FileBody(_Readable(spool), size), conditions=conditions)
+        self._tree.write(who, path, FileBody(_Readable(spool), size), conditions=conditions, options=options)
         if socket.close_code is None:       # the client waits for our word; else for our half of the close
             socket.send(f"ok:{size}")
             socket.close(1000)
@@ -30033,11 +32154,85 @@ class RestDialect:
                 raise
         return response
 
-    # -- the server itself -------------------------------------------------------------------------------------
+    # -- shards ------------------------------------------------------------------------------------------------
 
-    def no_shard(self, request: Request) -> Response:
-        """`GET /v1/shards/{path}/{index}`."""
-        raise FileNotFound("No shard of this file lies on this node.")
+    def get_shard(self, request: Request) -> Response:
+        """`GET /v1/shards/{path}/{index}`: for whoever may read the file."""
+        path, _, index = request.path[len("/v1/shards"):].rpartition("/")
+        with aside(request):
+            handle = self._tree.open(_asking(request), canonical_path(decode_path(path)))
+            try:
+                if self._shards is None or handle.entry.backend != "erasure":
+                    raise FileNotFound("This file is not erasure-coded and has no shards.")
+                return self._shard(request, blob_of(handle.entry)[0], index, handle.entry, handle)
+            except BaseException:
+                handle.close()
+                raise
+
+    def _shard(self, request: Request, key: str, index: str, *more: Any) -> Response:
+        assert self._shards is not None
+        handle = ShardHandle(self._shards, key, index, *more)
+        return file_response(request, handle, header_block(entry_headers(handle.entry)))
+
+    def _shard_named(self, request: Request) -> tuple[ShardStore, str, int]:
+        if self._shards is None:
+            raise NotSupported("erasure.enabled is false: this server has no shards.")
+        key, _, index = request.tail.partition("/")
+        shard_place(key, index)
+        return self._shards, key, int(index)
+
+    def read_shard(self, request: Request) -> Response:
+        """`GET /v1/internal/shards/{key}/{index}`."""
+        _, key, index = self._shard_named(request)
+        with aside(request):
+            return self._shard(request, key, str(index))
+
+    def put_shard(self, request: Request) -> Response:
+        """`PUT /v1/internal/shards/{key}/{index}`: durable when this answers."""
+        shards, key, index = self._shard_named(request)
+        if request.body.length is None:
+            raise LengthRequired()
+        with aside(request), shards.stage(key, index, request.body.length) as upload:
+            size = pour(request.body, upload.write)
+            return json_response({"key": key, "index": index, "size": size, "sha256": upload.commit()}, 201)
+
+    def delete_shard(self, request: Request) -> Response:
+        """`DELETE /v1/internal/shards/{key}/{index}`; one that is gone already is no error."""
+        shards, key, index = self._shard_named(request)
+        with aside(request):
+            shards.remove(key, [index])
+        return Response(204, None)
+
+    def shards_of(self, request: Request) -> Response:
+        """`GET /v1/heal/{path}`: where the shards of a file lie and how they are; with `verify=true` they are read."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        with aside(request):
+            entry = self._tree.stat(_asking(request), path)
+            manifest = code_of(entry)
+            if self._scrubber is None or manifest is None:
+                raise FileNotFound("This file is not erasure-coded and has no shards.")
+            rows = self._scrubber.look(entry, request.flag("verify"))
+        return json_response({"path": path, "original_size": entry.size, "data_shards": manifest.data, "parity_shards": manifest.parity,
+                              "shard_size": manifest.shard_size, "shards": [
+                                  {"index": row.index, "instance_id": row.node, "size": row.size, "state": row.state} for row in rows]})
+
+    def heal(self, request: Request) -> Response:
+        """`POST /v1/heal/{path}` `{"verify", "mend", "rate"}`: mend what is coded at a path and below it. A line of JSON tells
+        now and then how far that is; it ends when nobody listens any more."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        self._tree.administer(_asking(request))
+        asked = request.json()
+        deep, mend = _wants({"verify": True, **asked}, "verify"), _wants({"mend": True, **asked}, "mend")
+        rate = _whole_number("rate", asked["rate"], 1 << 50) if asked.get("rate") else 0
+        if self._scrubber is None:
+            raise NotSupported("erasure.enabled is false: this server has no coded files.")
+        with aside(request):
+            self._tree.stat(_asking(request), path)
+        counts = self._scrubber.heal(path, deep=deep, mend=mend, rate=rate)
+        lines = (compact_json(dataclasses.asdict(count)).encode() + b"\n" for count in counts)
+        return Response(200, ChunkReader(lines, None, counts.close), headers=[("Content-Type", "application/x-ndjson"), _NO_STORE])
+
+    # -- the server itself -------------------------------------------------------------------------------------
 
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
@@ -30123,11 +32318,55 @@ def _wants(wish: Mapping[str, Any], name: str) -> bool:
 
 
 def wished_backend(wish: Mapping[str, Any]) -> str:
-    """The backend that a body in JSON names; "" for none."""
+    """The backend that a body in JSON names, with the coding that stands beside it; "" for none."""
     backend = wish.get("backend") or ""
     if not isinstance(backend, str):
         raise BadRequest("`backend` is the name of a backend.")
-    return backend
+    return with_coding(backend, {name: wish[name] for name in _CODING if wish.get(name) is not None})
+
+
+_CODING = ("data_shards", "parity_shards", "instances")      # of a query and in JSON; X-CallFS-Erasure-Data-Shards and so on
+
+
+def with_coding(backend: str, said: Mapping[str, Any]) -> str:
+    """A backend as `read_coding` takes it, with what was `said` in the fields of `_CODING`. Raises BadRequest."""
+    if not said:
+        return backend
+    if backend_name(backend) != ERASURE:
+        raise BadRequest(f"`{next(iter(said))}` is for coded files; ask for one with erasure=true, or the backend {ERASURE!r}.")
+    data, parity = (_shard_count(name, said[name]) if name in said else 0 for name in _CODING[:2])
+    nodes = said.get("instances", ())
+    nodes = [node.strip() for node in nodes.split(",")] if isinstance(nodes, str) else nodes
+    if not (isinstance(nodes, (list, tuple)) and all(isinstance(node, str) and node and "," not in node for node in nodes)):
+        raise BadRequest("`instances` is a list of names of nodes.")
+    coding = read_coding(backend)
+    return Coding(data or coding.data, parity or coding.parity, tuple(nodes) or coding.nodes).name
+
+
+def _shard_count(name: str, value: object) -> int:
+    text = "" if isinstance(value, bool) else str(value)
+    if not re.fullmatch(r"0*[1-9][0-9]{0,2}", text):
+        raise BadRequest(f"`{name}` is a whole number from 1 on; data and parity shards together are {MAX_SHARDS} at most.")
+    return int(text)
+
+
+def _upload_backend(request: Request) -> tuple[str, bool]:
+    """The backend that an upload asks for, and whether it asks not to be coded (erasure.md: headers win)."""
+    query, headers = request.query if request.query_text else {}, request.headers
+    backend, erasure = headers.get("x-callfs-backend", query.get("backend", "")), headers.get("x-callfs-erasure", query.get("erasure"))
+    wanted = _YES_OR_NO.get(erasure.lower()) if erasure is not None else None
+    if erasure is not None and wanted is None:
+        raise BadRequest("`erasure` is true or false.")
+    if wanted is not None and backend and wanted != (backend_name(backend) == ERASURE):
+        raise BadRequest(f"erasure={erasure[:20]} and the backend {backend[:40]!r} do not go together.")
+    if wanted is False:
+        return backend, True
+    headed = {name: "x-callfs-erasure-" + name.replace("_", "-") for name in _CODING}
+    said = {name: headers.get(header, query.get(name)) for name, header in headed.items() if header in headers or name in query}
+    return with_coding(backend or (ERASURE if wanted else ""), said), False
+
+
+_YES_OR_NO = {**dict.fromkeys(("true", "1", "yes", "on", ""), True), **dict.fromkeys(("false", "0", "no", "off"), False)}
 
 
 def _whole_number(name: str, value: Any, most: int) -> int:
@@ -30186,8 +32425,7 @@ _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?=,|$)")
 
 def write_options(request: Request) -> WriteOptions:
     """What an upload's headers ask for: a digest to hold (RFC 9530), a modification time to keep (ownCloud's
-    `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`)."""
-    backend = request.headers.get("x-callfs-backend", request.query.get("backend", "") if request.query_text else "")
+    `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`), to be coded."""
     digests, mtime = set(), request.headers.get("x-oc-mtime")
     for name in ("content-digest", "repr-digest"):
         header = request.headers.get(name, "")
@@ -30200,7 +32438,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), backend)
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), *_upload_backend(request))
 
 
 def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
@@ -32165,7 +34403,6 @@ def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
 # What the table of options knows already and a later version of this file will do.
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("server.enable_quic", bool, "false"),
-    ("erasure.enabled", bool, "false"),
     ("external_plugins.enabled", bool, "false"),
 )
 
@@ -32182,7 +34419,7 @@ def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
     for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
-                "raft.data_dir", "raft.cert_file", "raft.key_file"):
+                "raft.data_dir", "raft.cert_file", "raft.key_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
@@ -32301,11 +34538,45 @@ def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log)
 
 
 def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
-    """The backends beside the local disk: S3, where a bucket is named."""
-    options = config.backend
-    if not options.s3_bucket_name:
-        return {}
-    return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+    """The backends beside the local disk: S3, where a bucket is named, and coded files, where those are allowed."""
+    options, blobs = config.backend, {}     # type: BackendOptions, dict[str, BlobStore]
+    if options.s3_bucket_name:
+        blobs["s3"] = S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")
+    if config.erasure.enabled:
+        blobs[ERASURE] = build_erasure(config, log, metrics)
+    return blobs
+
+
+def build_erasure(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ErasureBlobs:
+    """Coded files, whose other nodes are not known yet (`nodes.peers`)."""
+    options, nodes = config.erasure, ShardNodes(build_shards(config, log, metrics), config.instance_discovery.instance_id)
+    return ErasureBlobs(nodes, ErasureCodes(log=log), Coding(options.data_shards, options.parity_shards), quorum=options.write_quorum,
+                        folder=scratch_folder(config), metrics=metrics, log=log)
+
+
+def scratch_folder(config: Config) -> Optional[str]:
+    """Where large spools lie; None for the system's folder, on a disk that can only be read."""
+    folder = os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN, "tmp")
+    return folder if os.access(folder, os.W_OK) else None
+
+
+def shard_folder(config: Config) -> str:
+    """The folder of the local disk that holds the shards of this node; "" where they lie in S3."""
+    options = config.erasure
+    if (options.shard_backend or config.backend.default_backend) == "s3":
+        return ""
+    return os.path.realpath(options.shard_path or os.path.join(config.backend.localfs_root_path, HIDDEN))
+
+
+def build_shards(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ShardStore:
+    """Where the shards of this node lie. In S3 below its name: nodes that shared a folder would take each other's shards
+    for their own, which no manifest names here."""
+    folder = shard_folder(config)
+    if folder:
+        return DiskShards(folder, durable=config.storage.durability == "full", min_free=config.storage.min_free_bytes)
+    target = dataclasses.replace(s3_target(config.backend), part_bytes=S3_MIN_PART, parallel=2)     # for each shard that comes
+    return S3Shards(S3Client(target, log=log, metrics=metrics),
+                    f"{config.erasure.shard_path.strip('/') or 'shards'}/{config.instance_discovery.instance_id}")
 
 
 def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, log: Log) -> Replicas:
@@ -32428,10 +34699,20 @@ class Server:
         files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
-                        default=config.backend.default_backend, replication=self._build_replication(store))
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                        default=config.backend.default_backend, replication=self._build_replication(store),
+                        coded_from=config.erasure.min_file_size if config.erasure.default else None)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _build_blobs(self) -> dict[str, Any]:
+        blobs = self._cached(build_blobs(self.config, self.log, self.metrics))
+        self.erasure: Optional[ErasureBlobs] = blobs.get(ERASURE)
+        if self.erasure is not None:
+            if os.access(shard_folder(self.config), os.W_OK):       # nodes of one machine must not take each other's shards for leftovers
+                self._cleanup.callback(DataLock(os.path.join(shard_folder(self.config), SHARD_FOLDER, "lock")).release)
+            self.peer_ops.update(ShardOps(self.erasure.nodes.here, lambda: self.cluster is not None and self.cluster.draining).ops)
+        return blobs
 
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
@@ -32446,6 +34727,8 @@ class Server:
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
                       metrics=self.metrics, log=self.log, carry=lambda: self.tree.calls.onward())
         self._peers = peers
+        if self.erasure is not None:
+            self.erasure.nodes.peers = peers
         self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
         self.peer_ops.update(self.cluster.ops)
         return self.cluster
@@ -32498,7 +34781,7 @@ class Server:
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
             else os.getcwd()
         private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
-        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__, private)
+        context = MountContext("/", self.tree, self.log, self.metrics, folder, scratch_folder(self.config), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
         mounts.start(mount_specs(config.plugins))
         return mounts
@@ -32550,16 +34833,17 @@ class Server:
         checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check,
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
-                           spool_folder=self._spool_folder(), checks=checks)
+                           spool_folder=scratch_folder(self.config), checks=checks,
+                           shards=self.erasure.nodes.here if self.erasure is not None else None)
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         (authenticator, gate), rest = self._build_authenticator(), self._build_rest()
-        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
+        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=scratch_folder(self.config))
         page = BrowserPage(config, authenticator)
-        remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
+        remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=scratch_folder(self.config))
         dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate, self.members))
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
@@ -32582,10 +34866,6 @@ class Server:
             self._cleanup.callback(found[1].server_close)
         self._bound = [listener.addresses for listener in found]
         return found
-
-    def _spool_folder(self) -> Optional[str]:
-        folder = os.path.join(os.path.realpath(self.config.backend.localfs_root_path), HIDDEN, "tmp")
-        return folder if os.access(folder, os.W_OK) else None
 
     def _tls_factory(self) -> Optional[Callable[[], ssl.SSLContext]]:
         options = self.config.server
@@ -33758,8 +36038,12 @@ class Client(HTTPClient):
         """Let a node (default: the one that answers) move its files to the others. How far it has come, until its `state`
         is "done" or something else than "moving"; it goes on whether somebody looks on or not, until `stay`. `lost`: it is
         gone for good, with its files, and belongs to the cluster no more (records in Raft)."""
-        reply = self._call("POST", "/v1/cluster/leave", {"Content-Type": "application/json"}, idempotent=True, stream=True,
-                           body=_Source(json.dumps({"node": node, **({"lost": True} if lost else {})}).encode()))
+        yield from self._lines("/v1/cluster/leave", {"node": node, **({"lost": True} if lost else {})})
+
+    def _lines(self, target: str, wish: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The lines of an answer that goes on for as long as the work does, as they come."""
+        reply = self._call("POST", target, {"Content-Type": "application/json"}, idempotent=True, stream=True,
+                           body=_Source(json.dumps(wish).encode()))
         rest = b""
         with RemoteReader(self.url, reply) as reader, _foreign(self.url):
             for block in reader:
@@ -33773,6 +36057,16 @@ class Client(HTTPClient):
     def transfer(self, node: str = "") -> str:
         """Let a node (default: the one that has the most of the log) lead the cluster; who leads now."""
         return str(self._json("POST", "/v1/cluster/transfer", {"node": node})["leader"])
+
+    def shards(self, path: str, verify: bool = False) -> dict[str, Any]:
+        """Where the shards of a coded file lie, and how each is; `verify`: by its bytes. As `GET /v1/heal/{path}` says.
+        Raises FileNotFound for a file that is not coded, too."""
+        return dict(self._json("GET", _target("/v1/heal/", path, verify=verify)))
+
+    def heal(self, path: str = "/", *, verify: bool = True, mend: bool = True, rate: int = 0) -> Iterator[dict[str, Any]]:
+        """Mend coded files at a path and below it (for administrators): how far that is, until `state` is "done" or
+        "failed"; it ends when nobody listens any more. `rate`: bytes a second, 0: no limit."""
+        return self._lines(_target("/v1/heal/", path), {"verify": verify, "mend": mend, "rate": rate})
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs; needs no key. Raises Unavailable."""
@@ -35495,6 +37789,58 @@ def _fsck(args: argparse.Namespace) -> int:
 
 
 def _heal(args: argparse.Namespace) -> int:
+    """Of a running server its coded files; with a configuration for second copies those, as no server runs."""
+    given = args.config or args.data or any(getattr(args, about.key, None) is not None for about in OPTIONS if about.flag)
+    if not given and not args.url and not args.key:
+        with contextlib.suppress(ConfigError):
+            given = Config.load(os.environ.get("CALLFS_CONFIG") or None, environ=os.environ, require_keys=False).ha.replication_enabled
+    return _heal_copies(args) if given else _heal_shards(args)
+
+
+def _heal_shards(args: argparse.Namespace) -> int:
+    row: dict[str, Any] = {}
+    began, shown = time.monotonic(), sys.stderr.isatty()
+    with _client_of(args) as client:
+        for row in client.heal(args.folder or "/", verify=not args.quick, mend=not args.dry_run, rate=args.rate):
+            if shown:
+                sys.stderr.write(f"\r{_heal_line(row, time.monotonic() - began)}\x1b[K")
+                sys.stderr.flush()
+    if shown:
+        sys.stderr.write("\r\x1b[K")
+    for path, problem in row.get("problems", {}).items():
+        _complain(f"{path}: {problem}")
+    if row.get("state") != "done":
+        raise Unavailable(f"healing went no further: {row.get('reason') or 'the server stopped'}")
+    left = row["waiting"] + row["lost"] + row["failed"]
+    _say("{files} coded files with {shards} shards: {bad} bad, {rebuilt} made again ({size}), {adopted} adopted, {removed} removed; {left}".format(
+        **row, size=_short_size(row["rebuilt_bytes"]), left=f"{left} problems left" if left else "no problems left"))
+    return 1 if left else 0
+
+
+def _heal_line(row: Mapping[str, Any], seconds: float) -> str:
+    """How far it is, and how long it may take yet."""
+    rate = row["bytes"] / max(seconds, 0.001)
+    left = max(0, row["bytes_total"] - row["bytes"]) / rate if rate else 0.0
+    return (f"{row['files']} of {row['files_total']} files, {_short_size(row['bytes'])} of {_short_size(row['bytes_total'])}, "
+            f"{_short_size(int(rate))}/s, {format_duration(int(left))} left; {row['bad']} bad shards, {row['rebuilt']} made again")
+
+
+def _shards(args: argparse.Namespace) -> int:
+    with _client_of(args) as client:
+        found = client.shards(args.path, verify=args.verify)
+    if args.json:
+        _say(json.dumps(found, indent=1))
+    else:
+        table = [["INDEX", "NODE", "SIZE", "STATE", "HOLDS"], *([
+            str(row["index"]), row["instance_id"] or "-", str(row["size"]), row["state"],
+            "data" if row["index"] < found["data_shards"] else "parity"] for row in found["shards"])]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        _say("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table))
+        _say("{original_size} bytes in {data_shards} + {parity_shards} shards of {shard_size}".format(**found))
+    return 1 if any(row["state"] != "ok" for row in found["shards"]) else 0
+
+
+def _heal_copies(args: argparse.Namespace) -> int:
     seen, left = run_heal(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
     _say(f"{seen} files and their second copies compared, " + (f"{left} problems left" if left else "no problems left"))
     return 1 if left else 0
@@ -35802,7 +38148,8 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
     urls = {f"node-{number}": f"http://127.0.0.1:{port}" for number, port in enumerate(_demo_ports(args.port), 1)}
     raft = _demo_raft(args, demo.folder, urls) if args.raft else {}
     common = {"auth": {"api_key_users": {FIRST_RUN_USER: drawn["key"]}, "admins": [FIRST_RUN_USER],
-                       **{name: drawn[name] for name in _SECRET_NAMES}}, **_demo_store(args, demo)}
+                       **{name: drawn[name] for name in _SECRET_NAMES}},
+              "erasure": {"enabled": True, "data_shards": 2, "parity_shards": 1}, **_demo_store(args, demo)}
     for name, url in urls.items():
         path, place = (os.path.join(demo.folder, name + end) for end in (".yaml", "/raft"))
         os.makedirs(os.path.join(demo.folder, name), 0o700, exist_ok=True)
@@ -35927,9 +38274,18 @@ COMMANDS = [
                   "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
-    Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
-            (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
-             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("heal", "of a running server: read the shards of coded files and make the bad ones again; with the configuration of a "
+            "stopped one: the same for files and their second copies (ha)", _heal,
+            (_arg("folder", nargs="?", metavar="PATH", help="a file or directory on the server (default: all); with --config the folder "
+                  "that it serves"), *_CONFIG_ARGUMENTS[1:], *_CLIENT_ARGUMENTS,
+             _arg("--quick", action="store_true", help="shards: only look whether they are there"),
+             _arg("--rate", type=_size, default=0, metavar="SIZE", help="shards: bytes a second at most, as 50MiB"),
+             _arg("--deep", action="store_true", help="second copies: read all bytes of both sides"),
+             _arg("--dry-run", action="store_true", help="say what is wrong, change nothing"))),
+    Command("shards", "where the shards of a coded file lie and how they are; exit code 1 when one is not as it should be", _shards,
+            (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
+             _arg("--verify", action="store_true", help="read them and compare their checksums"),
+             _arg("--json", action="store_true", help="the same as JSON"))),
     Command("migrate", "take the records from SQLite into a Raft cluster of one node, or back (with the server stopped)", _migrate,
             (*_CONFIG_ARGUMENTS, _arg("--to", required=True, choices=("raft", "sqlite"), help="where they are to be"))),
     Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,
