@@ -13735,14 +13735,6 @@ class CodedFiles:
         return sum(self.blobs.metrics.cells(f"callfs_erasure_{name}").values())
 
 
-def _gone(crcs: Any, reader: Any) -> Any:
-    raise callfs.FileNotFound("There is no such shard.")
-
-
-def _unreachable(crcs: Any, reader: Any) -> Any:
-    raise callfs.BadGateway("node x can not be reached.")
-
-
 def _flipped(crcs: Any, reader: Any) -> Any:
     data = bytearray(b"".join(reader))
     data[len(data) // 2] ^= 1
@@ -13756,20 +13748,27 @@ def _shortened(crcs: Any, reader: Any) -> Any:
     return crcs, callfs.ChunkReader([data], len(data))
 
 
-def _vanishing(crcs: Any, reader: Any) -> Any:
-    def blocks() -> Iterator[bytes]:
-        with reader:
-            yield reader.read(max(1, reader.length // 2))
+class _Vanishing(callfs.Reader):
+    """A reader that breaks off in the middle."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader, self.length, self._pieces = reader, reader.length, [max(1, reader.length // 2)]
+
+    def read(self, size: int = 0) -> bytes:
+        if not self._pieces:
             raise callfs.BadGateway("node x broke off: the answer ended early")
-    return crcs, callfs.ChunkReader(blocks(), reader.length, reader.close)
+        return self._reader.read(self._pieces.pop())
+
+    def close(self) -> None:
+        self._reader.close()
 
 
-def _broken_disk(crcs: Any, reader: Any) -> Any:
-    raise OSError(errno.EIO, "input/output error")
+def _vanishing(crcs: Any, reader: Any) -> Any:
+    return crcs, _Vanishing(reader)
 
 
-SHARD_FAULTS = {"gone": _gone, "away": _unreachable, "flipped": _flipped, "short": _shortened, "vanishing": _vanishing,
-                "disk": _broken_disk}
+SHARD_FAULTS = {"gone": raising(callfs.FileNotFound()), "away": raising(callfs.BadGateway("node x can not be reached.")),
+                "flipped": _flipped, "short": _shortened, "vanishing": _vanishing, "disk": raising(OSError(errno.EIO, "broken"))}
 BLOCK_64K = callfs.CODE_BLOCK
 
 
@@ -13830,9 +13829,9 @@ class TestCodedFiles:
 
     def test_each_byte_is_fetched_once_whatever_is_lost(self, coded: Any, monkeypatch: Any) -> None:
         """What rows of shards were needed for a lost one is held for later: never K times the file."""
-        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        monkeypatch.setattr(callfs, "CODE_AHEAD", 8 * BLOCK_64K)
         files = coded()
-        size = files.put(shard_bytes(40 * BLOCK_64K)).shard_size
+        size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         for loss, most in ((), 4), ((0,), 4), ((1,), 5), ((3,), 7), ((0, 1), 4), ((1, 2), 5), ((4, 5), 4):
             files.lose(*loss)
             files.nodes.fetched = 0
@@ -13841,7 +13840,7 @@ class TestCodedFiles:
         monkeypatch.setattr(callfs, "CODE_HELD", 3 * BLOCK_64K)
         files.lose(0, 1)
         assert files.good()
-        monkeypatch.setattr(callfs._Scratch, "write", mock.Mock(side_effect=callfs.StorageFull()))
+        monkeypatch.setattr(callfs._Scratch, "write", raising(callfs.StorageFull()))
         assert files.good(), "a full disk only costs time"
 
     def test_what_a_range_touches(self, coded: Any) -> None:
@@ -14056,8 +14055,8 @@ class TestCodedUploads:
         store = coded(4, (3, 2)).blobs
         assert store.wished("erasure").coding == (3, 2, ()) and store.wished("erasure:5+1").coding[:2] == (5, 1)
         assert store.coding == (3, 2, ()), "the store itself stays as it is"
-        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", ""), \
-                ("erasure:0+2", ""), ("erasure:a", ""):
+        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", "no code"), \
+                ("erasure:0+2", "no code"), ("erasure:a", "no coding"):
             with pytest.raises(callfs.BadRequest, match=why):
                 store.wished(bad)
 
@@ -14065,8 +14064,7 @@ class TestCodedUploads:
         """All nodes fail but too few, at any step; the coder fails; the disk is full: an error, and no shard anywhere."""
         files, data = coded(6, (4, 2)), shard_bytes(1_300_000)
 
-        def refuse(body: Any) -> Any:
-            raise callfs.StorageFull()
+        refuse = raising(callfs.StorageFull())
         for good in range(6):
             files.nodes.faults = {("put", node, index): refuse for node in "abcdef"[good:] for index in range(6)}
             if good:                        # then those have it all
@@ -14079,21 +14077,27 @@ class TestCodedUploads:
         files.nodes.faults = {}
         files.nodes.away = set("bcdef")
         with pytest.raises(callfs.Unavailable, match="b: node b can not be reached"):
-            files.put(data, files.blobs.wished("erasure@b,c"))
+            files.put(data, files.blobs.wished("erasure:4+2@b,c"))
         files.nodes.away = set()
         for name, error in ("parity_of", callfs.StorageError("the coder broke")), ("get", ValueError("no code")):
             with monkeypatch.context() as patch:
-                patch.setattr(files.blobs.codes, name, mock.Mock(side_effect=error))
+                patch.setattr(files.blobs.codes, name, raising(error))
                 with pytest.raises(type(error)):
                     files.put(data if name == "parity_of" else data[:5000])
             assert files.nodes.lying() == {}
-        for number in range(1, 4):
+        stored = 0
+        for number in range(1, 60, 7):      # the N-th write, be it of the upload's own files or of a node's
             real, calls = callfs.write_all, itertools.count(1)
+            full = raising(OSError(errno.ENOSPC, "full"))
             with monkeypatch.context() as patch:
-                patch.setattr(callfs, "write_all", lambda fd, view: real(fd, view) if next(calls) % 40 != number * 9 else refuse(fd))
-                with pytest.raises((callfs.StorageFull, callfs.Unavailable)):
+                patch.setattr(callfs, "write_all", lambda *args: full() if next(calls) == number else real(*args))
+                with contextlib.suppress(callfs.StorageFull):
                     files.put(data, step=30_000)
-            wait_for(lambda: files.nodes.lying() == {}, 60)
+                    stored += 1
+                    assert files.good()
+                    files.blobs.delete([files.key])
+            assert files.nodes.lying() == {}
+        assert 0 < stored < 9
 
     def test_nobody_is_left_when_a_client_goes(self, coded: Any) -> None:
         """An upload that is not committed leaves nothing, in memory or in a file."""
@@ -14105,6 +14109,7 @@ class TestCodedUploads:
 
     def test_write_quorum(self, coded: Any, monkeypatch: Any) -> None:
         """What is under way long after the quorum is durable is owed; when it arrives after all it goes again."""
+        monkeypatch.setattr(callfs, "CODE_GRACE", 0.05)
         files, answer = coded(6, (4, 2), quorum=5), threading.Event()
         assert [files.blobs.quorum(callfs.Coding(*each)) for each in ((4, 2), (2, 1), (9, 3), (4, 1))] == [5, 3, 10, 5]
 
