@@ -30315,6 +30315,10 @@ class Cluster:
     def __getitem__(self, number: int) -> ClusterNode:
         return self.nodes[number]
 
+    def others(self, *away: ClusterNode) -> list[ClusterNode]:
+        """All but these."""
+        return [node for node in self.nodes if node not in away]
+
     @contextlib.contextmanager
     def broken(self) -> Iterator[None]:
         """While something does not work, so that 502 and 503 are allowed."""
@@ -31022,10 +31026,6 @@ class RaftCluster(Cluster):
         """Each of them stores a new file, soon."""
         for node in nodes:
             wait_for(lambda: self._heard(node, "PUT", f"/v1/files/new-{next(Traffic.numbers)}", b"x") == 201, seconds, f"{node.name} to write")
-
-    def others(self, *away: ClusterNode) -> list[ClusterNode]:
-        """All but these."""
-        return [node for node in self.nodes if node not in away]
 
     def command(self, *words: str) -> None:
         """`callfs cluster ...`, which must work."""
@@ -31805,6 +31805,405 @@ def test_recovery_of_what_is_no_node(tmp_path: Path, city: RaftCity, capsys: Any
 # ============================================================================
 # Coded files on six nodes: nodes killed, disks wiped, bits flipped
 # ============================================================================
+
+# A node that dies at the N-th of these moments, as its file `die` says: before and after each call of what an upload, a heal
+# or a delete consists of. They are counted from when the file is there.
+MORTAL = """
+import functools, importlib.util, itertools, os, signal, sys
+spec = importlib.util.spec_from_file_location("callfs", {!r})
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(callfs)
+moments = itertools.count(1)
+def moment(what):
+    try:
+        with open("die") as file:
+            last = int(file.read())
+    except (OSError, ValueError):
+        return
+    number = next(moments)
+    with open("moments", "a") as file:
+        file.write("%d %s\\n" % (number, what))
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+def mortal(owner, name):
+    work = getattr(owner, name)
+    @functools.wraps(work)
+    def wrapped(*args, **kwargs):
+        moment("before " + name)
+        done = work(*args, **kwargs)
+        moment("after " + name)
+        return done
+    setattr(owner, name, wrapped)
+for owner, names in {}:
+    for name in names.split():
+        mortal(getattr(callfs, owner), name)
+sys.exit(callfs.main())
+"""
+MOMENTS = (("ShardNodes", "put delete remove"), ("RedisStore", "hold_blob put drop_blobs"))
+
+
+class Coded(Cluster):
+    """Whose files are coded 4+2 from 1 KiB on, where no test asks for something else."""
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        return {**super()._settings(node), "auth": {"admins": ["tester"]}, "erasure": {
+            "enabled": True, "default": True, "min_file_size": "1KiB", "scrub_interval": "1h", "heal_after": "1h"}}
+
+    def kill(self, *nodes: ClusterNode) -> None:
+        """All of them, at once."""
+        for node in nodes:
+            node.send(signal.SIGKILL)
+        for node in nodes:
+            node.stop()
+
+    @staticmethod
+    def shards(node: ClusterNode) -> dict[tuple[str, int], Path]:
+        """What lies on its disk, by key and index."""
+        return {(path.parent.name, int(path.name)): path
+                for path in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER).glob("*/*") if path.name.isdigit() and path.parent.name != "tmp"}
+
+    def manifests(self) -> dict[str, tuple[str, Any, str]]:
+        """Key, manifest and SHA-256 of each coded file."""
+        found = {}
+        with contextlib.closing(self.records()) as store:
+            last = ("", "")
+            while page := store.subtree("/", last):
+                last = callfs.split_path(page[-1].path)
+                found.update({entry.path: (*self._blob(entry), entry.digest) for entry in page if (entry.type, entry.backend) == ("file", "erasure")})
+        return found
+
+    @staticmethod
+    def _blob(entry: Any) -> tuple[str, Any]:
+        key, _, tag = entry.stamp.partition(" ")
+        return key, callfs.read_code_manifest(tag)
+
+    def of(self, path: str) -> dict[int, tuple[ClusterNode, Path]]:
+        """Where the shards of a file lie: node and file, by index."""
+        key, manifest, _ = self.manifests()[path]
+        by_name = {node.name: node for node in self.nodes}
+        return {index: (by_name[name], by_name[name].root / callfs.HIDDEN / callfs.SHARD_FOLDER / key / str(index))
+                for index, name in enumerate(manifest.nodes) if name}
+
+    def heal_files(self, node: ClusterNode, path: str = "/", verify: bool = True) -> dict[str, Any]:
+        """`callfs heal` by its route: the last line of what it says."""
+        answer = call(node, "POST", "/v1/heal" + path, {"verify": verify, "mend": True, "rate": 0}, timeout=60)
+        assert answer.status == 200, (answer.status, answer.body[:500], self.outputs())
+        last = json.loads(answer.body.strip().rpartition(b"\n")[2])
+        assert last["state"] == "done", answer.body[-500:]
+        return last
+
+    def differences(self) -> list[str]:
+        """And where shards are not what the manifests say, lie where none should, or two on one node while another has none."""
+        found, files = super().differences(), self.manifests()
+        lying = {(node.name, *shard): path for node in self.nodes for shard, path in self.shards(node).items()}
+        for path, (key, manifest, digest) in files.items():
+            data = b""
+            for index, (name, wanted) in enumerate(zip(manifest.nodes, manifest.sums)):
+                shard = lying.pop((name, key, index), None)
+                shard_data = shard.read_bytes() if shard else b""
+                if hashlib.sha256(shard_data).hexdigest() != wanted or shard is None:
+                    found.append(f"{name}: shard {index} of {path} ({key}) is {'not the one of the manifest' if shard else 'missing'}")
+                data += shard_data if index < manifest.data else b""
+            if digest and hashlib.sha256(data[:manifest.size]).hexdigest() != digest:
+                found.append(f"{path}: its shards put end to end are not the file")
+            if len(set(manifest.nodes)) < min(len(self.nodes), manifest.data + manifest.parity):
+                found.append(f"{path}: two shards on one node: {manifest.nodes}")
+        found += [f"{name}: nobody names shard {index} of {key}" for name, key, index in lying]
+        return found + [f"{node.name}: unfinished: {each}" for node in self.nodes
+                        for each in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER / "tmp").glob("*")]
+
+    def whole(self, files: Mapping[str, bytes], *nodes: ClusterNode) -> None:
+        """Each file is what it was, read at each of the nodes (all, where none is named)."""
+        def read(number: int) -> list[str]:
+            node = (nodes or self.nodes)[number]
+            return [f"{node.name}: {path}: {answer.status} {answer.body[:200]!r}" for path, data in files.items()
+                    if (answer := call(node, "GET", "/v1/files" + path, timeout=60)).status != 200 or answer.body != data]
+        wrong = sum(all_at_once(len(nodes or self.nodes), read), [])
+        assert not wrong, "\n".join([*wrong[:5], self.outputs()])
+
+
+class CodedCluster(Coded):
+    """Six nodes with one Redis, which die when they are told to."""
+
+    def __init__(self, folder: Path, authority: RealDatabase) -> None:
+        (folder / "mortal.py").write_text(MORTAL.format(compiled(), MOMENTS))
+        super().__init__(folder, authority, 6)
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        node.program = str(self.folder / "mortal.py")
+        return super()._settings(node)
+
+
+class CodedRaftCluster(Coded, RaftCluster):
+    """The same with records that the nodes agree on."""
+
+
+@pytest.fixture(scope="module")
+def coded_cluster(redis_server: RealDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodedCluster]:
+    """Six nodes for many tests."""
+    with contextlib.closing(CodedCluster(tmp_path_factory.mktemp("coded"), redis_server)) as made:
+        yield made
+
+
+FOUR_TWO, TWO_FOUR = ("?erasure=true&data_shards=%d&parity_shards=%d" % code for code in ((4, 2), (2, 4)))
+
+
+def slowly(node: ClusterNode, path: str, first: bytes) -> tuple[http.client.HTTPConnection, Callable[[bytes], Answer]]:
+    """An upload that has begun; what is given the rest ends it."""
+    connection = connect(node.url, 60)
+    connection.putrequest("PUT", "/v1/files" + path)
+    connection.putheader("Authorization", f"Bearer {node.key}")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    connection.send(b"%x\r\n%b\r\n" % (len(first), first))
+
+    def rest(data: bytes) -> Answer:
+        connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+    return connection, rest
+
+
+@pytest.mark.once
+class TestCodedCluster:
+    """Six processes, files that survive the loss of any two: of their process, their disk, some bits, their line."""
+
+    @pytest.fixture
+    def cluster(self, coded_cluster: CodedCluster) -> CodedCluster:
+        """One that is well."""
+        coded_cluster.heal()
+        return coded_cluster
+
+    @pytest.fixture
+    def top(self, cluster: CodedCluster) -> str:
+        """A directory of the test's own."""
+        return f"/t{next(Traffic.numbers)}"
+
+    @staticmethod
+    def put_files(top: str, nodes: Sequence[ClusterNode], query: str = FOUR_TWO, sizes: Sequence[int] = (0, 1, 40_000, 262_145, 3_000_000)) -> dict[str, bytes]:
+        """One of each size, on one node after the other."""
+        files = {f"{top}/{query[-1]}-{size}": content(size, size) for size in sizes}
+        for number, (path, data) in enumerate(files.items()):
+            put_file_at = ask(nodes[number % len(nodes)], "PUT", "/v1/files" + path + query, data, status=(200, 201))
+            assert put_file_at.headers["x-callfs-backend"].startswith("erasure"), put_file_at
+        return files
+
+    def test_any_two_nodes_are_killed(self, cluster: CodedCluster, top: str) -> None:
+        """Also while files are read and written; healed onto the rest; then any two others."""
+        some = random.Random(kill_seed())
+        files, sturdy = self.put_files(top, cluster.nodes), self.put_files(top + "-2", cluster.nodes, TWO_FOUR)
+        cluster.settled()
+        large = content(7, 24 << 20)
+        put_file(cluster[0], top + "/large", large)
+        first = some.sample(cluster.nodes, 2)
+        alive = cluster.others(*first)
+        streaming, (uploading, rest) = connect(alive[0].url, 60), slowly(alive[1], top + "/late", large[:1 << 20])
+        with contextlib.closing(streaming), contextlib.closing(uploading):
+            streaming.request("GET", f"/v1/files{top}/large", headers={"Authorization": f"Bearer {KEY}"})
+            response = streaming.getresponse()
+            begun = response.read(1 << 20)
+            cluster.kill(*first)
+            assert begun + response.read() == large
+            assert rest(large[1 << 20:]).status == 201, cluster.outputs()
+        files.update({top + "/large": large, top + "/late": large})
+        cluster.whole({**files, **sturdy}, *alive)
+        files.update(self.put_files(top + "/new", alive))
+        cluster.heal_files(alive[0], top, verify=False)
+        cluster.heal_files(alive[0], top + "-2", verify=False)
+        cluster.whole({**files, **sturdy}, *alive)
+        second = some.sample(alive, 2)
+        cluster.kill(*second)
+        cluster.whole(sturdy, *cluster.others(*first, *second))       # 2+4: also with the first two still away
+        for node in (*first, *second):
+            node.start()
+        cluster.heal()
+        cluster.heal_files(some.choice(cluster.nodes))
+        cluster.settled()
+        cluster.kill(*second)
+        cluster.whole({**files, **sturdy}, *cluster.others(*second))
+        for node in second:
+            node.start()
+
+    DAMAGE: dict[str, Callable[[Path], object]] = {
+        "a bit": lambda path: _flip(path),
+        "the last byte": lambda path: os.truncate(path, path.stat().st_size - 1),
+        "all but the name": lambda path: os.truncate(path, 0),
+        "the file": os.unlink,
+        "the sums": lambda path: _flip(path.with_name(path.name + ".crc")),
+        "the file of sums": lambda path: path.with_name(path.name + ".crc").unlink(),
+        "the order": lambda path: path.write_bytes(path.read_bytes()[4096:] + path.read_bytes()[:4096])}
+
+    def test_what_rots_is_found_and_mended(self, cluster: CodedCluster, top: str) -> None:
+        """Any two shards of each file, in any way: read whole at once, in parts too; mended; more than two: never wrong bytes."""
+        some = random.Random(kill_seed())
+        files = {}
+        for number, (name, other) in enumerate(itertools.product(self.DAMAGE, repeat=2)):
+            path, size = f"{top}/{number}", some.choice([40_000, 300_000])
+            files[path] = content(number, size)
+            put_file(cluster[number % 6], path, files[path])
+        places = {path: self.damage(cluster, some, path, pair) for path, pair in zip(files, itertools.product(self.DAMAGE, repeat=2))}
+        lost = next(iter(files))
+        for _, shard in list(cluster.of(lost).values())[:3]:
+            with contextlib.suppress(OSError):
+                os.truncate(shard, 5)
+        for path, data in files.items():
+            start = some.randrange(len(data))
+            stop = some.randrange(start, len(data)) + 1
+            answer = call(some.choice(cluster.nodes), "GET", "/v1/files" + path, headers={"Range": f"bytes={start}-{stop - 1}"})
+            assert (answer.status, answer.body) == (206, data[start:stop]) or path == lost, (path, places[path], answer)
+        assert call(cluster[1], "GET", "/v1/files" + lost).status == 503
+        files.pop(lost)
+        cluster.whole(files, some.choice(cluster.nodes))
+        ask(cluster[0], "DELETE", "/v1/files" + lost, status=204)
+        cluster.heal_files(some.choice(cluster.nodes), top)
+        cluster.settled()
+
+    def damage(self, cluster: CodedCluster, some: random.Random, path: str, kinds: Sequence[str]) -> list[tuple[int, str]]:
+        """Two shards of a file, each in its way."""
+        lying, done = cluster.of(path), []
+        for index, kind in zip(some.sample(sorted(lying), len(kinds)), kinds):
+            self.DAMAGE[kind](lying[index][1])
+            done.append((index, kind))
+        return done
+
+    def test_a_disk_is_wiped(self, cluster: CodedCluster, top: str) -> None:
+        """Of a node that runs, and of one that does not: whole meanwhile, whole again."""
+        files = self.put_files(top, cluster.nodes)
+        running, stopped = random.Random(kill_seed()).sample(cluster.nodes, 2)
+        stopped.stop()
+        for node in (running, stopped):
+            for shard in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER).iterdir():
+                shutil.rmtree(shard)
+        cluster.whole(files, *cluster.others(stopped))
+        stopped.start()
+        cluster.heal_files(cluster[0])
+        cluster.settled()
+        cluster.whole(files, running)
+
+    @pytest.mark.parametrize("rounds", [2, pytest.param(30, marks=pytest.mark.long)])
+    def test_an_upload_is_killed_at_every_step(self, cluster: CodedCluster, top: str, rounds: int) -> None:
+        """The node that takes it: no visible file, or the whole one (an old version stays); no shard is left on any node."""
+        some, node = random.Random(kill_seed()), cluster[3]
+        ask(node, "PUT", f"/v1/files{top}", content(1, 50_000), status=201)
+        value, steps = content(1, 50_000), list(range(1, 31)) if rounds == 30 else some.sample(range(1, 24), rounds)
+        for number in steps:
+            new = content(100 + number, 50_000)
+            (node.folder / "moments").unlink(missing_ok=True)
+            (node.folder / "die").write_text(str(number))
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = call(node, "PUT", f"/v1/files{top}", new)
+                assert answer.status in (200, 201), answer
+                value = new
+            (node.folder / "die").unlink()
+            died = node.server.process.poll() is not None or len((node.folder / "moments").read_text().splitlines()) >= number
+            if not died:
+                break
+            found = get_file(cluster[number % 3], top)
+            assert found in (value, new), number
+            value = found
+            node.stop()
+            node.start()
+            wait_for(lambda: get_file(node, top) == value, 10)
+            cluster.settled()
+        assert rounds < 30 or number > 16, (node.folder / "moments").read_text()
+
+    @pytest.mark.parametrize("how", ["mute", "slow", pytest.param("deaf", marks=pytest.mark.long), pytest.param("cut", marks=pytest.mark.long)])
+    def test_lines_to_two_nodes_are_bad(self, cluster: CodedCluster, top: str, how: str) -> None:
+        """Readers do not wait for them."""
+        files = self.put_files(top, cluster.nodes, sizes=(40_000, 3_000_000))
+        some = random.Random(kill_seed())
+        node, *bad = some.sample(cluster.nodes, 3)
+        for other in bad:
+            line = cluster.lines[node.name, other.name]
+            {"mute": lambda: line.silence("back"), "deaf": lambda: line.silence("out"), "cut": line.cut, "slow": lambda: line.slow(rate=2000)}[how]()
+        cluster.whole(files, node)          # at 2,000 bytes a second it would take minutes, and not end at all with the others
+
+    def test_a_file_is_deleted_while_a_node_is_away(self, cluster: CodedCluster, top: str) -> None:
+        """Gone at once everywhere; the last shard goes when the node is back."""
+        files = self.put_files(top, cluster.nodes)
+        away, *others = random.Random(kill_seed()).sample(cluster.nodes, 6)
+        cluster.kill(away)
+        for number, path in enumerate(files):
+            ask(others[number % 5], "DELETE", "/v1/files" + path, status=204)
+            assert [call(node, "GET", "/v1/files" + path).status for node in others] == [404] * 5
+        away.start()
+        cluster.heal()
+        cluster.settled()
+        assert not any(cluster.of(path) for path in cluster.manifests() if path.startswith(top))
+
+    @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])
+    def test_overwrites_race_reads(self, cluster: CodedCluster, top: str, seconds: int) -> None:
+        """Plain and coded versions of the same paths, on all nodes; one of these is killed and comes back."""
+        sizes = (10, 500, 2_000, 5_000, 70_000, 300_000)
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=sizes) as traffic, \
+                Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3, sizes=sizes) as other:
+            traffic.go_on(seconds)
+            with cluster.broken():
+                victim = cluster[1]
+                victim.stop(signal.SIGKILL)
+                traffic.more(30, without=victim)
+                victim.start()
+                traffic.more(10, only=victim)
+            traffic.go_on(seconds)
+        cluster.heal()
+        for each in (traffic, other):
+            each.check(20)
+        cluster.heal_files(cluster[0])
+        cluster.settled()
+
+    @pytest.mark.long
+    def test_memory_does_not_grow_with_the_file(self, cluster: CodedCluster, top: str) -> None:
+        """1 GiB up, down, down with two nodes away: at no time has any node taken 100 MiB more than before."""
+        size, block, known = 1 << 30, random.Random(5).randbytes(1 << 20), hashlib.sha256()
+        for _ in range(size >> 20):
+            known.update(block)
+        before = [self.most(node) for node in cluster.nodes]
+        put_file(cluster[0], top, (block for _ in range(size >> 20)), {"Content-Length": str(size)}, timeout=300)
+        for away in ([], [node for node, _ in list(cluster.of(top).values())[1:3]]):
+            after = [self.most(node) for node in cluster.nodes]
+            assert max(now - then for now, then in zip(after, before)) < 100, (before, after)
+            cluster.kill(*away)
+            assert self.sum_of(cluster[0], top) == known.hexdigest()
+        assert self.most(cluster[0]) - before[0] < 100, (before, self.most(cluster[0]))
+        for node in away:
+            node.start()
+        ask(cluster[0], "DELETE", "/v1/files" + top, status=204)
+
+    @pytest.mark.long
+    def test_records_in_raft(self, tmp_path: Path) -> None:
+        """The leader and one other are killed."""
+        with contextlib.closing(CodedRaftCluster(tmp_path, 6)) as cluster:
+            cluster.heal()
+            files = self.put_files("/f", cluster.nodes)
+            away = [cluster.leader()]
+            away.append(random.Random(kill_seed()).choice(cluster.others(*away)))
+            cluster.kill(*away)
+            cluster.writes(*cluster.others(*away))
+            cluster.whole(files, *cluster.others(*away))
+            files.update(self.put_files("/new", cluster.others(*away)))
+            cluster.heal_files(cluster.others(*away)[0])
+            cluster.whole(files, *cluster.others(*away))
+            cluster.heal()
+            cluster.heal_files(away[0])
+            cluster.settled()
+            cluster.whole(files)
+
+    @staticmethod
+    def most(node: ClusterNode) -> float:
+        """MiB that its process has had at most."""
+        assert node.server
+        return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{node.server.pid}/status").read_text())[1]) / 1024     # type: ignore[index]
+
+    @staticmethod
+    def sum_of(node: ClusterNode, path: str) -> str:
+        """SHA-256 of a large file."""
+        known = hashlib.sha256()
+        with contextlib.closing(connect(node.url, 300)) as connection:
+            connection.request("GET", "/v1/files" + path, headers={"Authorization": f"Bearer {KEY}"})
+            response = connection.getresponse()
+            while data := response.read(1 << 20):
+                known.update(data)
+        return known.hexdigest()
 
 # ============================================================================
 # Client and command line
