@@ -15962,6 +15962,521 @@ class CachedBlobs:
 # ============================================================================
 
 SHARD_FOLDER = ".erasure"                   # erasure.md: shards lie under .erasure/KEY/INDEX
+SHARD_NOTES = ".crc"                        # behind INDEX: the file with the checksums of a shard
+SHARD_WINDOW = 8 << 20                      # bytes read at a time from another node: their CRCs fit into a header
+SHARD_KEYS = 256                            # of files that are asked for at a time, for the same reason
+_SHARD_NAME = re.compile(r"([0-9a-f]{32})/(0|[1-9][0-9]{0,2})")
+# Magic with the version, bytes of a block, size and SHA-256 of the shard; behind it the CRC-32 of this, then of each block.
+# Those need no sum of their own: one that is damaged fits no block, which then is rebuilt from other shards.
+_SHARD_HEAD = struct.Struct("<8sIQ32s")
+_SHARD_MAGIC = b"cfs-crc1"
+
+
+class ShardInfo(NamedTuple):
+    """A shard that lies here."""
+
+    index: int
+    size: int
+    mtime_ns: int
+
+
+class ShardState(NamedTuple):
+    """A shard as it was read, whole: SHA-256, hexadecimal, and the numbers of the blocks that have not their CRC-32."""
+
+    size: int
+    sha256: str
+    bad: tuple[int, ...]
+
+
+def shard_place(key: object, index: object) -> str:
+    """`KEY/INDEX`, where a shard lies below `.erasure`: the one place where both are checked, wherever they come from.
+    Raises FileNotFound for what can be no shard."""
+    found = _SHARD_NAME.fullmatch(f"{key}/{index}")
+    if found is None or int(found[2]) >= MAX_SHARDS:
+        raise FileNotFound(f"There is no such shard: its key has 32 hexadecimal digits, its index is 0 to {MAX_SHARDS - 1}.")
+    return found[0]
+
+
+def full_blocks(reader: Reader, size: int = CODE_BLOCK) -> Iterator[bytes]:
+    """What a reader has, in blocks of one size; the last may be shorter."""
+    block = reader.read(size)
+    while block:
+        while len(block) < size:
+            more = reader.read(size - len(block))
+            if not more:
+                break
+            block += more
+        yield block
+        block = reader.read(size)
+
+
+def checked_blocks(crcs: Sequence[int], reader: Reader) -> Iterator[bytes]:
+    """The blocks of a part of a shard that begins with one. Raises AlteredBytes before it would give one that is wrong, or
+    tell that these were all when they are too few."""
+    left = iter(crcs)
+    for block in full_blocks(reader):
+        if zlib.crc32(block) != next(left, None):
+            raise AlteredBytes("A block of a shard is damaged.")
+        yield block
+    if next(left, None) is not None:
+        raise AlteredBytes("A shard is shorter than it was.")
+
+
+class ShardSums:
+    """The sums of a shard, worked out while its bytes pass."""
+
+    def __init__(self) -> None:
+        self.size, self._crc, self._crcs, self._sha = 0, 0, array.array("I"), hashlib.sha256()
+
+    def update(self, part: memoryview) -> None:
+        """The next bytes, of any number."""
+        self._sha.update(part)
+        while part:
+            some = part[:CODE_BLOCK - self.size % CODE_BLOCK]
+            self._crc, self.size, part = zlib.crc32(some, self._crc), self.size + len(some), part[len(some):]
+            if not self.size % CODE_BLOCK:
+                self._end_block()
+
+    def _end_block(self) -> None:
+        self._crcs.append(self._crc)
+        self._crc = 0
+
+    def notes(self) -> bytes:
+        """What is kept beside the shard, when all has passed."""
+        if self.size % CODE_BLOCK:
+            self._end_block()
+        head = _SHARD_HEAD.pack(_SHARD_MAGIC, CODE_BLOCK, self.size, self._sha.digest())
+        return head + struct.pack(f"<{1 + len(self._crcs)}I", zlib.crc32(head), *self._crcs)
+
+    @property
+    def sha256(self) -> str:
+        """Of what has passed, hexadecimal."""
+        return self._sha.hexdigest()
+
+
+def read_shard_crcs(notes: BinaryIO, size: int, start: int, stop: int) -> tuple[int, ...]:
+    """The CRC-32 of the blocks that [start, stop) touches, of a shard with `size` bytes. Raises StorageError for notes that
+    are damaged or belong to other bytes."""
+    head, first = notes.read(_SHARD_HEAD.size + 4), start // CODE_BLOCK
+    count = max(0, -(-stop // CODE_BLOCK) - first)
+    notes.seek(_SHARD_HEAD.size + 4 + 4 * first)
+    table = notes.read(4 * count)
+    proper = _SHARD_HEAD.pack(_SHARD_MAGIC, CODE_BLOCK, size, head[-36:-4])
+    if head != proper + zlib.crc32(proper).to_bytes(4, "little") or len(table) < 4 * count:
+        raise StorageError("The checksums of a shard are damaged, of another size than it has, or of a newer version.")
+    return struct.unpack(f"<{count}I", table)
+
+
+class ShardUpload(abc.ABC):
+    """Bytes on their way into a shard, which is there, whole and durable, when `commit` has returned; before, nothing of
+    it is to be seen. Leaving its `with` block in any other way leaves nothing behind. For one thread."""
+
+    def __init__(self, length: int) -> None:
+        self._length, self._sums = length, ShardSums()
+
+    def write(self, part: memoryview) -> None:
+        """The next bytes; the caller may use the buffer again. Raises Disconnected for more than were announced."""
+        self._sums.update(part)
+        if self._sums.size > self._length:
+            raise Disconnected("The shard is longer than announced.")
+        self._take(part)
+
+    def commit(self) -> str:
+        """The SHA-256 of the shard, hexadecimal. Raises Disconnected for fewer bytes than were announced."""
+        if self._sums.size != self._length:
+            raise Disconnected("The shard is shorter than announced.")
+        self._finish(self._sums.notes())
+        return self._sums.sha256
+
+    @abc.abstractmethod
+    def _take(self, part: memoryview) -> None: ...
+
+    @abc.abstractmethod
+    def _finish(self, notes: bytes) -> None:
+        """Make all durable: the notes appear before the shard does, in place of one that was there."""
+
+    @abc.abstractmethod
+    def abort(self) -> None:
+        """Give up; safe to call twice, and after `commit`."""
+
+    def __enter__(self) -> ShardUpload:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.abort()
+
+
+class ShardStore(abc.ABC):
+    """The shards that lie on this node, or in S3 where only this node looks for them: KEY/INDEX, KEY of the file's version,
+    32 hexadecimal digits, INDEX 0 to 255. Beside each lie its notes, INDEX.crc. Any number of threads. Raises StorageFull,
+    StorageError; of S3 Unavailable and BadGateway; FileNotFound for what is not there or can be no shard."""
+
+    @abc.abstractmethod
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """A new shard of `length` bytes, in place of the same one if that is there."""
+
+    def open(self, key: str, index: int, start: int = 0, stop: Optional[int] = None) -> tuple[tuple[int, ...], Reader]:
+        """The CRC-32 of each block that [start, stop) touches, and these bytes, by a descriptor where they lie on the disk;
+        `checked_blocks` is for who starts with a block. Raises StorageError where the shard is shorter, or its notes are
+        damaged."""
+        place = shard_place(key, index)
+        reader, size = self._data(place, start, stop)
+        try:
+            with self._notes(place) as notes:
+                return read_shard_crcs(notes, size, start, size if stop is None else stop), reader
+        except FileNotFound:
+            reader.close()
+            raise StorageError("The checksums of a shard are missing.") from None
+        except BaseException:
+            reader.close()
+            raise
+
+    def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
+        """Read a shard, whole; `pace` is told of each piece, and may wait. Raises as `open` does."""
+        crcs, reader = self.open(key, index)
+        size, state, bad = 0, hashlib.sha256(), []      # type: int, Any, list[int]
+        with reader:
+            for number, block in enumerate(full_blocks(reader)):
+                size += len(block)
+                state.update(block)
+                if zlib.crc32(block) != crcs[number]:
+                    bad.append(number)
+                pace(len(block))
+        return ShardState(size, state.hexdigest(), tuple(bad))
+
+    def find(self, keys: Iterable[str]) -> dict[str, dict[int, ShardInfo]]:
+        """What there is of each of these files."""
+        return {key: {info.index: info for info in self._infos(key, self._names(key))} for key in keys}
+
+    def list(self) -> Iterator[tuple[str, ShardInfo]]:
+        """All shards, those of one file one after the other."""
+        for key, names in self._all():
+            for info in self._infos(key, names):
+                yield key, info
+
+    @staticmethod
+    def _infos(key: str, names: Mapping[str, tuple[int, int]]) -> Iterator[ShardInfo]:
+        return (ShardInfo(int(name), *about) for name, about in names.items() if _SHARD_NAME.fullmatch(f"{key}/{name}"))
+
+    def delete(self, keys: Iterable[str]) -> None:
+        """Remove all shards of files. What is gone already is no error, here and below."""
+        for key in keys:
+            self._remove(key, list(self._names(key)))
+
+    def remove(self, key: str, indexes: Iterable[int]) -> None:
+        """Remove some shards of a file."""
+        self._remove(key, [str(index) + end for end in ("", SHARD_NOTES) for index in indexes])
+
+    def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
+        """Remove what uploads left that began before that time and were cut off, of all files or only of `keys`; how many
+        there were. Unless `mend` they are only counted."""
+        found = self._sweep_uploads(before_ns, keys, mend)
+        for key, names in self._all() if keys is None else [(key, self._names(key)) for key in keys]:
+            alone = [name for name, (_, mtime_ns) in names.items() if name.endswith(SHARD_NOTES)
+                     and name[:-len(SHARD_NOTES)] not in names and mtime_ns < before_ns]
+            found += len(alone)
+            self._remove(key, alone if mend else [])
+        return found
+
+    @abc.abstractmethod
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        """A part of a shard, and the size of all of it."""
+
+    @abc.abstractmethod
+    def _notes(self, place: str) -> BinaryIO: ...
+
+    @abc.abstractmethod
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        """Size and time of what lies under a key, notes among it; the shards come first."""
+
+    @abc.abstractmethod
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        """The same for each key there is."""
+
+    @abc.abstractmethod
+    def _remove(self, key: str, names: Sequence[str]) -> None: ...
+
+    @abc.abstractmethod
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int: ...
+
+    @abc.abstractmethod
+    def free_bytes(self) -> int:
+        """How much more there is room for."""
+
+    @abc.abstractmethod
+    def check(self) -> None:
+        """Raises unless it answers now."""
+
+    def close(self) -> None:
+        """Let go."""
+
+
+class _DiskShardUpload(ShardUpload):
+    """Two temporary files on their way to a shard and its notes."""
+
+    def __init__(self, folder: str, place: str, length: int, durable: bool) -> None:
+        super().__init__(length)
+        self._folder, self._place, self._durable = folder, os.path.join(folder, *place.split("/")), durable
+        self._temporary = os.path.join(folder, "tmp", f"{place.replace('/', '.')}.{secrets.token_hex(8)}")
+        with _blob_errors():
+            self._fd = self._new(self._temporary)
+
+    @staticmethod
+    def _new(place: str) -> int:
+        return os.open(place, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _O_BINARY | _O_CLOEXEC, 0o600)
+
+    def _take(self, part: memoryview) -> None:
+        with _blob_errors():
+            write_all(self._fd, part)
+
+    def _finish(self, notes: bytes) -> None:
+        with _blob_errors():
+            self._end()
+            self._fd = self._new(self._temporary + SHARD_NOTES)
+            write_all(self._fd, memoryview(notes))
+            self._end()
+            self._appear(os.path.dirname(self._place))
+            for folder in (os.path.dirname(self._place), self._folder) if self._durable and os.name != "nt" else ():
+                _fsync_folder(folder, None)
+
+    def _end(self) -> None:
+        if self._durable:
+            os.fsync(self._fd)
+        fd, self._fd = self._fd, -1
+        os.close(fd)
+
+    def _appear(self, above: str) -> None:
+        for _ in range(3):                  # whoever removes the last other shard of the file removes the folder as well
+            os.makedirs(above, mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                os.replace(self._temporary + SHARD_NOTES, self._place + SHARD_NOTES)
+                break
+        os.replace(self._temporary, self._place)
+
+    def abort(self) -> None:
+        """As the base says."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+        for end in ("", SHARD_NOTES):
+            with contextlib.suppress(OSError):
+                os.unlink(self._temporary + end)
+
+
+class DiskShards(ShardStore):
+    """Shards as files `.erasure/KEY/INDEX` of a folder, so that `cat 0 1 2 3 | head -c SIZE` is the file; `tmp` lies beside
+    the keys, as names can not move between disks. `min_free`: bytes that uploads leave free."""
+
+    def __init__(self, folder: str, *, durable: bool = True, min_free: int = 0) -> None:
+        self.folder, self._durable, self._min_free = os.path.join(folder, SHARD_FOLDER), durable, min_free
+        with _blob_errors():
+            os.makedirs(os.path.join(self.folder, "tmp"), mode=0o700, exist_ok=True)
+
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """As the base says."""
+        place = shard_place(key, index)
+        if self._min_free and self.free_bytes() < length:
+            raise StorageFull()
+        return _DiskShardUpload(self.folder, place, length, self._durable)
+
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        with _blob_errors():
+            fd = os.open(os.path.join(self.folder, place), _O_READ)
+            size = _fstat_or_close(fd).st_size
+        stop = size if stop is None else stop
+        if not 0 <= start <= stop <= size:
+            os.close(fd)
+            raise StorageError("A shard is shorter than it was.")
+        return FileReader(fd, start, stop - start), size
+
+    def _notes(self, place: str) -> BinaryIO:
+        with _blob_errors():
+            return os.fdopen(os.open(os.path.join(self.folder, place) + SHARD_NOTES, _O_READ), "rb", 0)
+
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        found: dict[str, tuple[int, int]] = {}
+        with _blob_errors(), contextlib.suppress(FileNotFoundError):
+            with os.scandir(os.path.join(self.folder, shard_place(key, 0)[:-2])) as items:
+                for item in items:
+                    with contextlib.suppress(FileNotFoundError):
+                        about = item.stat(follow_symlinks=False)
+                        found[item.name] = about.st_size, about.st_mtime_ns
+        return found
+
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        with _blob_errors(), os.scandir(self.folder) as items:
+            for item in items:
+                if _SHARD_NAME.fullmatch(item.name + "/0"):
+                    yield item.name, self._names(item.name)
+
+    def _remove(self, key: str, names: Sequence[str]) -> None:
+        above = os.path.join(self.folder, shard_place(key, 0)[:-2])
+        with _blob_errors():
+            for name in sorted(names, key=len):         # the notes last: what has none counts as damaged
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(above, name))
+            with contextlib.suppress(OSError):          # there are others yet, or it was never there
+                os.rmdir(above)
+
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
+        with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
+                    (keys is None or item.name.partition(".")[0] in keys)]
+            for path in left if mend else ():
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(path)
+        return len(left)
+
+    def free_bytes(self) -> int:
+        """As the base says."""
+        with _blob_errors():
+            return max(0, shutil.disk_usage(self.folder).free - self._min_free)
+
+    def check(self) -> None:
+        """As the base says."""
+        with _blob_errors():
+            os.stat(os.path.join(self.folder, "tmp"))
+
+
+class _S3ShardUpload(ShardUpload):
+    """An upload to S3 as one of a shard."""
+
+    def __init__(self, client: S3Client, place: str, length: int) -> None:
+        super().__init__(length)
+        self._client, self._upload = client, client.upload(place, length)
+
+    def _take(self, part: memoryview) -> None:
+        self._upload.write(part)
+
+    def _finish(self, notes: bytes) -> None:
+        self._client.put(self._upload.key + SHARD_NOTES, notes)
+        self._upload.commit(asking=False)
+
+    def abort(self) -> None:
+        """As the base says, as far as S3 answers; what is left `sweep` finds."""
+        with contextlib.suppress(CallFSError):
+            self._upload.abort()
+
+
+class S3Shards(ShardStore):
+    """Shards as objects `FOLDER/.erasure/KEY/INDEX` of a bucket; no two nodes may have the same folder. Closes the client."""
+
+    NOTES_BYTES = 16 << 20                  # of notes that are kept in memory: each part that is read needs them
+
+    def __init__(self, client: S3Client, folder: str) -> None:
+        self._client, self._folder = client, f"{folder}/{SHARD_FOLDER}/"
+        self._known: Cache[str, bytes] = Cache(self.NOTES_BYTES)
+
+    def stage(self, key: str, index: int, length: int) -> ShardUpload:
+        """As the base says."""
+        place = shard_place(key, index)
+        self._known.drop(place)
+        return _S3ShardUpload(self._client, self._folder + place, length)
+
+    def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
+        """As the base says; the notes, too, are read from S3."""
+        self._known.drop(shard_place(key, index))
+        return super().verify(key, index, pace)
+
+    def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
+        try:
+            if stop is not None and stop <= start:      # S3 gives no empty range
+                return ChunkReader((), 0), self._client.head(self._folder + place).size
+            reader = self._client.get(self._folder + place, start, stop)
+        except RangeNotSatisfiable:
+            raise StorageError("A shard is shorter than it was.") from None
+        if stop is not None and reader.length != stop - start:
+            reader.close()
+            raise StorageError("A shard is shorter than it was.")
+        return reader, reader.object.size
+
+    def _notes(self, place: str) -> BinaryIO:
+        data = self._known.get(place)
+        if data is None:
+            with self._client.get(self._folder + place + SHARD_NOTES) as reader:
+                data = b"".join(reader)
+            self._known.put(place, data, len(data))
+        return io.BytesIO(data)
+
+    def _names(self, key: str) -> Mapping[str, tuple[int, int]]:
+        prefix = self._folder + shard_place(key, 0)[:-1]
+        return {found.key[len(prefix):]: (found.size, found.mtime_ns) for found in self._client.list(prefix)}
+
+    def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
+        def parts(found: S3Object) -> list[str]:
+            return found.key[len(self._folder):].split("/", 1)
+        for key, group in itertools.groupby(self._client.list(self._folder), lambda found: parts(found)[0]):
+            if _SHARD_NAME.fullmatch(key + "/0"):
+                yield key, {parts(found)[-1]: (found.size, found.mtime_ns) for found in group}
+
+    def _remove(self, key: str, names: Sequence[str]) -> None:
+        prefix = shard_place(key, 0)[:-1]
+        for name in names:
+            self._known.drop(prefix + name)
+        self._client.delete([self._folder + prefix + name for name in names])
+
+    def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
+        found = [pending for pending in self._client.uploads(self._folder) if pending.started_ns < before_ns and
+                 (keys is None or pending.key[len(self._folder):].partition("/")[0] in keys)]
+        for pending in found if mend else ():
+            self._client.abort_upload(pending.key, pending.upload_id)
+        return len(found)
+
+    def free_bytes(self) -> int:
+        """More than anybody has."""
+        return 1 << 62
+
+    def check(self) -> None:
+        """As the base says, in at most a few seconds."""
+        S3Blobs(self._client, self._folder).check()
+
+    def close(self) -> None:
+        """As the base says; whoever is about to try again gives up."""
+        S3Blobs(self._client, self._folder).close()
+
+
+class ShardOps:
+    """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them. `leaving`: whether
+    it is to get none any more; then it has -1 bytes of room."""
+
+    def __init__(self, shards: ShardStore, leaving: Callable[[], bool] = lambda: False) -> None:
+        self._shards, self._leaving = shards, leaving
+
+    @property
+    def ops(self) -> dict[str, Callable[[PeerCall], PeerResult]]:
+        """The table."""
+        return {name[1:]: getattr(self, name) for name in (
+            "_shard_put", "_shard_read", "_shard_find", "_shard_verify", "_shard_delete", "_shard_remove", "_shard_room")}
+
+    def _shard_put(self, call: PeerCall) -> PeerResult:
+        with self._shards.stage(call.args["key"], call.args["index"], call.args["length"]) as upload:
+            pour(call.body, upload.write)
+            return PeerResult({"sha256": upload.commit()})
+
+    def _shard_read(self, call: PeerCall) -> PeerResult:
+        start, stop = call.args["start"], call.args["stop"]
+        if stop - start > SHARD_WINDOW:
+            raise BadRequest(f"{SHARD_WINDOW} bytes of a shard are the most at a time.")
+        crcs, reader = self._shards.open(call.args["key"], call.args["index"], start, stop)
+        return PeerResult({"crcs": crcs}, reader)
+
+    def _shard_find(self, call: PeerCall) -> PeerResult:
+        found = self._shards.find(call.args["keys"])
+        return PeerResult({"shards": {key: list(shards.values()) for key, shards in found.items()}})
+
+    def _shard_verify(self, call: PeerCall) -> PeerResult:
+        return PeerResult(self._shards.verify(call.args["key"], call.args["index"])._asdict())
+
+    def _shard_delete(self, call: PeerCall) -> PeerResult:
+        self._shards.delete(call.args["keys"])
+        return PeerResult({})
+
+    def _shard_remove(self, call: PeerCall) -> PeerResult:
+        self._shards.remove(call.args["key"], call.args["indexes"])
+        return PeerResult({})
+
+    def _shard_room(self, call: PeerCall) -> PeerResult:
+        return PeerResult({"free": -1 if self._leaving() else self._shards.free_bytes()})
 
 # ============================================================================
 # Shards: files cut over nodes, read also when some are lost
@@ -29570,13 +30085,48 @@ def check_size(request: Request, most: int) -> None:
         raise PayloadTooLarge(f"The body may have {most} bytes.")
 
 
+class ShardHandle(Handle):
+    """A handle on a shard that lies on this node; every block is checked before it goes out. `entry` is that of the file, or
+    none; `inner` keeps its version. Raises FileNotFound."""
+
+    def __init__(self, shards: ShardStore, key: str, index: str, entry: Entry = Entry(""), inner: Optional[Handle] = None) -> None:
+        self._shards, self._key, self._inner = shards, key, inner
+        place, self._index = shard_place(key, index), int(index)
+        info = shards.find([key])[key].get(self._index)
+        if info is None:
+            raise FileNotFound("This shard does not lie on this node.")
+        self.entry = entry._replace(size=info.size, etag=place.replace("/", "-"), digest="", mtime_ns=info.mtime_ns)
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says. Raises StorageError where it is damaged; the reader raises AlteredBytes."""
+        stop = self.entry.size if stop is None else stop
+        first, last = start // CODE_BLOCK * CODE_BLOCK, min(self.entry.size, -(-stop // CODE_BLOCK) * CODE_BLOCK)
+        crcs, reader = self._shards.open(self._key, self._index, first, last)
+
+        def blocks() -> Iterator[bytes]:
+            for number, block in enumerate(checked_blocks(crcs, reader)):
+                position = first + number * CODE_BLOCK
+                yield block[max(0, start - position):stop - position]
+
+        def close() -> None:
+            reader.close()
+            self.close()
+        return ChunkReader(blocks(), stop - start, close)
+
+    def close(self) -> None:
+        """Let the version go."""
+        if self._inner is not None:
+            self._inner.close()
+
+
 class RestDialect:
     """The routes of `contracts/rest.md`. Turns each request into one call of the tree."""
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
                  spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
-                 members: Optional[Members] = None) -> None:
+                 members: Optional[Members] = None, shards: Optional[ShardStore] = None) -> None:
         self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
+        self._shards = shards
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -29598,7 +30148,8 @@ class RestDialect:
             ("/v1/links", {"GET": self.list_links}, "user"),
             ("/v1/links/{path}", {"DELETE": self.revoke_link}, "user"),
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
-            ("/v1/shards/{path}", {"GET": self.no_shard, "HEAD": self.no_shard}, "key"),
+            ("/v1/shards/{path}", {"GET": self.get_shard, "HEAD": self.get_shard}, "key"),
+            ("/v1/internal/shards/{path}", {"GET": self.read_shard, "PUT": self.put_shard, "DELETE": self.delete_shard}, "internal"),
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
             ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
@@ -29897,9 +30448,54 @@ class RestDialect:
 
     # -- the server itself -------------------------------------------------------------------------------------
 
-    def no_shard(self, request: Request) -> Response:
-        """`GET /v1/shards/{path}/{index}`."""
-        raise FileNotFound("No shard of this file lies on this node.")
+    # -- shards ------------------------------------------------------------------------------------------------
+
+    def get_shard(self, request: Request) -> Response:
+        """`GET /v1/shards/{path}/{index}`: for whoever may read the file."""
+        path, _, index = request.path[len("/v1/shards"):].rpartition("/")
+        with aside(request):
+            handle = self._tree.open(_asking(request), canonical_path(decode_path(path)))
+            try:
+                if self._shards is None or handle.entry.backend != "erasure":
+                    raise FileNotFound("This file is not erasure-coded and has no shards.")
+                return self._shard(request, blob_of(handle.entry)[0], index, handle.entry, handle)
+            except BaseException:
+                handle.close()
+                raise
+
+    def _shard(self, request: Request, key: str, index: str, *more: Any) -> Response:
+        assert self._shards is not None
+        handle = ShardHandle(self._shards, key, index, *more)
+        return file_response(request, handle, header_block(entry_headers(handle.entry)))
+
+    def _shard_named(self, request: Request) -> tuple[ShardStore, str, int]:
+        if self._shards is None:
+            raise NotSupported("erasure.enabled is false: this server has no shards.")
+        key, _, index = request.tail.partition("/")
+        shard_place(key, index)
+        return self._shards, key, int(index)
+
+    def read_shard(self, request: Request) -> Response:
+        """`GET /v1/internal/shards/{key}/{index}`."""
+        _, key, index = self._shard_named(request)
+        with aside(request):
+            return self._shard(request, key, str(index))
+
+    def put_shard(self, request: Request) -> Response:
+        """`PUT /v1/internal/shards/{key}/{index}`: durable when this answers."""
+        shards, key, index = self._shard_named(request)
+        if request.body.length is None:
+            raise LengthRequired()
+        with aside(request), shards.stage(key, index, request.body.length) as upload:
+            size = pour(request.body, upload.write)
+            return json_response({"key": key, "index": index, "size": size, "sha256": upload.commit()}, 201)
+
+    def delete_shard(self, request: Request) -> Response:
+        """`DELETE /v1/internal/shards/{key}/{index}`; one that is gone already is no error."""
+        shards, key, index = self._shard_named(request)
+        with aside(request):
+            shards.remove(key, [index])
+        return Response(204, None)
 
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
@@ -32044,7 +32640,7 @@ def check_places(config: Config) -> None:
     """Raises ConfigError when the records or the log would lie among the files that are served."""
     root = os.path.realpath(config.backend.localfs_root_path)
     for key in ("metadata_store.sqlite_path", "log.file", "backend.s3_cache_path", "server.cert_file", "server.key_file",
-                "raft.data_dir", "raft.cert_file", "raft.key_file"):
+                "raft.data_dir", "raft.cert_file", "raft.key_file", *(["erasure.shard_path"] if shard_folder(config) else [])):
         path = config.get(key)
         inside = os.path.relpath(os.path.realpath(path), root).split(os.sep) if path else [".."]
         if inside[0] not in ("..", HIDDEN) and not os.path.isabs(inside[0]):
@@ -32168,6 +32764,25 @@ def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Met
     if not options.s3_bucket_name:
         return {}
     return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+
+
+def shard_folder(config: Config) -> str:
+    """The folder of the local disk that holds the shards of this node; "" where they lie in S3."""
+    options = config.erasure
+    if (options.shard_backend or config.backend.default_backend) == "s3":
+        return ""
+    return os.path.realpath(options.shard_path or os.path.join(config.backend.localfs_root_path, HIDDEN))
+
+
+def build_shards(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ShardStore:
+    """Where the shards of this node lie. In S3 below its name: nodes that shared a folder would take each other's shards
+    for their own, which no manifest names here."""
+    folder = shard_folder(config)
+    if folder:
+        return DiskShards(folder, durable=config.storage.durability == "full", min_free=config.storage.min_free_bytes)
+    target = dataclasses.replace(s3_target(config.backend), part_bytes=S3_MIN_PART, parallel=2)     # for each shard that comes
+    return S3Shards(S3Client(target, log=log, metrics=metrics),
+                    f"{config.erasure.shard_path.strip('/') or 'shards'}/{config.instance_discovery.instance_id}")
 
 
 def make_replicas(config: Config, records: MetadataStore, *, metrics: Metrics, log: Log) -> Replicas:
