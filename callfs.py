@@ -2234,7 +2234,8 @@ def read_webhooks(events: EventOptions) -> dict[str, WebhookOptions]:
 
 
 def _warnings(config: Config) -> list[str]:
-    auth = config.auth
+    auth, erasure, nodes = config.auth, config.erasure, {config.instance_discovery.instance_id, *configured_endpoints(config)}
+    most = -(-(erasure.data_shards + erasure.parity_shards) // len(nodes))      # shards of one file on a node
     users = {"root", *auth.api_key_users, *(f"api-user-{i}" for i in range(len(auth.api_keys)))}
     table = (
         (auth.api_keys, "auth.api_keys: identities shift when the list changes; use auth.api_key_users"),
@@ -2242,6 +2243,9 @@ def _warnings(config: Config) -> list[str]:
         (set(auth.admins) - users, f"auth.admins: no key belongs to {', '.join(sorted(set(auth.admins) - users))}"),
         (config.backend.internal_proxy_skip_tls_verify,
          "backend.internal_proxy_skip_tls_verify: certificates of other nodes are not checked (it is true)"),
+        (erasure.enabled and len(nodes) > 1 and most > erasure.parity_shards,
+         f"erasure.parity_shards: {len(nodes)} nodes have up to {most} shards of a file each, so the loss of one node takes more "
+         f"than the {erasure.parity_shards} that may be lost; have more parity shards, or fewer data shards"),
     )
     return [message for true, message in table if true]
 
@@ -2795,6 +2799,31 @@ class FileBody(Body):
     def readinto(self, view: memoryview) -> int:
         """What the file gives."""
         return self._source.readinto(view) or 0
+
+
+def take_ahead(body: Body, spool: Any, most: int) -> Body:
+    """A body without a length whose first `most` bytes go into a spool, which stays the caller's: the same again, with its
+    length where that is all of it."""
+    buffer, count = memoryview(bytearray(min(BLOCK, max(1, most)))), 1
+    while count and spool.tell() < most:
+        count = body.readinto(buffer[:most - spool.tell()])
+        spool.write(buffer[:count])
+    size = spool.tell()
+    spool.seek(0)
+    return _TakenBody(spool, body if count else bytes_body(b""), None if count else size)
+
+
+class _TakenBody(Body):
+    """A body that begins in a spool."""
+
+    def __init__(self, spool: Any, rest: Body, length: Optional[int]) -> None:
+        self._spool, self._rest, self.length = spool, rest, length
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        block = self._spool.read(len(view))
+        view[:len(block)] = block
+        return len(block) or self._rest.readinto(view)
 
 
 def pour(body: Body, put: Callable[[memoryview], object]) -> int:
@@ -10417,7 +10446,7 @@ class MetadataStore(abc.ABC):
 
 def _is_doubled(row: str) -> str:
     """SQL: whether a file is to have a second copy; NULL where `replication` is empty, which fires no trigger."""
-    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', (SELECT backend FROM replication)))"
+    return f"({row}.type = 'file' AND {row}.backend NOT IN ('symlink', 'erasure', (SELECT backend FROM replication)))"
 
 
 def _copy_key(row: str) -> str:
@@ -10440,6 +10469,14 @@ _OWE_DROP = f"""
             VALUES ({_copy_key('OLD')}, OLD.id, OLD.parent, OLD.name, 'drop', {_SQL_NOW});
 """
 _SAME_COPY = f"{_is_doubled('OLD')} AND {_is_doubled('NEW')} AND {_copy_key('OLD')} = {_copy_key('NEW')}"
+_DOUBLING = f"""
+    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
+    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
+        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
+    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+"""
 _SCHEMA = (
     # 1: records by (parent, name): one B-tree serves the look-up of a path, a directory in order and a subtree
     """
@@ -10489,12 +10526,7 @@ _SCHEMA = (
         name TEXT NOT NULL, task TEXT NOT NULL, since REAL NOT NULL, tries INTEGER NOT NULL DEFAULT 0,
         due REAL NOT NULL DEFAULT 0, holder TEXT NOT NULL DEFAULT '');
     CREATE INDEX replicas_by_id ON replicas (id);
-    CREATE TRIGGER replica_new AFTER INSERT ON entries WHEN {_is_doubled('NEW')} BEGIN {_OWE_COPY} END;
-    CREATE TRIGGER replica_other AFTER UPDATE OF type, etag, id, backend ON entries
-        WHEN {_is_doubled('NEW')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_COPY} END;
-    CREATE TRIGGER replica_replaced AFTER UPDATE OF type, etag, id, backend ON entries
-        WHEN {_is_doubled('OLD')} AND NOT ({_SAME_COPY}) BEGIN {_OWE_DROP} END;
-    CREATE TRIGGER replica_gone AFTER DELETE ON entries WHEN {_is_doubled('OLD')} BEGIN {_OWE_DROP} END;
+    {_DOUBLING}
     CREATE TRIGGER replica_moved AFTER UPDATE OF parent, name ON entries WHEN EXISTS (SELECT 1 FROM replication) BEGIN
         UPDATE replicas SET parent = NEW.parent, name = NEW.name WHERE key = {_copy_key('NEW')} AND task IN ('copy', 'check');
     END;
@@ -10530,6 +10562,11 @@ _SCHEMA = (
         INSERT INTO strays (instance_id, path, stamp, target) VALUES (OLD.instance_id, rtrim(OLD.parent, '/') || '/' || OLD.name,
             OLD.stamp, '');
     END;
+    """,
+    # 7: coded files have no second copy
+    f"""
+    DROP TRIGGER replica_new; DROP TRIGGER replica_other; DROP TRIGGER replica_replaced; DROP TRIGGER replica_gone;
+    {_DOUBLING}
     """,
 )
 FENCE_SECONDS = 86_400.0                    # that a token of a lock is remembered where it made a commit
@@ -16482,12 +16519,21 @@ class ShardOps:
 # Shards: files cut over nodes, read also when some are lost
 # ============================================================================
 
+ERASURE = "erasure"                         # the backend of coded files
+
+
 class Coding(NamedTuple):
     """How a file is to be cut: what the name of a backend says behind "erasure" (`erasure:4+2@node-1,node-2`)."""
 
     data: int = 0                           # 0: as configured
     parity: int = 0
     nodes: tuple[str, ...] = ()             # where shard 0, 1, ... go, round and round; none: this node and then the others
+
+    @property
+    def name(self) -> str:
+        """The name of the backend that says so."""
+        shards = f"{self.data or ''}+{self.parity or ''}".rstrip("+")
+        return ERASURE + (f":{shards}" if shards or self.nodes else "") + (f"@{','.join(self.nodes)}" if self.nodes else "")
 
 
 def backend_name(backend: str) -> str:
@@ -16498,14 +16544,14 @@ def backend_name(backend: str) -> str:
 def read_coding(backend: str) -> Coding:
     """What stands behind the name of the backend. Raises BadRequest for what makes no code (erasure.md)."""
     shards, at, nodes = backend.partition(":")[2].partition("@")
-    found = re.fullmatch(r"(\d{1,9})\+(\d{1,9})|", shards, re.ASCII)
+    found = re.fullmatch(r"(\d{0,9})(?:\+(\d{0,9}))?", shards, re.ASCII)
     names = tuple(nodes.split(",")) if at else ()
     if found is None or at and not all(names):
         raise BadRequest(f"{backend[:100]!r} is no coding; one is erasure, erasure:4+2 or erasure:4+2@node-1,node-2.")
-    coding = Coding(*map(int, found.groups("0")), names)
-    if shards and not (coding.data and coding.parity and coding.data + coding.parity <= MAX_SHARDS):
+    counts = [int(each) if each else None for each in found.groups()]     # what is left out is as configured
+    if 0 in counts or sum(count or 1 for count in counts) > MAX_SHARDS:
         raise BadRequest(f"{shards} shards make no code: at least 1 of each, at most {MAX_SHARDS} together.")
-    return coding
+    return Coding(counts[0] or 0, counts[1] or 0, names)
 
 
 class CodeManifest(NamedTuple):
@@ -17130,6 +17176,7 @@ class WriteOptions(NamedTuple):
     mtime_ns: Optional[int] = None          # default: now
     sha256: str = ""                        # refuse the body unless it has this digest (hexadecimal)
     backend: str = ""                       # default: that of the file it replaces, else the configured one
+    plain: bool = False                     # not coded, even where the file that it replaces is
 
 
 class Written(NamedTuple):
@@ -17849,11 +17896,15 @@ class Tree:
 
     @staticmethod
     def _check_backend(place: Place, backend: str) -> None:
-        """Raises NotSupported for a backend that the filesystem of a path does not have."""
-        filesystem = place.filesystem
+        """Raises NotSupported for a backend that the filesystem of a path does not have, BadRequest for what is no coding."""
+        filesystem, name = place.filesystem, backend_name(backend)
+        if name == ERASURE:
+            backend, _ = name, read_coding(backend)
         if backend and backend not in filesystem.backends:
             if not filesystem.backends:
                 raise NotSupported(f"{filesystem.name} has no backends to choose from.")
+            if backend == ERASURE:
+                raise BadRequest("erasure.enabled is false: this server does not code files.")
             more = " It needs backend.s3_bucket_name in the configuration." if backend == "s3" else ""
             raise NotSupported(f"There is no backend {backend[:40]!r} here; there is: {', '.join(filesystem.backends)}.{more}")
 
@@ -18346,7 +18397,7 @@ class Replicas(Replication):
 
     def spares(self, entry: Optional[Entry]) -> bool:
         """As the base says."""
-        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, self.store.name)
+        return entry is not None and not entry.is_dir and entry.backend not in (SYMLINK, ERASURE, self.store.name)
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -18663,6 +18714,31 @@ def blob_of(entry: Entry) -> tuple[str, str]:
     return key, tag
 
 
+def code_of(entry: Entry) -> Optional[CodeManifest]:
+    """Where the shards of a file lie; None for one that is not coded. Raises StorageError."""
+    return read_code_manifest(blob_of(entry)[1]) if entry.backend == ERASURE else None
+
+
+def shown_backend(entry: Entry) -> str:
+    """The backend of an entry with its coding, if it has one ("erasure:4+2"): what puts other bytes there as these lie."""
+    with contextlib.suppress(StorageError):
+        code = code_of(entry)
+        return entry.backend if code is None else Coding(code.data, code.parity).name
+    return entry.backend
+
+
+def backend_to(entry: Entry, backend: str) -> str:
+    """The backend that a file must move to so as to lie in `backend`, where what that leaves open stays as it is; "" for
+    one that does. Raises StorageError for a manifest that can not be read."""
+    code = code_of(entry)
+    if code is None or backend_name(backend) != ERASURE:
+        return "" if entry.backend == backend else backend
+    wish = read_coding(backend)
+    wish = Coding(wish.data or code.data, wish.parity or code.parity, wish.nodes)
+    nodes = tuple(itertools.islice(itertools.cycle(wish.nodes or code.nodes), wish.data + wish.parity))
+    return wish.name if (wish.data, wish.parity, nodes) != (code.data, code.parity, code.nodes) else ""
+
+
 @contextlib.contextmanager
 def _found(entry: Entry) -> Iterator[None]:
     """What is not there although a record says so is a fault of the storage, not "not found"."""
@@ -18686,7 +18762,7 @@ class BlobFiles:
         self._replication = replication or Replication()
         self._metrics, self._log = metrics, log
         self._lock, self._open = threading.Lock(), collections.Counter()      # type: ignore[var-annotated]
-        self.read_elsewhere: Callable[[Sequence[str]], set[str]] = lambda keys: set()       # those that other nodes read
+        self.read_elsewhere: Callable[[Sequence[str], bool], set[str]] = lambda keys, sure: set()   # those that others read
         self._wake, self._stopping = threading.Event(), threading.Event()
         self._thread: Optional[threading.Thread] = None
 
@@ -18824,7 +18900,8 @@ class BlobFiles:
         for backend, store in self.stores.items():
             with self._lock:
                 keys = [key for key, where in loose if where == backend and key not in self._open]
-            read = self.read_elsewhere(keys) if keys else set()
+            # A node that is away must not keep the shards of all others on their disks for ever: the one who may read is cut.
+            read = self.read_elsewhere(keys, backend != ERASURE) if keys else set()
             keys = [key for key in keys if key not in read]
             if keys:
                 with self._measured(backend, "delete"):
@@ -18853,7 +18930,8 @@ class StoreFS(FileSystem):
     The record is the truth for owner, mode and digest, the file for size and time: where the record's `stamp` no
     longer fits the file, somebody changed it from outside, and its own state is what counts.
 
-    `blobs` are the backends beside the disk, `default` the backend of new files. A file in one of them is its record:
+    `blobs` are the backends beside the disk, `default` the backend of new files, `coded_from` the size of uploads from which
+    on they are coded unless they say where they go. A file in one of them is its record:
     the disk has only the directories. Its bytes are an object of a name of its own, which never changes: another
     version is another object, and one commit exchanges, moves or removes it, however large it is. Where the disk has
     something at the path of such a file, the record is what counts.
@@ -18866,8 +18944,8 @@ class StoreFS(FileSystem):
                  metrics: Optional[Metrics] = None, log: Optional[Log] = None,
                  tell: Callable[[str, str], object] = lambda kind, path: None,
                  blobs: Mapping[str, BlobStore] = MappingProxyType({}), default: str = "localfs",
-                 replication: Optional[Replication] = None) -> None:
-        self._replication = replication or Replication()
+                 coded_from: Optional[int] = None, replication: Optional[Replication] = None) -> None:
+        self._replication, self._coded_from = replication or Replication(), coded_from
         self._disk, self._store, self._locks, self._tell = disk, store, locks, tell
         self._instance, self._min_free, self._rescan = instance_id, min_free, rescan
         self._metrics, self._log = metrics or Metrics(), log or Log("error")
@@ -18893,7 +18971,8 @@ class StoreFS(FileSystem):
         """Raises ConfigError when files lie in a backend that is not configured: they would be taken for lost."""
         for entry in self._store.elsewhere("/"):
             if entry.backend not in self.backends:
-                raise ConfigError(f"backend.{entry.backend}_bucket_name: {entry.path} and perhaps more files lie in "
+                key = "erasure.enabled" if entry.backend == ERASURE else f"backend.{entry.backend}_bucket_name"
+                raise ConfigError(f"{key}: {entry.path} and perhaps more files lie in "
                                   f"{entry.backend}, so it must be configured; move them to localfs before it is left out")
 
     def _claim(self, anyway: bool) -> None:
@@ -18959,7 +19038,7 @@ class StoreFS(FileSystem):
         if not self._blobs.stores or self._replication.required:
             return self._replication.required
         record = self._store.get(path)
-        return (record.backend if record is not None else self._default) in self._blobs.stores
+        return self._coded_from is not None or (record.backend if record is not None else self._default) in self._blobs.stores
 
     def operations(self) -> list[str]:
         """As the base says; of a disk that is read-only what is left."""
@@ -19349,13 +19428,31 @@ class StoreFS(FileSystem):
 
     # -- writing -----------------------------------------------------------------------------------------------
 
-    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
-        """As the interface says."""
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
+              lies: Optional[Callable[[str], str]] = None) -> Written:
+        """As the interface says. `lies` says where a new version goes if nobody does (default: `_backend_of`)."""
         _not_hidden(path, PermissionDenied)
         self._settle()
-        backend = options.backend or self._backend_of(path)
-        if backend in self._blobs.stores:
-            return self._write_blob(path, body, owner, guard, options, backend)
+        with self._chosen(path, body, options, lies or self._backend_of) as (backend, body):
+            if backend_name(backend) in self._blobs.stores:
+                return self._write_blob(path, body, owner, guard, options, backend)
+            return self._write_file(path, body, owner, guard, options)
+
+    @contextlib.contextmanager
+    def _chosen(self, path: str, body: Body, options: WriteOptions, lies: Callable[[str], str]) -> Iterator[tuple[str, Body]]:
+        """Where an upload goes. One without a length is taken in until it is clear whether it is large enough to be coded."""
+        backend = options.backend or lies(path)
+        if options.backend or options.plain or self._coded_from is None or backend_name(backend) == ERASURE:
+            plain = options.plain and not options.backend and backend_name(backend) == ERASURE
+            yield self._default if plain else backend, body
+            return
+        with contextlib.ExitStack() as keep:
+            if body.length is None:
+                with self._failures("spool"):
+                    body = take_ahead(body, keep.enter_context(open_spool(os.path.join(self._disk.hidden, "tmp"))), self._coded_from)
+            yield backend if body.length is not None and body.length < self._coded_from else ERASURE, body
+
+    def _write_file(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
         with self._failures("write"), self._staged(body.length or 0) as staged:
             self._receive(staged, body, hashlib.sha256())
             check_digest(options, staged.digest)
@@ -19383,7 +19480,7 @@ class StoreFS(FileSystem):
         if not self._blobs.stores:
             return "localfs"
         record = self._store.get(path)
-        return record.backend if record is not None and record.backend in self.backends else self._default
+        return shown_backend(record) if record is not None and record.backend in self.backends else self._default
 
     def _write_blob(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions,
                     backend: str) -> Written:
@@ -19401,7 +19498,7 @@ class StoreFS(FileSystem):
                 mode = options.mode if options.mode is not None else there.mode if there else 0o644
                 entry = Entry(path, FILE, staged.size, mode, there.owner if there else owner,
                               time.time_ns() if options.mtime_ns is None else options.mtime_ns, staged.etag,
-                              there.id if there else secrets.token_hex(8), staged.digest, backend, self._instance,
+                              there.id if there else secrets.token_hex(8), staged.digest, staged.backend, self._instance,
                               staged.stamp)
                 stored = self._record(staged, entry, there, owner)
                 self.on_read(stored)        # a write is a use as well
@@ -19684,7 +19781,7 @@ class StoreFS(FileSystem):
                 guard(there)
                 if not self._blobs.holds(there):
                     return None
-                staged = keep.enter_context(self._blobs.staged(there.backend, length, there))
+                staged = keep.enter_context(self._blobs.staged(shown_backend(there), length, there))
                 if not fill(staged, there):
                     return Written(there, False)
                 staged.finish()
@@ -19905,7 +20002,7 @@ class StoreFS(FileSystem):
                     raise PermissionDenied("The disk is read-only.")
                 step = {"op": "place", "path": path, "backend": backend}
                 self._place_noted(self._intents.note(step), step)
-            elif there.backend in self.backends and there.backend != backend:
+            elif there.backend in self.backends and backend_to(there, backend):
                 return self._place(there, backend, guard, pace)
             return there
 
@@ -19949,14 +20046,14 @@ class StoreFS(FileSystem):
         return self._place(entry, backend, lambda there: None)
 
     def _misplaced(self, path: str, backend: str) -> Iterator[Entry]:
-        """The files of a directory that lie in other backends."""
+        """The files of a directory that lie in other backends, or are coded in another way."""
         folders = [path]
         while folders:
             with contextlib.suppress(FileNotFound, Conflict):       # removed meanwhile
                 for entry in self.list(folders.pop()):
                     if entry.is_dir and entry.backend != SYMLINK:
                         folders.append(entry.path)
-                    elif entry.backend in self.backends and entry.backend != backend:
+                    elif entry.backend in self.backends and backend_to(entry, backend):
                         yield entry
 
     def _resume(self) -> None:
@@ -19979,11 +20076,12 @@ class StoreFS(FileSystem):
         for _ in range(REWRITES):
             with contextlib.closing(self._opened(entry.path, time.perf_counter())) as handle:
                 entry = handle.entry
-                if entry.backend == backend:
+                wish = backend_to(entry, backend)
+                if not wish:
                     return entry
                 with handle.reader() as reader:
-                    put = self._place_in_blob if backend in self._blobs.stores else self._place_on_disk
-                    placed = put(entry, (pace(len(block)) or block for block in reader), backend, guard)
+                    put = self._place_in_blob if backend_name(wish) in self._blobs.stores else self._place_on_disk
+                    placed = put(entry, (pace(len(block)) or block for block in reader), wish, guard)
             if placed is not None:
                 return placed
         raise Conflict(f"{entry.path} is changed all the time; it could not be moved to {backend}.")
@@ -20001,7 +20099,7 @@ class StoreFS(FileSystem):
             staged.finish()
             with self._blob_ahead(staged, entry), self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
-                return there and self._record(staged, there._replace(backend=backend, stamp=staged.stamp), there, there.owner)
+                return there and self._record(staged, there._replace(backend=staged.backend, stamp=staged.stamp), there, there.owner)
 
     def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
@@ -20023,7 +20121,7 @@ class StoreFS(FileSystem):
     def restore(self, entry: Entry, reader: Reader) -> None:
         """Put the bytes of a version back where its record says that they lie. Raises StorageError for other bytes."""
         if self._blobs.holds(entry):
-            with reader, self._blobs.staged(entry.backend, entry.size, entry) as blob:
+            with reader, self._blobs.staged(shown_backend(entry), entry.size, entry) as blob:
                 copy_checked(entry, reader, blob.write)
                 blob.finish()
                 self._store.put(entry._replace(stamp=blob.stamp))
@@ -20047,7 +20145,7 @@ class StoreFS(FileSystem):
             return 0
         steps = self._intents.read()
         done = sum(self._redo(step) for step in _standing([step for step in steps if step["op"] != "place"]))
-        plans = [step for step in steps if step["op"] == "place" and step["backend"] in self.backends]
+        plans = [step for step in steps if step["op"] == "place" and backend_name(step["backend"]) in self.backends]
         self._plans = list(zip(self._intents.keep(plans), plans))
         if done:
             self._log.warn("caught up after a crash", records=done)
@@ -20679,12 +20777,12 @@ class NodeFS(StoreFS):
         record = self._store.get(path)
         if record is not None and self._foreign(record):
             raise Elsewhere(record.instance_id)
-        return record.backend if record is not None and record.backend in self.backends else self._default
+        return shown_backend(record) if record is not None and record.backend in self.backends else self._default
 
     def backend_here(self, path: str) -> str:
         """Where a new version goes that was sent here: not to yet another node."""
         record = self._store.get(path)
-        return self._default if record is None else "localfs" if self._foreign(record) else record.backend
+        return self._default if record is None else "localfs" if self._foreign(record) else shown_backend(record)
 
     def _publish(self, staged: Staged, path: str, there: Optional[Entry], owner: str, options: WriteOptions) -> Written:
         mode = options.mode if options.mode is not None else there.mode if there else 0o644
@@ -20917,7 +21015,7 @@ class NodeFS(StoreFS):
         """Which of these blobs somebody reads here."""
         return self._blobs.in_use(keys)
 
-    def share_blobs(self, read_elsewhere: Callable[[Sequence[str]], set[str]]) -> None:
+    def share_blobs(self, read_elsewhere: Callable[[Sequence[str], bool], set[str]]) -> None:
         """Other nodes read blobs, too: ask them before one is removed."""
         self._blobs.read_elsewhere = read_elsewhere
 
@@ -21289,11 +21387,12 @@ class ClusterFS(FileSystem):
                     return fetched
         raise Conflict(f"{path} is changed all the time; it could not be moved.")
 
-    def _in_use_elsewhere(self, keys: Sequence[str]) -> set[str]:
-        """Which blobs other nodes read. Raises BadGateway while one is away: it may."""
+    def _in_use_elsewhere(self, keys: Sequence[str], sure: bool) -> set[str]:
+        """Which blobs other nodes read. With `sure` raises BadGateway while one is away: it may."""
         found: set[str] = set()
         for node in self._peers.nodes:
-            found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
+            with contextlib.suppress(*(() if sure else (BadGateway, Unavailable))):
+                found.update(self._peers.call(node, "in_use", {"keys": list(keys)}, {}).value["keys"])
         return found
 
     # -- what other nodes ask for --------------------------------------------------------------------------------
@@ -21328,9 +21427,8 @@ class ClusterFS(FileSystem):
         return PeerResult({"entry": list(self._here.stat(call.args["path"]))})
 
     def _op_write(self, call: PeerCall) -> PeerResult:
-        options = WriteOptions(*call.args["options"])
-        options = options._replace(backend=options.backend or self._here.backend_here(call.args["path"]))
-        return _written_json(self._here.write(call.args["path"], call.body, call.args["owner"], self._guard(call), options))
+        return _written_json(self._here.write(call.args["path"], call.body, call.args["owner"], self._guard(call),
+                                              WriteOptions(*call.args["options"]), self._here.backend_here))
 
     def _op_patch(self, call: PeerCall) -> PeerResult:
         return _written_json(self._here.patch(call.args["path"], call.body, call.args["offset"], self._guard(call)))
@@ -28874,11 +28972,12 @@ def aside(request: Request) -> Iterator[None]:
 
 
 _AT_ONCE = contextlib.nullcontext()
+_NAMES_BACKEND = frozenset(("x-callfs-backend", "x-callfs-erasure", "backend", "erasure"))
 
 
 def aside_if_slow(tree: Tree, request: Request, path: str) -> ContextManager[None]:
     """Around what may have to wait for another machine: other requests go on meanwhile."""
-    named = "x-callfs-backend" in request.headers or request.query_text and "backend" in request.query
+    named = not _NAMES_BACKEND.isdisjoint(request.headers) or request.query_text and not _NAMES_BACKEND.isdisjoint(request.query)
     return aside(request) if named or tree.slow(path) else _AT_ONCE
 
 
@@ -30009,7 +30108,7 @@ def entry_json(entry: Entry) -> dict[str, Any]:
 
 
 def _backend_headers(entry: Entry) -> list[tuple[str, str]]:
-    return [("X-CallFS-Backend", entry.backend)] if entry.backend not in ("localfs", SYMLINK) else []
+    return [("X-CallFS-Backend", shown_backend(entry))] if entry.backend not in ("localfs", SYMLINK) else []
 
 
 def entry_headers(entry: Entry, fixed: bool = True) -> list[tuple[str, str]]:
@@ -30187,8 +30286,7 @@ class RestDialect:
             if request.query_text and request.query.get("archive"):
                 return archive_response(self._tree, _asking(request), path, request.query["archive"])
             if request.query_text and request.flag("manifest"):
-                self._tree.stat(_asking(request), path)
-                raise FileNotFound("This file is not erasure-coded and has no manifest.")
+                return self._manifest(request, path)
             return self._get(request, path)
 
     def _get(self, request: Request, path: str) -> Response:
@@ -30203,6 +30301,19 @@ class RestDialect:
         if request.query_text and request.flag("download"):
             headers = [("Content-Disposition", content_disposition(split_path(path)[1]))]
         return file_response(request, handle, self._block(handle), headers)
+
+    def _manifest(self, request: Request, path: str) -> Response:
+        """Where the shards of a file lie; one that is still owed has no node."""
+        code = code_of(self._tree.stat(_asking(request), path))
+        if code is None:
+            raise FileNotFound("This file is not erasure-coded and has no manifest.")
+        here = {self._config.instance_discovery.instance_id: self._base_url(request)}
+        roots = {**here, **(self._members.endpoints if self._members is not None else {})}
+        shards = [{"index": index, "instance_id": node, "size": code.shard_size, "checksum": digest,
+                   "endpoint": f"{roots[node].rstrip('/')}/v1/shards{urllib.parse.quote(path)}/{index}" if node in roots else ""}
+                  for index, (node, digest) in enumerate(zip(code.nodes, code.sums))]
+        return json_response({"path": path, "original_size": code.size, "data_shards": code.data, "parity_shards": code.parity,
+                              "shard_size": code.shard_size, "version": code.version, "shards": shards})
 
     def _directory(self, request: Request, entry: Entry) -> Response:
         """A directory as a JSON array of its entries."""
@@ -30226,17 +30337,11 @@ class RestDialect:
         return self._upload(request, path, create=False)
 
     def _upload(self, request: Request, path: str, create: bool) -> Response:
-        self._refuse_coding(request)
         with aside_if_slow(self._tree, request, path):
             return self._made(write_body(self._tree, request, path, self._config.server.max_upload_bytes, create))
 
     def _made(self, written: Written) -> Response:
         return written_response(written, self._config.server.path_prefix.rstrip("/") + "/v1/files")
-
-    @staticmethod
-    def _refuse_coding(request: Request) -> None:
-        if request.headers.get("x-callfs-erasure", request.query.get("erasure", "false")).lower() == "true":
-            raise BadRequest("erasure.enabled is false: this server does not code files.")
 
     def change(self, request: Request) -> Response:
         """`PATCH`: with RemFS-Offset a write into the file, else a move."""
@@ -30350,7 +30455,7 @@ class RestDialect:
     def _ws_upload(self, request: Request, path: str) -> Callable[[Duplex], None]:
         if request.path.endswith("/"):
             raise BadRequest("This is a directory.")
-        who, conditions = _asking(request), conditions_of(request)
+        who, conditions, options = _asking(request), conditions_of(request), write_options(request)
         try:
             self._tree.may_write(who, path)
         except PermissionDenied as error:
@@ -30359,7 +30464,7 @@ class RestDialect:
         def serve(socket: WebSocket) -> None:
             with open_spool(self._spools, WS_SPOOL) as spool:
                 if self._ws_receive(socket, spool):
-                    self._ws_store(socket, spool, who, path, conditions)
+                    self._ws_store(socket, spool, who, path, conditions, options)
         return _conversation(serve)
 
     @staticmethod
@@ -30376,10 +30481,11 @@ class RestDialect:
                 socket.close(1009, f"An upload may have {WS_MAX_UPLOAD} bytes.")
                 return False
 
-    def _ws_store(self, socket: WebSocket, spool: Any, who: Principal, path: str, conditions: Conditions) -> None:
+    def _ws_store(self, socket: WebSocket, spool: Any, who: Principal, path: str, conditions: Conditions,
+                  options: WriteOptions) -> None:
         size = spool.tell()
         spool.seek(0)
-        self._tree.write(who, path, FileBody(_Readable(spool), size), conditions=conditions)
+        self._tree.write(who, path, FileBody(_Readable(spool), size), conditions=conditions, options=options)
         if socket.close_code is None:       # the client waits for our word; else for our half of the close
             socket.send(f"ok:{size}")
             socket.close(1000)
@@ -30581,11 +30687,55 @@ def _wants(wish: Mapping[str, Any], name: str) -> bool:
 
 
 def wished_backend(wish: Mapping[str, Any]) -> str:
-    """The backend that a body in JSON names; "" for none."""
+    """The backend that a body in JSON names, with the coding that stands beside it; "" for none."""
     backend = wish.get("backend") or ""
     if not isinstance(backend, str):
         raise BadRequest("`backend` is the name of a backend.")
-    return backend
+    return with_coding(backend, {name: wish[name] for name in _CODING if wish.get(name) is not None})
+
+
+_CODING = ("data_shards", "parity_shards", "instances")      # of a query and in JSON; X-CallFS-Erasure-Data-Shards and so on
+
+
+def with_coding(backend: str, said: Mapping[str, Any]) -> str:
+    """A backend as `read_coding` takes it, with what was `said` in the fields of `_CODING`. Raises BadRequest."""
+    if not said:
+        return backend
+    if backend_name(backend) != ERASURE:
+        raise BadRequest(f"`{next(iter(said))}` is for coded files; ask for one with erasure=true, or the backend {ERASURE!r}.")
+    data, parity = (_shard_count(name, said[name]) if name in said else 0 for name in _CODING[:2])
+    nodes = said.get("instances", ())
+    nodes = [node.strip() for node in nodes.split(",")] if isinstance(nodes, str) else nodes
+    if not (isinstance(nodes, (list, tuple)) and all(isinstance(node, str) and node and "," not in node for node in nodes)):
+        raise BadRequest("`instances` is a list of names of nodes.")
+    coding = read_coding(backend)
+    return Coding(data or coding.data, parity or coding.parity, tuple(nodes) or coding.nodes).name
+
+
+def _shard_count(name: str, value: object) -> int:
+    text = "" if isinstance(value, bool) else str(value)
+    if not re.fullmatch(r"0*[1-9][0-9]{0,2}", text):
+        raise BadRequest(f"`{name}` is a whole number from 1 on; data and parity shards together are {MAX_SHARDS} at most.")
+    return int(text)
+
+
+def _upload_backend(request: Request) -> tuple[str, bool]:
+    """The backend that an upload asks for, and whether it asks not to be coded (erasure.md: headers win)."""
+    query, headers = request.query if request.query_text else {}, request.headers
+    backend, erasure = headers.get("x-callfs-backend", query.get("backend", "")), headers.get("x-callfs-erasure", query.get("erasure"))
+    wanted = _YES_OR_NO.get(erasure.lower()) if erasure is not None else None
+    if erasure is not None and wanted is None:
+        raise BadRequest("`erasure` is true or false.")
+    if wanted is not None and backend and wanted != (backend_name(backend) == ERASURE):
+        raise BadRequest(f"erasure={erasure[:20]} and the backend {backend[:40]!r} do not go together.")
+    if wanted is False:
+        return backend, True
+    headed = {name: "x-callfs-erasure-" + name.replace("_", "-") for name in _CODING}
+    said = {name: headers.get(header, query.get(name)) for name, header in headed.items() if header in headers or name in query}
+    return with_coding(backend or (ERASURE if wanted else ""), said), False
+
+
+_YES_OR_NO = {**dict.fromkeys(("true", "1", "yes", "on", ""), True), **dict.fromkeys(("false", "0", "no", "off"), False)}
 
 
 def _whole_number(name: str, value: Any, most: int) -> int:
@@ -30644,8 +30794,7 @@ _DIGEST = re.compile(r"(?:^|,)\s*sha-256=:([A-Za-z0-9+/]{43}=):\s*(?=,|$)")
 
 def write_options(request: Request) -> WriteOptions:
     """What an upload's headers ask for: a digest to hold (RFC 9530), a modification time to keep (ownCloud's
-    `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`)."""
-    backend = request.headers.get("x-callfs-backend", request.query.get("backend", "") if request.query_text else "")
+    `X-OC-Mtime`, seconds since 1970), a backend to lie in (`X-CallFS-Backend`, or `?backend=`), to be coded."""
     digests, mtime = set(), request.headers.get("x-oc-mtime")
     for name in ("content-digest", "repr-digest"):
         header = request.headers.get(name, "")
@@ -30658,7 +30807,7 @@ def write_options(request: Request) -> WriteOptions:
         raise BadRequest("Content-Digest and Repr-Digest differ; here they mean the same bytes.")
     if mtime is not None and not re.fullmatch(r"[0-9]{1,11}(\.[0-9]{1,9})?", mtime):
         raise BadRequest("X-OC-Mtime is a number of seconds since 1970.")
-    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), backend)
+    return WriteOptions(None, int(Fraction(mtime) * 10**9) if mtime else None, "".join(digests), *_upload_backend(request))
 
 
 def write_body(tree: Tree, request: Request, path: str, most: int, create: bool = False) -> Written:
@@ -32623,7 +32772,6 @@ def tls_context(cert_file: str, key_file: str) -> ssl.SSLContext:
 # What the table of options knows already and a later version of this file will do.
 _NOT_BUILT: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("server.enable_quic", bool, "false"),
-    ("erasure.enabled", bool, "false"),
     ("external_plugins.enabled", bool, "false"),
 )
 
@@ -32759,11 +32907,26 @@ def open_locks(config: Config, store: MetadataStore, metrics: Metrics, log: Log)
 
 
 def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> dict[str, BlobStore]:
-    """The backends beside the local disk: S3, where a bucket is named."""
-    options = config.backend
-    if not options.s3_bucket_name:
-        return {}
-    return {"s3": S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")}
+    """The backends beside the local disk: S3, where a bucket is named, and coded files, where those are allowed."""
+    options, blobs = config.backend, {}     # type: BackendOptions, dict[str, BlobStore]
+    if options.s3_bucket_name:
+        blobs["s3"] = S3Blobs(S3Client(s3_target(options), log=log, metrics=metrics), "objects")
+    if config.erasure.enabled:
+        blobs[ERASURE] = build_erasure(config, log, metrics)
+    return blobs
+
+
+def build_erasure(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ErasureBlobs:
+    """Coded files, whose other nodes are not known yet (`nodes.peers`)."""
+    options, nodes = config.erasure, ShardNodes(build_shards(config, log, metrics), config.instance_discovery.instance_id)
+    return ErasureBlobs(nodes, ErasureCodes(log=log), Coding(options.data_shards, options.parity_shards), quorum=options.write_quorum,
+                        folder=scratch_folder(config), metrics=metrics, log=log)
+
+
+def scratch_folder(config: Config) -> Optional[str]:
+    """Where large spools lie; None for the system's folder, on a disk that can only be read."""
+    folder = os.path.join(os.path.realpath(config.backend.localfs_root_path), HIDDEN, "tmp")
+    return folder if os.access(folder, os.W_OK) else None
 
 
 def shard_folder(config: Config) -> str:
@@ -32905,10 +33068,20 @@ class Server:
         files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
                         rescan=config.storage.rescan_interval, hot_bytes=config.storage.hot_cache_bytes,
-                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._cached(build_blobs(config, self.log, self.metrics)),
-                        default=config.backend.default_backend, replication=self._build_replication(store))
+                        metrics=self.metrics, log=self.log, tell=hub.publish, blobs=self._build_blobs(),
+                        default=config.backend.default_backend, replication=self._build_replication(store),
+                        coded_from=config.erasure.min_file_size if config.erasure.default else None)
         self.metrics.gauge("callfs_event_subscribers", lambda: hub.subscribers)
         return files, store
+
+    def _build_blobs(self) -> dict[str, Any]:
+        blobs = self._cached(build_blobs(self.config, self.log, self.metrics))
+        self.erasure: Optional[ErasureBlobs] = blobs.get(ERASURE)
+        if self.erasure is not None:
+            if shard_folder(self.config):   # nodes of one machine must not take each other's shards for leftovers
+                self._cleanup.callback(DataLock(os.path.join(shard_folder(self.config), SHARD_FOLDER, "lock")).release)
+            self.peer_ops.update(ShardOps(self.erasure.nodes.here, lambda: self.cluster is not None and self.cluster.draining).ops)
+        return blobs
 
     def _build_root(self) -> FileSystem:
         """The store, or where several nodes share the records the cluster around it."""
@@ -32923,6 +33096,8 @@ class Server:
                       verify=not config.backend.internal_proxy_skip_tls_verify, most=max(1, config.server.max_workers // 2),
                       metrics=self.metrics, log=self.log, carry=lambda: self.tree.calls.onward())
         self._peers = peers
+        if self.erasure is not None:
+            self.erasure.nodes.peers = peers
         self.cluster = ClusterFS(self._files, peers, instance_id=nodes.instance_id, route_cache=nodes.route_cache, log=self.log)
         self.peer_ops.update(self.cluster.ops)
         return self.cluster
@@ -32975,7 +33150,7 @@ class Server:
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
             else os.getcwd()
         private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
-        context = MountContext("/", self.tree, self.log, self.metrics, folder, self._spool_folder(), __version__, private)
+        context = MountContext("/", self.tree, self.log, self.metrics, folder, scratch_folder(self.config), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
         mounts.start(mount_specs(config.plugins))
         return mounts
@@ -33027,16 +33202,17 @@ class Server:
         checks = (self.mounts.check, self.webhooks.check, self._files.check_others, self._replication.check,
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
-                           spool_folder=self._spool_folder(), checks=checks)
+                           spool_folder=scratch_folder(self.config), checks=checks,
+                           shards=self.erasure.nodes.here if self.erasure is not None else None)
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
         listen = [] if self._inherited else parse_listen(config.server.listen_addr)
         tls = self._tls_factory()
         (authenticator, gate), rest = self._build_authenticator(), self._build_rest()
-        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=self._spool_folder())
+        pfs = PfsDialect(self.tree, self.mounts, config, log=self.log, spool_folder=scratch_folder(self.config))
         page = BrowserPage(config, authenticator)
-        remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=self._spool_folder())
+        remfs = RemfsDialect(self.tree, page, config, log=self.log, spool_folder=scratch_folder(self.config))
         dialects = (rest, pfs, page, remfs, InternalDialect(self.peer_ops, gate, self.members))
 
         def app(routes: Iterable[Route], loopback: Iterable[str] = ()) -> Application:
@@ -33059,10 +33235,6 @@ class Server:
             self._cleanup.callback(found[1].server_close)
         self._bound = [listener.addresses for listener in found]
         return found
-
-    def _spool_folder(self) -> Optional[str]:
-        folder = os.path.join(os.path.realpath(self.config.backend.localfs_root_path), HIDDEN, "tmp")
-        return folder if os.access(folder, os.W_OK) else None
 
     def _tls_factory(self) -> Optional[Callable[[], ssl.SSLContext]]:
         options = self.config.server
