@@ -87,7 +87,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -1595,6 +1595,9 @@ class ErasureOptions:
     default: bool = option(False, "Code every upload that is large enough", kind="bool")
     write_quorum: int = _count(0, "Shards that must be written for success; 0 for all", minimum=0, maximum=256)
     scrub_interval: float = _timeout("24h", "Time between two checks of all shards")
+    scrub_rate: int = option("20MiB", "Bytes a second that these checks read, and healing reads and writes; 0: no limit",
+                             kind="size", minimum=0)
+    heal_after: float = _timeout("10m", "How long a node may be away before its shards are made again on others")
 
 
 @dataclass
@@ -2472,6 +2475,14 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
                                     "one), passed (the cache by)"),
     "callfs_s3_cache_bytes": ("gauge", (), "Bytes in the cache for S3, or on their way into it"),
     "callfs_s3_cache_evictions_total": ("counter", (), "Files that left the cache for others"),
+    "callfs_scrub_files_total": ("counter", ("outcome",), "Coded files looked at: whole, mended, waiting (for a node that is away), "
+                                 "lost (too few shards), failed"),
+    "callfs_scrub_shards_total": ("counter", ("state",), "Their shards: ok, missing, damaged, away, owed"),
+    "callfs_scrub_bytes_total": ("counter", ("what",), "Bytes of shards verified, and rebuilt"),
+    "callfs_scrub_made_total": ("counter", ("how",), "Shards rebuilt, adopted (they lay where they belong), removed (nobody names them)"),
+    "callfs_scrub_lost_files": ("gauge", (), "Coded files that this node found with too few good shards, when it looked last"),
+    "callfs_scrub_age_seconds": ("gauge", (), "Time since this node has read all shards of its files (or has started)"),
+    "callfs_scrub_queue": ("gauge", (), "Coded files that readers found damaged, and that wait to be mended"),
     "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
     "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
     "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
@@ -16562,6 +16573,7 @@ class CodeManifest(NamedTuple):
     parity: int
     nodes: tuple[str, ...]                  # of each shard; "" for one that is owed (erasure.write_quorum)
     sums: tuple[str, ...]                   # their SHA-256, hexadecimal; "" for one that is owed
+    only: tuple[str, ...] = ()              # the nodes that the upload asked for, to which healing keeps; none: any
     version: int = CODE_VERSION
 
     @property
@@ -16573,14 +16585,15 @@ class CodeManifest(NamedTuple):
     def text(self) -> str:
         """As it stands in a record; without spaces."""
         sums = [base64.b64encode(bytes.fromhex(each)).decode() for each in self.sums]
-        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums])
+        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums, *([self.only] if self.only else [])])
 
 
 def read_code_manifest(text: str) -> CodeManifest:
     """The manifest in a tag. Raises StorageError for one that this version can not read."""
     try:
-        version, size, data, parity, nodes, sums = json.loads(text)
-        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), version)
+        version, size, data, parity, nodes, sums, *more = json.loads(text)
+        only = tuple(more[0]) if more else ()
+        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), only, version)
         if version == CODE_VERSION and size >= 0 and len(found.nodes) == len(found.sums) == data + parity > data > 0:
             return found
     except (ValueError, TypeError, AttributeError):
@@ -21655,6 +21668,579 @@ class Tiering:
 # ============================================================================
 # Scrub: coded files looked at, and mended
 # ============================================================================
+#
+# A manifest names a shard, and a shard of a file that has a record is removed, only under the locks of its path and of its
+# key, after a look at the record. So nodes that heal the same file at once, clients that replace it meanwhile and a kill at
+# any moment leave no manifest that names what is not there; at worst a shard that no manifest names, which goes later.
+
+SCRUB_PAGE = 100                            # files whose shards are looked for by one request to each node
+SCRUB_WATCH = 60.0                          # seconds between two looks who is away
+SCRUB_SOON = 5.0                            # seconds in which what readers meet is gathered, as each look goes through all records
+SCRUB_AGAIN = 600.0                         # seconds until what could not be mended is tried again
+SCRUB_YOUNG = 3600                          # seconds: a shard that no manifest names may yet be about to be named
+SCRUB_QUEUE = 10_000                        # files that readers report, at most
+SCRUB_SHOWN = 100                           # files of which it is told what is wrong
+SCRUB_STRAYS = 100                          # files' shards that nobody names and that are removed, beyond as many as there are files
+SCRUB_TRIES = 5                             # of one file, which others change meanwhile or whose new nodes fail
+HEAL_WORKERS = 4                            # files that are healed at the same time when somebody asks for it
+HEAL_STEP = 0.5                             # seconds between two lines of its progress
+
+
+class ShardHealth(NamedTuple):
+    """A shard as it was found. `state`: ok, missing, damaged, away (its node does not answer), owed (erasure.write_quorum)."""
+
+    index: int
+    node: str
+    size: int
+    state: str
+
+
+@dataclass
+class HealCount:
+    """What was found, and done about it. `state`: running, done, failed (`reason` says why it went no further)."""
+
+    state: str = "running"
+    reason: str = ""
+    files_total: int = 0                    # coded files that there are, and the bytes of their shards
+    bytes_total: int = 0
+    files: int = 0                          # looked at
+    bytes: int = 0                          # of their shards
+    shards: int = 0
+    bad: int = 0                            # shards that were damaged, missing, owed, or on a node that is gone
+    rebuilt: int = 0                        # shards made, or copied to where they belong
+    rebuilt_bytes: int = 0
+    adopted: int = 0                        # shards that lay where they belong already
+    removed: int = 0                        # shards that no manifest names
+    waiting: int = 0                        # files with shards on nodes that are away, and may come back soon
+    lost: int = 0                           # files of which too few good shards are in sight
+    failed: int = 0                         # files that could not be mended now
+    problems: dict[str, str] = field(default_factory=dict)      # path: what is wrong; not all of many
+
+
+@dataclass
+class HealRun:
+    """One pass over coded files: what is to be done, and what was."""
+
+    deep: bool = True                       # read all shards and compare their sums
+    mend: bool = True
+    patience: float = 0.0                   # seconds that a node may be away before its shards count as lost
+    rate: float = 0.0                       # bytes a second; 0: no limit
+    alone: bool = False                     # only the files that are this node's to look after
+    leaving: str = ""                       # a node that is to have no shards any more
+    stopping: threading.Event = field(default_factory=threading.Event)
+    count: HealCount = field(default_factory=HealCount)
+    rooms: dict[str, int] = field(default_factory=dict)         # free bytes of the nodes that answer
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    due: float = 0.0
+
+    def told(self) -> HealCount:
+        """How far it is."""
+        with self.lock:
+            return dataclasses.replace(self.count, problems=dict(self.count.problems))
+
+    def add(self, **numbers: int) -> None:
+        """Count."""
+        with self.lock:
+            for name, number in numbers.items():
+                setattr(self.count, name, getattr(self.count, name) + number)
+
+    def pace(self, count: int) -> None:
+        """Wait as long as the rate wants. Raises Unavailable when it is all to end."""
+        with self.lock:
+            self.due = max(self.due, time.monotonic()) + (count / self.rate if self.rate else 0.0)
+            wait = self.due - time.monotonic()
+        if self.stopping.wait(max(0.0, wait)) or self.stopping.is_set():
+            raise Unavailable("The server stops.")
+
+
+class ShardsFound:
+    """A record of a coded file beside the shards that there are. `found`: those of its key on each node that answers."""
+
+    def __init__(self, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> None:
+        self.entry, (self.key, tag) = entry, blob_of(entry)
+        self.manifest = read_code_manifest(tag)
+        self.found = {node: shards.get(self.key, {}) for node, shards in found.items()}
+        self.states = [self._state(index, node) for index, node in enumerate(self.manifest.nodes)]
+
+    def _state(self, index: int, node: str) -> str:
+        if node not in self.found:
+            return "away" if node else "owed"
+        return "ok" if self.has(node, index) else "damaged" if index in self.found[node] else "missing"
+
+    def has(self, node: str, index: int) -> bool:
+        """Whether a node has a shard, of the right size."""
+        info = self.found.get(node, {}).get(index)
+        return info is not None and info.size == self.manifest.shard_size
+
+    def spares(self) -> Iterator[tuple[str, int]]:
+        """(node, index) of shards that the manifest does not name."""
+        return ((node, index) for node, shards in self.found.items() for index in shards
+                if index >= len(self.states) or self.manifest.nodes[index] != node)
+
+    def after(self, entry: Entry, moves: Mapping[int, str]) -> ShardsFound:
+        """What there is when shards were made and named."""
+        size, found = self.manifest.shard_size, {node: dict(shards) for node, shards in self.found.items()}
+        for index, node in moves.items():
+            if node != self.manifest.nodes[index]:
+                found.get(self.manifest.nodes[index], {}).pop(index, None)
+            found.setdefault(node, {})[index] = ShardInfo(index, size, 0)
+        coded = ShardsFound(entry, {node: {self.key: shards} for node, shards in found.items()})
+        coded.states = ["ok" if index in moves else state for index, state in enumerate(self.states)]
+        return coded
+
+    @property
+    def in_sight(self) -> int:
+        """Of how many shards there is something to read."""
+        spare = {index for node, index in self.spares() if self.has(node, index)}
+        return sum(state in ("ok", "damaged") or index in spare for index, state in enumerate(self.states))
+
+    @property
+    def bad(self) -> list[int]:
+        """The indexes of shards that are not as they should be."""
+        return [index for index, state in enumerate(self.states) if state != "ok"]
+
+
+class Scrubber:
+    """Looks at coded files and mends them: all of them every `erasure.scrub_interval`, those on a node that was away for
+    `erasure.heal_after`, those that readers `report`, and those for which somebody asks (`heal`). Each node looks after the
+    files that it took in, and after those of nodes that are away; each shard is read on the node where it lies.
+
+    `in_use(keys)`: those that somebody reads, here or elsewhere. `start` begins what goes on by itself, `close` ends it.
+    """
+
+    def __init__(self, blobs: ErasureBlobs, store: MetadataStore, locks: LockManager, options: ErasureOptions, *,
+                 in_use: Callable[[Sequence[str]], Container[str]] = lambda keys: (), metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.time,
+                 ticks: Callable[[], float] = time.monotonic) -> None:
+        self._blobs, self._nodes, self._store, self._locks, self._options = blobs, blobs.nodes, store, locks, options
+        self._in_use, self._metrics, self._log, self._clock, self._ticks = in_use, metrics or Metrics(), log or Log("error"), clock, ticks
+        self.id = self._nodes.instance_id
+        self._away: dict[str, float] = {}   # nodes that do not answer: since when
+        self._reported: set[str] = set()    # keys of files that readers found damaged
+        self._tried: dict[str, float] = {}  # keys that were reported, and until when they are not looked for again
+        self._runs: set[threading.Event] = set()        # ends what somebody asked for
+        self._wake, self._stopping, self._thread = threading.Event(), threading.Event(), None   # type: Any, Any, Optional[threading.Thread]
+        self._lost, self._whole = 0, ticks()
+        blobs.on_damage = self.report
+        self._metrics.gauge("callfs_scrub_lost_files", lambda: self._lost)
+        self._metrics.gauge("callfs_scrub_age_seconds", lambda: self._ticks() - self._whole)
+        self._metrics.gauge("callfs_scrub_queue", lambda: len(self._reported))
+
+    # -- what there is -----------------------------------------------------------------------------------------
+
+    def _coded(self, path: str = "/") -> Iterator[list[Entry]]:
+        """The records of coded files at a path and below it, some at a time."""
+        record = self._store.get(path)
+        if record is not None and record.backend == ERASURE:
+            yield [record]
+        page = self._store.elsewhere(path, 1000)
+        while page:
+            coded = [entry for entry in page if entry.backend == ERASURE]
+            yield from (coded[start:start + SCRUB_PAGE] for start in range(0, len(coded), SCRUB_PAGE))
+            page = self._store.elsewhere(path, 1000, split_path(page[-1].path))
+
+    def _ask(self, ask: Callable[[str], T]) -> dict[str, T]:
+        """What each node answers that does; who does not is remembered."""
+        answers: dict[str, T] = {}
+        for node in self._nodes.order():
+            try:
+                answers[node] = ask(node)
+                self._away.pop(node, None)
+            except CallFSError:
+                self._away.setdefault(node, self._ticks())
+        return answers
+
+    def _find(self, keys: Sequence[str]) -> dict[str, dict[str, dict[int, ShardInfo]]]:
+        return self._ask(lambda node: self._nodes.find(node, keys))
+
+    def _rooms(self) -> dict[str, int]:
+        return self._ask(self._nodes.room)
+
+    def _gone(self, run: HealRun, node: str) -> bool:
+        """Whether what lies on a node counts as lost."""
+        away = self._away.get(node)
+        return node not in self._nodes.order() or away is not None and self._ticks() - away >= run.patience
+
+    def _look(self, run: HealRun, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> ShardsFound:
+        coded = ShardsFound(entry, found)
+        for index, node in enumerate(coded.manifest.nodes):
+            if run.deep and coded.states[index] == "ok":
+                coded.states[index] = self._verified(run, coded, index, node)
+            run.add(bytes=coded.manifest.shard_size)
+        return coded
+
+    def _verified(self, run: HealRun, coded: ShardsFound, index: int, node: str) -> str:
+        """The state of a shard by its bytes, which its own node reads."""
+        here, size = node == self.id, coded.manifest.shard_size
+        run.pace(0 if here else size)
+        try:
+            state = self._nodes.verify(node, coded.key, index, run.pace)
+        except FileNotFound:
+            return "missing"
+        except (BadGateway, Unavailable):
+            if run.stopping.is_set():
+                raise
+            return "away"
+        except CallFSError:
+            return "damaged"
+        self._metrics.count("callfs_scrub_bytes_total", "verified", by=state.size)
+        return "damaged" if state.bad or state.sha256 != coded.manifest.sums[index] else "ok"
+
+    def look(self, entry: Entry, verify: bool = False) -> list[ShardHealth]:
+        """The shards of a file, in their order. Raises StorageError for a manifest that can not be read."""
+        coded = self._look(HealRun(deep=verify, stopping=self._stopping), entry, self._find([blob_of(entry)[0]]))
+        return [ShardHealth(index, node, coded.manifest.shard_size if state == "ok" else
+                            getattr(coded.found.get(node, {}).get(index), "size", 0), state)
+                for index, (node, state) in enumerate(zip(coded.manifest.nodes, coded.states))]
+
+    # -- one file ----------------------------------------------------------------------------------------------
+
+    def _heal_file(self, run: HealRun, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]], entry: Entry) -> str:
+        """Look at a file, and mend it; what stays wrong with it, "" for nothing. Raises Unavailable when all is to end."""
+        outcome, problem = "failed", ""
+        try:
+            coded = self._look(run, entry, found)
+            for state in coded.states:
+                self._metrics.count("callfs_scrub_shards_total", state)
+            run.add(shards=len(coded.states), bad=len(coded.bad))
+            outcome, problem = self._healed(run, coded)
+        except CallFSError as error:
+            if run.stopping.is_set():
+                raise
+            problem = error.message
+        run.add(files=1, **({outcome: 1} if outcome in ("waiting", "lost", "failed") else {}))
+        if problem:
+            with run.lock:
+                if len(run.count.problems) < SCRUB_SHOWN:
+                    run.count.problems[entry.path] = problem
+            self._log.warn("a coded file lacks shards", path=entry.path, outcome=outcome, reason=problem)
+        self._metrics.count("callfs_scrub_files_total", outcome)
+        return problem
+
+    def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
+        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
+        now: Optional[Entry] = coded.entry
+        outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
+        for _ in range(SCRUB_TRIES):
+            good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
+            if coded.in_sight < needed:
+                return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
+            moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
+            if not moves:
+                self._tidy(run, coded)
+                return ("waiting", "") if coded.bad else (outcome, "")
+            if not run.mend:
+                return "failed", _wrong(coded) or "two shards lie on one node, and another node has none"
+            try:
+                now, coded = self._moved(run, coded, moves)
+                outcome = "mended"
+            except (StorageError, StorageFull, BadGateway, Unavailable) as error:
+                if run.stopping.is_set():
+                    raise
+                if good < needed:
+                    return "lost", f"{error.message} {_wrong(coded)}"
+                if len(moves) == 1 and len(avoid) >= len(run.rooms) - 1:
+                    raise
+                avoid, most = avoid | set(moves.values() if len(moves) == 1 else ()), 1
+            if now is None:
+                return outcome, ""          # it was deleted meanwhile
+        raise Conflict("Others change it all the time.")
+
+    def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
+        """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
+        manifest, nodes = coded.manifest, coded.manifest.nodes
+        takes = [node for node, free in run.rooms.items()
+                 if free >= manifest.shard_size and node != run.leaving and node not in avoid]
+        takes = [node for node in takes if node in manifest.only] or takes
+        wanted = [index for index, node in enumerate(nodes) if node == run.leaving != "" or index in coded.bad and
+                  (coded.states[index] != "away" or self._gone(run, node))]
+        if wanted and not takes:
+            raise Unavailable("No node that answers takes shards of this size.")
+        load, moves = collections.Counter(node for index, node in enumerate(nodes) if index not in wanted), {}
+        for index in wanted:
+            moves[index] = min(takes, key=lambda node: (load[node], node != nodes[index], not coded.has(node, index)))
+            load[moves[index]] += 1
+        for node in takes:
+            doubled = [index for index in range(len(nodes)) if load[nodes[index]] > 1 and
+                       index not in moves and coded.states[index] == "ok"] if not load[node] else []
+            if doubled:
+                index = max(doubled, key=lambda index: (coded.has(node, index), load[nodes[index]]))
+                moves[index] = node
+                load.update({nodes[index]: -1, node: 1})
+        return moves
+
+    def _moved(self, run: HealRun, coded: ShardsFound, moves: Mapping[int, str]) -> tuple[Optional[Entry], ShardsFound]:
+        """Make shards, and let the manifest name them; the record, None where it is gone, and what there is now. What was
+        made in vain is removed."""
+        adopted = {index: node for index, node in moves.items() if node != coded.manifest.nodes[index] and coded.has(node, index)
+                   and self._verified(run, coded, index, node) == "ok"}
+        made = {index: node for index, node in moves.items() if index not in adopted}
+        fresh = coded.manifest._replace(nodes=tuple(adopted.get(index, node) for index, node in enumerate(coded.manifest.nodes)))
+        stored = None
+        try:
+            if made:
+                bad = [index for index in coded.bad if index not in adopted]
+                fresh = self._blobs.rebuild(coded.key, fresh, made, bad, run.pace)
+            stored = self._name(coded, fresh, moves)
+        finally:
+            if stored is None:
+                self._undo(coded, made)
+        if stored is None:                  # somebody was faster
+            now = self._store.get(coded.entry.path)
+            now = now if now is not None and (now.id, now.backend) == (coded.entry.id, ERASURE) else None
+            return now, coded if now is None else self._look(run, now, self._find([blob_of(now)[0]]))
+        size = fresh.shard_size
+        run.add(rebuilt=len(made), rebuilt_bytes=size * len(made), adopted=len(adopted))
+        for how, count in (("rebuilt", len(made)), ("adopted", len(adopted))):
+            self._metrics.count("callfs_scrub_made_total", how, by=count)
+        self._metrics.count("callfs_scrub_bytes_total", "rebuilt", by=size * len(made))
+        self._log.info("shards were made again", path=stored.path, rebuilt=len(made), adopted=len(adopted), of=len(fresh.nodes),
+                       nodes=",".join(sorted(set(moves.values()))))
+        return stored, coded.after(stored, moves)
+
+    def _held(self, coded: ShardsFound) -> ContextManager[Lease]:
+        return self._locks.hold(coded.entry.path, f"/{HIDDEN}/heal/{coded.key}")
+
+    def _name(self, coded: ShardsFound, fresh: CodeManifest, moves: Mapping[int, str]) -> Optional[Entry]:
+        """Let the record name shards, which are there, and remove those that it named before; None where the record is
+        another one by now. Old shards stay while somebody reads the file."""
+        kept, old = coded.key in self._in_use([coded.key]), coded.manifest.nodes
+        with self._held(coded):
+            now = self._store.get(coded.entry.path)
+            if now is None or now.stamp != coded.entry.stamp:
+                return None
+            there = ShardsFound(now, {node: self._nodes.find(node, [coded.key]) for node in set(moves.values())})
+            if not all(there.has(node, index) for index, node in moves.items()):
+                return None
+            try:
+                stored = self._store.put(now._replace(stamp=f"{coded.key} {fresh.text}"))
+            except (Overtaken, Conflict):
+                return None
+            self._remove(coded, [(old[index], index) for index, node in moves.items()
+                                 if old[index] != node and index in coded.found.get(old[index], ()) and not kept])
+        return stored
+
+    def _remove(self, coded: ShardsFound, shards: Iterable[tuple[str, int]]) -> int:
+        """Remove what no manifest names; what a node can not do now is found later. The locks are held."""
+        removed = 0
+        for node, index in shards:
+            with contextlib.suppress(CallFSError):
+                self._nodes.remove(node, coded.key, [index])
+                removed += 1
+        return removed
+
+    def _undo(self, coded: ShardsFound, made: Mapping[int, str]) -> None:
+        """Remove what was made, unless another healer has let the manifest name just that."""
+        with contextlib.suppress(CallFSError), self._held(coded):
+            named = self._named(coded)
+            self._remove(coded, [(node, index) for index, node in made.items() if (node, index) not in named])
+
+    def _named(self, coded: ShardsFound) -> set[tuple[str, int]]:
+        """The shards of this key that a record names, also where the file was moved meanwhile."""
+        now = self._store.get(coded.entry.path)
+        if now is None or now.id != coded.entry.id:
+            now = next((entry for page in self._coded() for entry in page if entry.id == coded.entry.id), None)
+        if now is None or now.backend != ERASURE or blob_of(now)[0] != coded.key:
+            return set()
+        return {(node, index) for index, node in enumerate(ShardsFound(now, {}).manifest.nodes)}
+
+    def _tidy(self, run: HealRun, coded: ShardsFound) -> None:
+        """Remove shards that the manifest does not name, when all that it names were just found good."""
+        if coded.bad or not (run.deep and run.mend):
+            return
+        old = self._young()
+        found = [(node, index) for node, index in coded.spares() if coded.found[node][index].mtime_ns < old]
+        if not found or coded.key in self._in_use([coded.key]):
+            return
+        with self._held(coded):
+            now = self._store.get(coded.entry.path)
+            if now is not None and now.stamp == coded.entry.stamp:
+                self._gone_for_good(run, self._remove(coded, found))
+
+    def _young(self) -> int:
+        return int((self._clock() - SCRUB_YOUNG) * 1e9)
+
+    def _gone_for_good(self, run: HealRun, count: int) -> None:
+        run.add(removed=count)
+        self._metrics.count("callfs_scrub_made_total", "removed", by=count)
+
+    # -- all files ---------------------------------------------------------------------------------------------
+
+    def _pass(self, run: HealRun, path: str = "/", workers: int = 1, keys: Optional[Container[str]] = None) -> None:
+        """Heal the files at a path and below it, or those of these keys. Raises Unavailable, also when all is to end."""
+        with concurrent.futures.ThreadPoolExecutor(workers, "callfs-heal") as pool:
+            for page in self._coded(path):
+                page = [entry for entry in page if keys is None or blob_of(entry)[0] in keys]
+                if not page:
+                    continue
+                found, run.rooms = self._find([blob_of(entry)[0] for entry in page]), self._rooms()
+                if run.alone:
+                    page = [entry for entry in page if self._mine(entry, found)]
+                for _ in pool.map(functools.partial(self._heal_file, run, found), page):
+                    run.pace(0)
+
+    def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
+        """Whether this node looks after a file: the one that took it in does, else the first of those that have its shards."""
+        live, nodes = list(live), (entry.instance_id,)      # type: list[str], tuple[str, ...]
+        with contextlib.suppress(StorageError):
+            nodes += ShardsFound(entry, {}).manifest.nodes
+        return next((node for node in nodes if node in live), min(live, default=self.id)) == self.id
+
+    def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Generator[HealCount, None, None]:
+        """Heal the files at a path and below it, now: how far that is each half second, until the state is not running any
+        more. It ends when the iterator is closed."""
+        run, ended = HealRun(deep, mend, rate=rate), threading.Event()
+        worker = threading.Thread(target=self._heal_all, args=(run, path, ended), name="callfs-heal", daemon=True)
+        self._runs.add(run.stopping)
+        try:
+            worker.start()
+            while not ended.wait(HEAL_STEP):
+                yield run.told()
+            yield run.told()
+        finally:
+            run.stopping.set()
+            worker.join()
+            self._runs.discard(run.stopping)
+
+    def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
+        state, reason = "done", ""
+        try:
+            for page in self._coded(path):
+                for entry in page:
+                    with contextlib.suppress(StorageError):
+                        manifest = ShardsFound(entry, {}).manifest
+                        run.add(bytes_total=manifest.shard_size * len(manifest.nodes))
+                run.add(files_total=len(page))
+                run.pace(0)
+            self._pass(run, path, HEAL_WORKERS)
+        except CallFSError as error:
+            state, reason = "failed", error.message
+        except Exception:                   # who asked waits for an end
+            state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
+            self._log.exception("healing failed")
+        self._summary(run, "coded files were healed as asked", path=path)
+        with run.lock:
+            run.count.state, run.count.reason = state, reason
+        ended.set()
+
+    def _summary(self, run: HealRun, event: str, **more: Any) -> None:
+        told = {name: value for name, value in dataclasses.asdict(run.count).items() if isinstance(value, int) and value}
+        self._log.info(event, **more, **told)
+
+    # -- a node that leaves ------------------------------------------------------------------------------------
+
+    def held(self) -> Iterator[list[Entry]]:
+        """The files with shards on this node, some at a time."""
+        for page in self._coded():
+            yield [entry for entry in page if self.id in ShardsFound(entry, {}).manifest.nodes]
+
+    def vacate(self, entry: Entry) -> str:
+        """Move the shards of a file that lie here to other nodes; why that failed, "" when it did not."""
+        run = HealRun(False, patience=self._options.heal_after, leaving=self.id, stopping=self._stopping, rooms=self._rooms())
+        return self._heal_file(run, self._find([blob_of(entry)[0]]), entry)
+
+    # -- what goes on by itself --------------------------------------------------------------------------------
+
+    def report(self, key: str, index: int, node: str, why: str) -> None:
+        """A reader found a shard missing or damaged, a writer owes one. Does nothing that takes time."""
+        if len(self._reported) < SCRUB_QUEUE and self._tried.get(key, -math.inf) < self._ticks():
+            self._reported.add(key)
+            self._wake.set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._run, name="callfs-scrub", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End all, also what was asked for."""
+        self._stopping.set()
+        self._wake.set()
+        for stopping in list(self._runs):
+            stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Nodes that start together do not look together."""
+        due = self._ticks() + self._options.scrub_interval * random.random()
+        again, before = 0.0, None           # type: float, Optional[set[str]]
+        while True:
+            self._stopping.wait(SCRUB_SOON if self._wake.wait(SCRUB_WATCH * random.uniform(0.5, 1.0)) else 0)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self._rooms()
+                gone = {node for node in self._away if self._gone(self._own(), node)}
+                deep = self._ticks() >= due
+                if deep:
+                    due = self._ticks() + self._options.scrub_interval * random.uniform(0.9, 1.1)
+                if deep or gone != before or self._ticks() >= again:
+                    count = self.round(deep)
+                    again = self._ticks() + SCRUB_AGAIN if count.failed or count.lost else math.inf
+                    before = gone
+                self._mend_reported()
+            except Exception as error:      # whatever it is: the next look is as good as this one would have been
+                if not self._stopping.is_set():
+                    reason = error.message if isinstance(error, CallFSError) else repr(error)
+                    self._log.warn("coded files are looked at later", reason=reason)
+
+    def _own(self, deep: bool = True, alone: bool = True) -> HealRun:
+        return HealRun(deep, True, self._options.heal_after, self._options.scrub_rate, alone, stopping=self._stopping)
+
+    def round(self, deep: bool = True) -> HealCount:
+        """Look after the files of this node; `deep` reads their shards, and removes from this node what nobody names."""
+        run = self._own(deep)
+        self._pass(run)
+        self._lost = run.count.lost
+        if deep:
+            self._orphans(run)
+            self._whole = self._ticks()
+        if deep or run.count.bad or run.count.failed:
+            self._summary(run, "coded files were looked at", deep=deep)
+        return run.count
+
+    def _mend_reported(self) -> None:
+        """What readers met; what can not be mended is not looked for again at once, however many read it."""
+        keys, now = self._reported, self._ticks()
+        if keys:
+            self._reported = set()
+            self._tried = {key: until for key, until in self._tried.items() if until > now}
+            self._tried.update(dict.fromkeys(keys, now + SCRUB_AGAIN))
+            self._pass(self._own(alone=False), keys=keys)
+
+    def _orphans(self, run: HealRun) -> None:
+        """Remove the shards on this node of which no record names the key: of files that were deleted while it was away, of
+        healers that were killed. A walk can miss a file that is moved meanwhile, so what two do not see is gone; and
+        where nearly all would be, the records are more likely to be the wrong ones."""
+        with contextlib.closing(sqlite3.connect("")) as table:
+            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            old = self._young()
+            for key, shards in itertools.groupby(self._nodes.here.list(), operator.itemgetter(0)):
+                if all(info.mtime_ns < old for _, info in shards):
+                    table.execute("INSERT OR IGNORE INTO found VALUES (?)", (key,))
+            files = 0
+            for _ in range(2):
+                files = 0
+                for page in self._coded():
+                    run.pace(0)
+                    files += len(page)
+                    table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in page))
+            left = [row[0] for row in table.execute("SELECT key FROM found")]
+        if len(left) > files + SCRUB_STRAYS:
+            self._log.error("shards here belong to no file, and are more than there are coded files: are these the right records? "
+                            "Nothing was removed", shards=len(left), files=files)
+        else:
+            for key in left:
+                self._nodes.here.delete([key])
+            self._gone_for_good(run, len(left))
+
+
+def _wrong(coded: ShardsFound) -> str:
+    """What is wrong with the shards of a file, in words."""
+    return ", ".join(f"{index} is {coded.states[index]}" + (f" ({coded.manifest.nodes[index]})" if coded.manifest.nodes[index] else "")
+                     for index in coded.bad)
 
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves
@@ -21714,6 +22300,7 @@ class Members:
         self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
         self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
         self._looked = threading.Event()                        # somebody was told how far this node has come
+        self.shards: Optional[Scrubber] = None                  # moves the shards of coded files
         self._threads: list[threading.Thread] = []
 
     @property
@@ -21864,6 +22451,7 @@ class Members:
         while page:
             yield page
             page = self._store.owned(self.id, split_path(page[-1].path), MEMBERS_PAGE)
+        yield from filter(None, self.shards.held() if self.shards is not None else ())
 
     def _rounds(self, leaving: Leaving) -> None:
         """Move what is here, again and again for as long as some of it goes."""
@@ -21916,6 +22504,9 @@ class Members:
 
     def _move(self, leaving: Leaving, entry: Entry, room: dict[str, int]) -> str:
         """Move a file to the node with the most space; why that failed, "" where there is nothing to say of it."""
+        if entry.backend == ERASURE:
+            return self._vacate(leaving, entry)
+
         def guard(there: Optional[Entry]) -> None:
             if there is None or there.id != entry.id:
                 raise FileNotFound()
@@ -21938,6 +22529,14 @@ class Members:
                     if target in room:
                         room[target] -= entry.size
                 return ""
+        return reason
+
+    def _vacate(self, leaving: Leaving, entry: Entry) -> str:
+        assert self.shards is not None      # whose pages it is on
+        reason = "" if self._over(leaving) else self.shards.vacate(entry)
+        if not reason:
+            with self._state:
+                leaving.moved, leaving.moved_bytes = leaving.moved + 1, leaving.moved_bytes + entry.size
         return reason
 
     # -- who belongs to it, with records in Raft ---------------------------------------------------------------
@@ -30223,9 +30822,9 @@ class RestDialect:
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
                  spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
-                 members: Optional[Members] = None, shards: Optional[ShardStore] = None) -> None:
+                 members: Optional[Members] = None, shards: Optional[ShardStore] = None, scrubber: Optional[Scrubber] = None) -> None:
         self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
-        self._shards = shards
+        self._shards, self._scrubber = shards, scrubber
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -30249,6 +30848,7 @@ class RestDialect:
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
             ("/v1/shards/{path}", {"GET": self.get_shard, "HEAD": self.get_shard}, "key"),
             ("/v1/internal/shards/{path}", {"GET": self.read_shard, "PUT": self.put_shard, "DELETE": self.delete_shard}, "internal"),
+            ("/v1/heal/{path}", {"GET": self.shards_of, "POST": self.heal}, "key"),
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
             ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
@@ -30552,8 +31152,6 @@ class RestDialect:
                 raise
         return response
 
-    # -- the server itself -------------------------------------------------------------------------------------
-
     # -- shards ------------------------------------------------------------------------------------------------
 
     def get_shard(self, request: Request) -> Response:
@@ -30602,6 +31200,37 @@ class RestDialect:
         with aside(request):
             shards.remove(key, [index])
         return Response(204, None)
+
+    def shards_of(self, request: Request) -> Response:
+        """`GET /v1/heal/{path}`: where the shards of a file lie and how they are; with `verify=true` they are read."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        with aside(request):
+            entry = self._tree.stat(_asking(request), path)
+            manifest = code_of(entry)
+            if self._scrubber is None or manifest is None:
+                raise FileNotFound("This file is not erasure-coded and has no shards.")
+            rows = self._scrubber.look(entry, request.flag("verify"))
+        return json_response({"path": path, "original_size": entry.size, "data_shards": manifest.data, "parity_shards": manifest.parity,
+                              "shard_size": manifest.shard_size, "shards": [
+                                  {"index": row.index, "instance_id": row.node, "size": row.size, "state": row.state} for row in rows]})
+
+    def heal(self, request: Request) -> Response:
+        """`POST /v1/heal/{path}` `{"verify", "mend", "rate"}`: mend what is coded at a path and below it. A line of JSON tells
+        now and then how far that is; it ends when nobody listens any more."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        self._tree.administer(_asking(request))
+        asked = request.json()
+        deep, mend = _wants({"verify": True, **asked}, "verify"), _wants({"mend": True, **asked}, "mend")
+        rate = _whole_number("rate", asked["rate"], 1 << 50) if asked.get("rate") else 0
+        if self._scrubber is None:
+            raise NotSupported("erasure.enabled is false: this server has no coded files.")
+        with aside(request):
+            self._tree.stat(_asking(request), path)
+        counts = self._scrubber.heal(path, deep=deep, mend=mend, rate=rate)
+        lines = (compact_json(dataclasses.asdict(count)).encode() + b"\n" for count in counts)
+        return Response(200, ChunkReader(lines, None, counts.close), headers=[("Content-Type", "application/x-ndjson"), _NO_STORE])
+
+    # -- the server itself -------------------------------------------------------------------------------------
 
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
@@ -34407,8 +35036,12 @@ class Client(HTTPClient):
         """Let a node (default: the one that answers) move its files to the others. How far it has come, until its `state`
         is "done" or something else than "moving"; it goes on whether somebody looks on or not, until `stay`. `lost`: it is
         gone for good, with its files, and belongs to the cluster no more (records in Raft)."""
-        reply = self._call("POST", "/v1/cluster/leave", {"Content-Type": "application/json"}, idempotent=True, stream=True,
-                           body=_Source(json.dumps({"node": node, **({"lost": True} if lost else {})}).encode()))
+        yield from self._lines("/v1/cluster/leave", {"node": node, **({"lost": True} if lost else {})})
+
+    def _lines(self, target: str, wish: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The lines of an answer that goes on for as long as the work does, as they come."""
+        reply = self._call("POST", target, {"Content-Type": "application/json"}, idempotent=True, stream=True,
+                           body=_Source(json.dumps(wish).encode()))
         rest = b""
         with RemoteReader(self.url, reply) as reader, _foreign(self.url):
             for block in reader:
@@ -34422,6 +35055,16 @@ class Client(HTTPClient):
     def transfer(self, node: str = "") -> str:
         """Let a node (default: the one that has the most of the log) lead the cluster; who leads now."""
         return str(self._json("POST", "/v1/cluster/transfer", {"node": node})["leader"])
+
+    def shards(self, path: str, verify: bool = False) -> dict[str, Any]:
+        """Where the shards of a coded file lie, and how each is; `verify`: by its bytes. As `GET /v1/heal/{path}` says.
+        Raises FileNotFound for a file that is not coded, too."""
+        return dict(self._json("GET", _target("/v1/heal/", path, verify=verify)))
+
+    def heal(self, path: str = "/", *, verify: bool = True, mend: bool = True, rate: int = 0) -> Iterator[dict[str, Any]]:
+        """Mend coded files at a path and below it (for administrators): how far that is, until `state` is "done" or
+        "failed"; it ends when nobody listens any more. `rate`: bytes a second, 0: no limit."""
+        return self._lines(_target("/v1/heal/", path), {"verify": verify, "mend": mend, "rate": rate})
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs; needs no key. Raises Unavailable."""
@@ -36144,6 +36787,58 @@ def _fsck(args: argparse.Namespace) -> int:
 
 
 def _heal(args: argparse.Namespace) -> int:
+    """Of a running server its coded files; with a configuration for second copies those, as no server runs."""
+    given = args.config or args.data or any(getattr(args, about.key, None) is not None for about in OPTIONS if about.flag)
+    if not given and not args.url and not args.key:
+        with contextlib.suppress(ConfigError):
+            given = Config.load(os.environ.get("CALLFS_CONFIG") or None, environ=os.environ, require_keys=False).ha.replication_enabled
+    return _heal_copies(args) if given else _heal_shards(args)
+
+
+def _heal_shards(args: argparse.Namespace) -> int:
+    row: dict[str, Any] = {}
+    began, shown = time.monotonic(), sys.stderr.isatty()
+    with _client_of(args) as client:
+        for row in client.heal(args.folder or "/", verify=not args.quick, mend=not args.dry_run, rate=args.rate):
+            if shown:
+                sys.stderr.write(f"\r{_heal_line(row, time.monotonic() - began)}\x1b[K")
+                sys.stderr.flush()
+    if shown:
+        sys.stderr.write("\r\x1b[K")
+    for path, problem in row.get("problems", {}).items():
+        _complain(f"{path}: {problem}")
+    if row.get("state") != "done":
+        raise Unavailable(f"healing went no further: {row.get('reason') or 'the server stopped'}")
+    left = row["waiting"] + row["lost"] + row["failed"]
+    _say("{files} coded files with {shards} shards: {bad} bad, {rebuilt} made again ({size}), {adopted} adopted, {removed} removed; {left}".format(
+        **row, size=_short_size(row["rebuilt_bytes"]), left=f"{left} problems left" if left else "no problems left"))
+    return 1 if left else 0
+
+
+def _heal_line(row: Mapping[str, Any], seconds: float) -> str:
+    """How far it is, and how long it may take yet."""
+    rate = row["bytes"] / max(seconds, 0.001)
+    left = max(0, row["bytes_total"] - row["bytes"]) / rate if rate else 0.0
+    return (f"{row['files']} of {row['files_total']} files, {_short_size(row['bytes'])} of {_short_size(row['bytes_total'])}, "
+            f"{_short_size(int(rate))}/s, {format_duration(int(left))} left; {row['bad']} bad shards, {row['rebuilt']} made again")
+
+
+def _shards(args: argparse.Namespace) -> int:
+    with _client_of(args) as client:
+        found = client.shards(args.path, verify=args.verify)
+    if args.json:
+        _say(json.dumps(found, indent=1))
+    else:
+        table = [["INDEX", "NODE", "SIZE", "STATE", "HOLDS"], *([
+            str(row["index"]), row["instance_id"] or "-", str(row["size"]), row["state"],
+            "data" if row["index"] < found["data_shards"] else "parity"] for row in found["shards"])]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        _say("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table))
+        _say("{original_size} bytes in {data_shards} + {parity_shards} shards of {shard_size}".format(**found))
+    return 1 if any(row["state"] != "ok" for row in found["shards"]) else 0
+
+
+def _heal_copies(args: argparse.Namespace) -> int:
     seen, left = run_heal(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
     _say(f"{seen} files and their second copies compared, " + (f"{left} problems left" if left else "no problems left"))
     return 1 if left else 0
@@ -36576,9 +37271,18 @@ COMMANDS = [
                   "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
-    Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
-            (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
-             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("heal", "of a running server: read the shards of coded files and make the bad ones again; with the configuration of a "
+            "stopped one: the same for files and their second copies (ha)", _heal,
+            (_arg("folder", nargs="?", metavar="PATH", help="a file or directory on the server (default: all); with --config the folder "
+                  "that it serves"), *_CONFIG_ARGUMENTS[1:], *_CLIENT_ARGUMENTS,
+             _arg("--quick", action="store_true", help="shards: only look whether they are there"),
+             _arg("--rate", type=_size, default=0, metavar="SIZE", help="shards: bytes a second at most, as 50MiB"),
+             _arg("--deep", action="store_true", help="second copies: read all bytes of both sides"),
+             _arg("--dry-run", action="store_true", help="say what is wrong, change nothing"))),
+    Command("shards", "where the shards of a coded file lie and how they are; exit code 1 when one is not as it should be", _shards,
+            (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
+             _arg("--verify", action="store_true", help="read them and compare their checksums"),
+             _arg("--json", action="store_true", help="the same as JSON"))),
     Command("migrate", "take the records from SQLite into a Raft cluster of one node, or back (with the server stopped)", _migrate,
             (*_CONFIG_ARGUMENTS, _arg("--to", required=True, choices=("raft", "sqlite"), help="where they are to be"))),
     Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,
