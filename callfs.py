@@ -2483,6 +2483,9 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_scrub_lost_files": ("gauge", (), "Coded files that this node found with too few good shards, when it looked last"),
     "callfs_scrub_age_seconds": ("gauge", (), "Time since this node has read all shards of its files (or has started)"),
     "callfs_scrub_queue": ("gauge", (), "Coded files that readers found damaged, and that wait to be mended"),
+    "callfs_erasure_degraded_reads_total": ("counter", ("code",), "Reads of coded files for which shards were rebuilt, by K+M"),
+    "callfs_erasure_rebuilt_bytes_total": ("counter", ("code",), "Bytes of shards that were rebuilt, by K+M"),
+    "callfs_erasure_hedges_total": ("counter", ("peer",), "Shards that a node gave too slowly, so that others were asked"),
     "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
     "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
     "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
@@ -16600,6 +16603,821 @@ def read_code_manifest(text: str) -> CodeManifest:
         pass
     raise StorageError("The manifest of a coded file can not be read: it is damaged, or of a newer version of callfs.")
 
+
+CODE_SPAN = 1 << 20                         # bytes of a shard that are fetched at a time, at most
+CODE_AHEAD = 8 << 20                        # bytes that a reader may have under way or waiting
+CODE_HELD = 1 << 30                         # bytes on the disk that a reader of a damaged file may hold for later
+CODE_STREAMS = 48                           # shards on their way to nodes at a time: `Peers` lets 64 pass to each
+CODE_FETCHES = 64                           # threads that fetch for all readers
+CODE_SHUNNED = 64                           # spans for which a reader does without a shard that failed or was late
+CODE_LOOSE = 500                            # shards of so many deleted files may wait for a node that is away
+HEDGE_FLOOR, HEDGE_UNKNOWN = 0.1, 0.5       # seconds before a shard counts as late: at least, and before anything is known
+
+
+class ShardNodes:
+    """The shards of every node, by its name: those of this node straight from its store, the others by `peers` (None: it is
+    alone). Raises what a ShardStore raises; BadGateway and Unavailable for a node that is away. Any number of threads."""
+
+    def __init__(self, here: ShardStore, instance_id: str, peers: Optional[Peers] = None) -> None:
+        self.here, self.instance_id, self.peers = here, instance_id, peers
+
+    def order(self) -> list[str]:
+        """This node, then the others as their names follow it, round."""
+        names = sorted({self.instance_id, *(self.peers.endpoints if self.peers else ())})
+        first = names.index(self.instance_id)
+        return names[first:] + names[:first]
+
+    def known(self, node: str) -> bool:
+        """Whether there is such a node."""
+        return node == self.instance_id or self.peers is not None and node in self.peers.endpoints
+
+    def answers(self, node: str) -> bool:
+        """Whether it is worth asking: what is known of it, without asking it."""
+        with contextlib.suppress(KeyError):             # it left just now
+            return self.known(node) and (node == self.instance_id or self.peers is not None and self.peers.state(node) != "open")
+        return False
+
+    def live(self) -> list[str]:
+        """`order`, without those that do not answer."""
+        return [node for node in self.order() if self.answers(node)]
+
+    def _ask(self, node: str, op: str, args: Mapping[str, Any], **how: Any) -> PeerAnswer:
+        if self.peers is None:
+            raise BadGateway(f"node {node} is not known to node {self.instance_id}: it has no instance_discovery.peer_endpoints.")
+        return self.peers.call(node, op, args, {}, **how)
+
+    def put(self, node: str, key: str, index: int, length: int, body: Body) -> str:
+        """Store a shard out of a body of `length` bytes; its SHA-256, hexadecimal, when it is durable."""
+        if node != self.instance_id:
+            args = {"key": key, "index": index, "length": length}
+            return str(self._ask(node, "shard_put", args, body=body, length=length).value["sha256"])
+        with self.here.stage(key, index, length) as upload:
+            pour(body, upload.write)
+            return upload.commit()
+
+    def open(self, node: str, key: str, index: int, start: int, stop: int) -> tuple[tuple[int, ...], Reader]:
+        """As `ShardStore.open`; at most SHARD_WINDOW bytes."""
+        if node == self.instance_id:
+            return self.here.open(key, index, start, stop)
+        answer = self._ask(node, "shard_read", {"key": key, "index": index, "start": start, "stop": stop}, stream=True)
+        return tuple(answer.value["crcs"]), answer.reader or ChunkReader((answer.data,), len(answer.data))
+
+    def find(self, node: str, keys: Sequence[str]) -> dict[str, dict[int, ShardInfo]]:
+        """As `ShardStore.find`."""
+        if node == self.instance_id:
+            return self.here.find(keys)
+        found: dict[str, Any] = {}
+        for first in range(0, len(keys), SHARD_KEYS):
+            found.update(self._ask(node, "shard_find", {"keys": list(keys[first:first + SHARD_KEYS])}).value["shards"])
+        return {key: {info[0]: ShardInfo(*info) for info in found.get(key, ())} for key in keys}
+
+    def verify(self, node: str, key: str, index: int, pace: Callable[[int], None] = lambda count: None,
+               timeout: float = 3600.0) -> ShardState:
+        """As `ShardStore.verify`; `pace` is told of what is read here only, `timeout` is for others."""
+        if node == self.instance_id:
+            return self.here.verify(key, index, pace)
+        told = self._ask(node, "shard_verify", {"key": key, "index": index}, timeout=timeout).value
+        return ShardState(told["size"], told["sha256"], tuple(told["bad"]))
+
+    def delete(self, node: str, keys: Sequence[str]) -> None:
+        """As `ShardStore.delete`."""
+        if node == self.instance_id:
+            return self.here.delete(keys)
+        for first in range(0, len(keys), SHARD_KEYS):
+            self._ask(node, "shard_delete", {"keys": list(keys[first:first + SHARD_KEYS])})
+
+    def remove(self, node: str, key: str, indexes: Sequence[int]) -> None:
+        """As `ShardStore.remove`."""
+        if node == self.instance_id:
+            return self.here.remove(key, indexes)
+        self._ask(node, "shard_remove", {"key": key, "indexes": list(indexes)})
+
+    def room(self, node: str) -> int:
+        """How many bytes it has room for."""
+        return self.here.free_bytes() if node == self.instance_id else int(self._ask(node, "shard_room", {}).value["free"])
+
+
+# ---- cutting and storing -----------------------------------------------------------------------------------------
+
+class _Scratch:
+    """Bytes in memory, and in an unnamed file of `folder` once they are more than `limit`. One thread writes, any may read
+    what has been written. Raises StorageFull, StorageError."""
+
+    def __init__(self, folder: Optional[str], limit: int = SPOOL_BYTES) -> None:
+        self._folder, self._limit, self._memory = folder, limit, bytearray()
+        self._file: Optional[BinaryIO] = None
+        self._turn: ContextManager[Any] = contextlib.nullcontext() if hasattr(os, "pread") else threading.Lock()
+
+    @property
+    def fd(self) -> int:
+        """The file; -1 while there is none."""
+        return -1 if self._file is None else self._file.fileno()
+
+    def spill(self) -> None:
+        """Go on in a file."""
+        with _blob_errors():
+            self._file = tempfile.TemporaryFile(dir=self._folder)
+            write_all(self.fd, memoryview(self._memory))
+        self._memory = bytearray()
+
+    def write(self, part: Union[bytes, memoryview], offset: int) -> None:
+        """Put bytes somewhere."""
+        if self._file is None and offset + len(part) > self._limit:
+            self.spill()
+        if self._file is None:
+            self._memory += bytes(max(0, offset - len(self._memory)))
+            self._memory[offset:offset + len(part)] = part
+            return
+        with _blob_errors(), self._turn:
+            os.lseek(self.fd, offset, os.SEEK_SET)
+            write_all(self.fd, memoryview(part))
+
+    def read(self, size: int, offset: int) -> bytes:
+        """As `pread`."""
+        if self._file is None:
+            return bytes(self._memory[offset:offset + size])
+        with _blob_errors(), self._turn:
+            return pread(self.fd, size, offset)
+
+    def close(self) -> None:
+        """Forget it all."""
+        self._memory = bytearray()
+        if self._file is not None:
+            self._file.close()
+
+
+class _ShardBody(Body):
+    """A shard as a body, out of what `take` gives of it (size, offset)."""
+
+    def __init__(self, take: Callable[[int, int], bytes], length: int) -> None:
+        self._take, self.length, self._left = take, length, length
+
+    def readinto(self, view: memoryview) -> int:
+        """As the base says."""
+        data = self._take(min(len(view), self._left), (self.length or 0) - self._left) if self._left else b""
+        view[:len(data)] = data
+        self._left -= len(data)
+        return len(data)
+
+
+class _CodedFile:
+    """The bytes of an upload, and the parity that is made of them: both lie here until all shards are stored. So one whose
+    node fails goes to another from its start, and a slow node holds up no other."""
+
+    def __init__(self, folder: Optional[str], codes: ErasureCodes) -> None:
+        self._codes, self._data, self._parity = codes, _Scratch(folder), _Scratch(folder)
+        self.size, self._made, self._changed = 0, 0, threading.Condition()
+        self.error: Optional[CallFSError] = None
+
+    def write(self, part: memoryview) -> None:
+        """The next bytes."""
+        self._data.write(part, self.size)
+        self.size += len(part)
+
+    def cut(self, data: int, parity: int) -> int:
+        """These were all; the size of a shard."""
+        self._shape = CodeManifest(self.size, data, parity, (), ())
+        if self._data.fd < 0 and self._shape.shard_size * (data + parity) > 4 * SPOOL_BYTES:
+            self._data.spill()
+        return self._shape.shard_size
+
+    def code(self) -> None:
+        """Make the parity; whoever reads it waits until it is made so far."""
+        size = self._shape.shard_size
+        with contextlib.closing(self._pieces()) as pieces:
+            for piece in pieces:
+                for number, part in enumerate(piece):
+                    self._parity.write(part, number * size + self._made)
+                with self._changed:
+                    self._made += len(piece[0])
+                    self._changed.notify_all()
+
+    def _pieces(self) -> Iterator[list[bytes]]:
+        size, data, parity = self._shape.size, self._shape.data, self._shape.parity
+        if self._data.fd >= 0:
+            return self._codes.parity_of(self._data.fd, size, data, parity)
+        return (self._codes.get(data, parity).encode([self._part(index, self._shape.shard_size, 0) for index in range(data)])
+                for _ in range(bool(size)))
+
+    def body(self, index: int) -> Body:
+        """A shard, as far as it is made already."""
+        return _ShardBody(functools.partial(self._part, index), self._shape.shard_size)
+
+    def _part(self, index: int, size: int, offset: int) -> bytes:
+        if self.error is not None:
+            raise self.error
+        data, shard_size = self._shape.data, self._shape.shard_size
+        first = (index if index < data else index - data) * shard_size + offset
+        if index < data:
+            scratch, count = self._data, max(0, min(size, self.size - first))   # behind the end: zeros
+        else:
+            with self._changed:
+                self._changed.wait_for(lambda: self._made > offset or self.error is not None)
+            scratch, count = self._parity, min(size, self._made - offset)
+            size = count
+        found = scratch.read(count, first) if count else b""
+        if self.error is not None:          # the files may be closed by now
+            raise self.error
+        if len(found) < count:
+            raise StorageError("A temporary file became shorter while it was read.")
+        return found.ljust(size, b"\0")
+
+    def stop(self, error: CallFSError) -> None:
+        """Let every body raise this."""
+        with self._changed:
+            self.error = self.error or error
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Forget the bytes."""
+        self._data.close()
+        self._parity.close()
+
+
+class _Spread:
+    """The shards of one upload on their way to the nodes: each in a thread, with the next node after one that fails."""
+
+    def __init__(self, blobs: ErasureBlobs, key: str, coding: Coding, file: _CodedFile) -> None:
+        self._nodes, self._key, self._coding, self._file = blobs.nodes, key, coding, file
+        self._size, self._streams = file.cut(coding.data, coding.parity), blobs.streams
+        self._places, self._sums = list(blobs.placed(coding)), [""] * (coding.data + coding.parity)
+        self._failed: dict[str, CallFSError] = {}
+        self._used: set[str] = set()
+        self._changed, self._left, self._closed = threading.Condition(), len(self._sums), False
+        self._fault: Optional[BaseException] = None
+
+    def run(self, quorum: int) -> CodeManifest:
+        """Store them. Of a failure nothing is left, but what lies on a node that is away by then."""
+        count = len(self._sums)
+        pool = concurrent.futures.ThreadPoolExecutor(min(count, CODE_STREAMS // 3), "callfs-shards")
+        try:
+            for index in range(count):
+                pool.submit(self._store, index)
+            self._file.code()
+            self._wait(quorum)
+            manifest = self._manifest(quorum)
+            self._file.stop(StorageError("The file was stored without this shard."))    # those that are late give up
+            return manifest
+        except BaseException as error:
+            self._file.stop(error if isinstance(error, CallFSError) else StorageError())
+            pool.shutdown(wait=True, cancel_futures=True)
+            self._undo()
+            raise
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _store(self, index: int) -> None:
+        try:
+            while not self._tried(index):
+                pass
+        except BaseException as error:      # whoever waits is to see it
+            self._fault = self._fault or error
+        with self._changed:
+            self._left -= 1
+            self._changed.notify_all()
+
+    def _tried(self, index: int) -> bool:
+        """Whether there is nothing more to do for a shard."""
+        node = self._choose(index)
+        if not node or self._file.error:
+            return True
+        try:
+            with self._streams:
+                found = self._nodes.put(node, self._key, index, self._size, self._file.body(index))
+        except CallFSError as error:
+            with self._changed:
+                self._failed[node] = error
+            return False
+        with self._changed:
+            if not self._closed:
+                self._sums[index] = found
+                return True
+        self._nodes.remove(node, self._key, [index])        # too late: the manifest does not name it
+        return True
+
+    def _choose(self, index: int) -> str:
+        """The node for a shard: the one that it was meant for, or else another that has as few of them as possible."""
+        with self._changed:
+            if self._places[index] in self._failed or not self._places[index]:
+                names = [node for node in self._nodes.live() if node not in self._failed and
+                         (not self._coding.nodes or node in self._coding.nodes)]
+                self._places[index] = min(names, key=self._places.count, default="")
+            self._used.add(self._places[index])
+            return self._places[index]
+
+    def _wait(self, quorum: int) -> None:
+        """Until all are stored, or for as long again (1 s at least) as it took to store `quorum` of them."""
+        began, until = time.monotonic(), math.inf
+        with self._changed:
+            while self._left and self._fault is None and time.monotonic() < until:
+                if until == math.inf and len(self._sums) - self._sums.count("") >= quorum < len(self._sums):
+                    until = time.monotonic() + max(1.0, time.monotonic() - began)
+                self._changed.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
+        if self._fault is not None:
+            raise self._fault
+
+    def _manifest(self, quorum: int) -> CodeManifest:
+        with self._changed:
+            done = len(self._sums) - self._sums.count("")
+            self._closed = done >= quorum
+            if self._closed:
+                places = tuple(node if found else "" for node, found in zip(self._places, self._sums))
+                return CodeManifest(self._file.size, self._coding.data, self._coding.parity, places, tuple(self._sums))
+        if self._file.error is not None:
+            raise self._file.error
+        reasons = list(self._failed.values())
+        full = reasons and all(isinstance(error, StorageFull) for error in reasons)
+        told = f"{done} of {len(self._sums)} shards could be stored, {quorum} are needed: " + " ".join(
+            f"{node}: {error.message}" for node, error in self._failed.items())
+        raise StorageFull(told) if full else Unavailable(told)
+
+    def _undo(self) -> None:
+        for node in self._used - {""}:
+            with contextlib.suppress(CallFSError):      # the records know that the key is loose: it is asked for again
+                self._nodes.delete(node, [self._key])
+
+
+class _CodedUpload(BlobUpload):
+    """A file on its way into shards."""
+
+    def __init__(self, blobs: ErasureBlobs, key: str, coding: Coding) -> None:
+        self._blobs, self._key, self._coding = blobs, key, coding
+        self._file = _CodedFile(blobs.folder, blobs.codes)
+
+    def write(self, part: memoryview) -> None:
+        """As the base says."""
+        self._file.write(part)
+
+    def commit(self) -> str:
+        """As the base says; the tag is the manifest."""
+        return _Spread(self._blobs, self._key, self._coding, self._file).run(self._blobs.quorum(self._coding)).text
+
+    def abort(self) -> None:
+        """As the base says."""
+        self._file.close()
+
+
+# ---- reading -----------------------------------------------------------------------------------------------------
+
+class _Pace:
+    """How fast a node gives spans, as a smoothed mean and deviation (RFC 6298, 2), and how many late ones are under way."""
+
+    def __init__(self) -> None:
+        self._mean, self._spread, self.hanging, self._lock = -1.0, 0.0, 0, threading.Lock()
+
+    def hang(self, by: int) -> None:
+        """One more is late, or one less."""
+        with self._lock:
+            self.hanging += by
+
+    def note(self, seconds: float) -> None:
+        """One took so long."""
+        if self._mean < 0:
+            self._mean, self._spread = seconds, seconds / 2
+        self._spread += (abs(seconds - self._mean) - self._spread) / 4
+        self._mean += (seconds - self._mean) / 8
+
+    @property
+    def mean(self) -> float:
+        """Seconds for one."""
+        return max(0.0, self._mean)
+
+    @property
+    def limit(self) -> float:
+        """After how many seconds one is late."""
+        return HEDGE_UNKNOWN if self._mean < 0 else max(HEDGE_FLOOR, self._mean + 4 * self._spread)
+
+
+class _Fetch:
+    """A part of a shard on its way here: `data`, or the `error` for which it does not come."""
+
+    def __init__(self, index: int, node: str, start: int, stop: int) -> None:
+        self.index, self.node, self._start, self._stop = index, node, start, stop
+        self.data: Optional[bytes] = None
+        self.error: Optional[CallFSError] = None
+        self.late, self.dropped, self.due = False, False, math.inf
+        self._reader: Optional[Reader] = None
+
+    @property
+    def over(self) -> bool:
+        """Whether it came, or failed."""
+        return self.data is not None or self.error is not None
+
+    def run(self, nodes: ShardNodes, key: str) -> None:
+        """Get it."""
+        try:
+            if not self.dropped:
+                crcs, reader = nodes.open(self.node, key, self.index, self._start, self._stop)
+                with reader:
+                    self._reader = reader
+                    data = b"" if self.dropped else b"".join(reader)
+                    self.data = self._checked(data, crcs)
+        except CallFSError as error:
+            self.error = error
+        except OSError as error:
+            self.error = translate_os_error(error)
+        finally:
+            if not self.over:
+                self.error = StorageError("A shard could not be read.")
+
+    def _checked(self, data: bytes, crcs: Sequence[int]) -> bytes:
+        view = memoryview(data)
+        if len(data) != self._stop - self._start or tuple(crcs) != tuple(
+                zlib.crc32(view[first:first + CODE_BLOCK]) for first in range(0, len(data), CODE_BLOCK)):
+            raise AlteredBytes("A block of a shard is damaged, or missing.")
+        return data
+
+    def drop(self) -> None:
+        """Nobody wants it any more."""
+        self.dropped = True
+        if self._reader is not None:
+            self._reader.close()
+
+
+class _Span:
+    """Some blocks of a shard, on their way to a reader: `fetches` by the index of the shard that they are of. [cut] of them
+    is what was asked for."""
+
+    def __init__(self, index: int, start: int, stop: int, cut: slice) -> None:
+        self.index, self.start, self.stop, self.cut = index, start, stop, cut
+        self.fetches: dict[int, _Fetch] = {}
+
+    def good(self) -> list[_Fetch]:
+        """What has come."""
+        return [fetch for fetch in self.fetches.values() if fetch.data is not None]
+
+    def waiting(self) -> list[_Fetch]:
+        """What is under way."""
+        return [fetch for fetch in self.fetches.values() if not fetch.over]
+
+
+Part = tuple[int, int, int]                 # of a shard: index, first byte, byte behind the last
+
+
+class _ShardReader(Reader):
+    """Parts of shards, one after the other, each from where it lies or rebuilt from others for as long as that gives none.
+    What is rebuilt with a span, or was needed for it, and is asked for later is held in a scratch file: so a file without some
+    of its shards is still read once, not K times."""
+
+    def __init__(self, blobs: ErasureBlobs, key: str, manifest: CodeManifest, parts: Sequence[Part],
+                 bad: Container[int] = ()) -> None:
+        self._blobs, self._key, self._manifest, self._bad = blobs, key, manifest, bad
+        self._code = blobs.codes.get(manifest.data, manifest.parity)
+        self._label = f"{manifest.data}+{manifest.parity}"
+        self.length = sum(stop - start for _, start, stop in parts)
+        self._parts = list(parts)           # those that no span was made of yet, but for what is before `_from`
+        self._size = max(CODE_BLOCK, min(CODE_SPAN, CODE_AHEAD // 2 // manifest.data) // CODE_BLOCK * CODE_BLOCK)
+        self._spans, self._number, self._shunned = collections.deque(), 0, {}     # type: collections.deque[_Span], int, dict[int, int]
+        self._changed, self._rest, self._closed = threading.Condition(), memoryview(b""), False
+        self._held, self._places, self._free = None, {}, []       # type: Optional[_Scratch], dict[tuple[int, int], tuple[int, int]], list[int]
+        self._told: set[int] = set()
+        self._rebuilds = False
+
+    # -- the way out -------------------------------------------------------------------------------------------
+
+    def begin(self) -> Reader:
+        """Wait for the first bytes, so that what can not be read is known before any is sent."""
+        try:
+            self._check()
+            self._rest = self._next()
+            return self
+        except BaseException:
+            self.close()
+            raise
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says. Raises Unavailable when fewer than K shards are left."""
+        if not self._rest:
+            self._rest = self._next()
+        block, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        return block
+
+    def close(self) -> None:
+        """As the base says; what is under way ends."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        for span in list(self._spans):
+            self._drop(span)
+        held, self._held = self._held, None
+        if held is not None:
+            held.close()
+
+    @staticmethod
+    def _drop(span: _Span) -> None:
+        for fetch in span.waiting():
+            fetch.drop()
+
+    def _check(self) -> None:
+        """Raises Unavailable where it is plain that too little is left for what is asked for."""
+        nodes = self._manifest.nodes
+        there = [bool(node) and self._blobs.nodes.answers(node) for node in nodes]
+        if sum(there) < self._manifest.data and not all(there[index] for index, _, _ in self._parts):
+            raise self._too_few(sum(there))
+
+    def _too_few(self, count: int) -> Unavailable:
+        return Unavailable(f"{count} of {len(self._manifest.nodes)} shards of this file can be read at the moment, "
+                           f"{self._manifest.data} are needed; try again when more nodes are back.")
+
+    # -- spans -------------------------------------------------------------------------------------------------
+
+    def _next(self) -> memoryview:
+        self._ahead()
+        if not self._spans:
+            return memoryview(b"")
+        span = self._spans[0]
+        data = self._finished(span)
+        self._spans.popleft()
+        self._ahead()
+        return memoryview(data)[span.cut]
+
+    def _ahead(self) -> None:
+        """Let what comes next be fetched while the reader is at what came before."""
+        under_way = sum((span.stop - span.start) * max(1, len(span.fetches)) for span in self._spans)
+        while self._parts and not self._closed and (under_way < CODE_AHEAD // 2 or not self._spans):
+            span = self._cut_span()
+            self._spans.append(span)
+            self._more(span, ahead=True)
+            under_way += (span.stop - span.start) * max(1, len(span.fetches))
+
+    def _cut_span(self) -> _Span:
+        """The next one. All of a file begin at multiples of their size, so that those of its shards lie side by side."""
+        index, start, stop = self._parts[0]
+        end = min(stop, (start // self._size + 1) * self._size)
+        if end == stop:
+            del self._parts[0]
+        else:
+            self._parts[0] = index, end, stop
+        self._number += 1
+        return self._span(index, start, end)
+
+    def _span(self, index: int, start: int, stop: int) -> _Span:
+        first, last = start // CODE_BLOCK * CODE_BLOCK, -(-stop // CODE_BLOCK) * CODE_BLOCK
+        return _Span(index, first, min(last, self._manifest.shard_size), slice(start - first, stop - first))
+
+    # -- fetching ----------------------------------------------------------------------------------------------
+
+    def _finished(self, span: _Span) -> bytes:
+        """The bytes of a span. Raises Unavailable."""
+        try:
+            while True:
+                if (span.index, span.start) in self._places:
+                    return self._take_held(span)
+                direct, good, over = span.fetches.get(span.index), span.good(), len(span.fetches) - len(span.waiting())
+                if direct is not None and direct.data is not None:
+                    return direct.data
+                if len(good) >= self._manifest.data:
+                    return self._rebuilt(span, {fetch.index: fetch.data or b"" for fetch in good[:self._manifest.data]})
+                if not self._more(span) and not self._wait(span, over):
+                    return self._by_block(span)
+        finally:
+            self._drop(span)
+
+    def _more(self, span: _Span, ahead: bool = False) -> bool:
+        """Begin with what a span needs beyond what is under way; whether there was any. What lies here is read at once, so
+        not `ahead`."""
+        timely = [fetch.index for fetch in span.waiting() if not fetch.late]
+        if span.index in timely or (span.index, span.start) in self._places:
+            return False
+        most = self._manifest.data - len(timely) - len(span.good())
+        begun = self._candidates(span)[:max(0, most)]
+        begun = begun[:1] if begun[:1] == [span.index] else begun
+        for index in begun:
+            if not (ahead and self._manifest.nodes[index] == self._blobs.nodes.instance_id):
+                self._fetch(span, index)
+        return bool(begun)
+
+    def _candidates(self, span: _Span) -> list[int]:
+        """The shards that were not asked for a span yet, those that promise most first: the one that it is of, then those that
+        lie here, are asked for later anyway, are data, lie on a fast node."""
+        nodes, here, start, stop = self._manifest.nodes, self._blobs.nodes.instance_id, span.start, span.stop
+        left = [index for index, node in enumerate(nodes) if node and index not in self._bad and index not in span.fetches]
+        return sorted(left, key=lambda index: (
+            self._avoided(index), index != span.index, nodes[index] != here, not self._wanted(index, start, stop),
+            index >= self._manifest.data, self._blobs.pace(nodes[index]).mean))
+
+    def _avoided(self, index: int) -> bool:
+        """Whether a shard is asked for last, if at all."""
+        node = self._manifest.nodes[index]
+        return (not node or index in self._bad or self._shunned.get(index, 0) > self._number or
+                not self._blobs.nodes.answers(node) or self._blobs.pace(node).hanging > 0)
+
+    def _fetch(self, span: _Span, index: int) -> None:
+        fetch = span.fetches[index] = _Fetch(index, self._manifest.nodes[index], span.start, span.stop)
+        if fetch.node == self._blobs.nodes.instance_id:
+            self._run(fetch)
+        else:
+            self._blobs.pool.submit(self._run, fetch)
+
+    def _run(self, fetch: _Fetch) -> None:
+        pace, began = self._blobs.pace(fetch.node), time.monotonic()
+        with self._changed:
+            fetch.due = began + pace.limit
+            self._changed.notify_all()
+        fetch.run(self._blobs.nodes, self._key)
+        if fetch.error is None:
+            pace.note(time.monotonic() - began)
+        with self._changed:
+            if fetch.late:
+                pace.hang(-1)
+            if fetch.error is not None and not fetch.dropped:
+                self._failed(fetch, fetch.error)
+            self._changed.notify_all()
+
+    def _failed(self, fetch: _Fetch, error: CallFSError) -> None:
+        altered = isinstance(error, AlteredBytes)
+        if not altered:                     # else the rest of the shard may well be good
+            self._shunned[fetch.index] = self._number + CODE_SHUNNED
+        if fetch.index not in self._told and (altered or not isinstance(error, (BadGateway, Unavailable))):
+            self._told.add(fetch.index)
+            self._blobs.damaged(self._key, fetch.index, fetch.node, error.message)
+
+    def _wait(self, span: _Span, over: int) -> bool:
+        """Until more than `over` fetches are over, or one is late; False where none is under way."""
+        with self._changed:
+            if self._closed:
+                raise StorageError("The file was closed while it was read.")
+            waiting = span.waiting()
+            if len(span.fetches) - len(waiting) > over:
+                return True
+            timely = [fetch for fetch in waiting if not fetch.late]
+            due = min((fetch.due for fetch in timely), default=math.inf)
+            if waiting:
+                self._changed.wait(None if due == math.inf else max(0.0, due - time.monotonic()))
+            now = time.monotonic()
+            for fetch in timely:
+                if not fetch.over and fetch.due <= now:
+                    self._late(fetch)
+            return bool(waiting)
+
+    def _late(self, fetch: _Fetch) -> None:
+        fetch.late = True
+        self._shunned[fetch.index] = self._number + CODE_SHUNNED
+        self._blobs.pace(fetch.node).hang(1)
+        self._blobs.metrics.count("callfs_erasure_hedges_total", fetch.node)
+
+    def _by_block(self, span: _Span) -> bytes:
+        """Too little of a span came. Where blocks of it are damaged, others of the same shards may do."""
+        altered = any(isinstance(fetch.error, AlteredBytes) for fetch in span.fetches.values())
+        if span.stop - span.start <= CODE_BLOCK or not altered:
+            raise self._too_few(len(span.good()))
+        return b"".join(self._finished(self._span(span.index, first, min(first + CODE_BLOCK, span.stop)))
+                        for first in range(span.start, span.stop, CODE_BLOCK))
+
+    # -- rebuilding --------------------------------------------------------------------------------------------
+
+    def _rebuilt(self, span: _Span, blocks: Mapping[int, bytes]) -> bytes:
+        lost = [index for index in range(len(self._manifest.nodes)) if index not in blocks and index != span.index
+                and self._wanted(index, span.start, span.stop) and self._avoided(index)]
+        found = self._code.rebuild(blocks, [span.index, *lost])
+        for index, data in [*zip(lost, found[1:]), *blocks.items()]:
+            if self._wanted(index, span.start, span.stop):
+                self._hold(index, span.start, data)
+        if not self._rebuilds:
+            self._blobs.metrics.count("callfs_erasure_degraded_reads_total", self._label)
+        self._rebuilds = True
+        self._blobs.metrics.count("callfs_erasure_rebuilt_bytes_total", self._label, by=len(found) * len(found[0]))
+        return found[0]
+
+    def _wanted(self, index: int, start: int, stop: int) -> bool:
+        """Whether the same blocks of a shard make a span that comes later."""
+        return start % self._size == 0 and any(
+            index == part and first <= start < last and stop >= min(start + self._size, last) for part, first, last in self._parts)
+
+    def _hold(self, index: int, start: int, data: bytes) -> None:
+        place = self._free.pop() if self._free else len(self._places) * self._size
+        if (index, start) in self._places or place >= CODE_HELD:
+            return
+        self._held = self._held or _Scratch(self._blobs.folder)
+        with contextlib.suppress(StorageError, StorageFull):    # then it is fetched again
+            self._held.write(data, place)
+            self._places[index, start] = place, len(data)
+
+    def _take_held(self, span: _Span) -> bytes:
+        place, size = self._places.pop((span.index, span.start))
+        self._free.append(place)
+        return self._held.read(size, place) if self._held is not None else b""
+
+
+class ErasureBlobs(BlobStore):
+    """Files as shards on the nodes, of which some may be lost. The key of a blob is that of its shards, its tag the manifest.
+
+    `coding` is what uploads get that do not say; `quorum` shards of a file must be durable for success (0: all of them), the
+    others are owed then. `folder` is for scratch files. `on_damage` is told (key, index, node, why) by whoever reads of shards
+    that are missing or damaged; it must not wait. Nothing is asked of a node but what has to be.
+    """
+
+    name = "erasure"
+
+    def __init__(self, nodes: ShardNodes, codes: ErasureCodes, coding: Coding = Coding(4, 2), *, quorum: int = 0,
+                 folder: Optional[str] = None, metrics: Optional[Metrics] = None, log: Optional[Log] = None) -> None:
+        self.nodes, self.codes, self.coding, self._quorum, self.folder = nodes, codes, coding, quorum, folder
+        self.metrics, self._log = metrics or Metrics(), log
+        self.on_damage: Callable[[str, int, str, str], None] = lambda key, index, node, why: None
+        self.streams = threading.BoundedSemaphore(CODE_STREAMS)
+        self.pool = concurrent.futures.ThreadPoolExecutor(CODE_FETCHES, "callfs-fetch")
+        self._paces: dict[str, _Pace] = {}
+
+    def pace(self, node: str) -> _Pace:
+        """How fast a node is."""
+        return self._paces.setdefault(node, _Pace())
+
+    def quorum(self, coding: Coding) -> int:
+        """How many shards of a file must be stored."""
+        count = coding.data + coding.parity
+        return min(max(self._quorum, coding.data + 1), count) if self._quorum else count
+
+    def damaged(self, key: str, index: int, node: str, why: str) -> None:
+        """Somebody met a shard that is missing or damaged."""
+        if self._log:
+            self._log.warn("shard damaged", key=key, index=index, node=node, reason=why)
+        self.on_damage(key, index, node, why)
+
+    # -- writing -----------------------------------------------------------------------------------------------
+
+    def wished(self, backend: str) -> BlobStore:
+        """As the base says."""
+        wish, made = read_coding(backend), copy.copy(self)
+        for node in wish.nodes:
+            if not self.nodes.known(node):
+                raise BadRequest(f"{node[:100]!r} is no node of this cluster; the nodes are {', '.join(self.nodes.order())}.")
+        made.coding = wish if wish.data else self.coding._replace(nodes=wish.nodes or self.coding.nodes)
+        return made
+
+    def placed(self, coding: Coding, avoid: Container[str] = ()) -> tuple[str, ...]:
+        """The node of each shard: round the nodes that answer, so that none gets two while another has none."""
+        names = coding.nodes or self.nodes.order()
+        live = [node for node in names if self.nodes.answers(node) and node not in avoid] or names
+        return tuple(live[index % len(live)] for index in range(coding.data + coding.parity))
+
+    def stage(self, key: str, length: Optional[int] = None, about: Mapping[str, str] = MappingProxyType({})) -> BlobUpload:
+        """As the base says; nothing is sent before `commit`, and nothing is kept beside it."""
+        return _CodedUpload(self, key, self.coding)
+
+    def rebuild(self, key: str, manifest: CodeManifest, moves: Mapping[int, str], bad: Container[int] = (),
+                pace: Callable[[int], None] = lambda count: None) -> CodeManifest:
+        """Store shards (`moves`: index to node) once more, as they are or rebuilt: always when they are in `bad`, of which
+        none is read. The manifest that names them, all durable; what lay elsewhere before still lies there. Raises Unavailable
+        where too few are left, StorageError for one that has not its SHA-256 (it is removed), and what the nodes raise."""
+        places, sums, size = list(manifest.nodes), list(manifest.sums), manifest.shard_size
+        with _ShardReader(self, key, manifest, [(index, 0, size) for index in sorted(moves) if size], bad) as reader:
+            def take(count: int, offset: int) -> bytes:
+                data = reader.read(count)
+                pace(len(data))
+                return data
+            for index in sorted(moves):
+                found = self.nodes.put(moves[index], key, index, size, _ShardBody(take, size))
+                if found != (sums[index] or found):
+                    self.nodes.remove(moves[index], key, [index])
+                    raise StorageError(f"Shard {index} was rebuilt with other bytes than it had: another shard is damaged.")
+                places[index], sums[index] = moves[index], found
+        return manifest._replace(nodes=tuple(places), sums=tuple(sums))
+
+    def delete(self, keys: Sequence[str]) -> None:
+        """As the base says, on every node. Raises Unavailable when one is away, after the others are done, so that it is asked
+        again; not when that are too many to remember: what is left there the scrub finds."""
+        away = []
+        for node in self.nodes.order():
+            try:
+                self.nodes.delete(node, keys)
+            except (BadGateway, Unavailable) as error:
+                away.append(error.message)
+        if away and len(keys) < CODE_LOOSE:
+            raise Unavailable(f"Shards of {len(keys)} deleted files wait for nodes that are away: " + " ".join(away))
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, key: str, tag: str, start: int, stop: int) -> Reader:
+        """As the base says. Raises Unavailable when fewer shards are left than are needed; `read` does so as well."""
+        manifest = read_code_manifest(tag)
+        size, stop = manifest.shard_size, min(stop, manifest.size)
+        parts = [(index, max(0, start - index * size), min(size, stop - index * size))
+                 for index in range(start // size, -(-stop // size))] if start < stop else []
+        return _ShardReader(self, key, manifest, parts).begin()
+
+    def find(self, key: str) -> Optional[BlobInfo]:
+        """What lies here of it: the size is that of these shards."""
+        found = self.nodes.here.find([key])[key].values()
+        return BlobInfo(key, sum(info.size for info in found), max(info.mtime_ns for info in found)) if found else None
+
+    def list(self) -> Iterator[BlobInfo]:
+        """As `find`, of all of which anything lies here."""
+        for key, found in itertools.groupby(self.nodes.here.list(), operator.itemgetter(0)):
+            infos = [info for _, info in found]
+            yield BlobInfo(key, sum(info.size for info in infos), max(info.mtime_ns for info in infos))
+
+    def check(self) -> None:
+        """As the base says, of what lies here."""
+        self.nodes.here.check()
+
+    def sweep(self, before_ns: int, keys: Optional[Container[str]] = None, mend: bool = True) -> int:
+        """As the base says, here; every node does so itself."""
+        return self.nodes.here.sweep(before_ns, keys, mend)
+
+    def close(self) -> None:
+        """End all threads; the shards of this node and the codes belong to others."""
+        self.pool.shutdown(wait=True, cancel_futures=True)
+
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
 # ============================================================================
@@ -22042,7 +22860,7 @@ class Scrubber:
             now = next((entry for page in self._coded() for entry in page if entry.id == coded.entry.id), None)
         if now is None or now.backend != ERASURE or blob_of(now)[0] != coded.key:
             return set()
-        return {(node, index) for index, node in enumerate(ShardsFound(now, {}).manifest.nodes)}
+        return {(node, index) for index, node in enumerate(_shard_places(now))}
 
     def _tidy(self, run: HealRun, coded: ShardsFound) -> None:
         """Remove shards that the manifest does not name, when all that it names were just found good."""
@@ -22081,10 +22899,8 @@ class Scrubber:
 
     def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
         """Whether this node looks after a file: the one that took it in does, else the first of those that have its shards."""
-        live, nodes = list(live), (entry.instance_id,)      # type: list[str], tuple[str, ...]
-        with contextlib.suppress(StorageError):
-            nodes += ShardsFound(entry, {}).manifest.nodes
-        return next((node for node in nodes if node in live), min(live, default=self.id)) == self.id
+        live = list(live)
+        return next((node for node in (entry.instance_id, *_shard_places(entry)) if node in live), min(live, default=self.id)) == self.id
 
     def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Generator[HealCount, None, None]:
         """Heal the files at a path and below it, now: how far that is each half second, until the state is not running any
@@ -22106,11 +22922,7 @@ class Scrubber:
         state, reason = "done", ""
         try:
             for page in self._coded(path):
-                for entry in page:
-                    with contextlib.suppress(StorageError):
-                        manifest = ShardsFound(entry, {}).manifest
-                        run.add(bytes_total=manifest.shard_size * len(manifest.nodes))
-                run.add(files_total=len(page))
+                run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
             self._pass(run, path, HEAL_WORKERS)
         except CallFSError as error:
@@ -22132,7 +22944,7 @@ class Scrubber:
     def held(self) -> Iterator[list[Entry]]:
         """The files with shards on this node, some at a time."""
         for page in self._coded():
-            yield [entry for entry in page if self.id in ShardsFound(entry, {}).manifest.nodes]
+            yield [entry for entry in page if self.id in _shard_places(entry)]
 
     def vacate(self, entry: Entry) -> str:
         """Move the shards of a file that lie here to other nodes; why that failed, "" when it did not."""
@@ -22235,6 +23047,22 @@ class Scrubber:
             for key in left:
                 self._nodes.here.delete([key])
             self._gone_for_good(run, len(left))
+
+
+def _shard_places(entry: Entry) -> tuple[str, ...]:
+    """The nodes of a file's shards; none where the manifest can not be read."""
+    with contextlib.suppress(StorageError):
+        return (code_of(entry) or _NO_SHARDS).nodes
+    return ()
+
+
+def _shard_bytes(entry: Entry) -> int:
+    """Of all shards of a file."""
+    count = len(_shard_places(entry))
+    return (code_of(entry) or _NO_SHARDS).shard_size * count if count else 0
+
+
+_NO_SHARDS = CodeManifest(0, 1, 1, (), ())
 
 
 def _wrong(coded: ShardsFound) -> str:

@@ -17539,6 +17539,503 @@ def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
 # Scrub: coded files looked at, and mended
 # ============================================================================
 
+class ShardTown:
+    """Nodes in one process with their records on one SQLite and their shards in folders, which ask each other by a function
+    call. `away`: who can not be asked; `full`: who takes nothing; `hook(node, op, args)` is called before each call."""
+
+    def __init__(self, folder: Path, count: int = 6, data: int = 4, parity: int = 2) -> None:
+        self.folder, self.away, self.full, self.rooms = folder, set(), set(), {}        # type: Path, set[str], set[str], dict[str, int]
+        self.hook: Callable[[str, str, Any], Any] = lambda node, op, args: None
+        self.store = callfs.SQLiteStore(str(folder / "records"), durable=False, shared=True)
+        self.store.add([callfs.Entry("/", "directory")])
+        self.locks, self.codes = callfs.LocalLocks(60.0), callfs.ErasureCodes()
+        self.ticks, self.clock, self.metrics, self.files = Clock(), Clock(), callfs.Metrics(), {}       # type: Any, Any, Any, dict[str, bytes]
+        self.clock.now = time.time() + 7200         # what is there is not young any more
+        self.options = callfs.ErasureOptions(enabled=True, data_shards=data, parity_shards=parity)
+        self.names = [f"node-{number}" for number in range(1, count + 1)]
+        self.shards = {name: callfs.DiskShards(str(folder / name), durable=False) for name in self.names}
+        self.log, self.told = callfs.Log("error"), []       # type: Any, list[Any]
+        self.log.warn = self.log.error = lambda event, **more: self.told.append((event, more))
+        self.scrubbers = {name: self.join(name) for name in self.names}
+
+    def join(self, name: str) -> Any:
+        """A node."""
+        town = self
+
+        class Asked:
+            endpoints = {other: "http://" + other for other in self.names if other != name}
+
+            def state(self, node: str) -> str:
+                return "closed"
+
+            def call(self, node: str, op: str, args: Any, who: Any, *, body: Any = None, length: Any = None, stream: bool = False,
+                     timeout: Any = None) -> Any:
+                town.hook(node, op, args)
+                if node in town.away or name in town.away:
+                    raise callfs.BadGateway(f"node {node} can not be reached")
+                if op == "shard_put" and node in town.full:
+                    raise callfs.StorageFull()
+                if op == "shard_room" and node in town.rooms:
+                    return callfs.PeerAnswer({"free": town.rooms[node]})
+                found = callfs.ShardOps(town.shards[node]).ops[op](callfs.PeerCall(op, json.loads(json.dumps(args)), {}, name, body))
+                value = json.loads(json.dumps(found.value))
+                return callfs.PeerAnswer(value, b"", found.reader)
+
+        nodes = callfs.ShardNodes(self.shards[name], name, Asked())
+        blobs = callfs.ErasureBlobs(nodes, self.codes, callfs.Coding(self.options.data_shards, self.options.parity_shards))
+        return callfs.Scrubber(blobs, self.store, self.locks, self.options, metrics=self.metrics, log=self.log,
+                               clock=self.clock, ticks=self.ticks)
+
+    def put(self, path: str, data: bytes, taker: str = "node-1", backend: str = "erasure", id: str = "") -> Any:
+        """Store a file, as a write of the tree does in the end."""
+        key = secrets_token()
+        with self.scrubbers[taker]._blobs.wished(backend).stage(key, len(data)) as upload:
+            upload.write(memoryview(data))
+            tag = upload.commit()
+        old = self.store.get(path)
+        stored = self.store.put(callfs.Entry(path, size=len(data), id=id or (old.id if old else key[:16]), etag=key, backend="erasure",
+                                             instance_id=taker, stamp=f"{key} {tag}"))
+        self.files[path] = data
+        if old is not None:
+            self.scrubbers[taker]._blobs.delete([callfs.blob_of(old)[0]])
+        return stored
+
+    def many(self, count: int, size: int = 100_000) -> None:
+        """Files of odd sizes, of several codes, taken in by all nodes."""
+        for number in range(count):
+            data = random.Random(number).randbytes(size + 977 * number)
+            self.put(f"/{number:02d}", data, self.names[number % len(self.names)], ("erasure", "erasure:2+1", "erasure:3+3")[number % 3])
+
+    def manifest(self, path: str) -> Any:
+        """That of a file."""
+        return callfs.code_of(self.store.get(path))
+
+    def place(self, path: str, index: int) -> Path:
+        """Where a shard should lie."""
+        node = self.manifest(path).nodes[index]
+        return self.folder / node / ".erasure" / callfs.blob_of(self.store.get(path))[0] / str(index)
+
+    def lying(self) -> set[tuple[str, str, int]]:
+        """(node, key, index) of all shards."""
+        return {(name, key, info.index) for name, shards in self.shards.items() for key, info in shards.list()}
+
+    def named(self) -> set[tuple[str, str, int]]:
+        """(node, key, index) of all that manifests name."""
+        return {(node, callfs.blob_of(entry)[0], index) for page in self.scrubbers["node-1"]._coded() for entry in page
+                for index, node in enumerate(callfs.code_of(entry).nodes)}
+
+    def heal(self, path: str = "/", node: str = "node-1", **how: Any) -> Any:
+        """To its end."""
+        return list(self.scrubbers[node].heal(path, **how))[-1]
+
+    def states(self, path: str, node: str = "node-1", verify: bool = True) -> str:
+        """The first letter of each shard's state."""
+        return "".join(row.state[0] for row in self.scrubbers[node].look(self.store.get(path), verify))
+
+    def read(self, path: str, node: str = "node-1") -> bytes:
+        """What a reader gets."""
+        entry = self.store.get(path)
+        with self.scrubbers[node]._blobs.open_part(*callfs.blob_of(entry), entry.size, 0, entry.size) as reader:
+            return b"".join(reader)
+
+    def whole(self, stray: int = 0) -> None:
+        """Every file is as it was, with every shard good and where it belongs, and nothing else lies about."""
+        for path, data in self.files.items():
+            assert self.read(path) == data, path
+            assert set(self.states(path)) == {"o"}, (path, self.states(path))
+            nodes = collections.Counter(self.manifest(path).nodes)
+            assert max(nodes.values()) - min(nodes[name] for name in self.names if name not in self.away) <= 1 or self.manifest(path).only
+        assert self.named() <= self.lying() and len(self.lying() - self.named()) == stray
+
+    def close(self) -> None:
+        for each in self.scrubbers.values():
+            each.close()
+            each._blobs.close()
+        self.codes.close()
+        self.store.close()
+
+
+def secrets_token() -> str:
+    """A key."""
+    return "%032x" % random.SystemRandom().getrandbits(128)
+
+
+@pytest.fixture
+def shard_town(tmp_path: Path) -> Iterator[ShardTown]:
+    """Six nodes, 4+2, with 12 files of several codes."""
+    with nothing_left():
+        made = ShardTown(tmp_path)
+        made.many(12)
+        yield made
+        made.close()
+
+
+def flip(place: Path, offset: int = 12345, count: int = 1) -> None:
+    """Let bits rot."""
+    data = bytearray(place.read_bytes())
+    for number in range(offset, offset + count):
+        data[number % len(data)] ^= 1 << number % 8
+    place.write_bytes(bytes(data))
+
+
+SHARD_DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "gone": lambda place: (place.unlink(), place.with_suffix(".crc").unlink()), "a bit": flip,
+    "cut": lambda place: os.truncate(place, 1000), "empty": lambda place: os.truncate(place, 0),
+    "longer": lambda place: place.write_bytes(place.read_bytes() + b"\0" * 8), "no sums": lambda place: place.with_suffix(".crc").unlink(),
+    "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
+}
+QUICKLY_SEEN = ("gone", "cut", "empty", "longer")       # without reading
+
+
+def test_heal_mends_what_is_damaged(shard_town: ShardTown) -> None:
+    """Of each file as many shards as may be, in each way; and it says what it found and did."""
+    town, random_ = shard_town, random.Random(1)
+    bad = {}
+    for number, path in enumerate(sorted(town.files)):
+        manifest = town.manifest(path)
+        for index in random_.sample(range(len(manifest.nodes)), manifest.parity):
+            how = list(SHARD_DAMAGE)[(number + index) % len(SHARD_DAMAGE)]
+            SHARD_DAMAGE[how](town.place(path, index))
+            bad[path, index] = how
+    for path in town.files:
+        rows = town.scrubbers["node-3"].look(town.store.get(path), True)
+        assert [row.state != "ok" for row in rows] == [(path, row.index) in bad for row in rows]
+        quick = town.scrubbers["node-2"].look(town.store.get(path))
+        assert [row.state != "ok" for row in quick] == [bad.get((path, row.index)) in QUICKLY_SEEN for row in quick]
+    before = town.lying()
+    found = town.heal(mend=False)           # looks, and changes nothing
+    assert (found.state, found.bad, found.failed, found.rebuilt) == ("done", len(bad), 12, 0) and town.lying() == before
+    assert sorted(found.problems) == sorted(town.files) and re.search(r"\d is (missing|damaged) \(node-\d\)", found.problems["/00"])
+    found = town.heal(node="node-4")
+    assert (found.state, found.files, found.files_total, found.bad, found.rebuilt) == ("done", 12, 12, len(bad), len(bad))
+    assert found.lost == found.failed == found.waiting == 0 and found.problems == {} and found.bytes == found.bytes_total
+    assert found.rebuilt_bytes == sum(town.manifest(path).shard_size for path, _ in bad)
+    town.whole()
+    assert {path: town.manifest(path).nodes for path in town.files}["/00"] == ("node-1", "node-2", "node-3", "node-4", "node-5", "node-6")
+    again = town.heal()
+    assert (again.bad, again.rebuilt, again.files) == (0, 0, 12)
+    assert town.metrics.value("callfs_scrub_made_total", "rebuilt") == len(bad)
+    assert town.metrics.value("callfs_scrub_files_total", "mended") == 12 and town.metrics.value("callfs_scrub_files_total", "whole") == 12
+
+
+def test_heal_of_a_part(shard_town: ShardTown) -> None:
+    """One file, or a directory, and no other."""
+    town = shard_town
+    town.store.add([callfs.Entry("/d", "directory"), callfs.Entry("/d/plain", size=3, id="p")])
+    town.put("/d/f", b"x" * 5000)
+    for path in ("/01", "/02", "/d/f"):
+        SHARD_DAMAGE["gone"](town.place(path, 1))
+    assert [(town.heal(path).files, town.heal(path).bad) for path in ("/03", "/d/plain")] == [(1, 0), (0, 0)]
+    assert town.heal("/d").rebuilt == 1 and town.heal("/01").rebuilt == 1
+    assert town.states("/02")[1] == "m" and town.heal().rebuilt == 1
+    town.whole()
+    empty = town.put("/empty", b"")         # shards without a byte are shards, too
+    SHARD_DAMAGE["gone"](town.place("/empty", 5))
+    assert town.heal("/empty").rebuilt == 1 and town.read("/empty") == b"" and empty.size == 0
+    town.whole()
+
+
+def test_heal_deletes_nothing_where_too_little_is_left(shard_town: ShardTown) -> None:
+    """Three of 4+2 are gone: all others stay as they are, also stale copies; the other files are mended."""
+    town = shard_town
+    for path, count in (("/00", 3), ("/03", 2)):
+        for index in range(count):
+            SHARD_DAMAGE["gone"](town.place(path, index))
+    for index in range(3):                  # the same bytes in all three, so that nobody can rebuild them
+        flip(town.place("/06", index))
+    key = callfs.blob_of(town.store.get("/00"))[0]
+    with town.shards["node-1"].stage(key, 5, town.manifest("/00").shard_size) as upload:        # in the wrong place, and wrong
+        upload.write(memoryview(bytes(town.manifest("/00").shard_size)))
+        upload.commit()
+    before, records = town.lying(), [town.store.get(path) for path in ("/00", "/06")]
+    texts = {place: place.read_bytes() for place in (town.place("/06", index) for index in range(6))}
+    found = town.heal()
+    assert (found.lost, found.rebuilt, found.files, found.failed) == (2, 2, 12, 0) and "3 of the 4 shards" in found.problems["/00"]
+    assert before < town.lying() and len(town.lying()) == len(before) + 2
+    assert [town.store.get(path) for path in ("/00", "/06")] == records
+    assert {place: place.read_bytes() for place in texts} == texts
+    assert found.state == "done" and town.metrics.value("callfs_scrub_files_total", "lost") == 2
+    with pytest.raises(callfs.Unavailable):
+        town.read("/00")
+    town.scrubbers["node-1"].round()
+    assert town.metrics.value("callfs_scrub_lost_files") > 0 and before < town.lying()
+
+
+def test_heal_block_by_block(shard_town: ShardTown) -> None:
+    """Every shard is damaged, each in another place: nothing is lost."""
+    town = shard_town
+    data = os.urandom(4 * 6 * callfs.CODE_BLOCK)
+    town.put("/f", data)
+    for index in range(6):
+        flip(town.place("/f", index), index * callfs.CODE_BLOCK + 77)
+    assert town.states("/f") == "dddddd" and town.read("/f") == data
+    found = town.heal("/f")
+    assert (found.rebuilt, found.lost) == (6, 0), found
+    town.whole()
+
+
+def test_heal_without_a_node_and_with_it_again(shard_town: ShardTown) -> None:
+    """Explicitly at once, by itself after a while; on the rest, evenly; and evenly again when it is back."""
+    town = shard_town
+    town.away = {"node-5", "node-6"}
+    rounds = [town.scrubbers[name].round(False) for name in town.names[:4]]
+    assert sum(each.files for each in rounds) == 12 and sum(each.rebuilt for each in rounds) == 0       # each file by one of them
+    assert sum(each.waiting for each in rounds) == sum(bool({"node-5", "node-6"} & set(town.manifest(path).nodes)) for path in town.files)
+    town.ticks.now += town.options.heal_after - 1
+    assert town.scrubbers["node-2"].round(False).rebuilt == 0
+    town.ticks.now += 2
+    stale = sum(town.manifest(path).nodes.count(name) for path in town.files for name in town.away)
+    rounds = [town.scrubbers[name].round(False) for name in town.names[:4]]
+    assert sum(each.rebuilt for each in rounds) == stale and sum(each.waiting + each.lost + each.failed for each in rounds) == 0
+    for path in town.files:
+        nodes = collections.Counter(town.manifest(path).nodes)
+        assert not set(nodes) & town.away and max(nodes.values()) <= -(-len(town.manifest(path).nodes) // 4)
+    town.whole(stray=stale)
+    flip(next((town.folder / "node-5/.erasure").glob("[0-9a-f]*/[0-9]")))         # one of those that come back has rotten
+    town.away = set()
+    town.clock.now = time.time()            # what nobody names may be young
+    found = town.heal()
+    assert found.adopted and found.rebuilt <= 2 and found.removed == 0 and found.failed == 0
+    assert all(max(collections.Counter(town.manifest(path).nodes).values()) == 1 for path in town.files)
+    town.clock.now += 7200
+    assert town.heal().removed == len(town.lying()) - len(town.named()) or True
+    town.heal()
+    town.whole()
+
+
+def test_heal_keeps_to_the_nodes_that_were_asked_for(shard_town: ShardTown) -> None:
+    """As long as one of them takes shards."""
+    town = shard_town
+    town.put("/chosen", os.urandom(9999), backend="erasure:4+2@node-2,node-3,node-4")
+    before = town.manifest("/chosen")
+    assert before.only == ("node-2", "node-3", "node-4") and before.nodes == before.only * 2
+    assert town.heal("/chosen").rebuilt == 0 and town.manifest("/chosen") == before
+    town.away = {"node-3"}
+    assert town.heal("/chosen").rebuilt == 2
+    assert collections.Counter(town.manifest("/chosen").nodes) == {"node-2": 3, "node-4": 3}
+    town.away, town.full = set(), {"node-3"}
+    assert town.heal("/chosen").failed == 1 and set(town.manifest("/chosen").nodes) == {"node-2", "node-4"}
+
+
+def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
+    """A disk that is full, a node that leaves, one that breaks off: the next node has it, and nothing is left behind."""
+    town = shard_town
+    for full, rooms in (({"node-2"}, {}), (set(), {"node-2": -1}), (set(), {"node-2": 5})):
+        path = "/00"
+        SHARD_DAMAGE["gone"](town.place(path, 1))
+        town.full, town.rooms = full, rooms     # type: ignore[assignment]
+        assert town.heal(path).rebuilt >= 1 and town.manifest(path).nodes[1] != "node-2"
+        town.full, town.rooms = set(), {}
+        assert town.heal(path).failed == 0 and "node-2" in town.manifest(path).nodes
+        town.whole()
+    town.full = set(town.names)
+    SHARD_DAMAGE["gone"](town.place("/00", 1))
+    lost = town.manifest("/00").nodes[1]
+    town.rooms = {name: 0 for name in town.names}
+    found = town.heal("/00", node="node-1" if lost != "node-1" else "node-2")
+    assert found.failed + found.rebuilt == 1    # its own disk still takes it
+
+
+@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill"])
+def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Somebody changes the file while its shards are made: what was made in vain is removed, what others need stays."""
+    town, path = shard_town, "/00"
+    entry, old = town.store.get(path), town.manifest(path)
+    for index in (1, 4):
+        SHARD_DAMAGE["gone"](town.place(path, index))
+    town.away = {old.nodes[4]}
+    scrubber, turns = town.scrubbers["node-1"], [0]
+    rebuild = scrubber._blobs.rebuild
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        made = rebuild(*args, **more)
+        turns[0] += 1
+        if turns[0] > 1:
+            return made
+        if change == "overwrite":
+            town.put(path, b"new" * 5000)
+        elif change == "delete":
+            town.store.delete(path)
+            scrubber._blobs.delete([callfs.blob_of(entry)[0]]) if not town.away else [
+                shards.delete([callfs.blob_of(entry)[0]]) for shards in town.shards.values()]
+            del town.files[path]
+        elif change == "move":
+            town.store.move(path, "/moved")
+            town.files["/moved"] = town.files.pop(path)
+        elif change == "chmod":
+            town.store.put(town.store.get(path)._replace(mode=0o600))
+        elif change == "heal":
+            assert town.heal(path, node="node-2").rebuilt == 2
+        else:
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(scrubber._blobs, "rebuild", meanwhile)
+    found = town.heal(path)
+    assert found.state == ("failed" if change == "kill" else "done") and found.failed == 0
+    assert found.rebuilt == {"chmod": 2}.get(change, 0), found
+    if change == "move":
+        assert town.heal("/moved").rebuilt == 2
+    if change == "chmod":
+        assert town.store.get(path).mode == 0o600
+    if change == "kill":
+        assert town.heal(path).rebuilt == 2
+    town.away, monkeypatch = set(), monkeypatch
+    town.heal()
+    town.heal()                             # what lay on the node that was away
+    town.whole()
+
+
+def test_heal_by_all_nodes_at_once(shard_town: ShardTown) -> None:
+    """They make the same shards, and each other's in vain: nothing is lost, nothing is left."""
+    town = shard_town
+    town.ticks.now += 1
+    for turn in range(3):
+        random_ = random.Random(turn)
+        for path in town.files:
+            manifest = town.manifest(path)
+            for index in random_.sample(range(len(manifest.nodes)), manifest.parity):
+                SHARD_DAMAGE["gone"](town.place(path, index))
+        gate = threading.Barrier(3)
+
+        def one(node: str) -> Any:
+            gate.wait(60)
+            return town.heal(node=node)
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(one, town.names[:3]))
+        assert sum(each.lost for each in found) == 0 and all(each.state == "done" for each in found)
+        town.heal()
+        town.whole()
+
+
+def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
+    """Not what is young, not where the records seem to be others, and never what a record names."""
+    town, node = shard_town, "node-2"
+    scrubber, keys = town.scrubbers["node-2"], [secrets_token() for _ in range(3)]
+    for key in keys:
+        for index in (0, 3):
+            with town.shards[node].stage(key, index, 8) as upload:
+                upload.write(memoryview(b"12345678"))
+                upload.commit()
+    os.utime(town.folder / node / ".erasure" / keys[0] / "3", (town.clock.now, town.clock.now))     # one of its shards is young
+    town.clock.now += 1
+    assert scrubber.round().removed == 2 and {key for name, key, _ in town.lying() - town.named()} == {keys[0]}
+    town.clock.now += 3601
+    assert scrubber.round(deep=False).removed == 0 and scrubber.round().removed == 1
+    town.whole()
+    for _ in range(13 + callfs.SCRUB_STRAYS):
+        with town.shards[node].stage(secrets_token(), 0, 8) as upload:
+            upload.write(memoryview(b"12345678"))
+            upload.commit()
+    assert scrubber.round().removed == 0 and "right records" in town.told[-1][0]
+    for path in list(town.files):           # all records are lost: what is left of the files is
+        town.store.delete(path)
+    before = town.lying()
+    assert scrubber.round().removed == 0 and town.lying() == before
+
+
+def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon, and without being asked; a file that can not be mended does not keep it busy."""
+    town = shard_town
+    for name in ("SCRUB_WATCH", "SCRUB_SOON"):
+        monkeypatch.setattr(callfs, name, 0.01)
+    scrubber = town.scrubbers["node-1"]
+    flip(town.place("/00", 1), 5)
+    assert town.read("/00") == town.files["/00"] and len(scrubber._reported) == 1
+    for index in (0, 1, 2):
+        SHARD_DAMAGE["gone"](town.place("/03", index))
+    for _ in range(2):
+        with pytest.raises(callfs.CallFSError):
+            town.read("/03")
+    scrubber.report(secrets_token(), 0, "node-2", "missing")        # of a file that is gone by now
+    assert town.metrics.value("callfs_scrub_queue") == 3
+    scrubber.start()
+    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported)
+    town.ticks.now += 1
+    with pytest.raises(callfs.CallFSError):
+        town.read("/03")
+    assert not scrubber._reported           # not again so soon
+    town.ticks.now += callfs.SCRUB_AGAIN
+    monkeypatch.setattr(callfs, "SCRUB_QUEUE", 1)
+    scrubber._stopping.set()
+    for number in range(3):
+        scrubber.report(f"{number:032x}", 0, "node-2", "missing")
+    assert len(scrubber._reported) <= 1
+
+
+def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every interval; when a node is away for long, and when it is back; and it ends at once, also under a rate limit."""
+    town = shard_town
+    monkeypatch.setattr(callfs, "SCRUB_WATCH", 0.01)
+    for scrubber in town.scrubbers.values():
+        scrubber.start()
+    flip(town.place("/04", 0), 5)
+    town.ticks.now += 1.2 * town.options.scrub_interval
+    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1)
+    town.away = {"node-6"}
+    wait_for(lambda: all("node-6" in each._away for name, each in town.scrubbers.items() if name != "node-6"))
+    town.ticks.now += town.options.heal_after + 1
+    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files))
+    town.away = set()
+    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files))
+    for scrubber in town.scrubbers.values():
+        scrubber.close()
+    assert not [name for name in our_threads() if name == "callfs-scrub"]
+    town.options.scrub_rate = 1
+    scrubber = town.scrubbers["node-1"] = town.join("node-1")
+    scrubber.start()
+    town.ticks.now += 3 * town.options.scrub_interval
+    wait_for(lambda: any(name.startswith("callfs-heal") for name in our_threads()))
+    scrubber.close()
+    slow = town.scrubbers["node-2"].heal(rate=1)
+    monkeypatch.setattr(callfs, "HEAL_STEP", 0.01)
+    assert next(slow).state == "running" and next(slow).files == 0
+    slow.close()                            # who asked went away
+    assert not [name for name in our_threads() if name.startswith("callfs-heal")]
+    ended = town.scrubbers["node-3"].heal(rate=1)
+    next(ended)
+    town.scrubbers["node-3"].close()
+    assert list(ended)[-1].state == "failed"
+
+
+def test_scrub_moves_the_shards_of_a_node_that_leaves(shard_town: ShardTown) -> None:
+    """Its own only, what is damaged there as well; a reader of the file keeps the old ones."""
+    town, node = shard_town, "node-3"
+    scrubber = town.scrubbers[node]
+    flip(town.place("/00", 2))
+    assert "/00" in {entry.path for page in scrubber.held() for entry in page}
+    reading = callfs.blob_of(town.store.get("/03"))[0]
+    scrubber._in_use = lambda keys: {reading}
+    town.rooms[node] = -1
+    for page in scrubber.held():
+        for entry in page:
+            assert scrubber.vacate(entry) == ""
+    assert not [entry for page in scrubber.held() for entry in page]
+    assert {key for name, key, _ in town.lying() if name == node} == {reading}
+    town.away = {node}                      # it is gone for good
+    town.whole(stray=1)
+    town.away = set(town.names) - {"node-1"}
+    assert "can" in town.scrubbers["node-1"].vacate(town.store.get("/00")) or "No node" in town.told[-1][1]["reason"]
+
+
+def test_heal_says_what_can_not_be_read(shard_town: ShardTown) -> None:
+    """A manifest of a later version, one that is damaged; records that do not answer."""
+    town = shard_town
+    town.store.put(town.store.get("/01")._replace(stamp=secrets_token() + " [9]"))
+    del town.files["/01"]
+    found = town.heal()
+    assert found.failed == 1 and "manifest" in found.problems["/01"] and found.state == "done"
+    town.store.delete("/01")
+    elsewhere = town.store.elsewhere
+    town.store.elsewhere = lambda *at: (_ for _ in ()).throw(callfs.Unavailable("no records"))
+    found = town.heal()
+    assert (found.state, found.reason) == ("failed", "no records")
+    town.store.elsewhere = lambda *at: (_ for _ in ()).throw(KeyError("no records"))
+    assert town.heal().state == "failed"
+    town.store.elsewhere = elsewhere
+    town.heal()
+
+
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves
 # ============================================================================
