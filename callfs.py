@@ -3105,6 +3105,30 @@ class ErasureCode:
                 self._programs.popitem(last=False)
         return program
 
+
+class ErasureCodes:                         # STAND-IN of branch wiring until branch rs has it: take that one when merging
+    """The codes of a server."""
+
+    def __init__(self, processes: int = 0, log: Any = None) -> None:
+        self._codes: dict[tuple[int, int], ErasureCode] = {}
+
+    def get(self, data: int, parity: int) -> ErasureCode:
+        """A code. Raises ValueError."""
+        if (data, parity) not in self._codes:
+            self._codes[data, parity] = ErasureCode(data, parity)
+        return self._codes[data, parity]
+
+    def parity_of(self, fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
+        """The parity of a file, piece by piece."""
+        shard, code = 8 * -(-size // (8 * data)), self.get(data, parity)
+        for offset in range(0, shard, CODE_BLOCK):
+            length = min(CODE_BLOCK, shard - offset)
+            yield code.encode([pread(fd, max(0, min(length, size - i * shard - offset)), i * shard + offset).ljust(length, b"\0")
+                               for i in range(data)])
+
+    def close(self) -> None:
+        """Nothing."""
+
 # ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
 # ============================================================================
@@ -17337,11 +17361,12 @@ class ErasureBlobs(BlobStore):
 
     def wished(self, backend: str) -> BlobStore:
         """As the base says."""
-        wish, made = read_coding(backend), copy.copy(self)
+        wish, made, usual = read_coding(backend), copy.copy(self), self.coding
         for node in wish.nodes:
             if not self.nodes.known(node):
                 raise BadRequest(f"{node[:100]!r} is no node of this cluster; the nodes are {', '.join(self.nodes.order())}.")
-        made.coding = wish if wish.data else self.coding._replace(nodes=wish.nodes or self.coding.nodes)
+        made.coding = Coding(wish.data or usual.data, wish.parity or usual.parity, wish.nodes or usual.nodes)
+        read_coding(made.coding.name)       # raises where the sum is too large
         return made
 
     def placed(self, coding: Coding, avoid: Container[str] = ()) -> tuple[str, ...]:
@@ -37974,7 +37999,8 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
     urls = {f"node-{number}": f"http://127.0.0.1:{port}" for number, port in enumerate(_demo_ports(args.port), 1)}
     raft = _demo_raft(args, demo.folder, urls) if args.raft else {}
     common = {"auth": {"api_key_users": {FIRST_RUN_USER: drawn["key"]}, "admins": [FIRST_RUN_USER],
-                       **{name: drawn[name] for name in _SECRET_NAMES}}, **_demo_store(args, demo)}
+                       **{name: drawn[name] for name in _SECRET_NAMES}},
+              "erasure": {"enabled": True, "data_shards": 2, "parity_shards": 1}, **_demo_store(args, demo)}
     for name, url in urls.items():
         path, place = (os.path.join(demo.folder, name + end) for end in (".yaml", "/raft"))
         os.makedirs(os.path.join(demo.folder, name), 0o700, exist_ok=True)
