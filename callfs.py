@@ -16946,7 +16946,7 @@ class _Spread:
             self._closed = done >= quorum
             if self._closed:
                 places = tuple(node if found else "" for node, found in zip(self._places, self._sums))
-                return CodeManifest(self._file.size, self._coding.data, self._coding.parity, places, tuple(self._sums))
+                return CodeManifest(self._file.size, *self._coding[:2], places, tuple(self._sums), self._coding.nodes)
         if self._file.error is not None:
             raise self._file.error
         reasons = list(self._failed.values())
@@ -17215,10 +17215,10 @@ class _ShardReader(Reader):
         """The shards that were not asked for a span yet, those that promise most first: the one that it is of, then those that
         lie here, are asked for later anyway, are data, lie on a fast node."""
         nodes, here, start, stop = self._manifest.nodes, self._blobs.nodes.instance_id, span.start, span.stop
-        left = [index for index, node in enumerate(nodes) if node and index not in self._bad and index not in span.fetches]
+        left = [index for index, node in enumerate(nodes) if node and index not in span.fetches]
         return sorted(left, key=lambda index: (
             self._avoided(index), index != span.index, nodes[index] != here, not self._wanted(index, start, stop),
-            index >= self._manifest.data, self._blobs.pace(nodes[index]).mean))
+            index >= self._manifest.data, round(self._blobs.pace(nodes[index]).mean, 1)))
 
     def _avoided(self, index: int) -> bool:
         """Whether a shard is asked for last, if at all."""
@@ -17381,22 +17381,26 @@ class ErasureBlobs(BlobStore):
 
     def rebuild(self, key: str, manifest: CodeManifest, moves: Mapping[int, str], bad: Container[int] = (),
                 pace: Callable[[int], None] = lambda count: None) -> CodeManifest:
-        """Store shards (`moves`: index to node) once more, as they are or rebuilt: always when they are in `bad`, of which
-        none is read. The manifest that names them, all durable; what lay elsewhere before still lies there. Raises Unavailable
-        where too few are left, StorageError for one that has not its SHA-256 (it is removed), and what the nodes raise."""
+        """Store shards (`moves`: index to node) once more, as they are or rebuilt; of those in `bad` only blocks are used that
+        no others give. The manifest that names them, all durable; what lies elsewhere still lies there, and what lies in the
+        place of one is replaced only when the new one is whole and right. Raises Unavailable where too few are left,
+        StorageError where one has not its SHA-256 by the manifest, and what the nodes raise."""
         places, sums, size = list(manifest.nodes), list(manifest.sums), manifest.shard_size
         with _ShardReader(self, key, manifest, [(index, 0, size) for index in sorted(moves) if size], bad) as reader:
-            def take(count: int, offset: int) -> bytes:
-                data = reader.read(count)
-                pace(len(data))
-                return data
             for index in sorted(moves):
-                found = self.nodes.put(moves[index], key, index, size, _ShardBody(take, size))
-                if found != (sums[index] or found):
-                    self.nodes.remove(moves[index], key, [index])
-                    raise StorageError(f"Shard {index} was rebuilt with other bytes than it had: another shard is damaged.")
-                places[index], sums[index] = moves[index], found
+                body = _ShardBody(functools.partial(self._proven, reader, hashlib.sha256(), size, sums[index], pace), size)
+                places[index], sums[index] = moves[index], self.nodes.put(moves[index], key, index, size, body)
         return manifest._replace(nodes=tuple(places), sums=tuple(sums))
+
+    @staticmethod
+    def _proven(reader: Reader, state: Any, size: int, proper: str, pace: Callable[[int], None], count: int, offset: int) -> bytes:
+        """The next bytes of a shard; not the last ones unless it is what it was."""
+        data = reader.read(count)
+        state.update(data)
+        if proper and offset + len(data) == size and state.hexdigest() != proper:
+            raise StorageError("A shard was rebuilt with other bytes than it had: one of those that it was made of is damaged.")
+        pace(len(data))
+        return data
 
     def delete(self, keys: Sequence[str]) -> None:
         """As the base says, on every node. Raises Unavailable when one is away, after the others are done, so that it is asked
@@ -17440,8 +17444,10 @@ class ErasureBlobs(BlobStore):
         return self.nodes.here.sweep(before_ns, keys, mend)
 
     def close(self) -> None:
-        """End all threads; the shards of this node and the codes belong to others."""
+        """As the base says; ends all threads."""
         self.pool.shutdown(wait=True, cancel_futures=True)
+        self.codes.close()
+        self.nodes.here.close()
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
