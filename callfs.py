@@ -16116,7 +16116,7 @@ def read_shard_crcs(notes: BinaryIO, size: int, start: int, stop: int) -> tuple[
     """The CRC-32 of the blocks that [start, stop) touches, of a shard with `size` bytes. Raises StorageError for notes that
     are damaged or belong to other bytes."""
     head, first = notes.read(_SHARD_HEAD.size + 4), start // CODE_BLOCK
-    count = max(0, -(-stop // CODE_BLOCK) - first)
+    count = -(-stop // CODE_BLOCK) - first if stop > start else 0
     notes.seek(_SHARD_HEAD.size + 4 + 4 * first)
     table = notes.read(4 * count)
     proper = _SHARD_HEAD.pack(_SHARD_MAGIC, CODE_BLOCK, size, head[-36:-4])
@@ -16180,7 +16180,7 @@ class ShardStore(abc.ABC):
         place = shard_place(key, index)
         reader, size = self._data(place, start, stop)
         try:
-            with self._notes(place) as notes:
+            with _blob_errors(), self._notes(place) as notes:
                 return read_shard_crcs(notes, size, start, size if stop is None else stop), reader
         except FileNotFound:
             reader.close()
@@ -16223,7 +16223,8 @@ class ShardStore(abc.ABC):
 
     def remove(self, key: str, indexes: Iterable[int]) -> None:
         """Remove some shards of a file."""
-        self._remove(key, [str(index) + end for end in ("", SHARD_NOTES) for index in indexes])
+        names = [shard_place(key, index).partition("/")[2] for index in indexes]
+        self._remove(key, [name + end for end in ("", SHARD_NOTES) for name in names])
 
     def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
         """Remove what uploads left that began before that time and were cut off, of all files or only of `keys`; how many
@@ -16304,9 +16305,9 @@ class _DiskShardUpload(ShardUpload):
         os.close(fd)
 
     def _appear(self, above: str) -> None:
-        for _ in range(3):                  # whoever removes the last other shard of the file removes the folder as well
-            os.makedirs(above, mode=0o700, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+        for _ in range(9):                  # whoever removes the last other shard of the file removes the folder as well
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.makedirs(above, mode=0o700, exist_ok=True)
                 os.replace(self._temporary + SHARD_NOTES, self._place + SHARD_NOTES)
                 break
         os.replace(self._temporary, self._place)
@@ -16319,6 +16320,20 @@ class _DiskShardUpload(ShardUpload):
         for end in ("", SHARD_NOTES):
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary + end)
+
+
+class _DiskShardReader(FileReader):
+    """What can not be read of a disk that breaks is lost, as what is damaged is."""
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says; raises StorageError only."""
+        with _blob_errors():
+            return super().read(size)
+
+    def close(self) -> None:
+        """As the base says."""
+        with _blob_errors():
+            super().close()
 
 
 class DiskShards(ShardStore):
@@ -16345,7 +16360,7 @@ class DiskShards(ShardStore):
         if not 0 <= start <= stop <= size:
             os.close(fd)
             raise StorageError("A shard is shorter than it was.")
-        return FileReader(fd, start, stop - start), size
+        return _DiskShardReader(fd, start, stop - start), size
 
     def _notes(self, place: str) -> BinaryIO:
         with _blob_errors():
@@ -16399,9 +16414,9 @@ class DiskShards(ShardStore):
 class _S3ShardUpload(ShardUpload):
     """An upload to S3 as one of a shard."""
 
-    def __init__(self, client: S3Client, place: str, length: int) -> None:
+    def __init__(self, client: S3Client, place: str, length: int, changed: Callable[[], None]) -> None:
         super().__init__(length)
-        self._client, self._upload = client, client.upload(place, length)
+        self._client, self._upload, self._changed = client, client.upload(place, length), changed
 
     def _take(self, part: memoryview) -> None:
         self._upload.write(part)
@@ -16409,6 +16424,7 @@ class _S3ShardUpload(ShardUpload):
     def _finish(self, notes: bytes) -> None:
         self._client.put(self._upload.key + SHARD_NOTES, notes)
         self._upload.commit(asking=False)
+        self._changed()
 
     def abort(self) -> None:
         """As the base says, as far as S3 answers; what is left `sweep` finds."""
@@ -16428,8 +16444,7 @@ class S3Shards(ShardStore):
     def stage(self, key: str, index: int, length: int) -> ShardUpload:
         """As the base says."""
         place = shard_place(key, index)
-        self._known.drop(place)
-        return _S3ShardUpload(self._client, self._folder + place, length)
+        return _S3ShardUpload(self._client, self._folder + place, length, lambda: self._known.drop(place))
 
     def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
         """As the base says; the notes, too, are read from S3."""
