@@ -389,14 +389,15 @@ class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] = {}, arguments: tuple[str, ...] = (),
-                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True) -> None:
+                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True,
+                 popen: Callable[..., Any] = subprocess.Popen) -> None:
         self.folder, self.key = folder, KEY
         self.config = folder / "config.yaml"
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
-            self.process = subprocess.Popen(
+            self.process = popen(
                 [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
         if wait:
@@ -436,6 +437,96 @@ class Spawned:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return self.process.wait()
+
+
+# What `ForkServer` runs behind a program that has imported callfs: {"arguments", "output", "cwd", "env"} a line; answers a pid.
+FORKING = """
+import json, os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)           # nobody waits for them: the kernel buries them
+for line in sys.stdin:
+    asked, pid = json.loads(line), os.fork()
+    if pid:
+        print(pid, flush=True)
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output = os.open(asked["output"], os.O_WRONLY | os.O_APPEND)
+    for fd, place in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
+        os.dup2(place, fd)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    code = 1
+    try:
+        code = callfs.main(asked["arguments"])
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+"""
+
+
+class ForkServer:
+    """A process that has imported callfs, once, and forks for each server: import is most of what a start costs. `popen` is for
+    `Spawned` (Linux: it needs pidfd_open). `program`: Python that binds `callfs`."""
+
+    def __init__(self, program: str) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen([sys.executable, "-c", program + FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def popen(self, command: Sequence[str], stdout: Any, cwd: Path, env: Mapping[str, str], **same: Any) -> Forked:
+        """As `subprocess.Popen`, for python, its program and the arguments."""
+        assert self._process.stdin and self._process.stdout
+        asked = {"arguments": command[2:], "output": stdout.name, "cwd": str(cwd), "env": dict(env)}
+        with self._lock:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            return Forked(int(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End it; what it forked goes on."""
+        self._process.communicate()
+
+
+class Forked:
+    """What `Spawned` needs of a Popen. Nobody knows its exit code: -9."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._fd = os.pidfd_open(pid)               # its number stays its own until this is closed
+        except ProcessLookupError:                      # over already
+            self._fd = -1
+
+    def poll(self) -> Optional[int]:
+        """Whether it is over."""
+        return self._wait(0)
+
+    def _wait(self, seconds: Optional[float]) -> Optional[int]:
+        if self._fd >= 0 and not select.select([self._fd], [], [], seconds)[0]:
+            return None
+        self._close()
+        return -9
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Raises subprocess.TimeoutExpired."""
+        code = self._wait(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired("callfs", timeout or 0)
+        return code
+
+    def send_signal(self, how: int) -> None:
+        """Unless it is over."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._fd >= 0:
+                signal.pidfd_send_signal(self._fd, how)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def server_settings(folder: Path, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
@@ -31796,6 +31887,7 @@ class ClusterNode:
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
         self.program = ""                   # what is started instead of callfs.py as it is
+        self.popen: Callable[..., Any] = subprocess.Popen
         self.server: Optional[Spawned] = None
         folder.mkdir()
 
@@ -31804,7 +31896,7 @@ class ClusterNode:
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait)
+        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait, popen=self.popen)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -33410,7 +33502,6 @@ def mortal(owner, name):
 for owner, names in {}:
     for name in names.split():
         mortal(getattr(callfs, owner), name)
-sys.exit(callfs.main())
 """
 MOMENTS = (("ShardNodes", "put delete remove"), ("RedisStore", "hold_blob put drop_blobs"))
 
@@ -33499,12 +33590,17 @@ class CodedCluster(Coded):
     """Six nodes with one Redis, which die when they are told to."""
 
     def __init__(self, folder: Path, authority: RealDatabase) -> None:
-        (folder / "mortal.py").write_text(MORTAL.format(compiled(), MOMENTS))
+        self._forks = ForkServer(MORTAL.format(compiled(), MOMENTS))
         super().__init__(folder, authority, 6)
 
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
-        node.program = str(self.folder / "mortal.py")
+        node.popen = self._forks.popen
         return super()._settings(node)
+
+    def close(self) -> None:
+        """End what runs."""
+        super().close()
+        self._forks.close()
 
 
 class CodedRaftCluster(Coded, RaftCluster):
