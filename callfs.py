@@ -2906,15 +2906,18 @@ else:                                       # Windows: no pread; nobody else use
 #
 # A Cauchy Reed-Solomon code (Blömer et al. 1995) in the form of bit planes: 8 packets make a block of a shard, packet j
 # holds the bits j of its symbols. So each product with a constant is XOR of packets, and a packet is one large integer,
-# which Python XORs at the speed of memory. Format 1 is what `CAUCHY` and `_bit_rows` give, and the constants here.
+# which Python XORs at 10 GB/s. What costs is to make integers of bytes and bytes of integers, each about 1 GB/s: nothing
+# is converted twice. Straight-line code made for each matrix, with its sub-expressions shared over all shards, was
+# measured too: no faster than going shard by shard, which stays in the cache, and made a hundred times more slowly.
+# Format 1 is what `cauchy_matrix` and `_plane_masks` give, and the constants here.
 
 GF_POLYNOMIAL = 0x11D                       # x^8 + x^4 + x^3 + x^2 + 1
 CODE_VERSION = 1
-CODE_PACKET = 8192                          # bytes; measured: 4 to 16 KiB are best, of what fits in the caches
-CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded together; the last block may be smaller
+CODE_PACKET = 8192                          # bytes; measured: 8 to 16 KiB are best, of what fits in the caches
+CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded together; its last block may be smaller
 MAX_SHARDS = 256
-_SHARE_LIMIT = 4096                         # products of planes: up to here all pairs are looked at for what they share
-_PROGRAMS = 64                              # ways to rebuild that are kept
+_CODE_PROGRAMS = 64                         # ways to rebuild that a code keeps; one takes 200 KB at most
+_CODES = 8                                  # codes that are kept
 
 
 class GaloisField:
@@ -2926,7 +2929,7 @@ class GaloisField:
             self._power[exponent] = self._power[exponent + 255] = value
             self._log[value] = exponent
             value = value << 1 ^ (GF_POLYNOMIAL if value & 128 else 0)
-        self._tables: dict[int, bytes] = {}
+        self._tables = [bytes(self.multiply(factor, value) for value in range(256)) for factor in range(256)]
 
     def multiply(self, one: int, other: int) -> int:
         """Their product."""
@@ -2940,10 +2943,7 @@ class GaloisField:
 
     def scaled(self, factor: int, row: bytes) -> bytes:
         """Each number of a row times a constant."""
-        table = self._tables.get(factor)
-        if table is None:
-            table = self._tables[factor] = bytes(self.multiply(factor, value) for value in range(256))
-        return row.translate(table)
+        return row.translate(self._tables[factor])
 
     def combined(self, factors: Iterable[int], rows: Iterable[bytes]) -> bytes:
         """The sum of rows, each times its factor."""
@@ -2957,9 +2957,7 @@ class GaloisField:
     def inverted(self, matrix: Sequence[bytes]) -> list[bytes]:
         """The inverse of a square matrix, by elimination. Raises ZeroDivisionError where there is none."""
         size = len(matrix)
-        rows = [row + bytes(size) for row in matrix]
-        for number, row in enumerate(rows):
-            rows[number] = row[:size + number] + b"\1" + row[size + number + 1:]
+        rows = [row + unit for row, unit in zip(matrix, self.identity(size))]
         for place in range(size):
             pivot = next((number for number in range(place, size) if rows[number][place]), place)
             rows[place], rows[pivot] = rows[pivot], rows[place]
@@ -2969,141 +2967,150 @@ class GaloisField:
                     rows[number] = self.combined((1, row[place]), (row, base))
         return [row[size:] for row in rows]
 
-
-def _ones(field: GaloisField, value: int) -> int:
-    """How many bits are set in the 8 x 8 matrix of a constant: what it costs to multiply with it."""
-    return sum(bin(field.multiply(value, 1 << column)).count("1") for column in range(8))
+    @staticmethod
+    def identity(size: int) -> list[bytes]:
+        """The rows of the unit matrix."""
+        return [bytes(row) + b"\1" + bytes(size - row - 1) for row in range(size)]
 
 
 def cauchy_matrix(field: GaloisField, data: int, parity: int) -> list[bytes]:
-    """The rows of the parity shards: 1 / (i + parity + j), scaled so that the first row is of ones and each other has as
+    """The rows of the parity shards: 1 / ((i ^ parity) + j), scaled so that the first row is of ones and each other has as
     few set bits as its own multiples allow (Plank, "Optimizing Cauchy Reed-Solomon codes", 2006). Any `data` rows of it and
     of the unit matrix are independent; scaling rows and columns does not change that."""
-    rows = [[field.inverse(row ^ parity + column) for column in range(data)] for row in range(parity)]
+    rows = [[field.inverse(row ^ (parity + column)) for column in range(data)] for row in range(parity)]
     scale = [field.inverse(value) for value in rows[0]]
     whole = [bytes(map(field.multiply, row, scale)) for row in rows]
-    cost = bytes(_ones(field, value) for value in range(256))           # at most 64 each
-    best = (min(range(1, 256), key=lambda factor: (sum(field.scaled(factor, row).translate(cost)), factor)) for row in whole)
+    bits = bytes(sum(bin(mask).count("1") for mask in _plane_masks(field, value)) for value in range(256))
+    best = (min(range(1, 256), key=lambda factor: (sum(field.scaled(factor, row).translate(bits)), factor)) for row in whole)
     return [field.scaled(factor, row) for row, factor in zip(whole, best)]
 
 
-def _bit_rows(field: GaloisField, matrix: Sequence[bytes]) -> list[set[int]]:
-    """For each plane of each row's result, the planes (8 * column + bit) whose XOR it is."""
-    wanted: list[set[int]] = []
-    for row in matrix:
-        planes = [field.multiply(value, 1 << bit) for value in row for bit in range(8)]
-        wanted += [{place for place, value in enumerate(planes) if value >> bit & 1} for bit in range(8)]
-    return wanted
+def _plane_masks(field: GaloisField, factor: int) -> list[int]:
+    """For each bit of a product with a constant, which bits of the other number it is the XOR of."""
+    images = [field.multiply(factor, 1 << bit) for bit in range(8)]
+    return [sum((image >> place & 1) << bit for bit, image in enumerate(images)) for place in range(8)]
 
 
-class XorProgram(NamedTuple):
-    """What gives the wanted planes: each pair of `steps` XORs two values that are there, inputs first, and adds one.
-    `results`: which of all values are wanted; -1: nothing but zeros."""
+class XorProgram:
+    """What a matrix does with blocks. For each shard that is given, all values that come of its 8 planes are in one list: the
+    planes, zero, and the sum of the values `ones[n]` and `others[n]` for each n; `places` says which of these counts
+    for each plane of each shard that is wanted. There are 256 values at most, so all three are bytes."""
 
-    steps: Sequence[tuple[int, int]]
-    results: Sequence[int]
+    def __init__(self, field: GaloisField, matrix: Sequence[bytes]) -> None:
+        masks = {factor: _plane_masks(field, factor) for factor in set(b"".join(matrix))}
+        columns = zip(*matrix)
+        self._parts = [_shared_sums([mask for factor in column for mask in masks[factor]]) for column in columns]
 
-    def run(self, planes: list[int]) -> list[int]:
-        """The wanted planes. `planes` grows by all that lies between."""
-        append = planes.append
-        for one, other in self.steps:
-            append(planes[one] ^ planes[other])
-        return [planes[place] if place >= 0 else 0 for place in self.results]
-
-
-def xor_program(inputs: int, wanted: Sequence[set[int]]) -> XorProgram:
-    """Few steps that give every wanted sum. What most of them share is worked out once (Paar 1997); of large codes only
-    within the planes of one shard, as looking at all pairs would take longer than coding."""
-    rows, steps = [set(row) for row in wanted], []      # type: list[set[int]], list[tuple[int, int]]
-    groups = [range(inputs)] if inputs * len(rows) <= _SHARE_LIMIT else [range(first, first + 8) for first in range(0, inputs, 8)]
-    for group in groups:
-        parts = [row.intersection(group) for row in rows]
-        rows = [row.difference(group) for row in rows]
-        _share(parts, inputs, steps)
-        for row, part in zip(rows, parts):
-            row |= part
-    results = []
-    for row in rows:
-        places = sorted(row)
-        for place in places[1:]:
-            steps.append((places[0], place))
-            places[0] = inputs + len(steps) - 1
-        results.append(places[0] if places else -1)
-    return XorProgram(tuple(steps), tuple(results))
+    def run(self, blocks: Sequence[memoryview]) -> list[bytes]:
+        """The packets of the blocks that are wanted, one block after the other."""
+        size, number, sums = len(blocks[0]) // 8, int.from_bytes, []                        # type: int, Any, list[int]
+        for (ones, others, places), block in zip(self._parts, blocks):
+            planes = [number(block[start:start + size], "little") for start in range(0, 8 * size, size)]
+            planes.append(0)
+            for one, other in zip(ones, others):
+                planes.append(planes[one] ^ planes[other])
+            found = [planes[place] for place in places]
+            sums = list(map(operator.xor, sums, found)) if sums else found
+        return [value.to_bytes(size, "little") for value in sums]
 
 
-def _share(rows: list[set[int]], inputs: int, steps: list[tuple[int, int]]) -> None:
-    """Replace the pair that most rows have by its sum, again and again; adds the steps."""
-    counts: collections.Counter[tuple[int, int]] = collections.Counter()
-    for row in rows:
-        counts.update(itertools.combinations(sorted(row), 2))
-    while counts:
-        (one, other), count = max(counts.items(), key=operator.itemgetter(1))
-        if count < 2:
-            return
-        new = inputs + len(steps)
-        steps.append((one, other))
-        for row in rows:
-            if one in row and other in row:
-                row -= {one, other}
-                for place in row:
-                    for gone in (one, other):
-                        pair = (gone, place) if gone < place else (place, gone)
-                        counts[pair] -= 1
-                        if not counts[pair]:
-                            del counts[pair]
-                    counts[place, new] += 1
-                row.add(new)
-        del counts[one, other]
+def _shared_sums(masks: Sequence[int]) -> tuple[bytes, bytes, bytes]:
+    """`ones`, `others` and `places` for the sums of those of 8 planes that the masks name: mostly one XOR for each that
+    differs. Where no two known sums give one that is wanted, the pair that most of these need then is added first."""
+    known, pairs = {1 << plane: plane for plane in range(8)}, []        # type: dict[int, int], list[tuple[int, int]]
+    known[0], wanted = 8, set(masks) - set(known) - {0}
+    while wanted:
+        ready = [mask for mask in wanted if any(mask ^ each in known for each in known)]
+        if not ready:
+            near = collections.Counter(mask ^ each for mask in wanted for each in known)
+            ready = [max({one ^ other for one in known for other in known} - set(known), key=lambda mask: (near[mask], -mask))]
+        for mask in ready:
+            half = next(each for each in known if mask ^ each in known)
+            pairs.append((known[half], known[mask ^ half]))
+            known[mask] = len(known)
+        wanted.difference_update(ready)
+    return bytes(one for one, _ in pairs), bytes(other for _, other in pairs), bytes(known[mask] for mask in masks)
 
 
 class ErasureCode:
     """`data` + `parity` shards, of which any `data` give all others. Objects of one code are alike and hold no bytes; any
-    thread may use one. Raises ValueError for numbers that make no code (erasure.md: K >= 1, M >= 1, K + M <= 256)."""
+    thread may use one. Raises ValueError for numbers that make no code (erasure.md: K >= 1, M >= 1, K + M <= 256).
+
+    A piece is a buffer that begins on a boundary of CODE_BLOCK in its shard; those that are coded together have one
+    length, a multiple of 8, and only at the end of the shards one that is no multiple of CODE_BLOCK."""
 
     def __init__(self, data: int, parity: int) -> None:
         if data < 1 or parity < 1 or data + parity > MAX_SHARDS:
             raise ValueError(f"{data} + {parity} shards make no code: at least 1 of each, {MAX_SHARDS} together at most")
         self.data, self.parity, self._field = data, parity, GaloisField()
-        self._rows = [bytes(row) + b"\1" + bytes(data - row - 1) for row in range(data)]
-        self._rows += cauchy_matrix(self._field, data, parity)
-        self._programs: collections.OrderedDict[tuple[tuple[int, ...], tuple[int, ...]], XorProgram] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._rows = self._field.identity(data) + cauchy_matrix(self._field, data, parity)
+        self._programs: Cache[tuple[tuple[int, ...], tuple[int, ...]], XorProgram] = Cache(_CODE_PROGRAMS // 2)
 
-    def encode(self, blocks: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
-        """The blocks of the parity shards for those of the data shards, which have one length, a multiple of 8."""
-        return self._run(tuple(range(self.data)), tuple(range(self.data, self.data + self.parity)), blocks)
+    def encode(self, pieces: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
+        """The pieces of the parity shards for those of the data shards."""
+        return self.rebuild(dict(enumerate(pieces)), range(self.data, self.data + self.parity))
 
-    def rebuild(self, blocks: Mapping[int, Union[bytes, memoryview]], wanted: Sequence[int]) -> list[bytes]:
-        """The blocks of the shards `wanted`, from those of any `data` others by their index. Raises ValueError where they
-        are too few."""
-        sources = sorted(blocks)[:self.data]
+    def rebuild(self, pieces: Mapping[int, Union[bytes, memoryview]], wanted: Sequence[int]) -> list[bytes]:
+        """The pieces of the shards `wanted`, from those of any `data` others by their index; the first ones by index count.
+        Raises ValueError where they are too few, or not alike."""
+        sources = tuple(sorted(pieces)[:self.data])
+        length = len(pieces[sources[0]]) if sources else 0
         if len(sources) < self.data:
-            raise ValueError(f"{len(blocks)} shards are too few: {self.data} are needed")
-        return self._run(tuple(sources), tuple(wanted), [blocks[index] for index in sources])
-
-    def _run(self, sources: tuple[int, ...], wanted: tuple[int, ...], blocks: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
-        size, left = divmod(len(blocks[0]), 8)
-        if left or any(len(block) != size * 8 for block in blocks):
-            raise ValueError("blocks that are coded together have one length, a multiple of 8")
-        number = int.from_bytes
-        planes = [number(block[start:start + size], "little") for block in blocks for start in range(0, size * 8, size)] if size else []
-        found = self._program(sources, wanted).run(planes) if size else [0] * 8 * len(wanted)
-        packets = [plane.to_bytes(size, "little") for plane in found]
-        return [b"".join(packets[first:first + 8]) for first in range(0, len(packets), 8)]
+            raise ValueError(f"{len(pieces)} shards are too few: {self.data} are needed")
+        if length % 8 or any(len(pieces[index]) != length for index in sources):
+            raise ValueError("pieces that are coded together have one length, a multiple of 8")
+        program = self._program(sources, tuple(wanted))
+        views, packets = [memoryview(pieces[index]) for index in sources], [[] for _ in wanted]  # type: Any, list[list[bytes]]
+        for start in range(0, length, CODE_BLOCK):
+            found = program.run([view[start:start + CODE_BLOCK] for view in views])
+            for place, each in enumerate(packets):
+                each += found[8 * place:8 * place + 8]
+        return [b"".join(each) for each in packets]
 
     def _program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
-        with self._lock:
-            program = self._programs.pop((sources, wanted), None)
+        program = self._programs.get((sources, wanted))
         if program is None:
-            field, rows = self._field, self._rows
-            given = field.inverted([rows[index] for index in sources])
-            program = xor_program(8 * self.data, _bit_rows(field, [field.combined(rows[index], given) for index in wanted]))
-        with self._lock:
-            self._programs[sources, wanted] = program
-            while len(self._programs) > _PROGRAMS:
-                self._programs.popitem(last=False)
+            given = self._field.inverted([self._rows[index] for index in sources])
+            program = XorProgram(self._field, [self._field.combined(self._rows[index], given) for index in wanted])
+            self._programs.put((sources, wanted), program)
         return program
+
+
+class ErasureCodes:
+    """The codes of a server, made when they are asked for; those used lately are kept."""
+
+    def __init__(self, processes: int = 0, log: Optional[Log] = None) -> None:
+        self._codes: Cache[tuple[int, int], ErasureCode] = Cache(_CODES // 2)
+
+    def get(self, data: int, parity: int) -> ErasureCode:
+        """A code. Raises ValueError for numbers that make none."""
+        code = self._codes.get((data, parity))
+        if code is None:
+            code = ErasureCode(data, parity)
+            self._codes.put((data, parity), code)
+        return code
+
+    def parity_of(self, fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
+        """The pieces of the parity shards of a file of `size` bytes, in order; each list is of one stretch of them. The file
+        is read with `pread`. Raises StorageError when it is shorter."""
+        code, length = self.get(data, parity), 8 * -(-size // (8 * data))
+        for start in range(0, length, CODE_BLOCK):
+            yield _parity_at(code, fd, size, start, min(start + CODE_BLOCK, length))
+
+    def close(self) -> None:
+        """End the processes."""
+
+
+def _parity_at(code: ErasureCode, fd: int, size: int, start: int, stop: int) -> list[bytes]:
+    """The parity from `start` to `stop` of the shards of a file of `size` bytes."""
+    length, pieces = 8 * -(-size // (8 * code.data)), []               # type: int, list[bytes]
+    for offset in range(start, length * code.data, length):
+        wanted = max(0, min(offset + stop - start, size) - offset)
+        piece = pread(fd, wanted, offset)
+        if len(piece) != wanted:
+            raise StorageError(f"A file of {size} bytes that is being cut into shards ended at {offset + len(piece)}.")
+        pieces.append(piece.ljust(stop - start, b"\0"))
+    return code.encode(pieces)
 
 # ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
@@ -16109,7 +16116,7 @@ def read_shard_crcs(notes: BinaryIO, size: int, start: int, stop: int) -> tuple[
     """The CRC-32 of the blocks that [start, stop) touches, of a shard with `size` bytes. Raises StorageError for notes that
     are damaged or belong to other bytes."""
     head, first = notes.read(_SHARD_HEAD.size + 4), start // CODE_BLOCK
-    count = max(0, -(-stop // CODE_BLOCK) - first)
+    count = -(-stop // CODE_BLOCK) - first if stop > start else 0
     notes.seek(_SHARD_HEAD.size + 4 + 4 * first)
     table = notes.read(4 * count)
     proper = _SHARD_HEAD.pack(_SHARD_MAGIC, CODE_BLOCK, size, head[-36:-4])
@@ -16173,7 +16180,7 @@ class ShardStore(abc.ABC):
         place = shard_place(key, index)
         reader, size = self._data(place, start, stop)
         try:
-            with self._notes(place) as notes:
+            with _blob_errors(), self._notes(place) as notes:
                 return read_shard_crcs(notes, size, start, size if stop is None else stop), reader
         except FileNotFound:
             reader.close()
@@ -16216,7 +16223,8 @@ class ShardStore(abc.ABC):
 
     def remove(self, key: str, indexes: Iterable[int]) -> None:
         """Remove some shards of a file."""
-        self._remove(key, [str(index) + end for end in ("", SHARD_NOTES) for index in indexes])
+        names = [shard_place(key, index).partition("/")[2] for index in indexes]
+        self._remove(key, [name + end for end in ("", SHARD_NOTES) for name in names])
 
     def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
         """Remove what uploads left that began before that time and were cut off, of all files or only of `keys`; how many
@@ -16297,9 +16305,9 @@ class _DiskShardUpload(ShardUpload):
         os.close(fd)
 
     def _appear(self, above: str) -> None:
-        for _ in range(3):                  # whoever removes the last other shard of the file removes the folder as well
-            os.makedirs(above, mode=0o700, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+        for _ in range(9):                  # whoever removes the last other shard of the file removes the folder as well
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.makedirs(above, mode=0o700, exist_ok=True)
                 os.replace(self._temporary + SHARD_NOTES, self._place + SHARD_NOTES)
                 break
         os.replace(self._temporary, self._place)
@@ -16312,6 +16320,20 @@ class _DiskShardUpload(ShardUpload):
         for end in ("", SHARD_NOTES):
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary + end)
+
+
+class _DiskShardReader(FileReader):
+    """What can not be read of a disk that breaks is lost, as what is damaged is."""
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says; raises StorageError only."""
+        with _blob_errors():
+            return super().read(size)
+
+    def close(self) -> None:
+        """As the base says."""
+        with _blob_errors():
+            super().close()
 
 
 class DiskShards(ShardStore):
@@ -16338,7 +16360,7 @@ class DiskShards(ShardStore):
         if not 0 <= start <= stop <= size:
             os.close(fd)
             raise StorageError("A shard is shorter than it was.")
-        return FileReader(fd, start, stop - start), size
+        return _DiskShardReader(fd, start, stop - start), size
 
     def _notes(self, place: str) -> BinaryIO:
         with _blob_errors():
@@ -16392,9 +16414,9 @@ class DiskShards(ShardStore):
 class _S3ShardUpload(ShardUpload):
     """An upload to S3 as one of a shard."""
 
-    def __init__(self, client: S3Client, place: str, length: int) -> None:
+    def __init__(self, client: S3Client, place: str, length: int, changed: Callable[[], None]) -> None:
         super().__init__(length)
-        self._client, self._upload = client, client.upload(place, length)
+        self._client, self._upload, self._changed = client, client.upload(place, length), changed
 
     def _take(self, part: memoryview) -> None:
         self._upload.write(part)
@@ -16402,6 +16424,7 @@ class _S3ShardUpload(ShardUpload):
     def _finish(self, notes: bytes) -> None:
         self._client.put(self._upload.key + SHARD_NOTES, notes)
         self._upload.commit(asking=False)
+        self._changed()
 
     def abort(self) -> None:
         """As the base says, as far as S3 answers; what is left `sweep` finds."""
@@ -16421,8 +16444,7 @@ class S3Shards(ShardStore):
     def stage(self, key: str, index: int, length: int) -> ShardUpload:
         """As the base says."""
         place = shard_place(key, index)
-        self._known.drop(place)
-        return _S3ShardUpload(self._client, self._folder + place, length)
+        return _S3ShardUpload(self._client, self._folder + place, length, lambda: self._known.drop(place))
 
     def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
         """As the base says; the notes, too, are read from S3."""
@@ -16922,7 +16944,7 @@ class _Spread:
             self._closed = done >= quorum
             if self._closed:
                 places = tuple(node if found else "" for node, found in zip(self._places, self._sums))
-                return CodeManifest(self._file.size, self._coding.data, self._coding.parity, places, tuple(self._sums))
+                return CodeManifest(self._file.size, *self._coding[:2], places, tuple(self._sums), self._coding.nodes)
         if self._file.error is not None:
             raise self._file.error
         reasons = list(self._failed.values())
@@ -17191,10 +17213,10 @@ class _ShardReader(Reader):
         """The shards that were not asked for a span yet, those that promise most first: the one that it is of, then those that
         lie here, are asked for later anyway, are data, lie on a fast node."""
         nodes, here, start, stop = self._manifest.nodes, self._blobs.nodes.instance_id, span.start, span.stop
-        left = [index for index, node in enumerate(nodes) if node and index not in self._bad and index not in span.fetches]
+        left = [index for index, node in enumerate(nodes) if node and index not in span.fetches]
         return sorted(left, key=lambda index: (
             self._avoided(index), index != span.index, nodes[index] != here, not self._wanted(index, start, stop),
-            index >= self._manifest.data, self._blobs.pace(nodes[index]).mean))
+            index >= self._manifest.data, round(self._blobs.pace(nodes[index]).mean, 1)))
 
     def _avoided(self, index: int) -> bool:
         """Whether a shard is asked for last, if at all."""
@@ -17337,11 +17359,12 @@ class ErasureBlobs(BlobStore):
 
     def wished(self, backend: str) -> BlobStore:
         """As the base says."""
-        wish, made = read_coding(backend), copy.copy(self)
+        wish, made, usual = read_coding(backend), copy.copy(self), self.coding
         for node in wish.nodes:
             if not self.nodes.known(node):
                 raise BadRequest(f"{node[:100]!r} is no node of this cluster; the nodes are {', '.join(self.nodes.order())}.")
-        made.coding = wish if wish.data else self.coding._replace(nodes=wish.nodes or self.coding.nodes)
+        made.coding = Coding(wish.data or usual.data, wish.parity or usual.parity, wish.nodes or usual.nodes)
+        read_coding(made.coding.name)       # raises where the sum is too large
         return made
 
     def placed(self, coding: Coding, avoid: Container[str] = ()) -> tuple[str, ...]:
@@ -17356,22 +17379,26 @@ class ErasureBlobs(BlobStore):
 
     def rebuild(self, key: str, manifest: CodeManifest, moves: Mapping[int, str], bad: Container[int] = (),
                 pace: Callable[[int], None] = lambda count: None) -> CodeManifest:
-        """Store shards (`moves`: index to node) once more, as they are or rebuilt: always when they are in `bad`, of which
-        none is read. The manifest that names them, all durable; what lay elsewhere before still lies there. Raises Unavailable
-        where too few are left, StorageError for one that has not its SHA-256 (it is removed), and what the nodes raise."""
+        """Store shards (`moves`: index to node) once more, as they are or rebuilt; of those in `bad` only blocks are used that
+        no others give. The manifest that names them, all durable; what lies elsewhere still lies there, and what lies in the
+        place of one is replaced only when the new one is whole and right. Raises Unavailable where too few are left,
+        StorageError where one has not its SHA-256 by the manifest, and what the nodes raise."""
         places, sums, size = list(manifest.nodes), list(manifest.sums), manifest.shard_size
         with _ShardReader(self, key, manifest, [(index, 0, size) for index in sorted(moves) if size], bad) as reader:
-            def take(count: int, offset: int) -> bytes:
-                data = reader.read(count)
-                pace(len(data))
-                return data
             for index in sorted(moves):
-                found = self.nodes.put(moves[index], key, index, size, _ShardBody(take, size))
-                if found != (sums[index] or found):
-                    self.nodes.remove(moves[index], key, [index])
-                    raise StorageError(f"Shard {index} was rebuilt with other bytes than it had: another shard is damaged.")
-                places[index], sums[index] = moves[index], found
+                body = _ShardBody(functools.partial(self._proven, reader, hashlib.sha256(), size, sums[index], pace), size)
+                places[index], sums[index] = moves[index], self.nodes.put(moves[index], key, index, size, body)
         return manifest._replace(nodes=tuple(places), sums=tuple(sums))
+
+    @staticmethod
+    def _proven(reader: Reader, state: Any, size: int, proper: str, pace: Callable[[int], None], count: int, offset: int) -> bytes:
+        """The next bytes of a shard; not the last ones unless it is what it was."""
+        data = reader.read(count)
+        state.update(data)
+        if proper and offset + len(data) == size and state.hexdigest() != proper:
+            raise StorageError("A shard was rebuilt with other bytes than it had: one of those that it was made of is damaged.")
+        pace(len(data))
+        return data
 
     def delete(self, keys: Sequence[str]) -> None:
         """As the base says, on every node. Raises Unavailable when one is away, after the others are done, so that it is asked
@@ -17415,8 +17442,10 @@ class ErasureBlobs(BlobStore):
         return self.nodes.here.sweep(before_ns, keys, mend)
 
     def close(self) -> None:
-        """End all threads; the shards of this node and the codes belong to others."""
+        """As the base says; ends all threads."""
         self.pool.shutdown(wait=True, cancel_futures=True)
+        self.codes.close()
+        self.nodes.here.close()
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -37978,7 +38007,8 @@ def _demo_nodes(args: argparse.Namespace, demo: _Demo, drawn: Mapping[str, str])
     urls = {f"node-{number}": f"http://127.0.0.1:{port}" for number, port in enumerate(_demo_ports(args.port), 1)}
     raft = _demo_raft(args, demo.folder, urls) if args.raft else {}
     common = {"auth": {"api_key_users": {FIRST_RUN_USER: drawn["key"]}, "admins": [FIRST_RUN_USER],
-                       **{name: drawn[name] for name in _SECRET_NAMES}}, **_demo_store(args, demo)}
+                       **{name: drawn[name] for name in _SECRET_NAMES}},
+              "erasure": {"enabled": True, "data_shards": 2, "parity_shards": 1}, **_demo_store(args, demo)}
     for name, url in urls.items():
         path, place = (os.path.join(demo.folder, name + end) for end in (".yaml", "/raft"))
         os.makedirs(os.path.join(demo.folder, name), 0o700, exist_ok=True)
