@@ -156,6 +156,7 @@ import textwrap                             # noqa: E402
 import traceback                            # noqa: E402
 import tracemalloc                          # noqa: E402
 import urllib.request                       # noqa: E402
+import weakref                              # noqa: E402
 import zipfile                              # noqa: E402
 import zlib                                 # noqa: E402
 import contextlib                           # noqa: E402
@@ -2693,6 +2694,208 @@ def test_body_read(length: int, limit: int, works: bool, announced: bool) -> Non
 # ============================================================================
 # Reed-Solomon: erasure codec over GF(2^8)
 # ============================================================================
+
+GOLDEN_PARITY = {                           # (K, M, bytes of each piece): SHA-256 of all parity
+    (4, 2, 135072): "e1d926282af8d9010d0547f14ad4754debef6f901aafb143e4696802c4d05128",
+    (10, 4, 69536): "9dda4378bc2723ff4e8022a85717f3adaaef28ae9591a3357c6267c8642905f7",
+    (200, 56, 64): "1a76c9a2ee3d49d6d16b88500ba85fe97cc0ad409399a7c6bc32ebecfe1bddab",
+}
+
+def naive_product(one: int, other: int) -> int:
+    """In GF(2^8) with x^8 + x^4 + x^3 + x^2 + 1, from the definition: shift and add."""
+    total = 0
+    while other:
+        total ^= one if other & 1 else 0
+        one, other = one << 1 ^ (0x11D if one & 128 else 0), other >> 1
+    return total
+
+
+def naive_symbols(block: bytes) -> list[int]:
+    """The symbols of a block: bit j of symbol n is bit n of the j-th eighth of the block, counted from the lowest."""
+    size = len(block) // 8
+    return [sum((block[size * plane + n // 8] >> n % 8 & 1) << plane for plane in range(8)) for n in range(8 * size)]
+
+
+def naive_combined(row: Sequence[int], pieces: Sequence[bytes]) -> list[int]:
+    """The symbols of the sum of pieces of one block, each times its factor, symbol by symbol."""
+    total = [0] * len(pieces[0])
+    for factor, piece in zip(row, pieces):
+        times = [naive_product(factor, value) for value in range(256)]
+        total = [each ^ times[symbol] for each, symbol in zip(total, naive_symbols(piece))]
+    return total
+
+
+def sample_pieces(seed: int, count: int, length: int) -> list[bytes]:
+    """Bytes that look like chance and are the same each time, on each Python."""
+    return [hashlib.shake_256(b"%d/%d" % (seed, number)).digest(length) for number in range(count)]
+
+
+@pytest.mark.once
+class TestReedSolomon:
+    """The codec against a byte-wise one written from the definition, and against what format 1 once gave."""
+
+    def test_products_inverses_and_rows(self) -> None:
+        field = callfs.GaloisField()
+        row = bytes(range(256))
+        for factor in range(256):
+            expected = bytes(naive_product(factor, value) for value in row)
+            assert field.scaled(factor, row) == expected
+            assert bytes(field.multiply(factor, value) for value in row) == expected
+            if factor:
+                assert expected[field.inverse(factor)] == 1
+        assert field.combined((0, 3, 1), (row, row, row[::-1])) == bytes(naive_product(3, v) ^ 255 - v for v in row)
+        with pytest.raises(ZeroDivisionError):
+            field.inverse(0)
+
+    def test_inverse_of_a_matrix(self) -> None:
+        field, chance = callfs.GaloisField(), random.Random(8)
+        for size in (1, 2, 5, 9):
+            rows = [bytes(chance.randrange(256) for _ in range(size)) for _ in range(size)]
+            found = field.inverted(rows)
+            assert [field.combined(row, found) for row in rows] == field.identity(size)
+        assert field.inverted([b"\0\1", b"\1\0"]) == [b"\0\1", b"\1\0"]        # a zero where the pivot is looked for first
+        with pytest.raises(ZeroDivisionError):
+            field.inverted([b"\1\2", b"\2\4"])
+
+    @pytest.mark.parametrize("data, parity, rows", [
+        (1, 1, ["01"]), (2, 1, ["0101"]), (4, 2, ["01010101", "8f6501d9"]), (10, 4, ["01010101010101010101", "97ac01e1a69e2c0de236", "528fc8be97d5acdc0138", "01ac7b9ec31f8fe35222"])])
+    def test_matrix_of_format_1(self, data: int, parity: int, rows: list[str]) -> None:
+        assert [row.hex() for row in callfs.cauchy_matrix(callfs.GaloisField(), data, parity)] == rows
+
+    def test_matrix_is_a_cauchy_matrix_but_for_factors(self) -> None:
+        """1 / (x_i + y_j) with points that all differ: then each square part has an inverse. Factors of rows and columns keep
+        that, and cancel in the product of two by two crossing elements."""
+        for data, parity in ((3, 2), (4, 4), (9, 7)):
+            rows = callfs.cauchy_matrix(callfs.GaloisField(), data, parity)
+            plain = [[next(v for v in range(256) if naive_product(v, i ^ (parity + j)) == 1) for j in range(data)] for i in range(parity)]
+            for (i, k), (j, m) in itertools.product(itertools.combinations(range(parity), 2), itertools.combinations(range(data), 2)):
+                def crossed(matrix: Any) -> tuple[int, int]:
+                    return naive_product(matrix[i][j], matrix[k][m]), naive_product(matrix[i][m], matrix[k][j])
+                (a, b), (c, d) = crossed(rows), crossed(plain)
+                assert naive_product(a, d) == naive_product(b, c)
+            assert set(rows[0]) == {1} and all(map(all, rows))
+
+    @pytest.mark.parametrize("data, parity", [(1, 1), (1, 3), (2, 1), (3, 2), (4, 2), (2, 5), (10, 4)])
+    @pytest.mark.parametrize("length", [8, 24, 64])
+    def test_parity_is_what_the_definition_says(self, data: int, parity: int, length: int) -> None:
+        pieces = sample_pieces(length, data, length)
+        rows = callfs.cauchy_matrix(callfs.GaloisField(), data, parity)
+        found = callfs.ErasureCode(data, parity).encode(pieces)
+        assert [naive_symbols(piece) for piece in found] == [naive_combined(row, pieces) for row in rows]
+        assert [len(piece) for piece in found] == [length] * parity
+
+    def test_golden_parity_of_format_1(self) -> None:
+        """Whole blocks and a short one. What is on the disks of others must be read by every version to come."""
+        for (data, parity, length), digest in GOLDEN_PARITY.items():
+            pieces = sample_pieces(1, data, length)
+            found = callfs.ErasureCode(data, parity).encode(pieces)
+            assert hashlib.sha256(b"".join(found)).hexdigest() == digest, (data, parity)
+        assert callfs.ErasureCode(2, 2).encode([bytes(range(8)), bytes(range(8, 16))])[1].hex() == "0a02050c06070001"
+        assert (callfs.CODE_VERSION, callfs.CODE_BLOCK, callfs.CODE_PACKET) == (1, 65536, 8192)
+
+    @pytest.mark.parametrize("shards", range(2, 8))
+    def test_every_pattern_of_small_codes(self, shards: int) -> None:
+        """Every set of K of the shards gives all others (and itself)."""
+        for data in range(1, shards):
+            every_pattern(data, shards - data)
+
+    @pytest.mark.long
+    def test_every_pattern_of_larger_codes_long(self) -> None:
+        for data, parity in ((6, 3), (8, 4), (10, 4), (5, 6)):
+            every_pattern(data, parity)
+
+    @pytest.mark.parametrize("data, parity, times", [(10, 4, 10), (17, 3, 3), (200, 56, 1), (1, 255, 1), (255, 1, 1)])
+    def test_chance_patterns_of_large_codes(self, data: int, parity: int, times: int) -> None:
+        code, chance, pieces = callfs.ErasureCode(data, parity), random.Random(data), sample_pieces(2, data, 16)
+        whole = dict(enumerate(pieces + code.encode(pieces)))
+        rows = callfs.cauchy_matrix(callfs.GaloisField(), data, parity)
+        for number in chance.sample(range(parity), min(3, parity)):
+            assert naive_symbols(whole[data + number]) == naive_combined(rows[number], pieces)
+        for _ in range(times):
+            kept = chance.sample(range(data + parity), data)
+            lost = sorted(set(whole) - set(kept))
+            assert code.rebuild({index: whole[index] for index in kept}, lost) == [whole[index] for index in lost]
+
+    def test_pieces_of_many_blocks_are_coded_block_by_block(self) -> None:
+        code, block = callfs.ErasureCode(3, 2), callfs.CODE_BLOCK
+        pieces = sample_pieces(3, 3, 2 * block + 264)
+        parts = [code.encode([memoryview(piece)[start:start + block] for piece in pieces]) for start in range(0, len(pieces[0]), block)]
+        whole = code.encode([bytearray(piece) for piece in pieces])
+        assert whole == [b"".join(each) for each in zip(*parts)]
+        assert code.rebuild({0: pieces[0], 3: whole[0], 4: memoryview(whole[1])}, [2, 1, 0]) == [pieces[2], pieces[1], pieces[0]]
+        assert code.encode([b""] * 3) == [b"", b""] and code.rebuild(dict(enumerate(pieces)), []) == []
+
+    @pytest.mark.parametrize("numbers", [(0, 1), (1, 0), (-1, 3), (256, 1), (200, 57)])
+    def test_numbers_that_make_no_code(self, numbers: tuple[int, int]) -> None:
+        with pytest.raises(ValueError, match="make no code"):
+            callfs.ErasureCode(*numbers)
+
+    def test_pieces_that_do_not_fit(self) -> None:
+        code = callfs.ErasureCode(3, 2)
+        for pieces in ([b"a" * 8, b"b" * 8, b"c" * 16], [b"a" * 12] * 3):
+            with pytest.raises(ValueError, match="one length, a multiple of 8"):
+                code.encode(pieces)
+        for count in (0, 2):
+            with pytest.raises(ValueError, match="are too few: 3 are needed"):
+                code.rebuild({index: b"a" * 8 for index in range(count)}, [4])
+
+    def test_the_first_shards_count_where_there_are_more(self) -> None:
+        code, pieces = callfs.ErasureCode(2, 2), sample_pieces(4, 2, 8)
+        assert code.rebuild({3: b"wrong!!!", 0: pieces[0], 1: pieces[1]}, [2]) == code.encode(pieces)[:1]
+
+    def test_many_threads_use_one_code(self) -> None:
+        codes, pieces = callfs.ErasureCodes(), sample_pieces(5, 5, 4096)
+        whole = dict(enumerate(pieces + codes.get(5, 3).encode(pieces)))
+        ways = list(itertools.combinations(range(8), 5))                # more than are kept: programs come and go
+        assert len(ways) == 56
+
+        def rebuilt(kept: tuple[int, ...]) -> bool:
+            lost = sorted(set(whole) - set(kept))
+            return codes.get(5, 3).rebuild({index: whole[index] for index in kept}, lost) == [whole[index] for index in lost]
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert all(pool.map(rebuilt, ways))
+        codes.close()
+
+    def test_what_is_kept_is_bounded(self) -> None:
+        """A reader that meets every pattern of losses, of every code, must not fill the memory."""
+        codes = callfs.ErasureCodes()
+        made = [weakref.ref(codes.get(data, 1)) for data in range(1, 30)]
+        code = codes.get(1, 60)
+        programs = [weakref.ref(code._program((0,), (index,))) for index in range(1, 61)]
+        programs += [weakref.ref(code._program((index,), (0,))) for index in range(1, 61)]
+        gc.collect()
+        assert 1 <= sum(each() is not None for each in made) <= callfs._CODES
+        assert 1 <= sum(each() is not None for each in programs) <= callfs._CODE_PROGRAMS
+        assert codes.get(1, 60) is code and code._program((60,), (0,)) is programs[-1]()
+
+    @pytest.mark.parametrize("size", [0, 1, 7, 8, 95, 96, 97, 3 * 65536, 3 * 65536 + 1, 500_000])
+    def test_parity_of_a_file(self, tmp_path: Path, size: int) -> None:
+        """Shard i is the i-th piece of the file, the last padded with zeros; the position of the descriptor stays."""
+        content, codes = sample_pieces(size, 1, size)[0], callfs.ErasureCodes()
+        length = 8 * math.ceil(size / 24)
+        (tmp_path / "file").write_bytes(content + b"what follows is not of the file")
+        with open(tmp_path / "file", "rb") as file:
+            file.seek(5)
+            found = list(codes.parity_of(file.fileno(), size, 3, 2))
+            assert os.lseek(file.fileno(), 0, os.SEEK_CUR) == 5
+        padded = content.ljust(3 * length, b"\0")
+        expected = codes.get(3, 2).encode([padded[start:start + length] for start in range(0, 3 * length, length)] if size else [b""] * 3)
+        assert [b"".join(each) for each in zip(*found)] == (expected if size else [])
+        assert all(len(one) == len(other) <= callfs.CODE_BLOCK for one, other in found)
+
+    def test_a_file_that_is_shorter_than_said(self, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(bytes(1000))
+        with open(tmp_path / "file", "rb") as file, pytest.raises(callfs.StorageError, match="of 2000 bytes .* ended at 1000"):
+            list(callfs.ErasureCodes().parity_of(file.fileno(), 2000, 3, 2))
+
+
+def every_pattern(data: int, parity: int) -> None:
+    """Each set of `data` shards gives all shards, those that are there too."""
+    code, pieces = callfs.ErasureCode(data, parity), sample_pieces(data, data, 16)
+    whole = pieces + code.encode(pieces)
+    for kept in itertools.combinations(range(data + parity), data):
+        assert code.rebuild({index: whole[index] for index in kept}, range(data + parity)) == whole, kept
+
 
 # ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
