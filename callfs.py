@@ -87,7 +87,7 @@ import urllib.parse
 import xml.etree.ElementTree as ElementTree
 import zipfile
 import zlib
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from types import MappingProxyType
@@ -1595,6 +1595,9 @@ class ErasureOptions:
     default: bool = option(False, "Code every upload that is large enough", kind="bool")
     write_quorum: int = _count(0, "Shards that must be written for success; 0 for all", minimum=0, maximum=256)
     scrub_interval: float = _timeout("24h", "Time between two checks of all shards")
+    scrub_rate: int = option("20MiB", "Bytes a second that these checks read, and healing reads and writes; 0: no limit",
+                             kind="size", minimum=0)
+    heal_after: float = _timeout("10m", "How long a node may be away before its shards are made again on others")
 
 
 @dataclass
@@ -2472,6 +2475,14 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
                                     "one), passed (the cache by)"),
     "callfs_s3_cache_bytes": ("gauge", (), "Bytes in the cache for S3, or on their way into it"),
     "callfs_s3_cache_evictions_total": ("counter", (), "Files that left the cache for others"),
+    "callfs_scrub_files_total": ("counter", ("outcome",), "Coded files looked at: whole, mended, waiting (for a node that is away), "
+                                 "lost (too few shards), failed"),
+    "callfs_scrub_shards_total": ("counter", ("state",), "Their shards: ok, missing, damaged, away, owed"),
+    "callfs_scrub_bytes_total": ("counter", ("what",), "Bytes of shards verified, and rebuilt"),
+    "callfs_scrub_made_total": ("counter", ("how",), "Shards rebuilt, adopted (they lay where they belong), removed (nobody names them)"),
+    "callfs_scrub_lost_files": ("gauge", (), "Coded files that this node found with too few good shards, when it looked last"),
+    "callfs_scrub_age_seconds": ("gauge", (), "Time since this node has read all shards of its files (or has started)"),
+    "callfs_scrub_queue": ("gauge", (), "Coded files that readers found damaged, and that wait to be mended"),
     "callfs_erasure_degraded_reads_total": ("counter", ("code",), "Reads of coded files for which shards were rebuilt, by K+M"),
     "callfs_erasure_rebuilt_bytes_total": ("counter", ("code",), "Bytes of shards that were rebuilt, by K+M"),
     "callfs_erasure_hedges_total": ("counter", ("peer",), "Shards that a node gave too slowly, so that others were asked"),
@@ -2895,15 +2906,18 @@ else:                                       # Windows: no pread; nobody else use
 #
 # A Cauchy Reed-Solomon code (Blömer et al. 1995) in the form of bit planes: 8 packets make a block of a shard, packet j
 # holds the bits j of its symbols. So each product with a constant is XOR of packets, and a packet is one large integer,
-# which Python XORs at the speed of memory. Format 1 is what `CAUCHY` and `_bit_rows` give, and the constants here.
+# which Python XORs at 10 GB/s. What costs is to make integers of bytes and bytes of integers, each about 1 GB/s: nothing
+# is converted twice. Straight-line code made for each matrix, with its sub-expressions shared over all shards, was
+# measured too: no faster than going shard by shard, which stays in the cache, and made a hundred times more slowly.
+# Format 1 is what `cauchy_matrix` and `_plane_masks` give, and the constants here.
 
 GF_POLYNOMIAL = 0x11D                       # x^8 + x^4 + x^3 + x^2 + 1
 CODE_VERSION = 1
-CODE_PACKET = 8192                          # bytes; measured: 4 to 16 KiB are best, of what fits in the caches
-CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded together; the last block may be smaller
+CODE_PACKET = 8192                          # bytes; measured: 8 to 16 KiB are best, of what fits in the caches
+CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded together; its last block may be smaller
 MAX_SHARDS = 256
-_SHARE_LIMIT = 4096                         # products of planes: up to here all pairs are looked at for what they share
-_PROGRAMS = 64                              # ways to rebuild that are kept
+_CODE_PROGRAMS = 64                         # ways to rebuild that a code keeps; one takes 200 KB at most
+_CODES = 8                                  # codes that are kept
 
 
 class GaloisField:
@@ -2915,7 +2929,7 @@ class GaloisField:
             self._power[exponent] = self._power[exponent + 255] = value
             self._log[value] = exponent
             value = value << 1 ^ (GF_POLYNOMIAL if value & 128 else 0)
-        self._tables: dict[int, bytes] = {}
+        self._tables = [bytes(self.multiply(factor, value) for value in range(256)) for factor in range(256)]
 
     def multiply(self, one: int, other: int) -> int:
         """Their product."""
@@ -2929,10 +2943,7 @@ class GaloisField:
 
     def scaled(self, factor: int, row: bytes) -> bytes:
         """Each number of a row times a constant."""
-        table = self._tables.get(factor)
-        if table is None:
-            table = self._tables[factor] = bytes(self.multiply(factor, value) for value in range(256))
-        return row.translate(table)
+        return row.translate(self._tables[factor])
 
     def combined(self, factors: Iterable[int], rows: Iterable[bytes]) -> bytes:
         """The sum of rows, each times its factor."""
@@ -2946,9 +2957,7 @@ class GaloisField:
     def inverted(self, matrix: Sequence[bytes]) -> list[bytes]:
         """The inverse of a square matrix, by elimination. Raises ZeroDivisionError where there is none."""
         size = len(matrix)
-        rows = [row + bytes(size) for row in matrix]
-        for number, row in enumerate(rows):
-            rows[number] = row[:size + number] + b"\1" + row[size + number + 1:]
+        rows = [row + unit for row, unit in zip(matrix, self.identity(size))]
         for place in range(size):
             pivot = next((number for number in range(place, size) if rows[number][place]), place)
             rows[place], rows[pivot] = rows[pivot], rows[place]
@@ -2958,165 +2967,150 @@ class GaloisField:
                     rows[number] = self.combined((1, row[place]), (row, base))
         return [row[size:] for row in rows]
 
-
-def _ones(field: GaloisField, value: int) -> int:
-    """How many bits are set in the 8 x 8 matrix of a constant: what it costs to multiply with it."""
-    return sum(bin(field.multiply(value, 1 << column)).count("1") for column in range(8))
+    @staticmethod
+    def identity(size: int) -> list[bytes]:
+        """The rows of the unit matrix."""
+        return [bytes(row) + b"\1" + bytes(size - row - 1) for row in range(size)]
 
 
 def cauchy_matrix(field: GaloisField, data: int, parity: int) -> list[bytes]:
-    """The rows of the parity shards: 1 / (i + parity + j), scaled so that the first row is of ones and each other has as
+    """The rows of the parity shards: 1 / ((i ^ parity) + j), scaled so that the first row is of ones and each other has as
     few set bits as its own multiples allow (Plank, "Optimizing Cauchy Reed-Solomon codes", 2006). Any `data` rows of it and
     of the unit matrix are independent; scaling rows and columns does not change that."""
-    rows = [[field.inverse(row ^ parity + column) for column in range(data)] for row in range(parity)]
+    rows = [[field.inverse(row ^ (parity + column)) for column in range(data)] for row in range(parity)]
     scale = [field.inverse(value) for value in rows[0]]
     whole = [bytes(map(field.multiply, row, scale)) for row in rows]
-    cost = bytes(_ones(field, value) for value in range(256))           # at most 64 each
-    best = (min(range(1, 256), key=lambda factor: (sum(field.scaled(factor, row).translate(cost)), factor)) for row in whole)
+    bits = bytes(sum(bin(mask).count("1") for mask in _plane_masks(field, value)) for value in range(256))
+    best = (min(range(1, 256), key=lambda factor: (sum(field.scaled(factor, row).translate(bits)), factor)) for row in whole)
     return [field.scaled(factor, row) for row, factor in zip(whole, best)]
 
 
-def _bit_rows(field: GaloisField, matrix: Sequence[bytes]) -> list[set[int]]:
-    """For each plane of each row's result, the planes (8 * column + bit) whose XOR it is."""
-    wanted: list[set[int]] = []
-    for row in matrix:
-        planes = [field.multiply(value, 1 << bit) for value in row for bit in range(8)]
-        wanted += [{place for place, value in enumerate(planes) if value >> bit & 1} for bit in range(8)]
-    return wanted
+def _plane_masks(field: GaloisField, factor: int) -> list[int]:
+    """For each bit of a product with a constant, which bits of the other number it is the XOR of."""
+    images = [field.multiply(factor, 1 << bit) for bit in range(8)]
+    return [sum((image >> place & 1) << bit for bit, image in enumerate(images)) for place in range(8)]
 
 
-class XorProgram(NamedTuple):
-    """What gives the wanted planes: each pair of `steps` XORs two values that are there, inputs first, and adds one.
-    `results`: which of all values are wanted; -1: nothing but zeros."""
+class XorProgram:
+    """What a matrix does with blocks. For each shard that is given, all values that come of its 8 planes are in one list: the
+    planes, zero, and the sum of the values `ones[n]` and `others[n]` for each n; `places` says which of these counts
+    for each plane of each shard that is wanted. There are 256 values at most, so all three are bytes."""
 
-    steps: Sequence[tuple[int, int]]
-    results: Sequence[int]
+    def __init__(self, field: GaloisField, matrix: Sequence[bytes]) -> None:
+        masks = {factor: _plane_masks(field, factor) for factor in set(b"".join(matrix))}
+        columns = zip(*matrix)
+        self._parts = [_shared_sums([mask for factor in column for mask in masks[factor]]) for column in columns]
 
-    def run(self, planes: list[int]) -> list[int]:
-        """The wanted planes. `planes` grows by all that lies between."""
-        append = planes.append
-        for one, other in self.steps:
-            append(planes[one] ^ planes[other])
-        return [planes[place] if place >= 0 else 0 for place in self.results]
-
-
-def xor_program(inputs: int, wanted: Sequence[set[int]]) -> XorProgram:
-    """Few steps that give every wanted sum. What most of them share is worked out once (Paar 1997); of large codes only
-    within the planes of one shard, as looking at all pairs would take longer than coding."""
-    rows, steps = [set(row) for row in wanted], []      # type: list[set[int]], list[tuple[int, int]]
-    groups = [range(inputs)] if inputs * len(rows) <= _SHARE_LIMIT else [range(first, first + 8) for first in range(0, inputs, 8)]
-    for group in groups:
-        parts = [row.intersection(group) for row in rows]
-        rows = [row.difference(group) for row in rows]
-        _share(parts, inputs, steps)
-        for row, part in zip(rows, parts):
-            row |= part
-    results = []
-    for row in rows:
-        places = sorted(row)
-        for place in places[1:]:
-            steps.append((places[0], place))
-            places[0] = inputs + len(steps) - 1
-        results.append(places[0] if places else -1)
-    return XorProgram(tuple(steps), tuple(results))
+    def run(self, blocks: Sequence[memoryview]) -> list[bytes]:
+        """The packets of the blocks that are wanted, one block after the other."""
+        size, number, sums = len(blocks[0]) // 8, int.from_bytes, []                        # type: int, Any, list[int]
+        for (ones, others, places), block in zip(self._parts, blocks):
+            planes = [number(block[start:start + size], "little") for start in range(0, 8 * size, size)]
+            planes.append(0)
+            for one, other in zip(ones, others):
+                planes.append(planes[one] ^ planes[other])
+            found = [planes[place] for place in places]
+            sums = list(map(operator.xor, sums, found)) if sums else found
+        return [value.to_bytes(size, "little") for value in sums]
 
 
-def _share(rows: list[set[int]], inputs: int, steps: list[tuple[int, int]]) -> None:
-    """Replace the pair that most rows have by its sum, again and again; adds the steps."""
-    counts: collections.Counter[tuple[int, int]] = collections.Counter()
-    for row in rows:
-        counts.update(itertools.combinations(sorted(row), 2))
-    while counts:
-        (one, other), count = max(counts.items(), key=operator.itemgetter(1))
-        if count < 2:
-            return
-        new = inputs + len(steps)
-        steps.append((one, other))
-        for row in rows:
-            if one in row and other in row:
-                row -= {one, other}
-                for place in row:
-                    for gone in (one, other):
-                        pair = (gone, place) if gone < place else (place, gone)
-                        counts[pair] -= 1
-                        if not counts[pair]:
-                            del counts[pair]
-                    counts[place, new] += 1
-                row.add(new)
-        del counts[one, other]
+def _shared_sums(masks: Sequence[int]) -> tuple[bytes, bytes, bytes]:
+    """`ones`, `others` and `places` for the sums of those of 8 planes that the masks name: mostly one XOR for each that
+    differs. Where no two known sums give one that is wanted, the pair that most of these need then is added first."""
+    known, pairs = {1 << plane: plane for plane in range(8)}, []        # type: dict[int, int], list[tuple[int, int]]
+    known[0], wanted = 8, set(masks) - set(known) - {0}
+    while wanted:
+        ready = [mask for mask in wanted if any(mask ^ each in known for each in known)]
+        if not ready:
+            near = collections.Counter(mask ^ each for mask in wanted for each in known)
+            ready = [max({one ^ other for one in known for other in known} - set(known), key=lambda mask: (near[mask], -mask))]
+        for mask in ready:
+            half = next(each for each in known if mask ^ each in known)
+            pairs.append((known[half], known[mask ^ half]))
+            known[mask] = len(known)
+        wanted.difference_update(ready)
+    return bytes(one for one, _ in pairs), bytes(other for _, other in pairs), bytes(known[mask] for mask in masks)
 
 
 class ErasureCode:
     """`data` + `parity` shards, of which any `data` give all others. Objects of one code are alike and hold no bytes; any
-    thread may use one. Raises ValueError for numbers that make no code (erasure.md: K >= 1, M >= 1, K + M <= 256)."""
+    thread may use one. Raises ValueError for numbers that make no code (erasure.md: K >= 1, M >= 1, K + M <= 256).
+
+    A piece is a buffer that begins on a boundary of CODE_BLOCK in its shard; those that are coded together have one
+    length, a multiple of 8, and only at the end of the shards one that is no multiple of CODE_BLOCK."""
 
     def __init__(self, data: int, parity: int) -> None:
         if data < 1 or parity < 1 or data + parity > MAX_SHARDS:
             raise ValueError(f"{data} + {parity} shards make no code: at least 1 of each, {MAX_SHARDS} together at most")
         self.data, self.parity, self._field = data, parity, GaloisField()
-        self._rows = [bytes(row) + b"\1" + bytes(data - row - 1) for row in range(data)]
-        self._rows += cauchy_matrix(self._field, data, parity)
-        self._programs: collections.OrderedDict[tuple[tuple[int, ...], tuple[int, ...]], XorProgram] = collections.OrderedDict()
-        self._lock = threading.Lock()
+        self._rows = self._field.identity(data) + cauchy_matrix(self._field, data, parity)
+        self._programs: Cache[tuple[tuple[int, ...], tuple[int, ...]], XorProgram] = Cache(_CODE_PROGRAMS // 2)
 
-    def encode(self, blocks: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
-        """The blocks of the parity shards for those of the data shards, which have one length, a multiple of 8."""
-        return self._run(tuple(range(self.data)), tuple(range(self.data, self.data + self.parity)), blocks)
+    def encode(self, pieces: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
+        """The pieces of the parity shards for those of the data shards."""
+        return self.rebuild(dict(enumerate(pieces)), range(self.data, self.data + self.parity))
 
-    def rebuild(self, blocks: Mapping[int, Union[bytes, memoryview]], wanted: Sequence[int]) -> list[bytes]:
-        """The blocks of the shards `wanted`, from those of any `data` others by their index. Raises ValueError where they
-        are too few."""
-        sources = sorted(blocks)[:self.data]
+    def rebuild(self, pieces: Mapping[int, Union[bytes, memoryview]], wanted: Sequence[int]) -> list[bytes]:
+        """The pieces of the shards `wanted`, from those of any `data` others by their index; the first ones by index count.
+        Raises ValueError where they are too few, or not alike."""
+        sources = tuple(sorted(pieces)[:self.data])
+        length = len(pieces[sources[0]]) if sources else 0
         if len(sources) < self.data:
-            raise ValueError(f"{len(blocks)} shards are too few: {self.data} are needed")
-        return self._run(tuple(sources), tuple(wanted), [blocks[index] for index in sources])
-
-    def _run(self, sources: tuple[int, ...], wanted: tuple[int, ...], blocks: Sequence[Union[bytes, memoryview]]) -> list[bytes]:
-        size, left = divmod(len(blocks[0]), 8)
-        if left or any(len(block) != size * 8 for block in blocks):
-            raise ValueError("blocks that are coded together have one length, a multiple of 8")
-        number = int.from_bytes
-        planes = [number(block[start:start + size], "little") for block in blocks for start in range(0, size * 8, size)] if size else []
-        found = self._program(sources, wanted).run(planes) if size else [0] * 8 * len(wanted)
-        packets = [plane.to_bytes(size, "little") for plane in found]
-        return [b"".join(packets[first:first + 8]) for first in range(0, len(packets), 8)]
+            raise ValueError(f"{len(pieces)} shards are too few: {self.data} are needed")
+        if length % 8 or any(len(pieces[index]) != length for index in sources):
+            raise ValueError("pieces that are coded together have one length, a multiple of 8")
+        program = self._program(sources, tuple(wanted))
+        views, packets = [memoryview(pieces[index]) for index in sources], [[] for _ in wanted]  # type: Any, list[list[bytes]]
+        for start in range(0, length, CODE_BLOCK):
+            found = program.run([view[start:start + CODE_BLOCK] for view in views])
+            for place, each in enumerate(packets):
+                each += found[8 * place:8 * place + 8]
+        return [b"".join(each) for each in packets]
 
     def _program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
-        with self._lock:
-            program = self._programs.pop((sources, wanted), None)
+        program = self._programs.get((sources, wanted))
         if program is None:
-            field, rows = self._field, self._rows
-            given = field.inverted([rows[index] for index in sources])
-            program = xor_program(8 * self.data, _bit_rows(field, [field.combined(rows[index], given) for index in wanted]))
-        with self._lock:
-            self._programs[sources, wanted] = program
-            while len(self._programs) > _PROGRAMS:
-                self._programs.popitem(last=False)
+            given = self._field.inverted([self._rows[index] for index in sources])
+            program = XorProgram(self._field, [self._field.combined(self._rows[index], given) for index in wanted])
+            self._programs.put((sources, wanted), program)
         return program
 
 
-class ErasureCodes:                         # STAND-IN of branch wiring until branch rs has it: take that one when merging
-    """The codes of a server."""
+class ErasureCodes:
+    """The codes of a server, made when they are asked for; those used lately are kept."""
 
-    def __init__(self, processes: int = 0, log: Any = None) -> None:
-        self._codes: dict[tuple[int, int], ErasureCode] = {}
+    def __init__(self, processes: int = 0, log: Optional[Log] = None) -> None:
+        self._codes: Cache[tuple[int, int], ErasureCode] = Cache(_CODES // 2)
 
     def get(self, data: int, parity: int) -> ErasureCode:
-        """A code. Raises ValueError."""
-        if (data, parity) not in self._codes:
-            self._codes[data, parity] = ErasureCode(data, parity)
-        return self._codes[data, parity]
+        """A code. Raises ValueError for numbers that make none."""
+        code = self._codes.get((data, parity))
+        if code is None:
+            code = ErasureCode(data, parity)
+            self._codes.put((data, parity), code)
+        return code
 
     def parity_of(self, fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
-        """The parity of a file, piece by piece."""
-        shard, code = 8 * -(-size // (8 * data)), self.get(data, parity)
-        for offset in range(0, shard, CODE_BLOCK):
-            length = min(CODE_BLOCK, shard - offset)
-            yield code.encode([pread(fd, max(0, min(length, size - i * shard - offset)), i * shard + offset).ljust(length, b"\0")
-                               for i in range(data)])
+        """The pieces of the parity shards of a file of `size` bytes, in order; each list is of one stretch of them. The file
+        is read with `pread`. Raises StorageError when it is shorter."""
+        code, length = self.get(data, parity), 8 * -(-size // (8 * data))
+        for start in range(0, length, CODE_BLOCK):
+            yield _parity_at(code, fd, size, start, min(start + CODE_BLOCK, length))
 
     def close(self) -> None:
-        """Nothing."""
+        """End the processes."""
+
+
+def _parity_at(code: ErasureCode, fd: int, size: int, start: int, stop: int) -> list[bytes]:
+    """The parity from `start` to `stop` of the shards of a file of `size` bytes."""
+    length, pieces = 8 * -(-size // (8 * code.data)), []               # type: int, list[bytes]
+    for offset in range(start, length * code.data, length):
+        wanted = max(0, min(offset + stop - start, size) - offset)
+        piece = pread(fd, wanted, offset)
+        if len(piece) != wanted:
+            raise StorageError(f"A file of {size} bytes that is being cut into shards ended at {offset + len(piece)}.")
+        pieces.append(piece.ljust(stop - start, b"\0"))
+    return code.encode(pieces)
 
 # ============================================================================
 # Databases: SQLite, PostgreSQL and MySQL behind one interface (wire protocols)
@@ -16122,7 +16116,7 @@ def read_shard_crcs(notes: BinaryIO, size: int, start: int, stop: int) -> tuple[
     """The CRC-32 of the blocks that [start, stop) touches, of a shard with `size` bytes. Raises StorageError for notes that
     are damaged or belong to other bytes."""
     head, first = notes.read(_SHARD_HEAD.size + 4), start // CODE_BLOCK
-    count = max(0, -(-stop // CODE_BLOCK) - first)
+    count = -(-stop // CODE_BLOCK) - first if stop > start else 0
     notes.seek(_SHARD_HEAD.size + 4 + 4 * first)
     table = notes.read(4 * count)
     proper = _SHARD_HEAD.pack(_SHARD_MAGIC, CODE_BLOCK, size, head[-36:-4])
@@ -16186,7 +16180,7 @@ class ShardStore(abc.ABC):
         place = shard_place(key, index)
         reader, size = self._data(place, start, stop)
         try:
-            with self._notes(place) as notes:
+            with _blob_errors(), self._notes(place) as notes:
                 return read_shard_crcs(notes, size, start, size if stop is None else stop), reader
         except FileNotFound:
             reader.close()
@@ -16229,7 +16223,8 @@ class ShardStore(abc.ABC):
 
     def remove(self, key: str, indexes: Iterable[int]) -> None:
         """Remove some shards of a file."""
-        self._remove(key, [str(index) + end for end in ("", SHARD_NOTES) for index in indexes])
+        names = [shard_place(key, index).partition("/")[2] for index in indexes]
+        self._remove(key, [name + end for end in ("", SHARD_NOTES) for name in names])
 
     def sweep(self, before_ns: int, keys: Optional[Collection[str]] = None, mend: bool = True) -> int:
         """Remove what uploads left that began before that time and were cut off, of all files or only of `keys`; how many
@@ -16310,9 +16305,9 @@ class _DiskShardUpload(ShardUpload):
         os.close(fd)
 
     def _appear(self, above: str) -> None:
-        for _ in range(3):                  # whoever removes the last other shard of the file removes the folder as well
-            os.makedirs(above, mode=0o700, exist_ok=True)
-            with contextlib.suppress(FileNotFoundError):
+        for _ in range(9):                  # whoever removes the last other shard of the file removes the folder as well
+            with contextlib.suppress(FileNotFoundError, FileExistsError):
+                os.makedirs(above, mode=0o700, exist_ok=True)
                 os.replace(self._temporary + SHARD_NOTES, self._place + SHARD_NOTES)
                 break
         os.replace(self._temporary, self._place)
@@ -16325,6 +16320,20 @@ class _DiskShardUpload(ShardUpload):
         for end in ("", SHARD_NOTES):
             with contextlib.suppress(OSError):
                 os.unlink(self._temporary + end)
+
+
+class _DiskShardReader(FileReader):
+    """What can not be read of a disk that breaks is lost, as what is damaged is."""
+
+    def read(self, size: int = BLOCK) -> bytes:
+        """As the base says; raises StorageError only."""
+        with _blob_errors():
+            return super().read(size)
+
+    def close(self) -> None:
+        """As the base says."""
+        with _blob_errors():
+            super().close()
 
 
 class DiskShards(ShardStore):
@@ -16351,7 +16360,7 @@ class DiskShards(ShardStore):
         if not 0 <= start <= stop <= size:
             os.close(fd)
             raise StorageError("A shard is shorter than it was.")
-        return FileReader(fd, start, stop - start), size
+        return _DiskShardReader(fd, start, stop - start), size
 
     def _notes(self, place: str) -> BinaryIO:
         with _blob_errors():
@@ -16405,9 +16414,9 @@ class DiskShards(ShardStore):
 class _S3ShardUpload(ShardUpload):
     """An upload to S3 as one of a shard."""
 
-    def __init__(self, client: S3Client, place: str, length: int) -> None:
+    def __init__(self, client: S3Client, place: str, length: int, changed: Callable[[], None]) -> None:
         super().__init__(length)
-        self._client, self._upload = client, client.upload(place, length)
+        self._client, self._upload, self._changed = client, client.upload(place, length), changed
 
     def _take(self, part: memoryview) -> None:
         self._upload.write(part)
@@ -16415,6 +16424,7 @@ class _S3ShardUpload(ShardUpload):
     def _finish(self, notes: bytes) -> None:
         self._client.put(self._upload.key + SHARD_NOTES, notes)
         self._upload.commit(asking=False)
+        self._changed()
 
     def abort(self) -> None:
         """As the base says, as far as S3 answers; what is left `sweep` finds."""
@@ -16434,8 +16444,7 @@ class S3Shards(ShardStore):
     def stage(self, key: str, index: int, length: int) -> ShardUpload:
         """As the base says."""
         place = shard_place(key, index)
-        self._known.drop(place)
-        return _S3ShardUpload(self._client, self._folder + place, length)
+        return _S3ShardUpload(self._client, self._folder + place, length, lambda: self._known.drop(place))
 
     def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
         """As the base says; the notes, too, are read from S3."""
@@ -16589,6 +16598,7 @@ class CodeManifest(NamedTuple):
     parity: int
     nodes: tuple[str, ...]                  # of each shard; "" for one that is owed (erasure.write_quorum)
     sums: tuple[str, ...]                   # their SHA-256, hexadecimal; "" for one that is owed
+    only: tuple[str, ...] = ()              # the nodes that the upload asked for, to which healing keeps; none: any
     version: int = CODE_VERSION
 
     @property
@@ -16600,14 +16610,15 @@ class CodeManifest(NamedTuple):
     def text(self) -> str:
         """As it stands in a record; without spaces."""
         sums = [base64.b64encode(bytes.fromhex(each)).decode() for each in self.sums]
-        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums])
+        return compact_json([self.version, self.size, self.data, self.parity, self.nodes, sums, *([self.only] if self.only else [])])
 
 
 def read_code_manifest(text: str) -> CodeManifest:
     """The manifest in a tag. Raises StorageError for one that this version can not read."""
     try:
-        version, size, data, parity, nodes, sums = json.loads(text)
-        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), version)
+        version, size, data, parity, nodes, sums, *more = json.loads(text)
+        only = tuple(more[0]) if more else ()
+        found = CodeManifest(size, data, parity, tuple(nodes), tuple(base64.b64decode(each).hex() for each in sums), only, version)
         if version == CODE_VERSION and size >= 0 and len(found.nodes) == len(found.sums) == data + parity > data > 0:
             return found
     except (ValueError, TypeError, AttributeError):
@@ -16933,7 +16944,7 @@ class _Spread:
             self._closed = done >= quorum
             if self._closed:
                 places = tuple(node if found else "" for node, found in zip(self._places, self._sums))
-                return CodeManifest(self._file.size, self._coding.data, self._coding.parity, places, tuple(self._sums))
+                return CodeManifest(self._file.size, *self._coding[:2], places, tuple(self._sums), self._coding.nodes)
         if self._file.error is not None:
             raise self._file.error
         reasons = list(self._failed.values())
@@ -17202,10 +17213,10 @@ class _ShardReader(Reader):
         """The shards that were not asked for a span yet, those that promise most first: the one that it is of, then those that
         lie here, are asked for later anyway, are data, lie on a fast node."""
         nodes, here, start, stop = self._manifest.nodes, self._blobs.nodes.instance_id, span.start, span.stop
-        left = [index for index, node in enumerate(nodes) if node and index not in self._bad and index not in span.fetches]
+        left = [index for index, node in enumerate(nodes) if node and index not in span.fetches]
         return sorted(left, key=lambda index: (
             self._avoided(index), index != span.index, nodes[index] != here, not self._wanted(index, start, stop),
-            index >= self._manifest.data, self._blobs.pace(nodes[index]).mean))
+            index >= self._manifest.data, round(self._blobs.pace(nodes[index]).mean, 1)))
 
     def _avoided(self, index: int) -> bool:
         """Whether a shard is asked for last, if at all."""
@@ -17368,22 +17379,26 @@ class ErasureBlobs(BlobStore):
 
     def rebuild(self, key: str, manifest: CodeManifest, moves: Mapping[int, str], bad: Container[int] = (),
                 pace: Callable[[int], None] = lambda count: None) -> CodeManifest:
-        """Store shards (`moves`: index to node) once more, as they are or rebuilt: always when they are in `bad`, of which
-        none is read. The manifest that names them, all durable; what lay elsewhere before still lies there. Raises Unavailable
-        where too few are left, StorageError for one that has not its SHA-256 (it is removed), and what the nodes raise."""
+        """Store shards (`moves`: index to node) once more, as they are or rebuilt; of those in `bad` only blocks are used that
+        no others give. The manifest that names them, all durable; what lies elsewhere still lies there, and what lies in the
+        place of one is replaced only when the new one is whole and right. Raises Unavailable where too few are left,
+        StorageError where one has not its SHA-256 by the manifest, and what the nodes raise."""
         places, sums, size = list(manifest.nodes), list(manifest.sums), manifest.shard_size
         with _ShardReader(self, key, manifest, [(index, 0, size) for index in sorted(moves) if size], bad) as reader:
-            def take(count: int, offset: int) -> bytes:
-                data = reader.read(count)
-                pace(len(data))
-                return data
             for index in sorted(moves):
-                found = self.nodes.put(moves[index], key, index, size, _ShardBody(take, size))
-                if found != (sums[index] or found):
-                    self.nodes.remove(moves[index], key, [index])
-                    raise StorageError(f"Shard {index} was rebuilt with other bytes than it had: another shard is damaged.")
-                places[index], sums[index] = moves[index], found
+                body = _ShardBody(functools.partial(self._proven, reader, hashlib.sha256(), size, sums[index], pace), size)
+                places[index], sums[index] = moves[index], self.nodes.put(moves[index], key, index, size, body)
         return manifest._replace(nodes=tuple(places), sums=tuple(sums))
+
+    @staticmethod
+    def _proven(reader: Reader, state: Any, size: int, proper: str, pace: Callable[[int], None], count: int, offset: int) -> bytes:
+        """The next bytes of a shard; not the last ones unless it is what it was."""
+        data = reader.read(count)
+        state.update(data)
+        if proper and offset + len(data) == size and state.hexdigest() != proper:
+            raise StorageError("A shard was rebuilt with other bytes than it had: one of those that it was made of is damaged.")
+        pace(len(data))
+        return data
 
     def delete(self, keys: Sequence[str]) -> None:
         """As the base says, on every node. Raises Unavailable when one is away, after the others are done, so that it is asked
@@ -17427,8 +17442,10 @@ class ErasureBlobs(BlobStore):
         return self.nodes.here.sweep(before_ns, keys, mend)
 
     def close(self) -> None:
-        """End all threads; the shards of this node and the codes belong to others."""
+        """As the base says; ends all threads."""
         self.pool.shutdown(wait=True, cancel_futures=True)
+        self.codes.close()
+        self.nodes.here.close()
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -22498,6 +22515,589 @@ class Tiering:
 # ============================================================================
 # Scrub: coded files looked at, and mended
 # ============================================================================
+#
+# A manifest names a shard, and a shard of a file that has a record is removed, only under the locks of its path and of its
+# key, after a look at the record. So nodes that heal the same file at once, clients that replace it meanwhile and a kill at
+# any moment leave no manifest that names what is not there; at worst a shard that no manifest names, which goes later.
+
+SCRUB_PAGE = 100                            # files whose shards are looked for by one request to each node
+SCRUB_WATCH = 60.0                          # seconds between two looks who is away
+SCRUB_SOON = 5.0                            # seconds in which what readers meet is gathered, as each look goes through all records
+SCRUB_AGAIN = 600.0                         # seconds until what could not be mended is tried again
+SCRUB_YOUNG = 3600                          # seconds: a shard that no manifest names may yet be about to be named
+SCRUB_QUEUE = 10_000                        # files that readers report, at most
+SCRUB_SHOWN = 100                           # files of which it is told what is wrong
+SCRUB_STRAYS = 100                          # files' shards that nobody names and that are removed, beyond as many as there are files
+SCRUB_TRIES = 5                             # of one file, which others change meanwhile or whose new nodes fail
+HEAL_WORKERS = 4                            # files that are healed at the same time when somebody asks for it
+HEAL_STEP = 0.5                             # seconds between two lines of its progress
+
+
+class ShardHealth(NamedTuple):
+    """A shard as it was found. `state`: ok, missing, damaged, away (its node does not answer), owed (erasure.write_quorum)."""
+
+    index: int
+    node: str
+    size: int
+    state: str
+
+
+@dataclass
+class HealCount:
+    """What was found, and done about it. `state`: running, done, failed (`reason` says why it went no further)."""
+
+    state: str = "running"
+    reason: str = ""
+    files_total: int = 0                    # coded files that there are, and the bytes of their shards
+    bytes_total: int = 0
+    files: int = 0                          # looked at
+    bytes: int = 0                          # of their shards
+    shards: int = 0
+    bad: int = 0                            # shards that were damaged, missing, owed, or on a node that is gone
+    rebuilt: int = 0                        # shards made, or copied to where they belong
+    rebuilt_bytes: int = 0
+    adopted: int = 0                        # shards that lay where they belong already
+    removed: int = 0                        # shards that no manifest names
+    waiting: int = 0                        # files with shards on nodes that are away, and may come back soon
+    lost: int = 0                           # files of which too few good shards are in sight
+    failed: int = 0                         # files that could not be mended now
+    problems: dict[str, str] = field(default_factory=dict)      # path: what is wrong; not all of many
+
+
+@dataclass
+class HealRun:
+    """One pass over coded files: what is to be done, and what was."""
+
+    deep: bool = True                       # read all shards and compare their sums
+    mend: bool = True
+    patience: float = 0.0                   # seconds that a node may be away before its shards count as lost
+    rate: float = 0.0                       # bytes a second; 0: no limit
+    alone: bool = False                     # only the files that are this node's to look after
+    leaving: str = ""                       # a node that is to have no shards any more
+    stopping: threading.Event = field(default_factory=threading.Event)
+    count: HealCount = field(default_factory=HealCount)
+    rooms: dict[str, int] = field(default_factory=dict)         # free bytes of the nodes that answer
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    due: float = 0.0
+
+    def told(self) -> HealCount:
+        """How far it is."""
+        with self.lock:
+            return dataclasses.replace(self.count, problems=dict(self.count.problems))
+
+    def add(self, **numbers: int) -> None:
+        """Count."""
+        with self.lock:
+            for name, number in numbers.items():
+                setattr(self.count, name, getattr(self.count, name) + number)
+
+    def pace(self, count: int) -> None:
+        """Wait as long as the rate wants. Raises Unavailable when it is all to end."""
+        with self.lock:
+            self.due = max(self.due, time.monotonic()) + (count / self.rate if self.rate else 0.0)
+            wait = self.due - time.monotonic()
+        if self.stopping.wait(max(0.0, wait)) or self.stopping.is_set():
+            raise Unavailable("The server stops.")
+
+
+class ShardsFound:
+    """A record of a coded file beside the shards that there are. `found`: those of its key on each node that answers."""
+
+    def __init__(self, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> None:
+        self.entry, (self.key, tag) = entry, blob_of(entry)
+        self.manifest = read_code_manifest(tag)
+        self.found = {node: shards.get(self.key, {}) for node, shards in found.items()}
+        self.states = [self._state(index, node) for index, node in enumerate(self.manifest.nodes)]
+
+    def _state(self, index: int, node: str) -> str:
+        if node not in self.found:
+            return "away" if node else "owed"
+        return "ok" if self.has(node, index) else "damaged" if index in self.found[node] else "missing"
+
+    def has(self, node: str, index: int) -> bool:
+        """Whether a node has a shard, of the right size."""
+        info = self.found.get(node, {}).get(index)
+        return info is not None and info.size == self.manifest.shard_size
+
+    def spares(self) -> Iterator[tuple[str, int]]:
+        """(node, index) of shards that the manifest does not name."""
+        return ((node, index) for node, shards in self.found.items() for index in shards
+                if index >= len(self.states) or self.manifest.nodes[index] != node)
+
+    def after(self, entry: Entry, moves: Mapping[int, str]) -> ShardsFound:
+        """What there is when shards were made and named."""
+        size, found = self.manifest.shard_size, {node: dict(shards) for node, shards in self.found.items()}
+        for index, node in moves.items():
+            if node != self.manifest.nodes[index]:
+                found.get(self.manifest.nodes[index], {}).pop(index, None)
+            found.setdefault(node, {})[index] = ShardInfo(index, size, 0)
+        coded = ShardsFound(entry, {node: {self.key: shards} for node, shards in found.items()})
+        coded.states = ["ok" if index in moves else state for index, state in enumerate(self.states)]
+        return coded
+
+    @property
+    def in_sight(self) -> int:
+        """Of how many shards there is something to read."""
+        spare = {index for node, index in self.spares() if self.has(node, index)}
+        return sum(state in ("ok", "damaged") or index in spare for index, state in enumerate(self.states))
+
+    @property
+    def bad(self) -> list[int]:
+        """The indexes of shards that are not as they should be."""
+        return [index for index, state in enumerate(self.states) if state != "ok"]
+
+
+class Scrubber:
+    """Looks at coded files and mends them: all of them every `erasure.scrub_interval`, those on a node that was away for
+    `erasure.heal_after`, those that readers `report`, and those for which somebody asks (`heal`). Each node looks after the
+    files that it took in, and after those of nodes that are away; each shard is read on the node where it lies.
+
+    `in_use(keys)`: those that somebody reads, here or elsewhere. `start` begins what goes on by itself, `close` ends it.
+    """
+
+    def __init__(self, blobs: ErasureBlobs, store: MetadataStore, locks: LockManager, options: ErasureOptions, *,
+                 in_use: Callable[[Sequence[str]], Container[str]] = lambda keys: (), metrics: Optional[Metrics] = None,
+                 log: Optional[Log] = None, clock: Callable[[], float] = time.time,
+                 ticks: Callable[[], float] = time.monotonic) -> None:
+        self._blobs, self._nodes, self._store, self._locks, self._options = blobs, blobs.nodes, store, locks, options
+        self._in_use, self._metrics, self._log, self._clock, self._ticks = in_use, metrics or Metrics(), log or Log("error"), clock, ticks
+        self.id = self._nodes.instance_id
+        self._away: dict[str, float] = {}   # nodes that do not answer: since when
+        self._reported: set[str] = set()    # keys of files that readers found damaged
+        self._tried: dict[str, float] = {}  # keys that were reported, and until when they are not looked for again
+        self._runs: set[threading.Event] = set()        # ends what somebody asked for
+        self._wake, self._stopping, self._thread = threading.Event(), threading.Event(), None   # type: Any, Any, Optional[threading.Thread]
+        self._lost, self._whole = 0, ticks()
+        blobs.on_damage = self.report
+        self._metrics.gauge("callfs_scrub_lost_files", lambda: self._lost)
+        self._metrics.gauge("callfs_scrub_age_seconds", lambda: self._ticks() - self._whole)
+        self._metrics.gauge("callfs_scrub_queue", lambda: len(self._reported))
+
+    # -- what there is -----------------------------------------------------------------------------------------
+
+    def _coded(self, path: str = "/") -> Iterator[list[Entry]]:
+        """The records of coded files at a path and below it, some at a time."""
+        record = self._store.get(path)
+        if record is not None and record.backend == ERASURE:
+            yield [record]
+        page = self._store.elsewhere(path, 1000)
+        while page:
+            coded = [entry for entry in page if entry.backend == ERASURE]
+            yield from (coded[start:start + SCRUB_PAGE] for start in range(0, len(coded), SCRUB_PAGE))
+            page = self._store.elsewhere(path, 1000, split_path(page[-1].path))
+
+    def _ask(self, ask: Callable[[str], T]) -> dict[str, T]:
+        """What each node answers that does; who does not is remembered."""
+        answers: dict[str, T] = {}
+        for node in self._nodes.order():
+            try:
+                answers[node] = ask(node)
+                self._away.pop(node, None)
+            except CallFSError:
+                self._away.setdefault(node, self._ticks())
+        return answers
+
+    def _find(self, keys: Sequence[str]) -> dict[str, dict[str, dict[int, ShardInfo]]]:
+        return self._ask(lambda node: self._nodes.find(node, keys))
+
+    def _rooms(self) -> dict[str, int]:
+        return self._ask(self._nodes.room)
+
+    def _gone(self, run: HealRun, node: str) -> bool:
+        """Whether what lies on a node counts as lost."""
+        away = self._away.get(node)
+        return node not in self._nodes.order() or away is not None and self._ticks() - away >= run.patience
+
+    def _look(self, run: HealRun, entry: Entry, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]]) -> ShardsFound:
+        coded = ShardsFound(entry, found)
+        for index, node in enumerate(coded.manifest.nodes):
+            if run.deep and coded.states[index] == "ok":
+                coded.states[index] = self._verified(run, coded, index, node)
+            run.add(bytes=coded.manifest.shard_size)
+        return coded
+
+    def _verified(self, run: HealRun, coded: ShardsFound, index: int, node: str) -> str:
+        """The state of a shard by its bytes, which its own node reads."""
+        here, size = node == self.id, coded.manifest.shard_size
+        run.pace(0 if here else size)
+        try:
+            state = self._nodes.verify(node, coded.key, index, run.pace)
+        except FileNotFound:
+            return "missing"
+        except (BadGateway, Unavailable):
+            if run.stopping.is_set():
+                raise
+            return "away"
+        except CallFSError:
+            return "damaged"
+        self._metrics.count("callfs_scrub_bytes_total", "verified", by=state.size)
+        return "damaged" if state.bad or state.sha256 != coded.manifest.sums[index] else "ok"
+
+    def look(self, entry: Entry, verify: bool = False) -> list[ShardHealth]:
+        """The shards of a file, in their order. Raises StorageError for a manifest that can not be read."""
+        coded = self._look(HealRun(deep=verify, stopping=self._stopping), entry, self._find([blob_of(entry)[0]]))
+        return [ShardHealth(index, node, coded.manifest.shard_size if state == "ok" else
+                            getattr(coded.found.get(node, {}).get(index), "size", 0), state)
+                for index, (node, state) in enumerate(zip(coded.manifest.nodes, coded.states))]
+
+    # -- one file ----------------------------------------------------------------------------------------------
+
+    def _heal_file(self, run: HealRun, found: Mapping[str, Mapping[str, Mapping[int, ShardInfo]]], entry: Entry) -> str:
+        """Look at a file, and mend it; what stays wrong with it, "" for nothing. Raises Unavailable when all is to end."""
+        outcome, problem = "failed", ""
+        try:
+            coded = self._look(run, entry, found)
+            for state in coded.states:
+                self._metrics.count("callfs_scrub_shards_total", state)
+            run.add(shards=len(coded.states), bad=len(coded.bad))
+            outcome, problem = self._healed(run, coded)
+        except CallFSError as error:
+            if run.stopping.is_set():
+                raise
+            problem = error.message
+        run.add(files=1, **({outcome: 1} if outcome in ("waiting", "lost", "failed") else {}))
+        if problem:
+            with run.lock:
+                if len(run.count.problems) < SCRUB_SHOWN:
+                    run.count.problems[entry.path] = problem
+            self._log.warn("a coded file lacks shards", path=entry.path, outcome=outcome, reason=problem)
+        self._metrics.count("callfs_scrub_files_total", outcome)
+        return problem
+
+    def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
+        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
+        now: Optional[Entry] = coded.entry
+        outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
+        for _ in range(SCRUB_TRIES):
+            good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
+            if coded.in_sight < needed:
+                return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
+            moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
+            if not moves:
+                self._tidy(run, coded)
+                return ("waiting", "") if coded.bad else (outcome, "")
+            if not run.mend:
+                return "failed", _wrong(coded) or "two shards lie on one node, and another node has none"
+            try:
+                now, coded = self._moved(run, coded, moves)
+                outcome = "mended"
+            except (StorageError, StorageFull, BadGateway, Unavailable) as error:
+                if run.stopping.is_set():
+                    raise
+                if good < needed:
+                    return "lost", f"{error.message} {_wrong(coded)}"
+                if len(moves) == 1 and len(avoid) >= len(run.rooms) - 1:
+                    raise
+                avoid, most = avoid | set(moves.values() if len(moves) == 1 else ()), 1
+            if now is None:
+                return outcome, ""          # it was deleted meanwhile
+        raise Conflict("Others change it all the time.")
+
+    def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
+        """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
+        manifest, nodes = coded.manifest, coded.manifest.nodes
+        takes = [node for node, free in run.rooms.items()
+                 if free >= manifest.shard_size and node != run.leaving and node not in avoid]
+        takes = [node for node in takes if node in manifest.only] or takes
+        wanted = [index for index, node in enumerate(nodes) if node == run.leaving != "" or index in coded.bad and
+                  (coded.states[index] != "away" or self._gone(run, node))]
+        if wanted and not takes:
+            raise Unavailable("No node that answers takes shards of this size.")
+        load, moves = collections.Counter(node for index, node in enumerate(nodes) if index not in wanted), {}
+        for index in wanted:
+            moves[index] = min(takes, key=lambda node: (load[node], node != nodes[index], not coded.has(node, index)))
+            load[moves[index]] += 1
+        for node in takes:
+            doubled = [index for index in range(len(nodes)) if load[nodes[index]] > 1 and
+                       index not in moves and coded.states[index] == "ok"] if not load[node] else []
+            if doubled:
+                index = max(doubled, key=lambda index: (coded.has(node, index), load[nodes[index]]))
+                moves[index] = node
+                load.update({nodes[index]: -1, node: 1})
+        return moves
+
+    def _moved(self, run: HealRun, coded: ShardsFound, moves: Mapping[int, str]) -> tuple[Optional[Entry], ShardsFound]:
+        """Make shards, and let the manifest name them; the record, None where it is gone, and what there is now. What was
+        made in vain is removed."""
+        adopted = {index: node for index, node in moves.items() if node != coded.manifest.nodes[index] and coded.has(node, index)
+                   and self._verified(run, coded, index, node) == "ok"}
+        made = {index: node for index, node in moves.items() if index not in adopted}
+        fresh = coded.manifest._replace(nodes=tuple(adopted.get(index, node) for index, node in enumerate(coded.manifest.nodes)))
+        stored = None
+        try:
+            if made:
+                bad = [index for index in coded.bad if index not in adopted]
+                fresh = self._blobs.rebuild(coded.key, fresh, made, bad, run.pace)
+            stored = self._name(coded, fresh, moves)
+        finally:
+            if stored is None:
+                self._undo(coded, made)
+        if stored is None:                  # somebody was faster
+            now = self._store.get(coded.entry.path)
+            now = now if now is not None and (now.id, now.backend) == (coded.entry.id, ERASURE) else None
+            return now, coded if now is None else self._look(run, now, self._find([blob_of(now)[0]]))
+        size = fresh.shard_size
+        run.add(rebuilt=len(made), rebuilt_bytes=size * len(made), adopted=len(adopted))
+        for how, count in (("rebuilt", len(made)), ("adopted", len(adopted))):
+            self._metrics.count("callfs_scrub_made_total", how, by=count)
+        self._metrics.count("callfs_scrub_bytes_total", "rebuilt", by=size * len(made))
+        self._log.info("shards were made again", path=stored.path, rebuilt=len(made), adopted=len(adopted), of=len(fresh.nodes),
+                       nodes=",".join(sorted(set(moves.values()))))
+        return stored, coded.after(stored, moves)
+
+    def _held(self, coded: ShardsFound) -> ContextManager[Lease]:
+        return self._locks.hold(coded.entry.path, f"/{HIDDEN}/heal/{coded.key}")
+
+    def _name(self, coded: ShardsFound, fresh: CodeManifest, moves: Mapping[int, str]) -> Optional[Entry]:
+        """Let the record name shards, which are there, and remove those that it named before; None where the record is
+        another one by now. Old shards stay while somebody reads the file."""
+        kept, old = coded.key in self._in_use([coded.key]), coded.manifest.nodes
+        with self._held(coded):
+            now = self._store.get(coded.entry.path)
+            if now is None or now.stamp != coded.entry.stamp:
+                return None
+            there = ShardsFound(now, {node: self._nodes.find(node, [coded.key]) for node in set(moves.values())})
+            if not all(there.has(node, index) for index, node in moves.items()):
+                return None
+            try:
+                stored = self._store.put(now._replace(stamp=f"{coded.key} {fresh.text}"))
+            except (Overtaken, Conflict):
+                return None
+            self._remove(coded, [(old[index], index) for index, node in moves.items()
+                                 if old[index] != node and index in coded.found.get(old[index], ()) and not kept])
+        return stored
+
+    def _remove(self, coded: ShardsFound, shards: Iterable[tuple[str, int]]) -> int:
+        """Remove what no manifest names; what a node can not do now is found later. The locks are held."""
+        removed = 0
+        for node, index in shards:
+            with contextlib.suppress(CallFSError):
+                self._nodes.remove(node, coded.key, [index])
+                removed += 1
+        return removed
+
+    def _undo(self, coded: ShardsFound, made: Mapping[int, str]) -> None:
+        """Remove what was made, unless another healer has let the manifest name just that."""
+        with contextlib.suppress(CallFSError), self._held(coded):
+            named = self._named(coded)
+            self._remove(coded, [(node, index) for index, node in made.items() if (node, index) not in named])
+
+    def _named(self, coded: ShardsFound) -> set[tuple[str, int]]:
+        """The shards of this key that a record names, also where the file was moved meanwhile."""
+        now = self._store.get(coded.entry.path)
+        if now is None or now.id != coded.entry.id:
+            now = next((entry for page in self._coded() for entry in page if entry.id == coded.entry.id), None)
+        if now is None or now.backend != ERASURE or blob_of(now)[0] != coded.key:
+            return set()
+        return {(node, index) for index, node in enumerate(_shard_places(now))}
+
+    def _tidy(self, run: HealRun, coded: ShardsFound) -> None:
+        """Remove shards that the manifest does not name, when all that it names were just found good."""
+        if coded.bad or not (run.deep and run.mend):
+            return
+        old = self._young()
+        found = [(node, index) for node, index in coded.spares() if coded.found[node][index].mtime_ns < old]
+        if not found or coded.key in self._in_use([coded.key]):
+            return
+        with self._held(coded):
+            now = self._store.get(coded.entry.path)
+            if now is not None and now.stamp == coded.entry.stamp:
+                self._gone_for_good(run, self._remove(coded, found))
+
+    def _young(self) -> int:
+        return int((self._clock() - SCRUB_YOUNG) * 1e9)
+
+    def _gone_for_good(self, run: HealRun, count: int) -> None:
+        run.add(removed=count)
+        self._metrics.count("callfs_scrub_made_total", "removed", by=count)
+
+    # -- all files ---------------------------------------------------------------------------------------------
+
+    def _pass(self, run: HealRun, path: str = "/", workers: int = 1, keys: Optional[Container[str]] = None) -> None:
+        """Heal the files at a path and below it, or those of these keys. Raises Unavailable, also when all is to end."""
+        with concurrent.futures.ThreadPoolExecutor(workers, "callfs-heal") as pool:
+            for page in self._coded(path):
+                page = [entry for entry in page if keys is None or blob_of(entry)[0] in keys]
+                if not page:
+                    continue
+                found, run.rooms = self._find([blob_of(entry)[0] for entry in page]), self._rooms()
+                if run.alone:
+                    page = [entry for entry in page if self._mine(entry, found)]
+                for _ in pool.map(functools.partial(self._heal_file, run, found), page):
+                    run.pace(0)
+
+    def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
+        """Whether this node looks after a file: the one that took it in does, else the first of those that have its shards."""
+        live = list(live)
+        return next((node for node in (entry.instance_id, *_shard_places(entry)) if node in live), min(live, default=self.id)) == self.id
+
+    def heal(self, path: str = "/", *, deep: bool = True, mend: bool = True, rate: float = 0.0) -> Generator[HealCount, None, None]:
+        """Heal the files at a path and below it, now: how far that is each half second, until the state is not running any
+        more. It ends when the iterator is closed."""
+        run, ended = HealRun(deep, mend, rate=rate), threading.Event()
+        worker = threading.Thread(target=self._heal_all, args=(run, path, ended), name="callfs-heal", daemon=True)
+        self._runs.add(run.stopping)
+        try:
+            worker.start()
+            while not ended.wait(HEAL_STEP):
+                yield run.told()
+            yield run.told()
+        finally:
+            run.stopping.set()
+            worker.join()
+            self._runs.discard(run.stopping)
+
+    def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
+        state, reason = "done", ""
+        try:
+            for page in self._coded(path):
+                run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
+                run.pace(0)
+            self._pass(run, path, HEAL_WORKERS)
+        except CallFSError as error:
+            state, reason = "failed", error.message
+        except Exception:                   # who asked waits for an end
+            state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
+            self._log.exception("healing failed")
+        self._summary(run, "coded files were healed as asked", path=path)
+        with run.lock:
+            run.count.state, run.count.reason = state, reason
+        ended.set()
+
+    def _summary(self, run: HealRun, event: str, **more: Any) -> None:
+        told = {name: value for name, value in dataclasses.asdict(run.count).items() if isinstance(value, int) and value}
+        self._log.info(event, **more, **told)
+
+    # -- a node that leaves ------------------------------------------------------------------------------------
+
+    def held(self) -> Iterator[list[Entry]]:
+        """The files with shards on this node, some at a time."""
+        for page in self._coded():
+            yield [entry for entry in page if self.id in _shard_places(entry)]
+
+    def vacate(self, entry: Entry) -> str:
+        """Move the shards of a file that lie here to other nodes; why that failed, "" when it did not."""
+        run = HealRun(False, patience=self._options.heal_after, leaving=self.id, stopping=self._stopping, rooms=self._rooms())
+        return self._heal_file(run, self._find([blob_of(entry)[0]]), entry)
+
+    # -- what goes on by itself --------------------------------------------------------------------------------
+
+    def report(self, key: str, index: int, node: str, why: str) -> None:
+        """A reader found a shard missing or damaged, a writer owes one. Does nothing that takes time."""
+        if len(self._reported) < SCRUB_QUEUE and self._tried.get(key, -math.inf) < self._ticks():
+            self._reported.add(key)
+            self._wake.set()
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread = threading.Thread(target=self._run, name="callfs-scrub", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """End all, also what was asked for."""
+        self._stopping.set()
+        self._wake.set()
+        for stopping in list(self._runs):
+            stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self) -> None:
+        """Nodes that start together do not look together."""
+        due = self._ticks() + self._options.scrub_interval * random.random()
+        again, before = 0.0, None           # type: float, Optional[set[str]]
+        while True:
+            self._stopping.wait(SCRUB_SOON if self._wake.wait(SCRUB_WATCH * random.uniform(0.5, 1.0)) else 0)
+            self._wake.clear()
+            if self._stopping.is_set():
+                return
+            try:
+                self._rooms()
+                gone = {node for node in self._away if self._gone(self._own(), node)}
+                deep = self._ticks() >= due
+                if deep:
+                    due = self._ticks() + self._options.scrub_interval * random.uniform(0.9, 1.1)
+                if deep or gone != before or self._ticks() >= again:
+                    count = self.round(deep)
+                    again = self._ticks() + SCRUB_AGAIN if count.failed or count.lost else math.inf
+                    before = gone
+                self._mend_reported()
+            except Exception as error:      # whatever it is: the next look is as good as this one would have been
+                if not self._stopping.is_set():
+                    reason = error.message if isinstance(error, CallFSError) else repr(error)
+                    self._log.warn("coded files are looked at later", reason=reason)
+
+    def _own(self, deep: bool = True, alone: bool = True) -> HealRun:
+        return HealRun(deep, True, self._options.heal_after, self._options.scrub_rate, alone, stopping=self._stopping)
+
+    def round(self, deep: bool = True) -> HealCount:
+        """Look after the files of this node; `deep` reads their shards, and removes from this node what nobody names."""
+        run = self._own(deep)
+        self._pass(run)
+        self._lost = run.count.lost
+        if deep:
+            self._orphans(run)
+            self._whole = self._ticks()
+        if deep or run.count.bad or run.count.failed:
+            self._summary(run, "coded files were looked at", deep=deep)
+        return run.count
+
+    def _mend_reported(self) -> None:
+        """What readers met; what can not be mended is not looked for again at once, however many read it."""
+        keys, now = self._reported, self._ticks()
+        if keys:
+            self._reported = set()
+            self._tried = {key: until for key, until in self._tried.items() if until > now}
+            self._tried.update(dict.fromkeys(keys, now + SCRUB_AGAIN))
+            self._pass(self._own(alone=False), keys=keys)
+
+    def _orphans(self, run: HealRun) -> None:
+        """Remove the shards on this node of which no record names the key: of files that were deleted while it was away, of
+        healers that were killed. A walk can miss a file that is moved meanwhile, so what two do not see is gone; and
+        where nearly all would be, the records are more likely to be the wrong ones."""
+        with contextlib.closing(sqlite3.connect("")) as table:
+            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY) WITHOUT ROWID")
+            old = self._young()
+            for key, shards in itertools.groupby(self._nodes.here.list(), operator.itemgetter(0)):
+                if all(info.mtime_ns < old for _, info in shards):
+                    table.execute("INSERT OR IGNORE INTO found VALUES (?)", (key,))
+            files = 0
+            for _ in range(2):
+                files = 0
+                for page in self._coded():
+                    run.pace(0)
+                    files += len(page)
+                    table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in page))
+            left = [row[0] for row in table.execute("SELECT key FROM found")]
+        if len(left) > files + SCRUB_STRAYS:
+            self._log.error("shards here belong to no file, and are more than there are coded files: are these the right records? "
+                            "Nothing was removed", shards=len(left), files=files)
+        else:
+            for key in left:
+                self._nodes.here.delete([key])
+            self._gone_for_good(run, len(left))
+
+
+def _shard_places(entry: Entry) -> tuple[str, ...]:
+    """The nodes of a file's shards; none where the manifest can not be read."""
+    with contextlib.suppress(StorageError):
+        return (code_of(entry) or _NO_SHARDS).nodes
+    return ()
+
+
+def _shard_bytes(entry: Entry) -> int:
+    """Of all shards of a file."""
+    count = len(_shard_places(entry))
+    return (code_of(entry) or _NO_SHARDS).shard_size * count if count else 0
+
+
+_NO_SHARDS = CodeManifest(0, 1, 1, (), ())
+
+
+def _wrong(coded: ShardsFound) -> str:
+    """What is wrong with the shards of a file, in words."""
+    return ", ".join(f"{index} is {coded.states[index]}" + (f" ({coded.manifest.nodes[index]})" if coded.manifest.nodes[index] else "")
+                     for index in coded.bad)
 
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves
@@ -22557,6 +23157,7 @@ class Members:
         self._leaving, self._warned = Leaving(), set()           # type: ignore[var-annotated]
         self._stopping, self._wake, self._state = threading.Event(), threading.Event(), threading.Lock()
         self._looked = threading.Event()                        # somebody was told how far this node has come
+        self.shards: Optional[Scrubber] = None                  # moves the shards of coded files
         self._threads: list[threading.Thread] = []
 
     @property
@@ -22707,6 +23308,7 @@ class Members:
         while page:
             yield page
             page = self._store.owned(self.id, split_path(page[-1].path), MEMBERS_PAGE)
+        yield from filter(None, self.shards.held() if self.shards is not None else ())
 
     def _rounds(self, leaving: Leaving) -> None:
         """Move what is here, again and again for as long as some of it goes."""
@@ -22759,6 +23361,9 @@ class Members:
 
     def _move(self, leaving: Leaving, entry: Entry, room: dict[str, int]) -> str:
         """Move a file to the node with the most space; why that failed, "" where there is nothing to say of it."""
+        if entry.backend == ERASURE:
+            return self._vacate(leaving, entry)
+
         def guard(there: Optional[Entry]) -> None:
             if there is None or there.id != entry.id:
                 raise FileNotFound()
@@ -22781,6 +23386,14 @@ class Members:
                     if target in room:
                         room[target] -= entry.size
                 return ""
+        return reason
+
+    def _vacate(self, leaving: Leaving, entry: Entry) -> str:
+        assert self.shards is not None      # whose pages it is on
+        reason = "" if self._over(leaving) else self.shards.vacate(entry)
+        if not reason:
+            with self._state:
+                leaving.moved, leaving.moved_bytes = leaving.moved + 1, leaving.moved_bytes + entry.size
         return reason
 
     # -- who belongs to it, with records in Raft ---------------------------------------------------------------
@@ -31066,9 +31679,9 @@ class RestDialect:
 
     def __init__(self, tree: Tree, links: Links, config: Config, *, metrics: Metrics, log: Log,
                  spool_folder: Optional[str] = None, checks: Sequence[Callable[[], dict[str, str]]] = (),
-                 members: Optional[Members] = None, shards: Optional[ShardStore] = None) -> None:
+                 members: Optional[Members] = None, shards: Optional[ShardStore] = None, scrubber: Optional[Scrubber] = None) -> None:
         self._tree, self._links, self._metrics, self._log, self._members = tree, links, metrics, log, members
-        self._shards = shards
+        self._shards, self._scrubber = shards, scrubber
         self._config, self._spools, self._checks = config, spool_folder, checks
         rates = config.rate_limits
         self._link_rate = RateLimiter(rates.link_rate, rates.link_burst, rates.addresses)
@@ -31092,6 +31705,7 @@ class RestDialect:
             ("/download/{path}", {"GET": self.download, "HEAD": self.download}, "open"),
             ("/v1/shards/{path}", {"GET": self.get_shard, "HEAD": self.get_shard}, "key"),
             ("/v1/internal/shards/{path}", {"GET": self.read_shard, "PUT": self.put_shard, "DELETE": self.delete_shard}, "internal"),
+            ("/v1/heal/{path}", {"GET": self.shards_of, "POST": self.heal}, "key"),
             ("/v1/internal/{path}", absent, "internal"),
             ("/v1/cluster", {"GET": self.cluster}, "user"),
             ("/v1/cluster/leave", {"POST": self.leave, "DELETE": self.stay}, "user"),
@@ -31395,8 +32009,6 @@ class RestDialect:
                 raise
         return response
 
-    # -- the server itself -------------------------------------------------------------------------------------
-
     # -- shards ------------------------------------------------------------------------------------------------
 
     def get_shard(self, request: Request) -> Response:
@@ -31445,6 +32057,37 @@ class RestDialect:
         with aside(request):
             shards.remove(key, [index])
         return Response(204, None)
+
+    def shards_of(self, request: Request) -> Response:
+        """`GET /v1/heal/{path}`: where the shards of a file lie and how they are; with `verify=true` they are read."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        with aside(request):
+            entry = self._tree.stat(_asking(request), path)
+            manifest = code_of(entry)
+            if self._scrubber is None or manifest is None:
+                raise FileNotFound("This file is not erasure-coded and has no shards.")
+            rows = self._scrubber.look(entry, request.flag("verify"))
+        return json_response({"path": path, "original_size": entry.size, "data_shards": manifest.data, "parity_shards": manifest.parity,
+                              "shard_size": manifest.shard_size, "shards": [
+                                  {"index": row.index, "instance_id": row.node, "size": row.size, "state": row.state} for row in rows]})
+
+    def heal(self, request: Request) -> Response:
+        """`POST /v1/heal/{path}` `{"verify", "mend", "rate"}`: mend what is coded at a path and below it. A line of JSON tells
+        now and then how far that is; it ends when nobody listens any more."""
+        path = canonical_path(decode_path(request.path[len("/v1/heal"):]))
+        self._tree.administer(_asking(request))
+        asked = request.json()
+        deep, mend = _wants({"verify": True, **asked}, "verify"), _wants({"mend": True, **asked}, "mend")
+        rate = _whole_number("rate", asked["rate"], 1 << 50) if asked.get("rate") else 0
+        if self._scrubber is None:
+            raise NotSupported("erasure.enabled is false: this server has no coded files.")
+        with aside(request):
+            self._tree.stat(_asking(request), path)
+        counts = self._scrubber.heal(path, deep=deep, mend=mend, rate=rate)
+        lines = (compact_json(dataclasses.asdict(count)).encode() + b"\n" for count in counts)
+        return Response(200, ChunkReader(lines, None, counts.close), headers=[("Content-Type", "application/x-ndjson"), _NO_STORE])
+
+    # -- the server itself -------------------------------------------------------------------------------------
 
     def not_built(self, request: Request) -> Response:
         """The cluster's own routes."""
@@ -35250,8 +35893,12 @@ class Client(HTTPClient):
         """Let a node (default: the one that answers) move its files to the others. How far it has come, until its `state`
         is "done" or something else than "moving"; it goes on whether somebody looks on or not, until `stay`. `lost`: it is
         gone for good, with its files, and belongs to the cluster no more (records in Raft)."""
-        reply = self._call("POST", "/v1/cluster/leave", {"Content-Type": "application/json"}, idempotent=True, stream=True,
-                           body=_Source(json.dumps({"node": node, **({"lost": True} if lost else {})}).encode()))
+        yield from self._lines("/v1/cluster/leave", {"node": node, **({"lost": True} if lost else {})})
+
+    def _lines(self, target: str, wish: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        """The lines of an answer that goes on for as long as the work does, as they come."""
+        reply = self._call("POST", target, {"Content-Type": "application/json"}, idempotent=True, stream=True,
+                           body=_Source(json.dumps(wish).encode()))
         rest = b""
         with RemoteReader(self.url, reply) as reader, _foreign(self.url):
             for block in reader:
@@ -35265,6 +35912,16 @@ class Client(HTTPClient):
     def transfer(self, node: str = "") -> str:
         """Let a node (default: the one that has the most of the log) lead the cluster; who leads now."""
         return str(self._json("POST", "/v1/cluster/transfer", {"node": node})["leader"])
+
+    def shards(self, path: str, verify: bool = False) -> dict[str, Any]:
+        """Where the shards of a coded file lie, and how each is; `verify`: by its bytes. As `GET /v1/heal/{path}` says.
+        Raises FileNotFound for a file that is not coded, too."""
+        return dict(self._json("GET", _target("/v1/heal/", path, verify=verify)))
+
+    def heal(self, path: str = "/", *, verify: bool = True, mend: bool = True, rate: int = 0) -> Iterator[dict[str, Any]]:
+        """Mend coded files at a path and below it (for administrators): how far that is, until `state` is "done" or
+        "failed"; it ends when nobody listens any more. `rate`: bytes a second, 0: no limit."""
+        return self._lines(_target("/v1/heal/", path), {"verify": verify, "mend": mend, "rate": rate})
 
     def health(self) -> dict[str, Any]:
         """What the server says when it runs; needs no key. Raises Unavailable."""
@@ -36987,6 +37644,58 @@ def _fsck(args: argparse.Namespace) -> int:
 
 
 def _heal(args: argparse.Namespace) -> int:
+    """Of a running server its coded files; with a configuration for second copies those, as no server runs."""
+    given = args.config or args.data or any(getattr(args, about.key, None) is not None for about in OPTIONS if about.flag)
+    if not given and not args.url and not args.key:
+        with contextlib.suppress(ConfigError):
+            given = Config.load(os.environ.get("CALLFS_CONFIG") or None, environ=os.environ, require_keys=False).ha.replication_enabled
+    return _heal_copies(args) if given else _heal_shards(args)
+
+
+def _heal_shards(args: argparse.Namespace) -> int:
+    row: dict[str, Any] = {}
+    began, shown = time.monotonic(), sys.stderr.isatty()
+    with _client_of(args) as client:
+        for row in client.heal(args.folder or "/", verify=not args.quick, mend=not args.dry_run, rate=args.rate):
+            if shown:
+                sys.stderr.write(f"\r{_heal_line(row, time.monotonic() - began)}\x1b[K")
+                sys.stderr.flush()
+    if shown:
+        sys.stderr.write("\r\x1b[K")
+    for path, problem in row.get("problems", {}).items():
+        _complain(f"{path}: {problem}")
+    if row.get("state") != "done":
+        raise Unavailable(f"healing went no further: {row.get('reason') or 'the server stopped'}")
+    left = row["waiting"] + row["lost"] + row["failed"]
+    _say("{files} coded files with {shards} shards: {bad} bad, {rebuilt} made again ({size}), {adopted} adopted, {removed} removed; {left}".format(
+        **row, size=_short_size(row["rebuilt_bytes"]), left=f"{left} problems left" if left else "no problems left"))
+    return 1 if left else 0
+
+
+def _heal_line(row: Mapping[str, Any], seconds: float) -> str:
+    """How far it is, and how long it may take yet."""
+    rate = row["bytes"] / max(seconds, 0.001)
+    left = max(0, row["bytes_total"] - row["bytes"]) / rate if rate else 0.0
+    return (f"{row['files']} of {row['files_total']} files, {_short_size(row['bytes'])} of {_short_size(row['bytes_total'])}, "
+            f"{_short_size(int(rate))}/s, {format_duration(int(left))} left; {row['bad']} bad shards, {row['rebuilt']} made again")
+
+
+def _shards(args: argparse.Namespace) -> int:
+    with _client_of(args) as client:
+        found = client.shards(args.path, verify=args.verify)
+    if args.json:
+        _say(json.dumps(found, indent=1))
+    else:
+        table = [["INDEX", "NODE", "SIZE", "STATE", "HOLDS"], *([
+            str(row["index"]), row["instance_id"] or "-", str(row["size"]), row["state"],
+            "data" if row["index"] < found["data_shards"] else "parity"] for row in found["shards"])]
+        widths = [max(map(len, column)) for column in zip(*table)]
+        _say("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in table))
+        _say("{original_size} bytes in {data_shards} + {parity_shards} shards of {shard_size}".format(**found))
+    return 1 if any(row["state"] != "ok" for row in found["shards"]) else 0
+
+
+def _heal_copies(args: argparse.Namespace) -> int:
     seen, left = run_heal(_configured(args), deep=args.deep, mend=not args.dry_run, report=_say_finding)
     _say(f"{seen} files and their second copies compared, " + (f"{left} problems left" if left else "no problems left"))
     return 1 if left else 0
@@ -37420,9 +38129,18 @@ COMMANDS = [
                   "its files with the owners that are kept beside them"),
              _arg("--take-over", action="store_true",
                   help="take in objects in S3 that were stored under other records (after those were lost)"))),
-    Command("heal", "compare files and their second copies, and mend the bad from the good (with the server stopped)", _heal,
-            (*_CONFIG_ARGUMENTS, _arg("--deep", action="store_true", help="read all bytes of both sides"),
-             _arg("--dry-run", action="store_true", help="say what disagrees, change nothing"))),
+    Command("heal", "of a running server: read the shards of coded files and make the bad ones again; with the configuration of a "
+            "stopped one: the same for files and their second copies (ha)", _heal,
+            (_arg("folder", nargs="?", metavar="PATH", help="a file or directory on the server (default: all); with --config the folder "
+                  "that it serves"), *_CONFIG_ARGUMENTS[1:], *_CLIENT_ARGUMENTS,
+             _arg("--quick", action="store_true", help="shards: only look whether they are there"),
+             _arg("--rate", type=_size, default=0, metavar="SIZE", help="shards: bytes a second at most, as 50MiB"),
+             _arg("--deep", action="store_true", help="second copies: read all bytes of both sides"),
+             _arg("--dry-run", action="store_true", help="say what is wrong, change nothing"))),
+    Command("shards", "where the shards of a coded file lie and how they are; exit code 1 when one is not as it should be", _shards,
+            (_arg("path", metavar="PATH", help="a file on the server"), *_CLIENT_ARGUMENTS,
+             _arg("--verify", action="store_true", help="read them and compare their checksums"),
+             _arg("--json", action="store_true", help="the same as JSON"))),
     Command("migrate", "take the records from SQLite into a Raft cluster of one node, or back (with the server stopped)", _migrate,
             (*_CONFIG_ARGUMENTS, _arg("--to", required=True, choices=("raft", "sqlite"), help="where they are to be"))),
     Command("cluster status", "how each node is; exit code 1 when one is away", _cluster_status,

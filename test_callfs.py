@@ -13148,9 +13148,1085 @@ def test_cache_of_a_server(moto_s3: S3Server, faulty_s3: Callable[..., FaultyS3]
 # Shards: those that lie on this node
 # ============================================================================
 
+SHARD_KEY, OTHER_KEY = "0123456789abcdef" * 2, "f" * 32
+SHARD_NOTES_GOLDEN = "6366732d63726331000001000800000000000000ef797c8118f02dfb649607dd5d3f8c7623048c9c063d532cc95c5ed7a898a64f9094432dafdae09a"
+
+
+def shard_bytes(size: int) -> bytes:
+    """The same each time, no two blocks alike."""
+    return random.Random(size).randbytes(size)
+
+
+def put_shard(shards: Any, data: bytes, index: int = 0, key: str = SHARD_KEY, step: int = 100_003) -> str:
+    """In pieces that fit no block."""
+    with shards.stage(key, index, len(data)) as upload:
+        for start in range(0, len(data), step):
+            upload.write(memoryview(bytearray(data[start:start + step])))
+        return upload.commit()
+
+
+def shard_part(shards: Any, start: int = 0, stop: Optional[int] = None, index: int = 0, key: str = SHARD_KEY) -> bytes:
+    """What `open` gives, each block checked; the sums are also compared with ones of our own."""
+    crcs, reader = shards.open(key, index, start, stop)
+    with reader:
+        blocks = list(callfs.checked_blocks(crcs, reader))
+    assert list(crcs) == [zlib.crc32(block) for block in blocks] and reader.length == sum(map(len, blocks))
+    return b"".join(blocks)
+
+
+class ShardsOnDisk:
+    """Shards in a folder, and a way to their files past the store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.shards = folder / callfs.SHARD_FOLDER, callfs.DiskShards(str(folder), durable=False)
+
+    def files(self) -> list[str]:
+        """All that lies there, below `.erasure`."""
+        return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
+
+    def read(self, name: str) -> bytes:
+        """One of them."""
+        return (self.folder / name).read_bytes()
+
+    def write(self, name: str, data: Optional[bytes]) -> None:
+        """Let one have other bytes; None: remove it."""
+        place = self.folder / name
+        place.parent.mkdir(exist_ok=True)
+        place.write_bytes(data) if data is not None else place.unlink()
+
+    def cut_off(self) -> None:
+        """An upload that was killed."""
+        upload = self.shards.stage(SHARD_KEY, 7, 10_000_000)
+        upload.write(memoryview(bytes(6_000_000)))
+        os.close(upload._fd)
+
+
+class ShardsInS3:
+    """The same in a bucket."""
+
+    def __init__(self, client: Any) -> None:
+        self.client, self.shards = client, callfs.S3Shards(client, "some/where")
+
+    def files(self) -> list[str]:
+        """All objects there and all uploads under way."""
+        assert all(found.key.startswith("some/where/.erasure/") for found in self.client.list())
+        return sorted([found.key[20:] for found in self.client.list()] + ["tmp/" + found.key[20:] for found in self.client.uploads()])
+
+    def read(self, name: str) -> bytes:
+        """One of them."""
+        return s3_bytes(self.client, "some/where/.erasure/" + name)
+
+    def write(self, name: str, data: Optional[bytes]) -> None:
+        """Let one have other bytes; None: remove it. The store has no notes in memory then."""
+        name = "some/where/.erasure/" + name
+        self.client.put(name, data) if data is not None else self.client.delete([name])
+        self.shards = callfs.S3Shards(self.client, "some/where")
+
+    def cut_off(self) -> None:
+        """An upload that was killed."""
+        upload = self.client.upload(f"some/where/.erasure/{SHARD_KEY}/7", 10_000_000)
+        upload.write(bytes(6_000_000))
+        for thread in upload._threads:
+            thread.join()
+
+
+@pytest.fixture(params=["disk", "moto_s3", *(pytest.param(name, marks=pytest.mark.long) for name in ("rclone_s3", "swift_s3"))])
+def shard_rig(request: pytest.FixtureRequest, tmp_path: Path, s3_client: Callable[..., Any]) -> Any:
+    """Where shards lie: one contract for all."""
+    if request.param == "disk":
+        return ShardsOnDisk(tmp_path)
+    return ShardsInS3(s3_client(request.getfixturevalue(request.param), part_bytes=callfs.S3_MIN_PART))
+
+
+def test_shards_come_back_as_they_went(shard_rig: Any) -> None:
+    """Every size around a block; whole and in windows; the sums are what they should be; then all of it goes."""
+    block, shards = callfs.CODE_BLOCK, shard_rig.shards
+    sizes = [0, 8, block - 8, block, block + 8, 3 * block, 5 * block + 16]
+    for index, size in enumerate(sizes):
+        data = shard_bytes(size)
+        assert put_shard(shards, data, index) == hashlib.sha256(data).hexdigest()
+        assert shard_rig.read(f"{SHARD_KEY}/{index}") == data == shard_part(shards, index=index)
+        assert shards.verify(SHARD_KEY, index) == callfs.ShardState(size, hashlib.sha256(data).hexdigest(), ())
+    for start, stop in itertools.combinations(range(0, 6 * block, block), 2):
+        stop = min(stop, size)
+        assert shard_part(shards, start, stop, index) == data[start:stop]
+    assert shard_part(shards, block, block, index) == b"" and shard_part(shards, size, size, index) == b""
+    put_shard(shards, b"x" * 16, 255, OTHER_KEY)
+    put_shard(shards, b"y" * 16, 12, OTHER_KEY)
+    found = shards.find([SHARD_KEY, OTHER_KEY, "e" * 32])
+    assert {key: {index: info.size for index, info in each.items()} for key, each in found.items()} == \
+        {SHARD_KEY: dict(enumerate(sizes)), OTHER_KEY: {255: 16, 12: 16}, "e" * 32: {}}
+    assert all(index == info.index and abs(info.mtime_ns / 1e9 - time.time()) < 600 for each in found.values() for index, info in each.items())
+    listed = list(shards.list())
+    assert sorted(listed) == sorted((key, info) for key, each in found.items() for info in each.values())
+    assert sorted([key for key, _ in itertools.groupby(listed, lambda each: each[0])]) == [SHARD_KEY, OTHER_KEY]      # each in one go
+    shards.remove(SHARD_KEY, [0, 3, 99])
+    assert list(shards.find([SHARD_KEY])[SHARD_KEY]) != [] and set(shards.find([SHARD_KEY])[SHARD_KEY]) == {1, 2, 4, 5, 6}
+    for gone in (lambda: shards.open(SHARD_KEY, 3), lambda: shards.verify(SHARD_KEY, 3), lambda: shards.open(SHARD_KEY, 0, 0, 0)):
+        with pytest.raises(callfs.FileNotFound):
+            gone()
+    assert shards.sweep(time.time_ns()) == 0
+    shards.check()
+    assert shards.free_bytes() > 1 << 20
+    shards.delete([SHARD_KEY, "e" * 32, OTHER_KEY])
+    assert shard_rig.files() == [] == list(shards.list())
+    if isinstance(shard_rig, ShardsOnDisk):
+        assert os.listdir(shard_rig.folder) == ["tmp"]
+
+
+def test_data_shards_end_to_end_are_the_file(tmp_path: Path) -> None:
+    """The way out without the software: `cat 0 1 2 3 | head -c SIZE`."""
+    data = shard_bytes(4 * 1024 - 19)
+    padded, shards = data + bytes(19), callfs.DiskShards(str(tmp_path))
+    for index in range(4):
+        put_shard(shards, padded[index * 1024:][:1024], index)
+    done = subprocess.run(["sh", "-c", f"cat 0 1 2 3 | head -c {len(data)}"], cwd=tmp_path / ".erasure" / SHARD_KEY, stdout=subprocess.PIPE)
+    assert done.stdout == data
+
+
+@pytest.mark.parametrize("size", [100, 11_000_000])
+def test_a_shard_is_replaced_in_one_step(shard_rig: Any, size: int) -> None:
+    """By a second upload, as heal does it: who reads the old one reads on, and a third that is given up changes nothing."""
+    shards, old, new = shard_rig.shards, shard_bytes(size)[::-1], shard_bytes(size)
+    put_shard(shards, old)
+    before = shard_rig.files()
+    assert before == [f"{SHARD_KEY}/0", f"{SHARD_KEY}/0.crc"]
+    with shards.stage(SHARD_KEY, 0, size) as upload:
+        upload.write(memoryview(new))
+        assert shard_part(shards) == old
+        with shards.open(SHARD_KEY, 0)[1] as reader:
+            first = reader.read(10)
+            upload.commit()
+            assert not isinstance(shard_rig, ShardsOnDisk) or first + b"".join(reader) == old
+    assert shard_part(shards) == new == shard_rig.read(before[0]) and shard_rig.files() == before
+    with shards.stage(SHARD_KEY, 0, size) as upload:
+        upload.write(memoryview(old))
+    upload.abort()
+    assert shard_part(shards) == new and shard_rig.files() == before
+
+
+def test_shards_of_another_length_than_announced(shard_rig: Any) -> None:
+    for length, data in ((10, b"x" * 9), (10, b"x" * 11), (0, b"x"), (callfs.CODE_BLOCK, b"x" * (callfs.CODE_BLOCK - 1))):
+        with pytest.raises(callfs.Disconnected), shard_rig.shards.stage(SHARD_KEY, 0, length) as upload:
+            upload.write(memoryview(data))
+            upload.commit()
+        assert shard_rig.files() == []
+
+
+NO_SHARDS: list[tuple[Any, Any]] = [
+    ("..", 0), ("../" + SHARD_KEY, 0), (SHARD_KEY[:-1], 0), (SHARD_KEY + "0", 0), (SHARD_KEY.upper(), 0), (SHARD_KEY + "\n", 0), ("", 0),
+    ("/" + SHARD_KEY[1:], 0), (SHARD_KEY[:-3] + "/..", 0), ("tmp", 0), ("0" * 31 + "٣", 0), ([SHARD_KEY], 0), (None, 0),
+    (SHARD_KEY, -1), (SHARD_KEY, 256), (SHARD_KEY, "00"), (SHARD_KEY, "+1"), (SHARD_KEY, "1 "), (SHARD_KEY, "1\n"), (SHARD_KEY, "٣"), (SHARD_KEY, ""),
+    (SHARD_KEY, "9" * 400), (SHARD_KEY, "0.crc"), (SHARD_KEY, "../0"), (SHARD_KEY, "0/.."), (SHARD_KEY, 1.0), (SHARD_KEY, True), (SHARD_KEY, None)]
+
+
+@pytest.mark.once
+def test_shard_names_that_none_has(tmp_path: Path) -> None:
+    """Refused before anything is asked of the disk, by every operation that takes a name."""
+    rig = ShardsOnDisk(tmp_path / "a" / "b")
+    put_shard(rig.shards, b"x" * 8)
+    before = rig.files()
+    for key, index in NO_SHARDS:
+        named: list[Callable[[], Any]] = [lambda: rig.shards.stage(key, index, 1), lambda: rig.shards.open(key, index),
+                                          lambda: rig.shards.verify(key, index), lambda: rig.shards.remove(key, [index])]
+        if key != SHARD_KEY:
+            named += [lambda: rig.shards.find([key]), lambda: rig.shards.delete([key]), lambda: rig.shards.remove(key, [])]
+        for attempt in named:
+            with pytest.raises(callfs.FileNotFound, match="32 hexadecimal digits, its index is 0 to 255"):
+                attempt()
+    assert rig.files() == before and [callfs.shard_place(SHARD_KEY, index) for index in (0, "9", 10, "99", 100, 255)] == \
+        [f"{SHARD_KEY}/{index}" for index in (0, 9, 10, 99, 100, 255)]
+
+
+def flipped(data: bytes, place: int, bit: int = 3) -> bytes:
+    """With one bit turned over."""
+    place %= len(data)
+    return data[:place] + bytes([data[place] ^ 1 << bit]) + data[place + 1:]
+
+
+# What happens to the shard (2 blocks and 16 bytes) or to its notes; whether `open` refuses all of it, else which blocks are bad.
+SHARD_DAMAGE: dict[str, tuple[str, Callable[[bytes], Optional[bytes]], Any]] = {
+    "first bit": ("0", lambda data: flipped(data, 0, 0), (0,)), "last bit": ("0", lambda data: flipped(data, -1, 7), (2,)),
+    "middle": ("0", lambda data: flipped(data, callfs.CODE_BLOCK), (1,)), "zeros": ("0", lambda data: bytes(len(data)), (0, 1, 2)),
+    "two blocks exchanged": ("0", lambda data: data[callfs.CODE_BLOCK:2 * callfs.CODE_BLOCK] + data[:callfs.CODE_BLOCK] + data[2 * callfs.CODE_BLOCK:], (0, 1)),
+    "cut": ("0", lambda data: data[:-1], None), "empty": ("0", lambda data: b"", None), "longer": ("0", lambda data: data + b"x", None),
+    "no notes": ("0.crc", lambda notes: None, None), "empty notes": ("0.crc", lambda notes: b"", None),
+    "half of the notes": ("0.crc", lambda notes: notes[:40], None), "one sum less": ("0.crc", lambda notes: notes[:-4], None),
+    "zeros as notes": ("0.crc", lambda notes: bytes(len(notes)), None), "a sum": ("0.crc", lambda notes: flipped(notes, -9), (0,)),
+    "the last sum": ("0.crc", lambda notes: flipped(notes, -1), (2,)),
+    **{f"byte {place} of the notes": ("0.crc", lambda notes, place=place: flipped(notes, place), None) for place in range(0, 56, 5)}}   # type: ignore[misc]
+
+
+@pytest.mark.parametrize("what", SHARD_DAMAGE)
+def test_shards_whose_damage_is_found(what: str, shard_rig: Any) -> None:
+    name, change, bad = SHARD_DAMAGE[what]
+    if not isinstance(shard_rig, ShardsOnDisk) and what.startswith(("byte", "zeros", "half", "empty")):
+        pytest.skip("the same code as on the disk")
+    data = shard_bytes(2 * callfs.CODE_BLOCK + 16)
+    put_shard(shard_rig.shards, data)
+    put_shard(shard_rig.shards, data, 1)
+    name = f"{SHARD_KEY}/{name}"
+    shard_rig.write(name, change(shard_rig.read(name)))
+    shards = shard_rig.shards
+    if bad is None:
+        for attempt in (shards.verify, shards.open, functools.partial(shards.open, start=0, stop=len(data))):
+            with pytest.raises(callfs.StorageError):
+                attempt(SHARD_KEY, 0)
+    else:
+        state = shards.verify(SHARD_KEY, 0)
+        assert state.bad == bad and (state.sha256 == hashlib.sha256(data).hexdigest()) == name.endswith(".crc")
+        for number in range(3):
+            start, stop = number * callfs.CODE_BLOCK, min(len(data), (number + 1) * callfs.CODE_BLOCK)
+            with pytest.raises(callfs.AlteredBytes) if number in bad else contextlib.nullcontext():
+                assert shard_part(shards, start, stop) == data[start:stop]
+    assert shard_part(shards, index=1) == data          # its neighbour does not mind
+    put_shard(shards, data)
+    assert shard_part(shards) == data and not shards.verify(SHARD_KEY, 0).bad
+
+
+def test_a_shard_that_is_shorter_than_asked_for(shard_rig: Any) -> None:
+    put_shard(shard_rig.shards, shard_bytes(100))
+    for start, stop in ((0, 101), (callfs.CODE_BLOCK, 2 * callfs.CODE_BLOCK), (200, 200)):
+        if (start, stop) != (200, 200) or isinstance(shard_rig, ShardsOnDisk):
+            with pytest.raises(callfs.StorageError):
+                shard_rig.shards.open(SHARD_KEY, 0, start, stop)
+
+
+def test_shards_with_too_few_blocks_are_no_answer() -> None:
+    """A reader that ends early, or gives more than there are sums for; one that gives a byte at a time is fine."""
+    data = shard_bytes(callfs.CODE_BLOCK + 8)
+    crcs = (zlib.crc32(data[:callfs.CODE_BLOCK]), zlib.crc32(data[callfs.CODE_BLOCK:]))
+
+    def blocks(given: bytes, step: int) -> bytes:
+        pieces = (given[start:start + step] for start in range(0, len(given), step))
+        return b"".join(callfs.checked_blocks(crcs, callfs.ChunkReader(pieces)))
+    assert blocks(data, 1 << 20) == blocks(data, 1000) == blocks(data, 1) == data
+    for given in (data[:-1], data[:callfs.CODE_BLOCK], b"", data + b"x"):
+        with pytest.raises(callfs.AlteredBytes):
+            blocks(given, 1 << 20)
+
+
+def test_shards_are_verified_at_a_pace(tmp_path: Path) -> None:
+    """Whoever verifies is told of every piece, and may stop it."""
+    shards, told = callfs.DiskShards(str(tmp_path)), []     # type: Any, list[int]
+    put_shard(shards, shard_bytes(150_000))
+    shards.verify(SHARD_KEY, 0, told.append)
+    assert told == [65536, 65536, 18928]
+    with nothing_left(), pytest.raises(KeyError):
+        shards.verify(SHARD_KEY, 0, raising(KeyError()))
+
+
+@pytest.mark.once
+def test_shards_and_the_form_of_their_notes(tmp_path: Path) -> None:
+    """Byte for byte: magic, block, size, SHA-256, the CRC-32 of these, one of each block. Nobody else may read the files."""
+    rig = ShardsOnDisk(tmp_path)
+    put_shard(rig.shards, b"12345678")
+    head = b"cfs-crc1" + struct.pack("<IQ", 65536, 8) + hashlib.sha256(b"12345678").digest()
+    assert rig.read(f"{SHARD_KEY}/0.crc").hex() == SHARD_NOTES_GOLDEN == (head + struct.pack("<II", zlib.crc32(head), 0x9AE0DAAF)).hex()
+    assert {stat.S_IMODE(path.stat().st_mode) for path in rig.folder.rglob("*")} == {0o600, 0o700}
+
+
+def test_shards_that_were_cut_off_are_swept(shard_rig: Any) -> None:
+    """Of an upload and of notes without their shard; not what is new, nor of other keys, nor where it is only counted."""
+    shards = shard_rig.shards
+    put_shard(shards, b"x" * 8)
+    shard_rig.cut_off()
+    shard_rig.write(f"{OTHER_KEY}/3.crc", b"notes")
+    shards, before = shard_rig.shards, shard_rig.files()
+    late = time.time_ns() + 10**12
+    assert len(before) == 4 and shards.find([OTHER_KEY]) == {OTHER_KEY: {}} and len(list(shards.list())) == 1
+    assert shards.sweep(1) == 0 == shards.sweep(late, {"e" * 32}) == shards.sweep(late, set())     # all uploads in moto are of 2010
+    assert shards.sweep(late, mend=False) == 2 and shard_rig.files() == before
+    assert shards.sweep(late, {OTHER_KEY}) == 1 and len(shard_rig.files()) == 3
+    assert shards.sweep(late) == 1 and shard_rig.files() == [f"{SHARD_KEY}/0", f"{SHARD_KEY}/0.crc"] and shard_part(shards) == b"x" * 8
+
+
+def test_shards_many_at_a_time(shard_rig: Any) -> None:
+    """Threads that store, read and remove shards of one file meet nothing half-made, and no folder that went away."""
+    shards, wrong = shard_rig.shards, []        # type: Any, list[Any]
+
+    def work(index: int) -> None:
+        try:
+            for size in range(8, 400 if isinstance(shard_rig, ShardsOnDisk) else 24, 8):
+                data = shard_bytes(size)
+                put_shard(shards, data, index)
+                assert shard_part(shards, index=index) == data
+                shards.remove(SHARD_KEY, [index])
+        except BaseException as error:
+            wrong.append(error)
+    threads = [threading.Thread(target=work, args=(index,)) for index in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == [] and shard_rig.files() == []
+
+
+def test_shards_on_a_disk_that_breaks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sector that can not be read is damage, not a fault of callfs."""
+    shards = callfs.DiskShards(str(tmp_path))
+    put_shard(shards, b"x" * 8)
+    monkeypatch.setattr(callfs, "pread", raising(OSError(errno.EIO, "a bad sector")))
+    for attempt in (lambda: shards.verify(SHARD_KEY, 0), lambda: shard_part(shards)):
+        with nothing_left(), pytest.raises(callfs.StorageError):
+            attempt()
+
+
+def test_shards_on_a_full_disk(tmp_path: Path) -> None:
+    """507 before the first byte, where `storage.min_free_bytes` would not stay free."""
+    free = shutil.disk_usage(tmp_path).free
+    shards = callfs.DiskShards(str(tmp_path), min_free=free // 2)
+    assert 0 < shards.free_bytes() < free * 0.9
+    with pytest.raises(callfs.StorageFull):
+        shards.stage(SHARD_KEY, 0, free)
+    put_shard(shards, b"x")
+    assert callfs.DiskShards(str(tmp_path), min_free=1 << 60).free_bytes() == 0
+
+
+# ---- calls that fail, a process that dies ------------------------------------------------------------------------
+
+SHARD_CALLS = frozenset({"open", "close", "write", "fsync", "replace", "unlink", "rmdir", "makedirs", "fstat", "stat", "scandir", "fdopen"})
+OLD_SHARD, NEW_SHARD = b"o" * 100_000, b"n" * 100_000
+SHARD_OPERATIONS: dict[str, Callable[[Any], Any]] = {
+    "put": lambda shards: put_shard(shards, NEW_SHARD, 5), "replace": lambda shards: put_shard(shards, NEW_SHARD),
+    "remove": lambda shards: shards.remove(SHARD_KEY, [0]), "delete": lambda shards: shards.delete([SHARD_KEY]),
+    "read": shard_part, "verify": lambda shards: shards.verify(SHARD_KEY, 0), "find": lambda shards: shards.find([SHARD_KEY]),
+    "list": lambda shards: list(shards.list()), "sweep": lambda shards: shards.sweep(time.time_ns())}
+
+
+def check_shards(rig: Any, operation: str, done: bool, where: str) -> None:
+    """Each shard is there whole, old or new, or it is not there; notes may lie there alone, and nothing else does."""
+    seen = {f"{key}/{info.index}": rig.read(f"{key}/{info.index}") for key, info in rig.shards.list()}
+    old = {f"{SHARD_KEY}/0": OLD_SHARD, f"{SHARD_KEY}/1": OLD_SHARD}
+    new = {"put": {**old, f"{SHARD_KEY}/5": NEW_SHARD}, "replace": {**old, f"{SHARD_KEY}/0": NEW_SHARD}, "delete": {},
+           "remove": {f"{SHARD_KEY}/1": OLD_SHARD}}.get(operation, old)
+    between = [{name: data for name, data in old.items() if name != gone} for gone in old] if operation == "delete" else []
+    assert seen in ([new] if done else [old, new, *between]), (where, sorted(seen))
+    rig.shards.sweep(time.time_ns() + 10**12)
+    for name in seen:                       # only one that is being replaced may have the notes of the other, and is known for bad
+        state = rig.shards.verify(*name.split("/"))
+        assert not state.bad or not done and operation == "replace" and name.endswith("/0"), where
+    assert rig.files() == sorted([*seen, *(name + ".crc" for name in seen)]), where
+
+
+@contextlib.contextmanager
+def two_shards(folder: Path) -> Iterator[Any]:
+    """A folder with two shards in it, for a moment."""
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        rig = ShardsOnDisk(Path(place))
+        for index in (0, 1):
+            put_shard(rig.shards, OLD_SHARD, index)
+        rig.shards = callfs.DiskShards(place)
+        yield rig
+
+
+@pytest.mark.parametrize("fault", [errno.ENOSPC, errno.EIO, "short"], ids=["ENOSPC", "EIO", "short"])
+@pytest.mark.parametrize("operation", SHARD_OPERATIONS)
+def test_shards_when_the_nth_call_fails(quick: Path, operation: str, fault: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For N = 1, 2, ... until it passes: old or new whole, an error where it did not work, nothing left, the next one works."""
+    for number in itertools.count(1):
+        descriptors, failed = open_descriptors(), None
+        with two_shards(quick) as rig:
+            faulty = FaultyOS(failing(number, fault)._act, frozenset({"write"}) if fault == "short" else SHARD_CALLS)
+            with monkeypatch.context() as patched:
+                patched.setattr(callfs, "os", faulty)
+                try:
+                    SHARD_OPERATIONS[operation](rig.shards)
+                except callfs.CallFSError as error:
+                    failed = error
+            where = f"{operation}, call {number} {fault}: {failed!r}"
+            assert not isinstance(failed, callfs.FileNotFound) and (fault != errno.ENOSPC or not failed or failed.status in (500, 507)), where
+            assert not [name for name in rig.files() if name.startswith("tmp/")], where
+            check_shards(rig, operation, not failed and faulty.calls < number, where)
+            put_shard(rig.shards, NEW_SHARD)
+            assert shard_part(rig.shards) == NEW_SHARD, where
+        assert open_descriptors() == descriptors, where
+        if faulty.calls < number:
+            break
+    assert number > 1 or fault == "short" and operation not in ("put", "replace")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.once
+@pytest.mark.parametrize("operation, after", [("put", True), ("replace", False), ("delete", False), *(
+    pytest.param(*each, marks=pytest.mark.long) for each in (("put", False), ("replace", True), ("delete", True), ("remove", True)))])
+def test_shards_killed_at_every_step(quick: Path, operation: str, after: bool) -> None:
+    """After the restart: old or new whole, and when it was swept nothing else."""
+    for number in itertools.count(1):
+        with two_shards(quick) as rig:
+            child = os.fork()
+            if not child:
+                def act(name: str, current: int, call: Callable[..., Any]) -> Any:
+                    if current == number and isinstance(call, ShortWrite):
+                        call(len(call.data) // 2)       # torn in the middle
+                    result = call() if after or current != number else None
+                    return os._exit(9) if current == number else result
+                with contextlib.suppress(BaseException):
+                    callfs.os = FaultyOS(act, SHARD_CALLS)
+                    SHARD_OPERATIONS[operation](rig.shards)
+                    os._exit(0)
+                os._exit(7)
+            code = os.WEXITSTATUS(os.waitpid(child, 0)[1])
+            assert code in (0, 9), f"{operation}: the child ended with {code}"
+            check_shards(rig, operation, not code, f"{operation}, {'after' if after else 'before'} call {number}")
+        if not code:
+            break
+    assert number > 2
+
+
+def test_shards_are_durable_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bytes of shard and notes are on the disk before either has its name, the notes appear first, both folders are synced
+    last; `relaxed` syncs nothing. A sync that fails is no success."""
+    seen: list[str] = []
+
+    def act(name: str, number: int, call: Callable[..., Any]) -> Any:
+        if name in ("fsync", "replace"):
+            of = call.__closure__ and [cell.cell_contents for cell in call.__closure__ if isinstance(cell.cell_contents, tuple)][0]
+            path = os.readlink(f"/proc/self/fd/{of[0]}") if name == "fsync" else of[1]
+            seen.append(f"{name} {re.sub(r'[.][0-9a-f]{16}', '', os.path.relpath(path, tmp_path / '.erasure'))}")
+        return call()
+    monkeypatch.setattr(callfs, "os", FaultyOS(act))
+    put_shard(callfs.DiskShards(str(tmp_path)), b"x" * 8)
+    name = f"{SHARD_KEY}/0"
+    assert seen == [f"fsync tmp/{SHARD_KEY}.0", f"fsync tmp/{SHARD_KEY}.0.crc", f"replace {name}.crc", f"replace {name}",
+                    f"fsync {SHARD_KEY}", "fsync ."]
+    seen.clear()
+    put_shard(callfs.DiskShards(str(tmp_path), durable=False), b"y" * 8)
+    assert seen == [f"replace {name}.crc", f"replace {name}"]
+
+
+@pytest.mark.parametrize("pattern, how", [("^PUT .*crc", (500, "InternalError")), ("^PUT .*/0[?]partNumber=2", (403, "AccessDenied")),
+                                          ("^POST .*/0[?]uploadId", (403, "AccessDenied")), ("^POST .*/0[?]uploads", (503, "SlowDown"))])
+def test_shards_when_s3_fails_while_one_is_stored(pattern: str, how: Any, moto_s3: S3Server, faulty_s3: Any, s3_client: Any) -> None:
+    """The shard is not there, and after the sweep nothing is."""
+    proxy = faulty_s3(moto_s3)
+    rig = ShardsInS3(s3_client(proxy, part_bytes=callfs.S3_MIN_PART, retries=1))
+    fault = proxy.fail(pattern, how, times=9)
+    with pytest.raises((callfs.BadGateway, callfs.Unavailable)):
+        put_shard(rig.shards, shard_bytes(11_000_000), step=1 << 20)
+    assert fault.times < 9 and list(rig.shards.list()) == []
+    fault.times = 0
+    rig.shards.sweep(time.time_ns() + 10**12)
+    assert rig.files() == []
+
+
+def test_shards_when_s3_fails_while_one_is_read(moto_s3: S3Server, faulty_s3: Any, s3_client: Any) -> None:
+    """Errors and wrong bytes are errors here; the notes are asked for once."""
+    proxy = faulty_s3(moto_s3)
+    rig = ShardsInS3(s3_client(proxy, retries=0))
+    data = shard_bytes(200_000)
+    put_shard(rig.shards, data)
+    for pattern, how, kind in (("^GET .*/0$", (503, "SlowDown"), callfs.Unavailable), ("^GET .*crc", (503, "SlowDown"), callfs.Unavailable),
+                               ("^GET .*/0$", "cut-response", callfs.BadGateway), ("^GET .*/0$", "alter", callfs.AlteredBytes)):
+        proxy.fail(pattern, how, at=1000)
+        with pytest.raises(kind):
+            shard_part(rig.shards, 0, 131072)
+    asked = proxy.count("crc")
+    assert shard_part(rig.shards, 0, 131072) == data[:131072] and shard_part(rig.shards) == data and proxy.count("crc") - asked <= 1
+    asked = proxy.count("crc")
+    assert not rig.shards.verify(SHARD_KEY, 0).bad and proxy.count("crc") == asked + 1
+
 # ============================================================================
 # Shards: files cut over nodes, read also when some are lost
 # ============================================================================
+
+class CodedNodes(callfs.ShardNodes):
+    """Nodes a, b, c ... in one process, each with shards in a folder of its own; this node is `a`. What goes wrong is in
+    `faults`, by (operation, node, index); an operation is open or put."""
+
+    def __init__(self, folder: Path, count: int) -> None:
+        self.names = [chr(ord("a") + number) for number in range(count)]
+        self.stores = {name: callfs.DiskShards(str(folder / name), durable=False) for name in self.names}
+        super().__init__(self.stores["a"], "a")
+        self.faults: dict[tuple[str, str, int], Callable[..., Any]] = {}
+        self.away: set[str] = set()
+        self.asked: list[tuple[str, str, int]] = []
+        self.fetched = 0
+
+    def order(self) -> list[str]:
+        return list(self.names)
+
+    def known(self, node: str) -> bool:
+        return node in self.names
+
+    def answers(self, node: str) -> bool:
+        return self.known(node)
+
+    def _store(self, node: str) -> Any:
+        if node in self.away:
+            raise callfs.BadGateway(f"node {node} can not be reached.")
+        return self.stores[node]
+
+    def open(self, node: str, key: str, index: int, start: int, stop: int) -> tuple[tuple[int, ...], Any]:
+        self.asked.append(("open", node, index))
+        crcs, reader = self._store(node).open(key, index, start, stop)
+        self.fetched += stop - start
+        fault = self.faults.get(("open", node, index))
+        try:
+            return fault(crcs, reader) if fault else (crcs, reader)
+        except BaseException:
+            reader.close()
+            raise
+
+    def put(self, node: str, key: str, index: int, length: int, body: Any) -> str:
+        self.asked.append(("put", node, index))
+        fault = self.faults.get(("put", node, index)) or (lambda body: body)
+        with self._store(node).stage(key, index, length) as upload:
+            callfs.pour(fault(body), upload.write)
+            return upload.commit()
+
+    def find(self, node: str, keys: Any) -> Any:
+        return self._store(node).find(keys)
+
+    def delete(self, node: str, keys: Any) -> None:
+        self._store(node).delete(keys)
+
+    def remove(self, node: str, key: str, indexes: Any) -> None:
+        self._store(node).remove(key, indexes)
+
+    def lying(self) -> dict[str, list[int]]:
+        """The indexes of the shards on each node that has any; nothing else lies there but their notes."""
+        found = {}
+        for name, store in self.stores.items():
+            places = [place.relative_to(store.folder) for place in Path(store.folder).rglob("*") if place.is_file()]
+            shards = sorted(int(place.name) for place in places if not place.suffix)
+            assert len(places) == 2 * len(shards), f"{name} has {places}"
+            if shards:
+                found[name] = shards
+        return found
+
+
+class CodedFiles:
+    """An erasure backend over such nodes, and one file in it."""
+
+    def __init__(self, folder: Path, count: int = 6, coding: tuple[int, int] = (4, 2), **options: Any) -> None:
+        self.nodes, self.damage, self.key = CodedNodes(folder, count), [], SHARD_KEY     # type: ignore[var-annotated]
+        self.blobs = callfs.ErasureBlobs(self.nodes, callfs.ErasureCodes(), callfs.Coding(*coding), folder=str(folder), **options)
+        self.blobs.on_damage = lambda *told: self.damage.append(told)
+        self.data, self.tag = b"", ""
+
+    @property
+    def manifest(self) -> Any:
+        return callfs.read_code_manifest(self.tag)
+
+    def put(self, data: bytes, store: Any = None, step: int = 100_003) -> Any:
+        """Upload, in pieces that fit nothing; the manifest."""
+        with (store or self.blobs).stage(self.key, len(data)) as upload:
+            for start in range(0, len(data), step):
+                upload.write(memoryview(data[start:start + step]))
+            self.tag, self.data = upload.commit(), data
+        return self.manifest
+
+    def get(self, start: int = 0, stop: Optional[int] = None) -> bytes:
+        """What a reader of that range gets."""
+        with self.blobs.open_part(self.key, self.tag, len(self.data), start, len(self.data) if stop is None else stop) as reader:
+            found = b"".join(reader)
+        assert reader.length == len(found)
+        return found
+
+    def good(self, start: int = 0, stop: Optional[int] = None) -> bool:
+        return self.get(start, stop) == self.data[start:stop]
+
+    def lose(self, *indexes: int, why: str = "gone") -> None:
+        """From now on these shards can not be read, for a reason; all others can."""
+        self.nodes.faults = {("open", self.manifest.nodes[index], index): SHARD_FAULTS[why] for index in indexes}
+
+    def metric(self, name: str) -> float:
+        return sum(self.blobs.metrics.cells(f"callfs_erasure_{name}").values())
+
+
+def _gone(crcs: Any, reader: Any) -> Any:
+    raise callfs.FileNotFound("There is no such shard.")
+
+
+def _unreachable(crcs: Any, reader: Any) -> Any:
+    raise callfs.BadGateway("node x can not be reached.")
+
+
+def _flipped(crcs: Any, reader: Any) -> Any:
+    data = bytearray(b"".join(reader))
+    data[len(data) // 2] ^= 1
+    reader.close()
+    return crcs, callfs.ChunkReader([bytes(data)], len(data))
+
+
+def _shortened(crcs: Any, reader: Any) -> Any:
+    data = b"".join(reader)[:-1]
+    reader.close()
+    return crcs, callfs.ChunkReader([data], len(data))
+
+
+def _vanishing(crcs: Any, reader: Any) -> Any:
+    def blocks() -> Iterator[bytes]:
+        with reader:
+            yield reader.read(max(1, reader.length // 2))
+            raise callfs.BadGateway("node x broke off: the answer ended early")
+    return crcs, callfs.ChunkReader(blocks(), reader.length, reader.close)
+
+
+def _broken_disk(crcs: Any, reader: Any) -> Any:
+    raise OSError(errno.EIO, "input/output error")
+
+
+SHARD_FAULTS = {"gone": _gone, "away": _unreachable, "flipped": _flipped, "short": _shortened, "vanishing": _vanishing,
+                "disk": _broken_disk}
+BLOCK_64K = callfs.CODE_BLOCK
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
+    """Makes erasure backends; at the end nothing of them is left but shards."""
+    made: list[CodedFiles] = []
+
+    def make(*args: Any, **options: Any) -> CodedFiles:
+        (tmp_path / str(len(made))).mkdir()
+        made.append(CodedFiles(tmp_path / str(len(made)), *args, **options))
+        return made[-1]
+    with nothing_left(60):
+        yield make
+        for each in made:
+            each.blobs.close()
+
+
+class TestCodedFiles:
+    """Files cut over nodes, in one process."""
+
+    @pytest.mark.parametrize("nodes,data,parity", [(6, 4, 2), (1, 2, 1), (4, 1, 3), (3, 3, 2)])
+    def test_every_loss_that_the_code_allows(self, coded: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
+        """erasure.md: any M shards may be lost. Sizes around blocks and shards, in memory and (SPOOL_BYTES) in a file; spans of
+        one block, so that even these files have rows of them."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded(nodes, (data, parity))
+        whole = data * BLOCK_64K
+        for size in (0, 1, 8 * data, 8 * data + 1, whole - 1, whole, whole + 1, 2 * whole + 12_345):
+            manifest = files.put(shard_bytes(size))
+            assert (manifest.size, manifest.shard_size) == (size, 8 * -(-size // (8 * data)))
+            losses = [loss for count in range(parity + 1) for loss in itertools.combinations(range(data + parity), count)]
+            for number, loss in enumerate(losses):
+                files.lose(*loss, why=["gone", "flipped", "away", "vanishing", "short", "disk"][number % 6])
+                assert files.good(), (size, loss)
+                edge = min(size, manifest.shard_size)
+                for start, stop in ((0, 1), (edge - 1, edge + 1), (size // 3, size // 2), (size - 1, size))[number % 2::2]:
+                    start = max(0, start)
+                    assert files.good(start, max(start, min(stop, size))), (size, loss, start, stop)
+            files.lose()
+            files.blobs.delete([files.key])
+            assert files.nodes.lying() == {}
+
+    def test_data_shards_put_end_to_end_are_the_file(self, coded: Any) -> None:
+        """erasure.md, README: the way out without the software. What the manifest says of the shards is so."""
+        files = coded()
+        manifest = files.put(shard_bytes(2_500_001))
+        shards = [Path(files.nodes.stores[node].folder, files.key, str(index)).read_bytes()
+                  for index, node in enumerate(manifest.nodes)]
+        assert b"".join(shards[:4])[:len(files.data)] == files.data and not any(b"".join(shards[:4])[len(files.data):])
+        assert manifest.nodes == tuple("abcdef") and manifest.version == 1
+        assert list(manifest.sums) == [hashlib.sha256(shard).hexdigest() for shard in shards]
+        code = callfs.ErasureCode(4, 2)
+        for start in range(0, manifest.shard_size, BLOCK_64K):
+            blocks = [shard[start:start + BLOCK_64K] for shard in shards]
+            assert code.encode(blocks[:4]) == blocks[4:]
+        assert callfs.read_code_manifest(manifest.text) == manifest and " " not in manifest.text
+
+    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded: Any, monkeypatch: Any) -> None:
+        """What rows of shards were needed for a lost one is held for later: never K times the file."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded()
+        size = files.put(shard_bytes(40 * BLOCK_64K)).shard_size
+        for loss, most in ((), 4), ((0,), 4), ((1,), 5), ((3,), 7), ((0, 1), 4), ((1, 2), 5), ((4, 5), 4):
+            files.lose(*loss)
+            files.nodes.fetched = 0
+            assert files.good()
+            assert files.nodes.fetched <= (most + 0.5) * size, loss     # and what was under way before a loss was known
+        monkeypatch.setattr(callfs, "CODE_HELD", 3 * BLOCK_64K)
+        files.lose(0, 1)
+        assert files.good()
+        monkeypatch.setattr(callfs._Scratch, "write", mock.Mock(side_effect=callfs.StorageFull()))
+        assert files.good(), "a full disk only costs time"
+
+    def test_what_a_range_touches(self, coded: Any) -> None:
+        """erasure.md: a range touches only the data shards it lies in; of a lost one only the blocks that are asked for."""
+        files = coded()
+        size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
+        files.nodes.asked, files.nodes.fetched = [], 0
+        assert files.good(size + 10, size + 20)
+        assert (files.nodes.asked, files.nodes.fetched) == ([("open", "b", 1)], BLOCK_64K)
+        files.lose(1)
+        files.nodes.asked, files.nodes.fetched = [], 0
+        assert files.good(size + 10, size + 20)
+        assert {index for _, _, index in files.nodes.asked} == {0, 1, 2, 3, 4}, "this node and data first, then parity"
+        assert files.nodes.fetched == 5 * BLOCK_64K
+        assert files.metric("degraded_reads_total") == 1 and files.metric("rebuilt_bytes_total") == BLOCK_64K
+
+    def test_damage_is_told_and_absence_is_not(self, coded: Any) -> None:
+        """The scrubber hears of shards that are gone or wrong, once a reader; nodes that are merely away come back."""
+        files = coded()
+        files.put(shard_bytes(700_000))
+        for why in SHARD_FAULTS:
+            files.damage.clear()
+            files.lose(1, why=why)
+            assert files.good()
+            told = [each[:3] for each in files.damage]
+            assert told == ([] if why in ("away", "vanishing") else [(files.key, 1, "b")]), why
+
+    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded: Any, monkeypatch: Any) -> None:
+        """Each block is rebuilt for itself: five damaged shards of 4+2 are a whole file while no row lost more than two."""
+        files = coded()
+        manifest = files.put(shard_bytes(24 * BLOCK_64K))
+        for index in range(5):
+            place = Path(files.nodes.stores[manifest.nodes[index]].folder, files.key, str(index))
+            data = bytearray(place.read_bytes())
+            data[index * BLOCK_64K + 7] ^= 16
+            place.write_bytes(data)
+        assert files.good()
+        moves = {index: "f" for index in range(5)}
+        assert files.blobs.rebuild(files.key, manifest, moves, bad=moves).sums == manifest.sums
+
+    def test_too_few(self, coded: Any, monkeypatch: Any) -> None:
+        """503 before the first byte where that can be known, else the reader breaks off; never a wrong byte."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded()
+        size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
+        for why in SHARD_FAULTS:
+            files.lose(0, 2, 5, why=why)
+            with pytest.raises(callfs.Unavailable, match="3 of 6 shards"):
+                files.get()
+            assert files.good(size, 2 * size), "what does not lie in them is there"
+        files.lose(1, 2, 3)
+        with files.blobs.open(files.key, files.tag, 0, 4 * size) as reader:
+            found = [reader.read(size)]
+            with pytest.raises(callfs.Unavailable):
+                for block in iter(lambda: reader.read(size), b""):
+                    found.append(block)
+        assert b"".join(found) == files.data[:size]
+        files.lose()
+        monkeypatch.setattr(files.nodes, "answers", lambda node: node in "abc")
+        files.nodes.asked = []
+        with pytest.raises(callfs.Unavailable, match="3 of 6 shards .* 4 are needed"):
+            files.get()
+        assert files.nodes.asked == [], "three nodes are known to be away: nobody is asked"
+        assert files.good(0, size)
+
+    def test_lost_in_the_middle(self, coded: Any, monkeypatch: Any) -> None:
+        """A node goes while it is read from; the reader notices nothing."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files = coded()
+        size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
+        with files.blobs.open(files.key, files.tag, 0, 4 * size) as reader:
+            found = [reader.read(1000) for _ in range(3)]
+            files.nodes.away |= {"b", "d"}
+            found += list(reader)
+        assert b"".join(found) == files.data
+
+    def test_hedging(self, coded: Any, monkeypatch: Any) -> None:
+        """Who is late is overtaken by K others; and is not asked again while it still owes an answer."""
+        monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
+        monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
+        files, answer, begun = coded(), threading.Event(), threading.Event()
+        size = files.put(shard_bytes(400_000)).shard_size
+
+        def mute(crcs: Any, reader: Any) -> Any:
+            begun.set()
+            assert answer.wait(60)
+            return crcs, reader
+        files.nodes.faults["open", "b", 1] = mute
+        assert files.good(size, 2 * size)
+        assert begun.is_set() and files.metric("hedges_total") >= 1 and files.blobs.pace("b").hanging == 1
+        files.nodes.asked = []
+        assert files.good(size, 2 * size) and ("open", "b", 1) not in files.nodes.asked
+        answer.set()
+        wait_for(lambda: not files.blobs.pace("b").hanging, 60)
+        files.nodes.asked = []
+        assert files.good(size, 2 * size) and ("open", "b", 1) in files.nodes.asked
+        assert not files.damage, "slow is not damaged"
+
+    def test_late_ones_are_better_than_none(self, coded: Any, monkeypatch: Any) -> None:
+        """With everybody else gone the reader waits for who is late."""
+        monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
+        monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
+        files, answer = coded(), threading.Event()
+        size = files.put(shard_bytes(400_000)).shard_size
+        files.lose(2, 3, 4)
+
+        def late(crcs: Any, reader: Any) -> Any:
+            assert answer.wait(60)
+            return crcs, reader
+        files.nodes.faults["open", "b", 1] = late
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            result = pool.submit(files.good, size, 2 * size)
+            wait_for(lambda: files.metric("hedges_total"), 60)
+            answer.set()
+            assert result.result(60)
+
+    def test_a_pace_is_learnt(self) -> None:
+        """RFC 6298: late is what takes longer than the mean and four deviations."""
+        pace = callfs._Pace()
+        assert (pace.mean, pace.limit) == (0.0, callfs.HEDGE_UNKNOWN)
+        pace.note(2.0)
+        assert pace.mean == 2.0 and pace.limit > 4.0
+        for _ in range(100):
+            pace.note(0.001)
+        assert 0.001 <= pace.mean < 0.01 and pace.limit == callfs.HEDGE_FLOOR
+        for _ in range(100):
+            pace.note(1.0)
+        assert 0.9 < pace.mean <= pace.limit < 1.5
+
+    def test_closed_early(self, coded: Any, monkeypatch: Any) -> None:
+        """Readers that are left anywhere let go of everything, also of what hangs; nobody may read on."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        files, closed = coded(), []
+        size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
+
+        def hanging(crcs: Any, reader: Any) -> Any:
+            event = threading.Event()
+
+            def close() -> None:
+                closed.append(1)
+                reader.close()
+                event.set()
+            return crcs, callfs.ChunkReader(iter(lambda: b"" if event.wait(60) else b"", b""), reader.length, close)
+        with nothing_left(60):
+            for count in (0, 1, 30):
+                reader = files.blobs.open(files.key, files.tag, 0, 4 * size)
+                assert b"".join(reader.read(BLOCK_64K) for _ in range(count)) == files.data[:count * BLOCK_64K]
+                files.nodes.faults = {("open", node, index): hanging for index, node in enumerate("bcdef", 1)}
+                if count == 30:
+                    while not closed and reader._ahead() is None and not reader._spans:
+                        pass
+                reader.close()
+                reader.close()
+                files.lose()
+            files.blobs.close()
+            files.blobs = coded().blobs
+
+    def test_rows_of_lost_shards_come_with_ranges(self, coded: Any, monkeypatch: Any) -> None:
+        """What is held is right for ranges that begin and end within rows, too."""
+        monkeypatch.setattr(callfs, "CODE_SPAN", 2 * BLOCK_64K)
+        files = coded(3, (3, 2))
+        files.put(shard_bytes(33 * BLOCK_64K + 77))
+        files.lose(0, 1)
+        rng = random.Random(8)
+        for _ in range(40):
+            start, stop = sorted(rng.randrange(len(files.data) + 1) for _ in range(2))
+            assert files.good(start, stop), (start, stop)
+
+
+class TestCodedUploads:
+    """Files on their way over the nodes."""
+
+    @pytest.mark.parametrize("size", [1000, 1_500_000])
+    def test_another_node_for_one_that_fails(self, coded: Any, size: int) -> None:
+        """At its first byte, in the middle, at the end, or full: the next node without a shard of the file takes it."""
+        def fails(error: Exception, after: int) -> Callable[[Any], Any]:
+            def fault(body: Any) -> Any:
+                view, left = memoryview(bytearray(1000)), after
+                while left and body.readinto(view[:min(1000, left)]):
+                    left -= min(1000, left)
+                raise error
+            return fault
+        files = coded(8)
+        for after, error in (0, callfs.BadGateway("gone")), (size // 8, callfs.StorageFull()), (1 << 40, callfs.StorageError()):
+            for index in (0, 2, 5):
+                files.nodes.faults = {("put", "abcdef"[index], index): fails(error, after)}
+                manifest = files.put(shard_bytes(size))
+                others = set("abcdef") - {"abcdef"[index]}
+                assert manifest.nodes[index] in "gh" and set(manifest.nodes) == others | {manifest.nodes[index]}
+                assert files.nodes.lying() == {node: [place] for place, node in enumerate(manifest.nodes)}
+                files.nodes.faults = {}
+                assert files.good()
+                files.blobs.delete([files.key])
+
+    def test_none_has_two_while_another_has_none(self, coded: Any) -> None:
+        """erasure.md, placement; with nodes away or named."""
+        files = coded(4)
+        store = files.blobs
+        assert store.placed(callfs.Coding(4, 2)) == tuple("abcdab") and store.placed(callfs.Coding(1, 1)) == ("a", "b")
+        assert store.placed(callfs.Coding(4, 2, ("d", "b"))) == tuple("dbdbdb")
+        assert store.placed(callfs.Coding(2, 1), avoid=("a", "b")) == tuple("cdc")
+        assert store.placed(callfs.Coding(2, 1, ("b",)), avoid=("b",)) == tuple("bbb"), "who is named is tried"
+        files.nodes.away = {"b"}
+        manifest = files.put(shard_bytes(3000))
+        assert sorted(manifest.nodes) == list("aaccdd") and not manifest.only
+        files.nodes.away = set()
+        manifest = files.put(shard_bytes(3000), store.wished("erasure:2+3@d,b"))
+        assert (manifest.data, manifest.parity, manifest.nodes, manifest.only) == (2, 3, tuple("dbdbd"), ("d", "b"))
+
+    def test_wishes(self, coded: Any) -> None:
+        """What is not said is as configured; what makes no code is refused, as is a node that is not there."""
+        store = coded(4, (3, 2)).blobs
+        assert store.wished("erasure").coding == (3, 2, ()) and store.wished("erasure:5+1").coding[:2] == (5, 1)
+        assert store.coding == (3, 2, ()), "the store itself stays as it is"
+        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", ""), \
+                ("erasure:0+2", ""), ("erasure:a", ""):
+            with pytest.raises(callfs.BadRequest, match=why):
+                store.wished(bad)
+
+    def test_nothing_is_left_of_a_failure(self, coded: Any, monkeypatch: Any) -> None:
+        """All nodes fail but too few, at any step; the coder fails; the disk is full: an error, and no shard anywhere."""
+        files, data = coded(6, (4, 2)), shard_bytes(1_300_000)
+
+        def refuse(body: Any) -> Any:
+            raise callfs.StorageFull()
+        for good in range(6):
+            files.nodes.faults = {("put", node, index): refuse for node in "abcdef"[good:] for index in range(6)}
+            if good:                        # then those have it all
+                assert set(files.put(data).nodes) == set("abcdef"[:good])
+                files.blobs.delete([files.key])
+            else:
+                with pytest.raises(callfs.StorageFull, match="0 of 6 shards could be stored, 6 are needed: a: "):
+                    files.put(data)
+            assert files.nodes.lying() == {}
+        files.nodes.faults = {}
+        files.nodes.away = set("bcdef")
+        with pytest.raises(callfs.Unavailable, match="b: node b can not be reached"):
+            files.put(data, files.blobs.wished("erasure@b,c"))
+        files.nodes.away = set()
+        for name, error in ("parity_of", callfs.StorageError("the coder broke")), ("get", ValueError("no code")):
+            with monkeypatch.context() as patch:
+                patch.setattr(files.blobs.codes, name, mock.Mock(side_effect=error))
+                with pytest.raises(type(error)):
+                    files.put(data if name == "parity_of" else data[:5000])
+            assert files.nodes.lying() == {}
+        for number in range(1, 4):
+            real, calls = callfs.write_all, itertools.count(1)
+            with monkeypatch.context() as patch:
+                patch.setattr(callfs, "write_all", lambda fd, view: real(fd, view) if next(calls) % 40 != number * 9 else refuse(fd))
+                with pytest.raises((callfs.StorageFull, callfs.Unavailable)):
+                    files.put(data, step=30_000)
+            wait_for(lambda: files.nodes.lying() == {}, 60)
+
+    def test_nobody_is_left_when_a_client_goes(self, coded: Any) -> None:
+        """An upload that is not committed leaves nothing, in memory or in a file."""
+        files = coded()
+        for size in 0, 1000, 3_000_000:
+            with nothing_left(60), files.blobs.stage(files.key) as upload:
+                upload.write(memoryview(bytes(size)))
+        assert files.nodes.lying() == {} and files.nodes.asked == []
+
+    def test_write_quorum(self, coded: Any, monkeypatch: Any) -> None:
+        """What is under way long after the quorum is durable is owed; when it arrives after all it goes again."""
+        files, answer = coded(6, (4, 2), quorum=5), threading.Event()
+        assert [files.blobs.quorum(callfs.Coding(*each)) for each in ((4, 2), (2, 1), (9, 3), (4, 1))] == [5, 3, 10, 5]
+
+        def mute(body: Any) -> Any:
+            data = body.read(1 << 30)
+            assert answer.wait(60)
+            return callfs.bytes_body(data)
+        files.nodes.faults["put", "c", 2] = mute
+        manifest = files.put(shard_bytes(3000))
+        assert manifest.nodes == ("a", "b", "", "d", "e", "f") and manifest.sums[2] == "" and all(manifest.sums[:2])
+        assert callfs.read_code_manifest(manifest.text) == manifest and files.good()
+        answer.set()
+        wait_for(lambda: ("put", "c", 2) in files.nodes.asked and "callfs-shards_0" not in our_threads(), 60)
+        wait_for(lambda: "c" not in files.nodes.lying(), 60)
+        fresh = files.blobs.rebuild(files.key, manifest, {2: "c"})
+        assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2] and not files.damage
+
+    def test_rebuilt_and_moved(self, coded: Any) -> None:
+        """For the healer: shards on other nodes, each proven, several in one pass; nothing is replaced by a wrong one."""
+        files = coded(8)
+        manifest = files.put(shard_bytes(900_000))
+        files.lose(1, 4)
+        fresh = files.blobs.rebuild(files.key, manifest, {1: "g", 4: "h"})
+        assert fresh.nodes == tuple("agcdhf") and fresh.sums == manifest.sums
+        files.lose()
+        assert files.nodes.lying() == {**{node: [index] for index, node in enumerate("abcdef")}, "g": [1], "h": [4]}
+        files.nodes.asked = []
+        files.blobs.rebuild(files.key, manifest, {3: "g"})
+        assert [each for each in files.nodes.asked if each[0] == "open"] == [("open", "d", 3)], "moved as it is"
+        wrong = manifest._replace(sums=("0" * 64, *manifest.sums[1:]))
+        before = files.nodes.stores["a"].verify(files.key, 0)
+        with pytest.raises(callfs.StorageError, match="rebuilt with other bytes"):
+            files.blobs.rebuild(files.key, wrong, {0: "a"}, bad=[0])
+        assert files.nodes.stores["a"].verify(files.key, 0) == before
+        assert files.blobs.rebuild(files.key, manifest, {0: "a"}, bad=[0]) == manifest
+        seen: list[int] = []
+        files.blobs.rebuild(files.key, manifest, {5: "f"}, pace=seen.append)
+        assert sum(seen) == manifest.shard_size
+        files.lose(0, 1, 2)
+        with pytest.raises(callfs.Unavailable):
+            files.blobs.rebuild(files.key, manifest, {0: "a"})
+        empty = files.put(b"")
+        assert files.blobs.rebuild(files.key, empty, {0: "h"}).nodes[0] == "h"
+
+    def test_deleted_everywhere(self, coded: Any, monkeypatch: Any) -> None:
+        """Each node is asked; who is away is asked again later, unless that are too many."""
+        files = coded()
+        files.put(shard_bytes(3000))
+        files.nodes.away = {"b"}
+        with pytest.raises(callfs.Unavailable, match="1 deleted files wait .* node b can not be reached"):
+            files.blobs.delete([files.key])
+        assert files.nodes.lying() == {"b": [1]}
+        monkeypatch.setattr(callfs, "CODE_LOOSE", 1)
+        files.blobs.delete([files.key])
+        files.nodes.away = set()
+        files.blobs.delete([files.key])
+        assert files.nodes.lying() == {} and files.blobs.find(files.key) is None
+
+    def test_what_lies_here(self, coded: Any) -> None:
+        """find, list and sweep are about this node."""
+        files = coded(2)
+        size = files.put(shard_bytes(3000)).shard_size
+        found = files.blobs.find(files.key)
+        assert found.size == 3 * size and list(files.blobs.list()) == [found] and files.blobs.about(files.key) == {}
+        assert files.blobs.sweep(time.time_ns()) == 0 and files.blobs.check() is None
+        with pytest.raises(callfs.StorageError, match="manifest"):
+            files.blobs.open(files.key, "[]", 0, 1)
+
+
+class TestShardNodes:
+    """Shards of other nodes, by what they answer."""
+
+    class Others:
+        """Peers whose other end is in this process."""
+
+        def __init__(self, stores: Mapping[str, Any]) -> None:
+            self.ops = {node: callfs.ShardOps(store).ops for node, store in stores.items()}
+            self.endpoints, self.states = {node: f"http://{node}" for node in stores}, dict.fromkeys(stores, "closed")
+            self.state = self.states.__getitem__
+
+        def call(self, node: str, op: str, args: Any, who: Any, *, body: Any = None, length: Any = None, stream: bool = False,
+                 timeout: Any = None) -> Any:
+            assert length is None or body.length == length and who == {}
+            value, reader = self.ops[node][op](callfs.PeerCall(op, json.loads(json.dumps(args)), {}, "b", body))
+            assert stream == (reader is not None)
+            return callfs.PeerAnswer(json.loads(json.dumps(value)), b"", reader)
+
+    def test_here_and_there_is_the_same(self, tmp_path: Path) -> None:
+        """Every operation gives the same of this node and of another."""
+        stores = {name: callfs.DiskShards(str(tmp_path / name), durable=False) for name in "abc"}
+        nodes = callfs.ShardNodes(stores["b"], "b", self.Others({name: stores[name] for name in "ac"}))
+        assert nodes.order() == ["b", "c", "a"] == nodes.live() and nodes.known("a") and not nodes.known("x")
+        data, keys = shard_bytes(200_000), [SHARD_KEY, OTHER_KEY, *(f"{number:032x}" for number in range(600))]
+        for node in "bc":
+            assert nodes.put(node, SHARD_KEY, 7, len(data), callfs.bytes_body(data)) == hashlib.sha256(data).hexdigest()
+            assert nodes.put(node, SHARD_KEY, 8, 0, callfs.bytes_body(b"")) == hashlib.sha256(b"").hexdigest()
+            crcs, reader = nodes.open(node, SHARD_KEY, 7, BLOCK_64K, len(data))
+            assert b"".join(callfs.checked_blocks(crcs, reader)) == data[BLOCK_64K:] and isinstance(crcs, tuple)
+            reader.close()
+            found = nodes.find(node, keys)
+            assert set(found) == set(keys) and found[SHARD_KEY][7][:2] == (7, len(data)) and set(found[SHARD_KEY]) == {7, 8}
+            assert nodes.verify(node, SHARD_KEY, 7) == (len(data), hashlib.sha256(data).hexdigest(), ())
+            assert nodes.room(node) > 0
+            nodes.remove(node, SHARD_KEY, [8])
+            assert set(nodes.find(node, [SHARD_KEY])[SHARD_KEY]) == {7}
+            nodes.delete(node, keys)
+            assert nodes.find(node, [SHARD_KEY]) == {SHARD_KEY: {}}
+            with pytest.raises(callfs.FileNotFound):
+                nodes.open(node, SHARD_KEY, 7, 0, 1)
+
+    def test_who_answers(self, tmp_path: Path) -> None:
+        """By the breaker, without asking; alone there is only this node."""
+        store = callfs.DiskShards(str(tmp_path), durable=False)
+        nodes = callfs.ShardNodes(store, "b")
+        assert nodes.order() == ["b"] == nodes.live() and not nodes.answers("a")
+        with pytest.raises(callfs.BadGateway, match="node a is not known to node b"):
+            nodes.room("a")
+        nodes.peers = self.Others({"a": store, "c": store})
+        nodes.peers.states.update(a="open", c="half-open")
+        assert nodes.live() == ["b", "c"] and nodes.order() == ["b", "c", "a"]
+        del nodes.peers.states["c"]
+        assert nodes.live() == ["b"], "it left just now"
 
 # ============================================================================
 # Events: what changed, for whoever wants to know at once
@@ -17808,6 +18884,503 @@ def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
 # ============================================================================
 # Scrub: coded files looked at, and mended
 # ============================================================================
+
+class ShardTown:
+    """Nodes in one process with their records on one SQLite and their shards in folders, which ask each other by a function
+    call. `away`: who can not be asked; `full`: who takes nothing; `hook(node, op, args)` is called before each call."""
+
+    def __init__(self, folder: Path, count: int = 6, data: int = 4, parity: int = 2) -> None:
+        self.folder, self.away, self.full, self.rooms = folder, set(), set(), {}        # type: Path, set[str], set[str], dict[str, int]
+        self.hook: Callable[[str, str, Any], Any] = lambda node, op, args: None
+        self.store = callfs.SQLiteStore(str(folder / "records"), durable=False, shared=True)
+        self.store.add([callfs.Entry("/", "directory")])
+        self.locks, self.codes = callfs.LocalLocks(60.0), callfs.ErasureCodes()
+        self.ticks, self.clock, self.metrics, self.files = Clock(), Clock(), callfs.Metrics(), {}       # type: Any, Any, Any, dict[str, bytes]
+        self.clock.now = time.time() + 7200         # what is there is not young any more
+        self.options = callfs.ErasureOptions(enabled=True, data_shards=data, parity_shards=parity)
+        self.names = [f"node-{number}" for number in range(1, count + 1)]
+        self.shards = {name: callfs.DiskShards(str(folder / name), durable=False) for name in self.names}
+        self.log, self.told = callfs.Log("error"), []       # type: Any, list[Any]
+        self.log.warn = self.log.error = lambda event, **more: self.told.append((event, more))
+        self.scrubbers = {name: self.join(name) for name in self.names}
+
+    def join(self, name: str) -> Any:
+        """A node."""
+        town = self
+
+        class Asked:
+            endpoints = {other: "http://" + other for other in self.names if other != name}
+
+            def state(self, node: str) -> str:
+                return "closed"
+
+            def call(self, node: str, op: str, args: Any, who: Any, *, body: Any = None, length: Any = None, stream: bool = False,
+                     timeout: Any = None) -> Any:
+                town.hook(node, op, args)
+                if node in town.away or name in town.away:
+                    raise callfs.BadGateway(f"node {node} can not be reached")
+                if op == "shard_put" and node in town.full:
+                    raise callfs.StorageFull()
+                if op == "shard_room" and node in town.rooms:
+                    return callfs.PeerAnswer({"free": town.rooms[node]})
+                found = callfs.ShardOps(town.shards[node]).ops[op](callfs.PeerCall(op, json.loads(json.dumps(args)), {}, name, body))
+                value = json.loads(json.dumps(found.value))
+                return callfs.PeerAnswer(value, b"", found.reader)
+
+        nodes = callfs.ShardNodes(self.shards[name], name, Asked())
+        blobs = callfs.ErasureBlobs(nodes, self.codes, callfs.Coding(self.options.data_shards, self.options.parity_shards))
+        return callfs.Scrubber(blobs, self.store, self.locks, self.options, metrics=self.metrics, log=self.log,
+                               clock=self.clock, ticks=self.ticks)
+
+    def put(self, path: str, data: bytes, taker: str = "node-1", backend: str = "erasure", id: str = "") -> Any:
+        """Store a file, as a write of the tree does in the end."""
+        key = secrets_token()
+        with self.scrubbers[taker]._blobs.wished(backend).stage(key, len(data)) as upload:
+            upload.write(memoryview(data))
+            tag = upload.commit()
+        old = self.store.get(path)
+        stored = self.store.put(callfs.Entry(path, size=len(data), id=id or (old.id if old else key[:16]), etag=key, backend="erasure",
+                                             instance_id=taker, stamp=f"{key} {tag}"))
+        self.files[path] = data
+        if old is not None:
+            self.scrubbers[taker]._blobs.delete([callfs.blob_of(old)[0]])
+        return stored
+
+    def many(self, count: int, size: int = 100_000) -> None:
+        """Files of odd sizes, of several codes, taken in by all nodes."""
+        for number in range(count):
+            data = random.Random(number).randbytes(size + 977 * number)
+            self.put(f"/{number:02d}", data, self.names[number % len(self.names)], ("erasure", "erasure:2+1", "erasure:3+3")[number % 3])
+
+    def manifest(self, path: str) -> Any:
+        """That of a file."""
+        return callfs.code_of(self.store.get(path))
+
+    def place(self, path: str, index: int) -> Path:
+        """Where a shard should lie."""
+        node = self.manifest(path).nodes[index]
+        return self.folder / node / ".erasure" / callfs.blob_of(self.store.get(path))[0] / str(index)
+
+    def lying(self) -> set[tuple[str, str, int]]:
+        """(node, key, index) of all shards."""
+        return {(name, key, info.index) for name, shards in self.shards.items() for key, info in shards.list()}
+
+    def named(self) -> set[tuple[str, str, int]]:
+        """(node, key, index) of all that manifests name."""
+        return {(node, callfs.blob_of(entry)[0], index) for page in self.scrubbers["node-1"]._coded() for entry in page
+                for index, node in enumerate(callfs.code_of(entry).nodes)}
+
+    def heal(self, path: str = "/", node: str = "node-1", **how: Any) -> Any:
+        """To its end."""
+        return list(self.scrubbers[node].heal(path, **how))[-1]
+
+    def states(self, path: str, node: str = "node-1", verify: bool = True) -> str:
+        """The first letter of each shard's state."""
+        return "".join(row.state[0] for row in self.scrubbers[node].look(self.store.get(path), verify))
+
+    def read(self, path: str, node: str = "node-1") -> bytes:
+        """What a reader gets."""
+        entry = self.store.get(path)
+        with self.scrubbers[node]._blobs.open_part(*callfs.blob_of(entry), entry.size, 0, entry.size) as reader:
+            return b"".join(reader)
+
+    def whole(self, stray: int = 0) -> None:
+        """Every file is as it was, with every shard good and where it belongs, and nothing else lies about."""
+        for path, data in self.files.items():
+            assert self.read(path) == data, path
+            assert set(self.states(path)) == {"o"}, (path, self.states(path))
+            nodes = collections.Counter(self.manifest(path).nodes)
+            assert max(nodes.values()) - min(nodes[name] for name in self.names if name not in self.away) <= 1 or self.manifest(path).only
+        assert self.named() <= self.lying() and len(self.lying() - self.named()) == stray
+
+    def close(self) -> None:
+        for each in self.scrubbers.values():
+            each.close()
+            each._blobs.close()
+        self.codes.close()
+        self.store.close()
+
+
+def secrets_token() -> str:
+    """A key."""
+    return "%032x" % random.SystemRandom().getrandbits(128)
+
+
+@pytest.fixture
+def shard_town(tmp_path: Path) -> Iterator[ShardTown]:
+    """Six nodes, 4+2, with 12 files of several codes."""
+    with nothing_left():
+        made = ShardTown(tmp_path)
+        made.many(12)
+        yield made
+        made.close()
+
+
+def flip(place: Path, offset: int = 12345, count: int = 1) -> None:
+    """Let bits rot."""
+    data = bytearray(place.read_bytes())
+    for number in range(offset, offset + count):
+        data[number % len(data)] ^= 1 << number % 8
+    place.write_bytes(bytes(data))
+
+
+SHARD_DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "gone": lambda place: (place.unlink(), place.with_suffix(".crc").unlink()), "a bit": flip,
+    "cut": lambda place: os.truncate(place, 1000), "empty": lambda place: os.truncate(place, 0),
+    "longer": lambda place: place.write_bytes(place.read_bytes() + b"\0" * 8), "no sums": lambda place: place.with_suffix(".crc").unlink(),
+    "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
+}
+QUICKLY_SEEN = ("gone", "cut", "empty", "longer")       # without reading
+
+
+def test_heal_mends_what_is_damaged(shard_town: ShardTown) -> None:
+    """Of each file as many shards as may be, in each way; and it says what it found and did."""
+    town, random_ = shard_town, random.Random(1)
+    bad = {}
+    for number, path in enumerate(sorted(town.files)):
+        manifest = town.manifest(path)
+        for index in random_.sample(range(len(manifest.nodes)), manifest.parity):
+            how = list(SHARD_DAMAGE)[(number + index) % len(SHARD_DAMAGE)]
+            SHARD_DAMAGE[how](town.place(path, index))
+            bad[path, index] = how
+    for path in town.files:
+        rows = town.scrubbers["node-3"].look(town.store.get(path), True)
+        assert [row.state != "ok" for row in rows] == [(path, row.index) in bad for row in rows]
+        quick = town.scrubbers["node-2"].look(town.store.get(path))
+        assert [row.state != "ok" for row in quick] == [bad.get((path, row.index)) in QUICKLY_SEEN for row in quick]
+    before = town.lying()
+    found = town.heal(mend=False)           # looks, and changes nothing
+    assert (found.state, found.bad, found.failed, found.rebuilt) == ("done", len(bad), 12, 0) and town.lying() == before
+    assert sorted(found.problems) == sorted(town.files) and re.search(r"\d is (missing|damaged) \(node-\d\)", found.problems["/00"])
+    found = town.heal(node="node-4")
+    assert (found.state, found.files, found.files_total, found.bad, found.rebuilt) == ("done", 12, 12, len(bad), len(bad))
+    assert found.lost == found.failed == found.waiting == 0 and found.problems == {} and found.bytes == found.bytes_total
+    assert found.rebuilt_bytes == sum(town.manifest(path).shard_size for path, _ in bad)
+    town.whole()
+    assert {path: town.manifest(path).nodes for path in town.files}["/00"] == ("node-1", "node-2", "node-3", "node-4", "node-5", "node-6")
+    again = town.heal()
+    assert (again.bad, again.rebuilt, again.files) == (0, 0, 12)
+    assert town.metrics.value("callfs_scrub_made_total", "rebuilt") == len(bad)
+    assert town.metrics.value("callfs_scrub_files_total", "mended") == 12 and town.metrics.value("callfs_scrub_files_total", "whole") == 12
+
+
+def test_heal_of_a_part(shard_town: ShardTown) -> None:
+    """One file, or a directory, and no other."""
+    town = shard_town
+    town.store.add([callfs.Entry("/d", "directory"), callfs.Entry("/d/plain", size=3, id="p")])
+    town.put("/d/f", b"x" * 5000)
+    for path in ("/01", "/02", "/d/f"):
+        SHARD_DAMAGE["gone"](town.place(path, 1))
+    assert [(town.heal(path).files, town.heal(path).bad) for path in ("/03", "/d/plain")] == [(1, 0), (0, 0)]
+    assert town.heal("/d").rebuilt == 1 and town.heal("/01").rebuilt == 1
+    assert town.states("/02")[1] == "m" and town.heal().rebuilt == 1
+    town.whole()
+    empty = town.put("/empty", b"")         # shards without a byte are shards, too
+    SHARD_DAMAGE["gone"](town.place("/empty", 5))
+    assert town.heal("/empty").rebuilt == 1 and town.read("/empty") == b"" and empty.size == 0
+    town.whole()
+
+
+def test_heal_deletes_nothing_where_too_little_is_left(shard_town: ShardTown) -> None:
+    """Three of 4+2 are gone: all others stay as they are, also stale copies; the other files are mended."""
+    town = shard_town
+    for path, count in (("/00", 3), ("/03", 2)):
+        for index in range(count):
+            SHARD_DAMAGE["gone"](town.place(path, index))
+    for index in range(3):                  # the same bytes in all three, so that nobody can rebuild them
+        flip(town.place("/06", index))
+    key = callfs.blob_of(town.store.get("/00"))[0]
+    with town.shards["node-1"].stage(key, 5, town.manifest("/00").shard_size) as upload:        # in the wrong place, and wrong
+        upload.write(memoryview(bytes(town.manifest("/00").shard_size)))
+        upload.commit()
+    before, records = town.lying(), [town.store.get(path) for path in ("/00", "/06")]
+    texts = {place: place.read_bytes() for place in (town.place("/06", index) for index in range(6))}
+    found = town.heal()
+    assert (found.lost, found.rebuilt, found.files, found.failed) == (2, 2, 12, 0) and "3 of the 4 shards" in found.problems["/00"]
+    assert before < town.lying() and len(town.lying()) == len(before) + 2
+    assert [town.store.get(path) for path in ("/00", "/06")] == records
+    assert {place: place.read_bytes() for place in texts} == texts
+    assert found.state == "done" and town.metrics.value("callfs_scrub_files_total", "lost") == 2
+    with pytest.raises(callfs.Unavailable):
+        town.read("/00")
+    town.scrubbers["node-1"].round()
+    assert town.metrics.value("callfs_scrub_lost_files") > 0 and before < town.lying()
+
+
+def test_heal_block_by_block(shard_town: ShardTown) -> None:
+    """Every shard is damaged, each in another place: nothing is lost."""
+    town = shard_town
+    data = os.urandom(4 * 6 * callfs.CODE_BLOCK)
+    town.put("/f", data)
+    for index in range(6):
+        flip(town.place("/f", index), index * callfs.CODE_BLOCK + 77)
+    assert town.states("/f") == "dddddd" and town.read("/f") == data
+    found = town.heal("/f")
+    assert (found.rebuilt, found.lost) == (6, 0), found
+    town.whole()
+
+
+def test_heal_without_a_node_and_with_it_again(shard_town: ShardTown) -> None:
+    """Explicitly at once, by itself after a while; on the rest, evenly; and evenly again when it is back."""
+    town = shard_town
+    town.away = {"node-5", "node-6"}
+    rounds = [town.scrubbers[name].round(False) for name in town.names[:4]]
+    assert sum(each.files for each in rounds) == 12 and sum(each.rebuilt for each in rounds) == 0       # each file by one of them
+    assert sum(each.waiting for each in rounds) == sum(bool({"node-5", "node-6"} & set(town.manifest(path).nodes)) for path in town.files)
+    town.ticks.now += town.options.heal_after - 1
+    assert town.scrubbers["node-2"].round(False).rebuilt == 0
+    town.ticks.now += 2
+    stale = sum(town.manifest(path).nodes.count(name) for path in town.files for name in town.away)
+    rounds = [town.scrubbers[name].round(False) for name in town.names[:4]]
+    assert sum(each.rebuilt for each in rounds) == stale and sum(each.waiting + each.lost + each.failed for each in rounds) == 0
+    for path in town.files:
+        nodes = collections.Counter(town.manifest(path).nodes)
+        assert not set(nodes) & town.away and max(nodes.values()) <= -(-len(town.manifest(path).nodes) // 4)
+    town.whole(stray=stale)
+    flip(next((town.folder / "node-5/.erasure").glob("[0-9a-f]*/[0-9]")))         # one of those that come back has rotten
+    town.away = set()
+    town.clock.now = time.time()            # what nobody names may be young
+    found = town.heal()
+    assert found.adopted and found.rebuilt <= 2 and found.removed == 0 and found.failed == 0
+    assert all(max(collections.Counter(town.manifest(path).nodes).values()) == 1 for path in town.files)
+    town.clock.now += 7200
+    assert town.heal().removed == len(town.lying()) - len(town.named()) or True
+    town.heal()
+    town.whole()
+
+
+def test_heal_keeps_to_the_nodes_that_were_asked_for(shard_town: ShardTown) -> None:
+    """As long as one of them takes shards."""
+    town = shard_town
+    town.put("/chosen", os.urandom(9999), backend="erasure:4+2@node-2,node-3,node-4")
+    before = town.manifest("/chosen")
+    assert before.only == ("node-2", "node-3", "node-4") and before.nodes == before.only * 2
+    assert town.heal("/chosen").rebuilt == 0 and town.manifest("/chosen") == before
+    town.away = {"node-3"}
+    assert town.heal("/chosen").rebuilt == 2
+    assert collections.Counter(town.manifest("/chosen").nodes) == {"node-2": 3, "node-4": 3}
+    town.away, town.full = set(), {"node-3"}
+    assert town.heal("/chosen").failed == 1 and set(town.manifest("/chosen").nodes) == {"node-2", "node-4"}
+
+
+def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
+    """A disk that is full, a node that leaves, one that breaks off: the next node has it, and nothing is left behind."""
+    town = shard_town
+    for full, rooms in (({"node-2"}, {}), (set(), {"node-2": -1}), (set(), {"node-2": 5})):
+        path = "/00"
+        SHARD_DAMAGE["gone"](town.place(path, 1))
+        town.full, town.rooms = full, rooms     # type: ignore[assignment]
+        assert town.heal(path).rebuilt >= 1 and town.manifest(path).nodes[1] != "node-2"
+        town.full, town.rooms = set(), {}
+        assert town.heal(path).failed == 0 and "node-2" in town.manifest(path).nodes
+        town.whole()
+    town.full = set(town.names)
+    SHARD_DAMAGE["gone"](town.place("/00", 1))
+    lost = town.manifest("/00").nodes[1]
+    town.rooms = {name: 0 for name in town.names}
+    found = town.heal("/00", node="node-1" if lost != "node-1" else "node-2")
+    assert found.failed + found.rebuilt == 1    # its own disk still takes it
+
+
+@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill"])
+def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    """Somebody changes the file while its shards are made: what was made in vain is removed, what others need stays."""
+    town, path = shard_town, "/00"
+    entry, old = town.store.get(path), town.manifest(path)
+    for index in (1, 4):
+        SHARD_DAMAGE["gone"](town.place(path, index))
+    town.away = {old.nodes[4]}
+    scrubber, turns = town.scrubbers["node-1"], [0]
+    rebuild = scrubber._blobs.rebuild
+
+    def meanwhile(*args: Any, **more: Any) -> Any:
+        made = rebuild(*args, **more)
+        turns[0] += 1
+        if turns[0] > 1:
+            return made
+        if change == "overwrite":
+            town.put(path, b"new" * 5000)
+        elif change == "delete":
+            town.store.delete(path)
+            scrubber._blobs.delete([callfs.blob_of(entry)[0]]) if not town.away else [
+                shards.delete([callfs.blob_of(entry)[0]]) for shards in town.shards.values()]
+            del town.files[path]
+        elif change == "move":
+            town.store.move(path, "/moved")
+            town.files["/moved"] = town.files.pop(path)
+        elif change == "chmod":
+            town.store.put(town.store.get(path)._replace(mode=0o600))
+        elif change == "heal":
+            assert town.heal(path, node="node-2").rebuilt == 2
+        else:
+            raise KeyboardInterrupt
+        return made
+
+    monkeypatch.setattr(scrubber._blobs, "rebuild", meanwhile)
+    found = town.heal(path)
+    assert found.state == ("failed" if change == "kill" else "done") and found.failed == 0
+    assert found.rebuilt == {"chmod": 2}.get(change, 0), found
+    if change == "move":
+        assert town.heal("/moved").rebuilt == 2
+    if change == "chmod":
+        assert town.store.get(path).mode == 0o600
+    if change == "kill":
+        assert town.heal(path).rebuilt == 2
+    town.away, monkeypatch = set(), monkeypatch
+    town.heal()
+    town.heal()                             # what lay on the node that was away
+    town.whole()
+
+
+def test_heal_by_all_nodes_at_once(shard_town: ShardTown) -> None:
+    """They make the same shards, and each other's in vain: nothing is lost, nothing is left."""
+    town = shard_town
+    town.ticks.now += 1
+    for turn in range(3):
+        random_ = random.Random(turn)
+        for path in town.files:
+            manifest = town.manifest(path)
+            for index in random_.sample(range(len(manifest.nodes)), manifest.parity):
+                SHARD_DAMAGE["gone"](town.place(path, index))
+        gate = threading.Barrier(3)
+
+        def one(node: str) -> Any:
+            gate.wait(60)
+            return town.heal(node=node)
+        with concurrent.futures.ThreadPoolExecutor(3) as pool:
+            found = list(pool.map(one, town.names[:3]))
+        assert sum(each.lost for each in found) == 0 and all(each.state == "done" for each in found)
+        town.heal()
+        town.whole()
+
+
+def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
+    """Not what is young, not where the records seem to be others, and never what a record names."""
+    town, node = shard_town, "node-2"
+    scrubber, keys = town.scrubbers["node-2"], [secrets_token() for _ in range(3)]
+    for key in keys:
+        for index in (0, 3):
+            with town.shards[node].stage(key, index, 8) as upload:
+                upload.write(memoryview(b"12345678"))
+                upload.commit()
+    os.utime(town.folder / node / ".erasure" / keys[0] / "3", (town.clock.now, town.clock.now))     # one of its shards is young
+    town.clock.now += 1
+    assert scrubber.round().removed == 2 and {key for name, key, _ in town.lying() - town.named()} == {keys[0]}
+    town.clock.now += 3601
+    assert scrubber.round(deep=False).removed == 0 and scrubber.round().removed == 1
+    town.whole()
+    for _ in range(13 + callfs.SCRUB_STRAYS):
+        with town.shards[node].stage(secrets_token(), 0, 8) as upload:
+            upload.write(memoryview(b"12345678"))
+            upload.commit()
+    assert scrubber.round().removed == 0 and "right records" in town.told[-1][0]
+    for path in list(town.files):           # all records are lost: what is left of the files is
+        town.store.delete(path)
+    before = town.lying()
+    assert scrubber.round().removed == 0 and town.lying() == before
+
+
+def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Soon, and without being asked; a file that can not be mended does not keep it busy."""
+    town = shard_town
+    for name in ("SCRUB_WATCH", "SCRUB_SOON"):
+        monkeypatch.setattr(callfs, name, 0.01)
+    scrubber = town.scrubbers["node-1"]
+    flip(town.place("/00", 1), 5)
+    assert town.read("/00") == town.files["/00"] and len(scrubber._reported) == 1
+    for index in (0, 1, 2):
+        SHARD_DAMAGE["gone"](town.place("/03", index))
+    for _ in range(2):
+        with pytest.raises(callfs.CallFSError):
+            town.read("/03")
+    scrubber.report(secrets_token(), 0, "node-2", "missing")        # of a file that is gone by now
+    assert town.metrics.value("callfs_scrub_queue") == 3
+    scrubber.start()
+    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported)
+    town.ticks.now += 1
+    with pytest.raises(callfs.CallFSError):
+        town.read("/03")
+    assert not scrubber._reported           # not again so soon
+    town.ticks.now += callfs.SCRUB_AGAIN
+    monkeypatch.setattr(callfs, "SCRUB_QUEUE", 1)
+    scrubber._stopping.set()
+    for number in range(3):
+        scrubber.report(f"{number:032x}", 0, "node-2", "missing")
+    assert len(scrubber._reported) <= 1
+
+
+def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every interval; when a node is away for long, and when it is back; and it ends at once, also under a rate limit."""
+    town = shard_town
+    monkeypatch.setattr(callfs, "SCRUB_WATCH", 0.01)
+    for scrubber in town.scrubbers.values():
+        scrubber.start()
+    flip(town.place("/04", 0), 5)
+    town.ticks.now += 1.2 * town.options.scrub_interval
+    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1)
+    town.away = {"node-6"}
+    wait_for(lambda: all("node-6" in each._away for name, each in town.scrubbers.items() if name != "node-6"))
+    town.ticks.now += town.options.heal_after + 1
+    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files))
+    town.away = set()
+    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files))
+    for scrubber in town.scrubbers.values():
+        scrubber.close()
+    assert not [name for name in our_threads() if name == "callfs-scrub"]
+    town.options.scrub_rate = 1
+    scrubber = town.scrubbers["node-1"] = town.join("node-1")
+    scrubber.start()
+    town.ticks.now += 3 * town.options.scrub_interval
+    wait_for(lambda: any(name.startswith("callfs-heal") for name in our_threads()))
+    scrubber.close()
+    slow = town.scrubbers["node-2"].heal(rate=1)
+    monkeypatch.setattr(callfs, "HEAL_STEP", 0.01)
+    assert next(slow).state == "running" and next(slow).files == 0
+    slow.close()                            # who asked went away
+    assert not [name for name in our_threads() if name.startswith("callfs-heal")]
+    ended = town.scrubbers["node-3"].heal(rate=1)
+    next(ended)
+    town.scrubbers["node-3"].close()
+    assert list(ended)[-1].state == "failed"
+
+
+def test_scrub_moves_the_shards_of_a_node_that_leaves(shard_town: ShardTown) -> None:
+    """Its own only, what is damaged there as well; a reader of the file keeps the old ones."""
+    town, node = shard_town, "node-3"
+    scrubber = town.scrubbers[node]
+    flip(town.place("/00", 2))
+    assert "/00" in {entry.path for page in scrubber.held() for entry in page}
+    reading = callfs.blob_of(town.store.get("/03"))[0]
+    scrubber._in_use = lambda keys: {reading}
+    town.rooms[node] = -1
+    for page in scrubber.held():
+        for entry in page:
+            assert scrubber.vacate(entry) == ""
+    assert not [entry for page in scrubber.held() for entry in page]
+    assert {key for name, key, _ in town.lying() if name == node} == {reading}
+    town.away = {node}                      # it is gone for good
+    town.whole(stray=1)
+    town.away = set(town.names) - {"node-1"}
+    assert "can" in town.scrubbers["node-1"].vacate(town.store.get("/00")) or "No node" in town.told[-1][1]["reason"]
+
+
+def test_heal_says_what_can_not_be_read(shard_town: ShardTown) -> None:
+    """A manifest of a later version, one that is damaged; records that do not answer."""
+    town = shard_town
+    town.store.put(town.store.get("/01")._replace(stamp=secrets_token() + " [9]"))
+    del town.files["/01"]
+    found = town.heal()
+    assert found.failed == 1 and "manifest" in found.problems["/01"] and found.state == "done"
+    town.store.delete("/01")
+    elsewhere = town.store.elsewhere
+    town.store.elsewhere = lambda *at: (_ for _ in ()).throw(callfs.Unavailable("no records"))
+    found = town.heal()
+    assert (found.state, found.reason) == ("failed", "no records")
+    town.store.elsewhere = lambda *at: (_ for _ in ()).throw(KeyError("no records"))
+    assert town.heal().state == "failed"
+    town.store.elsewhere = elsewhere
+    town.heal()
+
 
 # ============================================================================
 # Members: the nodes of a cluster, how each of them is, and how one leaves
