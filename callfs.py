@@ -22772,6 +22772,9 @@ class Scrubber:
         for _ in range(SCRUB_TRIES):
             good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
             if coded.in_sight < needed:
+                if coded.in_sight + sum(coded.states[index] == "away" and not self._gone(run, node)
+                                        for index, node in enumerate(coded.manifest.nodes)) >= needed:
+                    return "waiting", ""
                 return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
             moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
             if not moves:
@@ -22827,8 +22830,8 @@ class Scrubber:
         stored = None
         try:
             if made:
-                bad = [index for index in coded.bad if index not in adopted]
-                fresh = self._blobs.rebuild(coded.key, fresh, made, bad, run.pace)
+                bad = [index for index in coded.bad if index not in adopted]        # unless their good blocks are needed
+                fresh = self._blobs.rebuild(coded.key, fresh, made, bad if len(fresh.nodes) - len(bad) >= fresh.data else (), run.pace)
             stored = self._name(coded, fresh, moves)
         finally:
             if stored is None:
@@ -22949,21 +22952,22 @@ class Scrubber:
             self._runs.discard(run.stopping)
 
     def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
-        state, reason = "done", ""
+        state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
         try:
             for page in self._coded(path):
                 run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
             self._pass(run, path, HEAL_WORKERS)
+            state, reason = "done", ""
         except CallFSError as error:
-            state, reason = "failed", error.message
-        except Exception:                   # who asked waits for an end
-            state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
+            reason = error.message
+        except Exception:
             self._log.exception("healing failed")
+        finally:
+            with run.lock:
+                run.count.state, run.count.reason = state, reason
+            ended.set()
         self._summary(run, "coded files were healed as asked", path=path)
-        with run.lock:
-            run.count.state, run.count.reason = state, reason
-        ended.set()
 
     def _summary(self, run: HealRun, event: str, **more: Any) -> None:
         told = {name: value for name, value in dataclasses.asdict(run.count).items() if isinstance(value, int) and value}
