@@ -17540,7 +17540,6 @@ class ErasureBlobs(BlobStore):
         """As the base says; ends all threads."""
         self.closing.set()
         self.pool.shutdown()
-        self.codes.close()
         self.nodes.here.close()
 
 # ============================================================================
