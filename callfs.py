@@ -16759,6 +16759,7 @@ CODE_SPAN = 1 << 20                         # bytes of a shard that are fetched 
 CODE_AHEAD = 8 << 20                        # bytes that a reader may have under way or waiting
 CODE_HELD = 1 << 30                         # bytes on the disk that a reader of a damaged file may hold for later
 CODE_STREAMS = 48                           # shards on their way to nodes at a time: `Peers` lets 64 pass to each
+CODE_GRACE = 1.0                            # seconds at least that shards beyond the quorum have
 CODE_FETCHES = 64                           # threads that fetch for all readers
 CODE_SHUNNED = 64                           # spans for which a reader does without a shard that failed or was late
 CODE_LOOSE = 500                            # shards of so many deleted files may wait for a node that is away
@@ -17057,12 +17058,12 @@ class _Spread:
             return self._places[index]
 
     def _wait(self, quorum: int) -> None:
-        """Until all are stored, or for as long again (1 s at least) as it took to store `quorum` of them."""
+        """Until all are stored, or for as long again as it took to store `quorum` of them."""
         began, until = time.monotonic(), math.inf
         with self._changed:
             while self._left and self._fault is None and time.monotonic() < until:
                 if until == math.inf and len(self._sums) - self._sums.count("") >= quorum < len(self._sums):
-                    until = time.monotonic() + max(1.0, time.monotonic() - began)
+                    until = time.monotonic() + max(CODE_GRACE, time.monotonic() - began)
                 self._changed.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
         if self._fault is not None:
             raise self._fault
@@ -17154,10 +17155,10 @@ class _Fetch:
         """Whether it came, or failed."""
         return self.data is not None or self.error is not None
 
-    def run(self, nodes: ShardNodes, key: str) -> None:
+    def run(self, nodes: ShardNodes, key: str, closing: threading.Event) -> None:
         """Get it."""
         try:
-            if not self.dropped:
+            if not self.dropped and not closing.is_set():
                 crcs, reader = nodes.open(self.node, key, self.index, self._start, self._stop)
                 with reader:
                     self._reader = reader
@@ -17169,7 +17170,7 @@ class _Fetch:
             self.error = translate_os_error(error)
         finally:
             if not self.over:
-                self.error = StorageError("A shard could not be read.")
+                self.error = Unavailable("A shard was not read: the server stops, or nobody wants it any more.")
 
     def _checked(self, data: bytes, crcs: Sequence[int]) -> bytes:
         view = memoryview(data)
@@ -17357,6 +17358,8 @@ class _ShardReader(Reader):
         fetch = span.fetches[index] = _Fetch(index, self._manifest.nodes[index], span.start, span.stop)
         if fetch.node == self._blobs.nodes.instance_id:
             self._run(fetch)
+        elif self._blobs.closing.is_set():
+            raise Unavailable("The server stops.")
         else:
             self._blobs.pool.submit(self._run, fetch)
 
@@ -17365,14 +17368,14 @@ class _ShardReader(Reader):
         with self._changed:
             fetch.due = began + pace.limit
             self._changed.notify_all()
-        fetch.run(self._blobs.nodes, self._key)
+        fetch.run(self._blobs.nodes, self._key, self._blobs.closing)
         if fetch.error is None:
             pace.note(time.monotonic() - began)
+        if fetch.error is not None and not fetch.dropped:
+            self._failed(fetch, fetch.error)
         with self._changed:
             if fetch.late:
                 pace.hang(-1)
-            if fetch.error is not None and not fetch.dropped:
-                self._failed(fetch, fetch.error)
             self._changed.notify_all()
 
     def _failed(self, fetch: _Fetch, error: CallFSError) -> None:
@@ -17467,6 +17470,7 @@ class ErasureBlobs(BlobStore):
         self.on_damage: Callable[[str, int, str, str], None] = lambda key, index, node, why: None
         self.streams = threading.BoundedSemaphore(CODE_STREAMS)
         self.pool = concurrent.futures.ThreadPoolExecutor(CODE_FETCHES, "callfs-fetch")
+        self.closing = threading.Event()
         self._paces: dict[str, _Pace] = {}
 
     def pace(self, node: str) -> _Pace:
@@ -17572,8 +17576,8 @@ class ErasureBlobs(BlobStore):
 
     def close(self) -> None:
         """As the base says; ends all threads."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        self.codes.close()
+        self.closing.set()
+        self.pool.shutdown()
         self.nodes.here.close()
 
 # ============================================================================
@@ -22900,6 +22904,9 @@ class Scrubber:
         for _ in range(SCRUB_TRIES):
             good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
             if coded.in_sight < needed:
+                if coded.in_sight + sum(coded.states[index] == "away" and not self._gone(run, node)
+                                        for index, node in enumerate(coded.manifest.nodes)) >= needed:
+                    return "waiting", ""
                 return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
             moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
             if not moves:
@@ -22955,8 +22962,8 @@ class Scrubber:
         stored = None
         try:
             if made:
-                bad = [index for index in coded.bad if index not in adopted]
-                fresh = self._blobs.rebuild(coded.key, fresh, made, bad, run.pace)
+                bad = [index for index in coded.bad if index not in adopted]        # unless their good blocks are needed
+                fresh = self._blobs.rebuild(coded.key, fresh, made, bad if len(fresh.nodes) - len(bad) >= fresh.data else (), run.pace)
             stored = self._name(coded, fresh, moves)
         finally:
             if stored is None:
@@ -23077,21 +23084,22 @@ class Scrubber:
             self._runs.discard(run.stopping)
 
     def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
-        state, reason = "done", ""
+        state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
         try:
             for page in self._coded(path):
                 run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
             self._pass(run, path, HEAL_WORKERS)
+            state, reason = "done", ""
         except CallFSError as error:
-            state, reason = "failed", error.message
-        except Exception:                   # who asked waits for an end
-            state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
+            reason = error.message
+        except Exception:
             self._log.exception("healing failed")
+        finally:
+            with run.lock:
+                run.count.state, run.count.reason = state, reason
+            ended.set()
         self._summary(run, "coded files were healed as asked", path=path)
-        with run.lock:
-            run.count.state, run.count.reason = state, reason
-        ended.set()
 
     def _summary(self, run: HealRun, event: str, **more: Any) -> None:
         told = {name: value for name, value in dataclasses.asdict(run.count).items() if isinstance(value, int) and value}

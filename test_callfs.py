@@ -433,14 +433,15 @@ class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] = {}, arguments: tuple[str, ...] = (),
-                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True) -> None:
+                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True,
+                 popen: Callable[..., Any] = subprocess.Popen) -> None:
         self.folder, self.key = folder, KEY
         self.config = folder / "config.yaml"
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
-            self.process = subprocess.Popen(
+            self.process = popen(
                 [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
         if wait:
@@ -480,6 +481,96 @@ class Spawned:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return self.process.wait()
+
+
+# What `ForkServer` runs behind a program that has imported callfs: {"arguments", "output", "cwd", "env"} a line; answers a pid.
+FORKING = """
+import json, os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)           # nobody waits for them: the kernel buries them
+for line in sys.stdin:
+    asked, pid = json.loads(line), os.fork()
+    if pid:
+        print(pid, flush=True)
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output = os.open(asked["output"], os.O_WRONLY | os.O_APPEND)
+    for fd, place in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
+        os.dup2(place, fd)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    code = 1
+    try:
+        code = callfs.main(asked["arguments"])
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+"""
+
+
+class ForkServer:
+    """A process that has imported callfs, once, and forks for each server: import is most of what a start costs. `popen` is for
+    `Spawned` (Linux: it needs pidfd_open). `program`: Python that binds `callfs`."""
+
+    def __init__(self, program: str) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen([sys.executable, "-c", program + FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def popen(self, command: Sequence[str], stdout: Any, cwd: Path, env: Mapping[str, str], **same: Any) -> Forked:
+        """As `subprocess.Popen`, for python, its program and the arguments."""
+        assert self._process.stdin and self._process.stdout
+        asked = {"arguments": command[2:], "output": stdout.name, "cwd": str(cwd), "env": dict(env)}
+        with self._lock:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            return Forked(int(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End it; what it forked goes on."""
+        self._process.communicate()
+
+
+class Forked:
+    """What `Spawned` needs of a Popen. Nobody knows its exit code: -9."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._fd = os.pidfd_open(pid)               # its number stays its own until this is closed
+        except ProcessLookupError:                      # over already
+            self._fd = -1
+
+    def poll(self) -> Optional[int]:
+        """Whether it is over."""
+        return self._wait(0)
+
+    def _wait(self, seconds: Optional[float]) -> Optional[int]:
+        if self._fd >= 0 and not select.select([self._fd], [], [], seconds)[0]:
+            return None
+        self._close()
+        return -9
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Raises subprocess.TimeoutExpired."""
+        code = self._wait(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired("callfs", timeout or 0)
+        return code
+
+    def send_signal(self, how: int) -> None:
+        """Unless it is over."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._fd >= 0:
+                signal.pidfd_send_signal(self._fd, how)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def server_settings(folder: Path, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
@@ -14244,6 +14335,7 @@ class CodedNodes(callfs.ShardNodes):
 
     def remove(self, node: str, key: str, indexes: Any) -> None:
         self._store(node).remove(key, indexes)
+        self.asked += [("remove", node, index) for index in indexes]
 
     def lying(self) -> dict[str, list[int]]:
         """The indexes of the shards on each node that has any; nothing else lies there but their notes."""
@@ -14296,14 +14388,6 @@ class CodedFiles:
         return sum(self.blobs.metrics.cells(f"callfs_erasure_{name}").values())
 
 
-def _gone(crcs: Any, reader: Any) -> Any:
-    raise callfs.FileNotFound("There is no such shard.")
-
-
-def _unreachable(crcs: Any, reader: Any) -> Any:
-    raise callfs.BadGateway("node x can not be reached.")
-
-
 def _flipped(crcs: Any, reader: Any) -> Any:
     data = bytearray(b"".join(reader))
     data[len(data) // 2] ^= 1
@@ -14317,25 +14401,32 @@ def _shortened(crcs: Any, reader: Any) -> Any:
     return crcs, callfs.ChunkReader([data], len(data))
 
 
-def _vanishing(crcs: Any, reader: Any) -> Any:
-    def blocks() -> Iterator[bytes]:
-        with reader:
-            yield reader.read(max(1, reader.length // 2))
+class _Vanishing(callfs.Reader):
+    """A reader that breaks off in the middle."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader, self.length, self._pieces = reader, reader.length, [max(1, reader.length // 2)]
+
+    def read(self, size: int = 0) -> bytes:
+        if not self._pieces:
             raise callfs.BadGateway("node x broke off: the answer ended early")
-    return crcs, callfs.ChunkReader(blocks(), reader.length, reader.close)
+        return self._reader.read(self._pieces.pop())
+
+    def close(self) -> None:
+        self._reader.close()
 
 
-def _broken_disk(crcs: Any, reader: Any) -> Any:
-    raise OSError(errno.EIO, "input/output error")
+def _vanishing(crcs: Any, reader: Any) -> Any:
+    return crcs, _Vanishing(reader)
 
 
-SHARD_FAULTS = {"gone": _gone, "away": _unreachable, "flipped": _flipped, "short": _shortened, "vanishing": _vanishing,
-                "disk": _broken_disk}
+SHARD_FAULTS = {"gone": raising(callfs.FileNotFound()), "away": raising(callfs.BadGateway("node x can not be reached.")),
+                "flipped": _flipped, "short": _shortened, "vanishing": _vanishing, "disk": raising(OSError(errno.EIO, "broken"))}
 BLOCK_64K = callfs.CODE_BLOCK
 
 
 @pytest.fixture
-def coded(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
+def coded_files(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
     """Makes erasure backends; at the end nothing of them is left but shards."""
     made: list[CodedFiles] = []
 
@@ -14353,11 +14444,11 @@ class TestCodedFiles:
     """Files cut over nodes, in one process."""
 
     @pytest.mark.parametrize("nodes,data,parity", [(6, 4, 2), (1, 2, 1), (4, 1, 3), (3, 3, 2)])
-    def test_every_loss_that_the_code_allows(self, coded: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
+    def test_every_loss_that_the_code_allows(self, coded_files: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
         """erasure.md: any M shards may be lost. Sizes around blocks and shards, in memory and (SPOOL_BYTES) in a file; spans of
         one block, so that even these files have rows of them."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded(nodes, (data, parity))
+        files = coded_files(nodes, (data, parity))
         whole = data * BLOCK_64K
         for size in (0, 1, 8 * data, 8 * data + 1, whole - 1, whole, whole + 1, 2 * whole + 12_345):
             manifest = files.put(shard_bytes(size))
@@ -14374,9 +14465,9 @@ class TestCodedFiles:
             files.blobs.delete([files.key])
             assert files.nodes.lying() == {}
 
-    def test_data_shards_put_end_to_end_are_the_file(self, coded: Any) -> None:
+    def test_data_shards_put_end_to_end_are_the_file(self, coded_files: Any) -> None:
         """erasure.md, README: the way out without the software. What the manifest says of the shards is so."""
-        files = coded()
+        files = coded_files()
         manifest = files.put(shard_bytes(2_500_001))
         shards = [Path(files.nodes.stores[node].folder, files.key, str(index)).read_bytes()
                   for index, node in enumerate(manifest.nodes)]
@@ -14389,11 +14480,11 @@ class TestCodedFiles:
             assert code.encode(blocks[:4]) == blocks[4:]
         assert callfs.read_code_manifest(manifest.text) == manifest and " " not in manifest.text
 
-    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded: Any, monkeypatch: Any) -> None:
+    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded_files: Any, monkeypatch: Any) -> None:
         """What rows of shards were needed for a lost one is held for later: never K times the file."""
-        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded()
-        size = files.put(shard_bytes(40 * BLOCK_64K)).shard_size
+        monkeypatch.setattr(callfs, "CODE_AHEAD", 8 * BLOCK_64K)
+        files = coded_files()
+        size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         for loss, most in ((), 4), ((0,), 4), ((1,), 5), ((3,), 7), ((0, 1), 4), ((1, 2), 5), ((4, 5), 4):
             files.lose(*loss)
             files.nodes.fetched = 0
@@ -14402,12 +14493,12 @@ class TestCodedFiles:
         monkeypatch.setattr(callfs, "CODE_HELD", 3 * BLOCK_64K)
         files.lose(0, 1)
         assert files.good()
-        monkeypatch.setattr(callfs._Scratch, "write", mock.Mock(side_effect=callfs.StorageFull()))
+        monkeypatch.setattr(callfs._Scratch, "write", raising(callfs.StorageFull()))
         assert files.good(), "a full disk only costs time"
 
-    def test_what_a_range_touches(self, coded: Any) -> None:
+    def test_what_a_range_touches(self, coded_files: Any) -> None:
         """erasure.md: a range touches only the data shards it lies in; of a lost one only the blocks that are asked for."""
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
         files.nodes.asked, files.nodes.fetched = [], 0
         assert files.good(size + 10, size + 20)
@@ -14419,9 +14510,9 @@ class TestCodedFiles:
         assert files.nodes.fetched == 5 * BLOCK_64K
         assert files.metric("degraded_reads_total") == 1 and files.metric("rebuilt_bytes_total") == BLOCK_64K
 
-    def test_damage_is_told_and_absence_is_not(self, coded: Any) -> None:
+    def test_damage_is_told_and_absence_is_not(self, coded_files: Any) -> None:
         """The scrubber hears of shards that are gone or wrong, once a reader; nodes that are merely away come back."""
-        files = coded()
+        files = coded_files()
         files.put(shard_bytes(700_000))
         for why in SHARD_FAULTS:
             files.damage.clear()
@@ -14430,9 +14521,9 @@ class TestCodedFiles:
             told = [each[:3] for each in files.damage]
             assert told == ([] if why in ("away", "vanishing") else [(files.key, 1, "b")]), why
 
-    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded: Any, monkeypatch: Any) -> None:
+    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded_files: Any, monkeypatch: Any) -> None:
         """Each block is rebuilt for itself: five damaged shards of 4+2 are a whole file while no row lost more than two."""
-        files = coded()
+        files = coded_files()
         manifest = files.put(shard_bytes(24 * BLOCK_64K))
         for index in range(5):
             place = Path(files.nodes.stores[manifest.nodes[index]].folder, files.key, str(index))
@@ -14443,10 +14534,10 @@ class TestCodedFiles:
         moves = {index: "f" for index in range(5)}
         assert files.blobs.rebuild(files.key, manifest, moves, bad=moves).sums == manifest.sums
 
-    def test_too_few(self, coded: Any, monkeypatch: Any) -> None:
+    def test_too_few(self, coded_files: Any, monkeypatch: Any) -> None:
         """503 before the first byte where that can be known, else the reader breaks off; never a wrong byte."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
         for why in SHARD_FAULTS:
             files.lose(0, 2, 5, why=why)
@@ -14468,10 +14559,10 @@ class TestCodedFiles:
         assert files.nodes.asked == [], "three nodes are known to be away: nobody is asked"
         assert files.good(0, size)
 
-    def test_lost_in_the_middle(self, coded: Any, monkeypatch: Any) -> None:
+    def test_lost_in_the_middle(self, coded_files: Any, monkeypatch: Any) -> None:
         """A node goes while it is read from; the reader notices nothing."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         with files.blobs.open(files.key, files.tag, 0, 4 * size) as reader:
             found = [reader.read(1000) for _ in range(3)]
@@ -14479,11 +14570,11 @@ class TestCodedFiles:
             found += list(reader)
         assert b"".join(found) == files.data
 
-    def test_hedging(self, coded: Any, monkeypatch: Any) -> None:
+    def test_hedging(self, coded_files: Any, monkeypatch: Any) -> None:
         """Who is late is overtaken by K others; and is not asked again while it still owes an answer."""
         monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
         monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
-        files, answer, begun = coded(), threading.Event(), threading.Event()
+        files, answer, begun = coded_files(), threading.Event(), threading.Event()
         size = files.put(shard_bytes(400_000)).shard_size
 
         def mute(crcs: Any, reader: Any) -> Any:
@@ -14501,11 +14592,11 @@ class TestCodedFiles:
         assert files.good(size, 2 * size) and ("open", "b", 1) in files.nodes.asked
         assert not files.damage, "slow is not damaged"
 
-    def test_late_ones_are_better_than_none(self, coded: Any, monkeypatch: Any) -> None:
+    def test_late_ones_are_better_than_none(self, coded_files: Any, monkeypatch: Any) -> None:
         """With everybody else gone the reader waits for who is late."""
         monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
         monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
-        files, answer = coded(), threading.Event()
+        files, answer = coded_files(), threading.Event()
         size = files.put(shard_bytes(400_000)).shard_size
         files.lose(2, 3, 4)
 
@@ -14532,10 +14623,10 @@ class TestCodedFiles:
             pace.note(1.0)
         assert 0.9 < pace.mean <= pace.limit < 1.5
 
-    def test_closed_early(self, coded: Any, monkeypatch: Any) -> None:
+    def test_closed_early(self, coded_files: Any, monkeypatch: Any) -> None:
         """Readers that are left anywhere let go of everything, also of what hangs; nobody may read on."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files, closed = coded(), []
+        files, closed = coded_files(), []
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
 
         def hanging(crcs: Any, reader: Any) -> Any:
@@ -14558,12 +14649,12 @@ class TestCodedFiles:
                 reader.close()
                 files.lose()
             files.blobs.close()
-            files.blobs = coded().blobs
+            files.blobs = coded_files().blobs
 
-    def test_rows_of_lost_shards_come_with_ranges(self, coded: Any, monkeypatch: Any) -> None:
+    def test_rows_of_lost_shards_come_with_ranges(self, coded_files: Any, monkeypatch: Any) -> None:
         """What is held is right for ranges that begin and end within rows, too."""
         monkeypatch.setattr(callfs, "CODE_SPAN", 2 * BLOCK_64K)
-        files = coded(3, (3, 2))
+        files = coded_files(3, (3, 2))
         files.put(shard_bytes(33 * BLOCK_64K + 77))
         files.lose(0, 1)
         rng = random.Random(8)
@@ -14576,7 +14667,7 @@ class TestCodedUploads:
     """Files on their way over the nodes."""
 
     @pytest.mark.parametrize("size", [1000, 1_500_000])
-    def test_another_node_for_one_that_fails(self, coded: Any, size: int) -> None:
+    def test_another_node_for_one_that_fails(self, coded_files: Any, size: int) -> None:
         """At its first byte, in the middle, at the end, or full: the next node without a shard of the file takes it."""
         def fails(error: Exception, after: int) -> Callable[[Any], Any]:
             def fault(body: Any) -> Any:
@@ -14585,7 +14676,7 @@ class TestCodedUploads:
                     left -= min(1000, left)
                 raise error
             return fault
-        files = coded(8)
+        files = coded_files(8)
         for after, error in (0, callfs.BadGateway("gone")), (size // 8, callfs.StorageFull()), (1 << 40, callfs.StorageError()):
             for index in (0, 2, 5):
                 files.nodes.faults = {("put", "abcdef"[index], index): fails(error, after)}
@@ -14597,9 +14688,9 @@ class TestCodedUploads:
                 assert files.good()
                 files.blobs.delete([files.key])
 
-    def test_none_has_two_while_another_has_none(self, coded: Any) -> None:
+    def test_none_has_two_while_another_has_none(self, coded_files: Any) -> None:
         """erasure.md, placement; with nodes away or named."""
-        files = coded(4)
+        files = coded_files(4)
         store = files.blobs
         assert store.placed(callfs.Coding(4, 2)) == tuple("abcdab") and store.placed(callfs.Coding(1, 1)) == ("a", "b")
         assert store.placed(callfs.Coding(4, 2, ("d", "b"))) == tuple("dbdbdb")
@@ -14612,22 +14703,21 @@ class TestCodedUploads:
         manifest = files.put(shard_bytes(3000), store.wished("erasure:2+3@d,b"))
         assert (manifest.data, manifest.parity, manifest.nodes, manifest.only) == (2, 3, tuple("dbdbd"), ("d", "b"))
 
-    def test_wishes(self, coded: Any) -> None:
+    def test_wishes(self, coded_files: Any) -> None:
         """What is not said is as configured; what makes no code is refused, as is a node that is not there."""
-        store = coded(4, (3, 2)).blobs
+        store = coded_files(4, (3, 2)).blobs
         assert store.wished("erasure").coding == (3, 2, ()) and store.wished("erasure:5+1").coding[:2] == (5, 1)
         assert store.coding == (3, 2, ()), "the store itself stays as it is"
-        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", ""), \
-                ("erasure:0+2", ""), ("erasure:a", ""):
+        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", "no code"), \
+                ("erasure:0+2", "no code"), ("erasure:a", "no coding"):
             with pytest.raises(callfs.BadRequest, match=why):
                 store.wished(bad)
 
-    def test_nothing_is_left_of_a_failure(self, coded: Any, monkeypatch: Any) -> None:
+    def test_nothing_is_left_of_a_failure(self, coded_files: Any, monkeypatch: Any) -> None:
         """All nodes fail but too few, at any step; the coder fails; the disk is full: an error, and no shard anywhere."""
-        files, data = coded(6, (4, 2)), shard_bytes(1_300_000)
+        files, data = coded_files(6, (4, 2)), shard_bytes(1_300_000)
 
-        def refuse(body: Any) -> Any:
-            raise callfs.StorageFull()
+        refuse = raising(callfs.StorageFull())
         for good in range(6):
             files.nodes.faults = {("put", node, index): refuse for node in "abcdef"[good:] for index in range(6)}
             if good:                        # then those have it all
@@ -14640,33 +14730,40 @@ class TestCodedUploads:
         files.nodes.faults = {}
         files.nodes.away = set("bcdef")
         with pytest.raises(callfs.Unavailable, match="b: node b can not be reached"):
-            files.put(data, files.blobs.wished("erasure@b,c"))
+            files.put(data, files.blobs.wished("erasure:4+2@b,c"))
         files.nodes.away = set()
         for name, error in ("parity_of", callfs.StorageError("the coder broke")), ("get", ValueError("no code")):
             with monkeypatch.context() as patch:
-                patch.setattr(files.blobs.codes, name, mock.Mock(side_effect=error))
+                patch.setattr(files.blobs.codes, name, raising(error))
                 with pytest.raises(type(error)):
                     files.put(data if name == "parity_of" else data[:5000])
             assert files.nodes.lying() == {}
-        for number in range(1, 4):
+        stored = 0
+        for number in range(1, 60, 7):      # the N-th write, be it of the upload's own files or of a node's
             real, calls = callfs.write_all, itertools.count(1)
+            full = raising(OSError(errno.ENOSPC, "full"))
             with monkeypatch.context() as patch:
-                patch.setattr(callfs, "write_all", lambda fd, view: real(fd, view) if next(calls) % 40 != number * 9 else refuse(fd))
-                with pytest.raises((callfs.StorageFull, callfs.Unavailable)):
+                patch.setattr(callfs, "write_all", lambda *args: full() if next(calls) == number else real(*args))
+                with contextlib.suppress(callfs.StorageFull):
                     files.put(data, step=30_000)
-            wait_for(lambda: files.nodes.lying() == {}, 60)
+                    stored += 1
+                    assert files.good()
+                    files.blobs.delete([files.key])
+            assert files.nodes.lying() == {}
+        assert 0 < stored < 9
 
-    def test_nobody_is_left_when_a_client_goes(self, coded: Any) -> None:
+    def test_nobody_is_left_when_a_client_goes(self, coded_files: Any) -> None:
         """An upload that is not committed leaves nothing, in memory or in a file."""
-        files = coded()
+        files = coded_files()
         for size in 0, 1000, 3_000_000:
             with nothing_left(60), files.blobs.stage(files.key) as upload:
                 upload.write(memoryview(bytes(size)))
         assert files.nodes.lying() == {} and files.nodes.asked == []
 
-    def test_write_quorum(self, coded: Any, monkeypatch: Any) -> None:
+    def test_write_quorum(self, coded_files: Any, monkeypatch: Any) -> None:
         """What is under way long after the quorum is durable is owed; when it arrives after all it goes again."""
-        files, answer = coded(6, (4, 2), quorum=5), threading.Event()
+        monkeypatch.setattr(callfs, "CODE_GRACE", 0.05)
+        files, answer = coded_files(6, (4, 2), quorum=5), threading.Event()
         assert [files.blobs.quorum(callfs.Coding(*each)) for each in ((4, 2), (2, 1), (9, 3), (4, 1))] == [5, 3, 10, 5]
 
         def mute(body: Any) -> Any:
@@ -14678,14 +14775,14 @@ class TestCodedUploads:
         assert manifest.nodes == ("a", "b", "", "d", "e", "f") and manifest.sums[2] == "" and all(manifest.sums[:2])
         assert callfs.read_code_manifest(manifest.text) == manifest and files.good()
         answer.set()
-        wait_for(lambda: ("put", "c", 2) in files.nodes.asked and "callfs-shards_0" not in our_threads(), 60)
-        wait_for(lambda: "c" not in files.nodes.lying(), 60)
+        wait_for(lambda: ("remove", "c", 2) in files.nodes.asked, 60)
+        assert "c" not in files.nodes.lying()
         fresh = files.blobs.rebuild(files.key, manifest, {2: "c"})
         assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2] and not files.damage
 
-    def test_rebuilt_and_moved(self, coded: Any) -> None:
+    def test_rebuilt_and_moved(self, coded_files: Any) -> None:
         """For the healer: shards on other nodes, each proven, several in one pass; nothing is replaced by a wrong one."""
-        files = coded(8)
+        files = coded_files(8)
         manifest = files.put(shard_bytes(900_000))
         files.lose(1, 4)
         fresh = files.blobs.rebuild(files.key, manifest, {1: "g", 4: "h"})
@@ -14710,9 +14807,9 @@ class TestCodedUploads:
         empty = files.put(b"")
         assert files.blobs.rebuild(files.key, empty, {0: "h"}).nodes[0] == "h"
 
-    def test_deleted_everywhere(self, coded: Any, monkeypatch: Any) -> None:
+    def test_deleted_everywhere(self, coded_files: Any, monkeypatch: Any) -> None:
         """Each node is asked; who is away is asked again later, unless that are too many."""
-        files = coded()
+        files = coded_files()
         files.put(shard_bytes(3000))
         files.nodes.away = {"b"}
         with pytest.raises(callfs.Unavailable, match="1 deleted files wait .* node b can not be reached"):
@@ -14724,9 +14821,9 @@ class TestCodedUploads:
         files.blobs.delete([files.key])
         assert files.nodes.lying() == {} and files.blobs.find(files.key) is None
 
-    def test_what_lies_here(self, coded: Any) -> None:
+    def test_what_lies_here(self, coded_files: Any) -> None:
         """find, list and sweep are about this node."""
-        files = coded(2)
+        files = coded_files(2)
         size = files.put(shard_bytes(3000)).shard_size
         found = files.blobs.find(files.key)
         assert found.size == 3 * size and list(files.blobs.list()) == [found] and files.blobs.about(files.key) == {}
@@ -16031,6 +16128,171 @@ class TestStoreOnBlobs(TestStoreFS):
     def check(self, tree: Any, folder: Path) -> None:
         super().check(tree, folder)
         check_blobs(tree._root)
+
+
+def coded_blobs(folder: Any, instance: str = "node-1", peers: Any = None) -> Any:
+    """A blob store of coded files, 2+1, whose shards lie in a folder."""
+    nodes = callfs.ShardNodes(callfs.DiskShards(str(folder), durable=False), instance, peers)
+    return callfs.ErasureBlobs(nodes, callfs.ErasureCodes(), callfs.Coding(2, 1))
+
+
+def shards_in(folder: Any) -> set[str]:
+    """The keys of the shards that lie in a folder; nothing else does but the lock."""
+    return {name for name in os.listdir(os.path.join(str(folder), callfs.SHARD_FOLDER)) if name not in ("lock", "tmp")}
+
+
+def coded_rig(folder: Any, coded_from: Optional[int] = 0, **more: Any) -> Rig:
+    """A store whose files are coded unless somebody says otherwise; their shards lie in the folder `FOLDER-shards`."""
+    return Rig(folder, blobs={"erasure": coded_blobs(f"{folder}-shards")}, coded_from=coded_from, **more)
+
+
+@pytest.mark.once
+class TestStoreOnErasure(TestStoreFS):
+    """The same with coded files."""
+
+    def make(self, folder: Path) -> Any:
+        return coded_rig(folder, durable=False).fs
+
+    def check(self, tree: Any, folder: Path) -> None:
+        super().check(tree, folder)
+        tree._root._blobs.sweep()
+        assert shards_in(f"{folder}-shards") == {callfs.blob_of(entry)[0] for entry in tree._root._store.elsewhere("/", 10_000)}
+        assert tree._root._store._read("blobs", "SELECT * FROM blobs", ()) == [] and not tree._root._blobs._open
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Iterator[Rig]:
+    """A store with the disk and coded files (from 1000 bytes on): /c is coded 2+1, /l lies on the disk."""
+    with nothing_left(2):
+        rig = coded_rig(tmp_path / "root", 1000, durable=False)
+        for path, backend in (("/c", "erasure"), ("/l", "localfs")):
+            put(rig.tree, path, path.encode() * 300, options=callfs.WriteOptions(backend=backend))
+        yield rig
+        rig.fs._blobs.sweep()
+        assert shards_in(f"{rig.root}-shards") == {callfs.blob_of(entry)[0] for entry in rig.store.elsewhere("/", 100)}
+        rig.close()
+    assert scratch(rig.root) == []
+
+
+def coding_at(tree: Any, path: str) -> str:
+    """The backend of a file with its coding, as users see it."""
+    return callfs.shown_backend(tree.stat(ALICE, path))
+
+
+@pytest.mark.parametrize("name, coding", [
+    ("erasure", (0, 0, ())), ("erasure:4+2", (4, 2, ())), ("erasure:4", (4, 0, ())), ("erasure:+2", (0, 2, ())), ("erasure:254+2", (254, 2, ())),
+    ("erasure:4+2@a,b", (4, 2, ("a", "b"))), ("erasure:@a:1,b@c", (0, 0, ("a:1", "b@c"))), ("erasure:+2@a", (0, 2, ("a",))),
+    *((f"erasure:{bad}", None) for bad in ("0+2", "4+0", "0", "255+2", "256", "x", "4+2+1", "-4+2", "4+ 2", "4+2@", "4+2@a,,b", "\u0664+2", "9" * 10))])
+def test_names_of_codings(name: str, coding: Any) -> None:
+    if coding is None:
+        with pytest.raises(callfs.BadRequest, match="coding|code"):
+            callfs.read_coding(name)
+    else:
+        assert callfs.read_coding(name) == coding and callfs.read_coding(name).name == name.replace("+@", "@")
+
+
+WHICH = [                                   # what is there, what is uploaded (bytes), how: what comes of it
+    ("", 1000, {}, "erasure:2+1"), ("", 999, {}, "localfs"), ("", 0, {}, "localfs"),
+    ("", 5, {"backend": "erasure"}, "erasure:2+1"), ("", 5, {"backend": "erasure:3+2"}, "erasure:3+2"), ("", 5, {"backend": "erasure:+2"}, "erasure:2+2"),
+    ("", 2000, {"backend": "localfs"}, "localfs"), ("", 2000, {"plain": True}, "localfs"),
+    ("localfs", 2000, {}, "erasure:2+1"), ("localfs", 999, {}, "localfs"), ("localfs", 2000, {"plain": True}, "localfs"),
+    ("erasure:3+2", 5, {}, "erasure:3+2"), ("erasure:3+2", 2000, {}, "erasure:3+2"), ("erasure:3+2", 2000, {"plain": True}, "localfs"),
+    ("erasure:3+2", 2000, {"backend": "erasure"}, "erasure:2+1"), ("erasure:3+2", 2000, {"backend": "localfs"}, "localfs"),
+]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_coded(coded: Rig, announced: bool) -> None:
+    """By size where nobody says (also of a body without a length), and as what is there."""
+    for number, (there, size, options, wanted) in enumerate(WHICH):
+        if there:
+            put(coded.tree, f"/{number}", b"old", options=callfs.WriteOptions(backend=there))
+        data = os.urandom(size)
+        coded.tree.write(ALICE, f"/{number}", callfs.FileBody(io.BytesIO(data), size if announced else None), options=callfs.WriteOptions(**options))
+        assert (coding_at(coded.tree, f"/{number}"), fetch(coded.tree, f"/{number}")) == (wanted, data), (there, size, options)
+        assert coded.path(f"/{number}").exists() == (wanted == "localfs")
+
+
+@pytest.mark.parametrize("change, wanted", [
+    (lambda tree: tree.patch(ALICE, "/c", callfs.bytes_body(b"xyz"), 600), b"/c" * 300 + b"xyz"),
+    (lambda tree: tree.patch(ALICE, "/c", callfs.bytes_body(b"xyz"), 1), b"/xyz" + b"/c" * 298),
+    (lambda tree: tree.truncate(ALICE, "/c", 7), b"/c/c/c/"), (lambda tree: tree.truncate(ALICE, "/c", 601), b"/c" * 300 + b"\0"),
+    (lambda tree: tree.concat(ALICE, ["/c", "/l"], "/c"), b"/c" * 300 + b"/l" * 300),
+])
+def test_a_changed_file_keeps_its_coding(coded: Rig, change: Any, wanted: bytes) -> None:
+    coded.tree.place(ALICE, "/c", "erasure:3+2")
+    change(coded.tree)
+    assert coding_at(coded.tree, "/c") == "erasure:3+2" and fetch(coded.tree, "/c") == wanted
+
+
+PLACES_TO = [                               # /c is 2+1 on the only node: where it is to go, and where it is then; whether it moves
+    ("erasure", "erasure:2+1", False), ("erasure:2+1", "erasure:2+1", False), ("erasure:2", "erasure:2+1", False),
+    ("erasure:+1", "erasure:2+1", False), ("erasure:+3", "erasure:2+3", True), ("erasure:5", "erasure:5+1", True),
+    ("erasure:1+1", "erasure:1+1", True), ("localfs", "localfs", True), ("erasure:@node-1", "erasure:2+1", False),
+]
+
+
+@pytest.mark.parametrize("wish, wanted, moves", PLACES_TO)
+def test_a_file_is_coded_anew(coded: Rig, wish: str, wanted: str, moves: bool) -> None:
+    """What is not said stays; name, ETag, time and id stay always."""
+    before = coded.tree.stat(ALICE, "/c")
+    after = coded.tree.place(ALICE, "/c", wish)
+    assert after._replace(backend="", stamp="", version=0) == before._replace(backend="", stamp="", version=0)
+    assert coding_at(coded.tree, "/c") == wanted and fetch(coded.tree, "/c") == b"/c" * 300
+    assert (coded.tree.stat(ALICE, "/c").stamp != before.stamp) == moves
+    assert coded.tree.place(ALICE, "/c", "erasure:2+1").backend == "erasure" and coding_at(coded.tree, "/c") == "erasure:2+1"
+
+
+def test_a_directory_is_coded_anew(coded: Rig) -> None:
+    """All in it that is not so yet; after a stop it goes on with the same coding."""
+    for number, backend in enumerate(("localfs", "erasure", "erasure:3+2", "localfs")):
+        put(coded.tree, f"/d/e/{number}", b"%d" % number, options=callfs.WriteOptions(backend=backend))
+    stamps = {number: coded.store.get(f"/d/e/{number}").stamp for number in range(4)}
+    coded.fs._stopping.set()
+    with pytest.raises(callfs.Unavailable, match="it goes on"):
+        coded.tree.place(ALICE, "/d", "erasure:3+2")
+    coded.fs._stopping.clear()
+    assert coded.fs.recover() == 0 and coded.fs._plans[0][1]["backend"] == "erasure:3+2"
+    coded.fs._resume()
+    assert [coding_at(coded.tree, f"/d/e/{number}") for number in range(4)] == ["erasure:3+2"] * 4
+    assert [number for number in range(4) if coded.store.get(f"/d/e/{number}").stamp == stamps[number]] == [2]
+    coded.tree.place(ALICE, "/d", "localfs")
+    assert [fetch(coded.tree, f"/d/e/{number}") for number in range(4)] == [b"0", b"1", b"2", b"3"] and coded.path("/d/e/2").exists()
+
+
+def test_backends_that_a_store_has_not(coded: Rig, tmp_path: Path) -> None:
+    """Coding where it is not allowed is the caller's mistake, as it is told (erasure.md); so are strange names."""
+    with contextlib.closing(Rig(tmp_path / "other", durable=False)) as rig:
+        for backend in ("erasure", "erasure:4+2"):
+            with pytest.raises(callfs.BadRequest, match="erasure.enabled is false"):
+                put(rig.tree, "/f", b"x", options=callfs.WriteOptions(backend=backend))
+        assert rig.store.get("/f") is None
+    for backend in ("erasure:0+2", "erasure:256+1", "erasure:@elsewhere"):
+        with pytest.raises(callfs.BadRequest):
+            put(coded.tree, "/f", b"x", options=callfs.WriteOptions(backend=backend))
+        with pytest.raises(callfs.BadRequest):
+            coded.tree.place(ALICE, "/c", backend)
+    for backend in ("localfs:4+2", "erasures"):
+        with pytest.raises(callfs.NotSupported, match="There is no backend"):
+            put(coded.tree, "/f", b"x", options=callfs.WriteOptions(backend=backend))
+    assert coded.store.get("/f") is None
+
+
+def test_a_manifest_that_can_not_be_read(coded: Rig) -> None:
+    """The file is not served, but it can be seen, replaced and removed; nothing lets its neighbours suffer."""
+    broken = coded.store.put(coded.store.get("/c")._replace(stamp=callfs.blob_of(coded.store.get("/c"))[0] + " [2,1]"))
+    assert callfs.shown_backend(broken) == "erasure" and {entry.path for entry in coded.tree.list(ALICE, "/")} == {"/c", "/l"}
+    for use in (lambda: fetch(coded.tree, "/c"), lambda: coded.tree.place(ALICE, "/c", "erasure:3+1")):
+        with pytest.raises(callfs.StorageError, match="manifest"):
+            use()
+    put(coded.tree, "/c", b"new")
+    assert coding_at(coded.tree, "/c") == "erasure:2+1" and fetch(coded.tree, "/c") == b"new"
+
+
+def test_coded_files_must_be_configured(coded: Rig) -> None:
+    """Without erasure.enabled they would be taken for lost."""
+    with pytest.raises(callfs.ConfigError, match="^erasure.enabled: /c and perhaps more files lie in erasure"):
+        Rig(coded.root, durable=False)
 
 
 @pytest.fixture
@@ -18220,6 +18482,13 @@ class ToyPeers:
     def nodes(self) -> list[str]:
         return [name for name in self._all if name != self._me]
 
+    endpoints = nodes
+
+    @staticmethod
+    def state(node: str) -> str:
+        """Nobody knows yet that a node is away."""
+        return "closed"
+
     def call(self, node: str, op: str, args: Any, who: Any, *, body: Any = None, length: Any = None,
              stream: bool = False, timeout: Any = None) -> Any:
         self.asked.append((node, op))
@@ -18227,7 +18496,7 @@ class ToyPeers:
             raise callfs.BadGateway(f"The node {node} can not be reached.")
         call = callfs.PeerCall(op, json.loads(json.dumps(args)), json.loads(json.dumps(who)), self._me,
                                body if body is not None else callfs.bytes_body(b""))
-        result = self._all[node].files.ops[op](call)
+        result = self._all[node].ops[op](call)
         value = json.loads(json.dumps(result.value))
         if stream:
             return callfs.PeerAnswer(value, b"", result.reader)
@@ -18247,11 +18516,13 @@ class ToyNode:
     def __init__(self, name: str, root: str, store: Any, locks: Any, nodes: dict[str, Any], **more: Any) -> None:
         self.name, self.root = name, root
         self.disk = callfs.LocalDisk(root, durable=False)
-        self.here = callfs.NodeFS(self.disk, store, locks, instance_id=name, **more)
         self.peers = ToyPeers(nodes, name)
+        self.coded = coded_blobs(root + "-shards", name, self.peers) if "coded_from" in more else None
+        self.here = callfs.NodeFS(self.disk, store, locks, instance_id=name, **({"blobs": {"erasure": self.coded}} if self.coded else {}), **more)
         self.files = callfs.ClusterFS(self.here, self.peers, instance_id=name, inline=1000)
         self.tree = callfs.Tree(self.files)
         self.files.guard_of = self.tree.guard
+        self.ops = {**self.files.ops, **(callfs.ShardOps(self.coded.nodes.here).ops if self.coded else {})}
         nodes[name] = self
 
     def path(self, path: str) -> Path:
@@ -18369,6 +18640,34 @@ class TestClusterFS(FileSystemContract):
         self.cluster.check()
 
 
+@pytest.mark.long                           # TestStoreOnErasure and TestCodedOnNodes always run
+@pytest.mark.once
+class TestClusterOnErasure(TestClusterFS):
+    """The same with files that are coded over the three."""
+
+    def make(self, folder: Path) -> Any:
+        self.cluster = ToyCluster(folder, coded_from=0)
+        return _Roving(self.cluster)
+
+
+@pytest.fixture
+def coded_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """Three nodes that code files from 1000 bytes on, 2+1; afterwards no shard is left over."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes", coded_from=1000)
+        yield cluster
+        try:
+            cluster.check()
+            cluster[1].here._blobs.sweep()
+            named: dict[str, set[str]] = {node.name: set() for node in cluster.nodes.values()}
+            for entry in cluster.store.elsewhere("/", 100):
+                for node in callfs.code_of(entry).nodes:
+                    named[node].add(callfs.blob_of(entry)[0])
+            assert {node.name: shards_in(node.root + "-shards") for node in cluster.nodes.values()} == named
+        finally:
+            cluster.close()
+
+
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
     """Three nodes; afterwards records and disks agree."""
@@ -18391,6 +18690,74 @@ def s3_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
             cluster.check()
         finally:
             cluster.close()
+
+
+class TestCodedOnNodes:
+    """Coded files of several nodes: any of them takes, gives and changes all."""
+
+    def test_any_node_does_it(self, coded_nodes: Any) -> None:
+        data = os.urandom(5000)
+        for number in (1, 2, 3):
+            put(coded_nodes[number].tree, "/d/f", data)         # by its size
+            code = callfs.code_of(coded_nodes.store.get("/d/f"))
+            assert code.nodes == tuple(f"n{(number + index - 1) % 3 + 1}" for index in range(3))    # the first where it was taken
+            assert [fetch(coded_nodes[each].tree, "/d/f") for each in (1, 2, 3)] == [data] * 3
+        assert not any(op in ("open", "write") for node in (1, 2, 3) for _, op in coded_nodes[node].peers.asked)
+        coded_nodes[2].tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 5)
+        coded_nodes[3].tree.move(ALICE, "/d", "/e")
+        assert fetch(coded_nodes[1].tree, "/e/f") == data[:5] + b"new" + data[8:]
+        coded_nodes[1].tree.remove(ALICE, "/e", recursive=True)
+
+    @pytest.mark.parametrize("announced", [True, False])
+    @pytest.mark.parametrize("size, wanted", [(999, "localfs"), (1000, "erasure:2+1")])
+    def test_over_a_plain_file_of_another_node(self, coded_nodes: Any, announced: bool, size: int, wanted: str) -> None:
+        """The node that has it decides by the size, also where nobody knows that before; coded, it leaves the disk."""
+        put(coded_nodes[1].tree, "/f", b"small")
+        coded_nodes[2].tree.write(ALICE, "/f", callfs.FileBody(io.BytesIO(bytes(size)), size if announced else None))
+        assert coding_at(coded_nodes[3].tree, "/f") == wanted and fetch(coded_nodes[3].tree, "/f") == bytes(size)
+        assert on_disks(coded_nodes)["n1"] == (["/f"] if wanted == "localfs" else [])
+
+    def test_asked_for_by_name(self, coded_nodes: Any) -> None:
+        """Where shards go, wherever it is asked; a plain file of another node as well."""
+        put(coded_nodes[1].tree, "/f", b"old")
+        put(coded_nodes[2].tree, "/f", b"coded", options=callfs.WriteOptions(backend="erasure:1+2@n3,n1"))
+        coded_nodes[1].here._catch_up()
+        assert callfs.code_of(coded_nodes.store.get("/f")).nodes == ("n3", "n1", "n3") and on_disks(coded_nodes)["n1"] == []
+        with pytest.raises(callfs.BadRequest, match="n9"):
+            put(coded_nodes[2].tree, "/f", b"new", options=callfs.WriteOptions(backend="erasure:@n1,n9"))
+        assert fetch(coded_nodes[3].tree, "/f") == b"coded"
+
+    def test_places(self, coded_nodes: Any) -> None:
+        """A directory with plain files on every node is coded, moved to other nodes, and made plain again."""
+        for number in (1, 2, 3):
+            put(coded_nodes[number].tree, f"/d/{number}", b"%d" % number)
+        tree = coded_nodes[2].tree
+        tree.place(ALICE, "/d", "erasure")
+        assert [coding_at(tree, f"/d/{number}") for number in (1, 2, 3)] == ["erasure:2+1"] * 3
+        assert on_disks(coded_nodes) == {"n1": [], "n2": [], "n3": []}
+        stamps = [coded_nodes.store.get(f"/d/{number}").stamp for number in (1, 2, 3)]
+        for wish, moves in (("erasure:2+1", False), ("erasure:@n1,n2", True), ("erasure:@n1,n2", False), ("erasure:2+1", False)):
+            before, _ = stamps, tree.place(ALICE, "/d", wish)
+            stamps = [coded_nodes.store.get(f"/d/{number}").stamp for number in (1, 2, 3)]
+            assert [one != other for one, other in zip(before, stamps)] == [moves] * 3, wish
+        assert {callfs.code_of(coded_nodes.store.get(f"/d/{number}")).nodes for number in (1, 2, 3)} == {("n1", "n2", "n1")}
+        tree.place(ALICE, "/d", "localfs")
+        assert on_disks(coded_nodes) == {"n1": [], "n2": ["/d/1", "/d/2", "/d/3"], "n3": []}
+        assert [fetch(coded_nodes[1].tree, f"/d/{number}") for number in (1, 2, 3)] == [b"1", b"2", b"3"]
+
+    def test_a_node_that_is_away_holds_up_no_deletion(self, coded_nodes: Any) -> None:
+        """Of shards: who reads there is cut. Those that do answer are asked: what they read stays."""
+        put(coded_nodes[1].tree, "/f", bytes(1000))
+        keys = {callfs.blob_of(coded_nodes.store.get("/f"))[0]}
+        with contextlib.closing(coded_nodes[2].tree.open(ALICE, "/f")) as handle:
+            coded_nodes[1].peers.away.add("n3")
+            coded_nodes[1].tree.remove(ALICE, "/f")
+            coded_nodes[1].here._blobs.sweep()
+            assert b"".join(handle.reader()) == bytes(1000)
+        with pytest.raises(callfs.Unavailable, match="n3"):     # it is asked again
+            coded_nodes[1].here._blobs.sweep()
+        assert [shards_in(coded_nodes[number].root + "-shards") for number in (1, 2, 3)] == [set(), set(), keys]
+        coded_nodes[1].peers.away.clear()
 
 
 def on_disks(cluster: Any) -> dict[str, list[str]]:
@@ -19191,6 +19558,21 @@ def test_tier_of_a_server(moto_s3: S3Server, serve: Callable[..., Any]) -> None:
 # Scrub: coded files looked at, and mended
 # ============================================================================
 
+@functools.lru_cache(None)
+def scrub_codes() -> Any:
+    if hasattr(callfs, "ErasureCodes"):
+        return callfs.ErasureCodes()
+    get = functools.lru_cache(callfs.ErasureCode)
+
+    def parity_of(fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
+        shard = 8 * -(-size // (8 * data))
+        for start in range(0, shard, callfs.CODE_BLOCK):
+            stop = min(shard, start + callfs.CODE_BLOCK)
+            yield get(data, parity).encode([os.pread(fd, max(0, min(stop - start, size - i * shard - start)), i * shard + start).ljust(
+                stop - start, b"\0") for i in range(data)])
+    return argparse_like(get=get, parity_of=parity_of, close=lambda: None)
+
+
 class ShardTown:
     """Nodes in one process with their records on one SQLite and their shards in folders, which ask each other by a function
     call. `away`: who can not be asked; `full`: who takes nothing; `hook(node, op, args)` is called before each call."""
@@ -19200,7 +19582,7 @@ class ShardTown:
         self.hook: Callable[[str, str, Any], Any] = lambda node, op, args: None
         self.store = callfs.SQLiteStore(str(folder / "records"), durable=False, shared=True)
         self.store.add([callfs.Entry("/", "directory")])
-        self.locks, self.codes = callfs.LocalLocks(60.0), callfs.ErasureCodes()
+        self.locks, self.codes = callfs.LocalLocks(60.0), scrub_codes()
         self.ticks, self.clock, self.metrics, self.files = Clock(), Clock(), callfs.Metrics(), {}       # type: Any, Any, Any, dict[str, bytes]
         self.clock.now = time.time() + 7200         # what is there is not young any more
         self.options = callfs.ErasureOptions(enabled=True, data_shards=data, parity_shards=parity)
@@ -19249,14 +19631,19 @@ class ShardTown:
                                              instance_id=taker, stamp=f"{key} {tag}"))
         self.files[path] = data
         if old is not None:
-            self.scrubbers[taker]._blobs.delete([callfs.blob_of(old)[0]])
+            self.forget(old)
         return stored
+
+    def forget(self, entry: Any) -> None:
+        """Remove the shards of a version that no record names any more, as the sweep of blobs does."""
+        for shards in self.shards.values():
+            shards.delete([callfs.blob_of(entry)[0]])
 
     def many(self, count: int, size: int = 100_000) -> None:
         """Files of odd sizes, of several codes, taken in by all nodes."""
         for number in range(count):
             data = random.Random(number).randbytes(size + 977 * number)
-            self.put(f"/{number:02d}", data, self.names[number % len(self.names)], ("erasure", "erasure:2+1", "erasure:3+3")[number % 3])
+            self.put(f"/{number:02d}", data, self.names[number % len(self.names)], ("erasure", "erasure:2+2", "erasure:3+3")[number % 3])
 
     def manifest(self, path: str) -> Any:
         """That of a file."""
@@ -19303,7 +19690,6 @@ class ShardTown:
         for each in self.scrubbers.values():
             each.close()
             each._blobs.close()
-        self.codes.close()
         self.store.close()
 
 
@@ -19314,10 +19700,10 @@ def secrets_token() -> str:
 
 @pytest.fixture
 def shard_town(tmp_path: Path) -> Iterator[ShardTown]:
-    """Six nodes, 4+2, with 12 files of several codes."""
+    """Six nodes, 4+2, with six files of several codes."""
     with nothing_left():
         made = ShardTown(tmp_path)
-        made.many(12)
+        made.many(6)
         yield made
         made.close()
 
@@ -19356,18 +19742,18 @@ def test_heal_mends_what_is_damaged(shard_town: ShardTown) -> None:
         assert [row.state != "ok" for row in quick] == [bad.get((path, row.index)) in QUICKLY_SEEN for row in quick]
     before = town.lying()
     found = town.heal(mend=False)           # looks, and changes nothing
-    assert (found.state, found.bad, found.failed, found.rebuilt) == ("done", len(bad), 12, 0) and town.lying() == before
+    assert (found.state, found.bad, found.failed, found.rebuilt) == ("done", len(bad), 6, 0) and town.lying() == before
     assert sorted(found.problems) == sorted(town.files) and re.search(r"\d is (missing|damaged) \(node-\d\)", found.problems["/00"])
     found = town.heal(node="node-4")
-    assert (found.state, found.files, found.files_total, found.bad, found.rebuilt) == ("done", 12, 12, len(bad), len(bad))
+    assert (found.state, found.files, found.files_total, found.bad, found.rebuilt) == ("done", 6, 6, len(bad), len(bad))
     assert found.lost == found.failed == found.waiting == 0 and found.problems == {} and found.bytes == found.bytes_total
     assert found.rebuilt_bytes == sum(town.manifest(path).shard_size for path, _ in bad)
     town.whole()
     assert {path: town.manifest(path).nodes for path in town.files}["/00"] == ("node-1", "node-2", "node-3", "node-4", "node-5", "node-6")
     again = town.heal()
-    assert (again.bad, again.rebuilt, again.files) == (0, 0, 12)
+    assert (again.bad, again.rebuilt, again.files) == (0, 0, 6)
     assert town.metrics.value("callfs_scrub_made_total", "rebuilt") == len(bad)
-    assert town.metrics.value("callfs_scrub_files_total", "mended") == 12 and town.metrics.value("callfs_scrub_files_total", "whole") == 12
+    assert town.metrics.value("callfs_scrub_files_total", "mended") == 6 and town.metrics.value("callfs_scrub_files_total", "whole") == 6
 
 
 def test_heal_of_a_part(shard_town: ShardTown) -> None:
@@ -19394,23 +19780,23 @@ def test_heal_deletes_nothing_where_too_little_is_left(shard_town: ShardTown) ->
         for index in range(count):
             SHARD_DAMAGE["gone"](town.place(path, index))
     for index in range(3):                  # the same bytes in all three, so that nobody can rebuild them
-        flip(town.place("/06", index))
+        flip(town.place("/02", index))
     key = callfs.blob_of(town.store.get("/00"))[0]
     with town.shards["node-1"].stage(key, 5, town.manifest("/00").shard_size) as upload:        # in the wrong place, and wrong
         upload.write(memoryview(bytes(town.manifest("/00").shard_size)))
         upload.commit()
-    before, records = town.lying(), [town.store.get(path) for path in ("/00", "/06")]
-    texts = {place: place.read_bytes() for place in (town.place("/06", index) for index in range(6))}
+    before, records = town.lying(), [town.store.get(path) for path in ("/00", "/02")]
+    texts = {place: place.read_bytes() for place in (town.place("/02", index) for index in range(6))}
     found = town.heal()
-    assert (found.lost, found.rebuilt, found.files, found.failed) == (2, 2, 12, 0) and "3 of the 4 shards" in found.problems["/00"]
+    assert (found.lost, found.rebuilt, found.files, found.failed) == (2, 2, 6, 0) and "3 of the 4 shards" in found.problems["/00"]
     assert before < town.lying() and len(town.lying()) == len(before) + 2
-    assert [town.store.get(path) for path in ("/00", "/06")] == records
+    assert [town.store.get(path) for path in ("/00", "/02")] == records
     assert {place: place.read_bytes() for place in texts} == texts
     assert found.state == "done" and town.metrics.value("callfs_scrub_files_total", "lost") == 2
     with pytest.raises(callfs.Unavailable):
         town.read("/00")
     town.scrubbers["node-1"].round()
-    assert town.metrics.value("callfs_scrub_lost_files") > 0 and before < town.lying()
+    assert town.scrubbers["node-1"]._lost > 0 and before < town.lying()
 
 
 def test_heal_block_by_block(shard_town: ShardTown) -> None:
@@ -19431,8 +19817,8 @@ def test_heal_without_a_node_and_with_it_again(shard_town: ShardTown) -> None:
     town = shard_town
     town.away = {"node-5", "node-6"}
     rounds = [town.scrubbers[name].round(False) for name in town.names[:4]]
-    assert sum(each.files for each in rounds) == 12 and sum(each.rebuilt for each in rounds) == 0       # each file by one of them
-    assert sum(each.waiting for each in rounds) == sum(bool({"node-5", "node-6"} & set(town.manifest(path).nodes)) for path in town.files)
+    assert sum(each.files for each in rounds) == 6 and sum(each.rebuilt for each in rounds) == 0       # each file by one of them
+    assert sum(each.waiting for each in rounds) == sum(bool(town.away & set(town.manifest(path).nodes)) for path in town.files) > 0
     town.ticks.now += town.options.heal_after - 1
     assert town.scrubbers["node-2"].round(False).rebuilt == 0
     town.ticks.now += 2
@@ -19508,8 +19894,7 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
             town.put(path, b"new" * 5000)
         elif change == "delete":
             town.store.delete(path)
-            scrubber._blobs.delete([callfs.blob_of(entry)[0]]) if not town.away else [
-                shards.delete([callfs.blob_of(entry)[0]]) for shards in town.shards.values()]
+            town.forget(entry)
             del town.files[path]
         elif change == "move":
             town.store.move(path, "/moved")
@@ -19517,9 +19902,11 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
         elif change == "chmod":
             town.store.put(town.store.get(path)._replace(mode=0o600))
         elif change == "heal":
-            assert town.heal(path, node="node-2").rebuilt == 2
+            found = town.heal(path, node="node-2")      # it lets the manifest name what the first one has made
+            assert (found.rebuilt, found.adopted) == (0, 1)
         else:
-            raise KeyboardInterrupt
+            monkeypatch.setattr(scrubber, "_undo", lambda *at: None)
+            raise KeyError("as if it were killed here")
         return made
 
     monkeypatch.setattr(scrubber._blobs, "rebuild", meanwhile)
@@ -19527,12 +19914,13 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
     assert found.state == ("failed" if change == "kill" else "done") and found.failed == 0
     assert found.rebuilt == {"chmod": 2}.get(change, 0), found
     if change == "move":
-        assert town.heal("/moved").rebuilt == 2
+        assert town.heal("/moved").rebuilt == 1         # the other one was made where it is named
     if change == "chmod":
         assert town.store.get(path).mode == 0o600
     if change == "kill":
-        assert town.heal(path).rebuilt == 2
-    town.away, monkeypatch = set(), monkeypatch
+        found = town.heal(path)
+        assert (found.rebuilt, found.adopted) == (0, 1)
+    town.away = set()
     town.heal()
     town.heal()                             # what lay on the node that was away
     town.whole()
@@ -19575,7 +19963,7 @@ def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
     town.clock.now += 3601
     assert scrubber.round(deep=False).removed == 0 and scrubber.round().removed == 1
     town.whole()
-    for _ in range(13 + callfs.SCRUB_STRAYS):
+    for _ in range(7 + callfs.SCRUB_STRAYS):
         with town.shards[node].stage(secrets_token(), 0, 8) as upload:
             upload.write(memoryview(b"12345678"))
             upload.commit()
@@ -19600,7 +19988,7 @@ def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest
         with pytest.raises(callfs.CallFSError):
             town.read("/03")
     scrubber.report(secrets_token(), 0, "node-2", "missing")        # of a file that is gone by now
-    assert town.metrics.value("callfs_scrub_queue") == 3
+    assert len(scrubber._reported) == 3
     scrubber.start()
     wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported)
     town.ticks.now += 1
@@ -19666,8 +20054,8 @@ def test_scrub_moves_the_shards_of_a_node_that_leaves(shard_town: ShardTown) -> 
     assert {key for name, key, _ in town.lying() if name == node} == {reading}
     town.away = {node}                      # it is gone for good
     town.whole(stray=1)
-    town.away = set(town.names) - {"node-1"}
-    assert "can" in town.scrubbers["node-1"].vacate(town.store.get("/00")) or "No node" in town.told[-1][1]["reason"]
+    town.away, town.rooms = set(), dict.fromkeys(town.names, 0)
+    assert "No node" in town.scrubbers["node-1"].vacate(town.store.get("/00")) and "node-1" in town.manifest("/00").nodes
 
 
 def test_heal_says_what_can_not_be_read(shard_town: ShardTown) -> None:
@@ -32385,6 +32773,7 @@ class ClusterNode:
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
         self.program = ""                   # what is started instead of callfs.py as it is
+        self.popen: Callable[..., Any] = subprocess.Popen
         self.server: Optional[Spawned] = None
         folder.mkdir()
 
@@ -32393,7 +32782,7 @@ class ClusterNode:
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait)
+        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait, popen=self.popen)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -32477,6 +32866,10 @@ class Cluster:
 
     def __getitem__(self, number: int) -> ClusterNode:
         return self.nodes[number]
+
+    def others(self, *away: ClusterNode) -> list[ClusterNode]:
+        """All but these."""
+        return [node for node in self.nodes if node not in away]
 
     @contextlib.contextmanager
     def broken(self) -> Iterator[None]:
@@ -33185,10 +33578,6 @@ class RaftCluster(Cluster):
         """Each of them stores a new file, soon."""
         for node in nodes:
             wait_for(lambda: self._heard(node, "PUT", f"/v1/files/new-{next(Traffic.numbers)}", b"x") == 201, seconds, f"{node.name} to write")
-
-    def others(self, *away: ClusterNode) -> list[ClusterNode]:
-        """All but these."""
-        return [node for node in self.nodes if node not in away]
 
     def command(self, *words: str) -> None:
         """`callfs cluster ...`, which must work."""
@@ -33982,6 +34371,421 @@ def test_recovery_of_what_is_no_node(tmp_path: Path, city: RaftCity, capsys: Any
 # ============================================================================
 # Coded files on six nodes: nodes killed, disks wiped, bits flipped
 # ============================================================================
+
+# A node that dies at the N-th of these moments, as its file `die` says: before and after each call of what an upload, a heal
+# or a delete consists of. They are counted from when the file is there.
+MORTAL = """
+import functools, importlib.util, itertools, os, signal, sys
+spec = importlib.util.spec_from_file_location("callfs", {!r})
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(callfs)
+moments = itertools.count(1)
+def moment(what):
+    try:
+        with open("die") as file:
+            last = int(file.read())
+    except (OSError, ValueError):
+        return
+    number = next(moments)
+    with open("moments", "a") as file:
+        file.write("%d %s\\n" % (number, what))
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+def mortal(owner, name):
+    work = getattr(owner, name)
+    @functools.wraps(work)
+    def wrapped(*args, **kwargs):
+        moment("before " + work.__qualname__)
+        done = work(*args, **kwargs)
+        moment("after " + work.__qualname__)
+        return done
+    setattr(owner, name, wrapped)
+for owner, names in {}:
+    for name in names.split():
+        mortal(getattr(callfs, owner), name)
+"""
+MOMENTS = (("ShardNodes", "put delete remove"), ("RedisStore", "hold_blob put drop_blobs"))
+
+
+class Coded(Cluster):
+    """Whose files are coded 4+2 from 1 KiB on, where no test asks for something else."""
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        return {**super()._settings(node), "auth": {"admins": ["tester"]}, "erasure": {
+            "enabled": True, "default": True, "min_file_size": "1KiB", "scrub_interval": "1h", "heal_after": "1h"}}
+
+    def kill(self, *nodes: ClusterNode) -> None:
+        """All of them, at once."""
+        for node in nodes:
+            node.send(signal.SIGKILL)
+        for node in nodes:
+            node.stop()
+
+    @staticmethod
+    def shards(node: ClusterNode) -> dict[tuple[str, int], Path]:
+        """What lies on its disk, by key and index."""
+        return {(path.parent.name, int(path.name)): path
+                for path in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER).glob("*/*") if path.name.isdigit() and path.parent.name != "tmp"}
+
+    def manifests(self) -> dict[str, tuple[str, Any, str]]:
+        """Key, manifest and SHA-256 of each coded file."""
+        found = {}
+        with contextlib.closing(self.records()) as store:
+            last = ("", "")
+            while page := store.subtree("/", last):
+                last = callfs.split_path(page[-1].path)
+                found.update({entry.path: (*self._blob(entry), entry.digest) for entry in page if (entry.type, entry.backend) == ("file", "erasure")})
+        return found
+
+    @staticmethod
+    def _blob(entry: Any) -> tuple[str, Any]:
+        key, _, tag = entry.stamp.partition(" ")
+        return key, callfs.read_code_manifest(tag)
+
+    def of(self, path: str) -> dict[int, tuple[ClusterNode, Path]]:
+        """Where the shards of a file lie: node and file, by index."""
+        key, manifest, _ = self.manifests()[path]
+        by_name = {node.name: node for node in self.nodes}
+        return {index: (by_name[name], by_name[name].root / callfs.HIDDEN / callfs.SHARD_FOLDER / key / str(index))
+                for index, name in enumerate(manifest.nodes) if name}
+
+    def heal_files(self, node: ClusterNode, path: str = "/", verify: bool = True) -> dict[str, Any]:
+        """`callfs heal` by its route: the last line of what it says."""
+        answer = call(node, "POST", "/v1/heal" + path, {"verify": verify, "mend": True, "rate": 0}, timeout=60)
+        assert answer.status == 200, (answer.status, answer.body[:500], self.outputs())
+        last = json.loads(answer.body.strip().rpartition(b"\n")[2])
+        assert last["state"] == "done", answer.body[-500:]
+        return last
+
+    def differences(self) -> list[str]:
+        """And where shards are not what the manifests say, lie where none should, or two on one node while another has none."""
+        found, files = super().differences(), self.manifests()
+        lying = {(node.name, *shard): path for node in self.nodes for shard, path in self.shards(node).items()}
+        for path, (key, manifest, digest) in files.items():
+            data = b""
+            for index, (name, wanted) in enumerate(zip(manifest.nodes, manifest.sums)):
+                shard = lying.pop((name, key, index), None)
+                shard_data = shard.read_bytes() if shard else b""
+                if hashlib.sha256(shard_data).hexdigest() != wanted or shard is None:
+                    found.append(f"{name}: shard {index} of {path} ({key}) is {'not the one of the manifest' if shard else 'missing'}")
+                data += shard_data if index < manifest.data else b""
+            if digest and hashlib.sha256(data[:manifest.size]).hexdigest() != digest:
+                found.append(f"{path}: its shards put end to end are not the file")
+            if len(set(manifest.nodes)) < min(len(self.nodes), manifest.data + manifest.parity):
+                found.append(f"{path}: two shards on one node: {manifest.nodes}")
+        found += [f"{name}: nobody names shard {index} of {key}" for name, key, index in lying]
+        return found + [f"{node.name}: unfinished: {each}" for node in self.nodes
+                        for each in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER / "tmp").glob("*")]
+
+    def whole(self, files: Mapping[str, bytes], *nodes: ClusterNode) -> None:
+        """Each file is what it was, read at each of the nodes (all, where none is named)."""
+        def read(number: int) -> list[str]:
+            node = (nodes or self.nodes)[number]
+            return [f"{node.name}: {path}: {answer.status} {answer.body[:200]!r}" for path, data in files.items()
+                    if (answer := call(node, "GET", "/v1/files" + path, timeout=60)).status != 200 or answer.body != data]
+        wrong = sum(all_at_once(len(nodes or self.nodes), read), [])
+        assert not wrong, "\n".join([*wrong[:5], self.outputs()])
+
+
+class CodedCluster(Coded):
+    """Six nodes with one Redis, which die when they are told to."""
+
+    def __init__(self, folder: Path, authority: RealDatabase) -> None:
+        self._forks = ForkServer(MORTAL.format(compiled(), MOMENTS))
+        super().__init__(folder, authority, 6)
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        node.popen = self._forks.popen
+        return super()._settings(node)
+
+    def close(self) -> None:
+        """End what runs."""
+        super().close()
+        self._forks.close()
+
+
+class CodedRaftCluster(Coded, RaftCluster):
+    """The same with records that the nodes agree on."""
+
+
+@pytest.fixture(scope="module")
+def coded_cluster(redis_server: RealDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodedCluster]:
+    """Six nodes for many tests."""
+    with contextlib.closing(CodedCluster(tmp_path_factory.mktemp("coded"), redis_server)) as made:
+        yield made
+
+
+FOUR_TWO, TWO_FOUR = ("?erasure=true&data_shards=%d&parity_shards=%d" % code for code in ((4, 2), (2, 4)))
+
+
+def slowly(node: ClusterNode, path: str, first: bytes) -> tuple[http.client.HTTPConnection, Callable[[bytes], Answer]]:
+    """An upload that has begun; what is given the rest ends it."""
+    connection = connect(node.url, 60)
+    connection.putrequest("PUT", "/v1/files" + path)
+    connection.putheader("Authorization", f"Bearer {node.key}")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    connection.send(b"%x\r\n%b\r\n" % (len(first), first))
+
+    def rest(data: bytes) -> Answer:
+        connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+    return connection, rest
+
+
+@pytest.mark.once
+class TestCodedCluster:
+    """Six processes, files that survive the loss of any two: of their process, their disk, some bits, their line."""
+
+    @pytest.fixture
+    def cluster(self, coded_cluster: CodedCluster) -> CodedCluster:
+        """One that is well."""
+        coded_cluster.heal()
+        return coded_cluster
+
+    @pytest.fixture
+    def top(self, cluster: CodedCluster) -> Iterator[str]:
+        """A directory of the test's own, for names that begin so, too; what is left of it then goes."""
+        name = f"/t{next(Traffic.numbers)}"
+        yield name
+        cluster.heal()
+        for item in ask(cluster[0], "GET", "/v1/directories/", status=200).json()["items"]:
+            if item["path"].startswith(name):
+                ask(cluster[0], "DELETE", f"/v1/files{item['path']}?recursive=true", status=204)
+
+    @staticmethod
+    def put_files(top: str, nodes: Sequence[ClusterNode], query: str = FOUR_TWO, sizes: Sequence[int] = (0, 1, 40_000, 262_145, 3_000_000)) -> dict[str, bytes]:
+        """One of each size, on one node after the other."""
+        files = {f"{top}/{query[-1]}-{size}": content(size, size) for size in sizes}
+        for number, (path, data) in enumerate(files.items()):
+            put_file_at = ask(nodes[number % len(nodes)], "PUT", "/v1/files" + path + query, data, status=(200, 201))
+            assert put_file_at.headers["x-callfs-backend"].startswith("erasure"), put_file_at
+        return files
+
+    def test_any_two_nodes_are_killed(self, cluster: CodedCluster, top: str) -> None:
+        """Also while files are read and written; healed onto the rest; then any two others."""
+        some = random.Random(kill_seed())
+        files, sturdy = self.put_files(top, cluster.nodes), self.put_files(top + "-2", cluster.nodes, TWO_FOUR)
+        cluster.settled()
+        large = content(7, 24 << 20)
+        put_file(cluster[0], top + "/large", large)
+        first = some.sample(cluster.nodes, 2)
+        alive = cluster.others(*first)
+        streaming, (uploading, rest) = connect(alive[0].url, 60), slowly(alive[1], top + "/late", large[:1 << 20])
+        with contextlib.closing(streaming), contextlib.closing(uploading):
+            streaming.request("GET", f"/v1/files{top}/large", headers={"Authorization": f"Bearer {KEY}"})
+            response = streaming.getresponse()
+            begun = response.read(1 << 20)
+            cluster.kill(*first)
+            assert begun + response.read() == large
+            assert rest(large[1 << 20:]).status == 201, cluster.outputs()
+        files.update({top + "/large": large, top + "/late": large})
+        cluster.whole({**files, **sturdy}, *alive)
+        files.update(self.put_files(top + "/new", alive))
+        cluster.heal_files(alive[0], top, verify=False)
+        cluster.heal_files(alive[0], top + "-2", verify=False)
+        cluster.whole({**files, **sturdy}, *alive)
+        second = some.sample(alive, 2)
+        cluster.kill(*second)
+        cluster.whole(sturdy, *cluster.others(*first, *second))       # 2+4: also with the first two still away
+        for node in (*first, *second):
+            node.start()
+        cluster.heal()
+        cluster.heal_files(some.choice(cluster.nodes))
+        cluster.settled()
+        cluster.kill(*second)
+        cluster.whole({**files, **sturdy}, *cluster.others(*second))
+        for node in second:
+            node.start()
+
+    DAMAGE: dict[str, Callable[[Path], object]] = {
+        "a bit": lambda path: _flip(path),
+        "the last byte": lambda path: os.truncate(path, path.stat().st_size - 1),
+        "all but the name": lambda path: os.truncate(path, 0),
+        "the file": os.unlink,
+        "the sums": lambda path: _flip(path.with_name(path.name + ".crc")),
+        "the file of sums": lambda path: path.with_name(path.name + ".crc").unlink(),
+        "the order": lambda path: path.write_bytes(path.read_bytes()[4096:] + path.read_bytes()[:4096])}
+
+    def test_what_rots_is_found_and_mended(self, cluster: CodedCluster, top: str) -> None:
+        """Any two shards of each file, in any way: read whole at once, in parts too; mended; more than two: never wrong bytes."""
+        some = random.Random(kill_seed())
+        files = {}
+        for number, (name, other) in enumerate(itertools.product(self.DAMAGE, repeat=2)):
+            path, size = f"{top}/{number}", some.choice([40_000, 300_000])
+            files[path] = content(number, size)
+            put_file(cluster[number % 6], path, files[path])
+        places = {path: self.damage(cluster, some, path, pair) for path, pair in zip(files, itertools.product(self.DAMAGE, repeat=2))}
+        lost = next(iter(files))
+        for _, shard in list(cluster.of(lost).values())[:3]:
+            with contextlib.suppress(OSError):
+                os.truncate(shard, 5)
+        for path, data in files.items():
+            start = some.randrange(len(data))
+            stop = some.randrange(start, len(data)) + 1
+            answer = call(some.choice(cluster.nodes), "GET", "/v1/files" + path, headers={"Range": f"bytes={start}-{stop - 1}"})
+            assert (answer.status, answer.body) == (206, data[start:stop]) or path == lost, (path, places[path], answer)
+        assert call(cluster[1], "GET", "/v1/files" + lost).status == 503
+        files.pop(lost)
+        cluster.whole(files, some.choice(cluster.nodes))
+        ask(cluster[0], "DELETE", "/v1/files" + lost, status=204)
+        cluster.heal_files(some.choice(cluster.nodes), top)
+        cluster.settled()
+
+    def damage(self, cluster: CodedCluster, some: random.Random, path: str, kinds: Sequence[str]) -> list[tuple[int, str]]:
+        """Two shards of a file, each in its way."""
+        lying, done = cluster.of(path), []
+        for index, kind in zip(some.sample(sorted(lying), len(kinds)), kinds):
+            self.DAMAGE[kind](lying[index][1])
+            done.append((index, kind))
+        return done
+
+    def test_a_disk_is_wiped(self, cluster: CodedCluster, top: str) -> None:
+        """Of a node that runs, and of one that does not: whole meanwhile, whole again."""
+        files = self.put_files(top, cluster.nodes)
+        running, stopped = random.Random(kill_seed()).sample(cluster.nodes, 2)
+        stopped.stop()
+        for node in (running, stopped):
+            for shard in cluster.shards(node).values():
+                shutil.rmtree(shard.parent, ignore_errors=True)
+        cluster.whole(files, *cluster.others(stopped))
+        stopped.start()
+        cluster.heal_files(cluster[0])
+        cluster.settled()
+        cluster.whole(files, running)
+
+    @pytest.mark.parametrize("steps", [2, pytest.param(30, marks=pytest.mark.long)])
+    def test_an_upload_is_killed_at_every_step(self, cluster: CodedCluster, top: str, steps: int) -> None:
+        """The node that takes it: the old version or the new one, whole; no other shard is left on any node."""
+        some, node = random.Random(kill_seed()), cluster[3]
+        value = content(1, 50_000)
+        put_file(node, top, value)
+        for number in some.sample(range(1, 17), 2) if steps == 2 else range(1, steps + 1):
+            new = content(100 + number, 50_000)
+            (node.folder / "moments").unlink(missing_ok=True)
+            (node.folder / "die").write_text(str(number))
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                put_file(node, top, new)
+                value = new
+            wait_for(lambda: node.server.process.poll() is not None or not cluster.differences(), 20, "death or peace")
+            (node.folder / "die").unlink()
+            if node.server.process.poll() is None:
+                break
+            found = get_file(cluster[number % 3], top)
+            assert found in (value, new), number
+            value = found
+            node.stop()
+            node.start()
+            wait_for(lambda: self.found(node, top) == value, 10)
+            cluster.settled()
+        print((node.folder / "moments").read_text())
+        assert steps == 2 or 16 < number < steps
+
+    @staticmethod
+    def found(node: ClusterNode, path: str) -> bytes:
+        """What a node that has just started says."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return call(node, "GET", "/v1/files" + path).body
+        return b""
+
+    @pytest.mark.parametrize("how", ["mute", "slow", pytest.param("deaf", marks=pytest.mark.long), pytest.param("cut", marks=pytest.mark.long)])
+    def test_lines_to_two_nodes_are_bad(self, cluster: CodedCluster, top: str, how: str) -> None:
+        """Readers do not wait for them."""
+        files = self.put_files(top, cluster.nodes, sizes=(40_000, 3_000_000))
+        some = random.Random(kill_seed())
+        node, *bad = some.sample(cluster.nodes, 3)
+        for other in bad:
+            line = cluster.lines[node.name, other.name]
+            {"mute": lambda: line.silence("back"), "deaf": lambda: line.silence("out"), "cut": line.cut, "slow": lambda: line.slow(rate=2000)}[how]()
+        cluster.whole(files, node)          # at 2,000 bytes a second it would take minutes, and not end at all with the others
+
+    def test_a_file_is_deleted_while_a_node_is_away(self, cluster: CodedCluster, top: str) -> None:
+        """Gone at once everywhere; the last shard goes when the node is back."""
+        files = self.put_files(top, cluster.nodes)
+        away, *others = random.Random(kill_seed()).sample(cluster.nodes, 6)
+        cluster.kill(away)
+        for number, path in enumerate(files):
+            ask(others[number % 5], "DELETE", "/v1/files" + path, status=204)
+            assert [call(node, "GET", "/v1/files" + path).status for node in others] == [404] * 5
+        away.start()
+        cluster.heal()
+        cluster.settled()
+        assert not any(cluster.of(path) for path in cluster.manifests() if path.startswith(top))
+
+    @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])
+    def test_overwrites_race_reads(self, cluster: CodedCluster, top: str, seconds: int) -> None:
+        """Plain and coded versions of the same paths, on all nodes; one of these is killed and comes back."""
+        sizes = (10, 500, 2_000, 5_000, 70_000, 300_000)
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=sizes) as traffic, \
+                Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3, sizes=sizes) as other:
+            traffic.go_on(seconds)
+            with cluster.broken():
+                victim = cluster[1]
+                victim.stop(signal.SIGKILL)
+                traffic.more(30, without=victim)
+                victim.start()
+                traffic.more(10, only=victim)
+            traffic.go_on(seconds)
+        cluster.heal()
+        for each in (traffic, other):
+            each.check(20)
+        cluster.heal_files(cluster[0])
+        cluster.settled()
+
+    @pytest.mark.long
+    def test_memory_does_not_grow_with_the_file(self, cluster: CodedCluster, top: str) -> None:
+        """1 GiB up, down, down with two nodes away: at no time has any node taken 100 MiB more than before."""
+        size, block, known = 1 << 30, random.Random(5).randbytes(1 << 20), hashlib.sha256()
+        for _ in range(size >> 20):
+            known.update(block)
+        before = [self.most(node) for node in cluster.nodes]
+        put_file(cluster[0], top, (block for _ in range(size >> 20)), {"Content-Length": str(size)}, timeout=300)
+        for away in ([], [node for node, _ in list(cluster.of(top).values())[1:3]]):
+            after = [self.most(node) for node in cluster.nodes]
+            assert max(now - then for now, then in zip(after, before)) < 100, (before, after)
+            cluster.kill(*away)
+            assert self.sum_of(cluster[0], top) == known.hexdigest()
+        assert self.most(cluster[0]) - before[0] < 100, (before, self.most(cluster[0]))
+        for node in away:
+            node.start()
+        ask(cluster[0], "DELETE", "/v1/files" + top, status=204)
+
+    @pytest.mark.long
+    def test_records_in_raft(self, tmp_path: Path) -> None:
+        """The leader and one other are killed."""
+        with contextlib.closing(CodedRaftCluster(tmp_path, 6)) as cluster:
+            cluster.heal()
+            files = self.put_files("/f", cluster.nodes)
+            away = [cluster.leader()]
+            away.append(random.Random(kill_seed()).choice(cluster.others(*away)))
+            cluster.kill(*away)
+            cluster.writes(*cluster.others(*away))
+            cluster.whole(files, *cluster.others(*away))
+            files.update(self.put_files("/new", cluster.others(*away)))
+            cluster.heal_files(cluster.others(*away)[0])
+            cluster.whole(files, *cluster.others(*away))
+            cluster.heal()
+            cluster.heal_files(away[0])
+            cluster.settled()
+            cluster.whole(files)
+
+    @staticmethod
+    def most(node: ClusterNode) -> float:
+        """MiB that its process has had at most."""
+        assert node.server
+        return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{node.server.pid}/status").read_text())[1]) / 1024     # type: ignore[index]
+
+    @staticmethod
+    def sum_of(node: ClusterNode, path: str) -> str:
+        """SHA-256 of a large file."""
+        known = hashlib.sha256()
+        with contextlib.closing(connect(node.url, 300)) as connection:
+            connection.request("GET", "/v1/files" + path, headers={"Authorization": f"Bearer {KEY}"})
+            response = connection.getresponse()
+            while data := response.read(1 << 20):
+                known.update(data)
+        return known.hexdigest()
 
 # ============================================================================
 # Client and command line
