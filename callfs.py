@@ -22765,36 +22765,33 @@ class Scrubber:
         return problem
 
     def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
-        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
-        now: Optional[Entry] = coded.entry
-        outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
-        for _ in range(SCRUB_TRIES):
-            good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
+        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by: where several
+        are to be made, one at a time tells which node that is."""
+        outcome, avoid, most, needed = "whole", set(), MAX_SHARDS, coded.manifest.data      # type: str, set[str], int, int
+        failure: CallFSError = Conflict("Others change it all the time.")
+        for _ in range(SCRUB_TRIES + len(run.rooms)):
+            away = [index for index in coded.bad if coded.states[index] == "away" and not self._gone(run, coded.manifest.nodes[index])]
             if coded.in_sight < needed:
-                if coded.in_sight + sum(coded.states[index] == "away" and not self._gone(run, node)
-                                        for index, node in enumerate(coded.manifest.nodes)) >= needed:
-                    return "waiting", ""
-                return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
+                return ("waiting", "") if coded.in_sight + len(away) >= needed else (
+                    "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}")
             moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
             if not moves:
                 self._tidy(run, coded)
-                return ("waiting", "") if coded.bad else (outcome, "")
+                return "waiting" if away else outcome, ""
             if not run.mend:
                 return "failed", _wrong(coded) or "two shards lie on one node, and another node has none"
             try:
                 now, coded = self._moved(run, coded, moves)
+                if now is None:
+                    return outcome, ""      # it was deleted meanwhile
                 outcome = "mended"
             except (StorageError, StorageFull, BadGateway, Unavailable) as error:
                 if run.stopping.is_set():
                     raise
-                if good < needed:
+                if len(coded.states) - len(coded.bad) < needed:
                     return "lost", f"{error.message} {_wrong(coded)}"
-                if len(moves) == 1 and len(avoid) >= len(run.rooms) - 1:
-                    raise
-                avoid, most = avoid | set(moves.values() if len(moves) == 1 else ()), 1
-            if now is None:
-                return outcome, ""          # it was deleted meanwhile
-        raise Conflict("Others change it all the time.")
+                failure, most, avoid = error, 1, avoid.union(moves.values() if len(moves) == 1 else ())
+        raise failure
 
     def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
         """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
@@ -22829,8 +22826,7 @@ class Scrubber:
         stored = None
         try:
             if made:
-                bad = [index for index in coded.bad if index not in adopted]        # unless their good blocks are needed
-                fresh = self._blobs.rebuild(coded.key, fresh, made, bad if len(fresh.nodes) - len(bad) >= fresh.data else (), run.pace)
+                fresh = self._blobs.rebuild(coded.key, fresh, made, [index for index in coded.bad if index not in adopted], run.pace)
             stored = self._name(coded, fresh, moves)
         finally:
             if stored is None:
@@ -23009,7 +23005,7 @@ class Scrubber:
     def _run(self) -> None:
         """Nodes that start together do not look together."""
         due = self._ticks() + self._options.scrub_interval * random.random()
-        again, before = 0.0, None           # type: float, Optional[set[str]]
+        again, away, before = 0.0, set(), None          # type: float, set[str], Optional[set[str]]
         while True:
             self._stopping.wait(SCRUB_SOON if self._wake.wait(SCRUB_WATCH * random.uniform(0.5, 1.0)) else 0)
             self._wake.clear()
@@ -23017,11 +23013,12 @@ class Scrubber:
                 return
             try:
                 self._rooms()
+                away, back = set(self._away), away.difference(self._away)
                 gone = {node for node in self._away if self._gone(self._own(), node)}
                 deep = self._ticks() >= due
                 if deep:
                     due = self._ticks() + self._options.scrub_interval * random.uniform(0.9, 1.1)
-                if deep or gone != before or self._ticks() >= again:
+                if deep or back or gone != before or self._ticks() >= again:
                     count = self.round(deep)
                     again = self._ticks() + SCRUB_AGAIN if count.failed or count.lost else math.inf
                     before = gone
