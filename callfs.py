@@ -19882,6 +19882,10 @@ class StoreFS(FileSystem):
         """As the interface says: moves of directories between backends stop, and go on at the next start."""
         self._stopping.set()
 
+    def in_use_anywhere(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs somebody reads, here or on another node that answers."""
+        return self._blobs.in_use(keys) | self._blobs.read_elsewhere(keys, False)
+
     def _check_blobs(self, default: bool) -> dict[str, str]:
         return {name: state_of(store.check) for name, store in self._blobs.stores.items()
                 if (name == self._default) == default}
@@ -34526,6 +34530,7 @@ class Server:
         if self.raft is not None:
             self.raft.on_members = self._meet
             self._meet(self.raft.members)
+        self.scrubber = self._build_scrubber()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -34551,6 +34556,7 @@ class Server:
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         locks = open_locks(config, store, self.metrics, self.log)
         self._cleanup.callback(locks.close)
+        self._locks = locks
         kind = NodeFS if store.shared else StoreFS
         files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
@@ -34664,6 +34670,15 @@ class Server:
         self._cleanup.callback(members.close)
         return members
 
+    def _build_scrubber(self) -> Optional[Scrubber]:
+        if self.erasure is None or "write" not in self._files.operations():
+            return None
+        scrubber = Scrubber(self.erasure, self._store, self._locks, self.config.erasure, in_use=self._files.in_use_anywhere,
+                            metrics=self.metrics, log=self.log)
+        self.members.shards = scrubber
+        self._cleanup.callback(scrubber.close)
+        return scrubber
+
     def _meet(self, members: RaftMembers) -> None:
         """Who belongs to the cluster, as the log has it now; what the configuration of this node says of one comes first."""
         known = self.config.instance_discovery.peer_endpoints
@@ -34690,7 +34705,7 @@ class Server:
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
                            spool_folder=scratch_folder(self.config), checks=checks,
-                           shards=self.erasure.nodes.here if self.erasure is not None else None)
+                           shards=self.erasure.nodes.here if self.erasure is not None else None, scrubber=self.scrubber)
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
@@ -34741,6 +34756,8 @@ class Server:
             self.relay.start()
         self._files.start()
         self.members.start()
+        if self.scrubber is not None:
+            self.scrubber.start()
         if self._tiering is not None:
             self._tiering.start()
         for listener in self._listeners:
