@@ -15674,6 +15674,171 @@ class TestStoreOnBlobs(TestStoreFS):
         check_blobs(tree._root)
 
 
+def coded_blobs(folder: Any, instance: str = "node-1", peers: Any = None) -> Any:
+    """A blob store of coded files, 2+1, whose shards lie in a folder."""
+    nodes = callfs.ShardNodes(callfs.DiskShards(str(folder), durable=False), instance, peers)
+    return callfs.ErasureBlobs(nodes, callfs.ErasureCodes(), callfs.Coding(2, 1))
+
+
+def shards_in(folder: Any) -> set[str]:
+    """The keys of the shards that lie in a folder; nothing else does but the lock."""
+    return {name for name in os.listdir(os.path.join(str(folder), callfs.SHARD_FOLDER)) if name not in ("lock", "tmp")}
+
+
+def coded_rig(folder: Any, coded_from: Optional[int] = 0, **more: Any) -> Rig:
+    """A store whose files are coded unless somebody says otherwise; their shards lie in the folder `FOLDER-shards`."""
+    return Rig(folder, blobs={"erasure": coded_blobs(f"{folder}-shards")}, coded_from=coded_from, **more)
+
+
+@pytest.mark.once
+class TestStoreOnErasure(TestStoreFS):
+    """The same with coded files."""
+
+    def make(self, folder: Path) -> Any:
+        return coded_rig(folder, durable=False).fs
+
+    def check(self, tree: Any, folder: Path) -> None:
+        super().check(tree, folder)
+        tree._root._blobs.sweep()
+        assert shards_in(f"{folder}-shards") == {callfs.blob_of(entry)[0] for entry in tree._root._store.elsewhere("/", 10_000)}
+        assert tree._root._store._read("blobs", "SELECT * FROM blobs", ()) == [] and not tree._root._blobs._open
+
+
+@pytest.fixture
+def coded(tmp_path: Path) -> Iterator[Rig]:
+    """A store with the disk and coded files (from 1000 bytes on): /c is coded 2+1, /l lies on the disk."""
+    with nothing_left(2):
+        rig = coded_rig(tmp_path / "root", 1000, durable=False)
+        for path, backend in (("/c", "erasure"), ("/l", "localfs")):
+            put(rig.tree, path, path.encode() * 300, options=callfs.WriteOptions(backend=backend))
+        yield rig
+        rig.fs._blobs.sweep()
+        assert shards_in(f"{rig.root}-shards") == {callfs.blob_of(entry)[0] for entry in rig.store.elsewhere("/", 100)}
+        rig.close()
+    assert scratch(rig.root) == []
+
+
+def coding_at(tree: Any, path: str) -> str:
+    """The backend of a file with its coding, as users see it."""
+    return callfs.shown_backend(tree.stat(ALICE, path))
+
+
+@pytest.mark.parametrize("name, coding", [
+    ("erasure", (0, 0, ())), ("erasure:4+2", (4, 2, ())), ("erasure:4", (4, 0, ())), ("erasure:+2", (0, 2, ())), ("erasure:254+2", (254, 2, ())),
+    ("erasure:4+2@a,b", (4, 2, ("a", "b"))), ("erasure:@a:1,b@c", (0, 0, ("a:1", "b@c"))), ("erasure:+2@a", (0, 2, ("a",))),
+    *((f"erasure:{bad}", None) for bad in ("0+2", "4+0", "0", "255+2", "256", "x", "4+2+1", "-4+2", "4+ 2", "4+2@", "4+2@a,,b", "\u0664+2", "9" * 10))])
+def test_names_of_codings(name: str, coding: Any) -> None:
+    if coding is None:
+        with pytest.raises(callfs.BadRequest, match="coding|code"):
+            callfs.read_coding(name)
+    else:
+        assert callfs.read_coding(name) == coding and callfs.read_coding(name).name == name.replace("+@", "@")
+
+
+WHICH = [                                   # what is there, what is uploaded (bytes), how: what comes of it
+    ("", 1000, {}, "erasure:2+1"), ("", 999, {}, "localfs"), ("", 0, {}, "localfs"),
+    ("", 5, {"backend": "erasure"}, "erasure:2+1"), ("", 5, {"backend": "erasure:3+2"}, "erasure:3+2"), ("", 5, {"backend": "erasure:+2"}, "erasure:2+2"),
+    ("", 2000, {"backend": "localfs"}, "localfs"), ("", 2000, {"plain": True}, "localfs"),
+    ("localfs", 2000, {}, "erasure:2+1"), ("localfs", 999, {}, "localfs"), ("localfs", 2000, {"plain": True}, "localfs"),
+    ("erasure:3+2", 5, {}, "erasure:3+2"), ("erasure:3+2", 2000, {}, "erasure:3+2"), ("erasure:3+2", 2000, {"plain": True}, "localfs"),
+    ("erasure:3+2", 2000, {"backend": "erasure"}, "erasure:2+1"), ("erasure:3+2", 2000, {"backend": "localfs"}, "localfs"),
+]
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_what_is_coded(coded: Rig, announced: bool) -> None:
+    """By size where nobody says (also of a body without a length), and as what is there."""
+    for number, (there, size, options, wanted) in enumerate(WHICH):
+        if there:
+            put(coded.tree, f"/{number}", b"old", options=callfs.WriteOptions(backend=there))
+        data = os.urandom(size)
+        coded.tree.write(ALICE, f"/{number}", callfs.FileBody(io.BytesIO(data), size if announced else None), options=callfs.WriteOptions(**options))
+        assert (coding_at(coded.tree, f"/{number}"), fetch(coded.tree, f"/{number}")) == (wanted, data), (there, size, options)
+        assert coded.path(f"/{number}").exists() == (wanted == "localfs")
+
+
+@pytest.mark.parametrize("change, wanted", [
+    (lambda tree: tree.patch(ALICE, "/c", callfs.bytes_body(b"xyz"), 600), b"/c" * 300 + b"xyz"),
+    (lambda tree: tree.patch(ALICE, "/c", callfs.bytes_body(b"xyz"), 1), b"/xyz" + b"/c" * 298),
+    (lambda tree: tree.truncate(ALICE, "/c", 7), b"/c/c/c/"), (lambda tree: tree.truncate(ALICE, "/c", 601), b"/c" * 300 + b"\0"),
+    (lambda tree: tree.concat(ALICE, ["/c", "/l"], "/c"), b"/c" * 300 + b"/l" * 300),
+])
+def test_a_changed_file_keeps_its_coding(coded: Rig, change: Any, wanted: bytes) -> None:
+    coded.tree.place(ALICE, "/c", "erasure:3+2")
+    change(coded.tree)
+    assert coding_at(coded.tree, "/c") == "erasure:3+2" and fetch(coded.tree, "/c") == wanted
+
+
+PLACES_TO = [                               # /c is 2+1 on the only node: where it is to go, and where it is then; whether it moves
+    ("erasure", "erasure:2+1", False), ("erasure:2+1", "erasure:2+1", False), ("erasure:2", "erasure:2+1", False),
+    ("erasure:+1", "erasure:2+1", False), ("erasure:+3", "erasure:2+3", True), ("erasure:5", "erasure:5+1", True),
+    ("erasure:1+1", "erasure:1+1", True), ("localfs", "localfs", True), ("erasure:@node-1", "erasure:2+1", False),
+]
+
+
+@pytest.mark.parametrize("wish, wanted, moves", PLACES_TO)
+def test_a_file_is_coded_anew(coded: Rig, wish: str, wanted: str, moves: bool) -> None:
+    """What is not said stays; name, ETag, time and id stay always."""
+    before = coded.tree.stat(ALICE, "/c")
+    after = coded.tree.place(ALICE, "/c", wish)
+    assert after._replace(backend="", stamp="", version=0) == before._replace(backend="", stamp="", version=0)
+    assert coding_at(coded.tree, "/c") == wanted and fetch(coded.tree, "/c") == b"/c" * 300
+    assert (coded.tree.stat(ALICE, "/c").stamp != before.stamp) == moves
+    assert coded.tree.place(ALICE, "/c", "erasure:2+1").backend == "erasure" and coding_at(coded.tree, "/c") == "erasure:2+1"
+
+
+def test_a_directory_is_coded_anew(coded: Rig) -> None:
+    """All in it that is not so yet; after a stop it goes on with the same coding."""
+    for number, backend in enumerate(("localfs", "erasure", "erasure:3+2", "localfs")):
+        put(coded.tree, f"/d/e/{number}", b"%d" % number, options=callfs.WriteOptions(backend=backend))
+    stamps = {number: coded.store.get(f"/d/e/{number}").stamp for number in range(4)}
+    coded.fs._stopping.set()
+    with pytest.raises(callfs.Unavailable, match="it goes on"):
+        coded.tree.place(ALICE, "/d", "erasure:3+2")
+    coded.fs._stopping.clear()
+    assert coded.fs.recover() == 0 and coded.fs._plans[0][1]["backend"] == "erasure:3+2"
+    coded.fs._resume()
+    assert [coding_at(coded.tree, f"/d/e/{number}") for number in range(4)] == ["erasure:3+2"] * 4
+    assert [number for number in range(4) if coded.store.get(f"/d/e/{number}").stamp == stamps[number]] == [2]
+    coded.tree.place(ALICE, "/d", "localfs")
+    assert [fetch(coded.tree, f"/d/e/{number}") for number in range(4)] == [b"0", b"1", b"2", b"3"] and coded.path("/d/e/2").exists()
+
+
+def test_backends_that_a_store_has_not(coded: Rig, tmp_path: Path) -> None:
+    """Coding where it is not allowed is the caller's mistake, as it is told (erasure.md); so are strange names."""
+    with contextlib.closing(Rig(tmp_path / "other", durable=False)) as rig:
+        for backend in ("erasure", "erasure:4+2"):
+            with pytest.raises(callfs.BadRequest, match="erasure.enabled is false"):
+                put(rig.tree, "/f", b"x", options=callfs.WriteOptions(backend=backend))
+        assert rig.store.get("/f") is None
+    for backend in ("erasure:0+2", "erasure:256+1", "erasure:@elsewhere"):
+        with pytest.raises(callfs.BadRequest):
+            put(coded.tree, "/f", b"x", options=callfs.WriteOptions(backend=backend))
+        with pytest.raises(callfs.BadRequest):
+            coded.tree.place(ALICE, "/c", backend)
+    for backend in ("localfs:4+2", "erasures"):
+        with pytest.raises(callfs.NotSupported, match="There is no backend"):
+            put(coded.tree, "/f", b"x", options=callfs.WriteOptions(backend=backend))
+    assert coded.store.get("/f") is None
+
+
+def test_a_manifest_that_can_not_be_read(coded: Rig) -> None:
+    """The file is not served, but it can be seen, replaced and removed; nothing lets its neighbours suffer."""
+    broken = coded.store.put(coded.store.get("/c")._replace(stamp=callfs.blob_of(coded.store.get("/c"))[0] + " [2,1]"))
+    assert callfs.shown_backend(broken) == "erasure" and {entry.path for entry in coded.tree.list(ALICE, "/")} == {"/c", "/l"}
+    for use in (lambda: fetch(coded.tree, "/c"), lambda: coded.tree.place(ALICE, "/c", "erasure:3+1")):
+        with pytest.raises(callfs.StorageError, match="manifest"):
+            use()
+    put(coded.tree, "/c", b"new")
+    assert coding_at(coded.tree, "/c") == "erasure:2+1" and fetch(coded.tree, "/c") == b"new"
+
+
+def test_coded_files_must_be_configured(coded: Rig) -> None:
+    """Without erasure.enabled they would be taken for lost."""
+    with pytest.raises(callfs.ConfigError, match="^erasure.enabled: /c and perhaps more files lie in erasure"):
+        Rig(coded.root, durable=False)
+
+
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Rig]:
     """A store with both backends: /s in S3, /l on the disk, /d with one of each."""
@@ -17847,6 +18012,13 @@ class ToyPeers:
     def nodes(self) -> list[str]:
         return [name for name in self._all if name != self._me]
 
+    endpoints = nodes
+
+    @staticmethod
+    def state(node: str) -> str:
+        """Nobody knows yet that a node is away."""
+        return "closed"
+
     def call(self, node: str, op: str, args: Any, who: Any, *, body: Any = None, length: Any = None,
              stream: bool = False, timeout: Any = None) -> Any:
         self.asked.append((node, op))
@@ -17854,7 +18026,7 @@ class ToyPeers:
             raise callfs.BadGateway(f"The node {node} can not be reached.")
         call = callfs.PeerCall(op, json.loads(json.dumps(args)), json.loads(json.dumps(who)), self._me,
                                body if body is not None else callfs.bytes_body(b""))
-        result = self._all[node].files.ops[op](call)
+        result = self._all[node].ops[op](call)
         value = json.loads(json.dumps(result.value))
         if stream:
             return callfs.PeerAnswer(value, b"", result.reader)
@@ -17874,11 +18046,13 @@ class ToyNode:
     def __init__(self, name: str, root: str, store: Any, locks: Any, nodes: dict[str, Any], **more: Any) -> None:
         self.name, self.root = name, root
         self.disk = callfs.LocalDisk(root, durable=False)
-        self.here = callfs.NodeFS(self.disk, store, locks, instance_id=name, **more)
         self.peers = ToyPeers(nodes, name)
+        self.coded = coded_blobs(root + "-shards", name, self.peers) if "coded_from" in more else None
+        self.here = callfs.NodeFS(self.disk, store, locks, instance_id=name, **({"blobs": {"erasure": self.coded}} if self.coded else {}), **more)
         self.files = callfs.ClusterFS(self.here, self.peers, instance_id=name, inline=1000)
         self.tree = callfs.Tree(self.files)
         self.files.guard_of = self.tree.guard
+        self.ops = {**self.files.ops, **(callfs.ShardOps(self.coded.nodes.here).ops if self.coded else {})}
         nodes[name] = self
 
     def path(self, path: str) -> Path:
@@ -17996,6 +18170,34 @@ class TestClusterFS(FileSystemContract):
         self.cluster.check()
 
 
+@pytest.mark.long                           # TestStoreOnErasure and TestCodedOnNodes always run
+@pytest.mark.once
+class TestClusterOnErasure(TestClusterFS):
+    """The same with files that are coded over the three."""
+
+    def make(self, folder: Path) -> Any:
+        self.cluster = ToyCluster(folder, coded_from=0)
+        return _Roving(self.cluster)
+
+
+@pytest.fixture
+def coded_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
+    """Three nodes that code files from 1000 bytes on, 2+1; afterwards no shard is left over."""
+    with nothing_left(2):
+        cluster = ToyCluster(tmp_path / "nodes", coded_from=1000)
+        yield cluster
+        try:
+            cluster.check()
+            cluster[1].here._blobs.sweep()
+            named: dict[str, set[str]] = {node.name: set() for node in cluster.nodes.values()}
+            for entry in cluster.store.elsewhere("/", 100):
+                for node in callfs.code_of(entry).nodes:
+                    named[node].add(callfs.blob_of(entry)[0])
+            assert {node.name: shards_in(node.root + "-shards") for node in cluster.nodes.values()} == named
+        finally:
+            cluster.close()
+
+
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
     """Three nodes; afterwards records and disks agree."""
@@ -18018,6 +18220,74 @@ def s3_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
             cluster.check()
         finally:
             cluster.close()
+
+
+class TestCodedOnNodes:
+    """Coded files of several nodes: any of them takes, gives and changes all."""
+
+    def test_any_node_does_it(self, coded_nodes: Any) -> None:
+        data = os.urandom(5000)
+        for number in (1, 2, 3):
+            put(coded_nodes[number].tree, "/d/f", data)         # by its size
+            code = callfs.code_of(coded_nodes.store.get("/d/f"))
+            assert code.nodes == tuple(f"n{(number + index - 1) % 3 + 1}" for index in range(3))    # the first where it was taken
+            assert [fetch(coded_nodes[each].tree, "/d/f") for each in (1, 2, 3)] == [data] * 3
+        assert not any(op in ("open", "write") for node in (1, 2, 3) for _, op in coded_nodes[node].peers.asked)
+        coded_nodes[2].tree.patch(ALICE, "/d/f", callfs.bytes_body(b"new"), 5)
+        coded_nodes[3].tree.move(ALICE, "/d", "/e")
+        assert fetch(coded_nodes[1].tree, "/e/f") == data[:5] + b"new" + data[8:]
+        coded_nodes[1].tree.remove(ALICE, "/e", recursive=True)
+
+    @pytest.mark.parametrize("announced", [True, False])
+    @pytest.mark.parametrize("size, wanted", [(999, "localfs"), (1000, "erasure:2+1")])
+    def test_over_a_plain_file_of_another_node(self, coded_nodes: Any, announced: bool, size: int, wanted: str) -> None:
+        """The node that has it decides by the size, also where nobody knows that before; coded, it leaves the disk."""
+        put(coded_nodes[1].tree, "/f", b"small")
+        coded_nodes[2].tree.write(ALICE, "/f", callfs.FileBody(io.BytesIO(bytes(size)), size if announced else None))
+        assert coding_at(coded_nodes[3].tree, "/f") == wanted and fetch(coded_nodes[3].tree, "/f") == bytes(size)
+        assert on_disks(coded_nodes)["n1"] == (["/f"] if wanted == "localfs" else [])
+
+    def test_asked_for_by_name(self, coded_nodes: Any) -> None:
+        """Where shards go, wherever it is asked; a plain file of another node as well."""
+        put(coded_nodes[1].tree, "/f", b"old")
+        put(coded_nodes[2].tree, "/f", b"coded", options=callfs.WriteOptions(backend="erasure:1+2@n3,n1"))
+        coded_nodes[1].here._catch_up()
+        assert callfs.code_of(coded_nodes.store.get("/f")).nodes == ("n3", "n1", "n3") and on_disks(coded_nodes)["n1"] == []
+        with pytest.raises(callfs.BadRequest, match="n9"):
+            put(coded_nodes[2].tree, "/f", b"new", options=callfs.WriteOptions(backend="erasure:@n1,n9"))
+        assert fetch(coded_nodes[3].tree, "/f") == b"coded"
+
+    def test_places(self, coded_nodes: Any) -> None:
+        """A directory with plain files on every node is coded, moved to other nodes, and made plain again."""
+        for number in (1, 2, 3):
+            put(coded_nodes[number].tree, f"/d/{number}", b"%d" % number)
+        tree = coded_nodes[2].tree
+        tree.place(ALICE, "/d", "erasure")
+        assert [coding_at(tree, f"/d/{number}") for number in (1, 2, 3)] == ["erasure:2+1"] * 3
+        assert on_disks(coded_nodes) == {"n1": [], "n2": [], "n3": []}
+        stamps = [coded_nodes.store.get(f"/d/{number}").stamp for number in (1, 2, 3)]
+        for wish, moves in (("erasure:2+1", False), ("erasure:@n1,n2", True), ("erasure:@n1,n2", False), ("erasure:2+1", False)):
+            before, _ = stamps, tree.place(ALICE, "/d", wish)
+            stamps = [coded_nodes.store.get(f"/d/{number}").stamp for number in (1, 2, 3)]
+            assert [one != other for one, other in zip(before, stamps)] == [moves] * 3, wish
+        assert {callfs.code_of(coded_nodes.store.get(f"/d/{number}")).nodes for number in (1, 2, 3)} == {("n1", "n2", "n1")}
+        tree.place(ALICE, "/d", "localfs")
+        assert on_disks(coded_nodes) == {"n1": [], "n2": ["/d/1", "/d/2", "/d/3"], "n3": []}
+        assert [fetch(coded_nodes[1].tree, f"/d/{number}") for number in (1, 2, 3)] == [b"1", b"2", b"3"]
+
+    def test_a_node_that_is_away_holds_up_no_deletion(self, coded_nodes: Any) -> None:
+        """Of shards: who reads there is cut. Those that do answer are asked: what they read stays."""
+        put(coded_nodes[1].tree, "/f", bytes(1000))
+        keys = {callfs.blob_of(coded_nodes.store.get("/f"))[0]}
+        with contextlib.closing(coded_nodes[2].tree.open(ALICE, "/f")) as handle:
+            coded_nodes[1].peers.away.add("n3")
+            coded_nodes[1].tree.remove(ALICE, "/f")
+            coded_nodes[1].here._blobs.sweep()
+            assert b"".join(handle.reader()) == bytes(1000)
+        with pytest.raises(callfs.Unavailable, match="n3"):     # it is asked again
+            coded_nodes[1].here._blobs.sweep()
+        assert [shards_in(coded_nodes[number].root + "-shards") for number in (1, 2, 3)] == [set(), set(), keys]
+        coded_nodes[1].peers.away.clear()
 
 
 def on_disks(cluster: Any) -> dict[str, list[str]]:
