@@ -16630,6 +16630,7 @@ CODE_SPAN = 1 << 20                         # bytes of a shard that are fetched 
 CODE_AHEAD = 8 << 20                        # bytes that a reader may have under way or waiting
 CODE_HELD = 1 << 30                         # bytes on the disk that a reader of a damaged file may hold for later
 CODE_STREAMS = 48                           # shards on their way to nodes at a time: `Peers` lets 64 pass to each
+CODE_GRACE = 1.0                            # seconds at least that shards beyond the quorum have
 CODE_FETCHES = 64                           # threads that fetch for all readers
 CODE_SHUNNED = 64                           # spans for which a reader does without a shard that failed or was late
 CODE_LOOSE = 500                            # shards of so many deleted files may wait for a node that is away
@@ -16928,12 +16929,12 @@ class _Spread:
             return self._places[index]
 
     def _wait(self, quorum: int) -> None:
-        """Until all are stored, or for as long again (1 s at least) as it took to store `quorum` of them."""
+        """Until all are stored, or for as long again as it took to store `quorum` of them."""
         began, until = time.monotonic(), math.inf
         with self._changed:
             while self._left and self._fault is None and time.monotonic() < until:
                 if until == math.inf and len(self._sums) - self._sums.count("") >= quorum < len(self._sums):
-                    until = time.monotonic() + max(1.0, time.monotonic() - began)
+                    until = time.monotonic() + max(CODE_GRACE, time.monotonic() - began)
                 self._changed.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
         if self._fault is not None:
             raise self._fault

@@ -390,14 +390,15 @@ class Spawned:
     """A real `callfs.py serve` process, started with a configuration. `url` is the first address; `key` is valid."""
 
     def __init__(self, folder: Path, settings: Mapping[str, Any] = {}, arguments: tuple[str, ...] = (),
-                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True) -> None:
+                 environ: Mapping[str, str] = {}, python: str = sys.executable, program: str = "", wait: bool = True,
+                 popen: Callable[..., Any] = subprocess.Popen) -> None:
         self.folder, self.key = folder, KEY
         self.config = folder / "config.yaml"
         self.config.write_text(callfs.render_yaml(server_settings(folder, settings)), encoding="utf-8")
         clean = {name: value for name, value in os.environ.items() if not name.startswith("CALLFS_")}
         self._log = folder / "output.txt"
         with open(self._log, "ab") as output:
-            self.process = subprocess.Popen(
+            self.process = popen(
                 [python, program or compiled(), "serve", "--config", str(self.config), *arguments],
                 stdin=subprocess.DEVNULL, stdout=output, stderr=output, cwd=folder, env={**clean, **environ})
         if wait:
@@ -437,6 +438,96 @@ class Spawned:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         return self.process.wait()
+
+
+# What `ForkServer` runs behind a program that has imported callfs: {"arguments", "output", "cwd", "env"} a line; answers a pid.
+FORKING = """
+import json, os, signal, sys
+signal.signal(signal.SIGCHLD, signal.SIG_IGN)           # nobody waits for them: the kernel buries them
+for line in sys.stdin:
+    asked, pid = json.loads(line), os.fork()
+    if pid:
+        print(pid, flush=True)
+        continue
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    output = os.open(asked["output"], os.O_WRONLY | os.O_APPEND)
+    for fd, place in enumerate((os.open(os.devnull, os.O_RDONLY), output, output)):
+        os.dup2(place, fd)
+    os.chdir(asked["cwd"])
+    os.environ.clear()
+    os.environ.update(asked["env"])
+    code = 1
+    try:
+        code = callfs.main(asked["arguments"])
+    finally:
+        sys.stdout.flush()
+        os._exit(code)
+"""
+
+
+class ForkServer:
+    """A process that has imported callfs, once, and forks for each server: import is most of what a start costs. `popen` is for
+    `Spawned` (Linux: it needs pidfd_open). `program`: Python that binds `callfs`."""
+
+    def __init__(self, program: str) -> None:
+        self._lock = threading.Lock()
+        self._process = subprocess.Popen([sys.executable, "-c", program + FORKING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def popen(self, command: Sequence[str], stdout: Any, cwd: Path, env: Mapping[str, str], **same: Any) -> Forked:
+        """As `subprocess.Popen`, for python, its program and the arguments."""
+        assert self._process.stdin and self._process.stdout
+        asked = {"arguments": command[2:], "output": stdout.name, "cwd": str(cwd), "env": dict(env)}
+        with self._lock:
+            self._process.stdin.write(json.dumps(asked) + "\n")
+            self._process.stdin.flush()
+            return Forked(int(self._process.stdout.readline()))
+
+    def close(self) -> None:
+        """End it; what it forked goes on."""
+        self._process.communicate()
+
+
+class Forked:
+    """What `Spawned` needs of a Popen. Nobody knows its exit code: -9."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        try:
+            self._fd = os.pidfd_open(pid)               # its number stays its own until this is closed
+        except ProcessLookupError:                      # over already
+            self._fd = -1
+
+    def poll(self) -> Optional[int]:
+        """Whether it is over."""
+        return self._wait(0)
+
+    def _wait(self, seconds: Optional[float]) -> Optional[int]:
+        if self._fd >= 0 and not select.select([self._fd], [], [], seconds)[0]:
+            return None
+        self._close()
+        return -9
+
+    def wait(self, timeout: Optional[float] = None) -> int:
+        """Raises subprocess.TimeoutExpired."""
+        code = self._wait(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired("callfs", timeout or 0)
+        return code
+
+    def send_signal(self, how: int) -> None:
+        """Unless it is over."""
+        with contextlib.suppress(ProcessLookupError):
+            if self._fd >= 0:
+                signal.pidfd_send_signal(self._fd, how)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.send_signal(signal.SIGKILL)
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 def server_settings(folder: Path, changes: Mapping[str, Any] = {}) -> dict[str, Any]:
@@ -13938,14 +14029,6 @@ class CodedFiles:
         return sum(self.blobs.metrics.cells(f"callfs_erasure_{name}").values())
 
 
-def _gone(crcs: Any, reader: Any) -> Any:
-    raise callfs.FileNotFound("There is no such shard.")
-
-
-def _unreachable(crcs: Any, reader: Any) -> Any:
-    raise callfs.BadGateway("node x can not be reached.")
-
-
 def _flipped(crcs: Any, reader: Any) -> Any:
     data = bytearray(b"".join(reader))
     data[len(data) // 2] ^= 1
@@ -13959,20 +14042,27 @@ def _shortened(crcs: Any, reader: Any) -> Any:
     return crcs, callfs.ChunkReader([data], len(data))
 
 
-def _vanishing(crcs: Any, reader: Any) -> Any:
-    def blocks() -> Iterator[bytes]:
-        with reader:
-            yield reader.read(max(1, reader.length // 2))
+class _Vanishing(callfs.Reader):
+    """A reader that breaks off in the middle."""
+
+    def __init__(self, reader: Any) -> None:
+        self._reader, self.length, self._pieces = reader, reader.length, [max(1, reader.length // 2)]
+
+    def read(self, size: int = 0) -> bytes:
+        if not self._pieces:
             raise callfs.BadGateway("node x broke off: the answer ended early")
-    return crcs, callfs.ChunkReader(blocks(), reader.length, reader.close)
+        return self._reader.read(self._pieces.pop())
+
+    def close(self) -> None:
+        self._reader.close()
 
 
-def _broken_disk(crcs: Any, reader: Any) -> Any:
-    raise OSError(errno.EIO, "input/output error")
+def _vanishing(crcs: Any, reader: Any) -> Any:
+    return crcs, _Vanishing(reader)
 
 
-SHARD_FAULTS = {"gone": _gone, "away": _unreachable, "flipped": _flipped, "short": _shortened, "vanishing": _vanishing,
-                "disk": _broken_disk}
+SHARD_FAULTS = {"gone": raising(callfs.FileNotFound()), "away": raising(callfs.BadGateway("node x can not be reached.")),
+                "flipped": _flipped, "short": _shortened, "vanishing": _vanishing, "disk": raising(OSError(errno.EIO, "broken"))}
 BLOCK_64K = callfs.CODE_BLOCK
 
 
@@ -14033,9 +14123,9 @@ class TestCodedFiles:
 
     def test_each_byte_is_fetched_once_whatever_is_lost(self, coded: Any, monkeypatch: Any) -> None:
         """What rows of shards were needed for a lost one is held for later: never K times the file."""
-        monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
+        monkeypatch.setattr(callfs, "CODE_AHEAD", 8 * BLOCK_64K)
         files = coded()
-        size = files.put(shard_bytes(40 * BLOCK_64K)).shard_size
+        size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         for loss, most in ((), 4), ((0,), 4), ((1,), 5), ((3,), 7), ((0, 1), 4), ((1, 2), 5), ((4, 5), 4):
             files.lose(*loss)
             files.nodes.fetched = 0
@@ -14044,7 +14134,7 @@ class TestCodedFiles:
         monkeypatch.setattr(callfs, "CODE_HELD", 3 * BLOCK_64K)
         files.lose(0, 1)
         assert files.good()
-        monkeypatch.setattr(callfs._Scratch, "write", mock.Mock(side_effect=callfs.StorageFull()))
+        monkeypatch.setattr(callfs._Scratch, "write", raising(callfs.StorageFull()))
         assert files.good(), "a full disk only costs time"
 
     def test_what_a_range_touches(self, coded: Any) -> None:
@@ -14259,8 +14349,8 @@ class TestCodedUploads:
         store = coded(4, (3, 2)).blobs
         assert store.wished("erasure").coding == (3, 2, ()) and store.wished("erasure:5+1").coding[:2] == (5, 1)
         assert store.coding == (3, 2, ()), "the store itself stays as it is"
-        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", ""), \
-                ("erasure:0+2", ""), ("erasure:a", ""):
+        for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", "no code"), \
+                ("erasure:0+2", "no code"), ("erasure:a", "no coding"):
             with pytest.raises(callfs.BadRequest, match=why):
                 store.wished(bad)
 
@@ -14268,8 +14358,7 @@ class TestCodedUploads:
         """All nodes fail but too few, at any step; the coder fails; the disk is full: an error, and no shard anywhere."""
         files, data = coded(6, (4, 2)), shard_bytes(1_300_000)
 
-        def refuse(body: Any) -> Any:
-            raise callfs.StorageFull()
+        refuse = raising(callfs.StorageFull())
         for good in range(6):
             files.nodes.faults = {("put", node, index): refuse for node in "abcdef"[good:] for index in range(6)}
             if good:                        # then those have it all
@@ -14282,21 +14371,27 @@ class TestCodedUploads:
         files.nodes.faults = {}
         files.nodes.away = set("bcdef")
         with pytest.raises(callfs.Unavailable, match="b: node b can not be reached"):
-            files.put(data, files.blobs.wished("erasure@b,c"))
+            files.put(data, files.blobs.wished("erasure:4+2@b,c"))
         files.nodes.away = set()
         for name, error in ("parity_of", callfs.StorageError("the coder broke")), ("get", ValueError("no code")):
             with monkeypatch.context() as patch:
-                patch.setattr(files.blobs.codes, name, mock.Mock(side_effect=error))
+                patch.setattr(files.blobs.codes, name, raising(error))
                 with pytest.raises(type(error)):
                     files.put(data if name == "parity_of" else data[:5000])
             assert files.nodes.lying() == {}
-        for number in range(1, 4):
+        stored = 0
+        for number in range(1, 60, 7):      # the N-th write, be it of the upload's own files or of a node's
             real, calls = callfs.write_all, itertools.count(1)
+            full = raising(OSError(errno.ENOSPC, "full"))
             with monkeypatch.context() as patch:
-                patch.setattr(callfs, "write_all", lambda fd, view: real(fd, view) if next(calls) % 40 != number * 9 else refuse(fd))
-                with pytest.raises((callfs.StorageFull, callfs.Unavailable)):
+                patch.setattr(callfs, "write_all", lambda *args: full() if next(calls) == number else real(*args))
+                with contextlib.suppress(callfs.StorageFull):
                     files.put(data, step=30_000)
-            wait_for(lambda: files.nodes.lying() == {}, 60)
+                    stored += 1
+                    assert files.good()
+                    files.blobs.delete([files.key])
+            assert files.nodes.lying() == {}
+        assert 0 < stored < 9
 
     def test_nobody_is_left_when_a_client_goes(self, coded: Any) -> None:
         """An upload that is not committed leaves nothing, in memory or in a file."""
@@ -14308,6 +14403,7 @@ class TestCodedUploads:
 
     def test_write_quorum(self, coded: Any, monkeypatch: Any) -> None:
         """What is under way long after the quorum is durable is owed; when it arrives after all it goes again."""
+        monkeypatch.setattr(callfs, "CODE_GRACE", 0.05)
         files, answer = coded(6, (4, 2), quorum=5), threading.Event()
         assert [files.blobs.quorum(callfs.Coding(*each)) for each in ((4, 2), (2, 1), (9, 3), (4, 1))] == [5, 3, 10, 5]
 
@@ -32347,6 +32443,7 @@ class ClusterNode:
         self.url, self.root = f"http://127.0.0.1:{self.port}", folder / "files"
         self.settings: dict[str, Any] = {}
         self.program = ""                   # what is started instead of callfs.py as it is
+        self.popen: Callable[..., Any] = subprocess.Popen
         self.server: Optional[Spawned] = None
         folder.mkdir()
 
@@ -32355,7 +32452,7 @@ class ClusterNode:
         output = self.folder / "output.txt"
         if output.exists():
             output.rename(self.folder / f"output-{len(list(self.folder.glob('output*')))}.txt")
-        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait)
+        self.server = Spawned(self.folder, self.settings, program=self.program, wait=wait, popen=self.popen)
 
     def send(self, how: int) -> None:
         """SIGSTOP, SIGCONT ..."""
@@ -32438,6 +32535,10 @@ class Cluster:
 
     def __getitem__(self, number: int) -> ClusterNode:
         return self.nodes[number]
+
+    def others(self, *away: ClusterNode) -> list[ClusterNode]:
+        """All but these."""
+        return [node for node in self.nodes if node not in away]
 
     @contextlib.contextmanager
     def broken(self) -> Iterator[None]:
@@ -33146,10 +33247,6 @@ class RaftCluster(Cluster):
         """Each of them stores a new file, soon."""
         for node in nodes:
             wait_for(lambda: self._heard(node, "PUT", f"/v1/files/new-{next(Traffic.numbers)}", b"x") == 201, seconds, f"{node.name} to write")
-
-    def others(self, *away: ClusterNode) -> list[ClusterNode]:
-        """All but these."""
-        return [node for node in self.nodes if node not in away]
 
     def command(self, *words: str) -> None:
         """`callfs cluster ...`, which must work."""
@@ -33929,6 +34026,421 @@ def test_recovery_of_what_is_no_node(tmp_path: Path, city: RaftCity, capsys: Any
 # ============================================================================
 # Coded files on six nodes: nodes killed, disks wiped, bits flipped
 # ============================================================================
+
+# A node that dies at the N-th of these moments, as its file `die` says: before and after each call of what an upload, a heal
+# or a delete consists of. They are counted from when the file is there.
+MORTAL = """
+import functools, importlib.util, itertools, os, signal, sys
+spec = importlib.util.spec_from_file_location("callfs", {!r})
+callfs = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(callfs)
+moments = itertools.count(1)
+def moment(what):
+    try:
+        with open("die") as file:
+            last = int(file.read())
+    except (OSError, ValueError):
+        return
+    number = next(moments)
+    with open("moments", "a") as file:
+        file.write("%d %s\\n" % (number, what))
+    if number == last:
+        os.kill(os.getpid(), signal.SIGKILL)
+def mortal(owner, name):
+    work = getattr(owner, name)
+    @functools.wraps(work)
+    def wrapped(*args, **kwargs):
+        moment("before " + work.__qualname__)
+        done = work(*args, **kwargs)
+        moment("after " + work.__qualname__)
+        return done
+    setattr(owner, name, wrapped)
+for owner, names in {}:
+    for name in names.split():
+        mortal(getattr(callfs, owner), name)
+"""
+MOMENTS = (("ShardNodes", "put delete remove"), ("RedisStore", "hold_blob put drop_blobs"))
+
+
+class Coded(Cluster):
+    """Whose files are coded 4+2 from 1 KiB on, where no test asks for something else."""
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        return {**super()._settings(node), "auth": {"admins": ["tester"]}, "erasure": {
+            "enabled": True, "default": True, "min_file_size": "1KiB", "scrub_interval": "1h", "heal_after": "1h"}}
+
+    def kill(self, *nodes: ClusterNode) -> None:
+        """All of them, at once."""
+        for node in nodes:
+            node.send(signal.SIGKILL)
+        for node in nodes:
+            node.stop()
+
+    @staticmethod
+    def shards(node: ClusterNode) -> dict[tuple[str, int], Path]:
+        """What lies on its disk, by key and index."""
+        return {(path.parent.name, int(path.name)): path
+                for path in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER).glob("*/*") if path.name.isdigit() and path.parent.name != "tmp"}
+
+    def manifests(self) -> dict[str, tuple[str, Any, str]]:
+        """Key, manifest and SHA-256 of each coded file."""
+        found = {}
+        with contextlib.closing(self.records()) as store:
+            last = ("", "")
+            while page := store.subtree("/", last):
+                last = callfs.split_path(page[-1].path)
+                found.update({entry.path: (*self._blob(entry), entry.digest) for entry in page if (entry.type, entry.backend) == ("file", "erasure")})
+        return found
+
+    @staticmethod
+    def _blob(entry: Any) -> tuple[str, Any]:
+        key, _, tag = entry.stamp.partition(" ")
+        return key, callfs.read_code_manifest(tag)
+
+    def of(self, path: str) -> dict[int, tuple[ClusterNode, Path]]:
+        """Where the shards of a file lie: node and file, by index."""
+        key, manifest, _ = self.manifests()[path]
+        by_name = {node.name: node for node in self.nodes}
+        return {index: (by_name[name], by_name[name].root / callfs.HIDDEN / callfs.SHARD_FOLDER / key / str(index))
+                for index, name in enumerate(manifest.nodes) if name}
+
+    def heal_files(self, node: ClusterNode, path: str = "/", verify: bool = True) -> dict[str, Any]:
+        """`callfs heal` by its route: the last line of what it says."""
+        answer = call(node, "POST", "/v1/heal" + path, {"verify": verify, "mend": True, "rate": 0}, timeout=60)
+        assert answer.status == 200, (answer.status, answer.body[:500], self.outputs())
+        last = json.loads(answer.body.strip().rpartition(b"\n")[2])
+        assert last["state"] == "done", answer.body[-500:]
+        return last
+
+    def differences(self) -> list[str]:
+        """And where shards are not what the manifests say, lie where none should, or two on one node while another has none."""
+        found, files = super().differences(), self.manifests()
+        lying = {(node.name, *shard): path for node in self.nodes for shard, path in self.shards(node).items()}
+        for path, (key, manifest, digest) in files.items():
+            data = b""
+            for index, (name, wanted) in enumerate(zip(manifest.nodes, manifest.sums)):
+                shard = lying.pop((name, key, index), None)
+                shard_data = shard.read_bytes() if shard else b""
+                if hashlib.sha256(shard_data).hexdigest() != wanted or shard is None:
+                    found.append(f"{name}: shard {index} of {path} ({key}) is {'not the one of the manifest' if shard else 'missing'}")
+                data += shard_data if index < manifest.data else b""
+            if digest and hashlib.sha256(data[:manifest.size]).hexdigest() != digest:
+                found.append(f"{path}: its shards put end to end are not the file")
+            if len(set(manifest.nodes)) < min(len(self.nodes), manifest.data + manifest.parity):
+                found.append(f"{path}: two shards on one node: {manifest.nodes}")
+        found += [f"{name}: nobody names shard {index} of {key}" for name, key, index in lying]
+        return found + [f"{node.name}: unfinished: {each}" for node in self.nodes
+                        for each in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER / "tmp").glob("*")]
+
+    def whole(self, files: Mapping[str, bytes], *nodes: ClusterNode) -> None:
+        """Each file is what it was, read at each of the nodes (all, where none is named)."""
+        def read(number: int) -> list[str]:
+            node = (nodes or self.nodes)[number]
+            return [f"{node.name}: {path}: {answer.status} {answer.body[:200]!r}" for path, data in files.items()
+                    if (answer := call(node, "GET", "/v1/files" + path, timeout=60)).status != 200 or answer.body != data]
+        wrong = sum(all_at_once(len(nodes or self.nodes), read), [])
+        assert not wrong, "\n".join([*wrong[:5], self.outputs()])
+
+
+class CodedCluster(Coded):
+    """Six nodes with one Redis, which die when they are told to."""
+
+    def __init__(self, folder: Path, authority: RealDatabase) -> None:
+        self._forks = ForkServer(MORTAL.format(compiled(), MOMENTS))
+        super().__init__(folder, authority, 6)
+
+    def _settings(self, node: ClusterNode) -> dict[str, Any]:
+        node.popen = self._forks.popen
+        return super()._settings(node)
+
+    def close(self) -> None:
+        """End what runs."""
+        super().close()
+        self._forks.close()
+
+
+class CodedRaftCluster(Coded, RaftCluster):
+    """The same with records that the nodes agree on."""
+
+
+@pytest.fixture(scope="module")
+def coded_cluster(redis_server: RealDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodedCluster]:
+    """Six nodes for many tests."""
+    with contextlib.closing(CodedCluster(tmp_path_factory.mktemp("coded"), redis_server)) as made:
+        yield made
+
+
+FOUR_TWO, TWO_FOUR = ("?erasure=true&data_shards=%d&parity_shards=%d" % code for code in ((4, 2), (2, 4)))
+
+
+def slowly(node: ClusterNode, path: str, first: bytes) -> tuple[http.client.HTTPConnection, Callable[[bytes], Answer]]:
+    """An upload that has begun; what is given the rest ends it."""
+    connection = connect(node.url, 60)
+    connection.putrequest("PUT", "/v1/files" + path)
+    connection.putheader("Authorization", f"Bearer {node.key}")
+    connection.putheader("Transfer-Encoding", "chunked")
+    connection.endheaders()
+    connection.send(b"%x\r\n%b\r\n" % (len(first), first))
+
+    def rest(data: bytes) -> Answer:
+        connection.send(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+        response = connection.getresponse()
+        return Answer(response.status, dict(response.getheaders()), response.read())
+    return connection, rest
+
+
+@pytest.mark.once
+class TestCodedCluster:
+    """Six processes, files that survive the loss of any two: of their process, their disk, some bits, their line."""
+
+    @pytest.fixture
+    def cluster(self, coded_cluster: CodedCluster) -> CodedCluster:
+        """One that is well."""
+        coded_cluster.heal()
+        return coded_cluster
+
+    @pytest.fixture
+    def top(self, cluster: CodedCluster) -> Iterator[str]:
+        """A directory of the test's own, for names that begin so, too; what is left of it then goes."""
+        name = f"/t{next(Traffic.numbers)}"
+        yield name
+        cluster.heal()
+        for item in ask(cluster[0], "GET", "/v1/directories/", status=200).json()["items"]:
+            if item["path"].startswith(name):
+                ask(cluster[0], "DELETE", f"/v1/files{item['path']}?recursive=true", status=204)
+
+    @staticmethod
+    def put_files(top: str, nodes: Sequence[ClusterNode], query: str = FOUR_TWO, sizes: Sequence[int] = (0, 1, 40_000, 262_145, 3_000_000)) -> dict[str, bytes]:
+        """One of each size, on one node after the other."""
+        files = {f"{top}/{query[-1]}-{size}": content(size, size) for size in sizes}
+        for number, (path, data) in enumerate(files.items()):
+            put_file_at = ask(nodes[number % len(nodes)], "PUT", "/v1/files" + path + query, data, status=(200, 201))
+            assert put_file_at.headers["x-callfs-backend"].startswith("erasure"), put_file_at
+        return files
+
+    def test_any_two_nodes_are_killed(self, cluster: CodedCluster, top: str) -> None:
+        """Also while files are read and written; healed onto the rest; then any two others."""
+        some = random.Random(kill_seed())
+        files, sturdy = self.put_files(top, cluster.nodes), self.put_files(top + "-2", cluster.nodes, TWO_FOUR)
+        cluster.settled()
+        large = content(7, 24 << 20)
+        put_file(cluster[0], top + "/large", large)
+        first = some.sample(cluster.nodes, 2)
+        alive = cluster.others(*first)
+        streaming, (uploading, rest) = connect(alive[0].url, 60), slowly(alive[1], top + "/late", large[:1 << 20])
+        with contextlib.closing(streaming), contextlib.closing(uploading):
+            streaming.request("GET", f"/v1/files{top}/large", headers={"Authorization": f"Bearer {KEY}"})
+            response = streaming.getresponse()
+            begun = response.read(1 << 20)
+            cluster.kill(*first)
+            assert begun + response.read() == large
+            assert rest(large[1 << 20:]).status == 201, cluster.outputs()
+        files.update({top + "/large": large, top + "/late": large})
+        cluster.whole({**files, **sturdy}, *alive)
+        files.update(self.put_files(top + "/new", alive))
+        cluster.heal_files(alive[0], top, verify=False)
+        cluster.heal_files(alive[0], top + "-2", verify=False)
+        cluster.whole({**files, **sturdy}, *alive)
+        second = some.sample(alive, 2)
+        cluster.kill(*second)
+        cluster.whole(sturdy, *cluster.others(*first, *second))       # 2+4: also with the first two still away
+        for node in (*first, *second):
+            node.start()
+        cluster.heal()
+        cluster.heal_files(some.choice(cluster.nodes))
+        cluster.settled()
+        cluster.kill(*second)
+        cluster.whole({**files, **sturdy}, *cluster.others(*second))
+        for node in second:
+            node.start()
+
+    DAMAGE: dict[str, Callable[[Path], object]] = {
+        "a bit": lambda path: _flip(path),
+        "the last byte": lambda path: os.truncate(path, path.stat().st_size - 1),
+        "all but the name": lambda path: os.truncate(path, 0),
+        "the file": os.unlink,
+        "the sums": lambda path: _flip(path.with_name(path.name + ".crc")),
+        "the file of sums": lambda path: path.with_name(path.name + ".crc").unlink(),
+        "the order": lambda path: path.write_bytes(path.read_bytes()[4096:] + path.read_bytes()[:4096])}
+
+    def test_what_rots_is_found_and_mended(self, cluster: CodedCluster, top: str) -> None:
+        """Any two shards of each file, in any way: read whole at once, in parts too; mended; more than two: never wrong bytes."""
+        some = random.Random(kill_seed())
+        files = {}
+        for number, (name, other) in enumerate(itertools.product(self.DAMAGE, repeat=2)):
+            path, size = f"{top}/{number}", some.choice([40_000, 300_000])
+            files[path] = content(number, size)
+            put_file(cluster[number % 6], path, files[path])
+        places = {path: self.damage(cluster, some, path, pair) for path, pair in zip(files, itertools.product(self.DAMAGE, repeat=2))}
+        lost = next(iter(files))
+        for _, shard in list(cluster.of(lost).values())[:3]:
+            with contextlib.suppress(OSError):
+                os.truncate(shard, 5)
+        for path, data in files.items():
+            start = some.randrange(len(data))
+            stop = some.randrange(start, len(data)) + 1
+            answer = call(some.choice(cluster.nodes), "GET", "/v1/files" + path, headers={"Range": f"bytes={start}-{stop - 1}"})
+            assert (answer.status, answer.body) == (206, data[start:stop]) or path == lost, (path, places[path], answer)
+        assert call(cluster[1], "GET", "/v1/files" + lost).status == 503
+        files.pop(lost)
+        cluster.whole(files, some.choice(cluster.nodes))
+        ask(cluster[0], "DELETE", "/v1/files" + lost, status=204)
+        cluster.heal_files(some.choice(cluster.nodes), top)
+        cluster.settled()
+
+    def damage(self, cluster: CodedCluster, some: random.Random, path: str, kinds: Sequence[str]) -> list[tuple[int, str]]:
+        """Two shards of a file, each in its way."""
+        lying, done = cluster.of(path), []
+        for index, kind in zip(some.sample(sorted(lying), len(kinds)), kinds):
+            self.DAMAGE[kind](lying[index][1])
+            done.append((index, kind))
+        return done
+
+    def test_a_disk_is_wiped(self, cluster: CodedCluster, top: str) -> None:
+        """Of a node that runs, and of one that does not: whole meanwhile, whole again."""
+        files = self.put_files(top, cluster.nodes)
+        running, stopped = random.Random(kill_seed()).sample(cluster.nodes, 2)
+        stopped.stop()
+        for node in (running, stopped):
+            for shard in cluster.shards(node).values():
+                shutil.rmtree(shard.parent, ignore_errors=True)
+        cluster.whole(files, *cluster.others(stopped))
+        stopped.start()
+        cluster.heal_files(cluster[0])
+        cluster.settled()
+        cluster.whole(files, running)
+
+    @pytest.mark.parametrize("steps", [2, pytest.param(30, marks=pytest.mark.long)])
+    def test_an_upload_is_killed_at_every_step(self, cluster: CodedCluster, top: str, steps: int) -> None:
+        """The node that takes it: the old version or the new one, whole; no other shard is left on any node."""
+        some, node = random.Random(kill_seed()), cluster[3]
+        value = content(1, 50_000)
+        put_file(node, top, value)
+        for number in some.sample(range(1, 17), 2) if steps == 2 else range(1, steps + 1):
+            new = content(100 + number, 50_000)
+            (node.folder / "moments").unlink(missing_ok=True)
+            (node.folder / "die").write_text(str(number))
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                put_file(node, top, new)
+                value = new
+            wait_for(lambda: node.server.process.poll() is not None or not cluster.differences(), 20, "death or peace")
+            (node.folder / "die").unlink()
+            if node.server.process.poll() is None:
+                break
+            found = get_file(cluster[number % 3], top)
+            assert found in (value, new), number
+            value = found
+            node.stop()
+            node.start()
+            wait_for(lambda: self.found(node, top) == value, 10)
+            cluster.settled()
+        print((node.folder / "moments").read_text())
+        assert steps == 2 or 16 < number < steps
+
+    @staticmethod
+    def found(node: ClusterNode, path: str) -> bytes:
+        """What a node that has just started says."""
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            return call(node, "GET", "/v1/files" + path).body
+        return b""
+
+    @pytest.mark.parametrize("how", ["mute", "slow", pytest.param("deaf", marks=pytest.mark.long), pytest.param("cut", marks=pytest.mark.long)])
+    def test_lines_to_two_nodes_are_bad(self, cluster: CodedCluster, top: str, how: str) -> None:
+        """Readers do not wait for them."""
+        files = self.put_files(top, cluster.nodes, sizes=(40_000, 3_000_000))
+        some = random.Random(kill_seed())
+        node, *bad = some.sample(cluster.nodes, 3)
+        for other in bad:
+            line = cluster.lines[node.name, other.name]
+            {"mute": lambda: line.silence("back"), "deaf": lambda: line.silence("out"), "cut": line.cut, "slow": lambda: line.slow(rate=2000)}[how]()
+        cluster.whole(files, node)          # at 2,000 bytes a second it would take minutes, and not end at all with the others
+
+    def test_a_file_is_deleted_while_a_node_is_away(self, cluster: CodedCluster, top: str) -> None:
+        """Gone at once everywhere; the last shard goes when the node is back."""
+        files = self.put_files(top, cluster.nodes)
+        away, *others = random.Random(kill_seed()).sample(cluster.nodes, 6)
+        cluster.kill(away)
+        for number, path in enumerate(files):
+            ask(others[number % 5], "DELETE", "/v1/files" + path, status=204)
+            assert [call(node, "GET", "/v1/files" + path).status for node in others] == [404] * 5
+        away.start()
+        cluster.heal()
+        cluster.settled()
+        assert not any(cluster.of(path) for path in cluster.manifests() if path.startswith(top))
+
+    @pytest.mark.parametrize("seconds", [1, pytest.param(10, marks=pytest.mark.long)])
+    def test_overwrites_race_reads(self, cluster: CodedCluster, top: str, seconds: int) -> None:
+        """Plain and coded versions of the same paths, on all nodes; one of these is killed and comes back."""
+        sizes = (10, 500, 2_000, 5_000, 70_000, 300_000)
+        with Traffic(cluster, [top, top + "-2"], ONE_PATH, sizes=sizes) as traffic, \
+                Traffic(cluster, [f"{top}-{name}" for name in "abc"], MOVING, clients=3, sizes=sizes) as other:
+            traffic.go_on(seconds)
+            with cluster.broken():
+                victim = cluster[1]
+                victim.stop(signal.SIGKILL)
+                traffic.more(30, without=victim)
+                victim.start()
+                traffic.more(10, only=victim)
+            traffic.go_on(seconds)
+        cluster.heal()
+        for each in (traffic, other):
+            each.check(20)
+        cluster.heal_files(cluster[0])
+        cluster.settled()
+
+    @pytest.mark.long
+    def test_memory_does_not_grow_with_the_file(self, cluster: CodedCluster, top: str) -> None:
+        """1 GiB up, down, down with two nodes away: at no time has any node taken 100 MiB more than before."""
+        size, block, known = 1 << 30, random.Random(5).randbytes(1 << 20), hashlib.sha256()
+        for _ in range(size >> 20):
+            known.update(block)
+        before = [self.most(node) for node in cluster.nodes]
+        put_file(cluster[0], top, (block for _ in range(size >> 20)), {"Content-Length": str(size)}, timeout=300)
+        for away in ([], [node for node, _ in list(cluster.of(top).values())[1:3]]):
+            after = [self.most(node) for node in cluster.nodes]
+            assert max(now - then for now, then in zip(after, before)) < 100, (before, after)
+            cluster.kill(*away)
+            assert self.sum_of(cluster[0], top) == known.hexdigest()
+        assert self.most(cluster[0]) - before[0] < 100, (before, self.most(cluster[0]))
+        for node in away:
+            node.start()
+        ask(cluster[0], "DELETE", "/v1/files" + top, status=204)
+
+    @pytest.mark.long
+    def test_records_in_raft(self, tmp_path: Path) -> None:
+        """The leader and one other are killed."""
+        with contextlib.closing(CodedRaftCluster(tmp_path, 6)) as cluster:
+            cluster.heal()
+            files = self.put_files("/f", cluster.nodes)
+            away = [cluster.leader()]
+            away.append(random.Random(kill_seed()).choice(cluster.others(*away)))
+            cluster.kill(*away)
+            cluster.writes(*cluster.others(*away))
+            cluster.whole(files, *cluster.others(*away))
+            files.update(self.put_files("/new", cluster.others(*away)))
+            cluster.heal_files(cluster.others(*away)[0])
+            cluster.whole(files, *cluster.others(*away))
+            cluster.heal()
+            cluster.heal_files(away[0])
+            cluster.settled()
+            cluster.whole(files)
+
+    @staticmethod
+    def most(node: ClusterNode) -> float:
+        """MiB that its process has had at most."""
+        assert node.server
+        return int(re.search(r"VmHWM:\s+(\d+)", Path(f"/proc/{node.server.pid}/status").read_text())[1]) / 1024     # type: ignore[index]
+
+    @staticmethod
+    def sum_of(node: ClusterNode, path: str) -> str:
+        """SHA-256 of a large file."""
+        known = hashlib.sha256()
+        with contextlib.closing(connect(node.url, 300)) as connection:
+            connection.request("GET", "/v1/files" + path, headers={"Authorization": f"Bearer {KEY}"})
+            response = connection.getresponse()
+            while data := response.read(1 << 20):
+                known.update(data)
+        return known.hexdigest()
 
 # ============================================================================
 # Client and command line
