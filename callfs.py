@@ -34898,6 +34898,8 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "other object": ("the object that a record names was written anew; the same bytes, as --deep finds, are accepted", True),
     "no record": ("an object whose record is lost; taken in under the path that it was uploaded to", True),
     "unused": ("an object that no record names; removed", True),
+    "no shard": ("a shard that should lie here is missing or damaged; the running server makes it again (`callfs heal`)", False),
+    "many shards": ("shards of no file, and more than there are coded files: are these the right records? left alone", False),
     "foreign": ("an object that another server, or this one with other records, has stored; left alone", False),
     "unfinished": ("uploads that were cut off; thrown away", True),
     "unreachable": ("a backend that does not answer; nothing in it was compared or changed", False),
@@ -34925,7 +34927,7 @@ class Checker:
         self._orphans()
         for backend, blobs in self._blobs.items():
             try:
-                _BlobChecker(self, backend, blobs).run()
+                _ShardChecker(self, blobs).run() if isinstance(blobs, ErasureBlobs) else _BlobChecker(self, backend, blobs).run()
             except CallFSError as error:
                 self.found("unreachable", backend, detail=error.message)
         return self.left
@@ -35142,6 +35144,59 @@ class _BlobChecker:
             make_folder_again(self._checker._disk, self._store, above[-1], False)
             self._store.add(above)
         self._store.put(entry)
+
+
+class _ShardChecker:
+    """Compares the records of coded files with the shards on this node: of them it can only tell, as others have the rest."""
+
+    def __init__(self, checker: Checker, blobs: ErasureBlobs) -> None:
+        self._checker, self._blobs, self._here, self._node = checker, blobs, blobs.nodes.here, blobs.nodes.instance_id
+        self._store, self._now, self._files = checker._store, time.time_ns(), 0
+
+    def run(self) -> None:
+        """Raises what the store of the shards raises."""
+        with contextlib.closing(sqlite3.connect("")) as table:
+            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY, mtime INTEGER) WITHOUT ROWID")
+            table.executemany("INSERT INTO found VALUES (?, ?)", ((blob.key, blob.mtime_ns) for blob in self._blobs.list()))
+            table.executemany("DELETE FROM found WHERE key = ?", ((key,) for key, _ in self._store.loose_blobs(1 << 40)))
+            page = self._store.elsewhere("/", 1000)
+            while page:
+                coded = [entry for entry in page if entry.backend == ERASURE]
+                self._files += len(coded)
+                self._compare(coded)
+                table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in coded))
+                page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
+            self._unnamed([key for (key,) in table.execute("SELECT key FROM found WHERE mtime < ?", (self._now - FSCK_YOUNG * 10**9,))])
+        cut = self._here.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
+        if cut:
+            self._checker.found("unfinished", ERASURE, lambda: None, f"{cut} uploads")
+
+    def _compare(self, entries: Sequence[Entry]) -> None:
+        found = self._here.find([blob_of(entry)[0] for entry in entries])
+        for entry in entries:
+            try:
+                coded = ShardsFound(entry, {self._node: found})
+                bad = [index for index, node in enumerate(coded.manifest.nodes) if node == self._node and not self._good(coded, index)]
+            except StorageError as error:
+                self._checker.found("unreadable", entry.path, detail=error.message)
+            else:
+                if bad:
+                    self._checker.found("no shard", entry.path, detail=", ".join(map(str, bad)))
+
+    def _good(self, coded: ShardsFound, index: int) -> bool:
+        if coded.states[index] != "ok" or not self._checker._deep:
+            return coded.states[index] == "ok"
+        with contextlib.suppress(CallFSError):
+            state = self._here.verify(coded.key, index)
+            return not state.bad and state.sha256 == coded.manifest.sums[index]
+        return False
+
+    def _unnamed(self, keys: Sequence[str]) -> None:
+        if len(keys) > self._files + SCRUB_STRAYS:
+            self._checker.found("many shards", ERASURE, detail=f"{len(keys)}")
+        else:
+            for key in keys:
+                self._checker.found("unused", key, functools.partial(self._here.delete, [key]))
 
 
 def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optional[Entry], backend: str,
