@@ -35382,13 +35382,14 @@ class Healer:
         """How many problems are left."""
         if self._mend:
             self._replicas.drain(self._files.open_version)
-        with contextlib.closing(_Listing({**self._blobs, "replicas": self._replicas.store})) as self._listing:
+        kept = {name: store for name, store in self._blobs.items() if name != ERASURE}      # coded files have no second copies
+        with contextlib.closing(_Listing({**kept, "replicas": self._replicas.store})) as self._listing:
             page = self._store.subtree("/")
             while page:
                 for record in page:
                     if record.is_dir:
                         self._folder(record)
-                    elif record.backend != SYMLINK:
+                    elif record.backend not in (SYMLINK, ERASURE):
                         self._file(record)
                 page = self._store.subtree("/", split_path(page[-1].path))
             self._strays()
@@ -35503,6 +35504,7 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
 # The machine's tables, and what the records of a single node have instead. The ids of both stay: disks know them.
 _TO_RAFT = f"""
     UPDATE entries SET instance_id = :node;
+    UPDATE entries SET stamp = shards_at(stamp, :node) WHERE backend = '{ERASURE}';
     UPDATE blobs SET holder = '';
     CREATE TEMP TABLE kept AS SELECT value FROM counters WHERE name = 'store';
     {_RAFT_SCHEMA}
@@ -35586,7 +35588,8 @@ def raft_to_sqlite(config: Config) -> str:
         os.replace(database + ".new", database)
         _sync_records(os.path.dirname(os.path.abspath(database)))
         disk.mark(identity)
-    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite; {place} is used no longer."
+    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite (and, for the shards "
+            f"of coded files, instance_discovery.instance_id {folder.node}); {place} is used no longer."
 
 
 def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
@@ -35607,6 +35610,7 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         copy_database(source, temporary)
         with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
             target.execute("PRAGMA synchronous = OFF")
+            target.create_function("shards_at", 2, _shards_at)
             for statement in script.split(";\n"):
                 target.execute(statement, values)
         _sync_records(temporary)
@@ -35614,6 +35618,15 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         _sync_records(os.path.dirname(os.path.abspath(path)))
     except sqlite3.Error as error:
         raise _store_error(error, "copy of the records") from error
+
+
+def _shards_at(stamp: str, node: str) -> str:
+    """The stamp of a coded file whose shards all lie on this node, under the name that the node is to have."""
+    key, _, tag = stamp.partition(" ")
+    with contextlib.suppress(StorageError):
+        code = read_code_manifest(tag)
+        return f"{key} {code._replace(nodes=tuple(each and node for each in code.nodes), only=()).text}"
+    return stamp
 
 
 def _settled_alone(config: Config, node: str, path: str) -> str:
