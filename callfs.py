@@ -22790,7 +22790,7 @@ class Scrubber:
                 if now is None:
                     return outcome, ""      # it was deleted meanwhile
                 outcome = "mended"
-            except (StorageError, StorageFull, BadGateway, Unavailable) as error:
+            except CallFSError as error:
                 if run.stopping.is_set():
                     raise
                 if len(coded.states) - len(coded.bad) < needed:
