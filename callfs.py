@@ -35604,8 +35604,8 @@ def raft_to_sqlite(config: Config) -> str:
         os.replace(database + ".new", database)
         _sync_records(os.path.dirname(os.path.abspath(database)))
         disk.mark(identity)
-    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite (and, for the shards "
-            f"of coded files, instance_discovery.instance_id {folder.node}); {place} is used no longer."
+    return (f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite (and, for the shards of coded files, "
+            f"instance_discovery.instance_id {folder.node}); {place} is used no longer.")
 
 
 def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
