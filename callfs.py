@@ -22973,7 +22973,7 @@ class Scrubber:
             for page in self._coded(path):
                 run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
-            self._pass(run, path, HEAL_WORKERS)
+            self._pass(run, path, 1 if run.rate else HEAL_WORKERS)     # one: a wait for the rate must not cut what another sends
             state, reason = "done", ""
         except CallFSError as error:
             reason = error.message

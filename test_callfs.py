@@ -19810,7 +19810,7 @@ def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest
     scrubber.report(secrets_token(), 0, "node-2", "missing")        # of a file that is gone by now
     assert len(scrubber._reported) == 3
     scrubber.start()
-    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported)
+    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported, 60)
     town.ticks.now += 1
     with pytest.raises(callfs.CallFSError):
         town.read("/03")
@@ -19831,13 +19831,13 @@ def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.Monk
         scrubber.start()
     flip(town.place("/04", 0), 5)
     town.ticks.now += 1.2 * town.options.scrub_interval
-    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1)
+    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1, 60)
     town.away = {"node-6"}
-    wait_for(lambda: all(each._away for each in town.scrubbers.values()))
+    wait_for(lambda: all(each._away for each in town.scrubbers.values()), 60)
     town.ticks.now += town.options.heal_after + 1
-    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files))
+    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files), 60)
     town.away = set()
-    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files))
+    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files), 60)
     for scrubber in town.scrubbers.values():
         scrubber.close()
     assert not [name for name in our_threads() if name == "callfs-scrub"]
@@ -19845,7 +19845,7 @@ def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.Monk
     scrubber = town.scrubbers["node-1"] = town.join("node-1")
     scrubber.start()
     town.ticks.now += 3 * town.options.scrub_interval
-    wait_for(lambda: any(name.startswith("callfs-heal") for name in our_threads()))
+    wait_for(lambda: any(name.startswith("callfs-heal") for name in our_threads()), 60)
     scrubber.close()
     slow = town.scrubbers["node-2"].heal(rate=1)
     monkeypatch.setattr(callfs, "HEAL_STEP", 0.01)
@@ -19876,6 +19876,66 @@ def test_scrub_moves_the_shards_of_a_node_that_leaves(shard_town: ShardTown) -> 
     town.whole(stray=1)
     town.away, town.rooms = set(), dict.fromkeys(town.names, 0)
     assert "No node" in town.scrubbers["node-1"].vacate(town.store.get("/00")) and "node-1" in town.manifest("/00").nodes
+
+
+def test_fsck_of_shards(tmp_path: Path, capsys: Any) -> None:
+    """What a node alone can say of them; and `heal` of second copies leaves coded files alone."""
+    config = tmp_path / "config.yaml"
+    config.write_text(callfs.render_yaml(server_settings(tmp_path, {"erasure": {"enabled": True}, "server": {"listen_addr": "127.0.0.1:0"}})))
+    with callfs.Server(callfs.Config.load(str(config), environ={})) as server:
+        for path in ("/a", "/b", "/c"):
+            assert call(server, "PUT", f"/v1/files{path}?erasure=true", os.urandom(50_000), headers={
+                "Authorization": "Bearer " + KEY}).status == 201
+        keys = {path: callfs.blob_of(server._store.get(path))[0] for path in ("/a", "/b", "/c")}
+    folder = tmp_path / "files/.callfs/.erasure"
+
+    def fsck(*words: str) -> tuple[int, list[str]]:
+        code = callfs.main(["fsck", "--config", str(config), *words])
+        return code, [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if ": " in line]
+    assert fsck("--deep") == (0, [])
+    SHARD_DAMAGE["gone"](folder / keys["/a"] / "2")
+    flip(folder / keys["/b"] / "1")
+    assert fsck() == (1, ["no shard: /a"]) and fsck("--deep") == (1, ["no shard: /a", "no shard: /b"])
+    (folder / ("ab" * 16)).mkdir()
+    (folder / ("ab" * 16) / "0").write_bytes(b"12345678")
+    assert fsck() == (1, ["no shard: /a"])              # it may be about to get a record
+    old = time.time() - callfs.FSCK_YOUNG - 10
+    os.utime(folder / ("ab" * 16) / "0", (old, old))
+    assert fsck("--dry-run") == (1, ["no shard: /a", "unused: " + "ab" * 16]) and (folder / ("ab" * 16) / "0").exists()
+    assert fsck() == (1, ["no shard: /a", "unused: " + "ab" * 16]) and not (folder / ("ab" * 16)).exists()
+    for number in range(4 + callfs.SCRUB_STRAYS):       # are these the right records?
+        (folder / f"{number:032x}").mkdir()
+        (folder / f"{number:032x}" / "0").write_bytes(b"12345678")
+        os.utime(folder / f"{number:032x}" / "0", (old, old))
+    assert fsck() == (1, ["no shard: /a", "many shards: erasure"]) and (folder / ("0" * 32) / "0").exists()
+    with callfs.Server(callfs.Config.load(str(config), environ={})) as server:
+        assert list(server.scrubber.heal())[-1].rebuilt == 2
+    assert fsck("--deep") == (1, ["many shards: erasure"])
+
+
+def test_stamps_of_shards_when_records_move(shard_town: ShardTown) -> None:
+    """`migrate` lets a node have another name: all its shards are still here."""
+    entry = shard_town.store.get("/00")
+    moved = callfs._shards_at(entry.stamp, "n1")
+    before, after = callfs.code_of(entry), callfs.code_of(entry._replace(stamp=moved))
+    assert after == before._replace(nodes=("n1",) * 6) and moved.startswith(callfs.blob_of(entry)[0] + " ")
+    assert callfs._shards_at("key [9]", "n1") == "key [9]"
+    owed = entry._replace(stamp="k " + before._replace(nodes=(*before.nodes[:5], ""), sums=(*before.sums[:5], "")).text)
+    assert callfs.code_of(owed._replace(stamp=callfs._shards_at(owed.stamp, "n1"))).nodes == ("n1",) * 5 + ("",)
+
+
+def test_heal_makes_what_is_owed(shard_town: ShardTown) -> None:
+    """A file that was stored with fewer shards than it is to have: the rest is made, and by the next round at once."""
+    town = shard_town
+    entry, manifest = town.store.get("/00"), town.manifest("/00")
+    for index in (2, 5):
+        SHARD_DAMAGE["gone"](town.place("/00", index))
+    nodes, sums = (tuple("" if index in (2, 5) else each for index, each in enumerate(some)) for some in (manifest.nodes, manifest.sums))
+    town.store.put(entry._replace(stamp=f"{callfs.blob_of(entry)[0]} {manifest._replace(nodes=nodes, sums=sums).text}"))
+    assert [row.state for row in town.scrubbers["node-1"].look(town.store.get("/00"))] == ["ok", "ok", "owed", "ok", "ok", "owed"]
+    found = town.scrubbers["node-1"].round(False)
+    assert found.rebuilt == 2 and town.manifest("/00") == manifest
+    town.whole()
 
 
 def test_heal_of_a_running_server(serve: Callable[..., Any], capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19930,6 +19990,29 @@ def test_heal_of_a_running_server(serve: Callable[..., Any], capsys: Any, monkey
         assert client.shards("d/f")["shards"][3]["state"] == "ok" and list(client.heal("d"))[-1]["lost"] == 1
     plain = serve()
     assert call(plain, "POST", "/v1/heal/", {}).status == 501 and call(plain, "GET", "/v1/heal/").status == 404
+
+
+def test_a_node_leaves_with_its_shards(shard_town: ShardTown) -> None:
+    """`cluster leave` moves them, too; what can not go is told, and it is not done before all is gone."""
+    town, about = shard_town, {"version": "1", "time": time.time(), "draining": False, "uptime_seconds": 1.0, "disk": {"free_bytes": 1 << 40}}
+    made = callfs.Members(argparse_like(draining=False), town.store, argparse_like(call=lambda *at, **how: argparse_like(value=dict(about))),
+                          instance_id="node-3", root=str(town.folder), note=str(town.folder / "note"), endpoints={
+                              name: "http://" + name for name in town.names})
+    made.shards, made.STEP = town.scrubbers["node-3"], 0.01
+    held = sum(len(page) for page in town.scrubbers["node-3"].held())
+    town.rooms = dict.fromkeys(town.names, 0)
+    made.start()
+    try:
+        rows = list(made.follow("node-3", callfs.ROOT, made.ask_leaving("node-3", callfs.ROOT, True)))
+        assert (rows[-1]["state"], rows[-1]["moved"], rows[-1]["files"]) == ("stuck", 0, held) and "No node" in rows[-1]["failed"][0]["reason"]
+        town.rooms = {"node-3": -1}
+        rows = list(made.follow("node-3", callfs.ROOT, made.ask_leaving("node-3", callfs.ROOT, True)))
+        assert (rows[-1]["state"], rows[-1]["moved"], rows[-1]["failed"]) == ("done", held, [])
+    finally:
+        made.close()
+    assert not [key for name, key, _ in town.lying() if name == "node-3"]
+    town.away = {"node-3"}
+    town.whole()
 
 
 def test_heal_says_what_can_not_be_read(shard_town: ShardTown) -> None:
