@@ -22545,7 +22545,9 @@ SCRUB_PAGE = 100                            # files whose shards are looked for 
 SCRUB_WATCH = 60.0                          # seconds between two looks who is away
 SCRUB_SOON = 5.0                            # seconds in which what readers meet is gathered, as each look goes through all records
 SCRUB_AGAIN = 600.0                         # seconds until what could not be mended is tried again
-SCRUB_YOUNG = 3600                          # seconds: a shard that no manifest names may yet be about to be named
+SCRUB_YOUNG = 3600                          # seconds: a shard that its file's manifest does not name may yet be named
+SCRUB_CUT = 24 * 3600                       # seconds: one whose key has no record may yet get one; an upload takes no longer
+SCRUB_PATIENCE = 5.0                        # seconds that who stops waits for a node that does not answer
 SCRUB_QUEUE = 10_000                        # files that readers report, at most
 SCRUB_SHOWN = 100                           # files of which it is told what is wrong
 SCRUB_STRAYS = 100                          # files' shards that nobody names and that are removed, beyond as many as there are files
@@ -22915,7 +22917,7 @@ class Scrubber:
         """Remove shards that the manifest does not name, when all that it names were just found good."""
         if coded.bad or not (run.deep and run.mend):
             return
-        old = self._young()
+        old = self._since(SCRUB_YOUNG)
         found = [(node, index) for node, index in coded.spares() if coded.found[node][index].mtime_ns < old]
         if not found or coded.key in self._in_use([coded.key]):
             return
@@ -22924,8 +22926,8 @@ class Scrubber:
             if now is not None and now.stamp == coded.entry.stamp:
                 self._gone_for_good(run, self._remove(coded, found))
 
-    def _young(self) -> int:
-        return int((self._clock() - SCRUB_YOUNG) * 1e9)
+    def _since(self, seconds: float) -> int:
+        return int((self._clock() - seconds) * 1e9)
 
     def _gone_for_good(self, run: HealRun, count: int) -> None:
         run.add(removed=count)
@@ -22936,6 +22938,7 @@ class Scrubber:
     def _pass(self, run: HealRun, path: str = "/", workers: int = 1, keys: Optional[Container[str]] = None) -> None:
         """Heal the files at a path and below it, or those of these keys. Raises Unavailable, also when all is to end."""
         with concurrent.futures.ThreadPoolExecutor(workers, "callfs-heal") as pool:
+            heal = pool.map if workers > 1 else map     # in a thread that a process need not wait for at its end
             for page in self._coded(path):
                 page = [entry for entry in page if keys is None or blob_of(entry)[0] in keys]
                 if not page:
@@ -22943,7 +22946,7 @@ class Scrubber:
                 found, run.rooms = self._find([blob_of(entry)[0] for entry in page]), self._rooms()
                 if run.alone:
                     page = [entry for entry in page if self._mine(entry, found)]
-                for _ in pool.map(functools.partial(self._heal_file, run, found), page):
+                for _ in heal(functools.partial(self._heal_file, run, found), page):
                     run.pace(0)
 
     def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
@@ -22964,7 +22967,7 @@ class Scrubber:
             yield run.told()
         finally:
             run.stopping.set()
-            worker.join()
+            worker.join(SCRUB_PATIENCE)
             self._runs.discard(run.stopping)
 
     def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
@@ -23021,7 +23024,7 @@ class Scrubber:
         for stopping in list(self._runs):
             stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(SCRUB_PATIENCE)
 
     def _run(self) -> None:
         """Nodes that start together do not look together."""
@@ -23066,9 +23069,8 @@ class Scrubber:
 
     def _mend_reported(self) -> None:
         """What readers met; what can not be mended is not looked for again at once, however many read it."""
-        keys, now = self._reported, self._ticks()
+        keys, now = {self._reported.pop() for _ in range(len(self._reported))}, self._ticks()
         if keys:
-            self._reported = set()
             self._tried = {key: until for key, until in self._tried.items() if until > now}
             self._tried.update(dict.fromkeys(keys, now + SCRUB_AGAIN))
             self._pass(self._own(alone=False), keys=keys)
@@ -23079,7 +23081,7 @@ class Scrubber:
         where nearly all would be, the records are more likely to be the wrong ones."""
         with contextlib.closing(sqlite3.connect("")) as table:
             table.execute("CREATE TABLE found (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            old = self._young()
+            old = self._since(SCRUB_CUT)
             for key, shards in itertools.groupby(self._nodes.here.list(), operator.itemgetter(0)):
                 if all(info.mtime_ns < old for _, info in shards):
                     table.execute("INSERT OR IGNORE INTO found VALUES (?)", (key,))

@@ -19778,7 +19778,8 @@ def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
                 upload.write(memoryview(b"12345678"))
                 upload.commit()
     os.utime(town.folder / node / ".erasure" / keys[0] / "3", (town.clock.now, town.clock.now))     # one of its shards is young
-    town.clock.now += 1
+    assert scrubber.round().removed == 0
+    town.clock.now += callfs.SCRUB_CUT - 3600
     assert scrubber.round().removed == 2 and {key for name, key, _ in town.lying() - town.named()} == {keys[0]}
     town.clock.now += 3601
     assert scrubber.round(deep=False).removed == 0 and scrubber.round().removed == 1
@@ -19843,9 +19844,11 @@ def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.Monk
     assert not [name for name in our_threads() if name == "callfs-scrub"]
     town.options.scrub_rate = 1
     scrubber = town.scrubbers["node-1"] = town.join("node-1")
+    look, begun = scrubber._look, threading.Event()
+    scrubber._look = lambda *at: (begun.set(), look(*at))[1]
     scrubber.start()
     town.ticks.now += 3 * town.options.scrub_interval
-    wait_for(lambda: any(name.startswith("callfs-heal") for name in our_threads()), 60)
+    assert begun.wait(60)
     scrubber.close()
     slow = town.scrubbers["node-2"].heal(rate=1)
     monkeypatch.setattr(callfs, "HEAL_STEP", 0.01)
