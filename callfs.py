@@ -17133,10 +17133,10 @@ class _Fetch:
         """Whether it came, or failed."""
         return self.data is not None or self.error is not None
 
-    def run(self, nodes: ShardNodes, key: str) -> None:
+    def run(self, nodes: ShardNodes, key: str, closing: threading.Event) -> None:
         """Get it."""
         try:
-            if not self.dropped:
+            if not self.dropped and not closing.is_set():
                 crcs, reader = nodes.open(self.node, key, self.index, self._start, self._stop)
                 with reader:
                     self._reader = reader
@@ -17148,7 +17148,7 @@ class _Fetch:
             self.error = translate_os_error(error)
         finally:
             if not self.over:
-                self.error = StorageError("A shard could not be read.")
+                self.error = Unavailable("A shard was not read: the server stops, or nobody wants it any more.")
 
     def _checked(self, data: bytes, crcs: Sequence[int]) -> bytes:
         view = memoryview(data)
@@ -17336,6 +17336,8 @@ class _ShardReader(Reader):
         fetch = span.fetches[index] = _Fetch(index, self._manifest.nodes[index], span.start, span.stop)
         if fetch.node == self._blobs.nodes.instance_id:
             self._run(fetch)
+        elif self._blobs.closing.is_set():
+            raise Unavailable("The server stops.")
         else:
             self._blobs.pool.submit(self._run, fetch)
 
@@ -17344,14 +17346,14 @@ class _ShardReader(Reader):
         with self._changed:
             fetch.due = began + pace.limit
             self._changed.notify_all()
-        fetch.run(self._blobs.nodes, self._key)
+        fetch.run(self._blobs.nodes, self._key, self._blobs.closing)
         if fetch.error is None:
             pace.note(time.monotonic() - began)
+        if fetch.error is not None and not fetch.dropped:
+            self._failed(fetch, fetch.error)
         with self._changed:
             if fetch.late:
                 pace.hang(-1)
-            if fetch.error is not None and not fetch.dropped:
-                self._failed(fetch, fetch.error)
             self._changed.notify_all()
 
     def _failed(self, fetch: _Fetch, error: CallFSError) -> None:
@@ -17446,6 +17448,7 @@ class ErasureBlobs(BlobStore):
         self.on_damage: Callable[[str, int, str, str], None] = lambda key, index, node, why: None
         self.streams = threading.BoundedSemaphore(CODE_STREAMS)
         self.pool = concurrent.futures.ThreadPoolExecutor(CODE_FETCHES, "callfs-fetch")
+        self.closing = threading.Event()
         self._paces: dict[str, _Pace] = {}
 
     def pace(self, node: str) -> _Pace:
@@ -17551,7 +17554,8 @@ class ErasureBlobs(BlobStore):
 
     def close(self) -> None:
         """As the base says; ends all threads."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
+        self.closing.set()
+        self.pool.shutdown()
         self.codes.close()
         self.nodes.here.close()
 

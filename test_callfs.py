@@ -14346,7 +14346,7 @@ BLOCK_64K = callfs.CODE_BLOCK
 
 
 @pytest.fixture
-def coded(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
+def coded_files(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
     """Makes erasure backends; at the end nothing of them is left but shards."""
     made: list[CodedFiles] = []
 
@@ -14364,11 +14364,11 @@ class TestCodedFiles:
     """Files cut over nodes, in one process."""
 
     @pytest.mark.parametrize("nodes,data,parity", [(6, 4, 2), (1, 2, 1), (4, 1, 3), (3, 3, 2)])
-    def test_every_loss_that_the_code_allows(self, coded: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
+    def test_every_loss_that_the_code_allows(self, coded_files: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
         """erasure.md: any M shards may be lost. Sizes around blocks and shards, in memory and (SPOOL_BYTES) in a file; spans of
         one block, so that even these files have rows of them."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded(nodes, (data, parity))
+        files = coded_files(nodes, (data, parity))
         whole = data * BLOCK_64K
         for size in (0, 1, 8 * data, 8 * data + 1, whole - 1, whole, whole + 1, 2 * whole + 12_345):
             manifest = files.put(shard_bytes(size))
@@ -14385,9 +14385,9 @@ class TestCodedFiles:
             files.blobs.delete([files.key])
             assert files.nodes.lying() == {}
 
-    def test_data_shards_put_end_to_end_are_the_file(self, coded: Any) -> None:
+    def test_data_shards_put_end_to_end_are_the_file(self, coded_files: Any) -> None:
         """erasure.md, README: the way out without the software. What the manifest says of the shards is so."""
-        files = coded()
+        files = coded_files()
         manifest = files.put(shard_bytes(2_500_001))
         shards = [Path(files.nodes.stores[node].folder, files.key, str(index)).read_bytes()
                   for index, node in enumerate(manifest.nodes)]
@@ -14400,10 +14400,10 @@ class TestCodedFiles:
             assert code.encode(blocks[:4]) == blocks[4:]
         assert callfs.read_code_manifest(manifest.text) == manifest and " " not in manifest.text
 
-    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded: Any, monkeypatch: Any) -> None:
+    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded_files: Any, monkeypatch: Any) -> None:
         """What rows of shards were needed for a lost one is held for later: never K times the file."""
         monkeypatch.setattr(callfs, "CODE_AHEAD", 8 * BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         for loss, most in ((), 4), ((0,), 4), ((1,), 5), ((3,), 7), ((0, 1), 4), ((1, 2), 5), ((4, 5), 4):
             files.lose(*loss)
@@ -14416,9 +14416,9 @@ class TestCodedFiles:
         monkeypatch.setattr(callfs._Scratch, "write", raising(callfs.StorageFull()))
         assert files.good(), "a full disk only costs time"
 
-    def test_what_a_range_touches(self, coded: Any) -> None:
+    def test_what_a_range_touches(self, coded_files: Any) -> None:
         """erasure.md: a range touches only the data shards it lies in; of a lost one only the blocks that are asked for."""
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
         files.nodes.asked, files.nodes.fetched = [], 0
         assert files.good(size + 10, size + 20)
@@ -14430,9 +14430,9 @@ class TestCodedFiles:
         assert files.nodes.fetched == 5 * BLOCK_64K
         assert files.metric("degraded_reads_total") == 1 and files.metric("rebuilt_bytes_total") == BLOCK_64K
 
-    def test_damage_is_told_and_absence_is_not(self, coded: Any) -> None:
+    def test_damage_is_told_and_absence_is_not(self, coded_files: Any) -> None:
         """The scrubber hears of shards that are gone or wrong, once a reader; nodes that are merely away come back."""
-        files = coded()
+        files = coded_files()
         files.put(shard_bytes(700_000))
         for why in SHARD_FAULTS:
             files.damage.clear()
@@ -14441,9 +14441,9 @@ class TestCodedFiles:
             told = [each[:3] for each in files.damage]
             assert told == ([] if why in ("away", "vanishing") else [(files.key, 1, "b")]), why
 
-    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded: Any, monkeypatch: Any) -> None:
+    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded_files: Any, monkeypatch: Any) -> None:
         """Each block is rebuilt for itself: five damaged shards of 4+2 are a whole file while no row lost more than two."""
-        files = coded()
+        files = coded_files()
         manifest = files.put(shard_bytes(24 * BLOCK_64K))
         for index in range(5):
             place = Path(files.nodes.stores[manifest.nodes[index]].folder, files.key, str(index))
@@ -14454,10 +14454,10 @@ class TestCodedFiles:
         moves = {index: "f" for index in range(5)}
         assert files.blobs.rebuild(files.key, manifest, moves, bad=moves).sums == manifest.sums
 
-    def test_too_few(self, coded: Any, monkeypatch: Any) -> None:
+    def test_too_few(self, coded_files: Any, monkeypatch: Any) -> None:
         """503 before the first byte where that can be known, else the reader breaks off; never a wrong byte."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
         for why in SHARD_FAULTS:
             files.lose(0, 2, 5, why=why)
@@ -14479,10 +14479,10 @@ class TestCodedFiles:
         assert files.nodes.asked == [], "three nodes are known to be away: nobody is asked"
         assert files.good(0, size)
 
-    def test_lost_in_the_middle(self, coded: Any, monkeypatch: Any) -> None:
+    def test_lost_in_the_middle(self, coded_files: Any, monkeypatch: Any) -> None:
         """A node goes while it is read from; the reader notices nothing."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         with files.blobs.open(files.key, files.tag, 0, 4 * size) as reader:
             found = [reader.read(1000) for _ in range(3)]
@@ -14490,11 +14490,11 @@ class TestCodedFiles:
             found += list(reader)
         assert b"".join(found) == files.data
 
-    def test_hedging(self, coded: Any, monkeypatch: Any) -> None:
+    def test_hedging(self, coded_files: Any, monkeypatch: Any) -> None:
         """Who is late is overtaken by K others; and is not asked again while it still owes an answer."""
         monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
         monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
-        files, answer, begun = coded(), threading.Event(), threading.Event()
+        files, answer, begun = coded_files(), threading.Event(), threading.Event()
         size = files.put(shard_bytes(400_000)).shard_size
 
         def mute(crcs: Any, reader: Any) -> Any:
@@ -14512,11 +14512,11 @@ class TestCodedFiles:
         assert files.good(size, 2 * size) and ("open", "b", 1) in files.nodes.asked
         assert not files.damage, "slow is not damaged"
 
-    def test_late_ones_are_better_than_none(self, coded: Any, monkeypatch: Any) -> None:
+    def test_late_ones_are_better_than_none(self, coded_files: Any, monkeypatch: Any) -> None:
         """With everybody else gone the reader waits for who is late."""
         monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
         monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
-        files, answer = coded(), threading.Event()
+        files, answer = coded_files(), threading.Event()
         size = files.put(shard_bytes(400_000)).shard_size
         files.lose(2, 3, 4)
 
@@ -14543,10 +14543,10 @@ class TestCodedFiles:
             pace.note(1.0)
         assert 0.9 < pace.mean <= pace.limit < 1.5
 
-    def test_closed_early(self, coded: Any, monkeypatch: Any) -> None:
+    def test_closed_early(self, coded_files: Any, monkeypatch: Any) -> None:
         """Readers that are left anywhere let go of everything, also of what hangs; nobody may read on."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files, closed = coded(), []
+        files, closed = coded_files(), []
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
 
         def hanging(crcs: Any, reader: Any) -> Any:
@@ -14569,12 +14569,12 @@ class TestCodedFiles:
                 reader.close()
                 files.lose()
             files.blobs.close()
-            files.blobs = coded().blobs
+            files.blobs = coded_files().blobs
 
-    def test_rows_of_lost_shards_come_with_ranges(self, coded: Any, monkeypatch: Any) -> None:
+    def test_rows_of_lost_shards_come_with_ranges(self, coded_files: Any, monkeypatch: Any) -> None:
         """What is held is right for ranges that begin and end within rows, too."""
         monkeypatch.setattr(callfs, "CODE_SPAN", 2 * BLOCK_64K)
-        files = coded(3, (3, 2))
+        files = coded_files(3, (3, 2))
         files.put(shard_bytes(33 * BLOCK_64K + 77))
         files.lose(0, 1)
         rng = random.Random(8)
@@ -14587,7 +14587,7 @@ class TestCodedUploads:
     """Files on their way over the nodes."""
 
     @pytest.mark.parametrize("size", [1000, 1_500_000])
-    def test_another_node_for_one_that_fails(self, coded: Any, size: int) -> None:
+    def test_another_node_for_one_that_fails(self, coded_files: Any, size: int) -> None:
         """At its first byte, in the middle, at the end, or full: the next node without a shard of the file takes it."""
         def fails(error: Exception, after: int) -> Callable[[Any], Any]:
             def fault(body: Any) -> Any:
@@ -14596,7 +14596,7 @@ class TestCodedUploads:
                     left -= min(1000, left)
                 raise error
             return fault
-        files = coded(8)
+        files = coded_files(8)
         for after, error in (0, callfs.BadGateway("gone")), (size // 8, callfs.StorageFull()), (1 << 40, callfs.StorageError()):
             for index in (0, 2, 5):
                 files.nodes.faults = {("put", "abcdef"[index], index): fails(error, after)}
@@ -14608,9 +14608,9 @@ class TestCodedUploads:
                 assert files.good()
                 files.blobs.delete([files.key])
 
-    def test_none_has_two_while_another_has_none(self, coded: Any) -> None:
+    def test_none_has_two_while_another_has_none(self, coded_files: Any) -> None:
         """erasure.md, placement; with nodes away or named."""
-        files = coded(4)
+        files = coded_files(4)
         store = files.blobs
         assert store.placed(callfs.Coding(4, 2)) == tuple("abcdab") and store.placed(callfs.Coding(1, 1)) == ("a", "b")
         assert store.placed(callfs.Coding(4, 2, ("d", "b"))) == tuple("dbdbdb")
@@ -14623,9 +14623,9 @@ class TestCodedUploads:
         manifest = files.put(shard_bytes(3000), store.wished("erasure:2+3@d,b"))
         assert (manifest.data, manifest.parity, manifest.nodes, manifest.only) == (2, 3, tuple("dbdbd"), ("d", "b"))
 
-    def test_wishes(self, coded: Any) -> None:
+    def test_wishes(self, coded_files: Any) -> None:
         """What is not said is as configured; what makes no code is refused, as is a node that is not there."""
-        store = coded(4, (3, 2)).blobs
+        store = coded_files(4, (3, 2)).blobs
         assert store.wished("erasure").coding == (3, 2, ()) and store.wished("erasure:5+1").coding[:2] == (5, 1)
         assert store.coding == (3, 2, ()), "the store itself stays as it is"
         for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", "no code"), \
@@ -14633,9 +14633,9 @@ class TestCodedUploads:
             with pytest.raises(callfs.BadRequest, match=why):
                 store.wished(bad)
 
-    def test_nothing_is_left_of_a_failure(self, coded: Any, monkeypatch: Any) -> None:
+    def test_nothing_is_left_of_a_failure(self, coded_files: Any, monkeypatch: Any) -> None:
         """All nodes fail but too few, at any step; the coder fails; the disk is full: an error, and no shard anywhere."""
-        files, data = coded(6, (4, 2)), shard_bytes(1_300_000)
+        files, data = coded_files(6, (4, 2)), shard_bytes(1_300_000)
 
         refuse = raising(callfs.StorageFull())
         for good in range(6):
@@ -14672,18 +14672,18 @@ class TestCodedUploads:
             assert files.nodes.lying() == {}
         assert 0 < stored < 9
 
-    def test_nobody_is_left_when_a_client_goes(self, coded: Any) -> None:
+    def test_nobody_is_left_when_a_client_goes(self, coded_files: Any) -> None:
         """An upload that is not committed leaves nothing, in memory or in a file."""
-        files = coded()
+        files = coded_files()
         for size in 0, 1000, 3_000_000:
             with nothing_left(60), files.blobs.stage(files.key) as upload:
                 upload.write(memoryview(bytes(size)))
         assert files.nodes.lying() == {} and files.nodes.asked == []
 
-    def test_write_quorum(self, coded: Any, monkeypatch: Any) -> None:
+    def test_write_quorum(self, coded_files: Any, monkeypatch: Any) -> None:
         """What is under way long after the quorum is durable is owed; when it arrives after all it goes again."""
         monkeypatch.setattr(callfs, "CODE_GRACE", 0.05)
-        files, answer = coded(6, (4, 2), quorum=5), threading.Event()
+        files, answer = coded_files(6, (4, 2), quorum=5), threading.Event()
         assert [files.blobs.quorum(callfs.Coding(*each)) for each in ((4, 2), (2, 1), (9, 3), (4, 1))] == [5, 3, 10, 5]
 
         def mute(body: Any) -> Any:
@@ -14700,9 +14700,9 @@ class TestCodedUploads:
         fresh = files.blobs.rebuild(files.key, manifest, {2: "c"})
         assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2] and not files.damage
 
-    def test_rebuilt_and_moved(self, coded: Any) -> None:
+    def test_rebuilt_and_moved(self, coded_files: Any) -> None:
         """For the healer: shards on other nodes, each proven, several in one pass; nothing is replaced by a wrong one."""
-        files = coded(8)
+        files = coded_files(8)
         manifest = files.put(shard_bytes(900_000))
         files.lose(1, 4)
         fresh = files.blobs.rebuild(files.key, manifest, {1: "g", 4: "h"})
@@ -14727,9 +14727,9 @@ class TestCodedUploads:
         empty = files.put(b"")
         assert files.blobs.rebuild(files.key, empty, {0: "h"}).nodes[0] == "h"
 
-    def test_deleted_everywhere(self, coded: Any, monkeypatch: Any) -> None:
+    def test_deleted_everywhere(self, coded_files: Any, monkeypatch: Any) -> None:
         """Each node is asked; who is away is asked again later, unless that are too many."""
-        files = coded()
+        files = coded_files()
         files.put(shard_bytes(3000))
         files.nodes.away = {"b"}
         with pytest.raises(callfs.Unavailable, match="1 deleted files wait .* node b can not be reached"):
@@ -14741,9 +14741,9 @@ class TestCodedUploads:
         files.blobs.delete([files.key])
         assert files.nodes.lying() == {} and files.blobs.find(files.key) is None
 
-    def test_what_lies_here(self, coded: Any) -> None:
+    def test_what_lies_here(self, coded_files: Any) -> None:
         """find, list and sweep are about this node."""
-        files = coded(2)
+        files = coded_files(2)
         size = files.put(shard_bytes(3000)).shard_size
         found = files.blobs.find(files.key)
         assert found.size == 3 * size and list(files.blobs.list()) == [found] and files.blobs.about(files.key) == {}
