@@ -17556,7 +17556,6 @@ class ErasureBlobs(BlobStore):
         """As the base says; ends all threads."""
         self.closing.set()
         self.pool.shutdown()
-        self.codes.close()
         self.nodes.here.close()
 
 # ============================================================================
