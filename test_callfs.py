@@ -19613,6 +19613,13 @@ def shard_town(tmp_path: Path) -> Iterator[ShardTown]:
         made.close()
 
 
+def replaced(place: Path) -> None:
+    """Another shard lies there, whole."""
+    with callfs.DiskShards(str(place.parents[2]), durable=False).stage(place.parent.name, int(place.name), place.stat().st_size) as upload:
+        upload.write(memoryview(os.urandom(place.stat().st_size)))
+        upload.commit()
+
+
 def flip(place: Path, offset: int = 12345, count: int = 1) -> None:
     """Let bits rot."""
     data = bytearray(place.read_bytes())
@@ -19625,7 +19632,7 @@ SHARD_DAMAGE: dict[str, Callable[[Path], Any]] = {
     "gone": lambda place: (place.unlink(), place.with_suffix(".crc").unlink()), "a bit": flip,
     "cut": lambda place: os.truncate(place, 1000), "empty": lambda place: os.truncate(place, 0),
     "longer": lambda place: place.write_bytes(place.read_bytes() + b"\0" * 8), "no sums": lambda place: place.with_suffix(".crc").unlink(),
-    "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
+    "another": replaced, "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
 }
 QUICKLY_SEEN = ("gone", "cut", "empty", "longer")       # without reading
 
@@ -19782,7 +19789,7 @@ def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
     assert found.failed + found.rebuilt == 1    # its own disk still takes it
 
 
-@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill"])
+@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill", "taken"])
 def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """Somebody changes the file while its shards are made: what was made in vain is removed, what others need stays."""
     town, path = shard_town, "/00"
@@ -19812,6 +19819,8 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
         elif change == "heal":
             found = town.heal(path, node="node-2")      # it lets the manifest name what the first one has made
             assert (found.rebuilt, found.adopted) == (0, 1)
+        elif change == "taken":             # somebody else removes what no manifest names yet
+            SHARD_DAMAGE["gone"](town.place(path, 1))
         else:
             monkeypatch.setattr(scrubber, "_undo", lambda *at: None)
             raise KeyError("as if it were killed here")
@@ -19820,7 +19829,9 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
     monkeypatch.setattr(scrubber._blobs, "rebuild", meanwhile)
     found = town.heal(path)
     assert found.state == ("failed" if change == "kill" else "done") and found.failed == 0
-    assert found.rebuilt == {"chmod": 2}.get(change, 0), found
+    assert found.rebuilt == {"chmod": 2, "taken": 2}.get(change, 0), found
+    if change in ("chmod", "taken"):        # it names what is there, and nothing else
+        assert town.states(path) == "oooooo"
     if change == "move":
         assert town.heal("/moved").rebuilt == 1         # the other one was made where it is named
     if change == "chmod":
@@ -19877,6 +19888,14 @@ def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
             upload.write(memoryview(b"12345678"))
             upload.commit()
     assert scrubber.round().removed == 0 and "right records" in town.told[-1][0]
+    town.many(6)                            # a stray shard of a file stays until all that its manifest names were found good
+    with town.shards["node-1"].stage(callfs.blob_of(town.store.get("/00"))[0], 1, town.manifest("/00").shard_size) as upload:
+        upload.write(memoryview(town.place("/00", 1).read_bytes()))
+        upload.commit()
+    town.away = {"node-5"}
+    assert town.scrubbers["node-1"].round().removed == 0
+    town.away = set()
+    assert town.scrubbers["node-1"].round().removed == 1
     for path in list(town.files):           # all records are lost: what is left of the files is
         town.store.delete(path)
     before = town.lying()
