@@ -1594,6 +1594,8 @@ class ErasureOptions:
     shard_path: str = option("", "Folder or prefix of shards; empty for a hidden one")
     default: bool = option(False, "Code every upload that is large enough", kind="bool")
     write_quorum: int = _count(0, "Shards that must be written for success; 0 for all", minimum=0, maximum=256)
+    processes: int = _count(0, "Processes that code a large file at once; 1: the server's own alone, 0: one a core", minimum=0,
+                            maximum=64)
     scrub_interval: float = _timeout("24h", "Time between two checks of all shards")
     scrub_rate: int = option("20MiB", "Bytes a second that these checks read, and healing reads and writes; 0: no limit",
                              kind="size", minimum=0)
@@ -2918,6 +2920,8 @@ CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded
 MAX_SHARDS = 256
 _CODE_PROGRAMS = 64                         # ways to rebuild that a code keeps; one takes 200 KB at most
 _CODES = 8                                  # codes that are kept
+_CODE_PROCESSES = 5                         # by default at most; more would wait for this one
+CODE_ALONE = 32 << 20                       # bytes of a file up to which other processes do not pay: 20 ms to start, 10 to talk
 
 
 class GaloisField:
@@ -2999,12 +3003,12 @@ class XorProgram:
     def __init__(self, field: GaloisField, matrix: Sequence[bytes]) -> None:
         masks = {factor: _plane_masks(field, factor) for factor in set(b"".join(matrix))}
         columns = zip(*matrix)
-        self._parts = [_shared_sums([mask for factor in column for mask in masks[factor]]) for column in columns]
+        self.parts = [_shared_sums([mask for factor in column for mask in masks[factor]]) for column in columns]
 
     def run(self, blocks: Sequence[memoryview]) -> list[bytes]:
         """The packets of the blocks that are wanted, one block after the other."""
         size, number, sums = len(blocks[0]) // 8, int.from_bytes, []                        # type: int, Any, list[int]
-        for (ones, others, places), block in zip(self._parts, blocks):
+        for (ones, others, places), block in zip(self.parts, blocks):
             planes = [number(block[start:start + size], "little") for start in range(0, 8 * size, size)]
             planes.append(0)
             for one, other in zip(ones, others):
@@ -3059,7 +3063,7 @@ class ErasureCode:
             raise ValueError(f"{len(pieces)} shards are too few: {self.data} are needed")
         if length % 8 or any(len(pieces[index]) != length for index in sources):
             raise ValueError("pieces that are coded together have one length, a multiple of 8")
-        program = self._program(sources, tuple(wanted))
+        program = self.program(sources, tuple(wanted))
         views, packets = [memoryview(pieces[index]) for index in sources], [[] for _ in wanted]  # type: Any, list[list[bytes]]
         for start in range(0, length, CODE_BLOCK):
             found = program.run([view[start:start + CODE_BLOCK] for view in views])
@@ -3067,7 +3071,8 @@ class ErasureCode:
                 each += found[8 * place:8 * place + 8]
         return [b"".join(each) for each in packets]
 
-    def _program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
+    def program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
+        """What gives some shards of others; a few of these are kept."""
         program = self._programs.get((sources, wanted))
         if program is None:
             given = self._field.inverted([self._rows[index] for index in sources])
@@ -3077,10 +3082,14 @@ class ErasureCode:
 
 
 class ErasureCodes:
-    """The codes of a server, made when they are asked for; those used lately are kept."""
+    """The codes of a server, made when they are asked for; those used lately are kept. The parity of large files is made in
+    `processes` at once, this one among them, as threads would take turns; 0: as many as there are cores."""
 
     def __init__(self, processes: int = 0, log: Optional[Log] = None) -> None:
         self._codes: Cache[tuple[int, int], ErasureCode] = Cache(_CODES // 2)
+        self._lock, self._log, self._cores = threading.Lock(), log, _allowed_cores()
+        able = os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
+        self._spare = max(0, (processes or min(len(self._cores), _CODE_PROCESSES)) - 1) if able else 0
 
     def get(self, data: int, parity: int) -> ErasureCode:
         """A code. Raises ValueError for numbers that make none."""
@@ -3092,20 +3101,102 @@ class ErasureCodes:
 
     def parity_of(self, fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
         """The pieces of the parity shards of a file of `size` bytes, in order; each list is of one stretch of them. The file
-        is read with `pread`. Raises StorageError when it is shorter."""
+        is read with `pread`. Raises StorageError when it is shorter. What a process fails to do is done in this one; all end
+        with the generator."""
         code, length = self.get(data, parity), 8 * -(-size // (8 * data))
-        for start in range(0, length, CODE_BLOCK):
-            yield _parity_at(code, fd, size, start, min(start + CODE_BLOCK, length))
+        with contextlib.ExitStack() as stack:
+            coders = self._coders(stack, code, fd, size) if size > CODE_ALONE else []
+            for number, start in enumerate(range(0, length, CODE_BLOCK)):
+                stop = min(start + CODE_BLOCK, length)
+                found = coders[number % len(coders)].read(parity, stop - start) if coders else []
+                if coders and not found:
+                    coders = []
+                    self._warn("it ended early")
+                yield found or _parity_at(code, fd, size, start, stop)
 
-    def close(self) -> None:
-        """End the processes."""
+    def _coders(self, stack: contextlib.ExitStack, code: ErasureCode, fd: int, size: int) -> list[_Coder]:
+        with self._lock:
+            count, self._spare = self._spare, 0
+        stack.callback(self._give_back, count)
+        try:
+            return [stack.enter_context(_Coder(code, fd, size, number, count, self._cores)) for number in range(count)]
+        except OSError as error:
+            self._warn(str(error))
+            return []
+
+    def _warn(self, reason: str) -> None:
+        if self._log:
+            self._log.warning("coding_process_failed", reason=reason, problem="the file is coded in the server's own process")
+
+    def _give_back(self, count: int) -> None:
+        with self._lock:
+            self._spare += count
+
+
+def _allowed_cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+class _Coder:
+    """A process that makes the parity of each `count`-th block of a file. It ends with its work, or when nobody reads; a
+    context manager that ends it before. Raises OSError."""
+
+    def __init__(self, code: ErasureCode, fd: int, size: int, number: int, count: int, cores: Sequence[int]) -> None:
+        program = code.program(tuple(range(code.data)), tuple(range(code.data, code.data + code.parity)))
+        length = 8 * -(-size // (8 * code.data))
+        text = _CODER % ((fd, size, length, CODE_BLOCK, number * CODE_BLOCK, count * CODE_BLOCK, program.parts, list(cores)),)
+        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL, pass_fds=(fd,))
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.__exit__)
+            with self._child.stdin as pipe:             # type: ignore[union-attr]
+                pipe.write(text.encode())
+            stack.pop_all()
+
+    def read(self, parity: int, size: int) -> list[bytes]:
+        """The pieces of its next block; none when the process failed."""
+        pieces = [self._child.stdout.read(size) for _ in range(parity)]     # type: ignore[union-attr]
+        return pieces if all(len(piece) == size for piece in pieces) else []
+
+    def __enter__(self) -> _Coder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.stdout.close()          # type: ignore[union-attr]
+        self._child.wait()
+
+
+# What it runs: `_parity_at` and `XorProgram.run`; to load all of this file would take it longer than to code 500 MB. The
+# thread that started it may have been bound to one core, the busiest.
+_CODER = """
+import operator, os, sys
+fd, size, length, block, first, step, parts, cores = %r
+if cores:
+    os.sched_setaffinity(0, cores)
+for start in range(first, length, step):
+    stretch, sums = min(block, length - start), []
+    for offset, (ones, others, places) in zip(range(start, length * len(parts), length), parts):
+        wanted = max(0, min(stretch, size - offset))
+        piece = os.pread(fd, wanted, offset)
+        if len(piece) != wanted:
+            sys.exit(1)
+        piece, plane = piece.ljust(stretch, bytes(1)), stretch // 8
+        planes = [int.from_bytes(piece[at:at + plane], 'little') for at in range(0, stretch, plane)] + [0]
+        for one, other in zip(ones, others):
+            planes.append(planes[one] ^ planes[other])
+        found = [planes[place] for place in places]
+        sums = list(map(operator.xor, sums, found)) if sums else found
+    sys.stdout.buffer.write(b''.join([value.to_bytes(stretch // 8, 'little') for value in sums]))
+    sys.stdout.buffer.flush()
+"""
 
 
 def _parity_at(code: ErasureCode, fd: int, size: int, start: int, stop: int) -> list[bytes]:
     """The parity from `start` to `stop` of the shards of a file of `size` bytes."""
     length, pieces = 8 * -(-size // (8 * code.data)), []               # type: int, list[bytes]
     for offset in range(start, length * code.data, length):
-        wanted = max(0, min(offset + stop - start, size) - offset)
+        wanted = max(0, min(stop - start, size - offset))
         piece = pread(fd, wanted, offset)
         if len(piece) != wanted:
             raise StorageError(f"A file of {size} bytes that is being cut into shards ended at {offset + len(piece)}.")
@@ -16342,14 +16433,22 @@ class DiskShards(ShardStore):
 
     def __init__(self, folder: str, *, durable: bool = True, min_free: int = 0) -> None:
         self.folder, self._durable, self._min_free = os.path.join(folder, SHARD_FOLDER), durable, min_free
-        with _blob_errors():
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the folders, also once more when somebody tidied up; not on a disk that can only be read."""
+        try:
             os.makedirs(os.path.join(self.folder, "tmp"), mode=0o700, exist_ok=True)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise translate_os_error(error) from error
 
     def stage(self, key: str, index: int, length: int) -> ShardUpload:
         """As the base says."""
         place = shard_place(key, index)
         if self._min_free and self.free_bytes() < length:
             raise StorageFull()
+        self._prepare()
         return _DiskShardUpload(self.folder, place, length, self._durable)
 
     def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
@@ -16377,10 +16476,10 @@ class DiskShards(ShardStore):
         return found
 
     def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
-        with _blob_errors(), os.scandir(self.folder) as items:
-            for item in items:
-                if _SHARD_NAME.fullmatch(item.name + "/0"):
-                    yield item.name, self._names(item.name)
+        with _blob_errors():
+            for name in os.listdir(self.folder) if os.path.isdir(self.folder) else ():
+                if _SHARD_NAME.fullmatch(name + "/0"):
+                    yield name, self._names(name)
 
     def _remove(self, key: str, names: Sequence[str]) -> None:
         above = os.path.join(self.folder, shard_place(key, 0)[:-2])
@@ -16392,9 +16491,11 @@ class DiskShards(ShardStore):
                 os.rmdir(above)
 
     def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
-        with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
-            left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
-                    (keys is None or item.name.partition(".")[0] in keys)]
+        left: list[str] = []
+        with _blob_errors(), contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left += (item.path for item in items if (keys is None or item.name.partition(".")[0] in keys)
+                     and item.stat().st_mtime_ns < before_ns)
+        with _blob_errors():
             for path in left if mend else ():
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -16403,10 +16504,11 @@ class DiskShards(ShardStore):
     def free_bytes(self) -> int:
         """As the base says."""
         with _blob_errors():
-            return max(0, shutil.disk_usage(self.folder).free - self._min_free)
+            return max(0, shutil.disk_usage(os.path.dirname(self.folder)).free - self._min_free)
 
     def check(self) -> None:
         """As the base says."""
+        self._prepare()
         with _blob_errors():
             os.stat(os.path.join(self.folder, "tmp"))
 
@@ -16449,7 +16551,10 @@ class S3Shards(ShardStore):
     def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
         """As the base says; the notes, too, are read from S3."""
         self._known.drop(shard_place(key, index))
-        return super().verify(key, index, pace)
+        try:
+            return super().verify(key, index, pace)
+        except AlteredBytes:                # by S3's own checksum
+            raise StorageError("A shard in S3 is not as it was stored.") from None
 
     def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
         try:
@@ -16510,7 +16615,7 @@ class S3Shards(ShardStore):
 
 class ShardOps:
     """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them. `leaving`: whether
-    it is to get none any more; then it has -1 bytes of room."""
+    it is to get none any more; then it refuses them, and has -1 bytes of room."""
 
     def __init__(self, shards: ShardStore, leaving: Callable[[], bool] = lambda: False) -> None:
         self._shards, self._leaving = shards, leaving
@@ -16522,6 +16627,8 @@ class ShardOps:
             "_shard_put", "_shard_read", "_shard_find", "_shard_verify", "_shard_delete", "_shard_remove", "_shard_room")}
 
     def _shard_put(self, call: PeerCall) -> PeerResult:
+        if self._leaving():
+            raise Unavailable("This node is being emptied.")
         with self._shards.stage(call.args["key"], call.args["index"], call.args["length"]) as upload:
             pour(call.body, upload.write)
             return PeerResult({"sha256": upload.commit()})
@@ -16630,6 +16737,7 @@ CODE_SPAN = 1 << 20                         # bytes of a shard that are fetched 
 CODE_AHEAD = 8 << 20                        # bytes that a reader may have under way or waiting
 CODE_HELD = 1 << 30                         # bytes on the disk that a reader of a damaged file may hold for later
 CODE_STREAMS = 48                           # shards on their way to nodes at a time: `Peers` lets 64 pass to each
+CODE_GRACE = 1.0                            # seconds at least that shards beyond the quorum have
 CODE_FETCHES = 64                           # threads that fetch for all readers
 CODE_SHUNNED = 64                           # spans for which a reader does without a shard that failed or was late
 CODE_LOOSE = 500                            # shards of so many deleted files may wait for a node that is away
@@ -16928,12 +17036,12 @@ class _Spread:
             return self._places[index]
 
     def _wait(self, quorum: int) -> None:
-        """Until all are stored, or for as long again (1 s at least) as it took to store `quorum` of them."""
+        """Until all are stored, or for as long again as it took to store `quorum` of them."""
         began, until = time.monotonic(), math.inf
         with self._changed:
             while self._left and self._fault is None and time.monotonic() < until:
                 if until == math.inf and len(self._sums) - self._sums.count("") >= quorum < len(self._sums):
-                    until = time.monotonic() + max(1.0, time.monotonic() - began)
+                    until = time.monotonic() + max(CODE_GRACE, time.monotonic() - began)
                 self._changed.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
         if self._fault is not None:
             raise self._fault
@@ -17025,10 +17133,10 @@ class _Fetch:
         """Whether it came, or failed."""
         return self.data is not None or self.error is not None
 
-    def run(self, nodes: ShardNodes, key: str) -> None:
+    def run(self, nodes: ShardNodes, key: str, closing: threading.Event) -> None:
         """Get it."""
         try:
-            if not self.dropped:
+            if not self.dropped and not closing.is_set():
                 crcs, reader = nodes.open(self.node, key, self.index, self._start, self._stop)
                 with reader:
                     self._reader = reader
@@ -17040,7 +17148,7 @@ class _Fetch:
             self.error = translate_os_error(error)
         finally:
             if not self.over:
-                self.error = StorageError("A shard could not be read.")
+                self.error = Unavailable("A shard was not read: the server stops, or nobody wants it any more.")
 
     def _checked(self, data: bytes, crcs: Sequence[int]) -> bytes:
         view = memoryview(data)
@@ -17228,6 +17336,8 @@ class _ShardReader(Reader):
         fetch = span.fetches[index] = _Fetch(index, self._manifest.nodes[index], span.start, span.stop)
         if fetch.node == self._blobs.nodes.instance_id:
             self._run(fetch)
+        elif self._blobs.closing.is_set():
+            raise Unavailable("The server stops.")
         else:
             self._blobs.pool.submit(self._run, fetch)
 
@@ -17236,14 +17346,14 @@ class _ShardReader(Reader):
         with self._changed:
             fetch.due = began + pace.limit
             self._changed.notify_all()
-        fetch.run(self._blobs.nodes, self._key)
+        fetch.run(self._blobs.nodes, self._key, self._blobs.closing)
         if fetch.error is None:
             pace.note(time.monotonic() - began)
+        if fetch.error is not None and not fetch.dropped:
+            self._failed(fetch, fetch.error)
         with self._changed:
             if fetch.late:
                 pace.hang(-1)
-            if fetch.error is not None and not fetch.dropped:
-                self._failed(fetch, fetch.error)
             self._changed.notify_all()
 
     def _failed(self, fetch: _Fetch, error: CallFSError) -> None:
@@ -17338,6 +17448,7 @@ class ErasureBlobs(BlobStore):
         self.on_damage: Callable[[str, int, str, str], None] = lambda key, index, node, why: None
         self.streams = threading.BoundedSemaphore(CODE_STREAMS)
         self.pool = concurrent.futures.ThreadPoolExecutor(CODE_FETCHES, "callfs-fetch")
+        self.closing = threading.Event()
         self._paces: dict[str, _Pace] = {}
 
     def pace(self, node: str) -> _Pace:
@@ -17443,8 +17554,8 @@ class ErasureBlobs(BlobStore):
 
     def close(self) -> None:
         """As the base says; ends all threads."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        self.codes.close()
+        self.closing.set()
+        self.pool.shutdown()
         self.nodes.here.close()
 
 # ============================================================================
@@ -19880,6 +19991,10 @@ class StoreFS(FileSystem):
     def quiesce(self) -> None:
         """As the interface says: moves of directories between backends stop, and go on at the next start."""
         self._stopping.set()
+
+    def in_use_anywhere(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs somebody reads, here or on another node that answers."""
+        return self._blobs.in_use(keys) | self._blobs.read_elsewhere(keys, False)
 
     def _check_blobs(self, default: bool) -> dict[str, str]:
         return {name: state_of(store.check) for name, store in self._blobs.stores.items()
@@ -22523,7 +22638,9 @@ SCRUB_PAGE = 100                            # files whose shards are looked for 
 SCRUB_WATCH = 60.0                          # seconds between two looks who is away
 SCRUB_SOON = 5.0                            # seconds in which what readers meet is gathered, as each look goes through all records
 SCRUB_AGAIN = 600.0                         # seconds until what could not be mended is tried again
-SCRUB_YOUNG = 3600                          # seconds: a shard that no manifest names may yet be about to be named
+SCRUB_YOUNG = 3600                          # seconds: a shard that its file's manifest does not name may yet be named
+SCRUB_CUT = 24 * 3600                       # seconds: one whose key has no record may yet get one; an upload takes no longer
+SCRUB_PATIENCE = 5.0                        # seconds that who stops waits for a node that does not answer
 SCRUB_QUEUE = 10_000                        # files that readers report, at most
 SCRUB_SHOWN = 100                           # files of which it is told what is wrong
 SCRUB_STRAYS = 100                          # files' shards that nobody names and that are removed, beyond as many as there are files
@@ -22764,33 +22881,33 @@ class Scrubber:
         return problem
 
     def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
-        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
-        now: Optional[Entry] = coded.entry
-        outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
-        for _ in range(SCRUB_TRIES):
-            good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
+        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by: where several
+        are to be made, one at a time tells which node that is."""
+        outcome, avoid, most, needed = "whole", set(), MAX_SHARDS, coded.manifest.data      # type: str, set[str], int, int
+        failure: CallFSError = Conflict("Others change it all the time.")
+        for _ in range(SCRUB_TRIES + len(run.rooms)):
+            away = [index for index in coded.bad if coded.states[index] == "away" and not self._gone(run, coded.manifest.nodes[index])]
             if coded.in_sight < needed:
-                return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
+                return ("waiting", "") if coded.in_sight + len(away) >= needed else (
+                    "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}")
             moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
             if not moves:
                 self._tidy(run, coded)
-                return ("waiting", "") if coded.bad else (outcome, "")
+                return "waiting" if away else outcome, ""
             if not run.mend:
                 return "failed", _wrong(coded) or "two shards lie on one node, and another node has none"
             try:
                 now, coded = self._moved(run, coded, moves)
+                if now is None:
+                    return outcome, ""      # it was deleted meanwhile
                 outcome = "mended"
-            except (StorageError, StorageFull, BadGateway, Unavailable) as error:
+            except CallFSError as error:
                 if run.stopping.is_set():
                     raise
-                if good < needed:
+                if len(coded.states) - len(coded.bad) < needed:
                     return "lost", f"{error.message} {_wrong(coded)}"
-                if len(moves) == 1 and len(avoid) >= len(run.rooms) - 1:
-                    raise
-                avoid, most = avoid | set(moves.values() if len(moves) == 1 else ()), 1
-            if now is None:
-                return outcome, ""          # it was deleted meanwhile
-        raise Conflict("Others change it all the time.")
+                failure, most, avoid = error, 1, avoid.union(moves.values() if len(moves) == 1 else ())
+        raise failure
 
     def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
         """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
@@ -22825,8 +22942,7 @@ class Scrubber:
         stored = None
         try:
             if made:
-                bad = [index for index in coded.bad if index not in adopted]
-                fresh = self._blobs.rebuild(coded.key, fresh, made, bad, run.pace)
+                fresh = self._blobs.rebuild(coded.key, fresh, made, [index for index in coded.bad if index not in adopted], run.pace)
             stored = self._name(coded, fresh, moves)
         finally:
             if stored is None:
@@ -22894,7 +23010,7 @@ class Scrubber:
         """Remove shards that the manifest does not name, when all that it names were just found good."""
         if coded.bad or not (run.deep and run.mend):
             return
-        old = self._young()
+        old = self._since(SCRUB_YOUNG)
         found = [(node, index) for node, index in coded.spares() if coded.found[node][index].mtime_ns < old]
         if not found or coded.key in self._in_use([coded.key]):
             return
@@ -22903,8 +23019,8 @@ class Scrubber:
             if now is not None and now.stamp == coded.entry.stamp:
                 self._gone_for_good(run, self._remove(coded, found))
 
-    def _young(self) -> int:
-        return int((self._clock() - SCRUB_YOUNG) * 1e9)
+    def _since(self, seconds: float) -> int:
+        return int((self._clock() - seconds) * 1e9)
 
     def _gone_for_good(self, run: HealRun, count: int) -> None:
         run.add(removed=count)
@@ -22915,6 +23031,7 @@ class Scrubber:
     def _pass(self, run: HealRun, path: str = "/", workers: int = 1, keys: Optional[Container[str]] = None) -> None:
         """Heal the files at a path and below it, or those of these keys. Raises Unavailable, also when all is to end."""
         with concurrent.futures.ThreadPoolExecutor(workers, "callfs-heal") as pool:
+            heal = pool.map if workers > 1 else map     # in a thread that a process need not wait for at its end
             for page in self._coded(path):
                 page = [entry for entry in page if keys is None or blob_of(entry)[0] in keys]
                 if not page:
@@ -22922,7 +23039,7 @@ class Scrubber:
                 found, run.rooms = self._find([blob_of(entry)[0] for entry in page]), self._rooms()
                 if run.alone:
                     page = [entry for entry in page if self._mine(entry, found)]
-                for _ in pool.map(functools.partial(self._heal_file, run, found), page):
+                for _ in heal(functools.partial(self._heal_file, run, found), page):
                     run.pace(0)
 
     def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
@@ -22943,25 +23060,26 @@ class Scrubber:
             yield run.told()
         finally:
             run.stopping.set()
-            worker.join()
+            worker.join(SCRUB_PATIENCE)
             self._runs.discard(run.stopping)
 
     def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
-        state, reason = "done", ""
+        state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
         try:
             for page in self._coded(path):
                 run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
-            self._pass(run, path, HEAL_WORKERS)
+            self._pass(run, path, 1 if run.rate else HEAL_WORKERS)     # one: a wait for the rate must not cut what another sends
+            state, reason = "done", ""
         except CallFSError as error:
-            state, reason = "failed", error.message
-        except Exception:                   # who asked waits for an end
-            state, reason = "failed", "an error that nobody foresaw; the log of the server tells more"
+            reason = error.message
+        except Exception:
             self._log.exception("healing failed")
+        finally:
+            with run.lock:
+                run.count.state, run.count.reason = state, reason
+            ended.set()
         self._summary(run, "coded files were healed as asked", path=path)
-        with run.lock:
-            run.count.state, run.count.reason = state, reason
-        ended.set()
 
     def _summary(self, run: HealRun, event: str, **more: Any) -> None:
         told = {name: value for name, value in dataclasses.asdict(run.count).items() if isinstance(value, int) and value}
@@ -22999,12 +23117,12 @@ class Scrubber:
         for stopping in list(self._runs):
             stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(SCRUB_PATIENCE)
 
     def _run(self) -> None:
         """Nodes that start together do not look together."""
         due = self._ticks() + self._options.scrub_interval * random.random()
-        again, before = 0.0, None           # type: float, Optional[set[str]]
+        again, away, before = 0.0, set(), None          # type: float, set[str], Optional[set[str]]
         while True:
             self._stopping.wait(SCRUB_SOON if self._wake.wait(SCRUB_WATCH * random.uniform(0.5, 1.0)) else 0)
             self._wake.clear()
@@ -23012,11 +23130,12 @@ class Scrubber:
                 return
             try:
                 self._rooms()
+                away, back = set(self._away), away.difference(self._away)
                 gone = {node for node in self._away if self._gone(self._own(), node)}
                 deep = self._ticks() >= due
                 if deep:
                     due = self._ticks() + self._options.scrub_interval * random.uniform(0.9, 1.1)
-                if deep or gone != before or self._ticks() >= again:
+                if deep or back or gone != before or self._ticks() >= again:
                     count = self.round(deep)
                     again = self._ticks() + SCRUB_AGAIN if count.failed or count.lost else math.inf
                     before = gone
@@ -23043,9 +23162,8 @@ class Scrubber:
 
     def _mend_reported(self) -> None:
         """What readers met; what can not be mended is not looked for again at once, however many read it."""
-        keys, now = self._reported, self._ticks()
+        keys, now = {self._reported.pop() for _ in range(len(self._reported))}, self._ticks()
         if keys:
-            self._reported = set()
             self._tried = {key: until for key, until in self._tried.items() if until > now}
             self._tried.update(dict.fromkeys(keys, now + SCRUB_AGAIN))
             self._pass(self._own(alone=False), keys=keys)
@@ -23056,7 +23174,7 @@ class Scrubber:
         where nearly all would be, the records are more likely to be the wrong ones."""
         with contextlib.closing(sqlite3.connect("")) as table:
             table.execute("CREATE TABLE found (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            old = self._young()
+            old = self._since(SCRUB_CUT)
             for key, shards in itertools.groupby(self._nodes.here.list(), operator.itemgetter(0)):
                 if all(info.mtime_ns < old for _, info in shards):
                     table.execute("INSERT OR IGNORE INTO found VALUES (?)", (key,))
@@ -28770,10 +28888,6 @@ class FollowerPool:
             if thread is not threading.current_thread():
                 thread.join()
         self.sweep()
-
-
-def _allowed_cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _bind_thread(cores: Sequence[int]) -> None:
@@ -34525,6 +34639,7 @@ class Server:
         if self.raft is not None:
             self.raft.on_members = self._meet
             self._meet(self.raft.members)
+        self.scrubber = self._build_scrubber()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -34550,6 +34665,7 @@ class Server:
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         locks = open_locks(config, store, self.metrics, self.log)
         self._cleanup.callback(locks.close)
+        self._locks = locks
         kind = NodeFS if store.shared else StoreFS
         files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
@@ -34564,7 +34680,7 @@ class Server:
         blobs = self._cached(build_blobs(self.config, self.log, self.metrics))
         self.erasure: Optional[ErasureBlobs] = blobs.get(ERASURE)
         if self.erasure is not None:
-            if shard_folder(self.config):   # nodes of one machine must not take each other's shards for leftovers
+            if os.access(shard_folder(self.config), os.W_OK):       # nodes of one machine must not take each other's shards for leftovers
                 self._cleanup.callback(DataLock(os.path.join(shard_folder(self.config), SHARD_FOLDER, "lock")).release)
             self.peer_ops.update(ShardOps(self.erasure.nodes.here, lambda: self.cluster is not None and self.cluster.draining).ops)
         return blobs
@@ -34663,6 +34779,15 @@ class Server:
         self._cleanup.callback(members.close)
         return members
 
+    def _build_scrubber(self) -> Optional[Scrubber]:
+        if self.erasure is None or "write" not in self._files.operations():
+            return None
+        scrubber = Scrubber(self.erasure, self._store, self._locks, self.config.erasure, in_use=self._files.in_use_anywhere,
+                            metrics=self.metrics, log=self.log)
+        self.members.shards = scrubber
+        self._cleanup.callback(scrubber.close)
+        return scrubber
+
     def _meet(self, members: RaftMembers) -> None:
         """Who belongs to the cluster, as the log has it now; what the configuration of this node says of one comes first."""
         known = self.config.instance_discovery.peer_endpoints
@@ -34689,7 +34814,7 @@ class Server:
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
                            spool_folder=scratch_folder(self.config), checks=checks,
-                           shards=self.erasure.nodes.here if self.erasure is not None else None)
+                           shards=self.erasure.nodes.here if self.erasure is not None else None, scrubber=self.scrubber)
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
@@ -34740,6 +34865,8 @@ class Server:
             self.relay.start()
         self._files.start()
         self.members.start()
+        if self.scrubber is not None:
+            self.scrubber.start()
         if self._tiering is not None:
             self._tiering.start()
         for listener in self._listeners:
@@ -34879,6 +35006,8 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "other object": ("the object that a record names was written anew; the same bytes, as --deep finds, are accepted", True),
     "no record": ("an object whose record is lost; taken in under the path that it was uploaded to", True),
     "unused": ("an object that no record names; removed", True),
+    "no shard": ("a shard that should lie here is missing or damaged; the running server makes it again (`callfs heal`)", False),
+    "many shards": ("shards of no file, and more than there are coded files: are these the right records? left alone", False),
     "foreign": ("an object that another server, or this one with other records, has stored; left alone", False),
     "unfinished": ("uploads that were cut off; thrown away", True),
     "unreachable": ("a backend that does not answer; nothing in it was compared or changed", False),
@@ -34906,7 +35035,7 @@ class Checker:
         self._orphans()
         for backend, blobs in self._blobs.items():
             try:
-                _BlobChecker(self, backend, blobs).run()
+                _ShardChecker(self, blobs).run() if isinstance(blobs, ErasureBlobs) else _BlobChecker(self, backend, blobs).run()
             except CallFSError as error:
                 self.found("unreachable", backend, detail=error.message)
         return self.left
@@ -35125,6 +35254,59 @@ class _BlobChecker:
         self._store.put(entry)
 
 
+class _ShardChecker:
+    """Compares the records of coded files with the shards on this node: of them it can only tell, as others have the rest."""
+
+    def __init__(self, checker: Checker, blobs: ErasureBlobs) -> None:
+        self._checker, self._blobs, self._here, self._node = checker, blobs, blobs.nodes.here, blobs.nodes.instance_id
+        self._store, self._now, self._files = checker._store, time.time_ns(), 0
+
+    def run(self) -> None:
+        """Raises what the store of the shards raises."""
+        with contextlib.closing(sqlite3.connect("")) as table:
+            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY, mtime INTEGER) WITHOUT ROWID")
+            table.executemany("INSERT INTO found VALUES (?, ?)", ((blob.key, blob.mtime_ns) for blob in self._blobs.list()))
+            table.executemany("DELETE FROM found WHERE key = ?", ((key,) for key, _ in self._store.loose_blobs(1 << 40)))
+            page = self._store.elsewhere("/", 1000)
+            while page:
+                coded = [entry for entry in page if entry.backend == ERASURE]
+                self._files += len(coded)
+                self._compare(coded)
+                table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in coded))
+                page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
+            self._unnamed([key for (key,) in table.execute("SELECT key FROM found WHERE mtime < ?", (self._now - FSCK_YOUNG * 10**9,))])
+        cut = self._here.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
+        if cut:
+            self._checker.found("unfinished", ERASURE, lambda: None, f"{cut} uploads")
+
+    def _compare(self, entries: Sequence[Entry]) -> None:
+        found = self._here.find([blob_of(entry)[0] for entry in entries])
+        for entry in entries:
+            try:
+                coded = ShardsFound(entry, {self._node: found})
+                bad = [index for index, node in enumerate(coded.manifest.nodes) if node == self._node and not self._good(coded, index)]
+            except StorageError as error:
+                self._checker.found("unreadable", entry.path, detail=error.message)
+            else:
+                if bad:
+                    self._checker.found("no shard", entry.path, detail=", ".join(map(str, bad)))
+
+    def _good(self, coded: ShardsFound, index: int) -> bool:
+        if coded.states[index] != "ok" or not self._checker._deep:
+            return coded.states[index] == "ok"
+        with contextlib.suppress(CallFSError):
+            state = self._here.verify(coded.key, index)
+            return not state.bad and state.sha256 == coded.manifest.sums[index]
+        return False
+
+    def _unnamed(self, keys: Sequence[str]) -> None:
+        if len(keys) > self._files + SCRUB_STRAYS:
+            self._checker.found("many shards", ERASURE, detail=f"{len(keys)}")
+        else:
+            for key in keys:
+                self._checker.found("unused", key, functools.partial(self._here.delete, [key]))
+
+
 def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optional[Entry], backend: str,
               instance_id: str) -> Entry:
     """The record of an object by what is kept beside it, or by the one that is there already."""
@@ -35308,13 +35490,14 @@ class Healer:
         """How many problems are left."""
         if self._mend:
             self._replicas.drain(self._files.open_version)
-        with contextlib.closing(_Listing({**self._blobs, "replicas": self._replicas.store})) as self._listing:
+        kept = {name: store for name, store in self._blobs.items() if name != ERASURE}      # coded files have no second copies
+        with contextlib.closing(_Listing({**kept, "replicas": self._replicas.store})) as self._listing:
             page = self._store.subtree("/")
             while page:
                 for record in page:
                     if record.is_dir:
                         self._folder(record)
-                    elif record.backend != SYMLINK:
+                    elif record.backend not in (SYMLINK, ERASURE):
                         self._file(record)
                 page = self._store.subtree("/", split_path(page[-1].path))
             self._strays()
@@ -35429,6 +35612,7 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
 # The machine's tables, and what the records of a single node have instead. The ids of both stay: disks know them.
 _TO_RAFT = f"""
     UPDATE entries SET instance_id = :node;
+    UPDATE entries SET stamp = shards_at(stamp, :node) WHERE backend = '{ERASURE}';
     UPDATE blobs SET holder = '';
     CREATE TEMP TABLE kept AS SELECT value FROM counters WHERE name = 'store';
     {_RAFT_SCHEMA}
@@ -35512,7 +35696,8 @@ def raft_to_sqlite(config: Config) -> str:
         os.replace(database + ".new", database)
         _sync_records(os.path.dirname(os.path.abspath(database)))
         disk.mark(identity)
-    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite; {place} is used no longer."
+    return (f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite (and, for the shards of coded files, "
+            f"instance_discovery.instance_id {folder.node}); {place} is used no longer.")
 
 
 def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
@@ -35533,6 +35718,7 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         copy_database(source, temporary)
         with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
             target.execute("PRAGMA synchronous = OFF")
+            target.create_function("shards_at", 2, _shards_at)
             for statement in script.split(";\n"):
                 target.execute(statement, values)
         _sync_records(temporary)
@@ -35540,6 +35726,15 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         _sync_records(os.path.dirname(os.path.abspath(path)))
     except sqlite3.Error as error:
         raise _store_error(error, "copy of the records") from error
+
+
+def _shards_at(stamp: str, node: str) -> str:
+    """The stamp of a coded file whose shards all lie on this node, under the name that the node is to have."""
+    key, _, tag = stamp.partition(" ")
+    with contextlib.suppress(StorageError):
+        code = read_code_manifest(tag)
+        return f"{key} {code._replace(nodes=tuple(each and node for each in code.nodes), only=()).text}"
+    return stamp
 
 
 def _settled_alone(config: Config, node: str, path: str) -> str:
