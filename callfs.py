@@ -16588,10 +16588,8 @@ class S3Shards(ShardStore):
                 yield key, {parts(found)[-1]: (found.size, found.mtime_ns) for found in group}
 
     def _remove(self, key: str, names: Sequence[str]) -> None:
-        prefix = shard_place(key, 0)[:-1]
-        for name in names:
-            self._known.drop(prefix + name)
-        self._client.delete([self._folder + prefix + name for name in names])
+        prefix = self._folder + shard_place(key, 0)[:-1]
+        self._client.delete([prefix + name for name in names])
 
     def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
         found = [pending for pending in self._client.uploads(self._folder) if pending.started_ns < before_ns and
