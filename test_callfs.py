@@ -14257,6 +14257,7 @@ class CodedNodes(callfs.ShardNodes):
 
     def remove(self, node: str, key: str, indexes: Any) -> None:
         self._store(node).remove(key, indexes)
+        self.asked += [("remove", node, index) for index in indexes]
 
     def lying(self) -> dict[str, list[int]]:
         """The indexes of the shards on each node that has any; nothing else lies there but their notes."""
@@ -14696,8 +14697,8 @@ class TestCodedUploads:
         assert manifest.nodes == ("a", "b", "", "d", "e", "f") and manifest.sums[2] == "" and all(manifest.sums[:2])
         assert callfs.read_code_manifest(manifest.text) == manifest and files.good()
         answer.set()
-        wait_for(lambda: ("put", "c", 2) in files.nodes.asked and "callfs-shards_0" not in our_threads(), 60)
-        wait_for(lambda: "c" not in files.nodes.lying(), 60)
+        wait_for(lambda: ("remove", "c", 2) in files.nodes.asked, 60)
+        assert "c" not in files.nodes.lying()
         fresh = files.blobs.rebuild(files.key, manifest, {2: "c"})
         assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2] and not files.damage
 
