@@ -18665,6 +18665,8 @@ class TestCodedOnNodes:
         with pytest.raises(callfs.BadRequest, match="n9"):
             put(coded_nodes[2].tree, "/f", b"new", options=callfs.WriteOptions(backend="erasure:@n1,n9"))
         assert fetch(coded_nodes[3].tree, "/f") == b"coded"
+        # what was on its way to the node that had the file keeps the coding that it has by now
+        assert [coded_nodes[2].here.backend_here(path) for path in ("/f", "/new")] == ["erasure:1+2", "localfs"]
 
     def test_places(self, coded_nodes: Any) -> None:
         """A directory with plain files on every node is coded, moved to other nodes, and made plain again."""
