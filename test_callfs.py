@@ -34004,8 +34004,15 @@ class Coded(Cluster):
     """Whose files are coded 4+2 from 1 KiB on, where no test asks for something else."""
 
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
-        return {**super()._settings(node), "auth": {"admins": ["tester"]}, "erasure": {
+        settings = super()._settings(node)
+        settings["server"].update(metadata_op_timeout="10s", file_op_timeout="20s")     # six nodes on two busy cores
+        settings["instance_discovery"]["peer_timeout"], settings["dlm"]["lease"] = "10s", "3s"
+        return {**settings, "auth": {"admins": ["tester"]}, "erasure": {
             "enabled": True, "default": True, "min_file_size": "1KiB", "scrub_interval": "1h", "heal_after": "1h"}}
+
+    def settled(self, seconds: float = 60) -> None:
+        """As the base says."""
+        super().settled(seconds)
 
     def kill(self, *nodes: ClusterNode) -> None:
         """All of them, at once."""
@@ -34017,8 +34024,9 @@ class Coded(Cluster):
     @staticmethod
     def shards(node: ClusterNode) -> dict[tuple[str, int], Path]:
         """What lies on its disk, by key and index."""
-        return {(path.parent.name, int(path.name)): path
-                for path in (node.root / callfs.HIDDEN / callfs.SHARD_FOLDER).glob("*/*") if path.name.isdigit() and path.parent.name != "tmp"}
+        return {(os.path.basename(top), int(name)): Path(top, name)
+                for top, _, names in os.walk(node.root / callfs.HIDDEN / callfs.SHARD_FOLDER) for name in names
+                if name.isdigit() and os.path.basename(top) != "tmp"}
 
     def manifests(self) -> dict[str, tuple[str, Any, str]]:
         """Key, manifest and SHA-256 of each coded file."""
@@ -34161,7 +34169,7 @@ class TestCodedCluster:
         some = random.Random(kill_seed())
         files, sturdy = self.put_files(top, cluster.nodes), self.put_files(top + "-2", cluster.nodes, TWO_FOUR)
         cluster.settled()
-        large = content(7, 24 << 20)
+        large = content(7, 9_000_000)
         put_file(cluster[0], top + "/large", large)
         first = some.sample(cluster.nodes, 2)
         alive = cluster.others(*first)
@@ -34243,7 +34251,7 @@ class TestCodedCluster:
             for shard in cluster.shards(node).values():
                 shutil.rmtree(shard.parent, ignore_errors=True)
         cluster.whole(files, *cluster.others(stopped))
-        stopped.start()
+        cluster.heal()                      # or a node might hold it for one that is away yet
         cluster.heal_files(cluster[0])
         cluster.settled()
         cluster.whole(files, running)
