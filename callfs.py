@@ -16342,14 +16342,22 @@ class DiskShards(ShardStore):
 
     def __init__(self, folder: str, *, durable: bool = True, min_free: int = 0) -> None:
         self.folder, self._durable, self._min_free = os.path.join(folder, SHARD_FOLDER), durable, min_free
-        with _blob_errors():
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the folders, also once more when somebody tidied up; not on a disk that can only be read."""
+        try:
             os.makedirs(os.path.join(self.folder, "tmp"), mode=0o700, exist_ok=True)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise translate_os_error(error) from error
 
     def stage(self, key: str, index: int, length: int) -> ShardUpload:
         """As the base says."""
         place = shard_place(key, index)
         if self._min_free and self.free_bytes() < length:
             raise StorageFull()
+        self._prepare()
         return _DiskShardUpload(self.folder, place, length, self._durable)
 
     def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
@@ -16377,10 +16385,10 @@ class DiskShards(ShardStore):
         return found
 
     def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
-        with _blob_errors(), os.scandir(self.folder) as items:
-            for item in items:
-                if _SHARD_NAME.fullmatch(item.name + "/0"):
-                    yield item.name, self._names(item.name)
+        with _blob_errors():
+            for name in os.listdir(self.folder) if os.path.isdir(self.folder) else ():
+                if _SHARD_NAME.fullmatch(name + "/0"):
+                    yield name, self._names(name)
 
     def _remove(self, key: str, names: Sequence[str]) -> None:
         above = os.path.join(self.folder, shard_place(key, 0)[:-2])
@@ -16392,9 +16400,11 @@ class DiskShards(ShardStore):
                 os.rmdir(above)
 
     def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
-        with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
-            left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
-                    (keys is None or item.name.partition(".")[0] in keys)]
+        left: list[str] = []
+        with _blob_errors(), contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left += (item.path for item in items if (keys is None or item.name.partition(".")[0] in keys)
+                     and item.stat().st_mtime_ns < before_ns)
+        with _blob_errors():
             for path in left if mend else ():
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -16403,10 +16413,11 @@ class DiskShards(ShardStore):
     def free_bytes(self) -> int:
         """As the base says."""
         with _blob_errors():
-            return max(0, shutil.disk_usage(self.folder).free - self._min_free)
+            return max(0, shutil.disk_usage(os.path.dirname(self.folder)).free - self._min_free)
 
     def check(self) -> None:
         """As the base says."""
+        self._prepare()
         with _blob_errors():
             os.stat(os.path.join(self.folder, "tmp"))
 
@@ -16449,7 +16460,10 @@ class S3Shards(ShardStore):
     def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
         """As the base says; the notes, too, are read from S3."""
         self._known.drop(shard_place(key, index))
-        return super().verify(key, index, pace)
+        try:
+            return super().verify(key, index, pace)
+        except AlteredBytes:                # by S3's own checksum
+            raise StorageError("A shard in S3 is not as it was stored.") from None
 
     def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
         try:
@@ -16510,7 +16524,7 @@ class S3Shards(ShardStore):
 
 class ShardOps:
     """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them. `leaving`: whether
-    it is to get none any more; then it has -1 bytes of room."""
+    it is to get none any more; then it refuses them, and has -1 bytes of room."""
 
     def __init__(self, shards: ShardStore, leaving: Callable[[], bool] = lambda: False) -> None:
         self._shards, self._leaving = shards, leaving
@@ -16522,6 +16536,8 @@ class ShardOps:
             "_shard_put", "_shard_read", "_shard_find", "_shard_verify", "_shard_delete", "_shard_remove", "_shard_room")}
 
     def _shard_put(self, call: PeerCall) -> PeerResult:
+        if self._leaving():
+            raise Unavailable("This node is being emptied.")
         with self._shards.stage(call.args["key"], call.args["index"], call.args["length"]) as upload:
             pour(call.body, upload.write)
             return PeerResult({"sha256": upload.commit()})
@@ -16630,6 +16646,7 @@ CODE_SPAN = 1 << 20                         # bytes of a shard that are fetched 
 CODE_AHEAD = 8 << 20                        # bytes that a reader may have under way or waiting
 CODE_HELD = 1 << 30                         # bytes on the disk that a reader of a damaged file may hold for later
 CODE_STREAMS = 48                           # shards on their way to nodes at a time: `Peers` lets 64 pass to each
+CODE_GRACE = 1.0                            # seconds at least that shards beyond the quorum have
 CODE_FETCHES = 64                           # threads that fetch for all readers
 CODE_SHUNNED = 64                           # spans for which a reader does without a shard that failed or was late
 CODE_LOOSE = 500                            # shards of so many deleted files may wait for a node that is away
@@ -16928,12 +16945,12 @@ class _Spread:
             return self._places[index]
 
     def _wait(self, quorum: int) -> None:
-        """Until all are stored, or for as long again (1 s at least) as it took to store `quorum` of them."""
+        """Until all are stored, or for as long again as it took to store `quorum` of them."""
         began, until = time.monotonic(), math.inf
         with self._changed:
             while self._left and self._fault is None and time.monotonic() < until:
                 if until == math.inf and len(self._sums) - self._sums.count("") >= quorum < len(self._sums):
-                    until = time.monotonic() + max(1.0, time.monotonic() - began)
+                    until = time.monotonic() + max(CODE_GRACE, time.monotonic() - began)
                 self._changed.wait(None if until == math.inf else max(0.0, until - time.monotonic()))
         if self._fault is not None:
             raise self._fault
@@ -19882,6 +19899,10 @@ class StoreFS(FileSystem):
         """As the interface says: moves of directories between backends stop, and go on at the next start."""
         self._stopping.set()
 
+    def in_use_anywhere(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs somebody reads, here or on another node that answers."""
+        return self._blobs.in_use(keys) | self._blobs.read_elsewhere(keys, False)
+
     def _check_blobs(self, default: bool) -> dict[str, str]:
         return {name: state_of(store.check) for name, store in self._blobs.stores.items()
                 if (name == self._default) == default}
@@ -22765,36 +22786,33 @@ class Scrubber:
         return problem
 
     def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
-        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
-        now: Optional[Entry] = coded.entry
-        outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
-        for _ in range(SCRUB_TRIES):
-            good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
+        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by: where several
+        are to be made, one at a time tells which node that is."""
+        outcome, avoid, most, needed = "whole", set(), MAX_SHARDS, coded.manifest.data      # type: str, set[str], int, int
+        failure: CallFSError = Conflict("Others change it all the time.")
+        for _ in range(SCRUB_TRIES + len(run.rooms)):
+            away = [index for index in coded.bad if coded.states[index] == "away" and not self._gone(run, coded.manifest.nodes[index])]
             if coded.in_sight < needed:
-                if coded.in_sight + sum(coded.states[index] == "away" and not self._gone(run, node)
-                                        for index, node in enumerate(coded.manifest.nodes)) >= needed:
-                    return "waiting", ""
-                return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
+                return ("waiting", "") if coded.in_sight + len(away) >= needed else (
+                    "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}")
             moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
             if not moves:
                 self._tidy(run, coded)
-                return ("waiting", "") if coded.bad else (outcome, "")
+                return "waiting" if away else outcome, ""
             if not run.mend:
                 return "failed", _wrong(coded) or "two shards lie on one node, and another node has none"
             try:
                 now, coded = self._moved(run, coded, moves)
+                if now is None:
+                    return outcome, ""      # it was deleted meanwhile
                 outcome = "mended"
-            except (StorageError, StorageFull, BadGateway, Unavailable) as error:
+            except CallFSError as error:
                 if run.stopping.is_set():
                     raise
-                if good < needed:
+                if len(coded.states) - len(coded.bad) < needed:
                     return "lost", f"{error.message} {_wrong(coded)}"
-                if len(moves) == 1 and len(avoid) >= len(run.rooms) - 1:
-                    raise
-                avoid, most = avoid | set(moves.values() if len(moves) == 1 else ()), 1
-            if now is None:
-                return outcome, ""          # it was deleted meanwhile
-        raise Conflict("Others change it all the time.")
+                failure, most, avoid = error, 1, avoid.union(moves.values() if len(moves) == 1 else ())
+        raise failure
 
     def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
         """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
@@ -22829,8 +22847,7 @@ class Scrubber:
         stored = None
         try:
             if made:
-                bad = [index for index in coded.bad if index not in adopted]        # unless their good blocks are needed
-                fresh = self._blobs.rebuild(coded.key, fresh, made, bad if len(fresh.nodes) - len(bad) >= fresh.data else (), run.pace)
+                fresh = self._blobs.rebuild(coded.key, fresh, made, [index for index in coded.bad if index not in adopted], run.pace)
             stored = self._name(coded, fresh, moves)
         finally:
             if stored is None:
@@ -23009,7 +23026,7 @@ class Scrubber:
     def _run(self) -> None:
         """Nodes that start together do not look together."""
         due = self._ticks() + self._options.scrub_interval * random.random()
-        again, before = 0.0, None           # type: float, Optional[set[str]]
+        again, away, before = 0.0, set(), None          # type: float, set[str], Optional[set[str]]
         while True:
             self._stopping.wait(SCRUB_SOON if self._wake.wait(SCRUB_WATCH * random.uniform(0.5, 1.0)) else 0)
             self._wake.clear()
@@ -23017,11 +23034,12 @@ class Scrubber:
                 return
             try:
                 self._rooms()
+                away, back = set(self._away), away.difference(self._away)
                 gone = {node for node in self._away if self._gone(self._own(), node)}
                 deep = self._ticks() >= due
                 if deep:
                     due = self._ticks() + self._options.scrub_interval * random.uniform(0.9, 1.1)
-                if deep or gone != before or self._ticks() >= again:
+                if deep or back or gone != before or self._ticks() >= again:
                     count = self.round(deep)
                     again = self._ticks() + SCRUB_AGAIN if count.failed or count.lost else math.inf
                     before = gone
@@ -34529,6 +34547,7 @@ class Server:
         if self.raft is not None:
             self.raft.on_members = self._meet
             self._meet(self.raft.members)
+        self.scrubber = self._build_scrubber()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -34554,6 +34573,7 @@ class Server:
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         locks = open_locks(config, store, self.metrics, self.log)
         self._cleanup.callback(locks.close)
+        self._locks = locks
         kind = NodeFS if store.shared else StoreFS
         files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
@@ -34568,7 +34588,7 @@ class Server:
         blobs = self._cached(build_blobs(self.config, self.log, self.metrics))
         self.erasure: Optional[ErasureBlobs] = blobs.get(ERASURE)
         if self.erasure is not None:
-            if shard_folder(self.config):   # nodes of one machine must not take each other's shards for leftovers
+            if os.access(shard_folder(self.config), os.W_OK):       # nodes of one machine must not take each other's shards for leftovers
                 self._cleanup.callback(DataLock(os.path.join(shard_folder(self.config), SHARD_FOLDER, "lock")).release)
             self.peer_ops.update(ShardOps(self.erasure.nodes.here, lambda: self.cluster is not None and self.cluster.draining).ops)
         return blobs
@@ -34667,6 +34687,15 @@ class Server:
         self._cleanup.callback(members.close)
         return members
 
+    def _build_scrubber(self) -> Optional[Scrubber]:
+        if self.erasure is None or "write" not in self._files.operations():
+            return None
+        scrubber = Scrubber(self.erasure, self._store, self._locks, self.config.erasure, in_use=self._files.in_use_anywhere,
+                            metrics=self.metrics, log=self.log)
+        self.members.shards = scrubber
+        self._cleanup.callback(scrubber.close)
+        return scrubber
+
     def _meet(self, members: RaftMembers) -> None:
         """Who belongs to the cluster, as the log has it now; what the configuration of this node says of one comes first."""
         known = self.config.instance_discovery.peer_endpoints
@@ -34693,7 +34722,7 @@ class Server:
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
                            spool_folder=scratch_folder(self.config), checks=checks,
-                           shards=self.erasure.nodes.here if self.erasure is not None else None)
+                           shards=self.erasure.nodes.here if self.erasure is not None else None, scrubber=self.scrubber)
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
@@ -34744,6 +34773,8 @@ class Server:
             self.relay.start()
         self._files.start()
         self.members.start()
+        if self.scrubber is not None:
+            self.scrubber.start()
         if self._tiering is not None:
             self._tiering.start()
         for listener in self._listeners:
@@ -34883,6 +34914,8 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "other object": ("the object that a record names was written anew; the same bytes, as --deep finds, are accepted", True),
     "no record": ("an object whose record is lost; taken in under the path that it was uploaded to", True),
     "unused": ("an object that no record names; removed", True),
+    "no shard": ("a shard that should lie here is missing or damaged; the running server makes it again (`callfs heal`)", False),
+    "many shards": ("shards of no file, and more than there are coded files: are these the right records? left alone", False),
     "foreign": ("an object that another server, or this one with other records, has stored; left alone", False),
     "unfinished": ("uploads that were cut off; thrown away", True),
     "unreachable": ("a backend that does not answer; nothing in it was compared or changed", False),
@@ -34910,7 +34943,7 @@ class Checker:
         self._orphans()
         for backend, blobs in self._blobs.items():
             try:
-                _BlobChecker(self, backend, blobs).run()
+                _ShardChecker(self, blobs).run() if isinstance(blobs, ErasureBlobs) else _BlobChecker(self, backend, blobs).run()
             except CallFSError as error:
                 self.found("unreachable", backend, detail=error.message)
         return self.left
@@ -35129,6 +35162,59 @@ class _BlobChecker:
         self._store.put(entry)
 
 
+class _ShardChecker:
+    """Compares the records of coded files with the shards on this node: of them it can only tell, as others have the rest."""
+
+    def __init__(self, checker: Checker, blobs: ErasureBlobs) -> None:
+        self._checker, self._blobs, self._here, self._node = checker, blobs, blobs.nodes.here, blobs.nodes.instance_id
+        self._store, self._now, self._files = checker._store, time.time_ns(), 0
+
+    def run(self) -> None:
+        """Raises what the store of the shards raises."""
+        with contextlib.closing(sqlite3.connect("")) as table:
+            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY, mtime INTEGER) WITHOUT ROWID")
+            table.executemany("INSERT INTO found VALUES (?, ?)", ((blob.key, blob.mtime_ns) for blob in self._blobs.list()))
+            table.executemany("DELETE FROM found WHERE key = ?", ((key,) for key, _ in self._store.loose_blobs(1 << 40)))
+            page = self._store.elsewhere("/", 1000)
+            while page:
+                coded = [entry for entry in page if entry.backend == ERASURE]
+                self._files += len(coded)
+                self._compare(coded)
+                table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in coded))
+                page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
+            self._unnamed([key for (key,) in table.execute("SELECT key FROM found WHERE mtime < ?", (self._now - FSCK_YOUNG * 10**9,))])
+        cut = self._here.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
+        if cut:
+            self._checker.found("unfinished", ERASURE, lambda: None, f"{cut} uploads")
+
+    def _compare(self, entries: Sequence[Entry]) -> None:
+        found = self._here.find([blob_of(entry)[0] for entry in entries])
+        for entry in entries:
+            try:
+                coded = ShardsFound(entry, {self._node: found})
+                bad = [index for index, node in enumerate(coded.manifest.nodes) if node == self._node and not self._good(coded, index)]
+            except StorageError as error:
+                self._checker.found("unreadable", entry.path, detail=error.message)
+            else:
+                if bad:
+                    self._checker.found("no shard", entry.path, detail=", ".join(map(str, bad)))
+
+    def _good(self, coded: ShardsFound, index: int) -> bool:
+        if coded.states[index] != "ok" or not self._checker._deep:
+            return coded.states[index] == "ok"
+        with contextlib.suppress(CallFSError):
+            state = self._here.verify(coded.key, index)
+            return not state.bad and state.sha256 == coded.manifest.sums[index]
+        return False
+
+    def _unnamed(self, keys: Sequence[str]) -> None:
+        if len(keys) > self._files + SCRUB_STRAYS:
+            self._checker.found("many shards", ERASURE, detail=f"{len(keys)}")
+        else:
+            for key in keys:
+                self._checker.found("unused", key, functools.partial(self._here.delete, [key]))
+
+
 def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optional[Entry], backend: str,
               instance_id: str) -> Entry:
     """The record of an object by what is kept beside it, or by the one that is there already."""
@@ -35312,13 +35398,14 @@ class Healer:
         """How many problems are left."""
         if self._mend:
             self._replicas.drain(self._files.open_version)
-        with contextlib.closing(_Listing({**self._blobs, "replicas": self._replicas.store})) as self._listing:
+        kept = {name: store for name, store in self._blobs.items() if name != ERASURE}      # coded files have no second copies
+        with contextlib.closing(_Listing({**kept, "replicas": self._replicas.store})) as self._listing:
             page = self._store.subtree("/")
             while page:
                 for record in page:
                     if record.is_dir:
                         self._folder(record)
-                    elif record.backend != SYMLINK:
+                    elif record.backend not in (SYMLINK, ERASURE):
                         self._file(record)
                 page = self._store.subtree("/", split_path(page[-1].path))
             self._strays()
@@ -35433,6 +35520,7 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
 # The machine's tables, and what the records of a single node have instead. The ids of both stay: disks know them.
 _TO_RAFT = f"""
     UPDATE entries SET instance_id = :node;
+    UPDATE entries SET stamp = shards_at(stamp, :node) WHERE backend = '{ERASURE}';
     UPDATE blobs SET holder = '';
     CREATE TEMP TABLE kept AS SELECT value FROM counters WHERE name = 'store';
     {_RAFT_SCHEMA}
@@ -35516,7 +35604,8 @@ def raft_to_sqlite(config: Config) -> str:
         os.replace(database + ".new", database)
         _sync_records(os.path.dirname(os.path.abspath(database)))
         disk.mark(identity)
-    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite; {place} is used no longer."
+    return (f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite (and, for the shards of coded files, "
+            f"instance_discovery.instance_id {folder.node}); {place} is used no longer.")
 
 
 def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
@@ -35537,6 +35626,7 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         copy_database(source, temporary)
         with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
             target.execute("PRAGMA synchronous = OFF")
+            target.create_function("shards_at", 2, _shards_at)
             for statement in script.split(";\n"):
                 target.execute(statement, values)
         _sync_records(temporary)
@@ -35544,6 +35634,15 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         _sync_records(os.path.dirname(os.path.abspath(path)))
     except sqlite3.Error as error:
         raise _store_error(error, "copy of the records") from error
+
+
+def _shards_at(stamp: str, node: str) -> str:
+    """The stamp of a coded file whose shards all lie on this node, under the name that the node is to have."""
+    key, _, tag = stamp.partition(" ")
+    with contextlib.suppress(StorageError):
+        code = read_code_manifest(tag)
+        return f"{key} {code._replace(nodes=tuple(each and node for each in code.nodes), only=()).text}"
+    return stamp
 
 
 def _settled_alone(config: Config, node: str, path: str) -> str:
