@@ -1594,6 +1594,8 @@ class ErasureOptions:
     shard_path: str = option("", "Folder or prefix of shards; empty for a hidden one")
     default: bool = option(False, "Code every upload that is large enough", kind="bool")
     write_quorum: int = _count(0, "Shards that must be written for success; 0 for all", minimum=0, maximum=256)
+    processes: int = _count(0, "Processes that code a large file at once; 1: the server's own alone, 0: one a core", minimum=0,
+                            maximum=64)
     scrub_interval: float = _timeout("24h", "Time between two checks of all shards")
     scrub_rate: int = option("20MiB", "Bytes a second that these checks read, and healing reads and writes; 0: no limit",
                              kind="size", minimum=0)
@@ -2918,6 +2920,8 @@ CODE_BLOCK = 8 * CODE_PACKET                # bytes of each shard that are coded
 MAX_SHARDS = 256
 _CODE_PROGRAMS = 64                         # ways to rebuild that a code keeps; one takes 200 KB at most
 _CODES = 8                                  # codes that are kept
+_CODE_PROCESSES = 5                         # by default at most; more would wait for this one
+CODE_ALONE = 32 << 20                       # bytes of a file up to which other processes do not pay: 20 ms to start, 10 to talk
 
 
 class GaloisField:
@@ -2999,12 +3003,12 @@ class XorProgram:
     def __init__(self, field: GaloisField, matrix: Sequence[bytes]) -> None:
         masks = {factor: _plane_masks(field, factor) for factor in set(b"".join(matrix))}
         columns = zip(*matrix)
-        self._parts = [_shared_sums([mask for factor in column for mask in masks[factor]]) for column in columns]
+        self.parts = [_shared_sums([mask for factor in column for mask in masks[factor]]) for column in columns]
 
     def run(self, blocks: Sequence[memoryview]) -> list[bytes]:
         """The packets of the blocks that are wanted, one block after the other."""
         size, number, sums = len(blocks[0]) // 8, int.from_bytes, []                        # type: int, Any, list[int]
-        for (ones, others, places), block in zip(self._parts, blocks):
+        for (ones, others, places), block in zip(self.parts, blocks):
             planes = [number(block[start:start + size], "little") for start in range(0, 8 * size, size)]
             planes.append(0)
             for one, other in zip(ones, others):
@@ -3059,7 +3063,7 @@ class ErasureCode:
             raise ValueError(f"{len(pieces)} shards are too few: {self.data} are needed")
         if length % 8 or any(len(pieces[index]) != length for index in sources):
             raise ValueError("pieces that are coded together have one length, a multiple of 8")
-        program = self._program(sources, tuple(wanted))
+        program = self.program(sources, tuple(wanted))
         views, packets = [memoryview(pieces[index]) for index in sources], [[] for _ in wanted]  # type: Any, list[list[bytes]]
         for start in range(0, length, CODE_BLOCK):
             found = program.run([view[start:start + CODE_BLOCK] for view in views])
@@ -3067,7 +3071,8 @@ class ErasureCode:
                 each += found[8 * place:8 * place + 8]
         return [b"".join(each) for each in packets]
 
-    def _program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
+    def program(self, sources: tuple[int, ...], wanted: tuple[int, ...]) -> XorProgram:
+        """What gives some shards of others; a few of these are kept."""
         program = self._programs.get((sources, wanted))
         if program is None:
             given = self._field.inverted([self._rows[index] for index in sources])
@@ -3077,10 +3082,14 @@ class ErasureCode:
 
 
 class ErasureCodes:
-    """The codes of a server, made when they are asked for; those used lately are kept."""
+    """The codes of a server, made when they are asked for; those used lately are kept. The parity of large files is made in
+    `processes` at once, this one among them, as threads would take turns; 0: as many as there are cores."""
 
     def __init__(self, processes: int = 0, log: Optional[Log] = None) -> None:
         self._codes: Cache[tuple[int, int], ErasureCode] = Cache(_CODES // 2)
+        self._lock, self._log, self._cores = threading.Lock(), log, _allowed_cores()
+        able = os.name == "posix" and bool(sys.executable) and not getattr(sys, "frozen", False)
+        self._spare = max(0, (processes or min(len(self._cores), _CODE_PROCESSES)) - 1) if able else 0
 
     def get(self, data: int, parity: int) -> ErasureCode:
         """A code. Raises ValueError for numbers that make none."""
@@ -3092,20 +3101,102 @@ class ErasureCodes:
 
     def parity_of(self, fd: int, size: int, data: int, parity: int) -> Iterator[list[bytes]]:
         """The pieces of the parity shards of a file of `size` bytes, in order; each list is of one stretch of them. The file
-        is read with `pread`. Raises StorageError when it is shorter."""
+        is read with `pread`. Raises StorageError when it is shorter. What a process fails to do is done in this one; all end
+        with the generator."""
         code, length = self.get(data, parity), 8 * -(-size // (8 * data))
-        for start in range(0, length, CODE_BLOCK):
-            yield _parity_at(code, fd, size, start, min(start + CODE_BLOCK, length))
+        with contextlib.ExitStack() as stack:
+            coders = self._coders(stack, code, fd, size) if size > CODE_ALONE else []
+            for number, start in enumerate(range(0, length, CODE_BLOCK)):
+                stop = min(start + CODE_BLOCK, length)
+                found = coders[number % len(coders)].read(parity, stop - start) if coders else []
+                if coders and not found:
+                    coders = []
+                    self._warn("it ended early")
+                yield found or _parity_at(code, fd, size, start, stop)
 
-    def close(self) -> None:
-        """End the processes."""
+    def _coders(self, stack: contextlib.ExitStack, code: ErasureCode, fd: int, size: int) -> list[_Coder]:
+        with self._lock:
+            count, self._spare = self._spare, 0
+        stack.callback(self._give_back, count)
+        try:
+            return [stack.enter_context(_Coder(code, fd, size, number, count, self._cores)) for number in range(count)]
+        except OSError as error:
+            self._warn(str(error))
+            return []
+
+    def _warn(self, reason: str) -> None:
+        if self._log:
+            self._log.warning("coding_process_failed", reason=reason, problem="the file is coded in the server's own process")
+
+    def _give_back(self, count: int) -> None:
+        with self._lock:
+            self._spare += count
+
+
+def _allowed_cores() -> list[int]:
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
+class _Coder:
+    """A process that makes the parity of each `count`-th block of a file. It ends with its work, or when nobody reads; a
+    context manager that ends it before. Raises OSError."""
+
+    def __init__(self, code: ErasureCode, fd: int, size: int, number: int, count: int, cores: Sequence[int]) -> None:
+        program = code.program(tuple(range(code.data)), tuple(range(code.data, code.data + code.parity)))
+        length = 8 * -(-size // (8 * code.data))
+        text = _CODER % ((fd, size, length, CODE_BLOCK, number * CODE_BLOCK, count * CODE_BLOCK, program.parts, list(cores)),)
+        self._child = subprocess.Popen([sys.executable, "-I", "-S", "-"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL, pass_fds=(fd,))
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.__exit__)
+            with self._child.stdin as pipe:             # type: ignore[union-attr]
+                pipe.write(text.encode())
+            stack.pop_all()
+
+    def read(self, parity: int, size: int) -> list[bytes]:
+        """The pieces of its next block; none when the process failed."""
+        pieces = [self._child.stdout.read(size) for _ in range(parity)]     # type: ignore[union-attr]
+        return pieces if all(len(piece) == size for piece in pieces) else []
+
+    def __enter__(self) -> _Coder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.stdout.close()          # type: ignore[union-attr]
+        self._child.wait()
+
+
+# What it runs: `_parity_at` and `XorProgram.run`; to load all of this file would take it longer than to code 500 MB. The
+# thread that started it may have been bound to one core, the busiest.
+_CODER = """
+import operator, os, sys
+fd, size, length, block, first, step, parts, cores = %r
+if cores:
+    os.sched_setaffinity(0, cores)
+for start in range(first, length, step):
+    stretch, sums = min(block, length - start), []
+    for offset, (ones, others, places) in zip(range(start, length * len(parts), length), parts):
+        wanted = max(0, min(stretch, size - offset))
+        piece = os.pread(fd, wanted, offset)
+        if len(piece) != wanted:
+            sys.exit(1)
+        piece, plane = piece.ljust(stretch, bytes(1)), stretch // 8
+        planes = [int.from_bytes(piece[at:at + plane], 'little') for at in range(0, stretch, plane)] + [0]
+        for one, other in zip(ones, others):
+            planes.append(planes[one] ^ planes[other])
+        found = [planes[place] for place in places]
+        sums = list(map(operator.xor, sums, found)) if sums else found
+    sys.stdout.buffer.write(b''.join([value.to_bytes(stretch // 8, 'little') for value in sums]))
+    sys.stdout.buffer.flush()
+"""
 
 
 def _parity_at(code: ErasureCode, fd: int, size: int, start: int, stop: int) -> list[bytes]:
     """The parity from `start` to `stop` of the shards of a file of `size` bytes."""
     length, pieces = 8 * -(-size // (8 * code.data)), []               # type: int, list[bytes]
     for offset in range(start, length * code.data, length):
-        wanted = max(0, min(offset + stop - start, size) - offset)
+        wanted = max(0, min(stop - start, size - offset))
         piece = pread(fd, wanted, offset)
         if len(piece) != wanted:
             raise StorageError(f"A file of {size} bytes that is being cut into shards ended at {offset + len(piece)}.")
@@ -28793,10 +28884,6 @@ class FollowerPool:
             if thread is not threading.current_thread():
                 thread.join()
         self.sweep()
-
-
-def _allowed_cores() -> list[int]:
-    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def _bind_thread(cores: Sequence[int]) -> None:

@@ -156,6 +156,7 @@ import textwrap                             # noqa: E402
 import traceback                            # noqa: E402
 import tracemalloc                          # noqa: E402
 import urllib.request                       # noqa: E402
+import types                                # noqa: E402
 import weakref                              # noqa: E402
 import zipfile                              # noqa: E402
 import zlib                                 # noqa: E402
@@ -2945,19 +2946,18 @@ class TestReedSolomon:
             return codes.get(5, 3).rebuild({index: whole[index] for index in kept}, lost) == [whole[index] for index in lost]
         with concurrent.futures.ThreadPoolExecutor(8) as pool:
             assert all(pool.map(rebuilt, ways))
-        codes.close()
 
     def test_what_is_kept_is_bounded(self) -> None:
         """A reader that meets every pattern of losses, of every code, must not fill the memory."""
         codes = callfs.ErasureCodes()
         made = [weakref.ref(codes.get(data, 1)) for data in range(1, 30)]
         code = codes.get(1, 60)
-        programs = [weakref.ref(code._program((0,), (index,))) for index in range(1, 61)]
-        programs += [weakref.ref(code._program((index,), (0,))) for index in range(1, 61)]
+        programs = [weakref.ref(code.program((0,), (index,))) for index in range(1, 61)]
+        programs += [weakref.ref(code.program((index,), (0,))) for index in range(1, 61)]
         gc.collect()
         assert 1 <= sum(each() is not None for each in made) <= callfs._CODES
         assert 1 <= sum(each() is not None for each in programs) <= callfs._CODE_PROGRAMS
-        assert codes.get(1, 60) is code and code._program((60,), (0,)) is programs[-1]()
+        assert codes.get(1, 60) is code and code.program((60,), (0,)) is programs[-1]()
 
     @pytest.mark.parametrize("size", [0, 1, 7, 8, 95, 96, 97, 3 * 65536, 3 * 65536 + 1, 500_000])
     def test_parity_of_a_file(self, tmp_path: Path, size: int) -> None:
@@ -2978,6 +2978,94 @@ class TestReedSolomon:
         (tmp_path / "file").write_bytes(bytes(1000))
         with open(tmp_path / "file", "rb") as file, pytest.raises(callfs.StorageError, match="of 2000 bytes .* ended at 1000"):
             list(callfs.ErasureCodes().parity_of(file.fileno(), 2000, 3, 2))
+
+
+class TestCodingProcesses:
+    """Large files, coded in several processes: the same bytes, whatever becomes of the processes."""
+
+    @pytest.fixture()
+    def large(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[int, int, list[list[bytes]]]]:
+        """A file (descriptor, size) of 9 blocks a shard and some bytes, from which on processes are used, and its parity."""
+        size = 3 * 9 * callfs.CODE_BLOCK + 5000
+        (tmp_path / "file").write_bytes(sample_pieces(9, 1, size)[0])
+        with open(tmp_path / "file", "rb") as file:
+            whole = list(callfs.ErasureCodes(1).parity_of(file.fileno(), size, 3, 2))
+            monkeypatch.setattr(callfs, "CODE_ALONE", size - 1)
+            yield file.fileno(), size, whole
+
+    @pytest.fixture()
+    def children(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+        """The processes that are started; the test fails when one is left at its end."""
+        started: list[Any] = []
+        popen = subprocess.Popen
+
+        def start(*args: Any, **options: Any) -> Any:
+            started.append(popen(*args, **options))
+            return started[-1]
+        monkeypatch.setattr(callfs.subprocess, "Popen", start)
+        return started
+
+    @pytest.mark.parametrize("processes", [1, 2, 4, 12])                # 12: more than there are blocks
+    def test_they_give_the_same(self, large: tuple[int, int, list[list[bytes]]], children: list[Any], processes: int) -> None:
+        fd, size, whole = large
+        codes, logged = callfs.ErasureCodes(processes), []              # type: Any, list[Any]
+        codes._log = types.SimpleNamespace(warning=lambda *args, **fields: logged.append(fields))
+        with nothing_left():
+            assert list(codes.parity_of(fd, size, 3, 2)) == whole
+            assert list(codes.parity_of(fd, size - 1, 3, 2)) != whole and not logged
+        assert len(children) == processes - 1 and all(child.returncode is not None for child in children)
+
+    def test_how_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for cores, wanted, count in ((8, 0, 4), (2, 0, 1), (1, 0, 0), (0, 0, 0), (8, 1, 0), (1, 3, 2)):
+            monkeypatch.setattr(callfs, "_allowed_cores", lambda cores=cores: list(range(cores)))
+            assert callfs.ErasureCodes(wanted)._spare == count, (cores, wanted)
+        monkeypatch.setattr(sys, "executable", "")                      # embedded: there is no Python to start
+        assert callfs.ErasureCodes(3)._spare == 0
+
+    @pytest.mark.parametrize("trouble", ["missing", "ends", "killed"])
+    def test_one_that_fails_loses_nothing(self, large: tuple[int, int, list[list[bytes]]], children: list[Any], trouble: str,
+                                          monkeypatch: pytest.MonkeyPatch) -> None:
+        fd, size, whole = large
+        codes, logged = callfs.ErasureCodes(3), []                      # type: Any, list[Any]
+        codes._log = types.SimpleNamespace(warning=lambda event, **fields: logged.append((event, fields["reason"])))
+        if trouble != "killed":
+            monkeypatch.setattr(sys, "executable", "/nowhere/python" if trouble == "missing" else shutil.which("false"))
+        with nothing_left(), contextlib.closing(codes.parity_of(fd, size, 3, 2)) as found:
+            first = next(found)
+            for child in children[1:]:
+                child.kill()
+                child.wait()
+            assert [first, *found] == whole
+        assert [event for event, _ in logged] == ["coding_process_failed"]
+        assert codes._spare == 2 and all(child.returncode is not None for child in children)
+
+    def test_a_reader_that_leaves_ends_them(self, large: tuple[int, int, list[list[bytes]]], children: list[Any]) -> None:
+        fd, size, whole = large
+        codes = callfs.ErasureCodes(3)
+        with nothing_left(), contextlib.closing(codes.parity_of(fd, size, 3, 2)) as found:
+            assert next(found) == whole[0] and codes._spare == 0
+            assert list(codes.parity_of(fd, size, 3, 2)) == whole       # the second file meanwhile: in this process
+            assert len(children) == 2
+        assert codes._spare == 2 and all(child.returncode is not None for child in children)
+
+    def test_a_file_that_is_shorter_than_said(self, large: tuple[int, int, list[list[bytes]]], children: list[Any]) -> None:
+        fd, size, _ = large
+        with nothing_left(), pytest.raises(callfs.StorageError, match=f"ended at {size}"):
+            list(callfs.ErasureCodes(2).parity_of(fd, size + 70_000, 3, 2))
+        assert len(children) == 1
+
+    @pytest.mark.skipif(len(callfs._allowed_cores()) < 2, reason="one core, or a system that does not bind to cores")
+    def test_they_leave_the_core_of_their_thread(self, large: tuple[int, int, list[list[bytes]]], children: list[Any]) -> None:
+        fd, size, whole = large
+        codes, cores = callfs.ErasureCodes(2), callfs._allowed_cores()
+
+        def bound() -> None:
+            os.sched_setaffinity(0, cores[:1])
+            with contextlib.closing(codes.parity_of(fd, size, 3, 2)) as found:
+                assert next(found) == whole[0]
+                assert sorted(os.sched_getaffinity(children[0].pid)) == cores
+        with concurrent.futures.ThreadPoolExecutor(1) as pool:
+            pool.submit(bound).result(60)
 
 
 def every_pattern(data: int, parity: int) -> None:
