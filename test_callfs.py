@@ -34347,7 +34347,8 @@ class Coded(Cluster):
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
         settings = super()._settings(node)
         settings["server"].update(metadata_op_timeout="10s", file_op_timeout="20s")     # six nodes on two busy cores
-        settings["instance_discovery"]["peer_timeout"], settings["dlm"]["lease"] = "10s", "3s"
+        settings["instance_discovery"].update(peer_timeout="10s", peer_connect_timeout="10s")
+        settings["dlm"]["lease"] = "3s"
         return {**settings, "auth": {"admins": ["tester"]}, "erasure": {
             "enabled": True, "default": True, "min_file_size": "1KiB", "scrub_interval": "1h", "heal_after": "1h"}}
 
