@@ -33412,8 +33412,7 @@ def who_has(port: int, nodes: Iterable[ClusterNode]) -> str:
     inode = next((row[9] for row in rows if row[1] == f"0100007F:{port:04X}"), "")
     for pid in filter(str.isdigit, os.listdir("/proc")):
         with contextlib.suppress(OSError):
-            command = Path(f"/proc/{pid}/cmdline").read_text()
-            found = [node.name for node in nodes if str(node.folder / "config.yaml") in command]
+            found = [node.name for node in nodes if os.readlink(f"/proc/{pid}/cwd") == str(node.folder)]
             if found and f"socket:[{inode}]" in open_descriptors(pid).values():
                 return found[0]
     return ""
@@ -34341,11 +34340,20 @@ for owner, names in {}:
 MOMENTS = (("ShardNodes", "put delete remove"), ("RedisStore", "hold_blob put drop_blobs"))
 
 
-class Coded(Cluster):
-    """Whose files are coded 4+2 from 1 KiB on, where no test asks for something else."""
+class CodedCluster(Cluster):
+    """Whose files are coded 4+2 from 1 KiB on, where no test asks for something else; its nodes die when they are told to."""
+
+    def __init__(self, folder: Path, *of: Any) -> None:
+        self._forks = ForkServer(MORTAL.format(compiled(), MOMENTS))
+        super().__init__(folder, *of)
+
+    def close(self) -> None:
+        """End what runs."""
+        super().close()
+        self._forks.close()
 
     def _settings(self, node: ClusterNode) -> dict[str, Any]:
-        settings = super()._settings(node)
+        settings, node.popen = super()._settings(node), self._forks.popen
         settings["server"].update(metadata_op_timeout="10s", file_op_timeout="20s")     # six nodes on two busy cores
         settings["instance_discovery"].update(peer_timeout="10s", peer_connect_timeout="10s")
         settings["dlm"]["lease"] = "3s"
@@ -34430,31 +34438,14 @@ class Coded(Cluster):
         assert not wrong, "\n".join([*wrong[:5], self.outputs()])
 
 
-class CodedCluster(Coded):
-    """Six nodes with one Redis, which die when they are told to."""
-
-    def __init__(self, folder: Path, authority: RealDatabase) -> None:
-        self._forks = ForkServer(MORTAL.format(compiled(), MOMENTS))
-        super().__init__(folder, authority, 6)
-
-    def _settings(self, node: ClusterNode) -> dict[str, Any]:
-        node.popen = self._forks.popen
-        return super()._settings(node)
-
-    def close(self) -> None:
-        """End what runs."""
-        super().close()
-        self._forks.close()
-
-
-class CodedRaftCluster(Coded, RaftCluster):
+class CodedRaftCluster(CodedCluster, RaftCluster):
     """The same with records that the nodes agree on."""
 
 
 @pytest.fixture(scope="module")
 def coded_cluster(redis_server: RealDatabase, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CodedCluster]:
     """Six nodes for many tests."""
-    with contextlib.closing(CodedCluster(tmp_path_factory.mktemp("coded"), redis_server)) as made:
+    with contextlib.closing(CodedCluster(tmp_path_factory.mktemp("coded"), redis_server, 6)) as made:
         yield made
 
 
