@@ -17133,10 +17133,10 @@ class _Fetch:
         """Whether it came, or failed."""
         return self.data is not None or self.error is not None
 
-    def run(self, nodes: ShardNodes, key: str) -> None:
+    def run(self, nodes: ShardNodes, key: str, closing: threading.Event) -> None:
         """Get it."""
         try:
-            if not self.dropped:
+            if not self.dropped and not closing.is_set():
                 crcs, reader = nodes.open(self.node, key, self.index, self._start, self._stop)
                 with reader:
                     self._reader = reader
@@ -17148,7 +17148,7 @@ class _Fetch:
             self.error = translate_os_error(error)
         finally:
             if not self.over:
-                self.error = StorageError("A shard could not be read.")
+                self.error = Unavailable("A shard was not read: the server stops, or nobody wants it any more.")
 
     def _checked(self, data: bytes, crcs: Sequence[int]) -> bytes:
         view = memoryview(data)
@@ -17336,6 +17336,8 @@ class _ShardReader(Reader):
         fetch = span.fetches[index] = _Fetch(index, self._manifest.nodes[index], span.start, span.stop)
         if fetch.node == self._blobs.nodes.instance_id:
             self._run(fetch)
+        elif self._blobs.closing.is_set():
+            raise Unavailable("The server stops.")
         else:
             self._blobs.pool.submit(self._run, fetch)
 
@@ -17344,14 +17346,14 @@ class _ShardReader(Reader):
         with self._changed:
             fetch.due = began + pace.limit
             self._changed.notify_all()
-        fetch.run(self._blobs.nodes, self._key)
+        fetch.run(self._blobs.nodes, self._key, self._blobs.closing)
         if fetch.error is None:
             pace.note(time.monotonic() - began)
+        if fetch.error is not None and not fetch.dropped:
+            self._failed(fetch, fetch.error)
         with self._changed:
             if fetch.late:
                 pace.hang(-1)
-            if fetch.error is not None and not fetch.dropped:
-                self._failed(fetch, fetch.error)
             self._changed.notify_all()
 
     def _failed(self, fetch: _Fetch, error: CallFSError) -> None:
@@ -17446,6 +17448,7 @@ class ErasureBlobs(BlobStore):
         self.on_damage: Callable[[str, int, str, str], None] = lambda key, index, node, why: None
         self.streams = threading.BoundedSemaphore(CODE_STREAMS)
         self.pool = concurrent.futures.ThreadPoolExecutor(CODE_FETCHES, "callfs-fetch")
+        self.closing = threading.Event()
         self._paces: dict[str, _Pace] = {}
 
     def pace(self, node: str) -> _Pace:
@@ -17551,8 +17554,8 @@ class ErasureBlobs(BlobStore):
 
     def close(self) -> None:
         """As the base says; ends all threads."""
-        self.pool.shutdown(wait=True, cancel_futures=True)
-        self.codes.close()
+        self.closing.set()
+        self.pool.shutdown()
         self.nodes.here.close()
 
 # ============================================================================
@@ -22636,7 +22639,9 @@ SCRUB_PAGE = 100                            # files whose shards are looked for 
 SCRUB_WATCH = 60.0                          # seconds between two looks who is away
 SCRUB_SOON = 5.0                            # seconds in which what readers meet is gathered, as each look goes through all records
 SCRUB_AGAIN = 600.0                         # seconds until what could not be mended is tried again
-SCRUB_YOUNG = 3600                          # seconds: a shard that no manifest names may yet be about to be named
+SCRUB_YOUNG = 3600                          # seconds: a shard that its file's manifest does not name may yet be named
+SCRUB_CUT = 24 * 3600                       # seconds: one whose key has no record may yet get one; an upload takes no longer
+SCRUB_PATIENCE = 5.0                        # seconds that who stops waits for a node that does not answer
 SCRUB_QUEUE = 10_000                        # files that readers report, at most
 SCRUB_SHOWN = 100                           # files of which it is told what is wrong
 SCRUB_STRAYS = 100                          # files' shards that nobody names and that are removed, beyond as many as there are files
@@ -23006,7 +23011,7 @@ class Scrubber:
         """Remove shards that the manifest does not name, when all that it names were just found good."""
         if coded.bad or not (run.deep and run.mend):
             return
-        old = self._young()
+        old = self._since(SCRUB_YOUNG)
         found = [(node, index) for node, index in coded.spares() if coded.found[node][index].mtime_ns < old]
         if not found or coded.key in self._in_use([coded.key]):
             return
@@ -23015,8 +23020,8 @@ class Scrubber:
             if now is not None and now.stamp == coded.entry.stamp:
                 self._gone_for_good(run, self._remove(coded, found))
 
-    def _young(self) -> int:
-        return int((self._clock() - SCRUB_YOUNG) * 1e9)
+    def _since(self, seconds: float) -> int:
+        return int((self._clock() - seconds) * 1e9)
 
     def _gone_for_good(self, run: HealRun, count: int) -> None:
         run.add(removed=count)
@@ -23027,6 +23032,7 @@ class Scrubber:
     def _pass(self, run: HealRun, path: str = "/", workers: int = 1, keys: Optional[Container[str]] = None) -> None:
         """Heal the files at a path and below it, or those of these keys. Raises Unavailable, also when all is to end."""
         with concurrent.futures.ThreadPoolExecutor(workers, "callfs-heal") as pool:
+            heal = pool.map if workers > 1 else map     # in a thread that a process need not wait for at its end
             for page in self._coded(path):
                 page = [entry for entry in page if keys is None or blob_of(entry)[0] in keys]
                 if not page:
@@ -23034,7 +23040,7 @@ class Scrubber:
                 found, run.rooms = self._find([blob_of(entry)[0] for entry in page]), self._rooms()
                 if run.alone:
                     page = [entry for entry in page if self._mine(entry, found)]
-                for _ in pool.map(functools.partial(self._heal_file, run, found), page):
+                for _ in heal(functools.partial(self._heal_file, run, found), page):
                     run.pace(0)
 
     def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
@@ -23055,7 +23061,7 @@ class Scrubber:
             yield run.told()
         finally:
             run.stopping.set()
-            worker.join()
+            worker.join(SCRUB_PATIENCE)
             self._runs.discard(run.stopping)
 
     def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
@@ -23064,7 +23070,7 @@ class Scrubber:
             for page in self._coded(path):
                 run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
-            self._pass(run, path, HEAL_WORKERS)
+            self._pass(run, path, 1 if run.rate else HEAL_WORKERS)     # one: a wait for the rate must not cut what another sends
             state, reason = "done", ""
         except CallFSError as error:
             reason = error.message
@@ -23112,7 +23118,7 @@ class Scrubber:
         for stopping in list(self._runs):
             stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(SCRUB_PATIENCE)
 
     def _run(self) -> None:
         """Nodes that start together do not look together."""
@@ -23157,9 +23163,8 @@ class Scrubber:
 
     def _mend_reported(self) -> None:
         """What readers met; what can not be mended is not looked for again at once, however many read it."""
-        keys, now = self._reported, self._ticks()
+        keys, now = {self._reported.pop() for _ in range(len(self._reported))}, self._ticks()
         if keys:
-            self._reported = set()
             self._tried = {key: until for key, until in self._tried.items() if until > now}
             self._tried.update(dict.fromkeys(keys, now + SCRUB_AGAIN))
             self._pass(self._own(alone=False), keys=keys)
@@ -23170,7 +23175,7 @@ class Scrubber:
         where nearly all would be, the records are more likely to be the wrong ones."""
         with contextlib.closing(sqlite3.connect("")) as table:
             table.execute("CREATE TABLE found (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            old = self._young()
+            old = self._since(SCRUB_CUT)
             for key, shards in itertools.groupby(self._nodes.here.list(), operator.itemgetter(0)):
                 if all(info.mtime_ns < old for _, info in shards):
                     table.execute("INSERT OR IGNORE INTO found VALUES (?)", (key,))

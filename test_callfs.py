@@ -14346,7 +14346,7 @@ BLOCK_64K = callfs.CODE_BLOCK
 
 
 @pytest.fixture
-def coded(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
+def coded_files(tmp_path: Path) -> Iterator[Callable[..., CodedFiles]]:
     """Makes erasure backends; at the end nothing of them is left but shards."""
     made: list[CodedFiles] = []
 
@@ -14364,11 +14364,11 @@ class TestCodedFiles:
     """Files cut over nodes, in one process."""
 
     @pytest.mark.parametrize("nodes,data,parity", [(6, 4, 2), (1, 2, 1), (4, 1, 3), (3, 3, 2)])
-    def test_every_loss_that_the_code_allows(self, coded: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
+    def test_every_loss_that_the_code_allows(self, coded_files: Any, monkeypatch: Any, nodes: int, data: int, parity: int) -> None:
         """erasure.md: any M shards may be lost. Sizes around blocks and shards, in memory and (SPOOL_BYTES) in a file; spans of
         one block, so that even these files have rows of them."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded(nodes, (data, parity))
+        files = coded_files(nodes, (data, parity))
         whole = data * BLOCK_64K
         for size in (0, 1, 8 * data, 8 * data + 1, whole - 1, whole, whole + 1, 2 * whole + 12_345):
             manifest = files.put(shard_bytes(size))
@@ -14385,9 +14385,9 @@ class TestCodedFiles:
             files.blobs.delete([files.key])
             assert files.nodes.lying() == {}
 
-    def test_data_shards_put_end_to_end_are_the_file(self, coded: Any) -> None:
+    def test_data_shards_put_end_to_end_are_the_file(self, coded_files: Any) -> None:
         """erasure.md, README: the way out without the software. What the manifest says of the shards is so."""
-        files = coded()
+        files = coded_files()
         manifest = files.put(shard_bytes(2_500_001))
         shards = [Path(files.nodes.stores[node].folder, files.key, str(index)).read_bytes()
                   for index, node in enumerate(manifest.nodes)]
@@ -14400,10 +14400,10 @@ class TestCodedFiles:
             assert code.encode(blocks[:4]) == blocks[4:]
         assert callfs.read_code_manifest(manifest.text) == manifest and " " not in manifest.text
 
-    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded: Any, monkeypatch: Any) -> None:
+    def test_each_byte_is_fetched_once_whatever_is_lost(self, coded_files: Any, monkeypatch: Any) -> None:
         """What rows of shards were needed for a lost one is held for later: never K times the file."""
         monkeypatch.setattr(callfs, "CODE_AHEAD", 8 * BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         for loss, most in ((), 4), ((0,), 4), ((1,), 5), ((3,), 7), ((0, 1), 4), ((1, 2), 5), ((4, 5), 4):
             files.lose(*loss)
@@ -14416,9 +14416,9 @@ class TestCodedFiles:
         monkeypatch.setattr(callfs._Scratch, "write", raising(callfs.StorageFull()))
         assert files.good(), "a full disk only costs time"
 
-    def test_what_a_range_touches(self, coded: Any) -> None:
+    def test_what_a_range_touches(self, coded_files: Any) -> None:
         """erasure.md: a range touches only the data shards it lies in; of a lost one only the blocks that are asked for."""
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
         files.nodes.asked, files.nodes.fetched = [], 0
         assert files.good(size + 10, size + 20)
@@ -14430,9 +14430,9 @@ class TestCodedFiles:
         assert files.nodes.fetched == 5 * BLOCK_64K
         assert files.metric("degraded_reads_total") == 1 and files.metric("rebuilt_bytes_total") == BLOCK_64K
 
-    def test_damage_is_told_and_absence_is_not(self, coded: Any) -> None:
+    def test_damage_is_told_and_absence_is_not(self, coded_files: Any) -> None:
         """The scrubber hears of shards that are gone or wrong, once a reader; nodes that are merely away come back."""
-        files = coded()
+        files = coded_files()
         files.put(shard_bytes(700_000))
         for why in SHARD_FAULTS:
             files.damage.clear()
@@ -14441,9 +14441,9 @@ class TestCodedFiles:
             told = [each[:3] for each in files.damage]
             assert told == ([] if why in ("away", "vanishing") else [(files.key, 1, "b")]), why
 
-    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded: Any, monkeypatch: Any) -> None:
+    def test_bad_blocks_of_more_shards_than_may_be_lost(self, coded_files: Any, monkeypatch: Any) -> None:
         """Each block is rebuilt for itself: five damaged shards of 4+2 are a whole file while no row lost more than two."""
-        files = coded()
+        files = coded_files()
         manifest = files.put(shard_bytes(24 * BLOCK_64K))
         for index in range(5):
             place = Path(files.nodes.stores[manifest.nodes[index]].folder, files.key, str(index))
@@ -14454,10 +14454,10 @@ class TestCodedFiles:
         moves = {index: "f" for index in range(5)}
         assert files.blobs.rebuild(files.key, manifest, moves, bad=moves).sums == manifest.sums
 
-    def test_too_few(self, coded: Any, monkeypatch: Any) -> None:
+    def test_too_few(self, coded_files: Any, monkeypatch: Any) -> None:
         """503 before the first byte where that can be known, else the reader breaks off; never a wrong byte."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(16 * BLOCK_64K)).shard_size
         for why in SHARD_FAULTS:
             files.lose(0, 2, 5, why=why)
@@ -14479,10 +14479,10 @@ class TestCodedFiles:
         assert files.nodes.asked == [], "three nodes are known to be away: nobody is asked"
         assert files.good(0, size)
 
-    def test_lost_in_the_middle(self, coded: Any, monkeypatch: Any) -> None:
+    def test_lost_in_the_middle(self, coded_files: Any, monkeypatch: Any) -> None:
         """A node goes while it is read from; the reader notices nothing."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files = coded()
+        files = coded_files()
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
         with files.blobs.open(files.key, files.tag, 0, 4 * size) as reader:
             found = [reader.read(1000) for _ in range(3)]
@@ -14490,11 +14490,11 @@ class TestCodedFiles:
             found += list(reader)
         assert b"".join(found) == files.data
 
-    def test_hedging(self, coded: Any, monkeypatch: Any) -> None:
+    def test_hedging(self, coded_files: Any, monkeypatch: Any) -> None:
         """Who is late is overtaken by K others; and is not asked again while it still owes an answer."""
         monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
         monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
-        files, answer, begun = coded(), threading.Event(), threading.Event()
+        files, answer, begun = coded_files(), threading.Event(), threading.Event()
         size = files.put(shard_bytes(400_000)).shard_size
 
         def mute(crcs: Any, reader: Any) -> Any:
@@ -14512,11 +14512,11 @@ class TestCodedFiles:
         assert files.good(size, 2 * size) and ("open", "b", 1) in files.nodes.asked
         assert not files.damage, "slow is not damaged"
 
-    def test_late_ones_are_better_than_none(self, coded: Any, monkeypatch: Any) -> None:
+    def test_late_ones_are_better_than_none(self, coded_files: Any, monkeypatch: Any) -> None:
         """With everybody else gone the reader waits for who is late."""
         monkeypatch.setattr(callfs, "HEDGE_FLOOR", 0.0)
         monkeypatch.setattr(callfs, "HEDGE_UNKNOWN", 0.0)
-        files, answer = coded(), threading.Event()
+        files, answer = coded_files(), threading.Event()
         size = files.put(shard_bytes(400_000)).shard_size
         files.lose(2, 3, 4)
 
@@ -14543,10 +14543,10 @@ class TestCodedFiles:
             pace.note(1.0)
         assert 0.9 < pace.mean <= pace.limit < 1.5
 
-    def test_closed_early(self, coded: Any, monkeypatch: Any) -> None:
+    def test_closed_early(self, coded_files: Any, monkeypatch: Any) -> None:
         """Readers that are left anywhere let go of everything, also of what hangs; nobody may read on."""
         monkeypatch.setattr(callfs, "CODE_SPAN", BLOCK_64K)
-        files, closed = coded(), []
+        files, closed = coded_files(), []
         size = files.put(shard_bytes(80 * BLOCK_64K)).shard_size
 
         def hanging(crcs: Any, reader: Any) -> Any:
@@ -14569,12 +14569,12 @@ class TestCodedFiles:
                 reader.close()
                 files.lose()
             files.blobs.close()
-            files.blobs = coded().blobs
+            files.blobs = coded_files().blobs
 
-    def test_rows_of_lost_shards_come_with_ranges(self, coded: Any, monkeypatch: Any) -> None:
+    def test_rows_of_lost_shards_come_with_ranges(self, coded_files: Any, monkeypatch: Any) -> None:
         """What is held is right for ranges that begin and end within rows, too."""
         monkeypatch.setattr(callfs, "CODE_SPAN", 2 * BLOCK_64K)
-        files = coded(3, (3, 2))
+        files = coded_files(3, (3, 2))
         files.put(shard_bytes(33 * BLOCK_64K + 77))
         files.lose(0, 1)
         rng = random.Random(8)
@@ -14587,7 +14587,7 @@ class TestCodedUploads:
     """Files on their way over the nodes."""
 
     @pytest.mark.parametrize("size", [1000, 1_500_000])
-    def test_another_node_for_one_that_fails(self, coded: Any, size: int) -> None:
+    def test_another_node_for_one_that_fails(self, coded_files: Any, size: int) -> None:
         """At its first byte, in the middle, at the end, or full: the next node without a shard of the file takes it."""
         def fails(error: Exception, after: int) -> Callable[[Any], Any]:
             def fault(body: Any) -> Any:
@@ -14596,7 +14596,7 @@ class TestCodedUploads:
                     left -= min(1000, left)
                 raise error
             return fault
-        files = coded(8)
+        files = coded_files(8)
         for after, error in (0, callfs.BadGateway("gone")), (size // 8, callfs.StorageFull()), (1 << 40, callfs.StorageError()):
             for index in (0, 2, 5):
                 files.nodes.faults = {("put", "abcdef"[index], index): fails(error, after)}
@@ -14608,9 +14608,9 @@ class TestCodedUploads:
                 assert files.good()
                 files.blobs.delete([files.key])
 
-    def test_none_has_two_while_another_has_none(self, coded: Any) -> None:
+    def test_none_has_two_while_another_has_none(self, coded_files: Any) -> None:
         """erasure.md, placement; with nodes away or named."""
-        files = coded(4)
+        files = coded_files(4)
         store = files.blobs
         assert store.placed(callfs.Coding(4, 2)) == tuple("abcdab") and store.placed(callfs.Coding(1, 1)) == ("a", "b")
         assert store.placed(callfs.Coding(4, 2, ("d", "b"))) == tuple("dbdbdb")
@@ -14623,9 +14623,9 @@ class TestCodedUploads:
         manifest = files.put(shard_bytes(3000), store.wished("erasure:2+3@d,b"))
         assert (manifest.data, manifest.parity, manifest.nodes, manifest.only) == (2, 3, tuple("dbdbd"), ("d", "b"))
 
-    def test_wishes(self, coded: Any) -> None:
+    def test_wishes(self, coded_files: Any) -> None:
         """What is not said is as configured; what makes no code is refused, as is a node that is not there."""
-        store = coded(4, (3, 2)).blobs
+        store = coded_files(4, (3, 2)).blobs
         assert store.wished("erasure").coding == (3, 2, ()) and store.wished("erasure:5+1").coding[:2] == (5, 1)
         assert store.coding == (3, 2, ()), "the store itself stays as it is"
         for bad, why in ("erasure:4+2@a,x", "'x' is no node of this cluster; the nodes are a, b, c, d"), ("erasure:255", "no code"), \
@@ -14633,9 +14633,9 @@ class TestCodedUploads:
             with pytest.raises(callfs.BadRequest, match=why):
                 store.wished(bad)
 
-    def test_nothing_is_left_of_a_failure(self, coded: Any, monkeypatch: Any) -> None:
+    def test_nothing_is_left_of_a_failure(self, coded_files: Any, monkeypatch: Any) -> None:
         """All nodes fail but too few, at any step; the coder fails; the disk is full: an error, and no shard anywhere."""
-        files, data = coded(6, (4, 2)), shard_bytes(1_300_000)
+        files, data = coded_files(6, (4, 2)), shard_bytes(1_300_000)
 
         refuse = raising(callfs.StorageFull())
         for good in range(6):
@@ -14672,18 +14672,18 @@ class TestCodedUploads:
             assert files.nodes.lying() == {}
         assert 0 < stored < 9
 
-    def test_nobody_is_left_when_a_client_goes(self, coded: Any) -> None:
+    def test_nobody_is_left_when_a_client_goes(self, coded_files: Any) -> None:
         """An upload that is not committed leaves nothing, in memory or in a file."""
-        files = coded()
+        files = coded_files()
         for size in 0, 1000, 3_000_000:
             with nothing_left(60), files.blobs.stage(files.key) as upload:
                 upload.write(memoryview(bytes(size)))
         assert files.nodes.lying() == {} and files.nodes.asked == []
 
-    def test_write_quorum(self, coded: Any, monkeypatch: Any) -> None:
+    def test_write_quorum(self, coded_files: Any, monkeypatch: Any) -> None:
         """What is under way long after the quorum is durable is owed; when it arrives after all it goes again."""
         monkeypatch.setattr(callfs, "CODE_GRACE", 0.05)
-        files, answer = coded(6, (4, 2), quorum=5), threading.Event()
+        files, answer = coded_files(6, (4, 2), quorum=5), threading.Event()
         assert [files.blobs.quorum(callfs.Coding(*each)) for each in ((4, 2), (2, 1), (9, 3), (4, 1))] == [5, 3, 10, 5]
 
         def mute(body: Any) -> Any:
@@ -14700,9 +14700,9 @@ class TestCodedUploads:
         fresh = files.blobs.rebuild(files.key, manifest, {2: "c"})
         assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2] and not files.damage
 
-    def test_rebuilt_and_moved(self, coded: Any) -> None:
+    def test_rebuilt_and_moved(self, coded_files: Any) -> None:
         """For the healer: shards on other nodes, each proven, several in one pass; nothing is replaced by a wrong one."""
-        files = coded(8)
+        files = coded_files(8)
         manifest = files.put(shard_bytes(900_000))
         files.lose(1, 4)
         fresh = files.blobs.rebuild(files.key, manifest, {1: "g", 4: "h"})
@@ -14727,9 +14727,9 @@ class TestCodedUploads:
         empty = files.put(b"")
         assert files.blobs.rebuild(files.key, empty, {0: "h"}).nodes[0] == "h"
 
-    def test_deleted_everywhere(self, coded: Any, monkeypatch: Any) -> None:
+    def test_deleted_everywhere(self, coded_files: Any, monkeypatch: Any) -> None:
         """Each node is asked; who is away is asked again later, unless that are too many."""
-        files = coded()
+        files = coded_files()
         files.put(shard_bytes(3000))
         files.nodes.away = {"b"}
         with pytest.raises(callfs.Unavailable, match="1 deleted files wait .* node b can not be reached"):
@@ -14741,9 +14741,9 @@ class TestCodedUploads:
         files.blobs.delete([files.key])
         assert files.nodes.lying() == {} and files.blobs.find(files.key) is None
 
-    def test_what_lies_here(self, coded: Any) -> None:
+    def test_what_lies_here(self, coded_files: Any) -> None:
         """find, list and sweep are about this node."""
-        files = coded(2)
+        files = coded_files(2)
         size = files.put(shard_bytes(3000)).shard_size
         found = files.blobs.find(files.key)
         assert found.size == 3 * size and list(files.blobs.list()) == [found] and files.blobs.about(files.key) == {}
@@ -19613,6 +19613,13 @@ def shard_town(tmp_path: Path) -> Iterator[ShardTown]:
         made.close()
 
 
+def replaced(place: Path) -> None:
+    """Another shard lies there, whole."""
+    with callfs.DiskShards(str(place.parents[2]), durable=False).stage(place.parent.name, int(place.name), place.stat().st_size) as upload:
+        upload.write(memoryview(os.urandom(place.stat().st_size)))
+        upload.commit()
+
+
 def flip(place: Path, offset: int = 12345, count: int = 1) -> None:
     """Let bits rot."""
     data = bytearray(place.read_bytes())
@@ -19625,7 +19632,7 @@ SHARD_DAMAGE: dict[str, Callable[[Path], Any]] = {
     "gone": lambda place: (place.unlink(), place.with_suffix(".crc").unlink()), "a bit": flip,
     "cut": lambda place: os.truncate(place, 1000), "empty": lambda place: os.truncate(place, 0),
     "longer": lambda place: place.write_bytes(place.read_bytes() + b"\0" * 8), "no sums": lambda place: place.with_suffix(".crc").unlink(),
-    "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
+    "another": replaced, "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
 }
 QUICKLY_SEEN = ("gone", "cut", "empty", "longer")       # without reading
 
@@ -19782,7 +19789,7 @@ def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
     assert found.failed + found.rebuilt == 1    # its own disk still takes it
 
 
-@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill"])
+@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill", "taken"])
 def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """Somebody changes the file while its shards are made: what was made in vain is removed, what others need stays."""
     town, path = shard_town, "/00"
@@ -19812,6 +19819,8 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
         elif change == "heal":
             found = town.heal(path, node="node-2")      # it lets the manifest name what the first one has made
             assert (found.rebuilt, found.adopted) == (0, 1)
+        elif change == "taken":             # somebody else removes what no manifest names yet
+            SHARD_DAMAGE["gone"](town.place(path, 1))
         else:
             monkeypatch.setattr(scrubber, "_undo", lambda *at: None)
             raise KeyError("as if it were killed here")
@@ -19820,7 +19829,9 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
     monkeypatch.setattr(scrubber._blobs, "rebuild", meanwhile)
     found = town.heal(path)
     assert found.state == ("failed" if change == "kill" else "done") and found.failed == 0
-    assert found.rebuilt == {"chmod": 2}.get(change, 0), found
+    assert found.rebuilt == {"chmod": 2, "taken": 2}.get(change, 0), found
+    if change in ("chmod", "taken"):        # it names what is there, and nothing else
+        assert town.states(path) == "oooooo"
     if change == "move":
         assert town.heal("/moved").rebuilt == 1         # the other one was made where it is named
     if change == "chmod":
@@ -19866,7 +19877,8 @@ def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
                 upload.write(memoryview(b"12345678"))
                 upload.commit()
     os.utime(town.folder / node / ".erasure" / keys[0] / "3", (town.clock.now, town.clock.now))     # one of its shards is young
-    town.clock.now += 1
+    assert scrubber.round().removed == 0
+    town.clock.now += callfs.SCRUB_CUT - 3600
     assert scrubber.round().removed == 2 and {key for name, key, _ in town.lying() - town.named()} == {keys[0]}
     town.clock.now += 3601
     assert scrubber.round(deep=False).removed == 0 and scrubber.round().removed == 1
@@ -19876,6 +19888,14 @@ def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
             upload.write(memoryview(b"12345678"))
             upload.commit()
     assert scrubber.round().removed == 0 and "right records" in town.told[-1][0]
+    town.many(6)                            # a stray shard of a file stays until all that its manifest names were found good
+    with town.shards["node-1"].stage(callfs.blob_of(town.store.get("/00"))[0], 1, town.manifest("/00").shard_size) as upload:
+        upload.write(memoryview(town.place("/00", 1).read_bytes()))
+        upload.commit()
+    town.away = {"node-5"}
+    assert town.scrubbers["node-1"].round().removed == 0
+    town.away = set()
+    assert town.scrubbers["node-1"].round().removed == 1
     for path in list(town.files):           # all records are lost: what is left of the files is
         town.store.delete(path)
     before = town.lying()
@@ -19898,7 +19918,7 @@ def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest
     scrubber.report(secrets_token(), 0, "node-2", "missing")        # of a file that is gone by now
     assert len(scrubber._reported) == 3
     scrubber.start()
-    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported)
+    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported, 60)
     town.ticks.now += 1
     with pytest.raises(callfs.CallFSError):
         town.read("/03")
@@ -19919,21 +19939,23 @@ def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.Monk
         scrubber.start()
     flip(town.place("/04", 0), 5)
     town.ticks.now += 1.2 * town.options.scrub_interval
-    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1)
+    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1, 60)
     town.away = {"node-6"}
-    wait_for(lambda: all(each._away for each in town.scrubbers.values()))
+    wait_for(lambda: all(each._away for each in town.scrubbers.values()), 60)
     town.ticks.now += town.options.heal_after + 1
-    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files))
+    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files), 60)
     town.away = set()
-    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files))
+    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files), 60)
     for scrubber in town.scrubbers.values():
         scrubber.close()
     assert not [name for name in our_threads() if name == "callfs-scrub"]
     town.options.scrub_rate = 1
     scrubber = town.scrubbers["node-1"] = town.join("node-1")
+    look, begun = scrubber._look, threading.Event()
+    scrubber._look = lambda *at: (begun.set(), look(*at))[1]
     scrubber.start()
     town.ticks.now += 3 * town.options.scrub_interval
-    wait_for(lambda: any(name.startswith("callfs-heal") for name in our_threads()))
+    assert begun.wait(60)
     scrubber.close()
     slow = town.scrubbers["node-2"].heal(rate=1)
     monkeypatch.setattr(callfs, "HEAL_STEP", 0.01)
@@ -19964,6 +19986,66 @@ def test_scrub_moves_the_shards_of_a_node_that_leaves(shard_town: ShardTown) -> 
     town.whole(stray=1)
     town.away, town.rooms = set(), dict.fromkeys(town.names, 0)
     assert "No node" in town.scrubbers["node-1"].vacate(town.store.get("/00")) and "node-1" in town.manifest("/00").nodes
+
+
+def test_fsck_of_shards(tmp_path: Path, capsys: Any) -> None:
+    """What a node alone can say of them; and `heal` of second copies leaves coded files alone."""
+    config = tmp_path / "config.yaml"
+    config.write_text(callfs.render_yaml(server_settings(tmp_path, {"erasure": {"enabled": True}, "server": {"listen_addr": "127.0.0.1:0"}})))
+    with callfs.Server(callfs.Config.load(str(config), environ={})) as server:
+        for path in ("/a", "/b", "/c"):
+            assert call(server, "PUT", f"/v1/files{path}?erasure=true", os.urandom(50_000), headers={
+                "Authorization": "Bearer " + KEY}).status == 201
+        keys = {path: callfs.blob_of(server._store.get(path))[0] for path in ("/a", "/b", "/c")}
+    folder = tmp_path / "files/.callfs/.erasure"
+
+    def fsck(*words: str) -> tuple[int, list[str]]:
+        code = callfs.main(["fsck", "--config", str(config), *words])
+        return code, [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if ": " in line]
+    assert fsck("--deep") == (0, [])
+    SHARD_DAMAGE["gone"](folder / keys["/a"] / "2")
+    flip(folder / keys["/b"] / "1")
+    assert fsck() == (1, ["no shard: /a"]) and fsck("--deep") == (1, ["no shard: /a", "no shard: /b"])
+    (folder / ("ab" * 16)).mkdir()
+    (folder / ("ab" * 16) / "0").write_bytes(b"12345678")
+    assert fsck() == (1, ["no shard: /a"])              # it may be about to get a record
+    old = time.time() - callfs.FSCK_YOUNG - 10
+    os.utime(folder / ("ab" * 16) / "0", (old, old))
+    assert fsck("--dry-run") == (1, ["no shard: /a", "unused: " + "ab" * 16]) and (folder / ("ab" * 16) / "0").exists()
+    assert fsck() == (1, ["no shard: /a", "unused: " + "ab" * 16]) and not (folder / ("ab" * 16)).exists()
+    for number in range(4 + callfs.SCRUB_STRAYS):       # are these the right records?
+        (folder / f"{number:032x}").mkdir()
+        (folder / f"{number:032x}" / "0").write_bytes(b"12345678")
+        os.utime(folder / f"{number:032x}" / "0", (old, old))
+    assert fsck() == (1, ["no shard: /a", "many shards: erasure"]) and (folder / ("0" * 32) / "0").exists()
+    with callfs.Server(callfs.Config.load(str(config), environ={})) as server:
+        assert list(server.scrubber.heal())[-1].rebuilt == 2
+    assert fsck("--deep") == (1, ["many shards: erasure"])
+
+
+def test_stamps_of_shards_when_records_move(shard_town: ShardTown) -> None:
+    """`migrate` lets a node have another name: all its shards are still here."""
+    entry = shard_town.store.get("/00")
+    moved = callfs._shards_at(entry.stamp, "n1")
+    before, after = callfs.code_of(entry), callfs.code_of(entry._replace(stamp=moved))
+    assert after == before._replace(nodes=("n1",) * 6) and moved.startswith(callfs.blob_of(entry)[0] + " ")
+    assert callfs._shards_at("key [9]", "n1") == "key [9]"
+    owed = entry._replace(stamp="k " + before._replace(nodes=(*before.nodes[:5], ""), sums=(*before.sums[:5], "")).text)
+    assert callfs.code_of(owed._replace(stamp=callfs._shards_at(owed.stamp, "n1"))).nodes == ("n1",) * 5 + ("",)
+
+
+def test_heal_makes_what_is_owed(shard_town: ShardTown) -> None:
+    """A file that was stored with fewer shards than it is to have: the rest is made, and by the next round at once."""
+    town = shard_town
+    entry, manifest = town.store.get("/00"), town.manifest("/00")
+    for index in (2, 5):
+        SHARD_DAMAGE["gone"](town.place("/00", index))
+    nodes, sums = (tuple("" if index in (2, 5) else each for index, each in enumerate(some)) for some in (manifest.nodes, manifest.sums))
+    town.store.put(entry._replace(stamp=f"{callfs.blob_of(entry)[0]} {manifest._replace(nodes=nodes, sums=sums).text}"))
+    assert [row.state for row in town.scrubbers["node-1"].look(town.store.get("/00"))] == ["ok", "ok", "owed", "ok", "ok", "owed"]
+    found = town.scrubbers["node-1"].round(False)
+    assert found.rebuilt == 2 and town.manifest("/00") == manifest
+    town.whole()
 
 
 def test_heal_of_a_running_server(serve: Callable[..., Any], capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -20018,6 +20100,29 @@ def test_heal_of_a_running_server(serve: Callable[..., Any], capsys: Any, monkey
         assert client.shards("d/f")["shards"][3]["state"] == "ok" and list(client.heal("d"))[-1]["lost"] == 1
     plain = serve()
     assert call(plain, "POST", "/v1/heal/", {}).status == 501 and call(plain, "GET", "/v1/heal/").status == 404
+
+
+def test_a_node_leaves_with_its_shards(shard_town: ShardTown) -> None:
+    """`cluster leave` moves them, too; what can not go is told, and it is not done before all is gone."""
+    town, about = shard_town, {"version": "1", "time": time.time(), "draining": False, "uptime_seconds": 1.0, "disk": {"free_bytes": 1 << 40}}
+    made = callfs.Members(argparse_like(draining=False), town.store, argparse_like(call=lambda *at, **how: argparse_like(value=dict(about))),
+                          instance_id="node-3", root=str(town.folder), note=str(town.folder / "note"), endpoints={
+                              name: "http://" + name for name in town.names})
+    made.shards, made.STEP = town.scrubbers["node-3"], 0.01
+    held = sum(len(page) for page in town.scrubbers["node-3"].held())
+    town.rooms = dict.fromkeys(town.names, 0)
+    made.start()
+    try:
+        rows = list(made.follow("node-3", callfs.ROOT, made.ask_leaving("node-3", callfs.ROOT, True)))
+        assert (rows[-1]["state"], rows[-1]["moved"], rows[-1]["files"]) == ("stuck", 0, held) and "No node" in rows[-1]["failed"][0]["reason"]
+        town.rooms = {"node-3": -1}
+        rows = list(made.follow("node-3", callfs.ROOT, made.ask_leaving("node-3", callfs.ROOT, True)))
+        assert (rows[-1]["state"], rows[-1]["moved"], rows[-1]["failed"]) == ("done", held, [])
+    finally:
+        made.close()
+    assert not [key for name, key, _ in town.lying() if name == "node-3"]
+    town.away = {"node-3"}
+    town.whole()
 
 
 def test_heal_says_what_can_not_be_read(shard_town: ShardTown) -> None:

