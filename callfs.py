@@ -19705,9 +19705,8 @@ def backend_to(entry: Entry, backend: str) -> str:
     if code is None or backend_name(backend) != ERASURE:
         return "" if entry.backend == backend else backend
     wish = read_coding(backend)
-    wish = Coding(wish.data or code.data, wish.parity or code.parity, wish.nodes)
-    nodes = tuple(itertools.islice(itertools.cycle(wish.nodes or code.nodes), wish.data + wish.parity))
-    return wish.name if (wish.data, wish.parity, nodes) != (code.data, code.parity, code.nodes) else ""
+    wish = Coding(wish.data or code.data, wish.parity or code.parity, wish.nodes or code.only)
+    return wish.name if wish != (code.data, code.parity, code.only) else ""
 
 
 @contextlib.contextmanager
@@ -32018,7 +32017,7 @@ class RestDialect:
         def serve(socket: WebSocket) -> None:
             # Not before: a client that is gone never comes here.
             with refuse_consuming(self._tree.open(who, path)).reader() as reader:
-                for block in iter(lambda: reader.read(WS_CHUNK), b""):
+                for block in full_blocks(reader, WS_CHUNK):
                     socket.send(block)
             socket.close(1000)
         return _conversation(serve)
@@ -32322,7 +32321,8 @@ def _shard_count(name: str, value: object) -> int:
 def _upload_backend(request: Request) -> tuple[str, bool]:
     """The backend that an upload asks for, and whether it asks not to be coded (erasure.md: headers win)."""
     query, headers = request.query if request.query_text else {}, request.headers
-    backend, erasure = headers.get("x-callfs-backend", query.get("backend", "")), headers.get("x-callfs-erasure", query.get("erasure"))
+    backend = headers.get("x-callfs-backend", query.get("backend", "").replace(" ", "+"))       # "+" of a query is a blank
+    erasure = headers.get("x-callfs-erasure", query.get("erasure"))
     wanted = _YES_OR_NO.get(erasure.lower()) if erasure is not None else None
     if erasure is not None and wanted is None:
         raise BadRequest("`erasure` is true or false.")

@@ -2063,6 +2063,18 @@ def test_warnings() -> None:
     assert config_of(auth=users).validate() == []
 
 
+def test_warning_of_shards_on_too_few_nodes() -> None:
+    """So many on one node that its loss loses the file; one node alone is another matter."""
+    def said(count: int, **erasure: int) -> list[str]:
+        peers = {f"node-{number}": f"http://n{number}:1" for number in range(1, count + 1)} if count > 1 else {}
+        secrets = {"internal_proxy_secret": "s" * 32} if peers else {}
+        return config_of(auth={**KEYS, "api_keys": [], "api_key_users": {"ann": "k" * 16}, **secrets}, erasure={"enabled": True, **erasure},
+                         instance_discovery={"peer_endpoints": peers}, **({"metadata_store": {"type": "redis", "redis_addr": "h:1"}, "dlm": {
+                             "type": "redis", "redis_addr": "h:1"}} if peers else {})).validate()
+    assert said(1) == said(6) == said(3) == said(2, data_shards=1, parity_shards=1) == []
+    assert [line for line in said(2) if "erasure.parity_shards: 2 nodes have up to 3 shards" in line]
+
+
 @pytest.mark.parametrize("text, addresses", [
     (":8443", [("tcp", "", 8443, "")]), ("127.0.0.1:0", [("tcp", "127.0.0.1", 0, "")]), ("[::1]:80, unix:/a b", [("tcp", "::1", 80, ""), ("unix", "", 0, "/a b")]),
     ("[fe80::1%eth0]:1", [("tcp", "fe80::1%eth0", 1, "")]), ("my-host:1", [("tcp", "my-host", 1, "")]),
@@ -10331,6 +10343,26 @@ class TestSQLiteStore(MetadataStoreContract):
             store.delete("/d")
             assert len(store.loose_blobs()) == len(loose) + 1 and store.elsewhere("/") == []
 
+    @pytest.mark.parametrize("old", [False, True])
+    def test_coded_files_have_no_second_copy(self, tmp_path: Path, old: bool) -> None:
+        """One that is coded drops its copy, one that becomes plain is owed one; also in data of the sixth format, in which
+        they were as all others."""
+        self.make(tmp_path).close()
+        if old:
+            with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite3")) as connection:
+                for name, text in connection.execute("SELECT name, sql FROM sqlite_master WHERE name LIKE 'replica%' AND type = 'trigger'").fetchall():
+                    connection.executescript(f"DROP TRIGGER {name}; {text.replace(chr(39) + 'erasure' + chr(39) + ', ', '')};")
+                connection.execute("PRAGMA user_version = 6")
+        with contextlib.closing(self.make(tmp_path)) as store:
+            store.replicate("s3")
+            for backend, owed in (("erasure", []), ("localfs", ["copy"]), ("erasure", ["drop"]), ("localfs", ["copy"])):
+                store.put(an_entry("/f", backend=backend, etag="e", id="i", stamp="ab" * 16 + " tag"))
+                assert [each.task for each in store.owed_replicas(9, 2e9)] == owed, backend
+            store.put(an_entry("/g", backend="erasure", etag="g", id="g"))
+            store.replicate("")
+            store.replicate("s3")
+            assert [each.path for each in store.owed_replicas(9, 2e9)] == ["/f"]
+
     @staticmethod
     def damage(path: Path, how: str) -> None:
         """Break a database file in one of several ways."""
@@ -16147,7 +16179,7 @@ def test_a_changed_file_keeps_its_coding(coded: Rig, change: Any, wanted: bytes)
 PLACES_TO = [                               # /c is 2+1 on the only node: where it is to go, and where it is then; whether it moves
     ("erasure", "erasure:2+1", False), ("erasure:2+1", "erasure:2+1", False), ("erasure:2", "erasure:2+1", False),
     ("erasure:+1", "erasure:2+1", False), ("erasure:+3", "erasure:2+3", True), ("erasure:5", "erasure:5+1", True),
-    ("erasure:1+1", "erasure:1+1", True), ("localfs", "localfs", True), ("erasure:@node-1", "erasure:2+1", False),
+    ("erasure:1+1", "erasure:1+1", True), ("localfs", "localfs", True), ("erasure:@node-1", "erasure:2+1", True),
 ]
 
 
@@ -24487,7 +24519,7 @@ class TestFsck:
 
     def test_what_this_version_can_not_do_is_refused(self, tmp_path: Path) -> None:
         """And records among the files that are served are, too."""
-        config = callfs.Config.from_mapping(server_settings(tmp_path, {"erasure": {"enabled": True}}), "test")
+        config = callfs.Config.from_mapping(server_settings(tmp_path, {"external_plugins": {"enabled": True}}), "test")
         with pytest.raises(callfs.ConfigError):
             callfs.run_fsck(config)
         settings = server_settings(tmp_path, {"metadata_store": {"sqlite_path": str(tmp_path / "files" / "records")}})
@@ -25752,10 +25784,14 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dic
 ON_THE_DISK = pytest.mark.parametrize("rest", ["localfs"], indirect=True)     # what only the local disk does
 
 
-@pytest.fixture(params=["localfs", pytest.param("s3", marks=pytest.mark.once)])
+ALL_CODED = {f"erasure__{name}": value for name, value in (("enabled", True), ("default", True), ("min_file_size", 0), ("data_shards", 2),
+                                                           ("parity_shards", 1))}
+
+
+@pytest.fixture(params=["localfs", pytest.param("s3", marks=pytest.mark.once), pytest.param("erasure", marks=[pytest.mark.once, pytest.mark.long])])
 def rest(request: Any, serve_users: Callable[..., Any], bucket: Callable[..., dict[str, Any]]) -> Any:
     """A server with ann and bob and nothing else; where new files lie is all that differs."""
-    return serve_users(**bucket() if request.param == "s3" else {})
+    return serve_users(**bucket() if request.param == "s3" else ALL_CODED if request.param == "erasure" else {})
 
 
 def check_answer(answer: Answer, method: str = "GET", tls: bool = False) -> Answer:
@@ -28927,6 +28963,129 @@ def test_modification_time_is_kept(rest: Any, value: str, shown: Optional[str]) 
         assert answer.json()["mtime"] == shown == ask(rest, "HEAD", "/v1/files/f").headers["x-callfs-mtime"]
 
 
+CODED_UPLOADS = [                           # query; headers behind X-CallFS-; what comes of it
+    ("erasure=true", {}, "erasure:2+1"), ("", {"Erasure": "True"}, "erasure:2+1"), ("erasure", {}, "erasure:2+1"), ("erasure=false", {}, ""), ("", {}, ""),
+    ("erasure=true&data_shards=4&parity_shards=2", {}, "erasure:4+2"), ("erasure=true&parity_shards=3", {}, "erasure:2+3"),
+    ("", {"Erasure": "true", "Erasure-Data-Shards": "4", "Erasure-Parity-Shards": "2", "Erasure-Instances": "node-1"}, "erasure:4+2"),
+    ("erasure=true&data_shards=9&parity_shards=8&instances=x", {"Erasure-Data-Shards": "4", "Erasure-Instances": " node-1 , node-1"}, "erasure:4+8"),
+    ("erasure=true&data_shards=x", {"Erasure": "false"}, ""), ("erasure=false", {"Erasure": "true"}, "erasure:2+1"),
+    ("backend=erasure:3+2", {}, "erasure:3+2"), ("backend=erasure&data_shards=5", {}, "erasure:5+1"), ("backend=erasure:3+2&parity_shards=1", {}, "erasure:3+1"),
+    ("erasure=true&data_shards=254&parity_shards=2", {}, "erasure:254+2"), ("erasure=true&data_shards=1&parity_shards=1", {}, "erasure:1+1"),
+    *((query, {}, None) for query in (
+        "erasure=perhaps", "data_shards=4", "backend=localfs&parity_shards=2", "erasure=true&backend=localfs", "erasure=false&backend=erasure",
+        "backend=erasure:0+2", "erasure=true&instances=", "erasure=true&instances=node-1,,node-1", "erasure=true&instances=node-2",
+        "erasure=true&data_shards=255&parity_shards=2", "erasure=true&data_shards=256", *(
+            f"erasure=true&{name}_shards={bad}" for name in ("data", "parity") for bad in ("", "0", "x", "-1", "1.0", "%D9%A4", "999999999999", "1e1")))),
+]
+
+
+@pytest.fixture
+def coding(serve_users: Callable[..., Any]) -> Any:
+    """A server that codes what asks for it, 2+1, alone."""
+    return serve_users(**{**ALL_CODED, "erasure__default": False})
+
+
+@pytest.mark.once
+def test_uploads_that_ask_to_be_coded(coding: Any) -> None:
+    """erasure.md: query and headers, headers win; what makes no code is refused before the body is read, and nothing changes."""
+    for number, (query, headers, wanted) in enumerate(CODED_UPLOADS):
+        path, named = f"/v1/files/{number}", {f"X-CallFS-{name}": value for name, value in headers.items()}
+        data = b"%d" % number * 50
+        for method, status in (("POST", 201), ("PUT", 200)):
+            answer = ask(coding, method, f"{path}?{query}", data, named, 400 if wanted is None else status)
+            assert answer.headers.get("x-callfs-backend") == (wanted or None), (query, headers, answer.body)
+        got = ask(coding, "GET", path, status=404 if wanted is None else 200)
+        assert wanted is None or (got.body, got.headers.get("x-callfs-backend", "")) == (data, wanted)
+        assert wanted is None or "x-callfs-backend" in ask(coding, "HEAD", path).headers or not wanted
+    ask(coding, "PUT", "/v1/files/0", b"new", status=200)       # as the file that it replaces
+    assert ask(coding, "HEAD", "/v1/files/0").headers["x-callfs-backend"] == "erasure:2+1"
+    assert not scratch_of(coding)
+
+
+RECODINGS: list[tuple[dict[str, Any], Optional[str]]] = [       # of a file that is 4+2
+    ({"backend": "erasure"}, "erasure:4+2"), ({"backend": "erasure", "data_shards": 5}, "erasure:5+2"), ({"backend": "erasure", "parity_shards": "3"}, "erasure:4+3"),
+    ({"backend": "erasure:3+1"}, "erasure:3+1"), ({"backend": "erasure", "data_shards": 4, "parity_shards": 1, "instances": ["node-1"]}, "erasure:4+1"),
+    ({"backend": "localfs"}, ""), ({"backend": "erasure", "data_shards": None, "instances": []}, "erasure:4+2"),
+    *(({"backend": backend, **more}, None) for backend, more in (
+        ("erasure", {"data_shards": 0}), ("erasure", {"data_shards": True}), ("erasure", {"data_shards": 1.5}), ("erasure", {"data_shards": [4]}),
+        ("erasure", {"data_shards": 255}), ("erasure", {"instances": ["node-2"]}), ("erasure", {"instances": ["a,b"]}), ("erasure", {"instances": [1]}),
+        ("erasure", {"instances": {"a": 1}}), ("localfs", {"data_shards": 4}), ("", {"parity_shards": 4}), ("erasure:x", {}))),
+]
+
+
+@pytest.mark.once
+def test_coded_anew_by_patch(coding: Any) -> None:
+    """`destination` may be the same path or another; a directory goes with all that is in it."""
+    for number, (wish, wanted) in enumerate(RECODINGS):
+        path, other = f"/d/{number}", f"/d/{number}" if number % 2 else f"/d/{number}-moved"
+        etag = put_file(coding, path, b"x" * 99, {"X-CallFS-Backend": "erasure:4+2"}).headers["etag"]
+        ask(coding, "PATCH", "/v1/files" + path, json.dumps({"destination": other, **wish}), status=400 if wanted is None else 200)
+        found = ask(coding, "GET", "/v1/files" + (path if wanted is None else other), status=200)
+        assert (found.body, found.headers["etag"]) == (b"x" * 99, etag)
+        assert found.headers.get("x-callfs-backend", "") == ("erasure:4+2" if wanted is None else wanted), wish
+    ask(coding, "PATCH", "/v1/files/d", json.dumps({"name": "e", "backend": "erasure", "data_shards": 1}), status=200)
+    each = [ask(coding, "HEAD", "/v1/files" + entry["path"]).headers["x-callfs-backend"] for entry in ask(coding, "GET", "/v1/files/e").json()]
+    assert len(each) == len(RECODINGS) and {name.partition("+")[0] for name in each} == {"erasure:1"}
+
+
+@pytest.mark.once
+def test_manifest_and_the_way_out(coding: Any) -> None:
+    """Where the shards lie, under their full URLs; the data shards one behind the other, cut, are the file, without callfs."""
+    data, path = os.urandom(70_001), "/d/ä b"
+    put_file(coding, path, data, {"X-CallFS-Backend": "erasure:3+2"})
+    found = ask(coding, "GET", f"/v1/files{quoted(path)}?manifest=true", status=200).json()
+    shards = found.pop("shards")
+    assert found == {"path": path, "original_size": 70_001, "data_shards": 3, "parity_shards": 2, "shard_size": 23336, "version": 1}
+    (key,) = shards_in(os.path.join(coding.config.backend.localfs_root_path, callfs.HIDDEN))
+    folder, lying = Path(coding.config.backend.localfs_root_path) / callfs.HIDDEN / callfs.SHARD_FOLDER / key, []
+    for index, shard in enumerate(shards):
+        assert (shard["index"], shard["instance_id"], shard["size"]) == (index, "node-1", 23336)
+        assert shard["endpoint"] == f"{coding.url}/v1/shards{quoted(path)}/{index}"
+        lying.append((folder / str(index)).read_bytes())
+        assert call(coding, "GET", shard["endpoint"][len(coding.url):]).body == lying[-1]
+        assert hashlib.sha256(lying[-1]).hexdigest() == shard["checksum"]
+    assert b"".join(lying[:3])[:70_001] == data and len(lying) == 5
+    ask(coding, "GET", f"/v1/files{quoted(path)}?manifest=true", headers=NO_KEY, status=401)
+    ask(coding, "GET", "/v1/files/d?manifest=true", status=404)
+    for index in (0, 3):                    # and with two of them gone
+        (folder / str(index)).unlink()
+    assert get_file(coding, path) == data and ask(coding, "GET", "/v1/files" + quoted(path), headers={"Range": "bytes=-50000"}).body == data[-50_000:]
+
+
+@pytest.mark.once
+def test_every_dialect_has_coded_files(coding: Any) -> None:
+    """Uploads that ask for it through each of them, and each reads what another wrote."""
+    data, named = os.urandom(100_000), {"X-CallFS-Backend": "erasure:2+2"}
+    with RawWebSocket(coding, "/v1/files/ws/d/ws?mode=upload&erasure=true&parity_shards=2") as client:
+        for start in range(0, len(data), 10_000):
+            client.send(data[start:start + 10_000])
+        client.send(b"")
+        assert client.receive() == (1, b"ok:100000")
+    assert call(coding, "PUT", "/api/v1/files?path=/d/pfs", data, named).status == 200
+    assert call(coding, "PUT", "/fs/d/remfs", data, named).status in (200, 201)
+    put_file(coding, "/d/rest", iter([data[:1], data[1:]]), named)
+    link = ask(coding, "POST", "/v1/links/generate", json.dumps({"path": "/d/ws", "expiry_seconds": 60}), status=201).json()["url"]
+    assert call(coding, "GET", link[len(coding.url):]).body == data
+    for name in ("ws", "pfs", "remfs", "rest"):
+        answer = ask(coding, "HEAD", f"/v1/files/d/{name}")
+        assert answer.headers["x-callfs-backend"] == "erasure:2+2" and answer.headers["content-length"] == "100000"
+        assert {call(coding, "GET", where).body for where in (f"/v1/files/d/{name}", f"/api/v1/files?path=/d/{name}", f"/fs/d/{name}")} == {data}
+    with RawWebSocket(coding, "/v1/files/ws/d/pfs") as client:
+        assert b"".join(payload for opcode, payload in iter(client.receive, (-1, b"")) if opcode == 2) == data if client.send(b"", 8) else True
+    archive = zipfile.ZipFile(io.BytesIO(ask(coding, "GET", "/v1/files/d?archive=zip", status=200).body))
+    assert {archive.read(name) == data for name in archive.namelist() if not name.endswith("/")} == {True}
+    renamed = call(coding, "POST", "/api/v1/rename?path=/d/rest", json.dumps({"newPath": "/d/new", "backend": "erasure", "data_shards": 3}))
+    assert renamed.status == 200 and ask(coding, "HEAD", "/v1/files/d/new").headers["x-callfs-backend"] == "erasure:3+2"
+    with callfs.Client(coding.url, coding.key) as client:
+        assert client.stat("/d/new").backend == "erasure:3+2"
+        client.upload("/d/client", io.BytesIO(data), backend="erasure:1+1")
+        assert client.stat("/d/client").backend == "erasure:1+1"
+    ask(coding, "DELETE", "/v1/files/d?recursive=true", status=204)
+    hidden = os.path.join(coding.config.backend.localfs_root_path, callfs.HIDDEN)
+    wait_for(lambda: not shards_in(hidden), what="the shards to go")
+    assert not scratch_of(coding)
+
+
 @pytest.mark.parametrize("query, headers, status", [
     ("?erasure=true", {}, 400), ("?erasure=true&data_shards=4&parity_shards=2", {}, 400), ("", {"X-CallFS-Erasure": "true"}, 400),
     ("?erasure=true", {"X-CallFS-Erasure": "false"}, 201), ("?erasure=false", {}, 201), ("?backend=s3", {}, 501),
@@ -28939,6 +29098,7 @@ def test_placement_that_is_not_there(rest: Any, method: str, query: str, headers
     ask(rest, "GET", "/v1/files/f", status=200 if status == 201 else 404)
 
 
+@ON_THE_DISK
 def test_manifest_of_a_plain_file(rest: Any) -> None:
     put_file(rest, "/f", b"x")
     ask(rest, "GET", "/v1/files/f?manifest=true", status=404)
@@ -31910,7 +32070,7 @@ def test_a_second_stop_that_waits_less_long_forces_the_first(serve_users: Callab
 
 @pytest.mark.parametrize("options, message", [
     ({"dlm__type": "postgres"}, "dlm.type"),
-    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"), ({"erasure__enabled": True}, "erasure.enabled"),
+    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"), ({"external_plugins__enabled": True}, "external_plugins"),
     ({"instance_discovery__peer_endpoints": {"n2": "http://n2:1"}}, "peer_endpoints"), ({"auth__api_key_users": {}}, "auth.api_keys"),
     ({"auth__api_key_users": {"root": "a-key-for-root-012345"}}, "reserved"), ({"auth__api_key_users": {"x": "short"}}, "16 characters"),
     ({"auth__mode": "sideways"}, "auth.mode"), ({"server__no_such_option": 1}, "no_such_option"), ({"nosuch__thing": 1}, "nosuch"),
