@@ -13723,6 +13723,7 @@ def test_shards_of_another_length_than_announced(shard_rig: Any) -> None:
     for length, data in ((10, b"x" * 9), (10, b"x" * 11), (0, b"x"), (callfs.CODE_BLOCK, b"x" * (callfs.CODE_BLOCK - 1))):
         with pytest.raises(callfs.Disconnected), shard_rig.shards.stage(SHARD_KEY, 0, length) as upload:
             upload.write(memoryview(data))
+            assert len(data) < length       # more are refused at once: they would fill the disk
             upload.commit()
         assert shard_rig.files() == []
 
