@@ -82,7 +82,7 @@ class Cluster:
                 with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                     break
                 if time.monotonic() > deadline or any(each.poll() is not None for each in self.processes):
-                    raise SystemExit(f"{self.name} did not start: see {self.folder}")
+                    raise SystemExit(f"{self.name} did not start:\n" + "\n".join(log.read_text()[-500:] for log in self.folder.glob("*.log")))
                 time.sleep(0.05)
 
     def ask(self, method: str, path: str, body: Any = None, node: int = 0, wanted: tuple[int, ...] = (200, 201, 202, 204)) -> bytes:
@@ -165,7 +165,7 @@ auth:
   single_use_link_secret: bench-link-secret-0123456789
 log: {{file: "{folder}/{name}.access", format: json}}
 backend: {{localfs_root_path: "{folder}/{name}"}}
-metadata_store: {{type: redis, redis_addr: "unix:{folder}/redis"}}
+metadata_store: {{type: redis, redis_addr: "unix:{folder}/redis", sqlite_path: "{folder}/{name}.sqlite3"}}
 dlm: {{type: redis, redis_addr: "unix:{folder}/redis"}}
 erasure: {{enabled: true, default: true, data_shards: 4, parity_shards: 2}}
 instance_discovery:
