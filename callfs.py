@@ -16433,14 +16433,22 @@ class DiskShards(ShardStore):
 
     def __init__(self, folder: str, *, durable: bool = True, min_free: int = 0) -> None:
         self.folder, self._durable, self._min_free = os.path.join(folder, SHARD_FOLDER), durable, min_free
-        with _blob_errors():
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """Make the folders, also once more when somebody tidied up; not on a disk that can only be read."""
+        try:
             os.makedirs(os.path.join(self.folder, "tmp"), mode=0o700, exist_ok=True)
+        except OSError as error:
+            if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
+                raise translate_os_error(error) from error
 
     def stage(self, key: str, index: int, length: int) -> ShardUpload:
         """As the base says."""
         place = shard_place(key, index)
         if self._min_free and self.free_bytes() < length:
             raise StorageFull()
+        self._prepare()
         return _DiskShardUpload(self.folder, place, length, self._durable)
 
     def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
@@ -16468,10 +16476,10 @@ class DiskShards(ShardStore):
         return found
 
     def _all(self) -> Iterator[tuple[str, Mapping[str, tuple[int, int]]]]:
-        with _blob_errors(), os.scandir(self.folder) as items:
-            for item in items:
-                if _SHARD_NAME.fullmatch(item.name + "/0"):
-                    yield item.name, self._names(item.name)
+        with _blob_errors():
+            for name in os.listdir(self.folder) if os.path.isdir(self.folder) else ():
+                if _SHARD_NAME.fullmatch(name + "/0"):
+                    yield name, self._names(name)
 
     def _remove(self, key: str, names: Sequence[str]) -> None:
         above = os.path.join(self.folder, shard_place(key, 0)[:-2])
@@ -16483,9 +16491,11 @@ class DiskShards(ShardStore):
                 os.rmdir(above)
 
     def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
-        with _blob_errors(), os.scandir(os.path.join(self.folder, "tmp")) as items:
-            left = [item.path for item in items if item.stat().st_mtime_ns < before_ns and
-                    (keys is None or item.name.partition(".")[0] in keys)]
+        left: list[str] = []
+        with _blob_errors(), contextlib.suppress(FileNotFoundError), os.scandir(os.path.join(self.folder, "tmp")) as items:
+            left += (item.path for item in items if (keys is None or item.name.partition(".")[0] in keys)
+                     and item.stat().st_mtime_ns < before_ns)
+        with _blob_errors():
             for path in left if mend else ():
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(path)
@@ -16494,10 +16504,11 @@ class DiskShards(ShardStore):
     def free_bytes(self) -> int:
         """As the base says."""
         with _blob_errors():
-            return max(0, shutil.disk_usage(self.folder).free - self._min_free)
+            return max(0, shutil.disk_usage(os.path.dirname(self.folder)).free - self._min_free)
 
     def check(self) -> None:
         """As the base says."""
+        self._prepare()
         with _blob_errors():
             os.stat(os.path.join(self.folder, "tmp"))
 
@@ -16540,7 +16551,10 @@ class S3Shards(ShardStore):
     def verify(self, key: str, index: int, pace: Callable[[int], None] = lambda count: None) -> ShardState:
         """As the base says; the notes, too, are read from S3."""
         self._known.drop(shard_place(key, index))
-        return super().verify(key, index, pace)
+        try:
+            return super().verify(key, index, pace)
+        except AlteredBytes:                # by S3's own checksum
+            raise StorageError("A shard in S3 is not as it was stored.") from None
 
     def _data(self, place: str, start: int, stop: Optional[int]) -> tuple[Reader, int]:
         try:
@@ -16574,10 +16588,8 @@ class S3Shards(ShardStore):
                 yield key, {parts(found)[-1]: (found.size, found.mtime_ns) for found in group}
 
     def _remove(self, key: str, names: Sequence[str]) -> None:
-        prefix = shard_place(key, 0)[:-1]
-        for name in names:
-            self._known.drop(prefix + name)
-        self._client.delete([self._folder + prefix + name for name in names])
+        prefix = self._folder + shard_place(key, 0)[:-1]
+        self._client.delete([prefix + name for name in names])
 
     def _sweep_uploads(self, before_ns: int, keys: Optional[Collection[str]], mend: bool) -> int:
         found = [pending for pending in self._client.uploads(self._folder) if pending.started_ns < before_ns and
@@ -16601,7 +16613,7 @@ class S3Shards(ShardStore):
 
 class ShardOps:
     """The shards of this node, for the others: `ops` by the names under which `Peers.call` asks for them. `leaving`: whether
-    it is to get none any more; then it has -1 bytes of room."""
+    it is to get none any more; then it refuses them, and has -1 bytes of room."""
 
     def __init__(self, shards: ShardStore, leaving: Callable[[], bool] = lambda: False) -> None:
         self._shards, self._leaving = shards, leaving
@@ -16613,6 +16625,8 @@ class ShardOps:
             "_shard_put", "_shard_read", "_shard_find", "_shard_verify", "_shard_delete", "_shard_remove", "_shard_room")}
 
     def _shard_put(self, call: PeerCall) -> PeerResult:
+        if self._leaving():
+            raise Unavailable("This node is being emptied.")
         with self._shards.stage(call.args["key"], call.args["index"], call.args["length"]) as upload:
             pour(call.body, upload.write)
             return PeerResult({"sha256": upload.commit()})
@@ -34664,7 +34678,7 @@ class Server:
         blobs = self._cached(build_blobs(self.config, self.log, self.metrics))
         self.erasure: Optional[ErasureBlobs] = blobs.get(ERASURE)
         if self.erasure is not None:
-            if shard_folder(self.config):   # nodes of one machine must not take each other's shards for leftovers
+            if os.access(shard_folder(self.config), os.W_OK):       # nodes of one machine must not take each other's shards for leftovers
                 self._cleanup.callback(DataLock(os.path.join(shard_folder(self.config), SHARD_FOLDER, "lock")).release)
             self.peer_ops.update(ShardOps(self.erasure.nodes.here, lambda: self.cluster is not None and self.cluster.draining).ops)
         return blobs

@@ -13691,6 +13691,7 @@ def test_shards_of_another_length_than_announced(shard_rig: Any) -> None:
     for length, data in ((10, b"x" * 9), (10, b"x" * 11), (0, b"x"), (callfs.CODE_BLOCK, b"x" * (callfs.CODE_BLOCK - 1))):
         with pytest.raises(callfs.Disconnected), shard_rig.shards.stage(SHARD_KEY, 0, length) as upload:
             upload.write(memoryview(data))
+            assert len(data) < length       # more are refused at once: they would fill the disk
             upload.commit()
         assert shard_rig.files() == []
 
@@ -13865,6 +13866,34 @@ def test_shards_on_a_full_disk(tmp_path: Path) -> None:
     assert callfs.DiskShards(str(tmp_path), min_free=1 << 60).free_bytes() == 0
 
 
+def test_shards_of_a_disk_that_was_wiped(tmp_path: Path) -> None:
+    """Somebody removes the folder under a running server: nothing is there, what comes is stored."""
+    rig = ShardsOnDisk(tmp_path)
+    put_shard(rig.shards, b"x" * 8)
+    shutil.rmtree(rig.folder)
+    assert rig.shards.find([SHARD_KEY]) == {SHARD_KEY: {}} and list(rig.shards.list()) == [] and rig.shards.sweep(time.time_ns()) == 0
+    rig.shards.remove(SHARD_KEY, [0])
+    assert rig.shards.free_bytes() > 0
+    put_shard(rig.shards, b"y" * 8)
+    assert shard_part(rig.shards) == b"y" * 8
+    shutil.rmtree(rig.folder)
+    rig.shards.check()
+
+
+def test_shards_on_a_disk_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reads go on; a new one begins with nothing."""
+    rig = ShardsOnDisk(tmp_path / "old")
+    put_shard(rig.shards, b"x" * 8)
+    (tmp_path / "new").mkdir()
+    changes = frozenset({"makedirs", "replace", "unlink", "rmdir", "fsync", "write"})
+    monkeypatch.setattr(callfs, "os", FaultyOS(raising(OSError(errno.EROFS, "read-only")), changes))
+    shards = callfs.DiskShards(str(tmp_path / "old"))
+    assert shard_part(shards) == b"x" * 8 and len(list(shards.list())) == 1
+    with pytest.raises(callfs.PermissionDenied, match="read-only"):
+        put_shard(shards, b"y" * 8)
+    assert list(callfs.DiskShards(str(tmp_path / "new")).list()) == []
+
+
 # ---- calls that fail, a process that dies ------------------------------------------------------------------------
 
 SHARD_CALLS = frozenset({"open", "close", "write", "fsync", "replace", "unlink", "rmdir", "makedirs", "fstat", "stat", "scandir", "fdopen"})
@@ -14007,6 +14036,169 @@ def test_shards_when_s3_fails_while_one_is_read(moto_s3: S3Server, faulty_s3: An
     assert shard_part(rig.shards, 0, 131072) == data[:131072] and shard_part(rig.shards) == data and proxy.count("crc") - asked <= 1
     asked = proxy.count("crc")
     assert not rig.shards.verify(SHARD_KEY, 0).bad and proxy.count("crc") == asked + 1
+    proxy.fail("^GET .*/0$", "alter", at=1000)
+    with pytest.raises(callfs.StorageError):
+        rig.shards.verify(SHARD_KEY, 0)
+
+
+# ---- other nodes, the routes -------------------------------------------------------------------------------------
+
+@pytest.fixture(scope="module")
+def shard_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """The node `b` with files coded 3+2; `shards` are those on its disk, `rig` the way past them."""
+    root = tmp_path_factory.mktemp("shards") / "root"
+    with callfs.Server(root=root, instance_discovery__instance_id="b", auth__internal_proxy_secret=PEER_SECRET, erasure__enabled=True,
+                       erasure__data_shards=3, erasure__parity_shards=2, auth__api_key_users={"ann": KEY, "bob": "bobs-key-0123456789"}) as server:
+        server.rig = ShardsOnDisk(root / callfs.HIDDEN)
+        yield server
+
+
+def test_shards_for_other_nodes(shard_node: Any, peers_to: Any) -> None:
+    """Every operation once, signed; and what it refuses."""
+    peers, key = peers_to(shard_node.url), os.urandom(16).hex()
+    data = shard_bytes((9 << 20) + 16)
+
+    def ask(op: str, stream: bool = False, body: Any = None, key: str = key, **args: Any) -> Any:
+        return peers.call("b", "shard_" + op, {"key": key, **args}, {}, stream=stream, body=body)
+
+    def put(index: Any = 0, body: Any = None, length: int = len(data), key: str = key) -> Any:
+        return ask("put", body=body or callfs.bytes_body(data), index=index, length=length, key=key).value
+    assert put() == {"sha256": hashlib.sha256(data).hexdigest()}
+    for start, stop in ((0, 8 << 20), (8 << 20, len(data)), (65536, 131072), (9 << 20, len(data)), (0, 0)):
+        answer = ask("read", True, index=0, start=start, stop=stop)
+        with answer.reader:
+            assert b"".join(callfs.checked_blocks(answer.value["crcs"], answer.reader)) == data[start:stop]
+    about = peers.call("b", "shard_find", {"keys": [key, OTHER_KEY]}, {}).value["shards"]
+    assert about[OTHER_KEY] == [] and about[key][0][:2] == [0, len(data)] and callfs.ShardInfo(*about[key][0]).mtime_ns > 0
+    many = [os.urandom(16).hex() for _ in range(callfs.SHARD_KEYS)]
+    assert len(peers.call("b", "shard_find", {"keys": many}, {}).value["shards"]) == len(many)
+    assert ask("verify", index=0).value == {"size": len(data), "sha256": hashlib.sha256(data).hexdigest(), "bad": []}
+    assert peers.call("b", "shard_room", {}, {}).value["free"] > 1 << 20
+    put(1), put(255)
+    ask("remove", indexes=[1, 7])
+    assert shard_node.rig.files() == [f"{key}/0", f"{key}/0.crc", f"{key}/255", f"{key}/255.crc", "lock"]
+    for attempt, kind in ((lambda: ask("read", True, index=0, start=0, stop=(8 << 20) + 1), callfs.BadRequest),
+                          (lambda: ask("read", True, index=1, start=0, stop=8), callfs.FileNotFound),
+                          (lambda: ask("read", True, index=0, start=0, stop=8, key="../" + key), callfs.FileNotFound),
+                          (lambda: ask("read", True, index=0, start=9 << 20, stop=(9 << 20) + 24), callfs.CallFSError),
+                          (lambda: ask("verify", index="0/../0"), callfs.FileNotFound), (lambda: put(256), callfs.FileNotFound),
+                          (lambda: put("../1"), callfs.FileNotFound), (lambda: put(key="A" * 32), callfs.FileNotFound),
+                          (lambda: put(2, length=len(data) + 8), callfs.Disconnected), (lambda: put(2, length=8), callfs.Disconnected),
+                          (lambda: ask("remove", indexes=["../../lock"]), callfs.FileNotFound),
+                          (lambda: peers.call("b", "shard_delete", {"keys": ["tmp"]}, {}), callfs.FileNotFound)):
+        with pytest.raises(kind):
+            attempt()
+    peers.call("b", "shard_delete", {"keys": [key, *many]}, {})
+    assert shard_node.rig.files() == ["lock"]
+
+
+def test_shards_whose_bytes_are_changed_on_their_way(shard_node: Any, peers_to: Any) -> None:
+    """Nothing of them is kept: altered by what stands between the nodes, cut off, or given up by who sends."""
+    proxy = Between(shard_node.url)
+    with contextlib.closing(proxy):
+        peers, data = peers_to(proxy.url), shard_bytes(300_000)
+        peers.call("b", "shard_room", {}, {})
+        for change in (lambda block: flipped(block, 30_000) if len(block) > 40_000 else block, lambda block: block if len(block) < 4096 else None):
+            proxy.forth = change
+            with pytest.raises(callfs.CallFSError):
+                peers.call("b", "shard_put", {"key": SHARD_KEY, "index": 0, "length": len(data)}, {}, body=callfs.bytes_body(data))
+            proxy.forth = bytes
+        body = callfs.FileBody(io.BytesIO(data[:100_000]), len(data))
+        with pytest.raises(callfs.CallFSError):
+            peers.call("b", "shard_put", {"key": SHARD_KEY, "index": 0, "length": len(data)}, {}, body=body)
+        wait_for(lambda: shard_node.rig.files() == ["lock"], what="the temporary files to go")
+
+
+def test_shards_are_refused_by_a_node_that_leaves(tmp_path: Path) -> None:
+    ops = callfs.ShardOps(callfs.DiskShards(str(tmp_path)), lambda: True).ops
+    asked = callfs.PeerCall("", {"key": SHARD_KEY, "index": 0, "length": 1}, {}, "a", callfs.bytes_body(b"x"))
+    with pytest.raises(callfs.Unavailable):
+        ops["shard_put"](asked)
+    assert ops["shard_room"](asked).value == {"free": -1}
+
+
+def test_shard_routes_of_the_nodes(shard_node: Any) -> None:
+    """`/v1/internal/shards/KEY/INDEX` with the internal secret alone; names that are none, bodies without a length."""
+    secret, data, where = {"Authorization": f"Bearer {PEER_SECRET}"}, shard_bytes(200_000), f"/v1/internal/shards/{SHARD_KEY}/11"
+
+    def ask(method: str, path: str = where, body: Any = None, headers: Mapping[str, Optional[str]] = secret) -> Answer:
+        return call(shard_node, method, path, body, headers)
+    for method in ("PUT", "GET", "DELETE"):
+        assert [ask(method, headers=each, body=b"x" if method == "PUT" else None).status
+                for each in ({"Authorization": None}, {"Authorization": "Bearer wrong-key-0123456789"}, {})] == [401, 401, 403]
+    assert ask("POST", body=b"x").status == 405
+    answer = ask("PUT", body=data)
+    assert answer.status == 201 and answer.json() == {"key": SHARD_KEY, "index": 11, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    answer = ask("GET")
+    assert (answer.status, answer.body, answer.headers["etag"]) == (200, data, f'"{SHARD_KEY}-11"')
+    for start, stop in ((0, 1), (65_535, 65_537), (131_072, 200_000), (70_000, 190_001)):
+        answer = ask("GET", headers={**secret, "Range": f"bytes={start}-{stop - 1}"})
+        assert answer.status == 206 and answer.body == data[start:stop]
+    assert ask("GET", headers={**secret, "Range": "bytes=200000-"}).status == 416
+    assert ask("PUT", body=b"").status == 201 and ask("GET").body == b""
+    assert ask("PUT", body=iter([b"x"])).status == 411
+    assert [ask("DELETE").status, ask("DELETE").status, ask("GET").status] == [204, 204, 404]
+    for name in (f"{SHARD_KEY}/256", f"{SHARD_KEY}/-1", f"{SHARD_KEY}/0/0", SHARD_KEY, f"{SHARD_KEY}/", f"{SHARD_KEY.upper()}/0", f"x/{SHARD_KEY}/0", "../0",
+                 "..%2F..%2Fstore/0", f"{SHARD_KEY}%2F0", f"{SHARD_KEY}/%30", f"{SHARD_KEY}/{'1' * 400}", f"{SHARD_KEY}/0.crc", "tmp/0", ""):
+        for method in ("PUT", "GET", "DELETE"):
+            assert ask(method, "/v1/internal/shards/" + name, b"x" if method == "PUT" else None).status == 404, name
+    assert shard_node.rig.files() == ["lock"]
+
+
+def test_shard_routes_of_readers(shard_node: Any) -> None:
+    """`/v1/shards/PATH/INDEX`: the data shards end to end are the file; ranges, HEAD, validators; what there is not."""
+    data, where = shard_bytes(1_000_000), "/v1/shards/d%20%C3%A9/f.bin"
+    assert call(shard_node, "PUT", "/v1/files" + where[len("/v1/shards"):] + "?erasure=true", data).status == 201
+    assert call(shard_node, "PUT", "/v1/files/plain", b"x").status == 201
+
+    def get(index: Any, method: str = "GET", where: str = where, **headers: Optional[str]) -> Answer:
+        return call(shard_node, method, f"{where}/{index}", headers={name.replace("_", "-"): value for name, value in headers.items()})
+    found = [get(index) for index in range(5)]
+    assert {answer.status for answer in found} == {200} and len({answer.headers["etag"] for answer in found}) == 5
+    assert b"".join(answer.body for answer in found[:3])[:len(data)] == data
+    head = get(1, "HEAD")
+    assert (head.status, head.headers["content-length"], head.headers["etag"]) == (200, str(len(found[1].body)), found[1].headers["etag"])
+    part = get(1, Range="bytes=65530-200000")
+    assert part.status == 206 and part.body == found[1].body[65530:200001]
+    assert get(1, If_None_Match=head.headers["etag"]).status == 304 and get(1, If_Match='"other"').status == 412
+    assert get(0, Authorization=None).status == 401 and get(0, Authorization="Bearer bobs-key-0123456789").status == 200
+    for index, place in ((5, where), ("00", where), ("", where), ("x", where), ("0.crc", where), (0, "/v1/shards/plain"), (0, "/v1/shards/d%20%C3%A9"),
+                         (0, "/v1/shards/none"), (0, "/v1/shards")):
+        assert get(index, where=place).status == 404, (index, place)
+    assert get(0, where="/v1/shards/../x").status in (400, 404)
+    key = next(name for name in os.listdir(shard_node.rig.folder) if len(name) == 32)
+    damaged = flipped(shard_node.rig.read(f"{key}/1"), 70_000)
+    shard_node.rig.write(f"{key}/1", damaged)
+    with pytest.raises((http.client.IncompleteRead, ConnectionResetError)) as caught:
+        get(1)
+    assert found[1].body.startswith(getattr(caught.value, "partial", b""))      # never a wrong byte
+    assert get(1, Range="bytes=0-65535").body == found[1].body[:65536] and get(1, Range="bytes=131072-").body == found[1].body[131072:]
+    shard_node.rig.write(f"{key}/2", damaged[:-8])
+    answer = get(2)
+    assert answer.status == 500 and answer.json()["code"] == "INTERNAL_ERROR" and str(shard_node.rig.folder) not in answer.json()["message"]
+    shard_node.rig.write(f"{key}/0", None)
+    assert get(0).status == 404
+    assert call(shard_node, "DELETE", "/v1/files/d%20%C3%A9/f.bin").status == 204
+    wait_for(lambda: shard_node.rig.files() == ["lock"], what="the shards to go")
+
+
+@pytest.mark.once
+def test_shards_lie_where_the_configuration_says(tmp_path: Path) -> None:
+    """In the hidden folder, in a folder, below a prefix and the node's name; never among the files that are served."""
+    def config(shard_path: str = "", backend: str = "localfs", shard_backend: str = "") -> Any:
+        s3 = {"s3_bucket_name": "bucket", "s3_access_key": "k", "s3_secret_key": "s"}
+        return callfs.Config.from_mapping({
+            "backend": {"localfs_root_path": str(tmp_path / "root"), "default_backend": backend, **s3},
+            "instance_discovery": {"instance_id": "n-1"}, "erasure": {"enabled": True, "shard_path": shard_path, "shard_backend": shard_backend}})
+    for chosen, place in ((config(), tmp_path / "root/.callfs/.erasure"), (config(str(tmp_path / "s")), tmp_path / "s/.erasure"),
+                          (config(backend="s3", shard_backend="localfs"), tmp_path / "root/.callfs/.erasure")):
+        assert callfs.build_shards(chosen).folder == str(place) and place.is_dir()
+    for chosen, prefix in ((config(backend="s3"), "shards/n-1/.erasure/"), (config("/a/b/", shard_backend="s3"), "a/b/n-1/.erasure/")):
+        with contextlib.closing(callfs.build_shards(chosen)) as shards:
+            assert shards._folder == prefix and shards.free_bytes() > 1 << 60 and shards._client.target.parallel == 2
+    callfs.check_places(config(str(tmp_path / "s"))), callfs.check_places(config("root", shard_backend="s3"))
+    with pytest.raises(callfs.ConfigError, match="erasure.shard_path.*served"):
+        callfs.check_places(config(str(tmp_path / "root" / "x")))
 
 # ============================================================================
 # Shards: files cut over nodes, read also when some are lost
