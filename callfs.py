@@ -19708,9 +19708,8 @@ def backend_to(entry: Entry, backend: str) -> str:
     if code is None or backend_name(backend) != ERASURE:
         return "" if entry.backend == backend else backend
     wish = read_coding(backend)
-    wish = Coding(wish.data or code.data, wish.parity or code.parity, wish.nodes)
-    nodes = tuple(itertools.islice(itertools.cycle(wish.nodes or code.nodes), wish.data + wish.parity))
-    return wish.name if (wish.data, wish.parity, nodes) != (code.data, code.parity, code.nodes) else ""
+    wish = Coding(wish.data or code.data, wish.parity or code.parity, wish.nodes or code.only)
+    return wish.name if wish != (code.data, code.parity, code.only) else ""
 
 
 @contextlib.contextmanager
@@ -19995,6 +19994,10 @@ class StoreFS(FileSystem):
     def quiesce(self) -> None:
         """As the interface says: moves of directories between backends stop, and go on at the next start."""
         self._stopping.set()
+
+    def in_use_anywhere(self, keys: Sequence[str]) -> set[str]:
+        """Which of these blobs somebody reads, here or on another node that answers."""
+        return self._blobs.in_use(keys) | self._blobs.read_elsewhere(keys, False)
 
     def _check_blobs(self, default: bool) -> dict[str, str]:
         return {name: state_of(store.check) for name, store in self._blobs.stores.items()
@@ -22638,7 +22641,9 @@ SCRUB_PAGE = 100                            # files whose shards are looked for 
 SCRUB_WATCH = 60.0                          # seconds between two looks who is away
 SCRUB_SOON = 5.0                            # seconds in which what readers meet is gathered, as each look goes through all records
 SCRUB_AGAIN = 600.0                         # seconds until what could not be mended is tried again
-SCRUB_YOUNG = 3600                          # seconds: a shard that no manifest names may yet be about to be named
+SCRUB_YOUNG = 3600                          # seconds: a shard that its file's manifest does not name may yet be named
+SCRUB_CUT = 24 * 3600                       # seconds: one whose key has no record may yet get one; an upload takes no longer
+SCRUB_PATIENCE = 5.0                        # seconds that who stops waits for a node that does not answer
 SCRUB_QUEUE = 10_000                        # files that readers report, at most
 SCRUB_SHOWN = 100                           # files of which it is told what is wrong
 SCRUB_STRAYS = 100                          # files' shards that nobody names and that are removed, beyond as many as there are files
@@ -22879,36 +22884,33 @@ class Scrubber:
         return problem
 
     def _healed(self, run: HealRun, coded: ShardsFound) -> tuple[str, str]:
-        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by."""
-        now: Optional[Entry] = coded.entry
-        outcome, avoid, most = "whole", set(), MAX_SHARDS       # type: str, set[str], int
-        for _ in range(SCRUB_TRIES):
-            good, needed = len(coded.states) - len(coded.bad), coded.manifest.data
+        """What became of a file, and what is wrong with it yet. A node that does not take a shard is passed by: where several
+        are to be made, one at a time tells which node that is."""
+        outcome, avoid, most, needed = "whole", set(), MAX_SHARDS, coded.manifest.data      # type: str, set[str], int, int
+        failure: CallFSError = Conflict("Others change it all the time.")
+        for _ in range(SCRUB_TRIES + len(run.rooms)):
+            away = [index for index in coded.bad if coded.states[index] == "away" and not self._gone(run, coded.manifest.nodes[index])]
             if coded.in_sight < needed:
-                if coded.in_sight + sum(coded.states[index] == "away" and not self._gone(run, node)
-                                        for index, node in enumerate(coded.manifest.nodes)) >= needed:
-                    return "waiting", ""
-                return "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}"
+                return ("waiting", "") if coded.in_sight + len(away) >= needed else (
+                    "lost", f"{coded.in_sight} of the {needed} shards that are needed are in sight: {_wrong(coded)}")
             moves = dict(itertools.islice(self._moves(run, coded, avoid).items(), most))
             if not moves:
                 self._tidy(run, coded)
-                return ("waiting", "") if coded.bad else (outcome, "")
+                return "waiting" if away else outcome, ""
             if not run.mend:
                 return "failed", _wrong(coded) or "two shards lie on one node, and another node has none"
             try:
                 now, coded = self._moved(run, coded, moves)
+                if now is None:
+                    return outcome, ""      # it was deleted meanwhile
                 outcome = "mended"
-            except (StorageError, StorageFull, BadGateway, Unavailable) as error:
+            except CallFSError as error:
                 if run.stopping.is_set():
                     raise
-                if good < needed:
+                if len(coded.states) - len(coded.bad) < needed:
                     return "lost", f"{error.message} {_wrong(coded)}"
-                if len(moves) == 1 and len(avoid) >= len(run.rooms) - 1:
-                    raise
-                avoid, most = avoid | set(moves.values() if len(moves) == 1 else ()), 1
-            if now is None:
-                return outcome, ""          # it was deleted meanwhile
-        raise Conflict("Others change it all the time.")
+                failure, most, avoid = error, 1, avoid.union(moves.values() if len(moves) == 1 else ())
+        raise failure
 
     def _moves(self, run: HealRun, coded: ShardsFound, avoid: Container[str]) -> dict[int, str]:
         """Which shards are to be made, and where: never two on one node while another has none. Raises Unavailable."""
@@ -22943,8 +22945,7 @@ class Scrubber:
         stored = None
         try:
             if made:
-                bad = [index for index in coded.bad if index not in adopted]        # unless their good blocks are needed
-                fresh = self._blobs.rebuild(coded.key, fresh, made, bad if len(fresh.nodes) - len(bad) >= fresh.data else (), run.pace)
+                fresh = self._blobs.rebuild(coded.key, fresh, made, [index for index in coded.bad if index not in adopted], run.pace)
             stored = self._name(coded, fresh, moves)
         finally:
             if stored is None:
@@ -23012,7 +23013,7 @@ class Scrubber:
         """Remove shards that the manifest does not name, when all that it names were just found good."""
         if coded.bad or not (run.deep and run.mend):
             return
-        old = self._young()
+        old = self._since(SCRUB_YOUNG)
         found = [(node, index) for node, index in coded.spares() if coded.found[node][index].mtime_ns < old]
         if not found or coded.key in self._in_use([coded.key]):
             return
@@ -23021,8 +23022,8 @@ class Scrubber:
             if now is not None and now.stamp == coded.entry.stamp:
                 self._gone_for_good(run, self._remove(coded, found))
 
-    def _young(self) -> int:
-        return int((self._clock() - SCRUB_YOUNG) * 1e9)
+    def _since(self, seconds: float) -> int:
+        return int((self._clock() - seconds) * 1e9)
 
     def _gone_for_good(self, run: HealRun, count: int) -> None:
         run.add(removed=count)
@@ -23033,6 +23034,7 @@ class Scrubber:
     def _pass(self, run: HealRun, path: str = "/", workers: int = 1, keys: Optional[Container[str]] = None) -> None:
         """Heal the files at a path and below it, or those of these keys. Raises Unavailable, also when all is to end."""
         with concurrent.futures.ThreadPoolExecutor(workers, "callfs-heal") as pool:
+            heal = pool.map if workers > 1 else map     # in a thread that a process need not wait for at its end
             for page in self._coded(path):
                 page = [entry for entry in page if keys is None or blob_of(entry)[0] in keys]
                 if not page:
@@ -23040,7 +23042,7 @@ class Scrubber:
                 found, run.rooms = self._find([blob_of(entry)[0] for entry in page]), self._rooms()
                 if run.alone:
                     page = [entry for entry in page if self._mine(entry, found)]
-                for _ in pool.map(functools.partial(self._heal_file, run, found), page):
+                for _ in heal(functools.partial(self._heal_file, run, found), page):
                     run.pace(0)
 
     def _mine(self, entry: Entry, live: Iterable[str]) -> bool:
@@ -23061,7 +23063,7 @@ class Scrubber:
             yield run.told()
         finally:
             run.stopping.set()
-            worker.join()
+            worker.join(SCRUB_PATIENCE)
             self._runs.discard(run.stopping)
 
     def _heal_all(self, run: HealRun, path: str, ended: threading.Event) -> None:
@@ -23070,7 +23072,7 @@ class Scrubber:
             for page in self._coded(path):
                 run.add(files_total=len(page), bytes_total=sum(map(_shard_bytes, page)))
                 run.pace(0)
-            self._pass(run, path, HEAL_WORKERS)
+            self._pass(run, path, 1 if run.rate else HEAL_WORKERS)     # one: a wait for the rate must not cut what another sends
             state, reason = "done", ""
         except CallFSError as error:
             reason = error.message
@@ -23118,12 +23120,12 @@ class Scrubber:
         for stopping in list(self._runs):
             stopping.set()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(SCRUB_PATIENCE)
 
     def _run(self) -> None:
         """Nodes that start together do not look together."""
         due = self._ticks() + self._options.scrub_interval * random.random()
-        again, before = 0.0, None           # type: float, Optional[set[str]]
+        again, away, before = 0.0, set(), None          # type: float, set[str], Optional[set[str]]
         while True:
             self._stopping.wait(SCRUB_SOON if self._wake.wait(SCRUB_WATCH * random.uniform(0.5, 1.0)) else 0)
             self._wake.clear()
@@ -23131,11 +23133,12 @@ class Scrubber:
                 return
             try:
                 self._rooms()
+                away, back = set(self._away), away.difference(self._away)
                 gone = {node for node in self._away if self._gone(self._own(), node)}
                 deep = self._ticks() >= due
                 if deep:
                     due = self._ticks() + self._options.scrub_interval * random.uniform(0.9, 1.1)
-                if deep or gone != before or self._ticks() >= again:
+                if deep or back or gone != before or self._ticks() >= again:
                     count = self.round(deep)
                     again = self._ticks() + SCRUB_AGAIN if count.failed or count.lost else math.inf
                     before = gone
@@ -23162,9 +23165,8 @@ class Scrubber:
 
     def _mend_reported(self) -> None:
         """What readers met; what can not be mended is not looked for again at once, however many read it."""
-        keys, now = self._reported, self._ticks()
+        keys, now = {self._reported.pop() for _ in range(len(self._reported))}, self._ticks()
         if keys:
-            self._reported = set()
             self._tried = {key: until for key, until in self._tried.items() if until > now}
             self._tried.update(dict.fromkeys(keys, now + SCRUB_AGAIN))
             self._pass(self._own(alone=False), keys=keys)
@@ -23175,7 +23177,7 @@ class Scrubber:
         where nearly all would be, the records are more likely to be the wrong ones."""
         with contextlib.closing(sqlite3.connect("")) as table:
             table.execute("CREATE TABLE found (key TEXT PRIMARY KEY) WITHOUT ROWID")
-            old = self._young()
+            old = self._since(SCRUB_CUT)
             for key, shards in itertools.groupby(self._nodes.here.list(), operator.itemgetter(0)):
                 if all(info.mtime_ns < old for _, info in shards):
                     table.execute("INSERT OR IGNORE INTO found VALUES (?)", (key,))
@@ -32018,7 +32020,7 @@ class RestDialect:
         def serve(socket: WebSocket) -> None:
             # Not before: a client that is gone never comes here.
             with refuse_consuming(self._tree.open(who, path)).reader() as reader:
-                for block in iter(lambda: reader.read(WS_CHUNK), b""):
+                for block in full_blocks(reader, WS_CHUNK):
                     socket.send(block)
             socket.close(1000)
         return _conversation(serve)
@@ -32322,7 +32324,8 @@ def _shard_count(name: str, value: object) -> int:
 def _upload_backend(request: Request) -> tuple[str, bool]:
     """The backend that an upload asks for, and whether it asks not to be coded (erasure.md: headers win)."""
     query, headers = request.query if request.query_text else {}, request.headers
-    backend, erasure = headers.get("x-callfs-backend", query.get("backend", "")), headers.get("x-callfs-erasure", query.get("erasure"))
+    backend = headers.get("x-callfs-backend", query.get("backend", "").replace(" ", "+"))       # "+" of a query is a blank
+    erasure = headers.get("x-callfs-erasure", query.get("erasure"))
     wanted = _YES_OR_NO.get(erasure.lower()) if erasure is not None else None
     if erasure is not None and wanted is None:
         raise BadRequest("`erasure` is true or false.")
@@ -34639,6 +34642,7 @@ class Server:
         if self.raft is not None:
             self.raft.on_members = self._meet
             self._meet(self.raft.members)
+        self.scrubber = self._build_scrubber()
         self._links = Links(self.tree, self._store, config.auth.single_use_link_secret)
         self._listeners = self._build_listeners()
 
@@ -34664,6 +34668,7 @@ class Server:
                   most=config.events.max_subscribers, heartbeat=config.events.heartbeat)
         locks = open_locks(config, store, self.metrics, self.log)
         self._cleanup.callback(locks.close)
+        self._locks = locks
         kind = NodeFS if store.shared else StoreFS
         files = kind(disk, store, locks,
                         instance_id=config.instance_discovery.instance_id, min_free=config.storage.min_free_bytes,
@@ -34777,6 +34782,15 @@ class Server:
         self._cleanup.callback(members.close)
         return members
 
+    def _build_scrubber(self) -> Optional[Scrubber]:
+        if self.erasure is None or "write" not in self._files.operations():
+            return None
+        scrubber = Scrubber(self.erasure, self._store, self._locks, self.config.erasure, in_use=self._files.in_use_anywhere,
+                            metrics=self.metrics, log=self.log)
+        self.members.shards = scrubber
+        self._cleanup.callback(scrubber.close)
+        return scrubber
+
     def _meet(self, members: RaftMembers) -> None:
         """Who belongs to the cluster, as the log has it now; what the configuration of this node says of one comes first."""
         known = self.config.instance_discovery.peer_endpoints
@@ -34803,7 +34817,7 @@ class Server:
                   *([self.raft.check_leader] if self.raft is not None else []))
         return RestDialect(self.tree, self._links, self.config, metrics=self.metrics, log=self.log, members=self.members,
                            spool_folder=scratch_folder(self.config), checks=checks,
-                           shards=self.erasure.nodes.here if self.erasure is not None else None)
+                           shards=self.erasure.nodes.here if self.erasure is not None else None, scrubber=self.scrubber)
 
     def _build_listeners(self) -> list[HTTPServer]:
         config, limits = self.config, limits_of(self.config)
@@ -34854,6 +34868,8 @@ class Server:
             self.relay.start()
         self._files.start()
         self.members.start()
+        if self.scrubber is not None:
+            self.scrubber.start()
         if self._tiering is not None:
             self._tiering.start()
         for listener in self._listeners:
@@ -34993,6 +35009,8 @@ FINDINGS = {                                # kind: (what it means, whether it c
     "other object": ("the object that a record names was written anew; the same bytes, as --deep finds, are accepted", True),
     "no record": ("an object whose record is lost; taken in under the path that it was uploaded to", True),
     "unused": ("an object that no record names; removed", True),
+    "no shard": ("a shard that should lie here is missing or damaged; the running server makes it again (`callfs heal`)", False),
+    "many shards": ("shards of no file, and more than there are coded files: are these the right records? left alone", False),
     "foreign": ("an object that another server, or this one with other records, has stored; left alone", False),
     "unfinished": ("uploads that were cut off; thrown away", True),
     "unreachable": ("a backend that does not answer; nothing in it was compared or changed", False),
@@ -35020,7 +35038,7 @@ class Checker:
         self._orphans()
         for backend, blobs in self._blobs.items():
             try:
-                _BlobChecker(self, backend, blobs).run()
+                _ShardChecker(self, blobs).run() if isinstance(blobs, ErasureBlobs) else _BlobChecker(self, backend, blobs).run()
             except CallFSError as error:
                 self.found("unreachable", backend, detail=error.message)
         return self.left
@@ -35239,6 +35257,59 @@ class _BlobChecker:
         self._store.put(entry)
 
 
+class _ShardChecker:
+    """Compares the records of coded files with the shards on this node: of them it can only tell, as others have the rest."""
+
+    def __init__(self, checker: Checker, blobs: ErasureBlobs) -> None:
+        self._checker, self._blobs, self._here, self._node = checker, blobs, blobs.nodes.here, blobs.nodes.instance_id
+        self._store, self._now, self._files = checker._store, time.time_ns(), 0
+
+    def run(self) -> None:
+        """Raises what the store of the shards raises."""
+        with contextlib.closing(sqlite3.connect("")) as table:
+            table.execute("CREATE TABLE found (key TEXT PRIMARY KEY, mtime INTEGER) WITHOUT ROWID")
+            table.executemany("INSERT INTO found VALUES (?, ?)", ((blob.key, blob.mtime_ns) for blob in self._blobs.list()))
+            table.executemany("DELETE FROM found WHERE key = ?", ((key,) for key, _ in self._store.loose_blobs(1 << 40)))
+            page = self._store.elsewhere("/", 1000)
+            while page:
+                coded = [entry for entry in page if entry.backend == ERASURE]
+                self._files += len(coded)
+                self._compare(coded)
+                table.executemany("DELETE FROM found WHERE key = ?", ((blob_of(entry)[0],) for entry in coded))
+                page = self._store.elsewhere("/", 1000, split_path(page[-1].path))
+            self._unnamed([key for (key,) in table.execute("SELECT key FROM found WHERE mtime < ?", (self._now - FSCK_YOUNG * 10**9,))])
+        cut = self._here.sweep(self._now - FSCK_CUT * 10**9, mend=self._checker._mend)
+        if cut:
+            self._checker.found("unfinished", ERASURE, lambda: None, f"{cut} uploads")
+
+    def _compare(self, entries: Sequence[Entry]) -> None:
+        found = self._here.find([blob_of(entry)[0] for entry in entries])
+        for entry in entries:
+            try:
+                coded = ShardsFound(entry, {self._node: found})
+                bad = [index for index, node in enumerate(coded.manifest.nodes) if node == self._node and not self._good(coded, index)]
+            except StorageError as error:
+                self._checker.found("unreadable", entry.path, detail=error.message)
+            else:
+                if bad:
+                    self._checker.found("no shard", entry.path, detail=", ".join(map(str, bad)))
+
+    def _good(self, coded: ShardsFound, index: int) -> bool:
+        if coded.states[index] != "ok" or not self._checker._deep:
+            return coded.states[index] == "ok"
+        with contextlib.suppress(CallFSError):
+            state = self._here.verify(coded.key, index)
+            return not state.bad and state.sha256 == coded.manifest.sums[index]
+        return False
+
+    def _unnamed(self, keys: Sequence[str]) -> None:
+        if len(keys) > self._files + SCRUB_STRAYS:
+            self._checker.found("many shards", ERASURE, detail=f"{len(keys)}")
+        else:
+            for key in keys:
+                self._checker.found("unused", key, functools.partial(self._here.delete, [key]))
+
+
 def _entry_of(blob: BlobInfo, about: Mapping[str, str], path: str, record: Optional[Entry], backend: str,
               instance_id: str) -> Entry:
     """The record of an object by what is kept beside it, or by the one that is there already."""
@@ -35422,13 +35493,14 @@ class Healer:
         """How many problems are left."""
         if self._mend:
             self._replicas.drain(self._files.open_version)
-        with contextlib.closing(_Listing({**self._blobs, "replicas": self._replicas.store})) as self._listing:
+        kept = {name: store for name, store in self._blobs.items() if name != ERASURE}      # coded files have no second copies
+        with contextlib.closing(_Listing({**kept, "replicas": self._replicas.store})) as self._listing:
             page = self._store.subtree("/")
             while page:
                 for record in page:
                     if record.is_dir:
                         self._folder(record)
-                    elif record.backend != SYMLINK:
+                    elif record.backend not in (SYMLINK, ERASURE):
                         self._file(record)
                 page = self._store.subtree("/", split_path(page[-1].path))
             self._strays()
@@ -35543,6 +35615,7 @@ def run_heal(config: Config, *, deep: bool = False, mend: bool = True,
 # The machine's tables, and what the records of a single node have instead. The ids of both stay: disks know them.
 _TO_RAFT = f"""
     UPDATE entries SET instance_id = :node;
+    UPDATE entries SET stamp = shards_at(stamp, :node) WHERE backend = '{ERASURE}';
     UPDATE blobs SET holder = '';
     CREATE TEMP TABLE kept AS SELECT value FROM counters WHERE name = 'store';
     {_RAFT_SCHEMA}
@@ -35626,7 +35699,8 @@ def raft_to_sqlite(config: Config) -> str:
         os.replace(database + ".new", database)
         _sync_records(os.path.dirname(os.path.abspath(database)))
         disk.mark(identity)
-    return f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite; {place} is used no longer."
+    return (f"{database}: the records of {folder.node}. Start it with metadata_store.type sqlite (and, for the shards of coded files, "
+            f"instance_discovery.instance_id {folder.node}); {place} is used no longer.")
 
 
 def _migration(config: Config, keep: contextlib.ExitStack, node: str) -> tuple[RaftFolder, LocalDisk]:
@@ -35647,6 +35721,7 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         copy_database(source, temporary)
         with contextlib.closing(sqlite3.connect(temporary, isolation_level=None)) as target:
             target.execute("PRAGMA synchronous = OFF")
+            target.create_function("shards_at", 2, _shards_at)
             for statement in script.split(";\n"):
                 target.execute(statement, values)
         _sync_records(temporary)
@@ -35654,6 +35729,15 @@ def _converted(source: sqlite3.Connection, path: str, script: str, **values: Any
         _sync_records(os.path.dirname(os.path.abspath(path)))
     except sqlite3.Error as error:
         raise _store_error(error, "copy of the records") from error
+
+
+def _shards_at(stamp: str, node: str) -> str:
+    """The stamp of a coded file whose shards all lie on this node, under the name that the node is to have."""
+    key, _, tag = stamp.partition(" ")
+    with contextlib.suppress(StorageError):
+        code = read_code_manifest(tag)
+        return f"{key} {code._replace(nodes=tuple(each and node for each in code.nodes), only=()).text}"
+    return stamp
 
 
 def _settled_alone(config: Config, node: str, path: str) -> str:

@@ -2063,6 +2063,18 @@ def test_warnings() -> None:
     assert config_of(auth=users).validate() == []
 
 
+def test_warning_of_shards_on_too_few_nodes() -> None:
+    """So many on one node that its loss loses the file; one node alone is another matter."""
+    def said(count: int, **erasure: int) -> list[str]:
+        peers = {f"node-{number}": f"http://n{number}:1" for number in range(1, count + 1)} if count > 1 else {}
+        secrets = {"internal_proxy_secret": "s" * 32} if peers else {}
+        return config_of(auth={**KEYS, "api_keys": [], "api_key_users": {"ann": "k" * 16}, **secrets}, erasure={"enabled": True, **erasure},
+                         instance_discovery={"peer_endpoints": peers}, **({"metadata_store": {"type": "redis", "redis_addr": "h:1"}, "dlm": {
+                             "type": "redis", "redis_addr": "h:1"}} if peers else {})).validate()
+    assert said(1) == said(6) == said(3) == said(2, data_shards=1, parity_shards=1) == []
+    assert [line for line in said(2) if "erasure.parity_shards: 2 nodes have up to 3 shards" in line]
+
+
 @pytest.mark.parametrize("text, addresses", [
     (":8443", [("tcp", "", 8443, "")]), ("127.0.0.1:0", [("tcp", "127.0.0.1", 0, "")]), ("[::1]:80, unix:/a b", [("tcp", "::1", 80, ""), ("unix", "", 0, "/a b")]),
     ("[fe80::1%eth0]:1", [("tcp", "fe80::1%eth0", 1, "")]), ("my-host:1", [("tcp", "my-host", 1, "")]),
@@ -10331,6 +10343,26 @@ class TestSQLiteStore(MetadataStoreContract):
             store.delete("/d")
             assert len(store.loose_blobs()) == len(loose) + 1 and store.elsewhere("/") == []
 
+    @pytest.mark.parametrize("old", [False, True])
+    def test_coded_files_have_no_second_copy(self, tmp_path: Path, old: bool) -> None:
+        """One that is coded drops its copy, one that becomes plain is owed one; also in data of the sixth format, in which
+        they were as all others."""
+        self.make(tmp_path).close()
+        if old:
+            with contextlib.closing(sqlite3.connect(tmp_path / "records.sqlite3")) as connection:
+                for name, text in connection.execute("SELECT name, sql FROM sqlite_master WHERE name LIKE 'replica%' AND type = 'trigger'").fetchall():
+                    connection.executescript(f"DROP TRIGGER {name}; {text.replace(chr(39) + 'erasure' + chr(39) + ', ', '')};")
+                connection.execute("PRAGMA user_version = 6")
+        with contextlib.closing(self.make(tmp_path)) as store:
+            store.replicate("s3")
+            for backend, owed in (("erasure", []), ("localfs", ["copy"]), ("erasure", ["drop"]), ("localfs", ["copy"])):
+                store.put(an_entry("/f", backend=backend, etag="e", id="i", stamp="ab" * 16 + " tag"))
+                assert [each.task for each in store.owed_replicas(9, 2e9)] == owed, backend
+            store.put(an_entry("/g", backend="erasure", etag="g", id="g"))
+            store.replicate("")
+            store.replicate("s3")
+            assert [each.path for each in store.owed_replicas(9, 2e9)] == ["/f"]
+
     @staticmethod
     def damage(path: Path, how: str) -> None:
         """Break a database file in one of several ways."""
@@ -16153,7 +16185,7 @@ def test_a_changed_file_keeps_its_coding(coded: Rig, change: Any, wanted: bytes)
 PLACES_TO = [                               # /c is 2+1 on the only node: where it is to go, and where it is then; whether it moves
     ("erasure", "erasure:2+1", False), ("erasure:2+1", "erasure:2+1", False), ("erasure:2", "erasure:2+1", False),
     ("erasure:+1", "erasure:2+1", False), ("erasure:+3", "erasure:2+3", True), ("erasure:5", "erasure:5+1", True),
-    ("erasure:1+1", "erasure:1+1", True), ("localfs", "localfs", True), ("erasure:@node-1", "erasure:2+1", False),
+    ("erasure:1+1", "erasure:1+1", True), ("localfs", "localfs", True), ("erasure:@node-1", "erasure:2+1", True),
 ]
 
 
@@ -18637,6 +18669,8 @@ class TestCodedOnNodes:
         with pytest.raises(callfs.BadRequest, match="n9"):
             put(coded_nodes[2].tree, "/f", b"new", options=callfs.WriteOptions(backend="erasure:@n1,n9"))
         assert fetch(coded_nodes[3].tree, "/f") == b"coded"
+        # what was on its way to the node that had the file keeps the coding that it has by now
+        assert [coded_nodes[2].here.backend_here(path) for path in ("/f", "/new")] == ["erasure:1+2", "localfs"]
 
     def test_places(self, coded_nodes: Any) -> None:
         """A directory with plain files on every node is coded, moved to other nodes, and made plain again."""
@@ -19619,6 +19653,13 @@ def shard_town(tmp_path: Path) -> Iterator[ShardTown]:
         made.close()
 
 
+def replaced(place: Path) -> None:
+    """Another shard lies there, whole."""
+    with callfs.DiskShards(str(place.parents[2]), durable=False).stage(place.parent.name, int(place.name), place.stat().st_size) as upload:
+        upload.write(memoryview(os.urandom(place.stat().st_size)))
+        upload.commit()
+
+
 def flip(place: Path, offset: int = 12345, count: int = 1) -> None:
     """Let bits rot."""
     data = bytearray(place.read_bytes())
@@ -19631,7 +19672,7 @@ SHARD_DAMAGE: dict[str, Callable[[Path], Any]] = {
     "gone": lambda place: (place.unlink(), place.with_suffix(".crc").unlink()), "a bit": flip,
     "cut": lambda place: os.truncate(place, 1000), "empty": lambda place: os.truncate(place, 0),
     "longer": lambda place: place.write_bytes(place.read_bytes() + b"\0" * 8), "no sums": lambda place: place.with_suffix(".crc").unlink(),
-    "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
+    "another": replaced, "bad sums": lambda place: flip(place.with_suffix(".crc"), 20), "other bytes": lambda place: place.write_bytes(os.urandom(place.stat().st_size)),
 }
 QUICKLY_SEEN = ("gone", "cut", "empty", "longer")       # without reading
 
@@ -19687,21 +19728,21 @@ def test_heal_of_a_part(shard_town: ShardTown) -> None:
 def test_heal_deletes_nothing_where_too_little_is_left(shard_town: ShardTown) -> None:
     """Three of 4+2 are gone: all others stay as they are, also stale copies; the other files are mended."""
     town = shard_town
-    for path, count in (("/00", 3), ("/03", 2)):
+    for path, count in (("/00", 3), ("/04", 2)):
         for index in range(count):
             SHARD_DAMAGE["gone"](town.place(path, index))
     for index in range(3):                  # the same bytes in all three, so that nobody can rebuild them
-        flip(town.place("/02", index))
+        flip(town.place("/03", index))
     key = callfs.blob_of(town.store.get("/00"))[0]
     with town.shards["node-1"].stage(key, 5, town.manifest("/00").shard_size) as upload:        # in the wrong place, and wrong
         upload.write(memoryview(bytes(town.manifest("/00").shard_size)))
         upload.commit()
-    before, records = town.lying(), [town.store.get(path) for path in ("/00", "/02")]
-    texts = {place: place.read_bytes() for place in (town.place("/02", index) for index in range(6))}
+    before, records = town.lying(), [town.store.get(path) for path in ("/00", "/03")]
+    texts = {place: place.read_bytes() for place in (town.place("/03", index) for index in range(6))}
     found = town.heal()
     assert (found.lost, found.rebuilt, found.files, found.failed) == (2, 2, 6, 0) and "3 of the 4 shards" in found.problems["/00"]
     assert before < town.lying() and len(town.lying()) == len(before) + 2
-    assert [town.store.get(path) for path in ("/00", "/02")] == records
+    assert [town.store.get(path) for path in ("/00", "/03")] == records
     assert {place: place.read_bytes() for place in texts} == texts
     assert found.state == "done" and town.metrics.value("callfs_scrub_files_total", "lost") == 2
     with pytest.raises(callfs.Unavailable):
@@ -19747,8 +19788,8 @@ def test_heal_without_a_node_and_with_it_again(shard_town: ShardTown) -> None:
     assert found.adopted and found.rebuilt <= 2 and found.removed == 0 and found.failed == 0
     assert all(max(collections.Counter(town.manifest(path).nodes).values()) == 1 for path in town.files)
     town.clock.now += 7200
-    assert town.heal().removed == len(town.lying()) - len(town.named()) or True
-    town.heal()
+    strays = len(town.lying()) - len(town.named())
+    assert town.heal().removed == strays > 0
     town.whole()
 
 
@@ -19762,8 +19803,11 @@ def test_heal_keeps_to_the_nodes_that_were_asked_for(shard_town: ShardTown) -> N
     town.away = {"node-3"}
     assert town.heal("/chosen").rebuilt == 2
     assert collections.Counter(town.manifest("/chosen").nodes) == {"node-2": 3, "node-4": 3}
+    shutil.rmtree(town.folder / "node-3" / ".erasure" / callfs.blob_of(town.store.get("/chosen"))[0])
     town.away, town.full = set(), {"node-3"}
-    assert town.heal("/chosen").failed == 1 and set(town.manifest("/chosen").nodes) == {"node-2", "node-4"}
+    assert town.heal("/chosen").rebuilt == 0 and set(town.manifest("/chosen").nodes) == {"node-2", "node-4"}
+    town.full = set()
+    assert town.heal("/chosen").rebuilt == 1 and "node-3" in town.manifest("/chosen").nodes
 
 
 def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
@@ -19785,7 +19829,7 @@ def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
     assert found.failed + found.rebuilt == 1    # its own disk still takes it
 
 
-@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill"])
+@pytest.mark.parametrize("change", ["overwrite", "delete", "move", "chmod", "heal", "kill", "taken"])
 def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     """Somebody changes the file while its shards are made: what was made in vain is removed, what others need stays."""
     town, path = shard_town, "/00"
@@ -19815,6 +19859,8 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
         elif change == "heal":
             found = town.heal(path, node="node-2")      # it lets the manifest name what the first one has made
             assert (found.rebuilt, found.adopted) == (0, 1)
+        elif change == "taken":             # somebody else removes what no manifest names yet
+            SHARD_DAMAGE["gone"](town.place(path, 1))
         else:
             monkeypatch.setattr(scrubber, "_undo", lambda *at: None)
             raise KeyError("as if it were killed here")
@@ -19823,7 +19869,9 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
     monkeypatch.setattr(scrubber._blobs, "rebuild", meanwhile)
     found = town.heal(path)
     assert found.state == ("failed" if change == "kill" else "done") and found.failed == 0
-    assert found.rebuilt == {"chmod": 2}.get(change, 0), found
+    assert found.rebuilt == {"chmod": 2, "taken": 2}.get(change, 0), found
+    if change in ("chmod", "taken"):        # it names what is there, and nothing else
+        assert town.states(path) == "oooooo"
     if change == "move":
         assert town.heal("/moved").rebuilt == 1         # the other one was made where it is named
     if change == "chmod":
@@ -19869,7 +19917,8 @@ def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
                 upload.write(memoryview(b"12345678"))
                 upload.commit()
     os.utime(town.folder / node / ".erasure" / keys[0] / "3", (town.clock.now, town.clock.now))     # one of its shards is young
-    town.clock.now += 1
+    assert scrubber.round().removed == 0
+    town.clock.now += callfs.SCRUB_CUT - 3600
     assert scrubber.round().removed == 2 and {key for name, key, _ in town.lying() - town.named()} == {keys[0]}
     town.clock.now += 3601
     assert scrubber.round(deep=False).removed == 0 and scrubber.round().removed == 1
@@ -19879,6 +19928,14 @@ def test_scrub_removes_what_nobody_names(shard_town: ShardTown) -> None:
             upload.write(memoryview(b"12345678"))
             upload.commit()
     assert scrubber.round().removed == 0 and "right records" in town.told[-1][0]
+    town.many(6)                            # a stray shard of a file stays until all that its manifest names were found good
+    with town.shards["node-1"].stage(callfs.blob_of(town.store.get("/00"))[0], 1, town.manifest("/00").shard_size) as upload:
+        upload.write(memoryview(town.place("/00", 1).read_bytes()))
+        upload.commit()
+    town.away = {"node-5"}
+    assert town.scrubbers["node-1"].round().removed == 0
+    town.away = set()
+    assert town.scrubbers["node-1"].round().removed == 1
     for path in list(town.files):           # all records are lost: what is left of the files is
         town.store.delete(path)
     before = town.lying()
@@ -19901,7 +19958,7 @@ def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest
     scrubber.report(secrets_token(), 0, "node-2", "missing")        # of a file that is gone by now
     assert len(scrubber._reported) == 3
     scrubber.start()
-    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported)
+    wait_for(lambda: town.states("/00") == "oooooo" and not scrubber._reported, 60)
     town.ticks.now += 1
     with pytest.raises(callfs.CallFSError):
         town.read("/03")
@@ -19922,21 +19979,23 @@ def test_scrub_goes_on_by_itself(shard_town: ShardTown, monkeypatch: pytest.Monk
         scrubber.start()
     flip(town.place("/04", 0), 5)
     town.ticks.now += 1.2 * town.options.scrub_interval
-    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1)
+    wait_for(lambda: town.metrics.value("callfs_scrub_made_total", "rebuilt") == 1, 60)
     town.away = {"node-6"}
-    wait_for(lambda: all("node-6" in each._away for name, each in town.scrubbers.items() if name != "node-6"))
+    wait_for(lambda: all(each._away for each in town.scrubbers.values()), 60)
     town.ticks.now += town.options.heal_after + 1
-    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files))
+    wait_for(lambda: not any("node-6" in town.manifest(path).nodes for path in town.files), 60)
     town.away = set()
-    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files))
+    wait_for(lambda: all(set(collections.Counter(town.manifest(path).nodes).values()) == {1} for path in town.files), 60)
     for scrubber in town.scrubbers.values():
         scrubber.close()
     assert not [name for name in our_threads() if name == "callfs-scrub"]
     town.options.scrub_rate = 1
     scrubber = town.scrubbers["node-1"] = town.join("node-1")
+    look, begun = scrubber._look, threading.Event()
+    scrubber._look = lambda *at: (begun.set(), look(*at))[1]
     scrubber.start()
     town.ticks.now += 3 * town.options.scrub_interval
-    wait_for(lambda: any(name.startswith("callfs-heal") for name in our_threads()))
+    assert begun.wait(60)
     scrubber.close()
     slow = town.scrubbers["node-2"].heal(rate=1)
     monkeypatch.setattr(callfs, "HEAL_STEP", 0.01)
@@ -19967,6 +20026,143 @@ def test_scrub_moves_the_shards_of_a_node_that_leaves(shard_town: ShardTown) -> 
     town.whole(stray=1)
     town.away, town.rooms = set(), dict.fromkeys(town.names, 0)
     assert "No node" in town.scrubbers["node-1"].vacate(town.store.get("/00")) and "node-1" in town.manifest("/00").nodes
+
+
+def test_fsck_of_shards(tmp_path: Path, capsys: Any) -> None:
+    """What a node alone can say of them; and `heal` of second copies leaves coded files alone."""
+    config = tmp_path / "config.yaml"
+    config.write_text(callfs.render_yaml(server_settings(tmp_path, {"erasure": {"enabled": True}, "server": {"listen_addr": "127.0.0.1:0"}})))
+    with callfs.Server(callfs.Config.load(str(config), environ={})) as server:
+        for path in ("/a", "/b", "/c"):
+            assert call(server, "PUT", f"/v1/files{path}?erasure=true", os.urandom(50_000), headers={
+                "Authorization": "Bearer " + KEY}).status == 201
+        keys = {path: callfs.blob_of(server._store.get(path))[0] for path in ("/a", "/b", "/c")}
+    folder = tmp_path / "files/.callfs/.erasure"
+
+    def fsck(*words: str) -> tuple[int, list[str]]:
+        code = callfs.main(["fsck", "--config", str(config), *words])
+        return code, [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if ": " in line]
+    assert fsck("--deep") == (0, [])
+    SHARD_DAMAGE["gone"](folder / keys["/a"] / "2")
+    flip(folder / keys["/b"] / "1")
+    assert fsck() == (1, ["no shard: /a"]) and fsck("--deep") == (1, ["no shard: /a", "no shard: /b"])
+    (folder / ("ab" * 16)).mkdir()
+    (folder / ("ab" * 16) / "0").write_bytes(b"12345678")
+    assert fsck() == (1, ["no shard: /a"])              # it may be about to get a record
+    old = time.time() - callfs.FSCK_YOUNG - 10
+    os.utime(folder / ("ab" * 16) / "0", (old, old))
+    assert fsck("--dry-run") == (1, ["no shard: /a", "unused: " + "ab" * 16]) and (folder / ("ab" * 16) / "0").exists()
+    assert fsck() == (1, ["no shard: /a", "unused: " + "ab" * 16]) and not (folder / ("ab" * 16)).exists()
+    for number in range(4 + callfs.SCRUB_STRAYS):       # are these the right records?
+        (folder / f"{number:032x}").mkdir()
+        (folder / f"{number:032x}" / "0").write_bytes(b"12345678")
+        os.utime(folder / f"{number:032x}" / "0", (old, old))
+    assert fsck() == (1, ["no shard: /a", "many shards: erasure"]) and (folder / ("0" * 32) / "0").exists()
+    with callfs.Server(callfs.Config.load(str(config), environ={})) as server:
+        assert list(server.scrubber.heal())[-1].rebuilt == 2
+    assert fsck("--deep") == (1, ["many shards: erasure"])
+
+
+def test_stamps_of_shards_when_records_move(shard_town: ShardTown) -> None:
+    """`migrate` lets a node have another name: all its shards are still here."""
+    entry = shard_town.store.get("/00")
+    moved = callfs._shards_at(entry.stamp, "n1")
+    before, after = callfs.code_of(entry), callfs.code_of(entry._replace(stamp=moved))
+    assert after == before._replace(nodes=("n1",) * 6) and moved.startswith(callfs.blob_of(entry)[0] + " ")
+    assert callfs._shards_at("key [9]", "n1") == "key [9]"
+    owed = entry._replace(stamp="k " + before._replace(nodes=(*before.nodes[:5], ""), sums=(*before.sums[:5], "")).text)
+    assert callfs.code_of(owed._replace(stamp=callfs._shards_at(owed.stamp, "n1"))).nodes == ("n1",) * 5 + ("",)
+
+
+def test_heal_makes_what_is_owed(shard_town: ShardTown) -> None:
+    """A file that was stored with fewer shards than it is to have: the rest is made, and by the next round at once."""
+    town = shard_town
+    entry, manifest = town.store.get("/00"), town.manifest("/00")
+    for index in (2, 5):
+        SHARD_DAMAGE["gone"](town.place("/00", index))
+    nodes, sums = (tuple("" if index in (2, 5) else each for index, each in enumerate(some)) for some in (manifest.nodes, manifest.sums))
+    town.store.put(entry._replace(stamp=f"{callfs.blob_of(entry)[0]} {manifest._replace(nodes=nodes, sums=sums).text}"))
+    assert [row.state for row in town.scrubbers["node-1"].look(town.store.get("/00"))] == ["ok", "ok", "owed", "ok", "ok", "owed"]
+    found = town.scrubbers["node-1"].round(False)
+    assert found.rebuilt == 2 and town.manifest("/00") == manifest
+    town.whole()
+
+
+def test_heal_of_a_running_server(serve: Callable[..., Any], capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the routes, from Python and on the command line; who may, what is refused, and what the exit code says."""
+    alice = "alice-key-0123456789"
+    server = serve(erasure__enabled=True, auth__api_key_users={"admin": "admin-key-0123456789", "alice": alice})
+    folder, data = Path(server.config.backend.localfs_root_path) / ".callfs/.erasure", os.urandom(300_000)
+    assert call(server, "PUT", "/v1/files/d/f?erasure=true", data).status == call(server, "PUT", "/v1/files/d/plain", b"x").status == 201
+    (key,) = (path.name for path in folder.iterdir() if len(path.name) == 32)
+    shown = call(server, "GET", "/v1/heal/d/f", headers={"Authorization": "Bearer " + alice}).json()
+    assert (shown["path"], shown["original_size"], shown["data_shards"], shown["parity_shards"], shown["shard_size"]) == ("/d/f", 300_000, 4, 2, 75_000)
+    assert shown["shards"] == [{"index": index, "instance_id": "node-1", "size": 75_000, "state": "ok"} for index in range(6)]
+    for method, path, body, status in (
+            ("GET", "/v1/heal/d/plain", None, 404), ("GET", "/v1/heal/d", None, 404), ("GET", "/v1/heal/nothing", None, 404),
+            ("GET", "/v1/heal/../f", None, 400), ("POST", "/v1/heal/nothing", {}, 404), ("POST", "/v1/heal/", {"mend": 1}, 400),
+            ("POST", "/v1/heal/", {"rate": -1}, 400), ("POST", "/v1/heal/", {"verify": "no"}, 400), ("PUT", "/v1/heal/", None, 405)):
+        assert call(server, method, path, body).status == status, (method, path)
+    assert call(server, "POST", "/v1/heal/d/f", {}, headers={"Authorization": "Bearer " + alice}).status == 403
+    assert call(server.url, "POST", "/v1/heal/d/f", {}).status == call(server.url, "GET", "/v1/heal/d/f").status == 401
+
+    asked = ["--url", server.url, "--key", server.key]
+
+    def said(*words: str) -> tuple[int, str, str]:
+        code = callfs.main([*words, *asked])
+        return (code, *capsys.readouterr())
+    assert said("shards", "/d/f", "--verify")[:2] == (0, "\n".join(["INDEX  NODE    SIZE   STATE  HOLDS", *(
+        f"{index}      node-1  75000  ok     {'data' if index < 4 else 'parity'}" for index in range(6)),
+        "300000 bytes in 4 + 2 shards of 75000", ""]))
+    SHARD_DAMAGE["gone"](folder / key / "0")
+    flip(folder / key / "5")
+    code, out, _ = said("shards", "d/f")
+    assert code == 1 and re.search(r"^0 +node-1 +0 +missing +data$", out, re.M) and re.search(r"^5 .* ok ", out, re.M)
+    assert [row["state"] for row in json.loads(said("shards", "/d/f", "--verify", "--json")[1])["shards"]] == ["missing", *["ok"] * 4, "damaged"]
+    code, out, told = said("heal", "--dry-run")
+    assert (code, told) == (1, "callfs: /d/f: 0 is missing (node-1), 5 is damaged (node-1)\n") and out == (
+        "1 coded files with 6 shards: 2 bad, 0 made again (0 B), 0 adopted, 0 removed; 1 problems left\n")
+    assert said("heal", "--quick", "/d") == (0, "1 coded files with 6 shards: 1 bad, 1 made again (73.24 KiB), 0 adopted, 0 removed; "
+                                                "no problems left\n", "")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    code, out, told = said("heal", "/d/f", "--rate", "50MiB")
+    assert code == 0 and "1 bad, 1 made again" in out and re.search(
+        r"\r1 of 1 files, 439.5 KiB of 439.5 KiB, .*/s, 0s left; 1 bad shards, 1 made again\x1b\[K\r\x1b\[K$", told)
+    assert call(server, "GET", "/v1/files/d/f").body == data and said("shards", "/d/f", "--verify")[0] == 0
+    for index in range(3):
+        SHARD_DAMAGE["gone"](folder / key / str(index))
+    code, out, told = said("heal")
+    assert code == 1 and "1 problems left" in out and "3 of the 4 shards that are needed are in sight: 0 is missing" in told
+    assert said("heal", "/nothing")[0] == said("shards", "/d/plain")[0] == 1 and callfs.main(["heal", "--rate", "fast"]) == 2
+    capsys.readouterr()
+    assert callfs.main(["heal", "--url", "http://127.0.0.1:1", "--key", "x"]) == 1
+    with callfs.Client(server.url, server.key) as client:
+        assert client.shards("d/f")["shards"][3]["state"] == "ok" and list(client.heal("d"))[-1]["lost"] == 1
+    plain = serve()
+    assert call(plain, "POST", "/v1/heal/", {}).status == 501 and call(plain, "GET", "/v1/heal/").status == 404
+
+
+def test_a_node_leaves_with_its_shards(shard_town: ShardTown) -> None:
+    """`cluster leave` moves them, too; what can not go is told, and it is not done before all is gone."""
+    town, about = shard_town, {"version": "1", "time": time.time(), "draining": False, "uptime_seconds": 1.0, "disk": {"free_bytes": 1 << 40}}
+    made = callfs.Members(argparse_like(draining=False), town.store, argparse_like(call=lambda *at, **how: argparse_like(value=dict(about))),
+                          instance_id="node-3", root=str(town.folder), note=str(town.folder / "note"), endpoints={
+                              name: "http://" + name for name in town.names})
+    made.shards, made.STEP = town.scrubbers["node-3"], 0.01
+    held = sum(len(page) for page in town.scrubbers["node-3"].held())
+    town.rooms = dict.fromkeys(town.names, 0)
+    made.start()
+    try:
+        rows = list(made.follow("node-3", callfs.ROOT, made.ask_leaving("node-3", callfs.ROOT, True)))
+        assert (rows[-1]["state"], rows[-1]["moved"], rows[-1]["files"]) == ("stuck", 0, held) and "No node" in rows[-1]["failed"][0]["reason"]
+        town.rooms = {"node-3": -1}
+        rows = list(made.follow("node-3", callfs.ROOT, made.ask_leaving("node-3", callfs.ROOT, True)))
+        assert (rows[-1]["state"], rows[-1]["moved"], rows[-1]["failed"]) == ("done", held, [])
+    finally:
+        made.close()
+    assert not [key for name, key, _ in town.lying() if name == "node-3"]
+    town.away = {"node-3"}
+    town.whole()
 
 
 def test_heal_says_what_can_not_be_read(shard_town: ShardTown) -> None:
@@ -24331,7 +24527,7 @@ class TestFsck:
 
     def test_what_this_version_can_not_do_is_refused(self, tmp_path: Path) -> None:
         """And records among the files that are served are, too."""
-        config = callfs.Config.from_mapping(server_settings(tmp_path, {"erasure": {"enabled": True}}), "test")
+        config = callfs.Config.from_mapping(server_settings(tmp_path, {"external_plugins": {"enabled": True}}), "test")
         with pytest.raises(callfs.ConfigError):
             callfs.run_fsck(config)
         settings = server_settings(tmp_path, {"metadata_store": {"sqlite_path": str(tmp_path / "files" / "records")}})
@@ -25596,10 +25792,14 @@ def bucket(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dic
 ON_THE_DISK = pytest.mark.parametrize("rest", ["localfs"], indirect=True)     # what only the local disk does
 
 
-@pytest.fixture(params=["localfs", pytest.param("s3", marks=pytest.mark.once)])
+ALL_CODED = {f"erasure__{name}": value for name, value in (("enabled", True), ("default", True), ("min_file_size", 0), ("data_shards", 2),
+                                                           ("parity_shards", 1))}
+
+
+@pytest.fixture(params=["localfs", pytest.param("s3", marks=pytest.mark.once), pytest.param("erasure", marks=[pytest.mark.once, pytest.mark.long])])
 def rest(request: Any, serve_users: Callable[..., Any], bucket: Callable[..., dict[str, Any]]) -> Any:
     """A server with ann and bob and nothing else; where new files lie is all that differs."""
-    return serve_users(**bucket() if request.param == "s3" else {})
+    return serve_users(**bucket() if request.param == "s3" else ALL_CODED if request.param == "erasure" else {})
 
 
 def check_answer(answer: Answer, method: str = "GET", tls: bool = False) -> Answer:
@@ -28771,6 +28971,129 @@ def test_modification_time_is_kept(rest: Any, value: str, shown: Optional[str]) 
         assert answer.json()["mtime"] == shown == ask(rest, "HEAD", "/v1/files/f").headers["x-callfs-mtime"]
 
 
+CODED_UPLOADS = [                           # query; headers behind X-CallFS-; what comes of it
+    ("erasure=true", {}, "erasure:2+1"), ("", {"Erasure": "True"}, "erasure:2+1"), ("erasure", {}, "erasure:2+1"), ("erasure=false", {}, ""), ("", {}, ""),
+    ("erasure=true&data_shards=4&parity_shards=2", {}, "erasure:4+2"), ("erasure=true&parity_shards=3", {}, "erasure:2+3"),
+    ("", {"Erasure": "true", "Erasure-Data-Shards": "4", "Erasure-Parity-Shards": "2", "Erasure-Instances": "node-1"}, "erasure:4+2"),
+    ("erasure=true&data_shards=9&parity_shards=8&instances=x", {"Erasure-Data-Shards": "4", "Erasure-Instances": " node-1 , node-1"}, "erasure:4+8"),
+    ("erasure=true&data_shards=x", {"Erasure": "false"}, ""), ("erasure=false", {"Erasure": "true"}, "erasure:2+1"),
+    ("backend=erasure:3+2", {}, "erasure:3+2"), ("backend=erasure&data_shards=5", {}, "erasure:5+1"), ("backend=erasure:3+2&parity_shards=1", {}, "erasure:3+1"),
+    ("erasure=true&data_shards=254&parity_shards=2", {}, "erasure:254+2"), ("erasure=true&data_shards=1&parity_shards=1", {}, "erasure:1+1"),
+    *((query, {}, None) for query in (
+        "erasure=perhaps", "data_shards=4", "backend=localfs&parity_shards=2", "erasure=true&backend=localfs", "erasure=false&backend=erasure",
+        "backend=erasure:0+2", "erasure=true&instances=", "erasure=true&instances=node-1,,node-1", "erasure=true&instances=node-2",
+        "erasure=true&data_shards=255&parity_shards=2", "erasure=true&data_shards=256", *(
+            f"erasure=true&{name}_shards={bad}" for name in ("data", "parity") for bad in ("", "0", "x", "-1", "1.0", "%D9%A4", "999999999999", "1e1")))),
+]
+
+
+@pytest.fixture
+def coding(serve_users: Callable[..., Any]) -> Any:
+    """A server that codes what asks for it, 2+1, alone."""
+    return serve_users(**{**ALL_CODED, "erasure__default": False})
+
+
+@pytest.mark.once
+def test_uploads_that_ask_to_be_coded(coding: Any) -> None:
+    """erasure.md: query and headers, headers win; what makes no code is refused before the body is read, and nothing changes."""
+    for number, (query, headers, wanted) in enumerate(CODED_UPLOADS):
+        path, named = f"/v1/files/{number}", {f"X-CallFS-{name}": value for name, value in headers.items()}
+        data = b"%d" % number * 50
+        for method, status in (("POST", 201), ("PUT", 200)):
+            answer = ask(coding, method, f"{path}?{query}", data, named, 400 if wanted is None else status)
+            assert answer.headers.get("x-callfs-backend") == (wanted or None), (query, headers, answer.body)
+        got = ask(coding, "GET", path, status=404 if wanted is None else 200)
+        assert wanted is None or (got.body, got.headers.get("x-callfs-backend", "")) == (data, wanted)
+        assert wanted is None or "x-callfs-backend" in ask(coding, "HEAD", path).headers or not wanted
+    ask(coding, "PUT", "/v1/files/0", b"new", status=200)       # as the file that it replaces
+    assert ask(coding, "HEAD", "/v1/files/0").headers["x-callfs-backend"] == "erasure:2+1"
+    assert not scratch_of(coding)
+
+
+RECODINGS: list[tuple[dict[str, Any], Optional[str]]] = [       # of a file that is 4+2
+    ({"backend": "erasure"}, "erasure:4+2"), ({"backend": "erasure", "data_shards": 5}, "erasure:5+2"), ({"backend": "erasure", "parity_shards": "3"}, "erasure:4+3"),
+    ({"backend": "erasure:3+1"}, "erasure:3+1"), ({"backend": "erasure", "data_shards": 4, "parity_shards": 1, "instances": ["node-1"]}, "erasure:4+1"),
+    ({"backend": "localfs"}, ""), ({"backend": "erasure", "data_shards": None, "instances": []}, "erasure:4+2"),
+    *(({"backend": backend, **more}, None) for backend, more in (
+        ("erasure", {"data_shards": 0}), ("erasure", {"data_shards": True}), ("erasure", {"data_shards": 1.5}), ("erasure", {"data_shards": [4]}),
+        ("erasure", {"data_shards": 255}), ("erasure", {"instances": ["node-2"]}), ("erasure", {"instances": ["a,b"]}), ("erasure", {"instances": [1]}),
+        ("erasure", {"instances": {"a": 1}}), ("localfs", {"data_shards": 4}), ("", {"parity_shards": 4}), ("erasure:x", {}))),
+]
+
+
+@pytest.mark.once
+def test_coded_anew_by_patch(coding: Any) -> None:
+    """`destination` may be the same path or another; a directory goes with all that is in it."""
+    for number, (wish, wanted) in enumerate(RECODINGS):
+        path, other = f"/d/{number}", f"/d/{number}" if number % 2 else f"/d/{number}-moved"
+        etag = put_file(coding, path, b"x" * 99, {"X-CallFS-Backend": "erasure:4+2"}).headers["etag"]
+        ask(coding, "PATCH", "/v1/files" + path, json.dumps({"destination": other, **wish}), status=400 if wanted is None else 200)
+        found = ask(coding, "GET", "/v1/files" + (path if wanted is None else other), status=200)
+        assert (found.body, found.headers["etag"]) == (b"x" * 99, etag)
+        assert found.headers.get("x-callfs-backend", "") == ("erasure:4+2" if wanted is None else wanted), wish
+    ask(coding, "PATCH", "/v1/files/d", json.dumps({"name": "e", "backend": "erasure", "data_shards": 1}), status=200)
+    each = [ask(coding, "HEAD", "/v1/files" + entry["path"]).headers["x-callfs-backend"] for entry in ask(coding, "GET", "/v1/files/e").json()]
+    assert len(each) == len(RECODINGS) and {name.partition("+")[0] for name in each} == {"erasure:1"}
+
+
+@pytest.mark.once
+def test_manifest_and_the_way_out(coding: Any) -> None:
+    """Where the shards lie, under their full URLs; the data shards one behind the other, cut, are the file, without callfs."""
+    data, path = os.urandom(70_001), "/d/ä b"
+    put_file(coding, path, data, {"X-CallFS-Backend": "erasure:3+2"})
+    found = ask(coding, "GET", f"/v1/files{quoted(path)}?manifest=true", status=200).json()
+    shards = found.pop("shards")
+    assert found == {"path": path, "original_size": 70_001, "data_shards": 3, "parity_shards": 2, "shard_size": 23336, "version": 1}
+    (key,) = shards_in(os.path.join(coding.config.backend.localfs_root_path, callfs.HIDDEN))
+    folder, lying = Path(coding.config.backend.localfs_root_path) / callfs.HIDDEN / callfs.SHARD_FOLDER / key, []
+    for index, shard in enumerate(shards):
+        assert (shard["index"], shard["instance_id"], shard["size"]) == (index, "node-1", 23336)
+        assert shard["endpoint"] == f"{coding.url}/v1/shards{quoted(path)}/{index}"
+        lying.append((folder / str(index)).read_bytes())
+        assert call(coding, "GET", shard["endpoint"][len(coding.url):]).body == lying[-1]
+        assert hashlib.sha256(lying[-1]).hexdigest() == shard["checksum"]
+    assert b"".join(lying[:3])[:70_001] == data and len(lying) == 5
+    ask(coding, "GET", f"/v1/files{quoted(path)}?manifest=true", headers=NO_KEY, status=401)
+    ask(coding, "GET", "/v1/files/d?manifest=true", status=404)
+    for index in (0, 3):                    # and with two of them gone
+        (folder / str(index)).unlink()
+    assert get_file(coding, path) == data and ask(coding, "GET", "/v1/files" + quoted(path), headers={"Range": "bytes=-50000"}).body == data[-50_000:]
+
+
+@pytest.mark.once
+def test_every_dialect_has_coded_files(coding: Any) -> None:
+    """Uploads that ask for it through each of them, and each reads what another wrote."""
+    data, named = os.urandom(100_000), {"X-CallFS-Backend": "erasure:2+2"}
+    with RawWebSocket(coding, "/v1/files/ws/d/ws?mode=upload&erasure=true&parity_shards=2") as client:
+        for start in range(0, len(data), 10_000):
+            client.send(data[start:start + 10_000])
+        client.send(b"")
+        assert client.receive() == (1, b"ok:100000")
+    assert call(coding, "PUT", "/api/v1/files?path=/d/pfs", data, named).status == 200
+    assert call(coding, "PUT", "/fs/d/remfs", data, named).status in (200, 201)
+    put_file(coding, "/d/rest", iter([data[:1], data[1:]]), named)
+    link = ask(coding, "POST", "/v1/links/generate", json.dumps({"path": "/d/ws", "expiry_seconds": 60}), status=201).json()["url"]
+    assert call(coding, "GET", link[len(coding.url):]).body == data
+    for name in ("ws", "pfs", "remfs", "rest"):
+        answer = ask(coding, "HEAD", f"/v1/files/d/{name}")
+        assert answer.headers["x-callfs-backend"] == "erasure:2+2" and answer.headers["content-length"] == "100000"
+        assert {call(coding, "GET", where).body for where in (f"/v1/files/d/{name}", f"/api/v1/files?path=/d/{name}", f"/fs/d/{name}")} == {data}
+    with RawWebSocket(coding, "/v1/files/ws/d/pfs") as client:
+        assert b"".join(payload for opcode, payload in iter(client.receive, (-1, b"")) if opcode == 2) == data if client.send(b"", 8) else True
+    archive = zipfile.ZipFile(io.BytesIO(ask(coding, "GET", "/v1/files/d?archive=zip", status=200).body))
+    assert {archive.read(name) == data for name in archive.namelist() if not name.endswith("/")} == {True}
+    renamed = call(coding, "POST", "/api/v1/rename?path=/d/rest", json.dumps({"newPath": "/d/new", "backend": "erasure", "data_shards": 3}))
+    assert renamed.status == 200 and ask(coding, "HEAD", "/v1/files/d/new").headers["x-callfs-backend"] == "erasure:3+2"
+    with callfs.Client(coding.url, coding.key) as client:
+        assert client.stat("/d/new").backend == "erasure:3+2"
+        client.upload("/d/client", io.BytesIO(data), backend="erasure:1+1")
+        assert client.stat("/d/client").backend == "erasure:1+1"
+    ask(coding, "DELETE", "/v1/files/d?recursive=true", status=204)
+    hidden = os.path.join(coding.config.backend.localfs_root_path, callfs.HIDDEN)
+    wait_for(lambda: not shards_in(hidden), what="the shards to go")
+    assert not scratch_of(coding)
+
+
 @pytest.mark.parametrize("query, headers, status", [
     ("?erasure=true", {}, 400), ("?erasure=true&data_shards=4&parity_shards=2", {}, 400), ("", {"X-CallFS-Erasure": "true"}, 400),
     ("?erasure=true", {"X-CallFS-Erasure": "false"}, 201), ("?erasure=false", {}, 201), ("?backend=s3", {}, 501),
@@ -28783,6 +29106,7 @@ def test_placement_that_is_not_there(rest: Any, method: str, query: str, headers
     ask(rest, "GET", "/v1/files/f", status=200 if status == 201 else 404)
 
 
+@ON_THE_DISK
 def test_manifest_of_a_plain_file(rest: Any) -> None:
     put_file(rest, "/f", b"x")
     ask(rest, "GET", "/v1/files/f?manifest=true", status=404)
@@ -31754,7 +32078,7 @@ def test_a_second_stop_that_waits_less_long_forces_the_first(serve_users: Callab
 
 @pytest.mark.parametrize("options, message", [
     ({"dlm__type": "postgres"}, "dlm.type"),
-    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"), ({"erasure__enabled": True}, "erasure.enabled"),
+    ({"server__enable_quic": True, "server__cert_file": "x", "server__key_file": "x"}, "enable_quic"), ({"external_plugins__enabled": True}, "external_plugins"),
     ({"instance_discovery__peer_endpoints": {"n2": "http://n2:1"}}, "peer_endpoints"), ({"auth__api_key_users": {}}, "auth.api_keys"),
     ({"auth__api_key_users": {"root": "a-key-for-root-012345"}}, "reserved"), ({"auth__api_key_users": {"x": "short"}}, "16 characters"),
     ({"auth__mode": "sideways"}, "auth.mode"), ({"server__no_such_option": 1}, "no_such_option"), ({"nosuch__thing": 1}, "nosuch"),
