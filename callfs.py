@@ -16796,7 +16796,12 @@ class ShardNodes:
     def _ask(self, node: str, op: str, args: Mapping[str, Any], **how: Any) -> PeerAnswer:
         if self.peers is None:
             raise BadGateway(f"node {node} is not known to node {self.instance_id}: it has no instance_discovery.peer_endpoints.")
-        return self.peers.call(node, op, args, {}, **how)
+        try:
+            return self.peers.call(node, op, args, {}, **how)
+        except CallFSError as error:
+            if type(error) is CallFSError:  # a 500 on the way: which one it was nobody says
+                raise StorageError(error.message) from None
+            raise
 
     def put(self, node: str, key: str, index: int, length: int, body: Body) -> str:
         """Store a shard out of a body of `length` bytes; its SHA-256, hexadecimal, when it is durable."""

@@ -14913,6 +14913,10 @@ class TestShardNodes:
         with pytest.raises(callfs.BadGateway, match="node a is not known to node b"):
             nodes.room("a")
         nodes.peers = self.Others({"a": store, "c": store})
+        for error in callfs.CallFSError("broken"), callfs.StorageFull("full"):
+            nodes.peers.ops["c"]["shard_room"] = raising(error)
+            with pytest.raises(callfs.StorageError if error.status == 500 else callfs.StorageFull, match=str(error)):
+                nodes.room("c")
         nodes.peers.states.update(a="open", c="half-open")
         assert nodes.live() == ["b", "c"] and nodes.order() == ["b", "c", "a"]
         del nodes.peers.states["c"]
