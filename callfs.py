@@ -34566,8 +34566,8 @@ def build_blobs(config: Config, log: Optional[Log] = None, metrics: Optional[Met
 def build_erasure(config: Config, log: Optional[Log] = None, metrics: Optional[Metrics] = None) -> ErasureBlobs:
     """Coded files, whose other nodes are not known yet (`nodes.peers`)."""
     options, nodes = config.erasure, ShardNodes(build_shards(config, log, metrics), config.instance_discovery.instance_id)
-    return ErasureBlobs(nodes, ErasureCodes(log=log), Coding(options.data_shards, options.parity_shards), quorum=options.write_quorum,
-                        folder=scratch_folder(config), metrics=metrics, log=log)
+    return ErasureBlobs(nodes, ErasureCodes(options.processes, log), Coding(options.data_shards, options.parity_shards),
+                        quorum=options.write_quorum, folder=scratch_folder(config), metrics=metrics, log=log)
 
 
 def scratch_folder(config: Config) -> Optional[str]:

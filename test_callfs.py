@@ -14314,6 +14314,32 @@ def test_shards_lie_where_the_configuration_says(tmp_path: Path) -> None:
 # Shards: files cut over nodes, read also when some are lost
 # ============================================================================
 
+MANIFESTS = [
+    (callfs.CodeManifest(20, 2, 1, ("a", "b", ""), ("00" * 32, "ff" * 32, "")),
+     '[1,20,2,1,["a","b",""],["AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","//////////////////////////////////////////8=",""]]', 16),
+    (callfs.CodeManifest(0, 1, 1, ("n", "n"), ("", ""), ("n",)), '[1,0,1,1,["n","n"],["",""],["n"]]', 0),
+    (callfs.CodeManifest(1, 1, 1, ("\xe9", "n"), ("", "")), '[1,1,1,1,["\xe9","n"],["",""]]', 8),
+]
+
+
+class TestCodeManifest:
+    """The text that stands in records, for ever."""
+
+    @pytest.mark.parametrize("manifest, text, size", MANIFESTS)
+    def test_golden(self, manifest: Any, text: str, size: int) -> None:
+        """What version 1 writes, and how long its shards are."""
+        assert manifest.text == text and callfs.read_code_manifest(text) == manifest and manifest.shard_size == size
+
+    @pytest.mark.parametrize("text", [
+        "", "[]", "{}", "null", "[1]", '[2,1,1,1,["a","b"],["",""]]', '[1,-1,1,1,["a","b"],["",""]]', '[1,1,1,1,["a"],[""]]',
+        '[1,1,2,0,["a","b"],["",""]]', '[1,1,0,2,["a","b"],["",""]]', '[1,1,1,1,["a","b"],["*","b"]]', '[1,1,1,1,"ab",3]',
+        '[1,"1",1,1,["a","b"],["",""]]', '[1,1,1,1,["a","b"],["",""],5]', '[1,1,1,1,["a","b"]'])
+    def test_damaged(self, text: str) -> None:
+        """Anything else is said to be damaged, never taken for a file."""
+        with pytest.raises(callfs.StorageError, match="damaged, or of a newer version"):
+            callfs.read_code_manifest(text)
+
+
 class CodedNodes(callfs.ShardNodes):
     """Nodes a, b, c ... in one process, each with shards in a folder of its own; this node is `a`. What goes wrong is in
     `faults`, by (operation, node, index); an operation is open or put."""
