@@ -17107,7 +17107,10 @@ class _CodedUpload(BlobUpload):
 
     def commit(self) -> str:
         """As the base says; the tag is the manifest."""
-        return _Spread(self._blobs, self._key, self._coding, self._file).run(self._blobs.quorum(self._coding)).text
+        manifest = _Spread(self._blobs, self._key, self._coding, self._file).run(self._blobs.quorum(self._coding))
+        for index in (index for index, node in enumerate(manifest.nodes) if not node):
+            self._blobs.on_damage(self._key, index, "", "owed")         # looked for in some seconds, when a record names it
+        return manifest.text
 
     def abort(self) -> None:
         """As the base says."""

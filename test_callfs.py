@@ -14836,7 +14836,8 @@ class TestCodedUploads:
         wait_for(lambda: ("remove", "c", 2) in files.nodes.asked, 60)
         assert "c" not in files.nodes.lying()
         fresh = files.blobs.rebuild(files.key, manifest, {2: "c"})
-        assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2] and not files.damage
+        assert fresh.nodes == tuple("abcdef") and files.nodes.lying()["c"] == [2]
+        assert files.damage == [(files.key, 2, "", "owed")], "so that the scrub makes it soon"
 
     def test_rebuilt_and_moved(self, coded_files: Any) -> None:
         """For the healer: shards on other nodes, each proven, several in one pass; nothing is replaced by a wrong one."""
