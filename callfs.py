@@ -16421,8 +16421,9 @@ class _DiskShardUpload(ShardUpload):
 
     def _appear(self, above: str) -> None:
         for _ in range(9):                  # whoever removes the last other shard of the file removes the folder as well
-            with contextlib.suppress(FileNotFoundError, FileExistsError):
-                os.makedirs(above, mode=0o700, exist_ok=True)
+            with contextlib.suppress(FileExistsError):
+                os.mkdir(above, 0o700)
+            with contextlib.suppress(FileNotFoundError):
                 os.replace(self._temporary + SHARD_NOTES, self._place + SHARD_NOTES)
                 break
         os.replace(self._temporary, self._place)
@@ -16457,15 +16458,20 @@ class DiskShards(ShardStore):
 
     def __init__(self, folder: str, *, durable: bool = True, min_free: int = 0) -> None:
         self.folder, self._durable, self._min_free = os.path.join(folder, SHARD_FOLDER), durable, min_free
-        self._prepare()
+        self._make()
 
-    def _prepare(self) -> None:
-        """Make the folders, also once more when somebody tidied up; not on a disk that can only be read."""
+    def _make(self) -> None:
         try:
             os.makedirs(os.path.join(self.folder, "tmp"), mode=0o700, exist_ok=True)
-        except OSError as error:
+        except OSError as error:            # on a disk that can only be read there is nothing to make
             if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
                 raise translate_os_error(error) from error
+
+    def _prepare(self) -> None:
+        """Make the folders once more when somebody tidied up; but not in the place of a disk that is not there."""
+        if not os.path.isdir(os.path.dirname(self.folder)):
+            raise StorageError("The folder of the shards is gone; is its disk mounted?")
+        self._make()
 
     def stage(self, key: str, index: int, length: int) -> ShardUpload:
         """As the base says."""
@@ -16871,11 +16877,15 @@ class _Scratch:
         return -1 if self._file is None else self._file.fileno()
 
     def spill(self) -> None:
-        """Go on in a file."""
+        """Go on in a file; whoever reads meanwhile goes on in memory until all of it is there."""
         with _blob_errors():
-            self._file = tempfile.TemporaryFile(dir=self._folder)
-            write_all(self.fd, memoryview(self._memory))
-        self._memory = bytearray()
+            file = tempfile.TemporaryFile(dir=self._folder)
+            try:
+                write_all(file.fileno(), memoryview(self._memory))
+            except BaseException:
+                file.close()
+                raise
+        self._file, self._memory = file, bytearray()
 
     def write(self, part: Union[bytes, memoryview], offset: int) -> None:
         """Put bytes somewhere."""
@@ -16891,8 +16901,9 @@ class _Scratch:
 
     def read(self, size: int, offset: int) -> bytes:
         """As `pread`."""
+        memory = self._memory               # before the look at the file: `spill` lets go of it behind that
         if self._file is None:
-            return bytes(self._memory[offset:offset + size])
+            return bytes(memory[offset:offset + size])
         with _blob_errors(), self._turn:
             return pread(self.fd, size, offset)
 
@@ -37635,7 +37646,7 @@ def _kept_secrets(path: str) -> dict[str, str]:
 
 def _draw_secrets(path: str) -> dict[str, str]:
     """New secrets, durably kept in a file that only this account reads."""
-    drawn = {name: secrets.token_urlsafe(24) for name in ("key", *_SECRET_NAMES)}
+    drawn = {name: secrets.token_hex(20) for name in ("key", *_SECRET_NAMES)}
     folder = os.path.dirname(path)
     os.makedirs(folder, 0o700, exist_ok=True)
     scratch = f"{path}.{secrets.token_hex(4)}"
@@ -37864,8 +37875,8 @@ def _config_init(args: argparse.Namespace) -> int:
     path = args.path
     if os.path.splitext(path)[1] not in (".yaml", ".yml"):
         raise ConfigError(f"{path}: YAML is written, so the name ends in .yaml or .yml")
-    key = secrets.token_urlsafe(24)
-    fresh = {"auth." + name: secrets.token_urlsafe(24) for name in _SECRET_NAMES}
+    key = secrets.token_hex(20)
+    fresh = {"auth." + name: secrets.token_hex(20) for name in _SECRET_NAMES}
     text = config_template({"auth.api_key_users": {FIRST_RUN_USER: key}, "auth.admins": [FIRST_RUN_USER], **fresh})
     try:
         _write_private(path, text)

@@ -640,7 +640,7 @@ def our_temporary_files() -> set[str]:
 
 
 @contextlib.contextmanager
-def nothing_left(seconds: float = 10) -> Iterator[None]:
+def nothing_left(seconds: float = 60) -> Iterator[None]:
     """After the block there are no threads of ours, open descriptors and temporary files that were not there before."""
     threads, descriptors, files = our_threads(), open_descriptors(), our_temporary_files()
     yield
@@ -669,7 +669,7 @@ def _nothing_left_at_the_end(tmp_path_factory: pytest.TempPathFactory) -> Iterat
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", folder)
         tempfile.tempdir = folder
-        with nothing_left(15):
+        with nothing_left():
             gc.collect()
             gc.freeze()                     # and again: see `pytest_runtest_logfinish`
             yield
@@ -1245,7 +1245,7 @@ class TestS3Conformance:
     def test_objects(self, client: Any, any_s3: S3Server) -> None:
         """put, head, get, copy, delete, with metadata; of nothing, too."""
         client.check()
-        with nothing_left(2):
+        with nothing_left():
             begin = time.time()
             made = client.put("a/k", b"0123456789", metadata={"one": "1", "long-name": "a value"})
             found = client.head("a/k")
@@ -1292,7 +1292,7 @@ class TestS3Conformance:
     def test_ranges(self, client: Any) -> None:
         data = os.urandom(100_000)
         client.put("k", data)
-        with nothing_left(2):
+        with nothing_left():
             for start, stop in ((0, None), (0, 1), (2, 5), (5, None), (99_999, 100_000), (99_999, None), (50_000, 1_000_000)):
                 with client.get("k", start, stop) as reader:
                     assert reader.length == len(data[start:stop]) and b"".join(reader) == data[start:stop] and reader.object.size == 100_000
@@ -13242,7 +13242,7 @@ class CacheRig:
 @pytest.fixture
 def cached(tmp_path: Path) -> Iterator[CacheRig]:
     """A cache of 1 MB; afterwards no thread and no descriptor may be left."""
-    with nothing_left(5):
+    with nothing_left():
         rig = CacheRig(tmp_path)
         yield rig
         rig.store.go.set()
@@ -14320,6 +14320,21 @@ MANIFESTS = [
     (callfs.CodeManifest(0, 1, 1, ("n", "n"), ("", ""), ("n",)), '[1,0,1,1,["n","n"],["",""],["n"]]', 0),
     (callfs.CodeManifest(1, 1, 1, ("\xe9", "n"), ("", "")), '[1,1,1,1,["\xe9","n"],["",""]]', 8),
 ]
+
+
+def test_scratch_is_read_while_it_goes_on_in_a_file(tmp_path: Path, monkeypatch: Any) -> None:
+    """Shards are read out of it while more is written: at no moment of the change from memory to a file is less there."""
+    scratch, seen, write = callfs._Scratch(str(tmp_path), 100), [], callfs.write_all    # type: Any, list[bytes], Any
+
+    def watched(fd: int, data: Any) -> None:
+        seen.append(scratch.read(100, 0))
+        write(fd, data)
+        seen.append(scratch.read(100, 0))
+    monkeypatch.setattr(callfs, "write_all", watched)
+    with contextlib.closing(scratch):
+        scratch.write(b"x" * 100, 0)
+        scratch.write(b"y", 100)
+        assert seen == [b"x" * 100] * 4 and scratch.fd >= 0 and scratch.read(9, 98) == b"xxy"
 
 
 class TestCodeManifest:
@@ -15437,7 +15452,7 @@ class TestSearch:
                     rig.tree.grep(ALICE, path, "x")
             with pytest.raises(callfs.AuthenticationFailed):
                 rig.tree.grep(callfs.ANONYMOUS["none"], "/d", "x", recursive=True)
-            with nothing_left(5):
+            with nothing_left():
                 stopped = rig.tree.grep(ALICE, "/d", "[x]", recursive=True)
                 next(stopped)
                 stopped.close()
@@ -15508,7 +15523,7 @@ class FileSystemContract:
 
     @pytest.fixture
     def tree(self, tmp_path: Path) -> Iterator[Any]:
-        with nothing_left(2):
+        with nothing_left():
             tree = callfs.Tree(self.make(tmp_path / "data"))
             yield tree
             try:
@@ -16099,7 +16114,7 @@ class Rig:
 @pytest.fixture
 def rig(tmp_path: Path) -> Iterator[Rig]:
     """A durable store in `tmp_path/root`; afterwards nothing may be left in its scratch folders."""
-    with nothing_left(2):
+    with nothing_left():
         rig = Rig(tmp_path / "root")
         yield rig
         try:
@@ -16226,7 +16241,7 @@ class TestStoreOnErasure(TestStoreFS):
 @pytest.fixture
 def coded(tmp_path: Path) -> Iterator[Rig]:
     """A store with the disk and coded files (from 1000 bytes on): /c is coded 2+1, /l lies on the disk."""
-    with nothing_left(2):
+    with nothing_left():
         rig = coded_rig(tmp_path / "root", 1000, durable=False)
         for path, backend in (("/c", "erasure"), ("/l", "localfs")):
             put(rig.tree, path, path.encode() * 300, options=callfs.WriteOptions(backend=backend))
@@ -16361,7 +16376,7 @@ def test_coded_files_must_be_configured(coded: Rig) -> None:
 @pytest.fixture
 def two(tmp_path: Path) -> Iterator[Rig]:
     """A store with both backends: /s in S3, /l on the disk, /d with one of each."""
-    with nothing_left(2):
+    with nothing_left():
         rig = blob_rig(tmp_path / "root", durable=False)
         for path, backend in TWO.items():
             put(rig.tree, path, path.encode() * 10, options=callfs.WriteOptions(backend=backend))
@@ -18716,7 +18731,7 @@ class TestClusterOnErasure(TestClusterFS):
 @pytest.fixture
 def coded_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
     """Three nodes that code files from 1000 bytes on, 2+1; afterwards no shard is left over."""
-    with nothing_left(2):
+    with nothing_left():
         cluster = ToyCluster(tmp_path / "nodes", coded_from=1000)
         yield cluster
         try:
@@ -18734,7 +18749,7 @@ def coded_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
 @pytest.fixture
 def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
     """Three nodes; afterwards records and disks agree."""
-    with nothing_left(2):
+    with nothing_left():
         cluster = ToyCluster(tmp_path / "nodes")
         yield cluster
         try:
@@ -18746,7 +18761,7 @@ def nodes(tmp_path: Path) -> Iterator[ToyCluster]:
 @pytest.fixture
 def s3_nodes(tmp_path: Path) -> Iterator[ToyCluster]:
     """The same with a blob store that all of them use."""
-    with nothing_left(2):
+    with nothing_left():
         cluster = ToyCluster(tmp_path / "nodes", blobs=lambda folder: {"s3": FolderAsBackend(folder + "-blobs", durable=False)})
         yield cluster
         try:
@@ -19341,7 +19356,7 @@ class TierRig:
 @pytest.fixture
 def tiered(tmp_path: Path) -> Iterator[TierRig]:
     """As above; afterwards everything is in order, and nothing left behind."""
-    with nothing_left(5):
+    with nothing_left():
         rig = TierRig(tmp_path, back=True)
         yield rig
         rig.rig.fs._blobs.sweep()
@@ -19551,7 +19566,7 @@ def test_tier_rate(tiered: TierRig, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_tier_by_itself(tmp_path: Path) -> None:
     """The threads do it."""
-    with nothing_left(5):
+    with nothing_left():
         rig = TierRig(tmp_path, back=True, interval=0.01)
         put(rig.tree, "/f")
         rig.days(30.1)
@@ -19776,7 +19791,7 @@ def flip(place: Path, offset: int = 12345, count: int = 1) -> None:
     place.write_bytes(bytes(data))
 
 
-SHARD_DAMAGE: dict[str, Callable[[Path], Any]] = {
+SHARD_HARM: dict[str, Callable[[Path], Any]] = {
     "gone": lambda place: (place.unlink(), place.with_suffix(".crc").unlink()), "a bit": flip,
     "cut": lambda place: os.truncate(place, 1000), "empty": lambda place: os.truncate(place, 0),
     "longer": lambda place: place.write_bytes(place.read_bytes() + b"\0" * 8), "no sums": lambda place: place.with_suffix(".crc").unlink(),
@@ -19792,8 +19807,8 @@ def test_heal_mends_what_is_damaged(shard_town: ShardTown) -> None:
     for number, path in enumerate(sorted(town.files)):
         manifest = town.manifest(path)
         for index in random_.sample(range(len(manifest.nodes)), manifest.parity):
-            how = list(SHARD_DAMAGE)[(number + index) % len(SHARD_DAMAGE)]
-            SHARD_DAMAGE[how](town.place(path, index))
+            how = list(SHARD_HARM)[(number + index) % len(SHARD_HARM)]
+            SHARD_HARM[how](town.place(path, index))
             bad[path, index] = how
     for path in town.files:
         rows = town.scrubbers["node-3"].look(town.store.get(path), True)
@@ -19822,13 +19837,13 @@ def test_heal_of_a_part(shard_town: ShardTown) -> None:
     town.store.add([callfs.Entry("/d", "directory"), callfs.Entry("/d/plain", size=3, id="p")])
     town.put("/d/f", b"x" * 5000)
     for path in ("/01", "/02", "/d/f"):
-        SHARD_DAMAGE["gone"](town.place(path, 1))
+        SHARD_HARM["gone"](town.place(path, 1))
     assert [(town.heal(path).files, town.heal(path).bad) for path in ("/03", "/d/plain")] == [(1, 0), (0, 0)]
     assert town.heal("/d").rebuilt == 1 and town.heal("/01").rebuilt == 1
     assert town.states("/02")[1] == "m" and town.heal().rebuilt == 1
     town.whole()
     empty = town.put("/empty", b"")         # shards without a byte are shards, too
-    SHARD_DAMAGE["gone"](town.place("/empty", 5))
+    SHARD_HARM["gone"](town.place("/empty", 5))
     assert town.heal("/empty").rebuilt == 1 and town.read("/empty") == b"" and empty.size == 0
     town.whole()
 
@@ -19838,7 +19853,7 @@ def test_heal_deletes_nothing_where_too_little_is_left(shard_town: ShardTown) ->
     town = shard_town
     for path, count in (("/00", 3), ("/04", 2)):
         for index in range(count):
-            SHARD_DAMAGE["gone"](town.place(path, index))
+            SHARD_HARM["gone"](town.place(path, index))
     for index in range(3):                  # the same bytes in all three, so that nobody can rebuild them
         flip(town.place("/03", index))
     key = callfs.blob_of(town.store.get("/00"))[0]
@@ -19925,14 +19940,14 @@ def test_heal_passes_by_who_takes_nothing(shard_town: ShardTown) -> None:
     town = shard_town
     for full, rooms in (({"node-2"}, {}), (set(), {"node-2": -1}), (set(), {"node-2": 5})):
         path = "/00"
-        SHARD_DAMAGE["gone"](town.place(path, 1))
+        SHARD_HARM["gone"](town.place(path, 1))
         town.full, town.rooms = full, rooms     # type: ignore[assignment]
         assert town.heal(path).rebuilt >= 1 and town.manifest(path).nodes[1] != "node-2"
         town.full, town.rooms = set(), {}
         assert town.heal(path).failed == 0 and "node-2" in town.manifest(path).nodes
         town.whole()
     town.full = set(town.names)
-    SHARD_DAMAGE["gone"](town.place("/00", 1))
+    SHARD_HARM["gone"](town.place("/00", 1))
     lost = town.manifest("/00").nodes[1]
     town.rooms = {name: 0 for name in town.names}
     found = town.heal("/00", node="node-1" if lost != "node-1" else "node-2")
@@ -19945,7 +19960,7 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
     town, path = shard_town, "/00"
     entry, old = town.store.get(path), town.manifest(path)
     for index in (1, 4):
-        SHARD_DAMAGE["gone"](town.place(path, index))
+        SHARD_HARM["gone"](town.place(path, index))
     town.away = {old.nodes[4]}
     scrubber, turns = town.scrubbers["node-1"], [0]
     rebuild = scrubber._blobs.rebuild
@@ -19970,7 +19985,7 @@ def test_heal_that_is_overtaken(shard_town: ShardTown, monkeypatch: pytest.Monke
             found = town.heal(path, node="node-2")      # it lets the manifest name what the first one has made
             assert (found.rebuilt, found.adopted) == (0, 1)
         elif change == "taken":             # somebody else removes what no manifest names yet
-            SHARD_DAMAGE["gone"](town.place(path, 1))
+            SHARD_HARM["gone"](town.place(path, 1))
         else:
             monkeypatch.setattr(scrubber, "_undo", lambda *at: None)
             raise KeyError("as if it were killed here")
@@ -20004,7 +20019,7 @@ def test_heal_by_all_nodes_at_once(shard_town: ShardTown) -> None:
         for path in town.files:
             manifest = town.manifest(path)
             for index in random_.sample(range(len(manifest.nodes)), manifest.parity):
-                SHARD_DAMAGE["gone"](town.place(path, index))
+                SHARD_HARM["gone"](town.place(path, index))
         gate = threading.Barrier(3)
 
         def one(node: str) -> Any:
@@ -20061,7 +20076,7 @@ def test_scrub_mends_what_readers_met(shard_town: ShardTown, monkeypatch: pytest
     flip(town.place("/00", 1), 5)
     assert town.read("/00") == town.files["/00"] and len(scrubber._reported) == 1
     for index in (0, 1, 2):
-        SHARD_DAMAGE["gone"](town.place("/03", index))
+        SHARD_HARM["gone"](town.place("/03", index))
     for _ in range(2):
         with pytest.raises(callfs.CallFSError):
             town.read("/03")
@@ -20153,7 +20168,7 @@ def test_fsck_of_shards(tmp_path: Path, capsys: Any) -> None:
         code = callfs.main(["fsck", "--config", str(config), *words])
         return code, [line.partition(": ")[0] + ": " + line.split(": ")[1] for line in capsys.readouterr().out.splitlines() if ": " in line]
     assert fsck("--deep") == (0, [])
-    SHARD_DAMAGE["gone"](folder / keys["/a"] / "2")
+    SHARD_HARM["gone"](folder / keys["/a"] / "2")
     flip(folder / keys["/b"] / "1")
     assert fsck() == (1, ["no shard: /a"]) and fsck("--deep") == (1, ["no shard: /a", "no shard: /b"])
     (folder / ("ab" * 16)).mkdir()
@@ -20189,7 +20204,7 @@ def test_heal_makes_what_is_owed(shard_town: ShardTown) -> None:
     town = shard_town
     entry, manifest = town.store.get("/00"), town.manifest("/00")
     for index in (2, 5):
-        SHARD_DAMAGE["gone"](town.place("/00", index))
+        SHARD_HARM["gone"](town.place("/00", index))
     nodes, sums = (tuple("" if index in (2, 5) else each for index, each in enumerate(some)) for some in (manifest.nodes, manifest.sums))
     town.store.put(entry._replace(stamp=f"{callfs.blob_of(entry)[0]} {manifest._replace(nodes=nodes, sums=sums).text}"))
     assert [row.state for row in town.scrubbers["node-1"].look(town.store.get("/00"))] == ["ok", "ok", "owed", "ok", "ok", "owed"]
@@ -20224,7 +20239,7 @@ def test_heal_of_a_running_server(serve: Callable[..., Any], capsys: Any, monkey
     assert said("shards", "/d/f", "--verify")[:2] == (0, "\n".join(["INDEX  NODE    SIZE   STATE  HOLDS", *(
         f"{index}      node-1  75000  ok     {'data' if index < 4 else 'parity'}" for index in range(6)),
         "300000 bytes in 4 + 2 shards of 75000", ""]))
-    SHARD_DAMAGE["gone"](folder / key / "0")
+    SHARD_HARM["gone"](folder / key / "0")
     flip(folder / key / "5")
     code, out, _ = said("shards", "d/f")
     assert code == 1 and re.search(r"^0 +node-1 +0 +missing +data$", out, re.M) and re.search(r"^5 .* ok ", out, re.M)
@@ -20240,7 +20255,7 @@ def test_heal_of_a_running_server(serve: Callable[..., Any], capsys: Any, monkey
         r"\r1 of 1 files, 439.5 KiB of 439.5 KiB, .*/s, 0s left; 1 bad shards, 1 made again\x1b\[K\r\x1b\[K$", told)
     assert call(server, "GET", "/v1/files/d/f").body == data and said("shards", "/d/f", "--verify")[0] == 0
     for index in range(3):
-        SHARD_DAMAGE["gone"](folder / key / str(index))
+        SHARD_HARM["gone"](folder / key / str(index))
     code, out, told = said("heal")
     assert code == 1 and "1 problems left" in out and "3 of the 4 shards that are needed are in sight: 0 is missing" in told
     assert said("heal", "/nothing")[0] == said("shards", "/d/plain")[0] == 1 and callfs.main(["heal", "--rate", "fast"]) == 2
@@ -20993,7 +21008,7 @@ class TestKeyValueFS:
     @pytest.fixture(params=["", "keys.sqlite3"])
     def keys(self, request: Any, tmp_path: Path) -> Iterator[Any]:
         """A tree with a kvfs mounted at /kv, in memory and in a file."""
-        with nothing_left(2):
+        with nothing_left():
             tree = callfs.Tree(make_fs(callfs.MemFS))
             tree.mount("/kv", make_fs(callfs.KeyValueFS, tmp_path, db_path=request.param, max_value=1000,
                                       initial_data={"welcome": "Hello!", "a": {"b": 1}}))
@@ -24328,7 +24343,7 @@ class TestFsck:
     def check(self, config: Any, **options: Any) -> tuple[int, list[tuple[str, str]]]:
         """How many problems are left, and what was found."""
         found: list[Any] = []
-        with nothing_left(2):
+        with nothing_left():
             left = callfs.run_fsck(config, report=found.append, **options)
         assert all(finding.kind in callfs.FINDINGS for finding in found)
         return left, sorted((finding.kind, finding.path) for finding in found)
