@@ -15273,9 +15273,9 @@ class LocalDisk:
 
     def publish(self, staged: Staged, path: str) -> None:
         """Let the file appear at `path`, in one step, in place of what was there."""
-        if os.name == "nt":                 # an open file can not be renamed there
-            os.close(staged.fd)
-            staged.fd = -1
+        if os.name == "nt" and staged.fd >= 0:          # an open file can not be renamed there
+            fd, staged.fd = staged.fd, -1
+            os.close(fd)
         old, old_fd = self._scratch(staged.name)
         with self._at(path) as (new, new_fd):
             os.replace(old, new, src_dir_fd=old_fd, dst_dir_fd=new_fd)
@@ -37302,7 +37302,7 @@ def _download(run: Run) -> Iterator[bytes]:
             elif info.is_dir and not run.args.recursive:
                 raise Conflict("Is a directory (-r downloads it)")
             else:
-                _fetch(run, run.path(text), os.path.join(local, _last_part(run.path(text))) if into else local, info)
+                _fetch(run, run.path(text), os.path.join(local, _named_here(_last_part(run.path(text)))) if into else local, info)
 
 
 def _fetch(run: Run, path: str, local: str, info: RemoteInfo, levels: int = TREE_DEPTH) -> None:
@@ -37314,7 +37314,16 @@ def _fetch(run: Run, path: str, local: str, info: RemoteInfo, levels: int = TREE
     for each in run.client.list(path) if levels else ():
         inner = join_path(path, _safe_name(each.name))
         with run.trying(inner):
-            _fetch(run, inner, os.path.join(local, each.name), each, levels - 1)
+            _fetch(run, inner, os.path.join(local, _named_here(each.name)), each, levels - 1)
+
+
+def _named_here(name: str) -> str:
+    """A remote name as the name of a file of this machine, also where its locale has no such letters."""
+    try:
+        os.fsencode(name)
+        return name
+    except UnicodeEncodeError:
+        return to_local_name(name)
 
 
 def _chmod(run: Run) -> None:

@@ -125,6 +125,7 @@ if __name__ == "__main__":
 
 import ast                                  # noqa: E402
 import collections                          # noqa: E402
+import bisect                               # noqa: E402
 import base64                               # noqa: E402
 import collections.abc                      # noqa: E402
 import concurrent.futures                   # noqa: E402
@@ -37919,6 +37920,197 @@ def test_readme_runner_starts_servers_in_the_background(line: str, expected: str
 def test_readme_runner_fails_when_a_command_fails(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="(?s)exit code 1.*README.md:7"):
         _run_readme([Block(7, "", "false\ntrue")], tmp_path)
+
+
+# ============================================================================
+# Doors: odd starts, what other systems and builds of Python lack, packages
+# ============================================================================
+
+# Patterns of names, from the branches for `sys.platform` in typeshed, that Windows and macOS have not.
+WINDOWS_LACKS = {
+    "os": r"O_(ACCMODE|A?SYNC|[DFR]SYNC|CLOEXEC|DIRECT|DIRECTORY|LARGEFILE|N\w+|PATH|TMPFILE)|SEEK_(DATA|HOLE)|(posix|sched|eventfd|timerfd)_\w+|"
+        r"POSIX_\w+|set(e?[ug]id|res?[ug]id|groups|ns|pgid|pgrp|priority|sid)|get(e?[ug]id|res[ug]id|groups|grouplist|pgid|pgrp|priority|sid|loadavg|"
+        r"random|envb)|[gs]et_blocking|\w*xattr|f?chown|lchown|chroot|confstr|copy_file_range|ctermid|environb|eventfd|fchdir|fchmod|fdatasync|fork(pty)?|"
+        r"f?pathconf|f?statvfs|fwalk|init\w+|killpg|lockf|login_tty|major|minor|makedev|memfd_create|mkfifo|mknod|nice|openpty|pidfd_open|pipe2|pread(v)?|"
+        r"pwrite(v)?|readv|writev|register_at_fork|sendfile|spawnv?l?pe?|splice|sync|sysconf|tc[gs]etpgrp|ttyname|uname|unshare|wait[34]?|waitid",
+    "socket": r"AF_UNIX|MSG_(CMSG_CLOEXEC|CONFIRM|DONTWAIT|EOR|FASTOPEN|MORE|NOSIGNAL)|SOCK_(CLOEXEC|NONBLOCK)|SO_(REUSEPORT|PEERCRED|PASSCRED|DOMAIN|PROTOCOL|"
+            r"MARK|PRIORITY)|TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|NOTSENT_LOWAT|CONGESTION|SYNCNT|TIMESTAMP)|(send|recv)_fds|SCM_\w+|CMSG_\w+",
+    "select": r"e?poll|EPOLL\w*|POLL[A-Z]+|PIPE_BUF",
+    "signal": r"SIG(ALRM|CHLD|CONT|HUP|KILL|PIPE|QUIT|STOP|USR[12]|WINCH|_\w+)|alarm|[gs]etitimer|pause|pidfd_\w+|pthread_\w+|siginterrupt|sig(pending|\w*wait\w*)",
+    "time": r"CLOCK_\w+|clock_\w+|pthread_\w+|tzset", "mmap": r"(MADV|MAP|PROT)_\w+", "socketserver": r"\w*Unix\w+|Fork\w+",
+}
+MACOS_LACKS = {
+    "os": r"O_(DIRECT|LARGEFILE|NOATIME|PATH|RSYNC|TMPFILE)|POSIX_FADV\w+|posix_f\w+|sched_[gs]\w+|(eventfd|timerfd)\w*|\w*xattr|copy_file_range|fdatasync|getrandom|"
+        r"[gs]etres[ug]id|memfd_create|pidfd_open|pipe2|setns|splice|unshare|waitid",
+    "socket": r"MSG_(CMSG_CLOEXEC|CONFIRM|FASTOPEN|MORE)|SOCK_(CLOEXEC|NONBLOCK)|SO_(PEERCRED|PASSCRED|DOMAIN|PROTOCOL|MARK|PRIORITY)|"
+            r"TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|CONGESTION|SYNCNT|TIMESTAMP|KEEPIDLE)",
+    "select": r"epoll|EPOLL\w*", "signal": r"pidfd_\w+|sigtimedwait|sigwaitinfo", "time": r"CLOCK_BOOTTIME",
+}
+# Where such a name stands, and why that is never reached there; a function that asks for the name before is not listed.
+GUARDED_ELSEWHERE = {
+    "__init__ select.epoll": "EpollPoller: is chosen where there is epoll", "__init__ select.EPOLLONESHOT": "the same",
+    "__init__ socket.AF_UNIX": "_DatabaseSocket: a path as address", "connect socket.AF_UNIX": "unix: as address",
+    "_listen_unix socket.AF_UNIX": "unix: as address; parse_listen refuses it", "_unlink_stale socket.AF_UNIX": "the same",
+    "_tell_systemd socket.AF_UNIX": "systemd has started us", "_bind_thread os.sched_setaffinity": "_allowed_cores gives none",
+    "_send_file os.sendfile": "_SENDFILE", "readable select.POLLIN": "behind poll", "__exit__ os.pread": "_CODER: on POSIX only",
+    "__exit__ os.sched_setaffinity": "the same", "pread os.pread": "the line above asks", "__init__ time.clock_gettime": "CLOCK_BOOTTIME is there",
+}
+
+
+def unguarded(source: str) -> Iterator[str]:
+    """Uses of names that a system lacks, as "function module.name", in functions and methods that do not ask for them first."""
+    code = re.sub(r"(?m)#.*", "", source)
+    starts = [0, *(match.start() for match in re.finditer(r"(?m)^ {0,4}def ", code)), len(code)]
+    for use in re.finditer(rf"\b({'|'.join(WINDOWS_LACKS)})\.(\w+)", code):
+        module, name = use.groups()
+        place = bisect.bisect(starts, use.start())
+        part = code[starts[place - 1]:starts[place]]
+        lacking = rf"{WINDOWS_LACKS[module]}|{MACOS_LACKS.get(module, '-')}"
+        if re.fullmatch(lacking, name) and not re.search(rf'attr\({module}, "{name}"|os\.name|AttributeError', part):
+            yield f"{part.partition('(')[0].split()[-1]} {use[0]}"
+
+
+@pytest.mark.once
+def test_names_that_other_systems_lack_are_guarded() -> None:
+    assert set(unguarded(_read(callfs.__file__))) == set(GUARDED_ELSEWHERE)
+
+
+# What a user does: `life(callfs, folder, check)`. It must work wherever the file can be imported; `check` looks at the server.
+LIFE = r"""
+import http.client, os, random, urllib.parse
+def life(callfs, folder, check="True", **options):
+    os.makedirs(folder + "-2", exist_ok=True)
+    mounts = {"memfs": {"path": "/mem"}, "localfs": {"path": "/sub", "config": {"local_dir": folder + "-2"}}}
+    with callfs.Server(root=folder, plugins=mounts, **options) as server, callfs.Client(server.url, server.key) as client:
+        assert eval(check), check
+        body = bytes(random.Random(1).getrandbits(8) for _ in range(50_000)) * 30
+        for top in ("/new", "/mem", "/sub"):            # nothing is there yet: folders are made on the way
+            folder_of, name = top + "/d\u00e9j\u00e0 vu", "#1 \u20ac"
+            client.upload(f"{folder_of}/{name}", body)
+            assert client.download(f"{folder_of}/{name}") == body and client.download(f"{folder_of}/{name}", start=7, stop=99) == body[7:99]
+            assert [info.name for info in client.list(folder_of)] == [name], top
+        client.patch("/new/d\u00e9j\u00e0 vu/#1 \u20ac", len(body), b"more")
+        assert client.download("/new/d\u00e9j\u00e0 vu/#1 \u20ac", start=len(body)) == b"more"
+        for text in (b"one", b"two"):
+            client.upload("/new/x", text)
+        client.move("/new/x", "/new/y")
+        client.move("/new/y", "/mem/y")
+        client.move("/new/d\u00e9j\u00e0 vu", "/gone")
+        client.delete("/gone", recursive=True)
+        assert [info.path for info in client.list("/new")] == [] and client.download("/mem/y") == b"two"
+        client.upload("/kept", b"kept")
+        there = urllib.parse.urlsplit(server.url)
+        connection = http.client.HTTPConnection(there.hostname, there.port, timeout=60)
+        for path in ("/health", "/ready", "/metrics", "/fs/", "/v1/files/?archive=zip", "/api/v1/directories?path=/"):
+            connection.request("GET", path, headers={"Authorization": "Bearer " + server.key})
+            answer = connection.getresponse()
+            assert answer.read() and answer.status == 200, (path, answer.status)
+        connection.close()
+    with callfs.Server(root=folder) as server, callfs.Client(server.url, server.key) as client:
+        assert client.download("/kept") == b"kept"
+    print("lived")
+"""
+# What `ForkServer` forks: BEFORE runs, callfs.py is loaded, AFTER runs; then `life FOLDER CHECK` or the command line.
+ODD_WORLD = """
+import importlib.util, os, re, selectors, shutil, signal, select, socket, sys, time, types
+def load():
+    spec = importlib.util.spec_from_file_location("callfs", %r)
+    module = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+load()                                  # all of the library that it imports is there from now on, as it is on this system
+def hide(patterns):
+    for name, pattern in patterns.items():
+        module = importlib.import_module(name)
+        for each in [each for each in vars(module) if re.fullmatch(pattern, each)]:
+            delattr(module, each)
+class callfs:
+    @staticmethod
+    def main(arguments):
+        world = dict(globals())
+        exec(os.environ.pop("BEFORE", ""), world)
+        module = world["callfs"] = load()
+        exec(os.environ.pop("AFTER", ""), world)
+        return (world["life"](module, *arguments[1:]) or 0) if arguments[0] == "life" else module.main(arguments)
+"""
+# Windows, as far as it can be told to a Linux: no descriptors of folders, no open folder, nothing that is open can be renamed or
+# removed. What is not told: its own paths, short names, access lists, how its sockets and its console behave.
+AS_WINDOWS = r"""
+hide(%r)
+os.name, sys.platform, os.O_BINARY, shutil._use_fd_functions = "nt", "win32", 0, False
+for each in ("fcntl", "pwd", "grp", "resource", "termios", "readline"):
+    sys.modules[each] = None
+locks = sys.modules["msvcrt"] = types.ModuleType("msvcrt")
+locks.LK_NBLCK, locks.locking = 2, lambda fd, mode, count: None
+selectors.DefaultSelector = selectors.SelectSelector
+shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)
+for each in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+    each.clear()
+def socketpair():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return socket.create_connection(listening.getsockname()), listening.accept()[0]
+socket.socketpair = socketpair
+def refusing(real, is_dir=os.path.isdir, listdir=os.listdir, readlink=os.readlink):
+    def there(path, *others, **more):
+        if isinstance(path, int) or any(more.get(each) is not None for each in ("dir_fd", "src_dir_fd", "dst_dir_fd")):
+            raise NotImplementedError(real.__name__)
+        if real.__name__ == "open" and is_dir(path):
+            raise PermissionError(13, "a directory", path)
+        if real.__name__ in ("replace", "rename", "unlink", "remove", "rmdir"):
+            for fd in listdir("/proc/self/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    held = readlink("/proc/self/fd/" + fd) + "/"
+                    for each in (path, *others):
+                        if held.startswith(os.path.realpath(each) + "/"):
+                            raise PermissionError(13, "in use", each)
+        return real(path, *others, **more)
+    return there
+import contextlib
+for each in "open stat lstat mkdir unlink remove rmdir replace rename readlink scandir listdir utime chmod".split():
+    setattr(os, each, refusing(getattr(os, each)))
+""" % WINDOWS_LACKS
+
+
+@pytest.fixture(scope="module")
+def odd_world() -> Iterator[ForkServer]:
+    """Forks processes of another world."""
+    world = ForkServer(LIFE + ODD_WORLD % compiled())
+    yield world
+    world.close()
+
+
+# A world, and what of it shows in a server that runs there.
+WORLDS = [
+    ("Windows", AS_WINDOWS, "os.name == 'nt' and not hasattr(os, 'pread') and not callfs.LocalDisk(folder)._at_works"),
+    ("macOS", f"hide({MACOS_LACKS})\nsys.platform = 'darwin'\nselectors.DefaultSelector = selectors.PollSelector", "not callfs._MSG_MORE"),
+    ("no poll and no sendfile", "hide({'select': 'e?poll', 'os': 'sendfile'})\nselectors.DefaultSelector = selectors.SelectSelector",
+     "type(server._listeners[0].poller) is callfs.SelectorPoller and not callfs._SENDFILE"),
+]
+ODDITIES = [                                # each alone
+    ("no epoll", "hide({'select': 'epoll'})", "type(server._listeners[0].poller) is callfs.SelectorPoller"),
+    ("no pread", "hide({'os': 'p(read|write)v?'})", "callfs.pread is not getattr(os, 'pread', None)"),
+    ("no folders as descriptors", "os.supports_dir_fd.clear(); os.supports_fd.clear()", "not callfs.LocalDisk(folder)._at_works"),
+    ("no open flags", "hide({'os': 'O_(PATH|DIRECTORY|CLOEXEC|NOFOLLOW|NONBLOCK)'})", "not callfs._O_NOFOLLOW"),
+    ("no unix sockets", "hide({'socket': 'AF_UNIX|MSG_MORE|TCP_KEEPIDLE'})\ndel socket.SocketType", "not hasattr(socket, 'AF_UNIX')"),
+    ("no extended attributes", "hide({'os': '.*xattr|sched_.*|copy_file_range|posix_.*|fdatasync|fchmod'})", "not hasattr(os, 'fchmod')"),
+    ("no modules of POSIX", "for each in ('fcntl', 'pwd', 'grp', 'resource', 'readline', 'ctypes'): sys.modules[each] = None\n"
+     "sys.modules['msvcrt'] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda fd, mode, count: None)", "True"),
+]
+
+
+def lives(world: ForkServer, folder: Path, before: str, check: str) -> str:
+    """What a process prints that lives in a world."""
+    output = folder / "output.txt"
+    with open(output, "ab") as file:
+        world.popen(["", "", "life", str(folder / "files"), check], stdout=file, cwd=folder,
+                    env={**os.environ, "BEFORE": before}).wait(60)
+    return output.read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.mark.parametrize("before, check", [pytest.param(*case, id=name) for name, *case in WORLDS]
+                         + [pytest.param(*case, id=name, marks=pytest.mark.long) for name, *case in ODDITIES])
+def test_life_where_something_is_missing(before: str, check: str, odd_world: ForkServer, tmp_path: Path) -> None:
+    assert lives(odd_world, tmp_path, before, check) == "lived\n"
 
 
 # ============================================================================
