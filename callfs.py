@@ -15210,7 +15210,8 @@ class LocalDisk:
             fd = os.open(name, os.O_RDONLY | _O_NOFOLLOW | _O_CLOEXEC, dir_fd=parent) if parent is not None else -1
         try:
             with os.scandir(fd if fd >= 0 else name) as items:
-                names = (from_local_name(item.name) for item in items if every or not _FORBIDDEN.search(item.name))
+                found = (from_local_name(item.name) for item in items)
+                names = (name for name in found if every or not _FORBIDDEN.search(name))
                 shown = (name for name in names if path != "/" or name.casefold() != HIDDEN)
                 yield from iter(lambda: list(itertools.islice(shown, size)), [])
         finally:
@@ -34448,6 +34449,14 @@ _PEER_POLICY = b"Cache-Control: no-store\r\n"
 # ============================================================================
 
 
+def _current_folder() -> str:
+    """The one that relative paths begin at; one that was removed has no name."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return os.sep
+
+
 class DataLock:
     """Only one process works on a data folder: two would trust caches that the other makes wrong."""
 
@@ -34866,7 +34875,7 @@ class Server:
     def _build_mounts(self) -> Mounts:
         config = self.config
         folder = os.path.dirname(os.path.abspath(config.source)) if config.source and os.path.exists(config.source) \
-            else os.getcwd()
+            else _current_folder()
         private = (os.path.join(config.backend.localfs_root_path, HIDDEN), config.metadata_store.sqlite_path)
         context = MountContext("/", self.tree, self.log, self.metrics, folder, scratch_folder(self.config), __version__, private)
         mounts = Mounts(self.tree, self._store, context, persist=config.mounts.persist)
@@ -36647,7 +36656,7 @@ class Shell:
 
     def path(self, text: str) -> str:
         """The canonical remote path that a word means here. Raises BadRequest."""
-        return canonical_path("/" + posixpath.normpath("/" + posixpath.join(self.cwd, text)).lstrip("/"))
+        return canonical_path("/" + posixpath.normpath("/" + posixpath.join(self.cwd, _wire_name(text))).lstrip("/"))
 
     def plugin_of(self, path: str) -> str:
         """The type of the filesystem that holds a canonical path; "" for the server's own files."""
@@ -36907,7 +36916,7 @@ class Run:
         if not into:
             with contextlib.suppress(FileNotFound):
                 into = self.client.stat(path).is_dir
-        return [join_path(path, _last_part(source)) if into else path for source in sources]
+        return [join_path(path, _wire_name(_last_part(source))) if into else path for source in sources]
 
 
 _SHELL_ERRORS = (CallFSError, OSError, UnicodeError)
@@ -37269,13 +37278,13 @@ def _upload(run: Run) -> None:
 
 def _upload_folder(run: Run, local: str, target: str) -> None:
     for folder, names, files in os.walk(local):
-        inner = os.path.relpath(folder, local).replace(os.sep, "/")
+        inner = _wire_name(os.path.relpath(folder, local)).replace(os.sep, "/")
         remote = target if inner == "." else join_path(target, inner)
         names.sort()
         _make_all(run.client, remote)
         for name in sorted(files):
             with run.trying(os.path.join(folder, name)):
-                _upload_file(run, os.path.join(folder, name), join_path(remote, name))
+                _upload_file(run, os.path.join(folder, name), join_path(remote, _wire_name(name)))
 
 
 def _upload_file(run: Run, local: str, target: str) -> None:
@@ -37315,6 +37324,11 @@ def _fetch(run: Run, path: str, local: str, info: RemoteInfo, levels: int = TREE
         inner = join_path(path, _safe_name(each.name))
         with run.trying(inner):
             _fetch(run, inner, os.path.join(local, _named_here(each.name)), each, levels - 1)
+
+
+def _wire_name(name: str) -> str:
+    """A name of this machine as a remote one: letters that its locale does not have are surrogates of their UTF-8."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
 
 
 def _named_here(name: str) -> str:

@@ -10,6 +10,7 @@ what the extras `test`, `s3` and `edges` of pyproject.toml list, and used again 
 """
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -38010,14 +38011,18 @@ def life(callfs, folder, check="True", **options):
         assert client.download("/kept") == b"kept"
     print("lived")
 """
-# What `ForkServer` forks: BEFORE runs, callfs.py is loaded, AFTER runs; then `life FOLDER CHECK` or the command line.
-ODD_WORLD = """
-import importlib.util, os, re, selectors, shutil, signal, select, socket, sys, time, types
+LOAD = """
+import importlib.util, sys
 def load():
     spec = importlib.util.spec_from_file_location("callfs", %r)
     module = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+"""
+# What `ForkServer` forks: BEFORE runs, callfs.py is loaded, AFTER runs; then `life FOLDER CHECK` or the command line.
+ODD_WORLD = LIFE + LOAD + """
+import os, re, selectors, shutil, signal, select, socket, time, types
+import ctypes, encodings.ascii, encodings.idna, fcntl, readline
 load()                                  # all of the library that it imports is there from now on, as it is on this system
 def hide(patterns):
     for name, pattern in patterns.items():
@@ -38074,7 +38079,7 @@ for each in "open stat lstat mkdir unlink remove rmdir replace rename readlink s
 @pytest.fixture(scope="module")
 def odd_world() -> Iterator[ForkServer]:
     """Forks processes of another world."""
-    world = ForkServer(LIFE + ODD_WORLD % compiled())
+    world = ForkServer(ODD_WORLD % compiled())
     yield world
     world.close()
 
@@ -38111,6 +38116,241 @@ def lives(world: ForkServer, folder: Path, before: str, check: str) -> str:
                          + [pytest.param(*case, id=name, marks=pytest.mark.long) for name, *case in ODDITIES])
 def test_life_where_something_is_missing(before: str, check: str, odd_world: ForkServer, tmp_path: Path) -> None:
     assert lives(odd_world, tmp_path, before, check) == "lived\n"
+
+
+# ---- odd starts -------------------------------------------------------------------------------------------------
+
+def serves(server: Any, name: str = "/d\u00e9j\u00e0 vu/\u20ac") -> None:
+    """It keeps what it gets, under the name it gets."""
+    body = os.urandom(300_000)
+    assert call(server, "PUT", "/v1/files" + urllib.parse.quote(name), body).status == 201
+    assert call(server, "GET", "/v1/files" + urllib.parse.quote(name)).body == body
+    listed = call(server, "GET", "/v1/directories" + urllib.parse.quote(os.path.dirname(name))).json()
+    assert [item["name"] for item in listed["items"]] == [os.path.basename(name)]
+
+
+def odd_start(folder: Path, how: str) -> tuple[list[str], dict[str, Any]]:
+    """What stands before `serve ...` on the command line, and what of Popen changes."""
+    source, python = callfs.__file__, sys.executable
+    if how == "standard input":
+        return [python, "-I", "-S", "-"], {"stdin": open(source, "rb")}
+    if how == "a text":
+        return [python, "-I", "-S", "-c", "import sys; exec(compile(open(sys.argv.pop(1), encoding='utf-8').read(), '<string>', 'exec'))", source], {}
+    if how == "a zip":
+        with zipfile.ZipFile(folder / "library.zip", "w") as archive:
+            archive.write(compiled(), "callfs.pyc")
+        return [python, "-m", "callfs"], {"env": {"PYTHONPATH": str(folder / "library.zip")}}
+    (folder / "bin").mkdir()
+    shutil.copy(source, folder / "bin" / "callfs")          # as people name it: no .py
+    (folder / "bin").chmod(0o555)
+    strict = ["-OO", "-bb", "-Werror", "-Xdev"] if how == "strictly" else ["-I", "-S"]
+    return [python, *strict, str(folder / "bin" / "callfs")], {"env": {}}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", ["standard input", "a zip", "a copy in a folder to read", *(
+    pytest.param(how, marks=pytest.mark.long) for how in ("a text", "strictly"))])
+def test_a_server_starts_from(how: str, spawn_server: Callable[..., Spawned], tmp_path: Path) -> None:
+    start, changes = odd_start(tmp_path, how)
+    with contextlib.ExitStack() as stack:
+        stack.callback(getattr(changes.get("stdin"), "close", bool))
+        server = spawn_server(popen=lambda command, **more: subprocess.Popen([*start, *command[2:]], **{**more, **changes}))
+    serves(server)
+    if how == "strictly":
+        flags = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")[1:-1]
+        assert {b"-OO", b"-bb", b"-Xdev", b"-Werror"} < set(flags) and b"-c" in flags
+    assert server.stop() == 0 and "Traceback" not in server.output() and "Warning" not in server.output(), server.output()
+
+
+def test_processes_of_its_own_need_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    assert callfs._start_again("serve")[-2:] == [os.path.abspath(callfs.__file__), "serve"]
+    monkeypatch.setattr(callfs, "__file__", "library.zip/callfs.py")
+    assert callfs.main(["cluster", "demo", str(tmp_path), "--raft", "--port", "0"]) == 1
+    assert capsys.readouterr().err == "callfs: To start processes of its own, callfs.py must be a file; save it as one.\n"
+
+
+@pytest.mark.once
+def test_closed_streams_get_no_files(spawn_server: Callable[..., Spawned], tmp_path: Path) -> None:
+    """Else the third file that is opened has the number of standard error, and the log goes into it."""
+    url = f"http://127.0.0.1:{free_port()}"
+    server = spawn_server({"server": {"listen_addr": url[7:]}, "log": {"level": "debug"}}, wait=False, popen=lambda command, **more:
+                          subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], **more))
+    server.urls = [url]
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return call(url, "GET", "/health").status == 200
+        return False
+    wait_for(answers)
+    serves(server)
+    assert [os.readlink(f"/proc/{server.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+    assert server.stop() == 0
+
+
+@pytest.mark.once
+def test_a_pipe_that_nobody_reads_stops_no_server(spawn_server: Callable[..., Spawned]) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"-" * 4096)
+    os.set_blocking(writing, True)
+    server = spawn_server(popen=lambda command, **more: subprocess.Popen(command, **{**more, "stderr": writing}))
+    os.close(writing)
+    serves(server)
+    os.set_blocking(reading, False)
+    with contextlib.suppress(BlockingIOError):          # now somebody does, and sees what comes from here on
+        while os.read(reading, 65536):
+            pass
+    assert call(server, "GET", "/v1/files/seen-again").status == 404
+    os.set_blocking(reading, True)
+    found = b""
+    while b"seen-again" not in found:
+        found += os.read(reading, 65536)
+    assert server.stop() == 0
+    os.close(reading)
+
+
+# A process in which something is as it seldom is, once all is loaded: the code that makes it so.
+STATES = {
+    "nobody knows the account": "os.geteuid() or (os.setgroups([]), os.setgid(64321), os.setuid(64321)); os.environ.clear()",
+    "a folder that was removed": "os.mkdir('gone'); os.chdir('gone'); os.rmdir(os.getcwd())",
+    "few descriptors": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))",
+    "an open umask": "os.umask(0)", "a tight umask": "os.umask(0o777)",
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("state", [*list(STATES)[:3], *(pytest.param(state, marks=pytest.mark.long) for state in list(STATES)[3:])])
+def test_a_first_run_where(state: str, odd_world: ForkServer) -> None:
+    """Nothing configured, as a newcomer starts it; the keys that it draws are for nobody else."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="callfs-") as place:            # where another account may go
+        folder = Path(place)
+        folder.chmod(0o777)
+
+        def popen(command: Sequence[str], **more: Any) -> Forked:
+            (folder / "config.yaml").unlink()
+            os.truncate(more["stdout"].name, 0)
+            os.chmod(more["stdout"].name, 0o666)
+            more["env"]["AFTER"] = "callfs.FIRST_RUN_LISTEN = '127.0.0.1:0'; " + STATES[state]
+            return odd_world.popen(["", "", "serve", "--data", place + "/data"], **more)
+        server = Spawned(folder, popen=popen)   # type: ignore[arg-type]
+        try:
+            kept = folder / "data" / "secrets.json"
+            server.key = json.loads(kept.read_text())["key"]
+            serves(server)
+            assert kept.stat().st_mode & 0o77 == 0 and (folder / "data").stat().st_mode & 0o77 == 0
+            assert "Traceback" not in server.output()
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def latin_place(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the locale xx_XX.ISO-8859-1, made of what Debian's `locales` brings."""
+    place = tmp_path_factory.mktemp("locales")
+    need_program("locale-gen")
+    subprocess.run([need_program("localedef"), "-c", "-i", "en_US", "-f", "ISO-8859-1", str(place / "xx_XX.ISO-8859-1")], check=True, timeout=60)
+    return str(place)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_names_under_a_locale_that_is_not_utf_8(encoding: str, spawn_server: Callable[..., Spawned], tmp_path: Path, request: Any) -> None:
+    """On the wire and on the disk they are UTF-8; the shell takes what the terminal sends, and files here are named so."""
+    environ = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    if encoding == "latin-1":
+        environ.update(LOCPATH=request.getfixturevalue("latin_place"), LC_ALL="xx_XX.ISO-8859-1")
+    server = spawn_server(environ=environ)
+    serves(server, "/\u00e9/\u20ac")
+    serves(server, "/\u20ac/\u00e9")
+    assert (server.folder / "files" / "\u00e9" / "\u20ac").is_file() and call(server, "DELETE", "/v1/files/%E2%82%AC/%C3%A9").status == 204
+    typed = "\u00e9".encode("utf-8" if encoding == "ascii" else encoding)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / os.fsdecode(typed)).write_bytes(b"of here")
+
+    lines = b"ls /X; put X /up-X; get -r /X got; cat /nothing-X".replace(b"X", typed)
+    done = subprocess.run([os.fsencode(sys.executable), compiled(), b"sh", b"-c", lines], cwd=tmp_path / "here", stdout=subprocess.PIPE, timeout=60,
+                          stderr=subprocess.PIPE, env={**os.environ, **environ, "CALLFS_URL": server.url, "CALLFS_KEY": KEY})
+    assert (done.returncode, done.stdout) == (1, "\u20ac\n".encode()) and re.fullmatch(rb"cat: /nothing-.*: No such file or directory\n", done.stderr)
+    assert call(server, "GET", "/v1/files/up-%C3%A9").body == b"of here"
+    assert os.listdir(os.fsencode(tmp_path / "here" / "got")) == ["\u20ac".encode()]
+    assert server.stop() == 0 and "Traceback" not in server.output()
+
+
+# ---- what this Python may have been built without
+
+def test_without_tls_and_compression(tmp_path: Path) -> None:
+    """It serves over http; who asks for TLS is told why there is none."""
+    code = "import sys; sys.modules.update(dict.fromkeys(('ssl', '_ssl', 'zlib', 'bz2', 'lzma', 'ctypes', 'readline')))" + LIFE + LOAD % compiled() + """
+callfs, folder = load(), sys.argv[1]
+life(callfs, folder)
+for use in (lambda: callfs.Client("https://localhost:1").health(), lambda: callfs.Server(root=folder, server={"cert_file": "c", "key_file": "k"})):
+    try:
+        use()
+    except callfs.CallFSError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-Werror", "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          universal_newlines=True, timeout=120)
+    missing = "This Python was built without its module ssl: it can do http, but not https or any other TLS; use another Python for that.\n"
+    assert (done.returncode, done.stdout) == (0, "lived\n" + missing * 2)
+
+
+def test_without_sqlite3(odd_world: ForkServer, tmp_path: Path, serve: Any) -> None:
+    """No server, which says why; the rest works."""
+    server = serve()
+    call(server, "PUT", "/v1/files/there", b"")
+    for words, expected in ((["ls", "/"], "there\n"), (["serve", "--data", "d"],
+                            "callfs: This Python was built without its module sqlite3: a server needs it, use another Python for that; "
+                            "the commands for files work.\n")):
+        with open(tmp_path / words[0], "ab") as file:
+            odd_world.popen(["", "", *words], stdout=file, cwd=tmp_path, env={
+                **os.environ, "BEFORE": "sys.modules['sqlite3'] = None", "CALLFS_URL": server.url, "CALLFS_KEY": server.key}).wait(60)
+        assert (tmp_path / words[0]).read_text() == expected
+
+
+# ---- packages ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.long
+@pytest.mark.once
+def test_packages_are_made_and_installed(tmp_path: Path) -> None:
+    """A wheel and an archive of the source, each with one module in it; the wheel gives the command `callfs`."""
+    if int(importlib.metadata.version("setuptools").partition(".")[0]) < 77:
+        _not_installed("setuptools 77")
+    tree, made, place = tmp_path / "tree", tmp_path / "made", tmp_path / "fresh"
+    for folder in (tree, made):
+        folder.mkdir()
+    for name in ("callfs.py", "pyproject.toml", "README.md", "test_callfs.py"):
+        shutil.copy(os.path.join(HERE, name), tree)
+    (tree / "examples").mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+
+    def run(*command: str, cwd: Path = tree) -> str:
+        done = subprocess.run(command, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=240)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+    build = "import sys; from setuptools import build_meta; getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2])"
+    run(sys.executable, "-c", build, "sdist", str(made))
+    name = f"callfs-{callfs.__version__}"
+    with tarfile.open(made / f"{name}.tar.gz") as archive:
+        assert {each for each in archive.getnames() if each.endswith(".py")} == {f"{name}/callfs.py"}
+        assert {f"{name}/{each}" for each in ("pyproject.toml", "README.md", "PKG-INFO")} < set(archive.getnames())
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    run(sys.executable, "-c", build, "wheel", str(made), cwd=tmp_path / name)                       # as who installs the source does
+    wheel = made / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.namelist()
+        assert [each for each in files if ".dist-info/" not in each] == ["callfs.py"]
+        assert archive.read("callfs.py") == Path(HERE, "callfs.py").read_bytes()
+        about = email.message_from_bytes(archive.read(f"{name}.dist-info/METADATA"), policy=email.policy.default)
+    assert about["Requires-Python"] == ">=3.9" and about["License-Expression"] == "MIT" and about["Version"] == callfs.__version__
+    assert not [each for each in about.get_all("Requires-Dist") if "extra ==" not in each] and "# " in about.get_payload()
+    run(sys.executable, "-m", "venv", "--without-pip", str(place))
+    run(sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--no-index", "--no-deps", "--quiet",
+        "--disable-pip-version-check", str(wheel))
+    for command in ([str(place / "bin" / "callfs")], [str(place / "bin" / "python"), "-I", "-m", "callfs"]):
+        assert run(*command, "version", cwd=tmp_path) == f"callfs {callfs.__version__}\n"
 
 
 # ============================================================================
