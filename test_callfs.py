@@ -38255,7 +38255,7 @@ def latin_place(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("encoding", ["ascii", pytest.param("latin-1", marks=pytest.mark.long)])
 def test_names_under_a_locale_that_is_not_utf_8(encoding: str, spawn_server: Callable[..., Spawned], tmp_path: Path, request: Any) -> None:
     """On the wire and on the disk they are UTF-8; the shell takes what the terminal sends, and files here are named so."""
     environ = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
