@@ -38591,8 +38591,11 @@ def _report(error: Exception, args: argparse.Namespace) -> int:
     return 2 if isinstance(error, ConfigError) else 1
 
 
+# The current folder, where `-c` would look for modules first, may be one that others write to.
 _AS_MODULE = """# callfs.py
-import importlib.machinery, importlib.util, sys
+import sys
+sys.path[:] = filter(None, sys.path)
+import importlib.machinery, importlib.util
 path = sys.argv.pop(1)
 loader = None if path.endswith((".py", ".pyc")) else importlib.machinery.SourceFileLoader("callfs", path)
 spec = importlib.util.spec_from_file_location("callfs", path, loader=loader)

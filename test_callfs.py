@@ -38154,7 +38154,11 @@ def test_a_server_starts_from(how: str, spawn_server: Callable[..., Spawned], tm
     start, changes = odd_start(tmp_path, how)
     with contextlib.ExitStack() as stack:
         stack.callback(getattr(changes.get("stdin"), "close", bool))
-        server = spawn_server(popen=lambda command, **more: subprocess.Popen([*start, *command[2:]], **{**more, **changes}))
+        folder = tmp_path / "served"
+        folder.mkdir()
+        for name in ("ctypes", "fcntl", "stringprep", "tomllib") if how == "strictly" else ():
+            (folder / f"{name}.py").write_text("print('Traceback: what lies in the current folder was imported')")
+        server = spawn_server(folder=folder, popen=lambda command, **more: subprocess.Popen([*start, *command[2:]], **{**more, **changes}))
     serves(server)
     if how == "strictly":
         flags = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")[1:-1]
@@ -38214,7 +38218,7 @@ def test_a_pipe_that_nobody_reads_stops_no_server(spawn_server: Callable[..., Sp
 # A process in which something is as it seldom is, once all is loaded: the code that makes it so.
 STATES = {
     "nobody knows the account": "os.geteuid() or (os.setgroups([]), os.setgid(64321), os.setuid(64321)); os.environ.clear()",
-    "a folder that was removed": "os.mkdir('gone'); os.chdir('gone'); os.rmdir(os.getcwd())",
+    "a folder that was removed": "sys.path[:] = filter(None, sys.path); os.mkdir('gone'); os.chdir('gone'); os.rmdir(os.getcwd())",
     "few descriptors": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))",
     "an open umask": "os.umask(0)", "a tight umask": "os.umask(0o777)",
 }
