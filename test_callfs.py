@@ -38268,7 +38268,13 @@ def test_names_under_a_locale_that_is_not_utf_8(encoding: str, spawn_server: Cal
     server = spawn_server(environ=environ)
     serves(server, "/\u00e9/\u20ac")
     serves(server, "/\u20ac/\u00e9")
-    assert (server.folder / "files" / "\u00e9" / "\u20ac").is_file() and call(server, "DELETE", "/v1/files/%E2%82%AC/%C3%A9").status == 204
+    files = server.folder / "files"
+    assert (files / "\u00e9" / "\u20ac").is_file() and call(server, "DELETE", "/v1/files/%E2%82%AC/%C3%A9").status == 204
+    (files / "other").mkdir()
+    (files / "other" / "\u00fc").write_bytes(b"from outside")
+    (files / "other" / "link").symlink_to("\u00fc")
+    assert [item["name"] for item in call(server, "GET", "/v1/directories/other").json()["items"]] == ["link", "\u00fc"]
+    assert call(server, "GET", "/v1/files/other/link").body == b"from outside"
     typed = "\u00e9".encode("utf-8" if encoding == "ascii" else encoding)
     (tmp_path / "here").mkdir()
     (tmp_path / "here" / os.fsdecode(typed)).write_bytes(b"of here")
