@@ -13433,11 +13433,9 @@ class RaftNode:
         self._news, self._sleepers = threading.Condition(), 0   # told when something was applied, or the leader changed
         self._indexes = _SharedCommits(self._ask_index, 10_000)
         self._snapshots: dict[str, RaftBase] = {}               # those made here
-        self._snapping, self._senders = threading.Lock(), []    # type: Any, list[threading.Thread]
-        self._installing: Optional[_Job] = None
+        self._snapping, self._senders, self._installing = threading.Lock(), [], None    # type: Any, list[threading.Thread], Optional[_Job]
         self._folders = {name: folder.folder_id}                # of the nodes that were here
-        self._next_tick = self._retried = 0.0
-        self._closing = threading.Event()
+        self._next_tick, self._retried, self._closing = 0.0, 0.0, threading.Event()
         self._connect()
 
     def _connect(self) -> None:
