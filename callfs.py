@@ -23498,6 +23498,9 @@ class Members:
                     return False
             if self._over(leaving) or next(self._pages(), None):
                 return False
+            if raft.leader == self.id:      # else the others find out by a second without one
+                with contextlib.suppress(CallFSError):
+                    raft.transfer()
             with contextlib.suppress(NotFound):     # done, and the answer was lost
                 self.lead("remove", {"node": self.id})
             raft.leave()

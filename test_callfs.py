@@ -34560,6 +34560,9 @@ def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any, monkeypatch: pyt
 
     other = "n2" if city.leader() == "n1" else "n1"
     assert city.command("n1", "leave", "--lost", other) == 1 and f"{other} runs: let it leave in order" in capsys.readouterr().err
+    assert city.command("n1", "transfer", "n3") == 0 and capsys.readouterr().out
+    heirs, transfer = [], three.raft.transfer
+    monkeypatch.setattr(three.raft, "transfer", lambda: heirs.append(transfer()))
     with concurrent.futures.ThreadPoolExecutor(1) as pool:      # it goes when what is under way there has ended
         with three._files._locks.hold("/under/way"):
             leaving = pool.submit(city.command, "n1", "leave", "n3")
@@ -34570,6 +34573,7 @@ def test_nodes_join_lead_and_leave(city: RaftCity, capsys: Any, monkeypatch: pyt
     assert "has left its cluster" in str(raised(three.raft.barrier)) and not three.raft.leaving
     assert capsys.readouterr().out == "n3: 1 files moved, none is left. It may be stopped; it belongs to the cluster no more.\n"
     assert sorted(one.raft.members) == ["n1", "n2"] and city.running["n1"]._peers.nodes == ["n2"]
+    assert heirs and heirs[0] in ("n1", "n2")       # it led, and saw to it that somebody does
     assert call(one, "GET", "/v1/files/d/c").body == b"of n3"
     monkeypatch.setattr(callfs, "JOIN_SILENCE", 0.3)
     city.stop("n3")
