@@ -22038,11 +22038,15 @@ class NodeFS(StoreFS):
         except Elsewhere:
             return self.abroad(entry, backend)
 
-    def fetch(self, entry: Entry, reader: Reader, guard: Guard) -> Optional[Entry]:
+    def fetch(self, entry: Entry, reader: Reader, guard: Guard, held: bool = False) -> Optional[Entry]:
         """Take over the bytes of another node's file (the reader's, which is closed): from then on it lies here. None
-        where it is another version by now."""
+        where it is another version by now. `held`: the caller has the path's lock (`held`)."""
         with self._failures("fetch"), reader:
-            return self._place_on_disk(entry, reader, "localfs", guard)
+            return self._place_on_disk(entry, reader, "localfs", guard, contextlib.nullcontext() if held else None)
+
+    def held(self, path: str) -> ContextManager[Any]:
+        """The lock of a path: who changes it waits."""
+        return self._locks.hold(path)
 
     def _unchanged(self, entry: Entry, guard: Guard) -> Optional[Entry]:
         there = self._there(entry.path)
@@ -22050,10 +22054,11 @@ class NodeFS(StoreFS):
         same = there is not None and (there.etag, there.backend, there.instance_id) == (entry.etag, entry.backend, entry.instance_id)
         return there if same else None
 
-    def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard) -> Optional[Entry]:
+    def _place_on_disk(self, entry: Entry, reader: Iterable[bytes], backend: str, guard: Guard,
+                       lock: Optional[ContextManager[Any]] = None) -> Optional[Entry]:
         with self._staged(entry.size) as staged:
             copy_checked(entry, reader, lambda part: write_all(staged.fd, part))
-            with self._ahead(staged, entry.path, entry.owner, entry.digest), self._locks.hold(entry.path):
+            with self._ahead(staged, entry.path, entry.owner, entry.digest), lock or self._locks.hold(entry.path):
                 there = self._unchanged(entry, guard)
                 if there is None:
                     return None
@@ -22385,14 +22390,14 @@ class ClusterFS(FileSystem):
         return moved
 
     def _fetch(self, path: str, guard: Guard) -> Entry:
-        for _ in range(REWRITES):
-            with contextlib.suppress(VersionGone):
+        for held in (*[False] * REWRITES, True):        # whoever replaces it all the time waits for the last try
+            with contextlib.suppress(VersionGone), self._here.held(path) if held else contextlib.nullcontext():
                 handle = self.open(path)
                 entry = handle.entry
                 if entry.is_dir or entry.backend != "localfs" or entry.instance_id == self._instance:
                     handle.close()
                     return entry
-                fetched = self._here.fetch(entry, handle.reader(), guard)
+                fetched = self._here.fetch(entry, handle.reader(), guard, held)
                 if fetched is not None:
                     self._routes.drop(path)
                     with contextlib.suppress(CallFSError):      # else that disk finds out by itself
@@ -23267,6 +23272,7 @@ MEMBERS_PAGE = 1000                         # files: so many are counted, or tak
 LEAVE_QUIET = 30.0                          # seconds that changes under way have to end before the node goes
 LEAVE_WORKERS = 4                           # files that move at the same time
 LEAVE_SHOWN = 100                           # files of which it is told why they stay
+LEAVE_TRIES = 20                            # rounds in which nothing moves, as all that is left was replaced meanwhile
 LEAVE_PATIENCE = 20                         # files in a row that may fail: then nobody takes any just now
 
 
@@ -23476,12 +23482,12 @@ class Members:
             self._log.info("this node leaves: it moves its files to others", files=leaving.files, bytes=leaving.bytes)
         left, going = True, True
         while going:
-            before = -1
-            while leaving.moved > before and not self._over(leaving):
+            left, idle = True, 0
+            while left and idle < (1 if leaving.failed else LEAVE_TRIES) and not self._over(leaving):
                 before, leaving.failed = leaving.moved, {}
                 for page in self._pages():
                     self._move_page(leaving, page)
-            left = bool(next(self._pages(), None))
+                left, idle = bool(next(self._pages(), None)), 0 if leaving.moved > before else idle + 1
             done = self.raft is None or left or self._over(leaving)
             going = not done and self.raft is not None and not self._take_out(self.raft, leaving)
         self._ends(leaving, "stuck" if left else "done", "Some files could not be moved." if left else "")
