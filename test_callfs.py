@@ -2947,7 +2947,7 @@ class TestReedSolomon:
 
     @pytest.mark.long
     def test_every_pattern_of_larger_codes_long(self) -> None:
-        for data, parity in ((6, 3), (8, 4), (10, 4), (5, 6)):
+        for data, parity in ((6, 3), (8, 4), (5, 6)):
             every_pattern(data, parity)
 
     @pytest.mark.parametrize("data, parity, times", [(10, 4, 10), (17, 3, 3), (200, 56, 1), (1, 255, 1), (255, 1, 1)])
@@ -18053,7 +18053,7 @@ def test_kill_loop(tmp_path: Path) -> None:
 @pytest.mark.long
 def test_kill_loop_long(tmp_path: Path) -> None:
     """Dozens of rounds."""
-    kill_loop(KillLoop(tmp_path, kill_seed()), 60)
+    kill_loop(KillLoop(tmp_path, kill_seed()), 30)
 
 
 @pytest.mark.parametrize("rounds", [2, pytest.param(10, marks=pytest.mark.long)])
@@ -35121,8 +35121,8 @@ class TestCodedCluster:
 
     @pytest.mark.long
     def test_memory_does_not_grow_with_the_file(self, cluster: CodedCluster, top: str) -> None:
-        """1 GiB up, down, down with two nodes away: at no time has any node taken 100 MiB more than before."""
-        size, block, known = 1 << 30, random.Random(5).randbytes(1 << 20), hashlib.sha256()
+        """512 MiB up, down, down with two nodes away: at no time has any node taken 100 MiB more than before."""
+        size, block, known = 1 << 29, random.Random(5).randbytes(1 << 20), hashlib.sha256()
         for _ in range(size >> 20):
             known.update(block)
         before = [self.most(node) for node in cluster.nodes]
