@@ -29247,24 +29247,26 @@ class _Connection:
         except _AGAIN as error:
             self.park(_wanted(error), self.deadline)
         except OSError as error:
-            reason = getattr(error, "reason", "")
-            if reason == "HTTP_REQUEST":    # past the TLS layer, as it never came to life
-                self._try_send_raw(_PLAIN_ON_TLS)
-            elif reason in _REFUSED_CERTIFICATES:
-                self.server.log.info(f"not let in: {self.client} shows {_REFUSED_CERTIFICATES[reason]} (server.client_ca_file) "
-                                     f"{getattr(error, 'verify_message', '')}".rstrip())
-            self.close()
+            self._end_handshake(error)
         else:
             self.certificate = client_certificate(self.sock.getpeercert())          # type: ignore[attr-defined]
             self.step = self.on_readable
             self.deadline = time.perf_counter() + self.server.limits.idle_timeout
             self.on_readable()
 
-    def _try_send_raw(self, data: bytes) -> None:
-        try:
-            socket.socket.send(self.sock, data)
-        except OSError:
-            pass
+    def _end_handshake(self, error: OSError) -> None:
+        """Who came with good intentions hears why it failed; OpenSSL has sent its alert."""
+        reason = getattr(error, "reason", "")
+        if reason == "HTTP_REQUEST":        # past the TLS layer, as it never came to life
+            with contextlib.suppress(OSError):
+                socket.socket.send(self.sock, _PLAIN_ON_TLS)
+        elif reason in _REFUSED_CERTIFICATES:
+            said = getattr(error, "verify_message", "")
+            self.server.log.info(f"not let in: {self.client} shows {_REFUSED_CERTIFICATES[reason]}{said} (server.client_ca_file)")
+        else:
+            self.close()
+            return
+        self._linger()
 
     def on_readable(self) -> None:
         """The client has sent something, or left."""
@@ -29309,9 +29311,9 @@ class _Connection:
             self.pause()
 
     def on_lingering(self) -> None:
-        """Swallow what a refused client still sends, so that no reset overtakes our answer."""
+        """Swallow what a refused client still sends, so that no reset overtakes our answer; past the TLS layer, which may be dead."""
         try:
-            data = self.sock.recv(BLOCK)
+            data = socket.socket.recv(self.sock, BLOCK)
         except _AGAIN:
             data = b"."
         except OSError:
@@ -29601,14 +29603,17 @@ class _Connection:
                 self.sock.unwrap()          # type: ignore[attr-defined]
         except (OSError, ValueError):       # it would wait for the client's own goodbye
             pass
+        self._linger()
+        return False
+
+    def _linger(self) -> None:
         try:
-            self.sock.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self.sock, socket.SHUT_WR)
         except OSError:
             self.close()
-            return False
+            return
         self.step, self.buffer, self.heading = self.on_lingering, b"", False
         self.park(READ, time.perf_counter() + LINGER)
-        return False
 
     def close(self) -> None:
         """Let go of the socket, once."""
@@ -29621,7 +29626,7 @@ _SENDFILE = hasattr(os, "sendfile")
 _LOCAL = ("127.", "::1", "unix")
 _RESET = struct.pack("hh" if os.name == "nt" else "ii", 1, 0)
 _REFUSED_CERTIFICATES = {"PEER_DID_NOT_RETURN_A_CERTIFICATE": "no certificate",
-                         "CERTIFICATE_VERIFY_FAILED": "a certificate that is not good:"}
+                         "CERTIFICATE_VERIFY_FAILED": "a certificate of no use: "}
 _SHORT_NAMES = {"commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
                 "stateOrProvinceName": "ST", "localityName": "L"}
 _PLAIN_ON_TLS = (b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nContent-Length: 31\r\n"
@@ -38110,7 +38115,7 @@ def _config_init(args: argparse.Namespace) -> int:
     chosen: dict[str, Any] = {"auth." + name: secrets.token_hex(20) for name in _SECRET_NAMES}
     chosen.update({"auth.api_key_users": {FIRST_RUN_USER: key}, "auth.admins": [FIRST_RUN_USER]})
     cert_file, key_file = (os.path.join(os.path.dirname(os.path.abspath(path)), name) for name in ("cert.pem", "key.pem"))
-    names = [*dict.fromkeys((*args.name, socket.gethostname(), "localhost", "127.0.0.1", "::1"))]
+    names = [*dict.fromkeys((*args.name, *_HOST_NAME.findall(socket.gethostname()), "localhost", "127.0.0.1", "::1"))]
     for each in [path, *([cert_file, key_file] if args.tls else [])]:
         if os.path.lexists(each):           # before anything is written
             raise FileExists(f"{each} is there already, and stays as it is")
@@ -38128,6 +38133,7 @@ def _config_init(args: argparse.Namespace) -> int:
     return 0
 
 
+_HOST_NAME = re.compile(r"\A(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*\Z")
 _CERTIFICATE_DAYS = 825                     # Apple's systems take no longer ones
 _CERTIFICATE_WISH = """[req]
 prompt = no
@@ -38151,7 +38157,7 @@ def make_certificate(names: Sequence[str]) -> tuple[str, str]:
         raise Unavailable("the program openssl is needed to make a certificate: install it, or get a certificate elsewhere and name "
                           "it in server.cert_file and server.key_file")
     for kind, name in zip(kinds, names):
-        if kind == "DNS" and not re.fullmatch(r"(?:\*\.)?[A-Za-z0-9_-]{1,63}(?:\.[A-Za-z0-9_-]{1,63})*", name):
+        if kind == "DNS" and not _HOST_NAME.match(name):
             raise BadRequest(f"{name!r} is no host name or address that a certificate could be for")
     wish = _CERTIFICATE_WISH.format(name=names[0][:64], names=",".join(map(":".join, zip(kinds, names))))
     with tempfile.TemporaryDirectory(prefix="callfs-") as folder:
