@@ -2014,7 +2014,7 @@ def _pem_problem(text: str) -> str:
     return "must be the path of a file, not its content" if "-----BEGIN" in text else ""
 
 
-_CERTIFICATE_NAME = re.compile(r"(?:(?:CN|DNS|email|URI):)?[^,\x00-\x1f\x7f]+")
+_CERTIFICATE_NAME = re.compile(r"(?:CN|DNS|email|URI):[^,\x00-\x1f\x7f]+")
 
 
 def certificate_names(text: str) -> list[str]:
@@ -5243,7 +5243,8 @@ def show_certificate(context: ssl.SSLContext, cert_file: str, key_file: str = ""
             open(path, "rb").close()        # whose errors have the name of the file
         context.load_cert_chain(cert_file, key_file or None, passphrase)
     except ssl.SSLError as error:
-        raise ConfigError(f"{names}: can not be used: {_PAIR_ERRORS.get(error.reason or '', _reason(error))}") from None
+        reason = error.reason or ""
+        raise ConfigError(f"{names}: can not be used: {_PAIR_ERRORS.get(reason) or reason.replace('_', ' ').lower()}") from None
     except OSError as error:
         raise ConfigError(f"{names}: can not be used: {error.filename}: {error.strerror}") from None
 
@@ -34559,10 +34560,13 @@ def tls_context(options: ServerOptions) -> ssl.SSLContext:
 def _take_in(context: ssl.SSLContext, key: str, path: str, kind: str) -> None:
     try:
         context.load_verify_locations(path)
+        good = context.cert_store_stats()[kind] > 0
+    except ssl.SSLError:
+        good = False
     except OSError as error:
         raise ConfigError(f"{key}: {path!r} can not be used: {_reason(error)}") from None
-    if not context.cert_store_stats()[kind]:
-        raise ConfigError(f"{key}: there is no {'certificate' if kind == 'x509' else 'CRL'} in {path!r}")
+    if not good:
+        raise ConfigError(f"{key}: {path!r} is no PEM file of {'certificates' if kind == 'x509' else 'CRLs'}")
 
 
 def certificate_dates(path: str) -> tuple[float, float]:
