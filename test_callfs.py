@@ -6,10 +6,11 @@
     python3 test_callfs.py -k range -x      whatever else pytest understands
 
 Where pytest cannot be imported, a hidden virtual environment `.venv-test-<version>` is made beside this file, with
-what the extras `test` and `s3` of pyproject.toml list, and used again the next time. Nothing is installed outside of it.
+what the extras `test`, `s3` and `edges` of pyproject.toml list, and used again the next time. Nothing is installed outside of it.
 """
 from __future__ import annotations
 
+import importlib.metadata
 import importlib.util
 import os
 import re
@@ -48,8 +49,8 @@ def _test_environment() -> str:
     folder = os.path.join(HERE, ".venv-test-{}.{}".format(*sys.version_info))
     python = os.path.join(folder, "bin", "python")
     stamp = os.path.join(folder, "requirements.txt")
-    needed, more = _test_requirements("test"), _test_requirements("s3")
-    wanted = "\n".join(needed + more) + "\n"
+    needed, extras = _test_requirements("test"), {extra: _test_requirements(extra) for extra in ("s3", "edges")}
+    wanted = "\n".join(sum(extras.values(), needed)) + "\n"
     if _read(stamp) != wanted or not _works(python, "import pytest"):
         print(f"pytest is not importable: making {folder}", file=sys.stderr, flush=True)
         shutil.rmtree(folder, ignore_errors=True)       # what an interrupted start left behind is not trusted
@@ -58,8 +59,9 @@ def _test_environment() -> str:
         _run([*install, *needed],
              "The packages of the `test` extra could not be installed. They come from the package index that pip "
              "uses (network, PIP_INDEX_URL, PIP_FIND_LINKS); or install them yourself and start with that Python.")
-        if subprocess.run([*install, "--only-binary=:all:", *more]).returncode:     # not every machine has wheels of them all
-            print(f"Without the extra `s3`, so without tests against servers of it; remove {folder} to try again", file=sys.stderr)
+        for extra, more in extras.items():              # not every machine has wheels of them all
+            if subprocess.run([*install, "--only-binary=:all:", *more]).returncode:
+                print(f"Without the extra `{extra}`, so without the tests that want it; remove {folder} to try again", file=sys.stderr)
         with open(stamp, "w", encoding="utf-8") as file:
             file.write(wanted)
     if not _works(python, "import pytest"):
@@ -68,12 +70,13 @@ def _test_environment() -> str:
 
 
 def _test_requirements(extra: str) -> list[str]:
-    """An extra of pyproject.toml: a list of texts, one a line."""
+    """An extra of pyproject.toml: a list of texts, one a line; but what CALLFS_TEST_WITHOUT names (one package, for .ci/run)."""
     found = re.search(rf"^{extra} = \[\n(.*?)^\]", _read(os.path.join(HERE, "pyproject.toml")), re.M | re.S)
     if not found:
-        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with the extras `test` and `s3` "
-                 "beside this file to install it from; install pytest, or fetch the whole repository")
-    return re.findall(r'^\s*"([^"]+)"', found[1], re.M)
+        sys.exit("test_callfs.py: pytest is missing, and there is no pyproject.toml with its extras `test`, `s3` "
+                 "and `edges` beside this file to install it from; install pytest, or fetch the whole repository")
+    without = os.environ.get("CALLFS_TEST_WITHOUT") or "-"
+    return [each for each in re.findall(r'^\s*"([^"]+)"', found[1], re.M) if not each.startswith(without)]
 
 
 def _make_environment(folder: str, python: str) -> None:
@@ -123,6 +126,7 @@ if __name__ == "__main__":
 
 import ast                                  # noqa: E402
 import collections                          # noqa: E402
+import bisect                               # noqa: E402
 import base64                               # noqa: E402
 import collections.abc                      # noqa: E402
 import concurrent.futures                   # noqa: E402
@@ -282,9 +286,9 @@ def need_program(name: str) -> str:
 
 
 def need_package(name: str) -> None:
-    """The same for a Python package: one of the extra `s3`."""
+    """The same for a Python package: one of the extras `s3` and `edges`."""
     if importlib.util.find_spec(name) is None:
-        _not_installed(f"the Python package {name} (extra `s3` of pyproject.toml)")
+        _not_installed(f"the Python package {name} (extras `s3` and `edges` of pyproject.toml)")
 
 
 def _not_installed(what: str) -> Any:
@@ -38504,6 +38508,436 @@ def test_readme_runner_starts_servers_in_the_background(line: str, expected: str
 def test_readme_runner_fails_when_a_command_fails(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="(?s)exit code 1.*README.md:7"):
         _run_readme([Block(7, "", "false\ntrue")], tmp_path)
+
+
+# ============================================================================
+# Doors: odd starts, what other systems and builds of Python lack, packages
+# ============================================================================
+
+# Patterns of names, from the branches for `sys.platform` in typeshed, that Windows and macOS have not.
+WINDOWS_LACKS = {
+    "os": r"O_(ACCMODE|A?SYNC|[DFR]SYNC|CLOEXEC|DIRECT|DIRECTORY|LARGEFILE|N\w+|PATH|TMPFILE)|SEEK_(DATA|HOLE)|(posix|sched|eventfd|timerfd)_\w+|"
+        r"POSIX_\w+|set(e?[ug]id|res?[ug]id|groups|ns|pgid|pgrp|priority|sid)|get(e?[ug]id|res[ug]id|groups|grouplist|pgid|pgrp|priority|sid|loadavg|"
+        r"random|envb)|[gs]et_blocking|\w*xattr|f?chown|lchown|chroot|confstr|copy_file_range|ctermid|environb|eventfd|fchdir|fchmod|fdatasync|fork(pty)?|"
+        r"f?pathconf|f?statvfs|fwalk|init\w+|killpg|lockf|login_tty|major|minor|makedev|memfd_create|mkfifo|mknod|nice|openpty|pidfd_open|pipe2|pread(v)?|"
+        r"pwrite(v)?|readv|writev|register_at_fork|sendfile|spawnv?l?pe?|splice|sync|sysconf|tc[gs]etpgrp|ttyname|uname|unshare|wait[34]?|waitid",
+    "socket": r"AF_UNIX|MSG_(CMSG_CLOEXEC|CONFIRM|DONTWAIT|EOR|FASTOPEN|MORE|NOSIGNAL)|SOCK_(CLOEXEC|NONBLOCK)|SO_(REUSEPORT|PEERCRED|PASSCRED|DOMAIN|PROTOCOL|"
+            r"MARK|PRIORITY)|TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|NOTSENT_LOWAT|CONGESTION|SYNCNT|TIMESTAMP)|(send|recv)_fds|SCM_\w+|CMSG_\w+",
+    "select": r"e?poll|EPOLL\w*|POLL[A-Z]+|PIPE_BUF",
+    "signal": r"SIG(ALRM|CHLD|CONT|HUP|KILL|PIPE|QUIT|STOP|USR[12]|WINCH|_\w+)|alarm|[gs]etitimer|pause|pidfd_\w+|pthread_\w+|siginterrupt|sig(pending|\w*wait\w*)",
+    "time": r"CLOCK_\w+|clock_\w+|pthread_\w+|tzset", "mmap": r"(MADV|MAP|PROT)_\w+", "socketserver": r"\w*Unix\w+|Fork\w+",
+}
+MACOS_LACKS = {
+    "os": r"O_(DIRECT|LARGEFILE|NOATIME|PATH|RSYNC|TMPFILE)|POSIX_FADV\w+|posix_f\w+|sched_[gs]\w+|(eventfd|timerfd)\w*|\w*xattr|copy_file_range|fdatasync|getrandom|"
+        r"[gs]etres[ug]id|memfd_create|pidfd_open|pipe2|setns|splice|unshare|waitid",
+    "socket": r"MSG_(CMSG_CLOEXEC|CONFIRM|FASTOPEN|MORE)|SOCK_(CLOEXEC|NONBLOCK)|SO_(PEERCRED|PASSCRED|DOMAIN|PROTOCOL|MARK|PRIORITY)|"
+            r"TCP_(CORK|QUICKACK|INFO|DEFER_ACCEPT|LINGER2|USER_TIMEOUT|CONGESTION|SYNCNT|TIMESTAMP|KEEPIDLE)",
+    "select": r"epoll|EPOLL\w*", "signal": r"pidfd_\w+|sigtimedwait|sigwaitinfo", "time": r"CLOCK_BOOTTIME",
+}
+# Where such a name stands, and why that is never reached there; a function that asks for the name before is not listed.
+GUARDED_ELSEWHERE = {
+    "__init__ select.epoll": "EpollPoller: is chosen where there is epoll", "__init__ select.EPOLLONESHOT": "the same",
+    "__init__ socket.AF_UNIX": "_DatabaseSocket: a path as address", "connect socket.AF_UNIX": "unix: as address",
+    "_listen_unix socket.AF_UNIX": "unix: as address; parse_listen refuses it", "_unlink_stale socket.AF_UNIX": "the same",
+    "_tell_systemd socket.AF_UNIX": "systemd has started us", "_bind_thread os.sched_setaffinity": "_allowed_cores gives none",
+    "_send_file os.sendfile": "_SENDFILE", "readable select.POLLIN": "behind poll", "__exit__ os.pread": "_CODER: on POSIX only",
+    "__exit__ os.sched_setaffinity": "the same", "pread os.pread": "the line above asks", "__init__ time.clock_gettime": "CLOCK_BOOTTIME is there",
+}
+
+
+def unguarded(source: str) -> Iterator[str]:
+    """Uses of names that a system lacks, as "function module.name", in functions and methods that do not ask for them first."""
+    code = re.sub(r"(?m)#.*", "", source)
+    starts = [0, *(match.start() for match in re.finditer(r"(?m)^ {0,4}def ", code)), len(code)]
+    for use in re.finditer(rf"\b({'|'.join(WINDOWS_LACKS)})\.(\w+)", code):
+        module, name = use.groups()
+        place = bisect.bisect(starts, use.start())
+        part = code[starts[place - 1]:starts[place]]
+        lacking = rf"{WINDOWS_LACKS[module]}|{MACOS_LACKS.get(module, '-')}"
+        if re.fullmatch(lacking, name) and not re.search(rf'attr\({module}, "{name}"|os\.name|AttributeError', part):
+            yield f"{part.partition('(')[0].split()[-1]} {use[0]}"
+
+
+@pytest.mark.once
+def test_names_that_other_systems_lack_are_guarded() -> None:
+    assert set(unguarded(_read(callfs.__file__))) == set(GUARDED_ELSEWHERE)
+
+
+# What a user does: `life(callfs, folder, check)`. It must work wherever the file can be imported; `check` looks at the server.
+LIFE = r"""
+import http.client, os, random, urllib.parse
+def life(callfs, folder, check="True", **options):
+    os.makedirs(folder + "-2", exist_ok=True)
+    mounts = {"memfs": {"path": "/mem"}, "localfs": {"path": "/sub", "config": {"local_dir": folder + "-2"}}}
+    with callfs.Server(root=folder, plugins=mounts, **options) as server, callfs.Client(server.url, server.key) as client:
+        assert eval(check), check
+        body = bytes(random.Random(1).getrandbits(8) for _ in range(50_000)) * 30
+        for top in ("/new", "/mem", "/sub"):            # nothing is there yet: folders are made on the way
+            folder_of, name = top + "/d\u00e9j\u00e0 vu", "#1 \u20ac"
+            client.upload(f"{folder_of}/{name}", body)
+            assert client.download(f"{folder_of}/{name}") == body and client.download(f"{folder_of}/{name}", start=7, stop=99) == body[7:99]
+            assert [info.name for info in client.list(folder_of)] == [name], top
+        client.patch("/new/d\u00e9j\u00e0 vu/#1 \u20ac", len(body), b"more")
+        assert client.download("/new/d\u00e9j\u00e0 vu/#1 \u20ac", start=len(body)) == b"more"
+        for text in (b"one", b"two"):
+            client.upload("/new/x", text)
+        client.move("/new/x", "/new/y")
+        client.move("/new/y", "/mem/y")
+        client.move("/new/d\u00e9j\u00e0 vu", "/gone")
+        client.delete("/gone", recursive=True)
+        assert [info.path for info in client.list("/new")] == [] and client.download("/mem/y") == b"two"
+        client.upload("/kept", b"kept")
+        there = urllib.parse.urlsplit(server.url)
+        connection = http.client.HTTPConnection(there.hostname, there.port, timeout=60)
+        for path in ("/health", "/ready", "/metrics", "/fs/", "/v1/files/?archive=zip", "/api/v1/directories?path=/"):
+            connection.request("GET", path, headers={"Authorization": "Bearer " + server.key})
+            answer = connection.getresponse()
+            assert answer.read() and answer.status == 200, (path, answer.status)
+        connection.close()
+    with callfs.Server(root=folder) as server, callfs.Client(server.url, server.key) as client:
+        assert client.download("/kept") == b"kept"
+    print("lived")
+"""
+LOAD = """
+import importlib.util, sys
+def load():
+    spec = importlib.util.spec_from_file_location("callfs", %r)
+    module = sys.modules["callfs"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+"""
+# What `ForkServer` forks: BEFORE runs, callfs.py is loaded, AFTER runs; then `life FOLDER CHECK` or the command line.
+ODD_WORLD = LIFE + LOAD + """
+import os, re, selectors, shutil, signal, select, socket, time, types
+import ctypes, encodings.ascii, encodings.idna, fcntl, readline
+load()                                  # all of the library that it imports is there from now on, as it is on this system
+def hide(patterns):
+    for name, pattern in patterns.items():
+        module = importlib.import_module(name)
+        for each in [each for each in vars(module) if re.fullmatch(pattern, each)]:
+            delattr(module, each)
+class callfs:
+    @staticmethod
+    def main(arguments):
+        world = dict(globals())
+        exec(os.environ.pop("BEFORE", ""), world)
+        module = world["callfs"] = load()
+        exec(os.environ.pop("AFTER", ""), world)
+        return (world["life"](module, *arguments[1:]) or 0) if arguments[0] == "life" else module.main(arguments)
+"""
+# Windows, as far as it can be told to a Linux: no descriptors of folders, no open folder, nothing that is open can be renamed or
+# removed. What is not told: its own paths, short names, access lists, how its sockets and its console behave.
+AS_WINDOWS = r"""
+hide(%r)
+os.name, sys.platform, os.O_BINARY, shutil._use_fd_functions = "nt", "win32", 0, False
+for each in ("fcntl", "pwd", "grp", "resource", "termios", "readline"):
+    sys.modules[each] = None
+locks = sys.modules["msvcrt"] = types.ModuleType("msvcrt")
+locks.LK_NBLCK, locks.locking = 2, lambda fd, mode, count: None
+selectors.DefaultSelector = selectors.SelectSelector
+shutil.disk_usage = lambda path: shutil._ntuple_diskusage(1 << 40, 0, 1 << 40)
+for each in (os.supports_dir_fd, os.supports_fd, os.supports_follow_symlinks):
+    each.clear()
+def socketpair():
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        return socket.create_connection(listening.getsockname()), listening.accept()[0]
+socket.socketpair = socketpair
+def refusing(real, is_dir=os.path.isdir, listdir=os.listdir, readlink=os.readlink):
+    def there(path, *others, **more):
+        if isinstance(path, int) or any(more.get(each) is not None for each in ("dir_fd", "src_dir_fd", "dst_dir_fd")):
+            raise NotImplementedError(real.__name__)
+        if real.__name__ == "open" and is_dir(path):
+            raise PermissionError(13, "a directory", path)
+        if real.__name__ in ("replace", "rename", "unlink", "remove", "rmdir"):
+            for fd in listdir("/proc/self/fd"):
+                with contextlib.suppress(FileNotFoundError):
+                    held = readlink("/proc/self/fd/" + fd) + "/"
+                    for each in (path, *others):
+                        if held.startswith(os.path.realpath(each) + "/"):
+                            raise PermissionError(13, "in use", each)
+        return real(path, *others, **more)
+    return there
+import contextlib
+for each in "open stat lstat mkdir unlink remove rmdir replace rename readlink scandir listdir utime chmod".split():
+    setattr(os, each, refusing(getattr(os, each)))
+""" % WINDOWS_LACKS
+
+
+@pytest.fixture(scope="module")
+def odd_world() -> Iterator[ForkServer]:
+    """Forks processes of another world."""
+    world = ForkServer(ODD_WORLD % compiled())
+    yield world
+    world.close()
+
+
+# A world, and what of it shows in a server that runs there.
+WORLDS = [
+    ("Windows", AS_WINDOWS, "os.name == 'nt' and not hasattr(os, 'pread') and not callfs.LocalDisk(folder)._at_works"),
+    ("macOS", f"hide({MACOS_LACKS})\nsys.platform = 'darwin'\nselectors.DefaultSelector = selectors.PollSelector", "not callfs._MSG_MORE"),
+    ("no poll and no sendfile", "hide({'select': 'e?poll', 'os': 'sendfile'})\nselectors.DefaultSelector = selectors.SelectSelector",
+     "type(server._listeners[0].poller) is callfs.SelectorPoller and not callfs._SENDFILE"),
+]
+ODDITIES = [                                # each alone
+    ("no epoll", "hide({'select': 'epoll'})", "type(server._listeners[0].poller) is callfs.SelectorPoller"),
+    ("no pread", "hide({'os': 'p(read|write)v?'})", "callfs.pread is not getattr(os, 'pread', None)"),
+    ("no folders as descriptors", "os.supports_dir_fd.clear(); os.supports_fd.clear()", "not callfs.LocalDisk(folder)._at_works"),
+    ("no open flags", "hide({'os': 'O_(PATH|DIRECTORY|CLOEXEC|NOFOLLOW|NONBLOCK)'})", "not callfs._O_NOFOLLOW"),
+    ("no unix sockets", "hide({'socket': 'AF_UNIX|MSG_MORE|TCP_KEEPIDLE'})\ndel socket.SocketType", "not hasattr(socket, 'AF_UNIX')"),
+    ("no extended attributes", "hide({'os': '.*xattr|sched_.*|copy_file_range|posix_.*|fdatasync|fchmod'})", "not hasattr(os, 'fchmod')"),
+    ("no modules of POSIX", "for each in ('fcntl', 'pwd', 'grp', 'resource', 'readline', 'ctypes'): sys.modules[each] = None\n"
+     "sys.modules['msvcrt'] = types.SimpleNamespace(LK_NBLCK=2, locking=lambda fd, mode, count: None)", "True"),
+]
+
+
+def lives(world: ForkServer, folder: Path, before: str, check: str) -> str:
+    """What a process prints that lives in a world."""
+    output = folder / "output.txt"
+    with open(output, "ab") as file:
+        world.popen(["", "", "life", str(folder / "files"), check], stdout=file, cwd=folder,
+                    env={**os.environ, "BEFORE": before}).wait(60)
+    return output.read_text(encoding="utf-8", errors="replace")
+
+
+@pytest.mark.parametrize("before, check", [pytest.param(*case, id=name) for name, *case in WORLDS]
+                         + [pytest.param(*case, id=name, marks=pytest.mark.long) for name, *case in ODDITIES])
+def test_life_where_something_is_missing(before: str, check: str, odd_world: ForkServer, tmp_path: Path) -> None:
+    assert lives(odd_world, tmp_path, before, check) == "lived\n"
+
+
+# ---- odd starts -------------------------------------------------------------------------------------------------
+
+def serves(server: Any, name: str = "/d\u00e9j\u00e0 vu/\u20ac") -> None:
+    """It keeps what it gets, under the name it gets."""
+    body = os.urandom(300_000)
+    assert call(server, "PUT", "/v1/files" + urllib.parse.quote(name), body).status == 201
+    assert call(server, "GET", "/v1/files" + urllib.parse.quote(name)).body == body
+    listed = call(server, "GET", "/v1/directories" + urllib.parse.quote(os.path.dirname(name))).json()
+    assert [item["name"] for item in listed["items"]] == [os.path.basename(name)]
+
+
+def odd_start(folder: Path, how: str) -> tuple[list[str], dict[str, Any]]:
+    """What stands before `serve ...` on the command line, and what of Popen changes."""
+    source, python = callfs.__file__, sys.executable
+    if how == "standard input":
+        return [python, "-I", "-S", "-"], {"stdin": open(source, "rb")}
+    if how == "a text":
+        return [python, "-I", "-S", "-c", "import sys; exec(compile(open(sys.argv.pop(1), encoding='utf-8').read(), '<string>', 'exec'))", source], {}
+    if how == "a zip":
+        with zipfile.ZipFile(folder / "library.zip", "w") as archive:
+            archive.write(compiled(), "callfs.pyc")
+        return [python, "-m", "callfs"], {"env": {"PYTHONPATH": str(folder / "library.zip")}}
+    (folder / "bin").mkdir()
+    shutil.copy(source, folder / "bin" / "callfs")          # as people name it: no .py
+    (folder / "bin").chmod(0o555)
+    strict = ["-OO", "-bb", "-Werror", "-Xdev"] if how == "strictly" else ["-I", "-S"]
+    return [python, *strict, str(folder / "bin" / "callfs")], {"env": {}}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("how", ["standard input", "a zip", "a copy in a folder to read", *(
+    pytest.param(how, marks=pytest.mark.long) for how in ("a text", "strictly"))])
+def test_a_server_starts_from(how: str, spawn_server: Callable[..., Spawned], tmp_path: Path) -> None:
+    start, changes = odd_start(tmp_path, how)
+    with contextlib.ExitStack() as stack:
+        stack.callback(getattr(changes.get("stdin"), "close", bool))
+        server = spawn_server(popen=lambda command, **more: subprocess.Popen([*start, *command[2:]], **{**more, **changes}))
+    serves(server)
+    if how == "strictly":
+        flags = Path(f"/proc/{server.pid}/cmdline").read_bytes().split(b"\0")[1:-1]
+        assert {b"-OO", b"-bb", b"-Xdev", b"-Werror"} < set(flags) and b"-c" in flags
+    assert server.stop() == 0 and "Traceback" not in server.output() and "Warning" not in server.output(), server.output()
+
+
+def test_processes_of_its_own_need_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: Any) -> None:
+    assert callfs._start_again("serve")[-2:] == [os.path.abspath(callfs.__file__), "serve"]
+    monkeypatch.setattr(callfs, "__file__", "library.zip/callfs.py")
+    assert callfs.main(["cluster", "demo", str(tmp_path), "--raft", "--port", "0"]) == 1
+    assert capsys.readouterr().err == "callfs: To start processes of its own, callfs.py must be a file; save it as one.\n"
+
+
+@pytest.mark.once
+def test_closed_streams_get_no_files(spawn_server: Callable[..., Spawned], tmp_path: Path) -> None:
+    """Else the third file that is opened has the number of standard error, and the log goes into it."""
+    url = f"http://127.0.0.1:{free_port()}"
+    server = spawn_server({"server": {"listen_addr": url[7:]}, "log": {"level": "debug"}}, wait=False, popen=lambda command, **more:
+                          subprocess.Popen(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *command], **more))
+    server.urls = [url]
+
+    def answers() -> bool:
+        with contextlib.suppress(OSError):
+            return call(url, "GET", "/health").status == 200
+        return False
+    wait_for(answers)
+    serves(server)
+    assert [os.readlink(f"/proc/{server.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+    assert server.stop() == 0
+
+
+@pytest.mark.once
+def test_a_pipe_that_nobody_reads_stops_no_server(spawn_server: Callable[..., Spawned]) -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"-" * 4096)
+    os.set_blocking(writing, True)
+    server = spawn_server(popen=lambda command, **more: subprocess.Popen(command, **{**more, "stderr": writing}))
+    os.close(writing)
+    serves(server)
+    os.set_blocking(reading, False)
+    with contextlib.suppress(BlockingIOError):          # now somebody does, and sees what comes from here on
+        while os.read(reading, 65536):
+            pass
+    assert call(server, "GET", "/v1/files/seen-again").status == 404
+    os.set_blocking(reading, True)
+    found = b""
+    while b"seen-again" not in found:
+        found += os.read(reading, 65536)
+    assert server.stop() == 0
+    os.close(reading)
+
+
+# A process in which something is as it seldom is, once all is loaded: the code that makes it so.
+STATES = {
+    "nobody knows the account": "os.geteuid() or (os.setgroups([]), os.setgid(64321), os.setuid(64321)); os.environ.clear()",
+    "a folder that was removed": "os.mkdir('gone'); os.chdir('gone'); os.rmdir(os.getcwd())",
+    "few descriptors": "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (40, 40))",
+    "an open umask": "os.umask(0)", "a tight umask": "os.umask(0o777)",
+}
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("state", [*list(STATES)[:3], *(pytest.param(state, marks=pytest.mark.long) for state in list(STATES)[3:])])
+def test_a_first_run_where(state: str, odd_world: ForkServer) -> None:
+    """Nothing configured, as a newcomer starts it; the keys that it draws are for nobody else."""
+    with tempfile.TemporaryDirectory(dir="/tmp", prefix="callfs-") as place:            # where another account may go
+        folder = Path(place)
+        folder.chmod(0o777)
+
+        def popen(command: Sequence[str], **more: Any) -> Forked:
+            (folder / "config.yaml").unlink()
+            os.truncate(more["stdout"].name, 0)
+            os.chmod(more["stdout"].name, 0o666)
+            more["env"]["AFTER"] = "callfs.FIRST_RUN_LISTEN = '127.0.0.1:0'; " + STATES[state]
+            return odd_world.popen(["", "", "serve", "--data", place + "/data"], **more)
+        server = Spawned(folder, popen=popen)   # type: ignore[arg-type]
+        try:
+            kept = folder / "data" / "secrets.json"
+            server.key = json.loads(kept.read_text())["key"]
+            serves(server)
+            assert kept.stat().st_mode & 0o77 == 0 and (folder / "data").stat().st_mode & 0o77 == 0
+            assert "Traceback" not in server.output()
+        finally:
+            server.stop()
+
+
+@pytest.fixture(scope="module")
+def latin_place(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A folder with the locale xx_XX.ISO-8859-1, made of what Debian's `locales` brings."""
+    place = tmp_path_factory.mktemp("locales")
+    need_program("locale-gen")
+    subprocess.run([need_program("localedef"), "-c", "-i", "en_US", "-f", "ISO-8859-1", str(place / "xx_XX.ISO-8859-1")], check=True, timeout=60)
+    return str(place)
+
+
+@pytest.mark.once
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_names_under_a_locale_that_is_not_utf_8(encoding: str, spawn_server: Callable[..., Spawned], tmp_path: Path, request: Any) -> None:
+    """On the wire and on the disk they are UTF-8; the shell takes what the terminal sends, and files here are named so."""
+    environ = {"PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    if encoding == "latin-1":
+        environ.update(LOCPATH=request.getfixturevalue("latin_place"), LC_ALL="xx_XX.ISO-8859-1")
+    server = spawn_server(environ=environ)
+    serves(server, "/\u00e9/\u20ac")
+    serves(server, "/\u20ac/\u00e9")
+    assert (server.folder / "files" / "\u00e9" / "\u20ac").is_file() and call(server, "DELETE", "/v1/files/%E2%82%AC/%C3%A9").status == 204
+    typed = "\u00e9".encode("utf-8" if encoding == "ascii" else encoding)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / os.fsdecode(typed)).write_bytes(b"of here")
+
+    lines = b"ls /X; put X /up-X; get -r /X got; cat /nothing-X".replace(b"X", typed)
+    done = subprocess.run([os.fsencode(sys.executable), compiled(), b"sh", b"-c", lines], cwd=tmp_path / "here", stdout=subprocess.PIPE, timeout=60,
+                          stderr=subprocess.PIPE, env={**os.environ, **environ, "CALLFS_URL": server.url, "CALLFS_KEY": KEY})
+    assert (done.returncode, done.stdout) == (1, "\u20ac\n".encode()) and re.fullmatch(rb"cat: /nothing-.*: No such file or directory\n", done.stderr)
+    assert call(server, "GET", "/v1/files/up-%C3%A9").body == b"of here"
+    assert os.listdir(os.fsencode(tmp_path / "here" / "got")) == ["\u20ac".encode()]
+    assert server.stop() == 0 and "Traceback" not in server.output()
+
+
+# ---- what this Python may have been built without
+
+def test_without_tls_and_compression(tmp_path: Path) -> None:
+    """It serves over http; who asks for TLS is told why there is none."""
+    code = "import sys; sys.modules.update(dict.fromkeys(('ssl', '_ssl', 'zlib', 'bz2', 'lzma', 'ctypes', 'readline')))" + LIFE + LOAD % compiled() + """
+callfs, folder = load(), sys.argv[1]
+life(callfs, folder)
+for use in (lambda: callfs.Client("https://localhost:1").health(), lambda: callfs.Server(root=folder, server={"cert_file": "c", "key_file": "k"})):
+    try:
+        use()
+    except callfs.CallFSError as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-Werror", "-c", code, str(tmp_path / "files")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                          universal_newlines=True, timeout=120)
+    missing = "This Python was built without its module ssl: it can do http, but not https or any other TLS; use another Python for that.\n"
+    assert (done.returncode, done.stdout) == (0, "lived\n" + missing * 2)
+
+
+def test_without_sqlite3(odd_world: ForkServer, tmp_path: Path, serve: Any) -> None:
+    """No server, which says why; the rest works."""
+    server = serve()
+    call(server, "PUT", "/v1/files/there", b"")
+    for words, expected in ((["ls", "/"], "there\n"), (["serve", "--data", "d"],
+                            "callfs: This Python was built without its module sqlite3: a server needs it, use another Python for that; "
+                            "the commands for files work.\n")):
+        with open(tmp_path / words[0], "ab") as file:
+            odd_world.popen(["", "", *words], stdout=file, cwd=tmp_path, env={
+                **os.environ, "BEFORE": "sys.modules['sqlite3'] = None", "CALLFS_URL": server.url, "CALLFS_KEY": server.key}).wait(60)
+        assert (tmp_path / words[0]).read_text() == expected
+
+
+# ---- packages ---------------------------------------------------------------------------------------------------
+
+@pytest.mark.long
+@pytest.mark.once
+def test_packages_are_made_and_installed(tmp_path: Path) -> None:
+    """A wheel and an archive of the source, each with one module in it; the wheel gives the command `callfs`."""
+    if int(importlib.metadata.version("setuptools").partition(".")[0]) < 77:
+        _not_installed("setuptools 77")
+    tree, made, place = tmp_path / "tree", tmp_path / "made", tmp_path / "fresh"
+    for folder in (tree, made):
+        folder.mkdir()
+    for name in ("callfs.py", "pyproject.toml", "README.md", "test_callfs.py"):
+        shutil.copy(os.path.join(HERE, name), tree)
+    (tree / "examples").mkdir()
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("PIP_", "PYTHON"))}
+
+    def run(*command: str, cwd: Path = tree) -> str:
+        done = subprocess.run(command, cwd=cwd, env=clean, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True, timeout=240)
+        assert done.returncode == 0, done.stdout
+        return done.stdout
+    build = "import sys; from setuptools import build_meta; getattr(build_meta, 'build_' + sys.argv[1])(sys.argv[2])"
+    run(sys.executable, "-c", build, "sdist", str(made))
+    name = f"callfs-{callfs.__version__}"
+    with tarfile.open(made / f"{name}.tar.gz") as archive:
+        assert {each for each in archive.getnames() if each.endswith(".py")} == {f"{name}/callfs.py"}
+        assert {f"{name}/{each}" for each in ("pyproject.toml", "README.md", "PKG-INFO")} < set(archive.getnames())
+        archive.extractall(tmp_path, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
+    run(sys.executable, "-c", build, "wheel", str(made), cwd=tmp_path / name)                       # as who installs the source does
+    wheel = made / f"{name}-py3-none-any.whl"
+    with zipfile.ZipFile(wheel) as archive:
+        files = archive.namelist()
+        assert [each for each in files if ".dist-info/" not in each] == ["callfs.py"]
+        assert archive.read("callfs.py") == Path(HERE, "callfs.py").read_bytes()
+        about = email.message_from_bytes(archive.read(f"{name}.dist-info/METADATA"), policy=email.policy.default)
+    assert about["Requires-Python"] == ">=3.9" and about["License-Expression"] == "MIT" and about["Version"] == callfs.__version__
+    assert not [each for each in about.get_all("Requires-Dist") if "extra ==" not in each] and "# " in about.get_payload()
+    run(sys.executable, "-m", "venv", "--without-pip", str(place))
+    run(sys.executable, "-m", "pip", "--python", str(place / "bin" / "python"), "install", "--no-index", "--no-deps", "--quiet",
+        "--disable-pip-version-check", str(wheel))
+    for command in ([str(place / "bin" / "callfs")], [str(place / "bin" / "python"), "-I", "-m", "callfs"]):
+        assert run(*command, "version", cwd=tmp_path) == f"callfs {callfs.__version__}\n"
 
 
 # ============================================================================
