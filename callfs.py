@@ -104,7 +104,7 @@ __all__ = [
     "FileNotFound", "MethodNotAllowed", "RequestTimeout", "Conflict", "FileExists", "DirectoryNotEmpty", "Gone",
     "LengthRequired", "PreconditionFailed", "PayloadTooLarge", "URITooLong", "RangeNotSatisfiable",
     "ExpectationFailed", "MisdirectedRequest", "UpgradeRequired", "RateLimited", "HeadersTooLarge", "NotSupported",
-    "VersionNotSupported", "BadGateway", "AlteredBytes", "Unavailable", "Elsewhere", "Overtaken",
+    "VersionNotSupported", "BadGateway", "AlteredBytes", "PluginFault", "Unavailable", "Elsewhere", "Overtaken",
     "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
@@ -296,6 +296,12 @@ class BadGateway(CallFSError):
     """The node that holds the file can not be reached."""
 
     status, code, fault = 502, "BAD_GATEWAY", "peer"
+
+
+class PluginFault(BadGateway):
+    """The plugin did what plugins must not do."""
+
+    code, fault = "PLUGIN_FAULT", "storage"
 
 
 class AlteredBytes(BadGateway):
@@ -2491,6 +2497,7 @@ METRICS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "callfs_peer_requests_total": ("counter", ("peer", "status"), "Requests to other nodes, by the answer's status, or failed"),
     "callfs_peer_request_duration_seconds": ("histogram", ("peer",), "Time to the answer of another node"),
     "callfs_peer_breaker_open": ("gauge", ("peer",), "1: the node failed several times in a row and is left alone for moments"),
+    "callfs_plugin_calls_total": ("counter", ("plugin", "call", "outcome"), "Calls of external plugins: ok, refused, failed"),
     "callfs_raft_fsync_duration_seconds": ("histogram", (), "Time until the log of Raft was on the disk"),
     "callfs_raft_dropped_total": ("counter", ("peer",), "Messages of Raft for a node that were not sent, or dropped unsent"),
     "callfs_raft_connections_lost_total": ("counter", ("reason",), "Connections between nodes that ended, by why"),
@@ -18300,6 +18307,7 @@ class FileSystem:
         """What its mounts can be told: fields made with `option`. `aliases` of the class are other spellings."""
 
     aliases: Mapping[str, str] = MappingProxyType({})
+    free_options = ""                       # the field (a tree) that takes what no other option is the name of
 
     def stat(self, path: str) -> Entry:
         """The entry at a path. Raises FileNotFound."""
@@ -23748,6 +23756,9 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
     values: dict[str, Any] = {}
     for name, value in given.items():
         key = kind.aliases.get(name, name)
+        if kind.free_options and (key not in about or key == kind.free_options):
+            values.setdefault(kind.free_options, {})[name] = value
+            continue
         if key not in about:
             raise BadRequest(f"{kind.name} has no option {name!r}; it has: {', '.join(sorted(about)) or 'none'}.")
         if key in values:
@@ -23756,6 +23767,8 @@ def read_mount_options(kind: type[FileSystem], given: Mapping[str, Any], folder:
             values[key] = about[key].read(_plain_option(about[key], value))
         except ValueError as error:
             raise BadRequest(f"{kind.name}: {name}: {error}") from None
+    if kind.free_options in values:
+        _read_tree(values[kind.free_options])
     return kind.Options(**values)
 
 
@@ -28038,6 +28051,506 @@ def _s3_mount_target(options: S3FS.Options, folder: str) -> S3Target:
         prefix + "/" if prefix else "", None if options.path_style == "auto" else options.path_style == "true",
         options.server_side_encryption, options.kms_key_id, options.acl,
         os.path.join(folder, options.ca_file) if options.ca_file else "", timeout=options.timeout)
+
+
+# ============================================================================
+# External plugins: what all share, Python files, native libraries
+# ============================================================================
+#
+# A plugin file is code of somebody else. Python files have a class that is a FileSystem; native libraries and WebAssembly
+# have the calls of the seed, which `PluginCalls` is, and which `ForeignFS` makes a filesystem of. Nothing that a plugin
+# gives is believed: `ForeignFS` checks what calls gave, `PluginFS` what a Python class did.
+
+MAX_PLUGIN_BYTES = 256 << 20                # of a plugin's file: it is read into memory once
+MAX_PLUGIN_LIST = 1_000_000                 # entries of one directory: a listing that never ends is one of these, too
+MAX_PLUGIN_TEXT = 1 << 20                   # bytes of a text that a plugin gives (a README, a message, a name)
+_PLUGIN_NAME = re.compile("[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_LAST_SECOND = 253_402_300_799              # 9999-12-31: what RFC 3339 can write
+
+# What plugins say when they refuse, as far as it has a status of ours; the first that is found counts.
+_PLUGIN_WORDS: tuple[tuple[str, type[CallFSError]], ...] = (
+    ("not empty", DirectoryNotEmpty), ("already exist|file exists", FileExists),
+    ("permission denied|not permitted|not allowed|access denied|read-?only", PermissionDenied),
+    ("not supported|unsupported|not implemented", NotSupported),
+    ("is a directory|not a directory|not a file", Conflict),
+    ("not found|no such|not exist", FileNotFound), ("no space|disk full|quota", StorageFull),
+    ("invalid|illegal|malformed", BadRequest),
+)
+
+
+class PluginFile(NamedTuple):
+    """The file of a plugin, read once: what is looked at is what is loaded."""
+
+    path: str                               # real and absolute
+    data: bytes
+
+
+class PluginInfo(NamedTuple):
+    """One file as a plugin tells of it; nothing of it is checked. A negative size: it does not know. `mtime_ns` 0: it tells
+    no time. `name` counts in listings only."""
+
+    name: str
+    size: int
+    mode: int
+    mtime_ns: int
+    is_dir: bool
+    meta: Meta = Meta("", "")
+
+
+class PluginCalls(Protocol):
+    """One instance of a plugin, which native libraries and WebAssembly give alike; called by one thread at a time unless
+    `parallel`, and not after `close`.
+
+    Paths begin with "/". A method raises what the plugin refused (`plugin_refusal` has the error for its text), and
+    PluginFault where it broke the contract or its neck; it checks no more than what it needs to be safe itself.
+    """
+
+    exports: frozenset[str]                 # which of the methods below the plugin has: "validate", "read", ...
+    parallel: bool
+
+    def validate(self, config: str) -> None: ...                # JSON
+    def initialize(self, config: str) -> None: ...
+    def readme(self) -> str: ...
+    def read(self, path: str, offset: int, size: int) -> bytes: ...     # size -1: all
+    def stat(self, path: str) -> PluginInfo: ...
+    def readdir(self, path: str) -> Sequence[PluginInfo]: ...
+    def write(self, path: str, data: bytes) -> str: ...         # what it says to the caller
+    def create(self, path: str) -> None: ...
+    def mkdir(self, path: str, mode: int) -> None: ...
+    def remove(self, path: str) -> None: ...
+    def remove_all(self, path: str) -> None: ...
+    def rename(self, source: str, target: str) -> None: ...
+    def chmod(self, path: str, mode: int) -> None: ...
+    def close(self) -> None: ...            # shut it down and free it; safe to call twice, raises nothing
+
+
+class PluginCode(Protocol):
+    """A plugin's file, loaded. Whoever loaded it closes it, after the last filesystem out of it was closed."""
+
+    name: str                               # what it calls itself, "" for nothing
+
+    def filesystem(self, name: str) -> type[FileSystem]: ...    # what mounts it under a name
+    def close(self) -> None: ...            # raises nothing
+
+
+class PluginSetting(NamedTuple):
+    """What loading a plugin may use of the server."""
+
+    log: Log
+    folder: Optional[str] = None            # for scratch files
+
+
+def plugin_refusal(plugin: str, text: Union[str, bytes]) -> CallFSError:
+    """The error for what a plugin said when it refused: a status for the usual words, else 502, the text bounded and
+    without controls."""
+    words = text.decode("utf-8", "backslashreplace") if isinstance(text, bytes) else text
+    words = " ".join(words[:300].translate(_CONTROLS).split()) or "it refused, and did not say why"
+    kind = next((kind for pattern, kind in _PLUGIN_WORDS if re.search(pattern, words, re.I)), BadGateway)
+    return kind(f"{plugin}: {words}")
+
+
+class CallGate:
+    """Lets at most `width` calls in at a time, none once it is shut. `patience`: seconds to wait for a turn."""
+
+    def __init__(self, width: int, patience: float) -> None:
+        self._turn, self._busy, self._closed = threading.Condition(), 0, False
+        self._width, self._patience = width, patience
+
+    def __enter__(self) -> None:
+        with self._turn:
+            free = self._turn.wait_for(lambda: self._closed or self._busy < self._width, self._patience)
+            if self._closed:
+                raise Unavailable("This was unmounted.")
+            if not free:
+                raise Unavailable("The plugin is busy with other calls that do not end; try again later.")
+            self._busy += 1
+
+    def __exit__(self, *exc: object) -> None:
+        with self._turn:
+            self._busy -= 1
+            self._turn.notify_all() if self._closed else self._turn.notify()
+
+    def shut(self) -> bool:
+        """Let nobody in any more; whether all that were in came out in time."""
+        with self._turn:
+            self._closed = True
+            self._turn.notify_all()
+            return self._turn.wait_for(lambda: not self._busy, self._patience)
+
+
+@dataclass
+class ForeignOptions:
+    """What a mount of a native or WebAssembly plugin can be told; all other keys are the plugin's own."""
+
+    max_write: int = option("64MiB", "Bytes that a file written to it may have: the plugin gets them at once", kind="size",
+                            maximum=(1 << 31) - 1)
+    busy_timeout: float = _timeout("30s", "Longest wait while the plugin is busy with other calls")
+    own: dict[str, Any] = option({}, "What the plugin is told", kind="tree")
+
+
+class ForeignFS(FileSystem):
+    """A plugin that has the calls of the seed; `foreign_filesystem` makes the subclass of it that is mounted.
+
+    Everything belongs to everyone: the plugin knows no users. A file is read in blocks by offset; one of at most a block
+    at once, and it is as long as it is, whatever `stat` said. What has no size is read until it ends. A body is collected
+    before it is written. Changes wait for one another, so that a guard sees what is there.
+    """
+
+    slow = True
+    free_options = "own"
+    Options = ForeignOptions
+    new: Callable[[Any, MountContext], PluginCalls]     # makes an instance of the plugin, not yet initialized
+
+    def __init__(self, options: ForeignOptions, context: MountContext) -> None:
+        self._options, self._log, self._metrics = options, context.log, context.metrics
+        self._secrets = sorted(filter(lambda text: len(text) > 2, _secret_texts(options.own)), key=len, reverse=True)
+        self._versions: Cache[str, str] = Cache(10_000)         # of what was changed here: plugins count time in seconds
+        self._strange: Cache[str, int] = Cache(1000)
+        self._changing, self._state, self._readme = CallGate(1, options.busy_timeout), "ok", b""
+        self._calls = type(self).new(options, context)
+        self._gate = CallGate(64 if self._calls.parallel else 1, options.busy_timeout)
+        try:
+            self._start(compact_json(options.own))
+        except BaseException:
+            self.close()
+            raise
+
+    def _start(self, config: str) -> None:
+        try:
+            for step in ("validate", "initialize"):
+                if step in self._calls.exports:
+                    self._call(step, config)
+        except PluginFault:
+            raise
+        except BadGateway as error:         # what it was told is not to its liking
+            raise BadRequest(error.message) from None
+        if "readme" in self._calls.exports:
+            self._readme = self._call("readme").encode("utf-8", "replace")
+
+    def _call(self, what: str, *args: Any) -> Any:
+        """One call of the plugin, counted; errors with what is secret masked. Raises NotSupported for what it has not."""
+        if what not in self._calls.exports:
+            raise self._unsupported(_PLUGIN_VERBS.get(what, what))
+        outcome = "failed"
+        with self._gate:
+            try:
+                result = getattr(self._calls, what)(*args)
+                outcome = self._state = "ok"
+                return result
+            except PluginFault as error:
+                self._hide(error)
+                self._state = error.message
+                self._log.error("a plugin failed", plugin=self.name, call=what, reason=error.message)
+                raise
+            except CallFSError as error:
+                self._hide(error)
+                outcome = "refused"
+                raise
+            finally:
+                self._metrics.count("callfs_plugin_calls_total", self.name, what, outcome)
+
+    def _hide(self, error: CallFSError) -> None:
+        message = error.message
+        for secret in self._secrets:
+            message = message.replace(secret, MASK)
+        error.args = (message,)
+
+    def operations(self) -> list[str]:
+        """As the plugin has them."""
+        return [verb for verb in _VERB_METHODS if not self._calls.exports.isdisjoint(_FOREIGN_NEEDS.get(verb, ()))]
+
+    def check(self) -> dict[str, str]:
+        """How the last call went."""
+        return {"plugin": self._state}
+
+    def close(self) -> None:
+        """As the interface says. An instance that is in the middle of a call that does not end stays as it is: to free it
+        would take the process with it."""
+        if self._gate.shut():
+            self._calls.close()
+        else:
+            self._log.error("a plugin does not come back from a call; it stays loaded", plugin=self.name)
+
+    # -- looking -----------------------------------------------------------------------------------------------
+
+    def _look(self, path: str) -> PluginInfo:
+        """What the plugin says of a path: by `stat`, else by what holds it, else by what can be read of it."""
+        try:
+            if "stat" in self._calls.exports:
+                return self._call("stat", path)
+            if "readdir" in self._calls.exports:
+                return self._listed(path)
+            return PluginInfo("", len(self._call("read", path, 0, BLOCK)), 0o444, 0, False)
+        except FileNotFound:
+            if path == PLUGIN_README and self._readme:
+                return PluginInfo("README", len(self._readme), 0o444, 0, False, Meta("", _OWN_README))
+            if path == "/":                 # there it is, whatever the plugin says
+                return PluginInfo("", 0, 0, 0, True)
+            raise
+
+    def _listed(self, path: str) -> PluginInfo:
+        parent, name = split_path(path)
+        for info in self._call("readdir", parent) if name else ():
+            if info.name == name:
+                return info
+        raise FileNotFound()
+
+    def _entry(self, path: str, info: PluginInfo) -> Entry:
+        """What can be true of it. Without a time it is from now on, each time: nobody knows whether it has changed."""
+        kind = DIRECTORY if info.is_dir or path == "/" else FILE
+        size = info.size if kind == FILE and 0 <= info.size < 1 << 63 else 0
+        mtime = info.mtime_ns if 0 < info.mtime_ns <= _LAST_SECOND * 10**9 else time.time_ns()
+        usual = 0o755 if kind == DIRECTORY else 0o644 if "write" in self._calls.exports else 0o444
+        version = f"{path}\n{size}\n{mtime}\n{kind}\n{self._versions.get(path) or ''}"
+        return Entry(path, kind, size, info.mode & 0o7777 or usual, ANYONE, mtime, hashlib.sha256(version.encode()).hexdigest()[:32],
+                     path, backend=self.name, stamp=json.dumps([info.meta.type, info.meta.content]))
+
+    def stat(self, path: str) -> Entry:
+        """As the interface says."""
+        return self._entry(path, self._look(path))
+
+    def describe(self, entry: Entry) -> Meta:
+        """What the plugin says of it."""
+        label, content = json.loads(entry.stamp) if entry.stamp else ("", None)
+        return Meta(self.name, "readme" if label == _OWN_README else label or entry.type, content)
+
+    def list(self, path: str, after: str = "") -> Iterator[Entry]:
+        """As the interface says; names that are none here, or come twice, are left out."""
+        if "readdir" in self._calls.exports and path != "/" and not self.stat(path).is_dir:
+            raise Conflict("This is a file, not a directory.")
+        infos = self._call("readdir", path)
+        found: dict[str, PluginInfo] = {}
+        for info in infos:
+            if _is_name(info.name):
+                found.setdefault(info.name, info)
+        self._note_strange(path, len(infos) - len(found))
+        if path == "/" and self._readme:
+            found.setdefault("README", self._look(PLUGIN_README))
+        return iter([self._entry(join_path(path, name), found[name]) for name in sorted(found) if name > after])
+
+    def _note_strange(self, path: str, count: int) -> None:
+        if count and self._strange.get(path) != count:
+            self._strange.put(path, count)
+            self._log.warn("a plugin lists names that can be none; they are left out", plugin=self.name, path=path, count=count)
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def open(self, path: str, wish: Wish = NO_WISH) -> Handle:
+        """As the interface says. What has no size, or none and nobody may write it, is read to see how much it is."""
+        info = self._look(path)
+        entry, label = self._entry(path, info), info.meta.type
+        if entry.is_dir:
+            return Handle(entry)
+        if label == _OWN_README:
+            return MemoryHandle(entry, self._readme)
+        if "read" not in self._calls.exports:
+            raise self._unsupported("reading")
+        if not entry.mode & 0o444:
+            raise PermissionDenied("This can only be written.")
+        if info.size < 0 or label in _LIVE_TYPES or not entry.size and not entry.mode & 0o222:
+            return LiveHandle(entry, functools.partial(self._all, path, 0), consumes=label == "control")
+        return _ForeignHandle(entry, self._part)
+
+    def _part(self, entry: Entry, start: int, stop: int) -> Reader:
+        """The bytes of a file from `start` to `stop`."""
+        path, size = entry.path, entry.size
+        if size > BLOCK:
+            blocks = self._blocks(path, start, stop)
+            return ChunkReader(itertools.chain(tuple(itertools.islice(blocks, 1)), blocks), stop - start)
+        if (start, stop) == (0, size):
+            return self._all(path, size)
+        with self._all(path, size) as reader:
+            data = reader.read(size) if reader.length == size else b""
+        if len(data) != size:
+            raise BadGateway(f"{self.name}: the file has not as many bytes as the plugin says; only all of it can be read.")
+        return ChunkReader((data[start:stop],), stop - start)
+
+    def _all(self, path: str, least: int) -> Reader:
+        """All bytes of a file that may have any number of them; `least`: fewer come only when there are no more."""
+        data = self._call("read", path, 0, BLOCK)
+        while 0 < len(data) < least:
+            more = self._piece(path, len(data), least - len(data))
+            if not more:
+                break
+            data += more
+        if len(data) != BLOCK:              # more than that: it gives all, whatever it is asked for
+            return ChunkReader((data,), len(data))
+        return ChunkReader(itertools.chain((data,), self._rest(path, BLOCK)))
+
+    def _rest(self, path: str, position: int) -> Iterator[bytes]:
+        block = self._piece(path, position, BLOCK)
+        while block:
+            yield block
+            position += len(block)
+            block = self._piece(path, position, BLOCK) if len(block) == BLOCK else b""
+
+    def _blocks(self, path: str, position: int, stop: int) -> Iterator[bytes]:
+        while position < stop:
+            block = self._piece(path, position, min(BLOCK, stop - position))
+            if not block:
+                raise StorageError(f"{self.name}: the file is shorter than the plugin says.")
+            yield block
+            position += len(block)
+
+    def _piece(self, path: str, offset: int, size: int) -> bytes:
+        block = self._call("read", path, offset, size)
+        if len(block) > size and offset:    # from where?
+            raise PluginFault(f"The plugin {self.name} gave more bytes than it was asked for.")
+        return block[:size]
+
+    # -- changing ----------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _change(self, path: str, guard: Guard) -> Iterator[Optional[Entry]]:
+        """What is there, if the guard lets it be changed; nothing else changes meanwhile."""
+        with self._changing:
+            there = self.peek(path)
+            guard(there)
+            if there is not None and json.loads(there.stamp)[0] == _OWN_README:
+                raise PermissionDenied("This file belongs to the mount.")
+            try:
+                yield there
+            finally:
+                self._versions.put(path, secrets.token_hex(8))
+
+    def write(self, path: str, body: Body, owner: str, guard: Guard, options: WriteOptions) -> Written:
+        """As the interface says; the plugin sets the time. Raises PayloadTooLarge."""
+        if "write" not in self._calls.exports:
+            raise self._unsupported("writing")
+        data = body.read(self._options.max_write)
+        check_digest(options, hashlib.sha256(data).hexdigest())
+        with self._change(path, guard) as there:
+            if there is None:
+                self._make_parents(path)
+            message = self._put(path, data, there is None and "create" in self._calls.exports)
+            if options.mode is not None and "chmod" in self._calls.exports and (there or NOTHING).mode & 0o777 != options.mode:
+                with contextlib.suppress(NotSupported, PermissionDenied, NotFound):      # a mode is a wish
+                    self._call("chmod", path, options.mode)
+        return Written(self._made(path, len(data)), there is None, message)
+
+    def _put(self, path: str, data: bytes, create: bool) -> str:
+        """Plugins differ: some make a file that is written, some want it made before."""
+        if create and not data:
+            self._call("create", path)
+            return ""
+        try:
+            return self._call("write", path, data)
+        except NotFound:
+            if not create:
+                raise
+        self._call("create", path)
+        return self._call("write", path, data)
+
+    def _made(self, path: str, size: int) -> Entry:
+        """What is there after a change; a plugin may have taken it away already, or show it to nobody."""
+        try:
+            return self.stat(path)
+        except (FileNotFound, NotSupported, PermissionDenied):
+            return self._entry(path, PluginInfo("", size, 0o222, 0, False))
+
+    def _make_parents(self, path: str) -> None:
+        parent = split_path(path)[0]
+        if parent == "/" or "mkdir" not in self._calls.exports:         # without directories, names may have a "/"
+            return
+        there = self.peek(parent)
+        if there is None:
+            self._make_parents(parent)
+            with contextlib.suppress(FileExists):
+                self._call("mkdir", parent, 0o755)
+        elif not there.is_dir:
+            raise Conflict(f"{parent} is a file.")
+
+    def mkdir(self, path: str, owner: str, guard: Guard, mode: int = 0o755) -> Written:
+        """As the interface says."""
+        with self._change(path, guard) as there:
+            if there is None:
+                self._make_parents(path)
+                self._call("mkdir", path, mode)
+        return Written(there or self.stat(path), there is None)
+
+    def remove(self, path: str, recursive: bool, guard: Guard) -> None:
+        """As the interface says; the guard sees the path alone, as all below it is everyone's, too."""
+        with self._change(path, guard) as there:
+            full = there is not None and there.is_dir and "readdir" in self._calls.exports and any(True for _ in self.list(path))
+            if full and not recursive:
+                raise DirectoryNotEmpty()
+            if "remove_all" in self._calls.exports and (full or "remove" not in self._calls.exports):
+                self._call("remove_all", path)
+            else:
+                self._remove_below(path, 0 if full else MAX_DEPTH)
+                self._call("remove", path)
+
+    def _remove_below(self, path: str, depth: int) -> None:
+        for entry in self.list(path) if depth < MAX_DEPTH else ():
+            if entry.is_dir:
+                self._remove_below(entry.path, depth + 1)
+            self._call("remove", entry.path)
+
+    def move(self, source: str, target: str, owner: str, guard: Guard, target_guard: Guard, parents: bool) -> Entry:
+        """As the interface says. Where the plugin does not replace by renaming, what is in the way is removed first."""
+        with self._change(source, guard) as there:
+            other, parent = self.peek(target), split_path(target)[0]
+            target_guard(other)
+            check_target(there or NOTHING, other, parents or "mkdir" not in self._calls.exports or self.peek(parent) is not None,
+                         lambda: next(self.list(target), None) is None)
+            if parents:
+                self._make_parents(target)
+            self._rename(source, target, other is not None)
+            self._versions.put(target, secrets.token_hex(8))
+        return self._made(target, 0)
+
+    def _rename(self, source: str, target: str, taken: bool) -> None:
+        try:
+            self._call("rename", source, target)
+        except (Conflict, BadGateway):
+            if not taken or "remove" not in self._calls.exports:
+                raise
+            self._call("remove", target)
+            self._call("rename", source, target)
+
+    def chmod(self, path: str, mode: int, guard: Guard) -> Entry:
+        """As the interface says."""
+        with self._change(path, guard):
+            self._call("chmod", path, mode)
+        return self.stat(path)
+
+
+PLUGIN_README = "/README"                   # what a plugin says of itself, where it has no file of that name
+_OWN_README = "\0readme"                   # no plugin can say this of a file of its own
+_FOREIGN_NEEDS = {                          # an operation of ours: calls of which one must be there
+    "stat": ("stat", "readdir", "read"), "open": ("read",), "list": ("readdir",), "write": ("write",), "mkdir": ("mkdir",),
+    "remove": ("remove", "remove_all"), "move": ("rename",), "chmod": ("chmod",),
+}
+_PLUGIN_VERBS = {"read": "reading", "readdir": "listing", "write": "writing", "create": "making files", "mkdir": "making directories",
+                 "remove": "deleting", "remove_all": "deleting", "rename": "moving", "chmod": "changing modes"}
+
+
+class _ForeignHandle(Handle):
+    """A file of a plugin that says how large it is."""
+
+    def __init__(self, entry: Entry, part: Callable[[Entry, int, int], Reader]) -> None:
+        self.entry, self._part, self._inner = entry, part, entry
+
+    def reader(self, start: int = 0, stop: Optional[int] = None) -> Reader:
+        """As the base says; all bytes are as many as there are."""
+        return self._part(self._inner, start, self.entry.size if stop is None else stop)
+
+
+def _secret_texts(node: Any, secret: bool = False) -> Iterator[str]:
+    """What would be masked of options without a table."""
+    if isinstance(node, Mapping):
+        for name, item in node.items():
+            yield from _secret_texts(item, secret or bool(_SECRET_NAME.search(name)))
+    elif isinstance(node, list):
+        for item in node:
+            yield from _secret_texts(item, secret)
+    elif node not in ("", None) and (secret or _SECRET_SHAPE.search(str(node))):
+        yield str(node)
+
+
+def foreign_filesystem(name: str, new: Callable[[Any, MountContext], PluginCalls], options: type = ForeignOptions) -> type[FileSystem]:
+    """What mounts instances of a plugin under a name; `options` is ForeignOptions, or derived from it."""
+    return type("ForeignFS", (ForeignFS,), {"__doc__": "An external plugin.", "name": name, "new": staticmethod(new), "Options": options})
 
 
 # ============================================================================
