@@ -109,7 +109,7 @@ __all__ = [
     "VersionGone", "StorageFull", "LoopDetected", "StorageError",
     "Disconnected", "DatabaseError", "DatabaseConflict", "DatabaseUnavailable",
     # to write a filesystem or a store
-    "FileSystem", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
+    "FileSystem", "GeneratedFS", "MountContext", "option", "Meta", "MemoryHandle", "LiveHandle", "Handle", "Entry", "Written", "WriteOptions", "Principal", "Reader", "ChunkReader", "FileReader",
     "Body", "FileBody", "bytes_body", "MetadataStore", "Link", "LockManager", "Lease", "Tree", "Rows", "Session",
     "Database", "open_database",
     # to serve something else with the same engine
@@ -1625,12 +1625,12 @@ class InstanceDiscoveryOptions:
 
 @dataclass
 class ExternalPluginsOptions:
-    """Filesystems from shared libraries and WebAssembly."""
+    """Filesystems from Python files, shared libraries and WebAssembly. Paths are relative to the folder of the file."""
 
-    enabled: bool = option(False, "Allow plugins from outside", kind="bool")
-    plugin_dir: str = option("", "Folder of plugins")
-    auto_load: bool = option(False, "Load all plugins of the folder", kind="bool")
-    plugin_paths: list[str] = option([], "Plugins to load", kind="list")
+    enabled: bool = option(False, "Allow plugins: code of others, in this process", kind="bool")
+    plugin_dir: str = option("", "Folder that administrators may load plugins from")
+    auto_load: bool = option(False, "Load all plugins of that folder at the start", kind="bool")
+    plugin_paths: list[str] = option([], "Plugins to load at the start, wherever they lie", kind="list")
 
 
 @dataclass
@@ -32285,7 +32285,7 @@ class Mounts:
         self._specs: dict[str, MountSpec] = {}
         self._faults: dict[str, str] = {}
         self._changing = threading.Lock()
-        self.types: Mapping[str, type[FileSystem]] = FILESYSTEMS       # never changed, only exchanged
+        self.types: dict[str, type[FileSystem]] = dict(FILESYSTEMS)    # exchanged, not changed, while others look
 
     def add_type(self, name: str, make: Callable[[str], type[FileSystem]]) -> str:
         """One more type that can be mounted; its name, with a number behind where that is taken."""
