@@ -29206,7 +29206,7 @@ def import_wasmtime() -> Any:
     return wasmtime
 
 
-class WasmPlugin:
+class WasmCode:
     """A module, compiled once for all its mounts (`PluginCode`). What was compiled is kept nowhere: whoever could change
     that file could run any code. A thread of its own looks at the time while calls are under way."""
 
@@ -29248,14 +29248,14 @@ class WasmPlugin:
 
     def _own_name(self) -> str:
         try:
-            with contextlib.closing(WasmCalls(self, WasmOptions(max_memory=_WASM_MOST_MEMORY))) as calls:
+            with contextlib.closing(WasmCalls(self, self.label, WasmOptions(max_memory=_WASM_MOST_MEMORY))) as calls:
                 return calls.own_name()
         except PluginFault as error:        # whoever loads it is told what is wrong with the file
             raise BadRequest(error.message) from None
 
     def filesystem(self, name: str) -> type[FileSystem]:
         """As the protocol says."""
-        return foreign_filesystem(name, functools.partial(WasmCalls, self), WasmOptions)
+        return foreign_filesystem(name, functools.partial(WasmCalls, self, name), WasmOptions)
 
     @contextlib.contextmanager
     def timed(self) -> Iterator[None]:
@@ -29349,7 +29349,7 @@ class WasmMemory:
 class WasmGuest:
     """One instance in a store of its own. After a fault it is closed and never called again."""
 
-    def __init__(self, plugin: WasmPlugin, linker: Any, options: Any) -> None:
+    def __init__(self, plugin: WasmCode, linker: Any, options: WasmOptions) -> None:
         wasmtime, self._options = plugin.wasmtime, options
         self._store = wasmtime.Store(plugin.engine)
         self._store.set_limits(memory_size=options.max_memory, **_WASM_LIMITS)
@@ -29405,8 +29405,8 @@ class WasmCalls:
 
     parallel = False                        # a memory is one thread's; a second instance would not know what this one holds
 
-    def __init__(self, plugin: WasmPlugin, options: Any, context: Optional[MountContext] = None) -> None:
-        self._plugin, self._options, self._config = plugin, options, ""
+    def __init__(self, plugin: WasmCode, name: str, options: WasmOptions, context: Optional[MountContext] = None) -> None:
+        self._plugin, self._name, self._options, self._config = plugin, name, options, ""
         self.exports = {ours for ours, name in _WASM_METHODS.items() if name in plugin.exports}
         self._host = WasmHost(options, context)
         self._linker, self._guest = self._linked(), None        # type: Any, Optional[WasmGuest]
@@ -29456,7 +29456,7 @@ class WasmCalls:
     def _fault(self, reason: str) -> PluginFault:
         if reason == "interrupt":
             reason = f"it did not come to an end in {self._options.call_timeout:g} s (the mount option call_timeout)"
-        return PluginFault(f"{self._plugin.label}: {reason}")
+        return PluginFault(f"The plugin {self._name} failed: {reason}")
 
     def _end(self) -> None:
         guest, self._guest = self._guest, None
@@ -29467,7 +29467,7 @@ class WasmCalls:
     # -- results, out of the memory ------------------------------------------------------------------------------
 
     def _refused(self, text: Union[str, bytes]) -> CallFSError:
-        return plugin_refusal(self._plugin.label, text)
+        return plugin_refusal(self._name, text)
 
     def _done(self, memory: WasmMemory, result: int) -> Optional[CallFSError]:
         """0: done; else the address of a text, or a number that only the plugin knows the meaning of."""
@@ -29480,7 +29480,7 @@ class WasmCalls:
         return self._refused(text or f"error {result}")
 
     def _bytes(self, memory: WasmMemory, result: int) -> Union[bytes, CallFSError]:
-        if not result:
+        if not result:                      # without fs_stat it is asked for what may not be there
             return self._refused("") if "stat" in self.exports else FileNotFound()
         return memory.data(result & _WORD, result >> 32 & _WORD)
 
@@ -29491,7 +29491,7 @@ class WasmCalls:
         try:
             return make(_wasm_json(memory.text(place, _WASM_JSON)))
         except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
-            raise PluginFault(f"what it says of {make.__name__[6:]} is no such JSON: {type(error).__name__}") from None
+            raise PluginFault(f"what it tells of files is no such JSON ({type(error).__name__})") from None
 
     def _text(self, name: str) -> str:
         if name not in self._plugin.exports:
@@ -29561,12 +29561,13 @@ def _wasm_file(item: Mapping[str, Any]) -> PluginInfo:
     def text(value: object) -> str:
         return (value if isinstance(value, str) else compact_json(value)).encode("utf-8", "replace").decode()
 
-    when, meta = item.get("ModTime") or 0, item.get("Meta") or {}
+    name, when, meta = item.get("Name"), item.get("ModTime") or 0, item.get("Meta") or {}
     content = meta.get("Content")
-    return PluginInfo(item["Name"], operator.index(item.get("Size") or 0), operator.index(item.get("Mode") or 0),
-                      pfs_time_ns(when) if isinstance(when, str) else int(when * 10**9), bool(item.get("IsDir")),
-                      Meta(text(meta.get("Name", "")), text(meta.get("Type", "")),
-                           content and {text(name): text(value) for name, value in content.items()}))
+    mtime = pfs_time_ns(when) if isinstance(when, str) else int(when * 10**9) if isinstance(when, (int, float)) else 0
+    return PluginInfo(name if isinstance(name, str) else "", operator.index(item.get("Size") or 0),
+                      operator.index(item.get("Mode") or 0), mtime, bool(item.get("IsDir")),
+                      Meta("", text(meta.get("Type") or ""),
+                           {text(key): text(value) for key, value in content.items()} if content else None))
 
 
 def _wasm_files(items: Optional[Sequence[Any]]) -> Sequence[PluginInfo]:
@@ -32939,6 +32940,7 @@ _PLUGIN_KINDS: tuple[tuple[str, re.Pattern[bytes], Callable[[PluginFile, PluginS
     # ELF; Mach-O of 32 and 64 bits in both byte orders, and of several machines; PE (a text may begin with "MZ", too)
     ("native", re.compile(rb"\x7fELF|\xfe\xed\xfa[\xce\xcf]|[\xce\xcf]\xfa\xed\xfe|\xca\xfe\xba[\xbe\xbf]|[\xbe\xbf]\xba\xfe\xca|MZ.{0,2}\0",
                           re.S), NativeCode),
+    ("wasm", re.compile(rb"\0asm"), WasmCode),
     ("python", re.compile(b""), PythonCode),
 )
 _PLUGIN_ENDINGS = (".py", ".so", ".dylib", ".dll", ".wasm")
